@@ -1,0 +1,174 @@
+//! Close codes and Close frames (RFC 6455 5.5.1, 7.4 and the IANA registry).
+
+use alloc::borrow::ToOwned;
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use core::fmt;
+
+use crate::error::{Failure, Misuse, Violation};
+use crate::utf8::Utf8Validator;
+
+/// Why a connection is closed: a number from RFC 6455 7.4 and the IANA "WebSocket Close Code Number Registry".
+///
+/// Any number can be held; [`is_allowed`](Self::is_allowed) says which may appear in a Close frame.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CloseCode(pub u16);
+
+impl CloseCode {
+    /// 1000: the purpose of the connection has been fulfilled.
+    pub const NORMAL: Self = Self(1000);
+    /// 1001: a server goes down, or a browser leaves the page.
+    pub const GOING_AWAY: Self = Self(1001);
+    /// 1002: the peer broke the protocol.
+    pub const PROTOCOL_ERROR: Self = Self(1002);
+    /// 1003: the peer sent a kind of data that can't be accepted.
+    pub const UNSUPPORTED_DATA: Self = Self(1003);
+    /// 1005: no code was in the Close frame. Never sent.
+    pub const NO_STATUS: Self = Self(1005);
+    /// 1006: the connection ended without a Close frame. Never sent.
+    pub const ABNORMAL: Self = Self(1006);
+    /// 1007: the data does not fit the kind of the message, such as text that is not UTF-8.
+    pub const INVALID_DATA: Self = Self(1007);
+    /// 1008: a message breaks a policy of the receiver, when no other code fits.
+    pub const POLICY_VIOLATION: Self = Self(1008);
+    /// 1009: a message is too big to be processed.
+    pub const MESSAGE_TOO_BIG: Self = Self(1009);
+    /// 1010: a client expected an extension that the server did not negotiate.
+    pub const MANDATORY_EXTENSION: Self = Self(1010);
+    /// 1011: an unexpected condition keeps the sender of the code from going on.
+    pub const INTERNAL_ERROR: Self = Self(1011);
+    /// 1012: the service restarts.
+    pub const SERVICE_RESTART: Self = Self(1012);
+    /// 1013: the service is overloaded; try again later.
+    pub const TRY_AGAIN_LATER: Self = Self(1013);
+    /// 1014: a gateway got an invalid response from its upstream.
+    pub const BAD_GATEWAY: Self = Self(1014);
+    /// 1015: the TLS handshake failed. Never sent.
+    pub const TLS_HANDSHAKE: Self = Self(1015);
+
+    /// Whether the code may appear in a Close frame.
+    ///
+    /// 1000-1003 and 1007-1014 are registered; 3000-3999 are for libraries and frameworks, 4000-4999 for
+    /// applications. 1004, 1005, 1006 and 1015 are reserved (RFC 6455 7.4).
+    pub const fn is_allowed(self) -> bool {
+        // RFC 6455 7.4.2: 0-999 are not used, 1000-2999 need a registration.
+        matches!(self.0, 1000..=1003 | 1007..=1014 | 3000..=4999)
+    }
+}
+
+impl fmt::Display for CloseCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Debug for CloseCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "CloseCode({})", self.0)
+    }
+}
+
+impl From<u16> for CloseCode {
+    fn from(code: u16) -> Self {
+        Self(code)
+    }
+}
+
+impl From<Failure> for CloseCode {
+    /// The code with which a connection is failed.
+    fn from(failure: Failure) -> Self {
+        use crate::error::Limit;
+        match failure {
+            // RFC 6455 7.4.1, 8.1
+            Failure::Violation(Violation::InvalidText | Violation::InvalidCloseReason) => Self::INVALID_DATA,
+            Failure::Violation(
+                Violation::ReservedBits
+                | Violation::UnknownOpcode(_)
+                | Violation::UnmaskedFrame
+                | Violation::MaskedFrame
+                | Violation::NonMinimalLength
+                | Violation::LengthOverflow
+                | Violation::FragmentedControlFrame
+                | Violation::OversizedControlFrame
+                | Violation::UnexpectedContinuation
+                | Violation::ExpectedContinuation
+                | Violation::CloseBodyTooShort
+                | Violation::InvalidCloseCode(_),
+            ) => Self::PROTOCOL_ERROR,
+            Failure::Limit(Limit::MessageSize(_)) => Self::MESSAGE_TOO_BIG,
+            Failure::Limit(Limit::FramesPerMessage(_)) => Self::POLICY_VIOLATION,
+        }
+    }
+}
+
+/// The code and reason of a Close frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CloseFrame {
+    code: CloseCode,
+    reason: Box<str>,
+}
+
+impl CloseFrame {
+    /// A frame that may be sent.
+    ///
+    /// # Errors
+    ///
+    /// [`Misuse::ReservedCloseCode`] for a code that is not [allowed](CloseCode::is_allowed), and
+    /// [`Misuse::CloseReasonTooLong`] for a reason of over 123 bytes.
+    pub fn new(code: CloseCode, reason: &str) -> Result<Self, Misuse> {
+        // RFC 6455 7.4.1: 1005, 1006 and 1015 must not be set by an endpoint.
+        if !code.is_allowed() {
+            return Err(Misuse::ReservedCloseCode(code.0));
+        }
+        // RFC 6455 5.5: the payload, two bytes of code included, has at most 125 bytes.
+        if reason.len() > 123 {
+            return Err(Misuse::CloseReasonTooLong(reason.len()));
+        }
+        Ok(Self { code, reason: reason.into() })
+    }
+
+    /// Why the connection is closed.
+    pub fn code(&self) -> CloseCode {
+        self.code
+    }
+
+    /// An explanation, for people; often empty. At most 123 bytes.
+    pub fn reason(&self) -> &str {
+        &self.reason
+    }
+
+    /// The payload of the frame.
+    pub(crate) fn payload(&self) -> Vec<u8> {
+        // RFC 6455 5.5.1: the code in network byte order, then the reason.
+        let mut payload = self.code.0.to_be_bytes().to_vec();
+        payload.extend_from_slice(self.reason.as_bytes());
+        payload
+    }
+
+    /// Reads the payload of a Close frame; an empty one has no code.
+    pub(crate) fn parse(payload: &[u8]) -> Result<Option<Self>, Violation> {
+        Self::check_prefix(payload)?;
+        let Some((code, reason)) = payload.split_first_chunk() else {
+            return if payload.is_empty() { Ok(None) } else { Err(Violation::CloseBodyTooShort) };
+        };
+        let reason = core::str::from_utf8(reason).map_err(|_| Violation::InvalidCloseReason)?;
+        Ok(Some(Self { code: CloseCode(u16::from_be_bytes(*code)), reason: reason.to_owned().into() }))
+    }
+
+    /// Finds what is wrong already with the first bytes of a payload.
+    pub(crate) fn check_prefix(payload: &[u8]) -> Result<(), Violation> {
+        let Some((code, reason)) = payload.split_first_chunk() else { return Ok(()) };
+        let code = CloseCode(u16::from_be_bytes(*code));
+        if !code.is_allowed() {
+            return Err(Violation::InvalidCloseCode(code.0));
+        }
+        // RFC 6455 5.5.1, 8.1: the reason is UTF-8.
+        Utf8Validator::new().feed(reason).map_err(|_| Violation::InvalidCloseReason)
+    }
+}
+
+impl fmt::Display for CloseFrame {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.reason.is_empty() { self.code.fmt(f) } else { write!(f, "{} ({})", self.code, self.reason) }
+    }
+}

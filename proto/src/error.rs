@@ -1,0 +1,154 @@
+//! What can go wrong, told apart by who is to blame: the peer, a limit of ours, or our own side.
+
+use core::fmt;
+
+/// The peer broke the protocol. The connection can only be failed (RFC 6455 7.1.7).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Violation {
+    /// RFC 6455 5.2: a reserved bit is set and no extension that defines it was negotiated.
+    ReservedBits,
+    /// RFC 6455 5.2: the opcode is one of 3-7 and 11-15.
+    UnknownOpcode(u8),
+    /// RFC 6455 5.1: a client's frame is not masked.
+    UnmaskedFrame,
+    /// RFC 6455 5.1: a server's frame is masked.
+    MaskedFrame,
+    /// RFC 6455 5.2: a payload length takes more bytes than it needs.
+    NonMinimalLength,
+    /// RFC 6455 5.2: the most significant bit of a 64-bit payload length is set.
+    LengthOverflow,
+    /// RFC 6455 5.4: a control frame is fragmented.
+    FragmentedControlFrame,
+    /// RFC 6455 5.5: a control frame has a payload of over 125 bytes.
+    OversizedControlFrame,
+    /// RFC 6455 5.4: a continuation frame without a message to continue.
+    UnexpectedContinuation,
+    /// RFC 6455 5.4: a new data frame inside a fragmented message.
+    ExpectedContinuation,
+    /// RFC 6455 5.5.1: a Close frame has a payload of one byte.
+    CloseBodyTooShort,
+    /// RFC 6455 7.4: a Close frame has a code that is reserved or not registered.
+    InvalidCloseCode(u16),
+    /// RFC 6455 8.1: a text message is not UTF-8.
+    InvalidText,
+    /// RFC 6455 8.1: the reason in a Close frame is not UTF-8.
+    InvalidCloseReason,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ReservedBits => f.write_str("a frame has a reserved bit set that no extension defines"),
+            Self::UnknownOpcode(opcode) => write!(f, "a frame has the unknown opcode {opcode:#x}"),
+            Self::UnmaskedFrame => f.write_str("a client's frame is not masked"),
+            Self::MaskedFrame => f.write_str("a server's frame is masked"),
+            Self::NonMinimalLength => f.write_str("a payload length is not encoded in the fewest bytes"),
+            Self::LengthOverflow => f.write_str("a payload length has its most significant bit set"),
+            Self::FragmentedControlFrame => f.write_str("a control frame is fragmented"),
+            Self::OversizedControlFrame => f.write_str("a control frame has a payload of over 125 bytes"),
+            Self::UnexpectedContinuation => f.write_str("a continuation frame has no message to continue"),
+            Self::ExpectedContinuation => {
+                f.write_str("a new message begins before the fragmented one has ended")
+            }
+            Self::CloseBodyTooShort => f.write_str("a Close frame has a payload of one byte"),
+            Self::InvalidCloseCode(code) => write!(f, "a Close frame has the invalid code {code}"),
+            Self::InvalidText => f.write_str("a text message is not UTF-8"),
+            Self::InvalidCloseReason => f.write_str("the reason in a Close frame is not UTF-8"),
+        }
+    }
+}
+
+impl core::error::Error for Violation {}
+
+/// The peer went over a limit of ours. The connection can only be failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Limit {
+    /// A message is larger than this many bytes.
+    MessageSize(u64),
+    /// A message has more frames than this.
+    FramesPerMessage(u32),
+}
+
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::MessageSize(limit) => write!(f, "a message is larger than the limit of {limit} bytes"),
+            Self::FramesPerMessage(limit) => write!(f, "a message has more than the limit of {limit} frames"),
+        }
+    }
+}
+
+impl core::error::Error for Limit {}
+
+/// Why a [`ReceiveHalf`](crate::ReceiveHalf) takes no more frames.
+///
+/// [`CloseCode::from`](crate::CloseCode) says with which code to close the connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// The peer broke the protocol.
+    Violation(Violation),
+    /// The peer went over a limit.
+    Limit(Limit),
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Violation(violation) => violation.fmt(f),
+            Self::Limit(limit) => limit.fmt(f),
+        }
+    }
+}
+
+impl core::error::Error for Failure {}
+
+impl From<Violation> for Failure {
+    fn from(violation: Violation) -> Self {
+        Self::Violation(violation)
+    }
+}
+
+impl From<Limit> for Failure {
+    fn from(limit: Limit) -> Self {
+        Self::Limit(limit)
+    }
+}
+
+/// Our own side asked for something that may not be sent. Nothing was encoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Misuse {
+    /// RFC 6455 5.5.1: no frame may follow the Close frame.
+    CloseSent,
+    /// RFC 6455 5.4: a fragmented message must end before another begins.
+    MessageOpen,
+    /// RFC 6455 5.5: a control frame carries at most 125 bytes.
+    OversizedControlFrame(usize),
+    /// RFC 6455 7.4: this close code may not be sent.
+    ReservedCloseCode(u16),
+    /// RFC 6455 5.5: with its code, a close reason fits in at most 123 bytes.
+    CloseReasonTooLong(usize),
+    /// RFC 6455 5.1: a client's payload must be masked, so it can't be left to the caller.
+    UnmaskedPayload,
+}
+
+impl fmt::Display for Misuse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::CloseSent => f.write_str("no frame may be sent after the Close frame"),
+            Self::MessageOpen => f.write_str("a fragmented message must be finished before another begins"),
+            Self::OversizedControlFrame(size) => {
+                write!(f, "a control frame carries at most 125 bytes, not {size}")
+            }
+            Self::ReservedCloseCode(code) => write!(f, "the close code {code} may not be sent"),
+            Self::CloseReasonTooLong(size) => {
+                write!(f, "a close reason has at most 123 bytes, not {size}")
+            }
+            Self::UnmaskedPayload => f.write_str("a client's payload must be masked"),
+        }
+    }
+}
+
+impl core::error::Error for Misuse {}

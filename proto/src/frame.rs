@@ -1,0 +1,176 @@
+//! Frame headers (RFC 6455 5.2).
+
+use alloc::vec::Vec;
+
+use crate::error::Violation;
+
+/// Which end of the connection we are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Dialled the connection. Masks its frames.
+    Client,
+    /// Accepted the connection. Does not mask.
+    Server,
+}
+
+/// The kind of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum MessageKind {
+    /// UTF-8 text.
+    Text,
+    /// Bytes.
+    Binary,
+}
+
+/// What a frame is (RFC 6455 11.8).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Opcode {
+    /// 0: the next fragment of a message.
+    Continuation,
+    /// 1: a text message, or its first fragment.
+    Text,
+    /// 2: a binary message, or its first fragment.
+    Binary,
+    /// 8
+    Close,
+    /// 9
+    Ping,
+    /// 10
+    Pong,
+}
+
+impl Opcode {
+    /// The opcode in the low four bits of a frame's first byte.
+    const fn from_first_byte(byte: u8) -> Result<Self, Violation> {
+        // RFC 6455 5.2: an unknown opcode fails the connection.
+        Ok(match byte & 0x0F {
+            0x0 => Self::Continuation,
+            0x1 => Self::Text,
+            0x2 => Self::Binary,
+            0x8 => Self::Close,
+            0x9 => Self::Ping,
+            0xA => Self::Pong,
+            unknown => return Err(Violation::UnknownOpcode(unknown)),
+        })
+    }
+
+    const fn bits(self) -> u8 {
+        match self {
+            Self::Continuation => 0x0,
+            Self::Text => 0x1,
+            Self::Binary => 0x2,
+            Self::Close => 0x8,
+            Self::Ping => 0x9,
+            Self::Pong => 0xA,
+        }
+    }
+
+    /// Whether it is Close, Ping or Pong.
+    pub const fn is_control(self) -> bool {
+        matches!(self, Self::Close | Self::Ping | Self::Pong)
+    }
+}
+
+impl From<MessageKind> for Opcode {
+    fn from(kind: MessageKind) -> Self {
+        match kind {
+            MessageKind::Text => Self::Text,
+            MessageKind::Binary => Self::Binary,
+        }
+    }
+}
+
+/// All of a frame but its payload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FrameHeader {
+    /// Whether this is the last fragment of its message.
+    pub fin: bool,
+    /// The three reserved bits, RSV1 the highest: 0 to 7.
+    pub reserved: u8,
+    /// What the frame is.
+    pub opcode: Opcode,
+    /// The masking key, if the payload is masked.
+    pub masking_key: Option<[u8; 4]>,
+    /// The size of the payload in bytes.
+    pub payload_len: u64,
+}
+
+impl FrameHeader {
+    /// The most bytes a header takes.
+    pub const MAX_SIZE: usize = 14;
+
+    /// Reads a header at the front of `bytes`, and says how many bytes it takes; `None` if more bytes are needed.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong whatever the role, the state and the extensions are, as early as it can be known.
+    pub fn decode(bytes: &[u8]) -> Result<Option<(Self, usize)>, Violation> {
+        let [first, second, rest @ ..] = bytes else { return Ok(None) };
+        let opcode = Opcode::from_first_byte(*first)?;
+        let fin = first & 0x80 != 0;
+        let short_len = second & 0x7F;
+        if opcode.is_control() {
+            // RFC 6455 5.4, 5.5: control frames are not fragmented and have at most 125 bytes.
+            if !fin {
+                return Err(Violation::FragmentedControlFrame);
+            }
+            if short_len > 125 {
+                return Err(Violation::OversizedControlFrame);
+            }
+        }
+        let (payload_len, rest) = match short_len {
+            126 => {
+                let Some((len, rest)) = rest.split_first_chunk() else { return Ok(None) };
+                let len = u64::from(u16::from_be_bytes(*len));
+                // RFC 6455 5.2: the minimal number of bytes must be used.
+                if len < 126 {
+                    return Err(Violation::NonMinimalLength);
+                }
+                (len, rest)
+            }
+            127 => {
+                let Some((len, rest)) = rest.split_first_chunk() else { return Ok(None) };
+                let len = u64::from_be_bytes(*len);
+                // RFC 6455 5.2: the most significant bit must be 0.
+                if len >> 63 != 0 {
+                    return Err(Violation::LengthOverflow);
+                }
+                if u16::try_from(len).is_ok() {
+                    return Err(Violation::NonMinimalLength);
+                }
+                (len, rest)
+            }
+            len => (u64::from(len), rest),
+        };
+        let (masking_key, rest) = if second & 0x80 == 0 {
+            (None, rest)
+        } else {
+            let Some((key, rest)) = rest.split_first_chunk() else { return Ok(None) };
+            (Some(*key), rest)
+        };
+        let header = Self { fin, reserved: (first >> 4) & 0x7, opcode, masking_key, payload_len };
+        Ok(Some((header, bytes.len() - rest.len())))
+    }
+
+    /// Appends the header to `out`.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        let first = u8::from(self.fin) << 7 | (self.reserved & 0x7) << 4 | self.opcode.bits();
+        let masked = u8::from(self.masking_key.is_some()) << 7;
+        // RFC 6455 5.2: the length in the fewest bytes, in network byte order.
+        #[expect(clippy::cast_possible_truncation, reason = "each arm's range fits")]
+        match self.payload_len {
+            len @ 0..=125 => out.extend_from_slice(&[first, masked | len as u8]),
+            len @ 126..=0xFFFF => {
+                let [a, b] = (len as u16).to_be_bytes();
+                out.extend_from_slice(&[first, masked | 0x7E, a, b]);
+            }
+            len => {
+                out.extend_from_slice(&[first, masked | 0x7F]);
+                out.extend_from_slice(&len.to_be_bytes());
+            }
+        }
+        if let Some(key) = self.masking_key {
+            out.extend_from_slice(&key);
+        }
+    }
+}

@@ -1,0 +1,278 @@
+//! The receiving half of a connection (RFC 6455 5 and 6.2).
+
+use core::ops::Range;
+
+use crate::close::CloseFrame;
+use crate::error::{Failure, Limit, Violation};
+use crate::frame::{FrameHeader, MessageKind, Opcode, Role};
+use crate::mask::mask;
+use crate::utf8::Utf8Validator;
+
+/// How much a peer may send in one message.
+#[derive(Clone, Copy, Debug)]
+pub struct ReceiveLimits {
+    /// The size of a message in bytes, all fragments together.
+    pub message_size: u64,
+    /// The number of frames in a message, empty ones included.
+    pub frames_per_message: u32,
+}
+
+/// The receiving half: takes bytes, gives [`Event`]s.
+///
+/// It works in place on the caller's buffer and owns none: [`handle_bytes`](Self::handle_bytes) unmasks there and
+/// hands out ranges of it. Data frames come out as their bytes arrive, control frames when they are whole.
+///
+/// - inputs: [`handle_bytes`](Self::handle_bytes)
+/// - commands: [`discard_data`](Self::discard_data)
+/// - getters: all others
+#[derive(Clone, Debug)]
+pub struct ReceiveHalf {
+    role: Role,
+    limits: ReceiveLimits,
+    state: State,
+    /// The message that is not complete yet.
+    message: Option<OpenMessage>,
+    utf8: Utf8Validator,
+    discards_data: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum State {
+    /// Between two frames.
+    Header,
+    /// In the payload of a data frame.
+    Payload {
+        fin: bool,
+        masking_key: [u8; 4],
+        received: u64,
+        remaining: u64,
+    },
+    /// Behind a Close frame.
+    Closed,
+    Failed(Failure),
+}
+
+#[derive(Clone, Copy, Debug)]
+struct OpenMessage {
+    kind: MessageKind,
+    size: u64,
+    frames: u32,
+}
+
+/// What arrived. Ranges are positions in the bytes given to [`ReceiveHalf::handle_bytes`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A part of a message.
+    Data(Data),
+    /// A Ping frame, to be answered with a Pong frame of the same payload (RFC 6455 5.5.2).
+    Ping(Range<usize>),
+    /// A Pong frame.
+    Pong(Range<usize>),
+    /// The Close frame; nothing that follows it is looked at.
+    Close(Option<CloseFrame>),
+}
+
+/// A part of a message: what has arrived of one frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Data {
+    /// The kind of the whole message.
+    pub kind: MessageKind,
+    /// Where the payload is, unmasked; empty if only a header has arrived. Text is valid UTF-8 so far, though it may
+    /// end inside a code point.
+    pub payload: Range<usize>,
+    /// Whether the message begins here.
+    pub first: bool,
+    /// Whether the message ends here.
+    pub last: bool,
+}
+
+impl ReceiveHalf {
+    /// The receiving half of `role`'s connection, right after the opening handshake.
+    pub fn new(role: Role, limits: ReceiveLimits) -> Self {
+        Self {
+            role,
+            limits,
+            state: State::Header,
+            message: None,
+            utf8: Utf8Validator::new(),
+            discards_data: false,
+        }
+    }
+
+    /// Processes the front of `bytes` in place: up to one event, and how many bytes it took.
+    ///
+    /// Call it again with the rest until there is no event; what is left then must come again, in front of the bytes
+    /// that arrive next. After the Close frame everything is taken and nothing comes of it.
+    ///
+    /// # Errors
+    ///
+    /// A [`Failure`] as soon as it can be known, even in the middle of a frame; then the same one again.
+    pub fn handle_bytes(&mut self, bytes: &mut [u8]) -> Result<(usize, Option<Event>), Failure> {
+        let result = match self.state {
+            State::Header => self.handle_frame(bytes),
+            State::Payload { .. } if bytes.is_empty() => Ok((0, None)),
+            State::Payload { .. } => self.handle_payload(bytes, 0),
+            State::Closed => Ok((bytes.len(), None)),
+            State::Failed(failure) => Err(failure),
+        };
+        if let Err(failure) = result {
+            self.state = State::Failed(failure);
+        }
+        result
+    }
+
+    /// From now on the payload of data frames is neither validated nor counted: for the time between our Close frame
+    /// and the peer's. The events still come.
+    pub fn discard_data(&mut self) {
+        self.discards_data = true;
+    }
+
+    /// How many bytes of the current data frame's payload have not arrived yet.
+    pub fn remaining(&self) -> u64 {
+        match self.state {
+            State::Payload { remaining, .. } => remaining,
+            _ => 0,
+        }
+    }
+
+    /// Whether data comes next: `bytes`, those not yet taken, begin with a data frame or go on with one.
+    pub fn is_at_data(&self, bytes: &[u8]) -> bool {
+        match self.state {
+            // RFC 6455 5.2: control opcodes have the high bit of the four set.
+            State::Header => bytes.first().is_some_and(|first| first & 0x08 == 0),
+            State::Payload { .. } => true,
+            State::Closed | State::Failed(_) => false,
+        }
+    }
+
+    /// Whether `bytes`, those not yet taken, begin with a whole frame.
+    pub fn is_at_whole_frame(&self, bytes: &[u8]) -> bool {
+        matches!(self.state, State::Header)
+            && FrameHeader::decode(bytes).is_ok_and(|decoded| {
+                decoded.is_some_and(|(header, size)| header.payload_len <= (bytes.len() - size) as u64)
+            })
+    }
+
+    /// Whether the Close frame has arrived.
+    pub fn is_closed(&self) -> bool {
+        matches!(self.state, State::Closed)
+    }
+
+    fn handle_frame(&mut self, bytes: &mut [u8]) -> Result<(usize, Option<Event>), Failure> {
+        let Some((header, size)) = FrameHeader::decode(bytes)? else { return Ok((0, None)) };
+        // RFC 6455 5.2: reserved bits must be 0 unless an extension defines them.
+        if header.reserved != 0 {
+            return Err(Violation::ReservedBits.into());
+        }
+        let masking_key = match (self.role, header.masking_key) {
+            (Role::Server, Some(key)) => key,
+            (Role::Client, None) => [0; 4],
+            // RFC 6455 5.1: a server closes the connection upon a frame that is not masked.
+            (Role::Server, None) => return Err(Violation::UnmaskedFrame.into()),
+            // RFC 6455 5.1: a client closes the connection upon a masked frame.
+            (Role::Client, Some(_)) => return Err(Violation::MaskedFrame.into()),
+        };
+        if header.opcode.is_control() {
+            return self.handle_control(&header, masking_key, size, bytes);
+        }
+        self.begin_data_frame(&header)?;
+        self.state =
+            State::Payload { fin: header.fin, masking_key, received: 0, remaining: header.payload_len };
+        self.handle_payload(bytes, size)
+    }
+
+    /// Applies the rules of messages to the header of a data frame.
+    fn begin_data_frame(&mut self, header: &FrameHeader) -> Result<(), Failure> {
+        let begin = |kind| OpenMessage { kind, size: 0, frames: 0 };
+        // RFC 6455 5.4: the fragments of one message are not interleaved with those of another.
+        let message = match (header.opcode, &mut self.message) {
+            (Opcode::Continuation, Some(message)) => message,
+            (Opcode::Continuation, None) => return Err(Violation::UnexpectedContinuation.into()),
+            (_, Some(_)) => return Err(Violation::ExpectedContinuation.into()),
+            (Opcode::Text, none) => none.insert(begin(MessageKind::Text)),
+            (_, none) => none.insert(begin(MessageKind::Binary)),
+        };
+        message.size = message.size.saturating_add(header.payload_len);
+        message.frames = message.frames.saturating_add(1);
+        if self.discards_data {
+            return Ok(());
+        }
+        // RFC 6455 10.4: implementations limit the size of frames and messages. Both are known here, before any
+        // memory is taken.
+        if message.size > self.limits.message_size {
+            return Err(Limit::MessageSize(self.limits.message_size).into());
+        }
+        if message.frames > self.limits.frames_per_message {
+            return Err(Limit::FramesPerMessage(self.limits.frames_per_message).into());
+        }
+        Ok(())
+    }
+
+    /// Unmasks and validates what there is of a data frame's payload, behind the first `start` bytes.
+    fn handle_payload(&mut self, bytes: &mut [u8], start: usize) -> Result<(usize, Option<Event>), Failure> {
+        let (State::Payload { fin, masking_key, received, remaining }, Some(message)) =
+            (&mut self.state, self.message)
+        else {
+            return Ok((0, None));
+        };
+        let available = bytes.len() - start;
+        let len = usize::try_from(*remaining).map_or(available, |remaining| remaining.min(available));
+        let payload = &mut bytes[start..start + len];
+        if masking_key != &[0; 4] {
+            mask(payload, *masking_key, *received);
+        }
+        *received += len as u64;
+        *remaining -= len as u64;
+        let frame_ends = *remaining == 0;
+        let last = *fin && frame_ends;
+        if message.kind == MessageKind::Text && !self.discards_data {
+            // RFC 6455 8.1: text that is not UTF-8 fails the connection.
+            self.utf8.feed(payload).map_err(|_| Violation::InvalidText)?;
+            if last && !self.utf8.is_complete() {
+                return Err(Violation::InvalidText.into());
+            }
+        }
+        let first = start > 0 && message.frames == 1;
+        if frame_ends {
+            self.state = State::Header;
+        }
+        if last {
+            self.message = None;
+        }
+        let data = Data { kind: message.kind, payload: start..start + len, first, last };
+        Ok((start + len, Some(Event::Data(data))))
+    }
+
+    fn handle_control(
+        &mut self,
+        header: &FrameHeader,
+        masking_key: [u8; 4],
+        start: usize,
+        bytes: &mut [u8],
+    ) -> Result<(usize, Option<Event>), Failure> {
+        // At most 125, as the header was decoded.
+        #[expect(clippy::cast_possible_truncation)]
+        let end = start + header.payload_len as usize;
+        let Some(payload) = bytes.get_mut(start..end) else {
+            if header.opcode == Opcode::Close {
+                let mut arrived = [0; 125];
+                let arrived = &mut arrived[..bytes.len() - start];
+                arrived.copy_from_slice(&bytes[start..]);
+                mask(arrived, masking_key, 0);
+                CloseFrame::check_prefix(arrived)?;
+            }
+            return Ok((0, None));
+        };
+        mask(payload, masking_key, 0);
+        let event = match header.opcode {
+            Opcode::Ping => Event::Ping(start..end),
+            Opcode::Pong => Event::Pong(start..end),
+            _ => {
+                let frame = CloseFrame::parse(payload)?;
+                self.state = State::Closed;
+                Event::Close(frame)
+            }
+        };
+        Ok((end, Some(event)))
+    }
+}

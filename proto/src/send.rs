@@ -1,0 +1,211 @@
+//! The sending half of a connection (RFC 6455 5 and 6.1).
+
+use alloc::vec::Vec;
+
+use crate::close::CloseFrame;
+use crate::error::Misuse;
+use crate::frame::{FrameHeader, MessageKind, Opcode, Role};
+use crate::mask::mask;
+
+/// The sending half: appends frames to the caller's buffer.
+///
+/// Every frame of a client is masked while it is copied. `masking_key` must be fresh for each frame and come from a
+/// cryptographically secure generator (RFC 6455 5.3, 10.3); a server's is not used.
+///
+/// - commands: [`message`](Self::message), [`message_header`](Self::message_header), [`fragment`](Self::fragment),
+///   [`last_fragment`](Self::last_fragment), [`ping`](Self::ping), [`pong`](Self::pong), [`close`](Self::close)
+/// - getters: all others
+#[derive(Clone, Debug)]
+pub struct SendHalf {
+    role: Role,
+    /// Whether some fragments of a message were sent, but not its last.
+    in_message: bool,
+    closed: bool,
+}
+
+impl SendHalf {
+    /// The sending half of `role`'s connection, right after the opening handshake.
+    pub fn new(role: Role) -> Self {
+        Self { role, in_message: false, closed: false }
+    }
+
+    /// Encodes a whole message in one frame.
+    ///
+    /// # Errors
+    ///
+    /// [`Misuse::CloseSent`], [`Misuse::MessageOpen`].
+    pub fn message(
+        &mut self,
+        kind: MessageKind,
+        payload: &[u8],
+        masking_key: [u8; 4],
+        out: &mut Vec<u8>,
+    ) -> Result<(), Misuse> {
+        self.check_message()?;
+        self.frame(true, kind.into(), payload, masking_key, out);
+        Ok(())
+    }
+
+    /// Encodes the header alone of a whole message in one frame; the payload must follow it on the wire.
+    ///
+    /// # Errors
+    ///
+    /// [`Misuse::CloseSent`], [`Misuse::MessageOpen`], and [`Misuse::UnmaskedPayload`] for a client.
+    pub fn message_header(
+        &mut self,
+        kind: MessageKind,
+        payload_len: usize,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Misuse> {
+        self.check_message()?;
+        if self.role == Role::Client {
+            return Err(Misuse::UnmaskedPayload);
+        }
+        header(true, kind.into(), payload_len, None).encode(out);
+        Ok(())
+    }
+
+    /// Encodes a fragment that others follow; the first begins the message.
+    ///
+    /// # Errors
+    ///
+    /// [`Misuse::CloseSent`].
+    pub fn fragment(
+        &mut self,
+        kind: MessageKind,
+        payload: &[u8],
+        masking_key: [u8; 4],
+        out: &mut Vec<u8>,
+    ) -> Result<(), Misuse> {
+        self.any_fragment(false, kind, payload, masking_key, out)
+    }
+
+    /// Encodes the fragment that ends the message, which may be its only one.
+    ///
+    /// # Errors
+    ///
+    /// [`Misuse::CloseSent`].
+    pub fn last_fragment(
+        &mut self,
+        kind: MessageKind,
+        payload: &[u8],
+        masking_key: [u8; 4],
+        out: &mut Vec<u8>,
+    ) -> Result<(), Misuse> {
+        self.any_fragment(true, kind, payload, masking_key, out)
+    }
+
+    /// Encodes a Ping frame; it may come between the fragments of a message.
+    ///
+    /// # Errors
+    ///
+    /// [`Misuse::CloseSent`], and [`Misuse::OversizedControlFrame`] over 125 bytes.
+    pub fn ping(&mut self, payload: &[u8], masking_key: [u8; 4], out: &mut Vec<u8>) -> Result<(), Misuse> {
+        self.control(Opcode::Ping, payload, masking_key, out)
+    }
+
+    /// Encodes a Pong frame; it may come between the fragments of a message.
+    ///
+    /// # Errors
+    ///
+    /// [`Misuse::CloseSent`], and [`Misuse::OversizedControlFrame`] over 125 bytes.
+    pub fn pong(&mut self, payload: &[u8], masking_key: [u8; 4], out: &mut Vec<u8>) -> Result<(), Misuse> {
+        self.control(Opcode::Pong, payload, masking_key, out)
+    }
+
+    /// Encodes the Close frame, with no code for `None`. No frame may follow it.
+    ///
+    /// # Errors
+    ///
+    /// [`Misuse::CloseSent`].
+    pub fn close(
+        &mut self,
+        frame: Option<&CloseFrame>,
+        masking_key: [u8; 4],
+        out: &mut Vec<u8>,
+    ) -> Result<(), Misuse> {
+        let payload = frame.map(CloseFrame::payload).unwrap_or_default();
+        self.control(Opcode::Close, &payload, masking_key, out)?;
+        self.closed = true;
+        Ok(())
+    }
+
+    /// Whether the Close frame was sent.
+    pub fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    /// Which end of the connection this is.
+    pub fn role(&self) -> Role {
+        self.role
+    }
+
+    fn check_message(&self) -> Result<(), Misuse> {
+        // RFC 6455 5.5.1: no data frames after the Close frame.
+        if self.closed {
+            return Err(Misuse::CloseSent);
+        }
+        // RFC 6455 5.4: the fragments of one message are not interleaved with those of another.
+        if self.in_message { Err(Misuse::MessageOpen) } else { Ok(()) }
+    }
+
+    fn any_fragment(
+        &mut self,
+        fin: bool,
+        kind: MessageKind,
+        payload: &[u8],
+        masking_key: [u8; 4],
+        out: &mut Vec<u8>,
+    ) -> Result<(), Misuse> {
+        if self.closed {
+            return Err(Misuse::CloseSent);
+        }
+        // RFC 6455 5.4: all fragments but the first are continuation frames.
+        let opcode = if self.in_message { Opcode::Continuation } else { kind.into() };
+        self.in_message = !fin;
+        self.frame(fin, opcode, payload, masking_key, out);
+        Ok(())
+    }
+
+    fn control(
+        &mut self,
+        opcode: Opcode,
+        payload: &[u8],
+        masking_key: [u8; 4],
+        out: &mut Vec<u8>,
+    ) -> Result<(), Misuse> {
+        if self.closed {
+            return Err(Misuse::CloseSent);
+        }
+        // RFC 6455 5.5: control frames have at most 125 bytes.
+        if payload.len() > 125 {
+            return Err(Misuse::OversizedControlFrame(payload.len()));
+        }
+        self.frame(true, opcode, payload, masking_key, out);
+        Ok(())
+    }
+
+    fn frame(&self, fin: bool, opcode: Opcode, payload: &[u8], masking_key: [u8; 4], out: &mut Vec<u8>) {
+        // RFC 6455 5.1, 5.3: a client masks all frames, a server none.
+        match self.role {
+            Role::Server => {
+                header(fin, opcode, payload.len(), None).encode(out);
+                out.extend_from_slice(payload);
+            }
+            Role::Client => {
+                header(fin, opcode, payload.len(), Some(masking_key)).encode(out);
+                out.reserve(payload.len());
+                // By blocks that stay in the nearest cache, so that memory is passed over once.
+                for block in payload.chunks(4096) {
+                    let start = out.len();
+                    out.extend_from_slice(block);
+                    mask(&mut out[start..], masking_key, 0);
+                }
+            }
+        }
+    }
+}
+
+fn header(fin: bool, opcode: Opcode, payload_len: usize, masking_key: Option<[u8; 4]>) -> FrameHeader {
+    FrameHeader { fin, reserved: 0, opcode, masking_key, payload_len: payload_len as u64 }
+}

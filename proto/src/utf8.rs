@@ -1,0 +1,91 @@
+//! UTF-8 validation of text that arrives in pieces (RFC 6455 8.1).
+
+/// Validates text as it arrives; a piece may end inside a code point.
+///
+/// Every byte is looked at once, and an invalid one is found as soon as it is there.
+#[derive(Clone, Debug, Default)]
+pub struct Utf8Validator {
+    /// The first bytes of a code point that is not complete yet.
+    partial: [u8; 4],
+    partial_len: usize,
+}
+
+/// The text is not UTF-8.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InvalidUtf8;
+
+impl core::fmt::Display for InvalidUtf8 {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("the text is not UTF-8")
+    }
+}
+
+impl core::error::Error for InvalidUtf8 {}
+
+impl Utf8Validator {
+    /// A validator at the start of a text.
+    pub const fn new() -> Self {
+        Self { partial: [0; 4], partial_len: 0 }
+    }
+
+    /// Validates the next piece.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidUtf8`] as soon as no continuation could make the text valid.
+    pub fn feed(&mut self, mut piece: &[u8]) -> Result<(), InvalidUtf8> {
+        while self.partial_len > 0 {
+            let Some((&byte, rest)) = piece.split_first() else { return Ok(()) };
+            piece = rest;
+            self.partial[self.partial_len] = byte;
+            self.partial_len += 1;
+            match core::str::from_utf8(&self.partial[..self.partial_len]) {
+                Ok(_) => self.partial_len = 0,
+                Err(error) if error.error_len().is_some() => return Err(InvalidUtf8),
+                Err(_) => {}
+            }
+        }
+        let (whole, tail) = piece.split_at(piece.len() - incomplete_tail(piece));
+        if !is_utf8(whole) {
+            return Err(InvalidUtf8);
+        }
+        if let Err(error) = core::str::from_utf8(tail) {
+            if error.error_len().is_some() {
+                return Err(InvalidUtf8);
+            }
+            self.partial[..tail.len()].copy_from_slice(tail);
+            self.partial_len = tail.len();
+        }
+        Ok(())
+    }
+
+    /// Whether the text could end here: not inside a code point.
+    pub const fn is_complete(&self) -> bool {
+        self.partial_len == 0
+    }
+}
+
+/// How many bytes at the end begin a code point that needs more; at most three.
+fn incomplete_tail(piece: &[u8]) -> usize {
+    for (count, &byte) in (1..=3).zip(piece.iter().rev()) {
+        let needed = match byte {
+            0x80..=0xBF => continue,
+            0xC0..=0xDF => 2,
+            0xE0..=0xEF => 3,
+            0xF0..=0xFF => 4,
+            0x00..=0x7F => 1,
+        };
+        return if needed > count { count } else { 0 };
+    }
+    0
+}
+
+#[cfg(feature = "simdutf8")]
+fn is_utf8(bytes: &[u8]) -> bool {
+    simdutf8::basic::from_utf8(bytes).is_ok()
+}
+
+#[cfg(not(feature = "simdutf8"))]
+fn is_utf8(bytes: &[u8]) -> bool {
+    core::str::from_utf8(bytes).is_ok()
+}
