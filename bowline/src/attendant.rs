@@ -1,0 +1,248 @@
+//! The connection's task: what belongs to no caller.
+//!
+//! Keepalive, answering when nobody reads, writing what a cork or a full transport left behind, and the end.
+
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bowline_proto::Role;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use crate::connection::Connection;
+use crate::error::{Error, ErrorKind};
+
+/// Looks after `connection` until it has ended.
+pub(crate) async fn attend(connection: Arc<Connection>, keepalive: Option<Duration>, close_timeout: Duration) {
+    let mut attendant = Attendant {
+        connection,
+        keepalive: keepalive.map(Keepalive::new),
+        close_timeout,
+        stage: Stage::Open,
+        shut_down: false,
+    };
+    let mut timer = pin!(sleep_until(Instant::now()));
+    poll_fn(|cx| attendant.poll(cx, timer.as_mut())).await;
+}
+
+struct Attendant {
+    connection: Arc<Connection>,
+    keepalive: Option<Keepalive>,
+    close_timeout: Duration,
+    stage: Stage,
+    /// Our direction of the transport was shut down.
+    shut_down: bool,
+}
+
+/// How far the end of the connection has come.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Open,
+    /// Nothing more is accepted: the rest is written, and the peer's Close frame awaited if ours was first.
+    Closing { deadline: Instant },
+    /// Our direction of the transport is being shut down.
+    ShuttingDown { deadline: Instant },
+    /// Whatever still comes is thrown away until the peer ends the transport, so that no TCP reset overtakes our
+    /// Close frame.
+    Draining { deadline: Instant },
+}
+
+impl Attendant {
+    fn poll(&mut self, cx: &mut Context<'_>, mut timer: Pin<&mut Sleep>) -> Poll<()> {
+        self.connection.signals.set_task(Some(cx.waker()));
+        loop {
+            self.write();
+            self.read(cx);
+            if self.poll_end().is_ready() {
+                self.finish();
+                return Poll::Ready(());
+            }
+            let Some(deadline) = self.deadline() else { return Poll::Pending };
+            if timer.deadline() != deadline {
+                timer.as_mut().reset(deadline);
+            }
+            if timer.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            self.handle_timeout();
+        }
+    }
+
+    /// Writes what a cork or a full transport left behind.
+    fn write(&mut self) {
+        self.connection.uncork();
+        let mut transmit = self.connection.transmit();
+        if transmit.is_blocked() {
+            self.connection.write_locked(&mut transmit);
+        }
+        if let Some(keepalive) = &mut self.keepalive {
+            let progress = transmit.take_progress();
+            keepalive.stalled_at = match keepalive.stalled_at {
+                Some(at) if transmit.is_blocked() && !progress => Some(at),
+                _ => transmit.is_blocked().then(|| Instant::now() + keepalive.interval),
+            };
+            if keepalive.ping_end.is_some_and(|end| transmit.has_written(end)) {
+                keepalive.ping_end = None;
+                keepalive.dead_at = Some(Instant::now() + keepalive.interval);
+            }
+        }
+        let waits = transmit.is_blocked() || transmit.has_pings() || transmit.closed().is_some();
+        drop(transmit);
+        self.connection.signals.set_task_waits(waits);
+    }
+
+    /// Answers while nobody reads.
+    fn read(&self, cx: &mut Context<'_>) {
+        let signals = &self.connection.signals;
+        if !signals.has_reader() || signals.task_waits() {
+            self.connection.read_unattended(cx);
+        }
+    }
+
+    /// Takes the end of the connection as far as it can be taken now; ready when the transport has ended.
+    fn poll_end(&mut self) -> Poll<()> {
+        loop {
+            let connection = &self.connection;
+            self.stage = match self.stage {
+                Stage::Open => {
+                    if connection.transmit().closed().is_none() {
+                        return Poll::Pending;
+                    }
+                    connection.signals.set_task_waits(true);
+                    Stage::Closing { deadline: Instant::now() + self.close_timeout }
+                }
+                Stage::Closing { deadline } => {
+                    let receive = connection.receive();
+                    let (received_all, peer_closed) = (receive.has_ended(), receive.has_peer_close());
+                    drop(receive);
+                    let transmit = connection.transmit();
+                    if !received_all || !transmit.is_written() {
+                        return Poll::Pending;
+                    }
+                    // RFC 6455 7.1.1: the server closes the TCP connection first; a client waits for it.
+                    if transmit.role() == Role::Client && peer_closed {
+                        Stage::Draining { deadline }
+                    } else {
+                        Stage::ShuttingDown { deadline }
+                    }
+                }
+                Stage::ShuttingDown { deadline } => {
+                    if connection.transmit().poll_shutdown(&mut connection.context()).is_pending() {
+                        return Poll::Pending;
+                    }
+                    self.shut_down = true;
+                    Stage::Draining { deadline }
+                }
+                Stage::Draining { .. } => return connection.receive().poll_drain(&mut connection.context()),
+            };
+        }
+    }
+
+    /// When to look again, whatever happens.
+    fn deadline(&self) -> Option<Instant> {
+        match self.stage {
+            Stage::Open => self.keepalive.as_ref().map(Keepalive::deadline),
+            Stage::Closing { deadline } | Stage::ShuttingDown { deadline } | Stage::Draining { deadline } => {
+                Some(deadline)
+            }
+        }
+    }
+
+    fn handle_timeout(&mut self) {
+        if let (Stage::Open, Some(keepalive)) = (self.stage, &mut self.keepalive) {
+            if let Err(error) = keepalive.handle_timeout(Instant::now(), &self.connection) {
+                self.connection.lose(&error);
+            }
+            return;
+        }
+        let timeout = self.close_timeout;
+        self.connection.lose(&Error::new(
+            ErrorKind::Timeout,
+            format!("the peer did not end the connection within the close timeout of {timeout:?}"),
+        ));
+    }
+
+    fn finish(&self) {
+        self.connection.receive().release();
+        let mut transmit = self.connection.transmit();
+        if !self.shut_down {
+            // As the stream has ended already, this is all the courtesy that TLS asks for.
+            let _ = transmit.poll_shutdown(&mut self.connection.context());
+        }
+        transmit.finish();
+        drop(transmit);
+        self.connection.signals.wake_reader();
+    }
+}
+
+impl Drop for Attendant {
+    fn drop(&mut self) {
+        // Also when the runtime is shut down: nobody is to wait for a task that is gone.
+        if !self.connection.transmit().is_finished() {
+            self.connection.lose(&Error::new(
+                ErrorKind::Disconnected,
+                "the connection ended without a Close frame: its runtime was shut down",
+            ));
+        }
+        self.connection.signals.set_task(None);
+    }
+}
+
+/// Finds out whether a silent peer is still there.
+struct Keepalive {
+    interval: Duration,
+    /// When to look whether anything has arrived since the last look.
+    tick: Instant,
+    /// A ping was accepted, and is written once so many bytes are.
+    ping_end: Option<u64>,
+    /// A ping was written; the peer is dead if nothing arrives until then.
+    dead_at: Option<Instant>,
+    /// The transport takes nothing; the peer is dead if that goes on until then.
+    stalled_at: Option<Instant>,
+}
+
+impl Keepalive {
+    fn new(interval: Duration) -> Self {
+        let tick = Instant::now() + interval;
+        Self { interval, tick, ping_end: None, dead_at: None, stalled_at: None }
+    }
+
+    fn deadline(&self) -> Instant {
+        let earliest = |earlier: Instant, later: Option<Instant>| later.map_or(earlier, |at| at.min(earlier));
+        earliest(earliest(self.tick, self.dead_at), self.stalled_at)
+    }
+
+    /// `Err` if the peer is dead.
+    fn handle_timeout(&mut self, now: Instant, connection: &Connection) -> Result<(), Error> {
+        let interval = self.interval;
+        if self.stalled_at.is_some_and(|at| at <= now) {
+            let text = format!("the peer is gone: it took no byte for {interval:?}");
+            return Err(Error::new(ErrorKind::Timeout, text));
+        }
+        let mut receive = connection.receive();
+        let received = receive.take_received();
+        // While unread data keeps us from reading, silence proves nothing.
+        let reading = connection.signals.has_reader() || !receive.is_stopped_by_data();
+        drop(receive);
+        if received || !reading {
+            self.ping_end = None;
+            self.dead_at = None;
+        }
+        if self.dead_at.is_some_and(|at| at <= now) {
+            let text = format!("the peer is gone: nothing came within {interval:?} after a ping");
+            return Err(Error::new(ErrorKind::Timeout, text));
+        }
+        if self.tick <= now {
+            self.tick = now + interval;
+            let pinging = self.ping_end.is_some() || self.dead_at.is_some();
+            if !received && reading && !pinging {
+                let mut transmit = connection.transmit();
+                self.ping_end = Some(transmit.accept_keepalive());
+                connection.write(transmit);
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,462 @@
+//! One connection: its two halves, each behind a lock of its own, and what passes between them.
+
+use std::future::poll_fn;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
+
+use bowline_proto::{CloseCode, CloseFrame, ReceiveHalf, ReceiveLimits, Role};
+use tokio::task::coop::poll_proceed;
+
+use crate::error::{Error, ErrorKind, TrySendError};
+use crate::limits::Config;
+use crate::message::Payload;
+use crate::receive::{Advance, Effect, Receive};
+use crate::signals::Signals;
+use crate::transmit::{Transmit, closed_by_us};
+use crate::transport::{Addresses, Transport};
+use crate::wait::{Place, WaitQueue};
+
+/// What a `WebSocket`, its `Sender`s and the connection's task share.
+pub(crate) struct Connection {
+    /// Locked only inside a poll, and never together with `transmit`.
+    receive: Mutex<Receive>,
+    transmit: Mutex<Transmit>,
+    pub(crate) signals: Arc<Signals>,
+    /// The waker of `signals`, the only one that the transport ever sees.
+    waker: Waker,
+    /// More messages are in memory, so that writing may wait until the reader wants to.
+    corked: AtomicBool,
+    pub(crate) subprotocol: Option<Box<str>>,
+    pub(crate) addresses: Addresses,
+}
+
+impl Connection {
+    /// A connection whose handshake is done. `leftover` came behind the handshake.
+    pub(crate) fn new(
+        transport: Transport,
+        role: Role,
+        leftover: &[u8],
+        config: &Config,
+        subprotocol: Option<&str>,
+    ) -> Self {
+        let limits = &config.limits;
+        let addresses = transport.addresses;
+        let (read, write) = transport.split();
+        let half = ReceiveHalf::new(
+            role,
+            ReceiveLimits {
+                message_size: limits.message_size as u64,
+                frames_per_message: limits.frames_per_message,
+            },
+        );
+        let signals = Arc::new(Signals::default());
+        Self {
+            receive: Mutex::new(Receive::new(read, half, leftover)),
+            transmit: Mutex::new(Transmit::new(write, role, limits.write_buffer)),
+            waker: Waker::from(Arc::clone(&signals)),
+            signals,
+            corked: AtomicBool::new(false),
+            subprotocol: subprotocol.map(Into::into),
+            addresses,
+        }
+    }
+
+    pub(crate) fn receive(&self) -> MutexGuard<'_, Receive> {
+        self.receive.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn transmit(&self) -> MutexGuard<'_, Transmit> {
+        self.transmit.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The context in which the transport is polled.
+    pub(crate) fn context(&self) -> Context<'_> {
+        Context::from_waker(&self.waker)
+    }
+
+    // ---- receiving
+
+    /// Waits until `take` finds what it wants in what has arrived, reading as needed.
+    pub(crate) async fn next<T>(&self, mut take: impl FnMut(&mut Receive) -> Option<T>) -> T {
+        let mut reader = Reader { connection: self, waits: false };
+        poll_fn(|cx| {
+            let poll = self.poll_next(cx, &mut take);
+            reader.waits = poll.is_pending();
+            poll
+        })
+        .await
+    }
+
+    pub(crate) fn poll_next<T>(
+        &self,
+        cx: &mut Context<'_>,
+        mut take: impl FnMut(&mut Receive) -> Option<T>,
+    ) -> Poll<T> {
+        // One flooding connection must not starve the others of its thread, even if all of the flood is in memory.
+        let progress = ready!(poll_proceed(cx));
+        loop {
+            let mut receive = self.receive();
+            if let Some(taken) = take(&mut receive) {
+                progress.made_progress();
+                self.leave_reading(receive);
+                return Poll::Ready(taken);
+            }
+            match receive.advance() {
+                Advance::Data => {}
+                Advance::Effect(effect) => {
+                    drop(receive);
+                    self.apply(effect);
+                }
+                Advance::NeedsBytes => {
+                    if self.corked.load(Ordering::SeqCst) {
+                        drop(receive);
+                        self.uncork();
+                        receive = self.receive();
+                    }
+                    self.signals.begin_read();
+                    match receive.poll_fill(&mut self.context()) {
+                        Poll::Ready(effect) => {
+                            drop(receive);
+                            effect.map(|effect| self.apply(effect));
+                        }
+                        Poll::Pending => {
+                            if !self.signals.sleep_reader(cx.waker()) {
+                                cx.waker().wake_by_ref();
+                            }
+                            return Poll::Pending;
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// The application has got something, and may be away for long.
+    fn leave_reading(&self, mut receive: MutexGuard<'_, Receive>) {
+        self.signals.remove_reader();
+        if receive.has_ended() || receive.is_in_message() {
+            return;
+        }
+        if !receive.has_bytes() {
+            // The transport has to know whom to wake if a ping comes while the application is busy.
+            let Poll::Ready(effect) = receive.poll_fill(&mut self.context()) else { return };
+            if let Some(effect) = effect {
+                drop(receive);
+                return self.apply(effect);
+            }
+        }
+        if receive.has_more_frames() {
+            drop(receive);
+            // The task flushes what the application sends now, in case that it never reads again.
+            if !self.corked.swap(true, Ordering::SeqCst) {
+                self.signals.wake_task();
+            }
+        } else if !receive.is_stopped_by_data() {
+            drop(receive);
+            self.signals.wake_task();
+        }
+    }
+
+    /// Reads while nobody else does: as far as the first message that nobody has asked for.
+    pub(crate) fn read_unattended(&self, cx: &mut Context<'_>) {
+        loop {
+            let Poll::Ready(progress) = poll_proceed(cx) else { return };
+            let mut receive = self.receive();
+            if receive.has_ended() || receive.is_stopped_by_data() {
+                receive.park();
+                drop(receive);
+                self.signals.wake_reader();
+                return;
+            }
+            let effect = match receive.advance() {
+                Advance::Data => None,
+                Advance::Effect(effect) => Some(effect),
+                Advance::NeedsBytes => match receive.poll_fill(&mut self.context()) {
+                    Poll::Ready(effect) => effect,
+                    Poll::Pending => return,
+                },
+            };
+            drop(receive);
+            progress.made_progress();
+            effect.map(|effect| self.apply(effect));
+        }
+    }
+
+    /// Does what receiving asks of the sending half.
+    fn apply(&self, effect: Effect) {
+        let mut transmit = self.transmit();
+        match effect {
+            Effect::Answer(payload) => {
+                transmit.answer(payload);
+                self.write(transmit);
+                return;
+            }
+            Effect::Ponged(payload) => return transmit.ponged(payload),
+            // RFC 6455 5.5.1: the answer to a Close frame typically echoes its code.
+            Effect::Echo(frame) => {
+                let text = frame.as_ref().map_or("no code".to_owned(), ToString::to_string);
+                let error = Error::with_close_frame(
+                    format!("the connection is closed: the peer closed it with {text}"),
+                    frame.clone(),
+                );
+                transmit.close(frame.as_ref(), error);
+            }
+            Effect::Fail(code, error) => transmit.fail(code, error),
+            Effect::Lost(error) => transmit.lose(error),
+        }
+        self.write_now(transmit);
+        self.signals.wake_task();
+    }
+
+    // ---- sending
+
+    /// Waits for its turn and for room, then lets `accept` put something into the write buffer.
+    pub(crate) async fn send_with<T>(
+        &self,
+        accept: impl FnOnce(&mut Transmit) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let mut waiting = Waiting::new(self, |transmit| &mut transmit.senders);
+        let mut accept = Some(accept);
+        poll_fn(|cx| {
+            let progress = ready!(poll_proceed(cx));
+            let mut transmit = self.transmit();
+            if let Some(error) = transmit.closed() {
+                return Poll::Ready(Err(error.clone()));
+            }
+            if !transmit.has_room(&waiting.place) {
+                transmit.senders.wait(&mut waiting.place, cx.waker());
+                return Poll::Pending;
+            }
+            progress.made_progress();
+            let accept = accept.take().expect("a future is not polled after it is ready");
+            let result = accept(&mut transmit);
+            transmit.senders.leave(&mut waiting.place);
+            transmit.wake_senders();
+            self.write(transmit);
+            Poll::Ready(result)
+        })
+        .await
+    }
+
+    pub(crate) fn try_send<'a, M: Into<Payload<'a>>>(&self, message: M) -> Result<(), TrySendError<M>> {
+        let mut transmit = self.transmit();
+        if transmit.closed().is_some() {
+            return Err(TrySendError::Closed(message));
+        }
+        if !transmit.has_room(&Place::default()) {
+            return Err(TrySendError::Full(message));
+        }
+        let accepted = transmit.accept(message.into());
+        debug_assert!(accepted.is_ok(), "an open connection with room accepts a message");
+        self.write(transmit);
+        Ok(())
+    }
+
+    /// Waits until all that was accepted before was handed to the transport.
+    pub(crate) async fn flush(&self) -> Result<(), Error> {
+        let end = {
+            let mut transmit = self.transmit();
+            if !transmit.is_blocked() {
+                self.write_locked(&mut transmit);
+            }
+            transmit.end()
+        };
+        self.watch(|transmit| {
+            if transmit.has_written(end) {
+                return Some(Ok(()));
+            }
+            // Behind our Close frame, the end of the connection says whether everything went out.
+            let error = transmit.closed().filter(|_| !transmit.has_transport())?;
+            Some(Err(error.clone()))
+        })
+        .await
+    }
+
+    /// Waits until `check`, which is called again after each change, gives something.
+    pub(crate) async fn watch<T>(&self, mut check: impl FnMut(&mut Transmit) -> Option<T>) -> T {
+        let mut waiting = Waiting::new(self, |transmit| &mut transmit.watchers);
+        poll_fn(|cx| {
+            let mut transmit = self.transmit();
+            match check(&mut transmit) {
+                Some(result) => Poll::Ready(result),
+                None => {
+                    transmit.watchers.wait(&mut waiting.place, cx.waker());
+                    Poll::Pending
+                }
+            }
+        })
+        .await
+    }
+
+    /// Measures a round trip.
+    pub(crate) async fn ping(&self) -> Result<Duration, Error> {
+        let payload = self
+            .watch(|transmit| {
+                if let Some(error) = transmit.closed() {
+                    return Some(Err(error.clone()));
+                }
+                transmit.has_space().then(|| Ok(transmit.accept_ping()))
+            })
+            .await?;
+        let _forget = Pinged { connection: self, payload };
+        self.write(self.transmit());
+        self.signals.set_task_waits(true);
+        self.signals.wake_task();
+        self.watch(|transmit| {
+            let closed = || transmit.closed().map(|error| Err(error.clone()));
+            transmit.round_trip(payload).map(Ok).or_else(closed)
+        })
+        .await
+    }
+
+    /// Writes, unless that is better left for later; gives the lock back.
+    pub(crate) fn write(&self, mut transmit: MutexGuard<'_, Transmit>) {
+        let corked = self.corked.load(Ordering::SeqCst) && transmit.has_space();
+        if !corked && !transmit.is_blocked() {
+            self.write_locked(&mut transmit);
+        }
+    }
+
+    /// Writes all that waits, unless the transport takes no more.
+    fn write_now(&self, mut transmit: MutexGuard<'_, Transmit>) {
+        if !transmit.is_blocked() {
+            self.write_locked(&mut transmit);
+        }
+    }
+
+    /// Writes as much as the transport takes.
+    pub(crate) fn write_locked(&self, transmit: &mut Transmit) {
+        let was_blocked = transmit.is_blocked();
+        if let Err(error) = transmit.write(&mut self.context()) {
+            transmit.lose(Error::with_source(ErrorKind::Io, "writing to the peer failed", error));
+            self.signals.wake_task();
+        } else if transmit.is_blocked() && !was_blocked {
+            // From here on the task waits for the transport, and knows since when.
+            self.signals.set_task_waits(true);
+            self.signals.wake_task();
+        }
+    }
+
+    /// Ends the time in which writes are left for later.
+    pub(crate) fn uncork(&self) {
+        if self.corked.swap(false, Ordering::SeqCst) {
+            self.write_now(self.transmit());
+        }
+    }
+
+    // ---- closing
+
+    /// Begins the closing handshake, and waits until the connection has ended.
+    pub(crate) async fn close(&self, code: CloseCode, reason: &str) -> Result<Option<CloseFrame>, Error> {
+        let frame = CloseFrame::new(code, reason)
+            .map_err(|misuse| Error::with_source(ErrorKind::InvalidInput, misuse.to_string(), misuse))?;
+        self.begin_close(&frame);
+        self.watch(|transmit| transmit.is_finished().then_some(())).await;
+        self.receive().peer_close()
+    }
+
+    pub(crate) fn begin_close(&self, frame: &CloseFrame) {
+        let effects = self.receive().close();
+        for effect in effects {
+            self.apply(effect);
+        }
+        let mut transmit = self.transmit();
+        transmit.close(Some(frame), closed_by_us());
+        self.corked.store(false, Ordering::SeqCst);
+        self.write_now(transmit);
+        self.signals.set_task_waits(true);
+        self.signals.wake_reader();
+        self.signals.wake_task();
+    }
+
+    /// The application will neither read nor close: writes what was accepted, and ends the transport.
+    pub(crate) fn abandon(&self) {
+        if self.transmit().closed().is_some() {
+            // The closing handshake goes on, but nobody wants the messages that are left.
+            return self.stop_reading();
+        }
+        let error = Error::new(ErrorKind::Closed, "the connection is closed: its WebSocket was dropped");
+        let mut receive = self.receive();
+        receive.discard();
+        receive.lose(error.clone());
+        drop(receive);
+        let mut transmit = self.transmit();
+        transmit.refuse(error);
+        self.corked.store(false, Ordering::SeqCst);
+        self.write_now(transmit);
+        self.signals.wake_task();
+    }
+
+    /// The application will not read any more, but someone will close.
+    pub(crate) fn stop_reading(&self) {
+        self.receive().discard();
+        self.signals.wake_task();
+    }
+
+    /// Ends the transport at once.
+    pub(crate) fn lose(&self, error: &Error) {
+        let mut receive = self.receive();
+        receive.lose(error.clone());
+        receive.release();
+        drop(receive);
+        let mut transmit = self.transmit();
+        transmit.lose(error.clone());
+        transmit.finish();
+        drop(transmit);
+        self.signals.wake_reader();
+        self.signals.wake_task();
+    }
+}
+
+/// Someone who reads, until it is dropped.
+struct Reader<'a> {
+    connection: &'a Connection,
+    waits: bool,
+}
+
+impl Drop for Reader<'_> {
+    fn drop(&mut self) {
+        // If it is not asleep any more then it was woken, and leaves the work to the task.
+        if self.waits && !self.connection.signals.remove_reader() {
+            self.connection.signals.wake_task();
+        }
+    }
+}
+
+/// A place in one of the queues, until it is dropped.
+struct Waiting<'a, Q: Fn(&mut Transmit) -> &mut WaitQueue> {
+    connection: &'a Connection,
+    queue: Q,
+    place: Place,
+}
+
+impl<'a, Q: Fn(&mut Transmit) -> &mut WaitQueue> Waiting<'a, Q> {
+    fn new(connection: &'a Connection, queue: Q) -> Self {
+        Self { connection, queue, place: Place::default() }
+    }
+}
+
+impl<Q: Fn(&mut Transmit) -> &mut WaitQueue> Drop for Waiting<'_, Q> {
+    fn drop(&mut self) {
+        if self.place.is_taken() {
+            let mut transmit = self.connection.transmit();
+            (self.queue)(&mut transmit).leave(&mut self.place);
+            // It may have been its turn.
+            transmit.wake_senders();
+        }
+    }
+}
+
+/// A ping whose pong is waited for, until it is dropped.
+struct Pinged<'a> {
+    connection: &'a Connection,
+    payload: [u8; 8],
+}
+
+impl Drop for Pinged<'_> {
+    fn drop(&mut self) {
+        self.connection.transmit().forget_ping(self.payload);
+    }
+}

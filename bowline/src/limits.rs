@@ -1,0 +1,102 @@
+//! What a peer may cost us.
+
+use std::time::Duration;
+
+/// The limits of a connection, all in one place. Each has a default that is on.
+///
+/// Going over one closes the connection, and the error names the limit and its setting.
+///
+/// ```
+/// use bowline::Limits;
+///
+/// let limits = Limits::default().message_size(16 * 1024 * 1024);
+/// ```
+#[derive(Clone, Debug)]
+pub struct Limits {
+    pub(crate) message_size: usize,
+    pub(crate) frames_per_message: u32,
+    pub(crate) head_size: usize,
+    pub(crate) headers: usize,
+    pub(crate) handshake_timeout: Duration,
+    pub(crate) close_timeout: Duration,
+    pub(crate) write_buffer: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            message_size: 1024 * 1024,
+            frames_per_message: 16_384,
+            head_size: 16 * 1024,
+            headers: 100,
+            handshake_timeout: Duration::from_secs(10),
+            close_timeout: Duration::from_secs(5),
+            write_buffer: 64 * 1024,
+        }
+    }
+}
+
+impl Limits {
+    /// The largest message that is received, in bytes. Default: 1 MiB.
+    ///
+    /// A larger one closes the connection with 1009 as soon as its size is known, before memory is taken for it.
+    pub fn message_size(mut self, bytes: usize) -> Self {
+        self.message_size = bytes;
+        self
+    }
+
+    /// The most frames that a received message may be fragmented into, empty ones included. Default: 16,384.
+    ///
+    /// More close the connection with 1008.
+    pub fn frames_per_message(mut self, frames: u32) -> Self {
+        self.frames_per_message = frames;
+        self
+    }
+
+    /// The largest head of a request or response in the opening handshake, in bytes. Default: 16 KiB; at least 8 KiB.
+    pub fn head_size(mut self, bytes: usize) -> Self {
+        self.head_size = bytes.max(8 * 1024);
+        self
+    }
+
+    /// The most headers in a request or response of the opening handshake. Default: 100.
+    pub fn headers(mut self, headers: usize) -> Self {
+        self.headers = headers;
+        self
+    }
+
+    /// How long the opening handshake may take, from dialling or accepting until the connection is open; TLS, proxies
+    /// and name resolution included. Default: 10 s.
+    pub fn handshake_timeout(mut self, timeout: Duration) -> Self {
+        self.handshake_timeout = timeout;
+        self
+    }
+
+    /// How long the end of a connection may take, from our Close frame, or the peer's, until the transport has ended.
+    /// Default: 5 s.
+    pub fn close_timeout(mut self, timeout: Duration) -> Self {
+        self.close_timeout = timeout;
+        self
+    }
+
+    /// How many bytes may wait to be written before senders wait, in bytes. Default: 64 KiB.
+    ///
+    /// It is a high-water mark: a message is accepted whole while less than this waits.
+    pub fn write_buffer(mut self, bytes: usize) -> Self {
+        self.write_buffer = bytes.max(1);
+        self
+    }
+}
+
+/// What both builders decide about a connection.
+#[derive(Clone, Debug)]
+pub(crate) struct Config {
+    pub(crate) limits: Limits,
+    pub(crate) keepalive: Option<Duration>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { limits: Limits::default(), keepalive: Some(Duration::from_secs(20)) }
+    }
+}

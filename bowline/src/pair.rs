@@ -1,0 +1,30 @@
+//! Two connected WebSockets in memory.
+
+use bowline_proto::Role;
+
+use crate::limits::Config;
+use crate::transport::Transport;
+use crate::websocket::WebSocket;
+
+/// How many bytes may be under way in each direction.
+const CAPACITY: usize = 64 * 1024;
+
+/// Two connected WebSockets in memory, a client's and a server's: for tests of code that uses one.
+///
+/// It has to be called within a tokio runtime.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), bowline::Error> {
+/// let (client, mut server) = bowline::pair();
+/// client.send("hello").await?;
+/// assert_eq!(server.recv().await?, Some("hello".into()));
+/// # Ok(())
+/// # }
+/// ```
+pub fn pair() -> (WebSocket, WebSocket) {
+    let (client, server) = tokio::io::duplex(CAPACITY);
+    let config = Config::default();
+    let open = |stream, role| WebSocket::open(Transport::new(stream), role, &[], &config, None);
+    (open(client, Role::Client), open(server, Role::Server))
+}

@@ -1,0 +1,96 @@
+//! The bytes that were received and not yet looked at.
+
+use std::cell::Cell;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, ReadBuf};
+
+/// The size of a buffer that is read into.
+pub(crate) const READ_SIZE: usize = 64 * 1024;
+
+thread_local! {
+    /// A buffer of this thread, for whichever connection reads next.
+    static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// Received bytes. Only a connection that has some, or is reading, holds memory.
+#[derive(Default)]
+pub(crate) struct ReadBuffer {
+    /// Initialised storage, of which `start..end` is in use.
+    storage: Vec<u8>,
+    start: usize,
+    end: usize,
+}
+
+impl ReadBuffer {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.start == self.end
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.storage[self.start..self.end]
+    }
+
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.storage[self.start..self.end]
+    }
+
+    /// The first `count` bytes have been dealt with.
+    pub(crate) fn consume(&mut self, count: usize) {
+        self.start += count;
+        debug_assert!(self.start <= self.end, "more was consumed than there is");
+    }
+
+    /// Fills an empty buffer with bytes that came another way.
+    pub(crate) fn load(&mut self, bytes: &[u8]) {
+        debug_assert!(self.is_empty(), "bytes would come in front of others");
+        self.park();
+        if !bytes.is_empty() {
+            *self = Self { storage: bytes.to_vec(), start: 0, end: bytes.len() };
+        }
+    }
+
+    /// Reads once, behind the bytes that are there; ready with the number of bytes, 0 at the end of the stream.
+    pub(crate) fn poll_fill(
+        &mut self,
+        transport: &mut (impl AsyncRead + Unpin),
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        self.make_room();
+        // The storage is ours while a stream of the user's is called, so that a WebSocket within it may read as well.
+        let mut buf = ReadBuf::new(&mut self.storage[self.end..]);
+        ready!(Pin::new(transport).poll_read(cx, &mut buf))?;
+        let count = buf.filled().len();
+        self.end += count;
+        Poll::Ready(Ok(count))
+    }
+
+    /// Gives the large storage back to the thread, and keeps what bytes there are in one of their size.
+    pub(crate) fn park(&mut self) {
+        if self.storage.len() < READ_SIZE {
+            return;
+        }
+        let bytes = self.bytes().to_vec();
+        self.start = 0;
+        self.end = bytes.len();
+        SPARE.set(std::mem::replace(&mut self.storage, bytes));
+    }
+
+    /// Makes space for reading behind the bytes that are there: less than a frame header or a control frame.
+    fn make_room(&mut self) {
+        if self.storage.len() < READ_SIZE {
+            let mut storage = SPARE.take();
+            if storage.len() < READ_SIZE {
+                storage = vec![0; READ_SIZE];
+            }
+            storage[..self.end - self.start].copy_from_slice(self.bytes());
+            self.storage = storage;
+        } else if self.start > 0 {
+            self.storage.copy_within(self.start..self.end, 0);
+        }
+        self.end -= self.start;
+        self.start = 0;
+    }
+}

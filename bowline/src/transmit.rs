@@ -1,0 +1,348 @@
+//! The sending half of a connection: messages in, bytes out.
+
+use std::io;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bowline_proto::{CloseCode, CloseFrame, MessageKind, Misuse, Role, SendHalf};
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use crate::error::{Error, ErrorKind};
+use crate::message::{Payload, PayloadKind};
+use crate::random::random;
+use crate::transport::WriteTransport;
+use crate::wait::{Place, WaitQueue};
+use crate::write_queue::WriteQueue;
+
+/// From how many bytes on an owned payload is queued by reference.
+const SHARED_SIZE: usize = 16 * 1024;
+
+/// Everything that writing touches. Behind one lock, which is never held together with that of the receiving half.
+pub(crate) struct Transmit {
+    transport: Option<WriteTransport>,
+    half: SendHalf,
+    queue: WriteQueue,
+    /// From how many waiting bytes on senders wait.
+    high_water_mark: usize,
+    /// Senders, in order of arrival.
+    pub(crate) senders: WaitQueue,
+    /// All others who wait for something to change: `flush`, `ping`, `close`, `closed`.
+    pub(crate) watchers: WaitQueue,
+    /// A `MessageWriter` has the right to send data.
+    writer_open: bool,
+    /// The transport took all it could; the connection's task waits until it takes more.
+    blocked: bool,
+    /// The transport holds bytes back until it is flushed.
+    unflushed: bool,
+    /// The transport took something since [`take_progress`](Self::take_progress).
+    progress: bool,
+    /// The newest ping that could not be answered yet.
+    owed_pong: Option<Bytes>,
+    pings: Vec<Ping>,
+    /// Nothing more may be sent, and why.
+    closed: Option<Error>,
+    /// The transport has ended.
+    finished: bool,
+}
+
+struct Ping {
+    payload: [u8; 8],
+    sent: Instant,
+    round_trip: Option<Duration>,
+}
+
+impl Transmit {
+    pub(crate) fn new(transport: WriteTransport, role: Role, high_water_mark: usize) -> Self {
+        Self {
+            transport: Some(transport),
+            half: SendHalf::new(role),
+            queue: WriteQueue::default(),
+            high_water_mark,
+            senders: WaitQueue::default(),
+            watchers: WaitQueue::default(),
+            writer_open: false,
+            blocked: false,
+            unflushed: false,
+            progress: false,
+            owed_pong: None,
+            pings: Vec::new(),
+            closed: None,
+            finished: false,
+        }
+    }
+
+    // ---- what is sent
+
+    /// Whether a message may be accepted from the sender at `place`.
+    pub(crate) fn has_room(&self, place: &Place) -> bool {
+        !self.writer_open && self.has_space() && self.senders.is_first(place)
+    }
+
+    /// Whether less than the high-water mark waits to be written.
+    pub(crate) fn has_space(&self) -> bool {
+        self.queue.len() < self.high_water_mark
+    }
+
+    /// Accepts a message whole.
+    pub(crate) fn accept(&mut self, payload: Payload<'_>) -> Result<(), Error> {
+        let (kind, bytes) = match &payload.0 {
+            PayloadKind::Borrowed(kind, bytes) => (*kind, *bytes),
+            PayloadKind::Owned(kind, bytes) => (*kind, &**bytes),
+            PayloadKind::Prepared(prepared) => (prepared.kind, prepared.payload()),
+        };
+        let by_reference = self.half.role() == Role::Server && bytes.len() >= SHARED_SIZE;
+        match payload.0 {
+            PayloadKind::Owned(kind, bytes) if by_reference => {
+                self.half.message_header(kind, bytes.len(), self.queue.out()).map_err(misuse)?;
+                self.queue.push(bytes);
+            }
+            PayloadKind::Prepared(prepared) if by_reference => {
+                self.half.message_header(kind, bytes.len(), self.queue.out()).map_err(misuse)?;
+                self.queue.push(prepared.frame.slice(prepared.payload_start..));
+            }
+            _ => self.half.message(kind, bytes, self.masking_key(), self.queue.out()).map_err(misuse)?,
+        }
+        Ok(())
+    }
+
+    /// Lets a `MessageWriter` begin; other senders wait until [`end_writing`](Self::end_writing).
+    pub(crate) fn begin_writing(&mut self) {
+        self.writer_open = true;
+    }
+
+    pub(crate) fn end_writing(&mut self) {
+        self.writer_open = false;
+        self.wake_senders();
+    }
+
+    /// Accepts a fragment of the open message, of which others follow.
+    pub(crate) fn accept_fragment(&mut self, kind: MessageKind, bytes: &[u8]) -> Result<(), Error> {
+        self.half.fragment(kind, bytes, self.masking_key(), self.queue.out()).map_err(misuse)
+    }
+
+    /// Accepts the fragment that ends the open message.
+    pub(crate) fn accept_last_fragment(&mut self, kind: MessageKind, bytes: &[u8]) -> Result<(), Error> {
+        self.half.last_fragment(kind, bytes, self.masking_key(), self.queue.out()).map_err(misuse)
+    }
+
+    /// Accepts a ping with a payload of its own.
+    pub(crate) fn accept_ping(&mut self) -> [u8; 8] {
+        let payload = random();
+        self.encode_ping(&payload);
+        self.pings.push(Ping { payload, sent: Instant::now(), round_trip: None });
+        payload
+    }
+
+    /// Accepts a ping whose pong is not waited for: any byte that arrives will do.
+    pub(crate) fn accept_keepalive(&mut self) -> u64 {
+        self.encode_ping(&[]);
+        self.queue.end()
+    }
+
+    /// The pong of one of our pings has arrived, perhaps.
+    pub(crate) fn ponged(&mut self, payload: [u8; 8]) {
+        if let Some(ping) = self.pings.iter_mut().find(|ping| ping.payload == payload) {
+            ping.round_trip.get_or_insert(ping.sent.elapsed());
+            self.watchers.wake_all();
+        }
+    }
+
+    /// How long the ping took, once its pong has arrived.
+    pub(crate) fn round_trip(&self, payload: [u8; 8]) -> Option<Duration> {
+        self.pings.iter().find(|ping| ping.payload == payload)?.round_trip
+    }
+
+    pub(crate) fn forget_ping(&mut self, payload: [u8; 8]) {
+        self.pings.retain(|ping| ping.payload != payload);
+    }
+
+    /// Answers a ping, as soon as the transport takes bytes.
+    pub(crate) fn answer(&mut self, payload: Bytes) {
+        if self.closed.is_some() {
+            return;
+        }
+        // RFC 6455 5.5.3: only the most recent ping has to be answered.
+        if self.blocked {
+            self.owed_pong = Some(payload);
+        } else {
+            self.encode_pong(&payload);
+        }
+    }
+
+    /// Accepts the Close frame, behind everything else; later senders get `error`.
+    pub(crate) fn close(&mut self, frame: Option<&CloseFrame>, error: Error) {
+        if self.closed.is_none() {
+            // RFC 6455 5.5.1: an endpoint that has not sent a Close frame does so.
+            let key = self.masking_key();
+            let encoded = self.half.close(frame, key, self.queue.out());
+            debug_assert!(encoded.is_ok(), "the half is closed only with us");
+            self.refuse(error);
+        }
+    }
+
+    /// Fails the connection with a code of ours.
+    pub(crate) fn fail(&mut self, code: CloseCode, error: Error) {
+        let frame = CloseFrame::new(code, "").ok();
+        self.close(frame.as_ref(), error);
+    }
+
+    /// Accepts nothing more; what was accepted is still written.
+    pub(crate) fn refuse(&mut self, error: Error) {
+        self.closed.get_or_insert(error);
+        self.owed_pong = None;
+        self.senders.wake_all();
+        self.watchers.wake_all();
+    }
+
+    /// The transport is of no use any more.
+    pub(crate) fn lose(&mut self, error: Error) {
+        self.queue.clear();
+        self.transport = None;
+        self.blocked = false;
+        self.unflushed = false;
+        self.refuse(error);
+    }
+
+    /// The connection has ended entirely.
+    pub(crate) fn finish(&mut self) {
+        self.transport = None;
+        self.finished = true;
+        self.watchers.wake_all();
+    }
+
+    // ---- what is written
+
+    /// Writes what the transport takes. `Err` if the transport fails.
+    pub(crate) fn write(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        let Some(transport) = &mut self.transport else { return Ok(()) };
+        let mut progress = false;
+        self.blocked = loop {
+            if self.queue.is_empty() {
+                break self.unflushed && transport.poll_flush(cx)?.is_pending();
+            }
+            let Poll::Ready(count) = self.queue.with_slices(|slices| transport.poll_write(cx, slices))? else {
+                break true;
+            };
+            if count == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            self.queue.advance(count);
+            self.unflushed = true;
+            progress = true;
+        };
+        self.unflushed &= self.blocked;
+        if progress {
+            self.progress = true;
+            self.wake_senders();
+            if !self.watchers.is_empty() {
+                self.watchers.wake_all();
+            }
+            if let Some(payload) = self.owed_pong.take() {
+                self.encode_pong(&payload);
+                return if self.blocked { Ok(()) } else { self.write(cx) };
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the stream in our direction.
+    pub(crate) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match &mut self.transport {
+            // An error means that the stream has ended already.
+            Some(transport) => transport.poll_shutdown(cx).map(drop),
+            None => Poll::Ready(()),
+        }
+    }
+
+    pub(crate) fn wake_senders(&mut self) {
+        if !self.writer_open && self.has_space() && !self.senders.is_empty() {
+            self.senders.wake_first();
+        }
+    }
+
+    // ---- getters
+
+    /// Why nothing can be sent.
+    pub(crate) fn closed(&self) -> Option<&Error> {
+        self.closed.as_ref()
+    }
+
+    pub(crate) fn is_finished(&self) -> bool {
+        self.finished
+    }
+
+    /// Whether the transport takes no more for now.
+    pub(crate) fn is_blocked(&self) -> bool {
+        self.blocked
+    }
+
+    /// Whether all that was accepted was handed to the transport.
+    pub(crate) fn is_written(&self) -> bool {
+        self.queue.is_empty() && !self.unflushed
+    }
+
+    /// How many bytes will have been written once all that was accepted is.
+    pub(crate) fn end(&self) -> u64 {
+        self.queue.end()
+    }
+
+    /// Whether so many bytes were handed to the transport.
+    pub(crate) fn has_written(&self, end: u64) -> bool {
+        self.queue.written() >= end && (self.queue.written() > end || !self.unflushed)
+    }
+
+    /// Whether the transport took anything since the last call.
+    pub(crate) fn take_progress(&mut self) -> bool {
+        std::mem::take(&mut self.progress)
+    }
+
+    /// Whether someone waits for a pong.
+    pub(crate) fn has_pings(&self) -> bool {
+        !self.pings.is_empty()
+    }
+
+    pub(crate) fn has_transport(&self) -> bool {
+        self.transport.is_some()
+    }
+
+    pub(crate) fn role(&self) -> Role {
+        self.half.role()
+    }
+
+    pub(crate) fn is_tcp(&self) -> bool {
+        self.transport.as_ref().is_some_and(WriteTransport::is_tcp)
+    }
+
+    // ---- helpers
+
+    /// A key for the next frame.
+    fn masking_key(&self) -> [u8; 4] {
+        // RFC 6455 5.3: a client's keys are fresh for each frame and can't be predicted.
+        match self.half.role() {
+            Role::Client => random(),
+            Role::Server => [0; 4],
+        }
+    }
+
+    fn encode_ping(&mut self, payload: &[u8]) {
+        let key = self.masking_key();
+        // It fails only behind a Close frame, where no ping is needed.
+        let _ = self.half.ping(payload, key, self.queue.out());
+    }
+
+    fn encode_pong(&mut self, payload: &[u8]) {
+        let key = self.masking_key();
+        // RFC 6455 5.5.2, 5.5.3: a ping is answered with its own payload, unless a Close frame was sent.
+        let _ = self.half.pong(payload, key, self.queue.out());
+    }
+}
+
+fn misuse(misuse: Misuse) -> Error {
+    Error::with_source(ErrorKind::InvalidInput, misuse.to_string(), misuse)
+}
+
+/// The error that those get who send on a connection that we have closed.
+pub(crate) fn closed_by_us() -> Error {
+    Error::new(ErrorKind::Closed, "the connection is closed: close() was called")
+}

@@ -1,0 +1,158 @@
+//! What carries a connection's bytes: TCP on a fast path, any other stream boxed behind a lock.
+
+use std::any::Any;
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::task::coop::poll_proceed;
+
+/// A stream of the user's own, or one of TLS or HTTP/2.
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Stream for T {}
+
+/// A stream that is about to carry a WebSocket connection.
+pub(crate) struct Transport {
+    stream: Either,
+    pub(crate) addresses: Addresses,
+}
+
+/// Where the two ends of a connection are, as far as we know.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Addresses {
+    pub(crate) local: Option<SocketAddr>,
+    pub(crate) peer: Option<SocketAddr>,
+}
+
+impl Addresses {
+    pub(crate) fn of(stream: &TcpStream) -> Self {
+        Self { local: stream.local_addr().ok(), peer: stream.peer_addr().ok() }
+    }
+}
+
+enum Either {
+    Tcp(TcpStream),
+    Boxed(Box<dyn Stream>),
+}
+
+impl Transport {
+    /// Takes any stream. A [`TcpStream`] is recognised and goes the fast way, with `TCP_NODELAY` on.
+    pub(crate) fn new<S: Stream>(stream: S) -> Self {
+        let mut stream = Some(stream);
+        let any: &mut dyn Any = &mut stream;
+        match any.downcast_mut::<Option<TcpStream>>().and_then(Option::take) {
+            Some(stream) => {
+                // It fails only on a socket that is broken, which the next read says better.
+                let _ = stream.set_nodelay(true);
+                Self { addresses: Addresses::of(&stream), stream: Either::Tcp(stream) }
+            }
+            None => Self::with_addresses(stream.expect("it was not taken"), Addresses::default()),
+        }
+    }
+
+    /// Takes a stream that is not TCP itself, though it may run over it.
+    pub(crate) fn with_addresses(stream: impl Stream, addresses: Addresses) -> Self {
+        Self { stream: Either::Boxed(Box::new(stream)), addresses }
+    }
+
+    pub(crate) fn split(self) -> (ReadTransport, WriteTransport) {
+        match self.stream {
+            Either::Tcp(stream) => {
+                let (read, write) = stream.into_split();
+                (ReadTransport::Tcp(read), WriteTransport::Tcp(write))
+            }
+            Either::Boxed(stream) => {
+                let stream = Arc::new(Mutex::new(stream));
+                (ReadTransport::Boxed(Arc::clone(&stream)), WriteTransport::Boxed(stream))
+            }
+        }
+    }
+}
+
+/// The readable half.
+pub(crate) enum ReadTransport {
+    Tcp(OwnedReadHalf),
+    Boxed(Arc<Mutex<Box<dyn Stream>>>),
+}
+
+/// The writable half.
+pub(crate) enum WriteTransport {
+    Tcp(OwnedWriteHalf),
+    Boxed(Arc<Mutex<Box<dyn Stream>>>),
+}
+
+impl AsyncRead for ReadTransport {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Boxed(stream) => {
+                // A stream that is always ready must not keep the thread; tokio's own see to it themselves.
+                let progress = ready!(poll_proceed(cx));
+                let result = ready!(with_stream(stream, |stream| stream.poll_read(cx, buf)));
+                progress.made_progress();
+                Poll::Ready(result)
+            }
+        }
+    }
+}
+
+impl WriteTransport {
+    pub(crate) fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match (self, slices) {
+            // tokio spares the call that would only find a full socket after a short plain write, not after a
+            // vectored one.
+            (Self::Tcp(stream), [slice]) => Pin::new(stream).poll_write(cx, slice),
+            (Self::Tcp(stream), slices) => Pin::new(stream).poll_write_vectored(cx, slices),
+            (Self::Boxed(stream), slices) => with_stream(stream, |stream| {
+                if stream.is_write_vectored() {
+                    stream.poll_write_vectored(cx, slices)
+                } else {
+                    stream.poll_write(cx, slices.first().map_or(&[], |slice| slice))
+                }
+            }),
+        }
+    }
+
+    pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            // TCP has no buffer of its own in this process.
+            Self::Tcp(_) => Poll::Ready(Ok(())),
+            Self::Boxed(stream) => with_stream(stream, |stream| stream.poll_flush(cx)),
+        }
+    }
+
+    pub(crate) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Boxed(stream) => with_stream(stream, |stream| stream.poll_shutdown(cx)),
+        }
+    }
+
+    /// Whether the fast path was taken.
+    pub(crate) fn is_tcp(&self) -> bool {
+        matches!(self, Self::Tcp(_))
+    }
+}
+
+fn with_stream<R>(
+    stream: &Mutex<Box<dyn Stream>>,
+    call: impl FnOnce(Pin<&mut Box<dyn Stream>>) -> R,
+) -> R {
+    // A user's stream that panicked leaves the lock poisoned; it is as usable as it was.
+    let mut stream = stream.lock().unwrap_or_else(PoisonError::into_inner);
+    call(Pin::new(&mut *stream))
+}

@@ -1,0 +1,205 @@
+//! One message, written piece by piece.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bowline_proto::{CloseCode, CloseFrame, MessageKind, Utf8Validator};
+use tokio::io::AsyncWrite;
+
+use crate::connection::Connection;
+use crate::error::{Error, ErrorKind};
+use crate::reader::into_io;
+use crate::transmit::Transmit;
+use crate::wait::Place;
+
+/// The size up to which small writes are gathered into one fragment, and the largest fragment.
+const FRAGMENT_SIZE: usize = 16 * 1024;
+
+/// A message that is written piece by piece: see [`WebSocket::writer`](crate::WebSocket::writer).
+///
+/// What is written goes out in fragments of up to 16 KiB; `flush` sends at once what was written so far.
+/// [`finish`](Self::finish) (or `shutdown`) ends the message.
+///
+/// If it is dropped before that, and some of the message was sent, the message can be neither finished nor withdrawn,
+/// so the connection is closed with 1011; if nothing was sent, nothing happens. Writing text that is not UTF-8 fails,
+/// and takes nothing of the piece in which it is.
+pub struct MessageWriter {
+    connection: Arc<Connection>,
+    kind: MessageKind,
+    utf8: Utf8Validator,
+    /// What was written and is not yet in a fragment.
+    gathered: Vec<u8>,
+    /// A fragment was accepted, so that the message has begun for the peer.
+    begun: bool,
+    finished: bool,
+    /// Where a flush under way ends.
+    flush_end: Option<u64>,
+    place: Place,
+}
+
+impl MessageWriter {
+    pub(crate) async fn open(connection: Arc<Connection>, kind: MessageKind) -> Result<Self, Error> {
+        connection
+            .send_with(|transmit| {
+                transmit.begin_writing();
+                Ok(())
+            })
+            .await?;
+        Ok(Self {
+            connection,
+            kind,
+            utf8: Utf8Validator::new(),
+            gathered: Vec::new(),
+            begun: false,
+            finished: false,
+            flush_end: None,
+            place: Place::default(),
+        })
+    }
+
+    /// Whether it is text or binary.
+    pub fn kind(&self) -> MessageKind {
+        self.kind
+    }
+
+    /// Ends the message.
+    ///
+    /// # Errors
+    ///
+    /// Why the connection is closed, or [`ErrorKind::InvalidInput`] if text ends inside a code point; the message is
+    /// then as if it had been dropped.
+    ///
+    /// # Cancel safety
+    ///
+    /// If it is dropped before it is ready, so is the writer.
+    pub async fn finish(mut self) -> Result<(), Error> {
+        poll_fn(|cx| self.poll_finish(cx)).await
+    }
+
+    /// Waits for room, then lets `accept` put a fragment of what was gathered into the write buffer.
+    fn poll_accept(
+        &mut self,
+        cx: &mut Context<'_>,
+        accept: impl FnOnce(&mut Transmit, MessageKind, &[u8]) -> Result<(), Error>,
+    ) -> Poll<Result<(), Error>> {
+        let mut transmit = self.connection.transmit();
+        if let Some(error) = transmit.closed() {
+            return Poll::Ready(Err(error.clone()));
+        }
+        if !transmit.has_space() {
+            transmit.watchers.wait(&mut self.place, cx.waker());
+            return Poll::Pending;
+        }
+        transmit.watchers.leave(&mut self.place);
+        accept(&mut transmit, self.kind, &self.gathered)?;
+        self.begun = true;
+        self.gathered.clear();
+        self.connection.write(transmit);
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        if self.finished {
+            return Poll::Ready(Ok(()));
+        }
+        if !self.utf8.is_complete() {
+            let text = "the text message ends inside a code point";
+            return Poll::Ready(Err(Error::new(ErrorKind::InvalidInput, text)));
+        }
+        ready!(self.poll_accept(cx, |transmit, kind, bytes| {
+            transmit.accept_last_fragment(kind, bytes)?;
+            transmit.end_writing();
+            Ok(())
+        }))?;
+        self.finished = true;
+        self.gathered = Vec::new();
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for MessageWriter {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let writer = self.get_mut();
+        if writer.finished {
+            let text = "the message was finished";
+            return Poll::Ready(Err(into_io(Error::new(ErrorKind::InvalidInput, text))));
+        }
+        if writer.gathered.len() >= FRAGMENT_SIZE {
+            ready!(writer.poll_accept(cx, Transmit::accept_fragment)).map_err(into_io)?;
+        } else if let Some(error) = writer.connection.transmit().closed() {
+            return Poll::Ready(Err(into_io(error.clone())));
+        }
+        let piece = &buf[..buf.len().min(FRAGMENT_SIZE - writer.gathered.len())];
+        if writer.kind == MessageKind::Text {
+            // RFC 6455 5.6: a text message is UTF-8.
+            let mut utf8 = writer.utf8.clone();
+            if utf8.feed(piece).is_err() {
+                let text = "a text message has to be UTF-8: nothing of this piece was taken";
+                return Poll::Ready(Err(into_io(Error::new(ErrorKind::InvalidInput, text))));
+            }
+            writer.utf8 = utf8;
+        }
+        writer.gathered.extend_from_slice(piece);
+        writer.flush_end = None;
+        Poll::Ready(Ok(piece.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let writer = self.get_mut();
+        if !writer.gathered.is_empty() {
+            ready!(writer.poll_accept(cx, Transmit::accept_fragment)).map_err(into_io)?;
+        }
+        let connection = Arc::clone(&writer.connection);
+        connection.uncork();
+        let mut transmit = connection.transmit();
+        let end = *writer.flush_end.get_or_insert(transmit.end());
+        if transmit.has_written(end) {
+            transmit.watchers.leave(&mut writer.place);
+            writer.flush_end = None;
+            return Poll::Ready(Ok(()));
+        }
+        if let Some(error) = transmit.closed().filter(|_| !transmit.has_transport()) {
+            return Poll::Ready(Err(into_io(error.clone())));
+        }
+        transmit.watchers.wait(&mut writer.place, cx.waker());
+        Poll::Pending
+    }
+
+    /// Ends the message, as [`finish`](MessageWriter::finish) does.
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.get_mut().poll_finish(cx).map_err(into_io)
+    }
+}
+
+impl Drop for MessageWriter {
+    fn drop(&mut self) {
+        let mut transmit = self.connection.transmit();
+        transmit.watchers.leave(&mut self.place);
+        if self.finished {
+            return;
+        }
+        let broken = self.begun && transmit.closed().is_none();
+        // A truncated message is never passed off as whole.
+        let frame = CloseFrame::new(CloseCode::INTERNAL_ERROR, "a message was not finished")
+            .expect("the code is allowed and the reason short");
+        if broken {
+            let text = "the connection is closed: a MessageWriter was dropped before its message was finished";
+            transmit.close(Some(&frame), Error::new(ErrorKind::Closed, text));
+        }
+        transmit.end_writing();
+        drop(transmit);
+        if broken {
+            self.connection.begin_close(&frame);
+        }
+    }
+}
+
+impl fmt::Debug for MessageWriter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MessageWriter").field("kind", &self.kind).finish_non_exhaustive()
+    }
+}
