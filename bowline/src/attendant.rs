@@ -14,20 +14,8 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use crate::connection::Connection;
 use crate::error::{Error, ErrorKind};
 
-/// Looks after `connection` until it has ended.
-pub(crate) async fn attend(connection: Arc<Connection>, keepalive: Option<Duration>, close_timeout: Duration) {
-    let mut attendant = Attendant {
-        connection,
-        keepalive: keepalive.map(Keepalive::new),
-        close_timeout,
-        stage: Stage::Open,
-        shut_down: false,
-    };
-    let mut timer = pin!(sleep_until(Instant::now()));
-    poll_fn(|cx| attendant.poll(cx, timer.as_mut())).await;
-}
-
-struct Attendant {
+/// Looks after a connection until it has ended.
+pub(crate) struct Attendant {
     connection: Arc<Connection>,
     keepalive: Option<Keepalive>,
     close_timeout: Duration,
@@ -41,15 +29,36 @@ struct Attendant {
 enum Stage {
     Open,
     /// Nothing more is accepted: the rest is written, and the peer's Close frame awaited if ours was first.
-    Closing { deadline: Instant },
+    Closing {
+        deadline: Instant,
+    },
     /// Our direction of the transport is being shut down.
-    ShuttingDown { deadline: Instant },
+    ShuttingDown {
+        deadline: Instant,
+    },
     /// Whatever still comes is thrown away until the peer ends the transport, so that no TCP reset overtakes our
     /// Close frame.
-    Draining { deadline: Instant },
+    Draining {
+        deadline: Instant,
+    },
 }
 
 impl Attendant {
+    pub(crate) fn new(
+        connection: Arc<Connection>,
+        keepalive: Option<Duration>,
+        close_timeout: Duration,
+    ) -> Self {
+        let keepalive = keepalive.map(Keepalive::new);
+        Self { connection, keepalive, close_timeout, stage: Stage::Open, shut_down: false }
+    }
+
+    /// Runs as the connection's task.
+    pub(crate) async fn run(mut self) {
+        let mut timer = pin!(sleep_until(Instant::now()));
+        poll_fn(|cx| self.poll(cx, timer.as_mut())).await;
+    }
+
     fn poll(&mut self, cx: &mut Context<'_>, mut timer: Pin<&mut Sleep>) -> Poll<()> {
         self.connection.signals.set_task(Some(cx.waker()));
         loop {
@@ -201,12 +210,14 @@ struct Keepalive {
     dead_at: Option<Instant>,
     /// The transport takes nothing; the peer is dead if that goes on until then.
     stalled_at: Option<Instant>,
+    /// At the last look, unread data kept us from reading.
+    suspended: bool,
 }
 
 impl Keepalive {
     fn new(interval: Duration) -> Self {
         let tick = Instant::now() + interval;
-        Self { interval, tick, ping_end: None, dead_at: None, stalled_at: None }
+        Self { interval, tick, ping_end: None, dead_at: None, stalled_at: None, suspended: false }
     }
 
     fn deadline(&self) -> Instant {
@@ -224,9 +235,12 @@ impl Keepalive {
         let mut receive = connection.receive();
         let received = receive.take_received();
         // While unread data keeps us from reading, silence proves nothing.
-        let reading = connection.signals.has_reader() || !receive.is_stopped_by_data();
+        let suspended = !connection.signals.has_reader() && receive.is_stopped_by_data();
         drop(receive);
-        if received || !reading {
+        // When reading resumes, silence begins afresh.
+        let resumed = std::mem::replace(&mut self.suspended, suspended);
+        let alive = received || suspended || resumed;
+        if alive {
             self.ping_end = None;
             self.dead_at = None;
         }
@@ -237,7 +251,7 @@ impl Keepalive {
         if self.tick <= now {
             self.tick = now + interval;
             let pinging = self.ping_end.is_some() || self.dead_at.is_some();
-            if !received && reading && !pinging {
+            if !alive && !pinging {
                 let mut transmit = connection.transmit();
                 self.ping_end = Some(transmit.accept_keepalive());
                 connection.write(transmit);

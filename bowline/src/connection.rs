@@ -14,7 +14,7 @@ use crate::limits::Config;
 use crate::message::Payload;
 use crate::receive::{Advance, Effect, Receive};
 use crate::signals::Signals;
-use crate::transmit::{Transmit, closed_by_us};
+use crate::transmit::{Transmit, closed_by_us, misuse};
 use crate::transport::{Addresses, Transport};
 use crate::wait::{Place, WaitQueue};
 
@@ -108,6 +108,8 @@ impl Connection {
                 Advance::Effect(effect) => {
                     drop(receive);
                     self.apply(effect);
+                    // A flood of control frames is work, too.
+                    ready!(poll_proceed(cx)).made_progress();
                 }
                 Advance::NeedsBytes => {
                     if self.corked.load(Ordering::SeqCst) {
@@ -350,8 +352,7 @@ impl Connection {
 
     /// Begins the closing handshake, and waits until the connection has ended.
     pub(crate) async fn close(&self, code: CloseCode, reason: &str) -> Result<Option<CloseFrame>, Error> {
-        let frame = CloseFrame::new(code, reason)
-            .map_err(|misuse| Error::with_source(ErrorKind::InvalidInput, misuse.to_string(), misuse))?;
+        let frame = CloseFrame::new(code, reason).map_err(misuse)?;
         self.begin_close(&frame);
         self.watch(|transmit| transmit.is_finished().then_some(())).await;
         self.receive().peer_close()

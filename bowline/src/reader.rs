@@ -34,11 +34,7 @@ impl<'a> MessageReader<'a> {
 }
 
 impl AsyncRead for MessageReader<'_> {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         self.connection.poll_next(cx, |receive| receive.take_bytes(buf)).map_err(into_io)
     }
 }

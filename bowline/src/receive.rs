@@ -162,7 +162,8 @@ impl Receive {
 
     /// The reader of the message has gone, if there was one; the rest of it is passed over.
     pub(crate) fn abandon_read_message(&mut self) {
-        let Some(message) = self.message.as_mut().filter(|message| message.consumer == Consumer::Reader) else {
+        let Some(message) = self.message.as_mut().filter(|message| message.consumer == Consumer::Reader)
+        else {
             return;
         };
         message.consumer = Consumer::Nobody;
@@ -434,9 +435,9 @@ impl Receive {
     }
 
     fn close_received(&mut self, frame: Option<CloseFrame>) -> Effect {
-        let normal = frame.as_ref().is_none_or(|frame| {
-            matches!(frame.code(), CloseCode::NORMAL | CloseCode::GOING_AWAY)
-        });
+        let normal = frame
+            .as_ref()
+            .is_none_or(|frame| matches!(frame.code(), CloseCode::NORMAL | CloseCode::GOING_AWAY));
         self.ended = Some(if normal {
             Ok(())
         } else {
@@ -449,11 +450,9 @@ impl Receive {
 
     fn fail(&mut self, failure: Failure) -> Effect {
         let error = match failure {
-            Failure::Violation(violation) => Error::with_source(
-                ErrorKind::Protocol,
-                format!("the peer broke the protocol: {violation}"),
-                violation,
-            ),
+            Failure::Violation(violation) => {
+                Error::new(ErrorKind::Protocol, format!("the peer broke the protocol: {violation}"))
+            }
             Failure::Limit(limit) => {
                 let setting = match limit {
                     Limit::FramesPerMessage(_) => "Limits::frames_per_message",

@@ -111,6 +111,21 @@ impl Sender {
         self.connection.close(code, reason).await
     }
 
+    /// Begins to close the connection, without waiting for its end.
+    #[cfg(feature = "server")]
+    pub(crate) fn begin_close(&self, frame: &CloseFrame) {
+        self.connection.begin_close(frame);
+    }
+
+    /// Ends the transport at once, unless it has ended.
+    #[cfg(feature = "server")]
+    pub(crate) fn abort(&self) {
+        if !self.connection.transmit().is_finished() {
+            let text = "the connection was ended without a Close frame by its server";
+            self.connection.lose(&Error::new(crate::error::ErrorKind::Closed, text));
+        }
+    }
+
     /// The peer's Close frame, if it came and had a code.
     pub fn close_frame(&self) -> Option<CloseFrame> {
         self.connection.receive().peer_close().ok().flatten()

@@ -221,7 +221,8 @@ impl Transmit {
             if self.queue.is_empty() {
                 break self.unflushed && transport.poll_flush(cx)?.is_pending();
             }
-            let Poll::Ready(count) = self.queue.with_slices(|slices| transport.poll_write(cx, slices))? else {
+            let Poll::Ready(count) = self.queue.with_slices(|slices| transport.poll_write(cx, slices))?
+            else {
                 break true;
             };
             if count == 0 {
@@ -338,8 +339,9 @@ impl Transmit {
     }
 }
 
-fn misuse(misuse: Misuse) -> Error {
-    Error::with_source(ErrorKind::InvalidInput, misuse.to_string(), misuse)
+/// Our own side asked for what may not be sent.
+pub(crate) fn misuse(misuse: Misuse) -> Error {
+    Error::new(ErrorKind::InvalidInput, misuse.to_string())
 }
 
 /// The error that those get who send on a connection that we have closed.

@@ -34,6 +34,13 @@ impl Addresses {
     pub(crate) fn of(stream: &TcpStream) -> Self {
         Self { local: stream.local_addr().ok(), peer: stream.peer_addr().ok() }
     }
+
+    /// Those of a stream that may be a [`TcpStream`].
+    #[cfg(any(feature = "client", feature = "server"))]
+    pub(crate) fn of_any<S: Any>(stream: &S) -> Self {
+        let any: &dyn Any = stream;
+        any.downcast_ref().map(Self::of).unwrap_or_default()
+    }
 }
 
 enum Either {
@@ -88,11 +95,7 @@ pub(crate) enum WriteTransport {
 }
 
 impl AsyncRead for ReadTransport {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Boxed(stream) => {
@@ -148,10 +151,7 @@ impl WriteTransport {
     }
 }
 
-fn with_stream<R>(
-    stream: &Mutex<Box<dyn Stream>>,
-    call: impl FnOnce(Pin<&mut Box<dyn Stream>>) -> R,
-) -> R {
+fn with_stream<R>(stream: &Mutex<Box<dyn Stream>>, call: impl FnOnce(Pin<&mut Box<dyn Stream>>) -> R) -> R {
     // A user's stream that panicked leaves the lock poisoned; it is as usable as it was.
     let mut stream = stream.lock().unwrap_or_else(PoisonError::into_inner);
     call(Pin::new(&mut *stream))

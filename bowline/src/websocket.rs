@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bowline_proto::{CloseCode, CloseFrame, MessageKind, Role};
 
-use crate::attendant::attend;
+use crate::attendant::Attendant;
 use crate::connection::Connection;
 use crate::error::{Error, TrySendError};
 use crate::limits::Config;
@@ -44,7 +44,9 @@ impl WebSocket {
         subprotocol: Option<&str>,
     ) -> Self {
         let connection = Arc::new(Connection::new(transport, role, leftover, config, subprotocol));
-        tokio::spawn(attend(Arc::clone(&connection), config.keepalive, config.limits.close_timeout));
+        let attendant =
+            Attendant::new(Arc::clone(&connection), config.keepalive, config.limits.close_timeout);
+        tokio::spawn(attendant.run());
         Self { connection, supervised: false }
     }
 

@@ -187,7 +187,8 @@ impl Drop for MessageWriter {
         let frame = CloseFrame::new(CloseCode::INTERNAL_ERROR, "a message was not finished")
             .expect("the code is allowed and the reason short");
         if broken {
-            let text = "the connection is closed: a MessageWriter was dropped before its message was finished";
+            let text =
+                "the connection is closed: a MessageWriter was dropped before its message was finished";
             transmit.close(Some(&frame), Error::new(ErrorKind::Closed, text));
         }
         transmit.end_writing();

@@ -1,0 +1,135 @@
+//! The client's side of an opening handshake, without its I/O (RFC 6455 4.1).
+
+use bowline_proto::Role;
+use bowline_proto::handshake::{Key, VERSION};
+use bytes::Bytes;
+use http::header::{
+    CONNECTION, HeaderMap, HeaderValue, LOCATION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_EXTENSIONS,
+    SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
+};
+use http::{Response, StatusCode};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::error::Error;
+use crate::header_lines::{Occurrence, has_token};
+use crate::limits::Config;
+use crate::random::random;
+use crate::upgraded::transport_of;
+use crate::websocket::WebSocket;
+
+/// A handshake whose request is sent by an HTTP client of the user's own: see
+/// [`Connector::request`](crate::Connector::request).
+#[derive(Debug)]
+pub struct ClientHandshake {
+    key: Key,
+    /// What was offered.
+    subprotocols: Vec<String>,
+    config: Config,
+}
+
+impl ClientHandshake {
+    /// Begins with a new key.
+    pub(crate) fn new(subprotocols: Vec<String>, config: Config) -> Self {
+        // RFC 6455 4.1: a nonce of 16 bytes, selected randomly for each connection.
+        Self { key: Key::from_nonce(random()), subprotocols, config }
+    }
+
+    /// Adds the headers of the handshake to those of a request.
+    pub(crate) fn write_headers(&self, headers: &mut HeaderMap) {
+        let key = HeaderValue::from_str(self.key.as_str()).expect("base64 is a header's value");
+        // RFC 6455 4.1: Upgrade, Connection, Sec-WebSocket-Key, -Version and maybe -Protocol.
+        headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+        headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+        headers.insert(SEC_WEBSOCKET_KEY, key);
+        headers.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static(VERSION));
+        if !self.subprotocols.is_empty() {
+            let list = self.subprotocols.join(", ");
+            let list = HeaderValue::try_from(list).expect("tokens are a header's value");
+            headers.insert(SEC_WEBSOCKET_PROTOCOL, list);
+        }
+    }
+
+    /// Checks the response, and opens the connection on the upgraded stream.
+    ///
+    /// The stream is what the HTTP client gives for the connection after the response, such as `reqwest::Upgraded`, or
+    /// hyper's `Upgraded` in a `TokioIo`, of which nothing is left if there is TCP in it. It has to be called within a
+    /// tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Handshake`](crate::ErrorKind::Handshake) if the response does not accept the handshake: the text
+    /// says why, and [`Error::response`] has it, without its body.
+    pub fn finish<B, S>(self, response: &Response<B>, stream: S) -> Result<WebSocket, Error>
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let subprotocol = self.verify(response).map_err(|text| refused(text, response, Bytes::new()))?;
+        let (transport, leftover) = transport_of(stream);
+        Ok(WebSocket::open(transport, Role::Client, &leftover, &self.config, subprotocol))
+    }
+
+    /// Finds the subprotocol that was agreed on, or says what is wrong with the response.
+    pub(crate) fn verify<'a, B>(&self, response: &'a Response<B>) -> Result<Option<&'a str>, String> {
+        let headers = response.headers();
+        // RFC 6455 4.1: a status other than 101 is not the end of a handshake.
+        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            return Err(describe_status(response.status(), headers));
+        }
+        // RFC 6455 4.1: Upgrade is `websocket`, in any case, and Connection has `Upgrade`, in any case.
+        let upgrade = Occurrence::of(headers, UPGRADE);
+        if !matches!(upgrade, Occurrence::Once(value) if value.as_bytes().eq_ignore_ascii_case(b"websocket"))
+        {
+            return Err("the server's response does not have `Upgrade: websocket`".to_owned());
+        }
+        if !has_token(headers, CONNECTION, "upgrade") {
+            return Err("the server's response does not have `Connection: Upgrade`".to_owned());
+        }
+        // RFC 6455 4.1, 11.3.3: Sec-WebSocket-Accept is there once, and has the value that our key demands.
+        match Occurrence::of(headers, SEC_WEBSOCKET_ACCEPT) {
+            Occurrence::Once(accept) if self.key.accept().matches(accept.as_bytes()) => {}
+            Occurrence::Once(_) => {
+                return Err("the server's Sec-WebSocket-Accept does not belong to our request".to_owned());
+            }
+            Occurrence::None => return Err("the server's response has no Sec-WebSocket-Accept".to_owned()),
+            Occurrence::Repeated => {
+                return Err("the server's response has more than one Sec-WebSocket-Accept".to_owned());
+            }
+        }
+        // RFC 6455 4.1: an extension that was not offered fails the connection, and none was.
+        if headers.contains_key(SEC_WEBSOCKET_EXTENSIONS) {
+            return Err("the server chose an extension, but none was offered".to_owned());
+        }
+        self.verify_subprotocol(headers)
+    }
+
+    fn verify_subprotocol<'a>(&self, headers: &'a HeaderMap) -> Result<Option<&'a str>, String> {
+        match Occurrence::of(headers, SEC_WEBSOCKET_PROTOCOL) {
+            Occurrence::None => Ok(None),
+            Occurrence::Repeated => Err("the server chose more than one subprotocol".to_owned()),
+            // RFC 6455 4.1: a subprotocol that was not offered fails the connection.
+            Occurrence::Once(value) => match value.to_str() {
+                Ok(chosen) if self.subprotocols.iter().any(|offered| offered == chosen) => Ok(Some(chosen)),
+                _ => Err(format!("the server chose the subprotocol {value:?}, which was not offered")),
+            },
+        }
+    }
+}
+
+/// The error for a response that does not accept the handshake.
+pub(crate) fn refused<B>(text: String, response: &Response<B>, body: Bytes) -> Error {
+    let mut copy = Response::new(body);
+    *copy.status_mut() = response.status();
+    *copy.version_mut() = response.version();
+    copy.headers_mut().clone_from(response.headers());
+    Error::with_response(text, copy)
+}
+
+fn describe_status(status: StatusCode, headers: &HeaderMap) -> String {
+    match headers.get(LOCATION) {
+        Some(location) if status.is_redirection() => format!(
+            "the server redirects to {location:?} with {status}; redirects are not followed: connect there if it can \
+             be trusted"
+        ),
+        _ => format!("the server answered {status} instead of 101 Switching Protocols"),
+    }
+}

@@ -1,0 +1,393 @@
+//! Connecting to servers.
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+use std::time::Duration;
+
+use bowline_proto::Role;
+use bowline_proto::header::is_token;
+use bytes::Bytes;
+use http::header::{
+    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN,
+    TRANSFER_ENCODING, UPGRADE,
+};
+use http::{Request, Response, Uri};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::client_exchange::exchange;
+use crate::client_handshake::ClientHandshake;
+use crate::deadline::Deadline;
+use crate::dial::{dial, dial_through};
+use crate::error::{Error, ErrorKind};
+use crate::limits::{Config, Limits};
+use crate::proxy::Proxy;
+use crate::transport::{Addresses, Stream, Transport};
+use crate::upgraded::transport_of;
+use crate::url::{Scheme, Url};
+use crate::websocket::WebSocket;
+
+/// Connects to a WebSocket server: with the defaults of [`Connector`], see [`Connector::connect`].
+///
+/// ```no_run
+/// # async fn example() -> Result<(), bowline::Error> {
+/// let mut socket = bowline::connect("wss://example.com/feed").await?;
+/// socket.send("hello").await?;
+/// while let Some(message) = socket.recv().await? {
+///     println!("{message:?}");
+/// }
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+///
+/// See [`Connector::connect`].
+///
+/// # Cancel safety
+///
+/// Dropping it ends the attempt.
+pub async fn connect(url: impl AsRef<str>) -> Result<WebSocket, Error> {
+    let (socket, _) = Connector::new().connect(url).await?;
+    Ok(socket)
+}
+
+/// Connects to WebSocket servers: the options of a client.
+///
+/// An argument that makes no sense is remembered, and returned as an error by what uses the connector; nothing is
+/// sent then.
+///
+/// ```no_run
+/// use bowline::{Connector, Limits};
+///
+/// # async fn example() -> Result<(), bowline::Error> {
+/// let connector = Connector::new()
+///     .header("authorization", "Bearer 1234")
+///     .subprotocols(["chat.v2", "chat.v1"])
+///     .limits(Limits::default().message_size(16 * 1024 * 1024));
+/// let (socket, response) = connector.connect("wss://example.com/chat").await?;
+/// println!("{:?} by {:?}", socket.subprotocol(), response.headers().get("server"));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct Connector {
+    headers: HeaderMap,
+    subprotocols: Vec<String>,
+    config: Config,
+    proxy: Proxy,
+    #[cfg(feature = "tls")]
+    tls: Option<std::sync::Arc<rustls::ClientConfig>>,
+    /// The first argument that made no sense.
+    invalid: Option<Error>,
+}
+
+impl Connector {
+    /// A connector with the defaults: no headers, no subprotocols, the proxy that the environment names, the roots that
+    /// the operating system trusts, the default [`Limits`].
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a header to the request; repeated calls add all.
+    ///
+    /// The headers of the handshake itself are refused: Host, Origin and Sec-WebSocket-Protocol have methods of their
+    /// own, the others are set by the library. A value can't have line breaks.
+    pub fn header<N, V>(mut self, name: N, value: V) -> Self
+    where
+        N: TryInto<HeaderName>,
+        N::Error: Into<http::Error>,
+        V: TryInto<HeaderValue>,
+        V::Error: Into<http::Error>,
+    {
+        let name = match name.try_into() {
+            Ok(name) => name,
+            Err(error) => {
+                return self.refuse("the name of a header has a character that it can't have", error);
+            }
+        };
+        if let Some(hint) = reserved(&name) {
+            let text = format!("the header {name} is part of the handshake: {hint}");
+            return self.remember(Error::new(ErrorKind::InvalidInput, text));
+        }
+        match value.try_into() {
+            Ok(value) => {
+                self.headers.append(name, value);
+                self
+            }
+            Err(error) => self.refuse(format!("the value of the header {name} {CHARACTER}"), error),
+        }
+    }
+
+    /// The Host header. Default: the host and port of the URL.
+    pub fn host<V>(self, value: V) -> Self
+    where
+        V: TryInto<HeaderValue>,
+        V::Error: Into<http::Error>,
+    {
+        self.replace(HOST, value)
+    }
+
+    /// The Origin header. Default: none, as for all clients that are no browsers (RFC 6455 4.1).
+    pub fn origin<V>(self, value: V) -> Self
+    where
+        V: TryInto<HeaderValue>,
+        V::Error: Into<http::Error>,
+    {
+        self.replace(ORIGIN, value)
+    }
+
+    /// The subprotocols to offer, the preferred one first (RFC 6455 1.9). Default: none.
+    ///
+    /// Each has to be a token (RFC 9110 5.6.2), and none may be there twice. Which the server chose, if any, says
+    /// [`WebSocket::subprotocol`].
+    pub fn subprotocols<S: Into<String>>(mut self, subprotocols: impl IntoIterator<Item = S>) -> Self {
+        self.subprotocols = subprotocols.into_iter().map(Into::into).collect();
+        let mut seen = HashSet::new();
+        // RFC 6455 4.1: the elements are tokens, and unique.
+        let wrong = self.subprotocols.iter().find_map(|subprotocol| {
+            if !is_token(subprotocol) {
+                Some(format!("the subprotocol {subprotocol:?} is not a token"))
+            } else if !seen.insert(subprotocol) {
+                Some(format!("the subprotocol {subprotocol:?} is offered twice"))
+            } else {
+                None
+            }
+        });
+        match wrong {
+            Some(text) => self.remember(Error::new(ErrorKind::InvalidInput, text)),
+            None => self,
+        }
+    }
+
+    /// How TLS is done, for servers and for proxies. Default: rustls with its provider `ring`, TLS 1.2 and 1.3, and the
+    /// roots that the operating system trusts, by `rustls-platform-verifier`.
+    ///
+    /// The ALPN protocols of the configuration are replaced by `http/1.1`.
+    #[cfg(feature = "tls")]
+    pub fn tls(mut self, config: std::sync::Arc<rustls::ClientConfig>) -> Self {
+        self.tls = Some(config);
+        self
+    }
+
+    /// The proxy to go through. Default: [`Proxy::environment`].
+    pub fn proxy(mut self, proxy: Proxy) -> Self {
+        self.proxy = proxy;
+        self
+    }
+
+    /// What a server may cost: see [`Limits`] for the defaults.
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.config.limits = limits;
+        self
+    }
+
+    /// After how much silence a ping is sent: at least this long, at most twice as long. Default: 20 s; `None` turns
+    /// it off.
+    ///
+    /// If nothing at all arrives for as long again, the connection is dead and ends with [`ErrorKind::Timeout`].
+    pub fn keepalive(mut self, interval: impl Into<Option<Duration>>) -> Self {
+        self.config.keepalive = interval.into();
+        if self.config.keepalive == Some(Duration::ZERO) {
+            return self.remember(Error::new(ErrorKind::InvalidInput, "the keepalive interval is zero"));
+        }
+        self
+    }
+
+    /// Connects to a server, and gives the connection and the response of the handshake, with its headers.
+    ///
+    /// The URL's scheme is `ws`, `wss`, `http` or `https`. A user name and a password in it are sent as basic
+    /// authentication, unless there is an Authorization [`header`](Self::header). Redirects are not followed.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidInput`] if the URL or an option makes no sense; then nothing was sent.
+    /// [`ErrorKind::Timeout`] after [`Limits::handshake_timeout`], name resolution and TLS included.
+    /// [`ErrorKind::Io`] if the name can't be resolved, the server or the proxy can't be reached, or TLS fails.
+    /// [`ErrorKind::Handshake`] if the server does not accept: [`Error::response`] has what it answered instead, if
+    /// that is HTTP. [`ErrorKind::Limit`] if the head of its response is too large.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it ends the attempt.
+    pub async fn connect(&self, url: impl AsRef<str>) -> Result<(WebSocket, Response<()>), Error> {
+        let opening = self.open(url.as_ref())?;
+        let target = opening.url.dial_uri();
+        let doing = format!("connecting to {}", opening.url.address());
+        let deadline = opening.deadline;
+        let Some(proxy) = self.proxy.on_the_way_to(&target)? else {
+            let stream = deadline.bound(&doing, dial(target)).await?;
+            return Box::pin(self.secure(opening, stream)).await;
+        };
+        let doing = doing + " through a proxy";
+        #[cfg(feature = "tls")]
+        if proxy.uri().scheme_str() == Some("https") {
+            let dialling = crate::dial::dial_through_tls(&proxy, target, self.tls.clone());
+            let stream = deadline.bound(&doing, dialling).await?;
+            return Box::pin(self.secure(opening, stream)).await;
+        }
+        let stream = deadline.bound(&doing, dial_through(&proxy, target)).await?;
+        Box::pin(self.secure(opening, stream)).await
+    }
+
+    /// Does the handshake over a stream of your own, such as a Unix socket or a pipe; with TLS, if the URL says so.
+    ///
+    /// The host of the URL is what the server is asked for; no name is resolved and no proxy used.
+    ///
+    /// # Errors
+    ///
+    /// As [`connect`](Self::connect), but for what has to do with reaching the server.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it drops the stream.
+    pub async fn connect_over<S>(
+        &self,
+        url: impl AsRef<str>,
+        stream: S,
+    ) -> Result<(WebSocket, Response<()>), Error>
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        Box::pin(self.secure(self.open(url.as_ref())?, stream)).await
+    }
+
+    /// The request of a handshake, for an HTTP client of your own, and what takes its response and the upgraded stream.
+    ///
+    /// The request is one of HTTP/1.1, to an http or https URL. The proxy, TLS and the timeout are that client's.
+    ///
+    /// ```
+    /// # fn example() -> Result<(), bowline::Error> {
+    /// use bowline::Connector;
+    ///
+    /// let (request, handshake) = Connector::new().request("wss://example.com/feed")?;
+    /// assert_eq!(request.uri(), "https://example.com/feed");
+    /// // Send the request, then: handshake.finish(&response, upgraded)
+    /// # Ok(())
+    /// # }
+    /// # example().unwrap();
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidInput`] if the URL or an option makes no sense.
+    pub fn request(&self, url: impl AsRef<str>) -> Result<(Request<()>, ClientHandshake), Error> {
+        let Opening { url, mut request, handshake, .. } = self.open(url.as_ref())?;
+        *request.uri_mut() = url.http_uri();
+        Ok((request, handshake))
+    }
+
+    /// Takes a stream whose handshake was done elsewhere, as the client of the connection.
+    ///
+    /// `leftover` is what was already read behind the handshake. It has to be called within a tokio runtime.
+    pub fn adopt<S>(&self, stream: S, leftover: impl Into<Bytes>, subprotocol: Option<&str>) -> WebSocket
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let (transport, unread) = transport_of(stream);
+        let leftover = [leftover.into(), unread].concat();
+        WebSocket::open(transport, Role::Client, &leftover, &self.config, subprotocol)
+    }
+
+    /// Checks everything, before anything is sent.
+    fn open(&self, url: &str) -> Result<Opening, Error> {
+        self.invalid.clone().map_or(Ok(()), Err)?;
+        let url = Url::parse(url)?;
+        if url.scheme() == Scheme::Wss && cfg!(not(feature = "tls")) {
+            let text = "wss:// and https:// need the feature `tls` of bowline";
+            return Err(Error::new(ErrorKind::InvalidInput, text));
+        }
+        let handshake = ClientHandshake::new(self.subprotocols.clone(), self.config.clone());
+        let mut request = Request::new(());
+        *request.uri_mut() = Uri::from(url.path_and_query());
+        let headers = request.headers_mut();
+        // RFC 6455 4.1: the Host header has the host, and the port unless it is the default.
+        let host = HeaderValue::try_from(url.authority()).expect("an authority is a header's value");
+        headers.insert(HOST, host);
+        handshake.write_headers(headers);
+        if let Some(authorization) = url.authorization() {
+            headers.insert(AUTHORIZATION, authorization.clone());
+        }
+        // `extend` replaces what is there, and keeps lines of the same name together.
+        headers.extend(self.headers.clone());
+        let deadline = Deadline::after(self.config.limits.handshake_timeout);
+        Ok(Opening { url, request, handshake, deadline })
+    }
+
+    /// Goes on with TLS, if there is to be any.
+    async fn secure<S: Stream>(
+        &self,
+        opening: Opening,
+        stream: S,
+    ) -> Result<(WebSocket, Response<()>), Error> {
+        let addresses = Addresses::of_any(&stream);
+        #[cfg(feature = "tls")]
+        if opening.url.scheme() == Scheme::Wss {
+            let server = crate::tls::server_name(opening.url.host())?;
+            let connecting = crate::tls::connect(self.tls.clone(), server, stream);
+            let stream = opening.deadline.bound("doing the TLS handshake", connecting).await?;
+            return self.shake_hands(opening, stream, addresses).await;
+        }
+        self.shake_hands(opening, stream, addresses).await
+    }
+
+    async fn shake_hands<S: Stream>(
+        &self,
+        opening: Opening,
+        stream: S,
+        addresses: Addresses,
+    ) -> Result<(WebSocket, Response<()>), Error> {
+        let Opening { request, handshake, deadline, .. } = opening;
+        let done = exchange(stream, request, &handshake, &self.config.limits, deadline).await?;
+        let mut transport = Transport::new(done.stream);
+        transport.addresses = addresses;
+        let subprotocol = done.subprotocol.as_deref();
+        let socket = WebSocket::open(transport, Role::Client, &done.leftover, &self.config, subprotocol);
+        Ok((socket, done.response))
+    }
+
+    fn replace<V>(mut self, name: HeaderName, value: V) -> Self
+    where
+        V: TryInto<HeaderValue>,
+        V::Error: Into<http::Error>,
+    {
+        match value.try_into() {
+            Ok(value) => {
+                self.headers.insert(name, value);
+                self
+            }
+            Err(error) => self.refuse(format!("the value of the header {name} {CHARACTER}"), error),
+        }
+    }
+
+    fn refuse(self, text: impl Into<Cow<'static, str>>, error: impl Into<http::Error>) -> Self {
+        self.remember(Error::with_source(ErrorKind::InvalidInput, text, error.into()))
+    }
+
+    fn remember(mut self, error: Error) -> Self {
+        self.invalid.get_or_insert(error);
+        self
+    }
+}
+
+/// A handshake that is about to begin.
+struct Opening {
+    url: Url,
+    request: Request<()>,
+    handshake: ClientHandshake,
+    deadline: Deadline,
+}
+
+const CHARACTER: &str = "has a character that it can't have, such as a line break";
+
+/// What to do instead of setting a header of the handshake.
+fn reserved(name: &HeaderName) -> Option<&'static str> {
+    match name.as_str() {
+        "host" => Some("use Connector::host"),
+        "origin" => Some("use Connector::origin"),
+        "sec-websocket-protocol" => Some("use Connector::subprotocols"),
+        name if name.starts_with("sec-websocket-") => Some("the library sets it"),
+        _ if [CONNECTION, UPGRADE].contains(name) => Some("the library sets it"),
+        _ if [CONTENT_LENGTH, TRANSFER_ENCODING].contains(name) => Some("its request has no body"),
+        _ => None,
+    }
+}

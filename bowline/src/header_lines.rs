@@ -1,0 +1,27 @@
+//! Reading the headers of an opening handshake.
+
+use http::header::{AsHeaderName, HeaderMap, HeaderValue};
+
+/// How often a header occurs, and its value if that is once.
+pub(crate) enum Occurrence<'a> {
+    None,
+    Once(&'a HeaderValue),
+    Repeated,
+}
+
+impl<'a> Occurrence<'a> {
+    pub(crate) fn of(headers: &'a HeaderMap, name: impl AsHeaderName) -> Self {
+        let mut values = headers.get_all(name).iter();
+        match (values.next(), values.next()) {
+            (None, _) => Self::None,
+            (Some(value), None) => Self::Once(value),
+            (Some(_), Some(_)) => Self::Repeated,
+        }
+    }
+}
+
+/// Whether a list, in any of its lines, has `token`, in any case.
+pub(crate) fn has_token(headers: &HeaderMap, name: impl AsHeaderName, token: &str) -> bool {
+    let lines = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+    lines.flat_map(|line| line.split(',')).any(|element| element.trim().eq_ignore_ascii_case(token))
+}

@@ -1,0 +1,146 @@
+//! The server's side of an opening handshake over a stream.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+
+use bowline_proto::Role;
+use http::request::Parts;
+use http::{HeaderValue, Request, Response, header};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::deadline::Deadline;
+use crate::error::{Error, ErrorKind};
+use crate::limits::{Config, Limits};
+use crate::rejection::Rejection;
+use crate::server_handshake::{Agreement, Terms};
+use crate::transport::{Addresses, Stream, Transport};
+use crate::websocket::WebSocket;
+
+/// What an application decides about a request, before it is accepted.
+#[derive(Clone)]
+pub(crate) struct Check(Arc<dyn Fn(Parts) -> Checking + Send + Sync>);
+
+struct Checking(Pin<Box<dyn Future<Output = Result<Parts, Rejection>> + Send>>);
+
+impl Check {
+    pub(crate) fn new<F, Fut>(check: F) -> Self
+    where
+        F: Fn(Parts) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<Parts, Rejection>> + Send + 'static,
+    {
+        Self(Arc::new(move |head| Checking(Box::pin(check(head)))))
+    }
+}
+
+impl fmt::Debug for Check {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a closure")
+    }
+}
+
+/// Reads a request, answers it, and opens the connection that it asks for.
+///
+/// The extensions of the head have the address of the client, if it is known.
+pub(crate) async fn shake_hands<S: Stream>(
+    stream: S,
+    addresses: Addresses,
+    terms: &Terms,
+    config: &Config,
+    check: Option<&Check>,
+    deadline: Deadline,
+) -> Result<(WebSocket, Parts), Error> {
+    let answered = OnceLock::new();
+    let service = service_fn(|request: Request<Incoming>| async {
+        let (mut head, _body) = request.into_parts();
+        // We take the stream from hyper ourselves.
+        head.extensions.remove::<OnUpgrade>();
+        if let Some(peer) = addresses.peer {
+            head.extensions.insert(peer);
+        }
+        let (answer, response) = answer(head, terms, check).await;
+        // There is no second request: a rejection closes the connection.
+        let _ = answered.set(answer);
+        Ok::<_, Infallible>(response)
+    });
+    let limits = &config.limits;
+    let connection = http1::Builder::new()
+        .max_headers(limits.headers)
+        .max_header_size(limits.head_size)
+        .max_buf_size(limits.head_size)
+        .serve_connection(TokioIo::new(stream), service);
+    let exchange = async { connection.without_shutdown().await.map_err(|error| http_error(error, limits)) };
+    let parts = deadline.bound("waiting for the request", exchange).await?;
+    let (mut stream, leftover) = (parts.io.into_inner(), parts.read_buf);
+    match answered.into_inner() {
+        Some(Ok((head, agreement))) => {
+            let mut transport = Transport::new(stream);
+            transport.addresses = addresses;
+            let subprotocol = agreement.subprotocol.as_deref();
+            Ok((WebSocket::open(transport, Role::Server, &leftover, config, subprotocol), head))
+        }
+        Some(Err(rejection)) => {
+            let _ = deadline.bound("closing", linger(&mut stream)).await;
+            Err(Error::with_source(ErrorKind::Handshake, "the client's request was rejected", rejection))
+        }
+        None => {
+            Err(Error::new(ErrorKind::Disconnected, "the client closed the connection without a request"))
+        }
+    }
+}
+
+async fn answer(
+    head: Parts,
+    terms: &Terms,
+    check: Option<&Check>,
+) -> (Result<(Parts, Agreement), Rejection>, Response<String>) {
+    let agreed = match terms.check(&head.method, &head.uri, head.version, &head.headers) {
+        Ok(agreement) => match check {
+            Some(check) => check.0(head).0.await.map(|head| (head, agreement)),
+            None => Ok((head, agreement)),
+        },
+        Err(rejection) => Err(rejection),
+    };
+    let response = match &agreed {
+        Ok((_, agreement)) => agreement.response(),
+        Err(rejection) => {
+            let mut response = rejection.clone().into_response();
+            response.headers_mut().append(header::CONNECTION, HeaderValue::from_static("close"));
+            response
+        }
+    };
+    (agreed, response)
+}
+
+/// Ends a stream after a rejection. If we closed it with unread bytes in it, TCP would reset it, and the client might
+/// never see the response.
+async fn linger(stream: &mut impl Stream) -> Result<(), Error> {
+    let mut scratch = [0; 512];
+    let mut open = stream.shutdown().await.is_ok();
+    while open {
+        open = stream.read(&mut scratch).await.is_ok_and(|count| count > 0);
+    }
+    Ok(())
+}
+
+fn http_error(error: hyper::Error, limits: &Limits) -> Error {
+    if error.is_parse_too_large() {
+        let (size, headers) = (limits.head_size, limits.headers);
+        let text = format!(
+            "the request's head is over the limits of {size} bytes (Limits::head_size) and {headers} headers \
+             (Limits::headers)"
+        );
+        Error::with_source(ErrorKind::Limit, text, error)
+    } else if error.is_parse() {
+        Error::with_source(ErrorKind::Handshake, "the client's request is not HTTP/1.1", error)
+    } else {
+        Error::with_source(ErrorKind::Io, "the connection broke during the opening handshake", error)
+    }
+}

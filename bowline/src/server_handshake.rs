@@ -1,0 +1,135 @@
+//! The server's side of an opening handshake, without its I/O (RFC 6455 4.2).
+
+use bowline_proto::handshake::{Key, VERSION};
+use bowline_proto::header::{Extension, parse_tokens};
+use http::header::{
+    ALLOW, CONNECTION, HOST, HeaderMap, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_EXTENSIONS,
+    SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
+};
+use http::{Method, Response, StatusCode, Uri, Version};
+
+use crate::header_lines::{Occurrence, has_token};
+use crate::origin::Origins;
+use crate::rejection::Rejection;
+
+/// What a server asks of a handshake.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Terms {
+    /// In the order of preference.
+    pub(crate) subprotocols: Vec<String>,
+    pub(crate) origins: Origins,
+}
+
+/// What was agreed on.
+#[derive(Debug)]
+pub(crate) struct Agreement {
+    accept: HeaderValue,
+    pub(crate) subprotocol: Option<String>,
+}
+
+impl Terms {
+    /// Checks the head of a request.
+    pub(crate) fn check(
+        &self,
+        method: &Method,
+        uri: &Uri,
+        version: Version,
+        headers: &HeaderMap,
+    ) -> Result<Agreement, Rejection> {
+        check_upgrade(method, version, headers)?;
+        let key = check_key(headers)?;
+        // RFC 6455 4.2.1: the request has a Host header.
+        if uri.authority().is_none() && !matches!(Occurrence::of(headers, HOST), Occurrence::Once(_)) {
+            return Err(bad_request("the request needs one Host header"));
+        }
+        // RFC 6455 4.2.2, 10.2: the server checks where a page that uses a browser's connection comes from.
+        if !self.origins.allows(headers, uri.authority().map(http::uri::Authority::as_str)) {
+            return Err(Rejection::new(StatusCode::FORBIDDEN, "pages of this origin may not connect here"));
+        }
+        let subprotocol = self.choose_subprotocol(headers)?;
+        check_extensions(headers)?;
+        let accept = HeaderValue::from_str(key.accept().as_str()).expect("base64 is a header's value");
+        Ok(Agreement { accept, subprotocol })
+    }
+
+    /// RFC 6455 4.2.2: one of those that the client offers, or none.
+    fn choose_subprotocol(&self, headers: &HeaderMap) -> Result<Option<String>, Rejection> {
+        let malformed = || bad_request("Sec-WebSocket-Protocol is not a list of tokens");
+        let mut offered = Vec::new();
+        for line in headers.get_all(SEC_WEBSOCKET_PROTOCOL) {
+            let line = line.to_str().map_err(|_| malformed())?;
+            offered.extend(parse_tokens(line).ok_or_else(malformed)?);
+        }
+        Ok(self.subprotocols.iter().find(|subprotocol| offered.contains(&subprotocol.as_str())).cloned())
+    }
+}
+
+impl Agreement {
+    /// The response that accepts the handshake.
+    pub(crate) fn response<B: Default>(&self) -> Response<B> {
+        let mut response = Response::new(B::default());
+        // RFC 6455 4.2.2: status 101, Upgrade, Connection and Sec-WebSocket-Accept.
+        *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        let headers = response.headers_mut();
+        headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+        headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+        headers.insert(SEC_WEBSOCKET_ACCEPT, self.accept.clone());
+        if let Some(subprotocol) = &self.subprotocol {
+            let token = HeaderValue::from_str(subprotocol).expect("a token is a header's value");
+            headers.insert(SEC_WEBSOCKET_PROTOCOL, token);
+        }
+        response
+    }
+}
+
+/// RFC 6455 4.2.1: a GET request of HTTP/1.1 or higher that asks for an upgrade to `websocket`.
+fn check_upgrade(method: &Method, version: Version, headers: &HeaderMap) -> Result<(), Rejection> {
+    if method != Method::GET {
+        let rejection = Rejection::new(StatusCode::METHOD_NOT_ALLOWED, "a WebSocket is opened with GET");
+        return Err(rejection.with_header(ALLOW, "GET"));
+    }
+    let upgrades = has_token(headers, UPGRADE, "websocket") && has_token(headers, CONNECTION, "upgrade");
+    if version < Version::HTTP_11 || !upgrades {
+        let text = "this is a WebSocket endpoint: the request needs HTTP/1.1, `Upgrade: websocket` and \
+                    `Connection: Upgrade`";
+        return Err(Rejection::new(StatusCode::UPGRADE_REQUIRED, text)
+            .with_header(UPGRADE, "websocket")
+            .with_header(CONNECTION, "Upgrade")
+            .with_header(SEC_WEBSOCKET_VERSION, VERSION));
+    }
+    Ok(())
+}
+
+fn check_key(headers: &HeaderMap) -> Result<Key, Rejection> {
+    // RFC 6455 4.2.1, 4.4: the version is 13; if not, the answer says so.
+    match Occurrence::of(headers, SEC_WEBSOCKET_VERSION) {
+        Occurrence::Once(version) if version.as_bytes().trim_ascii() == VERSION.as_bytes() => {}
+        _ => {
+            let rejection = bad_request("Sec-WebSocket-Version has to be 13");
+            return Err(rejection.with_header(SEC_WEBSOCKET_VERSION, VERSION));
+        }
+    }
+    // RFC 6455 4.2.1, 11.3.1: the key is there once, and is the base64 of 16 bytes.
+    match Occurrence::of(headers, SEC_WEBSOCKET_KEY) {
+        Occurrence::Once(key) => Key::parse(key.as_bytes())
+            .ok_or_else(|| bad_request("Sec-WebSocket-Key is not the base64 of 16 bytes")),
+        Occurrence::None => Err(bad_request("Sec-WebSocket-Key is missing")),
+        Occurrence::Repeated => Err(bad_request("Sec-WebSocket-Key occurs more than once")),
+    }
+}
+
+/// Extensions are declined by not naming them in the response, but they have to be well-formed.
+fn check_extensions(headers: &HeaderMap) -> Result<(), Rejection> {
+    // RFC 6455 9.1: a value that does not follow the grammar fails the connection.
+    let well_formed =
+        |line: &HeaderValue| line.to_str().is_ok_and(|line| Extension::parse_list(line).is_some());
+    if headers.get_all(SEC_WEBSOCKET_EXTENSIONS).iter().all(well_formed) {
+        Ok(())
+    } else {
+        Err(bad_request("Sec-WebSocket-Extensions is not a list of extensions"))
+    }
+}
+
+fn bad_request(text: &str) -> Rejection {
+    Rejection::new(StatusCode::BAD_REQUEST, text)
+}

@@ -1,0 +1,210 @@
+//! The tasks of a server: accepting, one per connection, and the end of all.
+
+use std::convert::Infallible;
+use std::error::Error as StdError;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use bowline_proto::CloseCode;
+use http::request::Parts;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use crate::acceptor::Acceptor;
+use crate::catch_panic::CatchPanic;
+use crate::connections::Connections;
+use crate::deadline::Deadline;
+use crate::error::Error;
+use crate::handler::Handler;
+use crate::server_exchange::Check;
+use crate::transport::Addresses;
+use crate::websocket::WebSocket;
+
+/// How long accepting pauses after the operating system refused it, as when the process has no file descriptors left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What the builder of a server decides.
+#[derive(Default)]
+pub(crate) struct Options {
+    pub(crate) acceptor: Acceptor,
+    #[cfg(feature = "tls")]
+    pub(crate) tls: Option<Arc<rustls::ServerConfig>>,
+    pub(crate) check: Option<Check>,
+    pub(crate) on_error: Option<Box<dyn OnError>>,
+}
+
+/// What the closure that hears of errors has to be.
+pub(crate) trait OnError: Fn(Box<dyn StdError + Send + Sync>) + Send + Sync {}
+
+impl<F: Fn(Box<dyn StdError + Send + Sync>) + Send + Sync> OnError for F {}
+
+/// A server at work.
+pub(crate) struct Service<H> {
+    shared: Arc<Shared<H>>,
+    tasks: JoinSet<Outcome>,
+}
+
+/// What all connections share.
+struct Shared<H> {
+    options: Options,
+    handler: H,
+    connections: Arc<Connections>,
+}
+
+/// How the task of a connection ended.
+enum Outcome {
+    /// The connection never became a WebSocket.
+    NeverOpen,
+    /// With a closing handshake.
+    Closed,
+    /// Without one.
+    Ended,
+}
+
+/// How many connections ended in which way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tally {
+    pub(crate) closed: usize,
+    pub(crate) ended: usize,
+}
+
+impl<H> Service<H> {
+    pub(crate) fn new(options: Options, handler: H) -> Self {
+        let shared = Shared { options, handler, connections: Arc::default() };
+        Self { shared: Arc::new(shared), tasks: JoinSet::new() }
+    }
+
+    /// Accepts connections until `signal` is ready.
+    pub(crate) async fn accept_until<M: 'static>(
+        &mut self,
+        mut signal: Pin<Box<dyn Future<Output = ()> + Send>>,
+        listener: TcpListener,
+    ) where
+        H: Handler<M>,
+    {
+        let mut accepting = pin!(self.accept(listener));
+        poll_fn(|cx| match accepting.as_mut().poll(cx) {
+            Poll::Ready(never) => match never {},
+            Poll::Pending => signal.as_mut().poll(cx),
+        })
+        .await;
+    }
+
+    async fn accept<M: 'static>(&mut self, listener: TcpListener) -> Infallible
+    where
+        H: Handler<M>,
+    {
+        loop {
+            let accepted = poll_fn(|cx| {
+                // Tasks that have ended are forgotten.
+                while let Poll::Ready(Some(_)) = self.tasks.poll_join_next(cx) {}
+                listener.poll_accept(cx)
+            });
+            match accepted.await {
+                Ok((stream, peer)) => {
+                    // In a box, so that the memory is free again when the handler runs.
+                    let handshake = Box::pin(shake_hands(Arc::clone(&self.shared), stream, peer));
+                    self.tasks.spawn(serve_connection(Arc::clone(&self.shared), handshake));
+                }
+                Err(error) if is_of_one_connection(&error) => {}
+                Err(error) => {
+                    self.shared.report(error.into());
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    /// Closes all connections, and ends what is left of them after `deadline`.
+    pub(crate) async fn shut_down(mut self, deadline: Duration) -> Tally {
+        let connections = &self.shared.connections;
+        while self.tasks.try_join_next().is_some() {}
+        connections.stop();
+        let mut tally = Tally::default();
+        let all_ended = async {
+            while let Some(outcome) = self.tasks.join_next().await {
+                match outcome {
+                    Ok(Outcome::NeverOpen) => {}
+                    Ok(Outcome::Closed) => tally.closed += 1,
+                    // A panic outside of the handler, in `on_error`, ends the connection too.
+                    Ok(Outcome::Ended) | Err(_) => tally.ended += 1,
+                }
+            }
+        };
+        // A deadline that has passed says the same as the tasks that are left.
+        let _ = timeout(deadline, all_ended).await;
+        tally.ended += connections.abort();
+        tally
+    }
+}
+
+impl<H> Shared<H> {
+    fn report(&self, error: Box<dyn StdError + Send + Sync>) {
+        if let Some(on_error) = &self.options.on_error {
+            on_error(error);
+        }
+    }
+}
+
+/// Errors that say something about the connection that was to be accepted, not about accepting.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
+}
+
+/// Everything before a connection is open; `None` if the server goes down meanwhile.
+async fn shake_hands<H>(
+    shared: Arc<Shared<H>>,
+    stream: TcpStream,
+    peer: SocketAddr,
+) -> Option<Result<(WebSocket, Parts), Error>> {
+    let Options { acceptor, check, .. } = &shared.options;
+    let deadline = Deadline::after(acceptor.handshake_timeout());
+    let addresses = Addresses { local: stream.local_addr().ok(), peer: Some(peer) };
+    // In a box of its own, because combinators keep what they are given twice.
+    let handshake = Box::pin(async {
+        // It fails only on a socket that is broken, which the next read says better.
+        let _ = stream.set_nodelay(true);
+        #[cfg(feature = "tls")]
+        if let Some(config) = &shared.options.tls {
+            let accepting = crate::tls::accept(Arc::clone(config), stream);
+            let stream = deadline.bound("doing the TLS handshake", accepting).await?;
+            return acceptor.shake_hands(stream, addresses, check.as_ref(), deadline).await;
+        }
+        acceptor.shake_hands(stream, addresses, check.as_ref(), deadline).await
+    });
+    shared.connections.unless_stopping(handshake).await
+}
+
+/// The task of a connection.
+async fn serve_connection<H: Handler<M>, M>(
+    shared: Arc<Shared<H>>,
+    handshake: Pin<Box<impl Future<Output = Option<Result<(WebSocket, Parts), Error>>>>>,
+) -> Outcome {
+    let (mut socket, head) = match handshake.await {
+        Some(Ok(opened)) => opened,
+        Some(Err(error)) => {
+            shared.report(error.into());
+            return Outcome::NeverOpen;
+        }
+        None => return Outcome::NeverOpen,
+    };
+    let connection = shared.connections.add(socket.supervise());
+    let code = match CatchPanic::call(|| shared.handler.handle(head, socket)).await {
+        Ok(()) => CloseCode::NORMAL,
+        Err(error) => {
+            shared.report(error);
+            CloseCode::INTERNAL_ERROR
+        }
+    };
+    match connection.sender.close(code, "").await {
+        Ok(_) => Outcome::Closed,
+        Err(_) => Outcome::Ended,
+    }
+}

@@ -1,0 +1,35 @@
+//! The way back from what hyper hands out after an upgrade to the stream inside.
+
+use std::any::Any;
+
+use bytes::Bytes;
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+
+use crate::transport::{Stream, Transport};
+
+/// Takes any stream, and what came behind the handshake. One of hyper's is unwrapped if possible.
+pub(crate) fn transport_of<S: Stream>(stream: S) -> (Transport, Bytes) {
+    let mut stream = Some(stream);
+    let any: &mut dyn Any = &mut stream;
+    match any.downcast_mut::<Option<TokioIo<Upgraded>>>().and_then(Option::take) {
+        Some(upgraded) => unwrap(upgraded.into_inner()),
+        None => (Transport::new(stream.expect("it was not taken")), Bytes::new()),
+    }
+}
+
+/// Finds the TCP stream, so that nothing is left of hyper; a stream that we do not know stays as it is.
+pub(crate) fn unwrap(upgraded: Upgraded) -> (Transport, Bytes) {
+    let upgraded = match upgraded.downcast::<TokioIo<TcpStream>>() {
+        Ok(parts) => return (Transport::new(parts.io.into_inner()), parts.read_buf),
+        Err(upgraded) => upgraded,
+    };
+    #[cfg(feature = "server")]
+    // What hyper-util's servers for both versions of HTTP wrap the stream in, axum's among them.
+    let upgraded = match hyper_util::server::conn::auto::upgrade::downcast::<TokioIo<TcpStream>>(upgraded) {
+        Ok(parts) => return (Transport::new(parts.io.into_inner()), parts.read_buf),
+        Err(upgraded) => upgraded,
+    };
+    (Transport::new(TokioIo::new(upgraded)), Bytes::new())
+}
