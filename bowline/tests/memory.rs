@@ -1,0 +1,227 @@
+//! What a connection costs, counted by the allocator.
+
+mod support;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+
+use bowline::{Limits, Message, Role, pair};
+
+use support::frames::{Frame, all_frames, encode_all};
+use support::{open, settle};
+
+/// Counts what the current thread holds: each test has a thread of its own.
+struct Counting;
+
+thread_local! {
+    static HELD: Cell<isize> = const { Cell::new(0) };
+    static PEAK: Cell<isize> = const { Cell::new(0) };
+}
+
+fn count(bytes: isize) {
+    HELD.set(HELD.get() + bytes);
+    PEAK.set(PEAK.get().max(HELD.get()));
+}
+
+#[expect(unsafe_code, reason = "an allocator is unsafe by nature; this one hands everything on")]
+#[expect(clippy::cast_possible_wrap, reason = "no allocation is larger than isize::MAX")]
+// SAFETY: all calls go to the system's allocator unchanged.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count(layout.size() as isize);
+        // SAFETY: the caller's promises are handed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        count(-(layout.size() as isize));
+        // SAFETY: the caller's promises are handed on.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+fn held() -> isize {
+    HELD.get()
+}
+
+/// The most that was held at once since this was called, beyond what was held then.
+fn peak_since_now() -> impl FnOnce() -> isize {
+    let before = held();
+    PEAK.set(before);
+    move || PEAK.get() - before
+}
+
+/// So that what a thread keeps for its next connection is not counted for the first.
+async fn warm_up() {
+    for role in [Role::Client, Role::Server] {
+        let (mut socket, wire) = open(role, Limits::default());
+        wire.feed_frame(support::peer_of(role), &Frame::binary(vec![1; 200_000]));
+        let message = socket_message(&mut socket).await;
+        socket.send(message).await.unwrap();
+    }
+    settle().await;
+}
+
+async fn socket_message(socket: &mut bowline::WebSocket) -> Message {
+    socket.recv().await.unwrap().unwrap()
+}
+
+#[tokio::test]
+async fn an_idle_connection_holds_no_buffer() {
+    warm_up().await;
+    for role in [Role::Client, Role::Server] {
+        let before = held();
+        let mut connections: Vec<_> = (0..100).map(|_| open(role, Limits::default())).collect();
+        settle().await;
+        let fresh = (held() - before) / 100;
+        assert!(fresh < 2500, "{role:?}: a fresh connection holds {fresh} bytes, the test's stream included");
+        for size in [1, 4096, 20_000, 200_000] {
+            let bytes = Frame::binary(vec![7; size]).encode(support::peer_of(role));
+            for (socket, wire) in &mut connections {
+                wire.feed(&bytes);
+                let message = socket_message(socket).await;
+                socket.send(message).await.unwrap();
+                socket.flush().await.unwrap();
+                assert!(wire.take_written().len() > size);
+                // The application waits for the next one, for a while.
+                assert!(support::poll_times(2, socket.recv()).await.is_none());
+            }
+        }
+        settle().await;
+        let idle = (held() - before) / 100;
+        assert!(
+            idle < fresh + 300,
+            "{role:?}: an idle connection held {fresh} bytes, and {idle} after traffic"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_small_message_that_is_kept_pins_no_large_buffer() {
+    warm_up().await;
+    let (mut socket, wire) = open(Role::Server, Limits::default());
+    let bytes = encode_all(Role::Client, &vec![Frame::binary([7; 16]); 1000]);
+    let mut kept = Vec::with_capacity(1000);
+    let before = held();
+    wire.feed(&bytes);
+    for _ in 0..1000 {
+        kept.push(socket_message(&mut socket).await);
+    }
+    assert!(support::poll_times(2, socket.recv()).await.is_none());
+    let each = (held() - before) / 1000;
+    assert!(each <= 32, "each message of 16 bytes holds {each}");
+}
+
+#[tokio::test]
+async fn what_is_only_announced_takes_no_memory() {
+    warm_up().await;
+    let connections: Vec<_> = (0..1000).map(|_| open(Role::Server, Limits::default())).collect();
+    settle().await;
+    let mut announced = vec![0x82, 0xFF];
+    announced.extend_from_slice(&(1024_u64 * 1024).to_be_bytes());
+    announced.extend_from_slice(&[1, 2, 3, 4, 5]);
+    let before = held();
+    let mut receiving = Vec::new();
+    for (mut socket, wire) in connections {
+        wire.feed(&announced);
+        receiving.push(tokio::spawn(async move {
+            let _ = socket.recv().await;
+            drop(wire);
+        }));
+    }
+    settle().await;
+    let each = (held() - before) / 1000;
+    assert!(each < 1500, "each connection holds {each} bytes, the task of its application included");
+    receiving.iter().for_each(tokio::task::JoinHandle::abort);
+}
+
+#[tokio::test]
+async fn what_has_arrived_of_a_message_takes_about_twice_its_size_at_most() {
+    warm_up().await;
+    for arrived in [1000, 10_000, 100_000, 300_000] {
+        let (mut socket, wire) = open(Role::Server, Limits::default());
+        let bytes = Frame::binary(vec![7; 1024 * 1024]).encode(Role::Client);
+        settle().await;
+        let before = held();
+        for piece in bytes[..arrived].chunks(1000) {
+            wire.feed(piece);
+            assert!(support::poll_times(2, socket.recv()).await.is_none());
+        }
+        let held = held() - before;
+        let most = 2 * isize::try_from(arrived).unwrap() + 66_000;
+        assert!(held < most, "{held} bytes are held of a message of which {arrived} have arrived");
+    }
+}
+
+#[tokio::test]
+async fn a_slow_reader_of_a_large_message_costs_constant_memory() {
+    use tokio::io::AsyncReadExt;
+    const SIZE: usize = 64 * 1024 * 1024;
+    warm_up().await;
+    let (mut socket, wire) = open(Role::Server, Limits::default().message_size(SIZE));
+    let peak = peak_since_now();
+    let mut header = vec![0x82, 0xFF];
+    header.extend_from_slice(&(SIZE as u64).to_be_bytes());
+    header.extend_from_slice(&[0; 4]);
+    wire.feed(&header);
+    let feeding = tokio::spawn(async move {
+        for _ in 0..SIZE / 10_240 {
+            wire.feed(&[7; 10_240]);
+            wire.until(|wire| wire.unread() == 0).await;
+        }
+        wire
+    });
+    let mut reader = socket.reader().await.unwrap().unwrap();
+    let mut piece = vec![0; 4096];
+    let mut total = 0;
+    while total < SIZE / 10_240 * 10_240 {
+        total += reader.read(&mut piece).await.unwrap();
+    }
+    let peak = peak();
+    assert!(peak < 300_000, "streaming 64 MiB held {peak} bytes at once");
+    drop(feeding.await.unwrap());
+}
+
+/// Both ends send 64 MiB before either reads on its own account: as long as each also reads while it sends, neither
+/// waits for ever, and memory is bounded.
+#[tokio::test]
+async fn full_duplex_under_back_pressure_holds_bounded_memory() {
+    const MESSAGES: usize = 256;
+    const SIZE: usize = 256 * 1024;
+    let (client, server) = pair();
+    let peak = peak_since_now();
+    let run = |mut socket: bowline::WebSocket| async move {
+        let sender = socket.sender();
+        let sending = tokio::spawn(async move {
+            let payload = vec![7; SIZE];
+            for _ in 0..MESSAGES {
+                sender.send(&payload).await.unwrap();
+            }
+        });
+        for _ in 0..MESSAGES {
+            assert_eq!(socket_message(&mut socket).await.len(), SIZE);
+        }
+        sending.await.unwrap();
+        socket
+    };
+    let both = async { tokio::join!(run(client), run(server)) };
+    tokio::time::timeout(std::time::Duration::from_secs(60), both).await.expect("nobody waits for ever");
+    let peak = peak();
+    assert!(peak < 4_000_000, "128 MiB passed through {peak} bytes");
+}
+
+#[tokio::test]
+async fn a_stalled_peer_costs_the_high_water_mark_and_one_message() {
+    let (socket, wire) = open(Role::Server, Limits::default());
+    wire.set_room(0);
+    let before = held();
+    while socket.try_send(&vec![7; 1000]).is_ok() {}
+    let held = held() - before;
+    assert!((65_536..140_000).contains(&held), "{held} bytes are held");
+    wire.set_room(usize::MAX);
+    socket.flush().await.unwrap();
+    assert_eq!(all_frames(Role::Server, wire.take_written()).len(), 66);
+}

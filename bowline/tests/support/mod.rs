@@ -1,0 +1,60 @@
+//! What the tests share. Each test file uses its part of it.
+#![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
+
+pub mod frames;
+pub mod http;
+pub mod wire;
+
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::task::Poll;
+
+use bowline::{Acceptor, Connector, Limits, Role, WebSocket};
+
+use self::wire::{Wire, wire};
+
+/// A connection over a scripted stream.
+pub fn open(role: Role, limits: Limits) -> (WebSocket, Wire) {
+    let (stream, wire) = wire();
+    let socket = match role {
+        Role::Server => Acceptor::new().limits(limits).adopt(stream, Vec::new(), None),
+        Role::Client => Connector::new().limits(limits).adopt(stream, Vec::new(), None),
+    };
+    (socket, wire)
+}
+
+/// Polls a future so many times, lets other tasks run in between, and drops it if it is not ready by then.
+pub async fn poll_times<F: Future>(times: usize, future: F) -> Option<F::Output> {
+    let mut future = pin!(future);
+    for _ in 0..times {
+        if let Poll::Ready(output) = poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx))).await {
+            return Some(output);
+        }
+        tokio::task::yield_now().await;
+    }
+    None
+}
+
+/// Polls a future once.
+pub async fn poll_once<F: Future + ?Sized>(mut future: Pin<&mut F>) -> Option<F::Output> {
+    poll_fn(|cx| match future.as_mut().poll(cx) {
+        Poll::Ready(output) => Poll::Ready(Some(output)),
+        Poll::Pending => Poll::Ready(None),
+    })
+    .await
+}
+
+/// Lets all other tasks run until they wait. Only for a current-thread runtime.
+pub async fn settle() {
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// The role of the other end.
+pub fn peer_of(role: Role) -> Role {
+    match role {
+        Role::Client => Role::Server,
+        Role::Server => Role::Client,
+    }
+}

@@ -1,0 +1,263 @@
+//! A stream in memory whose every step the test decides.
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::{Context, Poll, Waker};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::frames::{Frame, take_frames};
+use bowline::Role;
+
+/// A stream for the library, and the test's end of it.
+pub fn wire() -> (Stream, Wire) {
+    let state = Arc::new(Mutex::new(State {
+        incoming: VecDeque::new(),
+        incoming_end: None,
+        outgoing: Vec::new(),
+        room: usize::MAX,
+        chunk: usize::MAX,
+        hesitates: false,
+        hesitated: [false; 2],
+        waker: None,
+        observer: None,
+        shut_down: false,
+        dropped: false,
+        reads: 0,
+        writes: 0,
+    }));
+    (Stream(Arc::clone(&state)), Wire(state))
+}
+
+/// The library's end. It remembers one waker in all, the last one, as the worst of streams do.
+pub struct Stream(Arc<Mutex<State>>);
+
+/// The test's end.
+pub struct Wire(Arc<Mutex<State>>);
+
+struct State {
+    incoming: VecDeque<u8>,
+    incoming_end: Option<io::Result<()>>,
+    outgoing: Vec<u8>,
+    /// How many bytes may still be written.
+    room: usize,
+    /// The most bytes that one call takes or gives.
+    chunk: usize,
+    /// Every other call of each direction says "not now".
+    hesitates: bool,
+    hesitated: [bool; 2],
+    waker: Option<Waker>,
+    observer: Option<Waker>,
+    shut_down: bool,
+    dropped: bool,
+    reads: usize,
+    writes: usize,
+}
+
+impl State {
+    fn hesitate(&mut self, direction: usize, cx: &mut Context<'_>) -> bool {
+        self.hesitated[direction] = self.hesitates && !self.hesitated[direction];
+        if self.hesitated[direction] {
+            cx.waker().wake_by_ref();
+        }
+        self.hesitated[direction]
+    }
+
+    fn wait(&mut self, cx: &mut Context<'_>) {
+        self.waker = Some(cx.waker().clone());
+    }
+
+    fn changed(&mut self) {
+        if let Some(waker) = self.observer.take() {
+            waker.wake();
+        }
+    }
+}
+
+impl Wire {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap()
+    }
+
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        let mut state = self.state();
+        change(&mut state);
+        let waker = state.waker.take();
+        drop(state);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// Lets bytes arrive.
+    pub fn feed(&self, bytes: &[u8]) {
+        self.change(|state| state.incoming.extend(bytes));
+    }
+
+    /// Lets a frame of the peer arrive, who is `role`.
+    pub fn feed_frame(&self, role: Role, frame: &Frame) {
+        self.feed(&frame.encode(role));
+    }
+
+    /// Ends the incoming stream.
+    pub fn end(&self) {
+        self.change(|state| state.incoming_end = Some(Ok(())));
+    }
+
+    /// Breaks the incoming stream.
+    pub fn break_off(&self, kind: io::ErrorKind) {
+        self.change(|state| state.incoming_end = Some(Err(kind.into())));
+    }
+
+    /// Lets no more than so many bytes be written from now on.
+    pub fn set_room(&self, room: usize) {
+        self.change(|state| state.room = room);
+    }
+
+    /// Lets each call take or give no more than so many bytes.
+    pub fn set_chunk(&self, chunk: usize) {
+        self.change(|state| state.chunk = chunk);
+    }
+
+    /// Lets every other call say "not now".
+    pub fn set_hesitating(&self) {
+        self.change(|state| state.hesitates = true);
+    }
+
+    /// How many bytes have arrived that the library has not read.
+    pub fn unread(&self) -> usize {
+        self.state().incoming.len()
+    }
+
+    /// How many bytes were written and not taken.
+    pub fn written_len(&self) -> usize {
+        self.state().outgoing.len()
+    }
+
+    /// How often the library read and wrote successfully.
+    pub fn calls(&self) -> (usize, usize) {
+        let state = self.state();
+        (state.reads, state.writes)
+    }
+
+    /// Takes what was written.
+    pub fn take_written(&self) -> Vec<u8> {
+        std::mem::take(&mut self.state().outgoing)
+    }
+
+    /// Takes the whole frames that `role` has written.
+    pub fn take_frames(&self, role: Role) -> Vec<Frame> {
+        take_frames(role, &mut self.state().outgoing)
+    }
+
+    pub fn is_shut_down(&self) -> bool {
+        self.state().shut_down
+    }
+
+    pub fn is_dropped(&self) -> bool {
+        self.state().dropped
+    }
+
+    /// Waits until `condition` holds.
+    pub async fn until(&self, mut condition: impl FnMut(&Self) -> bool) {
+        poll_fn(|cx| {
+            self.state().observer = Some(cx.waker().clone());
+            if condition(self) { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+    }
+
+    /// Waits for the next whole frame that `role` writes.
+    pub async fn next_frame(&self, role: Role) -> Frame {
+        let mut frame = None;
+        self.until(|wire| {
+            let mut state = wire.state();
+            let mut rest = state.outgoing.clone();
+            let mut frames = take_frames(role, &mut rest);
+            if frames.is_empty() {
+                return false;
+            }
+            let first = frames.remove(0);
+            let taken = state.outgoing.len() - rest.len();
+            let later: usize = frames.iter().map(|frame| frame.encode(role).len()).sum();
+            state.outgoing.drain(..taken - later);
+            frame = Some(first);
+            true
+        })
+        .await;
+        frame.expect("a frame was found")
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let mut state = self.0.lock().unwrap();
+        if state.hesitate(0, cx) {
+            return Poll::Pending;
+        }
+        let count = buf.remaining().min(state.chunk).min(state.incoming.len());
+        if count > 0 {
+            let bytes: Vec<u8> = state.incoming.drain(..count).collect();
+            buf.put_slice(&bytes);
+            if state.incoming.is_empty() {
+                // The tests that count memory mean the library's.
+                state.incoming = VecDeque::new();
+            }
+            state.reads += 1;
+            state.changed();
+            return Poll::Ready(Ok(()));
+        }
+        match &state.incoming_end {
+            Some(Ok(())) => Poll::Ready(Ok(())),
+            Some(Err(error)) => Poll::Ready(Err(error.kind().into())),
+            None => {
+                state.wait(cx);
+                Poll::Pending
+            }
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let mut state = self.0.lock().unwrap();
+        assert!(!state.shut_down, "nothing is written behind the end of the stream");
+        if state.hesitate(1, cx) {
+            return Poll::Pending;
+        }
+        let count = buf.len().min(state.chunk).min(state.room);
+        if count == 0 && !buf.is_empty() {
+            state.wait(cx);
+            return Poll::Pending;
+        }
+        state.outgoing.extend_from_slice(&buf[..count]);
+        if state.room != usize::MAX {
+            state.room -= count;
+        }
+        state.writes += 1;
+        state.changed();
+        Poll::Ready(Ok(count))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut state = self.0.lock().unwrap();
+        state.shut_down = true;
+        state.changed();
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        let mut state = self.0.lock().unwrap();
+        state.dropped = true;
+        state.changed();
+    }
+}
