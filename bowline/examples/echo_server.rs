@@ -1,0 +1,84 @@
+//! A server that sends back what it receives.
+//!
+//! `cargo run --release --example echo_server -- 127.0.0.1:8080`
+
+use std::error::Error;
+use std::sync::Arc;
+
+use bowline::{Acceptor, Limits, Server, WebSocket};
+use clap::Parser;
+use rustls::ServerConfig;
+use rustls::pki_types::PrivateKeyDer;
+use tokio::net::TcpListener;
+use tokio::runtime::Builder;
+
+#[derive(Parser)]
+struct Arguments {
+    /// Where to listen; port 0 takes a free one.
+    address: String,
+    /// How many threads serve; 1 is a current-thread runtime. All cores, if it is not given.
+    #[arg(long)]
+    threads: Option<usize>,
+    /// The largest message, in bytes.
+    #[arg(long)]
+    max_message_size: Option<usize>,
+    /// Serve wss://, with a certificate for localhost and 127.0.0.1 that is made at start.
+    #[arg(long)]
+    tls: bool,
+    /// Let pages of this origin connect too, such as `https://*.example.com`; may be given repeatedly.
+    #[arg(long, value_name = "PATTERN")]
+    allow_origin: Vec<String>,
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let arguments = Arguments::parse();
+    let mut runtime = match arguments.threads {
+        Some(1) => Builder::new_current_thread(),
+        _ => Builder::new_multi_thread(),
+    };
+    if let Some(threads) = arguments.threads.filter(|threads| *threads > 1) {
+        runtime.worker_threads(threads);
+    }
+    runtime.enable_all().build()?.block_on(serve(arguments))
+}
+
+async fn serve(arguments: Arguments) -> Result<(), Box<dyn Error>> {
+    let mut limits = Limits::default();
+    if let Some(bytes) = arguments.max_message_size {
+        limits = limits.message_size(bytes);
+    }
+    let acceptor = arguments.allow_origin.iter().fold(Acceptor::new(), Acceptor::allow_origin).limits(limits);
+    let mut server = Server::new().acceptor(acceptor).on_error(report);
+    if arguments.tls {
+        server = server.tls(Arc::new(self_signed()?));
+    }
+    let listener = TcpListener::bind(&arguments.address).await?;
+    println!("listening on {}", listener.local_addr()?);
+    server.serve(listener, echo).await?;
+    Ok(())
+}
+
+async fn echo(mut socket: WebSocket) -> Result<(), Box<dyn Error + Send + Sync>> {
+    while let Some(message) = socket.recv().await? {
+        socket.send(message).await?;
+    }
+    Ok(())
+}
+
+fn report(error: Box<dyn Error + Send + Sync>) {
+    match error.source() {
+        Some(source) => eprintln!("{error}: {source}"),
+        None => eprintln!("{error}"),
+    }
+}
+
+fn self_signed() -> Result<ServerConfig, Box<dyn Error>> {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned(), "127.0.0.1".to_owned()])?;
+    let key = PrivateKeyDer::try_from(made.signing_key.serialize_der())?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key)?;
+    Ok(config)
+}
