@@ -121,7 +121,9 @@ impl Connection {
                     match receive.poll_fill(&mut self.context()) {
                         Poll::Ready(effect) => {
                             drop(receive);
-                            effect.map(|effect| self.apply(effect));
+                            if let Some(effect) = effect {
+                                self.apply(effect);
+                            }
                         }
                         Poll::Pending => {
                             if !self.signals.sleep_reader(cx.waker()) {
@@ -182,7 +184,9 @@ impl Connection {
             };
             drop(receive);
             progress.made_progress();
-            effect.map(|effect| self.apply(effect));
+            if let Some(effect) = effect {
+                self.apply(effect);
+            }
         }
     }
 
@@ -281,13 +285,11 @@ impl Connection {
         let mut waiting = Waiting::new(self, |transmit| &mut transmit.watchers);
         poll_fn(|cx| {
             let mut transmit = self.transmit();
-            match check(&mut transmit) {
-                Some(result) => Poll::Ready(result),
-                None => {
-                    transmit.watchers.wait(&mut waiting.place, cx.waker());
-                    Poll::Pending
-                }
+            if let Some(result) = check(&mut transmit) {
+                return Poll::Ready(result);
             }
+            transmit.watchers.wait(&mut waiting.place, cx.waker());
+            Poll::Pending
         })
         .await
     }

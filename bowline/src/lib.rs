@@ -48,6 +48,7 @@
 
 #[cfg(feature = "server")]
 mod acceptor;
+mod assembly;
 mod attendant;
 #[cfg(any(feature = "client", feature = "server"))]
 mod authority;

@@ -41,7 +41,7 @@ impl AsyncRead for MessageReader<'_> {
 
 impl Drop for MessageReader<'_> {
     fn drop(&mut self) {
-        self.connection.receive().abandon_read_message();
+        self.connection.receive().abandon_message();
         self.connection.signals.remove_reader();
         self.connection.signals.wake_task();
     }

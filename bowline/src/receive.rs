@@ -1,46 +1,32 @@
 //! The receiving half of a connection: bytes in, messages out.
 
 use std::collections::VecDeque;
-use std::io;
-use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
-use bowline_proto::{CloseCode, CloseFrame, Data, Event, Failure, Limit, MessageKind, ReceiveHalf};
-use bytes::{BufMut, Bytes};
+use bowline_proto::{CloseCode, CloseFrame, Event, Failure, Limit, MessageKind, ReceiveHalf};
+use bytes::Bytes;
 use tokio::io::ReadBuf;
-use tokio_util::io::poll_read_buf;
 
+use crate::assembly::{Assembly, Filled};
 use crate::error::{Error, ErrorKind};
 use crate::message::Message;
-use crate::read_buffer::{READ_SIZE, ReadBuffer};
+use crate::read_buffer::ReadBuffer;
 use crate::transport::ReadTransport;
-use crate::utf8_bytes::Utf8Bytes;
-
-/// From how many missing bytes on a message is read straight into its own buffer.
-const DIRECT_SIZE: usize = 16 * 1024;
-
-/// How much more than a message is asked for, so that the read comes back short and the end of the data is known
-/// without another call.
-const DIRECT_SLACK: usize = 64;
 
 /// Everything that reading touches. Behind one lock, which is never held together with that of the sending half.
+#[expect(clippy::struct_excessive_bools, reason = "they are independent of each other")]
 pub(crate) struct Receive {
     transport: Option<ReadTransport>,
     half: ReceiveHalf,
     buffer: ReadBuffer,
-    /// The message that is being received.
-    message: Option<OpenMessage>,
-    /// Its payload, as far as it has arrived and was not taken by a reader.
-    payload: Vec<u8>,
-    /// How much of `payload` a reader has taken.
-    taken: usize,
+    message: Assembly,
     /// Whole messages that had arrived when we closed.
     whole: VecDeque<Message>,
     /// What comes is not for the application any more.
     discards: bool,
     /// We sent the first Close frame: whatever follows, the application has its end already.
     closed_by_us: bool,
-    peer_close: Option<Option<CloseFrame>>,
+    peer_close: Option<PeerClose>,
     /// Nothing more arrives, and why; `Ok` after a normal Close frame.
     ended: Option<Result<(), Error>>,
     /// What had arrived before the end has been looked at.
@@ -49,21 +35,8 @@ pub(crate) struct Receive {
     received: bool,
 }
 
-struct OpenMessage {
-    kind: MessageKind,
-    whole: bool,
-    consumer: Consumer,
-}
-
-/// Who gets a message.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Consumer {
-    /// `recv`, once it is whole; or a reader, if one comes first.
-    Recv,
-    Reader,
-    /// Its reader was dropped: the rest is passed over.
-    Nobody,
-}
+/// The peer's Close frame, which may have no code.
+struct PeerClose(Option<CloseFrame>);
 
 /// What was found in the bytes that have arrived.
 pub(crate) enum Advance {
@@ -97,9 +70,7 @@ impl Receive {
             transport: Some(transport),
             half,
             buffer,
-            message: None,
-            payload: Vec::new(),
-            taken: 0,
+            message: Assembly::default(),
             whole: VecDeque::new(),
             discards: false,
             closed_by_us: false,
@@ -114,73 +85,39 @@ impl Receive {
 
     /// The next whole message, or the end.
     pub(crate) fn take_message(&mut self) -> Option<Result<Option<Message>, Error>> {
-        self.abandon_read_message();
-        if let Some(message) = self.whole.pop_front() {
-            return Some(Ok(Some(message)));
-        }
-        if self.message.as_ref().is_some_and(|message| message.whole) {
-            return Some(Ok(self.finish_message()));
+        self.message.abandon();
+        let message = self.whole.pop_front().or_else(|| self.message.finish());
+        if message.is_some() {
+            return Some(Ok(message));
         }
         self.end().map(|end| end.map(|()| None))
     }
 
     /// The kind of the message that has begun, which is the reader's from now on; or the end.
     pub(crate) fn take_start(&mut self) -> Option<Result<Option<MessageKind>, Error>> {
-        self.abandon_read_message();
+        self.message.abandon();
         if let Some(message) = self.whole.pop_front() {
             let kind = message.kind();
-            self.payload = message.into_bytes().into();
-            self.message = Some(OpenMessage { kind, whole: true, consumer: Consumer::Reader });
+            self.message = Assembly::of(message);
             return Some(Ok(Some(kind)));
         }
-        if let Some(message) = self.message.as_mut().filter(|message| message.consumer == Consumer::Recv) {
-            message.consumer = Consumer::Reader;
-            return Some(Ok(Some(message.kind)));
+        if let Some(kind) = self.message.begin_reading() {
+            return Some(Ok(Some(kind)));
         }
         self.end().map(|end| end.map(|()| None))
     }
 
     /// Moves a part of the reader's message into `buf`; nothing at its end.
     pub(crate) fn take_bytes(&mut self, buf: &mut ReadBuf<'_>) -> Option<Result<(), Error>> {
-        let available = &self.payload[self.taken..];
-        if !available.is_empty() {
-            let count = available.len().min(buf.remaining());
-            buf.put_slice(&available[..count]);
-            self.taken += count;
-            if self.taken == self.payload.len() {
-                self.payload.clear();
-                self.taken = 0;
-            }
+        if self.message.take_bytes(buf).is_some() {
             return Some(Ok(()));
         }
-        match &self.message {
-            Some(message) if message.whole => Some(Ok(())),
-            Some(_) if !self.exhausted => None,
-            _ => Some(Err(self.interruption())),
-        }
+        (self.exhausted || !self.message.is_open()).then(|| Err(self.interruption()))
     }
 
-    /// The reader of the message has gone, if there was one; the rest of it is passed over.
-    pub(crate) fn abandon_read_message(&mut self) {
-        let Some(message) = self.message.as_mut().filter(|message| message.consumer == Consumer::Reader)
-        else {
-            return;
-        };
-        message.consumer = Consumer::Nobody;
-        if message.whole {
-            self.message = None;
-        }
-        self.payload = Vec::new();
-        self.taken = 0;
-    }
-
-    fn finish_message(&mut self) -> Option<Message> {
-        let message = self.message.take()?;
-        let payload = Bytes::from(std::mem::take(&mut self.payload));
-        Some(match message.kind {
-            MessageKind::Text => Message::Text(Utf8Bytes::from_validated(payload)),
-            MessageKind::Binary => Message::Binary(payload),
-        })
+    /// The reader of the message has gone; the rest of it is passed over.
+    pub(crate) fn abandon_message(&mut self) {
+        self.message.abandon();
     }
 
     /// How receiving ended, once all that arrived before has been taken.
@@ -214,9 +151,9 @@ impl Receive {
             let advance = match event {
                 Event::Data(data) => {
                     let payload = &self.buffer.bytes()[data.payload.clone()];
-                    let wanted = !self.discards && track(&mut self.message, &data);
+                    let wanted = !self.discards && self.message.track(&data);
                     if wanted {
-                        append(&mut self.payload, payload, self.half.remaining(), data.last);
+                        self.message.append(payload, self.half.remaining(), data.last);
                     }
                     wanted.then_some(Advance::Data)
                 }
@@ -246,45 +183,30 @@ impl Receive {
             self.exhausted = true;
             return Poll::Ready(None);
         };
-        let remaining = usize::try_from(self.half.remaining()).unwrap_or(usize::MAX);
-        let direct = remaining >= DIRECT_SIZE
-            && self.payload.len() >= DIRECT_SIZE
-            && self.message.as_ref().is_some_and(|message| message.consumer == Consumer::Recv)
-            && !self.discards
-            && self.buffer.is_empty();
-        let result = if direct {
+        let direct =
+            self.buffer.is_empty() && !self.discards && self.message.is_direct(self.half.remaining());
+        let read = if direct {
             self.buffer.park();
-            poll_fill_message(transport, &mut self.half, &mut self.payload, remaining, cx)
+            self.message.poll_fill(transport, &mut self.half, cx)
         } else {
-            self.buffer.poll_fill(transport, cx).map_ok(Filled::Buffer)
+            let filled = |count| (count > 0).then_some(Filled { behind: Vec::new(), failure: None });
+            self.buffer.poll_fill(transport, cx).map_ok(filled)
         };
-        let filled = match result {
-            Poll::Ready(filled) => filled,
-            Poll::Pending => {
-                self.buffer.park();
-                return Poll::Pending;
+        let Poll::Ready(read) = read else {
+            self.buffer.park();
+            return Poll::Pending;
+        };
+        Poll::Ready(match read {
+            Ok(Some(Filled { behind, failure })) => {
+                self.received = true;
+                if direct {
+                    self.buffer.load(&behind);
+                }
+                failure.map(|failure| self.fail(failure))
             }
-        };
-        Poll::Ready(match filled {
-            Ok(Filled::Buffer(0)) => {
+            Ok(None) => {
                 let text = "the peer ended the connection without a Close frame";
                 Some(self.end_of_stream(Error::new(ErrorKind::Disconnected, text)))
-            }
-            Ok(Filled::Buffer(_)) => {
-                self.received = true;
-                None
-            }
-            Ok(Filled::Message { behind, event }) => {
-                self.received = true;
-                self.buffer.load(&behind);
-                match event {
-                    Ok(Some(Event::Data(data))) => {
-                        track(&mut self.message, &data);
-                        None
-                    }
-                    Ok(_) => None,
-                    Err(failure) => Some(self.fail(failure)),
-                }
             }
             Err(error) => {
                 let text = "the connection ended without a Close frame: reading from the peer failed";
@@ -313,10 +235,8 @@ impl Receive {
     pub(crate) fn is_stopped_by_data(&self) -> bool {
         !self.discards
             && self.ended.is_none()
-            && match &self.message {
-                Some(message) => message.consumer != Consumer::Nobody,
-                None => self.half.is_at_data(self.buffer.bytes()),
-            }
+            && (self.message.is_wanted()
+                || (!self.message.is_open() && self.half.is_at_data(self.buffer.bytes())))
     }
 
     /// Whether the next message is in memory already.
@@ -331,7 +251,7 @@ impl Receive {
 
     /// Whether a message is being received.
     pub(crate) fn is_in_message(&self) -> bool {
-        self.message.is_some()
+        self.message.is_open()
     }
 
     /// Keeps no more memory than there are bytes.
@@ -356,17 +276,10 @@ impl Receive {
         // The reader's message keeps its place; those behind it queue up.
         let mut read = None;
         loop {
-            match &self.message {
-                Some(message) if message.whole && message.consumer == Consumer::Reader => {
-                    let taken = std::mem::take(&mut self.taken);
-                    read = Some((self.message.take(), std::mem::take(&mut self.payload), taken));
-                }
-                Some(message) if message.whole => {
-                    let message = self.finish_message();
-                    self.whole.extend(message);
-                }
-                _ => {}
+            if self.message.has_reader() && self.message.is_whole() {
+                read = Some(std::mem::take(&mut self.message));
             }
+            self.whole.extend(self.message.finish());
             match self.advance() {
                 Advance::Data => {}
                 Advance::Effect(effect) => {
@@ -377,11 +290,8 @@ impl Receive {
                 Advance::NeedsBytes => break,
             }
         }
-        if let Some((message, payload, taken)) = read {
-            (self.message, self.payload, self.taken) = (message, payload, taken);
-        } else if self.message.as_ref().is_some_and(|message| message.consumer != Consumer::Reader) {
-            self.message = None;
-            self.payload = Vec::new();
+        if !self.message.has_reader() {
+            self.message = read.unwrap_or_default();
         }
         self.discards = true;
         self.half.discard_data();
@@ -390,9 +300,7 @@ impl Receive {
 
     /// The application does not take anything any more.
     pub(crate) fn discard(&mut self) {
-        self.message = None;
-        self.payload = Vec::new();
-        self.taken = 0;
+        self.message = Assembly::default();
         self.whole = VecDeque::new();
         self.discards = true;
         self.half.discard_data();
@@ -423,7 +331,7 @@ impl Receive {
     /// The peer's Close frame, or why there is none.
     pub(crate) fn peer_close(&self) -> Result<Option<CloseFrame>, Error> {
         match (&self.peer_close, &self.ended) {
-            (Some(frame), _) => Ok(frame.clone()),
+            (Some(PeerClose(frame)), _) => Ok(frame.clone()),
             (None, Some(Err(error))) => Err(error.clone()),
             (None, _) => Ok(None),
         }
@@ -444,7 +352,7 @@ impl Receive {
             let text = frame.as_ref().map(ToString::to_string).unwrap_or_default();
             Err(Error::with_close_frame(format!("the peer closed the connection with {text}"), frame.clone()))
         });
-        self.peer_close = Some(frame.clone());
+        self.peer_close = Some(PeerClose(frame.clone()));
         Effect::Echo(frame)
     }
 
@@ -465,64 +373,4 @@ impl Receive {
         self.buffer.consume(self.buffer.bytes().len());
         Effect::Fail(failure.into(), error)
     }
-}
-
-enum Filled {
-    /// So many bytes came into the shared buffer.
-    Buffer(usize),
-    /// Bytes came into the message's own, some of them from behind it.
-    Message { behind: Vec<u8>, event: Result<Option<Event>, Failure> },
-}
-
-/// Keeps track of the message that `data` is a part of; whether anyone wants it.
-fn track(message: &mut Option<OpenMessage>, data: &Data) -> bool {
-    let begin = || OpenMessage { kind: data.kind, whole: false, consumer: Consumer::Recv };
-    let open = message.get_or_insert_with(begin);
-    open.whole = data.last;
-    let wanted = open.consumer != Consumer::Nobody;
-    if data.last && !wanted {
-        *message = None;
-    }
-    wanted
-}
-
-/// Appends what has arrived of a frame of which `remaining` bytes are missing.
-///
-/// What is announced takes no memory before it arrives: the payload's memory about doubles at most.
-fn append(payload: &mut Vec<u8>, arrived: &[u8], remaining: u64, last: bool) {
-    let total = payload.len() + arrived.len();
-    let remaining = usize::try_from(remaining).unwrap_or(usize::MAX);
-    if remaining > 0 {
-        payload.reserve_exact(arrived.len() + remaining.min(total));
-    } else if last {
-        payload.reserve_exact(arrived.len());
-    }
-    payload.extend_from_slice(arrived);
-}
-
-/// Reads once into the payload of a message that lacks `remaining` bytes of the current frame.
-fn poll_fill_message(
-    transport: &mut ReadTransport,
-    half: &mut ReceiveHalf,
-    payload: &mut Vec<u8>,
-    remaining: usize,
-    cx: &mut Context<'_>,
-) -> Poll<io::Result<Filled>> {
-    let arrived = payload.len();
-    let missing = remaining.saturating_add(DIRECT_SLACK);
-    if payload.capacity() - arrived < missing.min(READ_SIZE / 2) {
-        payload.reserve_exact(missing.min(arrived.max(READ_SIZE)));
-    }
-    let limit = missing.min(payload.capacity() - arrived);
-    let count = ready!(poll_read_buf(Pin::new(transport), cx, &mut (&mut *payload).limit(limit)))?;
-    if count == 0 {
-        return Poll::Ready(Ok(Filled::Buffer(0)));
-    }
-    let (consumed, event) = match half.handle_bytes(&mut payload[arrived..]) {
-        Ok((consumed, event)) => (consumed, Ok(event)),
-        Err(failure) => (count, Err(failure)),
-    };
-    let behind = payload[arrived + consumed..].to_vec();
-    payload.truncate(arrived + consumed);
-    Poll::Ready(Ok(Filled::Message { behind, event }))
 }

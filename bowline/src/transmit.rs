@@ -19,6 +19,7 @@ use crate::write_queue::WriteQueue;
 const SHARED_SIZE: usize = 16 * 1024;
 
 /// Everything that writing touches. Behind one lock, which is never held together with that of the receiving half.
+#[expect(clippy::struct_excessive_bools, reason = "they are independent of each other")]
 pub(crate) struct Transmit {
     transport: Option<WriteTransport>,
     half: SendHalf,

@@ -33,16 +33,15 @@ impl WaitQueue {
 
     /// Waits at `place`, at the end if it is a new one.
     pub(crate) fn wait(&mut self, place: &mut Place, waker: &Waker) {
-        match self.position(place) {
-            Some(position) => match &mut self.waiters[position].1 {
-                Some(known) => known.clone_from(waker),
-                none => *none = Some(waker.clone()),
-            },
-            None => {
-                place.0 = Some(self.next_ticket);
-                self.waiters.push_back((self.next_ticket, Some(waker.clone())));
-                self.next_ticket += 1;
+        if let Some(position) = self.position(place) {
+            let known = &mut self.waiters[position].1;
+            if !known.as_ref().is_some_and(|known| known.will_wake(waker)) {
+                *known = Some(waker.clone());
             }
+        } else {
+            place.0 = Some(self.next_ticket);
+            self.waiters.push_back((self.next_ticket, Some(waker.clone())));
+            self.next_ticket += 1;
         }
     }
 

@@ -13,6 +13,7 @@ use crate::error::{Error, TrySendError};
 use crate::limits::Config;
 use crate::message::{Message, Payload};
 use crate::reader::MessageReader;
+use crate::receive::Receive;
 use crate::sender::Sender;
 use crate::transport::Transport;
 use crate::writer::MessageWriter;
@@ -72,7 +73,7 @@ impl WebSocket {
     /// Nothing is lost if the future is dropped: what has arrived of a message stays for the next call. A timeout
     /// around `recv` does not end the connection.
     pub async fn recv(&mut self) -> Result<Option<Message>, Error> {
-        self.connection.next(|receive| receive.take_message()).await
+        self.connection.next(Receive::take_message).await
     }
 
     /// Waits for the next message and gives a reader of it, which takes it piece by piece as it arrives; `None` once
@@ -102,7 +103,7 @@ impl WebSocket {
     ///
     /// Nothing is lost if the future is dropped: the message is still there for `recv` or `reader`.
     pub async fn reader(&mut self) -> Result<Option<MessageReader<'_>>, Error> {
-        let start = self.connection.next(|receive| receive.take_start()).await?;
+        let start = self.connection.next(Receive::take_start).await?;
         Ok(start.map(|kind| MessageReader::new(&self.connection, kind)))
     }
 

@@ -136,12 +136,10 @@ impl AsyncWrite for MessageWriter {
         let piece = &buf[..buf.len().min(FRAGMENT_SIZE - writer.gathered.len())];
         if writer.kind == MessageKind::Text {
             // RFC 6455 5.6: a text message is UTF-8.
-            let mut utf8 = writer.utf8.clone();
-            if utf8.feed(piece).is_err() {
+            writer.utf8.feed(piece).map_err(|_| {
                 let text = "a text message has to be UTF-8: nothing of this piece was taken";
-                return Poll::Ready(Err(into_io(Error::new(ErrorKind::InvalidInput, text))));
-            }
-            writer.utf8 = utf8;
+                into_io(Error::new(ErrorKind::InvalidInput, text))
+            })?;
         }
         writer.gathered.extend_from_slice(piece);
         writer.flush_end = None;

@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use support::frames::{Frame, all_frames, encode_all};
 use support::wire::Wire;
-use support::{open, peer_of, poll_times};
+use support::{open, peer_of, poll_times, settle};
 
 /// Up to how many polls a future lives. With one byte a call, that covers each position in what is exchanged.
 const POLLS: std::ops::Range<usize> = 1..40;
@@ -218,6 +218,46 @@ async fn writer_dropped_after_any_number_of_polls_sends_a_whole_message_or_close
     }
 }
 
+/// On several threads, so that the transport, the application and the connection's task meet at every point.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn everything_dropped_all_the_time_on_four_threads() {
+    const MESSAGES: u32 = 5000;
+    let connections = (0..4).map(|seed| {
+        let (client, mut server) = bowline::pair();
+        let sender = client.sender();
+        let sending = tokio::spawn(async move {
+            for number in 0..MESSAGES {
+                let text = number.to_string();
+                while poll_times(1 + (number as usize + seed) % 3, sender.send(&text)).await.is_none() {}
+                if number % 50 == 0 {
+                    let _ = poll_times(1 + number as usize % 4, sender.ping()).await;
+                }
+            }
+            sender.ping().await.unwrap();
+            // It is dropped here, and not before.
+            drop(client);
+        });
+        let receiving = tokio::spawn(async move {
+            let mut next = 0;
+            while next < MESSAGES {
+                if let Some(message) = poll_times(1 + next as usize % 3, server.recv()).await {
+                    assert_eq!(message.unwrap().unwrap().as_text(), Some(next.to_string().as_str()));
+                    next += 1;
+                }
+            }
+            // The last ping is answered by the connection's task.
+            server.sender().closed().await;
+        });
+        async move {
+            sending.await.unwrap();
+            receiving.await.unwrap();
+        }
+    });
+    for connection in connections.collect::<Vec<_>>() {
+        tokio::time::timeout(std::time::Duration::from_secs(15), connection).await.expect("nobody hangs");
+    }
+}
+
 /// One step of an application that gives up on everything at any time.
 #[derive(Clone, Debug)]
 enum Step {
@@ -338,6 +378,12 @@ async fn play(steps: &[(Step, usize)], role: Role, chunk: usize, hesitates: bool
     }
     wire.set_room(usize::MAX);
     let _ = socket.flush().await;
+    // Pongs may still follow.
+    let mut written = 0;
+    while wire.written_len() > written {
+        written = wire.written_len();
+        settle().await;
+    }
     let sent = all_frames(role, wire.take_written());
     let whole = sent.iter().filter(|frame| frame.opcode == Opcode::Binary && frame.fin);
     assert_eq!(whole.map(|frame| frame.payload.clone()).collect::<Vec<_>>(), accepted);

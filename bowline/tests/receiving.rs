@@ -114,7 +114,7 @@ async fn expect_failure(limits: Limits, bytes: &[u8]) -> (bowline::Error, Option
     let close = wire.next_frame(Role::Server).await;
     // RFC 6455 7.1.7: the connection is failed. What still comes is thrown away until the peer has ended as well.
     wire.until(Wire::is_shut_down).await;
-    wire.feed(&[0; 100_000]);
+    wire.feed(&vec![0; 100_000]);
     wire.until(|wire| wire.unread() == 0).await;
     assert!(!wire.is_dropped());
     wire.end();
@@ -347,6 +347,7 @@ async fn ping_and_close_do_not_depend_on_a_recv_that_is_not_polled() {
     let sender = socket.sender();
     let mut recv = std::pin::pin!(socket.recv());
     assert!(poll_once(recv.as_mut()).await.is_none());
+    settle().await;
     let answer = async {
         let ping = wire.next_frame(Role::Server).await;
         wire.feed_frame(Role::Client, &Frame::pong(&ping.payload));
