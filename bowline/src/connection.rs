@@ -115,7 +115,8 @@ impl Connection {
                     if self.corked.load(Ordering::SeqCst) {
                         drop(receive);
                         self.uncork();
-                        receive = self.receive();
+                        // The task may have read meanwhile.
+                        continue;
                     }
                     self.signals.begin_read();
                     match receive.poll_fill(&mut self.context()) {

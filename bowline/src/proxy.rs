@@ -26,7 +26,7 @@ impl Proxy {
     /// What the environment says when a connection is made; the default.
     ///
     /// That is `HTTP_PROXY` for ws://, `HTTPS_PROXY` for wss://, `ALL_PROXY` for both, and `NO_PROXY` with names,
-    /// addresses and networks to be reached directly: also in lower case, and read as curl does.
+    /// addresses and networks to be reached directly; in lower case too. They are read by hyper-util, much as curl does.
     pub fn environment() -> Self {
         Self(Choice::Environment)
     }

@@ -61,6 +61,7 @@ impl ReadBuffer {
         self.make_room();
         // The storage is ours while a stream of the user's is called, so that a WebSocket within it may read as well.
         let mut buf = ReadBuf::new(&mut self.storage[self.end..]);
+        debug_assert!(buf.remaining() > 0, "nothing could be read, which would look like the end");
         ready!(Pin::new(transport).poll_read(cx, &mut buf))?;
         let count = buf.filled().len();
         self.end += count;

@@ -16,10 +16,12 @@ struct Counting;
 thread_local! {
     static HELD: Cell<isize> = const { Cell::new(0) };
     static PEAK: Cell<isize> = const { Cell::new(0) };
+    static TAKEN: Cell<isize> = const { Cell::new(0) };
 }
 
 fn count(bytes: isize) {
     HELD.set(HELD.get() + bytes);
+    TAKEN.set(TAKEN.get() + bytes.max(0));
     PEAK.set(PEAK.get().max(HELD.get()));
 }
 
@@ -224,4 +226,31 @@ async fn a_stalled_peer_costs_the_high_water_mark_and_one_message() {
     wire.set_room(usize::MAX);
     socket.flush().await.unwrap();
     assert_eq!(all_frames(Role::Server, wire.take_written()).len(), 66);
+}
+
+/// Growing moves each byte a bounded number of times: all the memory that was ever taken is a small multiple of the
+/// message, and so much the same multiple for four times the message.
+#[tokio::test]
+async fn much_text_in_small_fragments_takes_linear_memory_and_so_linear_time() {
+    warm_up().await;
+    for size in [1024 * 1024, 4 * 1024 * 1024] {
+        let limits = Limits::default().message_size(size).frames_per_message(100_000);
+        let (mut socket, wire) = open(Role::Server, limits);
+        let text = "0123456789abcdeé€😀".repeat(size / 24);
+        let count = text.len().div_ceil(64);
+        let frames = text.as_bytes().chunks(64).enumerate().map(|(number, piece)| {
+            let frame = if number == 0 { Frame::text(piece) } else { Frame::continuation(piece) };
+            if number == count - 1 { frame } else { frame.unfinished() }
+        });
+        let bytes: Vec<u8> = frames.flat_map(|frame| frame.encode(Role::Client)).collect();
+        wire.feed(&bytes);
+        settle().await;
+        // What the test's stream takes to hand the bytes out is counted as well.
+        let before = TAKEN.get();
+        let message = socket_message(&mut socket).await;
+        let taken = TAKEN.get() - before;
+        assert_eq!(message.as_text(), Some(text.as_str()));
+        let most = 5 * isize::try_from(size).unwrap();
+        assert!(taken < most, "{taken} bytes were taken in all for a message of {size}");
+    }
 }

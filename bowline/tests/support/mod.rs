@@ -3,6 +3,8 @@
 
 pub mod frames;
 pub mod http;
+pub mod pairs;
+pub mod tls;
 pub mod wire;
 
 use std::future::{Future, poll_fn};
