@@ -102,6 +102,15 @@ impl From<Failure> for CloseCode {
 }
 
 /// The code and reason of a Close frame.
+///
+/// ```
+/// use bowline_proto::{CloseCode, CloseFrame, Misuse};
+///
+/// let frame = CloseFrame::new(CloseCode(4001), "session expired")?;
+/// assert_eq!(frame.to_string(), "4001 (session expired)");
+/// assert_eq!(CloseFrame::new(CloseCode::NO_STATUS, ""), Err(Misuse::ReservedCloseCode(1005)));
+/// # Ok::<(), Misuse>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CloseFrame {
     code: CloseCode,

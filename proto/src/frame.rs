@@ -31,11 +31,11 @@ pub enum Opcode {
     Text,
     /// 2: a binary message, or its first fragment.
     Binary,
-    /// 8
+    /// 8: the last frame of one direction.
     Close,
-    /// 9
+    /// 9: asks for a Pong.
     Ping,
-    /// 10
+    /// 10: answers a Ping.
     Pong,
 }
 
@@ -81,6 +81,23 @@ impl From<MessageKind> for Opcode {
 }
 
 /// All of a frame but its payload.
+///
+/// [`ReceiveHalf`](crate::ReceiveHalf) and [`SendHalf`](crate::SendHalf) read and write headers themselves; this is
+/// for what looks at frames from outside, such as a proxy or a test.
+///
+/// ```
+/// use bowline_proto::{FrameHeader, Opcode};
+///
+/// let header =
+///     FrameHeader { fin: true, reserved: 0, opcode: Opcode::Text, masking_key: None, payload_len: 5 };
+/// let mut frame = Vec::new();
+/// header.encode(&mut frame);
+/// frame.extend_from_slice(b"Hello");
+/// assert_eq!(frame, b"\x81\x05Hello");
+/// assert_eq!(FrameHeader::decode(&frame)?, Some((header, 2)));
+/// assert_eq!(FrameHeader::decode(&frame[..1])?, None);
+/// # Ok::<(), bowline_proto::Violation>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FrameHeader {
     /// Whether this is the last fragment of its message.
@@ -91,7 +108,7 @@ pub struct FrameHeader {
     pub opcode: Opcode,
     /// The masking key, if the payload is masked.
     pub masking_key: Option<[u8; 4]>,
-    /// The size of the payload in bytes.
+    /// The size of the payload in bytes, below 2^63 (RFC 6455 5.2).
     pub payload_len: u64,
 }
 

@@ -14,6 +14,14 @@ pub const VERSION: &str = "13";
 ///
 /// A client makes one [`from_nonce`](Self::from_nonce), a server [`parse`](Self::parse)s the client's; both compute
 /// the [`accept`](Self::accept) value from it.
+///
+/// ```
+/// use bowline_proto::handshake::Key;
+///
+/// let key = Key::parse(b"dGhlIHNhbXBsZSBub25jZQ==").expect("16 bytes in base64");
+/// assert_eq!(key, Key::from_nonce(*b"the sample nonce"));
+/// assert_eq!(key.accept().as_str(), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Key([u8; 24]);
 

@@ -17,12 +17,34 @@ fn is_token_byte(byte: u8) -> bool {
 /// The elements of a list of tokens, as in `Sec-WebSocket-Protocol` and `Connection`; `None` if one is not a token.
 ///
 /// Empty elements are passed over (RFC 9110 5.6.1).
+///
+/// ```
+/// use bowline_proto::header::parse_tokens;
+///
+/// assert_eq!(parse_tokens("chat, , superchat"), Some(vec!["chat", "superchat"]));
+/// assert_eq!(parse_tokens("chat superchat"), None);
+/// ```
 pub fn parse_tokens(value: &str) -> Option<Vec<&str>> {
     let elements = value.split(',').map(trim).filter(|element| !element.is_empty());
     elements.map(|element| is_token(element).then_some(element)).collect()
 }
 
 /// An extension with its parameters, as offered or accepted in `Sec-WebSocket-Extensions` (RFC 6455 9.1).
+///
+/// [`Display`](fmt::Display) writes it as it goes into the header; the name and all values must be tokens.
+///
+/// ```
+/// use bowline_proto::header::Extension;
+///
+/// let value = "permessage-deflate; server_max_window_bits=\"10\"; client_max_window_bits";
+/// let extensions = Extension::parse_list(value).expect("it follows the grammar");
+/// assert_eq!(extensions[0].name, "permessage-deflate");
+/// assert_eq!(extensions[0].parameters[1], ("client_max_window_bits".into(), None));
+/// assert_eq!(
+///     extensions[0].to_string(),
+///     "permessage-deflate; server_max_window_bits=10; client_max_window_bits"
+/// );
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Extension<'a> {
     /// The registered name.

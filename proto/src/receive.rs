@@ -25,6 +25,20 @@ pub struct ReceiveLimits {
 /// - inputs: [`handle_bytes`](Self::handle_bytes)
 /// - commands: [`discard_data`](Self::discard_data)
 /// - getters: all others
+///
+/// ```
+/// use bowline_proto::{Data, Event, MessageKind, ReceiveHalf, ReceiveLimits, Role};
+///
+/// let limits = ReceiveLimits { message_size: 1 << 20, frames_per_message: 1024 };
+/// let mut half = ReceiveHalf::new(Role::Client, limits);
+/// // Three of five bytes have arrived.
+/// let mut bytes = *b"\x81\x05Hel";
+/// let (taken, event) = half.handle_bytes(&mut bytes)?;
+/// let data = Data { kind: MessageKind::Text, payload: 2..5, first: true, last: false };
+/// assert_eq!((taken, event), (5, Some(Event::Data(data))));
+/// assert_eq!(half.remaining(), 2);
+/// # Ok::<(), bowline_proto::Failure>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct ReceiveHalf {
     role: Role,
@@ -106,7 +120,8 @@ impl ReceiveHalf {
     ///
     /// # Errors
     ///
-    /// A [`Failure`] as soon as it can be known, even in the middle of a frame; then the same one again.
+    /// A [`Failure`] as soon as the wrong header is whole or the first wrong byte of a payload is there, even in the
+    /// middle of a frame; then the same one again.
     pub fn handle_bytes(&mut self, bytes: &mut [u8]) -> Result<(usize, Option<Event>), Failure> {
         let result = match self.state {
             State::Header => self.handle_frame(bytes),
@@ -250,8 +265,7 @@ impl ReceiveHalf {
         start: usize,
         bytes: &mut [u8],
     ) -> Result<(usize, Option<Event>), Failure> {
-        // At most 125, as the header was decoded.
-        #[expect(clippy::cast_possible_truncation)]
+        #[expect(clippy::cast_possible_truncation, reason = "at most 125, or the header was not decoded")]
         let end = start + header.payload_len as usize;
         let Some(payload) = bytes.get_mut(start..end) else {
             if header.opcode == Opcode::Close {

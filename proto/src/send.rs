@@ -15,6 +15,18 @@ use crate::mask::mask;
 /// - commands: [`message`](Self::message), [`message_header`](Self::message_header), [`fragment`](Self::fragment),
 ///   [`last_fragment`](Self::last_fragment), [`ping`](Self::ping), [`pong`](Self::pong), [`close`](Self::close)
 /// - getters: all others
+///
+/// ```
+/// use bowline_proto::{MessageKind, Misuse, Role, SendHalf};
+///
+/// let mut half = SendHalf::new(Role::Server);
+/// let mut out = Vec::new();
+/// half.message(MessageKind::Text, b"Hello", [0; 4], &mut out)?;
+/// half.close(None, [0; 4], &mut out)?;
+/// assert_eq!(out, b"\x81\x05Hello\x88\x00");
+/// assert_eq!(half.ping(b"", [0; 4], &mut out), Err(Misuse::CloseSent));
+/// # Ok::<(), Misuse>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct SendHalf {
     role: Role,
@@ -66,6 +78,9 @@ impl SendHalf {
     }
 
     /// Encodes a fragment that others follow; the first begins the message.
+    ///
+    /// The kind is that of the whole message, and counts in the first fragment only. Text may be split inside a code
+    /// point.
     ///
     /// # Errors
     ///

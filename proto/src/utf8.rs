@@ -3,6 +3,19 @@
 /// Validates text as it arrives; a piece may end inside a code point.
 ///
 /// Every byte is looked at once, and an invalid one is found as soon as it is there.
+///
+/// ```
+/// use bowline_proto::Utf8Validator;
+///
+/// let mut text = Utf8Validator::new();
+/// text.feed(b"caf\xC3")?;
+/// assert!(!text.is_complete());
+/// text.feed(b"\xA9")?;
+/// assert!(text.is_complete());
+/// // 0xED begins a code point, but none goes on with 0xA0.
+/// assert!(text.feed(b"\xED\xA0").is_err());
+/// # Ok::<(), bowline_proto::InvalidUtf8>(())
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct Utf8Validator {
     /// The first bytes of a code point that is not complete yet.
@@ -32,8 +45,21 @@ impl Utf8Validator {
     ///
     /// # Errors
     ///
-    /// [`InvalidUtf8`] as soon as no continuation could make the text valid.
-    pub fn feed(&mut self, mut piece: &[u8]) -> Result<(), InvalidUtf8> {
+    /// [`InvalidUtf8`] as soon as no continuation could make the text valid. Then the piece was not taken: the validator
+    /// stands where it stood before.
+    pub fn feed(&mut self, piece: &[u8]) -> Result<(), InvalidUtf8> {
+        let mut next = self.clone();
+        next.advance(piece)?;
+        *self = next;
+        Ok(())
+    }
+
+    /// Whether the text could end here: not inside a code point.
+    pub const fn is_complete(&self) -> bool {
+        self.partial_len == 0
+    }
+
+    fn advance(&mut self, mut piece: &[u8]) -> Result<(), InvalidUtf8> {
         while self.partial_len > 0 {
             let Some((&byte, rest)) = piece.split_first() else { return Ok(()) };
             piece = rest;
@@ -57,11 +83,6 @@ impl Utf8Validator {
             self.partial_len = tail.len();
         }
         Ok(())
-    }
-
-    /// Whether the text could end here: not inside a code point.
-    pub const fn is_complete(&self) -> bool {
-        self.partial_len == 0
     }
 }
 
