@@ -45,10 +45,15 @@ fn main() -> Result<(), Box<dyn Error>> {
 async fn serve(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     let mut limits = Limits::default();
     if let Some(bytes) = arguments.max_message_size {
-        limits = limits.message_size(bytes);
+        // Also when it comes in fragments of 64 bytes.
+        let frames = u32::try_from(bytes / 64).unwrap_or(u32::MAX).max(16_384);
+        limits = limits.message_size(bytes).frames_per_message(frames);
     }
     let acceptor = arguments.allow_origin.iter().fold(Acceptor::new(), Acceptor::allow_origin).limits(limits);
-    let mut server = Server::new().acceptor(acceptor).on_error(report);
+    let mut server = Server::new().acceptor(acceptor).on_error(|error| match error.source() {
+        Some(source) => eprintln!("{error}: {source}"),
+        None => eprintln!("{error}"),
+    });
     if arguments.tls {
         server = server.tls(Arc::new(self_signed()?));
     }
@@ -63,13 +68,6 @@ async fn echo(mut socket: WebSocket) -> Result<(), Box<dyn Error + Send + Sync>>
         socket.send(message).await?;
     }
     Ok(())
-}
-
-fn report(error: Box<dyn Error + Send + Sync>) {
-    match error.source() {
-        Some(source) => eprintln!("{error}: {source}"),
-        None => eprintln!("{error}"),
-    }
 }
 
 fn self_signed() -> Result<ServerConfig, Box<dyn Error>> {

@@ -203,7 +203,8 @@ impl Acceptor {
         self.validate()?;
         let deadline = Deadline::after(self.0.config.limits.handshake_timeout);
         let addresses = Addresses::of_any(&stream);
-        self.shake_hands(stream, addresses, None, deadline).await
+        // In a box, so that the caller's future is not larger for all of the connection's life.
+        Box::pin(self.shake_hands(stream, addresses, None, deadline)).await
     }
 
     /// Takes a stream whose handshake was done elsewhere, as the server of the connection.

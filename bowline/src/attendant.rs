@@ -14,6 +14,12 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use crate::connection::Connection;
 use crate::error::{Error, ErrorKind};
 
+/// How long an application that was just handed something is left alone, before the task reads in its place.
+///
+/// It may be about to answer, and what follows could be the peer's Close frame or a violation, behind which nothing
+/// can be sent. Pings wait as long; an application that has not read for longer does not delay them at all.
+const PATIENCE: Duration = Duration::from_millis(250);
+
 /// Looks after a connection until it has ended.
 pub(crate) struct Attendant {
     connection: Arc<Connection>,
@@ -22,6 +28,10 @@ pub(crate) struct Attendant {
     stage: Stage,
     /// Our direction of the transport was shut down.
     shut_down: bool,
+    /// How often the application had been handed something when we last looked.
+    handed_out: u32,
+    /// Until then we do not read in the application's place.
+    patient_until: Option<Instant>,
 }
 
 /// How far the end of the connection has come.
@@ -50,7 +60,15 @@ impl Attendant {
         close_timeout: Duration,
     ) -> Self {
         let keepalive = keepalive.map(Keepalive::new);
-        Self { connection, keepalive, close_timeout, stage: Stage::Open, shut_down: false }
+        Self {
+            connection,
+            keepalive,
+            close_timeout,
+            stage: Stage::Open,
+            shut_down: false,
+            handed_out: 0,
+            patient_until: None,
+        }
     }
 
     /// Runs as the connection's task.
@@ -103,10 +121,22 @@ impl Attendant {
     }
 
     /// Answers while nobody reads.
-    fn read(&self, cx: &mut Context<'_>) {
-        let signals = &self.connection.signals;
-        if !signals.has_reader() || signals.task_waits() {
-            self.connection.read_unattended(cx);
+    fn read(&mut self, cx: &mut Context<'_>) {
+        let connection = &self.connection;
+        if connection.signals.has_reader() && !connection.signals.task_waits() {
+            self.patient_until = None;
+            return;
+        }
+        let transmit = connection.transmit();
+        let asked_for = transmit.has_pings() || transmit.closed().is_some();
+        drop(transmit);
+        let handed_out = connection.receive().handed_out();
+        if std::mem::replace(&mut self.handed_out, handed_out) != handed_out {
+            self.patient_until = Some(Instant::now() + PATIENCE);
+        }
+        if asked_for || self.patient_until.is_none_or(|until| until <= Instant::now()) {
+            self.patient_until = None;
+            connection.read_unattended(cx);
         }
     }
 
@@ -152,7 +182,7 @@ impl Attendant {
     /// When to look again, whatever happens.
     fn deadline(&self) -> Option<Instant> {
         match self.stage {
-            Stage::Open => self.keepalive.as_ref().map(Keepalive::deadline),
+            Stage::Open => earliest(self.keepalive.as_ref().map(Keepalive::deadline), self.patient_until),
             Stage::Closing { deadline } | Stage::ShuttingDown { deadline } | Stage::Draining { deadline } => {
                 Some(deadline)
             }
@@ -160,17 +190,20 @@ impl Attendant {
     }
 
     fn handle_timeout(&mut self) {
-        if let (Stage::Open, Some(keepalive)) = (self.stage, &mut self.keepalive) {
-            if let Err(error) = keepalive.handle_timeout(Instant::now(), &self.connection) {
+        let now = Instant::now();
+        if self.stage != Stage::Open {
+            let timeout = self.close_timeout;
+            self.connection.lose(&Error::new(
+                ErrorKind::Timeout,
+                format!("the peer did not end the connection within the close timeout of {timeout:?}"),
+            ));
+        } else if let Some(keepalive) =
+            self.keepalive.as_mut().filter(|keepalive| keepalive.deadline() <= now)
+        {
+            if let Err(error) = keepalive.handle_timeout(now, &self.connection) {
                 self.connection.lose(&error);
             }
-            return;
         }
-        let timeout = self.close_timeout;
-        self.connection.lose(&Error::new(
-            ErrorKind::Timeout,
-            format!("the peer did not end the connection within the close timeout of {timeout:?}"),
-        ));
     }
 
     fn finish(&self) {
@@ -199,6 +232,10 @@ impl Drop for Attendant {
     }
 }
 
+fn earliest(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+    one.into_iter().chain(other).min()
+}
+
 /// Finds out whether a silent peer is still there.
 struct Keepalive {
     interval: Duration,
@@ -212,17 +249,26 @@ struct Keepalive {
     stalled_at: Option<Instant>,
     /// At the last look, unread data kept us from reading.
     suspended: bool,
+    /// Since the last tick, the peer has shown life, or could not.
+    heard: bool,
 }
 
 impl Keepalive {
     fn new(interval: Duration) -> Self {
         let tick = Instant::now() + interval;
-        Self { interval, tick, ping_end: None, dead_at: None, stalled_at: None, suspended: false }
+        Self {
+            interval,
+            tick,
+            ping_end: None,
+            dead_at: None,
+            stalled_at: None,
+            suspended: false,
+            heard: false,
+        }
     }
 
     fn deadline(&self) -> Instant {
-        let earliest = |earlier: Instant, later: Option<Instant>| later.map_or(earlier, |at| at.min(earlier));
-        earliest(earliest(self.tick, self.dead_at), self.stalled_at)
+        earliest(self.dead_at, self.stalled_at).map_or(self.tick, |at| at.min(self.tick))
     }
 
     /// `Err` if the peer is dead.
@@ -239,8 +285,8 @@ impl Keepalive {
         drop(receive);
         // When reading resumes, silence begins afresh.
         let resumed = std::mem::replace(&mut self.suspended, suspended);
-        let alive = received || suspended || resumed;
-        if alive {
+        if received || suspended || resumed {
+            self.heard = true;
             self.ping_end = None;
             self.dead_at = None;
         }
@@ -251,7 +297,7 @@ impl Keepalive {
         if self.tick <= now {
             self.tick = now + interval;
             let pinging = self.ping_end.is_some() || self.dead_at.is_some();
-            if !alive && !pinging {
+            if !std::mem::take(&mut self.heard) && !pinging {
                 let mut transmit = connection.transmit();
                 self.ping_end = Some(transmit.accept_keepalive());
                 connection.write(transmit);

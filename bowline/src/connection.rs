@@ -141,6 +141,7 @@ impl Connection {
     /// The application has got something, and may be away for long.
     fn leave_reading(&self, mut receive: MutexGuard<'_, Receive>) {
         self.signals.remove_reader();
+        receive.hand_out();
         if receive.has_ended() || receive.is_in_message() {
             return;
         }

@@ -21,7 +21,29 @@ pub(crate) struct Connections {
 #[derive(Default)]
 struct Open {
     senders: HashMap<u64, Sender>,
+    /// How many there were, which numbers them.
     opened: u64,
+    /// What became of those that were open when the server went down.
+    shutdown: Shutdown,
+}
+
+/// How the connections of a server ended that was shut down.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Shutdown {
+    closed: usize,
+    ended: usize,
+}
+
+impl Shutdown {
+    /// How many connections were open at the signal, and ended with a closing handshake.
+    pub fn closed(&self) -> usize {
+        self.closed
+    }
+
+    /// How many connections were open at the signal, and ended without one: because of their peer, or at the deadline.
+    pub fn ended(&self) -> usize {
+        self.ended
+    }
 }
 
 impl Connections {
@@ -41,7 +63,7 @@ impl Connections {
             sender.begin_close(&going_away());
         }
         drop(open);
-        OpenConnection { connections: Arc::clone(self), number, sender }
+        OpenConnection { connections: Arc::clone(self), number, sender, closed: false }
     }
 
     /// Ends the handshakes under way, and sends a Close frame on all connections.
@@ -55,11 +77,15 @@ impl Connections {
         }
     }
 
-    /// Ends the transports of all connections, and says how many there were.
-    pub(crate) fn abort(&self) -> usize {
-        let senders: Vec<Sender> = self.open().senders.values().cloned().collect();
-        senders.iter().for_each(Sender::abort);
-        senders.len()
+    /// Ends the transports of the connections that are left, and says what became of all.
+    pub(crate) fn abort(&self) -> Shutdown {
+        let mut open = self.open();
+        let senders = std::mem::take(&mut open.senders);
+        open.shutdown.ended += senders.len();
+        let shutdown = open.shutdown;
+        drop(open);
+        senders.values().for_each(Sender::abort);
+        shutdown
     }
 
     fn open(&self) -> MutexGuard<'_, Open> {
@@ -72,11 +98,20 @@ pub(crate) struct OpenConnection {
     connections: Arc<Connections>,
     number: u64,
     pub(crate) sender: Sender,
+    /// It ended with a closing handshake.
+    pub(crate) closed: bool,
 }
 
 impl Drop for OpenConnection {
     fn drop(&mut self) {
-        self.connections.open().senders.remove(&self.number);
+        let mut open = self.connections.open();
+        let counts = open.senders.remove(&self.number).is_some() && self.connections.stopping.is_cancelled();
+        if counts && self.closed {
+            open.shutdown.closed += 1;
+        } else if counts {
+            open.shutdown.ended += 1;
+        }
+        drop(open);
         // Nothing happens to a connection that has ended already.
         self.sender.abort();
     }

@@ -8,7 +8,7 @@ use bowline_proto::Role;
 use bowline_proto::header::is_token;
 use bytes::Bytes;
 use http::header::{
-    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN,
+    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN,
     TRANSFER_ENCODING, UPGRADE,
 };
 use http::{Request, Response, Uri};
@@ -110,7 +110,11 @@ impl Connector {
             return self.remember(Error::new(ErrorKind::InvalidInput, text));
         }
         match value.try_into() {
-            Ok(value) => {
+            Ok(mut value) => {
+                if [AUTHORIZATION, COOKIE].contains(&name) {
+                    // So that `Debug` does not tell it.
+                    value.set_sensitive(true);
+                }
                 self.headers.append(name, value);
                 self
             }
@@ -210,23 +214,8 @@ impl Connector {
     ///
     /// Dropping it ends the attempt.
     pub async fn connect(&self, url: impl AsRef<str>) -> Result<(WebSocket, Response<()>), Error> {
-        let opening = self.open(url.as_ref())?;
-        let target = opening.url.dial_uri();
-        let doing = format!("connecting to {}", opening.url.address());
-        let deadline = opening.deadline;
-        let Some(proxy) = self.proxy.on_the_way_to(&target)? else {
-            let stream = deadline.bound(&doing, dial(target)).await?;
-            return Box::pin(self.secure(opening, stream)).await;
-        };
-        let doing = doing + " through a proxy";
-        #[cfg(feature = "tls")]
-        if proxy.uri().scheme_str() == Some("https") {
-            let dialling = crate::dial::dial_through_tls(&proxy, target, self.tls.clone());
-            let stream = deadline.bound(&doing, dialling).await?;
-            return Box::pin(self.secure(opening, stream)).await;
-        }
-        let stream = deadline.bound(&doing, dial_through(&proxy, target)).await?;
-        Box::pin(self.secure(opening, stream)).await
+        // In boxes, so that the caller's future is not larger for all of the connection's life.
+        Box::pin(self.reach(self.open(url.as_ref())?)).await
     }
 
     /// Does the handshake over a stream of your own, such as a Unix socket or a pipe; with TLS, if the URL says so.
@@ -311,6 +300,26 @@ impl Connector {
         headers.extend(self.headers.clone());
         let deadline = Deadline::after(self.config.limits.handshake_timeout);
         Ok(Opening { url, request, handshake, deadline })
+    }
+
+    /// Gets a stream to the server, directly or through a proxy, and goes on there.
+    async fn reach(&self, opening: Opening) -> Result<(WebSocket, Response<()>), Error> {
+        let target = opening.url.dial_uri();
+        let doing = format!("connecting to {}", opening.url.address());
+        let deadline = opening.deadline;
+        let Some(proxy) = self.proxy.on_the_way_to(&target)? else {
+            let stream = deadline.bound(&doing, dial(target)).await?;
+            return Box::pin(self.secure(opening, stream)).await;
+        };
+        let doing = doing + " through a proxy";
+        #[cfg(feature = "tls")]
+        if proxy.uri().scheme_str() == Some("https") {
+            let dialling = crate::dial::dial_through_tls(&proxy, target, self.tls.clone());
+            let stream = deadline.bound(&doing, dialling).await?;
+            return Box::pin(self.secure(opening, stream)).await;
+        }
+        let stream = deadline.bound(&doing, dial_through(&proxy, target)).await?;
+        Box::pin(self.secure(opening, stream)).await
     }
 
     /// Goes on with TLS, if there is to be any.

@@ -13,6 +13,9 @@ use crate::websocket::WebSocket;
 /// It need not be implemented for other types: closures are all that [`serve`](crate::serve) is made for. `M` tells the
 /// two apart, and is always inferred. The type of a closure's argument has to be written.
 ///
+/// The head shares memory with the buffer that the request was read into: for as long as the connection is open, keep
+/// only what you need of it.
+///
 /// ```
 /// use bowline::WebSocket;
 /// use http::request::Parts;

@@ -116,6 +116,8 @@ pub use acceptor::{Acceptor, accept};
 pub use bowline_proto::{CloseCode, CloseFrame, MessageKind, Role};
 #[cfg(feature = "client")]
 pub use client_handshake::ClientHandshake;
+#[cfg(feature = "server")]
+pub use connections::Shutdown;
 #[cfg(feature = "client")]
 pub use connector::{Connector, connect};
 pub use error::{Error, ErrorKind, TrySendError};
@@ -131,7 +133,7 @@ pub use reader::MessageReader;
 pub use rejection::Rejection;
 pub use sender::Sender;
 #[cfg(feature = "server")]
-pub use server::{Server, Shutdown, serve};
+pub use server::{Server, serve};
 #[cfg(feature = "server")]
 pub use upgrade::Upgrade;
 pub use utf8_bytes::Utf8Bytes;

@@ -33,6 +33,8 @@ pub(crate) struct Receive {
     exhausted: bool,
     /// Something arrived since [`take_received`](Self::take_received).
     received: bool,
+    /// How often the application was handed something.
+    handed_out: u32,
 }
 
 /// The peer's Close frame, which may have no code.
@@ -78,6 +80,7 @@ impl Receive {
             ended: None,
             exhausted: false,
             received: false,
+            handed_out: 0,
         }
     }
 
@@ -132,6 +135,16 @@ impl Receive {
             Some(Err(error)) => error.clone(),
             _ => Error::new(ErrorKind::Closed, "the connection was closed in the middle of the message"),
         }
+    }
+
+    /// Takes note that the application was handed something.
+    pub(crate) fn hand_out(&mut self) {
+        self.handed_out = self.handed_out.wrapping_add(1);
+    }
+
+    /// How often the application was handed something, modulo 2^32.
+    pub(crate) fn handed_out(&self) -> u32 {
+        self.handed_out
     }
 
     // ---- what has arrived

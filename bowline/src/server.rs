@@ -11,10 +11,11 @@ use http::request::Parts;
 use tokio::net::TcpListener;
 
 use crate::acceptor::Acceptor;
+use crate::connections::Shutdown;
 use crate::handler::Handler;
 use crate::rejection::Rejection;
 use crate::server_exchange::Check;
-use crate::service::{Options, Service, Tally};
+use crate::service::{Options, Service};
 
 /// Serves WebSocket connections, each by a call of `handler`: with the defaults of [`Server`], see [`Server::serve`].
 ///
@@ -177,7 +178,7 @@ impl Server {
         let signal = signal.unwrap_or_else(|| Box::pin(pending()));
         let mut service = Service::new(options, handler);
         service.accept_until(signal, listener).await;
-        Ok(Shutdown(service.shut_down(deadline).await))
+        Ok(service.shut_down(deadline).await)
     }
 }
 
@@ -185,21 +186,5 @@ impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Options { acceptor, check, .. } = &self.options;
         f.debug_struct("Server").field("acceptor", acceptor).field("check", check).finish_non_exhaustive()
-    }
-}
-
-/// How the connections of a server ended that was shut down.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Shutdown(Tally);
-
-impl Shutdown {
-    /// How many connections were open at the signal, and ended with a closing handshake.
-    pub fn closed(&self) -> usize {
-        self.0.closed
-    }
-
-    /// How many connections were open at the signal, and ended without one: because of their peer, or at the deadline.
-    pub fn ended(&self) -> usize {
-        self.0.ended
     }
 }

@@ -18,7 +18,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::acceptor::Acceptor;
 use crate::catch_panic::CatchPanic;
-use crate::connections::Connections;
+use crate::connections::{Connections, Shutdown};
 use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::handler::Handler;
@@ -47,7 +47,7 @@ impl<F: Fn(Box<dyn StdError + Send + Sync>) + Send + Sync> OnError for F {}
 /// A server at work.
 pub(crate) struct Service<H> {
     shared: Arc<Shared<H>>,
-    tasks: JoinSet<Outcome>,
+    tasks: JoinSet<()>,
 }
 
 /// What all connections share.
@@ -55,23 +55,6 @@ struct Shared<H> {
     options: Options,
     handler: H,
     connections: Arc<Connections>,
-}
-
-/// How the task of a connection ended.
-enum Outcome {
-    /// The connection never became a WebSocket.
-    NeverOpen,
-    /// With a closing handshake.
-    Closed,
-    /// Without one.
-    Ended,
-}
-
-/// How many connections ended in which way.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Tally {
-    pub(crate) closed: usize,
-    pub(crate) ended: usize,
 }
 
 impl<H> Service<H> {
@@ -122,25 +105,12 @@ impl<H> Service<H> {
     }
 
     /// Closes all connections, and ends what is left of them after `deadline`.
-    pub(crate) async fn shut_down(mut self, deadline: Duration) -> Tally {
-        let connections = &self.shared.connections;
-        while self.tasks.try_join_next().is_some() {}
-        connections.stop();
-        let mut tally = Tally::default();
-        let all_ended = async {
-            while let Some(outcome) = self.tasks.join_next().await {
-                match outcome {
-                    Ok(Outcome::NeverOpen) => {}
-                    Ok(Outcome::Closed) => tally.closed += 1,
-                    // A panic outside of the handler, in `on_error`, ends the connection too.
-                    Ok(Outcome::Ended) | Err(_) => tally.ended += 1,
-                }
-            }
-        };
-        // A deadline that has passed says the same as the tasks that are left.
+    pub(crate) async fn shut_down(mut self, deadline: Duration) -> Shutdown {
+        self.shared.connections.stop();
+        let all_ended = async { while self.tasks.join_next().await.is_some() {} };
+        // What the deadline means for each connection is found out below.
         let _ = timeout(deadline, all_ended).await;
-        tally.ended += connections.abort();
-        tally
+        self.shared.connections.abort()
     }
 }
 
@@ -186,16 +156,15 @@ async fn shake_hands<H>(
 async fn serve_connection<H: Handler<M>, M>(
     shared: Arc<Shared<H>>,
     handshake: Pin<Box<impl Future<Output = Option<Result<(WebSocket, Parts), Error>>>>>,
-) -> Outcome {
+) {
     let (mut socket, head) = match handshake.await {
         Some(Ok(opened)) => opened,
         Some(Err(error)) => {
-            shared.report(error.into());
-            return Outcome::NeverOpen;
+            return shared.report(error.into());
         }
-        None => return Outcome::NeverOpen,
+        None => return,
     };
-    let connection = shared.connections.add(socket.supervise());
+    let mut connection = shared.connections.add(socket.supervise());
     let code = match CatchPanic::call(|| shared.handler.handle(head, socket)).await {
         Ok(()) => CloseCode::NORMAL,
         Err(error) => {
@@ -203,8 +172,5 @@ async fn serve_connection<H: Handler<M>, M>(
             CloseCode::INTERNAL_ERROR
         }
     };
-    match connection.sender.close(code, "").await {
-        Ok(_) => Outcome::Closed,
-        Err(_) => Outcome::Ended,
-    }
+    connection.closed = connection.sender.close(code, "").await.is_ok();
 }

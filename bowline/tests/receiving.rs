@@ -259,6 +259,7 @@ async fn pings_are_answered_between_two_calls_of_recv() {
         wire.feed_frame(Role::Client, &Frame::ping("for a recv that is gone"));
     }
     assert_eq!(wire.next_frame(Role::Server).await, Frame::pong("for a recv that is gone"));
+    assert!(start.elapsed().is_zero(), "nothing was handed to the application that it could be busy with");
     for together in [false, true] {
         let ping = Frame::ping("while the application is busy");
         wire.feed_frame(Role::Client, &Frame::text("work"));
@@ -272,7 +273,32 @@ async fn pings_are_answered_between_two_calls_of_recv() {
         }
         assert_eq!(wire.next_frame(Role::Server).await, Frame::pong("while the application is busy"));
     }
-    assert!(start.elapsed().is_zero(), "no timer had to help");
+    assert!(start.elapsed() < 2 * Duration::from_secs(1), "each within a second: {:?}", start.elapsed());
+}
+
+/// A message, and right behind it what ends the connection: the application gets the chance to answer.
+#[tokio::test(start_paused = true)]
+async fn an_application_that_was_handed_a_message_can_answer_it_before_the_end() {
+    for role in [Role::Client, Role::Server] {
+        let violation = Frame::text("masked the wrong way").encode(role);
+        for end in [Frame::close(1000, "").encode(peer_of(role)), violation] {
+            for together in [true, false] {
+                let (mut socket, wire) = open(role, Limits::default());
+                settle().await;
+                wire.feed_frame(peer_of(role), &Frame::text("question"));
+                if together {
+                    wire.feed(&end);
+                }
+                assert_eq!(socket.recv().await.unwrap(), Some("question".into()));
+                wire.feed(if together { &[] } else { &end });
+                settle().await;
+                socket.send("answer").await.unwrap();
+                assert_eq!(wire.next_frame(role).await, Frame::text("answer"));
+                assert!(!matches!(socket.recv().await, Ok(Some(_))));
+                assert_eq!(wire.next_frame(role).await.opcode, Opcode::Close);
+            }
+        }
+    }
 }
 
 #[tokio::test]

@@ -1,0 +1,441 @@
+//! `serve` and `Server`: handlers, errors, checks, deadlines, and the end.
+
+mod support;
+
+use std::error::Error as StdError;
+use std::future::pending;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bowline::{
+    Acceptor, CloseCode, CloseFrame, Connector, Error, ErrorKind, Limits, Rejection, Role, Server, Shutdown,
+    WebSocket,
+};
+use http::request::Parts;
+use http::{Response, StatusCode};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::task::JoinHandle;
+
+use support::frames::{Frame, take_frames};
+use support::http::{HandlerResult, Head, echo, exchange, listen, read_head, soon, start, upgrade};
+
+/// The errors that a server reports.
+struct Reports(mpsc::UnboundedReceiver<Box<dyn StdError + Send + Sync>>);
+
+impl Reports {
+    fn of(server: Server) -> (Server, Self) {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let server = server.on_error(move |error| {
+            // A test that is over does not listen any more.
+            let _ = sender.send(error);
+        });
+        (server, Self(receiver))
+    }
+
+    async fn next(&mut self) -> Box<dyn StdError + Send + Sync> {
+        soon(self.0.recv()).await.expect("the server is there")
+    }
+
+    async fn next_kind(&mut self) -> ErrorKind {
+        self.next().await.downcast_ref::<Error>().expect("an error of ours").kind()
+    }
+}
+
+async fn connect(address: SocketAddr) -> WebSocket {
+    soon(bowline::connect(format!("ws://{address}/path?query"))).await.unwrap()
+}
+
+/// Waits for the end of a connection, and gives the peer's Close frame.
+async fn end_of(mut socket: WebSocket) -> Option<CloseFrame> {
+    while let Ok(Some(_)) = soon(socket.recv()).await {}
+    socket.close_frame()
+}
+
+#[tokio::test]
+async fn a_closure_is_a_server() {
+    let (listener, address) = listen().await;
+    tokio::spawn(bowline::serve(listener, |mut socket: WebSocket| async move {
+        while let Some(message) = socket.recv().await? {
+            socket.send(message).await?;
+        }
+        Ok(())
+    }));
+    let mut socket = connect(address).await;
+    socket.send("hello").await.unwrap();
+    assert_eq!(soon(socket.recv()).await.unwrap(), Some("hello".into()));
+    socket.close(CloseCode::NORMAL, "").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_handler_can_take_the_head() {
+    let address = start(Server::new(), |head: Parts, socket: WebSocket| async move {
+        socket.send(head.uri.to_string()).await?;
+        Ok(())
+    })
+    .await;
+    let mut socket = connect(address).await;
+    assert_eq!(soon(socket.recv()).await.unwrap(), Some("/path?query".into()));
+}
+
+#[tokio::test]
+async fn a_handler_that_returns_closes_with_1000() {
+    let (server, mut reports) = Reports::of(Server::new());
+    let address = start(server, |_: WebSocket| async { Ok(()) }).await;
+    let frame = end_of(connect(address).await).await.unwrap();
+    assert_eq!(frame.code(), CloseCode::NORMAL);
+    assert!(reports.0.try_recv().is_err(), "nothing went wrong");
+}
+
+#[tokio::test]
+async fn what_a_handler_sent_goes_out_before_the_close() {
+    let address = start(Server::new(), |socket: WebSocket| async move {
+        for number in 0..1000 {
+            socket.send(format!("{number}")).await?;
+        }
+        Ok(())
+    })
+    .await;
+    let mut socket = connect(address).await;
+    for number in 0..1000 {
+        assert_eq!(soon(socket.recv()).await.unwrap(), Some(format!("{number}").into()));
+    }
+    assert_eq!(soon(socket.recv()).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_handler_that_fails_closes_with_1011() {
+    let (server, mut reports) = Reports::of(Server::new());
+    let address = start(server, |_: WebSocket| async { Err("no luck".into()) }).await;
+    let frame = end_of(connect(address).await).await.unwrap();
+    assert_eq!(frame.code(), CloseCode::INTERNAL_ERROR);
+    assert_eq!(reports.next().await.to_string(), "no luck");
+}
+
+#[tokio::test]
+async fn a_handler_that_panics_closes_with_1011() {
+    async fn later(_: WebSocket) -> HandlerResult {
+        tokio::task::yield_now().await;
+        panic!("number {}", 7)
+    }
+    fn at_once(_: WebSocket) -> std::future::Pending<HandlerResult> {
+        panic!("at once")
+    }
+    let (server, mut reports) = Reports::of(Server::new());
+    let address = start(server, later).await;
+    let frame = end_of(connect(address).await).await.unwrap();
+    assert_eq!(frame.code(), CloseCode::INTERNAL_ERROR);
+    assert_eq!(reports.next().await.to_string(), "the handler panicked: number 7");
+    // The server goes on.
+    assert!(end_of(connect(address).await).await.is_some());
+
+    let (server, mut reports) = Reports::of(Server::new());
+    let address = start(server, at_once).await;
+    let frame = end_of(connect(address).await).await.unwrap();
+    assert_eq!(frame.code(), CloseCode::INTERNAL_ERROR);
+    assert_eq!(reports.next().await.to_string(), "the handler panicked: at once");
+}
+
+#[tokio::test]
+async fn a_close_of_the_handlers_own_stays() {
+    let address = start(Server::new(), |socket: WebSocket| async move {
+        socket.close(CloseCode(4000), "bye").await?;
+        Err("what comes later does not matter".into())
+    })
+    .await;
+    let frame = end_of(connect(address).await).await.unwrap();
+    assert_eq!((frame.code(), frame.reason()), (CloseCode(4000), "bye"));
+}
+
+#[tokio::test]
+async fn a_peer_that_closes_gets_its_code_back() {
+    let (server, mut reports) = Reports::of(Server::new());
+    let address = start(server, echo).await;
+    let socket = connect(address).await;
+    let answer = soon(socket.close(CloseCode(4001), "done")).await.unwrap();
+    assert_eq!(answer.unwrap().code(), CloseCode(4001));
+    // The handler passes on what `recv` said.
+    assert_eq!(reports.next_kind().await, ErrorKind::Closed);
+}
+
+#[tokio::test]
+async fn a_peer_that_vanishes_is_reported() {
+    let (server, mut reports) = Reports::of(Server::new());
+    let address = start(server, echo).await;
+    drop(upgrade(address, &Head::request()).await);
+    assert_eq!(reports.next_kind().await, ErrorKind::Disconnected);
+}
+
+#[tokio::test]
+async fn errors_before_the_upgrade_are_reported() {
+    let (server, mut reports) = Reports::of(Server::new());
+    let address = start(server, echo).await;
+
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let (head, _) = exchange(&mut stream, &Head::request().without("upgrade")).await;
+    assert_eq!(head.status(), 426);
+    assert_eq!(head.get("connection").as_deref(), Some("Upgrade, close"));
+    drop(stream);
+    assert_eq!(reports.next_kind().await, ErrorKind::Handshake);
+
+    drop(TcpStream::connect(address).await.unwrap());
+    assert_eq!(reports.next_kind().await, ErrorKind::Disconnected);
+
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(b"hello?\r\n\r\n").await.unwrap();
+    assert_eq!(read_head(&mut stream).await.status(), 400);
+    assert_eq!(reports.next_kind().await, ErrorKind::Handshake);
+}
+
+#[tokio::test]
+async fn check_rejects_with_any_response() {
+    let server = Server::new().check(|head: Parts| async move {
+        match head.headers.get("authorization").map(http::HeaderValue::as_bytes) {
+            Some(b"Bearer 1234") => Ok(head),
+            Some(_) => Err(Rejection::from(StatusCode::FORBIDDEN)),
+            None => {
+                let response = Response::builder().status(401).header("www-authenticate", "Bearer");
+                Err(Rejection::from(response.body("who are you?".to_owned()).unwrap()))
+            }
+        }
+    });
+    let (server, mut reports) = Reports::of(server);
+    let address = start(server, echo).await;
+    let url = format!("ws://{address}/");
+
+    let error = soon(bowline::connect(&url)).await.unwrap_err();
+    let response = error.response().unwrap();
+    assert_eq!(response.status(), 401);
+    assert_eq!(response.headers()["www-authenticate"], "Bearer");
+    assert_eq!(&response.body()[..], b"who are you?");
+    assert_eq!(reports.next_kind().await, ErrorKind::Handshake);
+
+    let error = soon(Connector::new().header("authorization", "x").connect(&url)).await.unwrap_err();
+    assert_eq!(error.response().unwrap().status(), 403);
+
+    let good = Connector::new().header("authorization", "Bearer 1234");
+    let (mut socket, _) = soon(good.connect(&url)).await.unwrap();
+    socket.send("hello").await.unwrap();
+    assert_eq!(soon(socket.recv()).await.unwrap(), Some("hello".into()));
+}
+
+#[tokio::test]
+async fn check_can_tell_the_handler_something() {
+    #[derive(Clone)]
+    struct User(String);
+
+    let server = Server::new().check(|mut head: Parts| async move {
+        let peer = head.extensions.get::<SocketAddr>().expect("the client's address");
+        let user = User(format!("the one from {}", peer.ip()));
+        head.extensions.insert(user);
+        Ok(head)
+    });
+    let address = start(server, |head: Parts, socket: WebSocket| async move {
+        let User(name) = head.extensions.get().expect("check put it there");
+        socket.send(name).await?;
+        Ok(())
+    })
+    .await;
+    let mut socket = connect(address).await;
+    assert_eq!(soon(socket.recv()).await.unwrap(), Some("the one from 127.0.0.1".into()));
+}
+
+#[tokio::test]
+async fn check_is_not_asked_about_invalid_handshakes() {
+    let server = Server::new().check(|_| async { panic!("nobody should ask") });
+    let address = start(server, echo).await;
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let foreign = Head::request().with("Origin: https://evil.example");
+    assert_eq!(exchange(&mut stream, &foreign).await.0.status(), 403);
+}
+
+#[tokio::test]
+async fn a_slow_handshake_is_given_up() {
+    let limits = Limits::default().handshake_timeout(Duration::from_millis(300));
+    let server = Server::new()
+        .acceptor(Acceptor::new().limits(limits))
+        .check(|head: Parts| async { if head.uri == "/slow" { pending().await } else { Ok(head) } });
+    let (server, mut reports) = Reports::of(server);
+    let address = start(server, echo).await;
+
+    // A client that goes on sending, a byte at a time, does not get longer.
+    let (mut read, mut write) = TcpStream::connect(address).await.unwrap().into_split();
+    let trickle = tokio::spawn(async move {
+        for byte in Head::request().text().bytes().cycle() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            if write.write_all(&[byte]).await.is_err() {
+                return;
+            }
+        }
+    });
+    let mut rest = Vec::new();
+    let _ = soon(read.read_to_end(&mut rest)).await;
+    assert_eq!(rest, b"", "no answer but the end");
+    assert_eq!(reports.next_kind().await, ErrorKind::Timeout);
+    trickle.abort();
+
+    // The time that `check` takes counts.
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(Head::request().first_line("GET /slow HTTP/1.1").text().as_bytes()).await.unwrap();
+    assert_eq!(soon(stream.read(&mut [0])).await.unwrap(), 0);
+    assert_eq!(reports.next_kind().await, ErrorKind::Timeout);
+
+    // An open connection is not affected.
+    let mut socket = connect(address).await;
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    socket.send("hello").await.unwrap();
+    assert_eq!(soon(socket.recv()).await.unwrap(), Some("hello".into()));
+}
+
+/// A server that can be shut down.
+async fn stoppable<H: bowline::Handler<M>, M: Send + 'static>(
+    deadline: Duration,
+    handler: H,
+) -> (SocketAddr, oneshot::Sender<()>, JoinHandle<std::io::Result<Shutdown>>) {
+    let (stop, stopped) = oneshot::channel();
+    let (listener, address) = listen().await;
+    let signal = async {
+        let _ = stopped.await;
+    };
+    let serving = tokio::spawn(Server::new().shutdown(signal, deadline).serve(listener, handler));
+    (address, stop, serving)
+}
+
+#[tokio::test]
+async fn a_shutdown_closes_all_with_1001() {
+    let (address, stop, serving) = stoppable(Duration::from_secs(60), echo).await;
+    let mut sockets = Vec::new();
+    for _ in 0..10 {
+        let mut socket = connect(address).await;
+        // The server has called the handler when this is back.
+        socket.send("hello").await.unwrap();
+        soon(socket.recv()).await.unwrap();
+        sockets.push(socket);
+    }
+    stop.send(()).unwrap();
+    for socket in sockets {
+        assert_eq!(end_of(socket).await.unwrap().code(), CloseCode::GOING_AWAY);
+    }
+    let shutdown = soon(serving).await.unwrap().unwrap();
+    assert_eq!((shutdown.closed(), shutdown.ended()), (10, 0));
+    assert!(TcpStream::connect(address).await.is_err(), "nobody listens any more");
+}
+
+#[tokio::test]
+async fn a_shutdown_ends_what_is_stuck_at_the_deadline() {
+    let (address, stop, serving) =
+        stoppable(Duration::from_millis(300), |mut socket: WebSocket| async move {
+            while let Some(message) = socket.recv().await? {
+                socket.send(message.clone()).await?;
+                if message == "stay".into() {
+                    // It does not care about the end of its connection.
+                    pending::<()>().await;
+                }
+            }
+            Ok(())
+        })
+        .await;
+    let mut stuck = connect(address).await;
+    stuck.send("stay").await.unwrap();
+    soon(stuck.recv()).await.unwrap();
+    let mut good = connect(address).await;
+    good.send("hello").await.unwrap();
+    soon(good.recv()).await.unwrap();
+    // This one never answers the Close frame.
+    let (mut silent, _) = upgrade(address, &Head::request()).await;
+    silent.write_all(&Frame::text("hello").encode(Role::Client)).await.unwrap();
+    silent.read_u8().await.unwrap();
+    // This one is in the middle of its handshake.
+    let mut late = TcpStream::connect(address).await.unwrap();
+    late.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
+
+    stop.send(()).unwrap();
+    assert_eq!(end_of(good).await.unwrap().code(), CloseCode::GOING_AWAY);
+    assert_eq!(end_of(stuck).await.unwrap().code(), CloseCode::GOING_AWAY);
+    let shutdown = soon(serving).await.unwrap().unwrap();
+    assert_eq!((shutdown.closed(), shutdown.ended()), (1, 2));
+    // All of their transports have ended.
+    let mut bytes = Vec::new();
+    let _ = soon(silent.read_to_end(&mut bytes)).await;
+    let close = bytes.len() - Frame::close(1001, "").encode(Role::Server).len();
+    assert_eq!(take_frames(Role::Server, &mut bytes.split_off(close)), [Frame::close(1001, "")]);
+    let _ = soon(late.read_to_end(&mut Vec::new())).await;
+}
+
+#[tokio::test]
+async fn a_shutdown_without_connections_is_immediate() {
+    let (_, stop, serving) = stoppable(Duration::from_secs(3600), echo).await;
+    stop.send(()).unwrap();
+    let shutdown = soon(serving).await.unwrap().unwrap();
+    assert_eq!(shutdown, Shutdown::default());
+}
+
+#[tokio::test]
+async fn a_dropped_server_ends_its_connections() {
+    let dropped = Arc::new(Notify::new());
+    let (listener, address) = listen().await;
+    let told = Arc::clone(&dropped);
+    let serving = tokio::spawn(bowline::serve(listener, move |mut socket: WebSocket| {
+        let guard = NotifyOnDrop(Arc::clone(&told));
+        async move {
+            socket.send("ready").await?;
+            socket.recv().await?;
+            drop(guard);
+            Ok(())
+        }
+    }));
+    let mut socket = connect(address).await;
+    assert_eq!(soon(socket.recv()).await.unwrap(), Some("ready".into()));
+    serving.abort();
+    soon(dropped.notified()).await;
+    let error = soon(socket.recv()).await.unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::Disconnected | ErrorKind::Io), "{error}");
+}
+
+struct NotifyOnDrop(Arc<Notify>);
+
+impl Drop for NotifyOnDrop {
+    fn drop(&mut self) {
+        self.0.notify_one();
+    }
+}
+
+/// Runs a test below in a process that may open 64 files.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn too_many_open_files_do_not_end_a_server() {
+    let output = tokio::process::Command::new("sh")
+        .args(["-c", "ulimit -n 64; exec \"$0\" --exact runs_out_of_files --ignored"])
+        .arg(std::env::current_exe().unwrap())
+        .env("BOWLINE_TEST_FILES", "64")
+        .output();
+    let output = soon(output).await.unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+}
+
+/// Not a test of its own: the limit belongs to the whole process.
+#[tokio::test]
+#[ignore = "run by too_many_open_files_do_not_end_a_server"]
+async fn runs_out_of_files() {
+    // Without it, somebody runs all ignored tests.
+    if std::env::var_os("BOWLINE_TEST_FILES").is_none() {
+        return;
+    }
+    let (server, mut reports) = Reports::of(Server::new());
+    let address = start(server, echo).await;
+    // All of them wait to be accepted when there is no file left: this does not let the server run meanwhile.
+    let mut clients = Vec::new();
+    let error = loop {
+        match std::net::TcpStream::connect(address) {
+            Ok(client) => clients.push(client),
+            Err(error) => break error,
+        }
+    };
+    assert!(reports.next().await.is::<std::io::Error>(), "{error}");
+    drop(clients);
+    let mut socket = connect(address).await;
+    socket.send("hello").await.unwrap();
+    assert_eq!(soon(socket.recv()).await.unwrap(), Some("hello".into()));
+}
