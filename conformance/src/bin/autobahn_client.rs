@@ -1,0 +1,52 @@
+//! The client that Autobahn's `fuzzingserver` tests: it asks for each case in turn and echoes what it is sent.
+
+use bowline::{Connector, Error, Limits, WebSocket};
+use clap::Parser;
+
+#[derive(Parser)]
+struct Arguments {
+    /// The server, such as `ws://127.0.0.1:9001`.
+    url: String,
+    /// The name under which the server reports the results.
+    #[arg(long)]
+    agent: String,
+    /// The largest message to take, in bytes.
+    #[arg(long)]
+    max_message_size: usize,
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Error> {
+    let Arguments { url, agent, max_message_size } = Arguments::parse();
+    // Group 9 sends its messages in fragments of 64 bytes as well.
+    let frames = u32::try_from(max_message_size / 64).unwrap_or(u32::MAX);
+    let limits = Limits::default().message_size(max_message_size).frames_per_message(frames);
+    let connector = Connector::new().limits(limits);
+
+    let cases = number_of_cases(&connector, &url).await?;
+    for case in 1..=cases {
+        let (socket, _) = connector.connect(format!("{url}/runCase?case={case}&agent={agent}")).await?;
+        // Most cases end in an error on purpose: the server broke a rule. It judges how we took it.
+        match echo(socket).await {
+            Ok(()) => println!("case {case} of {cases}"),
+            Err(error) => println!("case {case} of {cases}: {error}"),
+        }
+    }
+    let (mut socket, _) = connector.connect(format!("{url}/updateReports?agent={agent}")).await?;
+    while socket.recv().await?.is_some() {}
+    Ok(())
+}
+
+async fn number_of_cases(connector: &Connector, url: &str) -> Result<u32, Error> {
+    let (mut socket, _) = connector.connect(format!("{url}/getCaseCount")).await?;
+    let message = socket.recv().await?.expect("the server sends the number of cases");
+    let number = message.as_text().and_then(|text| text.parse().ok());
+    Ok(number.expect("the number of cases is a number"))
+}
+
+async fn echo(mut socket: WebSocket) -> Result<(), Error> {
+    while let Some(message) = socket.recv().await? {
+        socket.send(message).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,168 @@
+//! The peer client of README.md on bowline: runs the named checks against the server at the given URL.
+
+use std::error::Error;
+use std::fmt::Debug;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use bowline::{CloseCode, Connector, Message, MessageKind, WebSocket};
+use clap::Parser;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::timeout;
+
+const TIME_LIMIT: Duration = Duration::from_secs(10);
+const MEBIBYTE: usize = 1 << 20;
+
+#[derive(Parser)]
+struct Arguments {
+    /// The server, such as `ws://127.0.0.1:8080`.
+    url: String,
+    /// The names of the checks.
+    checks: Vec<String>,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let Arguments { url, checks } = Arguments::parse();
+    for name in checks {
+        match timeout(TIME_LIMIT, check(&name, &url)).await {
+            Ok(Ok(())) => println!("ok {name}"),
+            Ok(Err(error)) => println!("failed {name}: {error}"),
+            Err(_) => println!("failed {name}: it took more than {TIME_LIMIT:?}"),
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+async fn check(name: &str, url: &str) -> Result<(), Box<dyn Error>> {
+    match name {
+        "text" => is_echoed(url, "hello").await,
+        "multibyte text" => is_echoed(url, "κόσμε 🪢").await,
+        "empty message" => is_echoed(url, "").await,
+        "binary" => is_echoed(url, every_byte(256)).await,
+        "1 MiB of binary" => is_echoed(url, every_byte(MEBIBYTE)).await,
+        "1 MiB of text" => is_echoed(url, "🪢".repeat(MEBIBYTE / 4)).await,
+        "fragmented" => fragmented(url).await,
+        "streamed" => streamed(url).await,
+        "ping from client" => ping_from_client(url).await,
+        "ping from server" => ping_from_server(url).await,
+        "subprotocol" => subprotocol(url, &["chat.v1", "chat.v2", "chat.v3"], Some("chat.v2")).await,
+        "no subprotocol" => subprotocol(url, &[], None).await,
+        "server closes with 4001" => server_closes_with_an_error(url).await,
+        "server closes with 1000" => server_closes_normally(url).await,
+        "client closes with 4002" => client_closes(url, CloseCode(4002), "error 4002 leaving").await,
+        "client closes with 1000" => client_closes(url, CloseCode::NORMAL, "normal 1000 leaving").await,
+        _ => Err("there is no such check".into()),
+    }
+}
+
+fn every_byte(size: usize) -> Vec<u8> {
+    (0..=u8::MAX).cycle().take(size).collect()
+}
+
+/// Fails with both values, shortened, when they differ.
+fn expect<T: Debug + PartialEq + ?Sized>(observed: &T, expected: &T) -> Result<(), Box<dyn Error>> {
+    if observed == expected {
+        return Ok(());
+    }
+    Err(format!("expected {:.100}, observed {:.100}", format!("{expected:?}"), format!("{observed:?}"))
+        .into())
+}
+
+async fn is_echoed(url: &str, message: impl Into<Message>) -> Result<(), Box<dyn Error>> {
+    let message = message.into();
+    let mut socket = bowline::connect(format!("{url}/echo")).await?;
+    socket.send(message.clone()).await?;
+    expect(&socket.recv().await?, &Some(message))?;
+    close(&socket).await
+}
+
+async fn close(socket: &WebSocket) -> Result<(), Box<dyn Error>> {
+    let answer = socket.close(CloseCode::NORMAL, "").await?;
+    expect(&answer.map(|frame| frame.code()), &Some(CloseCode::NORMAL))
+}
+
+/// The fragments end within code points, and the answer is read piecemeal as well.
+async fn fragmented(url: &str) -> Result<(), Box<dyn Error>> {
+    let text = "one, δύο, three";
+    let mut socket = bowline::connect(format!("{url}/fragments")).await?;
+    let mut writer = socket.writer(MessageKind::Text).await?;
+    for fragment in text.as_bytes().chunks(6) {
+        writer.write_all(fragment).await?;
+        writer.flush().await?;
+    }
+    writer.finish().await?;
+
+    let mut reader = socket.reader().await?.ok_or("the connection ended")?;
+    expect(&reader.kind(), &MessageKind::Text)?;
+    let mut answer = String::new();
+    reader.read_to_string(&mut answer).await?;
+    expect(answer.as_str(), text)?;
+    drop(reader);
+    close(&socket).await
+}
+
+/// Each fragment comes back before the next one is sent.
+async fn streamed(url: &str) -> Result<(), Box<dyn Error>> {
+    let mut socket = bowline::connect(format!("{url}/fragments")).await?;
+    let mut writer = socket.writer(MessageKind::Binary).await?;
+    writer.write_all(b"one, ").await?;
+    writer.flush().await?;
+
+    let mut reader = socket.reader().await?.ok_or("the connection ended")?;
+    expect(&reader.kind(), &MessageKind::Binary)?;
+    let mut answer = [0; 5];
+    reader.read_exact(&mut answer).await?;
+    expect(&answer, b"one, ")?;
+
+    writer.write_all(b"two, ").await?;
+    writer.flush().await?;
+    reader.read_exact(&mut answer).await?;
+    expect(&answer, b"two, ")?;
+
+    writer.finish().await?;
+    expect(&reader.read(&mut answer).await?, &0)?;
+    drop(reader);
+    close(&socket).await
+}
+
+async fn ping_from_client(url: &str) -> Result<(), Box<dyn Error>> {
+    let socket = bowline::connect(format!("{url}/echo")).await?;
+    socket.ping().await?;
+    close(&socket).await
+}
+
+async fn ping_from_server(url: &str) -> Result<(), Box<dyn Error>> {
+    let mut socket = bowline::connect(format!("{url}/ping")).await?;
+    expect(&socket.recv().await?, &Some("pong".into()))
+}
+
+async fn subprotocol(url: &str, offers: &[&str], expected: Option<&str>) -> Result<(), Box<dyn Error>> {
+    let connector = Connector::new().subprotocols(offers.iter().copied());
+    let (socket, _) = connector.connect(format!("{url}/echo")).await?;
+    expect(&socket.subprotocol(), &expected)?;
+    close(&socket).await
+}
+
+async fn server_closes_with_an_error(url: &str) -> Result<(), Box<dyn Error>> {
+    let mut socket = bowline::connect(format!("{url}/close/4001")).await?;
+    let error = socket.recv().await.err().ok_or("recv gave no error")?;
+    let frame = error.close_frame().ok_or_else(|| format!("the error has no Close frame: {error}"))?;
+    expect(&(frame.code().0, frame.reason()), &(4001, "enough"))
+}
+
+async fn server_closes_normally(url: &str) -> Result<(), Box<dyn Error>> {
+    let mut socket = bowline::connect(format!("{url}/close/1000")).await?;
+    expect(&socket.recv().await?, &None)?;
+    let frame = socket.close_frame().ok_or("there was no Close frame")?;
+    expect(&(frame.code().0, frame.reason()), &(1000, "enough"))
+}
+
+/// The server answers our Close frame, and tells another connection what it saw.
+async fn client_closes(url: &str, code: CloseCode, outcome: &str) -> Result<(), Box<dyn Error>> {
+    let socket = bowline::connect(format!("{url}/record")).await?;
+    let answer = socket.close(code, "leaving").await?;
+    expect(&answer.map(|frame| frame.code()), &Some(code))?;
+    let mut asking = bowline::connect(format!("{url}/outcome")).await?;
+    expect(&asking.recv().await?, &Some(outcome.into()))
+}

@@ -1,0 +1,102 @@
+//! The peer server of README.md on bowline; prints `listening on HOST:PORT` when it is ready.
+
+use std::error::Error;
+use std::sync::Arc;
+
+use bowline::{Acceptor, CloseCode, Server, WebSocket};
+use http::request::Parts;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio::sync::{Mutex, mpsc};
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    println!("listening on {}", listener.local_addr()?);
+
+    let outcomes = Arc::new(Outcomes::new());
+    let handler = move |head: Parts, socket: WebSocket| {
+        let outcomes = Arc::clone(&outcomes);
+        async move { handle(head.uri.path(), socket, &outcomes).await }
+    };
+    let acceptor = Acceptor::new().subprotocols(["chat.v2", "chat.v1"]);
+    let server = Server::new().acceptor(acceptor).on_error(|error| eprintln!("{error}"));
+    server.serve(listener, handler).await?;
+    Ok(())
+}
+
+/// How `/record` connections ended, for `/outcome` connections to tell.
+struct Outcomes {
+    add: mpsc::UnboundedSender<String>,
+    take: Mutex<mpsc::UnboundedReceiver<String>>,
+}
+
+impl Outcomes {
+    fn new() -> Self {
+        let (add, take) = mpsc::unbounded_channel();
+        Self { add, take: Mutex::new(take) }
+    }
+}
+
+async fn handle(
+    path: &str,
+    mut socket: WebSocket,
+    outcomes: &Outcomes,
+) -> Result<(), Box<dyn Error + Send + Sync>> {
+    match path {
+        "/echo" => {
+            while let Some(message) = socket.recv().await? {
+                socket.send(message).await?;
+            }
+        }
+        "/fragments" => send_back_fragments(socket).await?,
+        "/ping" => {
+            socket.ping().await?;
+            socket.send("pong").await?;
+        }
+        "/record" => outcomes.add.send(how_it_ends(socket).await)?,
+        "/outcome" => {
+            let outcome = outcomes.take.lock().await.recv().await;
+            socket.send(outcome.expect("the channel stays open")).await?;
+        }
+        _ => {
+            let code = path.strip_prefix("/close/").ok_or("no such path")?.parse()?;
+            socket.close(CloseCode(code), "enough").await?;
+        }
+    }
+    Ok(())
+}
+
+/// Sends each message back while it arrives: what one read gives becomes a fragment.
+async fn send_back_fragments(mut socket: WebSocket) -> Result<(), Box<dyn Error + Send + Sync>> {
+    let sender = socket.sender();
+    let mut buffer = vec![0; 4096];
+    while let Some(mut reader) = socket.reader().await? {
+        let mut writer = sender.writer(reader.kind()).await?;
+        loop {
+            let size = reader.read(&mut buffer).await?;
+            if size == 0 {
+                break;
+            }
+            writer.write_all(&buffer[..size]).await?;
+            writer.flush().await?;
+        }
+        writer.finish().await?;
+    }
+    Ok(())
+}
+
+async fn how_it_ends(mut socket: WebSocket) -> String {
+    let kind = loop {
+        match socket.recv().await {
+            Ok(Some(_)) => {}
+            Ok(None) => break "normal",
+            Err(error) if error.close_frame().is_some() => break "error",
+            Err(error) => return format!("{error}"),
+        }
+    };
+    match socket.close_frame() {
+        Some(frame) => format!("{kind} {} {}", frame.code().0, frame.reason()),
+        None => format!("{kind} without a Close frame"),
+    }
+}

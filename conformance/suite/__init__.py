@@ -1,0 +1,1 @@
+"""Runs other people's test suites and clients against bowline."""

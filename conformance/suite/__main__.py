@@ -1,0 +1,54 @@
+"""The command line: `conformance/run`."""
+
+import argparse
+import sys
+
+from . import autobahn, browser, build, peers, processes
+from .report import Report
+
+SUITES = {
+    "autobahn": lambda report, options: autobahn.run(report, options.cases),
+    "peers": lambda report, _options: peers.run(report),
+    "browser": lambda report, _options: browser.run(report),
+}
+
+
+def main():
+    options = parse_arguments()
+    processes.exit_on_termination()
+    report = Report()
+    try:
+        if attempt(report, "build", build.release):
+            for name in [options.suite] if options.suite else SUITES:
+                attempt(report, name, lambda: SUITES[name](report, options))
+    except KeyboardInterrupt:
+        return 130
+    return report.finish()
+
+
+def attempt(report, name, run):
+    """Runs a step; whether it could be carried out."""
+    try:
+        run()
+    except processes.ProcessFailure as failure:
+        report.fails(name, failure)
+        return False
+    return True
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(
+        prog="conformance/run",
+        description="Runs other people's test suites and clients against bowline, and installs what they need.",
+    )
+    parser.add_argument("suite", nargs="?", choices=SUITES, help="one of them; all when it is left out")
+    parser.add_argument(
+        "--cases",
+        action="append",
+        metavar="GLOB",
+        help="Autobahn cases, such as '6.*' or 9.1.1 (repeatable; default: all of groups 1 to 10)",
+    )
+    return parser.parse_args()
+
+
+sys.exit(main())

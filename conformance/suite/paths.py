@@ -1,0 +1,9 @@
+"""Where things are. Whatever a run creates lies below `CACHE`, which git ignores."""
+
+from pathlib import Path
+
+SOURCE = Path(__file__).resolve().parent.parent
+WORKSPACE = SOURCE.parent
+CACHE = WORKSPACE / "target" / "conformance"
+LOGS = CACHE / "logs"
+PROGRAMS = WORKSPACE / "target" / "release"

@@ -1,0 +1,54 @@
+"""Other WebSocket libraries as clients of bowline's server and as servers of bowline's client."""
+
+from . import install, processes
+from .paths import PROGRAMS, SOURCE
+
+CHECKS = [
+    "text",
+    "multibyte text",
+    "empty message",
+    "binary",
+    "1 MiB of binary",
+    "1 MiB of text",
+    "fragmented",
+    "streamed",
+    "ping from client",
+    "ping from server",
+    "subprotocol",
+    "no subprotocol",
+    "server closes with 4001",
+    "server closes with 1000",
+    "client closes with 4002",
+    "client closes with 1000",
+]
+# `ws` hands out whole messages only, so neither side of it can answer a fragment before the last one has come.
+CHECKS_OF_WS = [check for check in CHECKS if check != "streamed"]
+
+# Each check has 10 s; all of one client together take about 1 s.
+SECONDS = 60
+
+
+def run(report):
+    peers = SOURCE / "peers"
+    python, ws_environment = install.websockets(), install.ws()
+    our_client = [PROGRAMS / "peer_client"]
+    our_server = [PROGRAMS / "peer_server"]
+    websockets_client = [python, peers / "websockets_client.py"]
+    websockets_server = [python, peers / "websockets_server.py"]
+    ws_client = ["node", peers / "ws_client.js"]
+    ws_server = ["node", peers / "ws_server.js"]
+
+    run_pair(report, "websockets client, bowline server", websockets_client, our_server, CHECKS)
+    run_pair(report, "bowline client, websockets server", our_client, websockets_server, CHECKS)
+    run_pair(report, "ws client, bowline server", ws_client, our_server, CHECKS_OF_WS, ws_environment)
+    run_pair(report, "bowline client, ws server", our_client, ws_server, CHECKS_OF_WS, ws_environment)
+
+
+def run_pair(report, name, client, server, checks, environment=None):
+    log = name.replace(", ", "-").replace(" ", "-")
+    try:
+        with processes.server(f"{log}-server", server, environment) as address:
+            output = processes.run(f"{log}-client", [*client, f"ws://{address}", *checks], SECONDS, environment)
+            report.takes_over(name, output, checks)
+    except processes.ProcessFailure as failure:
+        report.fails(name, failure)

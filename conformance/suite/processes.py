@@ -1,0 +1,101 @@
+"""Child processes with time limits, none of which outlives this program."""
+
+import contextlib
+import os
+import re
+import signal
+import socket
+import subprocess
+import time
+
+from .paths import LOGS, WORKSPACE
+
+
+class ProcessFailure(Exception):
+    """A child process exited when it should not have, or took too long."""
+
+    def __init__(self, process, what):
+        log = process.log.relative_to(WORKSPACE)
+        super().__init__(f"{process.log.stem} {what}; {log} ends:\n{output(process)[-2000:]}")
+
+
+def exit_on_termination():
+    """Makes SIGTERM and SIGHUP unwind the stack, so that every `background` below kills its children."""
+
+    def leave(number, _frame):
+        raise SystemExit(128 + number)
+
+    signal.signal(signal.SIGTERM, leave)
+    signal.signal(signal.SIGHUP, leave)
+
+
+@contextlib.contextmanager
+def background(name, command, environment=None):
+    """Runs `command` in a process group of its own, its output in a log file; kills the group at the end."""
+    LOGS.mkdir(parents=True, exist_ok=True)
+    log = LOGS / f"{name}.log"
+    with log.open("wb") as log_file:
+        process = subprocess.Popen(
+            [str(part) for part in command],
+            stdin=subprocess.DEVNULL,
+            stdout=log_file,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **(environment or {})},
+            start_new_session=True,
+        )
+    process.log = log
+    try:
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def run(name, command, seconds, environment=None):
+    """Runs `command` to its end and gives what it wrote."""
+    with background(name, command, environment) as process:
+        try:
+            status = process.wait(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            raise ProcessFailure(process, f"was still running after {seconds} s") from None
+        if status != 0:
+            raise ProcessFailure(process, f"exited with {status}")
+        return output(process)
+
+
+@contextlib.contextmanager
+def server(name, command, environment=None, seconds=20):
+    """Runs a server that prints `listening on ADDRESS` when it is ready, and gives that address."""
+    with background(name, command, environment) as process:
+        ready = wait_until(lambda: re.search(r"listening on (\S+)\n", output(process)), process, seconds)
+        yield ready[1]
+
+
+def wait_until(condition, process, seconds):
+    """Waits for `condition` to become true while `process` runs, and gives its value."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        if process.poll() is not None:
+            raise ProcessFailure(process, f"exited with {process.returncode}")
+        if time.monotonic() > deadline:
+            raise ProcessFailure(process, f"was not ready after {seconds} s")
+        time.sleep(0.05)
+    return value
+
+
+def output(process):
+    """What `process` has written so far."""
+    return process.log.read_text(errors="replace")
+
+
+def free_port():
+    """A port for a program that can't pick one itself."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def is_listening(port):
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0

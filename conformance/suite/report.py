@@ -1,0 +1,38 @@
+"""Counts what passed and names what failed."""
+
+
+class Report:
+    def __init__(self):
+        self.passed = 0
+        self.failures = []
+
+    def passes(self, name, show=True):
+        self.passed += 1
+        if show:
+            print(f"{name}: ok", flush=True)
+
+    def fails(self, name, reason):
+        self.failures.append(name)
+        print(f"{name}: FAILED: {reason}", flush=True)
+
+    def takes_over(self, name, output, expected):
+        """Counts the checks of another program, which wrote a line for each: `ok CHECK` or `failed CHECK: REASON`."""
+        missing = set(expected)
+        for line in output.splitlines():
+            result, _, rest = line.partition(" ")
+            check, _, reason = rest.partition(": ")
+            if check in missing and result in ("ok", "failed"):
+                missing.remove(check)
+                if result == "ok":
+                    self.passes(f"{name}: {check}")
+                else:
+                    self.fails(f"{name}: {check}", reason)
+        for check in sorted(missing):
+            self.fails(f"{name}: {check}", "it did not run")
+
+    def finish(self):
+        """Names the failures once more, prints the totals, and gives the exit status."""
+        for failure in self.failures:
+            print(f"failed: {failure}")
+        print(f"{self.passed} passed, {len(self.failures)} failed", flush=True)
+        return 1 if self.failures or not self.passed else 0
