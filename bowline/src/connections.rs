@@ -5,9 +5,13 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bowline_proto::{CloseCode, CloseFrame};
+use tokio::task::yield_now;
 use tokio_util::sync::CancellationToken;
 
 use crate::sender::Sender;
+
+/// How many connections are closed before other tasks have their turn.
+const CLOSED_AT_ONCE: usize = 100;
 
 /// The open connections of a server, to close them when it goes down.
 ///
@@ -67,13 +71,17 @@ impl Connections {
     }
 
     /// Ends the handshakes under way, and sends a Close frame on all connections.
-    pub(crate) fn stop(&self) {
-        let open = self.open();
-        self.stopping.cancel();
-        let senders: Vec<Sender> = open.senders.values().cloned().collect();
-        drop(open);
-        for sender in senders {
-            sender.begin_close(&going_away());
+    pub(crate) async fn stop(&self) {
+        let senders: Vec<Sender> = {
+            let open = self.open();
+            self.stopping.cancel();
+            open.senders.values().cloned().collect()
+        };
+        for some in senders.chunks(CLOSED_AT_ONCE) {
+            for sender in some {
+                sender.begin_close(&going_away());
+            }
+            yield_now().await;
         }
     }
 

@@ -106,11 +106,14 @@ impl<H> Service<H> {
 
     /// Closes all connections, and ends what is left of them after `deadline`.
     pub(crate) async fn shut_down(mut self, deadline: Duration) -> Shutdown {
-        self.shared.connections.stop();
-        let all_ended = async { while self.tasks.join_next().await.is_some() {} };
+        let connections = &self.shared.connections;
+        let closing = async {
+            connections.stop().await;
+            while self.tasks.join_next().await.is_some() {}
+        };
         // What the deadline means for each connection is found out below.
-        let _ = timeout(deadline, all_ended).await;
-        self.shared.connections.abort()
+        let _ = timeout(deadline, closing).await;
+        connections.abort()
     }
 }
 
@@ -159,9 +162,7 @@ async fn serve_connection<H: Handler<M>, M>(
 ) {
     let (mut socket, head) = match handshake.await {
         Some(Ok(opened)) => opened,
-        Some(Err(error)) => {
-            return shared.report(error.into());
-        }
+        Some(Err(error)) => return shared.report(error.into()),
         None => return,
     };
     let mut connection = shared.connections.add(socket.supervise());

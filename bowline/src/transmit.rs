@@ -191,7 +191,6 @@ impl Transmit {
     /// Accepts nothing more; what was accepted is still written.
     pub(crate) fn refuse(&mut self, error: Error) {
         self.closed.get_or_insert(error);
-        self.owed_pong = None;
         self.senders.wake_all();
         self.watchers.wake_all();
     }

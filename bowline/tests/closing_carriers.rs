@@ -160,7 +160,8 @@ async fn the_peer_answers_with_another_code() {
                 assert_eq!(read_frame(role, &mut peer).await, None);
             }
             peer.shutdown().await.unwrap();
-            peer
+            // The end in the other direction is orderly too: over TLS, with a close_notify.
+            assert_eq!(peer.read(&mut [0]).await.unwrap(), 0);
         });
         let frame = socket.close(CloseCode::NORMAL, "").await.unwrap().unwrap();
         assert_eq!((frame.code(), frame.reason()), (CloseCode(4321), "other"));

@@ -254,3 +254,19 @@ async fn much_text_in_small_fragments_takes_linear_memory_and_so_linear_time() {
         assert!(taken < most, "{taken} bytes were taken in all for a message of {size}");
     }
 }
+
+/// The same for one large frame, which is read straight into the message.
+#[tokio::test]
+async fn a_large_message_in_small_reads_takes_linear_memory_and_so_linear_time() {
+    const SIZE: usize = 8 * 1024 * 1024;
+    warm_up().await;
+    let (mut socket, wire) = open(Role::Server, Limits::default().message_size(SIZE));
+    wire.feed(&Frame::binary(vec![7; SIZE]).encode(Role::Client));
+    wire.set_chunk(20_000);
+    settle().await;
+    let before = TAKEN.get();
+    assert_eq!(socket_message(&mut socket).await.len(), SIZE);
+    // Once the size of the message in the test's stream, and doubling up to it here.
+    let taken = TAKEN.get() - before;
+    assert!(taken < 4 * isize::try_from(SIZE).unwrap(), "{taken} bytes were taken in all");
+}
