@@ -7,7 +7,7 @@ use std::time::Duration;
 use bowline::{Connector, Error, ErrorKind, Limits, Role, WebSocket};
 use http::{HeaderValue, Response};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::Instant;
 
 use support::frames::Frame;
@@ -82,7 +82,7 @@ async fn rfc6455_4_1_the_request() {
 }
 
 #[tokio::test]
-async fn urls_become_hosts_and_targets() {
+async fn rfc6455_3_urls_become_hosts_and_targets() {
     for (url, host, target) in [
         ("ws://example.com", "example.com", "/"),
         ("ws://example.com?a=b", "example.com", "/?a=b"),
@@ -136,7 +136,7 @@ async fn options_become_headers() {
 }
 
 #[tokio::test]
-async fn urls_that_make_no_sense_are_named() {
+async fn rfc6455_3_urls_that_make_no_sense_are_named() {
     for (url, named) in [
         ("example.com/chat", "ws://"),
         ("", "ws://"),
@@ -401,8 +401,10 @@ async fn what_is_not_http_is_an_error() {
 
 #[tokio::test]
 async fn a_server_that_is_not_there_is_an_io_error() {
-    let (listener, address) = listen().await;
-    drop(listener);
+    // The port is taken, but nobody listens there.
+    let bound = TcpSocket::new_v4().unwrap();
+    bound.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = bound.local_addr().unwrap();
     let error = soon(bowline::connect(format!("ws://{address}/"))).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Io);
     assert!(error.to_string().contains(&address.to_string()), "{error}");

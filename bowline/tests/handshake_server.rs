@@ -50,7 +50,7 @@ fn rejected() -> Vec<(Head, u16, &'static str)> {
 }
 
 #[tokio::test]
-async fn rejections_of_accept() {
+async fn rfc6455_4_2_1_rejections_of_accept() {
     for (request, status, header) in rejected() {
         let rejection = bowline::accept::<_, ()>(&mut request.to_request()).expect_err("it is rejected");
         assert_eq!(rejection.status(), status, "{request:?}");
@@ -63,7 +63,7 @@ async fn rejections_of_accept() {
 }
 
 #[tokio::test]
-async fn rejections_of_serve() {
+async fn rfc6455_4_2_1_rejections_of_serve() {
     let address = start(Server::new(), echo).await;
     for (request, status, header) in rejected() {
         let mut stream = TcpStream::connect(address).await.unwrap();
@@ -80,7 +80,7 @@ async fn rejections_of_serve() {
 }
 
 #[tokio::test]
-async fn rejections_of_accept_stream() {
+async fn rfc6455_4_2_1_rejections_of_accept_stream() {
     for (request, status, _) in rejected() {
         let (mut client, server) = duplex(4096);
         let server = tokio::spawn(async move { Acceptor::new().accept_stream(server).await });
@@ -113,7 +113,7 @@ async fn rfc6455_4_2_2_the_response_accepts() {
 }
 
 #[tokio::test]
-async fn case_spacing_and_lists_make_no_difference() {
+async fn rfc6455_4_2_1_case_spacing_and_lists_make_no_difference() {
     let address = start(Server::new(), echo).await;
     for request in [
         Head::request().replace("uPGRADE: WebSocket").replace("connection: keep-alive,  UPGRADE"),
@@ -162,7 +162,7 @@ fn is_allowed(acceptor: &Acceptor, host: &str, origin: &str) -> bool {
 }
 
 #[test]
-fn origins_of_the_same_host_and_port_are_allowed() {
+fn rfc6455_10_2_origins_of_the_same_host_and_port_are_allowed() {
     let acceptor = Acceptor::new();
     for (host, origin, expected) in [
         ("example.com", "http://example.com", true),
@@ -196,7 +196,7 @@ fn origins_of_the_same_host_and_port_are_allowed() {
 }
 
 #[test]
-fn origin_patterns() {
+fn rfc6455_10_2_origin_patterns() {
     for (pattern, origin, expected) in [
         ("app.example", "https://app.example", true),
         ("app.example", "http://app.example", true),

@@ -15,7 +15,7 @@ use bowline::{
 use http::request::Parts;
 use http::{Response, StatusCode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
@@ -106,7 +106,7 @@ async fn what_a_handler_sent_goes_out_before_the_close() {
 }
 
 #[tokio::test]
-async fn a_handler_that_fails_closes_with_1011() {
+async fn rfc6455_7_4_1_a_handler_that_fails_closes_with_1011() {
     let (server, mut reports) = Reports::of(Server::new());
     let address = start(server, |_: WebSocket| async { Err("no luck".into()) }).await;
     let frame = end_of(connect(address).await).await.unwrap();
@@ -187,6 +187,18 @@ async fn errors_before_the_upgrade_are_reported() {
     stream.write_all(b"hello?\r\n\r\n").await.unwrap();
     assert_eq!(read_head(&mut stream).await.status(), 400);
     assert_eq!(reports.next_kind().await, ErrorKind::Handshake);
+}
+
+/// A reset would make writing fail, and might take the response with it.
+#[tokio::test]
+async fn a_rejected_request_with_a_body_is_not_reset() {
+    let address = start(Server::new(), echo).await;
+    let body = vec![b'x'; 16 * 1024 * 1024];
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let head = Head::request().first_line("POST / HTTP/1.1").with(&format!("Content-Length: {}", body.len()));
+    stream.write_all(head.text().as_bytes()).await.unwrap();
+    soon(stream.write_all(&body)).await.expect("the server takes the body");
+    assert_eq!(read_head(&mut stream).await.status(), 405);
 }
 
 #[tokio::test]
@@ -304,7 +316,7 @@ async fn stoppable<H: bowline::Handler<M>, M: Send + 'static>(
 }
 
 #[tokio::test]
-async fn a_shutdown_closes_all_with_1001() {
+async fn rfc6455_7_4_1_a_shutdown_closes_all_with_1001() {
     let (address, stop, serving) = stoppable(Duration::from_secs(60), echo).await;
     let mut sockets = Vec::new();
     for _ in 0..10 {
@@ -320,7 +332,28 @@ async fn a_shutdown_closes_all_with_1001() {
     }
     let shutdown = soon(serving).await.unwrap().unwrap();
     assert_eq!((shutdown.closed(), shutdown.ended()), (10, 0));
-    assert!(TcpStream::connect(address).await.is_err(), "nobody listens any more");
+}
+
+/// On an address of its own, so that no other test gets the port.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_shutdown_stops_listening() {
+    let listener = TcpListener::bind("127.0.0.77:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (stop, stopped) = oneshot::channel::<()>();
+    let signal = async {
+        let _ = stopped.await;
+    };
+    let serving = tokio::spawn(Server::new().shutdown(signal, Duration::from_secs(60)).serve(listener, echo));
+    let mut socket = connect(address).await;
+    socket.send("hello").await.unwrap();
+    soon(socket.recv()).await.unwrap();
+    stop.send(()).unwrap();
+    // The Close frame of the server says that the signal has come; it still waits for ours.
+    soon(socket.sender().closed()).await;
+    assert!(TcpStream::connect(address).await.is_err(), "somebody listens");
+    assert_eq!(end_of(socket).await.unwrap().code(), CloseCode::GOING_AWAY);
+    assert_eq!(soon(serving).await.unwrap().unwrap().closed(), 1);
 }
 
 #[tokio::test]
@@ -365,11 +398,55 @@ async fn a_shutdown_ends_what_is_stuck_at_the_deadline() {
 }
 
 #[tokio::test]
-async fn a_shutdown_without_connections_is_immediate() {
-    let (_, stop, serving) = stoppable(Duration::from_secs(3600), echo).await;
+async fn a_shutdown_waits_for_no_handshake() {
+    let hour = Duration::from_secs(3600);
+    let (stop, stopped) = oneshot::channel::<()>();
+    let signal = async {
+        let _ = stopped.await;
+    };
+    let acceptor = Acceptor::new().limits(Limits::default().handshake_timeout(hour));
+    let (listener, address) = listen().await;
+    let server = Server::new().acceptor(acceptor).shutdown(signal, hour);
+    let serving = tokio::spawn(server.serve(listener, echo));
+    let mut late = TcpStream::connect(address).await.unwrap();
+    late.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
+    // Connections are accepted in their order, so the one before was.
+    soon(connect(address).await.close(CloseCode::NORMAL, "")).await.unwrap();
     stop.send(()).unwrap();
     let shutdown = soon(serving).await.unwrap().unwrap();
-    assert_eq!(shutdown, Shutdown::default());
+    assert_eq!(shutdown.ended(), 0);
+    let _ = soon(late.read_to_end(&mut Vec::new())).await;
+}
+
+/// A task that does not yield can't be stopped, but its connection can.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shutdown_ends_the_connection_of_a_handler_that_blocks() {
+    let (release, released) = std::sync::mpsc::channel::<()>();
+    let released = Arc::new(std::sync::Mutex::new(released));
+    let (stop, stopped) = oneshot::channel::<()>();
+    let signal = async {
+        let _ = stopped.await;
+    };
+    // Nothing but the deadline of the shutdown ends it.
+    let acceptor = Acceptor::new().limits(Limits::default().close_timeout(Duration::from_secs(3600)));
+    let server = Server::new().acceptor(acceptor).shutdown(signal, Duration::from_millis(100));
+    let (listener, address) = listen().await;
+    let serving = tokio::spawn(server.serve(listener, move |socket: WebSocket| {
+        let released = Arc::clone(&released);
+        async move {
+            socket.send("ready").await?;
+            // Other tasks go on elsewhere meanwhile.
+            let _ = tokio::task::block_in_place(|| released.lock().unwrap().recv());
+            Ok(())
+        }
+    }));
+    let (mut stream, _) = upgrade(address, &Head::request()).await;
+    assert_ne!(soon(stream.read(&mut [0; 64])).await.unwrap(), 0, "it is ready");
+    stop.send(()).unwrap();
+    let shutdown = soon(serving).await.unwrap().unwrap();
+    assert_eq!((shutdown.closed(), shutdown.ended()), (0, 1));
+    let _ = soon(stream.read_to_end(&mut Vec::new())).await;
+    drop(release);
 }
 
 #[tokio::test]

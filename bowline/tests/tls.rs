@@ -14,7 +14,7 @@ use rustls::ClientConfig;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use support::http::{echo, listen, soon, start};
 use support::tls::configs;
@@ -116,7 +116,13 @@ async fn configurations_that_offer_http2_speak_http1() {
     let (mut socket, _) = soon(connector(Arc::clone(&client)).connect(url)).await.unwrap();
     assert_echo(&mut socket).await;
 
-    // Only HTTP/1.1 is offered to a server that prefers HTTP/2, and only that is taken from a client's offer.
+    // Of a client's offer, only HTTP/1.1 is taken.
+    let stream = TcpStream::connect(address).await.unwrap();
+    let name = "localhost".try_into().unwrap();
+    let stream = soon(TlsConnector::from(Arc::clone(&client)).connect(name, stream)).await.unwrap();
+    assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"http/1.1"[..]));
+
+    // To a server that prefers HTTP/2, only HTTP/1.1 is offered.
     let (stream, other_end) = duplex(64 * 1024);
     let accepting = tokio::spawn(TlsAcceptor::from(server).accept(other_end));
     let connecting =
