@@ -33,8 +33,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
             },
         }
     }
-    // At the end of the input, what the server still sends is shown until it has answered our close.
-    let closing = tokio::spawn(async move { sender.close(CloseCode::NORMAL, "").await });
+    // At the end of the input, what the server has sent by the time it answers a ping is still shown.
+    let closing = tokio::spawn(async move {
+        sender.ping().await?;
+        sender.close(CloseCode::NORMAL, "").await
+    });
     while let Some(message) = socket.recv().await? {
         println!("{}", String::from_utf8_lossy(message.as_bytes()));
     }

@@ -108,11 +108,11 @@ impl Attendant {
             let progress = transmit.take_progress();
             keepalive.stalled_at = match keepalive.stalled_at {
                 Some(at) if transmit.is_blocked() && !progress => Some(at),
-                _ => transmit.is_blocked().then(|| Instant::now() + keepalive.interval),
+                _ => transmit.is_blocked().then(|| after(keepalive.interval)),
             };
             if keepalive.ping_end.is_some_and(|end| transmit.has_written(end)) {
                 keepalive.ping_end = None;
-                keepalive.dead_at = Some(Instant::now() + keepalive.interval);
+                keepalive.dead_at = Some(after(keepalive.interval));
             }
         }
         let waits = transmit.is_blocked() || transmit.has_pings() || transmit.closed().is_some();
@@ -132,7 +132,7 @@ impl Attendant {
         drop(transmit);
         let handed_out = connection.receive().handed_out();
         if std::mem::replace(&mut self.handed_out, handed_out) != handed_out {
-            self.patient_until = Some(Instant::now() + PATIENCE);
+            self.patient_until = Some(after(PATIENCE));
         }
         if asked_for || self.patient_until.is_none_or(|until| until <= Instant::now()) {
             self.patient_until = None;
@@ -150,7 +150,7 @@ impl Attendant {
                         return Poll::Pending;
                     }
                     connection.signals.set_task_waits(true);
-                    Stage::Closing { deadline: Instant::now() + self.close_timeout }
+                    Stage::Closing { deadline: after(self.close_timeout) }
                 }
                 Stage::Closing { deadline } => {
                     let receive = connection.receive();
@@ -232,6 +232,12 @@ impl Drop for Attendant {
     }
 }
 
+/// So much later than now, or so far away that it makes no difference.
+fn after(duration: Duration) -> Instant {
+    const YEARS: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
+    Instant::now() + duration.min(YEARS)
+}
+
 fn earliest(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
     one.into_iter().chain(other).min()
 }
@@ -255,7 +261,7 @@ struct Keepalive {
 
 impl Keepalive {
     fn new(interval: Duration) -> Self {
-        let tick = Instant::now() + interval;
+        let tick = after(interval);
         Self {
             interval,
             tick,
@@ -295,7 +301,7 @@ impl Keepalive {
             return Err(Error::new(ErrorKind::Timeout, text));
         }
         if self.tick <= now {
-            self.tick = now + interval;
+            self.tick = after(interval);
             let pinging = self.ping_end.is_some() || self.dead_at.is_some();
             if !std::mem::take(&mut self.heard) && !pinging {
                 let mut transmit = connection.transmit();

@@ -215,6 +215,13 @@ impl Connection {
             Effect::Lost(error) => transmit.lose(error),
         }
         self.write_now(transmit);
+        self.settle();
+    }
+
+    /// The application may hear of the end now, and do with the connection what it wants.
+    fn settle(&self) {
+        self.receive().settle();
+        self.signals.wake_reader();
         self.signals.wake_task();
     }
 
@@ -410,8 +417,7 @@ impl Connection {
         transmit.lose(error.clone());
         transmit.finish();
         drop(transmit);
-        self.signals.wake_reader();
-        self.signals.wake_task();
+        self.settle();
     }
 }
 

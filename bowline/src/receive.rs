@@ -29,6 +29,8 @@ pub(crate) struct Receive {
     peer_close: Option<PeerClose>,
     /// Nothing more arrives, and why; `Ok` after a normal Close frame.
     ended: Option<Result<(), Error>>,
+    /// The sending half has done what the end asked of it, so that the application may hear of it.
+    settled: bool,
     /// What had arrived before the end has been looked at.
     exhausted: bool,
     /// Something arrived since [`take_received`](Self::take_received).
@@ -78,6 +80,7 @@ impl Receive {
             closed_by_us: false,
             peer_close: None,
             ended: None,
+            settled: false,
             exhausted: false,
             received: false,
             handed_out: 0,
@@ -190,12 +193,14 @@ impl Receive {
 
     /// Reads once. Ready when there is something new to look at, which may be the end.
     ///
-    /// Once receiving has ended, all that arrived counts as looked at.
+    /// Once receiving has ended, all that arrived counts as looked at; whoever [settles](Self::settle) that wakes the
+    /// reader.
     pub(crate) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Option<Effect>> {
-        let Some(transport) = self.transport.as_mut().filter(|_| self.ended.is_none()) else {
-            self.exhausted = true;
-            return Poll::Ready(None);
-        };
+        if self.ended.is_some() {
+            self.exhausted = self.settled;
+            return if self.settled { Poll::Ready(None) } else { Poll::Pending };
+        }
+        let Some(transport) = &mut self.transport else { return Poll::Pending };
         let direct =
             self.buffer.is_empty() && !self.discards && self.message.is_direct(self.half.remaining());
         let read = if direct {
@@ -325,6 +330,11 @@ impl Receive {
             self.ended = Some(Err(error.clone()));
         }
         Effect::Lost(error)
+    }
+
+    /// The sending half has done what the end asked of it.
+    pub(crate) fn settle(&mut self) {
+        self.settled = self.ended.is_some();
     }
 
     /// Lets go of the transport.

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 
@@ -58,27 +58,38 @@ pub(crate) async fn shake_hands<S: Stream>(
     deadline: Deadline,
 ) -> Result<(WebSocket, Parts), Error> {
     let answered = OnceLock::new();
-    let service = service_fn(|request: Request<Incoming>| async {
-        let (mut head, _body) = request.into_parts();
-        // We take the stream from hyper ourselves.
-        head.extensions.remove::<OnUpgrade>();
-        if let Some(peer) = addresses.peer {
-            head.extensions.insert(peer);
-        }
-        let (answer, response) = answer(head, terms, check).await;
-        // There is no second request: a rejection closes the connection.
-        let _ = answered.set(answer);
-        Ok::<_, Infallible>(response)
+    let service = service_fn(|request: Request<Incoming>| {
+        Box::pin(async {
+            let (mut head, _body) = request.into_parts();
+            // We take the stream from hyper ourselves.
+            head.extensions.remove::<OnUpgrade>();
+            if let Some(peer) = addresses.peer {
+                head.extensions.insert(peer);
+            }
+            let (answer, response) = answer(head, terms, check).await;
+            // There is no second request: a rejection closes the connection.
+            let _ = answered.set(answer);
+            Ok::<_, Infallible>(response)
+        })
     });
     let limits = &config.limits;
-    let connection = http1::Builder::new()
+    let mut connection = http1::Builder::new()
         .max_headers(limits.headers)
         .max_header_size(limits.head_size)
         .max_buf_size(limits.head_size)
         .serve_connection(TokioIo::new(stream), service);
-    let exchange = async { connection.without_shutdown().await.map_err(|error| http_error(error, limits)) };
-    let parts = deadline.bound("waiting for the request", exchange).await?;
+    let exchange = poll_fn(|cx| connection.poll_without_shutdown(cx));
+    let exchange = async { exchange.await.map_err(|error| http_error(error, limits)) };
+    let exchanged = deadline.bound("waiting for the request", exchange).await;
+    let parts = connection.into_parts();
     let (mut stream, leftover) = (parts.io.into_inner(), parts.read_buf);
+    if let Err(error) = exchanged {
+        if matches!(error.kind(), ErrorKind::Limit | ErrorKind::Handshake) {
+            // hyper has answered 431 or 400.
+            let _ = deadline.bound("closing", linger(&mut stream)).await;
+        }
+        return Err(error);
+    }
     match answered.into_inner() {
         Some(Ok((head, agreement))) => {
             let mut transport = Transport::new(stream);

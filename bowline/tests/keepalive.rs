@@ -4,7 +4,7 @@ mod support;
 
 use std::time::Duration;
 
-use bowline::{Acceptor, Connector, ErrorKind, Limits, Role, WebSocket};
+use bowline::{Acceptor, CloseCode, Connector, ErrorKind, Limits, Role, WebSocket};
 use tokio::time::{Instant, sleep};
 
 use support::frames::Frame;
@@ -169,6 +169,21 @@ async fn keepalive_can_be_changed_and_turned_off() {
     sleep(Duration::from_secs(1_000_000)).await;
     assert!(!socket.sender().is_closed());
     assert!(wire.take_written().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_longest_times_mean_never() {
+    let (stream, wire) = wire();
+    let limits = Limits::default().close_timeout(Duration::MAX);
+    let socket = Acceptor::new().limits(limits).keepalive(Duration::MAX).adopt(stream, Vec::new(), None);
+    sleep(Duration::from_secs(1_000_000)).await;
+    let sender = socket.sender();
+    let close = tokio::spawn(async move { sender.close(CloseCode::NORMAL, "").await });
+    sleep(Duration::from_secs(1_000_000)).await;
+    assert!(!close.is_finished());
+    wire.feed_frame(Role::Client, &Frame::close(1000, ""));
+    wire.end();
+    assert!(close.await.unwrap().is_ok());
 }
 
 #[tokio::test(start_paused = true)]

@@ -354,7 +354,7 @@ async fn many_senders_to_a_slow_reader_on_four_threads() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn closes_from_three_tasks_while_a_fourth_receives_all_return() {
-    for _ in 0..50 {
+    for _ in 0..500 {
         let (mut client, mut server) = pair();
         let peer = tokio::spawn(async move { while let Ok(Some(_)) = server.recv().await {} });
         let barrier = Arc::new(Barrier::new(4));

@@ -186,6 +186,7 @@ async fn errors_before_the_upgrade_are_reported() {
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(b"hello?\r\n\r\n").await.unwrap();
     assert_eq!(read_head(&mut stream).await.status(), 400);
+    drop(stream);
     assert_eq!(reports.next_kind().await, ErrorKind::Handshake);
 }
 
