@@ -189,6 +189,11 @@ impl Assembly {
 
     /// Whether a message has begun that someone may want.
     pub(crate) fn is_wanted(&self) -> bool {
-        self.open.as_ref().is_some_and(|open| open.consumer != Consumer::Nobody)
+        self.open.as_ref().is_some_and(|open| open.consumer != Consumer::Nobody) && !self.is_spent()
+    }
+
+    /// Whether its reader has taken all of it.
+    pub(crate) fn is_spent(&self) -> bool {
+        self.has_reader() && self.is_whole() && self.payload.is_empty()
     }
 }

@@ -116,7 +116,6 @@ impl Attendant {
             }
         }
         let waits = transmit.is_blocked() || transmit.has_pings() || transmit.closed().is_some();
-        drop(transmit);
         self.connection.signals.set_task_waits(waits);
     }
 
@@ -157,7 +156,12 @@ impl Attendant {
                     let (received_all, peer_closed) = (receive.has_ended(), receive.has_peer_close());
                     drop(receive);
                     let transmit = connection.transmit();
-                    if !received_all || !transmit.is_written() {
+                    if !received_all {
+                        return Poll::Pending;
+                    }
+                    if !transmit.is_written() {
+                        drop(transmit);
+                        let _ = connection.receive().poll_drain(&mut connection.context());
                         return Poll::Pending;
                     }
                     // RFC 6455 7.1.1: the server closes the TCP connection first; a client waits for it.
@@ -169,6 +173,7 @@ impl Attendant {
                 }
                 Stage::ShuttingDown { deadline } => {
                     if connection.transmit().poll_shutdown(&mut connection.context()).is_pending() {
+                        let _ = connection.receive().poll_drain(&mut connection.context());
                         return Poll::Pending;
                     }
                     self.shut_down = true;

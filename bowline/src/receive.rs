@@ -254,7 +254,8 @@ impl Receive {
         !self.discards
             && self.ended.is_none()
             && (self.message.is_wanted()
-                || (!self.message.is_open() && self.half.is_at_data(self.buffer.bytes())))
+                || ((!self.message.is_open() || self.message.is_spent())
+                    && self.half.is_at_data(self.buffer.bytes())))
     }
 
     /// Whether the next message is in memory already.
@@ -269,7 +270,7 @@ impl Receive {
 
     /// Whether a message is being received.
     pub(crate) fn is_in_message(&self) -> bool {
-        self.message.is_open()
+        self.message.is_open() && !self.message.is_spent()
     }
 
     /// Keeps no more memory than there are bytes.

@@ -91,9 +91,8 @@ impl Wake for Signals {
     fn wake_by_ref(self: &Arc<Self>) {
         let mut slots = self.slots();
         let reader = slots.reader.take();
-        if reader.is_none() {
-            self.missed.store(true, Ordering::SeqCst);
-        }
+        // Also if there is one: it may be the waker of an earlier poll, while a later one is about to go to sleep.
+        self.missed.store(true, Ordering::SeqCst);
         let task = if reader.is_none() || slots.task_waits { slots.task.clone() } else { None };
         drop(slots);
         reader.inspect(Waker::wake_by_ref);

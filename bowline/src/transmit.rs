@@ -216,7 +216,7 @@ impl Transmit {
     /// Writes what the transport takes. `Err` if the transport fails.
     pub(crate) fn write(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         let Some(transport) = &mut self.transport else { return Ok(()) };
-        let mut progress = false;
+        let (was_blocked, mut progress) = (self.blocked, false);
         self.blocked = loop {
             if self.queue.is_empty() {
                 break self.unflushed && transport.poll_flush(cx)?.is_pending();
@@ -233,7 +233,8 @@ impl Transmit {
             progress = true;
         };
         self.unflushed &= self.blocked;
-        if progress {
+        // A flush that was waited for is news, too.
+        if progress || (was_blocked && !self.blocked) {
             self.progress = true;
             self.wake_senders();
             if !self.watchers.is_empty() {
