@@ -159,7 +159,10 @@ impl Connection {
             if !self.corked.swap(true, Ordering::SeqCst) {
                 self.signals.wake_task();
             }
-        } else if !receive.is_stopped_by_data() {
+        } else if receive.is_stopped_by_data() {
+            // A part of the next message: no reason to hold a large buffer while the application is busy.
+            receive.park();
+        } else {
             drop(receive);
             self.signals.wake_task();
         }
