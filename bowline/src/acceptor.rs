@@ -131,6 +131,9 @@ impl Acceptor {
     ///
     /// If nothing at all arrives for as long again, the connection is dead and ends with
     /// [`ErrorKind::Timeout`](crate::ErrorKind::Timeout).
+    ///
+    /// It is dead as well if the transport takes no byte for that long though some wait. What a stream like TLS takes
+    /// into a buffer of its own counts when that is flushed.
     pub fn keepalive(self, interval: impl Into<Option<Duration>>) -> Self {
         let interval = interval.into();
         let invalid = (interval == Some(Duration::ZERO)).then(|| "the keepalive interval is zero".to_owned());
@@ -209,7 +212,11 @@ impl Acceptor {
 
     /// Takes a stream whose handshake was done elsewhere, as the server of the connection.
     ///
-    /// `leftover` is what was already read behind the handshake. It has to be called within a tokio runtime.
+    /// `leftover` is what was already read behind the handshake.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime, or in one without its time driver.
     pub fn adopt<S>(&self, stream: S, leftover: impl Into<Bytes>, subprotocol: Option<&str>) -> WebSocket
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,

@@ -172,6 +172,13 @@ impl Assembly {
         self.taken = 0;
     }
 
+    /// Keeps no memory for what its reader has taken.
+    pub(crate) fn park(&mut self) {
+        if self.payload.is_empty() && self.has_reader() {
+            self.payload = Vec::new();
+        }
+    }
+
     // ---- getters
 
     pub(crate) fn is_open(&self) -> bool {

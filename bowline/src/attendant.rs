@@ -2,22 +2,23 @@
 //!
 //! Keepalive, answering when nobody reads, writing what a cork or a full transport left behind, and the end.
 
-use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bowline_proto::Role;
+use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::connection::Connection;
 use crate::error::{Error, ErrorKind};
 
-/// How long an application that was just handed something is left alone, before the task reads in its place.
+/// How long an application that was just handed something, or woken, is left alone before the task reads in its place.
 ///
 /// It may be about to answer, and what follows could be the peer's Close frame or a violation, behind which nothing
-/// can be sent. Pings wait as long; an application that has not read for longer does not delay them at all.
+/// can be sent. Pings wait as long, or twice; an application that has not read for longer does not delay them at all.
 const PATIENCE: Duration = Duration::from_millis(250);
 
 /// Looks after a connection until it has ended.
@@ -30,7 +31,7 @@ pub(crate) struct Attendant {
     shut_down: bool,
     /// How often the application had been handed something when we last looked.
     handed_out: u32,
-    /// Until then we do not read in the application's place.
+    /// Until then we do not look whether to read in the application's place.
     patient_until: Option<Instant>,
 }
 
@@ -53,6 +54,33 @@ enum Stage {
     },
 }
 
+pin_project! {
+    /// The connection's task. A type of its own, as an `async fn` would hold the attendant twice.
+    pub(crate) struct Attendance {
+        attendant: Attendant,
+        #[pin]
+        timer: Sleep,
+    }
+}
+
+impl Attendance {
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime, or in one without a timer.
+    pub(crate) fn new(attendant: Attendant) -> Self {
+        Self { attendant, timer: sleep_until(Instant::now()) }
+    }
+}
+
+impl Future for Attendance {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.project();
+        this.attendant.poll(cx, this.timer)
+    }
+}
+
 impl Attendant {
     pub(crate) fn new(
         connection: Arc<Connection>,
@@ -69,12 +97,6 @@ impl Attendant {
             handed_out: 0,
             patient_until: None,
         }
-    }
-
-    /// Runs as the connection's task.
-    pub(crate) async fn run(mut self) {
-        let mut timer = pin!(sleep_until(Instant::now()));
-        poll_fn(|cx| self.poll(cx, timer.as_mut())).await;
     }
 
     fn poll(&mut self, cx: &mut Context<'_>, mut timer: Pin<&mut Sleep>) -> Poll<()> {
@@ -122,21 +144,29 @@ impl Attendant {
     /// Answers while nobody reads.
     fn read(&mut self, cx: &mut Context<'_>) {
         let connection = &self.connection;
-        if connection.signals.has_reader() && !connection.signals.task_waits() {
-            self.patient_until = None;
-            return;
-        }
         let transmit = connection.transmit();
         let asked_for = transmit.has_pings() || transmit.closed().is_some();
         drop(transmit);
-        let handed_out = connection.receive().handed_out();
-        if std::mem::replace(&mut self.handed_out, handed_out) != handed_out {
-            self.patient_until = Some(after(PATIENCE));
+        if !asked_for {
+            // The timer is left to run out, not moved with every message.
+            if self.patient_until.is_some_and(|until| Instant::now() < until) {
+                return;
+            }
+            let waited = self.patient_until.take().is_some();
+            if connection.signals.leave_to_reader() {
+                return;
+            }
+            let handed_out = connection.receive().handed_out();
+            let busy = std::mem::replace(&mut self.handed_out, handed_out) != handed_out;
+            let woken = connection.signals.watch(false);
+            if busy || (woken && !waited) {
+                connection.signals.watch(true);
+                self.patient_until = Some(after(PATIENCE));
+                return;
+            }
         }
-        if asked_for || self.patient_until.is_none_or(|until| until <= Instant::now()) {
-            self.patient_until = None;
-            connection.read_unattended(cx);
-        }
+        self.patient_until = None;
+        connection.read_unattended(cx);
     }
 
     /// Takes the end of the connection as far as it can be taken now; ready when the transport has ended.
@@ -197,11 +227,15 @@ impl Attendant {
     fn handle_timeout(&mut self) {
         let now = Instant::now();
         if self.stage != Stage::Open {
+            // If writing failed, that is why it ends.
+            let failed =
+                self.connection.transmit().closed().filter(|error| error.kind() == ErrorKind::Io).cloned();
             let timeout = self.close_timeout;
-            self.connection.lose(&Error::new(
-                ErrorKind::Timeout,
-                format!("the peer did not end the connection within the close timeout of {timeout:?}"),
-            ));
+            self.connection.lose(&failed.unwrap_or_else(|| {
+                let text =
+                    format!("the peer did not end the connection within the close timeout of {timeout:?}");
+                Error::new(ErrorKind::Timeout, text)
+            }));
         } else if let Some(keepalive) =
             self.keepalive.as_mut().filter(|keepalive| keepalive.deadline() <= now)
         {

@@ -11,6 +11,7 @@ use tokio::task::coop::poll_proceed;
 
 use crate::error::{Error, ErrorKind, TrySendError};
 use crate::limits::Config;
+use crate::locked::Locked;
 use crate::message::Payload;
 use crate::receive::{Advance, Effect, Receive};
 use crate::signals::Signals;
@@ -67,8 +68,8 @@ impl Connection {
         self.receive.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn transmit(&self) -> MutexGuard<'_, Transmit> {
-        self.transmit.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn transmit(&self) -> Locked<'_> {
+        Locked::new(&self.transmit)
     }
 
     /// The context in which the transport is polled.
@@ -109,6 +110,7 @@ impl Connection {
                     drop(receive);
                     self.apply(effect);
                     // A flood of control frames is work, too.
+                    progress.made_progress();
                     ready!(poll_proceed(cx)).made_progress();
                 }
                 Advance::NeedsBytes => {
@@ -142,7 +144,14 @@ impl Connection {
     fn leave_reading(&self, mut receive: MutexGuard<'_, Receive>) {
         self.signals.remove_reader();
         receive.hand_out();
-        if receive.has_ended() || receive.is_in_message() {
+        if receive.has_ended() {
+            return;
+        }
+        if receive.is_in_message() {
+            // Its reader may take its time. Whole frames are about to be taken, and not worth a copy.
+            if !receive.has_more_frames() {
+                receive.park();
+            }
             return;
         }
         if !receive.has_bytes() {
@@ -328,7 +337,7 @@ impl Connection {
     }
 
     /// Writes, unless that is better left for later; gives the lock back.
-    pub(crate) fn write(&self, mut transmit: MutexGuard<'_, Transmit>) {
+    pub(crate) fn write(&self, mut transmit: Locked<'_>) {
         let corked = self.corked.load(Ordering::SeqCst) && transmit.has_space();
         if !corked && !transmit.is_blocked() {
             self.write_locked(&mut transmit);
@@ -336,7 +345,7 @@ impl Connection {
     }
 
     /// Writes all that waits, unless the transport takes no more.
-    fn write_now(&self, mut transmit: MutexGuard<'_, Transmit>) {
+    fn write_now(&self, mut transmit: Locked<'_>) {
         if !transmit.is_blocked() {
             self.write_locked(&mut transmit);
         }
@@ -434,6 +443,7 @@ impl Drop for Reader<'_> {
     fn drop(&mut self) {
         // If it is not asleep any more then it was woken, and leaves the work to the task.
         if self.waits && !self.connection.signals.remove_reader() {
+            self.connection.signals.watch(false);
             self.connection.signals.wake_task();
         }
     }

@@ -189,6 +189,9 @@ impl Connector {
     /// it off.
     ///
     /// If nothing at all arrives for as long again, the connection is dead and ends with [`ErrorKind::Timeout`].
+    ///
+    /// It is dead as well if the transport takes no byte for that long though some wait. What a stream like TLS takes
+    /// into a buffer of its own counts when that is flushed.
     pub fn keepalive(mut self, interval: impl Into<Option<Duration>>) -> Self {
         self.config.keepalive = interval.into();
         if self.config.keepalive == Some(Duration::ZERO) {
@@ -267,7 +270,11 @@ impl Connector {
 
     /// Takes a stream whose handshake was done elsewhere, as the client of the connection.
     ///
-    /// `leftover` is what was already read behind the handshake. It has to be called within a tokio runtime.
+    /// `leftover` is what was already read behind the handshake.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime, or in one without its time driver.
     pub fn adopt<S>(&self, stream: S, leftover: impl Into<Bytes>, subprotocol: Option<&str>) -> WebSocket
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,

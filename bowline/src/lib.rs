@@ -73,6 +73,7 @@ mod handler;
 #[cfg(any(feature = "client", feature = "server"))]
 mod header_lines;
 mod limits;
+mod locked;
 mod message;
 #[cfg(feature = "server")]
 mod origin;

@@ -76,13 +76,15 @@ impl ReadBuffer {
         let bytes = self.bytes().to_vec();
         self.start = 0;
         self.end = bytes.len();
-        SPARE.set(std::mem::replace(&mut self.storage, bytes));
+        let storage = std::mem::replace(&mut self.storage, bytes);
+        // It fails only while the thread ends.
+        let _ = SPARE.try_with(|spare| spare.set(storage));
     }
 
     /// Makes space for reading behind the bytes that are there: less than a frame header or a control frame.
     fn make_room(&mut self) {
         if self.storage.len() < READ_SIZE {
-            let mut storage = SPARE.take();
+            let mut storage = SPARE.try_with(Cell::take).unwrap_or_default();
             if storage.len() < READ_SIZE {
                 storage = vec![0; READ_SIZE];
             }

@@ -211,7 +211,7 @@ impl Receive {
             self.buffer.poll_fill(transport, cx).map_ok(filled)
         };
         let Poll::Ready(read) = read else {
-            self.buffer.park();
+            self.park();
             return Poll::Pending;
         };
         Poll::Ready(match read {
@@ -276,6 +276,7 @@ impl Receive {
     /// Keeps no more memory than there are bytes.
     pub(crate) fn park(&mut self) {
         self.buffer.park();
+        self.message.park();
     }
 
     /// Whether anything arrived since the last call.

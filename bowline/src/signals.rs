@@ -7,7 +7,7 @@ use std::task::{Wake, Waker};
 /// The connection's own waker, for both directions of its transport.
 ///
 /// A transport remembers one waker a direction, or only one at all. So each poll, whoever makes it, gives it this
-/// one, and it wakes those who wait at the time: the reader if there is one, else the connection's task. A caller's
+/// one, and it wakes those who wait at the time: the reader if there is one, and the connection's task. A caller's
 /// waker never reaches the transport.
 #[derive(Default)]
 pub(crate) struct Signals {
@@ -22,6 +22,8 @@ struct Slots {
     task: Option<Waker>,
     /// The connection's task waits for the transport too, beside a reader.
     task_waits: bool,
+    /// The connection's task will see by itself whether a reader that was woken has come, and wants no waking for it.
+    task_watches: bool,
 }
 
 impl Signals {
@@ -36,17 +38,32 @@ impl Signals {
         if self.missed.load(Ordering::SeqCst) {
             return false;
         }
-        slots.reader = Some(waker.clone());
+        let earlier = slots.reader.replace(waker.clone());
+        drop(slots);
+        drop(earlier);
         true
     }
 
     /// The reader has gone, and whether it was asleep.
     pub(crate) fn remove_reader(&self) -> bool {
-        self.slots().reader.take().is_some()
+        let reader = self.slots().reader.take();
+        reader.is_some()
     }
 
     pub(crate) fn has_reader(&self) -> bool {
         self.slots().reader.is_some()
+    }
+
+    /// Whether a reader is asleep; then the connection's task need not watch it.
+    pub(crate) fn leave_to_reader(&self) -> bool {
+        let mut slots = self.slots();
+        slots.task_watches &= slots.reader.is_none();
+        slots.reader.is_some()
+    }
+
+    /// Whether the connection's task watches over the readers, from now on and before.
+    pub(crate) fn watch(&self, watches: bool) -> bool {
+        std::mem::replace(&mut self.slots().task_watches, watches)
     }
 
     pub(crate) fn wake_reader(&self) {
@@ -73,11 +90,6 @@ impl Signals {
         self.slots().task_waits = waits;
     }
 
-    /// Whether the connection's task is to be woken even if there is a reader.
-    pub(crate) fn task_waits(&self) -> bool {
-        self.slots().task_waits
-    }
-
     fn slots(&self) -> MutexGuard<'_, Slots> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -93,7 +105,11 @@ impl Wake for Signals {
         let reader = slots.reader.take();
         // Also if there is one: it may be the waker of an earlier poll, while a later one is about to go to sleep.
         self.missed.store(true, Ordering::SeqCst);
-        let task = if reader.is_none() || slots.task_waits { slots.task.clone() } else { None };
+        // A reader need not come, though it was woken: its future may be kept without being polled. The task looks after
+        // that, but is woken for it only once in a while.
+        let watched = slots.task_watches;
+        slots.task_watches |= reader.is_some();
+        let task = if slots.task_waits || !watched { slots.task.clone() } else { None };
         drop(slots);
         reader.inspect(Waker::wake_by_ref);
         task.inspect(Waker::wake_by_ref);

@@ -1,7 +1,7 @@
 //! The sending half of a connection: messages in, bytes out.
 
 use std::io;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bowline_proto::{CloseCode, CloseFrame, MessageKind, Misuse, Role, SendHalf};
@@ -45,6 +45,8 @@ pub(crate) struct Transmit {
     closed: Option<Error>,
     /// The transport has ended.
     finished: bool,
+    /// Those to be woken once the lock is given back: see [`Locked`](crate::locked::Locked).
+    pub(crate) woken: Vec<Waker>,
 }
 
 struct Ping {
@@ -70,6 +72,7 @@ impl Transmit {
             pings: Vec::new(),
             closed: None,
             finished: false,
+            woken: Vec::new(),
         }
     }
 
@@ -145,7 +148,7 @@ impl Transmit {
     pub(crate) fn ponged(&mut self, payload: [u8; 8]) {
         if let Some(ping) = self.pings.iter_mut().find(|ping| ping.payload == payload) {
             ping.round_trip.get_or_insert(ping.sent.elapsed());
-            self.watchers.wake_all();
+            self.wake_watchers();
         }
     }
 
@@ -191,8 +194,8 @@ impl Transmit {
     /// Accepts nothing more; what was accepted is still written.
     pub(crate) fn refuse(&mut self, error: Error) {
         self.closed.get_or_insert(error);
-        self.senders.wake_all();
-        self.watchers.wake_all();
+        self.senders.take_all(&mut self.woken);
+        self.wake_watchers();
     }
 
     /// The transport is of no use any more.
@@ -208,7 +211,7 @@ impl Transmit {
     pub(crate) fn finish(&mut self) {
         self.transport = None;
         self.finished = true;
-        self.watchers.wake_all();
+        self.wake_watchers();
     }
 
     // ---- what is written
@@ -237,9 +240,7 @@ impl Transmit {
         if progress || (was_blocked && !self.blocked) {
             self.progress = true;
             self.wake_senders();
-            if !self.watchers.is_empty() {
-                self.watchers.wake_all();
-            }
+            self.wake_watchers();
             if let Some(payload) = self.owed_pong.take() {
                 self.encode_pong(&payload);
                 return if self.blocked { Ok(()) } else { self.write(cx) };
@@ -258,9 +259,13 @@ impl Transmit {
     }
 
     pub(crate) fn wake_senders(&mut self) {
-        if !self.writer_open && self.has_space() && !self.senders.is_empty() {
-            self.senders.wake_first();
+        if !self.writer_open && self.has_space() {
+            self.senders.take_first(&mut self.woken);
         }
+    }
+
+    fn wake_watchers(&mut self) {
+        self.watchers.take_all(&mut self.woken);
     }
 
     // ---- getters

@@ -22,10 +22,6 @@ impl Place {
 }
 
 impl WaitQueue {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.waiters.is_empty()
-    }
-
     /// Whether nobody is in front of `place`.
     pub(crate) fn is_first(&self, place: &Place) -> bool {
         self.waiters.front().is_none_or(|(ticket, _)| place.0 == Some(*ticket))
@@ -56,16 +52,14 @@ impl WaitQueue {
         place.0 = None;
     }
 
-    pub(crate) fn wake_first(&mut self) {
-        if let Some(waker) = self.waiters.front_mut().and_then(|(_, waker)| waker.take()) {
-            waker.wake();
-        }
+    /// Takes the waker of the first who waits.
+    pub(crate) fn take_first(&mut self, woken: &mut Vec<Waker>) {
+        woken.extend(self.waiters.front_mut().and_then(|(_, waker)| waker.take()));
     }
 
-    pub(crate) fn wake_all(&mut self) {
-        for waker in self.waiters.iter_mut().filter_map(|(_, waker)| waker.take()) {
-            waker.wake();
-        }
+    /// Takes the wakers of all who wait.
+    pub(crate) fn take_all(&mut self, woken: &mut Vec<Waker>) {
+        woken.extend(self.waiters.iter_mut().filter_map(|(_, waker)| waker.take()));
     }
 
     fn position(&self, place: &Place) -> Option<usize> {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bowline_proto::{CloseCode, CloseFrame, MessageKind, Role};
 
-use crate::attendant::Attendant;
+use crate::attendant::{Attendance, Attendant};
 use crate::connection::Connection;
 use crate::error::{Error, TrySendError};
 use crate::limits::Config;
@@ -47,7 +47,7 @@ impl WebSocket {
         let connection = Arc::new(Connection::new(transport, role, leftover, config, subprotocol));
         let attendant =
             Attendant::new(Arc::clone(&connection), config.keepalive, config.limits.close_timeout);
-        tokio::spawn(attendant.run());
+        tokio::spawn(Attendance::new(attendant));
         Self { connection, supervised: false }
     }
 

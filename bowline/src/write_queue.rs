@@ -54,7 +54,7 @@ impl WriteQueue {
     /// Where frames are appended.
     pub(crate) fn out(&mut self) -> &mut Vec<u8> {
         if self.encoded.capacity() == 0 {
-            self.encoded = SPARE.take();
+            self.encoded = SPARE.try_with(Cell::take).unwrap_or_default();
         } else if self.start > self.encoded.len() / 2 {
             // So that a queue that never quite empties doesn't grow. Each byte is moved once at most, amortised.
             self.encoded.drain(..self.start);
@@ -131,7 +131,8 @@ impl WriteQueue {
         self.encoded.clear();
         let buffer = std::mem::take(&mut self.encoded);
         if buffer.capacity() <= SPARE_CAPACITY {
-            SPARE.set(buffer);
+            // It fails only while the thread ends.
+            let _ = SPARE.try_with(|spare| spare.set(buffer));
         }
         // A few places are kept, so that a steady stream of large payloads allocates nothing.
         if self.shared.capacity() > SLICES {

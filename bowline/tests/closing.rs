@@ -263,6 +263,22 @@ async fn a_transport_that_dies_midway_ends_the_close() {
     }
 }
 
+/// The peer neither says nor ends anything.
+#[tokio::test(start_paused = true)]
+async fn writing_that_fails_is_said_by_recv_too() {
+    for role in [Role::Client, Role::Server] {
+        let (mut socket, wire) = open(role, Limits::default());
+        wire.break_writing(io::ErrorKind::BrokenPipe);
+        socket.send("into the void").await.unwrap();
+        assert_eq!(socket.send("again").await.unwrap_err().kind(), ErrorKind::Io);
+        wire.feed_frame(peer_of(role), &Frame::text("what has arrived can be received"));
+        assert!(socket.recv().await.unwrap().is_some());
+        let error = socket.recv().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Io, "{error}");
+        assert!(std::error::Error::source(&error).is_some());
+    }
+}
+
 #[tokio::test]
 async fn a_code_or_reason_that_may_not_be_sent_sends_nothing() {
     let (socket, wire) = open(Role::Client, Limits::default());

@@ -235,3 +235,40 @@ async fn a_dropped_websocket_writes_what_was_sent_and_ends_without_a_close_frame
     })
     .await;
 }
+
+/// The peer writes a lot before it reads anything: our last words must not wait for it, nor its for us.
+#[tokio::test]
+async fn the_last_words_reach_a_peer_that_writes_before_it_reads() {
+    for_each(async |role, carrier| {
+        for too_large in [true, false] {
+            let limits =
+                Limits::default().write_buffer(8 * 1024 * 1024).close_timeout(Duration::from_secs(10));
+            let (mut socket, mut peer) = with_raw_peer(role, carrier, limits).await;
+            // More than the transport takes at once.
+            for _ in 0..6 {
+                socket.send(vec![7; 1024 * 1024]).await.unwrap();
+            }
+            let ours = tokio::spawn(async move {
+                if too_large {
+                    assert_eq!(socket.recv().await.unwrap_err().kind(), ErrorKind::Limit);
+                    Some(socket)
+                } else {
+                    drop(socket);
+                    None
+                }
+            });
+            let flood = Frame::binary(vec![1; 16 * 1024 * 1024]).encode(peer_of(role));
+            peer.write_all(&flood).await.unwrap();
+            peer.flush().await.unwrap();
+            let mut bytes = Vec::new();
+            peer.read_to_end(&mut bytes).await.unwrap();
+            let frames = take_frames(role, &mut bytes);
+            assert!(bytes.is_empty(), "{role:?} over {carrier:?}: the last frame is whole");
+            assert!(frames[..6].iter().all(|frame| frame.payload.len() == 1024 * 1024));
+            let closes: Vec<_> = frames[6..].iter().map(Frame::close_code).collect();
+            assert_eq!(closes, if too_large { vec![Some(1009)] } else { Vec::new() });
+            drop(ours.await.unwrap());
+        }
+    })
+    .await;
+}

@@ -6,6 +6,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
 use bowline::{Limits, Message, Role, pair};
+use tokio::io::AsyncReadExt;
 
 use support::frames::{Frame, all_frames, encode_all};
 use support::{open, settle};
@@ -101,6 +102,52 @@ async fn an_idle_connection_holds_no_buffer() {
     }
 }
 
+/// Also not while the application is busy with one message and a part of the next is here, or while it reads one
+/// slowly.
+#[tokio::test]
+async fn a_busy_application_holds_no_buffer() {
+    #[derive(Clone, Copy, Debug, PartialEq)]
+    enum Busy {
+        WithMessage,
+        WithReader,
+        WaitingWithReader,
+    }
+    for busy in [Busy::WithMessage, Busy::WithReader, Busy::WaitingWithReader] {
+        warm_up().await;
+        let mut connections: Vec<_> = (0..100).map(|_| open(Role::Server, Limits::default())).collect();
+        settle().await;
+        let (whole, part) = match busy {
+            Busy::WithMessage => (Frame::binary([7; 20_000]), 3),
+            Busy::WithReader => (Frame::continuation([7; 20_000]), 3),
+            Busy::WaitingWithReader => (Frame::continuation([7; 100_000]), 20_000),
+        };
+        let mut first = Frame::binary([7; 100]);
+        first.fin = busy == Busy::WithMessage;
+        let mut bytes = first.encode(Role::Client);
+        bytes.extend_from_slice(&whole.encode(Role::Client)[..part]);
+        let before = held();
+        for (socket, wire) in &mut connections {
+            wire.feed(&bytes);
+            if busy == Busy::WithMessage {
+                drop(socket_message(socket).await);
+                continue;
+            }
+            let mut reader = socket.reader().await.unwrap().unwrap();
+            let mut piece = [0; 30_000];
+            assert_eq!(reader.read(&mut piece).await.unwrap(), 100);
+            if busy == Busy::WaitingWithReader {
+                assert!(reader.read(&mut piece).await.unwrap() > 19_900);
+                assert!(support::poll_times(2, reader.read(&mut piece)).await.is_none());
+            }
+            // The reader is kept.
+            std::mem::forget(reader);
+        }
+        settle().await;
+        let each = (held() - before) / 100;
+        assert!(each < 500, "{busy:?}: {each} bytes");
+    }
+}
+
 #[tokio::test]
 async fn a_small_message_that_is_kept_pins_no_large_buffer() {
     warm_up().await;
@@ -160,7 +207,6 @@ async fn what_has_arrived_of_a_message_takes_about_twice_its_size_at_most() {
 
 #[tokio::test]
 async fn a_slow_reader_of_a_large_message_costs_constant_memory() {
-    use tokio::io::AsyncReadExt;
     const SIZE: usize = 64 * 1024 * 1024;
     warm_up().await;
     let (mut socket, wire) = open(Role::Server, Limits::default().message_size(SIZE));

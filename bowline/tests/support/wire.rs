@@ -22,6 +22,7 @@ pub fn wire() -> (Stream, Wire) {
         chunk: usize::MAX,
         hesitates: false,
         hesitated: [false; 2],
+        broken: None,
         waker: None,
         observer: None,
         shut_down: false,
@@ -49,6 +50,7 @@ struct State {
     /// Every other call of each direction says "not now".
     hesitates: bool,
     hesitated: [bool; 2],
+    broken: Option<io::ErrorKind>,
     waker: Option<Waker>,
     observer: Option<Waker>,
     shut_down: bool,
@@ -110,6 +112,11 @@ impl Wire {
     /// Breaks the incoming stream.
     pub fn break_off(&self, kind: io::ErrorKind) {
         self.change(|state| state.incoming_end = Some(Err(kind.into())));
+    }
+
+    /// Breaks the outgoing stream, but not the incoming one.
+    pub fn break_writing(&self, kind: io::ErrorKind) {
+        self.change(|state| state.broken = Some(kind));
     }
 
     /// Lets no more than so many bytes be written from now on.
@@ -225,6 +232,9 @@ impl AsyncWrite for Stream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let mut state = self.0.lock().unwrap();
         assert!(!state.shut_down, "nothing is written behind the end of the stream");
+        if let Some(kind) = state.broken {
+            return Poll::Ready(Err(kind.into()));
+        }
         if state.hesitate(1, cx) {
             return Poll::Pending;
         }
