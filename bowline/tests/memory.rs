@@ -117,9 +117,9 @@ async fn a_busy_application_holds_no_buffer() {
         let mut connections: Vec<_> = (0..100).map(|_| open(Role::Server, Limits::default())).collect();
         settle().await;
         let (whole, part) = match busy {
-            Busy::WithMessage => (Frame::binary([7; 20_000]), 3),
-            Busy::WithReader => (Frame::continuation([7; 20_000]), 3),
-            Busy::WaitingWithReader => (Frame::continuation([7; 100_000]), 20_000),
+            Busy::WithMessage => (Frame::binary(vec![7; 20_000]), 3),
+            Busy::WithReader => (Frame::continuation(vec![7; 20_000]), 3),
+            Busy::WaitingWithReader => (Frame::continuation(vec![7; 100_000]), 20_000),
         };
         let mut first = Frame::binary([7; 100]);
         first.fin = busy == Busy::WithMessage;
@@ -133,7 +133,7 @@ async fn a_busy_application_holds_no_buffer() {
                 continue;
             }
             let mut reader = socket.reader().await.unwrap().unwrap();
-            let mut piece = [0; 30_000];
+            let mut piece = vec![0; 30_000];
             assert_eq!(reader.read(&mut piece).await.unwrap(), 100);
             if busy == Busy::WaitingWithReader {
                 assert!(reader.read(&mut piece).await.unwrap() > 19_900);
