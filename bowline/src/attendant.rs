@@ -153,14 +153,14 @@ impl Attendant {
                 return;
             }
             let waited = self.patient_until.take().is_some();
-            if connection.signals.leave_to_reader() {
-                return;
-            }
             let handed_out = connection.receive().handed_out();
             let busy = std::mem::replace(&mut self.handed_out, handed_out) != handed_out;
-            let woken = connection.signals.watch(false);
-            if busy || (woken && !waited) {
-                connection.signals.watch(true);
+            let woken = connection.signals.is_watched() && !waited;
+            if !woken && connection.signals.leave_to_reader() {
+                return;
+            }
+            connection.signals.watch(busy || woken);
+            if busy || woken {
                 self.patient_until = Some(after(PATIENCE));
                 return;
             }

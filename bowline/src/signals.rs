@@ -61,9 +61,14 @@ impl Signals {
         slots.reader.is_some()
     }
 
-    /// Whether the connection's task watches over the readers, from now on and before.
-    pub(crate) fn watch(&self, watches: bool) -> bool {
-        std::mem::replace(&mut self.slots().task_watches, watches)
+    /// Whether a reader was woken that the connection's task has to watch.
+    pub(crate) fn is_watched(&self) -> bool {
+        self.slots().task_watches
+    }
+
+    /// Sets whether the connection's task will see by itself what becomes of a reader.
+    pub(crate) fn watch(&self, watches: bool) {
+        self.slots().task_watches = watches;
     }
 
     pub(crate) fn wake_reader(&self) {
