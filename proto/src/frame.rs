@@ -24,19 +24,20 @@ pub enum MessageKind {
 
 /// What a frame is (RFC 6455 11.8).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
 pub enum Opcode {
-    /// 0: the next fragment of a message.
-    Continuation,
-    /// 1: a text message, or its first fragment.
-    Text,
-    /// 2: a binary message, or its first fragment.
-    Binary,
-    /// 8: the last frame of one direction.
-    Close,
-    /// 9: asks for a Pong.
-    Ping,
-    /// 10: answers a Ping.
-    Pong,
+    /// The next fragment of a message.
+    Continuation = 0x0,
+    /// A text message, or its first fragment.
+    Text = 0x1,
+    /// A binary message, or its first fragment.
+    Binary = 0x2,
+    /// The last frame of one direction.
+    Close = 0x8,
+    /// Asks for a Pong.
+    Ping = 0x9,
+    /// Answers a Ping.
+    Pong = 0xA,
 }
 
 impl Opcode {
@@ -52,17 +53,6 @@ impl Opcode {
             0xA => Self::Pong,
             unknown => return Err(Violation::UnknownOpcode(unknown)),
         })
-    }
-
-    const fn bits(self) -> u8 {
-        match self {
-            Self::Continuation => 0x0,
-            Self::Text => 0x1,
-            Self::Binary => 0x2,
-            Self::Close => 0x8,
-            Self::Ping => 0x9,
-            Self::Pong => 0xA,
-        }
     }
 
     /// Whether it is Close, Ping or Pong.
@@ -170,24 +160,38 @@ impl FrameHeader {
     }
 
     /// Appends the header to `out`.
+    #[inline]
     pub fn encode(&self, out: &mut Vec<u8>) {
-        let first = u8::from(self.fin) << 7 | (self.reserved & 0x7) << 4 | self.opcode.bits();
-        let masked = u8::from(self.masking_key.is_some()) << 7;
+        let first = u8::from(self.fin) << 7 | (self.reserved & 0x7) << 4 | self.opcode as u8;
+        let mask_bit = u8::from(self.masking_key.is_some()) << 7;
         // RFC 6455 5.2: the length in the fewest bytes, in network byte order.
         #[expect(clippy::cast_possible_truncation, reason = "each arm's range fits")]
         match self.payload_len {
-            len @ 0..=125 => out.extend_from_slice(&[first, masked | len as u8]),
+            len @ 0..=125 => out.extend_from_slice(&[first, mask_bit | len as u8]),
             len @ 126..=0xFFFF => {
                 let [a, b] = (len as u16).to_be_bytes();
-                out.extend_from_slice(&[first, masked | 0x7E, a, b]);
+                out.extend_from_slice(&[first, mask_bit | 0x7E, a, b]);
             }
             len => {
-                out.extend_from_slice(&[first, masked | 0x7F]);
+                out.extend_from_slice(&[first, mask_bit | 0x7F]);
                 out.extend_from_slice(&len.to_be_bytes());
             }
         }
         if let Some(key) = self.masking_key {
             out.extend_from_slice(&key);
         }
+    }
+
+    /// How many bytes the frame takes whose header `bytes` begin with, payload included; `None` if more bytes are needed
+    /// to tell. Whether the header is right is not looked at.
+    #[inline]
+    pub(crate) fn frame_size(bytes: &[u8]) -> Option<u64> {
+        let [_, second, rest @ ..] = bytes else { return None };
+        let size = match second & 0x7F {
+            126 => 4 + u64::from(u16::from_be_bytes(*rest.first_chunk()?)),
+            127 => u64::from_be_bytes(*rest.first_chunk()?).saturating_add(10),
+            len => 2 + u64::from(len),
+        };
+        Some(size.saturating_add(if second & 0x80 == 0 { 0 } else { 4 }))
     }
 }

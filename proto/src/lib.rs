@@ -19,6 +19,6 @@ pub use close::{CloseCode, CloseFrame};
 pub use error::{Failure, Limit, Misuse, Violation};
 pub use frame::{FrameHeader, MessageKind, Opcode, Role};
 pub use mask::mask;
-pub use receive::{Data, Event, ReceiveHalf, ReceiveLimits};
+pub use receive::{Data, Event, ReceiveHalf, ReceiveLimits, WholeMessage};
 pub use send::SendHalf;
 pub use utf8::{InvalidUtf8, Utf8Validator};

@@ -1,5 +1,10 @@
 //! Masking (RFC 6455 5.3).
 
+use alloc::vec::Vec;
+
+/// How many bytes are masked a step.
+const BLOCK: usize = 64;
+
 /// Masks or unmasks `payload` in place: the operation is its own inverse.
 ///
 /// `offset` is how many bytes of the same frame's payload came before these.
@@ -14,18 +19,65 @@
 /// bowline_proto::mask(back, key, 3);
 /// assert_eq!(&payload, b"Hello");
 /// ```
-pub fn mask(payload: &mut [u8], mut masking_key: [u8; 4], offset: u64) {
-    masking_key.rotate_left((offset % 4) as usize);
-    let [a, b, c, d] = masking_key;
-    let wide = u64::from_ne_bytes([a, b, c, d, a, b, c, d]);
-    // Eight bytes a step in a loop without branches, which the compiler turns into vector instructions.
-    let mut chunks = payload.chunks_exact_mut(8);
-    for chunk in &mut chunks {
-        let word = u64::from_ne_bytes((&*chunk).try_into().expect("a chunk has 8 bytes"));
-        chunk.copy_from_slice(&(word ^ wide).to_ne_bytes());
+#[inline]
+pub fn mask(payload: &mut [u8], masking_key: [u8; 4], offset: u64) {
+    let mut key = masking_key;
+    key.rotate_left((offset % 4) as usize);
+    let key = twice(key);
+    let mut blocks = payload.chunks_exact_mut(BLOCK);
+    for block in &mut blocks {
+        mask_block(block, key);
+    }
+    let mut words = blocks.into_remainder().chunks_exact_mut(8);
+    for word in &mut words {
+        mask_word(word, key);
     }
     // RFC 6455 5.3: octet i is combined with octet i modulo 4 of the key.
-    for (byte, key) in chunks.into_remainder().iter_mut().zip([a, b, c, d, a, b, c]) {
+    for (byte, key) in words.into_remainder().iter_mut().zip(key.to_ne_bytes()) {
         *byte ^= key;
     }
+}
+
+/// A copy of `payload` without its mask.
+#[inline]
+pub(crate) fn to_unmasked(payload: &[u8], masking_key: [u8; 4]) -> Vec<u8> {
+    // Small ones stay in the nearest cache, so that a second pass costs little, and no capacity is left over.
+    if payload.len() < 512 {
+        let mut unmasked = payload.to_vec();
+        mask(&mut unmasked, masking_key, 0);
+        return unmasked;
+    }
+    let key = twice(masking_key);
+    let blocks = payload.chunks_exact(BLOCK);
+    let rest = blocks.remainder();
+    let mut unmasked = Vec::with_capacity(payload.len().div_ceil(BLOCK));
+    unmasked.extend(blocks.map(|block| {
+        let mut block: [u8; BLOCK] = block.try_into().expect("a block has its size");
+        mask_block(&mut block, key);
+        block
+    }));
+    let mut unmasked = unmasked.into_flattened();
+    let start = unmasked.len();
+    unmasked.extend_from_slice(rest);
+    mask(&mut unmasked[start..], masking_key, 0);
+    unmasked
+}
+
+/// The key in native order, twice over.
+#[inline]
+fn twice(masking_key: [u8; 4]) -> u64 {
+    let key = u64::from(u32::from_ne_bytes(masking_key));
+    key << 32 | key
+}
+
+/// Without branches, so that the compiler turns it into vector instructions.
+#[inline]
+fn mask_block(block: &mut [u8], key: u64) {
+    block.chunks_exact_mut(8).for_each(|word| mask_word(word, key));
+}
+
+#[inline]
+fn mask_word(word: &mut [u8], key: u64) {
+    let masked = u64::from_ne_bytes((&*word).try_into().expect("a word has 8 bytes")) ^ key;
+    word.copy_from_slice(&masked.to_ne_bytes());
 }

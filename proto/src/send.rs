@@ -46,6 +46,7 @@ impl SendHalf {
     /// # Errors
     ///
     /// [`Misuse::CloseSent`], [`Misuse::MessageOpen`].
+    #[inline]
     pub fn message(
         &mut self,
         kind: MessageKind,
@@ -155,6 +156,7 @@ impl SendHalf {
         self.role
     }
 
+    #[inline]
     fn check_message(&self) -> Result<(), Misuse> {
         // RFC 6455 5.5.1: no data frames after the Close frame.
         if self.closed {
@@ -200,16 +202,18 @@ impl SendHalf {
         Ok(())
     }
 
+    #[inline]
     fn frame(&self, fin: bool, opcode: Opcode, payload: &[u8], masking_key: [u8; 4], out: &mut Vec<u8>) {
         // RFC 6455 5.1, 5.3: a client masks all frames, a server none.
         match self.role {
             Role::Server => {
+                out.reserve(FrameHeader::MAX_SIZE + payload.len());
                 header(fin, opcode, payload.len(), None).encode(out);
                 out.extend_from_slice(payload);
             }
             Role::Client => {
+                out.reserve(FrameHeader::MAX_SIZE + payload.len());
                 header(fin, opcode, payload.len(), Some(masking_key)).encode(out);
-                out.reserve(payload.len());
                 // By blocks that stay in the nearest cache, so that memory is passed over once.
                 for block in payload.chunks(4096) {
                     let start = out.len();
@@ -221,6 +225,7 @@ impl SendHalf {
     }
 }
 
+#[inline]
 fn header(fin: bool, opcode: Opcode, payload_len: usize, masking_key: Option<[u8; 4]>) -> FrameHeader {
     FrameHeader { fin, reserved: 0, opcode, masking_key, payload_len: payload_len as u64 }
 }

@@ -102,11 +102,11 @@ fn incomplete_tail(piece: &[u8]) -> usize {
 }
 
 #[cfg(feature = "simdutf8")]
-fn is_utf8(bytes: &[u8]) -> bool {
+pub(crate) fn is_utf8(bytes: &[u8]) -> bool {
     simdutf8::basic::from_utf8(bytes).is_ok()
 }
 
 #[cfg(not(feature = "simdutf8"))]
-fn is_utf8(bytes: &[u8]) -> bool {
+pub(crate) fn is_utf8(bytes: &[u8]) -> bool {
     core::str::from_utf8(bytes).is_ok()
 }

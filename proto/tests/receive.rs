@@ -624,12 +624,98 @@ fn is_at_whole_frame_needs_all_of_it() {
             assert!(receiver.half.is_at_whole_frame(&wire));
             assert!(receiver.half.is_at_whole_frame(&[&wire[..], b"more"].concat()));
         }
-        // A length that is far away, a header that is wrong, the middle of a frame.
+        // Lengths that are far away, the middle of a frame.
         assert!(!receiver.half.is_at_whole_frame(&[&[0x82, 127, 0x7F], &[0xFF; 7][..]].concat()));
-        assert!(!receiver.half.is_at_whole_frame(&[0x83, 0]));
+        assert!(!receiver.half.is_at_whole_frame(&[&[0x82, 255], &[0xFF; 8][..]].concat()));
         let wire = frame_for(role, FIN | BINARY, &[0; 10]);
         receiver.arrive(&wire[..wire.len() - 1]).unwrap();
         assert!(!receiver.half.is_at_whole_frame(&wire));
+    }
+}
+
+// ---- whole messages
+
+const ALL_OF_IT: std::ops::RangeInclusive<usize> = 0..=1200;
+
+#[test]
+fn take_whole_message_gives_what_handle_bytes_gives() {
+    let text = "a€😀".repeat(200);
+    for role in ROLES {
+        let half = Receiver::new(role).half;
+        for size in ALL_OF_IT.step_by(if cfg!(miri) { 97 } else { 1 }).chain([65_534, 65_535]) {
+            let binary: Vec<u8> = (0..size).map(|i| u8::try_from(i * 7 % 251).unwrap()).collect();
+            let text = text.get(..size).map(|text| (TEXT, MessageKind::Text, text.as_bytes()));
+            for (opcode, kind, payload) in
+                [(BINARY, MessageKind::Binary, &binary[..])].into_iter().chain(text)
+            {
+                let wire = frame_for(role, FIN | opcode, payload);
+                let message = half.take_whole_message(&[&wire[..], b"more"].concat()).unwrap();
+                assert_eq!((message.kind, message.frame_size), (kind, wire.len()));
+                assert!(message.payload == payload, "{size}");
+                assert_eq!(received(role, &wire), Ok(vec![data(kind, payload, true, true)]));
+            }
+        }
+    }
+}
+
+#[test]
+fn take_whole_message_needs_all_of_it() {
+    for role in ROLES {
+        let half = Receiver::new(role).half;
+        for len in [0, 1, 125, 126, 600] {
+            let wire = frame_for(role, FIN | BINARY, &vec![7; len]);
+            for size in 0..wire.len() {
+                assert_eq!(half.take_whole_message(&wire[..size]), None, "{size} of {}", wire.len());
+            }
+        }
+    }
+}
+
+#[test]
+fn take_whole_message_leaves_all_else_to_handle_bytes() {
+    for role in ROLES {
+        let receiver = Receiver::with_limits(role, limits(1000, 5));
+        let refused = |receiver: &Receiver, wire: &[u8]| receiver.half.take_whole_message(wire).is_none();
+        let good = frame_for(role, FIN | TEXT, b"good");
+        assert!(!refused(&receiver, &good));
+        // Fragments, control frames, reserved bits and opcodes.
+        for first in (0..=255).filter(|first| ![FIN | TEXT, FIN | BINARY].contains(first)) {
+            assert!(refused(&receiver, &frame_for(role, first, b"good")), "{first:#x}");
+        }
+        // Masked the wrong way.
+        assert!(refused(
+            &receiver,
+            &frame_for(if role == Role::Client { Role::Server } else { Role::Client }, FIN | TEXT, b"good")
+        ));
+        // Lengths in more bytes than they need.
+        let mask_bit = if role == Role::Server { 0x80 } else { 0 };
+        assert!(refused(&receiver, &[&[FIN | TEXT, mask_bit | 0x7E, 0, 125], &[0; 200][..]].concat()));
+        assert!(refused(
+            &receiver,
+            &[&[FIN | TEXT, mask_bit | 0x7F, 0, 0, 0, 0, 0, 0, 0, 130], &[0; 200][..]].concat()
+        ));
+        // What is larger than a limit, or than what this is for.
+        assert!(!refused(&receiver, &frame_for(role, FIN | BINARY, &[0; 1000])));
+        assert!(refused(&receiver, &frame_for(role, FIN | BINARY, &[0; 1001])));
+        assert!(refused(&Receiver::with_limits(role, limits(1000, 0)), &good));
+        assert!(refused(&Receiver::new(role), &frame_for(role, FIN | BINARY, &vec![0; 65_536])));
+        // Text that is none.
+        assert!(refused(&receiver, &frame_for(role, FIN | TEXT, &EURO[..2])));
+        assert!(!refused(&receiver, &frame_for(role, FIN | BINARY, &EURO[..2])));
+        // In a message, in a frame, after the end, after a violation, when data is not wanted.
+        for (wire, size) in [
+            (frame_for(role, TEXT, b"begun"), usize::MAX),
+            (frame_for(role, FIN | TEXT, b"begun, not ended"), 8),
+            (frame_for(role, CLOSE, &[]), usize::MAX),
+            (frame_for(role, FIN | 0x3, &[]), usize::MAX),
+        ] {
+            let mut receiver = receiver.clone();
+            let _ = receiver.arrive(&wire[..size.min(wire.len())]);
+            assert!(refused(&receiver, &good), "after {wire:x?}");
+        }
+        let mut receiver = receiver;
+        receiver.half.discard_data();
+        assert!(refused(&receiver, &good));
     }
 }
 
@@ -754,6 +840,12 @@ proptest! {
         for part in wire.chunks(size) {
             let _ = receiver.half.is_at_data(part);
             let _ = receiver.half.is_at_whole_frame(part);
+            if receiver.pending.is_empty() && let Some(message) = receiver.half.take_whole_message(part) {
+                let mut other = receiver.clone();
+                other.arrive(&part[..message.frame_size]).unwrap();
+                prop_assert_eq!(other.seen.last(), Some(&data(message.kind, &message.payload, true, true)));
+                prop_assert!(other.pending.is_empty());
+            }
             if receiver.arrive(part).is_err() {
                 break;
             }
