@@ -11,7 +11,6 @@ use tokio_util::io::poll_read_buf;
 
 use crate::message::Message;
 use crate::read_buffer::READ_SIZE;
-use crate::utf8_bytes::Utf8Bytes;
 
 /// From how many missing bytes on a message is read straight into its own memory.
 const DIRECT_SIZE: usize = 16 * 1024;
@@ -78,6 +77,10 @@ impl Assembly {
     ///
     /// What is announced takes no memory before it arrives: that of the payload about doubles at most.
     pub(crate) fn append(&mut self, arrived: &[u8], remaining: u64, last: bool) {
+        if last && self.payload.capacity() == 0 {
+            self.payload = arrived.to_vec();
+            return;
+        }
         let total = self.payload.len() + arrived.len();
         let remaining = usize::try_from(remaining).unwrap_or(usize::MAX);
         if remaining > 0 {
@@ -134,10 +137,7 @@ impl Assembly {
     pub(crate) fn finish(&mut self) -> Option<Message> {
         let open = self.open.take_if(|open| open.whole && open.consumer == Consumer::Recv)?;
         let payload = Bytes::from(std::mem::take(&mut self.payload));
-        Some(match open.kind {
-            MessageKind::Text => Message::Text(Utf8Bytes::from_validated(payload)),
-            MessageKind::Binary => Message::Binary(payload),
-        })
+        Some(Message::from_validated(open.kind, payload))
     }
 
     /// Gives the message that has begun to a reader.

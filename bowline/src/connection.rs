@@ -12,7 +12,7 @@ use tokio::task::coop::poll_proceed;
 use crate::error::{Error, ErrorKind, TrySendError};
 use crate::limits::Config;
 use crate::locked::Locked;
-use crate::message::Payload;
+use crate::message::{Message, Payload};
 use crate::receive::{Advance, Effect, Receive};
 use crate::signals::Signals;
 use crate::transmit::{Transmit, closed_by_us, misuse};
@@ -90,6 +90,22 @@ impl Connection {
         .await
     }
 
+    /// The next message, if it is in memory and takes no waiting.
+    #[inline]
+    pub(crate) fn recv_now(&self) -> Option<Message> {
+        let mut receive = self.receive();
+        if !receive.has_bytes() {
+            return None;
+        }
+        let Poll::Ready(progress) = poll_proceed(&mut Context::from_waker(Waker::noop())) else {
+            return None;
+        };
+        let message = receive.take_whole_message()?;
+        progress.made_progress();
+        self.leave_reading(receive);
+        Some(message)
+    }
+
     pub(crate) fn poll_next<T>(
         &self,
         cx: &mut Context<'_>,
@@ -97,8 +113,8 @@ impl Connection {
     ) -> Poll<T> {
         // One flooding connection must not starve the others of its thread, even if all of the flood is in memory.
         let progress = ready!(poll_proceed(cx));
+        let mut receive = self.receive();
         loop {
-            let mut receive = self.receive();
             if let Some(taken) = take(&mut receive) {
                 progress.made_progress();
                 self.leave_reading(receive);
@@ -112,21 +128,25 @@ impl Connection {
                     // A flood of control frames is work, too.
                     progress.made_progress();
                     ready!(poll_proceed(cx)).made_progress();
+                    receive = self.receive();
                 }
                 Advance::NeedsBytes => {
                     if self.corked.load(Ordering::SeqCst) {
                         drop(receive);
                         self.uncork();
                         // The task may have read meanwhile.
+                        receive = self.receive();
                         continue;
                     }
-                    self.signals.begin_read();
-                    match receive.poll_fill(&mut self.context()) {
-                        Poll::Ready(effect) => {
+                    // A transport that had nothing, and has not called since, is not asked again.
+                    let idle = receive.awaits_transport() && !self.signals.was_called();
+                    let filled = if idle { Poll::Pending } else { self.poll_fill(&mut receive) };
+                    match filled {
+                        Poll::Ready(None) => {}
+                        Poll::Ready(Some(effect)) => {
                             drop(receive);
-                            if let Some(effect) = effect {
-                                self.apply(effect);
-                            }
+                            self.apply(effect);
+                            receive = self.receive();
                         }
                         Poll::Pending => {
                             if !self.signals.sleep_reader(cx.waker()) {
@@ -140,10 +160,28 @@ impl Connection {
         }
     }
 
+    fn poll_fill(&self, receive: &mut Receive) -> Poll<Option<Effect>> {
+        self.signals.begin_read();
+        receive.poll_fill(&mut self.context())
+    }
+
     /// The application has got something, and may be away for long.
+    #[inline]
     fn leave_reading(&self, mut receive: MutexGuard<'_, Receive>) {
         self.signals.remove_reader();
         receive.hand_out();
+        if !receive.has_more_frames() || receive.is_in_message() {
+            return self.leave_idle(receive);
+        }
+        drop(receive);
+        // The task flushes what the application sends now, in case that it never reads again.
+        if !self.corked.load(Ordering::SeqCst) && !self.corked.swap(true, Ordering::SeqCst) {
+            self.signals.wake_task();
+        }
+    }
+
+    /// The same, with no whole frame in memory that a `recv` could take.
+    fn leave_idle(&self, mut receive: MutexGuard<'_, Receive>) {
         if receive.has_ended() {
             return;
         }
@@ -156,15 +194,19 @@ impl Connection {
         }
         if !receive.has_bytes() {
             // The transport has to know whom to wake if a ping comes while the application is busy.
-            let Poll::Ready(effect) = receive.poll_fill(&mut self.context()) else { return };
+            self.signals.begin_read();
+            if receive.is_idle(&mut self.context()) {
+                return receive.park();
+            }
+            let Poll::Ready(effect) = self.poll_fill(&mut receive) else { return };
             if let Some(effect) = effect {
                 drop(receive);
                 return self.apply(effect);
             }
         }
         if receive.has_more_frames() {
+            // More has just come.
             drop(receive);
-            // The task flushes what the application sends now, in case that it never reads again.
             if !self.corked.swap(true, Ordering::SeqCst) {
                 self.signals.wake_task();
             }
@@ -191,7 +233,7 @@ impl Connection {
             let effect = match receive.advance() {
                 Advance::Data => None,
                 Advance::Effect(effect) => Some(effect),
-                Advance::NeedsBytes => match receive.poll_fill(&mut self.context()) {
+                Advance::NeedsBytes => match self.poll_fill(&mut receive) {
                     Poll::Ready(effect) => effect,
                     Poll::Pending => return,
                 },
@@ -239,6 +281,22 @@ impl Connection {
 
     // ---- sending
 
+    /// Sends a message, unless that takes waiting: then it is given back.
+    #[inline]
+    pub(crate) fn send_now<'a>(&self, payload: Payload<'a>) -> Result<Result<(), Error>, Payload<'a>> {
+        let Poll::Ready(progress) = poll_proceed(&mut Context::from_waker(Waker::noop())) else {
+            return Err(payload);
+        };
+        let mut transmit = self.transmit();
+        if transmit.closed().is_some() || !transmit.has_room(&Place::default()) {
+            return Err(payload);
+        }
+        progress.made_progress();
+        let result = transmit.accept(payload);
+        self.write(transmit);
+        Ok(result)
+    }
+
     /// Waits for its turn and for room, then lets `accept` put something into the write buffer.
     pub(crate) async fn send_with<T>(
         &self,
@@ -259,8 +317,10 @@ impl Connection {
             progress.made_progress();
             let accept = accept.take().expect("a future is not polled after it is ready");
             let result = accept(&mut transmit);
-            transmit.senders.leave(&mut waiting.place);
-            transmit.wake_senders();
+            if waiting.place.is_taken() {
+                transmit.senders.leave(&mut waiting.place);
+                transmit.wake_senders();
+            }
             self.write(transmit);
             Poll::Ready(result)
         })
@@ -337,10 +397,10 @@ impl Connection {
     }
 
     /// Writes, unless that is better left for later; gives the lock back.
-    pub(crate) fn write(&self, mut transmit: Locked<'_>) {
-        let corked = self.corked.load(Ordering::SeqCst) && transmit.has_space();
-        if !corked && !transmit.is_blocked() {
-            self.write_locked(&mut transmit);
+    #[inline]
+    pub(crate) fn write(&self, transmit: Locked<'_>) {
+        if !self.corked.load(Ordering::SeqCst) || !transmit.has_space() {
+            self.write_now(transmit);
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::ops::{Deref, DerefMut};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
 
 use crate::transmit::Transmit;
 
@@ -11,17 +12,26 @@ use crate::transmit::Transmit;
 pub(crate) struct Locked<'a>(Option<MutexGuard<'a, Transmit>>);
 
 impl<'a> Locked<'a> {
+    #[inline]
     pub(crate) fn new(transmit: &'a Mutex<Transmit>) -> Self {
         Self(Some(transmit.lock().unwrap_or_else(PoisonError::into_inner)))
     }
 }
 
-impl Drop for Locked<'_> {
-    fn drop(&mut self) {
+impl Locked<'_> {
+    #[cold]
+    fn unlock_and_wake(&mut self) {
         let woken = std::mem::take(&mut self.woken);
         self.0 = None;
-        for waker in woken {
-            waker.wake();
+        woken.into_iter().for_each(Waker::wake);
+    }
+}
+
+impl Drop for Locked<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        if !self.woken.is_empty() {
+            self.unlock_and_wake();
         }
     }
 }

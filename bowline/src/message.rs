@@ -15,6 +15,15 @@ pub enum Message {
 }
 
 impl Message {
+    /// A message whose payload was validated if it is text.
+    #[inline]
+    pub(crate) fn from_validated(kind: MessageKind, payload: Bytes) -> Self {
+        match kind {
+            MessageKind::Text => Self::Text(Utf8Bytes::from_validated(payload)),
+            MessageKind::Binary => Self::Binary(payload),
+        }
+    }
+
     /// The payload, of either kind.
     pub fn as_bytes(&self) -> &[u8] {
         match self {

@@ -8,6 +8,11 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, ReadBuf};
 
 /// The size of a buffer that is read into.
+const STORAGE_SIZE: usize = 256 * 1024;
+
+/// How much is read at first. A read that brings as much is followed by one of as much as there is storage for.
+///
+/// Less at first, as the payload of a large message is read straight into its own memory from then on.
 pub(crate) const READ_SIZE: usize = 64 * 1024;
 
 thread_local! {
@@ -22,6 +27,8 @@ pub(crate) struct ReadBuffer {
     storage: Vec<u8>,
     start: usize,
     end: usize,
+    /// The last read brought much.
+    busy: bool,
 }
 
 impl ReadBuffer {
@@ -47,8 +54,11 @@ impl ReadBuffer {
     pub(crate) fn load(&mut self, bytes: &[u8]) {
         debug_assert!(self.is_empty(), "bytes would come in front of others");
         self.park();
+        self.busy = false;
         if !bytes.is_empty() {
-            *self = Self { storage: bytes.to_vec(), start: 0, end: bytes.len() };
+            self.storage = bytes.to_vec();
+            self.start = 0;
+            self.end = bytes.len();
         }
     }
 
@@ -60,17 +70,19 @@ impl ReadBuffer {
     ) -> Poll<io::Result<usize>> {
         self.make_room();
         // The storage is ours while a stream of the user's is called, so that a WebSocket within it may read as well.
-        let mut buf = ReadBuf::new(&mut self.storage[self.end..]);
+        let size = if self.busy { STORAGE_SIZE } else { STORAGE_SIZE.min(self.end + READ_SIZE) };
+        let mut buf = ReadBuf::new(&mut self.storage[self.end..size]);
         debug_assert!(buf.remaining() > 0, "nothing could be read, which would look like the end");
         ready!(Pin::new(transport).poll_read(cx, &mut buf))?;
         let count = buf.filled().len();
+        self.busy = count >= READ_SIZE;
         self.end += count;
         Poll::Ready(Ok(count))
     }
 
     /// Gives the large storage back to the thread, and keeps what bytes there are in one of their size.
     pub(crate) fn park(&mut self) {
-        if self.storage.len() < READ_SIZE {
+        if self.storage.len() < STORAGE_SIZE {
             return;
         }
         let bytes = self.bytes().to_vec();
@@ -83,10 +95,10 @@ impl ReadBuffer {
 
     /// Makes space for reading behind the bytes that are there: less than a frame header or a control frame.
     fn make_room(&mut self) {
-        if self.storage.len() < READ_SIZE {
+        if self.storage.len() < STORAGE_SIZE {
             let mut storage = SPARE.try_with(Cell::take).unwrap_or_default();
-            if storage.len() < READ_SIZE {
-                storage = vec![0; READ_SIZE];
+            if storage.len() < STORAGE_SIZE {
+                storage = vec![0; STORAGE_SIZE];
             }
             storage[..self.end - self.start].copy_from_slice(self.bytes());
             self.storage = storage;

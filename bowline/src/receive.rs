@@ -35,6 +35,8 @@ pub(crate) struct Receive {
     exhausted: bool,
     /// Something arrived since [`take_received`](Self::take_received).
     received: bool,
+    /// The transport had nothing when it was asked last, and knows whom to call.
+    awaits_transport: bool,
     /// How often the application was handed something.
     handed_out: u32,
 }
@@ -83,6 +85,7 @@ impl Receive {
             settled: false,
             exhausted: false,
             received: false,
+            awaits_transport: false,
             handed_out: 0,
         }
     }
@@ -91,12 +94,27 @@ impl Receive {
 
     /// The next whole message, or the end.
     pub(crate) fn take_message(&mut self) -> Option<Result<Option<Message>, Error>> {
+        if let Some(message) = self.take_whole_message() {
+            return Some(Ok(Some(message)));
+        }
         self.message.abandon();
         let message = self.whole.pop_front().or_else(|| self.message.finish());
         if message.is_some() {
             return Some(Ok(message));
         }
         self.end().map(|end| end.map(|()| None))
+    }
+
+    /// The next message, if all of it is in one frame and in memory, and it is the next thing for the application.
+    #[inline]
+    pub(crate) fn take_whole_message(&mut self) -> Option<Message> {
+        if self.buffer.is_empty() || self.message.is_open() || self.discards || self.ended.is_some() {
+            return None;
+        }
+        let message = self.half.take_whole_message(self.buffer.bytes())?;
+        self.buffer.consume(message.frame_size);
+        let payload = Bytes::from(message.payload.into_boxed_slice());
+        Some(Message::from_validated(message.kind, payload))
     }
 
     /// The kind of the message that has begun, which is the reader's from now on; or the end.
@@ -155,6 +173,9 @@ impl Receive {
     /// Looks at the next frame, or part of one.
     pub(crate) fn advance(&mut self) -> Advance {
         loop {
+            if self.buffer.is_empty() {
+                return Advance::NeedsBytes;
+            }
             let (consumed, event) = match self.half.handle_bytes(self.buffer.bytes_mut()) {
                 Ok(progress) => progress,
                 Err(failure) if self.ended.is_none() => return Advance::Effect(self.fail(failure)),
@@ -210,6 +231,7 @@ impl Receive {
             let filled = |count| (count > 0).then_some(Filled { behind: Vec::new(), failure: None });
             self.buffer.poll_fill(transport, cx).map_ok(filled)
         };
+        self.awaits_transport = read.is_pending();
         let Poll::Ready(read) = read else {
             self.park();
             return Poll::Pending;
@@ -231,6 +253,13 @@ impl Receive {
                 Some(self.end_of_stream(Error::with_source(ErrorKind::Io, text, error)))
             }
         })
+    }
+
+    /// Whether there is nothing to read for now, so that the transport will call when there is.
+    pub(crate) fn is_idle(&mut self, cx: &mut Context<'_>) -> bool {
+        self.awaits_transport = self.ended.is_none()
+            && self.transport.as_ref().is_some_and(|transport| transport.poll_readable(cx).is_pending());
+        self.awaits_transport
     }
 
     /// Reads and throws away, until the stream ends.
@@ -258,7 +287,13 @@ impl Receive {
                     && self.half.is_at_data(self.buffer.bytes())))
     }
 
+    /// Whether the transport will call when there is something to read.
+    pub(crate) fn awaits_transport(&self) -> bool {
+        self.awaits_transport && self.ended.is_none()
+    }
+
     /// Whether the next message is in memory already.
+    #[inline]
     pub(crate) fn has_more_frames(&self) -> bool {
         self.half.is_at_whole_frame(self.buffer.bytes())
     }

@@ -43,8 +43,10 @@ impl Sender {
     ///
     /// A `send` that is dropped before it is ready sent nothing.
     pub async fn send(&self, message: impl Into<Payload<'_>>) -> Result<(), Error> {
-        let payload = message.into();
-        self.connection.send_with(|transmit| transmit.accept(payload)).await
+        match self.connection.send_now(message.into()) {
+            Ok(result) => result,
+            Err(payload) => self.connection.send_with(|transmit| transmit.accept(payload)).await,
+        }
     }
 
     /// Sends a message if that is possible without waiting.

@@ -12,8 +12,10 @@ use std::task::{Wake, Waker};
 #[derive(Default)]
 pub(crate) struct Signals {
     slots: Mutex<Slots>,
-    /// The transport called since [`begin_read`](Self::begin_read) and found no reader.
-    missed: AtomicBool,
+    /// The transport called since [`begin_read`](Self::begin_read). Set with `slots` locked.
+    called: AtomicBool,
+    /// There is a reader in `slots`, at least as far as the reader itself knows.
+    asleep: AtomicBool,
 }
 
 #[derive(Default)]
@@ -29,25 +31,43 @@ struct Slots {
 impl Signals {
     /// To be called before the transport is polled for bytes.
     pub(crate) fn begin_read(&self) {
-        self.missed.store(false, Ordering::SeqCst);
+        if self.called.load(Ordering::Acquire) {
+            self.called.swap(false, Ordering::AcqRel);
+        }
+    }
+
+    /// Whether the transport, having had nothing since [`begin_read`](Self::begin_read), has called since.
+    #[inline]
+    pub(crate) fn was_called(&self) -> bool {
+        self.called.load(Ordering::Acquire)
     }
 
     /// A reader goes to sleep, after the transport had nothing; `false` if that has changed since.
     pub(crate) fn sleep_reader(&self, waker: &Waker) -> bool {
         let mut slots = self.slots();
-        if self.missed.load(Ordering::SeqCst) {
+        if self.called.load(Ordering::Acquire) {
             return false;
         }
         let earlier = slots.reader.replace(waker.clone());
+        self.asleep.store(true, Ordering::Relaxed);
         drop(slots);
         drop(earlier);
         true
     }
 
     /// The reader has gone, and whether it was asleep.
+    #[inline]
     pub(crate) fn remove_reader(&self) -> bool {
-        let reader = self.slots().reader.take();
+        if !self.asleep.load(Ordering::Relaxed) {
+            return false;
+        }
+        let reader = self.take_reader(&mut self.slots());
         reader.is_some()
+    }
+
+    fn take_reader(&self, slots: &mut Slots) -> Option<Waker> {
+        self.asleep.store(false, Ordering::Relaxed);
+        slots.reader.take()
     }
 
     pub(crate) fn has_reader(&self) -> bool {
@@ -72,13 +92,17 @@ impl Signals {
     }
 
     pub(crate) fn wake_reader(&self) {
-        let reader = self.slots().reader.take();
-        reader.inspect(Waker::wake_by_ref);
+        let reader = self.take_reader(&mut self.slots());
+        if let Some(reader) = reader {
+            reader.wake();
+        }
     }
 
     pub(crate) fn wake_task(&self) {
         let task = self.slots().task.clone();
-        task.inspect(Waker::wake_by_ref);
+        if let Some(task) = task {
+            task.wake();
+        }
     }
 
     /// The waker of the connection's task; `None` once it has ended.
@@ -107,16 +131,15 @@ impl Wake for Signals {
 
     fn wake_by_ref(self: &Arc<Self>) {
         let mut slots = self.slots();
-        let reader = slots.reader.take();
+        let reader = self.take_reader(&mut slots);
         // Also if there is one: it may be the waker of an earlier poll, while a later one is about to go to sleep.
-        self.missed.store(true, Ordering::SeqCst);
+        self.called.store(true, Ordering::Release);
         // A reader need not come, though it was woken: its future may be kept without being polled. The task looks after
         // that, but is woken for it only once in a while.
         let watched = slots.task_watches;
         slots.task_watches |= reader.is_some();
         let task = if slots.task_waits || !watched { slots.task.clone() } else { None };
         drop(slots);
-        reader.inspect(Waker::wake_by_ref);
-        task.inspect(Waker::wake_by_ref);
+        reader.into_iter().chain(task).for_each(Waker::wake);
     }
 }

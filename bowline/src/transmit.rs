@@ -79,34 +79,44 @@ impl Transmit {
     // ---- what is sent
 
     /// Whether a message may be accepted from the sender at `place`.
+    #[inline]
     pub(crate) fn has_room(&self, place: &Place) -> bool {
         !self.writer_open && self.has_space() && self.senders.is_first(place)
     }
 
     /// Whether less than the high-water mark waits to be written.
+    #[inline]
     pub(crate) fn has_space(&self) -> bool {
         self.queue.len() < self.high_water_mark
     }
 
     /// Accepts a message whole.
+    #[inline]
     pub(crate) fn accept(&mut self, payload: Payload<'_>) -> Result<(), Error> {
         let (kind, bytes) = match &payload.0 {
             PayloadKind::Borrowed(kind, bytes) => (*kind, *bytes),
             PayloadKind::Owned(kind, bytes) => (*kind, &**bytes),
             PayloadKind::Prepared(prepared) => (prepared.kind, prepared.payload()),
         };
-        let by_reference = self.half.role() == Role::Server && bytes.len() >= SHARED_SIZE;
-        match payload.0 {
-            PayloadKind::Owned(kind, bytes) if by_reference => {
-                self.half.message_header(kind, bytes.len(), self.queue.out()).map_err(misuse)?;
-                self.queue.push(bytes);
-            }
-            PayloadKind::Prepared(prepared) if by_reference => {
-                self.half.message_header(kind, bytes.len(), self.queue.out()).map_err(misuse)?;
-                self.queue.push(prepared.frame.slice(prepared.payload_start..));
-            }
-            _ => self.half.message(kind, bytes, self.masking_key(), self.queue.out()).map_err(misuse)?,
+        if bytes.len() < SHARED_SIZE || self.half.role() == Role::Client {
+            return self.half.message(kind, bytes, self.masking_key(), self.queue.out()).map_err(misuse);
         }
+        self.accept_large(payload)
+    }
+
+    /// Accepts a message of which no copy need be made, if it is owned.
+    fn accept_large(&mut self, payload: Payload<'_>) -> Result<(), Error> {
+        let (kind, bytes) = match payload.0 {
+            PayloadKind::Owned(kind, bytes) => (kind, bytes),
+            PayloadKind::Prepared(prepared) => {
+                (prepared.kind, prepared.frame.slice(prepared.payload_start..))
+            }
+            PayloadKind::Borrowed(kind, bytes) => {
+                return self.half.message(kind, bytes, self.masking_key(), self.queue.out()).map_err(misuse);
+            }
+        };
+        self.half.message_header(kind, bytes.len(), self.queue.out()).map_err(misuse)?;
+        self.queue.push(bytes);
         Ok(())
     }
 
@@ -258,19 +268,24 @@ impl Transmit {
         }
     }
 
+    #[inline]
     pub(crate) fn wake_senders(&mut self) {
-        if !self.writer_open && self.has_space() {
+        if !self.senders.is_empty() && !self.writer_open && self.has_space() {
             self.senders.take_first(&mut self.woken);
         }
     }
 
+    #[inline]
     fn wake_watchers(&mut self) {
-        self.watchers.take_all(&mut self.woken);
+        if !self.watchers.is_empty() {
+            self.watchers.take_all(&mut self.woken);
+        }
     }
 
     // ---- getters
 
     /// Why nothing can be sent.
+    #[inline]
     pub(crate) fn closed(&self) -> Option<&Error> {
         self.closed.as_ref()
     }
@@ -324,6 +339,7 @@ impl Transmit {
     // ---- helpers
 
     /// A key for the next frame.
+    #[inline]
     fn masking_key(&self) -> [u8; 4] {
         // RFC 6455 5.3: a client's keys are fresh for each frame and can't be predicted.
         match self.half.role() {

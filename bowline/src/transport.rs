@@ -94,6 +94,19 @@ pub(crate) enum WriteTransport {
     Boxed(Arc<Mutex<Box<dyn Stream>>>),
 }
 
+impl ReadTransport {
+    /// Pending if it is known without reading that there is nothing to read.
+    pub(crate) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
+        match self {
+            Self::Tcp(stream) => {
+                let stream: &TcpStream = stream.as_ref();
+                stream.poll_read_ready(cx).map(drop)
+            }
+            Self::Boxed(_) => Poll::Ready(()),
+        }
+    }
+}
+
 impl AsyncRead for ReadTransport {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {

@@ -22,6 +22,10 @@ impl Place {
 }
 
 impl WaitQueue {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.waiters.is_empty()
+    }
+
     /// Whether nobody is in front of `place`.
     pub(crate) fn is_first(&self, place: &Place) -> bool {
         self.waiters.front().is_none_or(|(ticket, _)| place.0 == Some(*ticket))

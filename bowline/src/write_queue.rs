@@ -52,6 +52,7 @@ impl WriteQueue {
     }
 
     /// Where frames are appended.
+    #[inline]
     pub(crate) fn out(&mut self) -> &mut Vec<u8> {
         if self.encoded.capacity() == 0 {
             self.encoded = SPARE.try_with(Cell::take).unwrap_or_default();
@@ -74,6 +75,9 @@ impl WriteQueue {
 
     /// Gives the first pieces, at least one byte if there are any, to a vectored write.
     pub(crate) fn with_slices<R>(&self, write: impl FnOnce(&[IoSlice<'_>]) -> R) -> R {
+        if self.shared.is_empty() {
+            return write(&[IoSlice::new(&self.encoded[self.start..])]);
+        }
         let mut slices = [IoSlice::new(&[]); SLICES];
         let mut count = 0;
         let mut position = self.start;

@@ -20,13 +20,13 @@ pub fn wire() -> (Stream, Wire) {
         outgoing: Vec::new(),
         room: usize::MAX,
         chunk: usize::MAX,
-        hesitates: false,
-        hesitated: [false; 2],
+        hesitated: None,
         broken: None,
         waker: None,
         observer: None,
         shut_down: false,
         dropped: false,
+        idle: false,
         reads: 0,
         writes: 0,
     }));
@@ -47,25 +47,27 @@ struct State {
     room: usize,
     /// The most bytes that one call takes or gives.
     chunk: usize,
-    /// Every other call of each direction says "not now".
-    hesitates: bool,
-    hesitated: [bool; 2],
+    /// If every other call of each direction says "not now": whether the last one did.
+    hesitated: Option<[bool; 2]>,
     broken: Option<io::ErrorKind>,
     waker: Option<Waker>,
     observer: Option<Waker>,
     shut_down: bool,
     dropped: bool,
+    /// The last read found nothing.
+    idle: bool,
     reads: usize,
     writes: usize,
 }
 
 impl State {
     fn hesitate(&mut self, direction: usize, cx: &mut Context<'_>) -> bool {
-        self.hesitated[direction] = self.hesitates && !self.hesitated[direction];
-        if self.hesitated[direction] {
+        let Some(hesitated) = &mut self.hesitated else { return false };
+        hesitated[direction] = !hesitated[direction];
+        if hesitated[direction] {
             cx.waker().wake_by_ref();
         }
-        self.hesitated[direction]
+        hesitated[direction]
     }
 
     fn wait(&mut self, cx: &mut Context<'_>) {
@@ -131,12 +133,18 @@ impl Wire {
 
     /// Lets every other call say "not now".
     pub fn set_hesitating(&self) {
-        self.change(|state| state.hesitates = true);
+        self.change(|state| state.hesitated = Some([false; 2]));
     }
 
     /// How many bytes have arrived that the library has not read.
     pub fn unread(&self) -> usize {
         self.state().incoming.len()
+    }
+
+    /// Whether the library has read all that has arrived, and wants more.
+    pub fn is_idle(&self) -> bool {
+        let state = self.state();
+        state.incoming.is_empty() && state.idle
     }
 
     /// How many bytes were written and not taken.
@@ -214,6 +222,7 @@ impl AsyncRead for Stream {
                 state.incoming = VecDeque::new();
             }
             state.reads += 1;
+            state.idle = false;
             state.changed();
             return Poll::Ready(Ok(()));
         }
@@ -222,6 +231,8 @@ impl AsyncRead for Stream {
             Some(Err(error)) => Poll::Ready(Err(error.kind().into())),
             None => {
                 state.wait(cx);
+                state.idle = true;
+                state.changed();
                 Poll::Pending
             }
         }
