@@ -840,7 +840,8 @@ proptest! {
         for part in wire.chunks(size) {
             let _ = receiver.half.is_at_data(part);
             let _ = receiver.half.is_at_whole_frame(part);
-            if receiver.pending.is_empty() && let Some(message) = receiver.half.take_whole_message(part) {
+            let message = receiver.half.take_whole_message(part);
+            if let Some(message) = message.filter(|_| receiver.pending.is_empty()) {
                 let mut other = receiver.clone();
                 other.arrive(&part[..message.frame_size]).unwrap();
                 prop_assert_eq!(other.seen.last(), Some(&data(message.kind, &message.payload, true, true)));
