@@ -1,0 +1,255 @@
+//! What is measured.
+
+use anyhow::{Result, ensure};
+
+use crate::frames::Kind;
+
+/// Cases that share a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Group {
+    OneInFlight,
+    SixteenInFlight,
+    Client,
+    Tls,
+    Handshakes,
+    Idle,
+    FanOut,
+    Chat,
+    Threads,
+    Connections,
+    Fragments,
+    Stream,
+}
+
+impl Group {
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::OneInFlight => "Echo, 1 message in flight on each of 32 connections",
+            Self::SixteenInFlight => "Echo, 16 messages in flight on each of 32 connections",
+            Self::Client => "The client side, 32 connections",
+            Self::Tls => "Echo over TLS, 32 connections",
+            Self::Handshakes => "Opening handshakes, 8 at a time",
+            Self::Idle => "Memory of 10,000 idle connections",
+            Self::FanOut => "Fan-out of one message to 10,000 connections",
+            Self::Chat => "A chat room of 100 members, each message to all",
+            Self::Threads => "Threads",
+            Self::Connections => "Growth: from 32 to 10,000 active connections",
+            Self::Fragments => "Growth: text in fragments of 64 bytes",
+            Self::Stream => "Growth: a message that is streamed back as it arrives",
+        }
+    }
+
+    /// What a reader has to know to read the table.
+    pub fn note(self) -> &'static str {
+        match self {
+            Self::OneInFlight | Self::SixteenInFlight => "Costs are those of the server, per message.",
+            Self::Client => {
+                "Costs are those of the client, per message: it sends back what the load, which is the server here, sends. \
+                 The floor is a client without a library."
+            }
+            Self::Tls => "Costs are those of the server, per message. The floor is an echo over rustls.",
+            Self::Handshakes => {
+                "Costs are those of the server, per connection: accepted, shaken hands with, and ended by a reset."
+            }
+            Self::Idle => {
+                "Bytes of resident memory per connection: (now - before the first connection) / 10,000. First when \
+                 all are open, then when each has echoed 4 KiB once."
+            }
+            Self::FanOut | Self::Chat => {
+                "Costs are those of the server, per message delivered to one connection. p50 and p99 are the times \
+                 until a connection had all messages of a round."
+            }
+            Self::Threads => {
+                "The server on one core with a current-thread runtime, and on two with a multi-thread runtime. The \
+                 load needs a core of its own: where there are only two, it takes that from the server's second \
+                 thread. Its own cost per message is printed beside the server's."
+            }
+            Self::Connections => {
+                "Growth is the cost beside that at 32 connections. More connections cost everybody more: the \
+                 kernel's and the processor's caches hold less of each. What matters is the floor's growth."
+            }
+            Self::Fragments => {
+                "Costs are per byte. Growth is the cost beside that of the smaller message: 1 is linear."
+            }
+            Self::Stream => {
+                "Costs are per byte. Peak memory is the most that the server ever had resident. Growth is the cost \
+                 beside that of the smaller message."
+            }
+        }
+    }
+
+    /// The rows of a library say how its cost grew from the group's first case.
+    pub fn shows_growth(self) -> bool {
+        matches!(self, Self::Connections | Self::Fragments | Self::Stream)
+    }
+}
+
+/// Messages on connections.
+#[derive(Clone, Copy, Debug)]
+pub struct Messages {
+    pub connections: usize,
+    /// How many messages each connection has in flight.
+    pub depth: usize,
+    /// Bytes in a message.
+    pub size: usize,
+    pub kind: Kind,
+    /// Of the server's runtime.
+    pub threads: usize,
+    pub tls: bool,
+}
+
+/// What the measured process has to do.
+#[derive(Clone, Copy, Debug)]
+pub enum Workload {
+    /// A server that sends back what it gets.
+    Echo(Messages),
+    /// A client that sends back what it gets.
+    Client(Messages),
+    /// A server that sends back each message piece by piece, while it arrives.
+    Stream(Messages),
+    Handshakes,
+    Idle {
+        connections: usize,
+        tls: bool,
+    },
+    /// A server that gives a message to all connections: of its own if it is asked for one, or in a chat each that a
+    /// connection sends.
+    Broadcast {
+        connections: usize,
+        size: usize,
+        chat: bool,
+    },
+}
+
+/// A workload with a name.
+#[derive(Clone, Debug)]
+pub struct Case {
+    pub group: Group,
+    pub name: String,
+    pub workload: Workload,
+}
+
+impl Case {
+    /// What a cost is divided by, beside the number of messages.
+    pub fn units_per_message(&self) -> usize {
+        match (self.group, self.workload) {
+            (Group::Fragments | Group::Stream, Workload::Echo(messages) | Workload::Stream(messages)) => {
+                messages.size
+            }
+            _ => 1,
+        }
+    }
+}
+
+impl Workload {
+    /// How many files each process has to open.
+    pub fn files(self) -> u64 {
+        let connections = match self {
+            Self::Echo(messages) | Self::Client(messages) | Self::Stream(messages) => messages.connections,
+            Self::Idle { connections, .. } | Self::Broadcast { connections, .. } => connections,
+            Self::Handshakes => 64,
+        };
+        connections as u64 + 64
+    }
+
+    pub fn threads(self) -> usize {
+        match self {
+            Self::Echo(messages) => messages.threads,
+            _ => 1,
+        }
+    }
+}
+
+const KIB: usize = 1024;
+const MIB: usize = 1024 * KIB;
+
+/// All cases, in the order of the report.
+pub fn all() -> Vec<Case> {
+    let mut cases = Vec::new();
+    let mut add = |group, name: String, workload| cases.push(Case { group, name, workload });
+    for size in [16, 125, KIB, 16 * KIB, MIB] {
+        add(Group::OneInFlight, format!("echo-{}-x1", name(size)), Workload::Echo(messages(1, size)));
+    }
+    add(Group::OneInFlight, "text-1KiB-x1".into(), Workload::Echo(text(1, KIB)));
+    let fragments = Messages { kind: Kind::Fragments, ..messages(1, 64 * KIB) };
+    add(Group::OneInFlight, "fragments-64KiB-x1".into(), Workload::Echo(fragments));
+    for size in [16, 125, KIB, 16 * KIB] {
+        add(Group::SixteenInFlight, format!("echo-{}-x16", name(size)), Workload::Echo(messages(16, size)));
+    }
+    add(Group::SixteenInFlight, "text-1KiB-x16".into(), Workload::Echo(text(16, KIB)));
+    for (depth, sizes) in [(1, &[16, 125, KIB, 16 * KIB, MIB][..]), (16, &[16, 125, KIB, 16 * KIB])] {
+        for size in sizes {
+            let name = format!("client-{}-x{depth}", name(*size));
+            add(Group::Client, name, Workload::Client(messages(depth, *size)));
+        }
+        add(Group::Client, format!("client-text-1KiB-x{depth}"), Workload::Client(text(depth, KIB)));
+    }
+    for (depth, size) in [(1, KIB), (16, KIB), (1, 16 * KIB)] {
+        let workload = Workload::Echo(Messages { tls: true, ..messages(depth, size) });
+        add(Group::Tls, format!("tls-{}-x{depth}", name(size)), workload);
+    }
+    add(Group::Handshakes, "handshakes".into(), Workload::Handshakes);
+    add(Group::Idle, "idle".into(), Workload::Idle { connections: 10_000, tls: false });
+    add(Group::Idle, "idle-tls".into(), Workload::Idle { connections: 10_000, tls: true });
+    for size in [KIB, 64 * KIB] {
+        let workload = Workload::Broadcast { connections: 10_000, size, chat: false };
+        add(Group::FanOut, format!("fan-out-{}", name(size)), workload);
+    }
+    add(Group::Chat, "chat-125B".into(), Workload::Broadcast { connections: 100, size: 125, chat: true });
+    for (depth, size) in [(1, 16), (16, KIB)] {
+        for threads in [1, 2] {
+            let workload = Workload::Echo(Messages { threads, ..messages(depth, size) });
+            add(Group::Threads, format!("threads-{threads}-{}-x{depth}", name(size)), workload);
+        }
+    }
+    for connections in [32, 10_000] {
+        let workload = Workload::Echo(Messages { connections, ..messages(1, KIB) });
+        add(Group::Connections, format!("connections-{connections}"), workload);
+    }
+    for size in [MIB, 4 * MIB] {
+        let messages = Messages { connections: 1, kind: Kind::TinyFragments, ..messages(1, size) };
+        add(Group::Fragments, format!("tiny-fragments-{}", name(size)), Workload::Echo(messages));
+    }
+    for size in [MIB, 64 * MIB] {
+        let messages = Messages { connections: 1, ..messages(1, size) };
+        add(Group::Stream, format!("stream-{}", name(size)), Workload::Stream(messages));
+    }
+    cases
+}
+
+/// The cases that are meant by `names`: by one in full, or by a part of it; all if there are no names.
+pub fn select(names: &[String]) -> Result<Vec<Case>> {
+    let all = all();
+    if names.is_empty() {
+        return Ok(all);
+    }
+    for wanted in names {
+        ensure!(
+            all.iter().any(|case| case.name.contains(wanted.as_str())),
+            "there is no case {wanted:?}: see --list"
+        );
+    }
+    let exact = |wanted: &String| all.iter().any(|case| case.name == *wanted);
+    let means = |wanted: &String, case: &Case| match exact(wanted) {
+        true => case.name == *wanted,
+        false => case.name.contains(wanted.as_str()),
+    };
+    Ok(all.iter().filter(|case| names.iter().any(|wanted| means(wanted, case))).cloned().collect())
+}
+
+fn messages(depth: usize, size: usize) -> Messages {
+    Messages { connections: 32, depth, size, kind: Kind::Binary, threads: 1, tls: false }
+}
+
+fn text(depth: usize, size: usize) -> Messages {
+    Messages { kind: Kind::Text, ..messages(depth, size) }
+}
+
+/// How a size is written in the name of a case.
+fn name(size: usize) -> String {
+    match size {
+        0..KIB => format!("{size}B"),
+        KIB..MIB => format!("{}KiB", size / KIB),
+        _ => format!("{}MiB", size / MIB),
+    }
+}

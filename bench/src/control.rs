@@ -1,0 +1,132 @@
+//! How the measuring process talks with its children: a line on standard input, a line on standard output.
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use crate::process;
+
+/// How long a part may take for an answer. Nothing that is measured takes nearly as long.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// Says a line to the measuring process.
+pub fn say(line: impl std::fmt::Display) {
+    println!("{line}");
+    let _ = std::io::stdout().flush();
+}
+
+/// Waits for a line from the measuring process; `None` at the end.
+pub fn listen() -> Option<String> {
+    let mut line = String::new();
+    std::io::stdin().read_line(&mut line).ok().filter(|count| *count > 0)?;
+    Some(line.trim().to_owned())
+}
+
+/// Answers questions about the process until the measuring process has gone, then ends it.
+pub fn answer_in_background() {
+    std::thread::spawn(|| {
+        while let Some(line) = listen() {
+            match line.as_str() {
+                "allocations" => say(crate::allocations::count()),
+                _ => break,
+            }
+        }
+        std::process::exit(0);
+    });
+}
+
+/// This program, run as a part of a measurement. Killed when dropped.
+pub struct Part {
+    child: Child,
+    input: Option<ChildStdin>,
+    lines: Receiver<String>,
+}
+
+impl Part {
+    /// Starts this program, on some cores if they are given, under another program if there is one.
+    pub fn start(under: &[String], cores: &[usize], arguments: &[String]) -> Result<Self> {
+        let program = std::env::current_exe()?;
+        let mut command = match under {
+            [] => Command::new(&program),
+            [first, rest @ ..] => {
+                let mut command = Command::new(first);
+                command.args(rest).arg(&program);
+                command
+            }
+        };
+        command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped());
+        if !under.is_empty() {
+            command.stderr(Stdio::null());
+        }
+        let cores: Vec<_> = cores.iter().map(ToString::to_string).collect();
+        command.env(process::CORES, cores.join(","));
+        let mut child = command.spawn().with_context(|| format!("could not start {command:?}"))?;
+        let input = child.stdin.take();
+        let output = child.stdout.take().expect("it is piped");
+        let (sender, lines) = channel();
+        // A thread of its own, so that waiting for a line can be given up.
+        std::thread::spawn(move || {
+            for line in BufReader::new(output).lines().map_while(Result::ok) {
+                if sender.send(line).is_err() {
+                    break;
+                }
+            }
+        });
+        Ok(Self { child, input, lines })
+    }
+
+    pub fn ask(&mut self, line: &str) -> Result<String> {
+        self.tell(line)?;
+        self.hear()
+    }
+
+    pub fn tell(&mut self, line: &str) -> Result<()> {
+        writeln!(self.input.as_mut().expect("it is open"), "{line}").context("a part has gone")
+    }
+
+    pub fn hear(&mut self) -> Result<String> {
+        match self.lines.recv_timeout(PATIENCE) {
+            Ok(line) => Ok(line.trim().to_owned()),
+            Err(RecvTimeoutError::Timeout) => bail!("a part said nothing for {PATIENCE:?}"),
+            Err(RecvTimeoutError::Disconnected) => bail!("a part ended: {}", self.child.wait()?),
+        }
+    }
+
+    /// The part's CPU time so far, in nanoseconds.
+    pub fn cpu_time(&self) -> Result<u64> {
+        process::cpu_time(self.child.id())
+    }
+
+    /// The part's resident memory, in bytes.
+    pub fn memory(&self) -> Result<u64> {
+        process::memory(self.child.id())
+    }
+
+    /// The most resident memory that the part ever had, in bytes.
+    pub fn peak_memory(&self) -> Result<u64> {
+        process::peak_memory(self.child.id())
+    }
+
+    /// Ends the part in its own way.
+    pub fn end(mut self) -> Result<()> {
+        drop(self.input.take());
+        let began = Instant::now();
+        while self.child.try_wait()?.is_none() {
+            if began.elapsed() > PATIENCE {
+                bail!("a part did not end for {PATIENCE:?}");
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,163 @@
+//! Counts that don't depend on the machine: system calls, allocations, instructions. They are taken in runs of their
+//! own, since counting takes time.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result};
+
+use crate::cases::{Case, Messages, Workload};
+use crate::sample::{Figure, Figures, Manner, Pair};
+
+/// What can be counted here.
+#[derive(Clone, Copy, Debug)]
+pub struct Tools {
+    pub strace: bool,
+    pub valgrind: bool,
+}
+
+impl Tools {
+    /// Those that are installed.
+    pub fn installed() -> Self {
+        Self { strace: exists("strace"), valgrind: exists("valgrind") }
+    }
+}
+
+fn exists(program: &str) -> bool {
+    let mut command = Command::new(program);
+    command.arg("--version").stdout(Stdio::null()).stderr(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
+}
+
+/// Counts per message (or whatever the case's unit is) of one library. What cannot be counted is left out.
+pub fn take(case: &Case, library: &str, cores: &[usize], tools: Tools) -> Result<Figures> {
+    let Some(workload) = small(case.workload) else { return Ok(Figures::default()) };
+    let units = case.units_per_message() as f64;
+    let mut figures = BTreeMap::new();
+    let rounds = rounds(workload);
+    let mut add = |figure, count: f64| figures.insert(figure, count / units);
+    add(Figure::Allocations, allocations(workload, library, cores, rounds)?);
+    if tools.strace {
+        let count = difference(rounds, |rounds| system_calls(workload, library, cores, rounds));
+        add(Figure::SystemCalls, count.context("strace")?);
+    }
+    if tools.valgrind {
+        let count = difference(rounds, |rounds| instructions(workload, library, cores, rounds));
+        add(Figure::Instructions, count.context("valgrind")?);
+    }
+    Ok(Figures(figures))
+}
+
+/// The same workload with fewer connections, for the sake of the slow tools; `None` if there is nothing to count.
+fn small(workload: Workload) -> Option<Workload> {
+    Some(match workload {
+        Workload::Echo(messages) => {
+            Workload::Echo(Messages { connections: messages.connections.min(500), ..messages })
+        }
+        Workload::Broadcast { connections, size, chat } => {
+            Workload::Broadcast { connections: connections.min(500), size, chat }
+        }
+        Workload::Idle { .. } => return None,
+        other => other,
+    })
+}
+
+/// So many rounds that startup and handshakes don't matter, and the slow tools come to an end.
+fn rounds(workload: Workload) -> usize {
+    match workload {
+        Workload::Echo(messages) | Workload::Client(messages) | Workload::Stream(messages) => {
+            let bytes = messages.connections * messages.depth * messages.size;
+            (64 * 1024 * 1024 / bytes).clamp(2, 60)
+        }
+        Workload::Handshakes => 20,
+        Workload::Idle { .. } => 0,
+        Workload::Broadcast { .. } => 4,
+    }
+}
+
+/// The counts of a short and of a long run differ by those of the messages alone.
+fn difference(rounds: usize, count: impl Fn(usize) -> Result<(f64, f64)>) -> Result<f64> {
+    let (few_messages, few) = count(rounds)?;
+    let (many_messages, many) = count(3 * rounds)?;
+    Ok((many - few) / (many_messages - few_messages))
+}
+
+fn allocations(workload: Workload, library: &str, cores: &[usize], rounds: usize) -> Result<f64> {
+    let manner = Manner { count_allocations: true, ..Manner::default() };
+    let mut pair = Pair::start(workload, library, cores, &manner)?;
+    pair.run(&format!("rounds {rounds}"))?;
+    let before: f64 = pair.measured.ask("allocations")?.parse()?;
+    let run = pair.run(&format!("rounds {}", 3 * rounds))?;
+    let after: f64 = pair.measured.ask("allocations")?.parse()?;
+    Ok((after - before) / run.messages)
+}
+
+fn system_calls(workload: Workload, library: &str, cores: &[usize], rounds: usize) -> Result<(f64, f64)> {
+    let output = Output::new("strace");
+    let under = ["strace", "-f", "-c", "-o", &output.path()].map(str::to_owned).to_vec();
+    let messages = run_under(under, workload, library, cores, rounds)?;
+    let text = output.read()?;
+    let total = text.lines().rev().find(|line| line.trim_end().ends_with(" total"));
+    // % time, seconds, microseconds per call, calls, maybe errors, name.
+    let calls = total.and_then(|line| line.split_whitespace().nth(3)).context("strace printed no total")?;
+    Ok((messages, calls.parse()?))
+}
+
+fn instructions(workload: Workload, library: &str, cores: &[usize], rounds: usize) -> Result<(f64, f64)> {
+    let output = Output::new("callgrind");
+    let log = format!("--log-file={}", output.path());
+    let under = [
+        "env",
+        // The C library copies large blocks with one instruction that repeats itself, and valgrind counts each time.
+        "GLIBC_TUNABLES=glibc.cpu.x86_rep_movsb_threshold=1073741824:\
+         glibc.cpu.x86_rep_stosb_threshold=1073741824",
+        "valgrind",
+        "--tool=callgrind",
+        "--callgrind-out-file=/dev/null",
+        &log,
+    ];
+    let messages = run_under(under.map(str::to_owned).to_vec(), workload, library, cores, rounds)?;
+    let text = output.read()?;
+    let collected = text.lines().find_map(|line| line.split_once("Collected : "));
+    let (_, count) = collected.context("valgrind printed no count")?;
+    Ok((messages, count.trim().parse()?))
+}
+
+/// The result is the number of messages.
+fn run_under(
+    under: Vec<String>,
+    workload: Workload,
+    library: &str,
+    cores: &[usize],
+    rounds: usize,
+) -> Result<f64> {
+    let mut pair = Pair::start(workload, library, cores, &Manner { under, count_allocations: false })?;
+    let run = pair.run(&format!("rounds {rounds}"))?;
+    pair.end()?;
+    Ok(run.messages)
+}
+
+/// A file for what a tool says, gone with this.
+struct Output(PathBuf);
+
+impl Output {
+    fn new(tool: &str) -> Self {
+        Self(std::env::temp_dir().join(format!("bowline-bench-{}-{tool}", std::process::id())))
+    }
+
+    fn path(&self) -> String {
+        self.0.display().to_string()
+    }
+
+    fn read(&self) -> Result<String> {
+        fs::read_to_string(&self.0).with_context(|| format!("could not read {}", self.0.display()))
+    }
+}
+
+impl Drop for Output {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}

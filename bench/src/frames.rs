@@ -1,0 +1,188 @@
+//! Frames by hand: the load and the floor use no WebSocket library.
+
+/// What the messages of a case are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Kind {
+    Binary,
+    /// Multi-byte UTF-8.
+    Text,
+    /// Binary, in 16 fragments.
+    Fragments,
+    /// Multi-byte UTF-8, in fragments of 64 bytes.
+    TinyFragments,
+}
+
+impl Kind {
+    pub fn is_text(self) -> bool {
+        matches!(self, Self::Text | Self::TinyFragments)
+    }
+}
+
+/// The payload of the message with this number.
+pub fn payload(kind: Kind, size: usize, number: usize) -> Vec<u8> {
+    if kind.is_text() {
+        let text: String = "äöü €uro 漢字 😀 ".chars().cycle().skip(number % 7).take(size).collect();
+        let mut end = size;
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        let mut bytes = text.as_bytes()[..end].to_vec();
+        bytes.resize(size, b'.');
+        return bytes;
+    }
+    (0..size).map(|index| (index.wrapping_mul(31).wrapping_add(number * 7)) as u8).collect()
+}
+
+/// Appends a message as a client sends it.
+pub fn encode_masked(kind: Kind, payload: &[u8], number: usize, out: &mut Vec<u8>) {
+    let key = (0x9E37_79B9_u32.wrapping_mul(number as u32 + 1)).to_be_bytes();
+    encode(kind, payload, Some(key), out);
+}
+
+/// Appends a message as a server sends it.
+pub fn encode_unmasked(kind: Kind, payload: &[u8], out: &mut Vec<u8>) {
+    encode(kind, payload, None, out);
+}
+
+fn encode(kind: Kind, payload: &[u8], key: Option<[u8; 4]>, out: &mut Vec<u8>) {
+    let opcode = if kind.is_text() { 1 } else { 2 };
+    let fragment = match kind {
+        Kind::Binary | Kind::Text => return encode_frame(0x80 | opcode, payload, key, out),
+        Kind::Fragments => payload.len().div_ceil(16),
+        Kind::TinyFragments => 64,
+    };
+    let pieces: Vec<_> = payload.chunks(fragment).collect();
+    for (index, piece) in pieces.iter().enumerate() {
+        let opcode = if index == 0 { opcode } else { 0 };
+        let fin = if index + 1 == pieces.len() { 0x80 } else { 0 };
+        encode_frame(fin | opcode, piece, key, out);
+    }
+}
+
+fn encode_frame(first: u8, payload: &[u8], key: Option<[u8; 4]>, out: &mut Vec<u8>) {
+    encode_header(first, payload.len(), key, out);
+    match key {
+        None => out.extend_from_slice(payload),
+        Some(key) => out.extend(payload.iter().zip(key.iter().cycle()).map(|(byte, key)| byte ^ key)),
+    }
+}
+
+pub fn encode_header(first: u8, len: usize, key: Option<[u8; 4]>, out: &mut Vec<u8>) {
+    out.push(first);
+    let masked = if key.is_some() { 0x80 } else { 0 };
+    match len {
+        0..126 => out.push(masked | len as u8),
+        126..65_536 => {
+            out.push(masked | 126);
+            out.extend_from_slice(&(len as u16).to_be_bytes());
+        }
+        _ => {
+            out.push(masked | 127);
+            out.extend_from_slice(&(len as u64).to_be_bytes());
+        }
+    }
+    out.extend(key.into_iter().flatten());
+}
+
+/// A frame's header: its first byte, the length of the payload, the masking key, and its own length.
+pub struct Header {
+    pub first: u8,
+    pub len: u64,
+    pub key: [u8; 4],
+    pub size: usize,
+}
+
+/// The header at the start of `bytes`, if it is whole.
+#[inline]
+pub fn header(bytes: &[u8]) -> Option<Header> {
+    let (&[first, second], rest) = bytes.split_first_chunk()?;
+    let (len, mut size) = match second & 0x7F {
+        126 => (u64::from(u16::from_be_bytes(*rest.first_chunk()?)), 4),
+        127 => (u64::from_be_bytes(*rest.first_chunk()?), 10),
+        len => (u64::from(len), 2),
+    };
+    let mut key = [0; 4];
+    if second & 0x80 != 0 {
+        key = *bytes.get(size..)?.first_chunk()?;
+        size += 4;
+    }
+    Some(Header { first, len, key, size })
+}
+
+/// Appends `bytes` with the mask taken off (or put on), the key being rotated to where it begins.
+#[inline]
+pub fn copy_masked(bytes: &[u8], key: [u8; 4], out: &mut Vec<u8>) {
+    let start = out.len();
+    out.extend_from_slice(bytes);
+    let word = u64::from_ne_bytes([key[0], key[1], key[2], key[3], key[0], key[1], key[2], key[3]]);
+    let mut chunks = out[start..].chunks_exact_mut(8);
+    for chunk in &mut chunks {
+        let chunk: &mut [u8; 8] = chunk.try_into().expect("chunks of 8");
+        *chunk = (u64::from_ne_bytes(*chunk) ^ word).to_ne_bytes();
+    }
+    for (byte, key) in chunks.into_remainder().iter_mut().zip(key.iter().cycle()) {
+        *byte ^= key;
+    }
+}
+
+/// Counts the messages in a stream of frames.
+#[derive(Default)]
+pub struct Counter {
+    /// A header that has not arrived in full.
+    partial: Vec<u8>,
+    /// How much of the current frame's payload is missing.
+    remaining: u64,
+    /// The current frame ends its message.
+    fin: bool,
+    /// If payloads are wanted: those of the messages so far, unmasked.
+    payloads: Option<Vec<u8>>,
+    key: [u8; 4],
+}
+
+impl Counter {
+    /// One that keeps the payloads as well.
+    pub fn keeping() -> Self {
+        Self { payloads: Some(Vec::new()), ..Self::default() }
+    }
+
+    pub fn payloads(&self) -> &[u8] {
+        self.payloads.as_deref().unwrap_or_default()
+    }
+
+    /// How many messages end in `bytes`.
+    #[inline]
+    pub fn count(&mut self, mut bytes: &[u8]) -> usize {
+        let mut count = 0;
+        while !bytes.is_empty() {
+            if self.remaining == 0 {
+                let header = if self.partial.is_empty() {
+                    let Some(found) = header(bytes) else {
+                        self.partial.extend_from_slice(bytes);
+                        return count;
+                    };
+                    bytes = &bytes[found.size..];
+                    found
+                } else {
+                    self.partial.push(bytes[0]);
+                    bytes = &bytes[1..];
+                    let Some(found) = header(&self.partial) else { continue };
+                    self.partial.clear();
+                    found
+                };
+                self.fin = header.first & 0x80 != 0;
+                self.remaining = header.len;
+                self.key = header.key;
+                assert!(header.first & 0x0F < 3, "a control frame came: {:#x}", header.first);
+            }
+            let now = self.remaining.min(bytes.len() as u64) as usize;
+            if let Some(payloads) = &mut self.payloads {
+                copy_masked(&bytes[..now], self.key, payloads);
+                self.key.rotate_left(now % 4);
+            }
+            self.remaining -= now as u64;
+            bytes = &bytes[now..];
+            count += usize::from(self.remaining == 0 && self.fin);
+        }
+        count
+    }
+}

@@ -1,0 +1,61 @@
+//! The opening handshake by hand, for the floor and for those libraries that leave it to their users.
+
+use std::io;
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use sha1::{Digest, Sha1};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+/// Where the head of a request or response ends.
+pub fn head_end(bytes: &[u8]) -> Option<usize> {
+    bytes.windows(4).position(|window| window == b"\r\n\r\n").map(|position| position + 4)
+}
+
+/// A request, always with the key of RFC 6455 1.3.
+pub const REQUEST: &[u8] =
+    b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+      Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+
+/// The response to a request.
+pub fn accept(head: &[u8]) -> String {
+    let text = String::from_utf8_lossy(head);
+    let key = text
+        .lines()
+        .filter_map(|line| line.split_once(':'))
+        .find(|(name, _)| name.eq_ignore_ascii_case("sec-websocket-key"))
+        .map(|(_, value)| value.trim())
+        .unwrap_or_default();
+    let mut digest = Sha1::new();
+    digest.update(key);
+    digest.update("258EAFA5-E914-47DA-95CA-C5AB0DC85B11");
+    let accept = BASE64_STANDARD.encode(digest.finalize());
+    format!(
+        "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Accept: {accept}\r\n\r\n"
+    )
+}
+
+/// Reads a request and answers it.
+pub async fn shake_hands<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) -> io::Result<()> {
+    let mut head = Vec::with_capacity(1024);
+    while head_end(&head).is_none() {
+        if stream.read_buf(&mut head).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+    }
+    stream.write_all(accept(&head).as_bytes()).await?;
+    stream.flush().await
+}
+
+/// Sends a request and reads the response, as a client that trusts its server.
+pub async fn ask<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) -> io::Result<()> {
+    stream.write_all(REQUEST).await?;
+    let mut head = Vec::with_capacity(1024);
+    while head_end(&head).is_none() {
+        if stream.read_buf(&mut head).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+    }
+    Ok(())
+}

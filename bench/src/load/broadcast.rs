@@ -1,0 +1,148 @@
+//! The load on servers that give a message to all connections: fan-out, chat.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail, ensure};
+use hdrhistogram::Histogram;
+use mio::{Events, Interest, Poll, Token};
+
+use super::runs::{self, Span};
+use super::wire;
+use crate::frames::{Counter, Kind, encode_masked, payload};
+
+#[derive(clap::Args, Clone, Debug)]
+pub struct Broadcast {
+    #[arg(long)]
+    pub address: SocketAddr,
+    #[arg(long)]
+    pub connections: usize,
+    /// Bytes in a message.
+    #[arg(long)]
+    pub size: usize,
+    /// Every connection sends a message of its own in each round; otherwise the first asks the server for one.
+    #[arg(long)]
+    pub chat: bool,
+}
+
+pub fn run(load: &Broadcast) -> Result<()> {
+    let poll = Poll::new()?;
+    let mut members = Vec::with_capacity(load.connections);
+    for number in 0..load.connections {
+        let mut stream = wire::open_plain(load.address)?;
+        poll.registry().register(&mut stream, Token(number), Interest::READABLE)?;
+        let mut message = Vec::new();
+        if load.chat {
+            encode_masked(Kind::Text, &payload(Kind::Text, load.size, number), number, &mut message);
+        } else if number == 0 {
+            encode_masked(Kind::Text, format!("go {}", load.size).as_bytes(), number, &mut message);
+        }
+        members.push(Member { stream, message, received: Counter::keeping(), missing: 0 });
+    }
+    // The response to a handshake is there before the server has put the connection on its list.
+    std::thread::sleep(Duration::from_millis(500));
+    let mut running =
+        Running { poll, members, events: Events::with_capacity(1024), buffer: vec![0; 256 * 1024] };
+    running.check(load)?;
+    runs::obey(|span, latencies| {
+        let began = Instant::now();
+        let (mut messages, mut rounds) = (0, 0);
+        loop {
+            messages += running.round(latencies)?;
+            rounds += 1;
+            let done = match span {
+                Span::Time(time) => began.elapsed() >= time,
+                Span::Rounds(count) => rounds >= count,
+            };
+            if done {
+                return Ok(messages);
+            }
+        }
+    })
+}
+
+struct Member {
+    stream: mio::net::TcpStream,
+    /// What it sends in each round, maybe nothing.
+    message: Vec<u8>,
+    received: Counter,
+    /// How many messages of this round it has not got.
+    missing: usize,
+}
+
+struct Running {
+    poll: Poll,
+    members: Vec<Member>,
+    events: Events,
+    buffer: Vec<u8>,
+}
+
+impl Running {
+    /// Everybody has to get the right messages, byte for byte, in whatever order.
+    fn check(&mut self, load: &Broadcast) -> Result<()> {
+        self.round(&mut Histogram::new(3)?)?;
+        let mut expected: Vec<Vec<u8>> = match load.chat {
+            true => (0..load.connections).map(|number| payload(Kind::Text, load.size, number)).collect(),
+            false => vec![payload(Kind::Binary, load.size, 0)],
+        };
+        expected.sort();
+        for member in &mut self.members {
+            let received = std::mem::take(&mut member.received);
+            let mut messages: Vec<_> = received.payloads().chunks(load.size).collect();
+            messages.sort();
+            ensure!(messages == expected, "a member got wrong messages");
+        }
+        Ok(())
+    }
+
+    /// Sends what is to be sent, and waits until everybody has all of it. The result is how many messages came.
+    fn round(&mut self, latencies: &mut Histogram<u64>) -> Result<usize> {
+        let began = Instant::now();
+        let each = self.members.iter().filter(|member| !member.message.is_empty()).count();
+        for member in &mut self.members {
+            member.missing = each;
+        }
+        for member in &mut self.members {
+            // Its message is small, and the one before has been taken.
+            let count = member.stream.write(&member.message)?;
+            ensure!(count == member.message.len(), "a message was not taken whole");
+        }
+        let mut waiting = self.members.len();
+        while waiting > 0 {
+            self.poll.poll(&mut self.events, Some(Duration::from_secs(30)))?;
+            ensure!(!self.events.is_empty(), "{waiting} members got nothing for 30 s");
+            for event in &self.events {
+                let member = &mut self.members[event.token().0];
+                let before = member.missing;
+                member.read(&mut self.buffer)?;
+                if before > 0 && member.missing == 0 {
+                    waiting -= 1;
+                    let _ = latencies.record(began.elapsed().as_nanos() as u64);
+                }
+            }
+        }
+        Ok(each * self.members.len())
+    }
+}
+
+impl Member {
+    fn read(&mut self, buffer: &mut [u8]) -> Result<()> {
+        loop {
+            match self.stream.read(buffer) {
+                Ok(0) => bail!("the server ended the connection"),
+                Ok(count) => {
+                    let messages = self.received.count(&buffer[..count]);
+                    ensure!(messages <= self.missing, "the server sent more than was asked for");
+                    self.missing -= messages;
+                    // A short read has emptied the socket.
+                    if count < buffer.len() {
+                        return Ok(());
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}

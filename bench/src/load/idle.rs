@@ -1,0 +1,87 @@
+//! The load of idle connections: it opens them, and later has each echo one message.
+//!
+//! It says "ready" at once, and "done" after each of the lines "open" and "echo".
+
+use std::io::{Read, Write};
+use std::net::SocketAddr;
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+
+use super::wire;
+use crate::control::{listen, say};
+use crate::frames::{Counter, Kind, encode_masked, payload};
+
+/// How many handshakes, and later how many echoes, are under way at once.
+const AT_ONCE: usize = 64;
+
+#[derive(clap::Args, Clone, Debug)]
+pub struct Idle {
+    #[arg(long)]
+    pub address: SocketAddr,
+    #[arg(long)]
+    pub connections: usize,
+    /// Bytes in the message that each echoes.
+    #[arg(long)]
+    pub size: usize,
+    #[arg(long)]
+    pub tls: bool,
+}
+
+pub fn run(load: &Idle) -> Result<()> {
+    if load.tls {
+        let config = wire::trusting_config()?;
+        return run_on(load, || wire::open_blocking_tls(load.address, &config));
+    }
+    run_on(load, || wire::open(load.address))
+}
+
+fn run_on<S: Read + Write + Send>(load: &Idle, open: impl Fn() -> Result<S> + Sync) -> Result<()> {
+    say("ready");
+    ensure!(listen().context("no command came")? == "open", "the first command has to be \"open\"");
+    let mut shares: Vec<Vec<S>> = at_once((0..AT_ONCE).collect(), |number: usize| {
+        let share = load.connections / AT_ONCE + usize::from(number < load.connections % AT_ONCE);
+        (0..share).map(|_| open()).collect::<Result<_>>()
+    })?;
+    say("done");
+    while let Some(line) = listen() {
+        if line != "echo" {
+            bail!("an unknown command: {line:?}");
+        }
+        let payload = payload(Kind::Binary, load.size, 0);
+        let mut message = Vec::new();
+        encode_masked(Kind::Binary, &payload, 0, &mut message);
+        at_once(shares.iter_mut().collect(), |share: &mut Vec<S>| {
+            share.iter_mut().try_for_each(|stream| echo(stream, &message, &payload))
+        })?;
+        say("done");
+    }
+    Ok(())
+}
+
+/// Does each of these things in a thread of its own.
+fn at_once<T: Send, R: Send>(items: Vec<T>, work: impl Fn(T) -> Result<R> + Sync) -> Result<Vec<R>> {
+    std::thread::scope(|scope| {
+        let work = &work;
+        let threads: Vec<_> = items.into_iter().map(|item| scope.spawn(move || work(item))).collect();
+        let join = |thread: std::thread::ScopedJoinHandle<'_, Result<R>>| {
+            thread.join().map_err(|_| anyhow!("a thread of the load panicked"))?
+        };
+        threads.into_iter().map(join).collect()
+    })
+}
+
+fn echo(stream: &mut (impl Read + Write), message: &[u8], payload: &[u8]) -> Result<()> {
+    stream.write_all(message)?;
+    stream.flush()?;
+    let mut counter = Counter::keeping();
+    let mut buffer = [0; 8192];
+    loop {
+        let count = stream.read(&mut buffer)?;
+        ensure!(count > 0, "the server ended the connection");
+        if counter.count(&buffer[..count]) > 0 {
+            break;
+        }
+    }
+    ensure!(counter.payloads() == payload, "the server's reply is wrong");
+    Ok(())
+}

@@ -1,0 +1,208 @@
+//! What the load reads from and writes to: TCP, or TLS over it. Opened with blocking calls, used without.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, SignatureScheme};
+
+use crate::handshake;
+
+/// A connection that never blocks.
+pub trait Wire: Read + Write {
+    /// What mio watches.
+    fn socket(&mut self) -> &mut mio::net::TcpStream;
+
+    /// A read that does not fill the buffer has emptied the socket.
+    const SHORT_READ_EMPTIES: bool;
+}
+
+impl Wire for mio::net::TcpStream {
+    fn socket(&mut self) -> &mut mio::net::TcpStream {
+        self
+    }
+
+    const SHORT_READ_EMPTIES: bool = true;
+}
+
+/// Opens a connection and shakes hands.
+///
+/// Its end is a reset, so that thousands of connections leave nothing behind that the next measurement could meet.
+pub fn open(address: SocketAddr) -> Result<TcpStream> {
+    let mut stream = connect(address)?;
+    shake_hands(&mut stream)?;
+    Ok(stream)
+}
+
+fn connect(address: SocketAddr) -> Result<TcpStream> {
+    let stream = TcpStream::connect(address)?;
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(Duration::from_secs(30)))?;
+    socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;
+    Ok(stream)
+}
+
+/// The same, for use with mio.
+pub fn open_plain(address: SocketAddr) -> Result<mio::net::TcpStream> {
+    let stream = open(address)?;
+    stream.set_nonblocking(true)?;
+    Ok(mio::net::TcpStream::from_std(stream))
+}
+
+/// Accepts a connection and shakes hands, for use with mio.
+pub fn accept_plain(listener: &TcpListener) -> Result<mio::net::TcpStream> {
+    let (mut stream, _) = listener.accept()?;
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(Duration::from_secs(30)))?;
+    let mut head = Vec::new();
+    let mut piece = [0; 1024];
+    while handshake::head_end(&head).is_none() {
+        let count = stream.read(&mut piece)?;
+        ensure!(count > 0, "the client ended the handshake");
+        head.extend_from_slice(&piece[..count]);
+    }
+    stream.write_all(handshake::accept(&head).as_bytes())?;
+    stream.set_nonblocking(true)?;
+    Ok(mio::net::TcpStream::from_std(stream))
+}
+
+fn shake_hands(stream: &mut (impl Read + Write)) -> Result<()> {
+    stream.write_all(handshake::REQUEST)?;
+    let mut response = Vec::new();
+    let mut piece = [0; 1024];
+    while !response.ends_with(b"\r\n\r\n") {
+        let count = stream.read(&mut piece)?;
+        ensure!(count > 0, "the server ended the handshake");
+        response.extend_from_slice(&piece[..count]);
+    }
+    let text = String::from_utf8_lossy(&response);
+    ensure!(text.starts_with("HTTP/1.1 101 "), "the handshake failed: {text}");
+    ensure!(text.contains("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="), "the accept value is wrong: {text}");
+    Ok(())
+}
+
+/// TLS over TCP.
+pub struct Tls {
+    socket: mio::net::TcpStream,
+    session: ClientConnection,
+}
+
+/// Opens a connection with TLS and shakes hands.
+pub fn open_tls(address: SocketAddr, config: &Arc<ClientConfig>) -> Result<Tls> {
+    let (session, stream) = open_blocking_tls(address, config)?.into_parts();
+    stream.set_nonblocking(true)?;
+    Ok(Tls { socket: mio::net::TcpStream::from_std(stream), session })
+}
+
+/// The same, for use with blocking calls.
+pub fn open_blocking_tls(
+    address: SocketAddr,
+    config: &Arc<ClientConfig>,
+) -> Result<rustls::StreamOwned<ClientConnection, TcpStream>> {
+    let session = ClientConnection::new(Arc::clone(config), ServerName::try_from("localhost")?)?;
+    let mut stream = rustls::StreamOwned::new(session, connect(address)?);
+    shake_hands(&mut stream)?;
+    Ok(stream)
+}
+
+/// A configuration that trusts every certificate: the servers under test sign their own.
+pub fn trusting_config() -> Result<Arc<ClientConfig>> {
+    let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Trusting))
+        .with_no_client_auth();
+    Ok(Arc::new(config))
+}
+
+#[derive(Debug)]
+struct Trusting;
+
+impl ServerCertVerifier for Trusting {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        rustls::crypto::ring::default_provider().signature_verification_algorithms.supported_schemes()
+    }
+}
+
+impl Tls {
+    /// Writes what the session has encrypted, as far as the socket takes it.
+    fn push(&mut self) -> io::Result<()> {
+        while self.session.wants_write() {
+            match self.session.write_tls(&mut self.socket) {
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Read for Tls {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match self.session.reader().read(buffer) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                done => return done,
+            }
+            if self.session.read_tls(&mut self.socket)? == 0 {
+                return Ok(0);
+            }
+            self.session.process_new_packets().map_err(io::Error::other)?;
+        }
+    }
+}
+
+impl Write for Tls {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.push()?;
+        let count = self.session.writer().write(bytes)?;
+        self.push()?;
+        if count == 0 { Err(ErrorKind::WouldBlock.into()) } else { Ok(count) }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.push()
+    }
+}
+
+impl Wire for Tls {
+    fn socket(&mut self) -> &mut mio::net::TcpStream {
+        &mut self.socket
+    }
+
+    const SHORT_READ_EMPTIES: bool = false;
+}

@@ -1,0 +1,62 @@
+//! bowline beside its peers and beside the floor, in one run.
+
+mod allocations;
+mod cases;
+mod control;
+mod counts;
+mod frames;
+mod handshake;
+mod libraries;
+mod load;
+mod matrix;
+mod measure;
+mod process;
+mod report;
+mod rooms;
+mod sample;
+mod servers;
+mod statistics;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// Measures bowline beside its peers and beside the floor.
+#[derive(Parser)]
+#[command(args_conflicts_with_subcommands = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    options: measure::Options,
+}
+
+/// The parts of a measurement, which are processes of their own.
+#[derive(Subcommand)]
+enum Command {
+    #[command(hide = true)]
+    Serve(servers::Serve),
+    #[command(hide = true)]
+    Connect(servers::Connect),
+    #[command(hide = true)]
+    Load(load::Load),
+    #[command(hide = true)]
+    LoadHandshakes(load::handshakes::Handshakes),
+    #[command(hide = true)]
+    LoadIdle(load::idle::Idle),
+    #[command(hide = true)]
+    LoadBroadcast(load::broadcast::Broadcast),
+}
+
+fn main() -> Result<()> {
+    process::stay_on_cores();
+    let arguments = Arguments::parse();
+    let Some(command) = arguments.command else { return measure::run(&arguments.options) };
+    match command {
+        Command::Serve(options) => servers::run(&options),
+        Command::Connect(options) => servers::connect(&options),
+        Command::Load(options) => load::run(&options),
+        Command::LoadHandshakes(options) => load::handshakes::run(&options),
+        Command::LoadIdle(options) => load::idle::run(&options),
+        Command::LoadBroadcast(options) => load::broadcast::run(&options),
+    }
+}

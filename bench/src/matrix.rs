@@ -1,0 +1,155 @@
+//! Runs all libraries through all cases.
+
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::cases::{Case, Workload};
+use crate::counts::{self, Tools};
+use crate::libraries;
+use crate::sample::{self, Figure, Figures};
+use crate::statistics::{Comparison, median};
+
+/// How the matrix is run.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub rounds: usize,
+    /// How long each sample takes, without its warm-up.
+    pub seconds: f64,
+    /// What is counted, if anything is.
+    pub tools: Option<Tools>,
+    pub cores: Vec<usize>,
+    /// Only these; all if there are none.
+    pub libraries: Vec<String>,
+}
+
+impl Plan {
+    /// The libraries that take part in a case.
+    pub fn libraries(&self, case: &Case) -> Vec<String> {
+        let mut libraries = libraries::of(case.workload);
+        libraries.retain(|library| self.libraries.is_empty() || self.libraries.contains(library));
+        libraries
+    }
+}
+
+/// All that was found out about one case.
+pub struct Results {
+    pub case: Case,
+    pub rows: Vec<Row>,
+}
+
+/// All that was found out about one library in one case.
+pub struct Row {
+    pub library: String,
+    /// One of each round, as long as nothing failed.
+    samples: Vec<Figures>,
+    counts: Figures,
+    pub failure: Option<String>,
+}
+
+/// Runs one case: the libraries take turns within each round, and each round begins with another.
+pub fn run(case: &Case, plan: &Plan, progress: &ProgressBar) -> Results {
+    let libraries = plan.libraries(case);
+    let mut rows: Vec<_> = libraries
+        .into_iter()
+        .map(|library| Row { library, samples: Vec::new(), counts: Figures::default(), failure: None })
+        .collect();
+    let count = rows.len();
+    for round in 0..plan.rounds {
+        for turn in 0..count {
+            let row = &mut rows[(round + turn) % count];
+            progress.set_message(format!("{}: {}", case.name, row.library));
+            if row.failure.is_none() {
+                match sample::take(case, &row.library, plan.seconds, &plan.cores) {
+                    Ok(figures) => row.samples.push(figures),
+                    Err(error) => row.failure = Some(format!("{error:#}")),
+                }
+            }
+            progress.inc(1);
+        }
+    }
+    if let Some(tools) = plan.tools {
+        for row in rows.iter_mut().filter(|row| row.failure.is_none()) {
+            progress.set_message(format!("{}: {}, counting", case.name, row.library));
+            match counts::take(case, &row.library, &plan.cores, tools) {
+                Ok(figures) => row.counts = figures,
+                Err(error) => {
+                    progress.suspend(|| eprintln!("{}: {}: counting: {error:#}", case.name, row.library));
+                }
+            }
+        }
+    }
+    Results { case: case.clone(), rows }
+}
+
+/// A bar for so many samples.
+pub fn progress(samples: usize) -> Result<ProgressBar> {
+    let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {eta} left  {msg}")?;
+    Ok(ProgressBar::new(samples as u64).with_style(style))
+}
+
+impl Row {
+    /// The median of the samples, or the count.
+    pub fn value(&self, figure: Figure) -> Option<f64> {
+        if let Some(count) = self.counts.0.get(&figure) {
+            return Some(*count);
+        }
+        let values: Vec<f64> =
+            self.samples.iter().filter_map(|sample| sample.0.get(&figure).copied()).collect();
+        (!values.is_empty()).then(|| median(&values))
+    }
+
+    fn compared_with(&self, other: &Self, figure: Figure) -> Option<Comparison> {
+        let values = |row: &Self| -> Vec<f64> {
+            row.samples.iter().filter_map(|sample| sample.0.get(&figure).copied()).collect()
+        };
+        let pairs: Vec<_> = values(self).into_iter().zip(values(other)).collect();
+        (!pairs.is_empty()).then(|| Comparison::new(&pairs))
+    }
+}
+
+impl Results {
+    /// What the libraries are compared by.
+    pub fn cost(&self) -> Figure {
+        match self.case.workload {
+            Workload::Idle { .. } => Figure::Memory,
+            _ => Figure::Cpu,
+        }
+    }
+
+    /// The cheapest of the peers that `wanted` lets through.
+    pub fn best_peer(&self, wanted: impl Fn(&str) -> bool) -> Option<&Row> {
+        self.rows
+            .iter()
+            .filter(|row| libraries::is_peer(&row.library) && wanted(&row.library))
+            .filter_map(|row| Some((row.value(self.cost())?, row)))
+            .min_by(|(left, _), (right, _)| left.total_cmp(right))
+            .map(|(_, row)| row)
+    }
+
+    pub fn row(&self, library: &str) -> Option<&Row> {
+        self.rows.iter().find(|row| row.library == library)
+    }
+
+    /// The floor's row.
+    pub fn floor(&self) -> Option<&Row> {
+        self.row(libraries::FLOOR)
+    }
+
+    /// One row beside another, by what the case costs.
+    pub fn compare(&self, row: &Row, with: &Row) -> Option<Comparison> {
+        row.compared_with(with, self.cost())
+    }
+
+    /// All figures that any row has.
+    pub fn figures(&self) -> Vec<Figure> {
+        let mut figures = BTreeMap::new();
+        for row in &self.rows {
+            for sample in row.samples.iter().chain([&row.counts]) {
+                figures.extend(sample.0.keys().map(|figure| (*figure, ())));
+            }
+        }
+        figures.into_keys().collect()
+    }
+}

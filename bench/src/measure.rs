@@ -1,0 +1,157 @@
+//! The measurement as a whole: what is asked for on the command line, run, printed and written.
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::cases::{self, Case, Group};
+use crate::counts::Tools;
+use crate::matrix::{self, Plan, Results};
+use crate::report::{self, Table};
+use crate::statistics::ROUNDS_FOR_VERDICT;
+use crate::{libraries, process};
+
+#[derive(clap::Args, Clone, Debug)]
+pub struct Options {
+    /// Run only this case, or all cases whose names contain this; may be given several times
+    #[arg(long, value_name = "NAME")]
+    case: Vec<String>,
+    /// Run only this library; may be given several times
+    #[arg(long, value_name = "NAME")]
+    library: Vec<String>,
+    /// How many samples are taken of each library in each case; fewer than 9 make no verdict
+    #[arg(long, default_value_t = ROUNDS_FOR_VERDICT)]
+    rounds: usize,
+    /// How long a sample takes
+    #[arg(long, default_value_t = 0.5)]
+    seconds: f64,
+    /// Count no system calls, allocations and instructions
+    #[arg(long)]
+    no_counts: bool,
+    /// Count no instructions, which takes the longest
+    #[arg(long)]
+    no_instructions: bool,
+    /// Where the tables go [default: bench/results.md after a run of all cases and libraries, nowhere after others]
+    #[arg(long, value_name = "FILE")]
+    markdown: Option<PathBuf>,
+    /// Where the chart goes [default: bench/results.svg after a run of all cases and libraries, nowhere after others]
+    #[arg(long, value_name = "FILE")]
+    chart: Option<PathBuf>,
+    /// Say which cases there are, and which libraries take part in them
+    #[arg(long)]
+    list: bool,
+}
+
+impl Options {
+    /// Where a result goes, if it goes anywhere.
+    fn path(&self, chosen: &Option<PathBuf>, name: &str) -> Option<PathBuf> {
+        let whole = self.case.is_empty() && self.library.is_empty();
+        chosen.clone().or_else(|| whole.then(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(name)))
+    }
+}
+
+pub fn run(options: &Options) -> Result<()> {
+    let cases = cases::select(&options.case)?;
+    let installed = Tools::installed();
+    let plan = Plan {
+        rounds: options.rounds,
+        seconds: options.seconds,
+        tools: (!options.no_counts)
+            .then_some(Tools { valgrind: installed.valgrind && !options.no_instructions, ..installed }),
+        cores: process::cores(),
+        libraries: options.library.clone(),
+    };
+    if options.list {
+        for case in &cases {
+            println!("{:<24}{}", case.name, plan.libraries(case).join(" "));
+        }
+        return Ok(());
+    }
+    check(&plan, &cases)?;
+    let markdown = options.path(&options.markdown, "results.md");
+    let about = about(&plan, installed);
+    println!("{about}");
+    let mut tables = Vec::new();
+    let mut all = Vec::new();
+    let samples = cases.iter().map(|case| plan.libraries(case).len() * plan.rounds).sum();
+    let progress = matrix::progress(samples)?;
+    for group in groups(&cases) {
+        let of_group = cases.iter().filter(|case| case.group == group);
+        let results: Vec<_> = of_group.map(|case| matrix::run(case, &plan, &progress)).collect();
+        let table = report::table(group, &results.iter().collect::<Vec<_>>());
+        progress.suspend(|| println!("{}", table.to_text()));
+        tables.push(table);
+        all.extend(results);
+        // After each group, so that a run that is broken off has not been in vain.
+        if let Some(path) = &markdown {
+            write(path, &document(&about, &tables))?;
+        }
+    }
+    progress.finish_and_clear();
+    chart(options, &all)
+}
+
+fn chart(_options: &Options, _results: &[Results]) -> Result<()> {
+    Ok(())
+}
+
+fn check(plan: &Plan, cases: &[Case]) -> Result<()> {
+    ensure!(plan.rounds > 0 && plan.seconds > 0.0, "rounds and seconds have to be more than 0");
+    for library in &plan.libraries {
+        ensure!(
+            cases::all().iter().any(|case| libraries::of(case.workload).contains(library)),
+            "there is no library {library:?}: see --list"
+        );
+    }
+    let files = cases.iter().map(|case| case.workload.files()).max().unwrap_or_default();
+    process::allow_files(files)
+}
+
+fn groups(cases: &[Case]) -> Vec<Group> {
+    let mut groups: Vec<_> = cases.iter().map(|case| case.group).collect();
+    groups.dedup();
+    groups
+}
+
+/// What the figures depend on.
+fn about(plan: &Plan, installed: Tools) -> String {
+    let processor = fs::read_to_string("/proc/cpuinfo").ok().and_then(|text| {
+        let line = text.lines().find(|line| line.starts_with("model name"))?;
+        Some(line.split_once(": ")?.1.to_owned())
+    });
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let mut text = format!(
+        "{}, {} cores, Linux {}. {} rounds, {} s a sample.",
+        processor.unwrap_or_else(|| "An unknown processor".to_owned()),
+        plan.cores.len(),
+        kernel.trim(),
+        plan.rounds,
+        plan.seconds,
+    );
+    if plan.cores.len() < 2 {
+        text.push_str(" The load has no core of its own: these figures are no good.");
+    }
+    if plan.rounds < ROUNDS_FOR_VERDICT {
+        text.push_str(" Too few rounds for verdicts.");
+    }
+    for (exists, name) in [(installed.strace, "strace"), (installed.valgrind, "valgrind")] {
+        if !exists && plan.tools.is_some() {
+            text.push_str(&format!(" There is no {name} here."));
+        }
+    }
+    text
+}
+
+fn document(about: &str, tables: &[Table]) -> String {
+    let mut text = format!("# Results\n\n{about}\n[README.md](README.md) says how to read them.\n");
+    for table in tables {
+        text.push('\n');
+        text.push_str(&table.to_markdown());
+    }
+    text
+}
+
+fn write(path: &PathBuf, text: &str) -> Result<()> {
+    fs::write(path, text).with_context(|| format!("could not write {}", path.display()))
+}

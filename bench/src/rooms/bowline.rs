@@ -1,0 +1,62 @@
+//! bowline's rooms: a list of senders, and one prepared message for all of them.
+
+use std::error::Error;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::Result;
+use bowline::{Prepared, Sender, Server, TrySendError, WebSocket};
+use tokio::net::TcpListener;
+
+use super::requested;
+use crate::servers::Workload;
+
+/// All connections.
+#[derive(Clone, Default)]
+struct Room(Arc<Mutex<Vec<Sender>>>);
+
+pub async fn serve(workload: Workload, listener: TcpListener) -> Result<()> {
+    let room = Room::default();
+    Server::new().serve(listener, move |socket: WebSocket| attend(room.clone(), workload, socket)).await?;
+    Ok(())
+}
+
+async fn attend(
+    room: Room,
+    workload: Workload,
+    mut socket: WebSocket,
+) -> Result<(), Box<dyn Error + Send + Sync>> {
+    room.senders().push(socket.sender());
+    while let Some(message) = socket.recv().await? {
+        let prepared = match workload {
+            Workload::Chat => Prepared::new(message),
+            _ => match requested(message.as_bytes()) {
+                Some(payload) => Prepared::new(payload),
+                None => continue,
+            },
+        };
+        room.send(&prepared).await;
+    }
+    Ok(())
+}
+
+impl Room {
+    async fn send(&self, message: &Prepared) {
+        let mut full = Vec::new();
+        self.senders().retain(|sender| match sender.try_send(message) {
+            Err(TrySendError::Full(_)) => {
+                full.push(sender.clone());
+                true
+            }
+            Err(TrySendError::Closed(_)) => false,
+            _ => true,
+        });
+        for sender in full {
+            // If the connection has gone, it needs no message.
+            let _ = sender.send(message).await;
+        }
+    }
+
+    fn senders(&self) -> std::sync::MutexGuard<'_, Vec<Sender>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,133 @@
+//! The floor of rooms: the frame is encoded once and written to each socket at once, without a library.
+
+use std::cell::RefCell;
+use std::io::ErrorKind;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::Result;
+use tokio::net::{TcpListener, TcpStream};
+
+use super::requested;
+use crate::frames::{copy_masked, encode_header, header};
+use crate::handshake::shake_hands;
+use crate::servers::{Workload, each};
+
+thread_local! {
+    static INPUT: RefCell<Vec<u8>> = RefCell::new(vec![0; 256 * 1024]);
+}
+
+/// All connections.
+#[derive(Default)]
+struct Room {
+    members: Mutex<Vec<Arc<Member>>>,
+}
+
+struct Member {
+    stream: TcpStream,
+    /// What the socket has not taken.
+    unwritten: Mutex<Vec<u8>>,
+}
+
+pub async fn serve(workload: Workload, listener: TcpListener) -> Result<()> {
+    let room = Arc::new(Room::default());
+    each(listener, move |stream| attend(Arc::clone(&room), workload, stream)).await
+}
+
+async fn attend(room: Arc<Room>, workload: Workload, mut stream: TcpStream) -> Result<()> {
+    // In a future of its own, so that its buffer is not there for all of the connection's life.
+    Box::pin(shake_hands(&mut stream)).await?;
+    let member = Arc::new(Member { stream, unwritten: Mutex::default() });
+    locked(&room.members).push(Arc::clone(&member));
+    let done = member.read(&room, workload).await;
+    locked(&room.members).retain(|other| !Arc::ptr_eq(other, &member));
+    done
+}
+
+impl Member {
+    async fn read(self: &Arc<Self>, room: &Room, workload: Workload) -> Result<()> {
+        let mut partial = Vec::new();
+        loop {
+            self.stream.readable().await?;
+            let ended = INPUT.with_borrow_mut(|input| match self.stream.try_read(input) {
+                Ok(0) => Ok(true),
+                Ok(count) => {
+                    let mut out = Vec::new();
+                    if partial.is_empty() {
+                        let taken = answer(&input[..count], workload, &mut out);
+                        partial.extend_from_slice(&input[taken..count]);
+                    } else {
+                        partial.extend_from_slice(&input[..count]);
+                        let taken = answer(&partial, workload, &mut out);
+                        partial.drain(..taken);
+                    }
+                    if !out.is_empty() {
+                        locked(&room.members).iter().for_each(|member| member.write(&out));
+                    }
+                    Ok(false)
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(false),
+                Err(error) => Err(error),
+            })?;
+            if ended {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Writes a frame; what the socket does not take goes out later.
+    fn write(self: &Arc<Self>, frame: &[u8]) {
+        let mut unwritten = locked(&self.unwritten);
+        if !unwritten.is_empty() {
+            return unwritten.extend_from_slice(frame);
+        }
+        // If the connection has failed, its own task finds out.
+        let count = self.stream.try_write(frame).unwrap_or_default();
+        if count < frame.len() {
+            unwritten.extend_from_slice(&frame[count..]);
+            let member = Arc::clone(self);
+            tokio::spawn(async move { member.write_rest().await });
+        }
+    }
+
+    async fn write_rest(&self) {
+        while self.stream.writable().await.is_ok() {
+            let mut unwritten = locked(&self.unwritten);
+            match self.stream.try_write(&unwritten) {
+                Ok(count) => drop(unwritten.drain(..count)),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(_) => unwritten.clear(),
+            }
+            if unwritten.is_empty() {
+                *unwritten = Vec::new();
+                return;
+            }
+        }
+    }
+}
+
+/// Appends the frames that all are to get because of those in `bytes`, and says how many bytes those had.
+fn answer(bytes: &[u8], workload: Workload, out: &mut Vec<u8>) -> usize {
+    let mut rest = bytes;
+    while let Some(found) = header(rest) {
+        let end = found.size + found.len as usize;
+        let Some(masked) = rest.get(found.size..end) else { break };
+        if workload == Workload::Chat {
+            encode_header(found.first, masked.len(), None, out);
+            copy_masked(masked, found.key, out);
+        } else {
+            let mut request = Vec::new();
+            copy_masked(masked, found.key, &mut request);
+            if let Some(payload) = requested(&request) {
+                encode_header(0x82, payload.len(), None, out);
+                out.extend_from_slice(&payload);
+            }
+        }
+        rest = &rest[end..];
+    }
+    bytes.len() - rest.len()
+}
+
+/// Nothing panics while it holds one of these locks.
+fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,233 @@
+//! One sample of a case: fresh processes, a warm-up, a run.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::cases::{Case, Messages, Workload};
+use crate::control::Part;
+
+/// What is found out about a library in a case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Figure {
+    /// Nanoseconds of CPU time.
+    Cpu,
+    /// Bytes of resident memory per connection.
+    Memory,
+    /// The same, after each connection has echoed a message.
+    MemoryAfterEcho,
+    /// Messages in a second.
+    Rate,
+    /// Nanoseconds until a reply, in half of the cases.
+    Median,
+    /// The same in 99 of 100 cases.
+    Tail,
+    /// Nanoseconds of CPU time that the load took.
+    LoadCpu,
+    /// Bytes of resident memory, at most.
+    PeakMemory,
+    SystemCalls,
+    Allocations,
+    Instructions,
+}
+
+/// The figures of one sample.
+#[derive(Clone, Debug, Default)]
+pub struct Figures(pub BTreeMap<Figure, f64>);
+
+/// A server or a client, and its load.
+pub struct Pair {
+    /// The part whose costs are measured.
+    pub measured: Part,
+    load: Part,
+}
+
+/// What a run said about itself.
+pub struct Run {
+    pub messages: f64,
+    nanoseconds: f64,
+    median: f64,
+    tail: f64,
+}
+
+/// How the measured process is run.
+#[derive(Clone, Debug, Default)]
+pub struct Manner {
+    /// Under this program.
+    pub under: Vec<String>,
+    pub count_allocations: bool,
+}
+
+impl Pair {
+    /// Starts both, and waits until the first replies have been checked.
+    pub fn start(workload: Workload, library: &str, cores: &[usize], manner: &Manner) -> Result<Self> {
+        let count = workload.threads().min(cores.len());
+        let (measured, other) = (&cores[..count], &cores[cores.len() - 1..]);
+        let count_allocations = manner.count_allocations;
+        let mut pair = if let Workload::Client(messages) = workload {
+            let mut load = Part::start(&[], other, &load_arguments(workload, None))?;
+            let address = load.hear().context("the load did not start")?;
+            let arguments = connect_arguments(&messages, library, &address, count_allocations);
+            Self { measured: Part::start(&manner.under, measured, &arguments)?, load }
+        } else {
+            let arguments = serve_arguments(workload, library, count_allocations);
+            let mut server = Part::start(&manner.under, measured, &arguments)?;
+            let address = server.hear().context("the server did not start")?;
+            let load = Part::start(&[], other, &load_arguments(workload, Some(&address)))?;
+            Self { measured: server, load }
+        };
+        let ready = pair.load.hear().context("the first messages failed")?;
+        ensure!(ready == "ready", "an unexpected line: {ready}");
+        Ok(pair)
+    }
+
+    pub fn run(&mut self, command: &str) -> Result<Run> {
+        let answer = self.load.ask(command)?;
+        let numbers: Vec<f64> = answer.split(' ').map(str::parse).collect::<Result<_, _>>()?;
+        let [messages, nanoseconds, median, tail] = numbers[..] else {
+            anyhow::bail!("an unexpected line: {answer}")
+        };
+        ensure!(messages > 0.0, "there were no messages");
+        Ok(Run { messages, nanoseconds, median, tail })
+    }
+
+    /// Ends both in their own way, so that a tool around the measured one can write what it saw.
+    pub fn end(self) -> Result<()> {
+        // Under a tool, its end takes long, and the load would be surprised by it.
+        self.measured.end()
+    }
+}
+
+/// Takes one sample.
+pub fn take(case: &Case, library: &str, seconds: f64, cores: &[usize]) -> Result<Figures> {
+    let mut pair = Pair::start(case.workload, library, cores, &Manner::default())?;
+    if let Workload::Idle { connections, .. } = case.workload {
+        return memory(&mut pair, connections);
+    }
+    pair.run("for 200").context("the warm-up failed")?;
+    let (before, load_before) = (pair.measured.cpu_time()?, pair.load.cpu_time()?);
+    let run = pair.run(&format!("for {}", (seconds * 1000.0).round()))?;
+    let (after, load_after) = (pair.measured.cpu_time()?, pair.load.cpu_time()?);
+    let units = run.messages * case.units_per_message() as f64;
+    let mut figures = BTreeMap::from([
+        (Figure::Cpu, (after - before) as f64 / units),
+        (Figure::Rate, run.messages / run.nanoseconds * 1e9),
+        (Figure::Median, run.median),
+        (Figure::Tail, run.tail),
+        (Figure::LoadCpu, (load_after - load_before) as f64 / units),
+    ]);
+    if matches!(case.workload, Workload::Stream(_)) {
+        figures.insert(Figure::PeakMemory, pair.measured.peak_memory()? as f64);
+    }
+    Ok(Figures(figures))
+}
+
+fn memory(pair: &mut Pair, connections: usize) -> Result<Figures> {
+    let before = pair.measured.memory()?;
+    let mut figures = BTreeMap::new();
+    for (command, figure) in [("open", Figure::Memory), ("echo", Figure::MemoryAfterEcho)] {
+        pair.load.ask(command)?;
+        let now = settled_memory(&pair.measured)?;
+        figures.insert(figure, (now as f64 - before as f64) / connections as f64);
+    }
+    Ok(Figures(figures))
+}
+
+/// Resident memory once it stays the same for half a second; as it is after ten seconds.
+fn settled_memory(part: &Part) -> Result<u64> {
+    let began = Instant::now();
+    let (mut last, mut since) = (part.memory()?, Instant::now());
+    while since.elapsed() < Duration::from_millis(500) && began.elapsed() < Duration::from_secs(10) {
+        std::thread::sleep(Duration::from_millis(50));
+        let now = part.memory()?;
+        if now != last {
+            (last, since) = (now, Instant::now());
+        }
+    }
+    Ok(last)
+}
+
+fn serve_arguments(workload: Workload, library: &str, count_allocations: bool) -> Vec<String> {
+    let mut arguments = vec!["serve".to_owned(), "--library".to_owned(), library.to_owned()];
+    let mut add = |words: &[&str]| arguments.extend(words.iter().map(|word| (*word).to_owned()));
+    match workload {
+        Workload::Echo(messages) => {
+            add(&["--threads", &messages.threads.to_string()]);
+            if messages.tls {
+                add(&["--tls"]);
+            }
+        }
+        Workload::Idle { tls: true, .. } => add(&["--tls"]),
+        Workload::Stream(_) => add(&["--workload", "stream"]),
+        Workload::Broadcast { chat: true, .. } => add(&["--workload", "chat"]),
+        Workload::Broadcast { chat: false, .. } => add(&["--workload", "fan-out"]),
+        Workload::Handshakes | Workload::Idle { tls: false, .. } | Workload::Client(_) => {}
+    }
+    if count_allocations {
+        add(&["--count-allocations"]);
+    }
+    arguments
+}
+
+/// Without an address, it is the server.
+fn load_arguments(workload: Workload, address: Option<&str>) -> Vec<String> {
+    let mut arguments = load_arguments_without_address(workload);
+    if let Some(address) = address {
+        arguments.extend(["--address", address].map(str::to_owned));
+    }
+    arguments
+}
+
+fn load_arguments_without_address(workload: Workload) -> Vec<String> {
+    let numbers = |name: &str, connections: usize, size: usize| {
+        let (connections, size) = (connections.to_string(), size.to_string());
+        [name, "--connections", &connections, "--size", &size].map(str::to_owned).to_vec()
+    };
+    match workload {
+        Workload::Echo(messages) | Workload::Stream(messages) | Workload::Client(messages) => {
+            let mut arguments = numbers("load", messages.connections, messages.size);
+            arguments.extend(depth_and_kind(&messages));
+            if messages.tls {
+                arguments.push("--tls".to_owned());
+            }
+            arguments
+        }
+        Workload::Handshakes => vec!["load-handshakes".to_owned()],
+        Workload::Idle { connections, tls } => {
+            let mut arguments = numbers("load-idle", connections, 4096);
+            if tls {
+                arguments.push("--tls".to_owned());
+            }
+            arguments
+        }
+        Workload::Broadcast { connections, size, chat } => {
+            let mut arguments = numbers("load-broadcast", connections, size);
+            if chat {
+                arguments.push("--chat".to_owned());
+            }
+            arguments
+        }
+    }
+}
+
+fn connect_arguments(
+    messages: &Messages,
+    library: &str,
+    address: &str,
+    count_allocations: bool,
+) -> Vec<String> {
+    let connections = messages.connections.to_string();
+    let mut arguments = ["connect", "--library", library, "--address", address].map(str::to_owned).to_vec();
+    arguments.extend(["--connections", &connections].map(str::to_owned));
+    if count_allocations {
+        arguments.push("--count-allocations".to_owned());
+    }
+    arguments
+}
+
+fn depth_and_kind(messages: &Messages) -> Vec<String> {
+    use clap::ValueEnum;
+    let kind = messages.kind.to_possible_value().expect("no kind is skipped");
+    ["--depth", &messages.depth.to_string(), "--kind", kind.get_name()].map(str::to_owned).to_vec()
+}

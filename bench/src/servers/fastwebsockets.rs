@@ -1,0 +1,29 @@
+//! fastwebsockets: `read_frame` and `write_frame` of a `FragmentCollector`, as in its example `echo_server`, but without
+//! hyper around the stream, which would make it slower.
+//!
+//! There is no batch form: it writes each frame at once, and reading can't be tried while the socket is there for writing.
+
+use anyhow::Result;
+use fastwebsockets::{FragmentCollector, OpCode, Role, WebSocket};
+use tokio::net::TcpStream;
+
+use super::{MESSAGE_SIZE, Side};
+
+pub async fn echo(side: Side, mut stream: TcpStream) -> Result<()> {
+    side.shake_hands(&mut stream).await?;
+    let role = match side {
+        Side::Server => Role::Server,
+        Side::Client => Role::Client,
+    };
+    let mut socket = WebSocket::after_handshake(stream, role);
+    socket.set_max_message_size(MESSAGE_SIZE);
+    let mut socket = FragmentCollector::new(socket);
+    loop {
+        let frame = socket.read_frame().await?;
+        match frame.opcode {
+            OpCode::Close => return Ok(()),
+            OpCode::Text | OpCode::Binary => socket.write_frame(frame).await?,
+            _ => {}
+        }
+    }
+}

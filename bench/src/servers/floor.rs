@@ -1,0 +1,117 @@
+//! The floor: a tokio TCP echo without a library.
+//!
+//! It finds out where frames end, takes the mask off and writes them back: from one shared buffer into another. It
+//! checks nothing, and keeps nothing for a connection but what has to be kept of a frame that has not arrived in full.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::Side;
+use crate::frames::{copy_masked, encode_header, header};
+
+const SIZE: usize = 256 * 1024;
+
+thread_local! {
+    static BUFFERS: RefCell<(Vec<u8>, Vec<u8>)> = RefCell::new((vec![0; SIZE], Vec::with_capacity(SIZE + 64 * 1024)));
+}
+
+pub async fn echo<S: AsyncRead + AsyncWrite + Unpin>(side: Side, mut stream: S) -> io::Result<()> {
+    side.shake_hands(&mut stream).await?;
+    let random = (side == Side::Client).then(|| Random(0x9E37_79B9_7F4A_7C15));
+    let partial = Vec::new();
+    let mut echo = Echo { stream, random, partial, remaining: 0, key: [0; 4], unwritten: Vec::new() };
+    poll_fn(|cx| echo.poll(cx)).await
+}
+
+struct Echo<S> {
+    stream: S,
+    /// A client masks what it sends.
+    random: Option<Random>,
+    partial: Vec<u8>,
+    remaining: u64,
+    /// Takes the mask off, if there is one, and puts the new one on, if there is one.
+    key: [u8; 4],
+    unwritten: Vec<u8>,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Echo<S> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        BUFFERS.with_borrow_mut(|(input, output)| {
+            loop {
+                while !self.unwritten.is_empty() {
+                    let count = ready!(Pin::new(&mut self.stream).poll_write(cx, &self.unwritten))?;
+                    self.unwritten.drain(..count);
+                    if self.unwritten.is_empty() {
+                        self.unwritten = Vec::new();
+                    }
+                }
+                ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+                let mut buf = ReadBuf::new(input);
+                ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buf))?;
+                if buf.filled().is_empty() {
+                    return Poll::Ready(Ok(()));
+                }
+                output.clear();
+                self.echo(buf.filled(), output);
+                let mut rest = output.as_slice();
+                while !rest.is_empty() {
+                    match Pin::new(&mut self.stream).poll_write(cx, rest)? {
+                        Poll::Ready(count) => rest = &rest[count..],
+                        Poll::Pending => {
+                            self.unwritten = rest.to_vec();
+                            break;
+                        }
+                    }
+                }
+            }
+        })
+    }
+
+    #[inline]
+    fn echo(&mut self, mut bytes: &[u8], out: &mut Vec<u8>) {
+        while !bytes.is_empty() {
+            if self.remaining == 0 {
+                let found = if self.partial.is_empty() {
+                    let Some(found) = header(bytes) else {
+                        self.partial.extend_from_slice(bytes);
+                        return;
+                    };
+                    bytes = &bytes[found.size..];
+                    found
+                } else {
+                    self.partial.push(bytes[0]);
+                    bytes = &bytes[1..];
+                    let Some(found) = header(&self.partial) else { continue };
+                    self.partial.clear();
+                    found
+                };
+                let key = self.random.as_mut().map(Random::next);
+                encode_header(found.first, found.len as usize, key, out);
+                self.remaining = found.len;
+                self.key = key.unwrap_or(found.key);
+            }
+            let now = self.remaining.min(bytes.len() as u64) as usize;
+            copy_masked(&bytes[..now], self.key, out);
+            self.key.rotate_left(now % 4);
+            self.remaining -= now as u64;
+            bytes = &bytes[now..];
+        }
+    }
+}
+
+/// xorshift64: the cheapest that makes keys.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> [u8; 4] {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        ((self.0 >> 32) as u32).to_ne_bytes()
+    }
+}
