@@ -93,13 +93,14 @@ impl Connection {
     /// The next message, if it is in memory and takes no waiting.
     #[inline]
     pub(crate) fn recv_now(&self) -> Option<Message> {
-        let mut receive = self.receive();
-        if !receive.has_bytes() {
+        // Otherwise there was no whole frame left at the last look.
+        if !self.corked.load(Ordering::Relaxed) {
             return None;
         }
         let Poll::Ready(progress) = poll_proceed(&mut Context::from_waker(Waker::noop())) else {
             return None;
         };
+        let mut receive = self.receive();
         let message = receive.take_whole_message()?;
         progress.made_progress();
         self.leave_reading(receive);

@@ -171,11 +171,13 @@ impl Receive {
     // ---- what has arrived
 
     /// Looks at the next frame, or part of one.
+    #[inline]
     pub(crate) fn advance(&mut self) -> Advance {
+        if self.buffer.is_empty() { Advance::NeedsBytes } else { self.advance_in_buffer() }
+    }
+
+    fn advance_in_buffer(&mut self) -> Advance {
         loop {
-            if self.buffer.is_empty() {
-                return Advance::NeedsBytes;
-            }
             let (consumed, event) = match self.half.handle_bytes(self.buffer.bytes_mut()) {
                 Ok(progress) => progress,
                 Err(failure) if self.ended.is_none() => return Advance::Effect(self.fail(failure)),
