@@ -1,10 +1,12 @@
 //! Counts allocations, when that is asked for.
 
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
 static COUNTING: AtomicBool = AtomicBool::new(false);
 static COUNT: AtomicU64 = AtomicU64::new(0);
+/// How many allocations of each size there are; only small ones.
+static LIVE: [AtomicI64; 4096] = [const { AtomicI64::new(0) }; 4096];
 
 /// The system's allocator, for all.
 struct Counting;
@@ -21,33 +23,55 @@ pub fn count() -> u64 {
     COUNT.load(Ordering::Relaxed)
 }
 
-fn note() {
+/// The sizes, in bytes, of what each of so many connections holds, the largest first.
+pub fn held_by_each(connections: i64) -> Vec<usize> {
+    let mut sizes = Vec::new();
+    for (size, live) in LIVE.iter().enumerate().rev() {
+        // Some are held by all alike, and by a few others.
+        let each = (live.load(Ordering::Relaxed) + connections / 10) / connections;
+        sizes.extend((0..each).map(|_| size));
+    }
+    sizes
+}
+
+fn note(size: usize) {
     if COUNTING.load(Ordering::Relaxed) {
         COUNT.fetch_add(1, Ordering::Relaxed);
+        note_live(size, 1);
+    }
+}
+
+fn note_live(size: usize, change: i64) {
+    if COUNTING.load(Ordering::Relaxed) {
+        if let Some(live) = LIVE.get(size) {
+            live.fetch_add(change, Ordering::Relaxed);
+        }
     }
 }
 
 // SAFETY: all calls go to the system's allocator unchanged.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        note();
+        note(layout.size());
         // SAFETY: the caller's promises are handed on.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        note();
+        note(layout.size());
         // SAFETY: the caller's promises are handed on.
         unsafe { System.alloc_zeroed(layout) }
     }
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        note();
+        note(size);
+        note_live(layout.size(), -1);
         // SAFETY: the caller's promises are handed on.
         unsafe { System.realloc(pointer, layout, size) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        note_live(layout.size(), -1);
         // SAFETY: the caller's promises are handed on.
         unsafe { System.dealloc(pointer, layout) }
     }

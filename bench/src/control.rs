@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use crate::process;
+use crate::{allocations, process};
 
 /// How long a part may take for an answer. Nothing that is measured takes nearly as long.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -29,8 +29,12 @@ pub fn listen() -> Option<String> {
 pub fn answer_in_background() {
     std::thread::spawn(|| {
         while let Some(line) = listen() {
-            match line.as_str() {
-                "allocations" => say(crate::allocations::count()),
+            match line.split_once(' ') {
+                None if line == "allocations" => say(allocations::count()),
+                Some(("parts", connections)) => {
+                    let sizes = allocations::held_by_each(connections.parse().unwrap_or(1));
+                    say(sizes.iter().map(ToString::to_string).collect::<Vec<_>>().join(" + "));
+                }
                 _ => break,
             }
         }

@@ -32,8 +32,16 @@ fn exists(program: &str) -> bool {
 }
 
 /// Counts per message (or whatever the case's unit is) of one library. What cannot be counted is left out.
-pub fn take(case: &Case, library: &str, cores: &[usize], tools: Tools) -> Result<Figures> {
-    let Some(workload) = small(case.workload) else { return Ok(Figures::default()) };
+///
+/// Of an idle connection, the sizes of what it holds.
+pub fn take(case: &Case, library: &str, cores: &[usize], tools: Tools) -> Result<(Figures, Option<String>)> {
+    if let Workload::Idle { connections, .. } = case.workload {
+        let manner = Manner { count_allocations: true, ..Manner::default() };
+        let mut pair = Pair::start(case.workload, library, cores, &manner)?;
+        pair.load.ask("open")?;
+        return Ok((Figures::default(), Some(pair.measured.ask(&format!("parts {connections}"))?)));
+    }
+    let workload = small(case.workload);
     let units = case.units_per_message() as f64;
     let mut figures = BTreeMap::new();
     let rounds = rounds(workload);
@@ -47,21 +55,20 @@ pub fn take(case: &Case, library: &str, cores: &[usize], tools: Tools) -> Result
         let count = difference(rounds, |rounds| instructions(workload, library, cores, rounds));
         add(Figure::Instructions, count.context("valgrind")?);
     }
-    Ok(Figures(figures))
+    Ok((Figures(figures), None))
 }
 
-/// The same workload with fewer connections, for the sake of the slow tools; `None` if there is nothing to count.
-fn small(workload: Workload) -> Option<Workload> {
-    Some(match workload {
+/// The same workload with fewer connections, for the sake of the slow tools.
+fn small(workload: Workload) -> Workload {
+    match workload {
         Workload::Echo(messages) => {
             Workload::Echo(Messages { connections: messages.connections.min(500), ..messages })
         }
         Workload::Broadcast { connections, size, chat } => {
             Workload::Broadcast { connections: connections.min(500), size, chat }
         }
-        Workload::Idle { .. } => return None,
         other => other,
-    })
+    }
 }
 
 /// So many rounds that startup and handshakes don't matter, and the slow tools come to an end.

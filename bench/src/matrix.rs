@@ -46,6 +46,8 @@ pub struct Row {
     samples: Vec<Figures>,
     counts: Figures,
     pub failure: Option<String>,
+    /// The sizes of what an idle connection holds.
+    pub parts: Option<String>,
 }
 
 /// Runs one case: the libraries take turns within each round, and each round begins with another.
@@ -53,7 +55,13 @@ pub fn run(case: &Case, plan: &Plan, progress: &ProgressBar) -> Results {
     let libraries = plan.libraries(case);
     let mut rows: Vec<_> = libraries
         .into_iter()
-        .map(|library| Row { library, samples: Vec::new(), counts: Figures::default(), failure: None })
+        .map(|library| Row {
+            library,
+            samples: Vec::new(),
+            counts: Figures::default(),
+            failure: None,
+            parts: None,
+        })
         .collect();
     let count = rows.len();
     for round in 0..plan.rounds {
@@ -73,7 +81,7 @@ pub fn run(case: &Case, plan: &Plan, progress: &ProgressBar) -> Results {
         for row in rows.iter_mut().filter(|row| row.failure.is_none()) {
             progress.set_message(format!("{}: {}, counting", case.name, row.library));
             match counts::take(case, &row.library, &plan.cores, tools) {
-                Ok(figures) => row.counts = figures,
+                Ok((figures, parts)) => (row.counts, row.parts) = (figures, parts),
                 Err(error) => {
                     progress.suspend(|| eprintln!("{}: {}: counting: {error:#}", case.name, row.library));
                 }

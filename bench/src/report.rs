@@ -33,6 +33,10 @@ pub fn table(group: Group, results: &[&Results]) -> Table {
             }
         }
     }
+    let has_parts = results.iter().any(|results| results.rows.iter().any(|row| row.parts.is_some()));
+    if has_parts {
+        header.push("allocations held, bytes".to_owned());
+    }
     let mut rows = Vec::new();
     for one in results {
         for row in &one.rows {
@@ -51,6 +55,9 @@ pub fn table(group: Group, results: &[&Results]) -> Table {
                         cells.push(growth(results[0], one, row));
                     }
                 }
+            }
+            if has_parts {
+                cells.push(row.parts.clone().unwrap_or_default());
             }
             rows.push(cells);
         }

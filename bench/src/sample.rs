@@ -40,7 +40,7 @@ pub struct Figures(pub BTreeMap<Figure, f64>);
 pub struct Pair {
     /// The part whose costs are measured.
     pub measured: Part,
-    load: Part,
+    pub load: Part,
 }
 
 /// What a run said about itself.

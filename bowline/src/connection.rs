@@ -1,6 +1,7 @@
 //! One connection: its two halves, each behind a lock of its own, and what passes between them.
 
 use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
@@ -12,12 +13,12 @@ use tokio::task::coop::poll_proceed;
 use crate::error::{Error, ErrorKind, TrySendError};
 use crate::limits::Config;
 use crate::locked::Locked;
-use crate::message::{Message, Payload};
+use crate::message::Payload;
 use crate::receive::{Advance, Effect, Receive};
 use crate::signals::Signals;
 use crate::transmit::{Transmit, closed_by_us, misuse};
 use crate::transport::{Addresses, Transport};
-use crate::wait::{Place, WaitQueue};
+use crate::wait::Place;
 
 /// What a `WebSocket`, its `Sender`s and the connection's task share.
 pub(crate) struct Connection {
@@ -80,31 +81,8 @@ impl Connection {
     // ---- receiving
 
     /// Waits until `take` finds what it wants in what has arrived, reading as needed.
-    pub(crate) async fn next<T>(&self, mut take: impl FnMut(&mut Receive) -> Option<T>) -> T {
-        let mut reader = Reader { connection: self, waits: false };
-        poll_fn(|cx| {
-            let poll = self.poll_next(cx, &mut take);
-            reader.waits = poll.is_pending();
-            poll
-        })
-        .await
-    }
-
-    /// The next message, if it is in memory and takes no waiting.
-    #[inline]
-    pub(crate) fn recv_now(&self) -> Option<Message> {
-        // Otherwise there was no whole frame left at the last look.
-        if !self.corked.load(Ordering::Relaxed) {
-            return None;
-        }
-        let Poll::Ready(progress) = poll_proceed(&mut Context::from_waker(Waker::noop())) else {
-            return None;
-        };
-        let mut receive = self.receive();
-        let message = receive.take_whole_message()?;
-        progress.made_progress();
-        self.leave_reading(receive);
-        Some(message)
+    pub(crate) fn next<T, F: FnMut(&mut Receive) -> Option<T> + Unpin>(&self, take: F) -> Next<'_, F> {
+        Next { connection: self, take, waits: false }
     }
 
     pub(crate) fn poll_next<T>(
@@ -282,50 +260,12 @@ impl Connection {
 
     // ---- sending
 
-    /// Sends a message, unless that takes waiting: then it is given back.
-    #[inline]
-    pub(crate) fn send_now<'a>(&self, payload: Payload<'a>) -> Result<Result<(), Error>, Payload<'a>> {
-        let Poll::Ready(progress) = poll_proceed(&mut Context::from_waker(Waker::noop())) else {
-            return Err(payload);
-        };
-        let mut transmit = self.transmit();
-        if transmit.closed().is_some() || !transmit.has_room(&Place::default()) {
-            return Err(payload);
-        }
-        progress.made_progress();
-        let result = transmit.accept(payload);
-        self.write(transmit);
-        Ok(result)
-    }
-
     /// Waits for its turn and for room, then lets `accept` put something into the write buffer.
-    pub(crate) async fn send_with<T>(
-        &self,
-        accept: impl FnOnce(&mut Transmit) -> Result<T, Error>,
-    ) -> Result<T, Error> {
-        let mut waiting = Waiting::new(self, |transmit| &mut transmit.senders);
-        let mut accept = Some(accept);
-        poll_fn(|cx| {
-            let progress = ready!(poll_proceed(cx));
-            let mut transmit = self.transmit();
-            if let Some(error) = transmit.closed() {
-                return Poll::Ready(Err(error.clone()));
-            }
-            if !transmit.has_room(&waiting.place) {
-                transmit.senders.wait(&mut waiting.place, cx.waker());
-                return Poll::Pending;
-            }
-            progress.made_progress();
-            let accept = accept.take().expect("a future is not polled after it is ready");
-            let result = accept(&mut transmit);
-            if waiting.place.is_taken() {
-                transmit.senders.leave(&mut waiting.place);
-                transmit.wake_senders();
-            }
-            self.write(transmit);
-            Poll::Ready(result)
-        })
-        .await
+    pub(crate) fn send_with<T, F>(&self, accept: F) -> Send<'_, F>
+    where
+        F: FnOnce(&mut Transmit) -> Result<T, Error> + Unpin,
+    {
+        Send { waiting: Waiting::new(self, Queue::Senders), accept: Some(accept) }
     }
 
     pub(crate) fn try_send<'a, M: Into<Payload<'a>>>(&self, message: M) -> Result<(), TrySendError<M>> {
@@ -364,7 +304,7 @@ impl Connection {
 
     /// Waits until `check`, which is called again after each change, gives something.
     pub(crate) async fn watch<T>(&self, mut check: impl FnMut(&mut Transmit) -> Option<T>) -> T {
-        let mut waiting = Waiting::new(self, |transmit| &mut transmit.watchers);
+        let mut waiting = Waiting::new(self, Queue::Watchers);
         poll_fn(|cx| {
             let mut transmit = self.transmit();
             if let Some(result) = check(&mut transmit) {
@@ -494,13 +434,26 @@ impl Connection {
     }
 }
 
-/// Someone who reads, until it is dropped.
-struct Reader<'a> {
+/// See [`Connection::next`]. A future by hand, as it is polled for each message.
+pub(crate) struct Next<'a, F> {
     connection: &'a Connection,
+    take: F,
     waits: bool,
 }
 
-impl Drop for Reader<'_> {
+impl<T, F: FnMut(&mut Receive) -> Option<T> + Unpin> Future for Next<'_, F> {
+    type Output = T;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
+        let this = self.get_mut();
+        let poll = this.connection.poll_next(cx, &mut this.take);
+        this.waits = poll.is_pending();
+        poll
+    }
+}
+
+impl<F> Drop for Next<'_, F> {
     fn drop(&mut self) {
         // If it is not asleep any more then it was woken, and leaves the work to the task.
         if self.waits && !self.connection.signals.remove_reader() {
@@ -510,26 +463,78 @@ impl Drop for Reader<'_> {
     }
 }
 
-/// A place in one of the queues, until it is dropped.
-struct Waiting<'a, Q: Fn(&mut Transmit) -> &mut WaitQueue> {
-    connection: &'a Connection,
-    queue: Q,
-    place: Place,
+/// See [`Connection::send_with`].
+pub(crate) struct Send<'a, F> {
+    waiting: Waiting<'a>,
+    accept: Option<F>,
 }
 
-impl<'a, Q: Fn(&mut Transmit) -> &mut WaitQueue> Waiting<'a, Q> {
-    fn new(connection: &'a Connection, queue: Q) -> Self {
-        Self { connection, queue, place: Place::default() }
+impl<T, F: FnOnce(&mut Transmit) -> Result<T, Error> + Unpin> Future for Send<'_, F> {
+    type Output = Result<T, Error>;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Self { waiting, accept } = self.get_mut();
+        let connection = waiting.connection;
+        let progress = ready!(poll_proceed(cx));
+        let mut transmit = connection.transmit();
+        if let Some(error) = transmit.closed() {
+            return Poll::Ready(Err(error.clone()));
+        }
+        if !transmit.has_room(&waiting.place) {
+            transmit.senders.wait(&mut waiting.place, cx.waker());
+            return Poll::Pending;
+        }
+        progress.made_progress();
+        let accept = accept.take().expect("a future is not polled after it is ready");
+        let result = accept(&mut transmit);
+        if waiting.place.is_taken() {
+            transmit.senders.leave(&mut waiting.place);
+            transmit.wake_senders();
+        }
+        connection.write(transmit);
+        Poll::Ready(result)
     }
 }
 
-impl<Q: Fn(&mut Transmit) -> &mut WaitQueue> Drop for Waiting<'_, Q> {
+/// A place in one of the queues, until it is dropped.
+struct Waiting<'a> {
+    connection: &'a Connection,
+    queue: Queue,
+    place: Place,
+}
+
+/// What is waited for.
+#[derive(Clone, Copy)]
+enum Queue {
+    /// One's turn to send.
+    Senders,
+    /// Any change.
+    Watchers,
+}
+
+impl<'a> Waiting<'a> {
+    fn new(connection: &'a Connection, queue: Queue) -> Self {
+        Self { connection, queue, place: Place::default() }
+    }
+
+    #[cold]
+    fn leave(&mut self) {
+        let mut transmit = self.connection.transmit();
+        match self.queue {
+            Queue::Senders => transmit.senders.leave(&mut self.place),
+            Queue::Watchers => transmit.watchers.leave(&mut self.place),
+        }
+        // It may have been its turn.
+        transmit.wake_senders();
+    }
+}
+
+impl Drop for Waiting<'_> {
+    #[inline]
     fn drop(&mut self) {
         if self.place.is_taken() {
-            let mut transmit = self.connection.transmit();
-            (self.queue)(&mut transmit).leave(&mut self.place);
-            // It may have been its turn.
-            transmit.wake_senders();
+            self.leave();
         }
     }
 }

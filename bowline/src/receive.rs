@@ -107,7 +107,7 @@ impl Receive {
 
     /// The next message, if all of it is in one frame and in memory, and it is the next thing for the application.
     #[inline]
-    pub(crate) fn take_whole_message(&mut self) -> Option<Message> {
+    fn take_whole_message(&mut self) -> Option<Message> {
         if self.buffer.is_empty() || self.message.is_open() || self.discards || self.ended.is_some() {
             return None;
         }

@@ -42,11 +42,9 @@ impl Sender {
     /// # Cancel safety
     ///
     /// A `send` that is dropped before it is ready sent nothing.
-    pub async fn send(&self, message: impl Into<Payload<'_>>) -> Result<(), Error> {
-        match self.connection.send_now(message.into()) {
-            Ok(result) => result,
-            Err(payload) => self.connection.send_with(|transmit| transmit.accept(payload)).await,
-        }
+    pub fn send<'a>(&self, message: impl Into<Payload<'a>>) -> impl Future<Output = Result<(), Error>> {
+        let payload = message.into();
+        self.connection.send_with(|transmit| transmit.accept(payload))
     }
 
     /// Sends a message if that is possible without waiting.

@@ -72,11 +72,8 @@ impl WebSocket {
     ///
     /// Nothing is lost if the future is dropped: what has arrived of a message stays for the next call. A timeout
     /// around `recv` does not end the connection.
-    pub async fn recv(&mut self) -> Result<Option<Message>, Error> {
-        match self.connection.recv_now() {
-            Some(message) => Ok(Some(message)),
-            None => self.connection.next(Receive::take_message).await,
-        }
+    pub fn recv(&mut self) -> impl Future<Output = Result<Option<Message>, Error>> {
+        self.connection.next(Receive::take_message)
     }
 
     /// Waits for the next message and gives a reader of it, which takes it piece by piece as it arrives; `None` once
@@ -127,11 +124,9 @@ impl WebSocket {
     /// # Cancel safety
     ///
     /// A `send` that is dropped before it is ready sent nothing.
-    pub async fn send(&self, message: impl Into<Payload<'_>>) -> Result<(), Error> {
-        match self.connection.send_now(message.into()) {
-            Ok(result) => result,
-            Err(payload) => self.connection.send_with(|transmit| transmit.accept(payload)).await,
-        }
+    pub fn send<'a>(&self, message: impl Into<Payload<'a>>) -> impl Future<Output = Result<(), Error>> {
+        let payload = message.into();
+        self.connection.send_with(|transmit| transmit.accept(payload))
     }
 
     /// Sends a message if that is possible without waiting.
