@@ -26,7 +26,8 @@ pub(crate) struct Receive {
     discards: bool,
     /// We sent the first Close frame: whatever follows, the application has its end already.
     closed_by_us: bool,
-    peer_close: Option<PeerClose>,
+    /// In a box, as most of the time there is none.
+    peer_close: Option<Box<PeerClose>>,
     /// Nothing more arrives, and why; `Ok` after a normal Close frame.
     ended: Option<Result<(), Error>>,
     /// The sending half has done what the end asked of it, so that the application may hear of it.
@@ -57,7 +58,7 @@ pub(crate) enum Advance {
 /// What receiving asks of the sending half.
 pub(crate) enum Effect {
     /// A ping is to be answered.
-    Answer(Bytes),
+    Answer(Box<[u8]>),
     /// The pong to one of our pings, perhaps.
     Ponged([u8; 8]),
     /// The peer's Close frame is to be echoed.
@@ -197,7 +198,7 @@ impl Receive {
                     wanted.then_some(Advance::Data)
                 }
                 Event::Ping(payload) => {
-                    let payload = Bytes::copy_from_slice(&self.buffer.bytes()[payload]);
+                    let payload = self.buffer.bytes()[payload].into();
                     Some(Advance::Effect(Effect::Answer(payload)))
                 }
                 // RFC 6455 5.5.3: a pong that nobody asked for is not answered.
@@ -393,7 +394,7 @@ impl Receive {
     /// The peer's Close frame, or why there is none.
     pub(crate) fn peer_close(&self) -> Result<Option<CloseFrame>, Error> {
         match (&self.peer_close, &self.ended) {
-            (Some(PeerClose(frame)), _) => Ok(frame.clone()),
+            (Some(close), _) => Ok(close.0.clone()),
             (None, Some(Err(error))) => Err(error.clone()),
             (None, _) => Ok(None),
         }
@@ -414,7 +415,7 @@ impl Receive {
             let text = frame.as_ref().map(ToString::to_string).unwrap_or_default();
             Err(Error::with_close_frame(format!("the peer closed the connection with {text}"), frame.clone()))
         });
-        self.peer_close = Some(PeerClose(frame.clone()));
+        self.peer_close = Some(Box::new(PeerClose(frame.clone())));
         Effect::Echo(frame)
     }
 

@@ -5,7 +5,6 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bowline_proto::{CloseCode, CloseFrame, MessageKind, Misuse, Role, SendHalf};
-use bytes::Bytes;
 use tokio::time::Instant;
 
 use crate::error::{Error, ErrorKind};
@@ -39,7 +38,7 @@ pub(crate) struct Transmit {
     /// The transport took something since [`take_progress`](Self::take_progress).
     progress: bool,
     /// The newest ping that could not be answered yet.
-    owed_pong: Option<Bytes>,
+    owed_pong: Option<Box<[u8]>>,
     pings: Vec<Ping>,
     /// Nothing more may be sent, and why.
     closed: Option<Error>,
@@ -172,7 +171,7 @@ impl Transmit {
     }
 
     /// Answers a ping, as soon as the transport takes bytes.
-    pub(crate) fn answer(&mut self, payload: Bytes) {
+    pub(crate) fn answer(&mut self, payload: Box<[u8]>) {
         if self.closed.is_some() {
             return;
         }
