@@ -4,6 +4,7 @@ mod support;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::io::{Read, Write};
 
 use bowline::{Limits, Message, Role, pair};
 use tokio::io::AsyncReadExt;
@@ -18,6 +19,7 @@ thread_local! {
     static HELD: Cell<isize> = const { Cell::new(0) };
     static PEAK: Cell<isize> = const { Cell::new(0) };
     static TAKEN: Cell<isize> = const { Cell::new(0) };
+    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
 }
 
 fn count(bytes: isize) {
@@ -31,6 +33,7 @@ fn count(bytes: isize) {
 // SAFETY: all calls go to the system's allocator unchanged.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
         count(layout.size() as isize);
         // SAFETY: the caller's promises are handed on.
         unsafe { System.alloc(layout) }
@@ -40,6 +43,15 @@ unsafe impl GlobalAlloc for Counting {
         count(-(layout.size() as isize));
         // SAFETY: the caller's promises are handed on.
         unsafe { System.dealloc(pointer, layout) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        // Less is no allocation.
+        ALLOCATIONS.set(ALLOCATIONS.get() + usize::from(size > layout.size()));
+        count(size as isize);
+        count(-(layout.size() as isize));
+        // SAFETY: the caller's promises are handed on.
+        unsafe { System.realloc(pointer, layout, size) }
     }
 }
 
@@ -315,4 +327,78 @@ async fn a_large_message_in_small_reads_takes_linear_memory_and_so_linear_time()
     // Once the size of the message in the test's stream, and doubling up to it here.
     let taken = TAKEN.get() - before;
     assert!(taken < 4 * isize::try_from(SIZE).unwrap(), "{taken} bytes were taken in all");
+}
+
+/// A connection over TCP, and its peer's end, in blocking mode: a thread of its own is not counted.
+async fn open_tcp(role: Role) -> (bowline::WebSocket, std::net::TcpStream) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let peer = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (stream, _) = listener.accept().await.unwrap();
+    let socket = match role {
+        Role::Server => bowline::Acceptor::new().adopt(stream, Vec::new(), None),
+        Role::Client => bowline::Connector::new().adopt(stream, Vec::new(), None),
+    };
+    (socket, peer)
+}
+
+#[tokio::test]
+async fn an_echo_allocates_its_payload_and_nothing_else() {
+    for role in [Role::Client, Role::Server] {
+        // So many messages at once.
+        for (depth, size) in [(1, 1), (1, 125), (1, 1000), (1, 10_000), (16, 16), (16, 1000)] {
+            let (mut socket, mut peer) = open_tcp(role).await;
+            let frame = Frame::binary(vec![7; size]);
+            let batch = encode_all(support::peer_of(role), &vec![frame.clone(); depth]);
+            let mut replies = vec![0; frame.encode(role).len() * depth];
+            let rounds = 50;
+            let driving = std::thread::spawn(move || {
+                for _ in 0..2 * rounds {
+                    peer.write_all(&batch).unwrap();
+                    peer.read_exact(&mut replies).unwrap();
+                }
+                peer
+            });
+            let mut before = 0;
+            for number in 0..2 * rounds * depth {
+                if number == rounds * depth {
+                    before = ALLOCATIONS.get();
+                }
+                let message = socket_message(&mut socket).await;
+                socket.send(message).await.unwrap();
+            }
+            socket.flush().await.unwrap();
+            let allocations = ALLOCATIONS.get() - before;
+            // A message that TCP has torn in two may take one more.
+            assert!(
+                (rounds * depth..=rounds * depth + 5).contains(&allocations),
+                "{role:?}: {allocations} allocations for {} messages of {size} bytes",
+                rounds * depth
+            );
+            drop(driving.join().unwrap());
+        }
+    }
+}
+
+#[tokio::test]
+async fn sending_what_is_borrowed_allocates_nothing() {
+    for role in [Role::Client, Role::Server] {
+        let (socket, mut peer) = open_tcp(role).await;
+        let driving = std::thread::spawn(move || std::io::copy(&mut peer, &mut std::io::sink()));
+        let text = "text".repeat(500);
+        let prepared = bowline::Prepared::new(text.as_str());
+        let mut before = 0;
+        for number in 0..200 {
+            if number == 100 {
+                before = ALLOCATIONS.get();
+            }
+            socket.send("text").await.unwrap();
+            socket.send(&text).await.unwrap();
+            socket.send(text.as_bytes()).await.unwrap();
+            socket.send(&prepared).await.unwrap();
+            socket.flush().await.unwrap();
+        }
+        assert_eq!(ALLOCATIONS.get() - before, 0, "{role:?}");
+        drop(socket);
+        tokio::task::spawn_blocking(|| driving.join().unwrap().unwrap()).await.unwrap();
+    }
 }

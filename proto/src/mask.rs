@@ -5,6 +5,9 @@ use alloc::vec::Vec;
 /// How many bytes are masked a step.
 const BLOCK: usize = 64;
 
+/// How many bytes are copied before they are masked.
+const PIECE: usize = 4096;
+
 /// Masks or unmasks `payload` in place: the operation is its own inverse.
 ///
 /// `offset` is how many bytes of the same frame's payload came before these.
@@ -38,15 +41,28 @@ pub fn mask(payload: &mut [u8], masking_key: [u8; 4], offset: u64) {
     }
 }
 
-/// A copy of `payload` without its mask.
+/// Appends `payload`, masked or unmasked.
+///
+/// It goes by pieces that stay in the nearest cache, so that memory is passed over once.
+#[inline]
+pub(crate) fn append_masked(payload: &[u8], masking_key: [u8; 4], out: &mut Vec<u8>) {
+    // A multiple of 4, so that each piece begins with the first octet of the key.
+    for piece in payload.chunks(PIECE) {
+        let start = out.len();
+        out.extend_from_slice(piece);
+        mask(&mut out[start..], masking_key, 0);
+    }
+}
+
+/// A copy of `payload` without its mask, and without capacity to spare.
 #[inline]
 pub(crate) fn to_unmasked(payload: &[u8], masking_key: [u8; 4]) -> Vec<u8> {
-    // Small ones stay in the nearest cache, so that a second pass costs little, and no capacity is left over.
-    if payload.len() < 512 {
+    if payload.len() <= PIECE {
         let mut unmasked = payload.to_vec();
         mask(&mut unmasked, masking_key, 0);
         return unmasked;
     }
+    // Measured: a large one is faster in one pass, block by block; the last block is cut off in place.
     let key = twice(masking_key);
     let blocks = payload.chunks_exact(BLOCK);
     let rest = blocks.remainder();
@@ -60,6 +76,7 @@ pub(crate) fn to_unmasked(payload: &[u8], masking_key: [u8; 4]) -> Vec<u8> {
     let start = unmasked.len();
     unmasked.extend_from_slice(rest);
     mask(&mut unmasked[start..], masking_key, 0);
+    unmasked.shrink_to_fit();
     unmasked
 }
 

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use crate::close::CloseFrame;
 use crate::error::Misuse;
 use crate::frame::{FrameHeader, MessageKind, Opcode, Role};
-use crate::mask::mask;
+use crate::mask::append_masked;
 
 /// The sending half: appends frames to the caller's buffer.
 ///
@@ -214,12 +214,7 @@ impl SendHalf {
             Role::Client => {
                 out.reserve(FrameHeader::MAX_SIZE + payload.len());
                 header(fin, opcode, payload.len(), Some(masking_key)).encode(out);
-                // By blocks that stay in the nearest cache, so that memory is passed over once.
-                for block in payload.chunks(4096) {
-                    let start = out.len();
-                    out.extend_from_slice(block);
-                    mask(&mut out[start..], masking_key, 0);
-                }
+                append_masked(payload, masking_key, out);
             }
         }
     }
