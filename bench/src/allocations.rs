@@ -42,10 +42,9 @@ fn note(size: usize) {
 }
 
 fn note_live(size: usize, change: i64) {
-    if COUNTING.load(Ordering::Relaxed) {
-        if let Some(live) = LIVE.get(size) {
-            live.fetch_add(change, Ordering::Relaxed);
-        }
+    let live = LIVE.get(size).filter(|_| COUNTING.load(Ordering::Relaxed));
+    if let Some(live) = live {
+        live.fetch_add(change, Ordering::Relaxed);
     }
 }
 

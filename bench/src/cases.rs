@@ -130,6 +130,22 @@ pub struct Case {
 }
 
 impl Case {
+    /// How many messages each connection has in flight, if that is what it is about.
+    pub fn depth(&self) -> Option<usize> {
+        match self.workload {
+            Workload::Echo(messages) | Workload::Client(messages) => Some(messages.depth),
+            _ => None,
+        }
+    }
+
+    pub fn is_over_tls(&self) -> bool {
+        match self.workload {
+            Workload::Echo(messages) => messages.tls,
+            Workload::Idle { tls, .. } => tls,
+            _ => false,
+        }
+    }
+
     /// What a cost is divided by, beside the number of messages.
     pub fn units_per_message(&self) -> usize {
         match (self.group, self.workload) {

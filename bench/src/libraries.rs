@@ -2,23 +2,30 @@
 
 use clap::ValueEnum;
 
-use crate::cases::Workload;
+use crate::cases::{Case, Group};
 use crate::servers::Library;
 
 pub const FLOOR: &str = "floor";
 pub const BOWLINE: &str = "bowline";
 
-/// Those that can do it, by their names on the command line.
-pub fn of(workload: Workload) -> Vec<String> {
-    let some = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
-    match workload {
-        Workload::Stream(_) => some(&[FLOOR, BOWLINE]),
-        Workload::Broadcast { .. } => some(&[FLOOR, BOWLINE, "tokio-tungstenite"]),
-        Workload::Echo(messages) if messages.tls => some(&[FLOOR, BOWLINE]),
-        Workload::Idle { tls: true, .. } => some(&[FLOOR, BOWLINE]),
-        Workload::Echo(_) | Workload::Client(_) | Workload::Handshakes | Workload::Idle { .. } => {
-            Library::value_variants().iter().filter_map(name).collect()
+/// Those whose documentation shows a handshake of their own over a plain stream.
+const SHAKE_HANDS: [&str; 6] =
+    [FLOOR, BOWLINE, "tokio-websockets", "tokio-tungstenite", "sockudo-ws", "soketto"];
+
+/// Those that take part, by their names on the command line.
+pub fn of(case: &Case) -> Vec<String> {
+    let all = || Library::value_variants().iter().filter_map(name);
+    let only = |names: &[&str]| all().filter(|library| names.contains(&library.as_str())).collect();
+    match case.group {
+        Group::SixteenInFlight => all().collect(),
+        // A batch of one is none.
+        Group::OneInFlight | Group::Idle if !case.is_over_tls() => {
+            all().filter(|name| !is_batched(name)).collect()
         }
+        Group::Client if case.depth() == Some(1) => all().filter(|name| !is_batched(name)).collect(),
+        Group::Client => all().collect(),
+        Group::Handshakes => only(&SHAKE_HANDS),
+        _ => only(&[FLOOR, BOWLINE]),
     }
 }
 

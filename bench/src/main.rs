@@ -2,6 +2,7 @@
 
 mod allocations;
 mod cases;
+mod chart;
 mod control;
 mod counts;
 mod frames;
@@ -10,6 +11,7 @@ mod libraries;
 mod load;
 mod matrix;
 mod measure;
+mod micro;
 mod process;
 mod report;
 mod rooms;
@@ -33,6 +35,8 @@ struct Arguments {
 /// The parts of a measurement, which are processes of their own.
 #[derive(Subcommand)]
 enum Command {
+    /// Measures masking and UTF-8 validation alone
+    Micro(micro::Micro),
     #[command(hide = true)]
     Serve(servers::Serve),
     #[command(hide = true)]
@@ -52,6 +56,10 @@ fn main() -> Result<()> {
     let arguments = Arguments::parse();
     let Some(command) = arguments.command else { return measure::run(&arguments.options) };
     match command {
+        Command::Micro(options) => {
+            micro::run(&options);
+            Ok(())
+        }
         Command::Serve(options) => servers::run(&options),
         Command::Connect(options) => servers::connect(&options),
         Command::Load(options) => load::run(&options),

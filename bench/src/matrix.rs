@@ -27,7 +27,7 @@ pub struct Plan {
 impl Plan {
     /// The libraries that take part in a case.
     pub fn libraries(&self, case: &Case) -> Vec<String> {
-        let mut libraries = libraries::of(case.workload);
+        let mut libraries = libraries::of(case);
         libraries.retain(|library| self.libraries.is_empty() || self.libraries.contains(library));
         libraries
     }

@@ -10,7 +10,7 @@ use crate::counts::Tools;
 use crate::matrix::{self, Plan, Results};
 use crate::report::{self, Table};
 use crate::statistics::ROUNDS_FOR_VERDICT;
-use crate::{libraries, process};
+use crate::{chart, libraries, process};
 
 #[derive(clap::Args, Clone, Debug)]
 pub struct Options {
@@ -92,15 +92,20 @@ pub fn run(options: &Options) -> Result<()> {
     chart(options, &all)
 }
 
-fn chart(_options: &Options, _results: &[Results]) -> Result<()> {
-    Ok(())
+fn chart(options: &Options, results: &[Results]) -> Result<()> {
+    let Some(path) = options.path(&options.chart, "results.svg") else { return Ok(()) };
+    let Some(chart) = chart::draw(results) else {
+        eprintln!("Not all of the cases of the chart were run: there is none.");
+        return Ok(());
+    };
+    write(&path, &chart)
 }
 
 fn check(plan: &Plan, cases: &[Case]) -> Result<()> {
     ensure!(plan.rounds > 0 && plan.seconds > 0.0, "rounds and seconds have to be more than 0");
     for library in &plan.libraries {
         ensure!(
-            cases::all().iter().any(|case| libraries::of(case.workload).contains(library)),
+            cases::all().iter().any(|case| libraries::of(case).contains(library)),
             "there is no library {library:?}: see --list"
         );
     }

@@ -27,7 +27,7 @@ pub fn table(group: Group, results: &[&Results]) -> Table {
     for figure in &figures {
         header.push(title(*figure).to_owned());
         if Some(*figure) == cost {
-            header.extend(["x floor".to_owned(), "x best peer".to_owned()]);
+            header.extend(["x floor", "x best peer", "x best batch"].map(str::to_owned));
             if group.shows_growth() {
                 header.push("growth".to_owned());
             }
@@ -50,7 +50,12 @@ pub fn table(group: Group, results: &[&Results]) -> Table {
                 cells.push(row.value(*figure).map_or_else(|| "-".to_owned(), |value| format(*figure, value)));
                 if Some(*figure) == cost {
                     cells.push(comparison(one, row, one.floor()));
-                    cells.push(comparison(one, row, one.best_peer(|_| true)));
+                    cells.push(comparison(
+                        one,
+                        row,
+                        one.best_peer(|library| !libraries::is_batched(library)),
+                    ));
+                    cells.push(comparison(one, row, one.best_peer(libraries::is_batched)));
                     if group.shows_growth() {
                         cells.push(growth(results[0], one, row));
                     }

@@ -105,7 +105,7 @@ pub fn take(case: &Case, library: &str, seconds: f64, cores: &[usize]) -> Result
     if let Workload::Idle { connections, .. } = case.workload {
         return memory(&mut pair, connections);
     }
-    pair.run("for 200").context("the warm-up failed")?;
+    pair.run("for 100").context("the warm-up failed")?;
     let (before, load_before) = (pair.measured.cpu_time()?, pair.load.cpu_time()?);
     let run = pair.run(&format!("for {}", (seconds * 1000.0).round()))?;
     let (after, load_after) = (pair.measured.cpu_time()?, pair.load.cpu_time()?);

@@ -22,7 +22,7 @@ thread_local! {
 
 pub async fn echo<S: AsyncRead + AsyncWrite + Unpin>(side: Side, mut stream: S) -> io::Result<()> {
     side.shake_hands(&mut stream).await?;
-    let random = (side == Side::Client).then(|| Random(0x9E37_79B9_7F4A_7C15));
+    let random = (side == Side::Client).then_some(Random(0x9E37_79B9_7F4A_7C15));
     let partial = Vec::new();
     let mut echo = Echo { stream, random, partial, remaining: 0, key: [0; 4], unwritten: Vec::new() };
     poll_fn(|cx| echo.poll(cx)).await

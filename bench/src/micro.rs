@@ -1,0 +1,92 @@
+//! Masking and UTF-8 validation alone, beside what could do no less: a copy, and other validators.
+
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use bowline_proto::{Utf8Validator, mask};
+
+use crate::frames::{Kind, payload};
+use crate::statistics::{interquartile_range, median};
+
+#[derive(clap::Args, Clone, Debug)]
+pub struct Micro {
+    /// How many samples are taken of each
+    #[arg(long, default_value_t = 21)]
+    rounds: usize,
+    /// How long a sample takes, in milliseconds
+    #[arg(long, default_value_t = 5)]
+    milliseconds: u64,
+}
+
+const SIZES: [usize; 6] = [16, 125, 1024, 16 * 1024, 64 * 1024, 1024 * 1024];
+
+/// Something that is done with bytes.
+type Work<'a> = (&'static str, Box<dyn FnMut() + 'a>);
+
+pub fn run(options: &Micro) {
+    println!("Gigabytes a second, medians of {} rounds; beside it the ratio to the first.", options.rounds);
+    for size in SIZES {
+        let bytes = payload(Kind::Binary, size, 0);
+        let (mut copied, mut masked) = (bytes.clone(), bytes.clone());
+        let copy: Work = ("copy", Box::new(|| black_box(&mut copied[..]).copy_from_slice(black_box(&bytes))));
+        let masking: Work =
+            ("bowline: mask", Box::new(|| mask(black_box(&mut masked), black_box([1, 2, 3, 4]), 0)));
+        compare(options, &format!("masking {size} B"), size, vec![copy, masking]);
+    }
+    let ascii = |size| vec![b'a'; size];
+    let multi_byte = |size| payload(Kind::Text, size, 0);
+    for (name, text) in [("ASCII", &ascii as &dyn Fn(usize) -> Vec<u8>), ("multi-byte", &multi_byte)] {
+        for size in SIZES {
+            let text = text(size);
+            let simdutf8: Work =
+                ("simdutf8", Box::new(|| assert!(simdutf8::basic::from_utf8(black_box(&text)).is_ok())));
+            let std: Work = ("std", Box::new(|| assert!(std::str::from_utf8(black_box(&text)).is_ok())));
+            let ours: Work = (
+                "bowline: validate",
+                Box::new(|| {
+                    let mut validator = Utf8Validator::default();
+                    validator.feed(black_box(&text)).expect("it is valid");
+                    assert!(validator.is_complete());
+                }),
+            );
+            compare(options, &format!("{name} text {size} B"), size, vec![simdutf8, std, ours]);
+        }
+    }
+}
+
+/// They take turns, so that a disturbance meets all alike.
+fn compare(options: &Micro, title: &str, size: usize, mut works: Vec<Work>) {
+    let mut speeds = vec![Vec::new(); works.len()];
+    for _ in 0..options.rounds {
+        for ((_, work), speeds) in works.iter_mut().zip(&mut speeds) {
+            speeds.push(speed(size, Duration::from_millis(options.milliseconds), work));
+        }
+    }
+    println!("\n{title}");
+    for ((name, _), own) in works.iter().zip(&speeds) {
+        let ratios: Vec<f64> = own.iter().zip(&speeds[0]).map(|(own, first)| own / first).collect();
+        println!(
+            "  {name:<18} {:>7.2} GB/s  {:.2} ±{:.2}",
+            median(own),
+            median(&ratios),
+            interquartile_range(&ratios)
+        );
+    }
+}
+
+/// Bytes in a nanosecond.
+fn speed(size: usize, duration: Duration, work: &mut dyn FnMut()) -> f64 {
+    let at_once = (64 * 1024 / size).max(1);
+    let began = Instant::now();
+    let mut bytes = 0;
+    loop {
+        for _ in 0..at_once {
+            work();
+        }
+        bytes += at_once * size;
+        let elapsed = began.elapsed();
+        if elapsed >= duration {
+            return bytes as f64 / elapsed.as_nanos() as f64;
+        }
+    }
+}
