@@ -133,18 +133,13 @@ impl WriteTransport {
             // vectored one.
             (Self::Tcp(stream), [slice]) => Pin::new(stream).poll_write(cx, slice),
             (Self::Tcp(stream), slices) => Pin::new(stream).poll_write_vectored(cx, slices),
-            (Self::Boxed(stream), slices) => {
-                let progress = ready!(poll_proceed(cx));
-                let result = ready!(with_stream(stream, |stream| {
-                    if stream.is_write_vectored() {
-                        stream.poll_write_vectored(cx, slices)
-                    } else {
-                        stream.poll_write(cx, slices.first().map_or(&[], |slice| slice))
-                    }
-                }));
-                progress.made_progress();
-                Poll::Ready(result)
-            }
+            (Self::Boxed(stream), slices) => with_stream(stream, |stream| {
+                if stream.is_write_vectored() {
+                    stream.poll_write_vectored(cx, slices)
+                } else {
+                    stream.poll_write(cx, slices.first().map_or(&[], |slice| slice))
+                }
+            }),
         }
     }
 

@@ -419,3 +419,16 @@ async fn a_dropped_websocket_holds_its_transport_for_the_close_timeout_at_most()
     wire.until(Wire::is_dropped).await;
     assert_eq!(start.elapsed(), Duration::from_secs(3));
 }
+
+/// One task that sends to many has no budget for all of them, but no transport is held back by that.
+#[tokio::test]
+async fn a_broadcast_is_written_at_once_to_all() {
+    let connections: Vec<_> = (0..1000).map(|_| open(Role::Server, Limits::default())).collect();
+    let message = Prepared::new("to all");
+    for (socket, _) in &connections {
+        socket.try_send(&message).unwrap();
+    }
+    for (number, (_, wire)) in connections.iter().enumerate() {
+        assert_eq!(all_frames(Role::Server, wire.take_written()), [Frame::text("to all")], "{number}");
+    }
+}
