@@ -65,6 +65,12 @@ impl Part {
         if !under.is_empty() {
             command.stderr(Stdio::null());
         }
+        // The system's allocator as it is, for all.
+        for (name, _) in std::env::vars_os() {
+            if name.as_encoded_bytes().starts_with(b"MALLOC_") {
+                command.env_remove(name);
+            }
+        }
         let cores: Vec<_> = cores.iter().map(ToString::to_string).collect();
         command.env(process::CORES, cores.join(","));
         let mut child = command.spawn().with_context(|| format!("could not start {command:?}"))?;

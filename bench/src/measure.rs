@@ -74,7 +74,7 @@ pub fn run(options: &Options) -> Result<()> {
     println!("{about}");
     let mut tables = Vec::new();
     let mut all = Vec::new();
-    let samples = cases.iter().map(|case| plan.libraries(case).len() * plan.rounds).sum();
+    let samples = cases.iter().map(|case| plan.libraries(case).len() * matrix::rounds(case, &plan)).sum();
     let progress = matrix::progress(samples)?;
     for group in groups(&cases) {
         let of_group = cases.iter().filter(|case| case.group == group);

@@ -1,16 +1,25 @@
 //! fastwebsockets: `read_frame` and `write_frame` of a `FragmentCollector`, as in its example `echo_server`, but without
-//! hyper around the stream, which would make it slower.
-//!
-//! There is no batch form: it writes each frame at once, and reading can't be tried while the socket is there for writing.
+//! hyper around the stream, which would make it slower. In batches: the same over a stream that gathers.
 
 use anyhow::Result;
 use fastwebsockets::{FragmentCollector, OpCode, Role, WebSocket};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
+use super::gathered::Gathered;
 use super::{MESSAGE_SIZE, Side};
 
 pub async fn echo(side: Side, mut stream: TcpStream) -> Result<()> {
     side.shake_hands(&mut stream).await?;
+    echo_on(side, stream).await
+}
+
+pub async fn echo_batches(side: Side, mut stream: TcpStream) -> Result<()> {
+    side.shake_hands(&mut stream).await?;
+    echo_on(side, Gathered::from(stream)).await
+}
+
+async fn echo_on(side: Side, stream: impl AsyncRead + AsyncWrite + Unpin) -> Result<()> {
     let role = match side {
         Side::Server => Role::Server,
         Side::Client => Role::Client,

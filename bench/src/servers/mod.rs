@@ -1,17 +1,18 @@
 //! The servers that are compared: each with the echo loop that its documentation shows.
 
 mod bowline;
-pub mod fastwebsockets;
+mod fastwebsockets;
 pub mod floor;
+mod gathered;
 mod sockets;
-pub mod sockudo_ws;
+mod sockudo_ws;
 mod soketto;
 mod stream;
 mod tls;
-pub mod tokio_tungstenite;
-pub mod tokio_websockets;
+mod tokio_tungstenite;
+mod tokio_websockets;
 mod web_socket;
-pub mod yawc;
+mod yawc;
 
 use std::future::Future;
 use std::io;
@@ -33,6 +34,7 @@ pub enum Library {
     Floor,
     Bowline,
     Fastwebsockets,
+    FastwebsocketsBatch,
     TokioWebsockets,
     TokioWebsocketsBatch,
     TokioTungstenite,
@@ -136,6 +138,7 @@ fn spawn_echo(library: Library, side: Side, stream: TcpStream) {
         Library::Floor => spawn(floor::echo(side, stream)),
         Library::Bowline => unreachable!("it opens its connections itself"),
         Library::Fastwebsockets => spawn(fastwebsockets::echo(side, stream)),
+        Library::FastwebsocketsBatch => spawn(fastwebsockets::echo_batches(side, stream)),
         Library::TokioWebsockets => spawn(tokio_websockets::echo(side, stream)),
         Library::TokioWebsocketsBatch => spawn(tokio_websockets::echo_batches(side, stream)),
         Library::TokioTungstenite => spawn(tokio_tungstenite::echo(side, stream)),

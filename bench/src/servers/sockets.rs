@@ -17,7 +17,8 @@ where
     Ok(())
 }
 
-/// Feeds the replies to all messages that are there, and flushes once.
+/// Feeds the replies to all messages that are there, and flushes once. They are taken first: for some sockets, trying to
+/// take one more flushes what was fed.
 pub async fn echo_batches<S, M, E>(
     mut socket: S,
     reply: impl Fn(S::Item) -> Result<Option<M>, E>,
@@ -26,13 +27,14 @@ where
     S: Stream + Sink<M, Error = E> + Unpin,
     E: std::error::Error + Send + Sync + 'static,
 {
+    let mut replies = Vec::new();
     while let Some(message) = socket.next().await {
-        let mut next = Some(message);
-        while let Some(message) = next {
-            if let Some(reply) = reply(message)? {
-                socket.feed(reply).await?;
-            }
-            next = socket.next().now_or_never().flatten();
+        replies.extend(reply(message)?);
+        while let Some(message) = socket.next().now_or_never().flatten() {
+            replies.extend(reply(message)?);
+        }
+        for reply in replies.drain(..) {
+            socket.feed(reply).await?;
         }
         socket.flush().await?;
     }

@@ -1,4 +1,5 @@
-//! soketto: `receive_data`, `send_binary` or `send_text`, and `flush`, as in the documentation of the crate.
+//! soketto: `receive_data`, `send_binary` or `send_text`, and `flush`, as in the documentation of the crate. It validates no
+//! text: to send it as text takes a `&str`.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -9,12 +10,18 @@ use futures_util::FutureExt;
 use soketto::handshake::server::Response;
 use soketto::handshake::{Client, Server, ServerResponse};
 use soketto::{Data, Receiver, Sender};
+use tokio::io::{BufReader, BufWriter};
 use tokio::net::TcpStream;
 use tokio_util::compat::{Compat, TokioAsyncReadCompatExt};
 
 use super::{MESSAGE_SIZE, Side};
 
-type Halves = (Sender<Compat<TcpStream>>, Receiver<Compat<TcpStream>>);
+/// As in its example `autobahn_server`.
+type Buffered = Compat<BufReader<BufWriter<TcpStream>>>;
+
+type Halves = (Sender<Buffered>, Receiver<Buffered>);
+
+const SIZE: usize = 64 * 1024;
 
 pub async fn echo(side: Side, stream: TcpStream) -> Result<()> {
     let (mut sender, mut receiver) = Box::pin(open(side, stream)).await?;
@@ -50,6 +57,7 @@ pub async fn echo_batches(side: Side, stream: TcpStream) -> Result<()> {
 }
 
 async fn open(side: Side, stream: TcpStream) -> Result<Halves> {
+    let stream = BufReader::with_capacity(SIZE, BufWriter::with_capacity(SIZE, stream));
     let mut builder = match side {
         Side::Server => {
             let mut server = Server::new(stream.compat());
@@ -69,7 +77,7 @@ async fn open(side: Side, stream: TcpStream) -> Result<Halves> {
     Ok(builder.finish())
 }
 
-async fn send(sender: &mut Sender<Compat<TcpStream>>, kind: Data, data: &[u8]) -> Result<()> {
+async fn send(sender: &mut Sender<Buffered>, kind: Data, data: &[u8]) -> Result<()> {
     match kind {
         Data::Text(_) => sender.send_text(std::str::from_utf8(data)?).await?,
         Data::Binary(_) => sender.send_binary(data).await?,

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use tokio::net::TcpStream;
-use tokio_websockets::{ClientBuilder, Error, Limits, Message, ServerBuilder, WebSocketStream};
+use tokio_websockets::{ClientBuilder, Config, Error, Limits, Message, ServerBuilder, WebSocketStream};
 
 use super::{MESSAGE_SIZE, Side, sockets};
 
@@ -16,10 +16,17 @@ pub async fn echo_batches(side: Side, stream: TcpStream) -> Result<()> {
 
 async fn open(side: Side, stream: TcpStream) -> Result<WebSocketStream<TcpStream>> {
     let limits = Limits::default().max_payload_len(Some(MESSAGE_SIZE));
+    let config = Config::default().flush_threshold(64 * 1024);
     Ok(match side {
-        Side::Server => ServerBuilder::new().limits(limits).accept(stream).await?.1,
+        Side::Server => ServerBuilder::new().config(config).limits(limits).accept(stream).await?.1,
         Side::Client => {
-            ClientBuilder::new().uri("ws://localhost/")?.limits(limits).connect_on(stream).await?.0
+            ClientBuilder::new()
+                .uri("ws://localhost/")?
+                .config(config)
+                .limits(limits)
+                .connect_on(stream)
+                .await?
+                .0
         }
     })
 }
