@@ -51,11 +51,8 @@ pub async fn shake_hands<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) -> i
 /// Sends a request and reads the response, as a client that trusts its server.
 pub async fn ask<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) -> io::Result<()> {
     stream.write_all(REQUEST).await?;
-    let mut head = Vec::with_capacity(1024);
-    while head_end(&head).is_none() {
-        if stream.read_buf(&mut head).await? == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-    }
+    // Not more: the first messages may be right behind it.
+    let mut head = vec![0; accept(REQUEST).len()];
+    stream.read_exact(&mut head).await?;
     Ok(())
 }
