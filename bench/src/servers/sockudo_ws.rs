@@ -3,7 +3,7 @@
 use anyhow::Result;
 use sockudo_ws::handshake::{client_handshake, server_handshake};
 use sockudo_ws::protocol::Message;
-use sockudo_ws::{Config, Error, WebSocketStream};
+use sockudo_ws::{Config, Error, Role, WebSocketStream};
 use tokio::net::TcpStream;
 
 use super::{MESSAGE_SIZE, Side, sockets};
@@ -24,8 +24,8 @@ async fn open(side: Side, mut stream: TcpStream) -> Result<WebSocketStream<TcpSt
             WebSocketStream::server(stream, config)
         }
         Side::Client => {
-            client_handshake(&mut stream, "localhost", "/", None).await?;
-            WebSocketStream::client(stream, config)
+            let done = client_handshake(&mut stream, "localhost", "/", None).await?;
+            WebSocketStream::from_raw_with_leftover(stream, Role::Client, config, done.leftover)
         }
     })
 }
