@@ -6,8 +6,9 @@ use std::io::IoSlice;
 
 use bytes::{Buf, Bytes};
 
-/// The most capacity a spare buffer keeps.
-const SPARE_CAPACITY: usize = 256 * 1024;
+/// The most capacity a spare buffer keeps. There is one a thread: with less, each large message of a client would be masked
+/// into fresh memory.
+const SPARE_CAPACITY: usize = 2 * 1024 * 1024;
 
 /// How many pieces one vectored write takes.
 const SLICES: usize = 16;
