@@ -14,6 +14,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::connection::Connection;
 use crate::error::{Error, ErrorKind};
+use crate::moment::{Moment, Now, Span};
 
 /// How long an application that was just handed something, or woken, is left alone before the task reads in its place.
 ///
@@ -22,35 +23,35 @@ use crate::error::{Error, ErrorKind};
 const PATIENCE: Duration = Duration::from_millis(250);
 
 /// Looks after a connection until it has ended.
-pub(crate) struct Attendant {
+///
+/// Every connection has one, so that its size counts.
+struct Attendant {
     connection: Arc<Connection>,
-    keepalive: Option<Keepalive>,
-    close_timeout: Duration,
+    close_timeout: Span,
     stage: Stage,
-    /// Our direction of the transport was shut down.
-    shut_down: bool,
-    /// How often the application had been handed something when we last looked.
-    handed_out: u32,
     /// Until then we do not look whether to read in the application's place.
-    patient_until: Option<Instant>,
+    patient_until: Option<Moment>,
+    /// What the timer was set to.
+    timer_at: Moment,
 }
 
 /// How far the end of the connection has come.
-#[derive(Clone, Copy, PartialEq, Eq)]
 enum Stage {
-    Open,
+    Open(Option<Keepalive>),
     /// Nothing more is accepted: the rest is written, and the peer's Close frame awaited if ours was first.
     Closing {
-        deadline: Instant,
+        deadline: Moment,
     },
     /// Our direction of the transport is being shut down.
     ShuttingDown {
-        deadline: Instant,
+        deadline: Moment,
     },
     /// Whatever still comes is thrown away until the peer ends the transport, so that no TCP reset overtakes our
     /// Close frame.
     Draining {
-        deadline: Instant,
+        deadline: Moment,
+        /// Our direction of the transport was shut down.
+        shut_down: bool,
     },
 }
 
@@ -67,8 +68,21 @@ impl Attendance {
     /// # Panics
     ///
     /// Outside of a tokio runtime, or in one without a timer.
-    pub(crate) fn new(attendant: Attendant) -> Self {
-        Self { attendant, timer: sleep_until(Instant::now()) }
+    pub(crate) fn new(
+        connection: Arc<Connection>,
+        keepalive: Option<Duration>,
+        close_timeout: Duration,
+    ) -> Self {
+        let (instant, moment) = (Instant::now(), Moment::FIRST);
+        let now = Now::by(instant, moment);
+        let attendant = Attendant {
+            connection,
+            close_timeout: close_timeout.into(),
+            stage: Stage::Open(keepalive.map(|interval| Keepalive::new(interval.into(), &now))),
+            patient_until: None,
+            timer_at: moment,
+        };
+        Self { attendant, timer: sleep_until(instant) }
     }
 }
 
@@ -82,59 +96,43 @@ impl Future for Attendance {
 }
 
 impl Attendant {
-    pub(crate) fn new(
-        connection: Arc<Connection>,
-        keepalive: Option<Duration>,
-        close_timeout: Duration,
-    ) -> Self {
-        let keepalive = keepalive.map(Keepalive::new);
-        Self {
-            connection,
-            keepalive,
-            close_timeout,
-            stage: Stage::Open,
-            shut_down: false,
-            handed_out: 0,
-            patient_until: None,
-        }
-    }
-
     fn poll(&mut self, cx: &mut Context<'_>, mut timer: Pin<&mut Sleep>) -> Poll<()> {
         self.connection.signals.set_task(Some(cx.waker()));
         loop {
-            self.write();
-            self.read(cx);
-            if self.poll_end().is_ready() {
+            let now = Now::by(timer.deadline(), self.timer_at);
+            self.write(&now);
+            self.read(&now, cx);
+            if self.poll_end(&now).is_ready() {
                 self.finish();
                 return Poll::Ready(());
             }
             let Some(deadline) = self.deadline() else { return Poll::Pending };
-            if timer.deadline() != deadline {
-                timer.as_mut().reset(deadline);
+            if self.timer_at != deadline {
+                self.timer_at = deadline;
+                timer.as_mut().reset(now.instant(deadline));
             }
             if timer.as_mut().poll(cx).is_pending() {
                 return Poll::Pending;
             }
-            self.handle_timeout();
+            self.handle_timeout(&Now::by(timer.deadline(), self.timer_at));
         }
     }
 
     /// Writes what a cork or a full transport left behind.
-    fn write(&mut self) {
+    fn write(&mut self, now: &Now) {
         self.connection.uncork();
         let mut transmit = self.connection.transmit();
         if transmit.is_blocked() {
             self.connection.write_locked(&mut transmit);
         }
-        if let Some(keepalive) = &mut self.keepalive {
+        if let Stage::Open(Some(keepalive)) = &mut self.stage {
             let progress = transmit.take_progress();
             keepalive.stalled_at = match keepalive.stalled_at {
                 Some(at) if transmit.is_blocked() && !progress => Some(at),
-                _ => transmit.is_blocked().then(|| after(keepalive.interval)),
+                _ => transmit.is_blocked().then(|| now.after(keepalive.interval)),
             };
-            if keepalive.ping_end.is_some_and(|end| transmit.has_written(end)) {
-                keepalive.ping_end = None;
-                keepalive.dead_at = Some(after(keepalive.interval));
+            if keepalive.pinging && keepalive.dead_at.is_none() && transmit.has_written_keepalive() {
+                keepalive.dead_at = Some(now.after(keepalive.interval));
             }
         }
         let waits = transmit.is_blocked() || transmit.has_pings() || transmit.closed().is_some();
@@ -142,26 +140,25 @@ impl Attendant {
     }
 
     /// Answers while nobody reads.
-    fn read(&mut self, cx: &mut Context<'_>) {
+    fn read(&mut self, now: &Now, cx: &mut Context<'_>) {
         let connection = &self.connection;
         let transmit = connection.transmit();
         let asked_for = transmit.has_pings() || transmit.closed().is_some();
         drop(transmit);
         if !asked_for {
             // The timer is left to run out, not moved with every message.
-            if self.patient_until.is_some_and(|until| Instant::now() < until) {
+            if self.patient_until.is_some_and(|until| !now.is_past(until)) {
                 return;
             }
             let waited = self.patient_until.take().is_some();
-            let handed_out = connection.receive().handed_out();
-            let busy = std::mem::replace(&mut self.handed_out, handed_out) != handed_out;
+            let busy = connection.receive().take_handed_out();
             let woken = connection.signals.is_watched() && !waited;
             if !woken && connection.signals.leave_to_reader() {
                 return;
             }
             connection.signals.watch(busy || woken);
             if busy || woken {
-                self.patient_until = Some(after(PATIENCE));
+                self.patient_until = Some(now.after(PATIENCE.into()));
                 return;
             }
         }
@@ -170,16 +167,16 @@ impl Attendant {
     }
 
     /// Takes the end of the connection as far as it can be taken now; ready when the transport has ended.
-    fn poll_end(&mut self) -> Poll<()> {
+    fn poll_end(&mut self, now: &Now) -> Poll<()> {
         loop {
             let connection = &self.connection;
             self.stage = match self.stage {
-                Stage::Open => {
+                Stage::Open(_) => {
                     if connection.transmit().closed().is_none() {
                         return Poll::Pending;
                     }
                     connection.signals.set_task_waits(true);
-                    Stage::Closing { deadline: after(self.close_timeout) }
+                    Stage::Closing { deadline: now.after(self.close_timeout) }
                 }
                 Stage::Closing { deadline } => {
                     let receive = connection.receive();
@@ -196,7 +193,7 @@ impl Attendant {
                     }
                     // RFC 6455 7.1.1: the server closes the TCP connection first; a client waits for it.
                     if transmit.role() == Role::Client && peer_closed {
-                        Stage::Draining { deadline }
+                        Stage::Draining { deadline, shut_down: false }
                     } else {
                         Stage::ShuttingDown { deadline }
                     }
@@ -206,8 +203,7 @@ impl Attendant {
                         let _ = connection.receive().poll_drain(&mut connection.context());
                         return Poll::Pending;
                     }
-                    self.shut_down = true;
-                    Stage::Draining { deadline }
+                    Stage::Draining { deadline, shut_down: true }
                 }
                 Stage::Draining { .. } => return connection.receive().poll_drain(&mut connection.context()),
             };
@@ -215,40 +211,46 @@ impl Attendant {
     }
 
     /// When to look again, whatever happens.
-    fn deadline(&self) -> Option<Instant> {
-        match self.stage {
-            Stage::Open => earliest(self.keepalive.as_ref().map(Keepalive::deadline), self.patient_until),
-            Stage::Closing { deadline } | Stage::ShuttingDown { deadline } | Stage::Draining { deadline } => {
-                Some(deadline)
+    fn deadline(&self) -> Option<Moment> {
+        match &self.stage {
+            Stage::Open(keepalive) => {
+                earliest(keepalive.as_ref().map(Keepalive::deadline), self.patient_until)
             }
+            Stage::Closing { deadline }
+            | Stage::ShuttingDown { deadline }
+            | Stage::Draining { deadline, .. } => Some(*deadline),
         }
     }
 
-    fn handle_timeout(&mut self) {
-        let now = Instant::now();
-        if self.stage != Stage::Open {
-            // If writing failed, that is why it ends.
-            let failed =
-                self.connection.transmit().closed().filter(|error| error.kind() == ErrorKind::Io).cloned();
-            let timeout = self.close_timeout;
-            self.connection.lose(&failed.unwrap_or_else(|| {
-                let text =
-                    format!("the peer did not end the connection within the close timeout of {timeout:?}");
-                Error::new(ErrorKind::Timeout, text)
-            }));
-        } else if let Some(keepalive) =
-            self.keepalive.as_mut().filter(|keepalive| keepalive.deadline() <= now)
-        {
-            if let Err(error) = keepalive.handle_timeout(now, &self.connection) {
-                self.connection.lose(&error);
+    fn handle_timeout(&mut self, now: &Now) {
+        let connection = &self.connection;
+        let lost = match &mut self.stage {
+            Stage::Open(Some(keepalive)) if now.is_past(keepalive.deadline()) => {
+                keepalive.handle_timeout(now, connection)
             }
+            Stage::Open(_) => Ok(()),
+            _ => {
+                // If writing failed, that is why it ends.
+                let failed =
+                    connection.transmit().closed().filter(|error| error.kind() == ErrorKind::Io).cloned();
+                let timeout = self.close_timeout;
+                Err(failed.unwrap_or_else(|| {
+                    let text = format!(
+                        "the peer did not end the connection within the close timeout of {timeout:?}"
+                    );
+                    Error::new(ErrorKind::Timeout, text)
+                }))
+            }
+        };
+        if let Err(error) = lost {
+            connection.lose(&error);
         }
     }
 
     fn finish(&self) {
         self.connection.receive().release();
         let mut transmit = self.connection.transmit();
-        if !self.shut_down {
+        if !matches!(self.stage, Stage::Draining { shut_down: true, .. }) {
             // As the stream has ended already, this is all the courtesy that TLS asks for.
             let _ = transmit.poll_shutdown(&mut self.connection.context());
         }
@@ -271,27 +273,21 @@ impl Drop for Attendant {
     }
 }
 
-/// So much later than now, or so far away that it makes no difference.
-fn after(duration: Duration) -> Instant {
-    const YEARS: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
-    Instant::now() + duration.min(YEARS)
-}
-
-fn earliest(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
-    one.into_iter().chain(other).min()
+fn earliest(one: Option<Moment>, other: Option<Moment>) -> Option<Moment> {
+    one.into_iter().chain(other).reduce(Moment::min)
 }
 
 /// Finds out whether a silent peer is still there.
 struct Keepalive {
-    interval: Duration,
+    interval: Span,
     /// When to look whether anything has arrived since the last look.
-    tick: Instant,
-    /// A ping was accepted, and is written once so many bytes are.
-    ping_end: Option<u64>,
+    tick: Moment,
     /// A ping was written; the peer is dead if nothing arrives until then.
-    dead_at: Option<Instant>,
+    dead_at: Option<Moment>,
     /// The transport takes nothing; the peer is dead if that goes on until then.
-    stalled_at: Option<Instant>,
+    stalled_at: Option<Moment>,
+    /// A ping was accepted, and nothing has arrived since.
+    pinging: bool,
     /// At the last look, unread data kept us from reading.
     suspended: bool,
     /// Since the last tick, the peer has shown life, or could not.
@@ -299,27 +295,26 @@ struct Keepalive {
 }
 
 impl Keepalive {
-    fn new(interval: Duration) -> Self {
-        let tick = after(interval);
+    fn new(interval: Span, now: &Now) -> Self {
         Self {
             interval,
-            tick,
-            ping_end: None,
+            tick: now.after(interval),
             dead_at: None,
             stalled_at: None,
+            pinging: false,
             suspended: false,
             heard: false,
         }
     }
 
-    fn deadline(&self) -> Instant {
+    fn deadline(&self) -> Moment {
         earliest(self.dead_at, self.stalled_at).map_or(self.tick, |at| at.min(self.tick))
     }
 
     /// `Err` if the peer is dead.
-    fn handle_timeout(&mut self, now: Instant, connection: &Connection) -> Result<(), Error> {
+    fn handle_timeout(&mut self, now: &Now, connection: &Connection) -> Result<(), Error> {
         let interval = self.interval;
-        if self.stalled_at.is_some_and(|at| at <= now) {
+        if self.stalled_at.is_some_and(|at| now.is_past(at)) {
             let text = format!("the peer is gone: it took no byte for {interval:?}");
             return Err(Error::new(ErrorKind::Timeout, text));
         }
@@ -332,19 +327,19 @@ impl Keepalive {
         let resumed = std::mem::replace(&mut self.suspended, suspended);
         if received || suspended || resumed {
             self.heard = true;
-            self.ping_end = None;
+            self.pinging = false;
             self.dead_at = None;
         }
-        if self.dead_at.is_some_and(|at| at <= now) {
+        if self.dead_at.is_some_and(|at| now.is_past(at)) {
             let text = format!("the peer is gone: nothing came within {interval:?} after a ping");
             return Err(Error::new(ErrorKind::Timeout, text));
         }
-        if self.tick <= now {
-            self.tick = after(interval);
-            let pinging = self.ping_end.is_some() || self.dead_at.is_some();
-            if !std::mem::take(&mut self.heard) && !pinging {
+        if now.is_past(self.tick) {
+            self.tick = now.after(interval);
+            if !std::mem::take(&mut self.heard) && !self.pinging {
+                self.pinging = true;
                 let mut transmit = connection.transmit();
-                self.ping_end = Some(transmit.accept_keepalive());
+                transmit.accept_keepalive();
                 connection.write(transmit);
             }
         }

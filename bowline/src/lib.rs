@@ -75,6 +75,7 @@ mod header_lines;
 mod limits;
 mod locked;
 mod message;
+mod moment;
 #[cfg(feature = "server")]
 mod origin;
 mod pair;

@@ -38,8 +38,8 @@ pub(crate) struct Receive {
     received: bool,
     /// The transport had nothing when it was asked last, and knows whom to call.
     awaits_transport: bool,
-    /// How often the application was handed something.
-    handed_out: u32,
+    /// The application was handed something since [`take_handed_out`](Self::take_handed_out).
+    handed_out: bool,
 }
 
 /// The peer's Close frame, which may have no code.
@@ -87,7 +87,7 @@ impl Receive {
             exhausted: false,
             received: false,
             awaits_transport: false,
-            handed_out: 0,
+            handed_out: false,
         }
     }
 
@@ -161,12 +161,12 @@ impl Receive {
 
     /// Takes note that the application was handed something.
     pub(crate) fn hand_out(&mut self) {
-        self.handed_out = self.handed_out.wrapping_add(1);
+        self.handed_out = true;
     }
 
-    /// How often the application was handed something, modulo 2^32.
-    pub(crate) fn handed_out(&self) -> u32 {
-        self.handed_out
+    /// Whether the application was handed anything since the last call.
+    pub(crate) fn take_handed_out(&mut self) -> bool {
+        std::mem::take(&mut self.handed_out)
     }
 
     // ---- what has arrived

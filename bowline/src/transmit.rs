@@ -43,6 +43,8 @@ pub(crate) struct Transmit {
     /// The newest ping that could not be answered yet.
     owed_pong: Option<Box<[u8]>>,
     pings: Vec<Ping>,
+    /// Where the last ping of the keepalive ends, in bytes since the connection was opened.
+    keepalive_end: u64,
     /// Nothing more may be sent, and why.
     closed: Option<Error>,
     /// The transport has ended.
@@ -72,6 +74,7 @@ impl Transmit {
             progress: false,
             owed_pong: None,
             pings: Vec::new(),
+            keepalive_end: 0,
             closed: None,
             finished: false,
             woken: Vec::new(),
@@ -151,9 +154,9 @@ impl Transmit {
     }
 
     /// Accepts a ping whose pong is not waited for: any byte that arrives will do.
-    pub(crate) fn accept_keepalive(&mut self) -> u64 {
+    pub(crate) fn accept_keepalive(&mut self) {
         self.encode_ping(&[]);
-        self.queue.end()
+        self.keepalive_end = self.queue.end();
     }
 
     /// The pong of one of our pings has arrived, perhaps.
@@ -314,6 +317,11 @@ impl Transmit {
     /// Whether so many bytes were handed to the transport.
     pub(crate) fn has_written(&self, end: u64) -> bool {
         self.queue.written() >= end && (self.queue.written() > end || !self.unflushed)
+    }
+
+    /// Whether the ping of the keepalive was handed to the transport.
+    pub(crate) fn has_written_keepalive(&self) -> bool {
+        self.has_written(self.keepalive_end)
     }
 
     /// Whether the transport took anything since the last call.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bowline_proto::{CloseCode, CloseFrame, MessageKind, Role};
 
-use crate::attendant::{Attendance, Attendant};
+use crate::attendant::Attendance;
 use crate::connection::Connection;
 use crate::error::{Error, TrySendError};
 use crate::limits::Config;
@@ -45,9 +45,8 @@ impl WebSocket {
         subprotocol: Option<&str>,
     ) -> Self {
         let connection = Arc::new(Connection::new(transport, role, leftover, config, subprotocol));
-        let attendant =
-            Attendant::new(Arc::clone(&connection), config.keepalive, config.limits.close_timeout);
-        tokio::spawn(Attendance::new(attendant));
+        let (keepalive, close_timeout) = (config.keepalive, config.limits.close_timeout);
+        tokio::spawn(Attendance::new(Arc::clone(&connection), keepalive, close_timeout));
         Self { connection, supervised: false }
     }
 
