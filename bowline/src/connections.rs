@@ -1,11 +1,12 @@
-//! The open connections of a server.
+//! The tasks and open connections of a server.
 
 use std::collections::HashMap;
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bowline_proto::{CloseCode, CloseFrame};
-use tokio::task::yield_now;
+use tokio::sync::Notify;
+use tokio::task::{AbortHandle, yield_now};
 use tokio_util::sync::CancellationToken;
 
 use crate::sender::Sender;
@@ -13,22 +14,30 @@ use crate::sender::Sender;
 /// How many connections are closed before other tasks have their turn.
 const CLOSED_AT_ONCE: usize = 100;
 
-/// The open connections of a server, to close them when it goes down.
+/// The connections of a server, to close them when it goes down.
 ///
-/// It is touched only when one opens or ends.
+/// It is touched only when one begins, opens or ends. (A `JoinSet` would take as much memory again for each.)
 #[derive(Default)]
 pub(crate) struct Connections {
-    open: Mutex<Open>,
+    list: Mutex<List>,
     stopping: CancellationToken,
+    /// The last has ended.
+    all_ended: Notify,
 }
 
 #[derive(Default)]
-struct Open {
-    senders: HashMap<u64, Sender>,
+struct List {
+    entries: HashMap<u64, Entry>,
     /// How many there were, which numbers them.
-    opened: u64,
+    count: u64,
     /// What became of those that were open when the server went down.
     shutdown: Shutdown,
+}
+
+struct Entry {
+    task: AbortHandle,
+    /// Once the handshake is done.
+    sender: Option<Sender>,
 }
 
 /// How the connections of a server ended that was shut down.
@@ -51,31 +60,30 @@ impl Shutdown {
 }
 
 impl Connections {
+    /// Starts the task of a connection.
+    pub(crate) fn spawn<F>(self: &Arc<Self>, task: impl FnOnce(Place) -> F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let mut list = self.list();
+        list.count += 1;
+        let number = list.count;
+        // Under the lock, so that the task does not end before it is on the list.
+        let task = tokio::spawn(task(Place { connections: Arc::clone(self), number })).abort_handle();
+        list.entries.insert(number, Entry { task, sender: None });
+    }
+
     /// Does `handshake`, unless the server goes down before it is done.
     pub(crate) async fn unless_stopping<T>(&self, handshake: impl Future<Output = T>) -> Option<T> {
         self.stopping.run_until_cancelled(handshake).await
     }
 
-    /// Adds a connection, until the result is dropped.
-    pub(crate) fn add(self: &Arc<Self>, sender: Sender) -> OpenConnection {
-        let mut open = self.open();
-        open.opened += 1;
-        let number = open.opened;
-        open.senders.insert(number, sender.clone());
-        // Under the lock, so that no connection falls between this and `stop`.
-        if self.stopping.is_cancelled() {
-            sender.begin_close(&going_away());
-        }
-        drop(open);
-        OpenConnection { connections: Arc::clone(self), number, sender, closed: false }
-    }
-
     /// Ends the handshakes under way, and sends a Close frame on all connections.
     pub(crate) async fn stop(&self) {
         let senders: Vec<Sender> = {
-            let open = self.open();
+            let list = self.list();
             self.stopping.cancel();
-            open.senders.values().cloned().collect()
+            list.entries.values().filter_map(|entry| entry.sender.clone()).collect()
         };
         for some in senders.chunks(CLOSED_AT_ONCE) {
             for sender in some {
@@ -85,26 +93,70 @@ impl Connections {
         }
     }
 
-    /// Ends the transports of the connections that are left, and says what became of all.
+    /// Waits until all tasks have ended.
+    pub(crate) async fn ended(&self) {
+        let ended = self.all_ended.notified();
+        if !self.list().entries.is_empty() {
+            ended.await;
+        }
+    }
+
+    /// Ends the tasks that are left, and their transports, and says what became of all.
     pub(crate) fn abort(&self) -> Shutdown {
-        let mut open = self.open();
-        let senders = std::mem::take(&mut open.senders);
-        open.shutdown.ended += senders.len();
-        let shutdown = open.shutdown;
-        drop(open);
-        senders.values().for_each(Sender::abort);
+        let mut list = self.list();
+        let entries = std::mem::take(&mut list.entries);
+        list.shutdown.ended += entries.values().filter(|entry| entry.sender.is_some()).count();
+        let shutdown = list.shutdown;
+        drop(list);
+        for entry in entries.values() {
+            entry.task.abort();
+            entry.sender.iter().for_each(Sender::abort);
+        }
         shutdown
     }
 
-    fn open(&self) -> MutexGuard<'_, Open> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    fn list(&self) -> MutexGuard<'_, List> {
+        self.list.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The place of a task on the list.
+pub(crate) struct Place {
+    connections: Arc<Connections>,
+    number: u64,
+}
+
+impl Place {
+    /// The handshake is done.
+    pub(crate) fn open(self, sender: Sender) -> OpenConnection {
+        let mut list = self.connections.list();
+        if let Some(entry) = list.entries.get_mut(&self.number) {
+            entry.sender = Some(sender.clone());
+        }
+        // Under the lock, so that no connection falls between this and `stop`.
+        if self.connections.stopping.is_cancelled() {
+            sender.begin_close(&going_away());
+        }
+        drop(list);
+        OpenConnection { place: self, sender, closed: false }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut list = self.connections.list();
+        list.entries.remove(&self.number);
+        let is_empty = list.entries.is_empty();
+        drop(list);
+        if is_empty {
+            self.connections.all_ended.notify_waiters();
+        }
     }
 }
 
 /// A connection whose handler runs. When this is dropped, nothing is left of the connection.
 pub(crate) struct OpenConnection {
-    connections: Arc<Connections>,
-    number: u64,
+    place: Place,
     pub(crate) sender: Sender,
     /// It ended with a closing handshake.
     pub(crate) closed: bool,
@@ -112,14 +164,15 @@ pub(crate) struct OpenConnection {
 
 impl Drop for OpenConnection {
     fn drop(&mut self) {
-        let mut open = self.connections.open();
-        let counts = open.senders.remove(&self.number).is_some() && self.connections.stopping.is_cancelled();
+        let connections = &self.place.connections;
+        let mut list = connections.list();
+        let counts = list.entries.contains_key(&self.place.number) && connections.stopping.is_cancelled();
         if counts && self.closed {
-            open.shutdown.closed += 1;
+            list.shutdown.closed += 1;
         } else if counts {
-            open.shutdown.ended += 1;
+            list.shutdown.ended += 1;
         }
-        drop(open);
+        drop(list);
         // Nothing happens to a connection that has ended already.
         self.sender.abort();
     }

@@ -20,8 +20,9 @@ pub(crate) struct Receive {
     half: ReceiveHalf,
     buffer: ReadBuffer,
     message: Assembly,
-    /// Whole messages that had arrived when we closed.
-    whole: VecDeque<Message>,
+    /// Whole messages that had arrived when we closed, if there were any.
+    #[expect(clippy::box_collection, reason = "most of the time it costs only the pointer")]
+    whole: Option<Box<VecDeque<Message>>>,
     /// What comes is not for the application any more.
     discards: bool,
     /// We sent the first Close frame: whatever follows, the application has its end already.
@@ -78,7 +79,7 @@ impl Receive {
             half,
             buffer,
             message: Assembly::default(),
-            whole: VecDeque::new(),
+            whole: None,
             discards: false,
             closed_by_us: false,
             peer_close: None,
@@ -99,7 +100,7 @@ impl Receive {
             return Some(Ok(Some(message)));
         }
         self.message.abandon();
-        let message = self.whole.pop_front().or_else(|| self.message.finish());
+        let message = self.take_whole().or_else(|| self.message.finish());
         if message.is_some() {
             return Some(Ok(message));
         }
@@ -121,7 +122,7 @@ impl Receive {
     /// The kind of the message that has begun, which is the reader's from now on; or the end.
     pub(crate) fn take_start(&mut self) -> Option<Result<Option<MessageKind>, Error>> {
         self.message.abandon();
-        if let Some(message) = self.whole.pop_front() {
+        if let Some(message) = self.take_whole() {
             let kind = message.kind();
             self.message = Assembly::of(message);
             return Some(Ok(Some(kind)));
@@ -130,6 +131,10 @@ impl Receive {
             return Some(Ok(Some(kind)));
         }
         self.end().map(|end| end.map(|()| None))
+    }
+
+    fn take_whole(&mut self) -> Option<Message> {
+        self.whole.as_mut()?.pop_front()
     }
 
     /// Moves a part of the reader's message into `buf`; nothing at its end.
@@ -337,7 +342,9 @@ impl Receive {
             if self.message.has_reader() && self.message.is_whole() {
                 read = Some(std::mem::take(&mut self.message));
             }
-            self.whole.extend(self.message.finish());
+            if let Some(message) = self.message.finish() {
+                self.whole.get_or_insert_default().push_back(message);
+            }
             match self.advance() {
                 Advance::Data => {}
                 Advance::Effect(effect) => {
@@ -359,7 +366,7 @@ impl Receive {
     /// The application does not take anything any more.
     pub(crate) fn discard(&mut self) {
         self.message = Assembly::default();
-        self.whole = VecDeque::new();
+        self.whole = None;
         self.discards = true;
         self.half.discard_data();
     }

@@ -176,7 +176,7 @@ impl Server {
         let Self { options, signal, deadline } = self;
         options.acceptor.validate().map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
         let signal = signal.unwrap_or_else(|| Box::pin(pending()));
-        let mut service = Service::new(options, handler);
+        let service = Service::new(options, handler);
         service.accept_until(signal, listener).await;
         Ok(service.shut_down(deadline).await)
     }

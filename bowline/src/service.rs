@@ -13,14 +13,12 @@ use std::time::Duration;
 use bowline_proto::CloseCode;
 use http::request::Parts;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use crate::acceptor::Acceptor;
 use crate::catch_panic::CatchPanic;
-use crate::connections::{Connections, Shutdown};
+use crate::connections::{Connections, OpenConnection, Place, Shutdown};
 use crate::deadline::Deadline;
-use crate::error::Error;
 use crate::handler::Handler;
 use crate::server_exchange::Check;
 use crate::transport::Addresses;
@@ -47,7 +45,6 @@ impl<F: Fn(Box<dyn StdError + Send + Sync>) + Send + Sync> OnError for F {}
 /// A server at work.
 pub(crate) struct Service<H> {
     shared: Arc<Shared<H>>,
-    tasks: JoinSet<()>,
 }
 
 /// What all connections share.
@@ -60,12 +57,12 @@ struct Shared<H> {
 impl<H> Service<H> {
     pub(crate) fn new(options: Options, handler: H) -> Self {
         let shared = Shared { options, handler, connections: Arc::default() };
-        Self { shared: Arc::new(shared), tasks: JoinSet::new() }
+        Self { shared: Arc::new(shared) }
     }
 
     /// Accepts connections until `signal` is ready.
     pub(crate) async fn accept_until<M: 'static>(
-        &mut self,
+        &self,
         mut signal: Pin<Box<dyn Future<Output = ()> + Send>>,
         listener: TcpListener,
     ) where
@@ -79,21 +76,19 @@ impl<H> Service<H> {
         .await;
     }
 
-    async fn accept<M: 'static>(&mut self, listener: TcpListener) -> Infallible
+    async fn accept<M: 'static>(&self, listener: TcpListener) -> Infallible
     where
         H: Handler<M>,
     {
         loop {
-            let accepted = poll_fn(|cx| {
-                // Tasks that have ended are forgotten.
-                while let Poll::Ready(Some(_)) = self.tasks.poll_join_next(cx) {}
-                listener.poll_accept(cx)
-            });
-            match accepted.await {
+            match listener.accept().await {
                 Ok((stream, peer)) => {
-                    // In a box, so that the memory is free again when the handler runs.
-                    let handshake = Box::pin(shake_hands(Arc::clone(&self.shared), stream, peer));
-                    self.tasks.spawn(serve_connection(Arc::clone(&self.shared), handshake));
+                    let shared = &self.shared;
+                    shared.connections.spawn(|place| {
+                        // In a box, so that the memory is free again when the handler runs.
+                        let opening = Box::pin(open(Arc::clone(shared), place, stream, peer));
+                        serve_connection(Arc::clone(shared), opening)
+                    });
                 }
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
@@ -105,15 +100,21 @@ impl<H> Service<H> {
     }
 
     /// Closes all connections, and ends what is left of them after `deadline`.
-    pub(crate) async fn shut_down(mut self, deadline: Duration) -> Shutdown {
+    pub(crate) async fn shut_down(self, deadline: Duration) -> Shutdown {
         let connections = &self.shared.connections;
         let closing = async {
             connections.stop().await;
-            while self.tasks.join_next().await.is_some() {}
+            connections.ended().await;
         };
         // What the deadline means for each connection is found out below.
         let _ = timeout(deadline, closing).await;
         connections.abort()
+    }
+}
+
+impl<H> Drop for Service<H> {
+    fn drop(&mut self) {
+        self.shared.connections.abort();
     }
 }
 
@@ -131,12 +132,20 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
 
-/// Everything before a connection is open; `None` if the server goes down meanwhile.
-async fn shake_hands<H>(
+/// A connection whose handshake is done.
+struct Opened {
+    socket: WebSocket,
+    head: Parts,
+    connection: OpenConnection,
+}
+
+/// Everything before a connection is open; `None` if that fails.
+async fn open<H>(
     shared: Arc<Shared<H>>,
+    place: Place,
     stream: TcpStream,
     peer: SocketAddr,
-) -> Option<Result<(WebSocket, Parts), Error>> {
+) -> Option<Opened> {
     let Options { acceptor, check, .. } = &shared.options;
     let deadline = Deadline::after(acceptor.handshake_timeout());
     let addresses = Addresses { local: stream.local_addr().ok(), peer: Some(peer) };
@@ -152,20 +161,25 @@ async fn shake_hands<H>(
         }
         acceptor.shake_hands(stream, addresses, check.as_ref(), deadline).await
     });
-    shared.connections.unless_stopping(handshake).await
+    // `None` if the server goes down meanwhile.
+    match shared.connections.unless_stopping(handshake).await? {
+        Ok((mut socket, head)) => {
+            let connection = place.open(socket.supervise());
+            Some(Opened { socket, head, connection })
+        }
+        Err(error) => {
+            shared.report(error.into());
+            None
+        }
+    }
 }
 
 /// The task of a connection.
 async fn serve_connection<H: Handler<M>, M>(
     shared: Arc<Shared<H>>,
-    handshake: Pin<Box<impl Future<Output = Option<Result<(WebSocket, Parts), Error>>>>>,
+    opening: Pin<Box<impl Future<Output = Option<Opened>>>>,
 ) {
-    let (mut socket, head) = match handshake.await {
-        Some(Ok(opened)) => opened,
-        Some(Err(error)) => return shared.report(error.into()),
-        None => return,
-    };
-    let mut connection = shared.connections.add(socket.supervise());
+    let Some(Opened { socket, head, mut connection }) = opening.await else { return };
     let code = match CatchPanic::call(|| shared.handler.handle(head, socket)).await {
         Ok(()) => CloseCode::NORMAL,
         Err(error) => {
@@ -173,5 +187,6 @@ async fn serve_connection<H: Handler<M>, M>(
             CloseCode::INTERNAL_ERROR
         }
     };
+    drop(shared);
     connection.closed = connection.sender.close(code, "").await.is_ok();
 }
