@@ -17,14 +17,14 @@ pub(crate) const READ_SIZE: usize = 64 * 1024;
 
 thread_local! {
     /// A buffer of this thread, for whichever connection reads next.
-    static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+    static SPARE: Cell<Option<Box<[u8]>>> = const { Cell::new(None) };
 }
 
 /// Received bytes. Only a connection that has some, or is reading, holds memory.
 #[derive(Default)]
 pub(crate) struct ReadBuffer {
-    /// Initialised storage, of which `start..end` is in use.
-    storage: Vec<u8>,
+    /// `start..end` of it is in use.
+    storage: Box<[u8]>,
     start: usize,
     end: usize,
     /// The last read brought much.
@@ -56,7 +56,7 @@ impl ReadBuffer {
         self.park();
         self.busy = false;
         if !bytes.is_empty() {
-            self.storage = bytes.to_vec();
+            self.storage = bytes.into();
             self.start = 0;
             self.end = bytes.len();
         }
@@ -85,21 +85,19 @@ impl ReadBuffer {
         if self.storage.len() < STORAGE_SIZE {
             return;
         }
-        let bytes = self.bytes().to_vec();
+        let bytes: Box<[u8]> = self.bytes().into();
         self.start = 0;
         self.end = bytes.len();
         let storage = std::mem::replace(&mut self.storage, bytes);
         // It fails only while the thread ends.
-        let _ = SPARE.try_with(|spare| spare.set(storage));
+        let _ = SPARE.try_with(|spare| spare.set(Some(storage)));
     }
 
     /// Makes space for reading behind the bytes that are there: less than a frame header or a control frame.
     fn make_room(&mut self) {
         if self.storage.len() < STORAGE_SIZE {
-            let mut storage = SPARE.try_with(Cell::take).unwrap_or_default();
-            if storage.len() < STORAGE_SIZE {
-                storage = vec![0; STORAGE_SIZE];
-            }
+            let spare = SPARE.try_with(Cell::take).unwrap_or_default();
+            let mut storage = spare.unwrap_or_else(|| vec![0; STORAGE_SIZE].into());
             storage[..self.end - self.start].copy_from_slice(self.bytes());
             self.storage = storage;
         } else if self.start > 0 {

@@ -42,7 +42,9 @@ pub(crate) struct Transmit {
     progress: bool,
     /// The newest ping that could not be answered yet.
     owed_pong: Option<Box<[u8]>>,
-    pings: Vec<Ping>,
+    /// Those whose pongs are waited for, if there are any.
+    #[expect(clippy::box_collection, reason = "most of the time it costs only the pointer")]
+    pings: Option<Box<Vec<Ping>>>,
     /// Where the last ping of the keepalive ends, in bytes since the connection was opened.
     keepalive_end: u64,
     /// Nothing more may be sent, and why.
@@ -73,7 +75,7 @@ impl Transmit {
             unflushed: false,
             progress: false,
             owed_pong: None,
-            pings: Vec::new(),
+            pings: None,
             keepalive_end: 0,
             closed: None,
             finished: false,
@@ -149,7 +151,7 @@ impl Transmit {
     pub(crate) fn accept_ping(&mut self) -> [u8; 8] {
         let payload = random();
         self.encode_ping(&payload);
-        self.pings.push(Ping { payload, sent: Instant::now(), round_trip: None });
+        self.pings.get_or_insert_default().push(Ping { payload, sent: Instant::now(), round_trip: None });
         payload
     }
 
@@ -161,7 +163,8 @@ impl Transmit {
 
     /// The pong of one of our pings has arrived, perhaps.
     pub(crate) fn ponged(&mut self, payload: [u8; 8]) {
-        if let Some(ping) = self.pings.iter_mut().find(|ping| ping.payload == payload) {
+        let mut pings = self.pings.iter_mut().flat_map(|pings| pings.iter_mut());
+        if let Some(ping) = pings.find(|ping| ping.payload == payload) {
             ping.round_trip.get_or_insert(ping.sent.elapsed());
             self.wake_watchers();
         }
@@ -169,11 +172,16 @@ impl Transmit {
 
     /// How long the ping took, once its pong has arrived.
     pub(crate) fn round_trip(&self, payload: [u8; 8]) -> Option<Duration> {
-        self.pings.iter().find(|ping| ping.payload == payload)?.round_trip
+        self.pings.as_ref()?.iter().find(|ping| ping.payload == payload)?.round_trip
     }
 
     pub(crate) fn forget_ping(&mut self, payload: [u8; 8]) {
-        self.pings.retain(|ping| ping.payload != payload);
+        if let Some(pings) = &mut self.pings {
+            pings.retain(|ping| ping.payload != payload);
+            if pings.is_empty() {
+                self.pings = None;
+            }
+        }
     }
 
     /// Answers a ping, as soon as the transport takes bytes.
@@ -331,7 +339,7 @@ impl Transmit {
 
     /// Whether someone waits for a pong.
     pub(crate) fn has_pings(&self) -> bool {
-        !self.pings.is_empty()
+        self.pings.is_some()
     }
 
     pub(crate) fn has_transport(&self) -> bool {
