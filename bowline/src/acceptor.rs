@@ -235,15 +235,15 @@ impl Acceptor {
         self.0.config.limits.handshake_timeout
     }
 
-    pub(crate) async fn shake_hands<S: Stream>(
+    pub(crate) fn shake_hands<S: Stream>(
         &self,
         stream: S,
         addresses: Addresses,
         check: Option<&Check>,
         deadline: Deadline,
-    ) -> Result<(WebSocket, Parts), Error> {
+    ) -> impl Future<Output = Result<(WebSocket, Parts), Error>> {
         let Options { terms, config, .. } = &*self.0;
-        shake_hands(stream, addresses, terms, config, check, deadline).await
+        shake_hands(stream, addresses, terms, config, check, deadline)
     }
 
     fn options(&self) -> Result<&Options, Rejection> {

@@ -251,8 +251,7 @@ impl Attendant {
         self.connection.receive().release();
         let mut transmit = self.connection.transmit();
         if !matches!(self.stage, Stage::Draining { shut_down: true, .. }) {
-            // As the stream has ended already, this is all the courtesy that TLS asks for.
-            let _ = transmit.poll_shutdown(&mut self.connection.context());
+            transmit.end_transport(&mut self.connection.context());
         }
         transmit.finish();
         drop(transmit);

@@ -354,8 +354,7 @@ impl Connector {
     ) -> Result<(WebSocket, Response<()>), Error> {
         let Opening { request, handshake, deadline, .. } = opening;
         let done = exchange(stream, request, &handshake, &self.config.limits, deadline).await?;
-        let mut transport = Transport::new(done.stream);
-        transport.addresses = addresses;
+        let transport = Transport::with_addresses(done.stream, addresses);
         let subprotocol = done.subprotocol.as_deref();
         let socket = WebSocket::open(transport, Role::Client, &done.leftover, &self.config, subprotocol);
         Ok((socket, done.response))

@@ -1,41 +1,58 @@
 //! When an opening handshake has to be done.
 
 use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout_at};
+use pin_project_lite::pin_project;
+use tokio::time::{Instant, Timeout, timeout_at};
 
 use crate::error::{Error, ErrorKind};
 
 /// The end of the time that an opening handshake may take.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Deadline {
-    /// `None` if it is too far away to be told.
-    at: Option<Instant>,
+    at: Instant,
     timeout: Duration,
 }
 
 impl Deadline {
     /// The time begins now.
     pub(crate) fn after(timeout: Duration) -> Self {
-        Self { at: Instant::now().checked_add(timeout), timeout }
+        /// So far away that it makes no difference.
+        const YEARS: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
+        Self { at: Instant::now() + timeout.min(YEARS), timeout }
     }
 
     /// Does `work` until the deadline; `doing` says in an error what was under way.
-    pub(crate) async fn bound<T>(
-        self,
-        doing: &str,
-        work: impl Future<Output = Result<T, Error>>,
-    ) -> Result<T, Error> {
-        let Some(at) = self.at else { return work.await };
-        timeout_at(at, work).await.unwrap_or_else(|_| {
-            let timeout = self.timeout;
-            Err(Error::new(
-                ErrorKind::Timeout,
-                format!(
-                    "the opening handshake took longer than {timeout:?} (Limits::handshake_timeout) while {doing}"
-                ),
-            ))
-        })
+    pub(crate) fn bound<T, F: Future<Output = Result<T, Error>>>(self, doing: &str, work: F) -> Bound<'_, F> {
+        Bound { work: timeout_at(self.at, work), timeout: self.timeout, doing }
+    }
+}
+
+pin_project! {
+    /// Work that has to be done in time. An `async fn` would hold it twice.
+    pub(crate) struct Bound<'a, F> {
+        #[pin]
+        work: Timeout<F>,
+        timeout: Duration,
+        doing: &'a str,
+    }
+}
+
+impl<T, F: Future<Output = Result<T, Error>>> Future for Bound<'_, F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let this = self.project();
+        let done = ready!(this.work.poll(cx));
+        Poll::Ready(done.unwrap_or_else(|_| {
+            let (timeout, doing) = (this.timeout, this.doing);
+            let text = format!(
+                "the opening handshake took longer than {timeout:?} (Limits::handshake_timeout) while {doing}"
+            );
+            Err(Error::new(ErrorKind::Timeout, text))
+        }))
     }
 }

@@ -92,8 +92,7 @@ pub(crate) async fn shake_hands<S: Stream>(
     }
     match answered.into_inner() {
         Some(Ok((head, agreement))) => {
-            let mut transport = Transport::new(stream);
-            transport.addresses = addresses;
+            let transport = Transport::with_addresses(stream, addresses);
             let subprotocol = agreement.subprotocol.as_deref();
             Ok((WebSocket::open(transport, Role::Server, &leftover, config, subprotocol), head))
         }

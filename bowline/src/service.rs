@@ -4,7 +4,6 @@ use std::convert::Infallible;
 use std::error::Error as StdError;
 use std::future::{Future, poll_fn};
 use std::io;
-use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
@@ -80,13 +79,17 @@ impl<H> Service<H> {
     where
         H: Handler<M>,
     {
+        // Unless it listens on all addresses, this is what each connection would say.
+        let local = listener.local_addr().ok().filter(|address| !address.ip().is_unspecified());
         loop {
             match listener.accept().await {
                 Ok((stream, peer)) => {
+                    let local = local.or_else(|| stream.local_addr().ok());
+                    let addresses = Addresses { local, peer: Some(peer) };
                     let shared = &self.shared;
                     shared.connections.spawn(|place| {
                         // In a box, so that the memory is free again when the handler runs.
-                        let opening = Box::pin(open(Arc::clone(shared), place, stream, peer));
+                        let opening = Box::pin(open(Arc::clone(shared), place, stream, addresses));
                         serve_connection(Arc::clone(shared), opening)
                     });
                 }
@@ -144,20 +147,23 @@ async fn open<H>(
     shared: Arc<Shared<H>>,
     place: Place,
     stream: TcpStream,
-    peer: SocketAddr,
+    addresses: Addresses,
 ) -> Option<Opened> {
     let Options { acceptor, check, .. } = &shared.options;
     let deadline = Deadline::after(acceptor.handshake_timeout());
-    let addresses = Addresses { local: stream.local_addr().ok(), peer: Some(peer) };
     // In a box of its own, because combinators keep what they are given twice.
     let handshake = Box::pin(async {
-        // It fails only on a socket that is broken, which the next read says better.
-        let _ = stream.set_nodelay(true);
         #[cfg(feature = "tls")]
         if let Some(config) = &shared.options.tls {
-            let accepting = crate::tls::accept(Arc::clone(config), stream);
-            let stream = deadline.bound("doing the TLS handshake", accepting).await?;
-            return acceptor.shake_hands(stream, addresses, check.as_ref(), deadline).await;
+            // In a box, as it is much larger than what follows.
+            let handshake = async {
+                // It fails only on a socket that is broken, which the next read says better.
+                let _ = stream.set_nodelay(true);
+                let accepting = crate::tls::accept(Arc::clone(config), stream);
+                let stream = deadline.bound("doing the TLS handshake", accepting).await?;
+                acceptor.shake_hands(stream, addresses, check.as_ref(), deadline).await
+            };
+            return Box::pin(handshake).await;
         }
         acceptor.shake_hands(stream, addresses, check.as_ref(), deadline).await
     });

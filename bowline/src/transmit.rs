@@ -224,17 +224,31 @@ impl Transmit {
     /// The transport is of no use any more.
     pub(crate) fn lose(&mut self, error: Error) {
         self.queue.clear();
-        self.transport = None;
+        self.drop_transport();
         self.blocked = false;
         self.unflushed = false;
         self.refuse(error);
     }
 
+    /// The peer has ended the stream, so that nothing more can be sent.
+    pub(crate) fn end_transport(&mut self, cx: &mut Context<'_>) {
+        if let Some(WriteTransport::Boxed(_)) = self.transport {
+            // This is all the courtesy that TLS asks for.
+            let _ = self.poll_shutdown(cx);
+        }
+    }
+
     /// The connection has ended entirely.
     pub(crate) fn finish(&mut self) {
-        self.transport = None;
+        self.drop_transport();
         self.finished = true;
         self.wake_watchers();
+    }
+
+    fn drop_transport(&mut self) {
+        if let Some(transport) = self.transport.take() {
+            transport.forget();
+        }
     }
 
     // ---- what is written

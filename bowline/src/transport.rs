@@ -36,7 +36,6 @@ impl Addresses {
     }
 
     /// Those of a stream that may be a [`TcpStream`].
-    #[cfg(any(feature = "client", feature = "server"))]
     pub(crate) fn of_any<S: Any>(stream: &S) -> Self {
         let any: &dyn Any = stream;
         any.downcast_ref().map(Self::of).unwrap_or_default()
@@ -51,21 +50,22 @@ enum Either {
 impl Transport {
     /// Takes any stream. A [`TcpStream`] is recognised and goes the fast way, with `TCP_NODELAY` on.
     pub(crate) fn new<S: Stream>(stream: S) -> Self {
-        let mut stream = Some(stream);
-        let any: &mut dyn Any = &mut stream;
-        match any.downcast_mut::<Option<TcpStream>>().and_then(Option::take) {
-            Some(stream) => {
-                // It fails only on a socket that is broken, which the next read says better.
-                let _ = stream.set_nodelay(true);
-                Self { addresses: Addresses::of(&stream), stream: Either::Tcp(stream) }
-            }
-            None => Self::with_addresses(stream.expect("it was not taken"), Addresses::default()),
-        }
+        let addresses = Addresses::of_any(&stream);
+        Self::with_addresses(stream, addresses)
     }
 
-    /// Takes a stream that is not TCP itself, though it may run over it.
-    pub(crate) fn with_addresses(stream: impl Stream, addresses: Addresses) -> Self {
-        Self { stream: Either::Boxed(Box::new(stream)), addresses }
+    /// The same for a stream whose addresses are known, or are those of the TCP stream that it runs over.
+    pub(crate) fn with_addresses<S: Stream>(stream: S, addresses: Addresses) -> Self {
+        let mut stream = Some(stream);
+        let any: &mut dyn Any = &mut stream;
+        let stream = if let Some(stream) = any.downcast_mut::<Option<TcpStream>>().and_then(Option::take) {
+            // It fails only on a socket that is broken, which the next read says better.
+            let _ = stream.set_nodelay(true);
+            Either::Tcp(stream)
+        } else {
+            Either::Boxed(Box::new(stream.expect("it was not taken")))
+        };
+        Self { stream, addresses }
     }
 
     pub(crate) fn split(self) -> (ReadTransport, WriteTransport) {
@@ -155,6 +155,14 @@ impl WriteTransport {
         match self {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Boxed(stream) => with_stream(stream, |stream| stream.poll_shutdown(cx)),
+        }
+    }
+
+    /// Drops it, together with the readable half.
+    pub(crate) fn forget(self) {
+        if let Self::Tcp(stream) = self {
+            // Not shut down on its own, as the socket is closed.
+            stream.forget();
         }
     }
 
