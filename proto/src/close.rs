@@ -80,7 +80,9 @@ impl From<Failure> for CloseCode {
         use crate::error::Limit;
         match failure {
             // RFC 6455 7.4.1, 8.1
-            Failure::Violation(Violation::InvalidText | Violation::InvalidCloseReason) => Self::INVALID_DATA,
+            Failure::Violation(
+                Violation::InvalidText | Violation::InvalidCloseReason | Violation::InvalidCompression,
+            ) => Self::INVALID_DATA,
             Failure::Violation(
                 Violation::ReservedBits
                 | Violation::UnknownOpcode(_)

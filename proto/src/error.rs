@@ -32,6 +32,8 @@ pub enum Violation {
     InvalidCloseCode(u16),
     /// RFC 6455 8.1: a text message is not UTF-8.
     InvalidText,
+    /// RFC 7692 7.2.2: a compressed message can't be decompressed.
+    InvalidCompression,
     /// RFC 6455 8.1: the reason in a Close frame is not UTF-8.
     InvalidCloseReason,
 }
@@ -54,6 +56,7 @@ impl fmt::Display for Violation {
             Self::CloseBodyTooShort => f.write_str("a Close frame has a payload of one byte"),
             Self::InvalidCloseCode(code) => write!(f, "a Close frame has the invalid code {code}"),
             Self::InvalidText => f.write_str("a text message is not UTF-8"),
+            Self::InvalidCompression => f.write_str("a compressed message can't be decompressed"),
             Self::InvalidCloseReason => f.write_str("the reason in a Close frame is not UTF-8"),
         }
     }

@@ -102,6 +102,9 @@ pub struct FrameHeader {
     pub payload_len: u64,
 }
 
+/// The reserved bit that says that a message is compressed (RFC 7692 6).
+pub(crate) const COMPRESSED: u8 = 0b100;
+
 impl FrameHeader {
     /// The most bytes a header takes.
     pub const MAX_SIZE: usize = 14;

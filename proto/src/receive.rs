@@ -5,7 +5,7 @@ use core::ops::Range;
 
 use crate::close::CloseFrame;
 use crate::error::{Failure, Limit, Violation};
-use crate::frame::{FrameHeader, MessageKind, Opcode, Role};
+use crate::frame::{COMPRESSED, FrameHeader, MessageKind, Opcode, Role};
 use crate::mask::{mask, to_unmasked};
 use crate::utf8::{Utf8Validator, is_utf8};
 
@@ -24,7 +24,7 @@ pub struct ReceiveLimits {
 /// hands out ranges of it. Data frames come out as their bytes arrive, control frames when they are whole.
 ///
 /// - inputs: [`handle_bytes`](Self::handle_bytes), [`take_whole_message`](Self::take_whole_message)
-/// - commands: [`discard_data`](Self::discard_data)
+/// - commands: [`allow_compression`](Self::allow_compression), [`discard_data`](Self::discard_data)
 /// - getters: all others
 ///
 /// ```
@@ -35,7 +35,7 @@ pub struct ReceiveLimits {
 /// // Three of five bytes have arrived.
 /// let mut bytes = *b"\x81\x05Hel";
 /// let (taken, event) = half.handle_bytes(&mut bytes)?;
-/// let data = Data { kind: MessageKind::Text, payload: 2..5, first: true, last: false };
+/// let data = Data { kind: MessageKind::Text, compressed: false, payload: 2..5, first: true, last: false };
 /// assert_eq!((taken, event), (5, Some(Event::Data(data))));
 /// assert_eq!(half.remaining(), 2);
 /// # Ok::<(), bowline_proto::Failure>(())
@@ -48,6 +48,7 @@ pub struct ReceiveHalf {
     /// The message that is not complete yet.
     message: Option<OpenMessage>,
     utf8: Utf8Validator,
+    allows_compression: bool,
     discards_data: bool,
 }
 
@@ -70,6 +71,7 @@ enum State {
 #[derive(Clone, Copy, Debug)]
 struct OpenMessage {
     kind: MessageKind,
+    compressed: bool,
     size: u64,
     frames: u32,
 }
@@ -92,6 +94,8 @@ pub enum Event {
 pub struct Data {
     /// The kind of the whole message.
     pub kind: MessageKind,
+    /// Whether the message is compressed (RFC 7692): then its size was not limited, nor its text validated.
+    pub compressed: bool,
     /// Where the payload is, unmasked; empty if only a header has arrived. Text is valid UTF-8 so far, though it may
     /// end inside a code point.
     pub payload: Range<usize>,
@@ -121,8 +125,14 @@ impl ReceiveHalf {
             state: State::Header,
             message: None,
             utf8: Utf8Validator::new(),
+            allows_compression: false,
             discards_data: false,
         }
+    }
+
+    /// From now on messages may be compressed, as agreed on in the handshake (RFC 7692).
+    pub fn allow_compression(&mut self) {
+        self.allows_compression = true;
     }
 
     /// Processes the front of `bytes` in place: up to one event, and how many bytes it took.
@@ -225,8 +235,10 @@ impl ReceiveHalf {
 
     fn handle_frame(&mut self, bytes: &mut [u8]) -> Result<(usize, Option<Event>), Failure> {
         let Some((header, size)) = FrameHeader::decode(bytes)? else { return Ok((0, None)) };
+        // RFC 7692 6: the first bit is set in the first frame of a compressed message, and in no other.
+        let defined = self.allows_compression && matches!(header.opcode, Opcode::Text | Opcode::Binary);
         // RFC 6455 5.2: reserved bits must be 0 unless an extension defines them.
-        if header.reserved != 0 {
+        if header.reserved & !(if defined { COMPRESSED } else { 0 }) != 0 {
             return Err(Violation::ReservedBits.into());
         }
         let masking_key = match (self.role, header.masking_key) {
@@ -248,7 +260,8 @@ impl ReceiveHalf {
 
     /// Applies the rules of messages to the header of a data frame.
     fn begin_data_frame(&mut self, header: &FrameHeader) -> Result<(), Failure> {
-        let begin = |kind| OpenMessage { kind, size: 0, frames: 0 };
+        let compressed = header.reserved & COMPRESSED != 0;
+        let begin = |kind| OpenMessage { kind, compressed, size: 0, frames: 0 };
         // RFC 6455 5.4: the fragments of one message are not interleaved with those of another.
         let message = match (header.opcode, &mut self.message) {
             (Opcode::Continuation, Some(message)) => message,
@@ -264,7 +277,7 @@ impl ReceiveHalf {
         }
         // RFC 6455 10.4: implementations limit the size of frames and messages. Both are known here, before any
         // memory is taken.
-        if message.size > self.limits.message_size {
+        if message.size > self.limits.message_size && !message.compressed {
             return Err(Limit::MessageSize(self.limits.message_size).into());
         }
         if message.frames > self.limits.frames_per_message {
@@ -290,7 +303,7 @@ impl ReceiveHalf {
         *remaining -= len as u64;
         let frame_ends = *remaining == 0;
         let last = *fin && frame_ends;
-        if message.kind == MessageKind::Text && !self.discards_data {
+        if message.kind == MessageKind::Text && !message.compressed && !self.discards_data {
             // RFC 6455 8.1: text that is not UTF-8 fails the connection.
             self.utf8.feed(payload).map_err(|_| Violation::InvalidText)?;
             if last && !self.utf8.is_complete() {
@@ -304,7 +317,8 @@ impl ReceiveHalf {
         if last {
             self.message = None;
         }
-        let data = Data { kind: message.kind, payload: start..start + len, first, last };
+        let OpenMessage { kind, compressed, .. } = message;
+        let data = Data { kind, compressed, payload: start..start + len, first, last };
         Ok((start + len, Some(Event::Data(data))))
     }
 

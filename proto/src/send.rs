@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 
 use crate::close::CloseFrame;
 use crate::error::Misuse;
-use crate::frame::{FrameHeader, MessageKind, Opcode, Role};
+use crate::frame::{COMPRESSED, FrameHeader, MessageKind, Opcode, Role};
 use crate::mask::append_masked;
 
 /// The sending half: appends frames to the caller's buffer.
@@ -55,7 +55,24 @@ impl SendHalf {
         out: &mut Vec<u8>,
     ) -> Result<(), Misuse> {
         self.check_message()?;
-        self.frame(true, kind.into(), payload, masking_key, out);
+        self.frame(true, 0, kind.into(), payload, masking_key, out);
+        Ok(())
+    }
+
+    /// The same for a payload that was compressed, as agreed on in the handshake (RFC 7692 6).
+    ///
+    /// # Errors
+    ///
+    /// [`Misuse::CloseSent`], [`Misuse::MessageOpen`].
+    pub fn compressed_message(
+        &mut self,
+        kind: MessageKind,
+        payload: &[u8],
+        masking_key: [u8; 4],
+        out: &mut Vec<u8>,
+    ) -> Result<(), Misuse> {
+        self.check_message()?;
+        self.frame(true, COMPRESSED, kind.into(), payload, masking_key, out);
         Ok(())
     }
 
@@ -74,7 +91,7 @@ impl SendHalf {
         if self.role == Role::Client {
             return Err(Misuse::UnmaskedPayload);
         }
-        header(true, kind.into(), payload_len, None).encode(out);
+        header(true, 0, kind.into(), payload_len, None).encode(out);
         Ok(())
     }
 
@@ -93,7 +110,7 @@ impl SendHalf {
         masking_key: [u8; 4],
         out: &mut Vec<u8>,
     ) -> Result<(), Misuse> {
-        self.any_fragment(false, kind, payload, masking_key, out)
+        self.any_fragment(false, 0, kind, payload, masking_key, out)
     }
 
     /// Encodes the fragment that ends the message, which may be its only one.
@@ -108,7 +125,24 @@ impl SendHalf {
         masking_key: [u8; 4],
         out: &mut Vec<u8>,
     ) -> Result<(), Misuse> {
-        self.any_fragment(true, kind, payload, masking_key, out)
+        self.any_fragment(true, 0, kind, payload, masking_key, out)
+    }
+
+    /// Encodes a fragment of a message that was compressed, as agreed on in the handshake (RFC 7692 6); `last` ends the
+    /// message.
+    ///
+    /// # Errors
+    ///
+    /// [`Misuse::CloseSent`].
+    pub fn compressed_fragment(
+        &mut self,
+        kind: MessageKind,
+        payload: &[u8],
+        last: bool,
+        masking_key: [u8; 4],
+        out: &mut Vec<u8>,
+    ) -> Result<(), Misuse> {
+        self.any_fragment(last, COMPRESSED, kind, payload, masking_key, out)
     }
 
     /// Encodes a Ping frame; it may come between the fragments of a message.
@@ -169,6 +203,7 @@ impl SendHalf {
     fn any_fragment(
         &mut self,
         fin: bool,
+        reserved: u8,
         kind: MessageKind,
         payload: &[u8],
         masking_key: [u8; 4],
@@ -178,9 +213,10 @@ impl SendHalf {
             return Err(Misuse::CloseSent);
         }
         // RFC 6455 5.4: all fragments but the first are continuation frames.
-        let opcode = if self.in_message { Opcode::Continuation } else { kind.into() };
+        let (reserved, opcode) =
+            if self.in_message { (0, Opcode::Continuation) } else { (reserved, kind.into()) };
         self.in_message = !fin;
-        self.frame(fin, opcode, payload, masking_key, out);
+        self.frame(fin, reserved, opcode, payload, masking_key, out);
         Ok(())
     }
 
@@ -198,22 +234,30 @@ impl SendHalf {
         if payload.len() > 125 {
             return Err(Misuse::OversizedControlFrame(payload.len()));
         }
-        self.frame(true, opcode, payload, masking_key, out);
+        self.frame(true, 0, opcode, payload, masking_key, out);
         Ok(())
     }
 
     #[inline]
-    fn frame(&self, fin: bool, opcode: Opcode, payload: &[u8], masking_key: [u8; 4], out: &mut Vec<u8>) {
+    fn frame(
+        &self,
+        fin: bool,
+        reserved: u8,
+        opcode: Opcode,
+        payload: &[u8],
+        masking_key: [u8; 4],
+        out: &mut Vec<u8>,
+    ) {
         // RFC 6455 5.1, 5.3: a client masks all frames, a server none.
         match self.role {
             Role::Server => {
                 out.reserve(FrameHeader::MAX_SIZE + payload.len());
-                header(fin, opcode, payload.len(), None).encode(out);
+                header(fin, reserved, opcode, payload.len(), None).encode(out);
                 out.extend_from_slice(payload);
             }
             Role::Client => {
                 out.reserve(FrameHeader::MAX_SIZE + payload.len());
-                header(fin, opcode, payload.len(), Some(masking_key)).encode(out);
+                header(fin, reserved, opcode, payload.len(), Some(masking_key)).encode(out);
                 append_masked(payload, masking_key, out);
             }
         }
@@ -221,6 +265,12 @@ impl SendHalf {
 }
 
 #[inline]
-fn header(fin: bool, opcode: Opcode, payload_len: usize, masking_key: Option<[u8; 4]>) -> FrameHeader {
-    FrameHeader { fin, reserved: 0, opcode, masking_key, payload_len: payload_len as u64 }
+fn header(
+    fin: bool,
+    reserved: u8,
+    opcode: Opcode,
+    payload_len: usize,
+    masking_key: Option<[u8; 4]>,
+) -> FrameHeader {
+    FrameHeader { fin, reserved, opcode, masking_key, payload_len: payload_len as u64 }
 }

@@ -73,7 +73,8 @@ fn ranges_are_positions_in_the_callers_buffer() {
     wire.extend(masked_frame(PING, b"ping"));
     let untouched = wire.clone();
     let (taken, event) = half.handle_bytes(&mut wire).unwrap();
-    let expected = Data { kind: MessageKind::Text, payload: 6..11, first: true, last: false };
+    let expected =
+        Data { kind: MessageKind::Text, compressed: false, payload: 6..11, first: true, last: false };
     assert_eq!((taken, event), (11, Some(Event::Data(expected))));
     assert_eq!(wire[6..11], *b"Hello");
     // What was not taken was not changed either.

@@ -1,0 +1,505 @@
+//! permessage-deflate: the codec and its negotiation (RFC 7692).
+#![cfg(feature = "deflate")]
+
+use bowline_proto::header::Extension;
+use bowline_proto::{
+    CloseCode, DeflateParameters, Deflater, Failure, Inflater, InvalidAnswer, Limit, MessageKind, Violation,
+};
+use proptest::prelude::*;
+
+const NO_LIMIT: u64 = u64::MAX;
+
+/// Inflates a message whose payload comes in these pieces.
+fn inflate(inflater: &mut Inflater, kind: MessageKind, pieces: &[&[u8]]) -> Result<Vec<u8>, Failure> {
+    inflater.begin(kind);
+    let mut out = Vec::new();
+    for (i, mut piece) in pieces.iter().copied().enumerate() {
+        let last = i == pieces.len() - 1;
+        loop {
+            let step = inflater.inflate(piece, last, &mut out)?;
+            piece = &piece[step.consumed..];
+            if step.needs_input || step.done {
+                assert!(piece.is_empty() && step.done == last);
+                break;
+            }
+        }
+    }
+    Ok(out)
+}
+
+fn inflated(payload: &[u8]) -> Result<Vec<u8>, Failure> {
+    inflate(&mut Inflater::new(NO_LIMIT, 15, false), MessageKind::Binary, &[payload])
+}
+
+fn deflated(deflater: &mut Deflater, payload: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    deflater.message(payload, &mut out);
+    out
+}
+
+/// Bytes that can't be compressed, the same in each run.
+fn noise(len: usize) -> Vec<u8> {
+    let mut state = 0x2545_F491_4F6C_DD1D_u64;
+    let next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()[3]
+    };
+    std::iter::repeat_with(next).take(len).collect()
+}
+
+// ---- decompressing
+
+#[test]
+fn rfc7692_7_2_3_examples() {
+    // One block, no compression, a final block, two blocks, and an empty message.
+    let examples: [(&[u8], &[u8]); 5] = [
+        (&[0xF2, 0x48, 0xCD, 0xC9, 0xC9, 0x07, 0x00], b"Hello"),
+        (&[0x00, 0x05, 0x00, 0xFA, 0xFF, 0x48, 0x65, 0x6C, 0x6C, 0x6F, 0x00], b"Hello"),
+        (&[0xF3, 0x48, 0xCD, 0xC9, 0xC9, 0x07, 0x00, 0x00], b"Hello"),
+        (&[0xF2, 0x48, 0x05, 0x00, 0x00, 0x00, 0xFF, 0xFF, 0xCA, 0xC9, 0xC9, 0x07, 0x00], b"Hello"),
+        (&[0x00], b""),
+    ];
+    for (payload, message) in examples {
+        assert_eq!(inflated(payload).unwrap(), message);
+        // Byte by byte.
+        let pieces: Vec<_> = payload.chunks(1).collect();
+        let mut inflater = Inflater::new(NO_LIMIT, 15, false);
+        assert_eq!(inflate(&mut inflater, MessageKind::Text, &pieces).unwrap(), message);
+    }
+}
+
+#[test]
+fn the_window_is_taken_over_or_not() {
+    // RFC 7692 7.2.3.2: the second "Hello" refers to the first.
+    let (first, second) = ([0xF2, 0x48, 0xCD, 0xC9, 0xC9, 0x07, 0x00], [0xF2, 0x00, 0x11, 0x00, 0x00]);
+    let mut inflater = Inflater::new(NO_LIMIT, 15, true);
+    for payload in [&first[..], &second, &second] {
+        assert_eq!(inflate(&mut inflater, MessageKind::Text, &[payload]).unwrap(), b"Hello");
+    }
+    let mut inflater = Inflater::new(NO_LIMIT, 15, false);
+    assert_eq!(inflate(&mut inflater, MessageKind::Text, &[&first]).unwrap(), b"Hello");
+    let error = inflate(&mut inflater, MessageKind::Text, &[&second]).unwrap_err();
+    assert_eq!(error, Failure::Violation(Violation::InvalidCompression));
+}
+
+#[test]
+fn the_window_goes_on_behind_a_last_block() {
+    let mut inflater = Inflater::new(NO_LIMIT, 15, true);
+    let last_block = [0xF3, 0x48, 0xCD, 0xC9, 0xC9, 0x07, 0x00, 0x00];
+    assert_eq!(inflate(&mut inflater, MessageKind::Text, &[&last_block]).unwrap(), b"Hello");
+    let reference = [0xF2, 0x00, 0x11, 0x00, 0x00];
+    assert_eq!(inflate(&mut inflater, MessageKind::Text, &[&reference]).unwrap(), b"Hello");
+    // Both within one message; the byte that should follow a last block at the end may be missing.
+    let both = [&last_block[..7], &reference, &[0x00, 0x00, 0xFF, 0xFF], &last_block[..7]].concat();
+    assert_eq!(inflate(&mut inflater, MessageKind::Text, &[&both]).unwrap(), b"HelloHelloHello");
+}
+
+#[test]
+fn an_empty_payload_is_an_empty_message() {
+    assert_eq!(inflated(&[]).unwrap(), b"");
+    let mut inflater = Inflater::new(NO_LIMIT, 15, false);
+    assert_eq!(inflate(&mut inflater, MessageKind::Text, &[b"", b"", b""]).unwrap(), b"");
+}
+
+#[test]
+fn what_is_cut_off_or_wrong_is_a_violation() {
+    let text = noise(300).iter().flat_map(|byte| [*byte; 3]).collect::<Vec<_>>();
+    let whole = deflated(&mut Deflater::new(6, 15, false), &text);
+    assert_eq!(inflated(&whole).unwrap(), text);
+    for end in 1..whole.len() {
+        let error = inflated(&whole[..end]).unwrap_err();
+        assert_eq!(error, Failure::Violation(Violation::InvalidCompression), "cut off at {end}");
+        assert_eq!(CloseCode::from(error), CloseCode::INVALID_DATA);
+    }
+    // A block of the reserved type, a stored block whose lengths differ, and a reference before the beginning.
+    for wrong in [&[0x07][..], &[0x00, 0x05, 0x00, 0x05, 0x00], &[0xF2, 0x00, 0x11, 0x00, 0x00]] {
+        assert_eq!(inflated(wrong).unwrap_err(), Failure::Violation(Violation::InvalidCompression));
+    }
+}
+
+#[test]
+fn the_limit_is_on_what_comes_out() {
+    for size in [0, 1, 1000, 65_536, 1_000_000] {
+        let payload = deflated(&mut Deflater::new(6, 15, false), &vec![0; size]);
+        let limit = size as u64;
+        let mut exact = Inflater::new(limit, 15, false);
+        assert_eq!(inflate(&mut exact, MessageKind::Binary, &[&payload]).unwrap(), vec![0; size]);
+        if size > 0 {
+            let mut over = Inflater::new(limit - 1, 15, false);
+            let error = inflate(&mut over, MessageKind::Binary, &[&payload]).unwrap_err();
+            assert_eq!(error, Failure::Limit(Limit::MessageSize(limit - 1)));
+        }
+    }
+}
+
+#[test]
+fn a_bomb_takes_no_more_memory_than_the_limit() {
+    let bomb = deflated(&mut Deflater::new(9, 15, false), &vec![0; 64 << 20]);
+    assert!(bomb.len() < 100_000);
+    let mut inflater = Inflater::new(1 << 20, 15, false);
+    inflater.begin(MessageKind::Binary);
+    let (mut input, mut out) = (&bomb[..], Vec::new());
+    let error = loop {
+        match inflater.inflate(input, true, &mut out) {
+            Ok(step) => input = &input[step.consumed..],
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error, Failure::Limit(Limit::MessageSize(1 << 20)));
+    assert!(out.capacity() <= (1 << 20) + 1, "{}", out.capacity());
+}
+
+#[test]
+fn one_step_brings_64_kib_at_most() {
+    let payload = deflated(&mut Deflater::new(9, 15, false), &vec![0; 1 << 20]);
+    let mut inflater = Inflater::new(NO_LIMIT, 15, false);
+    inflater.begin(MessageKind::Binary);
+    let (mut input, mut total) = (&payload[..], 0);
+    loop {
+        let mut out = Vec::new();
+        let step = inflater.inflate(input, true, &mut out).unwrap();
+        assert!(out.len() <= 64 * 1024);
+        total += out.len();
+        input = &input[step.consumed..];
+        if step.done {
+            break;
+        }
+    }
+    assert_eq!(total, 1 << 20);
+}
+
+#[test]
+fn text_is_validated_as_it_comes_out() {
+    let mut deflater = Deflater::new(6, 15, false);
+    let valid = deflated(&mut deflater, "κόσμε".repeat(100).as_bytes());
+    let mut inflater = Inflater::new(NO_LIMIT, 15, false);
+    assert!(inflate(&mut inflater, MessageKind::Text, &[&valid]).is_ok());
+
+    let incomplete = deflated(&mut deflater, "κόσμε".as_bytes().split_last().unwrap().1);
+    let error = inflate(&mut inflater, MessageKind::Text, &[&incomplete]).unwrap_err();
+    assert_eq!(error, Failure::Violation(Violation::InvalidText));
+    assert!(inflate(&mut inflater, MessageKind::Binary, &[&incomplete]).is_ok());
+
+    // The message goes on, but it is known already that it is none.
+    let mut wrong = Vec::new();
+    deflater.fragment(b"\xFF", true, &mut wrong);
+    inflater.begin(MessageKind::Text);
+    let error = inflater.inflate(&wrong, false, &mut Vec::new()).unwrap_err();
+    assert_eq!(error, Failure::Violation(Violation::InvalidText));
+}
+
+// ---- compressing
+
+#[test]
+fn every_window_and_level_can_be_read() {
+    let text: Vec<u8> = (0..40_000_u32).flat_map(|i| (i * i % 251).to_string().into_bytes()).collect();
+    for window_bits in 9..=15 {
+        for level in 0..=9 {
+            for takes_over in [false, true] {
+                let mut deflater = Deflater::new(level, window_bits, takes_over);
+                let mut inflater = Inflater::new(NO_LIMIT, window_bits, takes_over);
+                for message in [&text[..], b"", &text[..1000], b"", b"Hello", &noise(70_000)] {
+                    let payload = deflated(&mut deflater, message);
+                    assert_eq!(inflate(&mut inflater, MessageKind::Binary, &[&payload]).unwrap(), message);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_window_is_no_larger_than_agreed() {
+    // What repeats after 600 bytes is out of reach of a window of 512.
+    let text = noise(600).repeat(2);
+    let size = |window_bits| deflated(&mut Deflater::new(6, window_bits, false), &text).len();
+    assert!(size(9) > 1200, "{}", size(9));
+    assert!(size(10) < 700, "{}", size(10));
+}
+
+#[test]
+fn context_takeover_makes_repeated_messages_small() {
+    let text = noise(1000);
+    let mut deflater = Deflater::new(6, 15, true);
+    assert!(deflated(&mut deflater, &text).len() > 1000);
+    assert!(deflated(&mut deflater, &text).len() < 30);
+    // What was forgotten is not referred to, and can still be read by one that has not forgotten.
+    deflater.forget();
+    assert!(deflated(&mut deflater, &text).len() > 1000);
+    let mut deflater = Deflater::new(6, 15, false);
+    assert!(deflated(&mut deflater, &text).len() > 1000);
+    assert!(deflated(&mut deflater, &text).len() > 1000);
+}
+
+#[test]
+fn forgetting_keeps_the_other_end_in_step() {
+    let mut deflater = Deflater::new(6, 15, true);
+    let mut inflater = Inflater::new(NO_LIMIT, 15, true);
+    let other = deflated(&mut Deflater::new(1, 15, false), b"from elsewhere");
+    for round in 0..20 {
+        let text = format!("message {round}, much like the one before");
+        let payload = deflated(&mut deflater, text.as_bytes());
+        assert_eq!(inflate(&mut inflater, MessageKind::Text, &[&payload]).unwrap(), text.as_bytes());
+        if round % 3 == 0 {
+            assert_eq!(inflate(&mut inflater, MessageKind::Text, &[&other]).unwrap(), b"from elsewhere");
+            deflater.forget();
+        }
+        if round % 5 == 0 {
+            deflater.fragment(b"never sent", true, &mut Vec::new());
+            deflater.forget();
+        }
+    }
+}
+
+#[test]
+fn fragments_are_held_back_until_a_flush() {
+    let mut deflater = Deflater::new(6, 15, true);
+    let mut inflater = Inflater::new(NO_LIMIT, 15, true);
+    let (mut first, mut second, mut last) = (Vec::new(), Vec::new(), Vec::new());
+    deflater.fragment(b"one ", false, &mut first);
+    assert!(first.is_empty());
+    deflater.fragment(b"two ", true, &mut first);
+    deflater.fragment(b"", true, &mut second);
+    deflater.last_fragment(b"", &mut last);
+    assert_eq!(last, [0]);
+    let message = inflate(&mut inflater, MessageKind::Text, &[&first, &second, &last]).unwrap();
+    assert_eq!(message, b"one two ");
+}
+
+proptest! {
+    #[test]
+    fn what_goes_in_comes_out(
+        messages in prop::collection::vec(prop::collection::vec(0_u8..4, 0..3000), 1..6),
+        cuts in prop::collection::vec(1_usize..500, 1..8),
+        level in 0_u8..=9,
+        window_bits in 9_u8..=15,
+        takes_over: bool,
+    ) {
+        let mut deflater = Deflater::new(level, window_bits, takes_over);
+        let mut inflater = Inflater::new(3000, window_bits, takes_over);
+        let mut cuts = cuts.iter().cycle();
+        for message in &messages {
+            let mut payload = Vec::new();
+            let mut rest = &message[..];
+            while rest.len() > 100 {
+                let cut = (*cuts.next().unwrap()).min(rest.len());
+                deflater.fragment(&rest[..cut], cut % 2 == 0, &mut payload);
+                rest = &rest[cut..];
+            }
+            deflater.last_fragment(rest, &mut payload);
+            let mut pieces = Vec::new();
+            let mut rest = &payload[..];
+            while !rest.is_empty() {
+                let (piece, behind) = rest.split_at((*cuts.next().unwrap()).min(rest.len()));
+                pieces.push(piece);
+                rest = behind;
+            }
+            prop_assert_eq!(&inflate(&mut inflater, MessageKind::Binary, &pieces).unwrap(), message);
+        }
+    }
+
+    #[test]
+    fn anything_may_come_in(payload in prop::collection::vec(any::<u8>(), 0..300), takes_over: bool) {
+        let mut inflater = Inflater::new(100_000, 15, takes_over);
+        let first = inflate(&mut inflater, MessageKind::Binary, &[&payload]);
+        let pieces: Vec<_> = payload.chunks(1).collect();
+        let mut inflater = Inflater::new(100_000, 15, takes_over);
+        let second = inflate(&mut inflater, MessageKind::Binary, if pieces.is_empty() { &[b""] } else { &pieces });
+        prop_assert_eq!(first, second);
+    }
+}
+
+// ---- negotiation
+
+const BOTH: DeflateParameters = DeflateParameters {
+    server_no_context_takeover: false,
+    client_no_context_takeover: false,
+    server_max_window_bits: 15,
+    client_max_window_bits: 15,
+};
+
+const NEITHER: DeflateParameters = DeflateParameters {
+    server_no_context_takeover: true,
+    client_no_context_takeover: true,
+    server_max_window_bits: 15,
+    client_max_window_bits: 15,
+};
+
+fn small(server: u8, client: u8) -> DeflateParameters {
+    DeflateParameters { server_max_window_bits: server, client_max_window_bits: client, ..BOTH }
+}
+
+fn answer(wish: DeflateParameters, offers: &str) -> Option<String> {
+    let offers = Extension::parse_list(offers).unwrap();
+    wish.accept(&offers).map(|(_, answer)| answer.to_string())
+}
+
+#[test]
+fn a_server_takes_the_first_offer_that_it_can_meet() {
+    let cases = [
+        (BOTH, "permessage-deflate", "permessage-deflate"),
+        (BOTH, "x-other, permessage-deflate", "permessage-deflate"),
+        // What the client does not offer may not be in the answer.
+        (small(15, 10), "permessage-deflate", "permessage-deflate"),
+        (
+            small(15, 10),
+            "permessage-deflate; client_max_window_bits",
+            "permessage-deflate; client_max_window_bits=10",
+        ),
+        (
+            small(15, 10),
+            "permessage-deflate; client_max_window_bits=9",
+            "permessage-deflate; client_max_window_bits=9",
+        ),
+        (BOTH, "permessage-deflate; client_max_window_bits", "permessage-deflate"),
+        (
+            BOTH,
+            "permessage-deflate; client_max_window_bits=8",
+            "permessage-deflate; client_max_window_bits=8",
+        ),
+        (
+            BOTH,
+            "permessage-deflate; server_max_window_bits=15",
+            "permessage-deflate; server_max_window_bits=15",
+        ),
+        (
+            BOTH,
+            "permessage-deflate; server_max_window_bits=9",
+            "permessage-deflate; server_max_window_bits=9",
+        ),
+        (
+            small(11, 15),
+            "permessage-deflate; server_max_window_bits=12",
+            "permessage-deflate; server_max_window_bits=11",
+        ),
+        (small(11, 15), "permessage-deflate", "permessage-deflate; server_max_window_bits=11"),
+        (
+            NEITHER,
+            "permessage-deflate",
+            "permessage-deflate; server_no_context_takeover; client_no_context_takeover",
+        ),
+        (
+            BOTH,
+            "permessage-deflate; server_no_context_takeover",
+            "permessage-deflate; server_no_context_takeover",
+        ),
+        (
+            BOTH,
+            "permessage-deflate; client_no_context_takeover",
+            "permessage-deflate; client_no_context_takeover",
+        ),
+        (
+            BOTH,
+            "permessage-deflate; server_max_window_bits=\"10\"",
+            "permessage-deflate; server_max_window_bits=10",
+        ),
+        // RFC 7692 7.1.3: the second is for servers that can't meet the first.
+        (
+            BOTH,
+            "permessage-deflate; server_max_window_bits=8, permessage-deflate; server_max_window_bits=10, \
+             permessage-deflate",
+            "permessage-deflate; server_max_window_bits=10",
+        ),
+        (BOTH, "permessage-deflate; unknown, permessage-deflate", "permessage-deflate"),
+    ];
+    for (wish, offers, expected) in cases {
+        assert_eq!(answer(wish, offers).as_deref(), Some(expected), "{offers}");
+    }
+}
+
+const WRONG: [&str; 17] = [
+    "unknown",
+    "unknown=1",
+    "server_no_context_takeover=1",
+    "client_no_context_takeover=true",
+    "server_no_context_takeover; server_no_context_takeover",
+    "client_no_context_takeover; client_no_context_takeover",
+    "server_max_window_bits",
+    "server_max_window_bits=7",
+    "server_max_window_bits=16",
+    "server_max_window_bits=010",
+    "server_max_window_bits=+9",
+    "server_max_window_bits=1e1",
+    "server_max_window_bits=10; server_max_window_bits=10",
+    "client_max_window_bits=7",
+    "client_max_window_bits=16",
+    "client_max_window_bits=09",
+    "client_max_window_bits=10; client_max_window_bits=10",
+];
+
+#[test]
+fn a_server_declines_what_makes_no_sense() {
+    for parameters in WRONG {
+        assert_eq!(answer(BOTH, &format!("permessage-deflate; {parameters}")), None, "{parameters}");
+    }
+    for offers in ["", "x-webkit-deflate-frame", "permessage-deflate; server_max_window_bits=8"] {
+        assert_eq!(answer(BOTH, offers), None, "{offers}");
+    }
+}
+
+#[test]
+fn a_server_tells_what_was_agreed_on() {
+    let offers = Extension::parse_list(
+        "permessage-deflate; client_no_context_takeover; server_max_window_bits=12; client_max_window_bits",
+    )
+    .unwrap();
+    let (agreed, _) = small(14, 10).accept(&offers).unwrap();
+    let expected = DeflateParameters { client_no_context_takeover: true, ..small(12, 10) };
+    assert_eq!(agreed, expected);
+    // Without the offer, the client may use what it likes.
+    let offers = Extension::parse_list("permessage-deflate").unwrap();
+    assert_eq!(small(14, 10).accept(&offers).unwrap().0, small(14, 15));
+}
+
+#[test]
+fn what_a_client_offers() {
+    let offer = |wish: DeflateParameters| wish.offer().to_string();
+    assert_eq!(offer(BOTH), "permessage-deflate; client_max_window_bits");
+    assert_eq!(
+        offer(NEITHER),
+        "permessage-deflate; server_no_context_takeover; client_no_context_takeover; client_max_window_bits"
+    );
+    assert_eq!(
+        offer(small(10, 11)),
+        "permessage-deflate; server_max_window_bits=10; client_max_window_bits=11"
+    );
+}
+
+fn verified(wish: DeflateParameters, answer: &str) -> Result<Option<DeflateParameters>, InvalidAnswer> {
+    wish.verify(&Extension::parse_list(answer).unwrap())
+}
+
+#[test]
+fn a_client_takes_the_answers_that_fit_its_offer() {
+    assert_eq!(verified(BOTH, ""), Ok(None));
+    assert_eq!(verified(BOTH, "permessage-deflate"), Ok(Some(BOTH)));
+    let no_takeover = "permessage-deflate; server_no_context_takeover; client_no_context_takeover";
+    assert_eq!(verified(BOTH, no_takeover), Ok(Some(NEITHER)));
+    assert_eq!(verified(NEITHER, no_takeover), Ok(Some(NEITHER)));
+    // It forgets its context if it said so, whatever the server says.
+    assert_eq!(verified(NEITHER, "permessage-deflate; server_no_context_takeover"), Ok(Some(NEITHER)));
+    let windows = "permessage-deflate; server_max_window_bits=10; client_max_window_bits=8";
+    assert_eq!(verified(BOTH, windows), Ok(Some(small(10, 8))));
+    assert_eq!(verified(small(10, 12), windows), Ok(Some(small(10, 8))));
+    assert_eq!(verified(small(15, 12), "permessage-deflate"), Ok(Some(small(15, 12))));
+}
+
+#[test]
+fn a_client_refuses_all_other_answers() {
+    for answer in ["x-other", "permessage-deflate, x-other", "permessage-deflate, permessage-deflate"] {
+        assert_eq!(verified(BOTH, answer), Err(InvalidAnswer::NotOffered), "{answer}");
+    }
+    for parameters in WRONG.into_iter().chain(["client_max_window_bits"]) {
+        let answer = format!("permessage-deflate; {parameters}");
+        assert_eq!(verified(BOTH, &answer), Err(InvalidAnswer::Parameter), "{answer}");
+    }
+    assert_eq!(verified(NEITHER, "permessage-deflate"), Err(InvalidAnswer::ContextTakeover));
+    for answer in [
+        "permessage-deflate",
+        "permessage-deflate; server_max_window_bits=11",
+        "permessage-deflate; server_max_window_bits=10; client_max_window_bits=13",
+    ] {
+        assert_eq!(verified(small(10, 12), answer), Err(InvalidAnswer::WindowBits), "{answer}");
+    }
+}
