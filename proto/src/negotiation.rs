@@ -2,7 +2,6 @@
 
 use alloc::borrow::Cow;
 use alloc::string::ToString;
-use alloc::vec::Vec;
 use core::fmt;
 
 use crate::header::Extension;
@@ -87,26 +86,27 @@ impl DeflateParameters {
     /// A server's choice among the offers of a client: what holds then, and the answer. `None` declines all.
     ///
     /// `self` is what the server wishes. A client that does not offer `client_max_window_bits` can't be held to it.
-    pub fn accept(&self, offers: &[Extension<'_>]) -> Option<(Self, Extension<'static>)> {
+    pub fn accept(self, offers: &[Extension<'_>]) -> Option<(Self, Extension<'static>)> {
         // RFC 7692 5.1, 7.1: the first offer in the client's order of preference that is well-formed and can be met.
         offers.iter().filter(|offer| offer.name == NAME).find_map(|offer| self.accept_one(offer))
     }
 
-    fn accept_one(&self, offer: &Extension<'_>) -> Option<(Self, Extension<'static>)> {
+    fn accept_one(self, offer: &Extension<'_>) -> Option<(Self, Extension<'static>)> {
         let offered = Given::parse(offer)?;
-        let server_max_window_bits = match offered.server_max_window_bits {
+        let server_max_window_bits = match offered.server_window {
             // RFC 7692 7.1.2.1: in an offer it has a value.
-            Some(None) => return None,
-            Some(Some(bits)) => bits.min(self.server_max_window_bits),
-            None => self.server_max_window_bits,
+            Window::Any => return None,
+            Window::Of(bits) => bits.min(self.server_max_window_bits),
+            Window::NotGiven => self.server_max_window_bits,
         };
         if server_max_window_bits < Self::MIN_WINDOW_BITS {
             return None;
         }
-        let client_max_window_bits = match offered.client_max_window_bits {
-            Some(bits) => bits.unwrap_or(15).min(self.client_max_window_bits),
+        let client_max_window_bits = match offered.client_window {
+            Window::Any => self.client_max_window_bits,
+            Window::Of(bits) => bits.min(self.client_max_window_bits),
             // RFC 7692 7.1.2.2: it may not be in the answer if it was not in the offer.
-            None => 15,
+            Window::NotGiven => 15,
         };
         let agreed = Self {
             // RFC 7692 7.1.1.1: who is asked for it has to comply.
@@ -115,20 +115,20 @@ impl DeflateParameters {
             server_max_window_bits,
             client_max_window_bits,
         };
-        let server_bits = offered.server_max_window_bits.is_some() || server_max_window_bits < 15;
-        let answer = agreed.extension(
-            server_bits.then_some(server_max_window_bits),
-            (client_max_window_bits < 15).then_some(Some(client_max_window_bits)),
-        );
+        let was_asked = !matches!(offered.server_window, Window::NotGiven);
+        let server_window = Window::of(server_max_window_bits, was_asked);
+        let answer = agreed.extension(server_window, Window::of(client_max_window_bits, false));
         Some((agreed, answer))
     }
 
     /// The offer of a client that wishes `self`.
-    pub fn offer(&self) -> Extension<'static> {
-        let server_bits = (self.server_max_window_bits < 15).then_some(self.server_max_window_bits);
-        let client_bits = (self.client_max_window_bits < 15).then_some(self.client_max_window_bits);
-        // RFC 7692 7.1.2.2: without a value it says that the server may choose one.
-        self.extension(server_bits, Some(client_bits))
+    pub fn offer(self) -> Extension<'static> {
+        let client_window = match self.client_max_window_bits {
+            // RFC 7692 7.1.2.2: it says that the server may choose.
+            15.. => Window::Any,
+            bits => Window::Of(bits),
+        };
+        self.extension(Window::of(self.server_max_window_bits, false), client_window)
     }
 
     /// A client's check of the answer to [`offer`](Self::offer): what holds then, or `None` if it was declined.
@@ -136,7 +136,7 @@ impl DeflateParameters {
     /// # Errors
     ///
     /// What is wrong with the answer. The connection is to be failed (RFC 7692 7.1).
-    pub fn verify(&self, answer: &[Extension<'_>]) -> Result<Option<Self>, InvalidAnswer> {
+    pub fn verify(self, answer: &[Extension<'_>]) -> Result<Option<Self>, InvalidAnswer> {
         let answer = match answer {
             [] => return Ok(None),
             [answer] if answer.name == NAME => answer,
@@ -146,46 +146,84 @@ impl DeflateParameters {
         if self.server_no_context_takeover && !given.server_no_context_takeover {
             return Err(InvalidAnswer::ContextTakeover);
         }
-        // RFC 7692 7.1.2: in an answer, both have values.
-        let (Some(server_bits), Some(client_bits)) = (
-            given.server_max_window_bits.unwrap_or(Some(15)),
-            given.client_max_window_bits.unwrap_or(Some(15)),
-        ) else {
-            return Err(InvalidAnswer::Parameter);
+        let (server_bits, client_bits) = match (given.server_window, given.client_window) {
+            // RFC 7692 7.1.2: in an answer, both have values.
+            (Window::Any, _) | (_, Window::Any) => return Err(InvalidAnswer::Parameter),
+            (server, client) => (server.bits(15), client.bits(self.client_max_window_bits)),
         };
-        let too_large = given.client_max_window_bits.is_some() && client_bits > self.client_max_window_bits;
-        if server_bits > self.server_max_window_bits || too_large {
+        if server_bits > self.server_max_window_bits || client_bits > self.client_max_window_bits {
             return Err(InvalidAnswer::WindowBits);
         }
         Ok(Some(Self {
             server_no_context_takeover: given.server_no_context_takeover,
             client_no_context_takeover: given.client_no_context_takeover || self.client_no_context_takeover,
             server_max_window_bits: server_bits,
-            client_max_window_bits: client_bits.min(self.client_max_window_bits),
+            client_max_window_bits: client_bits,
         }))
     }
 
-    fn extension(&self, server_bits: Option<u8>, client_bits: Option<Option<u8>>) -> Extension<'static> {
+    fn extension(self, server_window: Window, client_window: Window) -> Extension<'static> {
         let flag = |set: bool, name| set.then_some((Cow::Borrowed(name), None));
-        let value = |bits: u8| Cow::Owned(bits.to_string());
+        let window = |window, name| match window {
+            Window::NotGiven => None,
+            Window::Any => Some((Cow::Borrowed(name), None)),
+            Window::Of(bits) => Some((Cow::Borrowed(name), Some(Cow::Owned(bits.to_string())))),
+        };
         let parameters = [
             flag(self.server_no_context_takeover, SERVER_NO_CONTEXT_TAKEOVER),
             flag(self.client_no_context_takeover, CLIENT_NO_CONTEXT_TAKEOVER),
-            server_bits.map(|bits| (Cow::Borrowed(SERVER_MAX_WINDOW_BITS), Some(value(bits)))),
-            client_bits.map(|bits| (Cow::Borrowed(CLIENT_MAX_WINDOW_BITS), bits.map(value))),
+            window(server_window, SERVER_MAX_WINDOW_BITS),
+            window(client_window, CLIENT_MAX_WINDOW_BITS),
         ];
-        let parameters: Vec<_> = parameters.into_iter().flatten().collect();
-        Extension { name: Cow::Borrowed(NAME), parameters }
+        Extension { name: Cow::Borrowed(NAME), parameters: parameters.into_iter().flatten().collect() }
     }
 }
 
-/// The parameters of one offer or answer. A window may come without its value.
+/// A parameter for the size of a window.
+#[derive(Clone, Copy, Default)]
+enum Window {
+    #[default]
+    NotGiven,
+    /// Given without a value.
+    Any,
+    Of(u8),
+}
+
+impl Window {
+    /// Not given if it is the largest, unless it has to be.
+    fn of(bits: u8, always: bool) -> Self {
+        if bits < 15 || always { Self::Of(bits) } else { Self::NotGiven }
+    }
+
+    fn bits(self, default: u8) -> u8 {
+        match self {
+            Self::Of(bits) => bits,
+            Self::NotGiven | Self::Any => default,
+        }
+    }
+
+    /// RFC 7692 7.1.2: a decimal number from 8 to 15 without leading zeros.
+    fn parse(value: Option<&str>) -> Option<Self> {
+        let Some(value) = value else { return Some(Self::Any) };
+        let bits = value.parse().ok().filter(|bits| (8..=15).contains(bits))?;
+        (value.len() == if bits < 10 { 1 } else { 2 }).then_some(Self::Of(bits))
+    }
+
+    /// Whether that was not done before, and makes sense.
+    fn set(&mut self, value: Option<&str>) -> bool {
+        let is_new = matches!(self, Self::NotGiven);
+        *self = Self::parse(value).unwrap_or_default();
+        is_new && !matches!(self, Self::NotGiven)
+    }
+}
+
+/// The parameters of one offer or answer.
 #[derive(Default)]
 struct Given {
     server_no_context_takeover: bool,
     client_no_context_takeover: bool,
-    server_max_window_bits: Option<Option<u8>>,
-    client_max_window_bits: Option<Option<u8>>,
+    server_window: Window,
+    client_window: Window,
 }
 
 impl Given {
@@ -197,8 +235,8 @@ impl Given {
             let is_new = match &**name {
                 SERVER_NO_CONTEXT_TAKEOVER => set_flag(&mut given.server_no_context_takeover, value),
                 CLIENT_NO_CONTEXT_TAKEOVER => set_flag(&mut given.client_no_context_takeover, value),
-                SERVER_MAX_WINDOW_BITS => set_bits(&mut given.server_max_window_bits, value),
-                CLIENT_MAX_WINDOW_BITS => set_bits(&mut given.client_max_window_bits, value),
+                SERVER_MAX_WINDOW_BITS => given.server_window.set(value),
+                CLIENT_MAX_WINDOW_BITS => given.client_window.set(value),
                 _ => false,
             };
             if !is_new {
@@ -211,18 +249,4 @@ impl Given {
 
 fn set_flag(flag: &mut bool, value: Option<&str>) -> bool {
     value.is_none() && !core::mem::replace(flag, true)
-}
-
-/// RFC 7692 7.1.2: a decimal number from 8 to 15 without leading zeros.
-fn set_bits(bits: &mut Option<Option<u8>>, value: Option<&str>) -> bool {
-    let parsed = match value {
-        None => None,
-        Some("8") => Some(8),
-        Some("9") => Some(9),
-        Some(value) => match value.parse() {
-            Ok(bits @ 10..=15) if value.len() == 2 => Some(bits),
-            _ => return false,
-        },
-    };
-    bits.replace(parsed).is_none()
 }
