@@ -12,6 +12,9 @@ use http::{Request, Response, StatusCode};
 use hyper::upgrade::OnUpgrade;
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use crate::agreed::Agreed;
+#[cfg(feature = "deflate")]
+use crate::compression::CompressionOptions;
 use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind};
 use crate::limits::{Config, Limits};
@@ -126,6 +129,20 @@ impl Acceptor {
         self.with(|options| options.config.limits = limits)
     }
 
+    /// Whether and how messages are compressed. Default: [`Compression::Off`](crate::Compression::Off).
+    ///
+    /// A [`Compression`](crate::Compression), or its [options](crate::CompressionOptions).
+    #[cfg(feature = "deflate")]
+    pub fn compression(self, options: impl Into<CompressionOptions>) -> Self {
+        let compression = options.into();
+        let invalid = compression.invalid();
+        self.with(|options| {
+            options.terms.deflate = compression.wish();
+            options.config.compression = compression;
+        })
+        .check(invalid)
+    }
+
     /// After how much silence a ping is sent: at least this long, at most twice as long. Default: 20 s; `None` turns
     /// it off.
     ///
@@ -170,7 +187,7 @@ impl Acceptor {
             )
         })?;
         let response = agreement.response();
-        Ok((response, Upgrade::new(on_upgrade, agreement.subprotocol, config.clone())))
+        Ok((response, Upgrade::new(on_upgrade, agreement.agreed, config.clone())))
     }
 
     /// Does the whole server's side of an opening handshake on a stream, for servers without an HTTP stack; gives the
@@ -223,7 +240,8 @@ impl Acceptor {
     {
         let (transport, unread) = transport_of(stream);
         let leftover = [leftover.into(), unread].concat();
-        WebSocket::open(transport, Role::Server, &leftover, &self.0.config, subprotocol)
+        let agreed = Agreed::on_subprotocol(subprotocol);
+        WebSocket::open(transport, Role::Server, &leftover, &self.0.config, agreed)
     }
 
     /// The first argument that made no sense, if there is one.

@@ -9,6 +9,7 @@ use bytes::{BufMut, Bytes};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio_util::io::poll_read_buf;
 
+use crate::codec::{Inflated, Inflater};
 use crate::message::Message;
 use crate::read_buffer::READ_SIZE;
 
@@ -31,6 +32,7 @@ pub(crate) struct Assembly {
 
 struct OpenMessage {
     kind: MessageKind,
+    compressed: bool,
     whole: bool,
     consumer: Consumer,
 }
@@ -55,7 +57,8 @@ pub(crate) struct Filled {
 impl Assembly {
     /// A whole message, to be read piece by piece.
     pub(crate) fn of(message: Message) -> Self {
-        let open = OpenMessage { kind: message.kind(), whole: true, consumer: Consumer::Reader };
+        let kind = message.kind();
+        let open = OpenMessage { kind, compressed: false, whole: true, consumer: Consumer::Reader };
         Self { open: Some(open), payload: message.into_bytes().into(), taken: 0 }
     }
 
@@ -63,14 +66,42 @@ impl Assembly {
 
     /// Takes note of a part of a message; whether anyone wants its payload.
     pub(crate) fn track(&mut self, data: &Data) -> bool {
-        let begin = || OpenMessage { kind: data.kind, whole: false, consumer: Consumer::Recv };
+        let Data { kind, compressed, .. } = *data;
+        let begin = || OpenMessage { kind, compressed, whole: false, consumer: Consumer::Recv };
         let open = self.open.get_or_insert_with(begin);
-        open.whole = data.last;
         let wanted = open.consumer != Consumer::Nobody;
-        if data.last && !wanted {
-            self.open = None;
+        // A compressed one is whole when all of it was decompressed.
+        if data.last && !compressed {
+            self.end();
         }
         wanted
+    }
+
+    /// All of the message has arrived.
+    fn end(&mut self) {
+        self.open = self.open.take().filter(|open| open.consumer != Consumer::Nobody);
+        if let Some(open) = &mut self.open {
+            open.whole = true;
+        }
+    }
+
+    /// Decompresses a part of what has arrived.
+    pub(crate) fn inflate(
+        &mut self,
+        inflater: &mut Inflater,
+        input: &[u8],
+        last: bool,
+    ) -> Result<Inflated, Failure> {
+        let progress = inflater.inflate(input, last, &mut self.payload)?;
+        if !self.open.as_ref().is_some_and(|open| open.consumer != Consumer::Nobody) {
+            self.payload.clear();
+        }
+        if progress.done {
+            // It was not known how much would come.
+            self.payload.shrink_to_fit();
+            self.end();
+        }
+        Ok(progress)
     }
 
     /// Appends what has arrived of a frame of which `remaining` bytes are missing.
@@ -95,7 +126,7 @@ impl Assembly {
     pub(crate) fn is_direct(&self, remaining: u64) -> bool {
         remaining >= DIRECT_SIZE as u64
             && self.payload.len() >= DIRECT_SIZE
-            && self.open.as_ref().is_some_and(|open| open.consumer == Consumer::Recv)
+            && self.open.as_ref().is_some_and(|open| open.consumer == Consumer::Recv && !open.compressed)
     }
 
     /// Reads once, straight into the message; `None` at the end of the stream.

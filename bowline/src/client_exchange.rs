@@ -10,6 +10,7 @@ use hyper::client::conn::http1;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 
+use crate::agreed::Agreed;
 use crate::client_handshake::{ClientHandshake, refused};
 use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind};
@@ -25,7 +26,7 @@ pub(crate) struct Exchanged<S> {
     /// What came behind the response.
     pub(crate) leftover: Bytes,
     pub(crate) response: Response<()>,
-    pub(crate) subprotocol: Option<String>,
+    pub(crate) agreed: Agreed,
 }
 
 /// Sends the request, and checks the response.
@@ -50,9 +51,8 @@ pub(crate) async fn exchange<S: Stream>(
         connection.drive_until(sent).await.map_err(http_error)
     };
     let mut response = deadline.bound("waiting for the server's response", answer).await?;
-    let verified = handshake.verify(&response).map(|subprotocol| subprotocol.map(str::to_owned));
-    let subprotocol = match verified {
-        Ok(subprotocol) => subprotocol,
+    let agreed = match handshake.verify(&response) {
+        Ok(agreed) => agreed,
         Err(text) => {
             let mut body = Vec::new();
             // What has come until the deadline is enough for an error.
@@ -64,7 +64,7 @@ pub(crate) async fn exchange<S: Stream>(
     response.extensions_mut().remove::<OnUpgrade>();
     let finish = async { connection.finish().await.map_err(http_error) };
     let (stream, leftover) = deadline.bound("taking over the connection", finish).await?;
-    Ok(Exchanged { stream, leftover, response: response.map(drop), subprotocol })
+    Ok(Exchanged { stream, leftover, response: response.map(drop), agreed })
 }
 
 /// hyper's part, which has to be polled for anything to happen.

@@ -2,6 +2,7 @@
 
 use bowline_proto::Role;
 use bowline_proto::handshake::{Key, VERSION};
+use bowline_proto::header::Extension;
 use bytes::Bytes;
 use http::header::{
     CONNECTION, HeaderMap, HeaderValue, LOCATION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_EXTENSIONS,
@@ -10,6 +11,7 @@ use http::header::{
 use http::{Response, StatusCode};
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use crate::agreed::Agreed;
 use crate::error::Error;
 use crate::header_lines::{Occurrence, has_token};
 use crate::limits::Config;
@@ -47,6 +49,10 @@ impl ClientHandshake {
             let list = HeaderValue::try_from(list).expect("tokens are a header's value");
             headers.insert(SEC_WEBSOCKET_PROTOCOL, list);
         }
+        if let Some(wish) = self.config.compression.wish() {
+            let offer = HeaderValue::try_from(wish.offer().to_string()).expect("tokens are a header's value");
+            headers.insert(SEC_WEBSOCKET_EXTENSIONS, offer);
+        }
     }
 
     /// Checks the response, and opens the connection on the upgraded stream.
@@ -63,13 +69,13 @@ impl ClientHandshake {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let subprotocol = self.verify(response).map_err(|text| refused(text, response, Bytes::new()))?;
+        let agreed = self.verify(response).map_err(|text| refused(text, response, Bytes::new()))?;
         let (transport, leftover) = transport_of(stream);
-        Ok(WebSocket::open(transport, Role::Client, &leftover, &self.config, subprotocol))
+        Ok(WebSocket::open(transport, Role::Client, &leftover, &self.config, agreed))
     }
 
-    /// Finds the subprotocol that was agreed on, or says what is wrong with the response.
-    pub(crate) fn verify<'a, B>(&self, response: &'a Response<B>) -> Result<Option<&'a str>, String> {
+    /// Finds what was agreed on, or says what is wrong with the response.
+    pub(crate) fn verify<B>(&self, response: &Response<B>) -> Result<Agreed, String> {
         let headers = response.headers();
         // RFC 6455 4.1: a status other than 101 is not the end of a handshake.
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
@@ -95,11 +101,27 @@ impl ClientHandshake {
                 return Err("the server's response has more than one Sec-WebSocket-Accept".to_owned());
             }
         }
-        // RFC 6455 4.1: an extension that was not offered fails the connection, and none was.
-        if headers.contains_key(SEC_WEBSOCKET_EXTENSIONS) {
-            return Err("the server chose an extension, but none was offered".to_owned());
+        let mut agreed = Agreed::on_subprotocol(self.verify_subprotocol(headers)?);
+        self.verify_extensions(headers, &mut agreed)?;
+        Ok(agreed)
+    }
+
+    fn verify_extensions(&self, headers: &HeaderMap, agreed: &mut Agreed) -> Result<(), String> {
+        if !headers.contains_key(SEC_WEBSOCKET_EXTENSIONS) {
+            return Ok(());
         }
-        self.verify_subprotocol(headers)
+        if let Some(wish) = self.config.compression.wish() {
+            let malformed = || "the server's Sec-WebSocket-Extensions is not a list of extensions".to_owned();
+            let mut answer = Vec::new();
+            for line in headers.get_all(SEC_WEBSOCKET_EXTENSIONS) {
+                let line = line.to_str().map_err(|_| malformed())?;
+                answer.extend(Extension::parse_list(line).ok_or_else(malformed)?);
+            }
+            agreed.deflate = wish.verify(&answer).map_err(|invalid| invalid.to_string())?;
+            return Ok(());
+        }
+        // RFC 6455 4.1: an extension that was not offered fails the connection, and none was.
+        Err("the server chose an extension, but none was offered".to_owned())
     }
 
     fn verify_subprotocol<'a>(&self, headers: &'a HeaderMap) -> Result<Option<&'a str>, String> {

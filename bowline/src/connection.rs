@@ -10,6 +10,8 @@ use std::time::Duration;
 use bowline_proto::{CloseCode, CloseFrame, ReceiveHalf, ReceiveLimits, Role};
 use tokio::task::coop::poll_proceed;
 
+use crate::agreed::Agreed;
+use crate::compression::Window;
 use crate::error::{Error, ErrorKind, TrySendError};
 use crate::limits::Config;
 use crate::locked::Locked;
@@ -30,7 +32,7 @@ pub(crate) struct Connection {
     waker: Waker,
     /// More messages are in memory, so that writing may wait until the reader wants to.
     corked: AtomicBool,
-    pub(crate) subprotocol: Option<Box<str>>,
+    pub(crate) agreed: Agreed,
     pub(crate) addresses: Addresses,
 }
 
@@ -41,7 +43,7 @@ impl Connection {
         role: Role,
         leftover: &[u8],
         config: &Config,
-        subprotocol: Option<&str>,
+        agreed: Agreed,
     ) -> Self {
         let limits = &config.limits;
         let addresses = transport.addresses;
@@ -54,13 +56,20 @@ impl Connection {
             },
         );
         let signals = Arc::new(Signals::default());
+        let (mut receive, mut transmit) =
+            (Receive::new(read, half, leftover), Transmit::new(write, role, limits.write_buffer));
+        if let Some(agreed) = agreed.deflate {
+            let peer = if role == Role::Server { Role::Client } else { Role::Server };
+            receive.decompress(Window::of(agreed, peer));
+            transmit.compress(config.compression.of_sender(agreed, role));
+        }
         Self {
-            receive: Mutex::new(Receive::new(read, half, leftover)),
-            transmit: Mutex::new(Transmit::new(write, role, limits.write_buffer)),
+            receive: Mutex::new(receive),
+            transmit: Mutex::new(transmit),
             waker: Waker::from(Arc::clone(&signals)),
             signals,
             corked: AtomicBool::new(false),
-            subprotocol: subprotocol.map(Into::into),
+            agreed,
             addresses,
         }
     }

@@ -14,8 +14,11 @@ use http::header::{
 use http::{Request, Response, Uri};
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use crate::agreed::Agreed;
 use crate::client_exchange::exchange;
 use crate::client_handshake::ClientHandshake;
+#[cfg(feature = "deflate")]
+use crate::compression::CompressionOptions;
 use crate::deadline::Deadline;
 use crate::dial::{dial, dial_through};
 use crate::error::{Error, ErrorKind};
@@ -185,6 +188,18 @@ impl Connector {
         self
     }
 
+    /// Whether and how messages are compressed. Default: [`Compression::Off`](crate::Compression::Off).
+    ///
+    /// A [`Compression`](crate::Compression), or its [options](crate::CompressionOptions).
+    #[cfg(feature = "deflate")]
+    pub fn compression(mut self, options: impl Into<CompressionOptions>) -> Self {
+        self.config.compression = options.into();
+        match self.config.compression.invalid() {
+            Some(text) => self.remember(Error::new(ErrorKind::InvalidInput, text)),
+            None => self,
+        }
+    }
+
     /// After how much silence a ping is sent: at least this long, at most twice as long. Default: 20 s; `None` turns
     /// it off.
     ///
@@ -281,7 +296,8 @@ impl Connector {
     {
         let (transport, unread) = transport_of(stream);
         let leftover = [leftover.into(), unread].concat();
-        WebSocket::open(transport, Role::Client, &leftover, &self.config, subprotocol)
+        let agreed = Agreed::on_subprotocol(subprotocol);
+        WebSocket::open(transport, Role::Client, &leftover, &self.config, agreed)
     }
 
     /// Checks everything, before anything is sent.
@@ -355,8 +371,7 @@ impl Connector {
         let Opening { request, handshake, deadline, .. } = opening;
         let done = exchange(stream, request, &handshake, &self.config.limits, deadline).await?;
         let transport = Transport::with_addresses(done.stream, addresses);
-        let subprotocol = done.subprotocol.as_deref();
-        let socket = WebSocket::open(transport, Role::Client, &done.leftover, &self.config, subprotocol);
+        let socket = WebSocket::open(transport, Role::Client, &done.leftover, &self.config, done.agreed);
         Ok((socket, done.response))
     }
 

@@ -48,6 +48,7 @@
 
 #[cfg(feature = "server")]
 mod acceptor;
+mod agreed;
 mod assembly;
 mod attendant;
 #[cfg(any(feature = "client", feature = "server"))]
@@ -58,6 +59,12 @@ mod catch_panic;
 mod client_exchange;
 #[cfg(feature = "client")]
 mod client_handshake;
+mod codec;
+#[cfg_attr(
+    not(all(feature = "deflate", any(feature = "client", feature = "server"))),
+    allow(dead_code, reason = "the public part of it is compiled only with them")
+)]
+mod compression;
 mod connection;
 #[cfg(feature = "server")]
 mod connections;
@@ -65,13 +72,16 @@ mod connections;
 mod connector;
 #[cfg(any(feature = "client", feature = "server"))]
 mod deadline;
+mod deflation;
 #[cfg(feature = "client")]
 mod dial;
 mod error;
+mod fragment;
 #[cfg(feature = "server")]
 mod handler;
 #[cfg(any(feature = "client", feature = "server"))]
 mod header_lines;
+mod inflation;
 mod limits;
 mod locked;
 mod message;
@@ -115,9 +125,13 @@ mod writer;
 
 #[cfg(feature = "server")]
 pub use acceptor::{Acceptor, accept};
+#[cfg(feature = "deflate")]
+pub use bowline_proto::DeflateParameters;
 pub use bowline_proto::{CloseCode, CloseFrame, MessageKind, Role};
 #[cfg(feature = "client")]
 pub use client_handshake::ClientHandshake;
+#[cfg(feature = "deflate")]
+pub use compression::{Compression, CompressionOptions};
 #[cfg(feature = "server")]
 pub use connections::Shutdown;
 #[cfg(feature = "client")]

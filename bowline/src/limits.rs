@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::compression::{Compression, CompressionOptions};
+
 /// The limits of a connection, all in one place. Each has a default that is on.
 ///
 /// Going over one closes the connection, and the error names the limit and its setting.
@@ -93,10 +95,15 @@ impl Limits {
 pub(crate) struct Config {
     pub(crate) limits: Limits,
     pub(crate) keepalive: Option<Duration>,
+    pub(crate) compression: CompressionOptions,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { limits: Limits::default(), keepalive: Some(Duration::from_secs(20)) }
+        Self {
+            limits: Limits::default(),
+            keepalive: Some(Duration::from_secs(20)),
+            compression: Compression::Off.options(),
+        }
     }
 }

@@ -1,7 +1,12 @@
 //! Messages, and what `send` takes for one.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 use bowline_proto::{MessageKind, Misuse, Role, SendHalf};
 use bytes::Bytes;
+
+use crate::codec::Deflater;
+use crate::compression::Compressing;
 
 use crate::utf8_bytes::Utf8Bytes;
 
@@ -108,7 +113,48 @@ impl From<Bytes> for Message {
 ///
 /// Borrowed data is copied once, straight into the write buffer.
 #[derive(Debug)]
-pub struct Payload<'a>(pub(crate) PayloadKind<'a>);
+pub struct Payload<'a> {
+    pub(crate) kind: PayloadKind<'a>,
+    /// Whether it is compressed, whatever its size.
+    pub(crate) compress: Option<bool>,
+}
+
+impl<'a> Payload<'a> {
+    fn new(kind: PayloadKind<'a>) -> Self {
+        Self { kind, compress: None }
+    }
+
+    pub(crate) fn parts(&self) -> (MessageKind, &[u8]) {
+        match &self.kind {
+            PayloadKind::Borrowed(kind, bytes) => (*kind, bytes),
+            PayloadKind::Owned(kind, bytes) => (*kind, bytes),
+            PayloadKind::Prepared(prepared) => (prepared.kind, prepared.payload()),
+        }
+    }
+
+    pub(crate) fn prepared(&self) -> Option<&'a Prepared> {
+        match &self.kind {
+            PayloadKind::Prepared(prepared) => Some(prepared),
+            PayloadKind::Borrowed(..) | PayloadKind::Owned(..) => None,
+        }
+    }
+
+    /// Has the message compressed, or not, whatever its size, if compression was agreed on.
+    ///
+    /// ```
+    /// # async fn example(socket: &bowline::WebSocket) -> Result<(), bowline::Error> {
+    /// use bowline::Payload;
+    ///
+    /// socket.send(Payload::from("a secret").compress(false)).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[cfg(feature = "deflate")]
+    pub fn compress(mut self, compress: bool) -> Self {
+        self.compress = Some(compress);
+        self
+    }
+}
 
 #[derive(Debug)]
 pub(crate) enum PayloadKind<'a> {
@@ -121,7 +167,7 @@ macro_rules! payload_from {
     ($($type:ty, $name:ident => $payload:expr;)*) => {
         $(impl<'a> From<$type> for Payload<'a> {
             fn from($name: $type) -> Self {
-                Self($payload)
+                Self::new($payload)
             }
         })*
     };
@@ -142,11 +188,12 @@ payload_from! {
 
 impl<'a, const N: usize> From<&'a [u8; N]> for Payload<'a> {
     fn from(bytes: &'a [u8; N]) -> Self {
-        Self(PayloadKind::Borrowed(MessageKind::Binary, bytes))
+        Self::new(PayloadKind::Borrowed(MessageKind::Binary, bytes))
     }
 }
 
-/// A message encoded once, to be sent to many connections.
+/// A message encoded once, to be sent to many connections; and compressed once for each level and window that they have
+/// agreed on.
 ///
 /// A server sends it without another copy. A client has to mask each frame anew (RFC 6455 5.3), so nothing is saved
 /// there.
@@ -166,6 +213,18 @@ pub struct Prepared {
     pub(crate) frame: Bytes,
     /// Where the payload begins in the frame.
     pub(crate) payload_start: usize,
+    compressed: Arc<CompressedForms>,
+}
+
+/// The payload of a message as it was compressed, for each way to compress it that has come up.
+#[derive(Debug, Default)]
+struct CompressedForms(Mutex<Vec<CompressedForm>>);
+
+#[derive(Debug)]
+struct CompressedForm {
+    level: u8,
+    window_bits: u8,
+    payload: Bytes,
 }
 
 impl Prepared {
@@ -178,7 +237,23 @@ impl Prepared {
             SendHalf::new(Role::Server).message(kind, payload, [0; 4], &mut frame);
         encoded.expect("a new connection takes a message");
         let payload_start = frame.len() - payload.len();
-        Self { kind, frame: frame.into(), payload_start }
+        Self { kind, frame: frame.into(), payload_start, compressed: Arc::default() }
+    }
+
+    /// The payload as it is compressed without reference to other messages.
+    pub(crate) fn compressed(&self, compressing: Compressing) -> Bytes {
+        let Compressing { level, window_bits, .. } = compressing;
+        let mut forms = self.compressed.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = forms.iter().find(|form| form.level == level && form.window_bits == window_bits);
+        if let Some(known) = known {
+            return known.payload.clone();
+        }
+        let mut payload = Vec::new();
+        Deflater::new(level, window_bits, false).message(self.payload(), &mut payload);
+        payload.shrink_to_fit();
+        let payload = Bytes::from(payload);
+        forms.push(CompressedForm { level, window_bits, payload: payload.clone() });
+        payload
     }
 
     pub(crate) fn payload(&self) -> &[u8] {

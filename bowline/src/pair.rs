@@ -2,6 +2,7 @@
 
 use bowline_proto::Role;
 
+use crate::agreed::Agreed;
 use crate::limits::Config;
 use crate::transport::Transport;
 use crate::websocket::WebSocket;
@@ -25,6 +26,6 @@ const CAPACITY: usize = 64 * 1024;
 pub fn pair() -> (WebSocket, WebSocket) {
     let (client, server) = tokio::io::duplex(CAPACITY);
     let config = Config::default();
-    let open = |stream, role| WebSocket::open(Transport::new(stream), role, &[], &config, None);
+    let open = |stream, role| WebSocket::open(Transport::new(stream), role, &[], &config, Agreed::default());
     (open(client, Role::Client), open(server, Role::Server))
 }

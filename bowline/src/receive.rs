@@ -8,7 +8,9 @@ use bytes::Bytes;
 use tokio::io::ReadBuf;
 
 use crate::assembly::{Assembly, Filled};
+use crate::compression::Window;
 use crate::error::{Error, ErrorKind};
+use crate::inflation::Inflation;
 use crate::message::Message;
 use crate::read_buffer::ReadBuffer;
 use crate::transport::ReadTransport;
@@ -41,6 +43,10 @@ pub(crate) struct Receive {
     awaits_transport: bool,
     /// The application was handed something since [`take_handed_out`](Self::take_handed_out).
     handed_out: bool,
+    /// Messages may be compressed, in this window.
+    window: Option<Window>,
+    /// There is one once a message was compressed.
+    inflation: Option<Box<Inflation>>,
 }
 
 /// The peer's Close frame, which may have no code.
@@ -89,7 +95,15 @@ impl Receive {
             received: false,
             awaits_transport: false,
             handed_out: false,
+            window: None,
+            inflation: None,
         }
+    }
+
+    /// From now on messages may be compressed.
+    pub(crate) fn decompress(&mut self, window: Window) {
+        self.window = Some(window);
+        self.half.allow_compression();
     }
 
     // ---- what the application takes
@@ -179,7 +193,34 @@ impl Receive {
     /// Looks at the next frame, or part of one.
     #[inline]
     pub(crate) fn advance(&mut self) -> Advance {
-        if self.buffer.is_empty() { Advance::NeedsBytes } else { self.advance_in_buffer() }
+        if self.is_inflating() {
+            self.inflate()
+        } else if self.buffer.is_empty() {
+            Advance::NeedsBytes
+        } else {
+            self.advance_in_buffer()
+        }
+    }
+
+    /// Whether compressed payload is at the front of the buffer.
+    #[inline]
+    fn is_inflating(&self) -> bool {
+        self.inflation.as_ref().is_some_and(|inflation| inflation.is_pending())
+    }
+
+    /// Decompresses a part of it.
+    #[cold]
+    fn inflate(&mut self) -> Advance {
+        if let Some(inflation) = &mut self.inflation {
+            if self.discards || self.ended.is_some() {
+                inflation.discard(&mut self.buffer);
+            } else if let Err(failure) = inflation.advance(&mut self.buffer, &mut self.message) {
+                inflation.discard(&mut self.buffer);
+                self.half.fail(failure);
+                return Advance::Effect(self.fail(failure));
+            }
+        }
+        Advance::Data
     }
 
     fn advance_in_buffer(&mut self) -> Advance {
@@ -194,6 +235,16 @@ impl Receive {
                 return Advance::NeedsBytes;
             };
             let advance = match event {
+                Event::Data(data) if data.compressed && !self.discards => {
+                    self.message.track(&data);
+                    let window = self.window.expect("nothing else is let through");
+                    let limit = self.half.limits().message_size;
+                    let inflation =
+                        self.inflation.get_or_insert_with(|| Box::new(Inflation::new(window, limit)));
+                    inflation.begin(&data);
+                    self.buffer.consume(data.payload.start);
+                    return Advance::Data;
+                }
                 Event::Data(data) => {
                     let payload = &self.buffer.bytes()[data.payload.clone()];
                     let wanted = !self.discards && self.message.track(&data);
@@ -303,7 +354,7 @@ impl Receive {
     /// Whether the next message is in memory already.
     #[inline]
     pub(crate) fn has_more_frames(&self) -> bool {
-        self.half.is_at_whole_frame(self.buffer.bytes())
+        !self.is_inflating() && self.half.is_at_whole_frame(self.buffer.bytes())
     }
 
     /// Whether something has arrived that was not looked at.

@@ -93,8 +93,7 @@ pub(crate) async fn shake_hands<S: Stream>(
     match answered.into_inner() {
         Some(Ok((head, agreement))) => {
             let transport = Transport::with_addresses(stream, addresses);
-            let subprotocol = agreement.subprotocol.as_deref();
-            Ok((WebSocket::open(transport, Role::Server, &leftover, config, subprotocol), head))
+            Ok((WebSocket::open(transport, Role::Server, &leftover, config, agreement.agreed), head))
         }
         Some(Err(rejection)) => {
             let _ = deadline.bound("closing", linger(&mut stream)).await;

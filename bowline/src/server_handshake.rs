@@ -1,5 +1,6 @@
 //! The server's side of an opening handshake, without its I/O (RFC 6455 4.2).
 
+use bowline_proto::DeflateParameters;
 use bowline_proto::handshake::{Key, VERSION};
 use bowline_proto::header::{Extension, parse_tokens};
 use http::header::{
@@ -8,6 +9,7 @@ use http::header::{
 };
 use http::{Method, Response, StatusCode, Uri, Version};
 
+use crate::agreed::Agreed;
 use crate::header_lines::{Occurrence, has_token};
 use crate::origin::Origins;
 use crate::rejection::Rejection;
@@ -18,13 +20,17 @@ pub(crate) struct Terms {
     /// In the order of preference.
     pub(crate) subprotocols: Vec<String>,
     pub(crate) origins: Origins,
+    /// How messages are to be compressed, if at all.
+    pub(crate) deflate: Option<DeflateParameters>,
 }
 
 /// What was agreed on.
 #[derive(Debug)]
 pub(crate) struct Agreement {
     accept: HeaderValue,
-    pub(crate) subprotocol: Option<String>,
+    /// The extension that is agreed on, as the response says it.
+    extension: Option<HeaderValue>,
+    pub(crate) agreed: Agreed,
 }
 
 impl Terms {
@@ -47,20 +53,39 @@ impl Terms {
             return Err(Rejection::new(StatusCode::FORBIDDEN, "pages of this origin may not connect here"));
         }
         let subprotocol = self.choose_subprotocol(headers)?;
-        check_extensions(headers)?;
         let accept = HeaderValue::from_str(key.accept().as_str()).expect("base64 is a header's value");
-        Ok(Agreement { accept, subprotocol })
+        let mut agreement =
+            Agreement { accept, extension: None, agreed: Agreed::on_subprotocol(subprotocol) };
+        self.choose_extension(headers, &mut agreement)?;
+        Ok(agreement)
+    }
+
+    /// Extensions are declined by not naming them in the response, but they have to be well-formed.
+    fn choose_extension(&self, headers: &HeaderMap, agreement: &mut Agreement) -> Result<(), Rejection> {
+        // RFC 6455 9.1: a value that does not follow the grammar fails the connection.
+        let malformed = || bad_request("Sec-WebSocket-Extensions is not a list of extensions");
+        let mut offers = Vec::new();
+        for line in headers.get_all(SEC_WEBSOCKET_EXTENSIONS) {
+            let line = line.to_str().map_err(|_| malformed())?;
+            offers.extend(Extension::parse_list(line).ok_or_else(malformed)?);
+        }
+        if let Some((agreed, answer)) = self.deflate.and_then(|wish| wish.accept(&offers)) {
+            let answer = HeaderValue::try_from(answer.to_string()).expect("tokens are a header's value");
+            agreement.extension = Some(answer);
+            agreement.agreed.deflate = Some(agreed);
+        }
+        Ok(())
     }
 
     /// RFC 6455 4.2.2: one of those that the client offers, or none.
-    fn choose_subprotocol(&self, headers: &HeaderMap) -> Result<Option<String>, Rejection> {
+    fn choose_subprotocol(&self, headers: &HeaderMap) -> Result<Option<&str>, Rejection> {
         let malformed = || bad_request("Sec-WebSocket-Protocol is not a list of tokens");
         let mut offered = Vec::new();
         for line in headers.get_all(SEC_WEBSOCKET_PROTOCOL) {
             let line = line.to_str().map_err(|_| malformed())?;
             offered.extend(parse_tokens(line).ok_or_else(malformed)?);
         }
-        Ok(self.subprotocols.iter().find(|subprotocol| offered.contains(&subprotocol.as_str())).cloned())
+        Ok(self.subprotocols.iter().map(String::as_str).find(|subprotocol| offered.contains(subprotocol)))
     }
 }
 
@@ -74,9 +99,12 @@ impl Agreement {
         headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
         headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
         headers.insert(SEC_WEBSOCKET_ACCEPT, self.accept.clone());
-        if let Some(subprotocol) = &self.subprotocol {
+        if let Some(subprotocol) = &self.agreed.subprotocol {
             let token = HeaderValue::from_str(subprotocol).expect("a token is a header's value");
             headers.insert(SEC_WEBSOCKET_PROTOCOL, token);
+        }
+        if let Some(extension) = &self.extension {
+            headers.insert(SEC_WEBSOCKET_EXTENSIONS, extension.clone());
         }
         response
     }
@@ -115,18 +143,6 @@ fn check_key(headers: &HeaderMap) -> Result<Key, Rejection> {
             .ok_or_else(|| bad_request("Sec-WebSocket-Key is not the base64 of 16 bytes")),
         Occurrence::None => Err(bad_request("Sec-WebSocket-Key is missing")),
         Occurrence::Repeated => Err(bad_request("Sec-WebSocket-Key occurs more than once")),
-    }
-}
-
-/// Extensions are declined by not naming them in the response, but they have to be well-formed.
-fn check_extensions(headers: &HeaderMap) -> Result<(), Rejection> {
-    // RFC 6455 9.1: a value that does not follow the grammar fails the connection.
-    let well_formed =
-        |line: &HeaderValue| line.to_str().is_ok_and(|line| Extension::parse_list(line).is_some());
-    if headers.get_all(SEC_WEBSOCKET_EXTENSIONS).iter().all(well_formed) {
-        Ok(())
-    } else {
-        Err(bad_request("Sec-WebSocket-Extensions is not a list of extensions"))
     }
 }
 

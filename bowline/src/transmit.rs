@@ -10,7 +10,11 @@ use bowline_proto::{CloseCode, CloseFrame, MessageKind, Misuse, Role, SendHalf};
 use tokio::task::coop::unconstrained;
 use tokio::time::Instant;
 
+use crate::compression::Compressing;
+use crate::deflation::Deflation;
 use crate::error::{Error, ErrorKind};
+use crate::fragment::FragmentEnd;
+use crate::message::Prepared;
 use crate::message::{Payload, PayloadKind};
 use crate::random::random;
 use crate::transport::WriteTransport;
@@ -53,6 +57,7 @@ pub(crate) struct Transmit {
     finished: bool,
     /// Those to be woken once the lock is given back: see [`Locked`](crate::locked::Locked).
     pub(crate) woken: Vec<Waker>,
+    deflation: Option<Box<Deflation>>,
 }
 
 struct Ping {
@@ -80,6 +85,7 @@ impl Transmit {
             closed: None,
             finished: false,
             woken: Vec::new(),
+            deflation: None,
         }
     }
 
@@ -100,11 +106,10 @@ impl Transmit {
     /// Accepts a message whole.
     #[inline]
     pub(crate) fn accept(&mut self, payload: Payload<'_>) -> Result<(), Error> {
-        let (kind, bytes) = match &payload.0 {
-            PayloadKind::Borrowed(kind, bytes) => (*kind, *bytes),
-            PayloadKind::Owned(kind, bytes) => (*kind, &**bytes),
-            PayloadKind::Prepared(prepared) => (prepared.kind, prepared.payload()),
-        };
+        let (kind, bytes) = payload.parts();
+        if self.deflation.as_ref().is_some_and(|deflation| deflation.wants(payload.compress, bytes.len())) {
+            return self.accept_compressed(kind, bytes, payload.prepared());
+        }
         if bytes.len() < SHARED_SIZE || self.half.role() == Role::Client {
             return self.half.message(kind, bytes, self.masking_key(), self.queue.out()).map_err(misuse);
         }
@@ -113,7 +118,7 @@ impl Transmit {
 
     /// Accepts a message of which no copy need be made, if it is owned.
     fn accept_large(&mut self, payload: Payload<'_>) -> Result<(), Error> {
-        let (kind, bytes) = match payload.0 {
+        let (kind, bytes) = match payload.kind {
             PayloadKind::Owned(kind, bytes) => (kind, bytes),
             PayloadKind::Prepared(prepared) => {
                 (prepared.kind, prepared.frame.slice(prepared.payload_start..))
@@ -127,6 +132,40 @@ impl Transmit {
         Ok(())
     }
 
+    /// Accepts a message that is to be compressed.
+    fn accept_compressed(
+        &mut self,
+        kind: MessageKind,
+        bytes: &[u8],
+        prepared: Option<&Prepared>,
+    ) -> Result<(), Error> {
+        let key = self.masking_key();
+        let Self { deflation: Some(deflation), half, queue, .. } = self else { return Ok(()) };
+        let accepted = match prepared {
+            Some(prepared) => {
+                let compressed = prepared.compressed(deflation.compressing);
+                // The peer's window has what ours has not.
+                deflation.forget();
+                half.compressed_message(kind, &compressed, key, queue.out())
+            }
+            None => deflation.message(bytes, |compressed| match compressed {
+                Some(compressed) => half.compressed_message(kind, compressed, key, queue.out()),
+                None => half.message(kind, bytes, key, queue.out()),
+            }),
+        };
+        accepted.map_err(misuse)
+    }
+
+    /// From now on messages are compressed.
+    pub(crate) fn compress(&mut self, compressing: Option<Compressing>) {
+        self.deflation = compressing.map(|compressing| Box::new(Deflation::new(compressing)));
+    }
+
+    /// Whether messages are compressed.
+    pub(crate) fn compresses(&self) -> bool {
+        self.deflation.is_some()
+    }
+
     /// Lets a `MessageWriter` begin; other senders wait until [`end_writing`](Self::end_writing).
     pub(crate) fn begin_writing(&mut self) {
         self.writer_open = true;
@@ -137,14 +176,36 @@ impl Transmit {
         self.wake_senders();
     }
 
-    /// Accepts a fragment of the open message, of which others follow.
-    pub(crate) fn accept_fragment(&mut self, kind: MessageKind, bytes: &[u8]) -> Result<(), Error> {
-        self.half.fragment(kind, bytes, self.masking_key(), self.queue.out()).map_err(misuse)
+    /// The same if the message was not finished.
+    pub(crate) fn abandon_writing(&mut self) {
+        if let Some(deflation) = &mut self.deflation {
+            deflation.forget();
+        }
+        self.end_writing();
     }
 
-    /// Accepts the fragment that ends the open message.
-    pub(crate) fn accept_last_fragment(&mut self, kind: MessageKind, bytes: &[u8]) -> Result<(), Error> {
-        self.half.last_fragment(kind, bytes, self.masking_key(), self.queue.out()).map_err(misuse)
+    /// Accepts a fragment of the open message; `false` if there is nothing to be sent yet.
+    pub(crate) fn accept_fragment(
+        &mut self,
+        kind: MessageKind,
+        bytes: &[u8],
+        end: FragmentEnd,
+        compress: bool,
+    ) -> Result<bool, Error> {
+        let key = self.masking_key();
+        let Self { half, queue, .. } = self;
+        if let Some(deflation) = self.deflation.as_mut().filter(|_| compress) {
+            let last = end == FragmentEnd::Last;
+            let sent = deflation.fragment(bytes, end, |compressed| {
+                half.compressed_fragment(kind, compressed, last, key, queue.out())
+            });
+            return sent.transpose().map(|sent| sent.is_some()).map_err(misuse);
+        }
+        let accepted = match end {
+            FragmentEnd::More | FragmentEnd::Flush => half.fragment(kind, bytes, key, queue.out()),
+            FragmentEnd::Last => half.last_fragment(kind, bytes, key, queue.out()),
+        };
+        accepted.map(|()| true).map_err(misuse)
     }
 
     /// Accepts a ping with a payload of its own.

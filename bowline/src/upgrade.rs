@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use bowline_proto::Role;
 use hyper::upgrade::OnUpgrade;
 
+use crate::agreed::Agreed;
 use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind};
 use crate::limits::Config;
@@ -30,13 +31,13 @@ use crate::websocket::WebSocket;
 #[must_use = "the connection opens only when this is awaited"]
 pub struct Upgrade {
     opening: Pin<Box<dyn Future<Output = Result<WebSocket, Error>> + Send>>,
-    subprotocol: Option<String>,
+    agreed: Agreed,
 }
 
 impl Upgrade {
-    pub(crate) fn new(on_upgrade: OnUpgrade, subprotocol: Option<String>, config: Config) -> Self {
+    pub(crate) fn new(on_upgrade: OnUpgrade, agreed: Agreed, config: Config) -> Self {
         let deadline = Deadline::after(config.limits.handshake_timeout);
-        let agreed = subprotocol.clone();
+        let agreed_on = agreed.clone();
         let opening = Box::pin(async move {
             let upgraded = deadline
                 .bound("waiting for the response to be sent", async {
@@ -48,14 +49,14 @@ impl Upgrade {
                 })
                 .await?;
             let (transport, leftover) = unwrap(upgraded);
-            Ok(WebSocket::open(transport, Role::Server, &leftover, &config, agreed.as_deref()))
+            Ok(WebSocket::open(transport, Role::Server, &leftover, &config, agreed_on))
         });
-        Self { opening, subprotocol }
+        Self { opening, agreed }
     }
 
     /// The subprotocol that was agreed on, if any (RFC 6455 1.9).
     pub fn subprotocol(&self) -> Option<&str> {
-        self.subprotocol.as_deref()
+        self.agreed.subprotocol.as_deref()
     }
 }
 

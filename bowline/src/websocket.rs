@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bowline_proto::{CloseCode, CloseFrame, MessageKind, Role};
 
+use crate::agreed::Agreed;
 use crate::attendant::Attendance;
 use crate::connection::Connection;
 use crate::error::{Error, TrySendError};
@@ -42,9 +43,9 @@ impl WebSocket {
         role: Role,
         leftover: &[u8],
         config: &Config,
-        subprotocol: Option<&str>,
+        agreed: Agreed,
     ) -> Self {
-        let connection = Arc::new(Connection::new(transport, role, leftover, config, subprotocol));
+        let connection = Arc::new(Connection::new(transport, role, leftover, config, agreed));
         let (keepalive, close_timeout) = (config.keepalive, config.limits.close_timeout);
         tokio::spawn(Attendance::new(Arc::clone(&connection), keepalive, close_timeout));
         Self { connection, supervised: false }
@@ -230,7 +231,13 @@ impl WebSocket {
 
     /// The subprotocol that was agreed on, if any (RFC 6455 1.9).
     pub fn subprotocol(&self) -> Option<&str> {
-        self.connection.subprotocol.as_deref()
+        self.connection.agreed.subprotocol.as_deref()
+    }
+
+    /// How messages are compressed, if that was agreed on (RFC 7692).
+    #[cfg(feature = "deflate")]
+    pub fn compression(&self) -> Option<bowline_proto::DeflateParameters> {
+        self.connection.agreed.deflate
     }
 
     /// The address of the peer, where the transport is a TCP stream or TLS over one.

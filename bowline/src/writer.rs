@@ -12,8 +12,8 @@ use tokio::io::AsyncWrite;
 
 use crate::connection::Connection;
 use crate::error::{Error, ErrorKind};
+use crate::fragment::FragmentEnd;
 use crate::reader::into_io;
-use crate::transmit::Transmit;
 use crate::wait::Place;
 
 /// The size up to which small writes are gathered into one fragment, and the largest fragment.
@@ -27,12 +27,16 @@ const FRAGMENT_SIZE: usize = 16 * 1024;
 /// If it is dropped before that, and some of the message was sent, the message can be neither finished nor withdrawn,
 /// so the connection is closed with 1011; if nothing was sent, nothing happens. Writing text that is not UTF-8 fails,
 /// and takes nothing of the piece in which it is.
+#[expect(clippy::struct_excessive_bools, reason = "they are independent of each other")]
 pub struct MessageWriter {
     connection: Arc<Connection>,
     kind: MessageKind,
     utf8: Utf8Validator,
     /// What was written and is not yet in a fragment.
     gathered: Vec<u8>,
+    compress: bool,
+    /// The compressor holds something back.
+    held_back: bool,
     /// A fragment was accepted, so that the message has begun for the peer.
     begun: bool,
     finished: bool,
@@ -43,10 +47,10 @@ pub struct MessageWriter {
 
 impl MessageWriter {
     pub(crate) async fn open(connection: Arc<Connection>, kind: MessageKind) -> Result<Self, Error> {
-        connection
+        let compress = connection
             .send_with(|transmit| {
                 transmit.begin_writing();
-                Ok(())
+                Ok(transmit.compresses())
             })
             .await?;
         Ok(Self {
@@ -54,6 +58,8 @@ impl MessageWriter {
             kind,
             utf8: Utf8Validator::new(),
             gathered: Vec::new(),
+            compress,
+            held_back: false,
             begun: false,
             finished: false,
             flush_end: None,
@@ -64,6 +70,17 @@ impl MessageWriter {
     /// Whether it is text or binary.
     pub fn kind(&self) -> MessageKind {
         self.kind
+    }
+
+    /// Has the message compressed or not, if compression was agreed on. Default: it is.
+    ///
+    /// It counts only before something was written.
+    #[cfg(feature = "deflate")]
+    pub fn compress(mut self, compress: bool) -> Self {
+        if self.gathered.is_empty() && !self.held_back && !self.begun {
+            self.compress = compress && self.connection.transmit().compresses();
+        }
+        self
     }
 
     /// Ends the message.
@@ -80,12 +97,8 @@ impl MessageWriter {
         poll_fn(|cx| self.poll_finish(cx)).await
     }
 
-    /// Waits for room, then lets `accept` put a fragment of what was gathered into the write buffer.
-    fn poll_accept(
-        &mut self,
-        cx: &mut Context<'_>,
-        accept: impl FnOnce(&mut Transmit, MessageKind, &[u8]) -> Result<(), Error>,
-    ) -> Poll<Result<(), Error>> {
+    /// Waits for room, then puts a fragment of what was gathered into the write buffer.
+    fn poll_accept(&mut self, cx: &mut Context<'_>, end: FragmentEnd) -> Poll<Result<(), Error>> {
         let mut transmit = self.connection.transmit();
         if let Some(error) = transmit.closed() {
             return Poll::Ready(Err(error.clone()));
@@ -95,9 +108,14 @@ impl MessageWriter {
             return Poll::Pending;
         }
         transmit.watchers.leave(&mut self.place);
-        accept(&mut transmit, self.kind, &self.gathered)?;
-        self.begun = true;
+        let accepted = transmit.accept_fragment(self.kind, &self.gathered, end, self.compress)?;
+        self.begun |= accepted;
+        self.held_back = self.compress && end == FragmentEnd::More;
         self.gathered.clear();
+        if end == FragmentEnd::Last {
+            self.finished = true;
+            transmit.end_writing();
+        }
         self.connection.write(transmit);
         Poll::Ready(Ok(()))
     }
@@ -110,12 +128,7 @@ impl MessageWriter {
             let text = "the text message ends inside a code point";
             return Poll::Ready(Err(Error::new(ErrorKind::InvalidInput, text)));
         }
-        ready!(self.poll_accept(cx, |transmit, kind, bytes| {
-            transmit.accept_last_fragment(kind, bytes)?;
-            transmit.end_writing();
-            Ok(())
-        }))?;
-        self.finished = true;
+        ready!(self.poll_accept(cx, FragmentEnd::Last))?;
         self.gathered = Vec::new();
         Poll::Ready(Ok(()))
     }
@@ -129,7 +142,7 @@ impl AsyncWrite for MessageWriter {
             return Poll::Ready(Err(into_io(Error::new(ErrorKind::InvalidInput, text))));
         }
         if writer.gathered.len() >= FRAGMENT_SIZE {
-            ready!(writer.poll_accept(cx, Transmit::accept_fragment)).map_err(into_io)?;
+            ready!(writer.poll_accept(cx, FragmentEnd::More)).map_err(into_io)?;
         } else if let Some(error) = writer.connection.transmit().closed() {
             return Poll::Ready(Err(into_io(error.clone())));
         }
@@ -148,8 +161,8 @@ impl AsyncWrite for MessageWriter {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let writer = self.get_mut();
-        if !writer.gathered.is_empty() {
-            ready!(writer.poll_accept(cx, Transmit::accept_fragment)).map_err(into_io)?;
+        if !writer.gathered.is_empty() || writer.held_back {
+            ready!(writer.poll_accept(cx, FragmentEnd::Flush)).map_err(into_io)?;
         }
         let connection = Arc::clone(&writer.connection);
         connection.uncork();
@@ -189,7 +202,7 @@ impl Drop for MessageWriter {
                 "the connection is closed: a MessageWriter was dropped before its message was finished";
             transmit.close(Some(&frame), Error::new(ErrorKind::Closed, text));
         }
-        transmit.end_writing();
+        transmit.abandon_writing();
         drop(transmit);
         if broken {
             self.connection.begin_close(&frame);

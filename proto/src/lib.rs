@@ -15,7 +15,6 @@ pub mod header;
 #[cfg(feature = "deflate")]
 mod inflate;
 mod mask;
-#[cfg(feature = "deflate")]
 mod negotiation;
 mod receive;
 mod send;
@@ -29,7 +28,6 @@ pub use frame::{FrameHeader, MessageKind, Opcode, Role};
 #[cfg(feature = "deflate")]
 pub use inflate::{Inflated, Inflater};
 pub use mask::mask;
-#[cfg(feature = "deflate")]
 pub use negotiation::{DeflateParameters, InvalidAnswer};
 pub use receive::{Data, Event, ReceiveHalf, ReceiveLimits, WholeMessage};
 pub use send::SendHalf;

@@ -24,7 +24,7 @@ pub struct ReceiveLimits {
 /// hands out ranges of it. Data frames come out as their bytes arrive, control frames when they are whole.
 ///
 /// - inputs: [`handle_bytes`](Self::handle_bytes), [`take_whole_message`](Self::take_whole_message)
-/// - commands: [`allow_compression`](Self::allow_compression), [`discard_data`](Self::discard_data)
+/// - commands: [`allow_compression`](Self::allow_compression), [`discard_data`](Self::discard_data), [`fail`](Self::fail)
 /// - getters: all others
 ///
 /// ```
@@ -195,6 +195,16 @@ impl ReceiveHalf {
         };
         let valid = kind == MessageKind::Binary || is_utf8(&payload);
         valid.then_some(WholeMessage { kind, payload, frame_size })
+    }
+
+    /// What this half may receive.
+    pub fn limits(&self) -> ReceiveLimits {
+        self.limits
+    }
+
+    /// Nothing more is taken, as when the payload of a compressed message turned out to be wrong.
+    pub fn fail(&mut self, failure: Failure) {
+        self.state = State::Failed(failure);
     }
 
     /// From now on the payload of data frames is neither validated nor counted: for the time between our Close frame

@@ -1,0 +1,164 @@
+//! How messages are compressed: permessage-deflate (RFC 7692).
+
+use bowline_proto::{DeflateParameters, Role};
+
+/// Whether messages are compressed, and whether they refer to earlier ones. Off by default.
+///
+/// It is offered, or accepted, in the opening handshake; a peer that has it not is talked to without. What was agreed on is
+/// [`WebSocket::compression`](crate::WebSocket::compression). Details are changed with [`options`](Self::options).
+///
+/// Do not compress secrets together with what an attacker may choose: the size of the message tells how much they have in
+/// common (as in the attacks CRIME and BREACH). Send such a message with
+/// [`Payload::compress(false)`](crate::Payload::compress).
+///
+/// | | costs | saves |
+/// |---|---|---|
+/// | `Off` | nothing | nothing |
+/// | `NoContextTakeover` | time; no memory between messages, as compressors are lent to whoever has a message | what repeats within a message |
+/// | `ContextTakeover` | time, and memory for as long as the connection is open: about 300 KiB once it has sent a compressed message, and up to 40 KiB once it has received one | what repeats in the last 32 KiB of messages, too: most of the size if they are small and alike |
+///
+/// ```
+/// use bowline::{Acceptor, Compression};
+///
+/// let acceptor = Acceptor::new().compression(Compression::NoContextTakeover);
+/// let acceptor = Acceptor::new().compression(Compression::ContextTakeover.options().level(9).threshold(64));
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Compression {
+    /// Not offered, and declined.
+    #[default]
+    Off,
+    /// Each message is compressed by itself, in both directions.
+    NoContextTakeover,
+    /// Messages refer to earlier ones, unless the peer does not want it.
+    ContextTakeover,
+}
+
+impl Compression {
+    /// The same, with details to be changed.
+    pub fn options(self) -> CompressionOptions {
+        self.into()
+    }
+}
+
+/// A [`Compression`] with its details.
+#[derive(Clone, Copy, Debug)]
+pub struct CompressionOptions {
+    compression: Compression,
+    level: u8,
+    server_max_window_bits: u8,
+    client_max_window_bits: u8,
+    threshold: Option<usize>,
+}
+
+impl From<Compression> for CompressionOptions {
+    fn from(compression: Compression) -> Self {
+        Self {
+            compression,
+            level: 6,
+            server_max_window_bits: 15,
+            client_max_window_bits: 15,
+            threshold: None,
+        }
+    }
+}
+
+impl CompressionOptions {
+    /// How much time is spent on a message: from 1, the fastest, to 9, the smallest. Default: 6.
+    pub fn level(mut self, level: u8) -> Self {
+        self.level = level;
+        self
+    }
+
+    /// The largest window of the server, from 9 to 15 bits: a message refers to at most `2^bits` bytes before it.
+    /// Default: 15.
+    ///
+    /// It bounds the memory that context takeover takes: of the server's compressor, and of the client's decompressor.
+    pub fn server_max_window_bits(mut self, bits: u8) -> Self {
+        self.server_max_window_bits = bits;
+        self
+    }
+
+    /// The same for the client's window. Default: 15. A client that does not offer it can't be held to it.
+    pub fn client_max_window_bits(mut self, bits: u8) -> Self {
+        self.client_max_window_bits = bits;
+        self
+    }
+
+    /// From how many bytes on a message is compressed. Default: 128 with context takeover, 512 without.
+    pub fn threshold(mut self, bytes: usize) -> Self {
+        self.threshold = Some(bytes);
+        self
+    }
+
+    /// What makes no sense.
+    pub(crate) fn invalid(&self) -> Option<String> {
+        let bits = DeflateParameters::MIN_WINDOW_BITS..=15;
+        let windows = [
+            ("server_max_window_bits", self.server_max_window_bits),
+            ("client_max_window_bits", self.client_max_window_bits),
+        ];
+        if !(1..=9).contains(&self.level) {
+            return Some(format!("the compression level {} is not from 1 to 9", self.level));
+        }
+        let (name, value) = windows.into_iter().find(|(_, value)| !bits.contains(value))?;
+        Some(format!("{name} of {value} is not from 9 to 15"))
+    }
+
+    /// What is wished of a handshake; `None` if it is off.
+    pub(crate) fn wish(&self) -> Option<DeflateParameters> {
+        let no_context_takeover = match self.compression {
+            Compression::Off => return None,
+            Compression::NoContextTakeover => true,
+            Compression::ContextTakeover => false,
+        };
+        Some(DeflateParameters {
+            server_no_context_takeover: no_context_takeover,
+            client_no_context_takeover: no_context_takeover,
+            server_max_window_bits: self.server_max_window_bits,
+            client_max_window_bits: self.client_max_window_bits,
+        })
+    }
+
+    /// How `role` compresses what it sends; `None` if it can't.
+    pub(crate) fn of_sender(&self, agreed: DeflateParameters, role: Role) -> Option<Compressing> {
+        let Window { bits, is_taken_over } = Window::of(agreed, role);
+        // RFC 7692 7.1.2.2: to compress nothing fits any window.
+        let possible = bits >= DeflateParameters::MIN_WINDOW_BITS;
+        let threshold = self.threshold.unwrap_or(if is_taken_over { 128 } else { 512 });
+        possible.then_some(Compressing { level: self.level, window_bits: bits, is_taken_over, threshold })
+    }
+}
+
+/// How messages of one direction are compressed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Compressing {
+    pub(crate) level: u8,
+    pub(crate) window_bits: u8,
+    pub(crate) is_taken_over: bool,
+    /// From how many bytes on.
+    pub(crate) threshold: usize,
+}
+
+/// The window of one direction.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Window {
+    pub(crate) bits: u8,
+    pub(crate) is_taken_over: bool,
+}
+
+impl Window {
+    /// That in which `sender` refers to what it has sent.
+    pub(crate) fn of(agreed: DeflateParameters, sender: Role) -> Self {
+        match sender {
+            Role::Server => Self {
+                bits: agreed.server_max_window_bits,
+                is_taken_over: !agreed.server_no_context_takeover,
+            },
+            Role::Client => Self {
+                bits: agreed.client_max_window_bits,
+                is_taken_over: !agreed.client_no_context_takeover,
+            },
+        }
+    }
+}
