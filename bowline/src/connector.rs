@@ -294,9 +294,36 @@ impl Connector {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
+        self.adopt_as(stream, leftover.into(), Agreed::on_subprotocol(subprotocol))
+    }
+
+    /// The same for a connection whose handshake has agreed on compression; the level and the threshold are those of
+    /// [`compression`](Self::compression).
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime, or in one without its time driver.
+    #[cfg(feature = "deflate")]
+    pub fn adopt_compressed<S>(
+        &self,
+        stream: S,
+        leftover: impl Into<Bytes>,
+        subprotocol: Option<&str>,
+        parameters: bowline_proto::DeflateParameters,
+    ) -> WebSocket
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let agreed = Agreed { deflate: Some(parameters), ..Agreed::on_subprotocol(subprotocol) };
+        self.adopt_as(stream, leftover.into(), agreed)
+    }
+
+    fn adopt_as<S>(&self, stream: S, leftover: Bytes, agreed: Agreed) -> WebSocket
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
         let (transport, unread) = transport_of(stream);
-        let leftover = [leftover.into(), unread].concat();
-        let agreed = Agreed::on_subprotocol(subprotocol);
+        let leftover = [leftover, unread].concat();
         WebSocket::open(transport, Role::Client, &leftover, &self.config, agreed)
     }
 

@@ -62,7 +62,7 @@ mod client_handshake;
 mod codec;
 #[cfg_attr(
     not(all(feature = "deflate", any(feature = "client", feature = "server"))),
-    allow(dead_code, reason = "the public part of it is compiled only with them")
+    allow(dead_code, unreachable_pub, reason = "the public part of it is compiled only with them")
 )]
 mod compression;
 mod connection;

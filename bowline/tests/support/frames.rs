@@ -7,13 +7,15 @@ use bowline_proto::{FrameHeader, Opcode, mask};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame {
     pub fin: bool,
+    /// The first reserved bit (RFC 7692 6).
+    pub compressed: bool,
     pub opcode: Opcode,
     pub payload: Vec<u8>,
 }
 
 impl Frame {
     pub fn new(opcode: Opcode, payload: impl AsRef<[u8]>) -> Self {
-        Self { fin: true, opcode, payload: payload.as_ref().to_vec() }
+        Self { fin: true, compressed: false, opcode, payload: payload.as_ref().to_vec() }
     }
 
     pub fn text(payload: impl AsRef<[u8]>) -> Self {
@@ -52,6 +54,12 @@ impl Frame {
         self
     }
 
+    /// The same frame, said to be compressed.
+    pub fn compressed(mut self) -> Self {
+        self.compressed = true;
+        self
+    }
+
     /// The code in a Close frame.
     pub fn close_code(&self) -> Option<u16> {
         assert_eq!(self.opcode, Opcode::Close, "not a Close frame: {self:?}");
@@ -64,7 +72,7 @@ impl Frame {
         let mut bytes = Vec::new();
         let header = FrameHeader {
             fin: self.fin,
-            reserved: 0,
+            reserved: if self.compressed { 0b100 } else { 0 },
             opcode: self.opcode,
             masking_key,
             payload_len: self.payload.len() as u64,
@@ -96,7 +104,9 @@ pub fn take_frames(role: Role, bytes: &mut Vec<u8>) -> Vec<Frame> {
         assert_eq!(header.masking_key.is_some(), role == Role::Client, "clients mask, servers do not");
         let mut payload = bytes[size..end].to_vec();
         mask(&mut payload, header.masking_key.unwrap_or_default(), 0);
-        frames.push(Frame { fin: header.fin, opcode: header.opcode, payload });
+        assert_eq!(header.reserved & 0b011, 0, "nothing defines the other reserved bits");
+        let compressed = header.reserved != 0;
+        frames.push(Frame { fin: header.fin, compressed, opcode: header.opcode, payload });
         bytes.drain(..end);
     }
 }
