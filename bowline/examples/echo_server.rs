@@ -1,6 +1,6 @@
 //! A server that sends back what it receives.
 //!
-//! `cargo run --release --example echo_server -- 127.0.0.1:8080`
+//! `cargo run --release --features deflate --example echo_server -- 127.0.0.1:8080 --compression takeover`
 
 use std::error::Error;
 use std::sync::Arc;
@@ -28,6 +28,19 @@ struct Arguments {
     /// Let pages of this origin connect too, such as `https://*.example.com`; may be given repeatedly.
     #[arg(long, value_name = "PATTERN")]
     allow_origin: Vec<String>,
+    /// Whether to agree on compression, and whether messages may refer to earlier ones.
+    #[cfg(feature = "deflate")]
+    #[arg(long, value_enum, default_value_t)]
+    compression: Compression,
+}
+
+#[cfg(feature = "deflate")]
+#[derive(Clone, Copy, Default, clap::ValueEnum)]
+enum Compression {
+    #[default]
+    Off,
+    NoTakeover,
+    Takeover,
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -50,6 +63,12 @@ async fn serve(arguments: Arguments) -> Result<(), Box<dyn Error>> {
         limits = limits.message_size(bytes).frames_per_message(frames);
     }
     let acceptor = arguments.allow_origin.iter().fold(Acceptor::new(), Acceptor::allow_origin).limits(limits);
+    #[cfg(feature = "deflate")]
+    let acceptor = acceptor.compression(match arguments.compression {
+        Compression::Off => bowline::Compression::Off,
+        Compression::NoTakeover => bowline::Compression::NoContextTakeover,
+        Compression::Takeover => bowline::Compression::ContextTakeover,
+    });
     let mut server = Server::new().acceptor(acceptor).on_error(|error| match error.source() {
         Some(source) => eprintln!("{error}: {source}"),
         None => eprintln!("{error}"),

@@ -21,6 +21,15 @@ async def is_echoed(message):
         expect(await socket.recv(), message)
 
 
+async def compression():
+    async with connect(f"{URL}/echo") as socket:
+        expect([extension.name for extension in socket.protocol.extensions], ["permessage-deflate"])
+        for i in range(20):
+            message = '{"number":%d,"text":"κόσμε"}' % i * (1 + i * 10)
+            await socket.send(message)
+            expect(await socket.recv(), message)
+
+
 async def fragmented():
     async with connect(f"{URL}/fragments") as socket:
         await socket.send(["one, ", "δύο, ", "", "three"])
@@ -94,6 +103,7 @@ CHECKS = {
     "binary": lambda: is_echoed(bytes(range(256))),
     "1 MiB of binary": lambda: is_echoed(bytes(range(256)) * (MEBIBYTE // 256)),
     "1 MiB of text": lambda: is_echoed("🪢" * (MEBIBYTE // 4)),
+    "compression": compression,
     "fragmented": fragmented,
     "streamed": streamed,
     "ping from client": ping_from_client,

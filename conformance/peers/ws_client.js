@@ -9,7 +9,8 @@ const [url, ...names] = process.argv.slice(2);
 const MEBIBYTE = 1 << 20;
 
 async function connect(path, subprotocols = []) {
-  const socket = new WebSocket(url + path, subprotocols);
+  // Short messages are compressed as well, if that is agreed on.
+  const socket = new WebSocket(url + path, subprotocols, { perMessageDeflate: { threshold: 0 } });
   // It also rejects the promise that waits at that moment; without a listener it would end the program.
   socket.on("error", (error) => console.error(path, error.message));
   // From the start: what comes right behind the handshake is emitted before the code after `await` runs.
@@ -32,6 +33,17 @@ async function isEchoed(message) {
   const socket = await connect("/echo");
   socket.send(message);
   assert.deepEqual(await receive(socket), message);
+  socket.close();
+}
+
+async function compression() {
+  const socket = await connect("/echo");
+  assert.match(socket.extensions, /permessage-deflate/);
+  for (let i = 0; i < 20; i++) {
+    const message = `{"number":${i},"text":"κόσμε"}`.repeat(1 + i * 10);
+    socket.send(message);
+    assert.equal(await receive(socket), message);
+  }
   socket.close();
 }
 
@@ -98,6 +110,7 @@ const checks = {
   "binary": () => isEchoed(everyByte),
   "1 MiB of binary": () => isEchoed(Buffer.alloc(MEBIBYTE, everyByte)),
   "1 MiB of text": () => isEchoed("🪢".repeat(MEBIBYTE / 4)),
+  "compression": compression,
   "fragmented": fragmented,
   "ping from client": pingFromClient,
   "ping from server": pingFromServer,

@@ -12,6 +12,8 @@ const waiting = [];
 const server = new WebSocketServer({
   host: "127.0.0.1",
   port: 0,
+  // Short messages as well.
+  perMessageDeflate: { threshold: 0 },
   handleProtocols: (offered) => SUBPROTOCOLS.find((subprotocol) => offered.has(subprotocol)) ?? false,
 });
 server.on("listening", () => console.log(`listening on 127.0.0.1:${server.address().port}`));

@@ -7,7 +7,7 @@ from . import autobahn, browser, build, peers, processes
 from .report import Report
 
 SUITES = {
-    "autobahn": lambda report, options: autobahn.run(report, options.cases),
+    "autobahn": lambda report, options: autobahn.run(report, options.cases, options.long),
     "peers": lambda report, _options: peers.run(report),
     "browser": lambda report, _options: browser.run(report),
 }
@@ -46,8 +46,9 @@ def parse_arguments():
         "--cases",
         action="append",
         metavar="GLOB",
-        help="Autobahn cases, such as '6.*' or 9.1.1 (repeatable; default: all of groups 1 to 10)",
+        help="Autobahn cases, such as '6.*' or 9.1.1 (repeatable; default: all, but see --long)",
     )
+    parser.add_argument("--long", action="store_true", help="Autobahn's compression with messages over 8 KiB as well")
     return parser.parse_args()
 
 

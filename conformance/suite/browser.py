@@ -1,4 +1,4 @@
-"""A page in headless Chromium as client of bowline's `echo_server`, over ws:// and wss://."""
+"""A page in headless Chromium as client of bowline's `echo_server`, over ws:// and wss://, and with compression."""
 
 import http.server
 import shutil
@@ -10,8 +10,9 @@ from urllib.parse import urlencode
 from . import install, processes
 from .paths import PROGRAMS, SOURCE
 
-EXCHANGES = ["open", "text", "multibyte text", "binary", "1 MiB of binary", "1 MiB of text", "close code"]
-CHECKS = [f"{scheme} {exchange}" for scheme in ("ws", "wss") for exchange in EXCHANGES] + ["foreign origin refused"]
+EXCHANGES = ["open", "extensions", "text", "multibyte text", "binary", "1 MiB of binary", "1 MiB of text", "close code"]
+SERVERS = {"ws": [], "wss": ["--tls"], "no-takeover": ["--compression=no-takeover"], "takeover": ["--compression=takeover"]}
+CHECKS = [f"{server} {exchange}" for server in SERVERS for exchange in EXCHANGES] + ["foreign origin refused"]
 
 # The whole takes about 3 s; the first start of Chromium on a cold machine is the slow part.
 SECONDS = 60
@@ -24,11 +25,10 @@ def run(report):
         # bowline checks Origin by default, and this page comes from another port than theirs.
         ours = ["--allow-origin", page.origin]
         try:
-            addresses = {
-                "ws": "ws://" + stack.enter_context(echo_server("plain", ours)),
-                "wss": "wss://" + stack.enter_context(echo_server("tls", ["--tls", *ours])),
-                "foreign": "ws://" + stack.enter_context(echo_server("strict", [])),
-            }
+            addresses = {"foreign": "ws://" + stack.enter_context(echo_server("strict", []))}
+            for name, arguments in SERVERS.items():
+                scheme = "wss" if "--tls" in arguments else "ws"
+                addresses[name] = f"{scheme}://" + stack.enter_context(echo_server(name, [*arguments, *ours]))
             url = f"{page.origin}/?{urlencode(addresses)}"
             process = stack.enter_context(browser(chromium, url))
             processes.wait_until(page.answered.is_set, process, SECONDS)

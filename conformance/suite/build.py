@@ -9,4 +9,4 @@ SECONDS = 1200
 def release():
     cargo = ["cargo", "build", "--release", "--manifest-path", WORKSPACE / "Cargo.toml"]
     processes.run("build-conformance", [*cargo, "--package", "bowline-conformance"], SECONDS)
-    processes.run("build-examples", [*cargo, "--package", "bowline", "--example", "echo_server"], SECONDS)
+    processes.run("build-examples", [*cargo, "--package", "bowline", "--features", "deflate", "--example", "echo_server"], SECONDS)

@@ -21,6 +21,9 @@ CHECKS = [
     "client closes with 4002",
     "client closes with 1000",
 ]
+# What our side asks for; the others are ready for each.
+MODES = ["off", "no-takeover", "takeover"]
+
 # `ws` hands out whole messages only, so neither side of it can answer a fragment before the last one has come.
 CHECKS_OF_WS = [check for check in CHECKS if check != "streamed"]
 
@@ -38,10 +41,15 @@ def run(report):
     ws_client = ["node", peers / "ws_client.js"]
     ws_server = ["node", peers / "ws_server.js"]
 
-    run_pair(report, "websockets client, bowline server", websockets_client, our_server, CHECKS)
-    run_pair(report, "bowline client, websockets server", our_client, websockets_server, CHECKS)
-    run_pair(report, "ws client, bowline server", ws_client, our_server, CHECKS_OF_WS, ws_environment)
-    run_pair(report, "bowline client, ws server", our_client, ws_server, CHECKS_OF_WS, ws_environment)
+    for mode in MODES:
+        ours = [f"--compression={mode}"]
+        more = [] if mode == "off" else ["compression"]
+        checks, checks_of_ws = CHECKS + more, CHECKS_OF_WS + more
+        server, client = our_server + ours, our_client + ours
+        run_pair(report, f"websockets client, bowline server, {mode}", websockets_client, server, checks)
+        run_pair(report, f"bowline client, websockets server, {mode}", client, websockets_server, checks)
+        run_pair(report, f"ws client, bowline server, {mode}", ws_client, server, checks_of_ws, ws_environment)
+        run_pair(report, f"bowline client, ws server, {mode}", client, ws_server, checks_of_ws, ws_environment)
 
 
 def run_pair(report, name, client, server, checks, environment=None):

@@ -1,6 +1,7 @@
 //! The client that Autobahn's `fuzzingserver` tests: it asks for each case in turn and echoes what it is sent.
 
 use bowline::{Connector, Error, Limits, WebSocket};
+use bowline_conformance::Compression;
 use clap::Parser;
 
 #[derive(Parser)]
@@ -13,15 +14,18 @@ struct Arguments {
     /// The largest message to take, in bytes.
     #[arg(long)]
     max_message_size: usize,
+    /// Whether compression is offered.
+    #[arg(long, value_enum, default_value_t)]
+    compression: Compression,
 }
 
 #[tokio::main]
 async fn main() -> Result<(), Error> {
-    let Arguments { url, agent, max_message_size } = Arguments::parse();
+    let Arguments { url, agent, max_message_size, compression } = Arguments::parse();
     // Group 9 sends its messages in fragments of 64 bytes as well.
     let frames = u32::try_from(max_message_size / 64).unwrap_or(u32::MAX);
     let limits = Limits::default().message_size(max_message_size).frames_per_message(frames);
-    let connector = Connector::new().limits(limits);
+    let connector = Connector::new().limits(limits).compression(compression);
 
     let cases = number_of_cases(&connector, &url).await?;
     for case in 1..=cases {

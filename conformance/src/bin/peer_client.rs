@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use bowline::{CloseCode, Connector, Message, MessageKind, WebSocket};
+use bowline_conformance::Compression;
 use clap::Parser;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
@@ -19,13 +20,17 @@ struct Arguments {
     url: String,
     /// The names of the checks.
     checks: Vec<String>,
+    /// Whether compression is offered.
+    #[arg(long, value_enum, default_value_t)]
+    compression: Compression,
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let Arguments { url, checks } = Arguments::parse();
+    let Arguments { url, checks, compression } = Arguments::parse();
+    let connector = Connector::new().compression(compression);
     for name in checks {
-        match timeout(TIME_LIMIT, check(&name, &url)).await {
+        match timeout(TIME_LIMIT, check(&connector, &name, &url)).await {
             Ok(Ok(())) => println!("ok {name}"),
             Ok(Err(error)) => println!("failed {name}: {error}"),
             Err(_) => println!("failed {name}: it took more than {TIME_LIMIT:?}"),
@@ -34,24 +39,31 @@ async fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-async fn check(name: &str, url: &str) -> Result<(), Box<dyn Error>> {
+async fn check(connector: &Connector, name: &str, url: &str) -> Result<(), Box<dyn Error>> {
     match name {
-        "text" => is_echoed(url, "hello").await,
-        "multibyte text" => is_echoed(url, "κόσμε 🪢").await,
-        "empty message" => is_echoed(url, "").await,
-        "binary" => is_echoed(url, every_byte(256)).await,
-        "1 MiB of binary" => is_echoed(url, every_byte(MEBIBYTE)).await,
-        "1 MiB of text" => is_echoed(url, "🪢".repeat(MEBIBYTE / 4)).await,
-        "fragmented" => fragmented(url).await,
-        "streamed" => streamed(url).await,
-        "ping from client" => ping_from_client(url).await,
-        "ping from server" => ping_from_server(url).await,
-        "subprotocol" => subprotocol(url, &["chat.v1", "chat.v2", "chat.v3"], Some("chat.v2")).await,
-        "no subprotocol" => subprotocol(url, &[], None).await,
-        "server closes with 4001" => server_closes_with_an_error(url).await,
-        "server closes with 1000" => server_closes_normally(url).await,
-        "client closes with 4002" => client_closes(url, CloseCode(4002), "error 4002 leaving").await,
-        "client closes with 1000" => client_closes(url, CloseCode::NORMAL, "normal 1000 leaving").await,
+        "text" => is_echoed(connector, url, "hello").await,
+        "multibyte text" => is_echoed(connector, url, "κόσμε 🪢").await,
+        "empty message" => is_echoed(connector, url, "").await,
+        "binary" => is_echoed(connector, url, every_byte(256)).await,
+        "1 MiB of binary" => is_echoed(connector, url, every_byte(MEBIBYTE)).await,
+        "1 MiB of text" => is_echoed(connector, url, "🪢".repeat(MEBIBYTE / 4)).await,
+        "compression" => compression(connector, url).await,
+        "fragmented" => fragmented(connector, url).await,
+        "streamed" => streamed(connector, url).await,
+        "ping from client" => ping_from_client(connector, url).await,
+        "ping from server" => ping_from_server(connector, url).await,
+        "subprotocol" => {
+            subprotocol(connector, url, &["chat.v1", "chat.v2", "chat.v3"], Some("chat.v2")).await
+        }
+        "no subprotocol" => subprotocol(connector, url, &[], None).await,
+        "server closes with 4001" => server_closes_with_an_error(connector, url).await,
+        "server closes with 1000" => server_closes_normally(connector, url).await,
+        "client closes with 4002" => {
+            client_closes(connector, url, CloseCode(4002), "error 4002 leaving").await
+        }
+        "client closes with 1000" => {
+            client_closes(connector, url, CloseCode::NORMAL, "normal 1000 leaving").await
+        }
         _ => Err("there is no such check".into()),
     }
 }
@@ -69,11 +81,32 @@ fn expect<T: Debug + PartialEq + ?Sized>(observed: &T, expected: &T) -> Result<(
         .into())
 }
 
-async fn is_echoed(url: &str, message: impl Into<Message>) -> Result<(), Box<dyn Error>> {
+async fn is_echoed(
+    connector: &Connector,
+    url: &str,
+    message: impl Into<Message>,
+) -> Result<(), Box<dyn Error>> {
     let message = message.into();
-    let mut socket = bowline::connect(format!("{url}/echo")).await?;
+    let mut socket = connect(connector, url, "/echo").await?;
     socket.send(message.clone()).await?;
     expect(&socket.recv().await?, &Some(message))?;
+    close(&socket).await
+}
+
+async fn connect(connector: &Connector, url: &str, path: &str) -> Result<WebSocket, bowline::Error> {
+    let (socket, _) = connector.connect(format!("{url}{path}")).await?;
+    Ok(socket)
+}
+
+/// Messages of which each is much like the one before.
+async fn compression(connector: &Connector, url: &str) -> Result<(), Box<dyn Error>> {
+    let mut socket = connect(connector, url, "/echo").await?;
+    expect(&socket.compression().is_some(), &true)?;
+    for i in 0..20 {
+        let message = Message::from(format!("{{\"number\":{i},\"text\":\"κόσμε\"}}").repeat(1 + i * 10));
+        socket.send(message.clone()).await?;
+        expect(&socket.recv().await?, &Some(message))?;
+    }
     close(&socket).await
 }
 
@@ -83,9 +116,9 @@ async fn close(socket: &WebSocket) -> Result<(), Box<dyn Error>> {
 }
 
 /// The fragments end within code points, and the answer is read piecemeal as well.
-async fn fragmented(url: &str) -> Result<(), Box<dyn Error>> {
+async fn fragmented(connector: &Connector, url: &str) -> Result<(), Box<dyn Error>> {
     let text = "one, δύο, three";
-    let mut socket = bowline::connect(format!("{url}/fragments")).await?;
+    let mut socket = connect(connector, url, "/fragments").await?;
     let mut writer = socket.writer(MessageKind::Text).await?;
     for fragment in text.as_bytes().chunks(6) {
         writer.write_all(fragment).await?;
@@ -103,8 +136,8 @@ async fn fragmented(url: &str) -> Result<(), Box<dyn Error>> {
 }
 
 /// Each fragment comes back before the next one is sent.
-async fn streamed(url: &str) -> Result<(), Box<dyn Error>> {
-    let mut socket = bowline::connect(format!("{url}/fragments")).await?;
+async fn streamed(connector: &Connector, url: &str) -> Result<(), Box<dyn Error>> {
+    let mut socket = connect(connector, url, "/fragments").await?;
     let mut writer = socket.writer(MessageKind::Binary).await?;
     writer.write_all(b"one, ").await?;
     writer.flush().await?;
@@ -126,43 +159,53 @@ async fn streamed(url: &str) -> Result<(), Box<dyn Error>> {
     close(&socket).await
 }
 
-async fn ping_from_client(url: &str) -> Result<(), Box<dyn Error>> {
-    let socket = bowline::connect(format!("{url}/echo")).await?;
+async fn ping_from_client(connector: &Connector, url: &str) -> Result<(), Box<dyn Error>> {
+    let socket = connect(connector, url, "/echo").await?;
     socket.ping().await?;
     close(&socket).await
 }
 
-async fn ping_from_server(url: &str) -> Result<(), Box<dyn Error>> {
-    let mut socket = bowline::connect(format!("{url}/ping")).await?;
+async fn ping_from_server(connector: &Connector, url: &str) -> Result<(), Box<dyn Error>> {
+    let mut socket = connect(connector, url, "/ping").await?;
     expect(&socket.recv().await?, &Some("pong".into()))
 }
 
-async fn subprotocol(url: &str, offers: &[&str], expected: Option<&str>) -> Result<(), Box<dyn Error>> {
-    let connector = Connector::new().subprotocols(offers.iter().copied());
-    let (socket, _) = connector.connect(format!("{url}/echo")).await?;
+async fn subprotocol(
+    connector: &Connector,
+    url: &str,
+    offers: &[&str],
+    expected: Option<&str>,
+) -> Result<(), Box<dyn Error>> {
+    let connector = connector.clone().subprotocols(offers.iter().copied());
+    let socket = connect(&connector, url, "/echo").await?;
     expect(&socket.subprotocol(), &expected)?;
     close(&socket).await
 }
 
-async fn server_closes_with_an_error(url: &str) -> Result<(), Box<dyn Error>> {
-    let mut socket = bowline::connect(format!("{url}/close/4001")).await?;
+async fn server_closes_with_an_error(connector: &Connector, url: &str) -> Result<(), Box<dyn Error>> {
+    let mut socket = connect(connector, url, "/close/4001").await?;
     let error = socket.recv().await.err().ok_or("recv gave no error")?;
     let frame = error.close_frame().ok_or_else(|| format!("the error has no Close frame: {error}"))?;
     expect(&(frame.code().0, frame.reason()), &(4001, "enough"))
 }
 
-async fn server_closes_normally(url: &str) -> Result<(), Box<dyn Error>> {
-    let mut socket = bowline::connect(format!("{url}/close/1000")).await?;
+async fn server_closes_normally(connector: &Connector, url: &str) -> Result<(), Box<dyn Error>> {
+    let mut socket = connect(connector, url, "/close/1000").await?;
     expect(&socket.recv().await?, &None)?;
     let frame = socket.close_frame().ok_or("there was no Close frame")?;
     expect(&(frame.code().0, frame.reason()), &(1000, "enough"))
 }
 
 /// The server answers our Close frame, and tells another connection what it saw.
-async fn client_closes(url: &str, code: CloseCode, outcome: &str) -> Result<(), Box<dyn Error>> {
-    let socket = bowline::connect(format!("{url}/record")).await?;
+async fn client_closes(
+    connector: &Connector,
+    url: &str,
+    code: CloseCode,
+    outcome: &str,
+) -> Result<(), Box<dyn Error>> {
+    let socket = connect(connector, url, "/record").await?;
     let answer = socket.close(code, "leaving").await?;
     expect(&answer.map(|frame| frame.code()), &Some(code))?;
-    let mut asking = bowline::connect(format!("{url}/outcome")).await?;
+    let mut asking = connect(connector, url, "/outcome").await?;
     expect(&asking.recv().await?, &Some(outcome.into()))
 }

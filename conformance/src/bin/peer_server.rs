@@ -4,13 +4,23 @@ use std::error::Error;
 use std::sync::Arc;
 
 use bowline::{Acceptor, CloseCode, Server, WebSocket};
+use bowline_conformance::Compression;
+use clap::Parser;
 use http::request::Parts;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::sync::{Mutex, mpsc};
 
+#[derive(Parser)]
+struct Arguments {
+    /// Whether compression is agreed on.
+    #[arg(long, value_enum, default_value_t)]
+    compression: Compression,
+}
+
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
+    let Arguments { compression } = Arguments::parse();
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     println!("listening on {}", listener.local_addr()?);
 
@@ -19,7 +29,7 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
         let outcomes = Arc::clone(&outcomes);
         async move { handle(head.uri.path(), socket, &outcomes).await }
     };
-    let acceptor = Acceptor::new().subprotocols(["chat.v2", "chat.v1"]);
+    let acceptor = Acceptor::new().subprotocols(["chat.v2", "chat.v1"]).compression(compression);
     let server = Server::new().acceptor(acceptor).on_error(|error| eprintln!("{error}"));
     server.serve(listener, handler).await?;
     Ok(())
