@@ -7,15 +7,35 @@ use bowline_proto::{DeflateParameters, Role};
 /// It is offered, or accepted, in the opening handshake; a peer that has it not is talked to without. What was agreed on is
 /// [`WebSocket::compression`](crate::WebSocket::compression). Details are changed with [`options`](Self::options).
 ///
-/// Do not compress secrets together with what an attacker may choose: the size of the message tells how much they have in
-/// common (as in the attacks CRIME and BREACH). Send such a message with
-/// [`Payload::compress(false)`](crate::Payload::compress).
+/// # When not to
 ///
-/// | | costs | saves |
-/// |---|---|---|
-/// | `Off` | nothing | nothing |
-/// | `NoContextTakeover` | time; no memory between messages, as compressors are lent to whoever has a message | what repeats within a message |
-/// | `ContextTakeover` | time, and memory for as long as the connection is open: about 300 KiB once it has sent a compressed message, and up to 40 KiB once it has received one | what repeats in the last 32 KiB of messages, too: most of the size if they are small and alike |
+/// Do not compress secrets together with what an attacker may choose: the size of the message tells how much they have in
+/// common (the attacks CRIME and BREACH on TLS). With context takeover that goes for messages one after the other, too. Send
+/// a secret with [`Payload::compress(false)`](crate::Payload::compress).
+///
+/// Nor what is compressed already, such as images: it takes the time and saves nothing.
+///
+/// # What it costs, and what it saves
+///
+/// Measured with messages of JSON, each unlike the others, at the default level 6; the time is that of compressing and of
+/// decompressing one on one core of a server of 2023, and says little but how the figures compare. At level 1 it is a third,
+/// and what is left half as much again.
+///
+/// | | size of 1 KiB | time | size of 16 KiB | time | memory of a connection |
+/// |---|---|---|---|---|---|
+/// | `Off` | 100 % | | 100 % | | |
+/// | `NoContextTakeover` | 26 % | 16 + 4 µs | 16 % | 145 + 29 µs | none between messages: compressors are lent |
+/// | `ContextTakeover` | 2 % to 26 % | 4 + 2 µs and more | 15 % | 256 + 43 µs | once it has sent: 250 to 380 KB; once it has received: up to 40 KB |
+///
+/// Context takeover pays for small messages that are much alike. Its memory depends on the
+/// [windows](CompressionOptions::server_max_window_bits):
+///
+/// | bits | 9 | 10 | 11 | 12 | 13 | 14 | 15 |
+/// |---|---|---|---|---|---|---|---|
+/// | one that has sent, KB | 251 | 253 | 257 | 265 | 282 | 314 | 380 |
+/// | one that has received, at most, KB | 0.6 | 1.3 | 2.6 | 5.1 | 10 | 20 | 41 |
+///
+/// Nothing is taken for a direction before it has carried a compressed message.
 ///
 /// ```
 /// use bowline::{Acceptor, Compression};

@@ -402,3 +402,129 @@ async fn sending_what_is_borrowed_allocates_nothing() {
         tokio::task::spawn_blocking(|| driving.join().unwrap().unwrap()).await.unwrap();
     }
 }
+
+// ---- compression
+
+#[cfg(feature = "deflate")]
+mod compression {
+    use bowline::{Acceptor, Compression, DeflateParameters, Prepared, Role, WebSocket};
+    use bowline_proto::Deflater;
+
+    use super::support::frames::Frame;
+    use super::support::settle;
+    use super::support::wire::{Wire, wire};
+    use super::{held, peak_since_now};
+
+    fn open(mode: Compression) -> (WebSocket, Wire) {
+        open_at_level(mode, 6)
+    }
+
+    fn open_at_level(mode: Compression, level: u8) -> (WebSocket, Wire) {
+        let (stream, wire) = wire();
+        let none = mode == Compression::NoContextTakeover;
+        let parameters = DeflateParameters {
+            server_no_context_takeover: none,
+            client_no_context_takeover: none,
+            ..DeflateParameters::default()
+        };
+        let acceptor = Acceptor::new().compression(mode.options().level(level));
+        (acceptor.adopt_compressed(stream, Vec::new(), None, parameters), wire)
+    }
+
+    fn compressed(message: &[u8]) -> Frame {
+        let mut payload = Vec::new();
+        Deflater::new(6, 15, false).message(message, &mut payload);
+        Frame::binary(payload).compressed()
+    }
+
+    /// What a connection holds, and what it holds in addition once it has echoed some compressed messages.
+    async fn cost(mode: Compression, level: u8) -> (isize, isize) {
+        let frame = compressed(&[7; 5000]);
+        let before = held();
+        let (mut socket, wire) = open_at_level(mode, level);
+        settle().await;
+        let fresh = held();
+        for _ in 0..3 {
+            wire.feed_frame(Role::Client, &frame);
+            let message = socket.recv().await.unwrap().unwrap();
+            socket.send(message).await.unwrap();
+            assert!(wire.next_frame(Role::Server).await.compressed);
+        }
+        settle().await;
+        drop((wire.take_written(), frame));
+        (fresh - before, held() - fresh)
+    }
+
+    #[tokio::test]
+    async fn only_context_takeover_holds_memory_between_messages() {
+        // What the thread keeps to lend counts for nobody.
+        cost(Compression::NoContextTakeover, 6).await;
+        let (fresh, after) = cost(Compression::NoContextTakeover, 6).await;
+        assert!(after < 700, "{after}");
+        // Nothing is taken before a message was compressed. The level is one that the thread has no compressor of.
+        let (fresh_with_takeover, after) = cost(Compression::ContextTakeover, 5).await;
+        assert!(fresh_with_takeover <= fresh, "{fresh_with_takeover}, {fresh}");
+        assert!((250_000..420_000).contains(&after), "{after}");
+    }
+
+    #[tokio::test]
+    async fn a_bomb_takes_no_more_than_the_limit() {
+        let bomb = compressed(&vec![0; 64 << 20]);
+        for fragments in [1, 20] {
+            let (mut socket, wire) = open(Compression::ContextTakeover);
+            let size = bomb.payload.len().div_ceil(fragments);
+            for (i, piece) in bomb.payload.chunks(size).enumerate() {
+                let frame = match i {
+                    0 => Frame::binary(piece).compressed(),
+                    _ => Frame::continuation(piece),
+                };
+                wire.feed_frame(Role::Client, &if i + 1 < fragments { frame.unfinished() } else { frame });
+            }
+            let peak = peak_since_now();
+            socket.recv().await.unwrap_err();
+            let peak = peak();
+            // The message as far as the limit, half of it again while that moves, what is read at once, and a decompressor
+            // with its window.
+            assert!(peak < (3 << 19) + (512 << 10), "{peak}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_reader_decompresses_no_more_than_it_takes() {
+        let large = compressed(&vec![0; 64 << 20]);
+        let (stream, wire) = wire();
+        let limits = bowline::Limits::default().message_size(1 << 30);
+        let acceptor = Acceptor::new().limits(limits).compression(Compression::NoContextTakeover);
+        let mut socket = acceptor.adopt_compressed(stream, Vec::new(), None, DeflateParameters::default());
+        wire.feed_frame(Role::Client, &large);
+        let peak = peak_since_now();
+        let mut reader = socket.reader().await.unwrap().unwrap();
+        let mut piece = [0; 4096];
+        let mut total = 0;
+        loop {
+            match tokio::io::AsyncReadExt::read(&mut reader, &mut piece).await.unwrap() {
+                0 => break,
+                count => total += count,
+            }
+        }
+        assert_eq!(total, 64 << 20);
+        let peak = peak();
+        assert!(peak < 1 << 20, "{peak}");
+    }
+
+    #[tokio::test]
+    async fn a_prepared_message_is_compressed_once() {
+        super::warm_up().await;
+        let prepared = Prepared::new(vec![7; 100_000]);
+        let mut connections: Vec<_> = (0..10).map(|_| open(Compression::NoContextTakeover)).collect();
+        connections[0].0.send(&prepared).await.unwrap();
+        let before = held();
+        for (socket, wire) in &connections[1..] {
+            socket.send(&prepared).await.unwrap();
+            assert!(wire.next_frame(Role::Server).await.compressed);
+        }
+        settle().await;
+        assert!(held() - before < 9 * 2000, "{}", held() - before);
+        connections.clear();
+    }
+}

@@ -31,7 +31,7 @@ struct Settings {
 
 /// Compresses the messages of one direction.
 ///
-/// The memory of a compressor, about 300 KiB, is taken from one that the thread has to spare. Without context takeover it is
+/// The memory of a compressor, 250 to 380 KB, is that of one which the thread has to spare. Without context takeover it is
 /// given back after each message; with it, it is kept from the first message on.
 ///
 /// - commands: [`message`](Self::message), [`fragment`](Self::fragment), [`last_fragment`](Self::last_fragment),

@@ -129,15 +129,26 @@ impl Inflater {
         }
 
         let start = out.len();
-        let left = usize::try_from(self.message_size - self.size).unwrap_or(usize::MAX).saturating_add(1);
+        let left = usize::try_from(self.message_size - self.size).unwrap_or(usize::MAX);
         let room = (source.len() * 4).clamp(MIN_STEP, MAX_STEP).min(left);
-        out.reserve_exact(start.min(left).max(room));
+        if out.capacity() - start < room {
+            out.reserve_exact(start.min(left).max(room));
+        }
         out.resize(start + room, 0);
+        // At the limit, there still has to be room for what is over it.
+        let mut over = [0];
+        let target = if room == 0 { &mut over } else { &mut out[start..] };
+        let room = target.len();
         let (before_in, before_out) = (decompress.total_in(), decompress.total_out());
-        let status = decompress.decompress(source, &mut out[start..], FlushDecompress::None);
+        let status = decompress.decompress(source, target, FlushDecompress::None);
         #[expect(clippy::cast_possible_truncation, reason = "at most the sizes of the slices")]
         let (consumed, produced) =
             ((decompress.total_in() - before_in) as usize, (decompress.total_out() - before_out) as usize);
+        // RFC 6455 10.4: what counts is the size after decompression.
+        self.size += produced as u64;
+        if self.size > self.message_size {
+            return Err(Limit::MessageSize(self.message_size).into());
+        }
         out.truncate(start + produced);
         self.accept(&out[start..])?;
 
@@ -161,11 +172,6 @@ impl Inflater {
 
     /// Looks at what has come out.
     fn accept(&mut self, bytes: &[u8]) -> Result<(), Failure> {
-        self.size += bytes.len() as u64;
-        // RFC 6455 10.4: what counts is the size after decompression.
-        if self.size > self.message_size {
-            return Err(Limit::MessageSize(self.message_size).into());
-        }
         if self.kind == MessageKind::Text {
             // RFC 6455 8.1, RFC 7692 6.2: text is UTF-8 once it is decompressed.
             self.utf8.feed(bytes).map_err(|_| Violation::InvalidText)?;
@@ -174,6 +180,10 @@ impl Inflater {
             let bytes = &bytes[bytes.len().saturating_sub(size)..];
             if self.window.len() + bytes.len() > size + size / 4 {
                 self.window.drain(..(self.window.len() + bytes.len() - size).min(self.window.len()));
+            }
+            let len = self.window.len() + bytes.len();
+            if self.window.capacity() < len {
+                self.window.reserve_exact((2 * len).min(size + size / 4) - self.window.len());
             }
             self.window.extend_from_slice(bytes);
         }
