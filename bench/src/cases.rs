@@ -11,8 +11,10 @@ pub enum Group {
     SixteenInFlight,
     Client,
     Tls,
+    Compression,
     Handshakes,
     Idle,
+    CompressionIdle,
     FanOut,
     Chat,
     Threads,
@@ -28,7 +30,9 @@ impl Group {
             Self::SixteenInFlight => "Echo, 16 messages in flight on each of 32 connections",
             Self::Client => "The client side, 32 connections",
             Self::Tls => "Echo over TLS, 32 connections",
+            Self::Compression => "Echo of compressed JSON, 32 connections",
             Self::Handshakes => "Opening handshakes, 8 at a time",
+            Self::CompressionIdle => "Memory of 1,000 connections that may compress",
             Self::Idle => "Memory of 10,000 idle connections",
             Self::FanOut => "Fan-out of one message to 10,000 connections",
             Self::Chat => "A chat room of 100 members, each message to all",
@@ -48,12 +52,20 @@ impl Group {
                  The floor is a client without a library."
             }
             Self::Tls => "Costs are those of the server, per message. The floor is an echo over rustls.",
+            Self::Compression => {
+                "Without context takeover, each library at its default level, which is 6 for all. Costs are those of the \
+                 server, per message. The floor sends the compressed bytes back as they are."
+            }
             Self::Handshakes => {
                 "Costs are those of the server, per connection: accepted, shaken hands with, and ended by a reset."
             }
             Self::Idle => {
                 "Bytes of resident memory per connection: (now - before the first connection) / 10,000. First when \
                  all are open, then when each has echoed 4 KiB once."
+            }
+            Self::CompressionIdle => {
+                "Bytes of resident memory per connection: (now - before the first connection) / 1,000. First when \
+                 all are open, then when each has echoed 4 KiB of compressed JSON once. Without context takeover."
             }
             Self::FanOut | Self::Chat => {
                 "Costs are those of the server, per message delivered to one connection. p50 and p99 are the times \
@@ -111,6 +123,8 @@ pub enum Workload {
     Idle {
         connections: usize,
         tls: bool,
+        /// Of the message that each echoes.
+        kind: Kind,
     },
     /// A server that gives a message to all connections: of its own if it is asked for one, or in a chat each that a
     /// connection sends.
@@ -204,9 +218,15 @@ pub fn all() -> Vec<Case> {
         let workload = Workload::Echo(Messages { tls: true, ..messages(depth, size) });
         add(Group::Tls, format!("tls-{}-x{depth}", name(size)), workload);
     }
+    for size in [KIB, 16 * KIB] {
+        let messages = Messages { kind: Kind::Json, ..messages(1, size) };
+        add(Group::Compression, format!("compressed-{}-x1", name(size)), Workload::Echo(messages));
+    }
     add(Group::Handshakes, "handshakes".into(), Workload::Handshakes);
-    add(Group::Idle, "idle".into(), Workload::Idle { connections: 10_000, tls: false });
-    add(Group::Idle, "idle-tls".into(), Workload::Idle { connections: 10_000, tls: true });
+    let idle = |connections, tls, kind| Workload::Idle { connections, tls, kind };
+    add(Group::Idle, "idle".into(), idle(10_000, false, Kind::Binary));
+    add(Group::Idle, "idle-tls".into(), idle(10_000, true, Kind::Binary));
+    add(Group::CompressionIdle, "idle-compressed".into(), idle(1_000, false, Kind::Json));
     for size in [KIB, 64 * KIB] {
         let workload = Workload::Broadcast { connections: 10_000, size, chat: false };
         add(Group::FanOut, format!("fan-out-{}", name(size)), workload);

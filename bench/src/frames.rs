@@ -1,5 +1,10 @@
 //! Frames by hand: the load and the floor use no WebSocket library.
 
+use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress};
+
+/// The bit of a compressed message in its first byte.
+const COMPRESSED: u8 = 0x40;
+
 /// What the messages of a case are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Kind {
@@ -10,16 +15,25 @@ pub enum Kind {
     Fragments,
     /// Multi-byte UTF-8, in fragments of 64 bytes.
     TinyFragments,
+    /// JSON, compressed.
+    Json,
 }
 
 impl Kind {
     pub fn is_text(self) -> bool {
-        matches!(self, Self::Text | Self::TinyFragments)
+        matches!(self, Self::Text | Self::TinyFragments | Self::Json)
+    }
+
+    pub fn is_compressed(self) -> bool {
+        matches!(self, Self::Json)
     }
 }
 
 /// The payload of the message with this number.
 pub fn payload(kind: Kind, size: usize, number: usize) -> Vec<u8> {
+    if kind == Kind::Json {
+        return json(size, number as u32);
+    }
     if kind.is_text() {
         let text: String = "äöü €uro 漢字 😀 ".chars().cycle().skip(number % 7).take(size).collect();
         let mut end = size;
@@ -31,6 +45,43 @@ pub fn payload(kind: Kind, size: usize, number: usize) -> Vec<u8> {
         return bytes;
     }
     (0..size).map(|index| (index.wrapping_mul(31).wrapping_add(number * 7)) as u8).collect()
+}
+
+/// Records as an API may give them, no two alike.
+fn json(size: usize, number: u32) -> Vec<u8> {
+    let mut state = number.wrapping_mul(0x9E37_79B9);
+    let mut text = String::from("[");
+    while text.len() < size {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        let (id, user, price, tag) = (state >> 8, state >> 20, state >> 24, state % 17);
+        text += &format!(
+            "{{\"id\":{id},\"user\":\"user{user}\",\"price\":{price}.{:02},\"active\":{},\"tags\":[\"alpha\",\"t{tag}\"]}},",
+            state % 100,
+            state % 3 == 0,
+        );
+    }
+    text.truncate(size);
+    text.into_bytes()
+}
+
+/// A message as it is compressed (RFC 7692 7.2.1).
+fn compressed(payload: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(payload.len() + 1024);
+    let mut compress = Compress::new(Compression::default(), false);
+    compress.compress_vec(payload, &mut out, FlushCompress::Sync).expect("there is room");
+    out.truncate(out.len() - 4);
+    out
+}
+
+/// The payload of a message that may be compressed.
+pub fn decompressed(payload: &[u8], is_compressed: bool) -> Vec<u8> {
+    if !is_compressed {
+        return payload.to_vec();
+    }
+    let input = [payload, &[0x00, 0x00, 0xFF, 0xFF]].concat();
+    let mut out = Vec::with_capacity(64 * 1024);
+    Decompress::new(false).decompress_vec(&input, &mut out, FlushDecompress::Sync).expect("it can be read");
+    out
 }
 
 /// Appends a message as a client sends it.
@@ -46,8 +97,11 @@ pub fn encode_unmasked(kind: Kind, payload: &[u8], out: &mut Vec<u8>) {
 
 fn encode(kind: Kind, payload: &[u8], key: Option<[u8; 4]>, out: &mut Vec<u8>) {
     let opcode = if kind.is_text() { 1 } else { 2 };
+    if kind.is_compressed() {
+        return encode_frame(COMPRESSED | 0x80 | opcode, &compressed(payload), key, out);
+    }
     let fragment = match kind {
-        Kind::Binary | Kind::Text => return encode_frame(0x80 | opcode, payload, key, out),
+        Kind::Binary | Kind::Text | Kind::Json => return encode_frame(0x80 | opcode, payload, key, out),
         Kind::Fragments => payload.len().div_ceil(16),
         Kind::TinyFragments => 64,
     };
@@ -136,6 +190,9 @@ pub struct Counter {
     fin: bool,
     /// If payloads are wanted: those of the messages so far, unmasked.
     payloads: Option<Vec<u8>>,
+    /// Where each message ends in them, and whether it is compressed.
+    ends: Vec<(usize, bool)>,
+    is_compressed: bool,
     key: [u8; 4],
 }
 
@@ -147,6 +204,17 @@ impl Counter {
 
     pub fn payloads(&self) -> &[u8] {
         self.payloads.as_deref().unwrap_or_default()
+    }
+
+    /// Those of the messages so far, decompressed.
+    pub fn messages(&self) -> Vec<u8> {
+        let mut start = 0;
+        let mut messages = Vec::new();
+        for (end, is_compressed) in &self.ends {
+            messages.extend(decompressed(&self.payloads()[start..*end], *is_compressed));
+            start = *end;
+        }
+        messages
     }
 
     /// How many messages end in `bytes`.
@@ -172,6 +240,9 @@ impl Counter {
                 self.fin = header.first & 0x80 != 0;
                 self.remaining = header.len;
                 self.key = header.key;
+                if header.first & 0x0F != 0 {
+                    self.is_compressed = header.first & COMPRESSED != 0;
+                }
                 assert!(header.first & 0x0F < 3, "a control frame came: {:#x}", header.first);
             }
             let now = self.remaining.min(bytes.len() as u64) as usize;
@@ -181,7 +252,11 @@ impl Counter {
             }
             self.remaining -= now as u64;
             bytes = &bytes[now..];
-            count += usize::from(self.remaining == 0 && self.fin);
+            let ends = self.remaining == 0 && self.fin;
+            if ends && self.payloads.is_some() {
+                self.ends.push((self.payloads().len(), self.is_compressed));
+            }
+            count += usize::from(ends);
         }
         count
     }

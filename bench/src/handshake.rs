@@ -17,8 +17,17 @@ pub const REQUEST: &[u8] =
     b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
       Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 
-/// The response to a request.
-pub fn accept(head: &[u8]) -> String {
+/// A request that offers compression, without context takeover.
+pub const REQUEST_TO_COMPRESS: &[u8] =
+    b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+      Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+      Sec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover; client_no_context_takeover\r\n\r\n";
+
+/// What is answered to it.
+pub const COMPRESSION: &str = "permessage-deflate; server_no_context_takeover; client_no_context_takeover";
+
+/// The response to a request, with an extension or without.
+pub fn accept(head: &[u8], extension: Option<&str>) -> String {
     let text = String::from_utf8_lossy(head);
     let key = text
         .lines()
@@ -30,21 +39,26 @@ pub fn accept(head: &[u8]) -> String {
     digest.update(key);
     digest.update("258EAFA5-E914-47DA-95CA-C5AB0DC85B11");
     let accept = BASE64_STANDARD.encode(digest.finalize());
+    let extension =
+        extension.map(|extension| format!("Sec-WebSocket-Extensions: {extension}\r\n")).unwrap_or_default();
     format!(
         "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-         Sec-WebSocket-Accept: {accept}\r\n\r\n"
+         Sec-WebSocket-Accept: {accept}\r\n{extension}\r\n"
     )
 }
 
 /// Reads a request and answers it.
-pub async fn shake_hands<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) -> io::Result<()> {
+pub async fn shake_hands<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: &mut S,
+    extension: Option<&str>,
+) -> io::Result<()> {
     let mut head = Vec::with_capacity(1024);
     while head_end(&head).is_none() {
         if stream.read_buf(&mut head).await? == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
     }
-    stream.write_all(accept(&head).as_bytes()).await?;
+    stream.write_all(accept(&head, extension).as_bytes()).await?;
     stream.flush().await
 }
 
@@ -52,7 +66,7 @@ pub async fn shake_hands<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) -> i
 pub async fn ask<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) -> io::Result<()> {
     stream.write_all(REQUEST).await?;
     // Not more: the first messages may be right behind it.
-    let mut head = vec![0; accept(REQUEST).len()];
+    let mut head = vec![0; accept(REQUEST, None).len()];
     stream.read_exact(&mut head).await?;
     Ok(())
 }

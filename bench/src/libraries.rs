@@ -12,6 +12,9 @@ pub const BOWLINE: &str = "bowline";
 const SHAKE_HANDS: [&str; 6] =
     [FLOOR, BOWLINE, "tokio-websockets", "tokio-tungstenite", "sockudo-ws", "soketto"];
 
+/// Those that compress, and what the rest costs.
+const COMPRESS: [&str; 4] = [FLOOR, BOWLINE, "yawc", "sockudo-ws"];
+
 /// Those that take part, by their names on the command line.
 pub fn of(case: &Case) -> Vec<String> {
     let all = || Library::value_variants().iter().filter_map(name);
@@ -25,6 +28,8 @@ pub fn of(case: &Case) -> Vec<String> {
         Group::Client if case.depth() == Some(1) => all().filter(|name| !is_batched(name)).collect(),
         Group::Client => all().collect(),
         Group::Handshakes => only(&SHAKE_HANDS),
+        Group::Compression => only(&COMPRESS),
+        Group::CompressionIdle => only(&COMPRESS),
         _ => only(&[FLOOR, BOWLINE]),
     }
 }

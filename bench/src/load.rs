@@ -54,7 +54,7 @@ pub fn run(load: &Load) -> Result<()> {
         let config = wire::trusting_config()?;
         return run_on(load, || wire::open_tls(address, &config));
     }
-    run_on(load, || wire::open_plain(address))
+    run_on(load, || wire::open_plain(address, load.kind.is_compressed()))
 }
 
 fn run_on<W: Wire>(load: &Load, mut open: impl FnMut() -> Result<W>) -> Result<()> {
@@ -140,7 +140,7 @@ impl<W: Wire> Running<W> {
             .collect();
         for (number, connection) in self.connections.iter_mut().enumerate() {
             let replies = std::mem::take(&mut connection.replies);
-            ensure!(replies.payloads() == expected[number % DISTINCT], "the server's replies are wrong");
+            ensure!(replies.messages() == expected[number % DISTINCT], "the server's replies are wrong");
         }
         Ok(())
     }

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::cases::{Case, Messages, Workload};
 use crate::control::Part;
+use crate::frames::Kind;
 
 /// What is found out about a library in a case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -157,8 +158,12 @@ fn serve_arguments(workload: Workload, library: &str, count_allocations: bool) -
             if messages.tls {
                 add(&["--tls"]);
             }
+            if messages.kind.is_compressed() {
+                add(&["--compress"]);
+            }
         }
         Workload::Idle { tls: true, .. } => add(&["--tls"]),
+        Workload::Idle { kind, .. } if kind.is_compressed() => add(&["--compress"]),
         Workload::Stream(_) => add(&["--workload", "stream"]),
         Workload::Broadcast { chat: true, .. } => add(&["--workload", "chat"]),
         Workload::Broadcast { chat: false, .. } => add(&["--workload", "fan-out"]),
@@ -194,8 +199,9 @@ fn load_arguments_without_address(workload: Workload) -> Vec<String> {
             arguments
         }
         Workload::Handshakes => vec!["load-handshakes".to_owned()],
-        Workload::Idle { connections, tls } => {
+        Workload::Idle { connections, tls, kind } => {
             let mut arguments = numbers("load-idle", connections, 4096);
+            arguments.extend(["--kind".to_owned(), name_of(kind)]);
             if tls {
                 arguments.push("--tls".to_owned());
             }
@@ -227,7 +233,10 @@ fn connect_arguments(
 }
 
 fn depth_and_kind(messages: &Messages) -> Vec<String> {
+    ["--depth", &messages.depth.to_string(), "--kind", &name_of(messages.kind)].map(str::to_owned).to_vec()
+}
+
+fn name_of(kind: Kind) -> String {
     use clap::ValueEnum;
-    let kind = messages.kind.to_possible_value().expect("no kind is skipped");
-    ["--depth", &messages.depth.to_string(), "--kind", kind.get_name()].map(str::to_owned).to_vec()
+    kind.to_possible_value().expect("no kind is skipped").get_name().to_owned()
 }

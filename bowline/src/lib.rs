@@ -156,6 +156,6 @@ pub use utf8_bytes::Utf8Bytes;
 pub use websocket::WebSocket;
 pub use writer::MessageWriter;
 
-#[cfg(doctest)]
+#[cfg(all(doctest, feature = "deflate"))]
 #[doc = include_str!("../../README.md")]
 mod readme {}

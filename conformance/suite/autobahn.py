@@ -14,7 +14,9 @@ NUMBER_OF_CASES = 301
 # Compression: how many subgroups there are, each with 18 cases of 1,000 messages. The first six have messages of up to
 # 8 KiB; the others take most of the time.
 COMPRESSION_GROUPS = {12: 5, 13: 7}
-SHORT_CASES, ALL_CASES = 6, 18
+SHORT_CASES = range(1, 7)
+LONG_CASES = [range(7, 11), range(11, 15), range(15, 19)]
+ALL_CASES = 18
 
 # The largest message of group 9.
 MESSAGE_SIZE = 16 << 20
@@ -30,24 +32,42 @@ AGENT = "bowline"
 
 def run(report, cases, long):
     """Runs the cases that the globs in `cases` name, or all; without `long`, all but the long ones."""
-    compression = [
-        f"{group}.{subgroup}.{case}"
-        for group, subgroups in COMPRESSION_GROUPS.items()
-        for subgroup in range(1, subgroups + 1)
-        for case in range(1, (ALL_CASES if long else SHORT_CASES) + 1)
-    ]
+    batches = [cases] if cases else batches_of_all(long)
     command, environment = install.autobahn()
     wstest = [*command, SOURCE / "autobahn" / "wstest.py"]
     for role, test in (("server", test_server), ("client", test_client)):
         reports = CACHE / f"autobahn-{role}-reports"
         shutil.rmtree(reports, ignore_errors=True)
-        reports.mkdir(parents=True)
-        specification = {"outdir": str(reports), "cases": cases or GROUPS + compression, "exclude-cases": []}
-        try:
-            test(wstest, environment, specification, reports)
-            judge(report, role, reports, None if cases else NUMBER_OF_CASES + len(compression))
-        except processes.ProcessFailure as failure:
-            report.fails(f"autobahn {role}", failure)
+        results = {}
+        for number, batch in enumerate(batches):
+            folder = reports / str(number)
+            folder.mkdir(parents=True)
+            specification = {"outdir": str(folder), "cases": batch, "exclude-cases": []}
+            try:
+                test(wstest, environment, specification, folder)
+            except processes.ProcessFailure as failure:
+                report.fails(f"autobahn {role}", failure)
+            index = folder / "index.json"
+            found = json.loads(index.read_text()).get(AGENT, {}) if index.exists() else {}
+            results |= {case: (folder / result["reportfile"], result) for case, result in found.items()}
+        judge(report, role, results, None if cases else NUMBER_OF_CASES + number_of_compression_cases(long))
+
+
+def batches_of_all(long):
+    """The suite keeps what each case has sent and received in memory, so that the long ones need fresh processes."""
+    batches = [GROUPS + [f"{subgroup}.{case}" for subgroup in compression_subgroups() for case in SHORT_CASES]]
+    if long:
+        for subgroup in compression_subgroups():
+            batches += [[f"{subgroup}.{case}" for case in some] for some in LONG_CASES]
+    return batches
+
+
+def compression_subgroups():
+    return [f"{group}.{number}" for group, count in COMPRESSION_GROUPS.items() for number in range(1, count + 1)]
+
+
+def number_of_compression_cases(long):
+    return sum(COMPRESSION_GROUPS.values()) * (ALL_CASES if long else len(SHORT_CASES))
 
 
 def test_server(wstest, environment, specification, reports):
@@ -78,16 +98,14 @@ def write(specification, reports):
     return path
 
 
-def judge(report, role, reports, expected):
+def judge(report, role, results, expected):
     """Counts each case once, with the worse of its two verdicts; prints one line for the role."""
-    index = reports / "index.json"
-    results = json.loads(index.read_text()).get(AGENT, {}) if index.exists() else {}
     counts = Counter()
-    for case, result in sorted(results.items(), key=lambda item: [int(part) for part in item[0].split(".")]):
+    for case, (details, result) in sorted(results.items(), key=lambda item: [int(part) for part in item[0].split(".")]):
         allowed = {"OK", "INFORMATIONAL"} if case in INFORMATIONAL else {"OK"}
         verdicts = {"behavior": result["behavior"], "behaviorClose": result["behaviorClose"]}
         if bad := [f"{name} {verdict}" for name, verdict in verdicts.items() if verdict not in allowed]:
-            report.fails(f"autobahn {role} {case}", f"{', '.join(bad)}, see {reports.relative_to(WORKSPACE) / result['reportfile']}")
+            report.fails(f"autobahn {role} {case}", f"{', '.join(bad)}, see {details.relative_to(WORKSPACE)}")
         else:
             report.passes(f"autobahn {role} {case}", show=False)
         counts[next((verdict for verdict in verdicts.values() if verdict != "OK"), "OK")] += 1

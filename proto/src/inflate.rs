@@ -130,14 +130,19 @@ impl Inflater {
 
         let start = out.len();
         let left = usize::try_from(self.message_size - self.size).unwrap_or(usize::MAX);
-        let room = (source.len() * 4).clamp(MIN_STEP, MAX_STEP).min(left);
-        if out.capacity() - start < room {
-            out.reserve_exact(start.min(left).max(room));
-        }
-        out.resize(start + room, 0);
-        // At the limit, there still has to be room for what is over it.
-        let mut over = [0];
-        let target = if room == 0 { &mut over } else { &mut out[start..] };
+        // At the end little is left, if anything; and at the limit, there still has to be room for what is over it.
+        let expects_little = in_end || left == 0;
+        let mut little = [0; 512];
+        let target = if expects_little {
+            &mut little[..]
+        } else {
+            let room = (source.len() * 8).clamp(MIN_STEP, MAX_STEP).min(left);
+            if out.capacity() - start < room {
+                out.reserve_exact(start.min(left).max(room));
+            }
+            out.resize(start + room, 0);
+            &mut out[start..]
+        };
         let room = target.len();
         let (before_in, before_out) = (decompress.total_in(), decompress.total_out());
         let status = decompress.decompress(source, target, FlushDecompress::None);
@@ -149,7 +154,11 @@ impl Inflater {
         if self.size > self.message_size {
             return Err(Limit::MessageSize(self.message_size).into());
         }
-        out.truncate(start + produced);
+        if expects_little {
+            out.extend_from_slice(&little[..produced]);
+        } else {
+            out.truncate(start + produced);
+        }
         self.accept(&out[start..])?;
 
         let status = status.map_err(|_| Violation::InvalidCompression)?;

@@ -30,7 +30,7 @@ pub fn run(load: &Broadcast) -> Result<()> {
     let poll = Poll::new()?;
     let mut members = Vec::with_capacity(load.connections);
     for number in 0..load.connections {
-        let mut stream = wire::open_plain(load.address)?;
+        let mut stream = wire::open_plain(load.address, false)?;
         poll.registry().register(&mut stream, Token(number), Interest::READABLE)?;
         let mut message = Vec::new();
         if load.chat {

@@ -18,7 +18,7 @@ pub struct Handshakes {
 }
 
 pub fn run(load: &Handshakes) -> Result<()> {
-    drop(wire::open(load.address)?);
+    drop(wire::open(load.address, false)?);
     runs::obey(|span, latencies| {
         let results: Vec<_> = std::thread::scope(|scope| {
             let threads: Vec<_> =
@@ -50,7 +50,7 @@ fn shake_hands(address: SocketAddr, span: Span) -> Result<Vec<Duration>> {
             return Ok(times);
         }
         let start = Instant::now();
-        drop(wire::open(address)?);
+        drop(wire::open(address, false)?);
         times.push(start.elapsed());
     }
 }

@@ -25,6 +25,8 @@ pub struct Idle {
     pub size: usize,
     #[arg(long)]
     pub tls: bool,
+    #[arg(long)]
+    pub kind: Kind,
 }
 
 pub fn run(load: &Idle) -> Result<()> {
@@ -32,7 +34,7 @@ pub fn run(load: &Idle) -> Result<()> {
         let config = wire::trusting_config()?;
         return run_on(load, || wire::open_blocking_tls(load.address, &config));
     }
-    run_on(load, || wire::open(load.address))
+    run_on(load, || wire::open(load.address, load.kind.is_compressed()))
 }
 
 fn run_on<S: Read + Write + Send>(load: &Idle, open: impl Fn() -> Result<S> + Sync) -> Result<()> {
@@ -47,9 +49,9 @@ fn run_on<S: Read + Write + Send>(load: &Idle, open: impl Fn() -> Result<S> + Sy
         if line != "echo" {
             bail!("an unknown command: {line:?}");
         }
-        let payload = payload(Kind::Binary, load.size, 0);
+        let payload = payload(load.kind, load.size, 0);
         let mut message = Vec::new();
-        encode_masked(Kind::Binary, &payload, 0, &mut message);
+        encode_masked(load.kind, &payload, 0, &mut message);
         at_once(shares.iter_mut().collect(), |share: &mut Vec<S>| {
             share.iter_mut().try_for_each(|stream| echo(stream, &message, &payload))
         })?;
@@ -82,6 +84,6 @@ fn echo(stream: &mut (impl Read + Write), message: &[u8], payload: &[u8]) -> Res
             break;
         }
     }
-    ensure!(counter.payloads() == payload, "the server's reply is wrong");
+    ensure!(counter.messages() == payload, "the server's reply is wrong");
     Ok(())
 }

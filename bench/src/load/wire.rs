@@ -32,9 +32,9 @@ impl Wire for mio::net::TcpStream {
 /// Opens a connection and shakes hands.
 ///
 /// Its end is a reset, so that thousands of connections leave nothing behind that the next measurement could meet.
-pub fn open(address: SocketAddr) -> Result<TcpStream> {
+pub fn open(address: SocketAddr, compress: bool) -> Result<TcpStream> {
     let mut stream = connect(address)?;
-    shake_hands(&mut stream)?;
+    shake_hands(&mut stream, if compress { handshake::REQUEST_TO_COMPRESS } else { handshake::REQUEST })?;
     Ok(stream)
 }
 
@@ -47,8 +47,8 @@ fn connect(address: SocketAddr) -> Result<TcpStream> {
 }
 
 /// The same, for use with mio.
-pub fn open_plain(address: SocketAddr) -> Result<mio::net::TcpStream> {
-    let stream = open(address)?;
+pub fn open_plain(address: SocketAddr, compress: bool) -> Result<mio::net::TcpStream> {
+    let stream = open(address, compress)?;
     stream.set_nonblocking(true)?;
     Ok(mio::net::TcpStream::from_std(stream))
 }
@@ -65,13 +65,13 @@ pub fn accept_plain(listener: &TcpListener) -> Result<mio::net::TcpStream> {
         ensure!(count > 0, "the client ended the handshake");
         head.extend_from_slice(&piece[..count]);
     }
-    stream.write_all(handshake::accept(&head).as_bytes())?;
+    stream.write_all(handshake::accept(&head, None).as_bytes())?;
     stream.set_nonblocking(true)?;
     Ok(mio::net::TcpStream::from_std(stream))
 }
 
-fn shake_hands(stream: &mut (impl Read + Write)) -> Result<()> {
-    stream.write_all(handshake::REQUEST)?;
+fn shake_hands(stream: &mut (impl Read + Write), request: &[u8]) -> Result<()> {
+    stream.write_all(request)?;
     let mut response = Vec::new();
     let mut piece = [0; 1024];
     while !response.ends_with(b"\r\n\r\n") {
@@ -105,7 +105,7 @@ pub fn open_blocking_tls(
 ) -> Result<rustls::StreamOwned<ClientConnection, TcpStream>> {
     let session = ClientConnection::new(Arc::clone(config), ServerName::try_from("localhost")?)?;
     let mut stream = rustls::StreamOwned::new(session, connect(address)?);
-    shake_hands(&mut stream)?;
+    shake_hands(&mut stream, handshake::REQUEST)?;
     Ok(stream)
 }
 

@@ -35,7 +35,7 @@ pub async fn serve(workload: Workload, listener: TcpListener) -> Result<()> {
 
 async fn attend(room: Arc<Room>, workload: Workload, mut stream: TcpStream) -> Result<()> {
     // In a future of its own, so that its buffer is not there for all of the connection's life.
-    Box::pin(shake_hands(&mut stream)).await?;
+    Box::pin(shake_hands(&mut stream, None)).await?;
     let member = Arc::new(Member { stream, unwritten: Mutex::default() });
     locked(&room.members).push(Arc::clone(&member));
     let done = member.read(&room, workload).await;

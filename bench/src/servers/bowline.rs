@@ -2,15 +2,17 @@
 
 use std::net::SocketAddr;
 
-use bowline::{Acceptor, Connector, Limits, Server, WebSocket};
+use bowline::{Acceptor, Compression, Connector, Limits, Server, WebSocket};
 use tokio::net::TcpListener;
 
 use super::MESSAGE_SIZE;
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
-pub async fn serve(listener: TcpListener) -> std::io::Result<()> {
-    echo(server(), listener).await
+pub async fn serve(listener: TcpListener, compress: bool) -> std::io::Result<()> {
+    let compression = if compress { Compression::NoContextTakeover } else { Compression::Off };
+    let acceptor = Acceptor::new().limits(limits()).compression(compression);
+    echo(Server::new().acceptor(acceptor), listener).await
 }
 
 /// A server that allows what the cases need.

@@ -70,6 +70,9 @@ pub struct Serve {
     pub workload: Workload,
     #[arg(long)]
     pub tls: bool,
+    /// Compress, without context takeover.
+    #[arg(long)]
+    pub compress: bool,
     #[arg(long, default_value_t = 1)]
     pub threads: usize,
     #[arg(long)]
@@ -100,11 +103,12 @@ pub fn run(options: &Serve) -> Result<()> {
             }
         }
         match options.library {
-            Library::Bowline => Ok(bowline::serve(listener).await?),
+            Library::Bowline => Ok(bowline::serve(listener, options.compress).await?),
             library => loop {
                 let (stream, _) = listener.accept().await?;
                 stream.set_nodelay(true)?;
-                spawn_echo(library, Side::Server, stream);
+                let side = if options.compress { Side::CompressingServer } else { Side::Server };
+                spawn_echo(library, side, stream);
             },
         }
     })
@@ -114,6 +118,8 @@ pub fn run(options: &Serve) -> Result<()> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
     Server,
+    /// A server that has agreed on compression.
+    CompressingServer,
     Client,
 }
 
@@ -122,7 +128,10 @@ impl Side {
     /// all of the connection's life.
     async fn shake_hands<S: AsyncRead + AsyncWrite + Unpin>(self, stream: &mut S) -> io::Result<()> {
         match self {
-            Self::Server => Box::pin(handshake::shake_hands(stream)).await,
+            Self::Server => Box::pin(handshake::shake_hands(stream, None)).await,
+            Self::CompressingServer => {
+                Box::pin(handshake::shake_hands(stream, Some(handshake::COMPRESSION))).await
+            }
             Self::Client => Box::pin(handshake::ask(stream)).await,
         }
     }

@@ -3,12 +3,22 @@
 use anyhow::Result;
 use sockudo_ws::handshake::{client_handshake, server_handshake};
 use sockudo_ws::protocol::Message;
-use sockudo_ws::{Config, Error, Role, WebSocketStream};
+use sockudo_ws::{CompressedWebSocketStream, Config, DeflateConfig, Error, Role, WebSocketStream};
 use tokio::net::TcpStream;
 
 use super::{MESSAGE_SIZE, Side, sockets};
 
-pub async fn echo(side: Side, stream: TcpStream) -> Result<()> {
+pub async fn echo(side: Side, mut stream: TcpStream) -> Result<()> {
+    if side == Side::CompressingServer {
+        side.shake_hands(&mut stream).await?;
+        let deflate = DeflateConfig {
+            server_no_context_takeover: true,
+            client_no_context_takeover: true,
+            ..DeflateConfig::default()
+        };
+        let socket = Box::new(CompressedWebSocketStream::server(stream, config(), deflate));
+        return sockets::echo(socket, reply).await;
+    }
     sockets::echo(Box::pin(open(side, stream)).await?, reply).await
 }
 
@@ -17,9 +27,9 @@ pub async fn echo_batches(side: Side, stream: TcpStream) -> Result<()> {
 }
 
 async fn open(side: Side, mut stream: TcpStream) -> Result<WebSocketStream<TcpStream>> {
-    let config = Config::builder().max_payload_length(MESSAGE_SIZE).build();
+    let config = config();
     Ok(match side {
-        Side::Server => {
+        Side::Server | Side::CompressingServer => {
             server_handshake(&mut stream).await?;
             WebSocketStream::server(stream, config)
         }
@@ -28,6 +38,10 @@ async fn open(side: Side, mut stream: TcpStream) -> Result<WebSocketStream<TcpSt
             WebSocketStream::from_raw_with_leftover(stream, Role::Client, config, done.leftover)
         }
     })
+}
+
+fn config() -> Config {
+    Config::builder().max_payload_length(MESSAGE_SIZE).build()
 }
 
 fn reply(message: Result<Message, Error>) -> Result<Option<Message>, Error> {

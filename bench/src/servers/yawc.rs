@@ -5,6 +5,7 @@ use tokio::net::TcpStream;
 use yawc::{Frame, OpCode, Options, Role, WebSocket, WebSocketError};
 
 use super::{MESSAGE_SIZE, Side, sockets};
+use crate::handshake::COMPRESSION;
 
 pub async fn echo(side: Side, stream: TcpStream) -> Result<()> {
     sockets::echo(Box::pin(open(side, stream)).await?, reply).await
@@ -15,18 +16,25 @@ pub async fn echo_batches(side: Side, stream: TcpStream) -> Result<()> {
 }
 
 async fn open(side: Side, mut stream: TcpStream) -> Result<WebSocket<TcpStream>> {
-    let options = Options::default()
-        .without_compression()
+    let options = match side {
+        Side::CompressingServer => Options::default()
+            .with_balanced_compression()
+            .server_no_context_takeover()
+            .client_no_context_takeover(),
+        Side::Server | Side::Client => Options::default().without_compression(),
+    };
+    let options = options
         .with_utf8()
         .with_limits(MESSAGE_SIZE, 2 * MESSAGE_SIZE)
         .with_read_buffer_capacity(128 * 1024)
         .with_backpressure_boundary(64 * 1024);
     side.shake_hands(&mut stream).await?;
     let role = match side {
-        Side::Server => Role::Server,
+        Side::Server | Side::CompressingServer => Role::Server,
         Side::Client => Role::Client,
     };
-    Ok(WebSocket::from_stream(stream, role, options)?)
+    let extensions = (side == Side::CompressingServer).then_some(COMPRESSION);
+    Ok(WebSocket::from_stream_with_extensions(stream, role, extensions, options)?)
 }
 
 fn reply(frame: Frame) -> Result<Option<Frame>, WebSocketError> {
