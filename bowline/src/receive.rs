@@ -269,16 +269,14 @@ impl Receive {
     pub(crate) fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(transport) = &mut self.transport else { return Poll::Ready(()) };
         let mut scratch = ReadBuffer::default();
-        loop {
+        let drained = loop {
             match scratch.poll_fill(transport, cx) {
                 Poll::Ready(Ok(count)) if count > 0 => scratch.consume(count),
-                Poll::Ready(_) => return Poll::Ready(()),
-                Poll::Pending => {
-                    scratch.park();
-                    return Poll::Pending;
-                }
+                ended => break ended.map(drop),
             }
-        }
+        };
+        scratch.park();
+        drained
     }
 
     /// Whether reading on would go past data that nobody has asked for.
