@@ -2,6 +2,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
 pub mod allocations;
+pub mod cable;
 pub mod frames;
 pub mod http;
 pub mod pairs;
