@@ -198,6 +198,22 @@ async fn long_lists_take_linear_time() {
     }
 }
 
+/// However high the limits are, a head with very many lines is refused or accepted, and nothing worse.
+#[tokio::test]
+async fn a_hundred_thousand_lines_within_the_limits_do_no_harm() {
+    let limits = Limits::default().head_size(16 * 1024 * 1024).headers(usize::MAX);
+    for role in ROLES {
+        for (named, lines) in
+            [("different names", lines(1_500_000, 15)), ("one name", b"x-a: 0123456789\r\n".repeat(100_000))]
+        {
+            match with_lines(role, &limits, &lines, 1 << 22).await {
+                Ok(_) => {}
+                Err(error) => assert_eq!(error.kind(), ErrorKind::Limit, "{role:?}, {named}: {error}"),
+            }
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_head_of_a_byte_a_second_ends_at_the_deadline() {
     for role in ROLES {
