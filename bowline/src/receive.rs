@@ -179,7 +179,7 @@ impl Receive {
 
     fn advance_in_buffer(&mut self) -> Advance {
         loop {
-            let (consumed, event) = match self.half.handle_bytes(self.buffer.bytes_mut()) {
+            let (mut consumed, event) = match self.half.handle_bytes(self.buffer.bytes_mut()) {
                 Ok(progress) => progress,
                 Err(failure) if self.ended.is_none() => return Advance::Effect(self.fail(failure)),
                 Err(_) => return Advance::NeedsBytes,
@@ -206,7 +206,11 @@ impl Receive {
                     let payload = self.buffer.bytes()[payload].try_into();
                     payload.ok().map(|payload| Advance::Effect(Effect::Ponged(payload)))
                 }
-                Event::Close(frame) => Some(Advance::Effect(self.close_received(frame))),
+                Event::Close(frame) => {
+                    // RFC 6455 1.4: whatever follows is discarded, and so holds no memory.
+                    consumed = self.buffer.bytes().len();
+                    Some(Advance::Effect(self.close_received(frame)))
+                }
             };
             self.buffer.consume(consumed);
             if let Some(advance) = advance {
