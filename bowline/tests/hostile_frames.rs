@@ -15,12 +15,12 @@ static ALLOCATOR: Counting = Counting;
 
 const ROLES: [Role; 2] = [Role::Client, Role::Server];
 
-/// How the length of a payload is written.
+/// How the length of a payload is written: in 7 bits, 16 or 64.
 #[derive(Clone, Copy, Debug)]
 enum Length {
-    In7Bits(u8),
-    In16Bits(u16),
-    In64Bits(u64),
+    Short(u8),
+    Medium(u16),
+    Long(u64),
 }
 
 /// The header of a frame to `role`, right or wrong, with a masking key of zeros if there is to be one.
@@ -28,13 +28,13 @@ fn header(role: Role, first: u8, length: Length) -> Vec<u8> {
     let mask_bit = if role == Role::Server { 0x80 } else { 0 };
     let mut bytes = vec![first];
     match length {
-        Length::In7Bits(length) => bytes.push(mask_bit | length),
-        Length::In16Bits(length) => {
-            bytes.push(mask_bit | 126);
+        Length::Short(length) => bytes.push(mask_bit | length),
+        Length::Medium(length) => {
+            bytes.push(mask_bit | 0x7E);
             bytes.extend(length.to_be_bytes());
         }
-        Length::In64Bits(length) => {
-            bytes.push(mask_bit | 127);
+        Length::Long(length) => {
+            bytes.push(mask_bit | 0x7F);
             bytes.extend(length.to_be_bytes());
         }
     }
@@ -92,7 +92,7 @@ async fn announced_sizes_are_refused_before_memory_is_taken() {
                 ((1 << 32) + 5, limit),
                 (1024 * 1024 + 1, limit),
             ] {
-                let bytes = header(role, first, Length::In64Bits(size));
+                let bytes = header(role, first, Length::Long(size));
                 let peak = peak_since_now();
                 assert_eq!(
                     refused_with(role, &Limits::default(), &bytes).await,
@@ -111,7 +111,7 @@ async fn announced_sizes_are_refused_before_memory_is_taken() {
 async fn sizes_of_fragments_do_not_overflow() {
     for role in ROLES {
         let mut bytes = Frame::binary([7; 10]).unfinished().encode(peer_of(role));
-        bytes.extend(header(role, 0x80, Length::In64Bits((1 << 63) - 1)));
+        bytes.extend(header(role, 0x80, Length::Long((1 << 63) - 1)));
         let refused = refused_with(role, &Limits::default(), &bytes).await;
         assert_eq!(refused, (ErrorKind::Limit, Some(1009)));
 
@@ -128,7 +128,7 @@ async fn fifteen_bytes_on_each_of_10_000_connections_cost_next_to_nothing() {
         warm_up().await;
         let connections: Vec<_> = (0..CONNECTIONS).map(|_| open(role, Limits::default())).collect();
         settle().await;
-        let mut bytes = header(role, 0x82, Length::In64Bits(1024 * 1024));
+        let mut bytes = header(role, 0x82, Length::Long(1024 * 1024));
         bytes.resize(15, 7);
         let before = held();
         for (_, wire) in &connections {
@@ -158,13 +158,13 @@ async fn rfc6455_5_2_non_minimal_lengths_are_refused() {
     for role in ROLES {
         for first in [0x81, 0x82] {
             for length in [
-                Length::In16Bits(0),
-                Length::In16Bits(1),
-                Length::In16Bits(125),
-                Length::In64Bits(0),
-                Length::In64Bits(125),
-                Length::In64Bits(126),
-                Length::In64Bits(0xFFFF),
+                Length::Medium(0),
+                Length::Medium(1),
+                Length::Medium(125),
+                Length::Long(0),
+                Length::Long(125),
+                Length::Long(126),
+                Length::Long(0xFFFF),
             ] {
                 assert_violation(role, &header(role, first, length), "non-minimal length").await;
             }
@@ -179,12 +179,12 @@ async fn rfc6455_5_2_reserved_bits_are_refused() {
     for role in ROLES {
         for reserved in 1..8 {
             for opcode in [1, 2, 8, 9, 10] {
-                let bytes = header(role, 0x80 | reserved << 4 | opcode, Length::In7Bits(0));
+                let bytes = header(role, 0x80 | reserved << 4 | opcode, Length::Short(0));
                 assert_violation(role, &bytes, "reserved bits").await;
             }
             // In the middle of a message as well.
             let mut bytes = Frame::text("a").unfinished().encode(peer_of(role));
-            bytes.extend(header(role, 0x80 | reserved << 4, Length::In7Bits(0)));
+            bytes.extend(header(role, 0x80 | reserved << 4, Length::Short(0)));
             assert_violation(role, &bytes, "reserved bits").await;
         }
     }
@@ -195,7 +195,7 @@ async fn rfc6455_5_2_unknown_opcodes_are_refused() {
     for role in ROLES {
         for opcode in (3..8).chain(11..16) {
             for fin in [0, 0x80] {
-                let bytes = header(role, fin | opcode, Length::In7Bits(0));
+                let bytes = header(role, fin | opcode, Length::Short(0));
                 assert_violation(role, &bytes, "unknown opcode").await;
             }
         }
@@ -228,16 +228,16 @@ async fn rfc6455_5_5_control_frames_are_small_and_whole() {
     for role in ROLES {
         for opcode in [8, 9, 10] {
             for length in [
-                Length::In16Bits(126),
-                Length::In16Bits(0xFFFF),
-                Length::In16Bits(125),
-                Length::In64Bits(1 << 16),
-                Length::In64Bits(1 << 40),
+                Length::Medium(126),
+                Length::Medium(0xFFFF),
+                Length::Medium(125),
+                Length::Long(1 << 16),
+                Length::Long(1 << 40),
             ] {
                 assert_violation(role, &header(role, 0x80 | opcode, length), "large control frame").await;
             }
             for length in [0, 2, 125] {
-                let bytes = header(role, opcode, Length::In7Bits(length));
+                let bytes = header(role, opcode, Length::Short(length));
                 assert_violation(role, &bytes, "fragmented control frame").await;
             }
         }
@@ -371,7 +371,7 @@ async fn rfc6455_1_4_bytes_after_a_close_frame_are_nothing() {
             Frame::close(1002, "again").encode(peer),
             Frame::text("wrongly masked").encode(role),
             vec![0xFF; 1000],
-            header(role, 0x82, Length::In64Bits(u64::MAX)),
+            header(role, 0x82, Length::Long(u64::MAX)),
         ] {
             for chunk in [usize::MAX, 1] {
                 let (mut socket, wire) = open(role, Limits::default());

@@ -603,17 +603,18 @@ async fn many_frames_behind_the_handshake_all_arrive() {
     for role in ROLES {
         for chunk in [1 << 22, 1000, 7] {
             let (ours, mut peer) = duplex(chunk);
-            let (socket, _peer) = tokio::join!(soon(shake_hands(role, Limits::default(), ours)), async {
+            let (socket, ()) = tokio::join!(soon(shake_hands(role, Limits::default(), ours)), async {
                 let mut bytes = head_of_peer(role, &mut peer).await.into_bytes();
                 bytes.extend_from_slice(b"\r\n");
                 let frames: Vec<_> = (0..COUNT).map(|number| Frame::text(number.to_string())).collect();
                 bytes.extend(encode_all(peer_of(role), &frames));
-                tokio::spawn(async move {
+                let feeding = tokio::spawn(async move {
                     // The response has to go somewhere.
                     let (mut from, mut to) = tokio::io::split(peer);
                     let mut rest = Vec::new();
                     let _ = tokio::join!(to.write_all(&bytes), from.read_to_end(&mut rest));
-                })
+                });
+                drop(feeding);
             });
             let mut socket = socket.unwrap();
             for number in 0..COUNT {
