@@ -61,9 +61,10 @@ impl Limits {
         self
     }
 
-    /// The most headers in a request or response of the opening handshake. Default: 100.
+    /// The most headers in a request or response of the opening handshake. Default: 100; at most 16,384.
     pub fn headers(mut self, headers: usize) -> Self {
-        self.headers = headers;
+        // An `http::HeaderMap` panics when it is to hold more than some 24,000.
+        self.headers = headers.min(16 * 1024);
         self
     }
 

@@ -225,7 +225,7 @@ impl Receive {
 
     fn advance_in_buffer(&mut self) -> Advance {
         loop {
-            let (consumed, event) = match self.half.handle_bytes(self.buffer.bytes_mut()) {
+            let (mut consumed, event) = match self.half.handle_bytes(self.buffer.bytes_mut()) {
                 Ok(progress) => progress,
                 Err(failure) if self.ended.is_none() => return Advance::Effect(self.fail(failure)),
                 Err(_) => return Advance::NeedsBytes,
@@ -262,7 +262,11 @@ impl Receive {
                     let payload = self.buffer.bytes()[payload].try_into();
                     payload.ok().map(|payload| Advance::Effect(Effect::Ponged(payload)))
                 }
-                Event::Close(frame) => Some(Advance::Effect(self.close_received(frame))),
+                Event::Close(frame) => {
+                    // RFC 6455 1.4: whatever follows is discarded, and so holds no memory.
+                    consumed = self.buffer.bytes().len();
+                    Some(Advance::Effect(self.close_received(frame)))
+                }
             };
             self.buffer.consume(consumed);
             if let Some(advance) = advance {
@@ -325,16 +329,14 @@ impl Receive {
     pub(crate) fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(transport) = &mut self.transport else { return Poll::Ready(()) };
         let mut scratch = ReadBuffer::default();
-        loop {
+        let drained = loop {
             match scratch.poll_fill(transport, cx) {
                 Poll::Ready(Ok(count)) if count > 0 => scratch.consume(count),
-                Poll::Ready(_) => return Poll::Ready(()),
-                Poll::Pending => {
-                    scratch.park();
-                    return Poll::Pending;
-                }
+                ended => break ended.map(drop),
             }
-        }
+        };
+        scratch.park();
+        drained
     }
 
     /// Whether reading on would go past data that nobody has asked for.

@@ -15,6 +15,7 @@ use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::task::coop::consume_budget;
 
 use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind};
@@ -135,6 +136,8 @@ async fn linger(stream: &mut impl Stream) -> Result<(), Error> {
     let mut open = stream.shutdown().await.is_ok();
     while open {
         open = stream.read(&mut scratch).await.is_ok_and(|count| count > 0);
+        // A stream that is always ready would keep the thread, and the deadline would never come.
+        consume_budget().await;
     }
     Ok(())
 }

@@ -40,7 +40,7 @@ pub(crate) struct Transmit {
     writer_open: bool,
     /// The transport took all it could; the connection's task waits until it takes more.
     blocked: bool,
-    /// The transport holds bytes back until it is flushed.
+    /// The transport holds bytes back until it is flushed; or it was lost before it had all.
     unflushed: bool,
     /// The transport took something since [`take_progress`](Self::take_progress).
     progress: bool,
@@ -284,10 +284,11 @@ impl Transmit {
 
     /// The transport is of no use any more.
     pub(crate) fn lose(&mut self, error: Error) {
+        // A later flush is not to take for written what is thrown away here.
+        self.unflushed |= !self.queue.is_empty();
         self.queue.clear();
         self.drop_transport();
         self.blocked = false;
-        self.unflushed = false;
         self.refuse(error);
     }
 
@@ -387,9 +388,9 @@ impl Transmit {
         self.blocked
     }
 
-    /// Whether all that was accepted was handed to the transport.
+    /// Whether nothing that was accepted is still to be handed to the transport.
     pub(crate) fn is_written(&self) -> bool {
-        self.queue.is_empty() && !self.unflushed
+        self.transport.is_none() || (self.queue.is_empty() && !self.unflushed)
     }
 
     /// How many bytes will have been written once all that was accepted is.

@@ -2,83 +2,17 @@
 
 mod support;
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::io::{Read, Write};
 
 use bowline::{Limits, Message, Role, pair};
 use tokio::io::AsyncReadExt;
 
+use support::allocations::{ALLOCATIONS, Counting, TAKEN, held, peak_since_now};
 use support::frames::{Frame, all_frames, encode_all};
-use support::{open, settle};
-
-/// Counts what the current thread holds: each test has a thread of its own.
-struct Counting;
-
-thread_local! {
-    static HELD: Cell<isize> = const { Cell::new(0) };
-    static PEAK: Cell<isize> = const { Cell::new(0) };
-    static TAKEN: Cell<isize> = const { Cell::new(0) };
-    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
-}
-
-fn count(bytes: isize) {
-    HELD.set(HELD.get() + bytes);
-    TAKEN.set(TAKEN.get() + bytes.max(0));
-    PEAK.set(PEAK.get().max(HELD.get()));
-}
-
-#[expect(unsafe_code, reason = "an allocator is unsafe by nature; this one hands everything on")]
-#[expect(clippy::cast_possible_wrap, reason = "no allocation is larger than isize::MAX")]
-// SAFETY: all calls go to the system's allocator unchanged.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
-        count(layout.size() as isize);
-        // SAFETY: the caller's promises are handed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        count(-(layout.size() as isize));
-        // SAFETY: the caller's promises are handed on.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-
-    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        // Less is no allocation.
-        ALLOCATIONS.set(ALLOCATIONS.get() + usize::from(size > layout.size()));
-        count(size as isize);
-        count(-(layout.size() as isize));
-        // SAFETY: the caller's promises are handed on.
-        unsafe { System.realloc(pointer, layout, size) }
-    }
-}
+use support::{open, settle, warm_up};
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
-
-fn held() -> isize {
-    HELD.get()
-}
-
-/// The most that was held at once since this was called, beyond what was held then.
-fn peak_since_now() -> impl FnOnce() -> isize {
-    let before = held();
-    PEAK.set(before);
-    move || PEAK.get() - before
-}
-
-/// So that what a thread keeps for its next connection is not counted for the first.
-async fn warm_up() {
-    for role in [Role::Client, Role::Server] {
-        let (mut socket, wire) = open(role, Limits::default());
-        wire.feed_frame(support::peer_of(role), &Frame::binary(vec![1; 200_000]));
-        let message = socket_message(&mut socket).await;
-        socket.send(message).await.unwrap();
-    }
-    settle().await;
-}
 
 async fn socket_message(socket: &mut bowline::WebSocket) -> Message {
     socket.recv().await.unwrap().unwrap()

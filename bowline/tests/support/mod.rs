@@ -1,6 +1,8 @@
 //! What the tests share. Each test file uses its part of it.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
+pub mod allocations;
+pub mod cable;
 pub mod frames;
 pub mod http;
 pub mod pairs;
@@ -23,6 +25,17 @@ pub fn open(role: Role, limits: Limits) -> (WebSocket, Wire) {
         Role::Client => Connector::new().limits(limits).adopt(stream, Vec::new(), None),
     };
     (socket, wire)
+}
+
+/// So that what a thread keeps for its next connection is not counted for the first.
+pub async fn warm_up() {
+    for role in [Role::Client, Role::Server] {
+        let (mut socket, wire) = open(role, Limits::default());
+        wire.feed_frame(peer_of(role), &frames::Frame::binary(vec![1; 200_000]));
+        let message = socket.recv().await.unwrap().unwrap();
+        socket.send(message).await.unwrap();
+    }
+    settle().await;
 }
 
 /// Polls a future so many times, lets other tasks run in between, and drops it if it is not ready by then.
