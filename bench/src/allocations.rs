@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
 static COUNTING: AtomicBool = AtomicBool::new(false);
 static COUNT: AtomicU64 = AtomicU64::new(0);
+/// How many bytes are held.
+static HELD: AtomicI64 = AtomicI64::new(0);
 /// How many allocations of each size there are; only small ones.
 static LIVE: [AtomicI64; 4096] = [const { AtomicI64::new(0) }; 4096];
 
@@ -21,6 +23,11 @@ pub fn start() {
 
 pub fn count() -> u64 {
     COUNT.load(Ordering::Relaxed)
+}
+
+/// How many bytes are held of what was allocated since the start.
+pub fn held() -> i64 {
+    HELD.load(Ordering::Relaxed)
 }
 
 /// The sizes, in bytes, of what each of so many connections holds, the largest first.
@@ -42,9 +49,11 @@ fn note(size: usize) {
 }
 
 fn note_live(size: usize, change: i64) {
-    let live = LIVE.get(size).filter(|_| COUNTING.load(Ordering::Relaxed));
-    if let Some(live) = live {
-        live.fetch_add(change, Ordering::Relaxed);
+    if COUNTING.load(Ordering::Relaxed) {
+        HELD.fetch_add(change * size as i64, Ordering::Relaxed);
+        if let Some(live) = LIVE.get(size) {
+            live.fetch_add(change, Ordering::Relaxed);
+        }
     }
 }
 

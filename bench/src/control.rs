@@ -1,11 +1,11 @@
 //! How the measuring process talks with its children: a line on standard input, a line on standard output.
 
 use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::{allocations, process};
 
@@ -115,6 +115,11 @@ impl Part {
         process::memory(self.child.id())
     }
 
+    /// How many files the part has open.
+    pub fn open_files(&self) -> Result<usize> {
+        process::open_files(self.child.id())
+    }
+
     /// The most resident memory that the part ever had, in bytes.
     pub fn peak_memory(&self) -> Result<u64> {
         process::peak_memory(self.child.id())
@@ -122,15 +127,28 @@ impl Part {
 
     /// Ends the part in its own way.
     pub fn end(mut self) -> Result<()> {
+        self.wait().map(drop)
+    }
+
+    /// Ends the part in its own way, which has to be without an error.
+    pub fn end_well(mut self) -> Result<()> {
+        let status = self.wait()?;
+        ensure!(status.success(), "a part ended: {status}");
+        Ok(())
+    }
+
+    fn wait(&mut self) -> Result<ExitStatus> {
         drop(self.input.take());
         let began = Instant::now();
-        while self.child.try_wait()?.is_none() {
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(status);
+            }
             if began.elapsed() > PATIENCE {
                 bail!("a part did not end for {PATIENCE:?}");
             }
             std::thread::sleep(Duration::from_millis(5));
         }
-        Ok(())
     }
 }
 

@@ -7,6 +7,7 @@ mod control;
 mod counts;
 mod frames;
 mod handshake;
+mod idle;
 mod libraries;
 mod load;
 mod matrix;
@@ -17,6 +18,7 @@ mod report;
 mod rooms;
 mod sample;
 mod servers;
+mod soak;
 mod statistics;
 
 use anyhow::Result;
@@ -37,6 +39,10 @@ struct Arguments {
 enum Command {
     /// Measures masking and UTF-8 validation alone
     Micro(micro::Micro),
+    /// Lets thousands of connections talk, die, stall and misbehave, and accounts for every message
+    Soak(soak::Soak),
+    /// Holds as many idle connections as the process may have files, with keepalive
+    Idle(idle::Idle),
     #[command(hide = true)]
     Serve(servers::Serve),
     #[command(hide = true)]
@@ -49,6 +55,10 @@ enum Command {
     LoadIdle(load::idle::Idle),
     #[command(hide = true)]
     LoadBroadcast(load::broadcast::Broadcast),
+    #[command(hide = true)]
+    SoakServe(soak::serve::Serve),
+    #[command(hide = true)]
+    SoakClients(soak::clients::Clients),
 }
 
 fn main() -> Result<()> {
@@ -60,6 +70,10 @@ fn main() -> Result<()> {
             micro::run(&options);
             Ok(())
         }
+        Command::Soak(options) => soak::run(&options),
+        Command::Idle(options) => idle::run(&options),
+        Command::SoakServe(options) => soak::serve::run(&options),
+        Command::SoakClients(options) => soak::clients::run(&options),
         Command::Serve(options) => servers::run(&options),
         Command::Connect(options) => servers::connect(&options),
         Command::Load(options) => load::run(&options),

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use support::frames::Frame;
 use support::http::{Head, acceptance, listen, read_head, soon};
+use support::{poll_once, poll_times};
 
 const URL: &str = "ws://example.com/chat";
 
@@ -230,6 +231,31 @@ async fn rfc6455_4_1_the_response_is_verified() {
     }
     let without_offer = refusal(&Connector::new(), |good| good.with("Sec-WebSocket-Protocol: v1")).await;
     assert!(without_offer.contains("not offered"), "{without_offer}");
+}
+
+#[tokio::test]
+async fn rfc6455_4_1_nothing_is_sent_before_the_response() {
+    let (client, mut server) = duplex(64 * 1024);
+    let connector = Connector::new();
+    let mut connecting = std::pin::pin!(connector.connect_over(URL, client));
+    assert!(poll_times(10, connecting.as_mut()).await.is_none());
+    let request = read_head(&mut server).await;
+    assert!(poll_once(std::pin::pin!(server.read_u8())).await.is_none(), "something is behind the request");
+    server.write_all(acceptance(&request).text().as_bytes()).await.unwrap();
+    soon(connecting).await.unwrap();
+}
+
+#[tokio::test]
+async fn rfc6455_8_1_a_subprotocol_that_is_not_text_is_refused() {
+    let connector = Connector::new().subprotocols(["v1"]);
+    let answer = |request: Head| {
+        let mut bytes = acceptance(&request).with("Sec-WebSocket-Protocol: v1").text().into_bytes();
+        bytes.splice(bytes.len() - 4.., *b"\xFF\r\n\r\n");
+        bytes
+    };
+    let error = connect_to(&connector, answer).await.expect_err("it is not UTF-8");
+    assert_eq!(error.kind(), ErrorKind::Handshake, "{error}");
+    assert!(error.to_string().contains("not offered"), "{error}");
 }
 
 #[tokio::test]

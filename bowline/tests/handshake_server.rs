@@ -5,7 +5,7 @@ mod support;
 use std::time::Duration;
 
 use bowline::{Acceptor, ErrorKind, Limits, Rejection, Role, Server};
-use http::{Response, StatusCode};
+use http::{HeaderValue, Response, StatusCode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tokio::net::TcpStream;
 
@@ -91,6 +91,16 @@ async fn rfc6455_4_2_1_rejections_of_accept_stream() {
         assert_eq!(error.kind(), ErrorKind::Handshake);
         let source = std::error::Error::source(&error).expect("the rejection");
         assert_eq!(source.downcast_ref::<Rejection>().expect("the rejection").status(), status);
+    }
+}
+
+#[test]
+fn rfc6455_8_1_subprotocols_that_are_not_text_are_refused() {
+    for name in ["sec-websocket-protocol", "sec-websocket-extensions"] {
+        let mut request = Head::request().to_request();
+        request.headers_mut().insert(name, HeaderValue::from_bytes(b"v1\xFF").unwrap());
+        let rejection = bowline::accept::<_, ()>(&mut request).expect_err("it is not UTF-8");
+        assert_eq!(rejection.status(), StatusCode::BAD_REQUEST, "{name}");
     }
 }
 

@@ -91,6 +91,20 @@ async fn a_certificate_for_another_name_is_an_io_error() {
 }
 
 #[tokio::test]
+async fn rfc6455_4_1_a_client_says_which_server_it_wants() {
+    let (server, client) = configs();
+    let (stream, other_end) = duplex(64 * 1024);
+    let connector = connector(client);
+    let accepting = async {
+        let stream = TlsAcceptor::from(server).accept(other_end).await.unwrap();
+        stream.get_ref().1.server_name().map(str::to_owned)
+    };
+    let connecting = connector.connect_over("wss://localhost/", stream);
+    let (_, name) = soon(async { tokio::join!(connecting, accepting) }).await;
+    assert_eq!(name.as_deref(), Some("localhost"));
+}
+
+#[tokio::test]
 async fn tls_over_a_stream_of_the_users_own() {
     let (server, client) = configs();
     let (stream, other_end) = duplex(64 * 1024);
