@@ -4,10 +4,10 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
-use std::task::{Context, Poll, Waker};
+use std::task::Poll;
 use std::time::Duration;
 
-use bowline::{Acceptor, CloseCode, Connector, Error, ErrorKind, Limits, MessageKind, MessageWriter, Role, WebSocket};
+use bowline::{Acceptor, CloseCode, Connector, Error, ErrorKind, Limits, MessageKind, MessageReader, MessageWriter, Role, WebSocket};
 use bowline_fuzz::{Outgoing, Wire, block_on_paused, encode_frame, messages_in, take_byte, wire};
 use bowline_proto::{Opcode, ReceiveLimits};
 use libfuzzer_sys::fuzz_target;
@@ -265,38 +265,18 @@ impl Run {
     async fn read_part(&mut self, many: u8) {
         let Some(socket) = &mut self.socket else { return };
         let polls = usize::from(many % 8);
-        let opened = {
-            let mut opening = Box::pin(socket.reader());
-            poll_times(polls, &mut opening).await
-        };
-        let mut reader = match opened {
+        let start = match poll_times(polls, &mut Box::pin(socket.reader())).await {
             None => return,
-            Some(Ok(Some(reader))) => reader,
-            Some(Ok(None)) => {
-                self.note(Ok(None));
-                return;
-            }
-            Some(Err(error)) => {
-                self.note(Err(error));
-                return;
-            }
+            Some(Ok(Some(reader))) => Ok(read_start(reader, polls, many >> 4).await),
+            Some(Ok(None)) => Err(Ok(None)),
+            Some(Err(error)) => Err(Err(error)),
         };
-        let kind = reader.kind();
-        let (mut start, mut part) = (Vec::new(), Part::Start);
-        for _ in 0..many >> 4 {
-            let mut buf = [0; 16];
-            let read = poll_times(polls, &mut Box::pin(reader.read(&mut buf))).await;
-            match read {
-                Some(Ok(0)) => {
-                    part = Part::Whole;
-                    break;
-                }
-                Some(Ok(count)) => start.extend_from_slice(&buf[..count]),
-                Some(Err(_)) | None => break,
+        match start {
+            Ok(start) => self.received.push(start),
+            Err(end) => {
+                self.note(end);
             }
         }
-        drop(reader);
-        self.received.push((kind, start, part));
     }
 
     /// Whether it was a message.
@@ -522,4 +502,19 @@ async fn poll_times<T>(times: usize, work: &mut (impl Future<Output = T> + Unpin
         yield_now().await;
     }
     None
+}
+
+/// Reads the start of a message, with so many reads.
+async fn read_start(mut reader: MessageReader<'_>, polls: usize, reads: u8) -> (MessageKind, Vec<u8>, Part) {
+    let (kind, mut start) = (reader.kind(), Vec::new());
+    for _ in 0..reads {
+        let mut buf = [0; 16];
+        let read = poll_times(polls, &mut Box::pin(reader.read(&mut buf))).await;
+        match read {
+            Some(Ok(0)) => return (kind, start, Part::Whole),
+            Some(Ok(count)) => start.extend_from_slice(&buf[..count]),
+            Some(Err(_)) | None => break,
+        }
+    }
+    (kind, start, Part::Start)
 }
