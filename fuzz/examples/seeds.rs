@@ -96,7 +96,8 @@ fn utf8() -> Vec<Vec<u8>> {
 }
 
 fn close() -> Vec<Vec<u8>> {
-    let codes = [0_u16, 999, 1000, 1003, 1004, 1005, 1006, 1007, 1014, 1015, 1016, 2999, 3000, 4999, 5000, 65535];
+    let codes =
+        [0_u16, 999, 1000, 1003, 1004, 1005, 1006, 1007, 1014, 1015, 1016, 2999, 3000, 4999, 5000, 65535];
     let with_reason = |code: &u16| [&code.to_be_bytes()[..], "caf\u{e9}".as_bytes()].concat();
     let mut seeds: Vec<_> = codes.iter().map(with_reason).collect();
     seeds.extend([vec![], vec![3], vec![3, 232], [vec![3, 232], vec![b'x'; 123]].concat()]);

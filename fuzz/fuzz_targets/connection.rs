@@ -7,7 +7,10 @@ use std::pin::Pin;
 use std::task::Poll;
 use std::time::Duration;
 
-use bowline::{Acceptor, CloseCode, Connector, Error, ErrorKind, Limits, MessageKind, MessageReader, MessageWriter, Role, WebSocket};
+use bowline::{
+    Acceptor, CloseCode, Connector, Error, ErrorKind, Limits, MessageKind, MessageReader, MessageWriter,
+    Role, WebSocket,
+};
 use bowline_fuzz::{Outgoing, Wire, block_on_paused, encode_frame, messages_in, take_byte, wire};
 use bowline_proto::{Opcode, ReceiveLimits};
 use libfuzzer_sys::fuzz_target;
@@ -129,7 +132,9 @@ impl Run {
                 let (sender, (kind, payload)) = (self.sender.clone(), message.clone());
                 let work = Box::pin(async move {
                     match kind {
-                        MessageKind::Text => sender.send(std::str::from_utf8(&payload).expect("it is ASCII")).await,
+                        MessageKind::Text => {
+                            sender.send(std::str::from_utf8(&payload).expect("it is ASCII")).await
+                        }
                         MessageKind::Binary => sender.send(payload).await,
                     }
                 });
@@ -403,7 +408,8 @@ impl Run {
     /// Feeds a message in fragments.
     fn feed_message(&mut self, size: u8, fragments: u8) {
         let (kind, payload) = self.message(size);
-        let pieces: Vec<&[u8]> = payload.chunks(payload.len() / (usize::from(fragments % 10) + 1) + 1).collect();
+        let pieces: Vec<&[u8]> =
+            payload.chunks(payload.len() / (usize::from(fragments % 10) + 1) + 1).collect();
         for (number, piece) in pieces.iter().enumerate() {
             let opcode = if number == 0 { kind.into() } else { Opcode::Continuation };
             let fin = number + 1 == pieces.len();

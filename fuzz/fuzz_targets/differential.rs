@@ -75,9 +75,7 @@ fn bowline(role: Role, bytes: &[u8]) -> (Vec<Said>, Option<Failure>, Vec<u8>) {
             }
             Seen::Ping(payload) => Said::Ping(payload),
             Seen::Pong(payload) => Said::Pong(payload),
-            Seen::Close(frame) => {
-                Said::Close(frame.map(|frame| (frame.code().0, frame.reason().to_owned())))
-            }
+            Seen::Close(frame) => Said::Close(frame.map(|frame| (frame.code().0, frame.reason().to_owned()))),
         });
     }
     (said, failure, receiver.pending)
@@ -137,7 +135,9 @@ impl Write for Stream<'_> {
 fn complete(bytes: &mut Vec<u8>) {
     let mut start = 0;
     while let Some((len, size)) = raw_length(&bytes[start..]) {
-        let Some(end) = usize::try_from(len).ok().filter(|len| *len <= MESSAGE_SIZE).map(|len| start + size + len) else {
+        let Some(end) =
+            usize::try_from(len).ok().filter(|len| *len <= MESSAGE_SIZE).map(|len| start + size + len)
+        else {
             return;
         };
         if end > bytes.len() {

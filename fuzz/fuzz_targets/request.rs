@@ -3,7 +3,9 @@
 
 use bowline::{Acceptor, ErrorKind, Rejection};
 use bowline_fuzz::{block_on_paused, take_byte, wire};
-use http::header::{HOST, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION};
+use http::header::{
+    HOST, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION,
+};
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, Request, Response, Uri, Version};
 use libfuzzer_sys::fuzz_target;
@@ -17,8 +19,14 @@ fuzz_target!(|data: &[u8]| {
 
     let whole = accept_stream(&acceptor, bytes, usize::MAX);
     let split = accept_stream(&acceptor, bytes, chunk);
+    // hyper answers the preface of HTTP/2 with nothing, if it comes at once.
+    if bytes.starts_with(b"PRI * HTTP/2.0\r\n") {
+        return assert_eq!(whole.0.is_err(), split.0.is_err());
+    }
     // hyper looks again at a head that was not whole only when its end is there.
-    if bytes.windows(2).any(|window| window == b"\n\n") || bytes.windows(4).any(|window| window == b"\r\n\r\n") {
+    if bytes.windows(2).any(|window| window == b"\n\n")
+        || bytes.windows(4).any(|window| window == b"\r\n\r\n")
+    {
         assert_eq!(whole, split);
     } else {
         assert!(whole.0.is_err() && split.0.is_err());
@@ -51,7 +59,8 @@ fn accept_stream(acceptor: &Acceptor, bytes: &[u8], chunk: usize) -> (Result<(),
             Err(error) => {
                 assert_ne!(status, b"101");
                 assert_ne!(error.kind(), ErrorKind::Timeout);
-                if let Some(rejection) = error.source().and_then(|source| source.downcast_ref::<Rejection>()) {
+                if let Some(rejection) = error.source().and_then(|source| source.downcast_ref::<Rejection>())
+                {
                     let response: Response<String> = rejection.clone().into_response();
                     assert_eq!(response.status().as_str().as_bytes(), status);
                 }

@@ -15,7 +15,9 @@ fuzz_target!(|data: &[u8]| {
     let whole = connect(bytes, usize::MAX);
     let split = connect(bytes, chunk);
     // hyper looks again at a head that was not whole only when its end is there.
-    if bytes.windows(2).any(|window| window == b"\n\n") || bytes.windows(4).any(|window| window == b"\r\n\r\n") {
+    if bytes.windows(2).any(|window| window == b"\n\n")
+        || bytes.windows(4).any(|window| window == b"\r\n\r\n")
+    {
         assert_eq!(whole, split);
     } else {
         assert!(whole.is_err() && split.is_err());
@@ -60,7 +62,8 @@ fn connect(answer: &[u8], chunk: usize) -> Result<Option<String>, (ErrorKind, Op
 /// The answer with the value in it that belongs to the request.
 fn fill_in(answer: &[u8], request: &[u8]) -> Vec<u8> {
     let request = std::str::from_utf8(request).expect("our request is ASCII");
-    let key = request.lines().find_map(|line| line.strip_prefix("sec-websocket-key: ")).expect("it has a key");
+    let key =
+        request.lines().find_map(|line| line.strip_prefix("sec-websocket-key: ")).expect("it has a key");
     let accept = tungstenite::handshake::derive_accept_key(key.as_bytes());
     let mut filled = Vec::new();
     let mut rest = answer;

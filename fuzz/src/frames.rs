@@ -1,6 +1,8 @@
 //! Frames, and receivers that note what comes out.
 
-use bowline_proto::{CloseFrame, Event, Failure, FrameHeader, MessageKind, Opcode, ReceiveHalf, ReceiveLimits, Role, mask};
+use bowline_proto::{
+    CloseFrame, Event, Failure, FrameHeader, MessageKind, Opcode, ReceiveHalf, ReceiveLimits, Role, mask,
+};
 
 pub const NO_LIMITS: ReceiveLimits = ReceiveLimits { message_size: u64::MAX, frames_per_message: u32::MAX };
 
@@ -23,7 +25,8 @@ pub fn pieces<'a>(bytes: &'a [u8], splits: &[u8]) -> Vec<&'a [u8]> {
 pub fn encode_frame(role: Role, fin: bool, opcode: Opcode, payload: &[u8]) -> Vec<u8> {
     let masking_key = (role == Role::Client).then_some([0x12, 0x34, 0x56, 0x78]);
     let mut bytes = Vec::new();
-    FrameHeader { fin, reserved: 0, opcode, masking_key, payload_len: payload.len() as u64 }.encode(&mut bytes);
+    FrameHeader { fin, reserved: 0, opcode, masking_key, payload_len: payload.len() as u64 }
+        .encode(&mut bytes);
     let start = bytes.len();
     bytes.extend_from_slice(payload);
     mask(&mut bytes[start..], masking_key.unwrap_or_default(), 0);
@@ -199,13 +202,19 @@ impl Outgoing {
 
     pub fn arrive(&mut self, bytes: &[u8]) {
         self.partial.extend_from_slice(bytes);
-        while let Some((header, size)) = FrameHeader::decode(&self.partial).expect("the headers we send are right") {
+        while let Some((header, size)) =
+            FrameHeader::decode(&self.partial).expect("the headers we send are right")
+        {
             let end = size + usize::try_from(header.payload_len).expect("what we send fits in memory");
             if self.partial.len() < end {
                 break;
             }
             assert_eq!(header.reserved, 0);
-            assert_eq!(header.masking_key.is_some(), self.role == Role::Client, "clients mask, servers do not");
+            assert_eq!(
+                header.masking_key.is_some(),
+                self.role == Role::Client,
+                "clients mask, servers do not"
+            );
             let mut payload = self.partial[size..end].to_vec();
             mask(&mut payload, header.masking_key.unwrap_or_default(), 0);
             self.partial.drain(..end);
@@ -224,7 +233,8 @@ impl Outgoing {
             Opcode::Binary => Some(MessageKind::Binary),
         };
         assert_eq!(kind.is_none(), self.open.is_some(), "messages do not interleave");
-        let (kind, mut payload) = self.open.take().or(kind.map(|kind| (kind, Vec::new()))).expect("one is there");
+        let (kind, mut payload) =
+            self.open.take().or(kind.map(|kind| (kind, Vec::new()))).expect("one is there");
         payload.extend(frame.payload);
         if frame.fin {
             self.messages.push((kind, payload));
