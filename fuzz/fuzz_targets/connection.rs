@@ -385,7 +385,7 @@ impl Run {
 
     async fn close(&mut self, code: u8, polls: usize) {
         let code = [1000, 1001, 4000, 1005][usize::from(code % 4)];
-        if polls > 0 && code != 1005 && !self.sender.is_closed() {
+        if polls > 0 && code != 1005 {
             self.mark_close();
         }
         let sender = self.sender.clone();
@@ -453,9 +453,7 @@ impl Run {
         self.drop_writer();
         self.look();
         if self.socket.is_some() {
-            if !self.sender.is_closed() {
-                self.mark_close();
-            }
+            self.mark_close();
             let sender = self.sender.clone();
             let closing = timeout(LONG, sender.close(CloseCode::NORMAL, ""));
             let _ = closing.await.expect("close never hangs");
