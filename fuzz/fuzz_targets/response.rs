@@ -1,0 +1,77 @@
+//! Opening handshakes that a client gets answered: the same verdict however the answer arrives.
+#![no_main]
+
+use bowline::{Connector, ErrorKind};
+use bowline_fuzz::{block_on_paused, take_byte, wire};
+use libfuzzer_sys::fuzz_target;
+
+/// Stands in an answer for the value of Sec-WebSocket-Accept that the request demands.
+const ACCEPT: &[u8] = b"$ACCEPT";
+
+// the most bytes that come at once, then the response
+fuzz_target!(|data: &[u8]| {
+    let mut bytes = data;
+    let chunk = usize::from(take_byte(&mut bytes)) + 1;
+    let whole = connect(bytes, usize::MAX);
+    let split = connect(bytes, chunk);
+    // hyper looks again at a head that was not whole only when its end is there.
+    if bytes.windows(2).any(|window| window == b"\n\n")
+        || bytes.windows(4).any(|window| window == b"\r\n\r\n")
+    {
+        assert_eq!(whole, split);
+    } else {
+        assert!(whole.is_err() && split.is_err());
+    }
+});
+
+/// How it ended: the subprotocol; or the kind of the error, and the status if it has one.
+fn connect(answer: &[u8], chunk: usize) -> Result<Option<String>, (ErrorKind, Option<u16>)> {
+    block_on_paused(async {
+        let (stream, wire) = wire();
+        wire.set_chunk(chunk);
+        let connector = Connector::new().subprotocols(["chat.v2", "chat"]);
+        let connecting = connector.connect_over("ws://example.com/", stream);
+        let answering = async {
+            let mut request = Vec::new();
+            while !request.ends_with(b"\r\n\r\n") {
+                tokio::task::yield_now().await;
+                request.extend(wire.take_written());
+            }
+            wire.feed(&fill_in(answer, &request));
+            wire.end();
+        };
+        let (result, ()) = tokio::join!(connecting, answering);
+        match result {
+            Ok((socket, response)) => {
+                assert_eq!(response.status(), 101);
+                assert!(answer.windows(ACCEPT.len()).any(|window| window == ACCEPT), "nobody guesses it");
+                let subprotocol = socket.subprotocol().map(str::to_owned);
+                assert!(matches!(subprotocol.as_deref(), None | Some("chat" | "chat.v2")));
+                Ok(subprotocol)
+            }
+            Err(error) => {
+                assert!(!matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::Timeout), "{error:?}");
+                let response = error.response();
+                assert!(response.is_none_or(|response| response.body().len() <= 1024));
+                Err((error.kind(), response.map(|response| response.status().as_u16())))
+            }
+        }
+    })
+}
+
+/// The answer with the value in it that belongs to the request.
+fn fill_in(answer: &[u8], request: &[u8]) -> Vec<u8> {
+    let request = std::str::from_utf8(request).expect("our request is ASCII");
+    let key =
+        request.lines().find_map(|line| line.strip_prefix("sec-websocket-key: ")).expect("it has a key");
+    let accept = tungstenite::handshake::derive_accept_key(key.as_bytes());
+    let mut filled = Vec::new();
+    let mut rest = answer;
+    while let Some(at) = rest.windows(ACCEPT.len()).position(|window| window == ACCEPT) {
+        filled.extend_from_slice(&rest[..at]);
+        filled.extend_from_slice(accept.as_bytes());
+        rest = &rest[at + ACCEPT.len()..];
+    }
+    filled.extend_from_slice(rest);
+    filled
+}
