@@ -1,9 +1,12 @@
 //! What the tests share. Each test file uses its part of it.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
+pub mod conversation;
 pub mod frames;
 pub mod http;
+pub mod network;
 pub mod pairs;
+pub mod random;
 pub mod tls;
 pub mod wire;
 
