@@ -170,7 +170,11 @@ impl Talk {
 
     /// A message unlike all others of its side.
     fn message(&self, side: usize, random: &mut Random) -> Message {
-        let number = std::mem::replace(&mut self.sides[side].borrow_mut().next, number_after(side, self));
+        let number = {
+            let next = &mut self.sides[side].borrow_mut().next;
+            *next += 1;
+            *next
+        };
         let size = match random.within(0..=9) {
             0 => 0,
             1..=6 => random.within(0..=200).min(self.plan.largest),
@@ -210,10 +214,6 @@ impl Talk {
         let known = self.sides[side].borrow_mut().end.get_or_insert(end.clone()).clone();
         assert_eq!(known, end, "it stays ended in the same way");
     }
-}
-
-fn number_after(side: usize, talk: &Talk) -> usize {
-    talk.sides[side].borrow().next + 1
 }
 
 /// Holds a conversation. Panics if a promise is broken.
