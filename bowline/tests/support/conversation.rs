@@ -6,8 +6,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bowline::{
-    Acceptor, CloseCode, Connector, Error, ErrorKind, Limits, Message, MessageKind, MessageReader, Sender, TrySendError,
-    WebSocket,
+    Acceptor, CloseCode, Connector, Error, ErrorKind, Limits, Message, MessageKind, MessageReader, Sender,
+    TrySendError, WebSocket,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::{LocalSet, spawn_local, yield_now};
@@ -171,24 +171,24 @@ impl Talk {
     /// A message unlike all others of its side.
     fn message(&self, side: usize, random: &mut Random) -> Message {
         let number = {
-            let next = &mut self.sides[side].borrow_mut().next;
-            *next += 1;
-            *next
+            let mut this = self.sides[side].borrow_mut();
+            this.next += 1;
+            this.next
         };
-        let size = match random.within(0..=9) {
+        let wanted = match random.within(0..=9) {
             0 => 0,
             1..=6 => random.within(0..=200).min(self.plan.largest),
             _ => random.within(0..=self.plan.largest),
         };
         if random.percent(50) {
             let mut text = format!("{number}:");
-            while text.len() < size {
+            while text.len() < wanted {
                 text.push(random.choose(&['a', 'ß', '水', '🪢']));
             }
             Message::Text(text.into())
         } else {
             let mut bytes = format!("{number}:").into_bytes();
-            bytes.resize_with(size.max(bytes.len()), || random.next().to_le_bytes()[0]);
+            bytes.resize_with(wanted.max(bytes.len()), || random.next().to_le_bytes()[0]);
             Message::Binary(bytes.into())
         }
     }
@@ -209,20 +209,17 @@ impl Talk {
         self.sides[side].borrow_mut().received.push(received);
     }
 
-    fn ended(&self, side: usize, end: End) {
+    fn ended(&self, side: usize, end: &End) {
         self.note(side, &format!("ended: {end:?}"), 0);
         let known = self.sides[side].borrow_mut().end.get_or_insert(end.clone()).clone();
-        assert_eq!(known, end, "it stays ended in the same way");
+        assert_eq!(known, *end, "it stays ended in the same way");
     }
 }
 
 /// Holds a conversation. Panics if a promise is broken.
 pub fn converse(seed: u64, log: bool) -> Outcome {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .start_paused(true)
-        .build()
-        .unwrap();
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     let local = LocalSet::new();
     runtime.block_on(local.run_until(async {
         // Far more than any of the timeouts that may add up.
@@ -243,8 +240,7 @@ async fn converse_now(seed: u64, log: bool) -> Outcome {
     let limits = Limits::default().write_buffer(plan.write_buffer).close_timeout(plan.close_timeout);
     let connector = Connector::new().limits(limits.clone()).keepalive(plan.keepalive);
     let acceptor = Acceptor::new().limits(limits).keepalive(plan.keepalive);
-    let sockets =
-        [connector.adopt(client, Vec::new(), None), acceptor.adopt(server, Vec::new(), None)];
+    let sockets = [connector.adopt(client, Vec::new(), None), acceptor.adopt(server, Vec::new(), None)];
 
     let talk = Rc::new(Talk {
         plan,
@@ -295,7 +291,7 @@ async fn send(talk: Rc<Talk>, side: usize, sender: Sender, mut random: Random) {
         let goes_on = match random.within(0..=11) {
             0..=3 => {
                 let message = talk.message(side, &mut random);
-                sent(&talk, side, sender.send(message.clone()).await, message)
+                sent(&talk, side, &sender.send(message.clone()).await, message)
             }
             4 => drop_send(&talk, side, &sender, &mut random).await,
             5 => try_send(&talk, side, &sender, &mut random),
@@ -318,10 +314,10 @@ async fn send(talk: Rc<Talk>, side: usize, sender: Sender, mut random: Random) {
 }
 
 /// Whether the connection is still open.
-fn sent(talk: &Talk, side: usize, result: Result<(), Error>, message: Message) -> bool {
+fn sent(talk: &Talk, side: usize, result: &Result<(), Error>, message: Message) -> bool {
     match result {
         Ok(()) => talk.accepted(side, message),
-        Err(ref error) => talk.note(side, &format!("not sent: {:?}", error.kind()), 0),
+        Err(error) => talk.note(side, &format!("not sent: {:?}", error.kind()), 0),
     }
     result.is_ok()
 }
@@ -330,7 +326,7 @@ async fn drop_send(talk: &Talk, side: usize, sender: &Sender, random: &mut Rando
     let message = talk.message(side, random);
     let send = sender.send(message.clone());
     if let Some(result) = give_up(random, send).await {
-        return sent(talk, side, result, message);
+        return sent(talk, side, &result, message);
     }
     // It must not arrive.
     talk.outcome.borrow_mut().dropped_sends += 1;
@@ -363,14 +359,14 @@ fn try_send(talk: &Talk, side: usize, sender: &Sender, random: &mut Random) -> b
 async fn write(talk: &Talk, side: usize, sender: &Sender, random: &mut Random) -> bool {
     let message = talk.message(side, random);
     let kind = message.kind();
-    let Some(writer) = (if random.percent(20) {
+    let Some(opened) = (if random.percent(20) {
         give_up(random, sender.writer(kind)).await
     } else {
         Some(sender.writer(kind).await)
     }) else {
         return true;
     };
-    let Ok(mut writer) = writer else { return false };
+    let Ok(mut writer) = opened else { return false };
     let gives_up = random.percent(4);
     let mut rest = message.as_bytes();
     while !rest.is_empty() {
@@ -380,8 +376,8 @@ async fn write(talk: &Talk, side: usize, sender: &Sender, random: &mut Random) -
             talk.sides[side].borrow_mut().closed_with.push(CloseCode::INTERNAL_ERROR);
             return true;
         }
-        let size = random.within(1..=rest.len().min(20_000));
-        let Ok(count) = writer.write(&rest[..size]).await else { return false };
+        let most = random.within(1..=rest.len().min(20_000));
+        let Ok(count) = writer.write(&rest[..most]).await else { return false };
         rest = &rest[count..];
         if random.percent(20) && writer.flush().await.is_err() {
             return false;
@@ -390,7 +386,7 @@ async fn write(talk: &Talk, side: usize, sender: &Sender, random: &mut Random) -
             sleep(Duration::from_millis(random.within(0..=20) as u64)).await;
         }
     }
-    sent(talk, side, writer.finish().await, message)
+    sent(talk, side, &writer.finish().await, message)
 }
 
 async fn flush(talk: &Talk, side: usize, sender: &Sender) -> bool {
@@ -420,7 +416,12 @@ async fn ping(talk: &Talk, side: usize, sender: &Sender, random: &mut Random) ->
 }
 
 async fn close(talk: &Talk, side: usize, sender: &Sender, mut random: Random) {
-    let code = random.choose(&[CloseCode::NORMAL, CloseCode::GOING_AWAY, CloseCode::from(4000), CloseCode::POLICY_VIOLATION]);
+    let code = random.choose(&[
+        CloseCode::NORMAL,
+        CloseCode::GOING_AWAY,
+        CloseCode::from(4000),
+        CloseCode::POLICY_VIOLATION,
+    ]);
     if !sender.is_closed() {
         talk.sides[side].borrow_mut().closed_with.push(code);
     }
@@ -470,7 +471,7 @@ async fn own(talk: Rc<Talk>, side: usize, mut socket: WebSocket, mut random: Ran
                 1 => return let_go(&talk, side, socket),
                 2 => {
                     let message = talk.message(side, &mut random);
-                    sent(&talk, side, sender.send(message.clone()).await, message);
+                    sent(&talk, side, &sender.send(message.clone()).await, message);
                 }
                 _ => {}
             },
@@ -517,8 +518,8 @@ fn took(talk: &Talk, side: usize, result: Result<Option<Message>, Error>) {
             assert!(talk.sides[side].borrow().end.is_none(), "nothing comes behind the end");
             talk.received(side, Received::Whole(message));
         }
-        Ok(None) => talk.ended(side, End::Normal),
-        Err(error) => talk.ended(side, End::of(&error)),
+        Ok(None) => talk.ended(side, &End::Normal),
+        Err(error) => talk.ended(side, &End::of(&error)),
     }
 }
 
@@ -527,8 +528,8 @@ async fn read(talk: &Talk, side: usize, socket: &mut WebSocket, random: &mut Ran
     let Some(start) = give_up(random, socket.reader()).await else { return };
     let mut reader = match start {
         Ok(Some(reader)) => reader,
-        Ok(None) => return talk.ended(side, End::Normal),
-        Err(error) => return talk.ended(side, End::of(&error)),
+        Ok(None) => return talk.ended(side, &End::Normal),
+        Err(error) => return talk.ended(side, &End::of(&error)),
     };
     let kind = reader.kind();
     let mut bytes = Vec::new();
@@ -617,7 +618,11 @@ fn check(talk: &Talk, network: &Network) {
             }
             let closed = matches!(end, End::Normal | End::Failed(ErrorKind::Closed, _));
             if by_peer && closed {
-                assert_eq!(this.received.len().min(peer.accepted.len()), peer.accepted.len(), "all has arrived");
+                assert_eq!(
+                    this.received.len().min(peer.accepted.len()),
+                    peer.accepted.len(),
+                    "all has arrived"
+                );
             }
             if by_peer && !cut && !this.dropped {
                 assert!(this.received.len() >= peer.flushed, "what was flushed has arrived");

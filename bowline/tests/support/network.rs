@@ -76,6 +76,7 @@ struct State {
 }
 
 #[derive(Default)]
+#[expect(clippy::struct_excessive_bools, reason = "they are independent of each other")]
 struct Direction {
     held_back: Vec<u8>,
     flying: VecDeque<(Instant, Item)>,
@@ -124,11 +125,11 @@ impl Network {
     pub async fn run(self) {
         loop {
             let now = Instant::now();
-            let mut state = self.state();
-            state.arrive(now);
-            let due = state.take_due(now);
-            let next = state.next_event();
-            drop(state);
+            let (due, next) = {
+                let mut state = self.state();
+                state.arrive(now);
+                (state.take_due(now), state.next_event())
+            };
             due.into_iter().for_each(Waker::wake);
             let changed = self.0.changed.notified();
             match next {
@@ -338,7 +339,12 @@ impl State {
         Poll::Pending
     }
 
-    fn poll_write(&mut self, side: usize, cx: &Context<'_>, slices: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        &mut self,
+        side: usize,
+        cx: &Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         assert!(!self.directions[side].shut_down, "nothing is written behind the end of the stream");
         if self.hesitates(side, cx) {
             return Poll::Pending;
@@ -349,13 +355,13 @@ impl State {
         if direction.reset {
             return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
         }
-        let size: usize = slices.iter().map(|slice| slice.len()).sum();
+        let offered: usize = slices.iter().map(|slice| slice.len()).sum();
         if direction.vanishing {
-            return Poll::Ready(Ok(size.min(chunk)));
+            return Poll::Ready(Ok(offered.min(chunk)));
         }
-        let taken = direction.held_back.len() + direction.flying_size + direction.arrived.len();
-        let count = size.min(chunk).min(capacity.saturating_sub(taken));
-        if count == 0 && size > 0 {
+        let waiting = direction.held_back.len() + direction.flying_size + direction.arrived.len();
+        let count = offered.min(chunk).min(capacity.saturating_sub(waiting));
+        if count == 0 && offered > 0 {
             self.release(side);
             self.wait(side, WRITE, cx);
             return Poll::Pending;
