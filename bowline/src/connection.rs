@@ -392,9 +392,13 @@ impl Connection {
     }
 
     pub(crate) fn begin_close(&self, frame: &CloseFrame) {
-        let effects = self.receive().close();
-        for effect in effects {
-            self.apply(effect);
+        // If the transport takes nothing more, that is how the connection ends, not by us.
+        let lost = !self.transmit().has_transport();
+        if !lost {
+            let effects = self.receive().close();
+            for effect in effects {
+                self.apply(effect);
+            }
         }
         let mut transmit = self.transmit();
         transmit.close(Some(frame), closed_by_us());

@@ -3,9 +3,12 @@
 
 pub mod allocations;
 pub mod cable;
+pub mod conversation;
 pub mod frames;
 pub mod http;
+pub mod network;
 pub mod pairs;
+pub mod random;
 pub mod tls;
 pub mod wire;
 
