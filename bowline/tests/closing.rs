@@ -346,3 +346,12 @@ fn a_runtime_that_is_shut_down_leaves_nobody_hanging() {
         assert!(sender.close(CloseCode::NORMAL, "").await.is_err());
     });
 }
+
+#[tokio::test(start_paused = true)]
+async fn closing_after_writing_has_failed_does_not_hide_the_failure() {
+    let (mut socket, wire) = open(Role::Client, Limits::default());
+    wire.break_writing(std::io::ErrorKind::BrokenPipe);
+    let _ = socket.send("is lost").await;
+    assert!(socket.close(CloseCode::NORMAL, "").await.is_err());
+    assert_eq!(socket.recv().await.unwrap_err().kind(), ErrorKind::Io);
+}
