@@ -17,6 +17,8 @@ use crate::agreed::Agreed;
 use crate::compression::CompressionOptions;
 use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind};
+#[cfg(feature = "http2")]
+use crate::http2_server::Incoming;
 use crate::limits::{Config, Limits};
 use crate::origin::Pattern;
 use crate::rejection::Rejection;
@@ -160,7 +162,10 @@ impl Acceptor {
     /// Checks an opening handshake. Return the response from your HTTP service, and await the [`Upgrade`] in a task of
     /// its own: the connection opens when the response has been sent.
     ///
-    /// Extensions that the client offers are declined.
+    /// Over HTTP/2, a WebSocket is opened by an extended CONNECT (RFC 8441), which is recognised with the feature `http2`: your
+    /// server has to advertise it (`enable_connect_protocol` of hyper's builder), and its router to let CONNECT through.
+    /// There, what is dropped without a Close frame ends as hyper ends it, and [`flush`](WebSocket::flush) waits until hyper
+    /// has the bytes. [`Server`](crate::Server) knows HTTP/2 by itself.
     ///
     /// # Errors
     ///
@@ -168,8 +173,9 @@ impl Acceptor {
     ///
     /// | status | reason |
     /// |---|---|
-    /// | 405 | not GET |
-    /// | 426 | not HTTP/1.1, or no upgrade to `websocket` asked for |
+    /// | 405 | not GET; over HTTP/2, not CONNECT |
+    /// | 426 | HTTP/1.0, or no upgrade to `websocket` asked for |
+    /// | 501 | over HTTP/2, another `:protocol` than `websocket` |
     /// | 400 | version other than 13; a key that is missing, repeated or malformed; no Host; malformed lists |
     /// | 403 | a page of a foreign origin: see [`allow_origin`](Self::allow_origin) |
     /// | 500 | hyper's upgrade is not in the request; or an option of this acceptor makes no sense |
@@ -178,8 +184,8 @@ impl Acceptor {
         request: &mut Request<A>,
     ) -> Result<(Response<B>, Upgrade), Rejection> {
         let Options { terms, config, .. } = self.options()?;
-        let (method, uri, version) = (request.method(), request.uri(), request.version());
-        let agreement = terms.check(method, uri, version, request.headers())?;
+        let version = request.version();
+        let agreement = terms.check(&*request)?;
         let on_upgrade = request.extensions_mut().remove::<OnUpgrade>().ok_or_else(|| {
             internal_error(
                 "hyper's upgrade is not in the request: the connection is served without upgrades, or a middleware \
@@ -187,7 +193,7 @@ impl Acceptor {
             )
         })?;
         let response = agreement.response();
-        Ok((response, Upgrade::new(on_upgrade, agreement.agreed, config.clone())))
+        Ok((response, Upgrade::new(on_upgrade, version, agreement.agreed, config.clone())))
     }
 
     /// Does the whole server's side of an opening handshake on a stream, for servers without an HTTP stack; gives the
@@ -289,6 +295,23 @@ impl Acceptor {
     ) -> impl Future<Output = Result<(WebSocket, Parts), Error>> {
         let Options { terms, config, .. } = &*self.0;
         shake_hands(stream, addresses, terms, config, check, deadline)
+    }
+
+    /// Answers a request of an HTTP/2 connection, and opens the WebSocket that it asks for.
+    #[cfg(feature = "http2")]
+    pub(crate) fn shake_hands_over_http2(
+        &self,
+        request: Incoming,
+        addresses: Addresses,
+        check: Option<&Check>,
+    ) -> impl Future<Output = Result<(WebSocket, Parts), Error>> {
+        let Options { terms, config, .. } = &*self.0;
+        request.shake_hands(addresses, terms, config, check)
+    }
+
+    #[cfg(feature = "http2")]
+    pub(crate) fn limits_in_force(&self) -> &Limits {
+        &self.0.config.limits
     }
 
     fn options(&self) -> Result<&Options, Rejection> {

@@ -142,6 +142,8 @@ impl Attendant {
     /// Answers while nobody reads.
     fn read(&mut self, now: &Now, cx: &mut Context<'_>) {
         let connection = &self.connection;
+        #[cfg(feature = "http2")]
+        connection.gather();
         let transmit = connection.transmit();
         let asked_for = transmit.has_pings() || transmit.closed().is_some();
         drop(transmit);
@@ -190,6 +192,9 @@ impl Attendant {
                         drop(transmit);
                         let _ = connection.receive().poll_drain(&mut connection.context());
                         return Poll::Pending;
+                    }
+                    if transmit.is_cut_off() {
+                        return Poll::Ready(());
                     }
                     // RFC 6455 7.1.1: the server closes the TCP connection first; a client waits for it.
                     if transmit.role() == Role::Client && peer_closed {

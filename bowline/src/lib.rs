@@ -81,6 +81,16 @@ mod fragment;
 mod handler;
 #[cfg(any(feature = "client", feature = "server"))]
 mod header_lines;
+#[cfg(all(feature = "http2", feature = "client"))]
+mod http2_client;
+#[cfg(all(feature = "http2", feature = "server"))]
+mod http2_server;
+#[cfg(feature = "http2")]
+#[cfg_attr(
+    not(any(feature = "client", feature = "server")),
+    allow(dead_code, reason = "only their connections have such streams")
+)]
+mod http2_stream;
 mod inflation;
 mod limits;
 mod locked;
@@ -111,6 +121,8 @@ mod signals;
 mod tls;
 mod transmit;
 mod transport;
+#[cfg(all(feature = "http2", feature = "server"))]
+mod tunnel;
 #[cfg(feature = "server")]
 mod upgrade;
 #[cfg(any(feature = "client", feature = "server"))]
@@ -134,11 +146,15 @@ pub use client_handshake::ClientHandshake;
 pub use compression::{Compression, CompressionOptions};
 #[cfg(feature = "server")]
 pub use connections::Shutdown;
+#[cfg(all(feature = "client", feature = "http2"))]
+pub use connector::HttpVersion;
 #[cfg(feature = "client")]
 pub use connector::{Connector, connect};
 pub use error::{Error, ErrorKind, TrySendError};
 #[cfg(feature = "server")]
 pub use handler::Handler;
+#[cfg(all(feature = "client", feature = "http2"))]
+pub use http2_client::Http2Connection;
 pub use limits::Limits;
 pub use message::{Message, Payload, Prepared};
 pub use pair::pair;
