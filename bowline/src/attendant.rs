@@ -193,9 +193,6 @@ impl Attendant {
                         let _ = connection.receive().poll_drain(&mut connection.context());
                         return Poll::Pending;
                     }
-                    if transmit.is_cut_off() {
-                        return Poll::Ready(());
-                    }
                     // RFC 6455 7.1.1: the server closes the TCP connection first; a client waits for it.
                     if transmit.role() == Role::Client && peer_closed {
                         Stage::Draining { deadline, shut_down: false }

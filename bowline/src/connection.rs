@@ -52,7 +52,7 @@ impl Connection {
         let addresses = transport.addresses;
         let (read, write) = transport.split();
         #[cfg(feature = "http2")]
-        let is_multiplexed = write.resets();
+        let is_multiplexed = write.is_multiplexed();
         let half = ReceiveHalf::new(
             role,
             ReceiveLimits {

@@ -100,7 +100,8 @@ impl AsyncRead for Http2Receive {
     }
 }
 
-/// The writable half. Dropping it before [`end`](Self::end) resets the stream with CANCEL, behind what was written.
+/// The writable half. Dropping it before both directions have ended resets the stream with CANCEL, and whatever was not sent
+/// yet is lost; behind the end of a server's direction with `NO_ERROR`, as RFC 9113 8.1 says.
 pub(crate) struct Http2Send {
     stream: SendStream<Bytes>,
     ended: bool,

@@ -297,7 +297,7 @@ impl Transmit {
     /// The peer has ended the stream, so that nothing more can be sent.
     pub(crate) fn end_transport(&mut self, cx: &mut Context<'_>) {
         let is_tcp = self.transport.as_ref().is_some_and(WriteTransport::is_tcp);
-        if !is_tcp && !self.is_cut_off() {
+        if !is_tcp {
             // This is all the courtesy that TLS asks for.
             let _ = self.poll_shutdown(cx);
         }
@@ -423,11 +423,6 @@ impl Transmit {
 
     pub(crate) fn has_transport(&self) -> bool {
         self.transport.is_some()
-    }
-
-    /// Whether it ends without a Close frame, on a transport that can say so.
-    pub(crate) fn is_cut_off(&self) -> bool {
-        !self.half.is_closed() && self.transport.as_ref().is_some_and(WriteTransport::resets)
     }
 
     pub(crate) fn role(&self) -> Role {

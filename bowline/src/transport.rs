@@ -220,13 +220,10 @@ impl WriteTransport {
         }
     }
 
-    /// Whether dropping it tells the peer that the connection was cut off, and has to be done without an orderly end.
-    pub(crate) fn resets(&self) -> bool {
-        match self {
-            #[cfg(feature = "http2")]
-            Self::Http2(_) => true,
-            Self::Tcp(_) | Self::Boxed(_) => false,
-        }
+    /// Whether others share what it runs over.
+    #[cfg(feature = "http2")]
+    pub(crate) fn is_multiplexed(&self) -> bool {
+        matches!(self, Self::Http2(_))
     }
 
     /// Whether the fast path was taken.
