@@ -286,12 +286,13 @@ fn extended_connect(url: &Url, request: Request<()>) -> Request<()> {
 
 fn broken(error: h2::Error) -> Error {
     let kind = if error.is_io() { ErrorKind::Io } else { ErrorKind::Disconnected };
-    let text = if error.is_go_away() {
+    let what = if error.is_go_away() {
         "the server ended the HTTP/2 connection"
     } else if error.is_reset() {
         "the server reset the stream of the opening handshake"
     } else {
         "the HTTP/2 connection failed"
     };
+    let text = error.reason().map_or(what.to_owned(), |reason| format!("{what} with {reason:?}"));
     Error::with_source(kind, text, error)
 }

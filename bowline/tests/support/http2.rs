@@ -1,11 +1,13 @@
 //! WebSockets of ours over HTTP/2, with the peer's end of the stream as hyper gives it: bytes, and no frames of WebSocket.
 
 use std::convert::Infallible;
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::Mutex;
 
 use bowline::{Acceptor, Connector, HttpVersion, Limits, WebSocket};
 use http::{Method, Request, Response, Version};
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper::client::conn::http2 as client;
 use hyper::ext::Protocol;
 use hyper::server::conn::http2 as server;
@@ -52,7 +54,9 @@ pub async fn server(limits: Limits) -> (WebSocket, TokioIo<Upgraded>) {
         let mut builder = server::Builder::new(TokioExecutor::new());
         let _ = builder.enable_connect_protocol().serve_connection(TokioIo::new(near), service).await;
     });
-    let peer = connect(far, connect_request()).await.unwrap();
+    let response = send(far, connect_request()).await;
+    assert_eq!(response.status(), 200);
+    let peer = TokioIo::new(hyper::upgrade::on(response).await.unwrap());
     (upgrade.await.unwrap().await.unwrap(), peer)
 }
 
@@ -67,17 +71,27 @@ pub fn connect_request() -> Request<String> {
     request
 }
 
-/// Sends a request on a connection of its own, and gives its stream if it is accepted.
-pub async fn connect<S>(stream: S, request: Request<String>) -> Result<TokioIo<Upgraded>, Response<Incoming>>
+/// Sends a request on a connection of its own.
+async fn send<S>(stream: S, request: Request<String>) -> Response<Incoming>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let handshake = client::handshake(TokioExecutor::new(), TokioIo::new(stream)).await;
     let (mut requests, connection) = handshake.unwrap();
     tokio::spawn(connection);
-    let response = requests.send_request(request).await.unwrap();
-    if !response.status().is_success() {
-        return Err(response);
+    requests.send_request(request).await.unwrap()
+}
+
+/// The answer to a request that is not accepted.
+pub async fn refusal<S>(stream: S, request: Request<String>) -> Response<String>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let (head, mut body) = send(stream, request).await.into_parts();
+    assert!(!head.status.is_success());
+    let mut text = Vec::new();
+    while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+        text.extend(frame.unwrap().into_data().unwrap());
     }
-    Ok(TokioIo::new(hyper::upgrade::on(response).await.unwrap()))
+    Response::from_parts(head, String::from_utf8(text).unwrap())
 }
