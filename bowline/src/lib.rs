@@ -41,7 +41,7 @@
 //!
 //! # Features
 //!
-//! `client`, `server` and `tls` are on by default; `deflate` adds compression. Features only add: none changes the
+//! `client`, `server` and `tls` are on by default; `deflate` adds compression, `http2` WebSockets over HTTP/2 (RFC 8441). Features only add: none changes the
 //! behaviour of code that compiles without it.
 //!
 //! It needs a tokio runtime with its I/O and time drivers on: each connection has one small task there.
@@ -172,6 +172,6 @@ pub use utf8_bytes::Utf8Bytes;
 pub use websocket::WebSocket;
 pub use writer::MessageWriter;
 
-#[cfg(all(doctest, feature = "deflate"))]
+#[cfg(all(doctest, feature = "deflate", feature = "http2"))]
 #[doc = include_str!("../../README.md")]
 mod readme {}
