@@ -418,7 +418,7 @@ async fn a_connection_that_nobody_uses_ends() {
 
 // ---- the end of a stream
 
-/// RFC 8441 5: END_STREAM is what a FIN is, a reset what RST is.
+/// RFC 8441 5: `END_STREAM` is what a FIN is, a reset what RST is.
 #[tokio::test]
 async fn rfc8441_5_a_clean_close_ends_the_stream_without_a_reset() {
     let (address, accepted) = h2_server(accepting()).await;
