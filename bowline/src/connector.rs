@@ -291,7 +291,7 @@ impl Connector {
     pub async fn connect_http2(&self, url: impl AsRef<str>) -> Result<Http2Connection, Error> {
         let opening = self.open(Url::parse(url.as_ref())?)?;
         match Box::pin(self.reach(opening, HttpVersion::Http2)).await? {
-            Reached::Http2(connection, _) => connection.check_settings().await.map(|()| connection),
+            Reached::Http2(connection, _) => connection.check_settings().map(|()| connection),
             Reached::WebSocket(..) => unreachable!("only HTTP/2 was asked for"),
         }
     }
@@ -416,7 +416,7 @@ impl Connector {
         let reached = self.reach(opening, self.version).await?;
         #[cfg(feature = "http2")]
         if let Reached::Http2(connection, opening) = reached {
-            if self.version == HttpVersion::Automatic && !connection.accepts_websockets().await {
+            if self.version == HttpVersion::Automatic && !connection.accepts_websockets() {
                 drop(connection);
                 return self.finish(self.reach(*opening, HttpVersion::Http1).await?).await;
             }
@@ -431,7 +431,7 @@ impl Connector {
             Reached::WebSocket(socket, response) => Ok((socket, response)),
             #[cfg(feature = "http2")]
             Reached::Http2(connection, opening) => {
-                connection.check_settings().await?;
+                connection.check_settings()?;
                 let deadline = opening.deadline;
                 connection.open_websocket(*opening, Some(deadline)).await
             }

@@ -7,13 +7,13 @@ use std::sync::{Arc, OnceLock};
 use std::task::Poll;
 
 use bytes::Bytes;
-use h2::client::{Builder, ResponseFuture, SendRequest};
+use h2::client::{Builder, SendRequest};
 use h2::ext::Protocol;
-use h2::{Ping, PingPong, SendStream};
+use h2::{Ping, PingPong};
 use http::header::{CONNECTION, HOST, SEC_WEBSOCKET_KEY, UPGRADE};
 use http::uri::Authority;
 use http::{Method, Request, Response, Uri, Version};
-use tokio::sync::{Mutex, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::client_exchange::BODY_KEPT;
 use crate::client_handshake::refused;
@@ -40,9 +40,32 @@ struct Shared {
     connector: Connector,
     url: Url,
     addresses: Addresses,
-    /// Locked by whoever opens a stream, until the server has room for it: they come in order.
-    requests: Mutex<SendRequest<Bytes>>,
+    requests: SendRequest<Bytes>,
+    /// One for each stream that the server still has room for.
+    places: Arc<Semaphore>,
     ended: Ended,
+}
+
+/// The room that the server has for streams (RFC 9113 5.1.2).
+///
+/// h2 would keep a stream for which there is none, too, but not say when it is sent.
+struct Room {
+    places: Arc<Semaphore>,
+    /// How many there are, taken or not.
+    total: usize,
+}
+
+impl Room {
+    /// The server has room for so many now. What it takes back while it is taken stays until then.
+    fn resize(&mut self, streams: usize) {
+        let streams = streams.min(Semaphore::MAX_PERMITS);
+        if streams > self.total {
+            self.places.add_permits(streams - self.total);
+            self.total = streams;
+        } else if streams < self.total {
+            self.total -= self.places.forget_permits(self.total - streams);
+        }
+    }
 }
 
 /// How the connection has ended, once it has.
@@ -69,32 +92,39 @@ impl Http2Connection {
             settled(&requests, &mut connection, &mut ping_pong).await?;
             Ok((requests, connection))
         };
-        let (requests, connection) =
+        let (requests, mut connection) =
             deadline.bound("waiting for the server's settings of HTTP/2", opening).await?;
         let error = Arc::new(OnceLock::new());
         let (closing, open) = watch::channel(());
         let ended = Ended { error: Arc::clone(&error), open };
+        let mut room = Room { places: Arc::new(Semaphore::new(0)), total: 0 };
+        let places = Arc::clone(&room.places);
         tokio::spawn(async move {
-            let text = "the HTTP/2 connection has ended";
-            // It is set once.
-            let _ = error.set(match connection.await {
-                Ok(()) => Error::new(ErrorKind::Disconnected, text),
-                Err(cause) => broken(cause),
+            let ended = poll_fn(|cx| {
+                let ended = Pin::new(&mut connection).poll(cx);
+                room.resize(connection.max_concurrent_send_streams());
+                ended
             });
+            let ended = ended.await.map_or_else(broken, |()| {
+                Error::new(ErrorKind::Disconnected, "the HTTP/2 connection has ended")
+            });
+            let set = error.set(ended);
+            debug_assert!(set.is_ok(), "there is one task");
             drop(closing);
+            room.places.close();
         });
-        let shared = Shared { connector, url, addresses, requests: Mutex::new(requests), ended };
+        let shared = Shared { connector, url, addresses, requests, places, ended };
         Ok(Self(Arc::new(shared)))
     }
 
     /// Whether the server accepts WebSockets (RFC 8441 3).
-    pub(crate) async fn accepts_websockets(&self) -> bool {
-        self.0.requests.lock().await.is_extended_connect_protocol_enabled()
+    pub(crate) fn accepts_websockets(&self) -> bool {
+        self.0.requests.is_extended_connect_protocol_enabled()
     }
 
     /// `Err` if it does not.
-    pub(crate) async fn check_settings(&self) -> Result<(), Error> {
-        if self.accepts_websockets().await {
+    pub(crate) fn check_settings(&self) -> Result<(), Error> {
+        if self.accepts_websockets() {
             return Ok(());
         }
         let text = "the server does not accept WebSockets over HTTP/2: it has not set \
@@ -128,13 +158,16 @@ impl Http2Connection {
         opening: Opening,
         deadline: Option<Deadline>,
     ) -> Result<(WebSocket, Response<()>), Error> {
-        let Shared { connector, addresses, .. } = &*self.0;
+        let Shared { connector, addresses, requests, .. } = &*self.0;
         let Opening { url, request, handshake, .. } = opening;
-        let sending = self.send(extended_connect(&url, request));
-        let (response, stream) = match deadline {
-            Some(deadline) => deadline.bound("waiting for another WebSocket to end", sending).await?,
-            None => sending.await?,
+        let place = match deadline {
+            Some(deadline) => deadline.bound("waiting for room on the server", self.place()).await?,
+            None => self.place().await?,
         };
+        let mut requests = requests.clone();
+        poll_fn(|cx| requests.poll_ready(cx)).await.map_err(|error| self.why(error))?;
+        let request = extended_connect(&url, request);
+        let (response, send) = requests.send_request(request, false).map_err(|error| self.why(error))?;
         let timeout = connector.limits_in_force().handshake_timeout;
         let deadline = deadline.unwrap_or_else(|| Deadline::after(timeout));
         let answer = async { response.await.map_err(|error| self.why(error)) };
@@ -158,22 +191,19 @@ impl Http2Connection {
             }
         };
         let (head, receive) = response.into_parts();
-        let (receive, send) = (Http2Receive::new(receive), Http2Send::new(stream.into_inner()));
+        let (receive, send) = (Http2Receive::new(receive), Http2Send::new(send, Some(place)));
         let transport = Transport::http2(receive, send, *addresses);
         let socket = handshake.open(transport, &[], agreed);
         Ok((socket, Response::from_parts(head, ())))
     }
 
-    /// Sends a request, when the server has room for it.
-    async fn send(&self, request: Request<()>) -> Result<(ResponseFuture, Pending), Error> {
-        let mut requests = self.0.requests.lock().await;
-        poll_fn(|cx| requests.poll_ready(cx)).await.map_err(|error| self.why(error))?;
-        let sent = requests.send_request(request, false).map_err(|error| self.why(error));
-        let (response, stream) = sent?;
-        let stream = Pending(Some(stream));
-        // It was sent when another could be.
-        poll_fn(|cx| requests.poll_ready(cx)).await.map_err(|error| self.why(error))?;
-        Ok((response, stream))
+    /// Waits until the server has room for another stream.
+    async fn place(&self) -> Result<OwnedSemaphorePermit, Error> {
+        match Arc::clone(&self.0.places).acquire_owned().await {
+            Ok(place) => Ok(place),
+            // There are no more places, as the connection has ended.
+            Err(_) => Err(self.closed().await),
+        }
     }
 
     /// Waits until the connection has ended, and says why.
@@ -207,24 +237,6 @@ impl fmt::Debug for Http2Connection {
         let Shared { connector, addresses, .. } = &*self.0;
         let mut debug = f.debug_struct("Http2Connection");
         debug.field("connector", connector).field("peer_addr", &addresses.peer).finish_non_exhaustive()
-    }
-}
-
-/// A stream whose handshake is not done: h2 itself keeps a handle on it until it has its place, so that dropping ours would
-/// not be enough.
-struct Pending(Option<SendStream<Bytes>>);
-
-impl Pending {
-    fn into_inner(mut self) -> SendStream<Bytes> {
-        self.0.take().expect("it is taken once")
-    }
-}
-
-impl Drop for Pending {
-    fn drop(&mut self) {
-        if let Some(stream) = self.0.take() {
-            Http2Send::new(stream).reset();
-        }
     }
 }
 

@@ -131,7 +131,7 @@ impl Incoming {
         let mut send = respond.send_response(response, is_last).map_err(connection_error)?;
         match answer {
             Ok((head, agreement)) => {
-                let (receive, send) = (Http2Receive::new(receive), Http2Send::new(send));
+                let (receive, send) = (Http2Receive::new(receive), Http2Send::new(send, None));
                 let transport = Transport::http2(receive, send, addresses);
                 Ok((WebSocket::open(transport, Role::Server, &[], config, agreement.agreed), head))
             }

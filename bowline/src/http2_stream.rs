@@ -7,6 +7,7 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, Bytes, BytesMut};
 use h2::{Reason, RecvStream, SendStream};
 use tokio::io::{AsyncRead, ReadBuf};
+use tokio::sync::OwnedSemaphorePermit;
 
 /// How much of a stream its peer may send before we read it. It bounds what an unread stream holds in memory.
 pub(crate) const STREAM_WINDOW: u32 = 256 * 1024;
@@ -105,11 +106,13 @@ impl AsyncRead for Http2Receive {
 pub(crate) struct Http2Send {
     stream: SendStream<Bytes>,
     ended: bool,
+    /// A client's place among the streams of its connection.
+    _place: Option<OwnedSemaphorePermit>,
 }
 
 impl Http2Send {
-    pub(crate) fn new(stream: SendStream<Bytes>) -> Self {
-        Self { stream, ended: false }
+    pub(crate) fn new(stream: SendStream<Bytes>, place: Option<OwnedSemaphorePermit>) -> Self {
+        Self { stream, ended: false, _place: place }
     }
 
     /// Writes as much as the peer's windows let through, in one DATA frame if that is not too large.
