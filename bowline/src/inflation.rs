@@ -1,10 +1,11 @@
 //! The decompression of the messages that are received.
 
-use bowline_proto::{Data, Failure};
+use bowline_proto::{Data, Failure, MessageKind};
 
 use crate::assembly::Assembly;
 use crate::codec::Inflater;
 use crate::compression::Window;
+use crate::message::Message;
 use crate::read_buffer::ReadBuffer;
 
 /// Compressed payload on its way from the read buffer into a message.
@@ -47,6 +48,20 @@ impl Inflation {
         self.pending -= inflated.consumed;
         self.last &= !inflated.done;
         Ok(())
+    }
+
+    /// Decompresses all of a message.
+    pub(crate) fn message(&mut self, kind: MessageKind, payload: &[u8]) -> Result<Message, Failure> {
+        self.inflater.begin(kind);
+        let (mut input, mut message) = (payload, Vec::new());
+        loop {
+            let inflated = self.inflater.inflate(input, true, &mut message)?;
+            if inflated.done {
+                message.shrink_to_fit();
+                return Ok(Message::from_validated(kind, message.into()));
+            }
+            input = &input[inflated.consumed..];
+        }
     }
 
     /// Nobody wants what is pending.

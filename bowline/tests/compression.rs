@@ -636,6 +636,47 @@ async fn whole_messages_that_have_arrived_are_delivered_after_a_close() {
 }
 
 #[tokio::test]
+async fn messages_behind_the_one_that_is_being_read_are_understood_after_a_close() {
+    for mode in MODES {
+        let (mut socket, wire) = open(Role::Client, mode);
+        let mut peer = Peer::new(mode);
+        let large = text(100_000);
+        for message in [&large, &text(600), &text(700)] {
+            wire.feed_frame(Role::Server, &peer.text(message));
+        }
+        for fragment in peer.fragments(text(800).as_bytes(), 20) {
+            wire.feed_frame(Role::Server, &fragment);
+        }
+        wire.feed_frame(Role::Server, &Frame::text("not compressed"));
+        wire.feed_frame(Role::Server, &Frame::text([0x07]).compressed());
+        wire.feed_frame(Role::Server, &Frame::text("behind the one that is wrong"));
+        let sender = socket.sender();
+        let mut reader = socket.reader().await.unwrap().unwrap();
+        let mut start = [0; 10];
+        reader.read_exact(&mut start).await.unwrap();
+        let close = tokio::spawn(async move { sender.close(CloseCode::NORMAL, "").await });
+        assert_eq!(wire.next_frame(Role::Client).await, Frame::close(1000, ""));
+        let mut rest = String::new();
+        reader.read_to_string(&mut rest).await.unwrap();
+        drop(reader);
+        assert!(large.as_bytes() == [&start, rest.as_bytes()].concat());
+        assert_eq!(received(&mut socket).await, text(600).into());
+        let mut reader = socket.reader().await.unwrap().unwrap();
+        let mut read = String::new();
+        reader.read_to_string(&mut read).await.unwrap();
+        drop(reader);
+        assert_eq!(read, text(700));
+        assert_eq!(received(&mut socket).await, text(800).as_bytes().into());
+        assert_eq!(received(&mut socket).await, "not compressed".into());
+        // What can't be understood is the end.
+        wire.feed_frame(Role::Server, &Frame::close(1000, ""));
+        wire.end();
+        assert_eq!(socket.recv().await.unwrap(), None);
+        close.await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test]
 async fn a_dropped_websocket_with_compressed_bytes_unread_ends() {
     for mode in MODES {
         let (mut socket, wire) = open(Role::Server, mode);

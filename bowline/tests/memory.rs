@@ -341,7 +341,7 @@ async fn sending_what_is_borrowed_allocates_nothing() {
 
 #[cfg(feature = "deflate")]
 mod compression {
-    use bowline::{Acceptor, Compression, DeflateParameters, Prepared, Role, WebSocket};
+    use bowline::{Acceptor, CloseCode, Compression, DeflateParameters, Prepared, Role, WebSocket};
     use bowline_proto::Deflater;
 
     use super::support::frames::Frame;
@@ -444,6 +444,34 @@ mod compression {
         assert_eq!(total, 64 << 20);
         let peak = peak();
         assert!(peak < 1 << 20, "{peak}");
+    }
+
+    /// What has arrived when we close waits as it came.
+    #[tokio::test]
+    async fn messages_that_wait_behind_a_close_are_not_decompressed_ahead() {
+        const COUNT: usize = 50;
+        for mode in [Compression::NoContextTakeover, Compression::ContextTakeover] {
+            let bomb = compressed(&vec![0; 1 << 20]);
+            let (mut socket, wire) = open(mode);
+            for _ in 0..=COUNT {
+                wire.feed_frame(Role::Client, &bomb);
+            }
+            assert_eq!(socket.recv().await.unwrap().unwrap().len(), 1 << 20);
+            let peak = peak_since_now();
+            let sender = socket.sender();
+            let close = tokio::spawn(async move { sender.close(CloseCode::NORMAL, "").await });
+            assert_eq!(wire.next_frame(Role::Server).await, Frame::close(1000, ""));
+            for _ in 0..COUNT {
+                assert_eq!(socket.recv().await.unwrap().unwrap().len(), 1 << 20);
+            }
+            // One message at a time, and half of it again while it moves.
+            let peak = peak();
+            assert!(peak < (3 << 19) + (512 << 10), "{mode:?}: {peak}");
+            wire.feed_frame(Role::Client, &Frame::close(1000, ""));
+            wire.end();
+            assert_eq!(socket.recv().await.unwrap(), None);
+            close.await.unwrap().unwrap();
+        }
     }
 
     #[tokio::test]
