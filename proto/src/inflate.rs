@@ -137,9 +137,7 @@ impl Inflater {
             &mut little[..]
         } else {
             let room = (source.len() * 8).clamp(MIN_STEP, MAX_STEP).min(left);
-            if out.capacity() - start < room {
-                out.reserve_exact(start.min(left).max(room));
-            }
+            make_room(out, room, left);
             out.resize(start + room, 0);
             &mut out[start..]
         };
@@ -155,6 +153,7 @@ impl Inflater {
             return Err(Limit::MessageSize(self.message_size).into());
         }
         if expects_little {
+            make_room(out, produced, left);
             out.extend_from_slice(&little[..produced]);
         } else {
             out.truncate(start + produced);
@@ -204,6 +203,13 @@ impl Inflater {
             return Err(Violation::InvalidText.into());
         }
         Ok(Inflated { consumed: 0, needs_input: false, done: true })
+    }
+}
+
+/// Makes room for so many bytes, of at most `left` that may come. The capacity about doubles, but not beyond the limit.
+fn make_room(out: &mut Vec<u8>, room: usize, left: usize) {
+    if out.capacity() - out.len() < room {
+        out.reserve_exact(out.len().min(left).max(room));
     }
 }
 

@@ -152,6 +152,27 @@ fn a_bomb_takes_no_more_memory_than_the_limit() {
 }
 
 #[test]
+fn a_message_of_any_size_takes_no_more_memory_than_the_limit() {
+    let zeros = vec![0; 100_000];
+    for size in (1..100_000).step_by(499).chain((1..700).map(|more| 65_536 + more)) {
+        let payload = deflated(&mut Deflater::new(6, 15, false), &zeros[..size]);
+        let limit = size + size / 4;
+        let mut inflater = Inflater::new(limit as u64, 15, false);
+        inflater.begin(MessageKind::Binary);
+        let (mut input, mut out) = (&payload[..], Vec::new());
+        loop {
+            let step = inflater.inflate(input, true, &mut out).unwrap();
+            assert!(out.capacity() <= limit, "{} for {size}", out.capacity());
+            if step.done {
+                break;
+            }
+            input = &input[step.consumed..];
+        }
+        assert_eq!(out.len(), size);
+    }
+}
+
+#[test]
 fn one_step_brings_64_kib_at_most() {
     let payload = deflated(&mut Deflater::new(9, 15, false), &vec![0; 1 << 20]);
     let mut inflater = Inflater::new(NO_LIMIT, 15, false);
