@@ -18,12 +18,14 @@ pub(crate) struct Inflation {
     pending: usize,
     /// It is the end of its message.
     last: bool,
+    /// Not all of it was read, as too much came out.
+    more: bool,
 }
 
 impl Inflation {
     pub(crate) fn new(window: Window, message_size: u64) -> Self {
         let inflater = Inflater::new(message_size, window.bits, window.is_taken_over);
-        Self { inflater, pending: 0, last: false }
+        Self { inflater, pending: 0, last: false, more: false }
     }
 
     /// A part of a message has arrived, and is at the front of the buffer.
@@ -40,6 +42,11 @@ impl Inflation {
         self.pending > 0 || self.last
     }
 
+    /// Whether more comes out of what was read from the transport.
+    pub(crate) fn has_more(&self) -> bool {
+        self.more
+    }
+
     /// Decompresses a part of what is pending.
     pub(crate) fn advance(&mut self, buffer: &mut ReadBuffer, message: &mut Assembly) -> Result<(), Failure> {
         let input = &buffer.bytes()[..self.pending];
@@ -47,6 +54,7 @@ impl Inflation {
         buffer.consume(inflated.consumed);
         self.pending -= inflated.consumed;
         self.last &= !inflated.done;
+        self.more = self.pending > 0;
         Ok(())
     }
 
@@ -68,5 +76,6 @@ impl Inflation {
     pub(crate) fn discard(&mut self, buffer: &mut ReadBuffer) {
         buffer.consume(std::mem::take(&mut self.pending));
         self.last = false;
+        self.more = false;
     }
 }

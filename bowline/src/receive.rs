@@ -218,6 +218,11 @@ impl Receive {
         self.inflation.as_ref().is_some_and(|inflation| inflation.is_pending())
     }
 
+    /// Whether a part of a message came out, and more of it could at once.
+    pub(crate) fn has_more_to_inflate(&self) -> bool {
+        self.inflation.as_ref().is_some_and(|inflation| inflation.has_more())
+    }
+
     /// What decompresses, if that was agreed on.
     fn inflation(&mut self) -> Option<&mut Inflation> {
         let (window, limit) = (self.window?, self.half.limits().message_size);

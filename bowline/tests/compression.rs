@@ -612,6 +612,17 @@ async fn the_limit_is_on_the_size_after_decompression() {
 }
 
 #[tokio::test]
+async fn a_message_that_comes_out_large_leaves_time_to_others() {
+    let mode = Compression::NoContextTakeover;
+    let limits = Limits::default().message_size(32 << 20);
+    let (mut socket, wire) = open_with(Role::Server, limits, mode.options(), mode);
+    wire.feed_frame(Role::Client, &Peer::new(mode).binary(&vec![0; 32 << 20]));
+    settle().await;
+    assert!(poll_times(1, socket.recv()).await.is_none(), "all of it came out at once");
+    assert_eq!(received(&mut socket).await.len(), 32 << 20);
+}
+
+#[tokio::test]
 async fn whole_messages_that_have_arrived_are_delivered_after_a_close() {
     for mode in MODES {
         let (mut socket, wire) = open(Role::Client, mode);
