@@ -125,6 +125,16 @@ impl CompressionOptions {
         Some(format!("{name} of {value} is not from 9 to 15"))
     }
 
+    /// Panics if nobody can have agreed on these parameters, or if the options make no sense.
+    #[cfg(feature = "deflate")]
+    pub(crate) fn assert_fits(&self, agreed: DeflateParameters) {
+        let windows = [agreed.server_max_window_bits, agreed.client_max_window_bits];
+        let possible = windows.iter().all(|bits| (8..=15).contains(bits));
+        assert!(possible, "a window of {windows:?} bits can't have been agreed on");
+        let invalid = self.invalid();
+        assert!(invalid.is_none(), "{}", invalid.unwrap_or_default());
+    }
+
     /// What is wished of a handshake; `None` if it is off.
     pub(crate) fn wish(&self) -> Option<DeflateParameters> {
         let no_context_takeover = match self.compression {

@@ -299,6 +299,28 @@ async fn a_client_that_may_not_use_a_window_of_9_bits_compresses_nothing() {
     assert_eq!(wire.next_frame(Role::Client).await, Frame::text(text(1000)));
 }
 
+/// What is wrong is said at once, and not when the first message is sent.
+#[tokio::test]
+async fn parameters_that_nobody_agrees_on_are_not_adopted() {
+    let over = Compression::ContextTakeover.options();
+    let fine = DeflateParameters::default();
+    for (options, parameters) in [
+        (over.level(10), fine),
+        (over.server_max_window_bits(8), fine),
+        (over, DeflateParameters { server_max_window_bits: 7, ..fine }),
+        (over, DeflateParameters { client_max_window_bits: 16, ..fine }),
+    ] {
+        let server = async move {
+            Acceptor::new().compression(options).adopt_compressed(duplex(1).0, Vec::new(), None, parameters)
+        };
+        let client = async move {
+            Connector::new().compression(options).adopt_compressed(duplex(1).0, Vec::new(), None, parameters)
+        };
+        assert!(tokio::spawn(server).await.unwrap_err().is_panic());
+        assert!(tokio::spawn(client).await.unwrap_err().is_panic());
+    }
+}
+
 // ---- sending
 
 #[tokio::test]

@@ -66,7 +66,12 @@ pub struct Inflated {
 
 impl Inflater {
     /// A decompressor of messages of at most so many bytes, with windows of `window_bits`.
+    ///
+    /// # Panics
+    ///
+    /// If `window_bits` are not from 8 to 15.
     pub fn new(message_size: u64, window_bits: u8, takes_context_over: bool) -> Self {
+        assert!((8..=15).contains(&window_bits), "a window has 8 to 15 bits");
         Self {
             message_size,
             window_size: takes_context_over.then_some(1 << window_bits),
