@@ -1,25 +1,39 @@
-//! Any future may be dropped after any number of polls: nothing is lost, repeated or torn.
+//! Any future may be dropped after any number of polls: nothing is lost, repeated or torn, compressed or not.
 
 mod support;
 
-use bowline::{CloseCode, ErrorKind, Limits, Message, MessageKind, Role, WebSocket};
+use bowline::{Acceptor, CloseCode, Connector, ErrorKind, Limits, Message, MessageKind, Role, WebSocket};
 use bowline_proto::Opcode;
 use proptest::prelude::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use support::frames::{Frame, all_frames, encode_all};
-use support::wire::Wire;
-use support::{open, peer_of, poll_times, settle};
+use support::modes::{Codec, MODES, Mode};
+use support::wire::{Wire, wire};
+use support::{peer_of, poll_times, settle};
 
 /// Up to how many polls a future lives. With one byte a call, that covers each position in what is exchanged.
 const POLLS: std::ops::Range<usize> = 1..40;
 
+/// All modes for both roles.
+fn cases() -> impl Iterator<Item = (Role, Mode)> {
+    [Role::Client, Role::Server].into_iter().flat_map(|role| MODES.iter().map(move |mode| (role, *mode)))
+}
+
+fn open(role: Role, mode: Mode, write_buffer: usize) -> (WebSocket, Wire, Codec) {
+    let (stream, wire) = wire();
+    let limits = Limits::default().write_buffer(write_buffer);
+    let connector = Connector::new().limits(limits.clone());
+    let socket = mode.adopt(role, &connector, &Acceptor::new().limits(limits), stream);
+    (socket, wire, Codec::new(mode))
+}
+
 /// A slow connection: one byte a call, and every other call says "not now".
-fn open_slow(role: Role, write_buffer: usize) -> (WebSocket, Wire) {
-    let (socket, wire) = open(role, Limits::default().write_buffer(write_buffer));
+fn open_slow(role: Role, mode: Mode, write_buffer: usize) -> (WebSocket, Wire, Codec) {
+    let (socket, wire, codec) = open(role, mode, write_buffer);
     wire.set_chunk(1);
     wire.set_hesitating();
-    (socket, wire)
+    (socket, wire, codec)
 }
 
 fn incoming() -> Vec<Frame> {
@@ -44,10 +58,10 @@ fn messages() -> Vec<Message> {
 
 #[tokio::test]
 async fn recv_dropped_after_any_number_of_polls_loses_nothing() {
-    for role in [Role::Client, Role::Server] {
+    for (role, mode) in cases() {
         for polls in POLLS {
-            let (mut socket, wire) = open_slow(role, 64);
-            wire.feed(&encode_all(peer_of(role), &incoming()));
+            let (mut socket, wire, mut codec) = open_slow(role, mode, 64);
+            wire.feed(&encode_all(peer_of(role), &codec.encode(incoming())));
             let mut received = Vec::new();
             loop {
                 match poll_times(polls, socket.recv()).await {
@@ -56,10 +70,10 @@ async fn recv_dropped_after_any_number_of_polls_loses_nothing() {
                     Some(end) => break assert_eq!(end.unwrap(), None),
                 }
             }
-            assert_eq!(received, messages(), "{role:?}, dropped after {polls} polls");
+            assert_eq!(received, messages(), "{role:?}, {mode:?}, dropped after {polls} polls");
             wire.end();
             wire.until(Wire::is_dropped).await;
-            let sent = all_frames(role, wire.take_written());
+            let sent = codec.decode(all_frames(role, wire.take_written()));
             assert_eq!(sent, [Frame::pong("p"), Frame::pong("q"), Frame::close(1000, "done")]);
         }
     }
@@ -67,10 +81,10 @@ async fn recv_dropped_after_any_number_of_polls_loses_nothing() {
 
 #[tokio::test]
 async fn recv_and_reader_take_turns_at_any_point() {
-    for role in [Role::Client, Role::Server] {
+    for (role, mode) in cases() {
         for polls in POLLS {
-            let (mut socket, wire) = open_slow(role, 64);
-            wire.feed(&encode_all(peer_of(role), &incoming()));
+            let (mut socket, wire, mut codec) = open_slow(role, mode, 64);
+            wire.feed(&encode_all(peer_of(role), &codec.encode(incoming())));
             let mut received: Vec<Message> = Vec::new();
             loop {
                 if let Some(message) = poll_times(polls, socket.recv()).await {
@@ -96,28 +110,32 @@ async fn recv_and_reader_take_turns_at_any_point() {
                     MessageKind::Binary => payload.into(),
                 });
             }
-            assert_eq!(received, messages(), "{role:?}, dropped after {polls} polls");
+            assert_eq!(received, messages(), "{role:?}, {mode:?}, dropped after {polls} polls");
         }
     }
 }
 
 #[tokio::test]
 async fn reader_dropped_at_any_point_passes_over_its_message_alone() {
-    for role in [Role::Client, Role::Server] {
+    for (role, mode) in cases() {
         for polls in POLLS {
-            let (mut socket, wire) = open_slow(role, 64);
+            let (mut socket, wire, mut codec) = open_slow(role, mode, 64);
             let frames = [
                 Frame::binary([1; 20]).unfinished(),
                 Frame::ping("between"),
                 Frame::continuation([2; 20]),
                 Frame::text("next"),
             ];
-            wire.feed(&encode_all(peer_of(role), &frames));
+            wire.feed(&encode_all(peer_of(role), &codec.encode(frames.to_vec())));
             let mut reader = socket.reader().await.unwrap().unwrap();
             let mut piece = [0; 7];
             let _ = poll_times(polls, reader.read_exact(&mut piece)).await;
             drop(reader);
-            assert_eq!(socket.recv().await.unwrap(), Some("next".into()), "dropped after {polls} polls");
+            assert_eq!(
+                socket.recv().await.unwrap(),
+                Some("next".into()),
+                "{mode:?}, dropped after {polls} polls"
+            );
             assert_eq!(wire.next_frame(role).await, Frame::pong("between"));
         }
     }
@@ -125,9 +143,9 @@ async fn reader_dropped_at_any_point_passes_over_its_message_alone() {
 
 #[tokio::test]
 async fn send_dropped_after_any_number_of_polls_sends_whole_messages() {
-    for role in [Role::Client, Role::Server] {
+    for (role, mode) in cases() {
         for polls in POLLS {
-            let (socket, wire) = open_slow(role, 8);
+            let (socket, wire, mut codec) = open_slow(role, mode, 8);
             let mut accepted = Vec::new();
             for number in 0..20_u8 {
                 let payload = vec![number; usize::from(number) + 1];
@@ -138,32 +156,34 @@ async fn send_dropped_after_any_number_of_polls_sends_whole_messages() {
             }
             assert!(!accepted.is_empty());
             socket.flush().await.unwrap();
-            let sent = all_frames(role, wire.take_written());
-            assert_eq!(sent, accepted, "{role:?}, dropped after {polls} polls");
+            let sent = codec.decode(all_frames(role, wire.take_written()));
+            assert_eq!(sent, accepted, "{role:?}, {mode:?}, dropped after {polls} polls");
         }
     }
 }
 
 #[tokio::test]
 async fn flush_and_ping_dropped_after_any_number_of_polls_change_nothing() {
-    for polls in POLLS {
-        let (socket, wire) = open_slow(Role::Server, 64);
-        socket.send("before").await.unwrap();
-        assert!(poll_times(polls, socket.ping()).await.is_none(), "nobody answers");
-        let _ = poll_times(polls, socket.flush()).await;
-        socket.send("after").await.unwrap();
-        socket.flush().await.unwrap();
-        let mut sent = all_frames(Role::Server, wire.take_written());
-        sent.retain(|frame| frame.opcode != Opcode::Ping);
-        assert_eq!(sent, [Frame::text("before"), Frame::text("after")]);
+    for (role, mode) in cases() {
+        for polls in POLLS {
+            let (socket, wire, mut codec) = open_slow(role, mode, 64);
+            socket.send("before").await.unwrap();
+            assert!(poll_times(polls, socket.ping()).await.is_none(), "nobody answers");
+            let _ = poll_times(polls, socket.flush()).await;
+            socket.send("after").await.unwrap();
+            socket.flush().await.unwrap();
+            let mut sent = codec.decode(all_frames(role, wire.take_written()));
+            sent.retain(|frame| frame.opcode != Opcode::Ping);
+            assert_eq!(sent, [Frame::text("before"), Frame::text("after")], "{mode:?}, {polls} polls");
+        }
     }
 }
 
 #[tokio::test]
 async fn close_dropped_after_any_number_of_polls_can_be_called_again() {
-    for role in [Role::Client, Role::Server] {
+    for (role, mode) in cases() {
         for polls in POLLS {
-            let (mut socket, wire) = open_slow(role, 8);
+            let (mut socket, wire, mut codec) = open_slow(role, mode, 8);
             socket.send("before").await.unwrap();
             let early = poll_times(polls, socket.close(CloseCode(4000), "first")).await;
             assert!(early.is_none(), "nobody has answered");
@@ -172,17 +192,17 @@ async fn close_dropped_after_any_number_of_polls_can_be_called_again() {
             let answer = socket.close(CloseCode(4002), "second").await.unwrap().unwrap();
             assert_eq!((answer.code(), answer.reason()), (CloseCode(4001), "answer"));
             assert_eq!(socket.recv().await.unwrap(), None);
-            let sent = all_frames(role, wire.take_written());
-            assert_eq!(sent, [Frame::text("before"), Frame::close(4000, "first")], "{polls} polls");
+            let sent = codec.decode(all_frames(role, wire.take_written()));
+            assert_eq!(sent, [Frame::text("before"), Frame::close(4000, "first")], "{mode:?}, {polls} polls");
         }
     }
 }
 
 #[tokio::test]
 async fn writer_dropped_after_any_number_of_polls_sends_a_whole_message_or_closes() {
-    for role in [Role::Client, Role::Server] {
+    for (role, mode) in cases() {
         for polls in POLLS {
-            let (socket, wire) = open_slow(role, 8);
+            let (socket, wire, mut codec) = open_slow(role, mode, 8);
             socket.send("in front").await.unwrap();
             let finished = poll_times(polls, async {
                 let mut writer = socket.writer(MessageKind::Text).await.unwrap();
@@ -196,7 +216,7 @@ async fn writer_dropped_after_any_number_of_polls_sends_a_whole_message_or_close
             let after = socket.send("after").await;
             // Everything is written, whether the connection lives on or not.
             let _ = socket.flush().await;
-            let mut sent = all_frames(role, wire.take_written());
+            let mut sent = codec.decode(all_frames(role, wire.take_written()));
             assert_eq!(sent.remove(0), Frame::text("in front"));
             let fragments: Vec<_> = sent.iter().filter(|frame| frame.opcode != Opcode::Close).collect();
             if finished.is_some() {
@@ -209,10 +229,10 @@ async fn writer_dropped_after_any_number_of_polls_sends_a_whole_message_or_close
                     fragments.iter().all(|frame| !frame.fin),
                     "a truncated message is not passed off as whole"
                 );
-                assert_eq!(sent.last().unwrap().close_code(), Some(1011), "{polls} polls");
+                assert_eq!(sent.last().unwrap().close_code(), Some(1011), "{mode:?}, {polls} polls");
             } else {
                 after.unwrap();
-                assert_eq!(sent, [Frame::text("after")], "{polls} polls");
+                assert_eq!(sent, [Frame::text("after")], "{mode:?}, {polls} polls");
             }
         }
     }
@@ -222,8 +242,12 @@ async fn writer_dropped_after_any_number_of_polls_sends_a_whole_message_or_close
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn everything_dropped_all_the_time_on_four_threads() {
     const MESSAGES: u32 = 5000;
-    let connections = (0..4).map(|seed| {
-        let (client, mut server) = bowline::pair();
+    let (connector, acceptor) = (Connector::new(), Acceptor::new());
+    let connections = (0..6).map(|seed| {
+        let mode = MODES[seed % MODES.len()];
+        let (near, far) = tokio::io::duplex(64 * 1024);
+        let client = mode.adopt(Role::Client, &connector, &acceptor, near);
+        let mut server = mode.adopt(Role::Server, &connector, &acceptor, far);
         let sender = client.sender();
         let sending = tokio::spawn(async move {
             for number in 0..MESSAGES {
@@ -295,16 +319,18 @@ proptest! {
     fn anything_dropped_at_any_time_loses_nothing(
         steps in proptest::collection::vec((step(), 1..6_usize), 1..60),
         server in any::<bool>(),
+        mode in prop::sample::select(MODES),
         chunk in 1..50_usize,
         hesitates in any::<bool>(),
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
-        runtime.block_on(play(&steps, if server { Role::Server } else { Role::Client }, chunk, hesitates));
+        let role = if server { Role::Server } else { Role::Client };
+        runtime.block_on(play(&steps, role, mode, chunk, hesitates));
     }
 }
 
-async fn play(steps: &[(Step, usize)], role: Role, chunk: usize, hesitates: bool) {
-    let (mut socket, wire) = open(role, Limits::default().write_buffer(32));
+async fn play(steps: &[(Step, usize)], role: Role, mode: Mode, chunk: usize, hesitates: bool) {
+    let (mut socket, wire, mut codec) = open(role, mode, 32);
     wire.set_chunk(chunk);
     wire.set_room(0);
     if hesitates {
@@ -319,7 +345,7 @@ async fn play(steps: &[(Step, usize)], role: Role, chunk: usize, hesitates: bool
             Frame::ping([number]),
             Frame::continuation(&payload[payload.len() / 2..]),
         ];
-        coming.extend(encode_all(peer_of(role), &frames));
+        coming.extend(encode_all(peer_of(role), &codec.encode(frames.to_vec())));
         expected.push_back(payload);
     }
     let mut coming = coming.into_iter();
@@ -384,7 +410,7 @@ async fn play(steps: &[(Step, usize)], role: Role, chunk: usize, hesitates: bool
         written = wire.written_len();
         settle().await;
     }
-    let sent = all_frames(role, wire.take_written());
+    let sent = codec.decode(all_frames(role, wire.take_written()));
     let whole = sent.iter().filter(|frame| frame.opcode == Opcode::Binary && frame.fin);
     assert_eq!(whole.map(|frame| frame.payload.clone()).collect::<Vec<_>>(), accepted);
     let closes = sent.iter().filter(|frame| frame.opcode == Opcode::Close).count();

@@ -6,6 +6,7 @@ pub mod cable;
 pub mod conversation;
 pub mod frames;
 pub mod http;
+pub mod modes;
 pub mod network;
 pub mod pairs;
 pub mod random;
