@@ -33,7 +33,7 @@ use bowline_proto::{DeflateParameters, Role};
 /// | bits | 9 | 10 | 11 | 12 | 13 | 14 | 15 |
 /// |---|---|---|---|---|---|---|---|
 /// | one that has sent, KB | 251 | 253 | 257 | 265 | 282 | 314 | 380 |
-/// | one that has received, at most, KB | 0.6 | 1.3 | 2.6 | 5.1 | 10 | 20 | 41 |
+/// | one that has received, at most, KB | 0.9 | 1.5 | 2.8 | 5.4 | 10 | 21 | 41 |
 ///
 /// Nothing is taken for a direction before it has carried a compressed message.
 ///

@@ -401,6 +401,59 @@ mod compression {
         assert!((250_000..420_000).contains(&after), "{after}");
     }
 
+    /// The table in the docs of `Compression`, in bytes.
+    const WINDOWS: [(u8, isize, isize); 7] = [
+        (9, 251_000, 900),
+        (10, 253_000, 1_500),
+        (11, 257_000, 2_800),
+        (12, 265_000, 5_400),
+        (13, 282_000, 10_500),
+        (14, 314_000, 20_700),
+        (15, 380_000, 41_200),
+    ];
+
+    #[tokio::test]
+    async fn each_direction_takes_what_the_docs_say_once_it_is_used() {
+        let large = compressed(&vec![7; 100_000]);
+        let open = |bits| {
+            let (stream, wire) = wire();
+            let parameters = DeflateParameters {
+                server_max_window_bits: bits,
+                client_max_window_bits: bits,
+                ..DeflateParameters::default()
+            };
+            // The thread has no compressor of this level to spare.
+            let acceptor = Acceptor::new().compression(Compression::ContextTakeover.options().level(5));
+            (acceptor.adopt_compressed(stream, Vec::new(), None, parameters), wire)
+        };
+        let receive = async |socket: &mut WebSocket, wire: &Wire| {
+            for _ in 0..3 {
+                wire.feed_frame(Role::Client, &large);
+                socket.recv().await.unwrap();
+            }
+            settle().await;
+        };
+        // What the thread keeps to lend counts for nobody.
+        let (mut first, wire) = open(9);
+        receive(&mut first, &wire).await;
+        first.send(vec![7; 5000]).await.unwrap();
+        drop(wire.take_written());
+        for (bits, to_send, to_receive) in WINDOWS {
+            let (mut socket, wire) = open(bits);
+            socket.send([7; 100].as_slice()).await.unwrap();
+            settle().await;
+            let before = held();
+            receive(&mut socket, &wire).await;
+            let received = held() - before;
+            assert!((to_receive / 2..=to_receive + 200).contains(&received), "{bits} bits: {received}");
+            let before = held();
+            socket.send(vec![7; 5000]).await.unwrap();
+            settle().await;
+            let sent = held() - before;
+            assert!((to_send - 2000..to_send + 2000).contains(&sent), "{bits} bits: {sent}");
+        }
+    }
+
     #[tokio::test]
     async fn a_bomb_takes_no_more_than_the_limit() {
         let bomb = compressed(&vec![0; 64 << 20]);
