@@ -341,13 +341,13 @@ async fn sending_what_is_borrowed_allocates_nothing() {
 
 #[cfg(feature = "deflate")]
 mod compression {
-    use bowline::{Acceptor, CloseCode, Compression, DeflateParameters, Prepared, Role, WebSocket};
+    use bowline::{Acceptor, CloseCode, Compression, DeflateParameters, Payload, Prepared, Role, WebSocket};
     use bowline_proto::Deflater;
 
     use super::support::frames::Frame;
     use super::support::settle;
     use super::support::wire::{Wire, wire};
-    use super::{held, peak_since_now};
+    use super::{ALLOCATIONS, held, peak_since_now};
 
     fn open(mode: Compression) -> (WebSocket, Wire) {
         open_at_level(mode, 6)
@@ -550,18 +550,46 @@ mod compression {
     }
 
     #[tokio::test]
-    async fn a_prepared_message_is_compressed_once() {
-        super::warm_up().await;
-        let prepared = Prepared::new(vec![7; 100_000]);
-        let mut connections: Vec<_> = (0..10).map(|_| open(Compression::NoContextTakeover)).collect();
-        connections[0].0.send(&prepared).await.unwrap();
-        let before = held();
-        for (socket, wire) in &connections[1..] {
-            socket.send(&prepared).await.unwrap();
-            assert!(wire.next_frame(Role::Server).await.compressed);
+    async fn a_prepared_message_is_compressed_once_for_each_level_and_window() {
+        let (none, over) = (Compression::NoContextTakeover, Compression::ContextTakeover);
+        let prepared = Prepared::new(text(100_000));
+        // With which ones it is to be compressed anew.
+        let mut connections = Vec::new();
+        for (mode, level, bits, anew) in [
+            (none, 6, 15, true),
+            (none, 6, 15, false),
+            (over, 6, 15, false),
+            (none, 6, 10, true),
+            (none, 9, 15, true),
+            (over, 9, 15, false),
+            (over, 6, 10, false),
+        ] {
+            let (stream, wire) = wire();
+            let parameters = DeflateParameters {
+                server_no_context_takeover: mode == none,
+                server_max_window_bits: bits,
+                ..DeflateParameters::default()
+            };
+            let acceptor = Acceptor::new().compression(mode.options().level(level));
+            let socket = acceptor.adopt_compressed(stream, Vec::new(), None, parameters);
+            // So that there is room for what follows in the test's stream.
+            socket.send(Payload::from(vec![7; 200_000]).compress(false)).await.unwrap();
+            assert_eq!(wire.take_frames(Role::Server).len(), 1);
+            connections.push((socket, wire, anew));
         }
-        settle().await;
-        assert!(held() - before < 9 * 2000, "{}", held() - before);
-        connections.clear();
+        for _ in 0..2 {
+            for (socket, wire, anew) in &mut connections {
+                let before = ALLOCATIONS.get();
+                socket.send(&prepared).await.unwrap();
+                let allocated = ALLOCATIONS.get() > before;
+                assert_eq!(allocated, std::mem::take(anew));
+                assert!(wire.next_frame(Role::Server).await.compressed);
+            }
+        }
+    }
+
+    /// Text that can be compressed, but not to nothing.
+    fn text(size: usize) -> String {
+        (0..).flat_map(|i: u32| (i * i % 1009).to_string().into_bytes()).map(char::from).take(size).collect()
     }
 }
