@@ -121,6 +121,11 @@ fn text(size: usize) -> String {
     "{\"id\":1234,\"name\":\"κόσμε\",\"tags\":[\"a\",\"b\"]},".chars().cycle().take(size).collect()
 }
 
+/// What can't be compressed.
+fn noise() -> Vec<u8> {
+    (0..5000_u32).flat_map(|i| i.wrapping_mul(2_654_435_761).to_be_bytes()).collect()
+}
+
 async fn received(socket: &mut WebSocket) -> Message {
     socket.recv().await.unwrap().expect("a message")
 }
@@ -387,7 +392,7 @@ async fn context_takeover_refers_to_earlier_messages() {
 
 #[tokio::test]
 async fn what_would_grow_is_sent_as_it_is_without_takeover() {
-    let noise: Vec<u8> = (0..5000_u32).flat_map(|i| i.wrapping_mul(2_654_435_761).to_be_bytes()).collect();
+    let noise = noise();
     let (socket, wire) = open(Role::Server, Compression::NoContextTakeover);
     socket.send(&noise).await.unwrap();
     let frame = wire.next_frame(Role::Server).await;
@@ -417,6 +422,52 @@ async fn a_prepared_message_is_understood_whatever_comes_before_and_behind() {
                 assert_eq!(peer.decompress(&wire.next_frame(role).await), text(2000).as_bytes());
             }
         }
+    }
+}
+
+#[tokio::test]
+async fn a_prepared_message_that_would_grow_is_sent_as_it_is() {
+    for role in ROLES {
+        for mode in MODES {
+            let prepared = Prepared::new(noise());
+            let (socket, wire) = open(role, mode);
+            let mut peer = Peer::new(mode);
+            socket.send(text(700)).await.unwrap();
+            let first = wire.next_frame(role).await;
+            assert_eq!(peer.decompress(&first), text(700).as_bytes());
+            for _ in 0..2 {
+                socket.send(&prepared).await.unwrap();
+                assert_eq!(wire.next_frame(role).await, Frame::binary(noise()));
+            }
+            // The context is what it was.
+            socket.send(text(700)).await.unwrap();
+            let second = wire.next_frame(role).await;
+            assert_eq!(peer.decompress(&second), text(700).as_bytes());
+            let is_smaller = second.payload.len() < first.payload.len() / 2;
+            assert_eq!(is_smaller, mode == Compression::ContextTakeover);
+        }
+    }
+}
+
+/// On all threads at once, from the first compression on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_prepared_message_is_shared_by_threads() {
+    let prepared = Prepared::new(text(20_000));
+    let sending = (0..16_u8).map(|i| {
+        let (mode, prepared) = (MODES[usize::from(i % 2)], prepared.clone());
+        tokio::spawn(async move {
+            let options = mode.options().level(1 + i % 4);
+            let (socket, wire) = open_with(Role::Server, Limits::default(), options, mode);
+            let mut peer = Peer::new(mode);
+            for _ in 0..10 {
+                socket.send(&prepared).await.unwrap();
+                let frame = wire.next_frame(Role::Server).await;
+                assert_eq!(peer.decompress(&frame), text(20_000).as_bytes());
+            }
+        })
+    });
+    for task in sending.collect::<Vec<_>>() {
+        task.await.unwrap();
     }
 }
 
