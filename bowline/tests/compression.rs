@@ -229,6 +229,20 @@ async fn a_server_answers_the_offers_of_a_client() {
             &["permessage-deflate; nonsense, permessage-deflate; server_no_context_takeover"],
             Some("permessage-deflate; server_no_context_takeover"),
         ),
+        (
+            &[
+                "permessage-deflate; server_max_window_bits=8, x-other",
+                "permessage-deflate; server_max_window_bits=10; server_max_window_bits=10",
+                "permessage-deflate; client_max_window_bits=9, permessage-deflate",
+            ],
+            Some("permessage-deflate; client_max_window_bits=9"),
+        ),
+        (
+            &["permessage-deflate; client_max_window_bits=\"8\""],
+            Some("permessage-deflate; client_max_window_bits=8"),
+        ),
+        (&["permessage-deflate; client_max_window_bits=07"], None),
+        (&["permessage-deflate; server_no_context_takeover=\"true\""], None),
         (&["permessage-deflate; server_max_window_bits=8"], None),
         (&["x-webkit-deflate-frame"], None),
         (&[], None),
@@ -252,6 +266,12 @@ async fn a_client_refuses_answers_that_do_not_fit_its_offer() {
         (Compression::NoContextTakeover.options(), "permessage-deflate", Some("server_no_context_takeover")),
         (over, "permessage-deflate; client_max_window_bits=8", None),
         (over, "permessage-deflate; server_no_context_takeover", None),
+        (over, "permessage-deflate; server_max_window_bits=\"10\"", None),
+        (over, "permessage-deflate\r\nSec-WebSocket-Extensions: permessage-deflate", Some("not offered")),
+        (over, "permessage-deflate; server_max_window_bits=09", Some("parameter")),
+        (over, "permessage-deflate; server_max_window_bits=16", Some("parameter")),
+        (over, "permessage-deflate; client_max_window_bits", Some("parameter")),
+        (over.client_max_window_bits(10), "permessage-deflate; client_max_window_bits=11", Some("window")),
     ] {
         let (near, mut far) = duplex(4096);
         let server = tokio::spawn(async move {
@@ -353,19 +373,34 @@ async fn messages_from_the_threshold_on_are_compressed() {
 
 #[tokio::test]
 async fn a_sender_decides_for_a_message() {
-    for mode in MODES {
-        let (socket, wire) = open(Role::Server, mode);
-        let mut peer = Peer::new(mode);
-        socket.send(Payload::from("tiny, tiny, tiny").compress(true)).await.unwrap();
-        let frame = wire.next_frame(Role::Server).await;
-        assert_eq!(peer.decompress(&frame), b"tiny, tiny, tiny");
-        socket.send(Payload::from(text(5000)).compress(false)).await.unwrap();
-        assert_eq!(wire.next_frame(Role::Server).await, Frame::text(text(5000)));
+    for role in ROLES {
+        for mode in MODES {
+            let (socket, wire) = open(role, mode);
+            let mut peer = Peer::new(mode);
+            socket.send(Payload::from("tiny, tiny, tiny").compress(true)).await.unwrap();
+            assert_eq!(peer.decompress(&wire.next_frame(role).await), b"tiny, tiny, tiny");
+            let mut writer = socket.writer(MessageKind::Text).await.unwrap().compress(true);
+            writer.write_all(text(700).as_bytes()).await.unwrap();
+            writer.finish().await.unwrap();
+            let first = wire.next_frame(role).await;
+            assert_eq!(peer.decompress(&first), text(700).as_bytes());
 
-        let mut writer = socket.writer(MessageKind::Text).await.unwrap().compress(false);
-        writer.write_all(text(100).as_bytes()).await.unwrap();
-        writer.finish().await.unwrap();
-        assert_eq!(wire.next_frame(Role::Server).await, Frame::text(text(100)));
+            socket.send(Payload::from(text(5000)).compress(false)).await.unwrap();
+            assert_eq!(wire.next_frame(role).await, Frame::text(text(5000)));
+            socket.try_send(Payload::from(&Prepared::new(text(5000))).compress(false)).unwrap();
+            assert_eq!(wire.next_frame(role).await, Frame::text(text(5000)));
+            let mut writer = socket.writer(MessageKind::Text).await.unwrap().compress(false);
+            writer.write_all(text(100).as_bytes()).await.unwrap();
+            writer.finish().await.unwrap();
+            assert_eq!(wire.next_frame(role).await, Frame::text(text(100)));
+
+            // RFC 7692 7.2.1: what is not compressed does not go through the window.
+            socket.send(text(700)).await.unwrap();
+            let last = wire.next_frame(role).await;
+            assert_eq!(peer.decompress(&last), text(700).as_bytes());
+            let is_smaller = last.payload.len() < first.payload.len() / 2;
+            assert_eq!(is_smaller, mode == Compression::ContextTakeover);
+        }
     }
 }
 
