@@ -91,6 +91,10 @@ fn the_window_goes_on_behind_a_last_block() {
     assert_eq!(inflate(&mut inflater, MessageKind::Text, &[&last_block]).unwrap(), b"Hello");
     let reference = [0xF2, 0x00, 0x11, 0x00, 0x00];
     assert_eq!(inflate(&mut inflater, MessageKind::Text, &[&reference]).unwrap(), b"Hello");
+    // Two of them in one message.
+    let mut alone = Inflater::new(NO_LIMIT, 15, false);
+    let both = [&last_block[..7], &last_block].concat();
+    assert_eq!(inflate(&mut alone, MessageKind::Text, &[&both]).unwrap(), b"HelloHello");
     // Both within one message; the byte that should follow a last block at the end may be missing.
     let both = [&last_block[..7], &reference, &[0x00, 0x00, 0xFF, 0xFF], &last_block[..7]].concat();
     assert_eq!(inflate(&mut inflater, MessageKind::Text, &[&both]).unwrap(), b"HelloHelloHello");
