@@ -9,6 +9,7 @@ use std::task::{Context, Poll, ready};
 
 use bowline_proto::{CloseCode, CloseFrame, MessageKind, Utf8Validator};
 use tokio::io::AsyncWrite;
+use tokio::task::coop::poll_proceed;
 
 use crate::connection::Connection;
 use crate::error::{Error, ErrorKind};
@@ -99,6 +100,8 @@ impl MessageWriter {
 
     /// Waits for room, then puts a fragment of what was gathered into the write buffer.
     fn poll_accept(&mut self, cx: &mut Context<'_>, end: FragmentEnd) -> Poll<Result<(), Error>> {
+        // One long message must not starve the other tasks of its thread.
+        let progress = ready!(poll_proceed(cx));
         let mut transmit = self.connection.transmit();
         if let Some(error) = transmit.closed() {
             return Poll::Ready(Err(error.clone()));
@@ -107,6 +110,7 @@ impl MessageWriter {
             transmit.watchers.wait(&mut self.place, cx.waker());
             return Poll::Pending;
         }
+        progress.made_progress();
         transmit.watchers.leave(&mut self.place);
         let accepted = transmit.accept_fragment(self.kind, &self.gathered, end, self.compress)?;
         self.begun |= accepted;
