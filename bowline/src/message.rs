@@ -141,6 +141,8 @@ impl<'a> Payload<'a> {
 
     /// Has the message compressed, or not, whatever its size, if compression was agreed on.
     ///
+    /// One that would not get smaller is sent as it is, unless later ones may refer to it.
+    ///
     /// ```
     /// # async fn example(socket: &bowline::WebSocket) -> Result<(), bowline::Error> {
     /// use bowline::Payload;
