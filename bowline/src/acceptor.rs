@@ -160,7 +160,7 @@ impl Acceptor {
     /// Checks an opening handshake. Return the response from your HTTP service, and await the [`Upgrade`] in a task of
     /// its own: the connection opens when the response has been sent.
     ///
-    /// Extensions that the client offers are declined.
+    /// Extensions that the client offers are declined, but for compression if it is on.
     ///
     /// # Errors
     ///

@@ -17,7 +17,7 @@ pub enum ErrorKind {
     Closed,
     /// The transport ended without a Close frame.
     Disconnected,
-    /// The peer broke the protocol (RFC 6455), or sent text that is not UTF-8.
+    /// The peer broke the protocol (RFC 6455, RFC 7692), or sent text that is not UTF-8.
     Protocol,
     /// The peer went over one of our [`Limits`](crate::Limits).
     Limit,

@@ -73,7 +73,7 @@ impl MessageWriter {
         self.kind
     }
 
-    /// Has the message compressed or not, if compression was agreed on. Default: it is.
+    /// Has the message compressed or not, if compression was agreed on. Default: it is, whatever its size.
     ///
     /// It counts only before something was written.
     #[cfg(feature = "deflate")]
