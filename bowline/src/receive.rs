@@ -241,12 +241,14 @@ impl Receive {
     /// Decompresses a part of it.
     #[cold]
     fn inflate(&mut self) -> Advance {
-        if let Some(inflation) = &mut self.inflation {
-            if self.discards || self.ended.is_some() {
-                inflation.discard(&mut self.buffer);
-            } else if let Err(failure) = inflation.advance(&mut self.buffer, &mut self.message) {
-                inflation.discard(&mut self.buffer);
-                self.half.fail(failure);
+        let Some(inflation) = &mut self.inflation else { return Advance::Data };
+        if self.discards {
+            inflation.discard(&mut self.buffer);
+        } else if let Err(failure) = inflation.advance(&mut self.buffer, &mut self.message) {
+            inflation.discard(&mut self.buffer);
+            self.half.fail(failure);
+            // Of a transport that was lost, what had arrived before still comes out.
+            if self.ended.is_none() {
                 return Advance::Effect(self.fail(failure));
             }
         }

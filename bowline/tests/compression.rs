@@ -754,6 +754,33 @@ async fn whole_messages_that_have_arrived_are_delivered_after_a_close() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn messages_that_have_arrived_are_delivered_though_the_transport_is_lost() {
+    for role in ROLES {
+        for mode in MODES {
+            let (mut socket, wire) = open(role, mode);
+            let mut peer = Peer::new(mode);
+            let first = peer.text(&text(600)).encode(peer_of(role));
+            wire.feed(&first[..first.len() / 2]);
+            assert!(poll_times(3, socket.recv()).await.is_none());
+            wire.feed(&first[first.len() / 2..]);
+            wire.feed_frame(peer_of(role), &peer.text(&text(700)));
+            wire.feed_frame(peer_of(role), &Frame::text([0x07]).compressed());
+            wire.feed_frame(peer_of(role), &Frame::text("behind the one that is wrong"));
+            // A part of them is in memory when writing fails.
+            assert_eq!(received(&mut socket).await, text(600).into());
+            wire.break_writing(std::io::ErrorKind::BrokenPipe);
+            socket.send("for nobody").await.unwrap();
+            assert_eq!(socket.flush().await.unwrap_err().kind(), ErrorKind::Io);
+            // Until the close timeout is over, what is unread keeps the connection from its end.
+            wire.until(Wire::is_dropped).await;
+            assert_eq!(received(&mut socket).await, text(700).into());
+            assert_eq!(socket.recv().await.unwrap_err().kind(), ErrorKind::Io);
+            assert_eq!(socket.recv().await.unwrap_err().kind(), ErrorKind::Io);
+        }
+    }
+}
+
 #[tokio::test]
 async fn messages_behind_the_one_that_is_being_read_are_understood_after_a_close() {
     for mode in MODES {
