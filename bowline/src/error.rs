@@ -5,7 +5,7 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
 
-use bowline_proto::CloseFrame;
+use bowline_proto::{CloseFrame, Failure, Limit};
 use bytes::Bytes;
 
 /// What went wrong, in a word: see [`Error::kind`].
@@ -75,6 +75,22 @@ impl Error {
     ) -> Self {
         let (message, source) = (message.into(), Some(source.into()));
         Self(Arc::new(Inner { kind, message, source, close_frame: None, response: None }))
+    }
+
+    /// What the peer has done.
+    pub(crate) fn of(failure: Failure) -> Self {
+        match failure {
+            Failure::Violation(violation) => {
+                Self::new(ErrorKind::Protocol, format!("the peer broke the protocol: {violation}"))
+            }
+            Failure::Limit(limit) => {
+                let setting = match limit {
+                    Limit::FramesPerMessage(_) => "Limits::frames_per_message",
+                    _ => "Limits::message_size",
+                };
+                Self::new(ErrorKind::Limit, format!("{limit} (raise it with {setting})"))
+            }
+        }
     }
 
     pub(crate) fn with_close_frame(message: impl Into<Cow<'static, str>>, frame: Option<CloseFrame>) -> Self {

@@ -2,7 +2,7 @@
 
 use std::task::{Context, Poll};
 
-use bowline_proto::{CloseCode, CloseFrame, Data, Event, Failure, Limit, MessageKind, ReceiveHalf};
+use bowline_proto::{CloseCode, CloseFrame, Data, Event, Failure, MessageKind, ReceiveHalf};
 use bytes::Bytes;
 use tokio::io::ReadBuf;
 
@@ -517,18 +517,7 @@ impl Receive {
     }
 
     fn fail(&mut self, failure: Failure) -> Effect {
-        let error = match failure {
-            Failure::Violation(violation) => {
-                Error::new(ErrorKind::Protocol, format!("the peer broke the protocol: {violation}"))
-            }
-            Failure::Limit(limit) => {
-                let setting = match limit {
-                    Limit::FramesPerMessage(_) => "Limits::frames_per_message",
-                    _ => "Limits::message_size",
-                };
-                Error::new(ErrorKind::Limit, format!("{limit} (raise it with {setting})"))
-            }
-        };
+        let error = Error::of(failure);
         self.ended = Some(Err(error.clone()));
         self.buffer.consume(self.buffer.bytes().len());
         Effect::Fail(failure.into(), error)
