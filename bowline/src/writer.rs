@@ -28,6 +28,11 @@ const FRAGMENT_SIZE: usize = 16 * 1024;
 /// If it is dropped before that, and some of the message was sent, the message can be neither finished nor withdrawn,
 /// so the connection is closed with 1011; if nothing was sent, nothing happens. Writing text that is not UTF-8 fails,
 /// and takes nothing of the piece in which it is.
+///
+/// # Cancel safety
+///
+/// A `write` that is dropped before it is ready has taken nothing; a `flush` or `shutdown` may be called again. A
+/// `write_all` that is dropped may have written a part.
 #[expect(clippy::struct_excessive_bools, reason = "they are independent of each other")]
 pub struct MessageWriter {
     connection: Arc<Connection>,
