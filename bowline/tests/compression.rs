@@ -567,12 +567,20 @@ async fn compressed_messages_arrive_however_they_are_cut() {
                 }
                 feed(&peer.text(""));
                 feed(&Frame::text("").compressed());
+                // All of it in one of several frames.
+                feed(&peer.text(&text(600)).unfinished());
+                feed(&Frame::continuation("").unfinished());
+                feed(&Frame::continuation(""));
+                feed(&Frame::text("").compressed().unfinished());
+                feed(&Frame::continuation(peer.compress(text(600).as_bytes())));
                 feed(&peer.binary(&vec![7; 70_000]));
                 assert_eq!(received(&mut socket).await, text(3000).into());
                 assert_eq!(received(&mut socket).await, "not compressed".into());
                 assert_eq!(received(&mut socket).await, text(3000).as_bytes().into());
                 assert_eq!(received(&mut socket).await, "".into());
                 assert_eq!(received(&mut socket).await, "".into());
+                assert_eq!(received(&mut socket).await, text(600).into());
+                assert_eq!(received(&mut socket).await, text(600).into());
                 assert_eq!(received(&mut socket).await, vec![7; 70_000].into());
                 assert_eq!(wire.next_frame(role).await, Frame::pong("0"));
             }
@@ -678,6 +686,15 @@ async fn what_is_wrong_fails_the_connection() {
     ] {
         let (error, sent) = failure(Limits::default(), &frames).await;
         assert_eq!((error.kind(), sent), (protocol, code), "{frames:?}: {error}");
+    }
+    // The other two bits are not defined.
+    for reserved in [0x10, 0x20, 0x50, 0x60] {
+        let (mut socket, wire) = open(Role::Server, Compression::ContextTakeover);
+        let mut frame = Frame::text(&whole).compressed().encode(Role::Client);
+        frame[0] = frame[0] & 0x8F | reserved;
+        wire.feed(&frame);
+        assert_eq!(socket.recv().await.unwrap_err().kind(), protocol);
+        assert_eq!(wire.next_frame(Role::Server).await.close_code(), Some(1002));
     }
     // Without an agreement, the bit is not defined.
     let (mut socket, wire) = support::open(Role::Server, Limits::default());
