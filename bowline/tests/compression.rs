@@ -425,6 +425,62 @@ async fn context_takeover_refers_to_earlier_messages() {
     assert!(over[2] < 25, "{over:?}");
 }
 
+/// RFC 7692 7.1.1, 7.1.2: each parameter is about what one side sends.
+#[tokio::test]
+async fn each_direction_has_its_own_parameters() {
+    let (none, over) = (Compression::NoContextTakeover, Compression::ContextTakeover);
+    let repeated = noise()[..600].repeat(2);
+    for role in ROLES {
+        for (ours, theirs) in [(none, over), (over, none)] {
+            let (our_bits, their_bits) = if ours == none { (9, 15) } else { (15, 9) };
+            let (stream, wire) = wire();
+            let parameters = |server, client, server_bits, client_bits| DeflateParameters {
+                server_no_context_takeover: server == none,
+                client_no_context_takeover: client == none,
+                server_max_window_bits: server_bits,
+                client_max_window_bits: client_bits,
+            };
+            let mut socket = match role {
+                Role::Server => Acceptor::new().compression(over).adopt_compressed(
+                    stream,
+                    Vec::new(),
+                    None,
+                    parameters(ours, theirs, our_bits, their_bits),
+                ),
+                Role::Client => Connector::new().compression(over).adopt_compressed(
+                    stream,
+                    Vec::new(),
+                    None,
+                    parameters(theirs, ours, their_bits, our_bits),
+                ),
+            };
+            let mut inflater = Peer::new(ours);
+            let mut sizes = Vec::new();
+            for _ in 0..2 {
+                socket.send(text(700)).await.unwrap();
+                let frame = wire.next_frame(role).await;
+                assert_eq!(inflater.decompress(&frame), text(700).as_bytes());
+                sizes.push(frame.payload.len());
+            }
+            assert_eq!(sizes[1] < sizes[0] / 2, ours == over, "{role:?}: {sizes:?}");
+            // What repeats itself is out of reach of 9 bits.
+            socket.send(Payload::from(&repeated).compress(true)).await.unwrap();
+            let len = wire.next_frame(role).await.payload.len();
+            assert_eq!(len < 1000, our_bits == 15, "{role:?}: {len}");
+
+            // A peer that refers to earlier messages is understood only if it said so.
+            let mut deflater = Peer::new(over);
+            wire.feed_frame(peer_of(role), &deflater.text(&text(700)));
+            wire.feed_frame(peer_of(role), &deflater.text(&text(700)));
+            assert_eq!(received(&mut socket).await, text(700).into());
+            match socket.recv().await {
+                Ok(message) => assert!(theirs == over && message == Some(text(700).into())),
+                Err(error) => assert!(theirs == none && error.kind() == ErrorKind::Protocol, "{error}"),
+            }
+        }
+    }
+}
+
 #[tokio::test]
 async fn what_would_grow_is_sent_as_it_is_without_takeover() {
     let noise = noise();
