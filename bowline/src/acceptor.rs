@@ -162,6 +162,8 @@ impl Acceptor {
     /// Checks an opening handshake. Return the response from your HTTP service, and await the [`Upgrade`] in a task of
     /// its own: the connection opens when the response has been sent.
     ///
+    /// Extensions that the client offers are declined, but for compression if it is on.
+    ///
     /// Over HTTP/2, a WebSocket is opened by an extended CONNECT (RFC 8441), which is recognised with the feature `http2`: your
     /// server has to advertise it (`enable_connect_protocol` of hyper's builder), and its router to let CONNECT through.
     /// There, what is dropped without a Close frame ends as hyper ends it, and [`flush`](WebSocket::flush) waits until hyper
@@ -252,7 +254,8 @@ impl Acceptor {
     ///
     /// # Panics
     ///
-    /// Outside of a tokio runtime, or in one without its time driver.
+    /// Outside of a tokio runtime, or in one without its time driver; if a window in `parameters` has not 8 to 15 bits, or
+    /// an option of the compression makes no sense.
     #[cfg(feature = "deflate")]
     pub fn adopt_compressed<S>(
         &self,
@@ -264,6 +267,7 @@ impl Acceptor {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
+        self.0.config.compression.assert_fits(parameters);
         let agreed = Agreed { deflate: Some(parameters), ..Agreed::on_subprotocol(subprotocol) };
         self.adopt_as(stream, leftover.into(), agreed)
     }

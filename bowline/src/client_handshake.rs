@@ -59,13 +59,16 @@ impl ClientHandshake {
     /// Checks the response, and opens the connection on the upgraded stream.
     ///
     /// The stream is what the HTTP client gives for the connection after the response, such as `reqwest::Upgraded`, or
-    /// hyper's `Upgraded` in a `TokioIo`, of which nothing is left if there is TCP in it. It has to be called within a
-    /// tokio runtime.
+    /// hyper's `Upgraded` in a `TokioIo`, of which nothing is left if there is TCP in it.
     ///
     /// # Errors
     ///
     /// [`ErrorKind::Handshake`](crate::ErrorKind::Handshake) if the response does not accept the handshake: the text
     /// says why, and [`Error::response`] has it, without its body.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime, or in one without its time driver.
     pub fn finish<B, S>(self, response: &Response<B>, stream: S) -> Result<WebSocket, Error>
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,

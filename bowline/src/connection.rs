@@ -116,6 +116,11 @@ impl Connection {
                 return Poll::Ready(taken);
             }
             match receive.advance() {
+                // A message that comes out large is as much work as many.
+                Advance::Data if receive.has_more_to_inflate() => {
+                    progress.made_progress();
+                    ready!(poll_proceed(cx)).made_progress();
+                }
                 Advance::Data => {}
                 Advance::Effect(effect) => {
                     drop(receive);

@@ -363,7 +363,8 @@ impl Connector {
     ///
     /// # Panics
     ///
-    /// Outside of a tokio runtime, or in one without its time driver.
+    /// Outside of a tokio runtime, or in one without its time driver; if a window in `parameters` has not 8 to 15 bits, or
+    /// an option of the compression makes no sense.
     #[cfg(feature = "deflate")]
     pub fn adopt_compressed<S>(
         &self,
@@ -375,6 +376,7 @@ impl Connector {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
+        self.config.compression.assert_fits(parameters);
         let agreed = Agreed { deflate: Some(parameters), ..Agreed::on_subprotocol(subprotocol) };
         self.adopt_as(stream, leftover.into(), agreed)
     }

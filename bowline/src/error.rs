@@ -5,7 +5,7 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
 
-use bowline_proto::CloseFrame;
+use bowline_proto::{CloseFrame, Failure, Limit};
 use bytes::Bytes;
 
 /// What went wrong, in a word: see [`Error::kind`].
@@ -17,7 +17,7 @@ pub enum ErrorKind {
     Closed,
     /// The transport ended without a Close frame.
     Disconnected,
-    /// The peer broke the protocol (RFC 6455), or sent text that is not UTF-8.
+    /// The peer broke the protocol (RFC 6455, RFC 7692), or sent text that is not UTF-8.
     Protocol,
     /// The peer went over one of our [`Limits`](crate::Limits).
     Limit,
@@ -75,6 +75,22 @@ impl Error {
     ) -> Self {
         let (message, source) = (message.into(), Some(source.into()));
         Self(Arc::new(Inner { kind, message, source, close_frame: None, response: None }))
+    }
+
+    /// What the peer has done.
+    pub(crate) fn of(failure: Failure) -> Self {
+        match failure {
+            Failure::Violation(violation) => {
+                Self::new(ErrorKind::Protocol, format!("the peer broke the protocol: {violation}"))
+            }
+            Failure::Limit(limit) => {
+                let setting = match limit {
+                    Limit::FramesPerMessage(_) => "Limits::frames_per_message",
+                    _ => "Limits::message_size",
+                };
+                Self::new(ErrorKind::Limit, format!("{limit} (raise it with {setting})"))
+            }
+        }
     }
 
     pub(crate) fn with_close_frame(message: impl Into<Cow<'static, str>>, frame: Option<CloseFrame>) -> Self {

@@ -53,6 +53,7 @@ mod assembly;
 mod attendant;
 #[cfg(any(feature = "client", feature = "server"))]
 mod authority;
+mod backlog;
 #[cfg(feature = "server")]
 mod catch_panic;
 #[cfg(feature = "client")]

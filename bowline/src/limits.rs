@@ -45,7 +45,8 @@ impl Default for Limits {
 impl Limits {
     /// The largest message that is received, in bytes. Default: 1 MiB.
     ///
-    /// A larger one closes the connection with 1009 as soon as its size is known, before memory is taken for it.
+    /// A larger one closes the connection with 1009 as soon as its size is known, before memory is taken for it. The size of
+    /// a compressed message is that of what comes out.
     pub fn message_size(mut self, bytes: usize) -> Self {
         self.message_size = bytes;
         self

@@ -141,6 +141,8 @@ impl<'a> Payload<'a> {
 
     /// Has the message compressed, or not, whatever its size, if compression was agreed on.
     ///
+    /// One that would not get smaller is sent as it is, unless later ones may refer to it.
+    ///
     /// ```
     /// # async fn example(socket: &bowline::WebSocket) -> Result<(), bowline::Error> {
     /// use bowline::Payload;
@@ -195,8 +197,9 @@ impl<'a, const N: usize> From<&'a [u8; N]> for Payload<'a> {
 /// A message encoded once, to be sent to many connections; and compressed once for each level and window that they have
 /// agreed on.
 ///
-/// A server sends it without another copy. A client has to mask each frame anew (RFC 6455 5.3), so nothing is saved
-/// there.
+/// A server sends 16 KiB and more without another copy, if they are not compressed. A client has to mask each frame anew
+/// (RFC 6455 5.3), so that only the compression is saved there. With context takeover, it refers to nothing before it, and
+/// the messages behind it to nothing before them.
 ///
 /// ```
 /// # async fn broadcast(senders: &[bowline::Sender]) {
@@ -224,7 +227,8 @@ struct CompressedForms(Mutex<Vec<CompressedForm>>);
 struct CompressedForm {
     level: u8,
     window_bits: u8,
-    payload: Bytes,
+    /// `None` if it would not be smaller.
+    payload: Option<Bytes>,
 }
 
 impl Prepared {
@@ -240,8 +244,8 @@ impl Prepared {
         Self { kind, frame: frame.into(), payload_start, compressed: Arc::default() }
     }
 
-    /// The payload as it is compressed without reference to other messages.
-    pub(crate) fn compressed(&self, compressing: Compressing) -> Bytes {
+    /// The payload as it is compressed without reference to other messages; `None` if it would not be smaller.
+    pub(crate) fn compressed(&self, compressing: Compressing) -> Option<Bytes> {
         let Compressing { level, window_bits, .. } = compressing;
         let mut forms = self.compressed.0.lock().unwrap_or_else(PoisonError::into_inner);
         let known = forms.iter().find(|form| form.level == level && form.window_bits == window_bits);
@@ -251,7 +255,7 @@ impl Prepared {
         let mut payload = Vec::new();
         Deflater::new(level, window_bits, false).message(self.payload(), &mut payload);
         payload.shrink_to_fit();
-        let payload = Bytes::from(payload);
+        let payload = (payload.len() < self.payload().len()).then(|| Bytes::from(payload));
         forms.push(CompressedForm { level, window_bits, payload: payload.clone() });
         payload
     }

@@ -12,8 +12,6 @@ const CAPACITY: usize = 64 * 1024;
 
 /// Two connected WebSockets in memory, a client's and a server's: for tests of code that uses one.
 ///
-/// It has to be called within a tokio runtime.
-///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), bowline::Error> {
@@ -23,6 +21,10 @@ const CAPACITY: usize = 64 * 1024;
 /// # Ok(())
 /// # }
 /// ```
+///
+/// # Panics
+///
+/// Outside of a tokio runtime, or in one without its time driver.
 pub fn pair() -> (WebSocket, WebSocket) {
     let (client, server) = tokio::io::duplex(CAPACITY);
     let config = Config::default();

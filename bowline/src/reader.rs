@@ -17,6 +17,11 @@ use crate::error::{Error, ErrorKind};
 /// inside the [`io::Error`]. Text is UTF-8 as far as it was read, though a read may end inside a code point.
 ///
 /// If it is dropped before its end, the rest of the message is passed over.
+///
+/// # Cancel safety
+///
+/// A `read` that is dropped before it is ready has taken nothing. What goes on until it has enough, such as `read_exact`,
+/// loses what it has taken.
 pub struct MessageReader<'a> {
     connection: &'a Connection,
     kind: MessageKind,

@@ -1,13 +1,13 @@
 //! The receiving half of a connection: bytes in, messages out.
 
-use std::collections::VecDeque;
 use std::task::{Context, Poll};
 
-use bowline_proto::{CloseCode, CloseFrame, Event, Failure, Limit, MessageKind, ReceiveHalf};
+use bowline_proto::{CloseCode, CloseFrame, Data, Event, Failure, MessageKind, ReceiveHalf};
 use bytes::Bytes;
 use tokio::io::ReadBuf;
 
 use crate::assembly::{Assembly, Filled};
+use crate::backlog::{Backlog, Waiting};
 use crate::compression::Window;
 use crate::error::{Error, ErrorKind};
 use crate::inflation::Inflation;
@@ -22,9 +22,8 @@ pub(crate) struct Receive {
     half: ReceiveHalf,
     buffer: ReadBuffer,
     message: Assembly,
-    /// Whole messages that had arrived when we closed, if there were any.
-    #[expect(clippy::box_collection, reason = "most of the time it costs only the pointer")]
-    whole: Option<Box<VecDeque<Message>>>,
+    /// Whole messages that had arrived when we closed. In a box, as most of the time there are none.
+    backlog: Option<Box<Backlog>>,
     /// What comes is not for the application any more.
     discards: bool,
     /// We sent the first Close frame: whatever follows, the application has its end already.
@@ -85,7 +84,7 @@ impl Receive {
             half,
             buffer,
             message: Assembly::default(),
-            whole: None,
+            backlog: None,
             discards: false,
             closed_by_us: false,
             peer_close: None,
@@ -147,8 +146,19 @@ impl Receive {
         self.end().map(|end| end.map(|()| None))
     }
 
+    /// The next of the messages that had arrived when we closed.
     fn take_whole(&mut self) -> Option<Message> {
-        self.whole.as_mut()?.pop_front()
+        match self.backlog.as_mut()?.pop()? {
+            Waiting::Message(message) => Some(message),
+            Waiting::Compressed(kind, payload) => {
+                let message = self.inflation()?.message(kind, &payload);
+                if message.is_err() {
+                    // Our Close frame was sent: it is too late to say what is wrong.
+                    self.backlog = None;
+                }
+                message.ok()
+            }
+        }
     }
 
     /// Moves a part of the reader's message into `buf`; nothing at its end.
@@ -208,15 +218,37 @@ impl Receive {
         self.inflation.as_ref().is_some_and(|inflation| inflation.is_pending())
     }
 
+    /// Whether a part of a message came out, and more of it could at once.
+    pub(crate) fn has_more_to_inflate(&self) -> bool {
+        self.inflation.as_ref().is_some_and(|inflation| inflation.has_more())
+    }
+
+    /// What decompresses, if that was agreed on.
+    fn inflation(&mut self) -> Option<&mut Inflation> {
+        let (window, limit) = (self.window?, self.half.limits().message_size);
+        Some(self.inflation.get_or_insert_with(|| Box::new(Inflation::new(window, limit))))
+    }
+
+    /// Puts a part of a compressed message behind those that wait, if we are closing and it has not begun before.
+    fn set_aside(&mut self, data: &Data) -> bool {
+        self.closed_by_us
+            && self
+                .backlog
+                .get_or_insert_default()
+                .push_compressed(data, &self.buffer.bytes()[data.payload.clone()])
+    }
+
     /// Decompresses a part of it.
     #[cold]
     fn inflate(&mut self) -> Advance {
-        if let Some(inflation) = &mut self.inflation {
-            if self.discards || self.ended.is_some() {
-                inflation.discard(&mut self.buffer);
-            } else if let Err(failure) = inflation.advance(&mut self.buffer, &mut self.message) {
-                inflation.discard(&mut self.buffer);
-                self.half.fail(failure);
+        let Some(inflation) = &mut self.inflation else { return Advance::Data };
+        if self.discards {
+            inflation.discard(&mut self.buffer);
+        } else if let Err(failure) = inflation.advance(&mut self.buffer, &mut self.message) {
+            inflation.discard(&mut self.buffer);
+            self.half.fail(failure);
+            // Of a transport that was lost, what had arrived before still comes out.
+            if self.ended.is_none() {
                 return Advance::Effect(self.fail(failure));
             }
         }
@@ -236,12 +268,14 @@ impl Receive {
             };
             let advance = match event {
                 Event::Data(data) if data.compressed && !self.discards => {
+                    if self.set_aside(&data) {
+                        self.buffer.consume(consumed);
+                        continue;
+                    }
                     self.message.track(&data);
-                    let window = self.window.expect("nothing else is let through");
-                    let limit = self.half.limits().message_size;
-                    let inflation =
-                        self.inflation.get_or_insert_with(|| Box::new(Inflation::new(window, limit)));
-                    inflation.begin(&data);
+                    if let Some(inflation) = self.inflation() {
+                        inflation.begin(&data);
+                    }
                     self.buffer.consume(data.payload.start);
                     return Advance::Data;
                 }
@@ -406,7 +440,7 @@ impl Receive {
                 read = Some(std::mem::take(&mut self.message));
             }
             if let Some(message) = self.message.finish() {
-                self.whole.get_or_insert_default().push_back(message);
+                self.backlog.get_or_insert_default().push(message);
             }
             match self.advance() {
                 Advance::Data => {}
@@ -421,6 +455,9 @@ impl Receive {
         if !self.message.has_reader() {
             self.message = read.unwrap_or_default();
         }
+        if let Some(backlog) = &mut self.backlog {
+            backlog.end();
+        }
         self.discards = true;
         self.half.discard_data();
         effects
@@ -429,7 +466,7 @@ impl Receive {
     /// The application does not take anything any more.
     pub(crate) fn discard(&mut self) {
         self.message = Assembly::default();
-        self.whole = None;
+        self.backlog = None;
         self.discards = true;
         self.half.discard_data();
     }
@@ -490,18 +527,7 @@ impl Receive {
     }
 
     fn fail(&mut self, failure: Failure) -> Effect {
-        let error = match failure {
-            Failure::Violation(violation) => {
-                Error::new(ErrorKind::Protocol, format!("the peer broke the protocol: {violation}"))
-            }
-            Failure::Limit(limit) => {
-                let setting = match limit {
-                    Limit::FramesPerMessage(_) => "Limits::frames_per_message",
-                    _ => "Limits::message_size",
-                };
-                Error::new(ErrorKind::Limit, format!("{limit} (raise it with {setting})"))
-            }
-        };
+        let error = Error::of(failure);
         self.ended = Some(Err(error.clone()));
         self.buffer.consume(self.buffer.bytes().len());
         Effect::Fail(failure.into(), error)

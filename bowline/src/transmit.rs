@@ -142,12 +142,14 @@ impl Transmit {
         let key = self.masking_key();
         let Self { deflation: Some(deflation), half, queue, .. } = self else { return Ok(()) };
         let accepted = match prepared {
-            Some(prepared) => {
-                let compressed = prepared.compressed(deflation.compressing);
-                // The peer's window has what ours has not.
-                deflation.forget();
-                half.compressed_message(kind, &compressed, key, queue.out())
-            }
+            Some(prepared) => match prepared.compressed(deflation.compressing) {
+                Some(compressed) => {
+                    // The peer's window has what ours has not.
+                    deflation.forget();
+                    half.compressed_message(kind, &compressed, key, queue.out())
+                }
+                None => half.message(kind, bytes, key, queue.out()),
+            },
             None => deflation.message(bytes, |compressed| match compressed {
                 Some(compressed) => half.compressed_message(kind, compressed, key, queue.out()),
                 None => half.message(kind, bytes, key, queue.out()),

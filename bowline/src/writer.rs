@@ -9,6 +9,7 @@ use std::task::{Context, Poll, ready};
 
 use bowline_proto::{CloseCode, CloseFrame, MessageKind, Utf8Validator};
 use tokio::io::AsyncWrite;
+use tokio::task::coop::poll_proceed;
 
 use crate::connection::Connection;
 use crate::error::{Error, ErrorKind};
@@ -27,6 +28,11 @@ const FRAGMENT_SIZE: usize = 16 * 1024;
 /// If it is dropped before that, and some of the message was sent, the message can be neither finished nor withdrawn,
 /// so the connection is closed with 1011; if nothing was sent, nothing happens. Writing text that is not UTF-8 fails,
 /// and takes nothing of the piece in which it is.
+///
+/// # Cancel safety
+///
+/// A `write` that is dropped before it is ready has taken nothing; a `flush` or `shutdown` may be called again. A
+/// `write_all` that is dropped may have written a part.
 #[expect(clippy::struct_excessive_bools, reason = "they are independent of each other")]
 pub struct MessageWriter {
     connection: Arc<Connection>,
@@ -72,7 +78,7 @@ impl MessageWriter {
         self.kind
     }
 
-    /// Has the message compressed or not, if compression was agreed on. Default: it is.
+    /// Has the message compressed or not, if compression was agreed on. Default: it is, whatever its size.
     ///
     /// It counts only before something was written.
     #[cfg(feature = "deflate")]
@@ -99,6 +105,8 @@ impl MessageWriter {
 
     /// Waits for room, then puts a fragment of what was gathered into the write buffer.
     fn poll_accept(&mut self, cx: &mut Context<'_>, end: FragmentEnd) -> Poll<Result<(), Error>> {
+        // One long message must not starve the other tasks of its thread.
+        let progress = ready!(poll_proceed(cx));
         let mut transmit = self.connection.transmit();
         if let Some(error) = transmit.closed() {
             return Poll::Ready(Err(error.clone()));
@@ -107,6 +115,7 @@ impl MessageWriter {
             transmit.watchers.wait(&mut self.place, cx.waker());
             return Poll::Pending;
         }
+        progress.made_progress();
         transmit.watchers.leave(&mut self.place);
         let accepted = transmit.accept_fragment(self.kind, &self.gathered, end, self.compress)?;
         self.begun |= accepted;

@@ -1,32 +1,49 @@
-//! Any future may be dropped after any number of polls: nothing is lost, repeated or torn.
+//! Any future may be dropped after any number of polls: nothing is lost, repeated or torn, compressed or not.
 
 mod support;
 
-use bowline::{CloseCode, ErrorKind, Limits, Message, MessageKind, Role, WebSocket};
+use bowline::{Acceptor, CloseCode, Connector, ErrorKind, Limits, Message, MessageKind, Role, WebSocket};
 use bowline_proto::Opcode;
 use proptest::prelude::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use support::frames::{Frame, all_frames, encode_all};
+use support::modes::{Codec, MODES, Mode};
 use support::pairs::{CARRIERS_IN_MEMORY, Carrier};
-use support::wire::Wire;
-use support::{arrive, open, open_over, peer_of, poll_times, settle};
+use support::wire::{Wire, wire};
+use support::{arrive, open_over, peer_of, poll_times, settle};
 
 /// Up to how many polls a future lives. With one byte a call, that covers each position in what is exchanged.
 const POLLS: std::ops::Range<usize> = 1..40;
 
-/// A slow connection: one byte a call, and every other call says "not now".
-async fn open_slow(carrier: Carrier, role: Role, write_buffer: usize) -> (WebSocket, Wire) {
-    let (socket, wire) = open_over(carrier, role, Limits::default().write_buffer(write_buffer)).await;
-    wire.set_chunk(1);
-    wire.set_hesitating();
-    (socket, wire)
+/// All modes in memory, and HTTP/2, for both roles.
+fn cases() -> impl Iterator<Item = (Role, Mode, Carrier)> {
+    let modes = MODES.iter().map(|mode| (*mode, Carrier::Memory));
+    let carriers = CARRIERS_IN_MEMORY[1..].iter().map(|carrier| (Mode::Plain, *carrier));
+    let cases = modes.chain(carriers);
+    cases.flat_map(|(mode, carrier)| [(Role::Client, mode, carrier), (Role::Server, mode, carrier)])
 }
 
-/// What carries the connection, and what we are.
-fn cases() -> impl Iterator<Item = (Carrier, Role)> {
-    let roles = |&carrier| [(carrier, Role::Client), (carrier, Role::Server)];
-    CARRIERS_IN_MEMORY.iter().flat_map(roles)
+fn open(role: Role, mode: Mode, write_buffer: usize) -> (WebSocket, Wire, Codec) {
+    let (stream, wire) = wire();
+    let limits = Limits::default().write_buffer(write_buffer);
+    let connector = Connector::new().limits(limits.clone());
+    let socket = mode.adopt(role, &connector, &Acceptor::new().limits(limits), stream);
+    (socket, wire, Codec::new(mode))
+}
+
+/// A slow connection: one byte a call, and every other call says "not now".
+async fn open_slow(case: (Role, Mode, Carrier), write_buffer: usize) -> (WebSocket, Wire, Codec) {
+    let (role, mode, carrier) = case;
+    let (socket, wire, codec) = if carrier == Carrier::Memory {
+        open(role, mode, write_buffer)
+    } else {
+        let (socket, wire) = open_over(carrier, role, Limits::default().write_buffer(write_buffer)).await;
+        (socket, wire, Codec::new(mode))
+    };
+    wire.set_chunk(1);
+    wire.set_hesitating();
+    (socket, wire, codec)
 }
 
 fn incoming() -> Vec<Frame> {
@@ -51,10 +68,10 @@ fn messages() -> Vec<Message> {
 
 #[tokio::test]
 async fn recv_dropped_after_any_number_of_polls_loses_nothing() {
-    for (carrier, role) in cases() {
+    for case @ (role, ..) in cases() {
         for polls in POLLS {
-            let (mut socket, wire) = open_slow(carrier, role, 64).await;
-            wire.feed(&encode_all(peer_of(role), &incoming()));
+            let (mut socket, wire, mut codec) = open_slow(case, 64).await;
+            wire.feed(&encode_all(peer_of(role), &codec.encode(incoming())));
             let mut received = Vec::new();
             loop {
                 match poll_times(polls, socket.recv()).await {
@@ -63,10 +80,10 @@ async fn recv_dropped_after_any_number_of_polls_loses_nothing() {
                     Some(end) => break assert_eq!(end.unwrap(), None),
                 }
             }
-            assert_eq!(received, messages(), "{role:?}, dropped after {polls} polls");
+            assert_eq!(received, messages(), "{case:?}, dropped after {polls} polls");
             wire.end();
             wire.until(Wire::is_dropped).await;
-            let sent = all_frames(role, wire.take_written());
+            let sent = codec.decode(all_frames(role, wire.take_written()));
             assert_eq!(sent, [Frame::pong("p"), Frame::pong("q"), Frame::close(1000, "done")]);
         }
     }
@@ -74,10 +91,10 @@ async fn recv_dropped_after_any_number_of_polls_loses_nothing() {
 
 #[tokio::test]
 async fn recv_and_reader_take_turns_at_any_point() {
-    for (carrier, role) in cases() {
+    for case @ (role, ..) in cases() {
         for polls in POLLS {
-            let (mut socket, wire) = open_slow(carrier, role, 64).await;
-            wire.feed(&encode_all(peer_of(role), &incoming()));
+            let (mut socket, wire, mut codec) = open_slow(case, 64).await;
+            wire.feed(&encode_all(peer_of(role), &codec.encode(incoming())));
             let mut received: Vec<Message> = Vec::new();
             loop {
                 if let Some(message) = poll_times(polls, socket.recv()).await {
@@ -103,28 +120,32 @@ async fn recv_and_reader_take_turns_at_any_point() {
                     MessageKind::Binary => payload.into(),
                 });
             }
-            assert_eq!(received, messages(), "{role:?}, dropped after {polls} polls");
+            assert_eq!(received, messages(), "{case:?}, dropped after {polls} polls");
         }
     }
 }
 
 #[tokio::test]
 async fn reader_dropped_at_any_point_passes_over_its_message_alone() {
-    for (carrier, role) in cases() {
+    for case @ (role, ..) in cases() {
         for polls in POLLS {
-            let (mut socket, wire) = open_slow(carrier, role, 64).await;
+            let (mut socket, wire, mut codec) = open_slow(case, 64).await;
             let frames = [
                 Frame::binary([1; 20]).unfinished(),
                 Frame::ping("between"),
                 Frame::continuation([2; 20]),
                 Frame::text("next"),
             ];
-            wire.feed(&encode_all(peer_of(role), &frames));
+            wire.feed(&encode_all(peer_of(role), &codec.encode(frames.to_vec())));
             let mut reader = socket.reader().await.unwrap().unwrap();
             let mut piece = [0; 7];
             let _ = poll_times(polls, reader.read_exact(&mut piece)).await;
             drop(reader);
-            assert_eq!(socket.recv().await.unwrap(), Some("next".into()), "dropped after {polls} polls");
+            assert_eq!(
+                socket.recv().await.unwrap(),
+                Some("next".into()),
+                "{case:?}, dropped after {polls} polls"
+            );
             assert_eq!(wire.next_frame(role).await, Frame::pong("between"));
         }
     }
@@ -132,9 +153,9 @@ async fn reader_dropped_at_any_point_passes_over_its_message_alone() {
 
 #[tokio::test]
 async fn send_dropped_after_any_number_of_polls_sends_whole_messages() {
-    for (carrier, role) in cases() {
+    for case @ (role, ..) in cases() {
         for polls in POLLS {
-            let (socket, wire) = open_slow(carrier, role, 8).await;
+            let (socket, wire, mut codec) = open_slow(case, 8).await;
             let mut accepted = Vec::new();
             for number in 0..20_u8 {
                 let payload = vec![number; usize::from(number) + 1];
@@ -146,33 +167,35 @@ async fn send_dropped_after_any_number_of_polls_sends_whole_messages() {
             assert!(!accepted.is_empty());
             socket.flush().await.unwrap();
             arrive(&wire).await;
-            let sent = all_frames(role, wire.take_written());
-            assert_eq!(sent, accepted, "{role:?}, dropped after {polls} polls");
+            let sent = codec.decode(all_frames(role, wire.take_written()));
+            assert_eq!(sent, accepted, "{case:?}, dropped after {polls} polls");
         }
     }
 }
 
 #[tokio::test]
 async fn flush_and_ping_dropped_after_any_number_of_polls_change_nothing() {
-    for (polls, (carrier, role)) in POLLS.flat_map(|polls| cases().map(move |case| (polls, case))) {
-        let (socket, wire) = open_slow(carrier, role, 64).await;
-        socket.send("before").await.unwrap();
-        assert!(poll_times(polls, socket.ping()).await.is_none(), "nobody answers");
-        let _ = poll_times(polls, socket.flush()).await;
-        socket.send("after").await.unwrap();
-        socket.flush().await.unwrap();
-        arrive(&wire).await;
-        let mut sent = all_frames(role, wire.take_written());
-        sent.retain(|frame| frame.opcode != Opcode::Ping);
-        assert_eq!(sent, [Frame::text("before"), Frame::text("after")]);
+    for case @ (role, ..) in cases() {
+        for polls in POLLS {
+            let (socket, wire, mut codec) = open_slow(case, 64).await;
+            socket.send("before").await.unwrap();
+            assert!(poll_times(polls, socket.ping()).await.is_none(), "nobody answers");
+            let _ = poll_times(polls, socket.flush()).await;
+            socket.send("after").await.unwrap();
+            socket.flush().await.unwrap();
+            arrive(&wire).await;
+            let mut sent = codec.decode(all_frames(role, wire.take_written()));
+            sent.retain(|frame| frame.opcode != Opcode::Ping);
+            assert_eq!(sent, [Frame::text("before"), Frame::text("after")], "{case:?}, {polls} polls");
+        }
     }
 }
 
 #[tokio::test]
 async fn close_dropped_after_any_number_of_polls_can_be_called_again() {
-    for (carrier, role) in cases() {
+    for case @ (role, ..) in cases() {
         for polls in POLLS {
-            let (mut socket, wire) = open_slow(carrier, role, 8).await;
+            let (mut socket, wire, mut codec) = open_slow(case, 8).await;
             socket.send("before").await.unwrap();
             let early = poll_times(polls, socket.close(CloseCode(4000), "first")).await;
             assert!(early.is_none(), "nobody has answered");
@@ -181,17 +204,17 @@ async fn close_dropped_after_any_number_of_polls_can_be_called_again() {
             let answer = socket.close(CloseCode(4002), "second").await.unwrap().unwrap();
             assert_eq!((answer.code(), answer.reason()), (CloseCode(4001), "answer"));
             assert_eq!(socket.recv().await.unwrap(), None);
-            let sent = all_frames(role, wire.take_written());
-            assert_eq!(sent, [Frame::text("before"), Frame::close(4000, "first")], "{polls} polls");
+            let sent = codec.decode(all_frames(role, wire.take_written()));
+            assert_eq!(sent, [Frame::text("before"), Frame::close(4000, "first")], "{case:?}, {polls} polls");
         }
     }
 }
 
 #[tokio::test]
 async fn writer_dropped_after_any_number_of_polls_sends_a_whole_message_or_closes() {
-    for (carrier, role) in cases() {
+    for case @ (role, ..) in cases() {
         for polls in POLLS {
-            let (socket, wire) = open_slow(carrier, role, 8).await;
+            let (socket, wire, mut codec) = open_slow(case, 8).await;
             socket.send("in front").await.unwrap();
             let finished = poll_times(polls, async {
                 let mut writer = socket.writer(MessageKind::Text).await.unwrap();
@@ -206,7 +229,7 @@ async fn writer_dropped_after_any_number_of_polls_sends_a_whole_message_or_close
             // Everything is written, whether the connection lives on or not.
             let _ = socket.flush().await;
             arrive(&wire).await;
-            let mut sent = all_frames(role, wire.take_written());
+            let mut sent = codec.decode(all_frames(role, wire.take_written()));
             assert_eq!(sent.remove(0), Frame::text("in front"));
             let fragments: Vec<_> = sent.iter().filter(|frame| frame.opcode != Opcode::Close).collect();
             if finished.is_some() {
@@ -219,10 +242,10 @@ async fn writer_dropped_after_any_number_of_polls_sends_a_whole_message_or_close
                     fragments.iter().all(|frame| !frame.fin),
                     "a truncated message is not passed off as whole"
                 );
-                assert_eq!(sent.last().unwrap().close_code(), Some(1011), "{polls} polls");
+                assert_eq!(sent.last().unwrap().close_code(), Some(1011), "{case:?}, {polls} polls");
             } else {
                 after.unwrap();
-                assert_eq!(sent, [Frame::text("after")], "{polls} polls");
+                assert_eq!(sent, [Frame::text("after")], "{case:?}, {polls} polls");
             }
         }
     }
@@ -232,8 +255,12 @@ async fn writer_dropped_after_any_number_of_polls_sends_a_whole_message_or_close
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn everything_dropped_all_the_time_on_four_threads() {
     const MESSAGES: u32 = 5000;
-    let connections = (0..4).map(|seed| {
-        let (client, mut server) = bowline::pair();
+    let (connector, acceptor) = (Connector::new(), Acceptor::new());
+    let connections = (0..6).map(|seed| {
+        let mode = MODES[seed % MODES.len()];
+        let (near, far) = tokio::io::duplex(64 * 1024);
+        let client = mode.adopt(Role::Client, &connector, &acceptor, near);
+        let mut server = mode.adopt(Role::Server, &connector, &acceptor, far);
         let sender = client.sender();
         let sending = tokio::spawn(async move {
             for number in 0..MESSAGES {
@@ -264,7 +291,7 @@ async fn everything_dropped_all_the_time_on_four_threads() {
         }
     });
     for connection in connections.collect::<Vec<_>>() {
-        tokio::time::timeout(std::time::Duration::from_secs(15), connection).await.expect("nobody hangs");
+        tokio::time::timeout(std::time::Duration::from_secs(60), connection).await.expect("nobody hangs");
     }
 }
 
@@ -305,16 +332,18 @@ proptest! {
     fn anything_dropped_at_any_time_loses_nothing(
         steps in proptest::collection::vec((step(), 1..6_usize), 1..60),
         server in any::<bool>(),
+        mode in prop::sample::select(MODES),
         chunk in 1..50_usize,
         hesitates in any::<bool>(),
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
-        runtime.block_on(play(&steps, if server { Role::Server } else { Role::Client }, chunk, hesitates));
+        let role = if server { Role::Server } else { Role::Client };
+        runtime.block_on(play(&steps, role, mode, chunk, hesitates));
     }
 }
 
-async fn play(steps: &[(Step, usize)], role: Role, chunk: usize, hesitates: bool) {
-    let (mut socket, wire) = open(role, Limits::default().write_buffer(32));
+async fn play(steps: &[(Step, usize)], role: Role, mode: Mode, chunk: usize, hesitates: bool) {
+    let (mut socket, wire, mut codec) = open(role, mode, 32);
     wire.set_chunk(chunk);
     wire.set_room(0);
     if hesitates {
@@ -329,7 +358,7 @@ async fn play(steps: &[(Step, usize)], role: Role, chunk: usize, hesitates: bool
             Frame::ping([number]),
             Frame::continuation(&payload[payload.len() / 2..]),
         ];
-        coming.extend(encode_all(peer_of(role), &frames));
+        coming.extend(encode_all(peer_of(role), &codec.encode(frames.to_vec())));
         expected.push_back(payload);
     }
     let mut coming = coming.into_iter();
@@ -394,7 +423,7 @@ async fn play(steps: &[(Step, usize)], role: Role, chunk: usize, hesitates: bool
         written = wire.written_len();
         settle().await;
     }
-    let sent = all_frames(role, wire.take_written());
+    let sent = codec.decode(all_frames(role, wire.take_written()));
     let whole = sent.iter().filter(|frame| frame.opcode == Opcode::Binary && frame.fin);
     assert_eq!(whole.map(|frame| frame.payload.clone()).collect::<Vec<_>>(), accepted);
     let closes = sent.iter().filter(|frame| frame.opcode == Opcode::Close).count();

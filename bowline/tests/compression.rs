@@ -121,6 +121,11 @@ fn text(size: usize) -> String {
     "{\"id\":1234,\"name\":\"κόσμε\",\"tags\":[\"a\",\"b\"]},".chars().cycle().take(size).collect()
 }
 
+/// What can't be compressed.
+fn noise() -> Vec<u8> {
+    (0..5000_u32).flat_map(|i| i.wrapping_mul(2_654_435_761).to_be_bytes()).collect()
+}
+
 async fn received(socket: &mut WebSocket) -> Message {
     socket.recv().await.unwrap().expect("a message")
 }
@@ -224,6 +229,20 @@ async fn a_server_answers_the_offers_of_a_client() {
             &["permessage-deflate; nonsense, permessage-deflate; server_no_context_takeover"],
             Some("permessage-deflate; server_no_context_takeover"),
         ),
+        (
+            &[
+                "permessage-deflate; server_max_window_bits=8, x-other",
+                "permessage-deflate; server_max_window_bits=10; server_max_window_bits=10",
+                "permessage-deflate; client_max_window_bits=9, permessage-deflate",
+            ],
+            Some("permessage-deflate; client_max_window_bits=9"),
+        ),
+        (
+            &["permessage-deflate; client_max_window_bits=\"8\""],
+            Some("permessage-deflate; client_max_window_bits=8"),
+        ),
+        (&["permessage-deflate; client_max_window_bits=07"], None),
+        (&["permessage-deflate; server_no_context_takeover=\"true\""], None),
         (&["permessage-deflate; server_max_window_bits=8"], None),
         (&["x-webkit-deflate-frame"], None),
         (&[], None),
@@ -247,6 +266,12 @@ async fn a_client_refuses_answers_that_do_not_fit_its_offer() {
         (Compression::NoContextTakeover.options(), "permessage-deflate", Some("server_no_context_takeover")),
         (over, "permessage-deflate; client_max_window_bits=8", None),
         (over, "permessage-deflate; server_no_context_takeover", None),
+        (over, "permessage-deflate; server_max_window_bits=\"10\"", None),
+        (over, "permessage-deflate\r\nSec-WebSocket-Extensions: permessage-deflate", Some("not offered")),
+        (over, "permessage-deflate; server_max_window_bits=09", Some("parameter")),
+        (over, "permessage-deflate; server_max_window_bits=16", Some("parameter")),
+        (over, "permessage-deflate; client_max_window_bits", Some("parameter")),
+        (over.client_max_window_bits(10), "permessage-deflate; client_max_window_bits=11", Some("window")),
     ] {
         let (near, mut far) = duplex(4096);
         let server = tokio::spawn(async move {
@@ -299,6 +324,28 @@ async fn a_client_that_may_not_use_a_window_of_9_bits_compresses_nothing() {
     assert_eq!(wire.next_frame(Role::Client).await, Frame::text(text(1000)));
 }
 
+/// What is wrong is said at once, and not when the first message is sent.
+#[tokio::test]
+async fn parameters_that_nobody_agrees_on_are_not_adopted() {
+    let over = Compression::ContextTakeover.options();
+    let fine = DeflateParameters::default();
+    for (options, parameters) in [
+        (over.level(10), fine),
+        (over.server_max_window_bits(8), fine),
+        (over, DeflateParameters { server_max_window_bits: 7, ..fine }),
+        (over, DeflateParameters { client_max_window_bits: 16, ..fine }),
+    ] {
+        let server = async move {
+            Acceptor::new().compression(options).adopt_compressed(duplex(1).0, Vec::new(), None, parameters)
+        };
+        let client = async move {
+            Connector::new().compression(options).adopt_compressed(duplex(1).0, Vec::new(), None, parameters)
+        };
+        assert!(tokio::spawn(server).await.unwrap_err().is_panic());
+        assert!(tokio::spawn(client).await.unwrap_err().is_panic());
+    }
+}
+
 // ---- sending
 
 #[tokio::test]
@@ -326,19 +373,34 @@ async fn messages_from_the_threshold_on_are_compressed() {
 
 #[tokio::test]
 async fn a_sender_decides_for_a_message() {
-    for mode in MODES {
-        let (socket, wire) = open(Role::Server, mode);
-        let mut peer = Peer::new(mode);
-        socket.send(Payload::from("tiny, tiny, tiny").compress(true)).await.unwrap();
-        let frame = wire.next_frame(Role::Server).await;
-        assert_eq!(peer.decompress(&frame), b"tiny, tiny, tiny");
-        socket.send(Payload::from(text(5000)).compress(false)).await.unwrap();
-        assert_eq!(wire.next_frame(Role::Server).await, Frame::text(text(5000)));
+    for role in ROLES {
+        for mode in MODES {
+            let (socket, wire) = open(role, mode);
+            let mut peer = Peer::new(mode);
+            socket.send(Payload::from("tiny, tiny, tiny").compress(true)).await.unwrap();
+            assert_eq!(peer.decompress(&wire.next_frame(role).await), b"tiny, tiny, tiny");
+            let mut writer = socket.writer(MessageKind::Text).await.unwrap().compress(true);
+            writer.write_all(text(700).as_bytes()).await.unwrap();
+            writer.finish().await.unwrap();
+            let first = wire.next_frame(role).await;
+            assert_eq!(peer.decompress(&first), text(700).as_bytes());
 
-        let mut writer = socket.writer(MessageKind::Text).await.unwrap().compress(false);
-        writer.write_all(text(100).as_bytes()).await.unwrap();
-        writer.finish().await.unwrap();
-        assert_eq!(wire.next_frame(Role::Server).await, Frame::text(text(100)));
+            socket.send(Payload::from(text(5000)).compress(false)).await.unwrap();
+            assert_eq!(wire.next_frame(role).await, Frame::text(text(5000)));
+            socket.try_send(Payload::from(&Prepared::new(text(5000))).compress(false)).unwrap();
+            assert_eq!(wire.next_frame(role).await, Frame::text(text(5000)));
+            let mut writer = socket.writer(MessageKind::Text).await.unwrap().compress(false);
+            writer.write_all(text(100).as_bytes()).await.unwrap();
+            writer.finish().await.unwrap();
+            assert_eq!(wire.next_frame(role).await, Frame::text(text(100)));
+
+            // RFC 7692 7.2.1: what is not compressed does not go through the window.
+            socket.send(text(700)).await.unwrap();
+            let last = wire.next_frame(role).await;
+            assert_eq!(peer.decompress(&last), text(700).as_bytes());
+            let is_smaller = last.payload.len() < first.payload.len() / 2;
+            assert_eq!(is_smaller, mode == Compression::ContextTakeover);
+        }
     }
 }
 
@@ -363,9 +425,65 @@ async fn context_takeover_refers_to_earlier_messages() {
     assert!(over[2] < 25, "{over:?}");
 }
 
+/// RFC 7692 7.1.1, 7.1.2: each parameter is about what one side sends.
+#[tokio::test]
+async fn each_direction_has_its_own_parameters() {
+    let (none, over) = (Compression::NoContextTakeover, Compression::ContextTakeover);
+    let repeated = noise()[..600].repeat(2);
+    for role in ROLES {
+        for (ours, theirs) in [(none, over), (over, none)] {
+            let (our_bits, their_bits) = if ours == none { (9, 15) } else { (15, 9) };
+            let (stream, wire) = wire();
+            let parameters = |server, client, server_bits, client_bits| DeflateParameters {
+                server_no_context_takeover: server == none,
+                client_no_context_takeover: client == none,
+                server_max_window_bits: server_bits,
+                client_max_window_bits: client_bits,
+            };
+            let mut socket = match role {
+                Role::Server => Acceptor::new().compression(over).adopt_compressed(
+                    stream,
+                    Vec::new(),
+                    None,
+                    parameters(ours, theirs, our_bits, their_bits),
+                ),
+                Role::Client => Connector::new().compression(over).adopt_compressed(
+                    stream,
+                    Vec::new(),
+                    None,
+                    parameters(theirs, ours, their_bits, our_bits),
+                ),
+            };
+            let mut inflater = Peer::new(ours);
+            let mut sizes = Vec::new();
+            for _ in 0..2 {
+                socket.send(text(700)).await.unwrap();
+                let frame = wire.next_frame(role).await;
+                assert_eq!(inflater.decompress(&frame), text(700).as_bytes());
+                sizes.push(frame.payload.len());
+            }
+            assert_eq!(sizes[1] < sizes[0] / 2, ours == over, "{role:?}: {sizes:?}");
+            // What repeats itself is out of reach of 9 bits.
+            socket.send(Payload::from(&repeated).compress(true)).await.unwrap();
+            let len = wire.next_frame(role).await.payload.len();
+            assert_eq!(len < 1000, our_bits == 15, "{role:?}: {len}");
+
+            // A peer that refers to earlier messages is understood only if it said so.
+            let mut deflater = Peer::new(over);
+            wire.feed_frame(peer_of(role), &deflater.text(&text(700)));
+            wire.feed_frame(peer_of(role), &deflater.text(&text(700)));
+            assert_eq!(received(&mut socket).await, text(700).into());
+            match socket.recv().await {
+                Ok(message) => assert!(theirs == over && message == Some(text(700).into())),
+                Err(error) => assert!(theirs == none && error.kind() == ErrorKind::Protocol, "{error}"),
+            }
+        }
+    }
+}
+
 #[tokio::test]
 async fn what_would_grow_is_sent_as_it_is_without_takeover() {
-    let noise: Vec<u8> = (0..5000_u32).flat_map(|i| i.wrapping_mul(2_654_435_761).to_be_bytes()).collect();
+    let noise = noise();
     let (socket, wire) = open(Role::Server, Compression::NoContextTakeover);
     socket.send(&noise).await.unwrap();
     let frame = wire.next_frame(Role::Server).await;
@@ -395,6 +513,52 @@ async fn a_prepared_message_is_understood_whatever_comes_before_and_behind() {
                 assert_eq!(peer.decompress(&wire.next_frame(role).await), text(2000).as_bytes());
             }
         }
+    }
+}
+
+#[tokio::test]
+async fn a_prepared_message_that_would_grow_is_sent_as_it_is() {
+    for role in ROLES {
+        for mode in MODES {
+            let prepared = Prepared::new(noise());
+            let (socket, wire) = open(role, mode);
+            let mut peer = Peer::new(mode);
+            socket.send(text(700)).await.unwrap();
+            let first = wire.next_frame(role).await;
+            assert_eq!(peer.decompress(&first), text(700).as_bytes());
+            for _ in 0..2 {
+                socket.send(&prepared).await.unwrap();
+                assert_eq!(wire.next_frame(role).await, Frame::binary(noise()));
+            }
+            // The context is what it was.
+            socket.send(text(700)).await.unwrap();
+            let second = wire.next_frame(role).await;
+            assert_eq!(peer.decompress(&second), text(700).as_bytes());
+            let is_smaller = second.payload.len() < first.payload.len() / 2;
+            assert_eq!(is_smaller, mode == Compression::ContextTakeover);
+        }
+    }
+}
+
+/// On all threads at once, from the first compression on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_prepared_message_is_shared_by_threads() {
+    let prepared = Prepared::new(text(20_000));
+    let sending = (0..16_u8).map(|i| {
+        let (mode, prepared) = (MODES[usize::from(i % 2)], prepared.clone());
+        tokio::spawn(async move {
+            let options = mode.options().level(1 + i % 4);
+            let (socket, wire) = open_with(Role::Server, Limits::default(), options, mode);
+            let mut peer = Peer::new(mode);
+            for _ in 0..10 {
+                socket.send(&prepared).await.unwrap();
+                let frame = wire.next_frame(Role::Server).await;
+                assert_eq!(peer.decompress(&frame), text(20_000).as_bytes());
+            }
+        })
+    });
+    for task in sending.collect::<Vec<_>>() {
+        task.await.unwrap();
     }
 }
 
@@ -459,12 +623,20 @@ async fn compressed_messages_arrive_however_they_are_cut() {
                 }
                 feed(&peer.text(""));
                 feed(&Frame::text("").compressed());
+                // All of it in one of several frames.
+                feed(&peer.text(&text(600)).unfinished());
+                feed(&Frame::continuation("").unfinished());
+                feed(&Frame::continuation(""));
+                feed(&Frame::text("").compressed().unfinished());
+                feed(&Frame::continuation(peer.compress(text(600).as_bytes())));
                 feed(&peer.binary(&vec![7; 70_000]));
                 assert_eq!(received(&mut socket).await, text(3000).into());
                 assert_eq!(received(&mut socket).await, "not compressed".into());
                 assert_eq!(received(&mut socket).await, text(3000).as_bytes().into());
                 assert_eq!(received(&mut socket).await, "".into());
                 assert_eq!(received(&mut socket).await, "".into());
+                assert_eq!(received(&mut socket).await, text(600).into());
+                assert_eq!(received(&mut socket).await, text(600).into());
                 assert_eq!(received(&mut socket).await, vec![7; 70_000].into());
                 assert_eq!(wire.next_frame(role).await, Frame::pong("0"));
             }
@@ -571,6 +743,15 @@ async fn what_is_wrong_fails_the_connection() {
         let (error, sent) = failure(Limits::default(), &frames).await;
         assert_eq!((error.kind(), sent), (protocol, code), "{frames:?}: {error}");
     }
+    // The other two bits are not defined.
+    for reserved in [0x10, 0x20, 0x50, 0x60] {
+        let (mut socket, wire) = open(Role::Server, Compression::ContextTakeover);
+        let mut frame = Frame::text(&whole).compressed().encode(Role::Client);
+        frame[0] = frame[0] & 0x8F | reserved;
+        wire.feed(&frame);
+        assert_eq!(socket.recv().await.unwrap_err().kind(), protocol);
+        assert_eq!(wire.next_frame(Role::Server).await.close_code(), Some(1002));
+    }
     // Without an agreement, the bit is not defined.
     let (mut socket, wire) = support::open(Role::Server, Limits::default());
     wire.feed_frame(Role::Client, &Frame::text(&whole).compressed());
@@ -612,6 +793,17 @@ async fn the_limit_is_on_the_size_after_decompression() {
 }
 
 #[tokio::test]
+async fn a_message_that_comes_out_large_leaves_time_to_others() {
+    let mode = Compression::NoContextTakeover;
+    let limits = Limits::default().message_size(32 << 20);
+    let (mut socket, wire) = open_with(Role::Server, limits, mode.options(), mode);
+    wire.feed_frame(Role::Client, &Peer::new(mode).binary(&vec![0; 32 << 20]));
+    settle().await;
+    assert!(poll_times(1, socket.recv()).await.is_none(), "all of it came out at once");
+    assert_eq!(received(&mut socket).await.len(), 32 << 20);
+}
+
+#[tokio::test]
 async fn whole_messages_that_have_arrived_are_delivered_after_a_close() {
     for mode in MODES {
         let (mut socket, wire) = open(Role::Client, mode);
@@ -628,6 +820,74 @@ async fn whole_messages_that_have_arrived_are_delivered_after_a_close() {
         assert_eq!(received(&mut socket).await, format!("1 {}", text(600)).into());
         assert_eq!(received(&mut socket).await, format!("2 {}", text(600)).into());
         wire.feed_frame(Role::Server, &Frame::continuation("anything"));
+        wire.feed_frame(Role::Server, &Frame::close(1000, ""));
+        wire.end();
+        assert_eq!(socket.recv().await.unwrap(), None);
+        close.await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn messages_that_have_arrived_are_delivered_though_the_transport_is_lost() {
+    for role in ROLES {
+        for mode in MODES {
+            let (mut socket, wire) = open(role, mode);
+            let mut peer = Peer::new(mode);
+            let first = peer.text(&text(600)).encode(peer_of(role));
+            wire.feed(&first[..first.len() / 2]);
+            assert!(poll_times(3, socket.recv()).await.is_none());
+            wire.feed(&first[first.len() / 2..]);
+            wire.feed_frame(peer_of(role), &peer.text(&text(700)));
+            wire.feed_frame(peer_of(role), &Frame::text([0x07]).compressed());
+            wire.feed_frame(peer_of(role), &Frame::text("behind the one that is wrong"));
+            // A part of them is in memory when writing fails.
+            assert_eq!(received(&mut socket).await, text(600).into());
+            wire.break_writing(std::io::ErrorKind::BrokenPipe);
+            socket.send("for nobody").await.unwrap();
+            assert_eq!(socket.flush().await.unwrap_err().kind(), ErrorKind::Io);
+            // Until the close timeout is over, what is unread keeps the connection from its end.
+            wire.until(Wire::is_dropped).await;
+            assert_eq!(received(&mut socket).await, text(700).into());
+            assert_eq!(socket.recv().await.unwrap_err().kind(), ErrorKind::Io);
+            assert_eq!(socket.recv().await.unwrap_err().kind(), ErrorKind::Io);
+        }
+    }
+}
+
+#[tokio::test]
+async fn messages_behind_the_one_that_is_being_read_are_understood_after_a_close() {
+    for mode in MODES {
+        let (mut socket, wire) = open(Role::Client, mode);
+        let mut peer = Peer::new(mode);
+        let large = text(100_000);
+        for message in [&large, &text(600), &text(700)] {
+            wire.feed_frame(Role::Server, &peer.text(message));
+        }
+        for fragment in peer.fragments(text(800).as_bytes(), 20) {
+            wire.feed_frame(Role::Server, &fragment);
+        }
+        wire.feed_frame(Role::Server, &Frame::text("not compressed"));
+        wire.feed_frame(Role::Server, &Frame::text([0x07]).compressed());
+        wire.feed_frame(Role::Server, &Frame::text("behind the one that is wrong"));
+        let sender = socket.sender();
+        let mut reader = socket.reader().await.unwrap().unwrap();
+        let mut start = [0; 10];
+        reader.read_exact(&mut start).await.unwrap();
+        let close = tokio::spawn(async move { sender.close(CloseCode::NORMAL, "").await });
+        assert_eq!(wire.next_frame(Role::Client).await, Frame::close(1000, ""));
+        let mut rest = String::new();
+        reader.read_to_string(&mut rest).await.unwrap();
+        drop(reader);
+        assert!(large.as_bytes() == [&start, rest.as_bytes()].concat());
+        assert_eq!(received(&mut socket).await, text(600).into());
+        let mut reader = socket.reader().await.unwrap().unwrap();
+        let mut read = String::new();
+        reader.read_to_string(&mut read).await.unwrap();
+        drop(reader);
+        assert_eq!(read, text(700));
+        assert_eq!(received(&mut socket).await, text(800).as_bytes().into());
+        assert_eq!(received(&mut socket).await, "not compressed".into());
+        // What can't be understood is the end.
         wire.feed_frame(Role::Server, &Frame::close(1000, ""));
         wire.end();
         assert_eq!(socket.recv().await.unwrap(), None);

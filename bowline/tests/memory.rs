@@ -341,13 +341,13 @@ async fn sending_what_is_borrowed_allocates_nothing() {
 
 #[cfg(feature = "deflate")]
 mod compression {
-    use bowline::{Acceptor, Compression, DeflateParameters, Prepared, Role, WebSocket};
+    use bowline::{Acceptor, CloseCode, Compression, DeflateParameters, Payload, Prepared, Role, WebSocket};
     use bowline_proto::Deflater;
 
     use super::support::frames::Frame;
     use super::support::settle;
     use super::support::wire::{Wire, wire};
-    use super::{held, peak_since_now};
+    use super::{ALLOCATIONS, held, peak_since_now};
 
     fn open(mode: Compression) -> (WebSocket, Wire) {
         open_at_level(mode, 6)
@@ -401,25 +401,100 @@ mod compression {
         assert!((250_000..420_000).contains(&after), "{after}");
     }
 
+    /// The table in the docs of `Compression`, in bytes.
+    const WINDOWS: [(u8, isize, isize); 7] = [
+        (9, 251_000, 900),
+        (10, 253_000, 1_500),
+        (11, 257_000, 2_800),
+        (12, 265_000, 5_400),
+        (13, 282_000, 10_500),
+        (14, 314_000, 20_700),
+        (15, 380_000, 41_200),
+    ];
+
+    #[tokio::test]
+    async fn each_direction_takes_what_the_docs_say_once_it_is_used() {
+        let large = compressed(&vec![7; 100_000]);
+        let open = |bits| {
+            let (stream, wire) = wire();
+            let parameters = DeflateParameters {
+                server_max_window_bits: bits,
+                client_max_window_bits: bits,
+                ..DeflateParameters::default()
+            };
+            // The thread has no compressor of this level to spare.
+            let acceptor = Acceptor::new().compression(Compression::ContextTakeover.options().level(5));
+            (acceptor.adopt_compressed(stream, Vec::new(), None, parameters), wire)
+        };
+        let receive = async |socket: &mut WebSocket, wire: &Wire| {
+            for _ in 0..3 {
+                wire.feed_frame(Role::Client, &large);
+                socket.recv().await.unwrap();
+            }
+            settle().await;
+        };
+        // What the thread keeps to lend counts for nobody.
+        let (mut first, wire) = open(9);
+        receive(&mut first, &wire).await;
+        first.send(vec![7; 5000]).await.unwrap();
+        drop(wire.take_written());
+        for (bits, to_send, to_receive) in WINDOWS {
+            let (mut socket, wire) = open(bits);
+            socket.send([7; 100].as_slice()).await.unwrap();
+            settle().await;
+            let before = held();
+            receive(&mut socket, &wire).await;
+            let received = held() - before;
+            assert!((to_receive / 2..=to_receive + 200).contains(&received), "{bits} bits: {received}");
+            let before = held();
+            socket.send(vec![7; 5000]).await.unwrap();
+            settle().await;
+            let sent = held() - before;
+            assert!((to_send - 2000..to_send + 2000).contains(&sent), "{bits} bits: {sent}");
+        }
+    }
+
+    /// 1 GiB of zeros in a little more than 1 MiB.
+    fn bomb() -> Vec<u8> {
+        let mut part = Vec::new();
+        Deflater::new(9, 15, false).fragment(&vec![0; 1 << 20], true, &mut part);
+        [part.repeat(1024), vec![0x00]].concat()
+    }
+
     #[tokio::test]
     async fn a_bomb_takes_no_more_than_the_limit() {
-        let bomb = compressed(&vec![0; 64 << 20]);
-        for fragments in [1, 20] {
-            let (mut socket, wire) = open(Compression::ContextTakeover);
-            let size = bomb.payload.len().div_ceil(fragments);
-            for (i, piece) in bomb.payload.chunks(size).enumerate() {
-                let frame = match i {
-                    0 => Frame::binary(piece).compressed(),
-                    _ => Frame::continuation(piece),
-                };
-                wire.feed_frame(Role::Client, &if i + 1 < fragments { frame.unfinished() } else { frame });
+        let bomb = bomb();
+        assert!(bomb.len() < 1_100_000, "{}", bomb.len());
+        for mode in [Compression::NoContextTakeover, Compression::ContextTakeover] {
+            for fragments in [1, 1000] {
+                for with_reader in [false, true] {
+                    let (mut socket, wire) = open(mode);
+                    for (i, piece) in bomb.chunks(bomb.len().div_ceil(fragments)).enumerate() {
+                        let frame = match i {
+                            0 => Frame::binary(piece).compressed(),
+                            _ => Frame::continuation(piece),
+                        };
+                        let frame = if i + 1 < fragments { frame.unfinished() } else { frame };
+                        wire.feed_frame(Role::Client, &frame);
+                    }
+                    let peak = peak_since_now();
+                    let most = if with_reader {
+                        let mut reader = socket.reader().await.unwrap().unwrap();
+                        let mut piece = [0; 4096];
+                        while tokio::io::AsyncReadExt::read(&mut reader, &mut piece).await.is_ok() {}
+                        // What was read at once, moved to let go of a larger buffer, and a decompressor with its window.
+                        768 << 10
+                    } else {
+                        socket.recv().await.unwrap_err();
+                        // The message as far as the limit, half of it again while that moves, what is read at once, and
+                        // a decompressor with its window.
+                        (3 << 19) + (512 << 10)
+                    };
+                    let peak = peak();
+                    assert!(peak < most, "{mode:?}, {fragments} fragments, {with_reader}: {peak}");
+                    assert_eq!(wire.next_frame(Role::Server).await.close_code(), Some(1009));
+                }
             }
-            let peak = peak_since_now();
-            socket.recv().await.unwrap_err();
-            let peak = peak();
-            // The message as far as the limit, half of it again while that moves, what is read at once, and a decompressor
-            // with its window.
-            assert!(peak < (3 << 19) + (512 << 10), "{peak}");
         }
     }
 
@@ -446,19 +521,75 @@ mod compression {
         assert!(peak < 1 << 20, "{peak}");
     }
 
+    /// What has arrived when we close waits as it came.
     #[tokio::test]
-    async fn a_prepared_message_is_compressed_once() {
-        super::warm_up().await;
-        let prepared = Prepared::new(vec![7; 100_000]);
-        let mut connections: Vec<_> = (0..10).map(|_| open(Compression::NoContextTakeover)).collect();
-        connections[0].0.send(&prepared).await.unwrap();
-        let before = held();
-        for (socket, wire) in &connections[1..] {
-            socket.send(&prepared).await.unwrap();
-            assert!(wire.next_frame(Role::Server).await.compressed);
+    async fn messages_that_wait_behind_a_close_are_not_decompressed_ahead() {
+        const COUNT: usize = 50;
+        for mode in [Compression::NoContextTakeover, Compression::ContextTakeover] {
+            let bomb = compressed(&vec![0; 1 << 20]);
+            let (mut socket, wire) = open(mode);
+            for _ in 0..=COUNT {
+                wire.feed_frame(Role::Client, &bomb);
+            }
+            assert_eq!(socket.recv().await.unwrap().unwrap().len(), 1 << 20);
+            let peak = peak_since_now();
+            let sender = socket.sender();
+            let close = tokio::spawn(async move { sender.close(CloseCode::NORMAL, "").await });
+            assert_eq!(wire.next_frame(Role::Server).await, Frame::close(1000, ""));
+            for _ in 0..COUNT {
+                assert_eq!(socket.recv().await.unwrap().unwrap().len(), 1 << 20);
+            }
+            // One message at a time, and half of it again while it moves.
+            let peak = peak();
+            assert!(peak < (3 << 19) + (512 << 10), "{mode:?}: {peak}");
+            wire.feed_frame(Role::Client, &Frame::close(1000, ""));
+            wire.end();
+            assert_eq!(socket.recv().await.unwrap(), None);
+            close.await.unwrap().unwrap();
         }
-        settle().await;
-        assert!(held() - before < 9 * 2000, "{}", held() - before);
-        connections.clear();
+    }
+
+    #[tokio::test]
+    async fn a_prepared_message_is_compressed_once_for_each_level_and_window() {
+        let (none, over) = (Compression::NoContextTakeover, Compression::ContextTakeover);
+        let prepared = Prepared::new(text(100_000));
+        // With which ones it is to be compressed anew.
+        let mut connections = Vec::new();
+        for (mode, level, bits, anew) in [
+            (none, 6, 15, true),
+            (none, 6, 15, false),
+            (over, 6, 15, false),
+            (none, 6, 10, true),
+            (none, 9, 15, true),
+            (over, 9, 15, false),
+            (over, 6, 10, false),
+        ] {
+            let (stream, wire) = wire();
+            let parameters = DeflateParameters {
+                server_no_context_takeover: mode == none,
+                server_max_window_bits: bits,
+                ..DeflateParameters::default()
+            };
+            let acceptor = Acceptor::new().compression(mode.options().level(level));
+            let socket = acceptor.adopt_compressed(stream, Vec::new(), None, parameters);
+            // So that there is room for what follows in the test's stream.
+            socket.send(Payload::from(vec![7; 200_000]).compress(false)).await.unwrap();
+            assert_eq!(wire.take_frames(Role::Server).len(), 1);
+            connections.push((socket, wire, anew));
+        }
+        for _ in 0..2 {
+            for (socket, wire, anew) in &mut connections {
+                let before = ALLOCATIONS.get();
+                socket.send(&prepared).await.unwrap();
+                let allocated = ALLOCATIONS.get() > before;
+                assert_eq!(allocated, std::mem::take(anew));
+                assert!(wire.next_frame(Role::Server).await.compressed);
+            }
+        }
+    }
+
+    /// Text that can be compressed, but not to nothing.
+    fn text(size: usize) -> String {
+        (0..).flat_map(|i: u32| (i * i % 1009).to_string().into_bytes()).map(char::from).take(size).collect()
     }
 }

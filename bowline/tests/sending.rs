@@ -245,6 +245,22 @@ async fn an_open_writer_makes_others_wait_but_not_pings_and_close() {
 }
 
 #[tokio::test]
+async fn a_long_message_leaves_time_to_others() {
+    let (socket, wire) = open(Role::Server, Limits::default());
+    let mut writer = socket.writer(MessageKind::Binary).await.unwrap();
+    let write = async {
+        for _ in 0..1000 {
+            writer.write_all(&[7; 16 * 1024]).await.unwrap();
+        }
+    };
+    assert!(
+        poll_times(1, write).await.is_none(),
+        "the transport takes all, but that is no reason to go on for ever"
+    );
+    assert!(wire.written_len() > 1_000_000);
+}
+
+#[tokio::test]
 async fn a_writer_takes_only_utf8_for_text_and_stays_usable() {
     let (socket, wire) = open(Role::Server, Limits::default());
     let mut writer = socket.writer(MessageKind::Text).await.unwrap();

@@ -3,7 +3,7 @@
 use clap::ValueEnum;
 
 /// Whether compression is agreed on, and whether messages may refer to earlier ones.
-#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Compression {
     /// Not offered, and declined.
     #[default]

@@ -66,7 +66,12 @@ pub struct Inflated {
 
 impl Inflater {
     /// A decompressor of messages of at most so many bytes, with windows of `window_bits`.
+    ///
+    /// # Panics
+    ///
+    /// If `window_bits` are not from 8 to 15.
     pub fn new(message_size: u64, window_bits: u8, takes_context_over: bool) -> Self {
+        assert!((8..=15).contains(&window_bits), "a window has 8 to 15 bits");
         Self {
             message_size,
             window_size: takes_context_over.then_some(1 << window_bits),
@@ -137,9 +142,7 @@ impl Inflater {
             &mut little[..]
         } else {
             let room = (source.len() * 8).clamp(MIN_STEP, MAX_STEP).min(left);
-            if out.capacity() - start < room {
-                out.reserve_exact(start.min(left).max(room));
-            }
+            make_room(out, room, left);
             out.resize(start + room, 0);
             &mut out[start..]
         };
@@ -155,6 +158,7 @@ impl Inflater {
             return Err(Limit::MessageSize(self.message_size).into());
         }
         if expects_little {
+            make_room(out, produced, left);
             out.extend_from_slice(&little[..produced]);
         } else {
             out.truncate(start + produced);
@@ -204,6 +208,13 @@ impl Inflater {
             return Err(Violation::InvalidText.into());
         }
         Ok(Inflated { consumed: 0, needs_input: false, done: true })
+    }
+}
+
+/// Makes room for so many bytes, of at most `left` that may come. The capacity about doubles, but not beyond the limit.
+fn make_room(out: &mut Vec<u8>, room: usize, left: usize) {
+    if out.capacity() - out.len() < room {
+        out.reserve_exact(out.len().min(left).max(room));
     }
 }
 

@@ -91,6 +91,10 @@ fn the_window_goes_on_behind_a_last_block() {
     assert_eq!(inflate(&mut inflater, MessageKind::Text, &[&last_block]).unwrap(), b"Hello");
     let reference = [0xF2, 0x00, 0x11, 0x00, 0x00];
     assert_eq!(inflate(&mut inflater, MessageKind::Text, &[&reference]).unwrap(), b"Hello");
+    // Two of them in one message.
+    let mut alone = Inflater::new(NO_LIMIT, 15, false);
+    let both = [&last_block[..7], &last_block].concat();
+    assert_eq!(inflate(&mut alone, MessageKind::Text, &[&both]).unwrap(), b"HelloHello");
     // Both within one message; the byte that should follow a last block at the end may be missing.
     let both = [&last_block[..7], &reference, &[0x00, 0x00, 0xFF, 0xFF], &last_block[..7]].concat();
     assert_eq!(inflate(&mut inflater, MessageKind::Text, &[&both]).unwrap(), b"HelloHelloHello");
@@ -149,6 +153,27 @@ fn a_bomb_takes_no_more_memory_than_the_limit() {
     };
     assert_eq!(error, Failure::Limit(Limit::MessageSize(1 << 20)));
     assert!(out.capacity() <= 1 << 20, "{}", out.capacity());
+}
+
+#[test]
+fn a_message_of_any_size_takes_no_more_memory_than_the_limit() {
+    let zeros = vec![0; 100_000];
+    for size in (1..100_000).step_by(499).chain((1..700).map(|more| 65_536 + more)) {
+        let payload = deflated(&mut Deflater::new(6, 15, false), &zeros[..size]);
+        let limit = size + size / 4;
+        let mut inflater = Inflater::new(limit as u64, 15, false);
+        inflater.begin(MessageKind::Binary);
+        let (mut input, mut out) = (&payload[..], Vec::new());
+        loop {
+            let step = inflater.inflate(input, true, &mut out).unwrap();
+            assert!(out.capacity() <= limit, "{} for {size}", out.capacity());
+            if step.done {
+                break;
+            }
+            input = &input[step.consumed..];
+        }
+        assert_eq!(out.len(), size);
+    }
 }
 
 #[test]
@@ -501,5 +526,69 @@ fn a_client_refuses_all_other_answers() {
         "permessage-deflate; server_max_window_bits=10; client_max_window_bits=13",
     ] {
         assert_eq!(verified(small(10, 12), answer), Err(InvalidAnswer::WindowBits), "{answer}");
+    }
+}
+
+fn wishes() -> impl Strategy<Value = DeflateParameters> {
+    let parameters = (any::<bool>(), any::<bool>(), 9_u8..=15, 9_u8..=15);
+    parameters.prop_map(|(server_no_context_takeover, client_no_context_takeover, server, client)| {
+        DeflateParameters { server_no_context_takeover, client_no_context_takeover, ..small(server, client) }
+    })
+}
+
+fn values() -> impl Strategy<Value = Option<Option<u8>>> {
+    prop::option::of(prop::option::of(7_u8..=16))
+}
+
+proptest! {
+    #[test]
+    fn both_sides_agree_on_the_same(client in wishes(), server in wishes()) {
+        let offer = client.offer().to_string();
+        let (agreed, answer) = server.accept(&Extension::parse_list(&offer).unwrap()).unwrap();
+        prop_assert_eq!(verified(client, &answer.to_string()), Ok(Some(agreed)));
+        for wish in [client, server] {
+            prop_assert!(agreed.server_max_window_bits <= wish.server_max_window_bits);
+            prop_assert!(agreed.client_max_window_bits <= wish.client_max_window_bits);
+            prop_assert!(agreed.server_no_context_takeover >= wish.server_no_context_takeover);
+            prop_assert!(agreed.client_no_context_takeover >= wish.client_no_context_takeover);
+        }
+    }
+
+    /// RFC 7692 7.1: of the parameters, one alone may be in an answer only if it was in the offer.
+    #[test]
+    fn an_answer_holds_what_the_offer_allows(
+        server in wishes(),
+        flags in (any::<bool>(), any::<bool>()),
+        windows in (values(), values()),
+    ) {
+        let flag = |set: bool, side| set.then(|| format!("{side}_no_context_takeover"));
+        let window = |value: Option<Option<u8>>, side| match value? {
+            None => Some(format!("{side}_max_window_bits")),
+            Some(bits) => Some(format!("{side}_max_window_bits={bits}")),
+        };
+        let parameters =
+            [flag(flags.0, "server"), flag(flags.1, "client"), window(windows.0, "server"), window(windows.1, "client")];
+        let parameters = parameters.into_iter().flatten();
+        let offer = std::iter::once("permessage-deflate".to_owned()).chain(parameters).collect::<Vec<_>>().join("; ");
+        let possible = |value: Option<Option<u8>>| value.flatten().is_none_or(|bits| (8..=15).contains(&bits));
+        let expected = !matches!(windows.0, Some(None | Some(8))) && possible(windows.0) && possible(windows.1);
+        let Some((agreed, answer)) = server.accept(&Extension::parse_list(&offer).unwrap()) else {
+            prop_assert!(!expected, "{} was declined", offer);
+            return Ok(());
+        };
+        prop_assert!(expected, "{} was accepted", offer);
+        let has = |name: &str| answer.parameters.iter().any(|(other, _)| other == name);
+        prop_assert!(windows.1.is_some() || !has("client_max_window_bits"));
+        prop_assert!(windows.1.is_some() || agreed.client_max_window_bits == 15);
+        prop_assert_eq!(has("server_no_context_takeover"), agreed.server_no_context_takeover);
+        prop_assert_eq!(has("client_no_context_takeover"), agreed.client_no_context_takeover);
+        prop_assert!(agreed.server_no_context_takeover >= flags.0);
+        if let Some(Some(bits)) = windows.0 {
+            prop_assert!(has("server_max_window_bits") && agreed.server_max_window_bits <= bits);
+        }
+        if let Some(Some(bits)) = windows.1 {
+            prop_assert!(agreed.client_max_window_bits <= bits);
+        }
+        prop_assert_eq!(verified(BOTH, &answer.to_string()), Ok(Some(agreed)));
     }
 }

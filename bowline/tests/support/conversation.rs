@@ -6,13 +6,14 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bowline::{
-    Acceptor, CloseCode, Connector, Error, ErrorKind, Limits, Message, MessageKind, MessageReader, Sender,
-    TrySendError, WebSocket,
+    Acceptor, CloseCode, Connector, Error, ErrorKind, Limits, Message, MessageKind, MessageReader, Role,
+    Sender, TrySendError, WebSocket,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::{LocalSet, spawn_local, yield_now};
 use tokio::time::{Instant, sleep, timeout};
 
+use super::modes::{MODES, Mode};
 use super::network::{Conditions, Fault, Network, network};
 use super::poll_times;
 use super::random::Random;
@@ -24,6 +25,7 @@ struct Plan {
     /// The network carries all that is sent, soon; both applications read all the time and close in the end. Then the
     /// connection has to end in order.
     orderly: bool,
+    mode: Mode,
     write_buffer: usize,
     close_timeout: Duration,
     keepalive: Duration,
@@ -54,6 +56,7 @@ impl Plan {
         };
         Self {
             orderly: fault.is_none() && random.percent(60),
+            mode: random.choose(MODES),
             write_buffer: random.choose(&[1, 100, 4096, 65_536]),
             close_timeout: Duration::from_secs(5),
             keepalive: Duration::from_secs(random.choose(&[2, 20])),
@@ -240,7 +243,10 @@ async fn converse_now(seed: u64, log: bool) -> Outcome {
     let limits = Limits::default().write_buffer(plan.write_buffer).close_timeout(plan.close_timeout);
     let connector = Connector::new().limits(limits.clone()).keepalive(plan.keepalive);
     let acceptor = Acceptor::new().limits(limits).keepalive(plan.keepalive);
-    let sockets = [connector.adopt(client, Vec::new(), None), acceptor.adopt(server, Vec::new(), None)];
+    let sockets = [
+        plan.mode.adopt(Role::Client, &connector, &acceptor, client),
+        plan.mode.adopt(Role::Server, &connector, &acceptor, server),
+    ];
 
     let talk = Rc::new(Talk {
         plan,

@@ -8,6 +8,7 @@ pub mod frames;
 pub mod http;
 #[cfg(feature = "http2")]
 pub mod http2;
+pub mod modes;
 pub mod network;
 pub mod pairs;
 pub mod random;

@@ -30,7 +30,7 @@ async fn main() -> ExitCode {
     let Arguments { url, checks, compression } = Arguments::parse();
     let connector = Connector::new().compression(compression);
     for name in checks {
-        match timeout(TIME_LIMIT, check(&connector, &name, &url)).await {
+        match timeout(TIME_LIMIT, check(&connector, compression, &name, &url)).await {
             Ok(Ok(())) => println!("ok {name}"),
             Ok(Err(error)) => println!("failed {name}: {error}"),
             Err(_) => println!("failed {name}: it took more than {TIME_LIMIT:?}"),
@@ -39,7 +39,12 @@ async fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-async fn check(connector: &Connector, name: &str, url: &str) -> Result<(), Box<dyn Error>> {
+async fn check(
+    connector: &Connector,
+    mode: Compression,
+    name: &str,
+    url: &str,
+) -> Result<(), Box<dyn Error>> {
     match name {
         "text" => is_echoed(connector, url, "hello").await,
         "multibyte text" => is_echoed(connector, url, "κόσμε 🪢").await,
@@ -47,7 +52,7 @@ async fn check(connector: &Connector, name: &str, url: &str) -> Result<(), Box<d
         "binary" => is_echoed(connector, url, every_byte(256)).await,
         "1 MiB of binary" => is_echoed(connector, url, every_byte(MEBIBYTE)).await,
         "1 MiB of text" => is_echoed(connector, url, "🪢".repeat(MEBIBYTE / 4)).await,
-        "compression" => compression(connector, url).await,
+        "compression" => compression(connector, mode, url).await,
         "fragmented" => fragmented(connector, url).await,
         "streamed" => streamed(connector, url).await,
         "ping from client" => ping_from_client(connector, url).await,
@@ -99,9 +104,11 @@ async fn connect(connector: &Connector, url: &str, path: &str) -> Result<WebSock
 }
 
 /// Messages of which each is much like the one before.
-async fn compression(connector: &Connector, url: &str) -> Result<(), Box<dyn Error>> {
+async fn compression(connector: &Connector, mode: Compression, url: &str) -> Result<(), Box<dyn Error>> {
     let mut socket = connect(connector, url, "/echo").await?;
-    expect(&socket.compression().is_some(), &true)?;
+    let agreed = socket.compression().ok_or("it was not agreed on")?;
+    let no_takeover = [agreed.server_no_context_takeover, agreed.client_no_context_takeover];
+    expect(&no_takeover, &[mode == Compression::NoTakeover; 2])?;
     for i in 0..20 {
         let message = Message::from(format!("{{\"number\":{i},\"text\":\"κόσμε\"}}").repeat(1 + i * 10));
         socket.send(message.clone()).await?;
