@@ -41,8 +41,8 @@
 //!
 //! # Features
 //!
-//! `client`, `server` and `tls` are on by default; `deflate` adds compression. Features only add: none changes the
-//! behaviour of code that compiles without it.
+//! `client`, `server` and `tls` are on by default; `deflate` adds compression, `axum` an extractor. Features only add:
+//! none changes the behaviour of code that compiles without it.
 //!
 //! It needs a tokio runtime with its I/O and time drivers on: each connection has one small task there.
 
@@ -53,6 +53,8 @@ mod assembly;
 mod attendant;
 #[cfg(any(feature = "client", feature = "server"))]
 mod authority;
+#[cfg(feature = "axum")]
+pub mod axum;
 #[cfg(feature = "server")]
 mod catch_panic;
 #[cfg(feature = "client")]
