@@ -135,7 +135,8 @@ impl WriteQueue {
         self.start = 0;
         self.encoded.clear();
         let buffer = std::mem::take(&mut self.encoded);
-        if buffer.capacity() <= SPARE_CAPACITY {
+        // One that never took a buffer has none to give back.
+        if (1..=SPARE_CAPACITY).contains(&buffer.capacity()) {
             // It fails only while the thread ends.
             let _ = SPARE.try_with(|spare| spare.set(buffer));
         }
