@@ -317,3 +317,11 @@ pub use writer::MessageWriter;
 #[cfg(all(doctest, feature = "deflate"))]
 #[doc = include_str!("../../README.md")]
 mod readme {}
+
+#[cfg(all(doctest, feature = "client", feature = "server"))]
+#[doc = include_str!("../../docs/migrating-from-coder-websocket.md")]
+mod migrating_from_coder_websocket {}
+
+#[cfg(all(doctest, feature = "client", feature = "server"))]
+#[doc = include_str!("../../docs/migrating-from-tokio-tungstenite.md")]
+mod migrating_from_tokio_tungstenite {}
