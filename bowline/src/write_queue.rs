@@ -79,6 +79,10 @@ impl WriteQueue {
         if self.shared.is_empty() {
             return write(&[IoSlice::new(&self.encoded[self.start..])]);
         }
+        if self.encoded.is_empty() && self.shared.len() == 1 {
+            // A broadcast, most likely: nothing to gather.
+            return write(&[IoSlice::new(&self.shared[0].1)]);
+        }
         let mut slices = [IoSlice::new(&[]); SLICES];
         let mut count = 0;
         let mut position = self.start;
