@@ -26,8 +26,8 @@
 //! # }
 //! ```
 //!
-//! [`Connector`], [`Server`] and [`Acceptor`] have the options. It needs a tokio runtime with its I/O and time drivers on:
-//! each connection has one small task there.
+//! [`Connector`], [`Server`] and [`Acceptor`] have the options; [`pair`] makes two connected WebSockets in memory, for your
+//! tests. It needs a tokio runtime with its I/O and time drivers on: each connection has one small task there.
 //!
 //! # Life and end of a connection
 //!
@@ -35,9 +35,9 @@
 //! or we closed first) or an [`Error`] after every other; and the same again if it is called again.
 //!
 //! [`close`](WebSocket::close) does the whole closing handshake, and never takes longer than
-//! [`Limits::close_timeout`]. Under [`serve`], the end of the handler closes: `Ok` with 1000, an error or a panic with
-//! 1011. Anywhere else, a [`WebSocket`] that is only dropped ends without a Close frame, which the peer takes for a lost
-//! connection; what was sent still goes out.
+//! [`Limits::close_timeout`]. Under [`serve`] and in axum, the end of the handler closes: `Ok` with 1000, an error or a
+//! panic with 1011. Anywhere else, a [`WebSocket`] that is only dropped ends without a Close frame, which the peer takes
+//! for a lost connection; what was sent still goes out.
 //!
 //! ```
 //! use bowline::{CloseCode, ErrorKind};
