@@ -23,7 +23,7 @@ use crate::limits::{Config, Limits};
 use crate::origin::Pattern;
 use crate::rejection::Rejection;
 use crate::server_exchange::{Check, shake_hands};
-use crate::server_handshake::Terms;
+use crate::server_handshake::{Agreement, Terms};
 use crate::transport::{Addresses, Stream};
 use crate::upgrade::Upgrade;
 use crate::upgraded::transport_of;
@@ -185,9 +185,8 @@ impl Acceptor {
         &self,
         request: &mut Request<A>,
     ) -> Result<(Response<B>, Upgrade), Rejection> {
-        let Options { terms, config, .. } = self.options()?;
         let version = request.version();
-        let agreement = terms.check(&*request)?;
+        let agreement = self.agree(request)?;
         let on_upgrade = request.extensions_mut().remove::<OnUpgrade>().ok_or_else(|| {
             internal_error(
                 "hyper's upgrade is not in the request: the connection is served without upgrades, or a middleware \
@@ -195,7 +194,19 @@ impl Acceptor {
             )
         })?;
         let response = agreement.response();
-        Ok((response, Upgrade::new(on_upgrade, version, agreement.agreed, config.clone())))
+        Ok((response, Upgrade::new(on_upgrade, version, agreement.agreed, self.0.config.clone())))
+    }
+
+    /// Checks an opening handshake, and takes nothing from it yet.
+    pub(crate) fn agree<A>(&self, request: &Request<A>) -> Result<Agreement, Rejection> {
+        self.validate().map_err(|error| internal_error(&format!("this server is misconfigured: {error}")))?;
+        self.0.terms.check(request)
+    }
+
+    /// The subprotocol that is agreed on with a client that sends these headers, if any.
+    #[cfg(feature = "axum")]
+    pub(crate) fn choose_subprotocol(&self, headers: &HeaderMap) -> Option<&str> {
+        self.0.terms.choose_subprotocol(headers).ok().flatten()
     }
 
     /// Does the whole server's side of an opening handshake on a stream, for servers without an HTTP stack; gives the
@@ -316,11 +327,6 @@ impl Acceptor {
     #[cfg(feature = "http2")]
     pub(crate) fn limits_in_force(&self) -> &Limits {
         &self.0.config.limits
-    }
-
-    fn options(&self) -> Result<&Options, Rejection> {
-        self.validate().map_err(|error| internal_error(&format!("this server is misconfigured: {error}")))?;
-        Ok(&self.0)
     }
 
     fn with(mut self, change: impl FnOnce(&mut Options)) -> Self {

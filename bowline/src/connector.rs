@@ -321,7 +321,9 @@ impl Connector {
 
     /// The request of a handshake, for an HTTP client of your own, and what takes its response and the upgraded stream.
     ///
-    /// The request is one of HTTP/1.1, to an http or https URL. The proxy, TLS and the timeout are that client's.
+    /// The request is one of HTTP/1.1, to an http or https URL; a client that might choose HTTP/2 has to be kept from
+    /// that. The proxy, TLS and the timeout are that client's. The examples `reqwest_client` and `hyper_client` show all
+    /// of it.
     ///
     /// ```
     /// # fn example() -> Result<(), bowline::Error> {

@@ -126,7 +126,7 @@ impl Terms {
     }
 
     /// RFC 6455 4.2.2: one of those that the client offers, or none.
-    fn choose_subprotocol(&self, headers: &HeaderMap) -> Result<Option<&str>, Rejection> {
+    pub(crate) fn choose_subprotocol(&self, headers: &HeaderMap) -> Result<Option<&str>, Rejection> {
         let malformed = || bad_request("Sec-WebSocket-Protocol is not a list of tokens");
         let mut offered = Vec::new();
         for line in headers.get_all(SEC_WEBSOCKET_PROTOCOL) {

@@ -14,8 +14,7 @@ use crate::compression::Compressing;
 use crate::deflation::Deflation;
 use crate::error::{Error, ErrorKind};
 use crate::fragment::FragmentEnd;
-use crate::message::Prepared;
-use crate::message::{Payload, PayloadKind};
+use crate::message::{Payload, PayloadKind, Prepared, PreparedFrame};
 use crate::random::random;
 use crate::transport::WriteTransport;
 use crate::wait::{Place, WaitQueue};
@@ -23,6 +22,9 @@ use crate::write_queue::WriteQueue;
 
 /// From how many bytes on an owned payload is queued by reference.
 const SHARED_SIZE: usize = 16 * 1024;
+
+/// The same for a prepared one: many share it, so that those who don't keep up should not hold a copy each.
+const PREPARED_SHARED_SIZE: usize = 1024;
 
 /// Everything that writing touches. Behind one lock, which is never held together with that of the receiving half.
 #[expect(clippy::struct_excessive_bools, reason = "they are independent of each other")]
@@ -110,25 +112,30 @@ impl Transmit {
         if self.deflation.as_ref().is_some_and(|deflation| deflation.wants(payload.compress, bytes.len())) {
             return self.accept_compressed(kind, bytes, payload.prepared());
         }
-        if bytes.len() < SHARED_SIZE || self.half.role() == Role::Client {
+        if bytes.len() < PREPARED_SHARED_SIZE || self.half.role() == Role::Client {
             return self.half.message(kind, bytes, self.masking_key(), self.queue.out()).map_err(misuse);
         }
         self.accept_large(payload)
     }
 
-    /// Accepts a message of which no copy need be made, if it is owned.
+    /// Accepts a message of a server of which no copy need be made, if it is prepared, or owned and worth it.
     fn accept_large(&mut self, payload: Payload<'_>) -> Result<(), Error> {
-        let (kind, bytes) = match payload.kind {
-            PayloadKind::Owned(kind, bytes) => (kind, bytes),
-            PayloadKind::Prepared(prepared) => {
-                (prepared.kind, prepared.frame.slice(prepared.payload_start..))
+        let accepted = match payload.kind {
+            PayloadKind::Prepared(prepared) => return self.accept_frame(&prepared.frame),
+            PayloadKind::Owned(kind, bytes) if bytes.len() >= SHARED_SIZE => {
+                let accepted = self.half.message_header(kind, bytes.len(), self.queue.out());
+                accepted.map(|()| self.queue.push(bytes))
             }
-            PayloadKind::Borrowed(kind, bytes) => {
-                return self.half.message(kind, bytes, self.masking_key(), self.queue.out()).map_err(misuse);
-            }
+            PayloadKind::Owned(kind, bytes) => self.half.message(kind, &bytes, [0; 4], self.queue.out()),
+            PayloadKind::Borrowed(kind, bytes) => self.half.message(kind, bytes, [0; 4], self.queue.out()),
         };
-        self.half.message_header(kind, bytes.len(), self.queue.out()).map_err(misuse)?;
-        self.queue.push(bytes);
+        accepted.map_err(misuse)
+    }
+
+    /// Accepts a message of a server that is encoded already.
+    fn accept_frame(&mut self, frame: &PreparedFrame) -> Result<(), Error> {
+        self.half.encoded_message().map_err(misuse)?;
+        self.queue.push(frame.bytes.clone());
         Ok(())
     }
 
@@ -143,10 +150,16 @@ impl Transmit {
         let Self { deflation: Some(deflation), half, queue, .. } = self else { return Ok(()) };
         let accepted = match prepared {
             Some(prepared) => match prepared.compressed(deflation.compressing) {
-                Some(compressed) => {
+                Some(frame) => {
                     // The peer's window has what ours has not.
                     deflation.forget();
-                    half.compressed_message(kind, &compressed, key, queue.out())
+                    if frame.payload().len() >= PREPARED_SHARED_SIZE && half.role() == Role::Server {
+                        return self.accept_frame(&frame);
+                    }
+                    half.compressed_message(kind, frame.payload(), key, queue.out())
+                }
+                None if bytes.len() >= PREPARED_SHARED_SIZE && half.role() == Role::Server => {
+                    return self.accept_frame(&prepared.frame);
                 }
                 None => half.message(kind, bytes, key, queue.out()),
             },

@@ -79,6 +79,10 @@ impl WriteQueue {
         if self.shared.is_empty() {
             return write(&[IoSlice::new(&self.encoded[self.start..])]);
         }
+        if self.encoded.is_empty() && self.shared.len() == 1 {
+            // A broadcast, most likely: nothing to gather.
+            return write(&[IoSlice::new(&self.shared[0].1)]);
+        }
         let mut slices = [IoSlice::new(&[]); SLICES];
         let mut count = 0;
         let mut position = self.start;
@@ -135,7 +139,8 @@ impl WriteQueue {
         self.start = 0;
         self.encoded.clear();
         let buffer = std::mem::take(&mut self.encoded);
-        if buffer.capacity() <= SPARE_CAPACITY {
+        // One that never took a buffer has none to give back.
+        if (1..=SPARE_CAPACITY).contains(&buffer.capacity()) {
             // It fails only while the thread ends.
             let _ = SPARE.try_with(|spare| spare.set(buffer));
         }

@@ -115,6 +115,16 @@ async fn under_axum() {
     assert_fast(address).await;
 }
 
+#[cfg(feature = "axum")]
+#[tokio::test]
+async fn under_axums_extractor() {
+    let upgrade = async |upgrade: bowline::axum::WebSocketUpgrade| upgrade.on_upgrade(report);
+    let (listener, address) = listen().await;
+    let router = Router::new().route("/chat", get(upgrade));
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    assert_fast(address).await;
+}
+
 #[tokio::test]
 async fn of_a_client() {
     let address = start(Server::new(), report).await;

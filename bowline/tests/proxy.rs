@@ -8,37 +8,12 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use bowline::{Connector, ErrorKind, Limits, Proxy, Server};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy_bidirectional};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::TcpStream;
 use tokio::process::Command;
 use tokio::sync::mpsc;
 
-use support::http::{Head, echo, listen, read_head, soon, start};
-
-/// Answers a CONNECT, whose head it gives, and then passes everything on to `target`.
-async fn tunnel<S>(mut stream: S, target: SocketAddr, heads: mpsc::UnboundedSender<Head>)
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
-    let head = read_head(&mut stream).await;
-    heads.send(head).unwrap();
-    stream.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n").await.unwrap();
-    let mut target = TcpStream::connect(target).await.unwrap();
-    // The end of the test is an error for one of them.
-    let _ = copy_bidirectional(&mut stream, &mut target).await;
-}
-
-/// An HTTP proxy that connects to `target`, whatever it is asked for.
-async fn http_proxy(target: SocketAddr) -> (SocketAddr, mpsc::UnboundedReceiver<Head>) {
-    let (sender, heads) = mpsc::unbounded_channel();
-    let (listener, address) = listen().await;
-    tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            tokio::spawn(tunnel(stream, target, sender.clone()));
-        }
-    });
-    (address, heads)
-}
+use support::http::{Head, echo, http_proxy, listen, read_head, soon, start, tunnel};
 
 /// What a client told a SOCKS 5 proxy (RFC 1928, RFC 1929).
 #[derive(Debug, PartialEq)]

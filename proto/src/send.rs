@@ -12,7 +12,8 @@ use crate::mask::append_masked;
 /// Every frame of a client is masked while it is copied. `masking_key` must be fresh for each frame and come from a
 /// cryptographically secure generator (RFC 6455 5.3, 10.3); a server's is not used.
 ///
-/// - commands: [`message`](Self::message), [`message_header`](Self::message_header), [`fragment`](Self::fragment),
+/// - commands: [`message`](Self::message), [`message_header`](Self::message_header),
+///   [`encoded_message`](Self::encoded_message), [`fragment`](Self::fragment),
 ///   [`last_fragment`](Self::last_fragment), [`ping`](Self::ping), [`pong`](Self::pong), [`close`](Self::close)
 /// - getters: all others
 ///
@@ -87,12 +88,21 @@ impl SendHalf {
         payload_len: usize,
         out: &mut Vec<u8>,
     ) -> Result<(), Misuse> {
-        self.check_message()?;
-        if self.role == Role::Client {
-            return Err(Misuse::UnmaskedPayload);
-        }
+        self.encoded_message()?;
         header(true, 0, kind.into(), payload_len, None).encode(out);
         Ok(())
+    }
+
+    /// Sends a whole message in one frame that was encoded before, by another half; the frame must be next on the wire.
+    ///
+    /// Only servers can do that, as clients mask each frame anew (RFC 6455 5.3).
+    ///
+    /// # Errors
+    ///
+    /// [`Misuse::CloseSent`], [`Misuse::MessageOpen`], and [`Misuse::UnmaskedPayload`] for a client.
+    pub fn encoded_message(&mut self) -> Result<(), Misuse> {
+        self.check_message()?;
+        if self.role == Role::Client { Err(Misuse::UnmaskedPayload) } else { Ok(()) }
     }
 
     /// Encodes a fragment that others follow; the first begins the message.

@@ -139,6 +139,7 @@ fn rfc6455_5_4_messages_are_not_interleaved() {
     for kind in [MessageKind::Text, MessageKind::Binary] {
         refused(&mut half, Misuse::MessageOpen, |half, out| half.message(kind, b"new", KEY, out));
         refused(&mut half, Misuse::MessageOpen, |half, out| half.message_header(kind, 3, out));
+        refused(&mut half, Misuse::MessageOpen, |half, _| half.encoded_message());
     }
     // The message can still be finished, and then others go out again.
     let last = sent(&mut half, |half, out| half.last_fragment(MessageKind::Text, b"two", KEY, out));
@@ -192,6 +193,7 @@ fn rfc6455_5_5_1_nothing_follows_the_close_frame() {
             sent(&mut half, |half, out| half.close(None, KEY, out));
             refused(&mut half, misuse, |half, out| half.message(kind, b"", KEY, out));
             refused(&mut half, misuse, |half, out| half.message_header(kind, 0, out));
+            refused(&mut half, misuse, |half, _| half.encoded_message());
             refused(&mut half, misuse, |half, out| half.fragment(kind, b"", KEY, out));
             refused(&mut half, misuse, |half, out| half.last_fragment(kind, b"", KEY, out));
             refused(&mut half, misuse, |half, out| half.ping(b"", KEY, out));
@@ -208,7 +210,16 @@ fn rfc6455_5_3_a_client_does_not_leave_its_payload_to_the_caller() {
     let mut client = SendHalf::new(Role::Client);
     let misuse = Misuse::UnmaskedPayload;
     refused(&mut client, misuse, |half, out| half.message_header(MessageKind::Binary, 5, out));
+    refused(&mut client, misuse, |half, _| half.encoded_message());
     sent(&mut client, |half, out| half.message(MessageKind::Binary, b"five.", KEY, out));
+}
+
+#[test]
+fn a_message_that_was_encoded_before_encodes_nothing() {
+    let mut half = SendHalf::new(Role::Server);
+    assert_eq!(sent(&mut half, |half, _| half.encoded_message()), b"");
+    let next = sent(&mut half, |half, out| half.message(MessageKind::Text, b"next", KEY, out));
+    assert_eq!(next, unmasked_frame(FIN | TEXT, b"next"));
 }
 
 #[test]

@@ -5,8 +5,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bowline::{Handler, Server, WebSocket};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 /// The key of RFC 6455 1.3, and its answer.
@@ -173,4 +174,29 @@ pub fn acceptance(request: &Head) -> Head {
         "Connection: Upgrade",
         &format!("Sec-WebSocket-Accept: {}", accept.as_str()),
     ])
+}
+
+/// Answers a CONNECT, whose head it gives, and then passes everything on to `target`.
+pub async fn tunnel<S>(mut stream: S, target: SocketAddr, heads: mpsc::UnboundedSender<Head>)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let head = read_head(&mut stream).await;
+    heads.send(head).unwrap();
+    stream.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n").await.unwrap();
+    let mut target = TcpStream::connect(target).await.unwrap();
+    // The end of the test is an error for one of them.
+    let _ = copy_bidirectional(&mut stream, &mut target).await;
+}
+
+/// An HTTP proxy that connects to `target`, whatever it is asked for.
+pub async fn http_proxy(target: SocketAddr) -> (SocketAddr, mpsc::UnboundedReceiver<Head>) {
+    let (sender, heads) = mpsc::unbounded_channel();
+    let (listener, address) = listen().await;
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(tunnel(stream, target, sender.clone()));
+        }
+    });
+    (address, heads)
 }
