@@ -297,6 +297,33 @@ impl Connection {
         Send { waiting: Waiting::new(self, Queue::Senders), accept: Some(accept) }
     }
 
+    /// Lets `accept` put something into the write buffer, once there is room and it is the turn of `place`.
+    #[inline]
+    pub(crate) fn poll_send<T>(
+        &self,
+        cx: &mut Context<'_>,
+        place: &mut Place,
+        accept: impl FnOnce(&mut Transmit) -> Result<T, Error>,
+    ) -> Poll<Result<T, Error>> {
+        let progress = ready!(poll_proceed(cx));
+        let mut transmit = self.transmit();
+        if let Some(error) = transmit.closed() {
+            return Poll::Ready(Err(error.clone()));
+        }
+        if !transmit.has_room(place) {
+            transmit.senders.wait(place, cx.waker());
+            return Poll::Pending;
+        }
+        progress.made_progress();
+        let result = accept(&mut transmit);
+        if place.is_taken() {
+            transmit.senders.leave(place);
+            transmit.wake_senders();
+        }
+        self.write(transmit);
+        Poll::Ready(result)
+    }
+
     pub(crate) fn try_send<'a, M: Into<Payload<'a>>>(&self, message: M) -> Result<(), TrySendError<M>> {
         let mut transmit = self.transmit();
         if transmit.closed().is_some() {
@@ -309,6 +336,12 @@ impl Connection {
         debug_assert!(accepted.is_ok(), "an open connection with room accepts a message");
         self.write(transmit);
         Ok(())
+    }
+
+    /// Why nothing can be sent, if so.
+    #[cfg(feature = "futures")]
+    pub(crate) fn check_open(&self) -> Result<(), Error> {
+        self.transmit().closed().map_or(Ok(()), |error| Err(error.clone()))
     }
 
     /// Waits until all that was accepted before was handed to the transport.
@@ -508,25 +541,10 @@ impl<T, F: FnOnce(&mut Transmit) -> Result<T, Error> + Unpin> Future for Send<'_
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let Self { waiting, accept } = self.get_mut();
-        let connection = waiting.connection;
-        let progress = ready!(poll_proceed(cx));
-        let mut transmit = connection.transmit();
-        if let Some(error) = transmit.closed() {
-            return Poll::Ready(Err(error.clone()));
-        }
-        if !transmit.has_room(&waiting.place) {
-            transmit.senders.wait(&mut waiting.place, cx.waker());
-            return Poll::Pending;
-        }
-        progress.made_progress();
-        let accept = accept.take().expect("a future is not polled after it is ready");
-        let result = accept(&mut transmit);
-        if waiting.place.is_taken() {
-            transmit.senders.leave(&mut waiting.place);
-            transmit.wake_senders();
-        }
-        connection.write(transmit);
-        Poll::Ready(result)
+        waiting.connection.poll_send(cx, &mut waiting.place, |transmit| {
+            let accept = accept.take().expect("a future is not polled after it is ready");
+            accept(transmit)
+        })
     }
 }
 

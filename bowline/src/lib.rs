@@ -200,7 +200,7 @@
 //! # Features
 //!
 //! `client`, `server` and `tls` are on by default; `deflate` adds compression, `http2` WebSockets over HTTP/2 (RFC 8441), `axum`
-//! an extractor. Features only add: none changes the behaviour of code that compiles without it.
+//! an extractor, `json` and `protobuf` messages of these, `futures` the traits `Stream` and `Sink`, `io` a stream of bytes. Features only add: none changes the behaviour of code that compiles without it.
 
 #[cfg(feature = "server")]
 mod acceptor;
@@ -234,8 +234,12 @@ mod deadline;
 mod deflation;
 #[cfg(feature = "client")]
 mod dial;
+#[cfg(any(feature = "json", feature = "protobuf"))]
+mod encoded;
 mod error;
 mod fragment;
+#[cfg(feature = "futures")]
+mod futures;
 #[cfg(feature = "server")]
 mod handler;
 #[cfg(any(feature = "client", feature = "server"))]
@@ -251,13 +255,21 @@ mod http2_server;
 )]
 mod http2_stream;
 mod inflation;
+#[cfg(feature = "io")]
+mod io;
+#[cfg(feature = "json")]
+mod json;
 mod limits;
 mod locked;
 mod message;
 mod moment;
 #[cfg(feature = "server")]
 mod origin;
+#[cfg(any(feature = "futures", feature = "io"))]
+mod outlet;
 mod pair;
+#[cfg(feature = "protobuf")]
+mod protobuf;
 #[cfg(feature = "client")]
 mod proxy;
 mod random;
@@ -266,6 +278,7 @@ mod reader;
 mod receive;
 #[cfg(feature = "server")]
 mod rejection;
+mod scratch;
 mod sender;
 #[cfg(feature = "server")]
 mod server;
@@ -310,10 +323,14 @@ pub use connector::HttpVersion;
 #[cfg(feature = "client")]
 pub use connector::{Connector, connect};
 pub use error::{Error, ErrorKind, TrySendError};
+#[cfg(feature = "futures")]
+pub use futures::{FuturesSocket, MessageSink};
 #[cfg(feature = "server")]
 pub use handler::Handler;
 #[cfg(all(feature = "client", feature = "http2"))]
 pub use http2_client::Http2Connection;
+#[cfg(feature = "io")]
+pub use io::MessageIo;
 pub use limits::Limits;
 pub use message::{Message, Payload, Prepared};
 pub use pair::pair;
