@@ -1,6 +1,6 @@
 //! Connections that compress, and those that do not, for tests in which it must make no difference.
 
-use bowline::{Acceptor, Connector, Role, WebSocket};
+use bowline::{Acceptor, Connector, Payload, Role, WebSocket};
 #[cfg(feature = "deflate")]
 use bowline::{Compression, CompressionOptions, DeflateParameters};
 #[cfg(feature = "deflate")]
@@ -69,6 +69,17 @@ impl Mode {
         };
         Some((compression.options().threshold(0), parameters))
     }
+}
+
+/// A message that is to be compressed or not, where that is possible.
+#[cfg(feature = "deflate")]
+pub fn compress(payload: Payload<'_>, compress: bool) -> Payload<'_> {
+    payload.compress(compress)
+}
+
+#[cfg(not(feature = "deflate"))]
+pub fn compress(payload: Payload<'_>, _compress: bool) -> Payload<'_> {
+    payload
 }
 
 /// The codec of a peer that is played by a test.
