@@ -6,14 +6,14 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bowline::{
-    Acceptor, CloseCode, Connector, Error, ErrorKind, Limits, Message, MessageKind, MessageReader, Role,
-    Sender, TrySendError, WebSocket,
+    Acceptor, CloseCode, Connector, Error, ErrorKind, Limits, Message, MessageKind, MessageReader, Payload,
+    Prepared, Role, Sender, TrySendError, WebSocket,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::{LocalSet, spawn_local, yield_now};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::modes::{MODES, Mode};
+use super::modes::{MODES, Mode, compress};
 use super::network::{Conditions, Fault, Network, network};
 use super::poll_times;
 use super::random::Random;
@@ -297,7 +297,10 @@ async fn send(talk: Rc<Talk>, side: usize, sender: Sender, mut random: Random) {
         let goes_on = match random.within(0..=11) {
             0..=3 => {
                 let message = talk.message(side, &mut random);
-                sent(&talk, side, &sender.send(message.clone()).await, message)
+                let prepared = random.percent(30).then(|| Prepared::new(message.clone()));
+                let payload = prepared.as_ref().map_or_else(|| message.clone().into(), Payload::from);
+                let payload = compress(payload, random.percent(70));
+                sent(&talk, side, &sender.send(payload).await, message)
             }
             4 => drop_send(&talk, side, &sender, &mut random).await,
             5 => try_send(&talk, side, &sender, &mut random),

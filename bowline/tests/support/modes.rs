@@ -1,6 +1,6 @@
 //! Connections that compress, and those that do not, for tests in which it must make no difference.
 
-use bowline::{Acceptor, Connector, Role, WebSocket};
+use bowline::{Acceptor, Connector, Payload, Role, WebSocket};
 #[cfg(feature = "deflate")]
 use bowline::{Compression, CompressionOptions, DeflateParameters};
 #[cfg(feature = "deflate")]
@@ -48,6 +48,7 @@ impl Mode {
                 }
             };
         }
+        assert_eq!(self, Self::Plain);
         match role {
             Role::Client => connector.adopt(stream, Vec::new(), None),
             Role::Server => acceptor.adopt(stream, Vec::new(), None),
@@ -71,6 +72,17 @@ impl Mode {
     }
 }
 
+/// A message that is to be compressed or not, where that is possible.
+#[cfg(feature = "deflate")]
+pub fn compress(payload: Payload<'_>, compress: bool) -> Payload<'_> {
+    payload.compress(compress)
+}
+
+#[cfg(not(feature = "deflate"))]
+pub fn compress(payload: Payload<'_>, _compress: bool) -> Payload<'_> {
+    payload
+}
+
 /// The codec of a peer that is played by a test.
 pub struct Codec {
     #[cfg(feature = "deflate")]
@@ -78,6 +90,7 @@ pub struct Codec {
 }
 
 #[cfg(not(feature = "deflate"))]
+#[expect(clippy::unused_self, reason = "they have the signatures of the real ones")]
 impl Codec {
     pub fn new(_mode: Mode) -> Self {
         Self {}
