@@ -1,9 +1,16 @@
-//! Masking and UTF-8 validation alone, beside what could do no less: a copy, and other validators.
+//! Masking and UTF-8 validation alone, beside what could do no less: a copy, and other validators. And what a message costs
+//! at least that has a payload of its own, and that any task may send or receive.
 
+use std::future::poll_fn;
 use std::hint::black_box;
+use std::pin::pin;
+use std::sync::Mutex;
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use bowline_proto::{Utf8Validator, mask};
+use bytes::Bytes;
+use tokio::task::coop::poll_proceed;
 
 use crate::frames::{Kind, payload};
 use crate::statistics::{interquartile_range, median};
@@ -51,6 +58,41 @@ pub fn run(options: &Micro) {
             );
             compare(options, &format!("{name} text {size} B"), size, vec![simdutf8, std, ours]);
         }
+    }
+    parts_of_a_message(options);
+}
+
+/// What no message of 16 bytes can do without, whatever the library: its memory, two locks, two looks at the budget of its
+/// task. The floor does none of it.
+fn parts_of_a_message(options: &Micro) {
+    let (receive, transmit) = (Mutex::new(0_u64), Mutex::new(0_u64));
+    let bytes = [7; 16];
+    let mut parts: [Work; 3] = [
+        ("its payload, allocated and freed", Box::new(|| drop(black_box(Bytes::from(black_box(&bytes).to_vec()))))),
+        (
+            "two locks, taken and given back",
+            Box::new(|| {
+                *black_box(&receive).lock().expect("nobody panics") += 1;
+                *black_box(&transmit).lock().expect("nobody panics") += 1;
+            }),
+        ),
+        (
+            "two looks at the task's budget",
+            Box::new(|| {
+                for _ in 0..2 {
+                    let mut look = pin!(poll_fn(|cx| poll_proceed(cx).map(|budget| budget.made_progress())));
+                    let poll = look.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+                    assert!(matches!(black_box(poll), Poll::Ready(())));
+                }
+            }),
+        ),
+    ];
+    println!("\nparts of a message of 16 bytes");
+    for (name, work) in &mut parts {
+        let samples: Vec<f64> = (0..options.rounds)
+            .map(|_| 1.0 / speed(1, Duration::from_millis(options.milliseconds), work))
+            .collect();
+        println!("  {name:<33} {:>6.1} ns ±{:.1}", median(&samples), interquartile_range(&samples));
     }
 }
 

@@ -17,11 +17,13 @@ use crate::agreed::Agreed;
 use crate::compression::CompressionOptions;
 use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind};
+#[cfg(feature = "http2")]
+use crate::http2_server::Incoming;
 use crate::limits::{Config, Limits};
 use crate::origin::Pattern;
 use crate::rejection::Rejection;
 use crate::server_exchange::{Check, shake_hands};
-use crate::server_handshake::{Agreement, Terms};
+use crate::server_handshake::{Agreement, RequestHead, Terms};
 use crate::transport::{Addresses, Stream};
 use crate::upgrade::Upgrade;
 use crate::upgraded::transport_of;
@@ -160,7 +162,10 @@ impl Acceptor {
     /// Checks an opening handshake. Return the response from your HTTP service, and await the [`Upgrade`] in a task of
     /// its own: the connection opens when the response has been sent.
     ///
-    /// Extensions that the client offers are declined.
+    /// Over HTTP/2, a WebSocket is opened by an extended CONNECT (RFC 8441), which is recognised with the feature `http2`: your
+    /// server has to advertise it (`enable_connect_protocol` of hyper's builder), and its router to let CONNECT through.
+    /// There, what is dropped without a Close frame ends as hyper ends it, and [`flush`](WebSocket::flush) waits until hyper
+    /// has the bytes. [`Server`](crate::Server) knows HTTP/2 by itself.
     ///
     /// # Errors
     ///
@@ -168,8 +173,9 @@ impl Acceptor {
     ///
     /// | status | reason |
     /// |---|---|
-    /// | 405 | not GET |
-    /// | 426 | not HTTP/1.1, or no upgrade to `websocket` asked for |
+    /// | 405 | not GET; over HTTP/2, not CONNECT |
+    /// | 426 | HTTP/1.0, or no upgrade to `websocket` asked for |
+    /// | 501 | over HTTP/2, another `:protocol` than `websocket` |
     /// | 400 | version other than 13; a key that is missing, repeated or malformed; no Host; malformed lists |
     /// | 403 | a page of a foreign origin: see [`allow_origin`](Self::allow_origin) |
     /// | 500 | hyper's upgrade is not in the request; or an option of this acceptor makes no sense |
@@ -177,7 +183,8 @@ impl Acceptor {
         &self,
         request: &mut Request<A>,
     ) -> Result<(Response<B>, Upgrade), Rejection> {
-        let agreement = self.agree(request)?;
+        let version = request.version();
+        let agreement = self.agree(&*request)?;
         let on_upgrade = request.extensions_mut().remove::<OnUpgrade>().ok_or_else(|| {
             internal_error(
                 "hyper's upgrade is not in the request: the connection is served without upgrades, or a middleware \
@@ -185,13 +192,13 @@ impl Acceptor {
             )
         })?;
         let response = agreement.response();
-        Ok((response, Upgrade::new(on_upgrade, agreement.agreed, self.0.config.clone())))
+        Ok((response, Upgrade::new(on_upgrade, version, agreement.agreed, self.0.config.clone())))
     }
 
     /// Checks an opening handshake, and takes nothing from it yet.
-    pub(crate) fn agree<A>(&self, request: &Request<A>) -> Result<Agreement, Rejection> {
+    pub(crate) fn agree<'a>(&self, request: impl Into<RequestHead<'a>>) -> Result<Agreement, Rejection> {
         self.validate().map_err(|error| internal_error(&format!("this server is misconfigured: {error}")))?;
-        self.0.terms.check(request.method(), request.uri(), request.version(), request.headers())
+        self.0.terms.check(request)
     }
 
     /// The subprotocol that is agreed on with a client that sends these headers, if any.
@@ -299,6 +306,23 @@ impl Acceptor {
     ) -> impl Future<Output = Result<(WebSocket, Parts), Error>> {
         let Options { terms, config, .. } = &*self.0;
         shake_hands(stream, addresses, terms, config, check, deadline)
+    }
+
+    /// Answers a request of an HTTP/2 connection, and opens the WebSocket that it asks for.
+    #[cfg(feature = "http2")]
+    pub(crate) fn shake_hands_over_http2(
+        &self,
+        request: Incoming,
+        addresses: Addresses,
+        check: Option<&Check>,
+    ) -> impl Future<Output = Result<(WebSocket, Parts), Error>> {
+        let Options { terms, config, .. } = &*self.0;
+        request.shake_hands(addresses, terms, config, check)
+    }
+
+    #[cfg(feature = "http2")]
+    pub(crate) fn limits_in_force(&self) -> &Limits {
+        &self.0.config.limits
     }
 
     fn with(mut self, change: impl FnOnce(&mut Options)) -> Self {

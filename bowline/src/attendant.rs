@@ -142,6 +142,8 @@ impl Attendant {
     /// Answers while nobody reads.
     fn read(&mut self, now: &Now, cx: &mut Context<'_>) {
         let connection = &self.connection;
+        #[cfg(feature = "http2")]
+        connection.gather();
         let transmit = connection.transmit();
         let asked_for = transmit.has_pings() || transmit.closed().is_some();
         drop(transmit);

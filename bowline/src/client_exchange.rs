@@ -18,7 +18,7 @@ use crate::limits::Limits;
 use crate::transport::Stream;
 
 /// How much of the body of a response that refuses the handshake is kept.
-const BODY_KEPT: usize = 1024;
+pub(crate) const BODY_KEPT: usize = 1024;
 
 /// A stream behind an accepted handshake.
 pub(crate) struct Exchanged<S> {

@@ -8,7 +8,7 @@ use http::header::{
     CONNECTION, HeaderMap, HeaderValue, LOCATION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_EXTENSIONS,
     SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
 };
-use http::{Response, StatusCode};
+use http::{Response, StatusCode, Version};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::agreed::Agreed;
@@ -16,6 +16,7 @@ use crate::error::Error;
 use crate::header_lines::{Occurrence, has_token};
 use crate::limits::Config;
 use crate::random::random;
+use crate::transport::Transport;
 use crate::upgraded::transport_of;
 use crate::websocket::WebSocket;
 
@@ -71,15 +72,33 @@ impl ClientHandshake {
     {
         let agreed = self.verify(response).map_err(|text| refused(text, response, Bytes::new()))?;
         let (transport, leftover) = transport_of(stream);
-        Ok(WebSocket::open(transport, Role::Client, &leftover, &self.config, agreed))
+        Ok(self.open(transport, &leftover, agreed))
+    }
+
+    /// Opens the connection behind a response that was verified.
+    pub(crate) fn open(&self, transport: Transport, leftover: &[u8], agreed: Agreed) -> WebSocket {
+        WebSocket::open(transport, Role::Client, leftover, &self.config, agreed)
     }
 
     /// Finds what was agreed on, or says what is wrong with the response.
     pub(crate) fn verify<B>(&self, response: &Response<B>) -> Result<Agreed, String> {
         let headers = response.headers();
+        if response.version() <= Version::HTTP_11 {
+            self.verify_upgrade(response)?;
+        } else if !response.status().is_success() {
+            // RFC 8441 5, RFC 9110 9.3.6: the answer to a CONNECT that succeeds is 200, or another 2xx. There is no key.
+            return Err(describe_status(response.status(), StatusCode::OK, headers));
+        }
+        let mut agreed = Agreed::on_subprotocol(self.verify_subprotocol(headers)?);
+        self.verify_extensions(headers, &mut agreed)?;
+        Ok(agreed)
+    }
+
+    fn verify_upgrade<B>(&self, response: &Response<B>) -> Result<(), String> {
+        let headers = response.headers();
         // RFC 6455 4.1: a status other than 101 is not the end of a handshake.
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-            return Err(describe_status(response.status(), headers));
+            return Err(describe_status(response.status(), StatusCode::SWITCHING_PROTOCOLS, headers));
         }
         // RFC 6455 4.1: Upgrade is `websocket`, in any case, and Connection has `Upgrade`, in any case.
         let upgrade = Occurrence::of(headers, UPGRADE);
@@ -92,18 +111,15 @@ impl ClientHandshake {
         }
         // RFC 6455 4.1, 11.3.3: Sec-WebSocket-Accept is there once, and has the value that our key demands.
         match Occurrence::of(headers, SEC_WEBSOCKET_ACCEPT) {
-            Occurrence::Once(accept) if self.key.accept().matches(accept.as_bytes()) => {}
+            Occurrence::Once(accept) if self.key.accept().matches(accept.as_bytes()) => Ok(()),
             Occurrence::Once(_) => {
-                return Err("the server's Sec-WebSocket-Accept does not belong to our request".to_owned());
+                Err("the server's Sec-WebSocket-Accept does not belong to our request".to_owned())
             }
-            Occurrence::None => return Err("the server's response has no Sec-WebSocket-Accept".to_owned()),
+            Occurrence::None => Err("the server's response has no Sec-WebSocket-Accept".to_owned()),
             Occurrence::Repeated => {
-                return Err("the server's response has more than one Sec-WebSocket-Accept".to_owned());
+                Err("the server's response has more than one Sec-WebSocket-Accept".to_owned())
             }
         }
-        let mut agreed = Agreed::on_subprotocol(self.verify_subprotocol(headers)?);
-        self.verify_extensions(headers, &mut agreed)?;
-        Ok(agreed)
     }
 
     fn verify_extensions(&self, headers: &HeaderMap, agreed: &mut Agreed) -> Result<(), String> {
@@ -146,12 +162,12 @@ pub(crate) fn refused<B>(text: String, response: &Response<B>, body: Bytes) -> E
     Error::with_response(text, copy)
 }
 
-fn describe_status(status: StatusCode, headers: &HeaderMap) -> String {
+fn describe_status(status: StatusCode, wanted: StatusCode, headers: &HeaderMap) -> String {
     match headers.get(LOCATION) {
         Some(location) if status.is_redirection() => format!(
             "the server redirects to {location:?} with {status}; redirects are not followed: connect there if it can \
              be trusted"
         ),
-        _ => format!("the server answered {status} instead of 101 Switching Protocols"),
+        _ => format!("the server answered {status} instead of {wanted}"),
     }
 }

@@ -30,6 +30,9 @@ pub(crate) struct Connection {
     pub(crate) signals: Arc<Signals>,
     /// The waker of `signals`, the only one that the transport ever sees.
     waker: Waker,
+    /// Others share what the transport runs over, and its memory.
+    #[cfg(feature = "http2")]
+    is_multiplexed: bool,
     /// More messages are in memory, so that writing may wait until the reader wants to.
     corked: AtomicBool,
     pub(crate) agreed: Agreed,
@@ -48,6 +51,8 @@ impl Connection {
         let limits = &config.limits;
         let addresses = transport.addresses;
         let (read, write) = transport.split();
+        #[cfg(feature = "http2")]
+        let is_multiplexed = write.is_multiplexed();
         let half = ReceiveHalf::new(
             role,
             ReceiveLimits {
@@ -68,6 +73,8 @@ impl Connection {
             transmit: Mutex::new(transmit),
             waker: Waker::from(Arc::clone(&signals)),
             signals,
+            #[cfg(feature = "http2")]
+            is_multiplexed,
             corked: AtomicBool::new(false),
             agreed,
             addresses,
@@ -231,6 +238,14 @@ impl Connection {
             if let Some(effect) = effect {
                 self.apply(effect);
             }
+        }
+    }
+
+    /// Takes what has arrived, though nobody asks for it, where it must not be left to the transport.
+    #[cfg(feature = "http2")]
+    pub(crate) fn gather(&self) {
+        if self.is_multiplexed {
+            self.receive().gather(&mut self.context());
         }
     }
 

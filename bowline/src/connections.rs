@@ -78,6 +78,12 @@ impl Connections {
         self.stopping.run_until_cancelled(handshake).await
     }
 
+    /// Waits until the server goes down.
+    #[cfg(feature = "http2")]
+    pub(crate) async fn stopped(&self) {
+        self.stopping.cancelled().await;
+    }
+
     /// Ends the handshakes under way, and sends a Close frame on all connections.
     pub(crate) async fn stop(&self) {
         let senders: Vec<Sender> = {

@@ -22,6 +22,8 @@ use crate::compression::CompressionOptions;
 use crate::deadline::Deadline;
 use crate::dial::{dial, dial_through};
 use crate::error::{Error, ErrorKind};
+#[cfg(feature = "http2")]
+use crate::http2_client::Http2Connection;
 use crate::limits::{Config, Limits};
 use crate::proxy::Proxy;
 use crate::transport::{Addresses, Stream, Transport};
@@ -80,8 +82,27 @@ pub struct Connector {
     proxy: Proxy,
     #[cfg(feature = "tls")]
     tls: Option<std::sync::Arc<rustls::ClientConfig>>,
+    version: HttpVersion,
     /// The first argument that made no sense.
     invalid: Option<Error>,
+}
+
+/// The version of HTTP in which a [`Connector`] opens WebSockets: see [`Connector::http_version`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+#[cfg_attr(not(feature = "http2"), allow(unreachable_pub, reason = "without it there is no choice"))]
+pub enum HttpVersion {
+    /// HTTP/1.1 (RFC 6455 4): a TCP connection for each WebSocket. The default.
+    #[default]
+    Http1,
+    /// HTTP/2 (RFC 8441): in clear text with prior knowledge, over TLS by ALPN. A server that does not speak it, or
+    /// accepts no WebSockets over it, is an error.
+    #[cfg(feature = "http2")]
+    Http2,
+    /// Over TLS, the server's choice of both by ALPN; HTTP/1.1 on another connection if it chooses HTTP/2 and accepts no
+    /// WebSockets over it. In clear text, where nothing can be chosen, HTTP/1.1.
+    #[cfg(feature = "http2")]
+    Automatic,
 }
 
 impl Connector {
@@ -182,6 +203,15 @@ impl Connector {
         self
     }
 
+    /// The version of HTTP. Default: [`HttpVersion::Http1`].
+    ///
+    /// For many WebSockets over one connection, see [`connect_http2`](Self::connect_http2).
+    #[cfg(feature = "http2")]
+    pub fn http_version(mut self, version: HttpVersion) -> Self {
+        self.version = version;
+        self
+    }
+
     /// What a server may cost: see [`Limits`] for the defaults.
     pub fn limits(mut self, limits: Limits) -> Self {
         self.config.limits = limits;
@@ -232,8 +262,38 @@ impl Connector {
     ///
     /// Dropping it ends the attempt.
     pub async fn connect(&self, url: impl AsRef<str>) -> Result<(WebSocket, Response<()>), Error> {
+        let opening = self.open(Url::parse(url.as_ref())?)?;
         // In boxes, so that the caller's future is not larger for all of the connection's life.
-        Box::pin(self.reach(self.open(url.as_ref())?)).await
+        Box::pin(self.connect_to(opening)).await
+    }
+
+    /// Opens an HTTP/2 connection, and waits for the server's settings: for many WebSockets over one connection (RFC
+    /// 8441). The path of the URL does not matter.
+    ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), bowline::Error> {
+    /// let connection = bowline::Connector::new().connect_http2("wss://example.com").await?;
+    /// let (news, _) = connection.connect("/news").await?;
+    /// let (chat, _) = connection.connect("/chat?room=1").await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`connect`](Self::connect); [`ErrorKind::Handshake`] if the server does not speak HTTP/2, or accepts no
+    /// WebSockets over it.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it ends the attempt.
+    #[cfg(feature = "http2")]
+    pub async fn connect_http2(&self, url: impl AsRef<str>) -> Result<Http2Connection, Error> {
+        let opening = self.open(Url::parse(url.as_ref())?)?;
+        match Box::pin(self.reach(opening, HttpVersion::Http2)).await? {
+            Reached::Http2(connection, _) => connection.check_settings().map(|()| connection),
+            Reached::WebSocket(..) => unreachable!("only HTTP/2 was asked for"),
+        }
     }
 
     /// Does the handshake over a stream of your own, such as a Unix socket or a pipe; with TLS, if the URL says so.
@@ -255,7 +315,8 @@ impl Connector {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        Box::pin(self.secure(self.open(url.as_ref())?, stream)).await
+        let opening = self.open(Url::parse(url.as_ref())?)?;
+        Box::pin(async { self.finish(self.secure(opening, self.version, stream).await?).await }).await
     }
 
     /// The request of a handshake, for an HTTP client of your own, and what takes its response and the upgraded stream.
@@ -280,7 +341,7 @@ impl Connector {
     ///
     /// [`ErrorKind::InvalidInput`] if the URL or an option makes no sense.
     pub fn request(&self, url: impl AsRef<str>) -> Result<(Request<()>, ClientHandshake), Error> {
-        let Opening { url, mut request, handshake, .. } = self.open(url.as_ref())?;
+        let Opening { url, mut request, handshake, .. } = self.open(Url::parse(url.as_ref())?)?;
         *request.uri_mut() = url.http_uri();
         Ok((request, handshake))
     }
@@ -330,9 +391,8 @@ impl Connector {
     }
 
     /// Checks everything, before anything is sent.
-    fn open(&self, url: &str) -> Result<Opening, Error> {
+    pub(crate) fn open(&self, url: Url) -> Result<Opening, Error> {
         self.invalid.clone().map_or(Ok(()), Err)?;
-        let url = Url::parse(url)?;
         if url.scheme() == Scheme::Wss && cfg!(not(feature = "tls")) {
             let text = "wss:// and https:// need the feature `tls` of bowline";
             return Err(Error::new(ErrorKind::InvalidInput, text));
@@ -354,41 +414,90 @@ impl Connector {
         Ok(Opening { url, request, handshake, deadline })
     }
 
-    /// Gets a stream to the server, directly or through a proxy, and goes on there.
-    async fn reach(&self, opening: Opening) -> Result<(WebSocket, Response<()>), Error> {
+    async fn connect_to(&self, opening: Opening) -> Result<(WebSocket, Response<()>), Error> {
+        let reached = self.reach(opening, self.version).await?;
+        #[cfg(feature = "http2")]
+        if let Reached::Http2(connection, opening) = reached {
+            if self.version == HttpVersion::Automatic && !connection.accepts_websockets() {
+                drop(connection);
+                return self.finish(self.reach(*opening, HttpVersion::Http1).await?).await;
+            }
+            return self.finish(Reached::Http2(connection, opening)).await;
+        }
+        self.finish(reached).await
+    }
+
+    #[cfg_attr(not(feature = "http2"), expect(clippy::unused_async, reason = "only HTTP/2 has more to do"))]
+    async fn finish(&self, reached: Reached) -> Result<(WebSocket, Response<()>), Error> {
+        match reached {
+            Reached::WebSocket(socket, response) => Ok((socket, response)),
+            #[cfg(feature = "http2")]
+            Reached::Http2(connection, opening) => {
+                connection.check_settings()?;
+                let deadline = opening.deadline;
+                connection.open_websocket(*opening, Some(deadline)).await
+            }
+        }
+    }
+
+    async fn reach(&self, opening: Opening, version: HttpVersion) -> Result<Reached, Error> {
         let target = opening.url.dial_uri();
         let doing = format!("connecting to {}", opening.url.address());
         let deadline = opening.deadline;
         let Some(proxy) = self.proxy.on_the_way_to(&target)? else {
             let stream = deadline.bound(&doing, dial(target)).await?;
-            return Box::pin(self.secure(opening, stream)).await;
+            return Box::pin(self.secure(opening, version, stream)).await;
         };
         let doing = doing + " through a proxy";
         #[cfg(feature = "tls")]
         if proxy.uri().scheme_str() == Some("https") {
             let dialling = crate::dial::dial_through_tls(&proxy, target, self.tls.clone());
             let stream = deadline.bound(&doing, dialling).await?;
-            return Box::pin(self.secure(opening, stream)).await;
+            return Box::pin(self.secure(opening, version, stream)).await;
         }
         let stream = deadline.bound(&doing, dial_through(&proxy, target)).await?;
-        Box::pin(self.secure(opening, stream)).await
+        Box::pin(self.secure(opening, version, stream)).await
     }
 
-    /// Goes on with TLS, if there is to be any.
     async fn secure<S: Stream>(
         &self,
         opening: Opening,
+        version: HttpVersion,
         stream: S,
-    ) -> Result<(WebSocket, Response<()>), Error> {
+    ) -> Result<Reached, Error> {
         let addresses = Addresses::of_any(&stream);
         #[cfg(feature = "tls")]
         if opening.url.scheme() == Scheme::Wss {
             let server = crate::tls::server_name(opening.url.host())?;
-            let connecting = crate::tls::connect(self.tls.clone(), server, stream);
+            let connecting = crate::tls::connect(self.tls.clone(), version.alpn(), server, stream);
             let stream = opening.deadline.bound("doing the TLS handshake", connecting).await?;
+            #[cfg(feature = "http2")]
+            if stream.get_ref().1.alpn_protocol() == Some(crate::tls::HTTP_2) {
+                return self.begin_http2(opening, stream, addresses).await;
+            } else if version == HttpVersion::Http2 {
+                let text = "the server does not speak HTTP/2: it did not choose it by ALPN";
+                return Err(Error::new(ErrorKind::Handshake, text));
+            }
             return self.shake_hands(opening, stream, addresses).await;
         }
+        #[cfg(feature = "http2")]
+        if version == HttpVersion::Http2 {
+            return self.begin_http2(opening, stream, addresses).await;
+        }
+        let _ = version;
         self.shake_hands(opening, stream, addresses).await
+    }
+
+    #[cfg(feature = "http2")]
+    async fn begin_http2<S: Stream>(
+        &self,
+        opening: Opening,
+        stream: S,
+        addresses: Addresses,
+    ) -> Result<Reached, Error> {
+        let (url, deadline) = (opening.url.clone(), opening.deadline);
+        let connection = Http2Connection::open(self.clone(), url, stream, addresses, deadline).await?;
+        Ok(Reached::Http2(connection, Box::new(opening)))
     }
 
     async fn shake_hands<S: Stream>(
@@ -396,12 +505,17 @@ impl Connector {
         opening: Opening,
         stream: S,
         addresses: Addresses,
-    ) -> Result<(WebSocket, Response<()>), Error> {
+    ) -> Result<Reached, Error> {
         let Opening { request, handshake, deadline, .. } = opening;
         let done = exchange(stream, request, &handshake, &self.config.limits, deadline).await?;
         let transport = Transport::with_addresses(done.stream, addresses);
         let socket = WebSocket::open(transport, Role::Client, &done.leftover, &self.config, done.agreed);
-        Ok((socket, done.response))
+        Ok(Reached::WebSocket(socket, done.response))
+    }
+
+    #[cfg(feature = "http2")]
+    pub(crate) fn limits_in_force(&self) -> &Limits {
+        &self.config.limits
     }
 
     fn replace<V>(mut self, name: HeaderName, value: V) -> Self
@@ -428,12 +542,33 @@ impl Connector {
     }
 }
 
+impl HttpVersion {
+    /// What is offered by ALPN (RFC 7301), the preferred one first.
+    #[cfg(feature = "tls")]
+    fn alpn(self) -> &'static [&'static [u8]] {
+        match self {
+            Self::Http1 => &[crate::tls::HTTP_1_1],
+            #[cfg(feature = "http2")]
+            Self::Http2 => &[crate::tls::HTTP_2],
+            #[cfg(feature = "http2")]
+            Self::Automatic => &[crate::tls::HTTP_2, crate::tls::HTTP_1_1],
+        }
+    }
+}
+
+/// What there is once the server is reached.
+enum Reached {
+    WebSocket(WebSocket, Response<()>),
+    #[cfg(feature = "http2")]
+    Http2(Http2Connection, Box<Opening>),
+}
+
 /// A handshake that is about to begin.
-struct Opening {
-    url: Url,
-    request: Request<()>,
-    handshake: ClientHandshake,
-    deadline: Deadline,
+pub(crate) struct Opening {
+    pub(crate) url: Url,
+    pub(crate) request: Request<()>,
+    pub(crate) handshake: ClientHandshake,
+    pub(crate) deadline: Deadline,
 }
 
 const CHARACTER: &str = "has a character that it can't have, such as a line break";

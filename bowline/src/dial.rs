@@ -113,7 +113,7 @@ mod over_tls {
     use tokio_rustls::rustls::ClientConfig;
 
     use super::{Error, Intercept, Service, TcpStream, TokioIo, Uri, call, dial, refusal, tunnel};
-    use crate::tls::{connect, server_name};
+    use crate::tls::{HTTP_1_1, connect, server_name};
 
     /// Connects to the host and port of `target` through a proxy that is reached by TLS.
     pub(crate) async fn dial_through_tls(
@@ -142,7 +142,7 @@ mod over_tls {
             Box::pin(async move {
                 let host = proxy.host().unwrap_or_default().trim_matches(['[', ']']);
                 let server = server_name(host)?;
-                Ok(TokioIo::new(connect(config, server, dial(proxy).await?).await?))
+                Ok(TokioIo::new(connect(config, &[HTTP_1_1], server, dial(proxy).await?).await?))
             })
         }
     }

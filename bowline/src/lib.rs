@@ -199,8 +199,8 @@
 //!
 //! # Features
 //!
-//! `client`, `server` and `tls` are on by default; `deflate` adds compression, `axum` an extractor. Features only add:
-//! none changes the behaviour of code that compiles without it.
+//! `client`, `server` and `tls` are on by default; `deflate` adds compression, `http2` WebSockets over HTTP/2 (RFC 8441),
+//! `axum` an extractor. Features only add: none changes the behaviour of code that compiles without it.
 
 #[cfg(feature = "server")]
 mod acceptor;
@@ -239,6 +239,16 @@ mod fragment;
 mod handler;
 #[cfg(any(feature = "client", feature = "server"))]
 mod header_lines;
+#[cfg(all(feature = "http2", feature = "client"))]
+mod http2_client;
+#[cfg(all(feature = "http2", feature = "server"))]
+mod http2_server;
+#[cfg(feature = "http2")]
+#[cfg_attr(
+    not(any(feature = "client", feature = "server")),
+    allow(dead_code, reason = "only their connections have such streams")
+)]
+mod http2_stream;
 mod inflation;
 mod limits;
 mod locked;
@@ -269,6 +279,8 @@ mod signals;
 mod tls;
 mod transmit;
 mod transport;
+#[cfg(all(feature = "http2", feature = "server"))]
+mod tunnel;
 #[cfg(feature = "server")]
 mod upgrade;
 #[cfg(any(feature = "client", feature = "server"))]
@@ -292,11 +304,15 @@ pub use client_handshake::ClientHandshake;
 pub use compression::{Compression, CompressionOptions};
 #[cfg(feature = "server")]
 pub use connections::Shutdown;
+#[cfg(all(feature = "client", feature = "http2"))]
+pub use connector::HttpVersion;
 #[cfg(feature = "client")]
 pub use connector::{Connector, connect};
 pub use error::{Error, ErrorKind, TrySendError};
 #[cfg(feature = "server")]
 pub use handler::Handler;
+#[cfg(all(feature = "client", feature = "http2"))]
+pub use http2_client::Http2Connection;
 pub use limits::Limits;
 pub use message::{Message, Payload, Prepared};
 pub use pair::pair;
@@ -314,7 +330,7 @@ pub use utf8_bytes::Utf8Bytes;
 pub use websocket::WebSocket;
 pub use writer::MessageWriter;
 
-#[cfg(all(doctest, feature = "deflate"))]
+#[cfg(all(doctest, feature = "deflate", feature = "http2"))]
 #[doc = include_str!("../../README.md")]
 mod readme {}
 

@@ -22,6 +22,8 @@ pub struct Limits {
     pub(crate) handshake_timeout: Duration,
     pub(crate) close_timeout: Duration,
     pub(crate) write_buffer: usize,
+    #[cfg(feature = "http2")]
+    pub(crate) streams: u32,
 }
 
 impl Default for Limits {
@@ -34,6 +36,8 @@ impl Default for Limits {
             handshake_timeout: Duration::from_secs(10),
             close_timeout: Duration::from_secs(5),
             write_buffer: 64 * 1024,
+            #[cfg(feature = "http2")]
+            streams: 100,
         }
     }
 }
@@ -87,6 +91,16 @@ impl Limits {
     /// It is a high-water mark: a message is accepted whole while less than this waits.
     pub fn write_buffer(mut self, bytes: usize) -> Self {
         self.write_buffer = bytes.max(1);
+        self
+    }
+
+    /// The most WebSockets, and other requests, that one HTTP/2 connection to a [`Server`](crate::Server) may have open.
+    /// Default: 100, which RFC 9113 6.5.2 recommends as the least.
+    ///
+    /// A client waits until there is room. One that is not read holds 256 KiB at most.
+    #[cfg(feature = "http2")]
+    pub fn streams(mut self, streams: u32) -> Self {
+        self.streams = streams;
         self
     }
 }

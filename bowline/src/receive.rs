@@ -325,6 +325,16 @@ impl Receive {
         self.awaits_transport
     }
 
+    /// Has the transport take what has arrived, without reading it.
+    #[cfg(feature = "http2")]
+    pub(crate) fn gather(&mut self, cx: &mut Context<'_>) {
+        if let Some(transport) = &mut self.transport {
+            transport.gather(cx);
+            // There may be something to read now, of which it has told already.
+            self.awaits_transport = false;
+        }
+    }
+
     /// Reads and throws away, until the stream ends.
     pub(crate) fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(transport) = &mut self.transport else { return Poll::Ready(()) };

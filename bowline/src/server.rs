@@ -103,10 +103,26 @@ impl Server {
 
     /// Serves wss:// instead of ws://.
     ///
-    /// The ALPN protocols of the configuration are replaced by `http/1.1`, which is what the server speaks.
+    /// The ALPN protocols of the configuration are replaced by what the server speaks: `http/1.1`, and `h2` if
+    /// `Server::http2` is called.
     #[cfg(feature = "tls")]
     pub fn tls(mut self, config: std::sync::Arc<rustls::ServerConfig>) -> Self {
-        self.options.tls = Some(crate::tls::without_http2(config));
+        self.options.tls = Some(config);
+        self
+    }
+
+    /// Serves HTTP/2 (RFC 8441) beside HTTP/1.1: over TLS to clients that choose it by ALPN, in clear text to those that
+    /// begin with it (prior knowledge).
+    ///
+    /// Each WebSocket is then a stream of its client's connection, and all else holds for it as for one over HTTP/1.1. A
+    /// connection may have [`Limits::streams`](crate::Limits::streams) of them; without any it ends after
+    /// [`Limits::handshake_timeout`](crate::Limits::handshake_timeout), or twice as long.
+    ///
+    /// Browsers open all WebSockets of an origin over the HTTP/2 connection they have there: it has to be this server
+    /// that serves their pages, or they come over HTTP/1.1.
+    #[cfg(feature = "http2")]
+    pub fn http2(mut self) -> Self {
+        self.options.http2 = true;
         self
     }
 

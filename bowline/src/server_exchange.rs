@@ -67,7 +67,10 @@ pub(crate) async fn shake_hands<S: Stream>(
             if let Some(peer) = addresses.peer {
                 head.extensions.insert(peer);
             }
-            let (answer, response) = answer(head, terms, check).await;
+            let (answer, mut response) = answer(head, terms, check).await;
+            if answer.is_err() {
+                response.headers_mut().append(header::CONNECTION, HeaderValue::from_static("close"));
+            }
             // There is no second request: a rejection closes the connection.
             let _ = answered.set(answer);
             Ok::<_, Infallible>(response)
@@ -98,7 +101,7 @@ pub(crate) async fn shake_hands<S: Stream>(
         }
         Some(Err(rejection)) => {
             let _ = deadline.bound("closing", linger(&mut stream)).await;
-            Err(Error::with_source(ErrorKind::Handshake, "the client's request was rejected", rejection))
+            Err(rejected(rejection))
         }
         None => {
             Err(Error::new(ErrorKind::Disconnected, "the client closed the connection without a request"))
@@ -106,12 +109,13 @@ pub(crate) async fn shake_hands<S: Stream>(
     }
 }
 
-async fn answer(
+/// What becomes of a request, and what to tell the client.
+pub(crate) async fn answer(
     head: Parts,
     terms: &Terms,
     check: Option<&Check>,
 ) -> (Result<(Parts, Agreement), Rejection>, Response<String>) {
-    let agreed = match terms.check(&head.method, &head.uri, head.version, &head.headers) {
+    let agreed = match terms.check(&head) {
         Ok(agreement) => match check {
             Some(check) => check.0(head).0.await.map(|head| (head, agreement)),
             None => Ok((head, agreement)),
@@ -120,13 +124,13 @@ async fn answer(
     };
     let response = match &agreed {
         Ok((_, agreement)) => agreement.response(),
-        Err(rejection) => {
-            let mut response = rejection.clone().into_response();
-            response.headers_mut().append(header::CONNECTION, HeaderValue::from_static("close"));
-            response
-        }
+        Err(rejection) => rejection.clone().into_response(),
     };
     (agreed, response)
+}
+
+pub(crate) fn rejected(rejection: Rejection) -> Error {
+    Error::with_source(ErrorKind::Handshake, "the client's request was rejected", rejection)
 }
 
 /// Ends a stream after a rejection. If we closed it with unread bytes in it, TCP would reset it, and the client might

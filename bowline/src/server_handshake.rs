@@ -7,7 +7,8 @@ use http::header::{
     ALLOW, CONNECTION, HOST, HeaderMap, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_EXTENSIONS,
     SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
 };
-use http::{Method, Response, StatusCode, Uri, Version};
+use http::request::Parts;
+use http::{Extensions, Method, Request, Response, StatusCode, Uri, Version};
 
 use crate::agreed::Agreed;
 use crate::header_lines::{Occurrence, has_token};
@@ -24,10 +25,54 @@ pub(crate) struct Terms {
     pub(crate) deflate: Option<DeflateParameters>,
 }
 
+/// The head of a request that may be a handshake.
+pub(crate) struct RequestHead<'a> {
+    method: &'a Method,
+    uri: &'a Uri,
+    version: Version,
+    headers: &'a HeaderMap,
+    /// The `:protocol` of an extended CONNECT (RFC 8441 4).
+    protocol: Option<&'a str>,
+}
+
+impl<'a> From<&'a Parts> for RequestHead<'a> {
+    fn from(head: &'a Parts) -> Self {
+        let Parts { method, uri, version, headers, extensions, .. } = head;
+        Self { method, uri, version: *version, headers, protocol: protocol_of(extensions) }
+    }
+}
+
+impl<'a, A> From<&'a Request<A>> for RequestHead<'a> {
+    fn from(request: &'a Request<A>) -> Self {
+        Self {
+            method: request.method(),
+            uri: request.uri(),
+            version: request.version(),
+            headers: request.headers(),
+            protocol: protocol_of(request.extensions()),
+        }
+    }
+}
+
+/// What hyper, or h2, has found in the place of `:protocol`.
+fn protocol_of(extensions: &Extensions) -> Option<&str> {
+    #[cfg(feature = "http2")]
+    {
+        let by_hyper = extensions.get::<hyper::ext::Protocol>().map(hyper::ext::Protocol::as_str);
+        by_hyper.or_else(|| extensions.get::<h2::ext::Protocol>().map(h2::ext::Protocol::as_str))
+    }
+    #[cfg(not(feature = "http2"))]
+    {
+        let _ = extensions;
+        None
+    }
+}
+
 /// What was agreed on.
 #[derive(Debug)]
 pub(crate) struct Agreement {
-    accept: HeaderValue,
+    /// The answer to the key; over HTTP/2 there is none.
+    accept: Option<HeaderValue>,
     /// The extension that is agreed on, as the response says it.
     extension: Option<HeaderValue>,
     pub(crate) agreed: Agreed,
@@ -35,15 +80,17 @@ pub(crate) struct Agreement {
 
 impl Terms {
     /// Checks the head of a request.
-    pub(crate) fn check(
-        &self,
-        method: &Method,
-        uri: &Uri,
-        version: Version,
-        headers: &HeaderMap,
-    ) -> Result<Agreement, Rejection> {
-        check_upgrade(method, version, headers)?;
-        let key = check_key(headers)?;
+    pub(crate) fn check<'a>(&self, head: impl Into<RequestHead<'a>>) -> Result<Agreement, Rejection> {
+        let RequestHead { method, uri, version, headers, protocol } = head.into();
+        let is_upgrade = version <= Version::HTTP_11;
+        if is_upgrade {
+            check_upgrade(method, version, headers)?;
+        } else {
+            check_connect(method, protocol)?;
+        }
+        check_version(headers)?;
+        // RFC 8441 5.1: an extended CONNECT has no key, and its answer none either.
+        let key = is_upgrade.then(|| check_key(headers)).transpose()?;
         // RFC 6455 4.2.1: the request has a Host header.
         if uri.authority().is_none() && !matches!(Occurrence::of(headers, HOST), Occurrence::Once(_)) {
             return Err(bad_request("the request needs one Host header"));
@@ -53,7 +100,8 @@ impl Terms {
             return Err(Rejection::new(StatusCode::FORBIDDEN, "pages of this origin may not connect here"));
         }
         let subprotocol = self.choose_subprotocol(headers)?;
-        let accept = HeaderValue::from_str(key.accept().as_str()).expect("base64 is a header's value");
+        let accept =
+            key.map(|key| HeaderValue::from_str(key.accept().as_str()).expect("base64 is a header's value"));
         let mut agreement =
             Agreement { accept, extension: None, agreed: Agreed::on_subprotocol(subprotocol) };
         self.choose_extension(headers, &mut agreement)?;
@@ -92,13 +140,17 @@ impl Terms {
 impl Agreement {
     /// The response that accepts the handshake.
     pub(crate) fn response<B: Default>(&self) -> Response<B> {
+        // RFC 8441 5: the answer to an extended CONNECT is 200.
         let mut response = Response::new(B::default());
-        // RFC 6455 4.2.2: status 101, Upgrade, Connection and Sec-WebSocket-Accept.
-        *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        if let Some(accept) = &self.accept {
+            // RFC 6455 4.2.2: status 101, Upgrade, Connection and Sec-WebSocket-Accept.
+            *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+            let headers = response.headers_mut();
+            headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+            headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+            headers.insert(SEC_WEBSOCKET_ACCEPT, accept.clone());
+        }
         let headers = response.headers_mut();
-        headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
-        headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
-        headers.insert(SEC_WEBSOCKET_ACCEPT, self.accept.clone());
         if let Some(subprotocol) = &self.agreed.subprotocol {
             let token = HeaderValue::from_str(subprotocol).expect("a token is a header's value");
             headers.insert(SEC_WEBSOCKET_PROTOCOL, token);
@@ -128,15 +180,30 @@ fn check_upgrade(method: &Method, version: Version, headers: &HeaderMap) -> Resu
     Ok(())
 }
 
-fn check_key(headers: &HeaderMap) -> Result<Key, Rejection> {
+/// RFC 8441 4: over HTTP/2, the method is CONNECT and the `:protocol` is `websocket`.
+fn check_connect(method: &Method, protocol: Option<&str>) -> Result<(), Rejection> {
+    let text = "over HTTP/2, a WebSocket is opened with CONNECT and the :protocol websocket";
+    match protocol {
+        Some("websocket") if method == Method::CONNECT => Ok(()),
+        // RFC 9220 3: what an unknown protocol is answered with.
+        Some(_) => Err(Rejection::new(StatusCode::NOT_IMPLEMENTED, text)),
+        None if method == Method::CONNECT => Err(bad_request(text)),
+        None => Err(Rejection::new(StatusCode::METHOD_NOT_ALLOWED, text).with_header(ALLOW, "CONNECT")),
+    }
+}
+
+fn check_version(headers: &HeaderMap) -> Result<(), Rejection> {
     // RFC 6455 4.2.1, 4.4: the version is 13; if not, the answer says so.
     match Occurrence::of(headers, SEC_WEBSOCKET_VERSION) {
-        Occurrence::Once(version) if version.as_bytes().trim_ascii() == VERSION.as_bytes() => {}
+        Occurrence::Once(version) if version.as_bytes().trim_ascii() == VERSION.as_bytes() => Ok(()),
         _ => {
             let rejection = bad_request("Sec-WebSocket-Version has to be 13");
-            return Err(rejection.with_header(SEC_WEBSOCKET_VERSION, VERSION));
+            Err(rejection.with_header(SEC_WEBSOCKET_VERSION, VERSION))
         }
     }
+}
+
+fn check_key(headers: &HeaderMap) -> Result<Key, Rejection> {
     // RFC 6455 4.2.1, 11.3.1: the key is there once, and is the base64 of 16 bytes.
     match Occurrence::of(headers, SEC_WEBSOCKET_KEY) {
         Occurrence::Once(key) => Key::parse(key.as_bytes())

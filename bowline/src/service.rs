@@ -11,6 +11,8 @@ use std::time::Duration;
 
 use bowline_proto::CloseCode;
 use http::request::Parts;
+#[cfg(feature = "http2")]
+use tokio::io::{AsyncReadExt, join};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
 
@@ -18,13 +20,22 @@ use crate::acceptor::Acceptor;
 use crate::catch_panic::CatchPanic;
 use crate::connections::{Connections, OpenConnection, Place, Shutdown};
 use crate::deadline::Deadline;
+use crate::error::Error;
+#[cfg(feature = "http2")]
+use crate::error::ErrorKind;
 use crate::handler::Handler;
+#[cfg(feature = "http2")]
+use crate::http2_server;
 use crate::server_exchange::Check;
-use crate::transport::Addresses;
+use crate::transport::{Addresses, Stream};
 use crate::websocket::WebSocket;
 
 /// How long accepting pauses after the operating system refused it, as when the process has no file descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How HTTP/2 begins (RFC 9113 3.4): no request of HTTP/1.1 does.
+#[cfg(feature = "http2")]
+const HTTP2_PREFACE: &[u8; 3] = b"PRI";
 
 /// What the builder of a server decides.
 #[derive(Default)]
@@ -32,8 +43,22 @@ pub(crate) struct Options {
     pub(crate) acceptor: Acceptor,
     #[cfg(feature = "tls")]
     pub(crate) tls: Option<Arc<rustls::ServerConfig>>,
+    #[cfg(feature = "http2")]
+    pub(crate) http2: bool,
     pub(crate) check: Option<Check>,
     pub(crate) on_error: Option<Box<dyn OnError>>,
+}
+
+#[cfg(feature = "tls")]
+impl Options {
+    /// Has TLS agree on what is spoken behind it.
+    fn with_protocols(mut self) -> Self {
+        let protocols: &[&[u8]] = &[crate::tls::HTTP_1_1];
+        #[cfg(feature = "http2")]
+        let protocols = if self.http2 { &[crate::tls::HTTP_2, crate::tls::HTTP_1_1] } else { protocols };
+        self.tls = self.tls.map(|config| crate::tls::with_protocols(config, protocols));
+        self
+    }
 }
 
 /// What the closure that hears of errors has to be.
@@ -55,6 +80,8 @@ struct Shared<H> {
 
 impl<H> Service<H> {
     pub(crate) fn new(options: Options, handler: H) -> Self {
+        #[cfg(feature = "tls")]
+        let options = options.with_protocols();
         let shared = Shared { options, handler, connections: Arc::default() };
         Self { shared: Arc::new(shared) }
     }
@@ -89,7 +116,7 @@ impl<H> Service<H> {
                     let shared = &self.shared;
                     shared.connections.spawn(|place| {
                         // In a box, so that the memory is free again when the handler runs.
-                        let opening = Box::pin(open(Arc::clone(shared), place, stream, addresses));
+                        let opening = Box::pin(Arc::clone(shared).open(place, stream, addresses));
                         serve_connection(Arc::clone(shared), opening)
                     });
                 }
@@ -142,42 +169,161 @@ struct Opened {
     connection: OpenConnection,
 }
 
-/// Everything before a connection is open; `None` if that fails.
-async fn open<H>(
-    shared: Arc<Shared<H>>,
-    place: Place,
-    stream: TcpStream,
-    addresses: Addresses,
-) -> Option<Opened> {
-    let Options { acceptor, check, .. } = &shared.options;
-    let deadline = Deadline::after(acceptor.handshake_timeout());
-    // In a box of its own, because combinators keep what they are given twice.
-    let handshake = Box::pin(async {
+/// What a client turns out to have connected for.
+#[cfg_attr(feature = "http2", expect(clippy::large_enum_variant, reason = "it lives for a moment only"))]
+enum Arrived {
+    WebSocket(WebSocket, Parts),
+    #[cfg(feature = "http2")]
+    Http2(Box<dyn Stream>),
+}
+
+impl<H> Shared<H> {
+    /// Everything before a connection is open; `None` if that fails, and behind the end of an HTTP/2 connection, of which the
+    /// streams are opened.
+    async fn open<M: 'static>(
+        self: Arc<Self>,
+        place: Place,
+        stream: TcpStream,
+        addresses: Addresses,
+    ) -> Option<Opened>
+    where
+        H: Handler<M>,
+    {
+        let deadline = Deadline::after(self.options.acceptor.handshake_timeout());
+        // In a box of its own, because combinators keep what they are given twice.
+        let arriving = Box::pin(self.meet(stream, addresses, deadline));
+        match self.unless_failing(arriving).await? {
+            Arrived::WebSocket(socket, head) => Some(Opened::new(place, socket, head)),
+            #[cfg(feature = "http2")]
+            Arrived::Http2(stream) => {
+                // It keeps its place on the list until its end.
+                let _place = place;
+                self.serve_http2(stream, addresses, deadline).await;
+                None
+            }
+        }
+    }
+
+    /// TLS, and the handshake of HTTP/1.1.
+    async fn meet(
+        &self,
+        stream: TcpStream,
+        addresses: Addresses,
+        deadline: Deadline,
+    ) -> Result<Arrived, Error> {
         #[cfg(feature = "tls")]
-        if let Some(config) = &shared.options.tls {
+        if let Some(config) = &self.options.tls {
             // In a box, as it is much larger than what follows.
             let handshake = async {
                 // It fails only on a socket that is broken, which the next read says better.
                 let _ = stream.set_nodelay(true);
                 let accepting = crate::tls::accept(Arc::clone(config), stream);
                 let stream = deadline.bound("doing the TLS handshake", accepting).await?;
-                acceptor.shake_hands(stream, addresses, check.as_ref(), deadline).await
+                #[cfg(feature = "http2")]
+                if stream.get_ref().1.alpn_protocol() == Some(crate::tls::HTTP_2) {
+                    return Ok(Arrived::Http2(Box::new(stream)));
+                }
+                self.shake_hands(stream, addresses, deadline).await
             };
             return Box::pin(handshake).await;
         }
-        acceptor.shake_hands(stream, addresses, check.as_ref(), deadline).await
-    });
-    // `None` if the server goes down meanwhile.
-    match shared.connections.unless_stopping(handshake).await? {
-        Ok((mut socket, head)) => {
-            let connection = place.open(socket.supervise());
-            Some(Opened { socket, head, connection })
+        #[cfg(feature = "http2")]
+        if self.options.http2 {
+            let mut first = [0];
+            let peeking = async { stream.peek(&mut first).await.map_err(broken) };
+            deadline.bound("waiting for the request", peeking).await?;
+            if first == [HTTP2_PREFACE[0]] {
+                return Box::pin(self.meet_by_preface(stream, addresses, deadline)).await;
+            }
         }
-        Err(error) => {
-            shared.report(error.into());
-            None
+        self.shake_hands(stream, addresses, deadline).await
+    }
+
+    /// Tells HTTP/2 from requests of HTTP/1.1 that begin with the same letter, none of which is a handshake.
+    #[cfg(feature = "http2")]
+    async fn meet_by_preface(
+        &self,
+        mut stream: TcpStream,
+        addresses: Addresses,
+        deadline: Deadline,
+    ) -> Result<Arrived, Error> {
+        let mut first = [0; HTTP2_PREFACE.len()];
+        let reading = async { stream.read_exact(&mut first).await.map_err(broken) };
+        deadline.bound("waiting for the request", reading).await?;
+        let _ = stream.set_nodelay(true);
+        let (read, write) = stream.into_split();
+        let stream = join(io::Cursor::new(first).chain(read), write);
+        if first == *HTTP2_PREFACE {
+            return Ok(Arrived::Http2(Box::new(stream)));
+        }
+        self.shake_hands(stream, addresses, deadline).await
+    }
+
+    async fn shake_hands<S: Stream>(
+        &self,
+        stream: S,
+        addresses: Addresses,
+        deadline: Deadline,
+    ) -> Result<Arrived, Error> {
+        let Options { acceptor, check, .. } = &self.options;
+        let (socket, head) = acceptor.shake_hands(stream, addresses, check.as_ref(), deadline).await?;
+        Ok(Arrived::WebSocket(socket, head))
+    }
+
+    /// Serves an HTTP/2 connection, until it has ended.
+    #[cfg(feature = "http2")]
+    async fn serve_http2<M: 'static>(
+        self: &Arc<Self>,
+        stream: Box<dyn Stream>,
+        addresses: Addresses,
+        deadline: Deadline,
+    ) where
+        H: Handler<M>,
+    {
+        let begin = |request| {
+            self.connections.spawn(|place| {
+                let opening = Box::pin(Arc::clone(self).open_stream(place, request, addresses));
+                serve_connection(Arc::clone(self), opening)
+            });
+        };
+        let limits = self.options.acceptor.limits_in_force();
+        let stop = self.connections.stopped();
+        if let Err(error) = http2_server::serve(stream, limits, deadline, stop, begin).await {
+            self.report(error.into());
         }
     }
+
+    /// The same as [`open`](Self::open) for a request of an HTTP/2 connection.
+    #[cfg(feature = "http2")]
+    async fn open_stream(
+        self: Arc<Self>,
+        place: Place,
+        request: http2_server::Incoming,
+        addresses: Addresses,
+    ) -> Option<Opened> {
+        let Options { acceptor, check, .. } = &self.options;
+        let handshake = Box::pin(acceptor.shake_hands_over_http2(request, addresses, check.as_ref()));
+        let (socket, head) = self.unless_failing(handshake).await?;
+        Some(Opened::new(place, socket, head))
+    }
+
+    /// `None` if the server goes down meanwhile, or there is an error, which is reported.
+    async fn unless_failing<T>(&self, opening: impl Future<Output = Result<T, Error>>) -> Option<T> {
+        let opened = self.connections.unless_stopping(opening).await?;
+        opened.map_err(|error| self.report(error.into())).ok()
+    }
+}
+
+impl Opened {
+    fn new(place: Place, mut socket: WebSocket, head: Parts) -> Self {
+        let connection = place.open(socket.supervise());
+        Self { socket, head, connection }
+    }
+}
+
+#[cfg(feature = "http2")]
+fn broken(error: io::Error) -> Error {
+    Error::with_source(ErrorKind::Io, "the connection broke during the opening handshake", error)
 }
 
 /// The task of a connection.

@@ -7,13 +7,15 @@ use tokio_rustls::rustls;
 use crate::error::{Error, ErrorKind};
 use crate::transport::Stream;
 
-/// What both sides speak behind TLS.
-const HTTP_1_1: &[u8] = b"http/1.1";
+/// The names of what is spoken behind TLS, as ALPN has them (RFC 7301).
+pub(crate) const HTTP_1_1: &[u8] = b"http/1.1";
+#[cfg(feature = "http2")]
+pub(crate) const HTTP_2: &[u8] = b"h2";
 
 #[cfg(feature = "client")]
 pub(crate) use client::{connect, server_name};
 #[cfg(feature = "server")]
-pub(crate) use server::{accept, without_http2};
+pub(crate) use server::{accept, with_protocols};
 
 #[cfg(feature = "client")]
 mod client {
@@ -25,7 +27,7 @@ mod client {
     use tokio_rustls::TlsConnector;
     use tokio_rustls::client::TlsStream;
 
-    use super::{Arc, Error, ErrorKind, HTTP_1_1, Stream, rustls};
+    use super::{Arc, Error, ErrorKind, Stream, rustls};
 
     /// Who has to be at the other end: a name, or an address without brackets.
     pub(crate) fn server_name(host: &str) -> Result<ServerName<'static>, Error> {
@@ -38,14 +40,16 @@ mod client {
     /// Does a client's TLS handshake; without a configuration, the operating system's roots are trusted.
     pub(crate) async fn connect<S: Stream>(
         config: Option<Arc<ClientConfig>>,
+        protocols: &[&[u8]],
         server: ServerName<'static>,
         stream: S,
     ) -> Result<TlsStream<S>, Error> {
         let config = config.map_or_else(default_config, Ok)?;
         let text = format!("the TLS handshake with {} failed", server.to_str());
         let connector = TlsConnector::from(config);
-        // A configuration that offers HTTP/2 too would have the server choose that.
-        let connecting = connector.with_alpn(vec![HTTP_1_1.to_vec()]).connect(server, stream);
+        // A configuration that offers others would have the server choose those.
+        let protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+        let connecting = connector.with_alpn(protocols).connect(server, stream);
         connecting.await.map_err(|error| Error::with_source(ErrorKind::Io, text, error))
     }
 
@@ -75,12 +79,13 @@ mod server {
     use tokio_rustls::TlsAcceptor;
     use tokio_rustls::server::TlsStream;
 
-    use super::{Arc, Error, ErrorKind, HTTP_1_1, Stream, rustls};
+    use super::{Arc, Error, ErrorKind, Stream, rustls};
 
-    /// A configuration that does not let clients choose a protocol that we do not speak.
-    pub(crate) fn without_http2(mut config: Arc<ServerConfig>) -> Arc<ServerConfig> {
-        if config.alpn_protocols.iter().any(|protocol| protocol != HTTP_1_1) {
-            Arc::make_mut(&mut config).alpn_protocols = vec![HTTP_1_1.to_vec()];
+    /// A configuration that lets clients choose one of `protocols`, and none that we do not speak.
+    pub(crate) fn with_protocols(mut config: Arc<ServerConfig>, protocols: &[&[u8]]) -> Arc<ServerConfig> {
+        if config.alpn_protocols != protocols {
+            let protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+            Arc::make_mut(&mut config).alpn_protocols = protocols;
         }
         config
     }

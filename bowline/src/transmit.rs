@@ -297,14 +297,17 @@ impl Transmit {
         // A later flush is not to take for written what is thrown away here.
         self.unflushed |= !self.queue.is_empty();
         self.queue.clear();
-        self.drop_transport();
+        if let Some(transport) = self.transport.take() {
+            transport.abort();
+        }
         self.blocked = false;
         self.refuse(error);
     }
 
     /// The peer has ended the stream, so that nothing more can be sent.
     pub(crate) fn end_transport(&mut self, cx: &mut Context<'_>) {
-        if let Some(WriteTransport::Boxed(_)) = self.transport {
+        let is_tcp = self.transport.as_ref().is_some_and(WriteTransport::is_tcp);
+        if !is_tcp {
             // This is all the courtesy that TLS asks for.
             let _ = self.poll_shutdown(cx);
         }

@@ -12,6 +12,9 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::task::coop::poll_proceed;
 
+#[cfg(feature = "http2")]
+use crate::http2_stream::{Http2Receive, Http2Send};
+
 /// A stream of the user's own, or one of TLS or HTTP/2.
 pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
 
@@ -44,6 +47,8 @@ impl Addresses {
 
 enum Either {
     Tcp(TcpStream),
+    #[cfg(feature = "http2")]
+    Http2(Http2Receive, Http2Send),
     Boxed(Box<dyn Stream>),
 }
 
@@ -68,8 +73,20 @@ impl Transport {
         Self { stream, addresses }
     }
 
+    /// A stream of an HTTP/2 connection, which runs over TCP with these addresses.
+    #[cfg(feature = "http2")]
+    #[cfg_attr(
+        not(any(feature = "client", feature = "server")),
+        expect(dead_code, reason = "only their connections have such streams")
+    )]
+    pub(crate) fn http2(receive: Http2Receive, send: Http2Send, addresses: Addresses) -> Self {
+        Self { stream: Either::Http2(receive, send), addresses }
+    }
+
     pub(crate) fn split(self) -> (ReadTransport, WriteTransport) {
         match self.stream {
+            #[cfg(feature = "http2")]
+            Either::Http2(receive, send) => (ReadTransport::Http2(receive), WriteTransport::Http2(send)),
             Either::Tcp(stream) => {
                 let (read, write) = stream.into_split();
                 (ReadTransport::Tcp(read), WriteTransport::Tcp(write))
@@ -85,12 +102,16 @@ impl Transport {
 /// The readable half.
 pub(crate) enum ReadTransport {
     Tcp(OwnedReadHalf),
+    #[cfg(feature = "http2")]
+    Http2(Http2Receive),
     Boxed(Arc<Mutex<Box<dyn Stream>>>),
 }
 
 /// The writable half.
 pub(crate) enum WriteTransport {
     Tcp(OwnedWriteHalf),
+    #[cfg(feature = "http2")]
+    Http2(Http2Send),
     Boxed(Arc<Mutex<Box<dyn Stream>>>),
 }
 
@@ -102,7 +123,17 @@ impl ReadTransport {
                 let stream: &TcpStream = stream.as_ref();
                 stream.poll_read_ready(cx).map(drop)
             }
+            #[cfg(feature = "http2")]
+            Self::Http2(_) => Poll::Ready(()),
             Self::Boxed(_) => Poll::Ready(()),
+        }
+    }
+
+    /// Takes what has arrived, where it would cost more than its bytes if it were left.
+    #[cfg(feature = "http2")]
+    pub(crate) fn gather(&mut self, cx: &mut Context<'_>) {
+        if let Self::Http2(stream) = self {
+            stream.gather(cx);
         }
     }
 }
@@ -111,6 +142,13 @@ impl AsyncRead for ReadTransport {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
+            #[cfg(feature = "http2")]
+            Self::Http2(stream) => {
+                let progress = ready!(poll_proceed(cx));
+                let result = ready!(Pin::new(stream).poll_read(cx, buf));
+                progress.made_progress();
+                Poll::Ready(result)
+            }
             Self::Boxed(stream) => {
                 // A stream that is always ready must not keep the thread; tokio's own see to it themselves.
                 let progress = ready!(poll_proceed(cx));
@@ -133,6 +171,8 @@ impl WriteTransport {
             // vectored one.
             (Self::Tcp(stream), [slice]) => Pin::new(stream).poll_write(cx, slice),
             (Self::Tcp(stream), slices) => Pin::new(stream).poll_write_vectored(cx, slices),
+            #[cfg(feature = "http2")]
+            (Self::Http2(stream), slices) => stream.poll_write(cx, slices),
             (Self::Boxed(stream), slices) => with_stream(stream, |stream| {
                 if stream.is_write_vectored() {
                     stream.poll_write_vectored(cx, slices)
@@ -147,6 +187,9 @@ impl WriteTransport {
         match self {
             // TCP has no buffer of its own in this process.
             Self::Tcp(_) => Poll::Ready(Ok(())),
+            // The HTTP/2 connection writes what it was given by itself.
+            #[cfg(feature = "http2")]
+            Self::Http2(_) => Poll::Ready(Ok(())),
             Self::Boxed(stream) => with_stream(stream, |stream| stream.poll_flush(cx)),
         }
     }
@@ -154,6 +197,8 @@ impl WriteTransport {
     pub(crate) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            #[cfg(feature = "http2")]
+            Self::Http2(stream) => Poll::Ready(stream.end()),
             Self::Boxed(stream) => with_stream(stream, |stream| stream.poll_shutdown(cx)),
         }
     }
@@ -164,6 +209,21 @@ impl WriteTransport {
             // Not shut down on its own, as the socket is closed.
             stream.forget();
         }
+    }
+
+    /// The same at once: what was written and is still on its way may be lost.
+    pub(crate) fn abort(self) {
+        match self {
+            #[cfg(feature = "http2")]
+            Self::Http2(stream) => stream.reset(),
+            other => other.forget(),
+        }
+    }
+
+    /// Whether others share what it runs over.
+    #[cfg(feature = "http2")]
+    pub(crate) fn is_multiplexed(&self) -> bool {
+        matches!(self, Self::Http2(_))
     }
 
     /// Whether the fast path was taken.

@@ -6,12 +6,17 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bowline_proto::Role;
+use http::Version;
 use hyper::upgrade::OnUpgrade;
 
 use crate::agreed::Agreed;
 use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind};
 use crate::limits::Config;
+#[cfg(feature = "http2")]
+use crate::transport::Transport;
+#[cfg(feature = "http2")]
+use crate::tunnel::Tunnel;
 use crate::upgraded::unwrap;
 use crate::websocket::WebSocket;
 
@@ -35,7 +40,8 @@ pub struct Upgrade {
 }
 
 impl Upgrade {
-    pub(crate) fn new(on_upgrade: OnUpgrade, agreed: Agreed, config: Config) -> Self {
+    /// Of a request in `version`.
+    pub(crate) fn new(on_upgrade: OnUpgrade, version: Version, agreed: Agreed, config: Config) -> Self {
         let deadline = Deadline::after(config.limits.handshake_timeout);
         let agreed_on = agreed.clone();
         let opening = Box::pin(async move {
@@ -48,6 +54,12 @@ impl Upgrade {
                     })
                 })
                 .await?;
+            #[cfg(feature = "http2")]
+            if version == Version::HTTP_2 {
+                let transport = Transport::new(Tunnel::new(upgraded));
+                return Ok(WebSocket::open(transport, Role::Server, &[], &config, agreed_on));
+            }
+            let _ = version;
             let (transport, leftover) = unwrap(upgraded);
             Ok(WebSocket::open(transport, Role::Server, &leftover, &config, agreed_on))
         });

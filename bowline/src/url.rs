@@ -58,13 +58,7 @@ impl Url {
                 return Err(invalid(text));
             }
         };
-        // RFC 6455 3: fragment identifiers must not be used.
-        if rest.contains('#') {
-            return Err(invalid(
-                "the URL has a fragment, which WebSocket URLs can't have: remove # and what follows",
-            ));
-        }
-        let authority_end = rest.find(['/', '?']).unwrap_or(rest.len());
+        let authority_end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
         let (authority, target) = rest.split_at(authority_end);
         let (userinfo, authority) = match authority.rsplit_once('@') {
             Some((userinfo, authority)) => (Some(userinfo), authority),
@@ -121,6 +115,12 @@ impl Url {
         self.authorization.as_ref()
     }
 
+    /// The same server, but another path, and maybe a query.
+    #[cfg(feature = "http2")]
+    pub(crate) fn with_target(&self, target: &str) -> Result<Self, Error> {
+        Ok(Self { path_and_query: parse_path_and_query(target)?, ..self.clone() })
+    }
+
     /// The URL for HTTP clients: http or https.
     pub(crate) fn http_uri(&self) -> Uri {
         self.uri(&self.authority(), self.path_and_query())
@@ -142,6 +142,12 @@ impl Url {
 }
 
 fn parse_path_and_query(target: &str) -> Result<PathAndQuery, Error> {
+    // RFC 6455 3: fragment identifiers must not be used.
+    if target.contains('#') {
+        return Err(invalid(
+            "the URL has a fragment, which WebSocket URLs can't have: remove # and what follows",
+        ));
+    }
     if !target.is_ascii() {
         return Err(invalid("the path or query of the URL is not ASCII: percent-encode it"));
     }

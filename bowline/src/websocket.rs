@@ -138,7 +138,8 @@ impl WebSocket {
         self.connection.try_send(message)
     }
 
-    /// Waits until all that was sent before was handed to the transport; for plain TCP, to the kernel.
+    /// Waits until all that was sent before was handed to the transport: for plain TCP to the kernel, for HTTP/2 to its
+    /// connection's task.
     ///
     /// It is not needed for the messages to go out: they do as soon as the transport takes them.
     ///

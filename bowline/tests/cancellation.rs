@@ -8,18 +8,25 @@ use proptest::prelude::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use support::frames::{Frame, all_frames, encode_all};
+use support::pairs::{CARRIERS_IN_MEMORY, Carrier};
 use support::wire::Wire;
-use support::{open, peer_of, poll_times, settle};
+use support::{arrive, open, open_over, peer_of, poll_times, settle};
 
 /// Up to how many polls a future lives. With one byte a call, that covers each position in what is exchanged.
 const POLLS: std::ops::Range<usize> = 1..40;
 
 /// A slow connection: one byte a call, and every other call says "not now".
-fn open_slow(role: Role, write_buffer: usize) -> (WebSocket, Wire) {
-    let (socket, wire) = open(role, Limits::default().write_buffer(write_buffer));
+async fn open_slow(carrier: Carrier, role: Role, write_buffer: usize) -> (WebSocket, Wire) {
+    let (socket, wire) = open_over(carrier, role, Limits::default().write_buffer(write_buffer)).await;
     wire.set_chunk(1);
     wire.set_hesitating();
     (socket, wire)
+}
+
+/// What carries the connection, and what we are.
+fn cases() -> impl Iterator<Item = (Carrier, Role)> {
+    let roles = |&carrier| [(carrier, Role::Client), (carrier, Role::Server)];
+    CARRIERS_IN_MEMORY.iter().flat_map(roles)
 }
 
 fn incoming() -> Vec<Frame> {
@@ -44,9 +51,9 @@ fn messages() -> Vec<Message> {
 
 #[tokio::test]
 async fn recv_dropped_after_any_number_of_polls_loses_nothing() {
-    for role in [Role::Client, Role::Server] {
+    for (carrier, role) in cases() {
         for polls in POLLS {
-            let (mut socket, wire) = open_slow(role, 64);
+            let (mut socket, wire) = open_slow(carrier, role, 64).await;
             wire.feed(&encode_all(peer_of(role), &incoming()));
             let mut received = Vec::new();
             loop {
@@ -67,9 +74,9 @@ async fn recv_dropped_after_any_number_of_polls_loses_nothing() {
 
 #[tokio::test]
 async fn recv_and_reader_take_turns_at_any_point() {
-    for role in [Role::Client, Role::Server] {
+    for (carrier, role) in cases() {
         for polls in POLLS {
-            let (mut socket, wire) = open_slow(role, 64);
+            let (mut socket, wire) = open_slow(carrier, role, 64).await;
             wire.feed(&encode_all(peer_of(role), &incoming()));
             let mut received: Vec<Message> = Vec::new();
             loop {
@@ -103,9 +110,9 @@ async fn recv_and_reader_take_turns_at_any_point() {
 
 #[tokio::test]
 async fn reader_dropped_at_any_point_passes_over_its_message_alone() {
-    for role in [Role::Client, Role::Server] {
+    for (carrier, role) in cases() {
         for polls in POLLS {
-            let (mut socket, wire) = open_slow(role, 64);
+            let (mut socket, wire) = open_slow(carrier, role, 64).await;
             let frames = [
                 Frame::binary([1; 20]).unfinished(),
                 Frame::ping("between"),
@@ -125,9 +132,9 @@ async fn reader_dropped_at_any_point_passes_over_its_message_alone() {
 
 #[tokio::test]
 async fn send_dropped_after_any_number_of_polls_sends_whole_messages() {
-    for role in [Role::Client, Role::Server] {
+    for (carrier, role) in cases() {
         for polls in POLLS {
-            let (socket, wire) = open_slow(role, 8);
+            let (socket, wire) = open_slow(carrier, role, 8).await;
             let mut accepted = Vec::new();
             for number in 0..20_u8 {
                 let payload = vec![number; usize::from(number) + 1];
@@ -138,6 +145,7 @@ async fn send_dropped_after_any_number_of_polls_sends_whole_messages() {
             }
             assert!(!accepted.is_empty());
             socket.flush().await.unwrap();
+            arrive(&wire).await;
             let sent = all_frames(role, wire.take_written());
             assert_eq!(sent, accepted, "{role:?}, dropped after {polls} polls");
         }
@@ -146,14 +154,15 @@ async fn send_dropped_after_any_number_of_polls_sends_whole_messages() {
 
 #[tokio::test]
 async fn flush_and_ping_dropped_after_any_number_of_polls_change_nothing() {
-    for polls in POLLS {
-        let (socket, wire) = open_slow(Role::Server, 64);
+    for (polls, (carrier, role)) in POLLS.flat_map(|polls| cases().map(move |case| (polls, case))) {
+        let (socket, wire) = open_slow(carrier, role, 64).await;
         socket.send("before").await.unwrap();
         assert!(poll_times(polls, socket.ping()).await.is_none(), "nobody answers");
         let _ = poll_times(polls, socket.flush()).await;
         socket.send("after").await.unwrap();
         socket.flush().await.unwrap();
-        let mut sent = all_frames(Role::Server, wire.take_written());
+        arrive(&wire).await;
+        let mut sent = all_frames(role, wire.take_written());
         sent.retain(|frame| frame.opcode != Opcode::Ping);
         assert_eq!(sent, [Frame::text("before"), Frame::text("after")]);
     }
@@ -161,9 +170,9 @@ async fn flush_and_ping_dropped_after_any_number_of_polls_change_nothing() {
 
 #[tokio::test]
 async fn close_dropped_after_any_number_of_polls_can_be_called_again() {
-    for role in [Role::Client, Role::Server] {
+    for (carrier, role) in cases() {
         for polls in POLLS {
-            let (mut socket, wire) = open_slow(role, 8);
+            let (mut socket, wire) = open_slow(carrier, role, 8).await;
             socket.send("before").await.unwrap();
             let early = poll_times(polls, socket.close(CloseCode(4000), "first")).await;
             assert!(early.is_none(), "nobody has answered");
@@ -180,9 +189,9 @@ async fn close_dropped_after_any_number_of_polls_can_be_called_again() {
 
 #[tokio::test]
 async fn writer_dropped_after_any_number_of_polls_sends_a_whole_message_or_closes() {
-    for role in [Role::Client, Role::Server] {
+    for (carrier, role) in cases() {
         for polls in POLLS {
-            let (socket, wire) = open_slow(role, 8);
+            let (socket, wire) = open_slow(carrier, role, 8).await;
             socket.send("in front").await.unwrap();
             let finished = poll_times(polls, async {
                 let mut writer = socket.writer(MessageKind::Text).await.unwrap();
@@ -196,6 +205,7 @@ async fn writer_dropped_after_any_number_of_polls_sends_a_whole_message_or_close
             let after = socket.send("after").await;
             // Everything is written, whether the connection lives on or not.
             let _ = socket.flush().await;
+            arrive(&wire).await;
             let mut sent = all_frames(role, wire.take_written());
             assert_eq!(sent.remove(0), Frame::text("in front"));
             let fragments: Vec<_> = sent.iter().filter(|frame| frame.opcode != Opcode::Close).collect();

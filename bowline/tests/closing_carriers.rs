@@ -1,38 +1,16 @@
-//! The end of a connection over real transports: TCP and TLS.
+//! The end of a connection over real transports: TCP, TLS and HTTP/2.
 
 mod support;
 
 use std::time::Duration;
 
-use bowline::{Acceptor, CloseCode, Connector, ErrorKind, Limits, Role, WebSocket};
+use bowline::{CloseCode, ErrorKind, Limits, Role};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
 use support::frames::{Frame, take_frames};
-use support::pairs::{CARRIERS, Carrier, Stream, connected};
+use support::pairs::{CARRIERS, Carrier, Stream, both, with_raw_peer};
 use support::peer_of;
-
-fn open(role: Role, stream: Box<dyn Stream>, limits: Limits) -> WebSocket {
-    match role {
-        Role::Client => Connector::new().limits(limits).adopt(stream, Vec::new(), None),
-        Role::Server => Acceptor::new().limits(limits).adopt(stream, Vec::new(), None),
-    }
-}
-
-async fn both(carrier: Carrier) -> (WebSocket, WebSocket) {
-    let (client, server) = connected(carrier).await;
-    let limits = Limits::default;
-    (open(Role::Client, client, limits()), open(Role::Server, server, limits()))
-}
-
-/// Ours, as `role`, and the other end by hand.
-async fn with_raw_peer(role: Role, carrier: Carrier, limits: Limits) -> (WebSocket, Box<dyn Stream>) {
-    let (client, server) = connected(carrier).await;
-    match role {
-        Role::Client => (open(role, client, limits), server),
-        Role::Server => (open(role, server, limits), client),
-    }
-}
 
 /// Reads the next frame that `role` sends, or the end of the stream.
 async fn read_frame(role: Role, stream: &mut Box<dyn Stream>) -> Option<Frame> {
@@ -49,7 +27,7 @@ async fn read_frame(role: Role, stream: &mut Box<dyn Stream>) -> Option<Frame> {
 }
 
 async fn for_each(test: impl AsyncFn(Role, Carrier)) {
-    for carrier in CARRIERS {
+    for &carrier in CARRIERS {
         for role in [Role::Client, Role::Server] {
             let bounded = timeout(Duration::from_secs(20), test(role, carrier));
             bounded.await.unwrap_or_else(|_| panic!("{role:?} over {carrier:?} hangs"));
@@ -59,7 +37,7 @@ async fn for_each(test: impl AsyncFn(Role, Carrier)) {
 
 #[tokio::test]
 async fn simultaneous() {
-    for carrier in CARRIERS {
+    for &carrier in CARRIERS {
         for _ in 0..20 {
             let (mut client, mut server) = both(carrier).await;
             let closes = tokio::join!(

@@ -6,6 +6,8 @@ pub mod cable;
 pub mod conversation;
 pub mod frames;
 pub mod http;
+#[cfg(feature = "http2")]
+pub mod http2;
 pub mod network;
 pub mod pairs;
 pub mod random;
@@ -18,6 +20,7 @@ use std::task::Poll;
 
 use bowline::{Acceptor, Connector, Limits, Role, WebSocket};
 
+use self::pairs::Carrier;
 use self::wire::{Wire, wire};
 
 /// A connection over a scripted stream.
@@ -28,6 +31,25 @@ pub fn open(role: Role, limits: Limits) -> (WebSocket, Wire) {
         Role::Client => Connector::new().limits(limits).adopt(stream, Vec::new(), None),
     };
     (socket, wire)
+}
+
+/// The same over `carrier`, [`Carrier::Memory`] or [`Carrier::Http2`].
+pub async fn open_over(carrier: Carrier, role: Role, limits: Limits) -> (WebSocket, Wire) {
+    match carrier {
+        #[cfg(feature = "http2")]
+        Carrier::Http2 => {
+            let (socket, mut peer) = match role {
+                Role::Client => http2::client(limits).await,
+                Role::Server => http2::server(limits).await,
+            };
+            let (mut stream, wire) = wire();
+            tokio::spawn(async move {
+                let _ = tokio::io::copy_bidirectional(&mut peer, &mut stream).await;
+            });
+            (socket, wire)
+        }
+        _ => open(role, limits),
+    }
 }
 
 /// So that what a thread keeps for its next connection is not counted for the first.
@@ -66,6 +88,17 @@ pub async fn poll_once<F: Future + ?Sized>(mut future: Pin<&mut F>) -> Option<F:
 pub async fn settle() {
     for _ in 0..100 {
         tokio::task::yield_now().await;
+    }
+}
+
+/// Lets what was written arrive, where other tasks carry it. Only for a current-thread runtime.
+pub async fn arrive(wire: &Wire) {
+    loop {
+        let before = wire.written_len();
+        settle().await;
+        if wire.written_len() == before {
+            return;
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bowline::{Acceptor, Connector, Limits, Role, WebSocket};
 use rustls::pki_types::{PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -18,12 +19,66 @@ pub enum Carrier {
     Memory,
     Tcp,
     Tls,
+    /// A stream of HTTP/2: a client's our own, a server's hyper's.
+    #[cfg(feature = "http2")]
+    Http2,
 }
 
-pub const CARRIERS: [Carrier; 3] = [Carrier::Memory, Carrier::Tcp, Carrier::Tls];
+pub const CARRIERS: &[Carrier] = &[
+    Carrier::Memory,
+    Carrier::Tcp,
+    Carrier::Tls,
+    #[cfg(feature = "http2")]
+    Carrier::Http2,
+];
+
+/// Those in which nothing but our own tasks takes time.
+pub const CARRIERS_IN_MEMORY: &[Carrier] = &[
+    Carrier::Memory,
+    #[cfg(feature = "http2")]
+    Carrier::Http2,
+];
+
+/// A connection of ours as `role`, and the other end by hand.
+pub async fn with_raw_peer(role: Role, carrier: Carrier, limits: Limits) -> (WebSocket, Box<dyn Stream>) {
+    #[cfg(feature = "http2")]
+    if let Carrier::Http2 = carrier {
+        let (socket, peer) = match role {
+            Role::Client => super::http2::client(limits).await,
+            Role::Server => super::http2::server(limits).await,
+        };
+        return (socket, Box::new(peer));
+    }
+    let (client, server) = connected(carrier).await;
+    match role {
+        Role::Client => (adopt(role, client, limits), server),
+        Role::Server => (adopt(role, server, limits), client),
+    }
+}
+
+/// Two connections of ours, the client's and the server's.
+pub async fn both(carrier: Carrier) -> (WebSocket, WebSocket) {
+    let (client, server) = match carrier {
+        #[cfg(feature = "http2")]
+        Carrier::Http2 => {
+            let (socket, peer) = super::http2::client(Limits::default()).await;
+            return (socket, adopt(Role::Server, Box::new(peer), Limits::default()));
+        }
+        _ => connected(carrier).await,
+    };
+    let adopt = |role, stream| adopt(role, stream, Limits::default());
+    (adopt(Role::Client, client), adopt(Role::Server, server))
+}
+
+fn adopt(role: Role, stream: Box<dyn Stream>, limits: Limits) -> WebSocket {
+    match role {
+        Role::Client => Connector::new().limits(limits).adopt(stream, Vec::new(), None),
+        Role::Server => Acceptor::new().limits(limits).adopt(stream, Vec::new(), None),
+    }
+}
 
 /// The client's end and the server's.
-pub async fn connected(carrier: Carrier) -> (Box<dyn Stream>, Box<dyn Stream>) {
+async fn connected(carrier: Carrier) -> (Box<dyn Stream>, Box<dyn Stream>) {
     match carrier {
         Carrier::Memory => {
             let (client, server) = tokio::io::duplex(64 * 1024);
@@ -40,6 +95,8 @@ pub async fn connected(carrier: Carrier) -> (Box<dyn Stream>, Box<dyn Stream>) {
             let (client, server) = tokio::join!(connector.connect(name, client), acceptor.accept(server));
             (Box::new(client.unwrap()), Box::new(server.unwrap()))
         }
+        #[cfg(feature = "http2")]
+        Carrier::Http2 => unreachable!("its handshake makes a WebSocket of it at once"),
     }
 }
 

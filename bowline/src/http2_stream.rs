@@ -1,0 +1,168 @@
+//! One stream of an HTTP/2 connection, as the transport of a WebSocket (RFC 8441 5).
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes, BytesMut};
+use h2::{Reason, RecvStream, SendStream};
+use tokio::io::{AsyncRead, ReadBuf};
+use tokio::sync::OwnedSemaphorePermit;
+
+/// How much of a stream its peer may send before we read it. It bounds what an unread stream holds in memory.
+pub(crate) const STREAM_WINDOW: u32 = 256 * 1024;
+
+/// The same for all streams of a connection together: no stream that is not read keeps another from being.
+pub(crate) const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
+
+/// How many bytes of a stream may wait in the HTTP/2 connection to be written.
+pub(crate) const SEND_BUFFER: usize = 64 * 1024;
+
+/// What small DATA frames may cost in all, until they are taken from the HTTP/2 connection: 256 for each, less their size.
+/// Peers that cork don't come near it, and ours are taken as soon as their connection's task runs.
+pub(crate) const FRAME_BUDGET: usize = 16 * 1024 * 1024;
+
+/// The readable half.
+pub(crate) struct Http2Receive {
+    stream: RecvStream,
+    /// What was taken from `stream` and not read yet. The peer's window does not open for it before it is.
+    unread: BytesMut,
+    /// How `stream` has ended.
+    end: Option<Result<(), h2::Error>>,
+}
+
+impl Http2Receive {
+    pub(crate) fn new(stream: RecvStream) -> Self {
+        Self { stream, unread: BytesMut::new(), end: None }
+    }
+
+    /// Takes what has arrived, as many small frames in the HTTP/2 connection would cost much more than their bytes.
+    pub(crate) fn gather(&mut self, cx: &mut Context<'_>) {
+        while let Poll::Ready(Some(chunk)) = self.poll_chunk(cx) {
+            self.unread.extend_from_slice(&chunk);
+        }
+    }
+
+    /// The next DATA frame; `None` at the end.
+    fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        if self.end.is_some() {
+            return Poll::Ready(None);
+        }
+        self.end = match ready!(self.stream.poll_data(cx)) {
+            Some(Ok(chunk)) => return Poll::Ready(Some(chunk)),
+            Some(Err(error)) => Some(Err(error)),
+            None => Some(Ok(())),
+        };
+        Poll::Ready(None)
+    }
+
+    fn release(&mut self, count: usize) {
+        // It fails only if the stream has ended, when there is no window any more.
+        let _ = self.stream.flow_control().release_capacity(count);
+    }
+}
+
+impl AsyncRead for Http2Receive {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buf.remaining();
+        let end = loop {
+            if !this.unread.is_empty() {
+                let count = this.unread.len().min(buf.remaining());
+                buf.put_slice(&this.unread[..count]);
+                this.unread.advance(count);
+                if !this.unread.is_empty() {
+                    break Poll::Ready(None);
+                }
+                this.unread = BytesMut::new();
+            }
+            match this.poll_chunk(cx) {
+                Poll::Ready(Some(chunk)) => {
+                    let count = chunk.len().min(buf.remaining());
+                    buf.put_slice(&chunk[..count]);
+                    this.unread.extend_from_slice(&chunk[count..]);
+                    if !this.unread.is_empty() {
+                        break Poll::Ready(None);
+                    }
+                }
+                other => break other,
+            }
+        };
+        let count = before - buf.remaining();
+        if count > 0 {
+            this.release(count);
+            return Poll::Ready(Ok(()));
+        }
+        ready!(end);
+        match &this.end {
+            Some(Err(error)) => Poll::Ready(Err(describe(error))),
+            _ => Poll::Ready(Ok(())),
+        }
+    }
+}
+
+/// The writable half. Dropping it before both directions have ended resets the stream with CANCEL, and whatever was not sent
+/// yet is lost; behind the end of a server's direction with `NO_ERROR`, as RFC 9113 8.1 says.
+pub(crate) struct Http2Send {
+    stream: SendStream<Bytes>,
+    ended: bool,
+    /// A client's place among the streams of its connection.
+    _place: Option<OwnedSemaphorePermit>,
+}
+
+impl Http2Send {
+    pub(crate) fn new(stream: SendStream<Bytes>, place: Option<OwnedSemaphorePermit>) -> Self {
+        Self { stream, ended: false, _place: place }
+    }
+
+    /// Writes as much as the peer's windows let through, in one DATA frame if that is not too large.
+    pub(crate) fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let wanted = slices.iter().map(|slice| slice.len()).sum();
+        self.stream.reserve_capacity(wanted);
+        while self.stream.capacity() == 0 {
+            match ready!(self.stream.poll_capacity(cx)) {
+                Some(Ok(_)) => {}
+                Some(Err(error)) => return Poll::Ready(Err(describe(&error))),
+                None => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+            }
+        }
+        let count = self.stream.capacity().min(wanted);
+        let mut data = Vec::with_capacity(count);
+        for slice in slices {
+            data.extend_from_slice(&slice[..slice.len().min(count - data.len())]);
+        }
+        let sent = self.stream.send_data(data.into(), false);
+        Poll::Ready(sent.map(|()| count).map_err(|error| describe(&error)))
+    }
+
+    /// RFC 8441 5: the orderly end of the stream is what the end of a TCP connection is.
+    pub(crate) fn end(&mut self) -> io::Result<()> {
+        if std::mem::replace(&mut self.ended, true) {
+            return Ok(());
+        }
+        self.stream.send_data(Bytes::new(), true).map_err(|error| describe(&error))
+    }
+
+    /// RFC 8441 5: a reset is what that of a TCP connection is. What was not sent yet is thrown away.
+    pub(crate) fn reset(mut self) {
+        self.stream.send_reset(Reason::CANCEL);
+    }
+}
+
+/// Says how a stream was ended by the peer, or its connection.
+fn describe(error: &h2::Error) -> io::Error {
+    let by = if error.is_remote() { "the peer" } else { "our side" };
+    let what = if error.is_go_away() { "HTTP/2 connection" } else { "HTTP/2 stream" };
+    match (error.get_io(), error.reason()) {
+        (Some(io), _) => io::Error::new(io.kind(), format!("the HTTP/2 connection broke: {io}")),
+        (None, Some(reason)) => {
+            let text = format!("{by} reset the {what} with {reason:?} ({reason})");
+            io::Error::new(io::ErrorKind::ConnectionReset, text)
+        }
+        (None, None) => io::Error::other(error.to_string()),
+    }
+}
