@@ -23,7 +23,7 @@ use crate::limits::{Config, Limits};
 use crate::origin::Pattern;
 use crate::rejection::Rejection;
 use crate::server_exchange::{Check, shake_hands};
-use crate::server_handshake::{Agreement, Terms};
+use crate::server_handshake::{Agreement, RequestHead, Terms};
 use crate::transport::{Addresses, Stream};
 use crate::upgrade::Upgrade;
 use crate::upgraded::transport_of;
@@ -186,7 +186,7 @@ impl Acceptor {
         request: &mut Request<A>,
     ) -> Result<(Response<B>, Upgrade), Rejection> {
         let version = request.version();
-        let agreement = self.agree(request)?;
+        let agreement = self.agree(&*request)?;
         let on_upgrade = request.extensions_mut().remove::<OnUpgrade>().ok_or_else(|| {
             internal_error(
                 "hyper's upgrade is not in the request: the connection is served without upgrades, or a middleware \
@@ -198,7 +198,7 @@ impl Acceptor {
     }
 
     /// Checks an opening handshake, and takes nothing from it yet.
-    pub(crate) fn agree<A>(&self, request: &Request<A>) -> Result<Agreement, Rejection> {
+    pub(crate) fn agree<'a>(&self, request: impl Into<RequestHead<'a>>) -> Result<Agreement, Rejection> {
         self.validate().map_err(|error| internal_error(&format!("this server is misconfigured: {error}")))?;
         self.0.terms.check(request)
     }

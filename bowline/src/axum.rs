@@ -45,6 +45,9 @@
 //!     axum::Router::new().route("/{room}", axum::routing::any(join)).with_state(Chat { acceptor });
 //! ```
 //!
+//! With the feature `http2`, it works over HTTP/2 too (RFC 8441), if axum's feature of that name is on; the method is
+//! CONNECT there, which is why routes are made by `any`.
+//!
 //! A graceful shutdown of axum's server does not wait for WebSockets, which have left HTTP: close them through their
 //! [`Sender`](crate::Sender)s.
 

@@ -199,8 +199,9 @@
 //!
 //! # Features
 //!
-//! `client`, `server` and `tls` are on by default; `deflate` adds compression, `http2` WebSockets over HTTP/2 (RFC 8441), `axum`
-//! an extractor, `json` and `protobuf` messages of these, `futures` the traits `Stream` and `Sink`, `io` a stream of bytes. Features only add: none changes the behaviour of code that compiles without it.
+//! `client`, `server` and `tls` are on by default; `deflate` adds compression, `http2` WebSockets over HTTP/2 (RFC 8441),
+//! `axum` an extractor, `json` and `protobuf` messages of these, `futures` the traits `Stream` and `Sink`, `io` a stream of
+//! bytes. Features only add: none changes the behaviour of code that compiles without it.
 
 #[cfg(feature = "server")]
 mod acceptor;

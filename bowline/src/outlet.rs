@@ -38,6 +38,7 @@ impl Outlet {
         Poll::Ready(Ok(sent))
     }
 
+    #[cfg(feature = "futures")]
     pub(crate) fn connection(&self) -> &Connection {
         &self.connection
     }

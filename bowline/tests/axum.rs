@@ -197,6 +197,33 @@ async fn compression_is_that_of_the_acceptor() {
     assert_eq!(soon(socket.recv()).await.unwrap(), Some(text.as_str().into()));
 }
 
+/// Routed with `any`, as the method is CONNECT.
+#[cfg(feature = "http2")]
+#[tokio::test]
+async fn rfc8441_5_it_works_over_http2() {
+    let address = serve_chat(|upgrade| {
+        let acceptor = Acceptor::new().subprotocols(["v1"]).allow_origin("https://example.com");
+        upgrade.acceptor(acceptor).on_upgrade(echo)
+    })
+    .await;
+    let url = format!("ws://{address}");
+    let connector = Connector::new().subprotocols(["v2", "v1"]).origin("https://example.com");
+    let connection = soon(connector.connect_http2(&url)).await.unwrap();
+    for _ in 0..2 {
+        let (mut socket, response) = soon(connection.connect("/chat")).await.unwrap();
+        assert_eq!((response.status(), response.version()), (StatusCode::OK, http::Version::HTTP_2));
+        assert_eq!(socket.subprotocol(), Some("v1"));
+        socket.send("hello").await.unwrap();
+        assert_eq!(soon(socket.recv()).await.unwrap(), Some("hello".into()));
+        let answer = soon(socket.close(CloseCode(4000), "")).await.unwrap();
+        assert_eq!(answer.map(|frame| frame.code()), Some(CloseCode(4000)));
+    }
+    let foreign = Connector::new().origin("https://evil.example");
+    let foreign = soon(foreign.connect_http2(&url)).await.unwrap();
+    let error = soon(foreign.connect("/chat")).await.unwrap_err();
+    assert_eq!(error.response().unwrap().status(), 403);
+}
+
 /// A router with this handler, and what `on_error` hears.
 async fn serve_reporting(
     handler: fn(WebSocket) -> HandlerResult,
