@@ -18,6 +18,7 @@ use crate::locked::Locked;
 use crate::message::Payload;
 use crate::receive::{Advance, Effect, Receive};
 use crate::signals::Signals;
+use crate::trace::event;
 use crate::transmit::{Transmit, closed_by_us, misuse};
 use crate::transport::{Addresses, Transport};
 use crate::wait::Place;
@@ -87,6 +88,11 @@ impl Connection {
 
     pub(crate) fn transmit(&self) -> Locked<'_> {
         Locked::new(&self.transmit)
+    }
+
+    #[cfg(feature = "tracing")]
+    fn peer(&self) -> Option<tracing::field::DisplayValue<std::net::SocketAddr>> {
+        self.addresses.peer.map(tracing::field::display)
     }
 
     /// The context in which the transport is polled.
@@ -266,6 +272,12 @@ impl Connection {
             Effect::Ponged(payload) => return transmit.ponged(payload),
             // RFC 6455 5.5.1: the answer to a Close frame typically echoes its code.
             Effect::Echo(frame) => {
+                event!(
+                    debug,
+                    peer = self.peer(),
+                    code = frame.as_ref().map(|frame| frame.code().0),
+                    "the peer closed the connection"
+                );
                 let text = frame.as_ref().map_or("no code".to_owned(), ToString::to_string);
                 let error = Error::with_close_frame(
                     format!("the connection is closed: the peer closed it with {text}"),
@@ -273,8 +285,14 @@ impl Connection {
                 );
                 transmit.close(frame.as_ref(), error);
             }
-            Effect::Fail(code, error) => transmit.fail(code, error),
-            Effect::Lost(error) => transmit.lose(error),
+            Effect::Fail(code, error) => {
+                event!(warn, peer = self.peer(), code = code.0, %error, "the connection is failed");
+                transmit.fail(code, error);
+            }
+            Effect::Lost(error) => {
+                event!(debug, peer = self.peer(), %error, "the connection is lost");
+                transmit.lose(error);
+            }
         }
         self.write_now(transmit);
         self.settle();
@@ -445,6 +463,9 @@ impl Connection {
     }
 
     pub(crate) fn begin_close(&self, frame: &CloseFrame) {
+        if self.transmit().closed().is_none() {
+            event!(debug, peer = self.peer(), code = frame.code().0, "we close the connection");
+        }
         // If the transport takes nothing more, that is how the connection ends, not by us.
         let lost = !self.transmit().has_transport();
         if !lost {
@@ -468,6 +489,7 @@ impl Connection {
             // The closing handshake goes on, but nobody wants the messages that are left.
             return self.stop_reading();
         }
+        event!(debug, peer = self.peer(), "the connection is dropped");
         let error = Error::new(ErrorKind::Closed, "the connection is closed: its WebSocket was dropped");
         let mut receive = self.receive();
         receive.discard();
@@ -488,6 +510,7 @@ impl Connection {
 
     /// Ends the transport at once.
     pub(crate) fn lose(&self, error: &Error) {
+        event!(warn, peer = self.peer(), %error, "the connection is given up");
         let mut receive = self.receive();
         receive.lose(error.clone());
         receive.release();

@@ -201,7 +201,7 @@
 //!
 //! `client`, `server` and `tls` are on by default; `deflate` adds compression, `http2` WebSockets over HTTP/2 (RFC 8441),
 //! `axum` an extractor, `json` and `protobuf` messages of these, `futures` the traits `Stream` and `Sink`, `io` a stream of
-//! bytes. Features only add: none changes the behaviour of code that compiles without it.
+//! bytes, `tracing` events. Features only add: none changes the behaviour of code that compiles without it.
 
 #[cfg(feature = "server")]
 mod acceptor;
@@ -292,6 +292,7 @@ mod service;
 mod signals;
 #[cfg(all(feature = "tls", any(feature = "client", feature = "server")))]
 mod tls;
+mod trace;
 mod transmit;
 mod transport;
 #[cfg(all(feature = "http2", feature = "server"))]

@@ -16,6 +16,7 @@ use crate::message::{Message, Payload};
 use crate::reader::MessageReader;
 use crate::receive::Receive;
 use crate::sender::Sender;
+use crate::trace::event;
 use crate::transport::Transport;
 use crate::writer::MessageWriter;
 
@@ -49,6 +50,14 @@ impl WebSocket {
         agreed: Agreed,
     ) -> Self {
         let connection = Arc::new(Connection::new(transport, role, leftover, config, agreed));
+        event!(
+            debug,
+            ?role,
+            peer = connection.addresses.peer.map(tracing::field::display),
+            subprotocol = connection.agreed.subprotocol.as_deref(),
+            compressed = connection.agreed.deflate.is_some(),
+            "a connection is open"
+        );
         let (keepalive, close_timeout) = (config.keepalive, config.limits.close_timeout);
         tokio::spawn(Attendance::new(Arc::clone(&connection), keepalive, close_timeout));
         Self {
