@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::fmt;
+use std::fmt::{self, Write};
 use std::sync::{Arc, Mutex};
 
 use bowline::{Acceptor, CloseCode, Limits, Role, Server};
@@ -55,7 +55,7 @@ impl Subscriber for Log {
         struct Line(String);
         impl Visit for Line {
             fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-                self.0 += &format!(" {field}={value:?}");
+                write!(self.0, " {field}={value:?}").unwrap();
             }
         }
         let mut line = Line(event.metadata().level().to_string());
@@ -104,7 +104,7 @@ async fn handshakes_that_are_rejected_and_refused() {
     let (stream, mut far) = tokio::io::duplex(1000);
     tokio::spawn(async move {
         use tokio::io::{AsyncReadExt, AsyncWriteExt};
-        far.read(&mut [0; 1000]).await.unwrap();
+        assert!(far.read(&mut [0; 1000]).await.unwrap() > 0);
         far.write_all(b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n").await.unwrap();
     });
     let connecting = bowline::Connector::new();
