@@ -16,7 +16,6 @@ use crate::error::Error;
 use crate::header_lines::{Occurrence, has_token};
 use crate::limits::Config;
 use crate::random::random;
-use crate::trace::event;
 use crate::transport::Transport;
 use crate::upgraded::transport_of;
 use crate::websocket::WebSocket;
@@ -159,7 +158,6 @@ impl ClientHandshake {
 
 /// The error for a response that does not accept the handshake.
 pub(crate) fn refused<B>(text: String, response: &Response<B>, body: Bytes) -> Error {
-    event!(debug, status = response.status().as_u16(), reason = text, "an opening handshake is refused");
     let mut copy = Response::new(body);
     *copy.status_mut() = response.status();
     *copy.version_mut() = response.version();

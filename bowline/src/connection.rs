@@ -18,7 +18,6 @@ use crate::locked::Locked;
 use crate::message::Payload;
 use crate::receive::{Advance, Effect, Receive};
 use crate::signals::Signals;
-use crate::trace::event;
 use crate::transmit::{Transmit, closed_by_us, misuse};
 use crate::transport::{Addresses, Transport};
 use crate::wait::Place;
@@ -88,11 +87,6 @@ impl Connection {
 
     pub(crate) fn transmit(&self) -> Locked<'_> {
         Locked::new(&self.transmit)
-    }
-
-    #[cfg(feature = "tracing")]
-    fn peer(&self) -> Option<tracing::field::DisplayValue<std::net::SocketAddr>> {
-        self.addresses.peer.map(tracing::field::display)
     }
 
     /// The context in which the transport is polled.
@@ -272,12 +266,6 @@ impl Connection {
             Effect::Ponged(payload) => return transmit.ponged(payload),
             // RFC 6455 5.5.1: the answer to a Close frame typically echoes its code.
             Effect::Echo(frame) => {
-                event!(
-                    debug,
-                    peer = self.peer(),
-                    code = frame.as_ref().map(|frame| frame.code().0),
-                    "the peer closed the connection"
-                );
                 let text = frame.as_ref().map_or("no code".to_owned(), ToString::to_string);
                 let error = Error::with_close_frame(
                     format!("the connection is closed: the peer closed it with {text}"),
@@ -285,14 +273,8 @@ impl Connection {
                 );
                 transmit.close(frame.as_ref(), error);
             }
-            Effect::Fail(code, error) => {
-                event!(warn, peer = self.peer(), code = code.0, %error, "the connection is failed");
-                transmit.fail(code, error);
-            }
-            Effect::Lost(error) => {
-                event!(debug, peer = self.peer(), %error, "the connection is lost");
-                transmit.lose(error);
-            }
+            Effect::Fail(code, error) => transmit.fail(code, error),
+            Effect::Lost(error) => transmit.lose(error),
         }
         self.write_now(transmit);
         self.settle();
@@ -315,33 +297,6 @@ impl Connection {
         Send { waiting: Waiting::new(self, Queue::Senders), accept: Some(accept) }
     }
 
-    /// Lets `accept` put something into the write buffer, once there is room and it is the turn of `place`.
-    #[inline]
-    pub(crate) fn poll_send<T>(
-        &self,
-        cx: &mut Context<'_>,
-        place: &mut Place,
-        accept: impl FnOnce(&mut Transmit) -> Result<T, Error>,
-    ) -> Poll<Result<T, Error>> {
-        let progress = ready!(poll_proceed(cx));
-        let mut transmit = self.transmit();
-        if let Some(error) = transmit.closed() {
-            return Poll::Ready(Err(error.clone()));
-        }
-        if !transmit.has_room(place) {
-            transmit.senders.wait(place, cx.waker());
-            return Poll::Pending;
-        }
-        progress.made_progress();
-        let result = accept(&mut transmit);
-        if place.is_taken() {
-            transmit.senders.leave(place);
-            transmit.wake_senders();
-        }
-        self.write(transmit);
-        Poll::Ready(result)
-    }
-
     pub(crate) fn try_send<'a, M: Into<Payload<'a>>>(&self, message: M) -> Result<(), TrySendError<M>> {
         let mut transmit = self.transmit();
         if transmit.closed().is_some() {
@@ -354,12 +309,6 @@ impl Connection {
         debug_assert!(accepted.is_ok(), "an open connection with room accepts a message");
         self.write(transmit);
         Ok(())
-    }
-
-    /// Why nothing can be sent, if so.
-    #[cfg(feature = "futures")]
-    pub(crate) fn check_open(&self) -> Result<(), Error> {
-        self.transmit().closed().map_or(Ok(()), |error| Err(error.clone()))
     }
 
     /// Waits until all that was accepted before was handed to the transport.
@@ -463,9 +412,6 @@ impl Connection {
     }
 
     pub(crate) fn begin_close(&self, frame: &CloseFrame) {
-        if self.transmit().closed().is_none() {
-            event!(debug, peer = self.peer(), code = frame.code().0, "we close the connection");
-        }
         // If the transport takes nothing more, that is how the connection ends, not by us.
         let lost = !self.transmit().has_transport();
         if !lost {
@@ -489,7 +435,6 @@ impl Connection {
             // The closing handshake goes on, but nobody wants the messages that are left.
             return self.stop_reading();
         }
-        event!(debug, peer = self.peer(), "the connection is dropped");
         let error = Error::new(ErrorKind::Closed, "the connection is closed: its WebSocket was dropped");
         let mut receive = self.receive();
         receive.discard();
@@ -510,7 +455,6 @@ impl Connection {
 
     /// Ends the transport at once.
     pub(crate) fn lose(&self, error: &Error) {
-        event!(warn, peer = self.peer(), %error, "the connection is given up");
         let mut receive = self.receive();
         receive.lose(error.clone());
         receive.release();
@@ -564,10 +508,25 @@ impl<T, F: FnOnce(&mut Transmit) -> Result<T, Error> + Unpin> Future for Send<'_
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let Self { waiting, accept } = self.get_mut();
-        waiting.connection.poll_send(cx, &mut waiting.place, |transmit| {
-            let accept = accept.take().expect("a future is not polled after it is ready");
-            accept(transmit)
-        })
+        let connection = waiting.connection;
+        let progress = ready!(poll_proceed(cx));
+        let mut transmit = connection.transmit();
+        if let Some(error) = transmit.closed() {
+            return Poll::Ready(Err(error.clone()));
+        }
+        if !transmit.has_room(&waiting.place) {
+            transmit.senders.wait(&mut waiting.place, cx.waker());
+            return Poll::Pending;
+        }
+        progress.made_progress();
+        let accept = accept.take().expect("a future is not polled after it is ready");
+        let result = accept(&mut transmit);
+        if waiting.place.is_taken() {
+            transmit.senders.leave(&mut waiting.place);
+            transmit.wake_senders();
+        }
+        connection.write(transmit);
+        Poll::Ready(result)
     }
 }
 

@@ -1,9 +1,17 @@
 //! The compression of the messages that are sent.
 
+use std::cell::Cell;
+
 use crate::codec::Deflater;
 use crate::compression::Compressing;
 use crate::fragment::FragmentEnd;
-use crate::scratch::Scratch;
+
+/// The most capacity that a thread keeps for compressed messages on their way into a write buffer.
+const SCRATCH_CAPACITY: usize = 256 * 1024;
+
+thread_local! {
+    static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
 
 /// The compressor of a connection: nothing but its settings, until a message is to be compressed.
 pub(crate) struct Deflation {
@@ -27,9 +35,10 @@ impl Deflation {
             // If there is a window, what went into it has to be sent.
             !self.compressing.is_taken_over && compressed.len() >= payload.len()
         };
-        let mut scratch = Scratch::take();
-        Self::deflater(self.compressing, &mut self.deflater).message(payload, &mut scratch);
-        send((!grows(&scratch)).then_some(&**scratch))
+        with_scratch(|scratch| {
+            Self::deflater(self.compressing, &mut self.deflater).message(payload, scratch);
+            send((!grows(scratch)).then_some(&*scratch))
+        })
     }
 
     /// Hands a part of a message to `send`, or nothing if there is nothing to be sent yet.
@@ -39,14 +48,15 @@ impl Deflation {
         end: FragmentEnd,
         send: impl FnOnce(&[u8]) -> T,
     ) -> Option<T> {
-        let mut scratch = Scratch::take();
-        let deflater = Self::deflater(self.compressing, &mut self.deflater);
-        match end {
-            FragmentEnd::More => deflater.fragment(payload, false, &mut scratch),
-            FragmentEnd::Flush => deflater.fragment(payload, true, &mut scratch),
-            FragmentEnd::Last => deflater.last_fragment(payload, &mut scratch),
-        }
-        (!scratch.is_empty()).then(|| send(&scratch))
+        with_scratch(|scratch| {
+            let deflater = Self::deflater(self.compressing, &mut self.deflater);
+            match end {
+                FragmentEnd::More => deflater.fragment(payload, false, scratch),
+                FragmentEnd::Flush => deflater.fragment(payload, true, scratch),
+                FragmentEnd::Last => deflater.last_fragment(payload, scratch),
+            }
+            (!scratch.is_empty()).then(|| send(scratch))
+        })
     }
 
     /// Something was sent that did not go through the window, or not sent that did.
@@ -60,4 +70,15 @@ impl Deflation {
         let Compressing { level, window_bits, is_taken_over, .. } = compressing;
         deflater.get_or_insert_with(|| Box::new(Deflater::new(level, window_bits, is_taken_over)))
     }
+}
+
+fn with_scratch<T>(work: impl FnOnce(&mut Vec<u8>) -> T) -> T {
+    let mut scratch = SCRATCH.try_with(Cell::take).unwrap_or_default();
+    let result = work(&mut scratch);
+    scratch.clear();
+    if scratch.capacity() <= SCRATCH_CAPACITY {
+        // It fails only while the thread ends.
+        let _ = SCRATCH.try_with(|spare| spare.set(scratch));
+    }
+    result
 }

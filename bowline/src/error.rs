@@ -29,8 +29,6 @@ pub enum ErrorKind {
     Io,
     /// Our own side asked for something impossible; nothing was sent.
     InvalidInput,
-    /// A message is not what it was to be decoded as; the connection goes on.
-    Decode,
 }
 
 /// Why an operation failed.

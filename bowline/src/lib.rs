@@ -200,8 +200,7 @@
 //! # Features
 //!
 //! `client`, `server` and `tls` are on by default; `deflate` adds compression, `http2` WebSockets over HTTP/2 (RFC 8441),
-//! `axum` an extractor, `json` and `protobuf` messages of these, `futures` the traits `Stream` and `Sink`, `io` a stream of
-//! bytes, `tracing` events. Features only add: none changes the behaviour of code that compiles without it.
+//! `axum` an extractor. Features only add: none changes the behaviour of code that compiles without it.
 
 #[cfg(feature = "server")]
 mod acceptor;
@@ -235,12 +234,8 @@ mod deadline;
 mod deflation;
 #[cfg(feature = "client")]
 mod dial;
-#[cfg(any(feature = "json", feature = "protobuf"))]
-mod encoded;
 mod error;
 mod fragment;
-#[cfg(feature = "futures")]
-mod futures;
 #[cfg(feature = "server")]
 mod handler;
 #[cfg(any(feature = "client", feature = "server"))]
@@ -256,21 +251,13 @@ mod http2_server;
 )]
 mod http2_stream;
 mod inflation;
-#[cfg(feature = "io")]
-mod io;
-#[cfg(feature = "json")]
-mod json;
 mod limits;
 mod locked;
 mod message;
 mod moment;
 #[cfg(feature = "server")]
 mod origin;
-#[cfg(any(feature = "futures", feature = "io"))]
-mod outlet;
 mod pair;
-#[cfg(feature = "protobuf")]
-mod protobuf;
 #[cfg(feature = "client")]
 mod proxy;
 mod random;
@@ -279,7 +266,6 @@ mod reader;
 mod receive;
 #[cfg(feature = "server")]
 mod rejection;
-mod scratch;
 mod sender;
 #[cfg(feature = "server")]
 mod server;
@@ -292,7 +278,6 @@ mod service;
 mod signals;
 #[cfg(all(feature = "tls", any(feature = "client", feature = "server")))]
 mod tls;
-mod trace;
 mod transmit;
 mod transport;
 #[cfg(all(feature = "http2", feature = "server"))]
@@ -325,14 +310,10 @@ pub use connector::HttpVersion;
 #[cfg(feature = "client")]
 pub use connector::{Connector, connect};
 pub use error::{Error, ErrorKind, TrySendError};
-#[cfg(feature = "futures")]
-pub use futures::{FuturesSocket, MessageSink};
 #[cfg(feature = "server")]
 pub use handler::Handler;
 #[cfg(all(feature = "client", feature = "http2"))]
 pub use http2_client::Http2Connection;
-#[cfg(feature = "io")]
-pub use io::MessageIo;
 pub use limits::Limits;
 pub use message::{Message, Payload, Prepared};
 pub use pair::pair;

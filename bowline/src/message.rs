@@ -124,12 +124,6 @@ impl<'a> Payload<'a> {
         Self { kind, compress: None }
     }
 
-    /// Bytes that are UTF-8 if they are said to be text.
-    #[cfg(any(feature = "json", feature = "protobuf", feature = "io"))]
-    pub(crate) fn borrowed(kind: MessageKind, bytes: &'a [u8]) -> Self {
-        Self::new(PayloadKind::Borrowed(kind, bytes))
-    }
-
     pub(crate) fn parts(&self) -> (MessageKind, &[u8]) {
         match &self.kind {
             PayloadKind::Borrowed(kind, bytes) => (*kind, bytes),

@@ -33,16 +33,6 @@ impl Sender {
         Self { connection }
     }
 
-    #[cfg(any(feature = "json", feature = "protobuf"))]
-    pub(crate) fn connection(&self) -> &Connection {
-        &self.connection
-    }
-
-    #[cfg(any(feature = "futures", feature = "io"))]
-    pub(crate) fn into_connection(self) -> Arc<Connection> {
-        self.connection
-    }
-
     /// Sends a message: see [`WebSocket::send`](crate::WebSocket::send).
     ///
     /// # Errors

@@ -22,7 +22,6 @@ use crate::error::{Error, ErrorKind};
 use crate::limits::{Config, Limits};
 use crate::rejection::Rejection;
 use crate::server_handshake::{Agreement, Terms};
-use crate::trace::event;
 use crate::transport::{Addresses, Stream, Transport};
 use crate::websocket::WebSocket;
 
@@ -131,7 +130,6 @@ pub(crate) async fn answer(
 }
 
 pub(crate) fn rejected(rejection: Rejection) -> Error {
-    event!(debug, %rejection, "a client is turned away");
     Error::with_source(ErrorKind::Handshake, "the client's request was rejected", rejection)
 }
 

@@ -14,7 +14,6 @@ use crate::agreed::Agreed;
 use crate::header_lines::{Occurrence, has_token};
 use crate::origin::Origins;
 use crate::rejection::Rejection;
-use crate::trace::event;
 
 /// What a server asks of a handshake.
 #[derive(Clone, Debug, Default)]
@@ -82,19 +81,7 @@ pub(crate) struct Agreement {
 impl Terms {
     /// Checks the head of a request.
     pub(crate) fn check<'a>(&self, head: impl Into<RequestHead<'a>>) -> Result<Agreement, Rejection> {
-        let head = head.into();
-        let checked = self.check_head(&head);
-        event!(
-            debug,
-            path = head.uri.path(),
-            rejection = checked.as_ref().err().map(tracing::field::display),
-            "an opening handshake has come"
-        );
-        checked
-    }
-
-    fn check_head(&self, head: &RequestHead<'_>) -> Result<Agreement, Rejection> {
-        let &RequestHead { method, uri, version, headers, protocol } = head;
+        let RequestHead { method, uri, version, headers, protocol } = head.into();
         let is_upgrade = version <= Version::HTTP_11;
         if is_upgrade {
             check_upgrade(method, version, headers)?;

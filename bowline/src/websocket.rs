@@ -16,7 +16,6 @@ use crate::message::{Message, Payload};
 use crate::reader::MessageReader;
 use crate::receive::Receive;
 use crate::sender::Sender;
-use crate::trace::event;
 use crate::transport::Transport;
 use crate::writer::MessageWriter;
 
@@ -35,9 +34,6 @@ pub struct WebSocket {
     connection: Arc<Connection>,
     /// Someone else closes the connection when this is dropped.
     supervised: bool,
-    /// As a stream, it has given its last item.
-    #[cfg(feature = "futures")]
-    pub(crate) stream_ended: bool,
 }
 
 impl WebSocket {
@@ -50,27 +46,9 @@ impl WebSocket {
         agreed: Agreed,
     ) -> Self {
         let connection = Arc::new(Connection::new(transport, role, leftover, config, agreed));
-        event!(
-            debug,
-            ?role,
-            peer = connection.addresses.peer.map(tracing::field::display),
-            subprotocol = connection.agreed.subprotocol.as_deref(),
-            compressed = connection.agreed.deflate.is_some(),
-            "a connection is open"
-        );
         let (keepalive, close_timeout) = (config.keepalive, config.limits.close_timeout);
         tokio::spawn(Attendance::new(Arc::clone(&connection), keepalive, close_timeout));
-        Self {
-            connection,
-            supervised: false,
-            #[cfg(feature = "futures")]
-            stream_ended: false,
-        }
-    }
-
-    #[cfg(any(feature = "futures", feature = "io", feature = "json", feature = "protobuf"))]
-    pub(crate) fn connection(&self) -> &Connection {
-        &self.connection
+        Self { connection, supervised: false }
     }
 
     /// From now on the holder of the result closes the connection, not the drop of this.

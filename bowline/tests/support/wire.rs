@@ -163,11 +163,6 @@ impl Wire {
         std::mem::take(&mut self.state().outgoing)
     }
 
-    /// Makes room, so that what is written allocates nothing here.
-    pub fn reserve(&self, bytes: usize) {
-        self.state().outgoing.reserve(bytes);
-    }
-
     /// Takes the whole frames that `role` has written.
     pub fn take_frames(&self, role: Role) -> Vec<Frame> {
         take_frames(role, &mut self.state().outgoing)
