@@ -75,6 +75,8 @@ mod deadline;
 mod deflation;
 #[cfg(feature = "client")]
 mod dial;
+#[cfg(any(feature = "json", feature = "protobuf"))]
+mod encoded;
 mod error;
 mod fragment;
 #[cfg(feature = "server")]
@@ -82,6 +84,8 @@ mod handler;
 #[cfg(any(feature = "client", feature = "server"))]
 mod header_lines;
 mod inflation;
+#[cfg(feature = "json")]
+mod json;
 mod limits;
 mod locked;
 mod message;
@@ -89,6 +93,8 @@ mod moment;
 #[cfg(feature = "server")]
 mod origin;
 mod pair;
+#[cfg(feature = "protobuf")]
+mod protobuf;
 #[cfg(feature = "client")]
 mod proxy;
 mod random;

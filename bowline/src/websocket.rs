@@ -31,7 +31,7 @@ use crate::writer::MessageWriter;
 /// transport ends without a Close frame. [`close`](Self::close) it to end it in the way of the protocol. Under
 /// `serve`, the result of the handler closes it.
 pub struct WebSocket {
-    connection: Arc<Connection>,
+    pub(crate) connection: Arc<Connection>,
     /// Someone else closes the connection when this is dropped.
     supervised: bool,
 }
