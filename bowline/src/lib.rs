@@ -53,6 +53,7 @@ mod assembly;
 mod attendant;
 #[cfg(any(feature = "client", feature = "server"))]
 mod authority;
+mod byte_stream;
 #[cfg(feature = "server")]
 mod catch_panic;
 #[cfg(feature = "client")]
@@ -92,6 +93,7 @@ mod message;
 mod moment;
 #[cfg(feature = "server")]
 mod origin;
+mod outgoing;
 mod pair;
 #[cfg(feature = "protobuf")]
 mod protobuf;
@@ -134,6 +136,7 @@ pub use acceptor::{Acceptor, accept};
 #[cfg(feature = "deflate")]
 pub use bowline_proto::DeflateParameters;
 pub use bowline_proto::{CloseCode, CloseFrame, MessageKind, Role};
+pub use byte_stream::ByteStream;
 #[cfg(feature = "client")]
 pub use client_handshake::ClientHandshake;
 #[cfg(feature = "deflate")]

@@ -96,7 +96,7 @@ impl Transmit {
     /// Whether a message may be accepted from the sender at `place`.
     #[inline]
     pub(crate) fn has_room(&self, place: &Place) -> bool {
-        self.takes_data() && self.senders.is_first(place)
+        !self.writer_open && self.has_space() && self.senders.is_first(place)
     }
 
     /// Whether a message may be accepted, if no sender has to come first.
