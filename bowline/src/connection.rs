@@ -97,6 +97,15 @@ impl Connection {
     pub(crate) fn poll_next<T>(
         &self,
         cx: &mut Context<'_>,
+        take: impl FnMut(&mut Receive) -> Option<T>,
+    ) -> Poll<T> {
+        self.poll_next_in_batch::<true, T>(cx, take)
+    }
+
+    /// The same; whether the replies to a batch are written before it waits, or are left to the connection's task.
+    pub(crate) fn poll_next_in_batch<const WRITES: bool, T>(
+        &self,
+        cx: &mut Context<'_>,
         mut take: impl FnMut(&mut Receive) -> Option<T>,
     ) -> Poll<T> {
         // One flooding connection must not starve the others of its thread, even if all of the flood is in memory.
@@ -119,7 +128,7 @@ impl Connection {
                     receive = self.receive();
                 }
                 Advance::NeedsBytes => {
-                    if self.corked.load(Ordering::SeqCst) {
+                    if WRITES && self.corked.load(Ordering::SeqCst) {
                         drop(receive);
                         self.uncork();
                         // The task may have read meanwhile.

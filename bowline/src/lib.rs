@@ -80,6 +80,8 @@ mod dial;
 mod encoded;
 mod error;
 mod fragment;
+#[cfg(feature = "futures")]
+mod futures;
 #[cfg(feature = "server")]
 mod handler;
 #[cfg(any(feature = "client", feature = "server"))]
@@ -146,6 +148,8 @@ pub use connections::Shutdown;
 #[cfg(feature = "client")]
 pub use connector::{Connector, connect};
 pub use error::{Error, ErrorKind, TrySendError};
+#[cfg(feature = "futures")]
+pub use futures::{FuturesSocket, SenderSink};
 #[cfg(feature = "server")]
 pub use handler::Handler;
 pub use limits::Limits;

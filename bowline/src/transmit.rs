@@ -105,6 +105,12 @@ impl Transmit {
         !self.writer_open && self.has_space()
     }
 
+    /// Whether a `MessageWriter` has the right to send data.
+    #[cfg(feature = "futures")]
+    pub(crate) fn has_writer(&self) -> bool {
+        self.writer_open
+    }
+
     /// Whether less than the high-water mark waits to be written.
     #[inline]
     pub(crate) fn has_space(&self) -> bool {

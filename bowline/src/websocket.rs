@@ -34,6 +34,9 @@ pub struct WebSocket {
     pub(crate) connection: Arc<Connection>,
     /// Someone else closes the connection when this is dropped.
     supervised: bool,
+    /// As a stream, it has ended.
+    #[cfg(feature = "futures")]
+    pub(crate) stream_ended: bool,
 }
 
 impl WebSocket {
@@ -48,7 +51,12 @@ impl WebSocket {
         let connection = Arc::new(Connection::new(transport, role, leftover, config, agreed));
         let (keepalive, close_timeout) = (config.keepalive, config.limits.close_timeout);
         tokio::spawn(Attendance::new(Arc::clone(&connection), keepalive, close_timeout));
-        Self { connection, supervised: false }
+        Self {
+            connection,
+            supervised: false,
+            #[cfg(feature = "futures")]
+            stream_ended: false,
+        }
     }
 
     /// From now on the holder of the result closes the connection, not the drop of this.
