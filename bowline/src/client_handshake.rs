@@ -13,6 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::agreed::Agreed;
 use crate::error::Error;
+use crate::events;
 use crate::header_lines::{Occurrence, has_token};
 use crate::limits::Config;
 use crate::random::random;
@@ -76,6 +77,12 @@ impl ClientHandshake {
 
     /// Finds what was agreed on, or says what is wrong with the response.
     pub(crate) fn verify<B>(&self, response: &Response<B>) -> Result<Agreed, String> {
+        self.check(response)
+            .inspect(|agreed| events::handshake_accepted(Role::Client, agreed))
+            .inspect_err(|reason| events::handshake_rejected(Role::Client, response.status(), reason))
+    }
+
+    fn check<B>(&self, response: &Response<B>) -> Result<Agreed, String> {
         let headers = response.headers();
         // RFC 6455 4.1: a status other than 101 is not the end of a handshake.
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {

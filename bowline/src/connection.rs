@@ -13,6 +13,7 @@ use tokio::task::coop::poll_proceed;
 use crate::agreed::Agreed;
 use crate::compression::Window;
 use crate::error::{Error, ErrorKind, TrySendError};
+use crate::events;
 use crate::limits::Config;
 use crate::locked::Locked;
 use crate::message::Payload;
@@ -246,7 +247,7 @@ impl Connection {
     /// Does what receiving asks of the sending half.
     fn apply(&self, effect: Effect) {
         let mut transmit = self.transmit();
-        match effect {
+        let ending = match effect {
             Effect::Answer(payload) => {
                 transmit.answer(payload);
                 self.write(transmit);
@@ -260,13 +261,28 @@ impl Connection {
                     format!("the connection is closed: the peer closed it with {text}"),
                     frame.clone(),
                 );
+                let code = frame.as_ref().map(CloseFrame::code);
+                // An answer to ours decides nothing.
+                let decides = transmit.closed().is_none();
                 transmit.close(frame.as_ref(), error);
+                decides.then_some(Ending::ClosedByPeer(code))
             }
-            Effect::Fail(code, error) => transmit.fail(code, error),
-            Effect::Lost(error) => transmit.lose(error),
-        }
+            Effect::Fail(code, error) => {
+                transmit.fail(code, error.clone());
+                Some(Ending::Failed(code, error))
+            }
+            Effect::Lost(error) => {
+                transmit.lose(error);
+                None
+            }
+        };
         self.write_now(transmit);
         self.settle();
+        match ending {
+            Some(Ending::ClosedByPeer(code)) => events::connection_closed(self, "peer", code),
+            Some(Ending::Failed(code, error)) => events::connection_failed(self, code, &error),
+            None => {}
+        }
     }
 
     /// The application may hear of the end now, and do with the connection what it wants.
@@ -410,12 +426,16 @@ impl Connection {
             }
         }
         let mut transmit = self.transmit();
+        let decides = transmit.closed().is_none();
         transmit.close(Some(frame), closed_by_us());
         self.corked.store(false, Ordering::SeqCst);
         self.write_now(transmit);
         self.signals.set_task_waits(true);
         self.signals.wake_reader();
         self.signals.wake_task();
+        if decides {
+            events::connection_closed(self, "us", Some(frame.code()));
+        }
     }
 
     /// The application will neither read nor close: writes what was accepted, and ends the transport.
@@ -434,6 +454,7 @@ impl Connection {
         self.corked.store(false, Ordering::SeqCst);
         self.write_now(transmit);
         self.signals.wake_task();
+        events::connection_closed(self, "us", None);
     }
 
     /// The application will not read any more, but someone will close.
@@ -454,6 +475,13 @@ impl Connection {
         drop(transmit);
         self.settle();
     }
+}
+
+/// How the peer has ended the connection.
+enum Ending {
+    ClosedByPeer(Option<CloseCode>),
+    /// It broke the protocol, or went over a limit.
+    Failed(CloseCode, Error),
 }
 
 /// See [`Connection::next`]. A future by hand, as it is polled for each message.

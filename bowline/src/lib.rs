@@ -44,6 +44,27 @@
 //! `client`, `server` and `tls` are on by default; `deflate` adds compression. Features only add: none changes the
 //! behaviour of code that compiles without it.
 //!
+//! - `futures`: `WebSocket` is a `Stream`; `WebSocket::into_futures` and `Sender::into_sink` are sinks, too.
+//! - `json`: `send_json` and `recv_json`, by serde.
+//! - `protobuf`: `send_protobuf` and `recv_protobuf`, by prost.
+//! - `tracing`: events, as follows.
+//!
+//! # Events
+//!
+//! With the feature `tracing`, events have the target `bowline` and these names and fields. No message makes one, and
+//! none has anything in it that was sent but a close code, a subprotocol and the status of a response, or what a
+//! [`Rejection`] of yours says.
+//!
+//! | name | level | fields |
+//! |---|---|---|
+//! | `handshake_accepted` | debug | `role` (`client` or `server`: ours), `subprotocol`, `deflate` |
+//! | `handshake_rejected` | info | `role`, `status`, `reason` |
+//! | `connection_opened` | debug | `role`, `peer` (its address) |
+//! | `connection_closed` | debug | `by` (`us` or `peer`: who was first), `code`, `peer` |
+//! | `connection_failed` | info | `code`, `error` (the violation, or the limit), `peer` |
+//! | `connection_lost` | info | `error` (the transport ended, or the peer did not end it in time), `peer` |
+//! | `keepalive_lost` | info | `error`, `peer` |
+//!
 //! It needs a tokio runtime with its I/O and time drivers on: each connection has one small task there.
 
 #[cfg(feature = "server")]
@@ -79,6 +100,7 @@ mod dial;
 #[cfg(any(feature = "json", feature = "protobuf"))]
 mod encoded;
 mod error;
+mod events;
 mod fragment;
 #[cfg(feature = "futures")]
 mod futures;

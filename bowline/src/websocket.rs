@@ -11,6 +11,7 @@ use crate::agreed::Agreed;
 use crate::attendant::Attendance;
 use crate::connection::Connection;
 use crate::error::{Error, TrySendError};
+use crate::events;
 use crate::limits::Config;
 use crate::message::{Message, Payload};
 use crate::reader::MessageReader;
@@ -49,6 +50,7 @@ impl WebSocket {
         agreed: Agreed,
     ) -> Self {
         let connection = Arc::new(Connection::new(transport, role, leftover, config, agreed));
+        events::connection_opened(role, &connection);
         let (keepalive, close_timeout) = (config.keepalive, config.limits.close_timeout);
         tokio::spawn(Attendance::new(Arc::clone(&connection), keepalive, close_timeout));
         Self {
