@@ -152,7 +152,9 @@ impl fmt::Display for Misuse {
                 write!(f, "a close reason has at most 123 bytes, not {size}")
             }
             Self::UnmaskedPayload => f.write_str("a client's payload must be masked"),
-            Self::NoRoomForHeader => f.write_str("the buffer has no room for a header in front of the payload"),
+            Self::NoRoomForHeader => {
+                f.write_str("the buffer has no room for a header in front of the payload")
+            }
         }
     }
 }
