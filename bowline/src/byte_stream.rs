@@ -153,6 +153,7 @@ impl AsyncWrite for ByteStream {
 
 impl fmt::Debug for ByteStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ByteStream").field("kind", &self.kind).field("socket", &self.socket).finish()
+        let mut debug = f.debug_struct("ByteStream");
+        debug.field("kind", &self.kind).field("socket", &self.socket).finish_non_exhaustive()
     }
 }

@@ -70,19 +70,19 @@ impl ClientHandshake {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let agreed = self.verify(response).map_err(|text| refused(text, response, Bytes::new()))?;
+        let agreed = self.conclude(response).map_err(|text| refused(text, response, Bytes::new()))?;
         let (transport, leftover) = transport_of(stream);
         Ok(WebSocket::open(transport, Role::Client, &leftover, &self.config, agreed))
     }
 
-    /// Finds what was agreed on, or says what is wrong with the response.
-    pub(crate) fn verify<B>(&self, response: &Response<B>) -> Result<Agreed, String> {
-        self.check(response)
+    /// Finds what was agreed on, or says what is wrong with the response; that is the end of the handshake.
+    pub(crate) fn conclude<B>(&self, response: &Response<B>) -> Result<Agreed, String> {
+        self.verify(response)
             .inspect(|agreed| events::handshake_accepted(Role::Client, agreed))
             .inspect_err(|reason| events::handshake_rejected(Role::Client, response.status(), reason))
     }
 
-    fn check<B>(&self, response: &Response<B>) -> Result<Agreed, String> {
+    fn verify<B>(&self, response: &Response<B>) -> Result<Agreed, String> {
         let headers = response.headers();
         // RFC 6455 4.1: a status other than 101 is not the end of a handshake.
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {

@@ -246,8 +246,11 @@ impl Connection {
 
     /// Does what receiving asks of the sending half.
     fn apply(&self, effect: Effect) {
+        let ending = Ending::of(&effect);
         let mut transmit = self.transmit();
-        let ending = match effect {
+        // An answer to our Close frame decides nothing.
+        let decides = transmit.closed().is_none();
+        match effect {
             Effect::Answer(payload) => {
                 transmit.answer(payload);
                 self.write(transmit);
@@ -261,27 +264,17 @@ impl Connection {
                     format!("the connection is closed: the peer closed it with {text}"),
                     frame.clone(),
                 );
-                let code = frame.as_ref().map(CloseFrame::code);
-                // An answer to ours decides nothing.
-                let decides = transmit.closed().is_none();
                 transmit.close(frame.as_ref(), error);
-                decides.then_some(Ending::ClosedByPeer(code))
             }
-            Effect::Fail(code, error) => {
-                transmit.fail(code, error.clone());
-                Some(Ending::Failed(code, error))
-            }
-            Effect::Lost(error) => {
-                transmit.lose(error);
-                None
-            }
-        };
+            Effect::Fail(code, error) => transmit.fail(code, error),
+            Effect::Lost(error) => transmit.lose(error),
+        }
         self.write_now(transmit);
         self.settle();
         match ending {
-            Some(Ending::ClosedByPeer(code)) => events::connection_closed(self, "peer", code),
+            Some(Ending::ClosedByPeer(code)) if decides => events::connection_closed(self, "peer", code),
             Some(Ending::Failed(code, error)) => events::connection_failed(self, code, &error),
-            None => {}
+            _ => {}
         }
     }
 
@@ -482,6 +475,16 @@ enum Ending {
     ClosedByPeer(Option<CloseCode>),
     /// It broke the protocol, or went over a limit.
     Failed(CloseCode, Error),
+}
+
+impl Ending {
+    fn of(effect: &Effect) -> Option<Self> {
+        match effect {
+            Effect::Echo(frame) => Some(Self::ClosedByPeer(frame.as_ref().map(CloseFrame::code))),
+            Effect::Fail(code, error) => Some(Self::Failed(*code, error.clone())),
+            Effect::Answer(_) | Effect::Ponged(_) | Effect::Lost(_) => None,
+        }
+    }
 }
 
 /// See [`Connection::next`]. A future by hand, as it is polled for each message.

@@ -175,7 +175,7 @@ async fn sending_a_value_allocates_nothing() {
             Role::Client => bowline::Connector::new().adopt(stream, Vec::new(), None),
         };
         let reading = std::thread::spawn(move || {
-            let mut scratch = [0; 65536];
+            let mut scratch = [0; 4096];
             while peer.read(&mut scratch).unwrap() > 0 {}
         });
         settle().await;
