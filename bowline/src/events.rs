@@ -9,14 +9,12 @@ pub(crate) use present::*;
 
 #[cfg(feature = "tracing")]
 mod present {
-    use std::fmt::Display;
     use std::net::SocketAddr;
 
     use bowline_proto::{CloseCode, Role};
-    use tracing::field::{DebugValue, DisplayValue, debug, display};
+    use tracing::field::{DisplayValue, display};
     use tracing::{Level, event};
 
-    use crate::agreed::Agreed;
     use crate::connection::Connection;
     use crate::error::Error;
 
@@ -39,8 +37,8 @@ mod present {
 
     /// An opening handshake was accepted: by us as a server, or by the server.
     #[cfg(any(feature = "client", feature = "server"))]
-    pub(crate) fn handshake_accepted(role: Role, agreed: &Agreed) {
-        let deflate: Option<DebugValue<_>> = agreed.deflate.map(debug);
+    pub(crate) fn handshake_accepted(role: Role, agreed: &crate::agreed::Agreed) {
+        let deflate = agreed.deflate.map(tracing::field::debug);
         event!(
             name: "handshake_accepted", target: TARGET, Level::DEBUG,
             role = role_name(role), subprotocol = agreed.subprotocol.as_deref(), deflate, "handshake accepted"
@@ -49,7 +47,7 @@ mod present {
 
     /// An opening handshake was not accepted.
     #[cfg(any(feature = "client", feature = "server"))]
-    pub(crate) fn handshake_rejected(role: Role, status: http::StatusCode, reason: impl Display) {
+    pub(crate) fn handshake_rejected(role: Role, status: http::StatusCode, reason: impl std::fmt::Display) {
         event!(
             name: "handshake_rejected", target: TARGET, Level::INFO,
             role = role_name(role), status = status.as_u16(), reason = display(reason), "handshake rejected"
@@ -99,19 +97,16 @@ mod present {
 /// The same, told to nobody.
 #[cfg(not(feature = "tracing"))]
 mod absent {
-    use std::fmt::Display;
-
     use bowline_proto::{CloseCode, Role};
 
-    use crate::agreed::Agreed;
     use crate::connection::Connection;
     use crate::error::Error;
 
     #[cfg(any(feature = "client", feature = "server"))]
-    pub(crate) fn handshake_accepted(_: Role, _: &Agreed) {}
+    pub(crate) fn handshake_accepted(_: Role, _: &crate::agreed::Agreed) {}
 
     #[cfg(any(feature = "client", feature = "server"))]
-    pub(crate) fn handshake_rejected(_: Role, _: http::StatusCode, _: impl Display) {}
+    pub(crate) fn handshake_rejected(_: Role, _: http::StatusCode, _: impl std::fmt::Display) {}
 
     pub(crate) fn connection_opened(_: Role, _: &Connection) {}
 
