@@ -70,7 +70,8 @@ async fn sending_a_value_allocates_nothing() {
         let (socket, wire) = open(role, Limits::default());
         let point = Point { x: 1, name: vec![7; 5000] };
         // What the test's stream takes is not counted.
-        socket.send(vec![7; 2_000_000]).await.unwrap();
+        let large = vec![7; 2_000_000];
+        socket.send(&large).await.unwrap();
         wire.set_room(0);
         settle().await;
         socket.send("what waits").await.unwrap();
