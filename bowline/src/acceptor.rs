@@ -17,6 +17,7 @@ use crate::agreed::Agreed;
 use crate::compression::CompressionOptions;
 use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind};
+use crate::events;
 #[cfg(feature = "http2")]
 use crate::http2_server::Incoming;
 use crate::limits::{Config, Limits};
@@ -182,6 +183,17 @@ impl Acceptor {
     /// | 403 | a page of a foreign origin: see [`allow_origin`](Self::allow_origin) |
     /// | 500 | hyper's upgrade is not in the request; or an option of this acceptor makes no sense |
     pub fn accept<A, B: Default>(
+        &self,
+        request: &mut Request<A>,
+    ) -> Result<(Response<B>, Upgrade), Rejection> {
+        self.check_request(request)
+            .inspect(|(_, upgrade)| events::handshake_accepted(Role::Server, upgrade.agreed()))
+            .inspect_err(|rejection| {
+                events::handshake_rejected(Role::Server, rejection.status(), rejection);
+            })
+    }
+
+    fn check_request<A, B: Default>(
         &self,
         request: &mut Request<A>,
     ) -> Result<(Response<B>, Upgrade), Rejection> {

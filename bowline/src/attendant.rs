@@ -14,6 +14,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::connection::Connection;
 use crate::error::{Error, ErrorKind};
+use crate::events;
 use crate::moment::{Moment, Now, Span};
 
 /// How long an application that was just handed something, or woken, is left alone before the task reads in its place.
@@ -174,8 +175,9 @@ impl Attendant {
             let connection = &self.connection;
             self.stage = match self.stage {
                 Stage::Open(_) => {
-                    if connection.transmit().closed().is_none() {
-                        return Poll::Pending;
+                    let Some(error) = connection.transmit().closed().cloned() else { return Poll::Pending };
+                    if matches!(error.kind(), ErrorKind::Disconnected | ErrorKind::Io) {
+                        events::connection_lost(connection, &error);
                     }
                     connection.signals.set_task_waits(true);
                     Stage::Closing { deadline: now.after(self.close_timeout) }
@@ -245,6 +247,11 @@ impl Attendant {
             }
         };
         if let Err(error) = lost {
+            if matches!(self.stage, Stage::Open(_)) {
+                events::keepalive_lost(connection, &error);
+            } else {
+                events::connection_lost(connection, &error);
+            }
             connection.lose(&error);
         }
     }

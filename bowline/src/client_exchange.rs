@@ -51,7 +51,7 @@ pub(crate) async fn exchange<S: Stream>(
         connection.drive_until(sent).await.map_err(http_error)
     };
     let mut response = deadline.bound("waiting for the server's response", answer).await?;
-    let agreed = match handshake.verify(&response) {
+    let agreed = match handshake.conclude(&response) {
         Ok(agreed) => agreed,
         Err(text) => {
             let mut body = Vec::new();

@@ -13,6 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::agreed::Agreed;
 use crate::error::Error;
+use crate::events;
 use crate::header_lines::{Occurrence, has_token};
 use crate::limits::Config;
 use crate::random::random;
@@ -73,7 +74,7 @@ impl ClientHandshake {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let agreed = self.verify(response).map_err(|text| refused(text, response, Bytes::new()))?;
+        let agreed = self.conclude(response).map_err(|text| refused(text, response, Bytes::new()))?;
         let (transport, leftover) = transport_of(stream);
         Ok(self.open(transport, &leftover, agreed))
     }
@@ -83,8 +84,14 @@ impl ClientHandshake {
         WebSocket::open(transport, Role::Client, leftover, &self.config, agreed)
     }
 
-    /// Finds what was agreed on, or says what is wrong with the response.
-    pub(crate) fn verify<B>(&self, response: &Response<B>) -> Result<Agreed, String> {
+    /// Finds what was agreed on, or says what is wrong with the response; that is the end of the handshake.
+    pub(crate) fn conclude<B>(&self, response: &Response<B>) -> Result<Agreed, String> {
+        self.verify(response)
+            .inspect(|agreed| events::handshake_accepted(Role::Client, agreed))
+            .inspect_err(|reason| events::handshake_rejected(Role::Client, response.status(), reason))
+    }
+
+    fn verify<B>(&self, response: &Response<B>) -> Result<Agreed, String> {
         let headers = response.headers();
         if response.version() <= Version::HTTP_11 {
             self.verify_upgrade(response)?;

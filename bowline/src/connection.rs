@@ -13,6 +13,7 @@ use tokio::task::coop::poll_proceed;
 use crate::agreed::Agreed;
 use crate::compression::Window;
 use crate::error::{Error, ErrorKind, TrySendError};
+use crate::events;
 use crate::limits::Config;
 use crate::locked::Locked;
 use crate::message::Payload;
@@ -104,6 +105,15 @@ impl Connection {
     pub(crate) fn poll_next<T>(
         &self,
         cx: &mut Context<'_>,
+        take: impl FnMut(&mut Receive) -> Option<T>,
+    ) -> Poll<T> {
+        self.poll_next_in_batch::<true, T>(cx, take)
+    }
+
+    /// The same; whether the replies to a batch are written before it waits, or are left to the connection's task.
+    pub(crate) fn poll_next_in_batch<const WRITES: bool, T>(
+        &self,
+        cx: &mut Context<'_>,
         mut take: impl FnMut(&mut Receive) -> Option<T>,
     ) -> Poll<T> {
         // One flooding connection must not starve the others of its thread, even if all of the flood is in memory.
@@ -131,7 +141,7 @@ impl Connection {
                     receive = self.receive();
                 }
                 Advance::NeedsBytes => {
-                    if self.corked.load(Ordering::SeqCst) {
+                    if WRITES && self.corked.load(Ordering::SeqCst) {
                         drop(receive);
                         self.uncork();
                         // The task may have read meanwhile.
@@ -256,7 +266,10 @@ impl Connection {
 
     /// Does what receiving asks of the sending half.
     fn apply(&self, effect: Effect) {
+        let ending = Ending::of(&effect);
         let mut transmit = self.transmit();
+        // An answer to our Close frame decides nothing.
+        let decides = transmit.closed().is_none();
         match effect {
             Effect::Answer(payload) => {
                 transmit.answer(payload);
@@ -278,6 +291,11 @@ impl Connection {
         }
         self.write_now(transmit);
         self.settle();
+        match ending {
+            Some(Ending::ClosedByPeer(code)) if decides => events::connection_closed(self, "peer", code),
+            Some(Ending::Failed(code, error)) => events::connection_failed(self, code, &error),
+            _ => {}
+        }
     }
 
     /// The application may hear of the end now, and do with the connection what it wants.
@@ -421,12 +439,16 @@ impl Connection {
             }
         }
         let mut transmit = self.transmit();
+        let decides = transmit.closed().is_none();
         transmit.close(Some(frame), closed_by_us());
         self.corked.store(false, Ordering::SeqCst);
         self.write_now(transmit);
         self.signals.set_task_waits(true);
         self.signals.wake_reader();
         self.signals.wake_task();
+        if decides {
+            events::connection_closed(self, "us", Some(frame.code()));
+        }
     }
 
     /// The application will neither read nor close: writes what was accepted, and ends the transport.
@@ -445,6 +467,7 @@ impl Connection {
         self.corked.store(false, Ordering::SeqCst);
         self.write_now(transmit);
         self.signals.wake_task();
+        events::connection_closed(self, "us", None);
     }
 
     /// The application will not read any more, but someone will close.
@@ -464,6 +487,23 @@ impl Connection {
         transmit.finish();
         drop(transmit);
         self.settle();
+    }
+}
+
+/// How the peer has ended the connection.
+enum Ending {
+    ClosedByPeer(Option<CloseCode>),
+    /// It broke the protocol, or went over a limit.
+    Failed(CloseCode, Error),
+}
+
+impl Ending {
+    fn of(effect: &Effect) -> Option<Self> {
+        match effect {
+            Effect::Echo(frame) => Some(Self::ClosedByPeer(frame.as_ref().map(CloseFrame::code))),
+            Effect::Fail(code, error) => Some(Self::Failed(*code, error.clone())),
+            Effect::Answer(_) | Effect::Ponged(_) | Effect::Lost(_) => None,
+        }
     }
 }
 

@@ -29,6 +29,9 @@ pub enum ErrorKind {
     Io,
     /// Our own side asked for something impossible; nothing was sent.
     InvalidInput,
+    /// A message of the peer is not what was asked for: not JSON or protobuf, or not of the wanted kind. It says nothing
+    /// about the connection, which goes on unless that is documented.
+    InvalidData,
 }
 
 /// Why an operation failed.

@@ -172,7 +172,7 @@ impl Http2Connection {
         let deadline = deadline.unwrap_or_else(|| Deadline::after(timeout));
         let answer = async { response.await.map_err(|error| self.why(error)) };
         let response = deadline.bound("waiting for the server's response", answer).await?;
-        let agreed = match handshake.verify(&response) {
+        let agreed = match handshake.conclude(&response) {
             Ok(agreed) => agreed,
             Err(text) => {
                 let (head, mut body) = response.into_parts();

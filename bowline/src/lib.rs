@@ -201,6 +201,27 @@
 //!
 //! `client`, `server` and `tls` are on by default; `deflate` adds compression, `http2` WebSockets over HTTP/2 (RFC 8441),
 //! `axum` an extractor. Features only add: none changes the behaviour of code that compiles without it.
+//!
+//! - `futures`: `WebSocket` is a `Stream`; `WebSocket::into_futures` and `Sender::into_sink` are sinks, too.
+//! - `json`: `send_json` and `recv_json`, by serde.
+//! - `protobuf`: `send_protobuf` and `recv_protobuf`, by prost.
+//! - `tracing`: events, as follows.
+//!
+//! # Events
+//!
+//! With the feature `tracing`, events have the target `bowline` and these names and fields. No message makes one, and
+//! none has anything in it that was sent but a close code, a subprotocol and the status of a response, or what a
+//! [`Rejection`] of yours says.
+//!
+//! | name | level | fields |
+//! |---|---|---|
+//! | `handshake_accepted` | debug | `role` (`client` or `server`: ours), `subprotocol`, `deflate` |
+//! | `handshake_rejected` | info | `role`, `status`, `reason` |
+//! | `connection_opened` | debug | `role`, `peer` (its address) |
+//! | `connection_closed` | debug | `by` (`us` or `peer`: who was first), `code`, `peer` |
+//! | `connection_failed` | info | `code`, `error` (the violation, or the limit), `peer` |
+//! | `connection_lost` | info | `error` (the transport ended, or the peer did not end it in time), `peer` |
+//! | `keepalive_lost` | info | `error`, `peer` |
 
 #[cfg(feature = "server")]
 mod acceptor;
@@ -212,6 +233,7 @@ mod authority;
 #[cfg(feature = "axum")]
 pub mod axum;
 mod backlog;
+mod byte_stream;
 #[cfg(feature = "server")]
 mod catch_panic;
 #[cfg(feature = "client")]
@@ -234,8 +256,13 @@ mod deadline;
 mod deflation;
 #[cfg(feature = "client")]
 mod dial;
+#[cfg(any(feature = "json", feature = "protobuf"))]
+mod encoded;
 mod error;
+mod events;
 mod fragment;
+#[cfg(feature = "futures")]
+mod futures;
 #[cfg(feature = "server")]
 mod handler;
 #[cfg(any(feature = "client", feature = "server"))]
@@ -251,13 +278,18 @@ mod http2_server;
 )]
 mod http2_stream;
 mod inflation;
+#[cfg(feature = "json")]
+mod json;
 mod limits;
 mod locked;
 mod message;
 mod moment;
 #[cfg(feature = "server")]
 mod origin;
+mod outgoing;
 mod pair;
+#[cfg(feature = "protobuf")]
+mod protobuf;
 #[cfg(feature = "client")]
 mod proxy;
 mod random;
@@ -299,6 +331,7 @@ pub use acceptor::{Acceptor, accept};
 #[cfg(feature = "deflate")]
 pub use bowline_proto::DeflateParameters;
 pub use bowline_proto::{CloseCode, CloseFrame, MessageKind, Role};
+pub use byte_stream::ByteStream;
 #[cfg(feature = "client")]
 pub use client_handshake::ClientHandshake;
 #[cfg(feature = "deflate")]
@@ -310,6 +343,8 @@ pub use connector::HttpVersion;
 #[cfg(feature = "client")]
 pub use connector::{Connector, connect};
 pub use error::{Error, ErrorKind, TrySendError};
+#[cfg(feature = "futures")]
+pub use futures::{FuturesSocket, SenderSink};
 #[cfg(feature = "server")]
 pub use handler::Handler;
 #[cfg(all(feature = "client", feature = "http2"))]

@@ -63,7 +63,7 @@ pub(crate) fn into_io(error: Error) -> io::Error {
     let kind = match error.kind() {
         ErrorKind::Closed => io::ErrorKind::BrokenPipe,
         ErrorKind::Disconnected => io::ErrorKind::UnexpectedEof,
-        ErrorKind::Protocol | ErrorKind::Limit => io::ErrorKind::InvalidData,
+        ErrorKind::Protocol | ErrorKind::Limit | ErrorKind::InvalidData => io::ErrorKind::InvalidData,
         ErrorKind::Timeout => io::ErrorKind::TimedOut,
         ErrorKind::InvalidInput => io::ErrorKind::InvalidInput,
         ErrorKind::Handshake | ErrorKind::Io => io::ErrorKind::Other,

@@ -25,7 +25,7 @@ use crate::writer::MessageWriter;
 /// ```
 #[derive(Clone)]
 pub struct Sender {
-    connection: Arc<Connection>,
+    pub(crate) connection: Arc<Connection>,
 }
 
 impl Sender {

@@ -19,6 +19,7 @@ use tokio::task::coop::consume_budget;
 
 use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind};
+use crate::events;
 use crate::limits::{Config, Limits};
 use crate::rejection::Rejection;
 use crate::server_handshake::{Agreement, Terms};
@@ -123,8 +124,14 @@ pub(crate) async fn answer(
         Err(rejection) => Err(rejection),
     };
     let response = match &agreed {
-        Ok((_, agreement)) => agreement.response(),
-        Err(rejection) => rejection.clone().into_response(),
+        Ok((_, agreement)) => {
+            events::handshake_accepted(Role::Server, &agreement.agreed);
+            agreement.response()
+        }
+        Err(rejection) => {
+            events::handshake_rejected(Role::Server, rejection.status(), rejection);
+            rejection.clone().into_response()
+        }
     };
     (agreed, response)
 }

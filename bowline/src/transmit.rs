@@ -12,6 +12,8 @@ use tokio::time::Instant;
 
 use crate::compression::Compressing;
 use crate::deflation::Deflation;
+#[cfg(any(feature = "json", feature = "protobuf"))]
+use crate::encoded::Encoded;
 use crate::error::{Error, ErrorKind};
 use crate::fragment::FragmentEnd;
 use crate::message::{Payload, PayloadKind, Prepared, PreparedFrame};
@@ -99,6 +101,18 @@ impl Transmit {
         !self.writer_open && self.has_space() && self.senders.is_first(place)
     }
 
+    /// Whether a message may be accepted, if no sender has to come first.
+    #[inline]
+    pub(crate) fn takes_data(&self) -> bool {
+        !self.writer_open && self.has_space()
+    }
+
+    /// Whether a `MessageWriter` has the right to send data.
+    #[cfg(feature = "futures")]
+    pub(crate) fn has_writer(&self) -> bool {
+        self.writer_open
+    }
+
     /// Whether less than the high-water mark waits to be written.
     #[inline]
     pub(crate) fn has_space(&self) -> bool {
@@ -116,6 +130,24 @@ impl Transmit {
             return self.half.message(kind, bytes, self.masking_key(), self.queue.out()).map_err(misuse);
         }
         self.accept_large(payload)
+    }
+
+    /// Accepts a message that was encoded for us: without a copy, unless something waits already or it is compressed.
+    #[cfg(any(feature = "json", feature = "protobuf"))]
+    pub(crate) fn accept_encoded(&mut self, mut encoded: Encoded) -> Result<(), Error> {
+        let key = self.masking_key();
+        let (kind, len) = (encoded.kind, encoded.payload().len());
+        let accepted = if self.deflation.as_ref().is_some_and(|deflation| deflation.wants(None, len)) {
+            self.accept_compressed(kind, encoded.payload(), None)
+        } else if self.queue.is_empty() {
+            let start = self.half.message_in_place(kind, key, &mut encoded.buffer).map_err(misuse)?;
+            self.queue.replace(encoded.buffer, start);
+            return Ok(());
+        } else {
+            self.half.message(kind, encoded.payload(), key, self.queue.out()).map_err(misuse)
+        };
+        encoded.recycle();
+        accepted
     }
 
     /// Accepts a message of a server of which no copy need be made, if it is prepared, or owned and worth it.
@@ -189,6 +221,7 @@ impl Transmit {
     pub(crate) fn end_writing(&mut self) {
         self.writer_open = false;
         self.wake_senders();
+        self.wake_watchers();
     }
 
     /// The same if the message was not finished.

@@ -66,6 +66,10 @@ impl Upgrade {
         Self { opening, agreed }
     }
 
+    pub(crate) fn agreed(&self) -> &Agreed {
+        &self.agreed
+    }
+
     /// The subprotocol that was agreed on, if any (RFC 6455 1.9).
     pub fn subprotocol(&self) -> Option<&str> {
         self.agreed.subprotocol.as_deref()

@@ -11,6 +11,7 @@ use crate::agreed::Agreed;
 use crate::attendant::Attendance;
 use crate::connection::Connection;
 use crate::error::{Error, TrySendError};
+use crate::events;
 use crate::limits::Config;
 use crate::message::{Message, Payload};
 use crate::reader::MessageReader;
@@ -31,9 +32,12 @@ use crate::writer::MessageWriter;
 /// transport ends without a Close frame. [`close`](Self::close) it to end it in the way of the protocol. Under
 /// `serve`, the result of the handler closes it.
 pub struct WebSocket {
-    connection: Arc<Connection>,
+    pub(crate) connection: Arc<Connection>,
     /// Someone else closes the connection when this is dropped.
     supervised: bool,
+    /// As a stream, it has ended.
+    #[cfg(feature = "futures")]
+    pub(crate) stream_ended: bool,
 }
 
 impl WebSocket {
@@ -46,9 +50,15 @@ impl WebSocket {
         agreed: Agreed,
     ) -> Self {
         let connection = Arc::new(Connection::new(transport, role, leftover, config, agreed));
+        events::connection_opened(role, &connection);
         let (keepalive, close_timeout) = (config.keepalive, config.limits.close_timeout);
         tokio::spawn(Attendance::new(Arc::clone(&connection), keepalive, close_timeout));
-        Self { connection, supervised: false }
+        Self {
+            connection,
+            supervised: false,
+            #[cfg(feature = "futures")]
+            stream_ended: false,
+        }
     }
 
     /// From now on the holder of the result closes the connection, not the drop of this.

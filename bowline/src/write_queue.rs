@@ -56,7 +56,7 @@ impl WriteQueue {
     #[inline]
     pub(crate) fn out(&mut self) -> &mut Vec<u8> {
         if self.encoded.capacity() == 0 {
-            self.encoded = SPARE.try_with(Cell::take).unwrap_or_default();
+            self.encoded = take_spare();
         } else if self.start > self.encoded.len() / 2 {
             // So that a queue that never quite empties doesn't grow. Each byte is moved once at most, amortised.
             self.encoded.drain(..self.start);
@@ -72,6 +72,14 @@ impl WriteQueue {
     pub(crate) fn push(&mut self, bytes: Bytes) {
         self.shared_len += bytes.len();
         self.shared.push_back((self.encoded.len(), bytes));
+    }
+
+    /// Takes a buffer whole, from `start` on. The queue has to be empty.
+    #[cfg(any(feature = "json", feature = "protobuf"))]
+    pub(crate) fn replace(&mut self, encoded: Vec<u8>, start: usize) {
+        debug_assert!(self.is_empty(), "what waits would be lost");
+        self.release();
+        (self.encoded, self.start) = (encoded, start);
     }
 
     /// Gives the first pieces, at least one byte if there are any, to a vectored write.
@@ -139,14 +147,27 @@ impl WriteQueue {
         self.start = 0;
         self.encoded.clear();
         let buffer = std::mem::take(&mut self.encoded);
-        // One that never took a buffer has none to give back.
-        if (1..=SPARE_CAPACITY).contains(&buffer.capacity()) {
-            // It fails only while the thread ends.
-            let _ = SPARE.try_with(|spare| spare.set(buffer));
-        }
+        give_spare(buffer);
         // A few places are kept, so that a steady stream of large payloads allocates nothing.
         if self.shared.capacity() > SLICES {
             self.shared = VecDeque::new();
         }
+    }
+}
+
+/// Takes the buffer of this thread, or an empty one.
+#[inline]
+pub(crate) fn take_spare() -> Vec<u8> {
+    SPARE.try_with(Cell::take).unwrap_or_default()
+}
+
+/// Gives a buffer to this thread, which is empty again.
+#[inline]
+pub(crate) fn give_spare(buffer: Vec<u8>) {
+    debug_assert!(buffer.is_empty(), "the next connection would send it");
+    // One that never took a buffer has none to give back.
+    if (1..=SPARE_CAPACITY).contains(&buffer.capacity()) {
+        // It fails only while the thread ends.
+        let _ = SPARE.try_with(|spare| spare.set(buffer));
     }
 }

@@ -13,6 +13,7 @@ use tokio::task::coop::poll_proceed;
 
 use crate::connection::Connection;
 use crate::error::{Error, ErrorKind};
+use crate::events;
 use crate::fragment::FragmentEnd;
 use crate::reader::into_io;
 use crate::wait::Place;
@@ -215,6 +216,7 @@ impl Drop for MessageWriter {
         drop(transmit);
         if broken {
             self.connection.begin_close(&frame);
+            events::connection_closed(&self.connection, "us", Some(frame.code()));
         }
     }
 }

@@ -135,6 +135,8 @@ pub enum Misuse {
     CloseReasonTooLong(usize),
     /// RFC 6455 5.1: a client's payload must be masked, so it can't be left to the caller.
     UnmaskedPayload,
+    /// A buffer is too small to have room for a header in front of its payload.
+    NoRoomForHeader,
 }
 
 impl fmt::Display for Misuse {
@@ -150,6 +152,9 @@ impl fmt::Display for Misuse {
                 write!(f, "a close reason has at most 123 bytes, not {size}")
             }
             Self::UnmaskedPayload => f.write_str("a client's payload must be masked"),
+            Self::NoRoomForHeader => {
+                f.write_str("the buffer has no room for a header in front of the payload")
+            }
         }
     }
 }

@@ -5,15 +5,15 @@ use alloc::vec::Vec;
 use crate::close::CloseFrame;
 use crate::error::Misuse;
 use crate::frame::{COMPRESSED, FrameHeader, MessageKind, Opcode, Role};
-use crate::mask::append_masked;
+use crate::mask::{append_masked, mask};
 
 /// The sending half: appends frames to the caller's buffer.
 ///
 /// Every frame of a client is masked while it is copied. `masking_key` must be fresh for each frame and come from a
 /// cryptographically secure generator (RFC 6455 5.3, 10.3); a server's is not used.
 ///
-/// - commands: [`message`](Self::message), [`message_header`](Self::message_header),
-///   [`encoded_message`](Self::encoded_message), [`fragment`](Self::fragment),
+/// - commands: [`message`](Self::message), [`message_in_place`](Self::message_in_place),
+///   [`message_header`](Self::message_header), [`encoded_message`](Self::encoded_message), [`fragment`](Self::fragment),
 ///   [`last_fragment`](Self::last_fragment), [`ping`](Self::ping), [`pong`](Self::pong), [`close`](Self::close)
 /// - getters: all others
 ///
@@ -75,6 +75,48 @@ impl SendHalf {
         self.check_message()?;
         self.frame(true, COMPRESSED, kind.into(), payload, masking_key, out);
         Ok(())
+    }
+
+    /// Makes a whole message in one frame of a buffer that holds its payload already, behind
+    /// [`FrameHeader::MAX_SIZE`] bytes of room for the header; gives the position at which the frame begins.
+    ///
+    /// So a payload whose size is known only once it is written, like that of a serialiser, need not be copied.
+    ///
+    /// ```
+    /// use bowline_proto::{FrameHeader, MessageKind, Role, SendHalf};
+    ///
+    /// let mut buffer = vec![0; FrameHeader::MAX_SIZE];
+    /// buffer.extend_from_slice(b"Hello");
+    /// let start = SendHalf::new(Role::Server).message_in_place(MessageKind::Text, [0; 4], &mut buffer)?;
+    /// assert_eq!(buffer[start..], *b"\x81\x05Hello");
+    /// # Ok::<(), bowline_proto::Misuse>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Misuse::CloseSent`], [`Misuse::MessageOpen`]; and [`Misuse::NoRoomForHeader`] if the buffer is smaller than
+    /// that room.
+    pub fn message_in_place(
+        &mut self,
+        kind: MessageKind,
+        masking_key: [u8; 4],
+        buffer: &mut Vec<u8>,
+    ) -> Result<usize, Misuse> {
+        self.check_message()?;
+        let end = buffer.len();
+        let payload = buffer.get_mut(FrameHeader::MAX_SIZE..).ok_or(Misuse::NoRoomForHeader)?;
+        // RFC 6455 5.1, 5.3: a client masks all frames, a server none.
+        let masking_key = (self.role == Role::Client).then_some(masking_key);
+        let header = header(true, 0, kind.into(), payload.len(), masking_key);
+        if let Some(key) = masking_key {
+            mask(payload, key, 0);
+        }
+        // It is written behind the payload, as everywhere, and moved to its place.
+        header.encode(buffer);
+        let start = FrameHeader::MAX_SIZE - (buffer.len() - end);
+        buffer.copy_within(end.., start);
+        buffer.truncate(end);
+        Ok(start)
     }
 
     /// Encodes the header alone of a whole message in one frame; the payload must follow it on the wire.

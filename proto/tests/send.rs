@@ -270,3 +270,36 @@ proptest! {
         prop_assert_eq!(joined(receiver.take_seen()), expected);
     }
 }
+
+/// Whatever the size of the header, it is the same frame as that of a message which is copied.
+#[test]
+fn a_message_in_place_is_the_same_frame() {
+    for role in [Role::Client, Role::Server] {
+        for len in [0, 1, 125, 126, 65_535, 65_536, 70_001] {
+            let payload: Vec<u8> = (0..=u8::MAX).cycle().take(len).collect();
+            let mut copied = Vec::new();
+            SendHalf::new(role).message(MessageKind::Text, &payload, [1, 2, 3, 4], &mut copied).unwrap();
+            let mut buffer = vec![0xAA; FrameHeader::MAX_SIZE];
+            buffer.extend_from_slice(&payload);
+            let mut half = SendHalf::new(role);
+            let start = half.message_in_place(MessageKind::Text, [1, 2, 3, 4], &mut buffer).unwrap();
+            assert!(buffer[start..] == copied, "{role:?}, {len} bytes");
+        }
+    }
+}
+
+#[test]
+fn a_message_in_place_is_refused_as_any_other() {
+    let place = || vec![0; FrameHeader::MAX_SIZE + 1];
+    let mut half = SendHalf::new(Role::Client);
+    let mut small = vec![0; FrameHeader::MAX_SIZE - 1];
+    let refused = half.message_in_place(MessageKind::Binary, [1, 2, 3, 4], &mut small);
+    assert_eq!(refused, Err(Misuse::NoRoomForHeader));
+    half.fragment(MessageKind::Text, b"", [0; 4], &mut Vec::new()).unwrap();
+    let mut buffer = place();
+    let refused = half.message_in_place(MessageKind::Binary, [1, 2, 3, 4], &mut buffer);
+    assert_eq!(refused, Err(Misuse::MessageOpen));
+    half.close(None, [0; 4], &mut Vec::new()).unwrap();
+    let refused = half.message_in_place(MessageKind::Binary, [1, 2, 3, 4], &mut buffer);
+    assert_eq!((refused, buffer), (Err(Misuse::CloseSent), place()));
+}

@@ -1,0 +1,44 @@
+//! A message that user code has written into a buffer for us: a serialiser.
+
+use bowline_proto::{FrameHeader, MessageKind};
+
+use crate::error::Error;
+use crate::write_queue::{give_spare, take_spare};
+
+/// A message in a buffer that can become the write buffer as it is: there is room for the header in front of the payload.
+///
+/// It is written without a lock on the connection, because a serialiser is user code, which may well send on the same
+/// connection.
+pub(crate) struct Encoded {
+    pub(crate) kind: MessageKind,
+    /// [`FrameHeader::MAX_SIZE`] bytes, and the payload.
+    pub(crate) buffer: Vec<u8>,
+}
+
+impl Encoded {
+    /// Lets `write` append the payload of a message. If it fails, nothing is left of what it has written.
+    pub(crate) fn new(
+        kind: MessageKind,
+        write: impl FnOnce(&mut Vec<u8>) -> Result<(), Error>,
+    ) -> Result<Self, Error> {
+        let mut encoded = Self { kind, buffer: take_spare() };
+        encoded.buffer.resize(FrameHeader::MAX_SIZE, 0);
+        match write(&mut encoded.buffer) {
+            Ok(()) => Ok(encoded),
+            Err(error) => {
+                encoded.recycle();
+                Err(error)
+            }
+        }
+    }
+
+    pub(crate) fn payload(&self) -> &[u8] {
+        &self.buffer[FrameHeader::MAX_SIZE..]
+    }
+
+    /// Gives the memory back to the thread.
+    pub(crate) fn recycle(mut self) {
+        self.buffer.clear();
+        give_spare(self.buffer);
+    }
+}

@@ -1,0 +1,120 @@
+//! What is told to `tracing`: of handshakes and of the life of connections, never of messages and what is in them.
+//!
+//! A subscriber is code of the application's, which may well use the connection: no event is told under a lock.
+
+#[cfg(not(feature = "tracing"))]
+pub(crate) use absent::*;
+#[cfg(feature = "tracing")]
+pub(crate) use present::*;
+
+#[cfg(feature = "tracing")]
+mod present {
+    use std::net::SocketAddr;
+
+    use bowline_proto::{CloseCode, Role};
+    use tracing::field::{DisplayValue, display};
+    use tracing::{Level, event};
+
+    use crate::connection::Connection;
+    use crate::error::Error;
+
+    const TARGET: &str = "bowline";
+
+    fn role_name(role: Role) -> &'static str {
+        match role {
+            Role::Client => "client",
+            Role::Server => "server",
+        }
+    }
+
+    fn peer_of(connection: &Connection) -> Option<DisplayValue<SocketAddr>> {
+        connection.addresses.peer.map(display)
+    }
+
+    fn code_of(code: Option<CloseCode>) -> Option<u16> {
+        code.map(|code| code.0)
+    }
+
+    /// An opening handshake was accepted: by us as a server, or by the server.
+    #[cfg(any(feature = "client", feature = "server"))]
+    pub(crate) fn handshake_accepted(role: Role, agreed: &crate::agreed::Agreed) {
+        let deflate = agreed.deflate.map(tracing::field::debug);
+        event!(
+            name: "handshake_accepted", target: TARGET, Level::DEBUG,
+            role = role_name(role), subprotocol = agreed.subprotocol.as_deref(), deflate, "handshake accepted"
+        );
+    }
+
+    /// An opening handshake was not accepted.
+    #[cfg(any(feature = "client", feature = "server"))]
+    pub(crate) fn handshake_rejected(role: Role, status: http::StatusCode, reason: impl std::fmt::Display) {
+        event!(
+            name: "handshake_rejected", target: TARGET, Level::INFO,
+            role = role_name(role), status = status.as_u16(), reason = display(reason), "handshake rejected"
+        );
+    }
+
+    pub(crate) fn connection_opened(role: Role, connection: &Connection) {
+        event!(
+            name: "connection_opened", target: TARGET, Level::DEBUG,
+            role = role_name(role), peer = peer_of(connection), "connection opened"
+        );
+    }
+
+    /// The first Close frame was sent, or came; or what stands in for it.
+    pub(crate) fn connection_closed(connection: &Connection, by: &'static str, code: Option<CloseCode>) {
+        event!(
+            name: "connection_closed", target: TARGET, Level::DEBUG,
+            by, code = code_of(code), peer = peer_of(connection), "connection closed"
+        );
+    }
+
+    /// The peer broke the protocol, or went over a limit.
+    pub(crate) fn connection_failed(connection: &Connection, code: CloseCode, error: &Error) {
+        event!(
+            name: "connection_failed", target: TARGET, Level::INFO,
+            code = code.0, error = display(error), peer = peer_of(connection), "connection failed"
+        );
+    }
+
+    /// The transport ended, or the peer did not end it in time.
+    pub(crate) fn connection_lost(connection: &Connection, error: &Error) {
+        event!(
+            name: "connection_lost", target: TARGET, Level::INFO,
+            error = display(error), peer = peer_of(connection), "connection lost"
+        );
+    }
+
+    /// The peer is gone, as the keepalive has found out.
+    pub(crate) fn keepalive_lost(connection: &Connection, error: &Error) {
+        event!(
+            name: "keepalive_lost", target: TARGET, Level::INFO,
+            error = display(error), peer = peer_of(connection), "keepalive lost"
+        );
+    }
+}
+
+/// The same, told to nobody.
+#[cfg(not(feature = "tracing"))]
+mod absent {
+    use bowline_proto::{CloseCode, Role};
+
+    use crate::connection::Connection;
+    use crate::error::Error;
+
+    #[cfg(any(feature = "client", feature = "server"))]
+    pub(crate) fn handshake_accepted(_: Role, _: &crate::agreed::Agreed) {}
+
+    #[cfg(any(feature = "client", feature = "server"))]
+    pub(crate) fn handshake_rejected(_: Role, _: http::StatusCode, _: impl std::fmt::Display) {}
+
+    pub(crate) fn connection_opened(_: Role, _: &Connection) {}
+
+    pub(crate) fn connection_closed(_: &Connection, _: &'static str, _: Option<CloseCode>) {}
+
+    pub(crate) fn connection_failed(_: &Connection, _: CloseCode, _: &Error) {}
+
+    pub(crate) fn connection_lost(_: &Connection, _: &Error) {}
+
+    pub(crate) fn keepalive_lost(_: &Connection, _: &Error) {}
+}

@@ -1,0 +1,208 @@
+//! What is told to `tracing`, caught by a subscriber of our own.
+#![cfg(feature = "tracing")]
+
+mod support;
+
+use std::fmt::{Debug, Write};
+use std::sync::{Arc, Mutex};
+
+use bowline::{Acceptor, CloseCode, Limits, Role, Sender, WebSocket, pair};
+use http::StatusCode;
+use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id, Record};
+use tracing::subscriber::DefaultGuard;
+use tracing::{Event, Metadata, Subscriber};
+
+use support::frames::Frame;
+use support::{open, settle};
+
+/// Remembers each event as its level, its name and its fields.
+#[derive(Clone, Default)]
+struct Events {
+    lines: Arc<Mutex<Vec<String>>>,
+    /// Asked about at each event: whether it can be.
+    sender: Arc<Mutex<Option<Sender>>>,
+}
+
+impl Events {
+    /// Catches what this thread tells, until the guard is dropped.
+    fn catch() -> (Self, DefaultGuard) {
+        let events = Self::default();
+        let guard = tracing::subscriber::set_default(events.clone());
+        (events, guard)
+    }
+
+    fn take(&self) -> Vec<String> {
+        std::mem::take(&mut self.lines.lock().unwrap())
+    }
+}
+
+impl Subscriber for Events {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.target() == "bowline"
+    }
+
+    fn event(&self, event: &Event<'_>) {
+        let mut line = Line(format!("{} {}", event.metadata().level(), event.metadata().name()));
+        event.record(&mut line);
+        self.lines.lock().unwrap().push(line.0);
+        if let Some(sender) = &*self.sender.lock().unwrap() {
+            // It deadlocks if an event is told under a lock.
+            let _ = (sender.is_closed(), sender.close_frame());
+        }
+    }
+
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+    fn enter(&self, _: &Id) {}
+
+    fn exit(&self, _: &Id) {}
+}
+
+struct Line(String);
+
+impl Visit for Line {
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        if field.name() != "message" {
+            write!(self.0, " {}={value:?}", field.name()).unwrap();
+        }
+    }
+}
+
+fn watched(role: Role) -> (Events, DefaultGuard, WebSocket, support::wire::Wire) {
+    let (events, guard) = Events::catch();
+    let (socket, wire) = open(role, Limits::default());
+    *events.sender.lock().unwrap() = Some(socket.sender());
+    let opened = if role == Role::Server { "server" } else { "client" };
+    assert_eq!(events.take(), [format!("DEBUG connection_opened role={opened:?}")]);
+    (events, guard, socket, wire)
+}
+
+#[tokio::test]
+async fn messages_are_no_events() {
+    let (events, _guard) = Events::catch();
+    let (client, mut server) = pair();
+    events.take();
+    for _ in 0..100 {
+        client.send("text").await.unwrap();
+        server.recv().await.unwrap();
+    }
+    client.ping().await.unwrap();
+    assert_eq!(events.take(), [""; 0]);
+}
+
+#[tokio::test]
+async fn who_closes_first_is_told_once_with_the_code() {
+    let (events, _guard, mut socket, wire) = watched(Role::Server);
+    wire.feed_frame(Role::Client, &Frame::close(4000, "private"));
+    socket.recv().await.unwrap_err();
+    wire.end();
+    let _ = socket.close(CloseCode::NORMAL, "").await;
+    drop(socket);
+    settle().await;
+    assert_eq!(events.take(), [r#"DEBUG connection_closed by="peer" code=4000"#]);
+
+    let (events, _guard, socket, wire) = watched(Role::Server);
+    let closing = tokio::spawn(async move { socket.close(CloseCode(4001), "private").await });
+    settle().await;
+    wire.feed_frame(Role::Client, &Frame::close(4001, "private"));
+    wire.end();
+    closing.await.unwrap().unwrap();
+    assert_eq!(events.take(), [r#"DEBUG connection_closed by="us" code=4001"#]);
+
+    let (events, _guard, socket, wire) = watched(Role::Server);
+    wire.end();
+    drop(socket);
+    settle().await;
+    assert_eq!(events.take(), [r#"DEBUG connection_closed by="us""#]);
+}
+
+#[tokio::test]
+async fn a_violation_is_told_with_its_reason_and_no_payload() {
+    let (events, _guard, mut socket, wire) = watched(Role::Server);
+    wire.feed_frame(Role::Client, &Frame::text(b"private \xFF"));
+    socket.recv().await.unwrap_err();
+    assert_eq!(
+        events.take(),
+        ["INFO connection_failed code=1007 error=the peer broke the protocol: a text message is not UTF-8"]
+    );
+}
+
+#[tokio::test]
+async fn a_transport_that_ends_is_told() {
+    let (events, _guard, mut socket, wire) = watched(Role::Server);
+    wire.end();
+    socket.recv().await.unwrap_err();
+    settle().await;
+    assert_eq!(
+        events.take(),
+        ["INFO connection_lost error=the peer ended the connection without a Close frame"]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_keepalive_is_told() {
+    let (events, _guard, mut socket, _wire) = watched(Role::Server);
+    socket.recv().await.unwrap_err();
+    settle().await;
+    let told = events.take();
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(
+        told[0].starts_with("INFO keepalive_lost error=the peer is gone: nothing came within"),
+        "{told:?}"
+    );
+}
+
+#[tokio::test]
+async fn handshakes_are_told_by_both_sides() {
+    let (events, _guard) = Events::catch();
+    let (client, server) = tokio::io::duplex(4096);
+    let acceptor = Acceptor::new().subprotocols(["chat"]);
+    let connector = bowline::Connector::new().subprotocols(["chat"]);
+    let (accepted, connected) = tokio::join!(
+        acceptor.accept_stream(server),
+        connector.connect_over("ws://localhost/private?token=1", client)
+    );
+    let told = events.take();
+    assert_eq!(
+        told,
+        [
+            r#"DEBUG handshake_accepted role="server" subprotocol="chat""#,
+            r#"DEBUG connection_opened role="server""#,
+            r#"DEBUG handshake_accepted role="client" subprotocol="chat""#,
+            r#"DEBUG connection_opened role="client""#,
+        ]
+    );
+    drop((accepted.unwrap(), connected.unwrap()));
+}
+
+#[tokio::test]
+async fn rejections_are_told_by_both_sides_with_the_reason() {
+    let (events, _guard) = Events::catch();
+    let (client, server) = tokio::io::duplex(4096);
+    let connector = bowline::Connector::new().origin("https://foreign.example");
+    let acceptor = Acceptor::new();
+    let (accepted, connected) =
+        tokio::join!(acceptor.accept_stream(server), connector.connect_over("ws://localhost/", client));
+    accepted.unwrap_err();
+    connected.unwrap_err();
+    assert_eq!(
+        events.take(),
+        [
+            r#"INFO handshake_rejected role="server" status=403 reason=403 Forbidden: pages of this origin may not connect here"#,
+            r#"INFO handshake_rejected role="client" status=403 reason=the server answered 403 Forbidden instead of 101 Switching Protocols"#,
+        ]
+    );
+
+    let mut request = http::Request::new(());
+    let rejection = bowline::accept::<(), ()>(&mut request).unwrap_err();
+    assert_eq!(rejection.status(), StatusCode::UPGRADE_REQUIRED);
+    let told = events.take();
+    assert!(told[0].starts_with(r#"INFO handshake_rejected role="server" status=426"#), "{told:?}");
+}
