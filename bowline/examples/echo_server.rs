@@ -1,12 +1,13 @@
 //! A server that sends back what it receives.
 //!
-//! `cargo run --release --features deflate --example echo_server -- 127.0.0.1:8080 --compression takeover`
+//! `cargo run --release --features deflate,http2 --example echo_server -- 127.0.0.1:8080 --compression takeover --http2`
 
 use std::error::Error;
 use std::sync::Arc;
 
 use bowline::{Acceptor, Limits, Server, WebSocket};
 use clap::Parser;
+use http::request::Parts;
 use rustls::ServerConfig;
 use rustls::pki_types::PrivateKeyDer;
 use tokio::net::TcpListener;
@@ -25,6 +26,13 @@ struct Arguments {
     /// Serve wss://, with a certificate for localhost and 127.0.0.1 that is made at start.
     #[arg(long)]
     tls: bool,
+    /// Serve HTTP/2 as well, on the same port.
+    #[cfg(feature = "http2")]
+    #[arg(long)]
+    http2: bool,
+    /// Print a line about each request that was accepted.
+    #[arg(long)]
+    verbose: bool,
     /// Let pages of this origin connect too, such as `https://*.example.com`; may be given repeatedly.
     #[arg(long, value_name = "PATTERN")]
     allow_origin: Vec<String>,
@@ -76,10 +84,24 @@ async fn serve(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     if arguments.tls {
         server = server.tls(Arc::new(self_signed()?));
     }
+    #[cfg(feature = "http2")]
+    if arguments.http2 {
+        server = server.http2();
+    }
     let listener = TcpListener::bind(&arguments.address).await?;
     println!("listening on {}", listener.local_addr()?);
-    server.serve(listener, echo).await?;
+    if arguments.verbose {
+        server.serve(listener, print_and_echo).await?;
+    } else {
+        server.serve(listener, echo).await?;
+    }
     Ok(())
+}
+
+async fn print_and_echo(head: Parts, socket: WebSocket) -> Result<(), Box<dyn Error + Send + Sync>> {
+    let peer = socket.peer_addr().ok_or("a TCP connection has addresses")?;
+    println!("{} {} {:?} from {peer}", head.method, head.uri.path(), head.version);
+    echo(socket).await
 }
 
 async fn echo(mut socket: WebSocket) -> Result<(), Box<dyn Error + Send + Sync>> {

@@ -1,6 +1,11 @@
 //! What the programs of this package share.
 
+use std::error::Error;
+use std::sync::Arc;
+
 use clap::ValueEnum;
+use rustls::ServerConfig;
+use rustls::pki_types::PrivateKeyDer;
 
 /// Whether compression is agreed on, and whether messages may refer to earlier ones.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -24,4 +29,16 @@ impl From<Compression> for bowline::CompressionOptions {
         // Short messages, too, as they are what most of the checks send.
         compression.options().threshold(0)
     }
+}
+
+/// TLS with a certificate for localhost and 127.0.0.1 that is made at once.
+pub fn self_signed() -> Result<ServerConfig, Box<dyn Error + Send + Sync>> {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned(), "127.0.0.1".to_owned()])?;
+    let key = PrivateKeyDer::try_from(made.signing_key.serialize_der())?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key)?;
+    Ok(config)
 }

@@ -7,7 +7,7 @@ from . import autobahn, browser, build, peers, processes
 from .report import Report
 
 SUITES = {
-    "autobahn": lambda report, options: autobahn.run(report, options.cases, options.long),
+    "autobahn": lambda report, options: autobahn.run(report, options.cases, options.long, options.http or ["1.1", "2"]),
     "peers": lambda report, _options: peers.run(report),
     "browser": lambda report, _options: browser.run(report),
 }
@@ -49,6 +49,7 @@ def parse_arguments():
         help="Autobahn cases, such as '6.*' or 9.1.1 (repeatable; default: all, but see --long)",
     )
     parser.add_argument("--long", action="store_true", help="Autobahn's compression with messages over 8 KiB as well")
+    parser.add_argument("--http", action="append", choices=["1.1", "2"], help="Autobahn over this version alone")
     return parser.parse_args()
 
 

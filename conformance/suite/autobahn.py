@@ -1,8 +1,12 @@
-"""Autobahn|Testsuite, the reference suite for RFC 6455 and RFC 7692, against bowline as server and as client."""
+"""Autobahn|Testsuite, the reference suite for RFC 6455 and RFC 7692, against bowline as server and as client.
+
+It speaks HTTP/1.1. Over HTTP/2, `http2_bridge` stands between the two.
+"""
 
 import json
 import shutil
 from collections import Counter
+from contextlib import ExitStack
 
 from . import install, processes
 from .paths import CACHE, PROGRAMS, SOURCE, WORKSPACE
@@ -16,6 +20,8 @@ NUMBER_OF_CASES = 301
 COMPRESSION_GROUPS = {12: 5, 13: 7}
 SHORT_CASES = [*range(1, 7), 11]
 LONG_CASES = [range(7, 11), range(12, 15), range(15, 19)]
+# Compression is the same over HTTP/2, where these are enough to show that it is agreed on and works.
+SHORT_CASES_OVER_HTTP2 = [1, 11]
 ALL_CASES = 18
 
 # The largest message of group 9.
@@ -30,32 +36,46 @@ SECONDS = 3600
 AGENT = "bowline"
 
 
-def run(report, cases, long):
+def run(report, cases, long, versions):
     """Runs the cases that the globs in `cases` name, or all; without `long`, all but the long ones."""
-    batches = [cases] if cases else batches_of_all(long)
+    for version in versions:
+        http2 = version == "2"
+        short = SHORT_CASES_OVER_HTTP2 if http2 and not long else SHORT_CASES
+        batches = [cases] if cases else batches_of_all(short, long)
+        expected = None if cases else NUMBER_OF_CASES + number_of_compression_cases(short, long)
+        for role, test in (("server", test_server), ("client", test_client)):
+            name = f"{role} over HTTP/2" if http2 else role
+            judge(report, name, results(report, name, test, batches, http2), expected)
+
+
+def results(report, name, test, batches, http2):
+    """Runs the cases in one role: for each, where its details are, and its verdicts."""
     command, environment = install.autobahn()
     wstest = [*command, SOURCE / "autobahn" / "wstest.py"]
-    for role, test in (("server", test_server), ("client", test_client)):
-        reports = CACHE / f"autobahn-{role}-reports"
-        shutil.rmtree(reports, ignore_errors=True)
-        results = {}
-        for number, batch in enumerate(batches):
-            folder = reports / str(number)
-            folder.mkdir(parents=True)
-            specification = {"outdir": str(folder), "cases": batch, "exclude-cases": []}
-            try:
-                test(wstest, environment, specification, folder)
-            except processes.ProcessFailure as failure:
-                report.fails(f"autobahn {role}", failure)
-            index = folder / "index.json"
-            found = json.loads(index.read_text()).get(AGENT, {}) if index.exists() else {}
-            results |= {case: (folder / result["reportfile"], result) for case, result in found.items()}
-        judge(report, role, results, None if cases else NUMBER_OF_CASES + number_of_compression_cases(long))
+    reports = CACHE / f"autobahn-{file_name(name)}-reports"
+    shutil.rmtree(reports, ignore_errors=True)
+    all_results = {}
+    for number, batch in enumerate(batches):
+        folder = reports / str(number)
+        folder.mkdir(parents=True)
+        specification = {"outdir": str(folder), "cases": batch, "exclude-cases": []}
+        try:
+            test(wstest, environment, specification, folder, http2)
+        except processes.ProcessFailure as failure:
+            report.fails(f"autobahn {name}", failure)
+        index = folder / "index.json"
+        found = json.loads(index.read_text()).get(AGENT, {}) if index.exists() else {}
+        all_results |= {case: (folder / result["reportfile"], result) for case, result in found.items()}
+    return all_results
 
 
-def batches_of_all(long):
+def file_name(name):
+    return name.lower().replace("/", "").replace(" over ", "-")
+
+
+def batches_of_all(short, long):
     """The suite keeps what each case has sent and received in memory, so that the long ones need fresh processes."""
-    batches = [GROUPS + [f"{subgroup}.{case}" for subgroup in compression_subgroups() for case in SHORT_CASES]]
+    batches = [GROUPS + [f"{subgroup}.{case}" for subgroup in compression_subgroups() for case in short]]
     if long:
         for subgroup in compression_subgroups():
             batches += [[f"{subgroup}.{case}" for case in some] for some in LONG_CASES]
@@ -66,30 +86,45 @@ def compression_subgroups():
     return [f"{group}.{number}" for group, count in COMPRESSION_GROUPS.items() for number in range(1, count + 1)]
 
 
-def number_of_compression_cases(long):
-    return sum(COMPRESSION_GROUPS.values()) * (ALL_CASES if long else len(SHORT_CASES))
+def number_of_compression_cases(short, long):
+    return sum(COMPRESSION_GROUPS.values()) * (ALL_CASES if long else len(short))
 
 
-def test_server(wstest, environment, specification, reports):
+def test_server(wstest, environment, specification, reports, http2):
     """The suite as client: `fuzzingclient` exits when it is done."""
     echo_server = [PROGRAMS / "examples" / "echo_server", "127.0.0.1:0", "--max-message-size", MESSAGE_SIZE]
     echo_server.append("--compression=takeover")
-    with processes.server("autobahn-echo-server", echo_server) as address:
+    with ExitStack() as stack:
+        if http2:
+            address = stack.enter_context(processes.server("autobahn-echo-server-http2", [*echo_server, "--http2"]))
+            address = stack.enter_context(bridge("server", "http2", address))
+        else:
+            address = stack.enter_context(processes.server("autobahn-echo-server", echo_server))
         specification["servers"] = [{"agent": AGENT, "url": f"ws://{address}"}]
         fuzz = [*wstest, "-m", "fuzzingclient", "-s", write(specification, reports)]
         processes.run("autobahn-fuzzingclient", fuzz, SECONDS, environment)
 
 
-def test_client(wstest, environment, specification, reports):
+def test_client(wstest, environment, specification, reports, http2):
     """The suite as server: `fuzzingserver` runs the cases that the client asks for, until it is killed."""
     port = processes.free_port()
-    specification["url"] = f"ws://127.0.0.1:{port}"
+    address = f"127.0.0.1:{port}"
+    specification["url"] = f"ws://{address}"
     fuzz = [*wstest, "-m", "fuzzingserver", "--webport", "0", "-s", write(specification, reports)]
-    client = [PROGRAMS / "autobahn_client", specification["url"], "--agent", AGENT]
-    client += ["--max-message-size", MESSAGE_SIZE, "--compression=takeover"]
-    with processes.background("autobahn-fuzzingserver", fuzz, environment) as server:
+    client = [PROGRAMS / "autobahn_client", "--agent", AGENT, "--max-message-size", MESSAGE_SIZE]
+    client.append("--compression=takeover")
+    with ExitStack() as stack:
+        server = stack.enter_context(processes.background("autobahn-fuzzingserver", fuzz, environment))
         processes.wait_until(lambda: processes.is_listening(port), server, seconds=30)
-        processes.run("autobahn-client", client, SECONDS)
+        if http2:
+            address = stack.enter_context(bridge("client", "http1", address))
+            client.append("--http2")
+        processes.run("autobahn-client", [*client, f"ws://{address}"], SECONDS)
+
+
+def bridge(role, version, target):
+    """From the other version to a target that speaks `version`."""
+    return processes.server(f"autobahn-bridge-{role}", [PROGRAMS / "http2_bridge", version, target])
 
 
 def write(specification, reports):

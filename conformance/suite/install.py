@@ -11,6 +11,7 @@ from .paths import CACHE, WORKSPACE
 
 WEBSOCKETS = "17.4"
 WS = "8.23.0"
+HTTP2_PACKAGES = ["h2==4.4.1", "wsproto==1.3.2"]
 
 # The last versions that run on Python 2, and the ones that `autobahntestsuite` was written for.
 AUTOBAHN_PIP = ["pip==20.3.4", "setuptools==44.1.1"]
@@ -39,6 +40,17 @@ def websockets():
         processes.run("install-websockets", pip, 5 * MINUTES, PIP_ENVIRONMENT)
 
     return cached("websockets", WEBSOCKETS, install) / "bin" / "python"
+
+
+def h2():
+    """The `h2` and `wsproto` packages of PyPI: the interpreter that can import them."""
+
+    def install(folder):
+        make_virtual_environment(folder)
+        pip = [folder / "bin" / "python", "-m", "pip", "install", *HTTP2_PACKAGES]
+        processes.run("install-h2", pip, 5 * MINUTES, PIP_ENVIRONMENT)
+
+    return cached("h2", repr(HTTP2_PACKAGES), install) / "bin" / "python"
 
 
 def ws():

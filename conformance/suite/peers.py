@@ -27,6 +27,12 @@ MODES = ["off", "no-takeover", "takeover"]
 # `ws` hands out whole messages only, so neither side of it can answer a fragment before the last one has come.
 CHECKS_OF_WS = [check for check in CHECKS if check != "streamed"]
 
+# What only HTTP/2 has.
+CHECKS_OF_H2_CLIENT = [*CHECKS, "client resets", "many", "foreign origin", "version 12", "another protocol"]
+CHECKS_OF_H2_SERVER = [*CHECKS, "client closes its stream", "client drops", "server resets", "refused", "many"]
+# Of a server of hyper with `bowline::accept`.
+CHECKS_OF_HYPER = ["text", "1 MiB of binary", "server drops", "foreign origin", "version 12", "another protocol"]
+
 # Each check has 10 s; all of one client together take about 1 s.
 SECONDS = 60
 
@@ -34,12 +40,15 @@ SECONDS = 60
 def run(report):
     peers = SOURCE / "peers"
     python, ws_environment = install.websockets(), install.ws()
+    h2_python = install.h2()
     our_client = [PROGRAMS / "peer_client"]
     our_server = [PROGRAMS / "peer_server"]
     websockets_client = [python, peers / "websockets_client.py"]
     websockets_server = [python, peers / "websockets_server.py"]
     ws_client = ["node", peers / "ws_client.js"]
     ws_server = ["node", peers / "ws_server.js"]
+    h2_client = [h2_python, peers / "h2_client.py"]
+    h2_server = [h2_python, peers / "h2_server.py"]
 
     for mode in MODES:
         ours = [f"--compression={mode}"]
@@ -50,13 +59,33 @@ def run(report):
         run_pair(report, f"bowline client, websockets server, {mode}", client, websockets_server, checks)
         run_pair(report, f"ws client, bowline server, {mode}", ws_client, server, checks_of_ws, ws_environment)
         run_pair(report, f"bowline client, ws server, {mode}", client, ws_server, checks_of_ws, ws_environment)
+        checks_of_client, checks_of_server = CHECKS_OF_H2_CLIENT + more, CHECKS_OF_H2_SERVER + more
+        if more:
+            # `wsproto` sends nothing of a compressed message before it has all of it.
+            checks_of_client.remove("streamed")
+            checks_of_server.remove("streamed")
+        run_pair(report, f"h2 client, bowline server, {mode}", h2_client, server, checks_of_client)
+        client = [*client, "--http2"]
+        run_pair(report, f"bowline client, h2 server, {mode}", client, h2_server, checks_of_server)
+    hyper = [PROGRAMS / "page_server", SOURCE / "browser" / "page.html"]
+    run_pair(report, "h2 client, bowline under hyper", h2_client, hyper, CHECKS_OF_HYPER, scheme="wss")
+    run_example(report, "example http2, 1,000 WebSockets over one connection", "http2", ["--open", "1000"])
 
 
-def run_pair(report, name, client, server, checks, environment=None):
+def run_pair(report, name, client, server, checks, environment=None, scheme="ws"):
     log = name.replace(", ", "-").replace(" ", "-")
     try:
         with processes.server(f"{log}-server", server, environment) as address:
-            output = processes.run(f"{log}-client", [*client, f"ws://{address}", *checks], SECONDS, environment)
+            output = processes.run(f"{log}-client", [*client, f"{scheme}://{address}", *checks], SECONDS, environment)
             report.takes_over(name, output, checks)
+    except processes.ProcessFailure as failure:
+        report.fails(name, failure)
+
+
+def run_example(report, name, example, arguments):
+    """It fails if anything is not as it should be."""
+    try:
+        processes.run(f"example-{example}", [PROGRAMS / "examples" / example, *arguments], SECONDS)
+        report.passes(name)
     except processes.ProcessFailure as failure:
         report.fails(name, failure)

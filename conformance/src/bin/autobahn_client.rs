@@ -1,6 +1,6 @@
 //! The client that Autobahn's `fuzzingserver` tests: it asks for each case in turn and echoes what it is sent.
 
-use bowline::{Connector, Error, Limits, WebSocket};
+use bowline::{Connector, Error, HttpVersion, Limits, WebSocket};
 use bowline_conformance::Compression;
 use clap::Parser;
 
@@ -17,19 +17,28 @@ struct Arguments {
     /// Whether compression is offered.
     #[arg(long, value_enum, default_value_t)]
     compression: Compression,
+    /// Speak HTTP/2, and open the WebSockets of all cases over one connection.
+    #[arg(long)]
+    http2: bool,
 }
 
 #[tokio::main]
 async fn main() -> Result<(), Error> {
-    let Arguments { url, agent, max_message_size, compression } = Arguments::parse();
+    let Arguments { url, agent, max_message_size, compression, http2 } = Arguments::parse();
     // Group 9 sends its messages in fragments of 64 bytes as well.
     let frames = u32::try_from(max_message_size / 64).unwrap_or(u32::MAX);
     let limits = Limits::default().message_size(max_message_size).frames_per_message(frames);
-    let connector = Connector::new().limits(limits).compression(compression);
+    let version = if http2 { HttpVersion::Http2 } else { HttpVersion::Http1 };
+    let connector = Connector::new().limits(limits).compression(compression).http_version(version);
+    let connection = if http2 { Some(connector.connect_http2(&url).await?) } else { None };
 
     let cases = number_of_cases(&connector, &url).await?;
     for case in 1..=cases {
-        let (socket, _) = connector.connect(format!("{url}/runCase?case={case}&agent={agent}")).await?;
+        let path = format!("/runCase?case={case}&agent={agent}");
+        let (socket, _) = match &connection {
+            Some(connection) => connection.connect(path).await?,
+            None => connector.connect(format!("{url}{path}")).await?,
+        };
         // Most cases end in an error on purpose: the server broke a rule. It judges how we took it.
         match echo(socket).await {
             Ok(()) => println!("case {case} of {cases}"),

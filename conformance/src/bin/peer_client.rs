@@ -5,7 +5,7 @@ use std::fmt::Debug;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use bowline::{CloseCode, Connector, Message, MessageKind, WebSocket};
+use bowline::{CloseCode, Connector, HttpVersion, Limits, Message, MessageKind, WebSocket};
 use bowline_conformance::Compression;
 use clap::Parser;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -23,12 +23,16 @@ struct Arguments {
     /// Whether compression is offered.
     #[arg(long, value_enum, default_value_t)]
     compression: Compression,
+    /// Speak HTTP/2.
+    #[arg(long)]
+    http2: bool,
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let Arguments { url, checks, compression } = Arguments::parse();
-    let connector = Connector::new().compression(compression);
+    let Arguments { url, checks, compression, http2 } = Arguments::parse();
+    let version = if http2 { HttpVersion::Http2 } else { HttpVersion::Http1 };
+    let connector = Connector::new().compression(compression).http_version(version);
     for name in checks {
         match timeout(TIME_LIMIT, check(&connector, compression, &name, &url)).await {
             Ok(Ok(())) => println!("ok {name}"),
@@ -69,6 +73,11 @@ async fn check(
         "client closes with 1000" => {
             client_closes(connector, url, CloseCode::NORMAL, "normal 1000 leaving").await
         }
+        "client closes its stream" => client_closes_its_stream(connector, url).await,
+        "client drops" => client_drops(connector, url).await,
+        "server resets" => server_resets(connector, url).await,
+        "refused" => refused(connector, url).await,
+        "many" => many(connector, url).await,
         _ => Err("there is no such check".into()),
     }
 }
@@ -215,4 +224,56 @@ async fn client_closes(
     expect(&answer.map(|frame| frame.code()), &Some(code))?;
     let mut asking = connect(connector, url, "/outcome").await?;
     expect(&asking.recv().await?, &Some(outcome.into()))
+}
+
+/// Of HTTP/2: with `END_STREAM`, and no reset.
+async fn client_closes_its_stream(connector: &Connector, url: &str) -> Result<(), Box<dyn Error>> {
+    let socket = connect(connector, url, "/record").await?;
+    close(&socket).await?;
+    let mut asking = connect(connector, url, "/ending").await?;
+    expect(&asking.recv().await?, &Some("END_STREAM".into()))
+}
+
+/// Of HTTP/2: the reset comes later, or it might overtake what was sent.
+async fn client_drops(connector: &Connector, url: &str) -> Result<(), Box<dyn Error>> {
+    let limits = Limits::default().close_timeout(Duration::from_millis(100));
+    drop(connect(&connector.clone().limits(limits), url, "/record").await?);
+    let mut asking = connect(connector, url, "/ending").await?;
+    expect(&asking.recv().await?, &Some("END_STREAM, then RST_STREAM CANCEL".into()))
+}
+
+async fn server_resets(connector: &Connector, url: &str) -> Result<(), Box<dyn Error>> {
+    let mut socket = connect(connector, url, "/reset").await?;
+    let error = socket.recv().await.err().ok_or("recv gave no error")?;
+    let text = format!("{error}: {}", error.source().ok_or("the error has no source")?);
+    let is_told = text.contains("without a Close frame") && text.contains("CANCEL");
+    if is_told { Ok(()) } else { Err(text.into()) }
+}
+
+async fn refused(connector: &Connector, url: &str) -> Result<(), Box<dyn Error>> {
+    let error = connect(connector, url, "/refused").await.err().ok_or("it was accepted")?;
+    let response = error.response().ok_or("the error has no response")?;
+    expect(&(response.status().as_u16(), response.body().as_ref()), &(403, b"not you".as_slice()))
+}
+
+/// More over one connection than the server lets be open at once.
+async fn many(connector: &Connector, url: &str) -> Result<(), Box<dyn Error>> {
+    let connection = connector.connect_http2(url).await?;
+    let tasks: Vec<_> = (0..150)
+        .map(|number| {
+            let connection = connection.clone();
+            tokio::spawn(async move {
+                let (mut socket, _) = connection.connect("/echo").await?;
+                let message = Message::from(number.to_string());
+                socket.send(message.clone()).await?;
+                let answer = socket.recv().await?;
+                socket.close(CloseCode::NORMAL, "").await?;
+                Ok::<_, bowline::Error>(answer == Some(message))
+            })
+        })
+        .collect();
+    for task in tasks {
+        expect(&task.await??, &true)?;
+    }
+    Ok(())
 }

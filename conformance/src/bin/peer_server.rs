@@ -30,7 +30,7 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
         async move { handle(head.uri.path(), socket, &outcomes).await }
     };
     let acceptor = Acceptor::new().subprotocols(["chat.v2", "chat.v1"]).compression(compression);
-    let server = Server::new().acceptor(acceptor).on_error(|error| eprintln!("{error}"));
+    let server = Server::new().http2().acceptor(acceptor).on_error(|error| eprintln!("{error}"));
     server.serve(listener, handler).await?;
     Ok(())
 }
@@ -102,7 +102,9 @@ async fn how_it_ends(mut socket: WebSocket) -> String {
             Ok(Some(_)) => {}
             Ok(None) => break "normal",
             Err(error) if error.close_frame().is_some() => break "error",
-            Err(error) => return format!("{error}"),
+            Err(error) => {
+                return format!("{error}: {}", error.source().map_or(String::new(), ToString::to_string));
+            }
         }
     };
     match socket.close_frame() {
