@@ -2,8 +2,8 @@
 
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
@@ -18,6 +18,7 @@ use crate::locked::Locked;
 use crate::message::Payload;
 use crate::receive::{Advance, Effect, Receive};
 use crate::signals::Signals;
+use crate::sync::{AtomicBool, Mutex, MutexGuard};
 use crate::transmit::{Transmit, closed_by_us, misuse};
 use crate::transport::{Addresses, Transport};
 use crate::wait::Place;
