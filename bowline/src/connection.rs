@@ -412,19 +412,21 @@ impl Connection {
 
     /// The application will neither read nor close: writes what was accepted, and ends the transport.
     pub(crate) fn abandon(&self) {
-        if self.transmit().closed().is_some() {
+        let mut transmit = self.transmit();
+        if transmit.closed().is_some() {
+            drop(transmit);
             // The closing handshake goes on, but nobody wants the messages that are left.
             return self.stop_reading();
         }
+        // Before the lock is given back, so that a close beside this one comes first or is refused.
         let error = Error::new(ErrorKind::Closed, "the connection is closed: its WebSocket was dropped");
-        let mut receive = self.receive();
-        receive.discard();
-        receive.lose(error.clone());
-        drop(receive);
-        let mut transmit = self.transmit();
-        transmit.refuse(error);
+        transmit.refuse(error.clone());
         self.corked.store(false, Ordering::SeqCst);
         self.write_now(transmit);
+        let mut receive = self.receive();
+        receive.discard();
+        receive.lose(error);
+        drop(receive);
         self.signals.wake_task();
     }
 
