@@ -2,8 +2,8 @@
 
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ use crate::locked::Locked;
 use crate::message::Payload;
 use crate::receive::{Advance, Effect, Receive};
 use crate::signals::Signals;
+use crate::sync::{AtomicBool, Mutex, MutexGuard};
 use crate::transmit::{Transmit, closed_by_us, misuse};
 use crate::transport::{Addresses, Transport};
 use crate::wait::Place;
@@ -453,19 +454,21 @@ impl Connection {
 
     /// The application will neither read nor close: writes what was accepted, and ends the transport.
     pub(crate) fn abandon(&self) {
-        if self.transmit().closed().is_some() {
+        let mut transmit = self.transmit();
+        if transmit.closed().is_some() {
+            drop(transmit);
             // The closing handshake goes on, but nobody wants the messages that are left.
             return self.stop_reading();
         }
+        // Before the lock is given back, so that a close beside this one comes first or is refused.
         let error = Error::new(ErrorKind::Closed, "the connection is closed: its WebSocket was dropped");
-        let mut receive = self.receive();
-        receive.discard();
-        receive.lose(error.clone());
-        drop(receive);
-        let mut transmit = self.transmit();
-        transmit.refuse(error);
+        transmit.refuse(error.clone());
         self.corked.store(false, Ordering::SeqCst);
         self.write_now(transmit);
+        let mut receive = self.receive();
+        receive.discard();
+        receive.lose(error);
+        drop(receive);
         self.signals.wake_task();
         events::connection_closed(self, "us", None);
     }

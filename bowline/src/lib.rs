@@ -308,6 +308,7 @@ mod server_handshake;
 #[cfg(feature = "server")]
 mod service;
 mod signals;
+mod sync;
 #[cfg(all(feature = "tls", any(feature = "client", feature = "server")))]
 mod tls;
 mod transmit;

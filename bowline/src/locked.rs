@@ -1,9 +1,10 @@
 //! The sending half, while it is locked.
 
 use std::ops::{Deref, DerefMut};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
 use std::task::Waker;
 
+use crate::sync::{Mutex, MutexGuard};
 use crate::transmit::Transmit;
 
 /// Access to a [`Transmit`]. Once that is given back, those are woken whom the access has given something to do.

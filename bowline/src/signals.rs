@@ -1,8 +1,10 @@
 //! Who is woken when the transport is ready.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::task::{Wake, Waker};
+
+use crate::sync::{AtomicBool, Mutex, MutexGuard};
 
 /// The connection's own waker, for both directions of its transport.
 ///
@@ -133,7 +135,8 @@ impl Wake for Signals {
         let mut slots = self.slots();
         let reader = self.take_reader(&mut slots);
         // Also if there is one: it may be the waker of an earlier poll, while a later one is about to go to sleep.
-        self.called.store(true, Ordering::Release);
+        // A swap, as `begin_read` has one: whichever of them is later has seen all that was before the other.
+        self.called.swap(true, Ordering::AcqRel);
         // A reader need not come, though it was woken: its future may be kept without being polled. The task looks after
         // that, but is woken for it only once in a while.
         let watched = slots.task_watches;

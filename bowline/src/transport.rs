@@ -4,7 +4,7 @@ use std::any::Any;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -14,6 +14,7 @@ use tokio::task::coop::poll_proceed;
 
 #[cfg(feature = "http2")]
 use crate::http2_stream::{Http2Receive, Http2Send};
+use crate::sync::Mutex;
 
 /// A stream of the user's own, or one of TLS or HTTP/2.
 pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static {}

@@ -17,6 +17,7 @@ use crate::message::{Message, Payload};
 use crate::reader::MessageReader;
 use crate::receive::Receive;
 use crate::sender::Sender;
+use crate::sync::spawn;
 use crate::transport::Transport;
 use crate::writer::MessageWriter;
 
@@ -52,7 +53,7 @@ impl WebSocket {
         let connection = Arc::new(Connection::new(transport, role, leftover, config, agreed));
         events::connection_opened(role, &connection);
         let (keepalive, close_timeout) = (config.keepalive, config.limits.close_timeout);
-        tokio::spawn(Attendance::new(Arc::clone(&connection), keepalive, close_timeout));
+        spawn(Attendance::new(Arc::clone(&connection), keepalive, close_timeout));
         Self {
             connection,
             supervised: false,

@@ -208,7 +208,8 @@ impl Run {
                 self.wire.set_room(if self.has_room { usize::MAX } else { usize::from(many) });
             }
             22 => {
-                sleep(Duration::from_millis(u64::from(many) * 200)).await;
+                // Never no time at all, in which nobody else would run.
+                sleep(Duration::from_millis(u64::from(many.max(1)) * 200)).await;
                 self.look();
                 self.expect_written();
             }

@@ -1,0 +1,58 @@
+//! What the parts of a connection share and how its task begins: loom's when the tests try all interleavings.
+
+#[cfg(bowline_loom)]
+pub(crate) use loom::sync::{Mutex, MutexGuard, atomic::AtomicBool};
+#[cfg(not(bowline_loom))]
+pub(crate) use std::sync::{Mutex, MutexGuard, atomic::AtomicBool};
+
+/// Starts the task of a connection.
+#[cfg(not(bowline_loom))]
+pub(crate) fn spawn(task: impl Future<Output = ()> + Send + 'static) {
+    tokio::spawn(task);
+}
+
+#[cfg(bowline_loom)]
+#[allow(unused_imports, reason = "the tests compile this file too, and each uses one of them")]
+pub(crate) use self::threads::{block_on, spawn};
+
+/// An executor of one thread a task. loom's own prints at each wait.
+#[cfg(bowline_loom)]
+mod threads {
+    use std::pin::pin;
+    use std::sync::Arc;
+    use std::task::{Context, Poll, Wake, Waker};
+
+    use loom::sync::{Condvar, Mutex};
+
+    #[derive(Default)]
+    struct Thread {
+        woken: Mutex<bool>,
+        wakes: Condvar,
+    }
+
+    impl Wake for Thread {
+        fn wake(self: Arc<Self>) {
+            *self.woken.lock().expect("nobody panics with it") = true;
+            self.wakes.notify_one();
+        }
+    }
+
+    pub(crate) fn spawn(task: impl Future<Output = ()> + Send + 'static) {
+        loom::thread::spawn(|| block_on(task));
+    }
+
+    pub(crate) fn block_on<T>(task: impl Future<Output = T>) -> T {
+        let thread = Arc::new(Thread::default());
+        let waker = Waker::from(Arc::clone(&thread));
+        let mut task = pin!(task);
+        loop {
+            if let Poll::Ready(output) = task.as_mut().poll(&mut Context::from_waker(&waker)) {
+                return output;
+            }
+            let mut woken = thread.woken.lock().expect("nobody panics with it");
+            while !std::mem::take(&mut *woken) {
+                woken = thread.wakes.wait(woken).expect("nobody panics with it");
+            }
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! The signals of a connection alone: few enough steps for every interleaving there is.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Poll, Waker};
+
+use loom::sync::atomic::AtomicBool;
+use loom::thread;
+
+use crate::signals::Signals;
+use crate::sync::block_on;
+
+/// Reads as a connection does: sleeps only after the transport had nothing, and has not called since.
+async fn read(signals: &Signals, ready: &AtomicBool) {
+    std::future::poll_fn(|cx| {
+        signals.begin_read();
+        if ready.load(Ordering::Acquire) {
+            signals.remove_reader();
+            return Poll::Ready(());
+        }
+        if !signals.sleep_reader(cx.waker()) {
+            cx.waker().wake_by_ref();
+        }
+        Poll::Pending
+    })
+    .await;
+}
+
+#[test]
+fn a_reader_hears_of_every_call() {
+    loom::model(|| {
+        let (signals, ready) = (Arc::new(Signals::default()), Arc::new(AtomicBool::new(false)));
+        let transport = {
+            let (waker, ready) = (Waker::from(Arc::clone(&signals)), Arc::clone(&ready));
+            thread::spawn(move || {
+                // For nothing, as it may.
+                waker.wake_by_ref();
+                ready.store(true, Ordering::Release);
+                waker.wake();
+            })
+        };
+        block_on(read(&signals, &ready));
+        transport.join().unwrap();
+        assert!(!signals.has_reader());
+    });
+}
+
+#[test]
+fn the_task_hears_of_a_call_beside_a_reader_that_comes_and_goes() {
+    loom::model(|| {
+        let (signals, ready) = (Arc::new(Signals::default()), Arc::new(AtomicBool::new(false)));
+        signals.set_task_waits(true);
+        let transport = {
+            let (waker, ready) = (Waker::from(Arc::clone(&signals)), Arc::clone(&ready));
+            thread::spawn(move || {
+                ready.store(true, Ordering::Release);
+                waker.wake();
+            })
+        };
+        let reader = {
+            let signals = Arc::clone(&signals);
+            thread::spawn(move || {
+                signals.begin_read();
+                signals.sleep_reader(Waker::noop());
+                signals.remove_reader();
+            })
+        };
+        block_on(std::future::poll_fn(|cx| {
+            signals.set_task(Some(cx.waker()));
+            if ready.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending }
+        }));
+        signals.set_task(None);
+        transport.join().unwrap();
+        reader.join().unwrap();
+        assert!(!signals.has_reader());
+    });
+}

@@ -1,0 +1,220 @@
+//! Those who share a connection, in every interleaving of their threads with up to two preemptions.
+//!
+//! The library's own code runs here, over loom's locks and atomics; its task is a thread. A wake-up that is lost leaves
+//! a thread that waits for ever, which loom reports. No time passes, so that no timer makes up for it.
+//!
+//! ```sh
+//! RUSTFLAGS="--cfg bowline_loom" cargo test --release -p bowline-interleavings
+//! ```
+#![cfg(bowline_loom)]
+#![allow(dead_code, unreachable_pub, reason = "parts of the library and of other tests")]
+
+mod alone;
+#[path = "../../../bowline/tests/support/frames.rs"]
+mod frames;
+mod line;
+#[path = "../../../bowline/src/signals.rs"]
+mod signals;
+#[path = "../../../bowline/src/sync.rs"]
+mod sync;
+
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+
+use bowline::{Acceptor, CloseCode, Connector, ErrorKind, Limits, Role, WebSocket};
+use bowline_proto::Opcode;
+use loom::thread;
+
+use frames::Frame;
+use line::{Peer, line};
+use sync::block_on;
+
+/// More than any model writes.
+const ENOUGH: usize = 1000;
+
+fn explore(model: fn(Role)) {
+    // For its clock, which stands still.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+    let runtime = runtime.unwrap();
+    let _inside = runtime.enter();
+    for role in [Role::Client, Role::Server] {
+        let mut builder = loom::model::Builder::new();
+        builder.preemption_bound.get_or_insert(2);
+        builder.max_branches = 10_000;
+        builder.check(move || model(role));
+    }
+}
+
+/// A connection with one byte of write buffer, over a stream that takes `room` bytes.
+fn open(role: Role, room: usize) -> (WebSocket, Peer) {
+    let (stream, peer) = line(room);
+    let limits = Limits::default().write_buffer(1);
+    let socket = match role {
+        Role::Server => Acceptor::new().limits(limits).adopt(stream, Vec::new(), None),
+        Role::Client => Connector::new().limits(limits).adopt(stream, Vec::new(), None),
+    };
+    (socket, peer)
+}
+
+fn from_peer(role: Role, frame: &Frame) -> Vec<u8> {
+    frame.encode(match role {
+        Role::Client => Role::Server,
+        Role::Server => Role::Client,
+    })
+}
+
+/// Polls once, with a waker that nobody hears.
+fn poll_once<T>(future: impl Future<Output = T>) -> Poll<T> {
+    pin!(future).poll(&mut Context::from_waker(Waker::noop()))
+}
+
+fn texts(frames: &[Frame]) -> Vec<&[u8]> {
+    let texts = frames.iter().filter(|frame| frame.opcode == Opcode::Text);
+    texts.map(|frame| frame.payload.as_slice()).collect()
+}
+
+#[test]
+fn a_reader_hears_of_a_message_and_of_the_end() {
+    explore(|role| {
+        let (mut socket, peer) = open(role, ENOUGH);
+        let reader = thread::spawn(move || {
+            assert_eq!(block_on(socket.recv()).unwrap(), Some("a".into()));
+            assert_eq!(block_on(socket.recv()).unwrap_err().kind(), ErrorKind::Disconnected);
+        });
+        peer.feed(&from_peer(role, &Frame::text("a")));
+        peer.end();
+        reader.join().unwrap();
+    });
+}
+
+#[test]
+fn a_recv_that_is_dropped_leaves_no_one_behind() {
+    explore(|role| {
+        let (mut socket, peer) = open(role, ENOUGH);
+        let reader = thread::spawn(move || {
+            let received = match poll_once(socket.recv()) {
+                Poll::Ready(received) => received,
+                Poll::Pending => block_on(socket.recv()),
+            };
+            assert_eq!(received.unwrap(), Some("a".into()));
+        });
+        peer.feed(&from_peer(role, &Frame::text("a")));
+        reader.join().unwrap();
+        peer.end();
+    });
+}
+
+#[test]
+fn senders_get_their_turns() {
+    explore(|role| {
+        let (socket, peer) = open(role, 0);
+        let senders = ["a", "b"].map(|text| {
+            let sender = socket.sender();
+            thread::spawn(move || block_on(sender.send(text)).unwrap())
+        });
+        peer.make_room(1);
+        peer.make_room(ENOUGH);
+        for sender in senders {
+            sender.join().unwrap();
+        }
+        let frames = peer.wait_until(role, |frames| frames.len() == 2);
+        assert_eq!(frames.len(), 2, "what was accepted is written");
+        drop(socket);
+        peer.end();
+    });
+}
+
+#[test]
+fn a_send_that_is_dropped_hands_its_turn_on() {
+    explore(|role| {
+        let (socket, peer) = open(role, 0);
+        socket.try_send("first").unwrap();
+        let (one, two) = (socket.sender(), socket.sender());
+        let one = thread::spawn(move || drop(poll_once(one.send("dropped"))));
+        let two = thread::spawn(move || block_on(two.send("last")).unwrap());
+        peer.make_room(ENOUGH);
+        one.join().unwrap();
+        two.join().unwrap();
+        let frames = peer.wait_until(role, |frames| texts(frames).contains(&b"last".as_slice()));
+        assert_eq!(texts(&frames).first(), Some(&b"first".as_slice()));
+        assert!(texts(&frames).contains(&b"last".as_slice()), "what was accepted is written");
+        drop(socket);
+        peer.end();
+    });
+}
+
+#[test]
+fn a_close_beside_a_send_and_a_drop_ends_all() {
+    explore(|role| {
+        let (socket, peer) = open(role, ENOUGH);
+        let (one, two) = (socket.sender(), socket.sender());
+        let send = thread::spawn(move || block_on(one.send("a")).is_ok());
+        let close = thread::spawn(move || block_on(two.close(CloseCode::NORMAL, "")).is_ok());
+        drop(socket);
+        let is_close = |frame: &Frame| frame.opcode == Opcode::Close;
+        let frames = peer.wait_until(role, |frames| frames.iter().any(is_close));
+        if frames.iter().any(is_close) {
+            peer.feed(&from_peer(role, &Frame::close(1000, "")));
+        }
+        peer.end();
+        let (sent, closed) = (send.join().unwrap(), close.join().unwrap());
+        let frames = peer.frames(role);
+        assert_eq!(
+            texts(&frames).len(),
+            usize::from(sent),
+            "{frames:?}: what was accepted is written, and nothing else"
+        );
+        let end = frames.iter().position(is_close);
+        assert!(end.is_none_or(|end| end + 1 == frames.len()), "nothing is behind the Close frame");
+        assert!(end.is_none() || closed, "who closes gets the peer's Close frame");
+    });
+}
+
+#[test]
+fn a_flush_ends_once_the_transport_takes_bytes() {
+    explore(|role| {
+        let (socket, peer) = open(role, 0);
+        socket.try_send("a").unwrap();
+        let sender = socket.sender();
+        let flush = thread::spawn(move || block_on(sender.flush()).unwrap());
+        peer.make_room(1);
+        peer.make_room(ENOUGH);
+        flush.join().unwrap();
+        assert_eq!(texts(&peer.frames(role)), [b"a"]);
+        drop(socket);
+        peer.end();
+    });
+}
+
+#[test]
+fn a_ping_ends_with_its_pong() {
+    explore(|role| {
+        let (socket, peer) = open(role, ENOUGH);
+        let sender = socket.sender();
+        let ping = thread::spawn(move || block_on(sender.ping()).map(drop).unwrap());
+        let frames = peer.wait_until(role, |frames| !frames.is_empty());
+        assert_eq!(frames[0].opcode, Opcode::Ping);
+        peer.feed(&from_peer(role, &Frame::pong(&frames[0].payload)));
+        ping.join().unwrap();
+        drop(socket);
+        peer.end();
+    });
+}
+
+#[test]
+fn a_send_behind_a_cork_is_written_though_nobody_reads_on() {
+    explore(|role| {
+        let (mut socket, peer) = open(role, ENOUGH);
+        peer.feed(&[from_peer(role, &Frame::text("1")), from_peer(role, &Frame::text("2"))].concat());
+        let sender = socket.sender();
+        let reader = thread::spawn(move || {
+            assert_eq!(block_on(socket.recv()).unwrap(), Some("1".into()));
+            socket
+        });
+        let send = thread::spawn(move || block_on(sender.send("a")).unwrap());
+        assert_eq!(texts(&peer.wait_until(role, |frames| !frames.is_empty())), [b"a"]);
+        send.join().unwrap();
+        drop(reader.join().unwrap());
+        peer.end();
+    });
+}
