@@ -143,21 +143,31 @@ fn pop_unfinished(seen: &mut Vec<Seen>) -> Vec<u8> {
     }
 }
 
-/// The whole messages in `bytes`, which `role` receives, and where each ends; up to a Close frame or a failure.
-pub fn messages_in(role: Role, limits: ReceiveLimits, bytes: &[u8]) -> Vec<(MessageKind, Vec<u8>, usize)> {
+/// The messages in `bytes`, which `role` receives, up to a Close frame or a failure.
+pub struct Messages {
+    /// Those that are whole, and where each ends.
+    pub whole: Vec<(MessageKind, Vec<u8>, usize)>,
+    /// What there is of the one behind them.
+    pub begun: Option<(MessageKind, Vec<u8>)>,
+}
+
+pub fn messages_in(role: Role, limits: ReceiveLimits, bytes: &[u8]) -> Messages {
     let mut receiver = Receiver::new(role, limits);
     let _ = receiver.arrive(bytes);
-    let mut messages = Vec::new();
-    let mut open = Vec::new();
+    let mut whole = Vec::new();
+    let mut begun: Option<(MessageKind, Vec<u8>)> = None;
     for (seen, end) in receiver.seen.into_iter().zip(receiver.ends) {
         if let Seen::Data { kind, payload, last, .. } = seen {
+            let (kind, mut open) = begun.take().unwrap_or((kind, Vec::new()));
             open.extend_from_slice(&payload);
             if last {
-                messages.push((kind, std::mem::take(&mut open), end));
+                whole.push((kind, open, end));
+            } else {
+                begun = Some((kind, open));
             }
         }
     }
-    messages
+    Messages { whole, begun }
 }
 
 /// A frame that was sent, unmasked.

@@ -4,7 +4,8 @@ mod frames;
 mod wire;
 
 pub use frames::{
-    Frame, NO_LIMITS, Outgoing, Receiver, Seen, assert_same, encode_frame, joined, messages_in, pieces,
+    Frame, Messages, NO_LIMITS, Outgoing, Receiver, Seen, assert_same, encode_frame, joined, messages_in,
+    pieces,
 };
 pub use wire::{Wire, wire};
 
