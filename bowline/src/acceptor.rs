@@ -179,7 +179,7 @@ impl Acceptor {
     /// | 405 | not GET; over HTTP/2, not CONNECT |
     /// | 426 | HTTP/1.0, or no upgrade to `websocket` asked for |
     /// | 501 | over HTTP/2, another `:protocol` than `websocket` |
-    /// | 400 | version other than 13; a key that is missing, repeated or malformed; no Host; malformed lists |
+    /// | 400 | version other than 13; a key that is missing, repeated or malformed; no Host; malformed lists; a body |
     /// | 403 | a page of a foreign origin: see [`allow_origin`](Self::allow_origin) |
     /// | 500 | hyper's upgrade is not in the request; or an option of this acceptor makes no sense |
     pub fn accept<A, B: Default>(

@@ -4,8 +4,9 @@ use bowline_proto::DeflateParameters;
 use bowline_proto::handshake::{Key, VERSION};
 use bowline_proto::header::{Extension, parse_tokens};
 use http::header::{
-    ALLOW, CONNECTION, HOST, HeaderMap, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_EXTENSIONS,
-    SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
+    ALLOW, CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderValue, SEC_WEBSOCKET_ACCEPT,
+    SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION,
+    TRANSFER_ENCODING, UPGRADE,
 };
 use http::request::Parts;
 use http::{Extensions, Method, Request, Response, StatusCode, Uri, Version};
@@ -176,6 +177,11 @@ fn check_upgrade(method: &Method, version: Version, headers: &HeaderMap) -> Resu
             .with_header(UPGRADE, "websocket")
             .with_header(CONNECTION, "Upgrade")
             .with_header(SEC_WEBSOCKET_VERSION, VERSION));
+    }
+    // What follows the request are frames: with a body, others on the way might see it otherwise.
+    let length = headers.get_all(CONTENT_LENGTH).iter().any(|length| length.as_bytes() != b"0");
+    if length || headers.contains_key(TRANSFER_ENCODING) {
+        return Err(bad_request("the request of a handshake has no body"));
     }
     Ok(())
 }

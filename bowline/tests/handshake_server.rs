@@ -46,6 +46,8 @@ fn rejected() -> Vec<(Head, u16, &'static str)> {
         (request().with("Origin: https://evil.example"), 403, ""),
         (request().with("Sec-WebSocket-Protocol: a b"), 400, ""),
         (request().with("Sec-WebSocket-Extensions: ;"), 400, ""),
+        (request().with("Content-Length: 5"), 400, ""),
+        (request().with("Transfer-Encoding: chunked"), 400, ""),
     ]
 }
 

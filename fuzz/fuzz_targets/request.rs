@@ -4,7 +4,8 @@
 use bowline::{Acceptor, ErrorKind, Rejection};
 use bowline_fuzz::{block_on_paused, take_byte, wire};
 use http::header::{
-    HOST, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION,
+    CONTENT_LENGTH, HOST, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
+    SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING,
 };
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, Request, Response, Uri, Version};
@@ -21,6 +22,13 @@ fuzz_target!(|data: &[u8]| {
     let split = accept_stream(&acceptor, bytes, chunk);
     // hyper answers the preface of HTTP/2 with nothing, if it comes at once.
     if bytes.starts_with(b"PRI * HTTP/2.0\r\n") {
+        return assert_eq!(whole.0.is_err(), split.0.is_err());
+    }
+    // hyper may find the end of the stream in a body before it asks us about the head; there are none in handshakes.
+    let has_body = |head: Parts| {
+        head.headers.contains_key(CONTENT_LENGTH) || head.headers.contains_key(TRANSFER_ENCODING)
+    };
+    if parse(bytes).is_some_and(has_body) {
         return assert_eq!(whole.0.is_err(), split.0.is_err());
     }
     // hyper looks again at a head that was not whole only when its end is there.
