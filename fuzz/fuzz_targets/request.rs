@@ -20,8 +20,11 @@ fuzz_target!(|data: &[u8]| {
 
     let whole = accept_stream(&acceptor, bytes, usize::MAX);
     let split = accept_stream(&acceptor, bytes, chunk);
+    // Empty lines in front of a head are none of its end.
+    let skipped = bytes.iter().take_while(|byte| b"\r\n".contains(byte)).count();
+    let ends = &bytes[skipped..];
     // hyper answers the preface of HTTP/2 with nothing, if it comes at once.
-    if bytes.starts_with(b"PRI * HTTP/2.0\r\n") {
+    if ends.starts_with(b"PRI * HTTP/2.0\r\n") {
         return assert_eq!(whole.0.is_err(), split.0.is_err());
     }
     // hyper may find the end of the stream in a body before it asks us about the head; there are none in handshakes.
@@ -32,8 +35,7 @@ fuzz_target!(|data: &[u8]| {
         return assert_eq!(whole.0.is_err(), split.0.is_err());
     }
     // hyper looks again at a head that was not whole only when its end is there.
-    if bytes.windows(2).any(|window| window == b"\n\n") || bytes.windows(3).any(|window| window == b"\n\r\n")
-    {
+    if ends.windows(2).any(|window| window == b"\n\n") || ends.windows(3).any(|window| window == b"\n\r\n") {
         assert_eq!(whole, split);
     } else {
         assert!(whole.0.is_err() && split.0.is_err());
@@ -54,7 +56,7 @@ fn accept_stream(acceptor: &Acceptor, bytes: &[u8], chunk: usize) -> (Result<(),
         let result = acceptor.accept_stream(stream).await;
         let written = wire.take_written();
         // No more than one response.
-        let heads = written.windows(9).filter(|window| window.starts_with(b"HTTP/1.")).count();
+        let heads = written.split(|byte| *byte == b'\n').filter(|line| line.starts_with(b"HTTP/1.")).count();
         assert!(heads <= 1 || result.is_ok(), "{:?}", String::from_utf8_lossy(&written));
         let status = written.get(9..12).unwrap_or_default().to_vec();
         let verdict = match result {
