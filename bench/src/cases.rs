@@ -53,8 +53,8 @@ impl Group {
             }
             Self::Tls => "Costs are those of the server, per message. The floor is an echo over rustls.",
             Self::Compression => {
-                "Without context takeover, each library at its default level, which is 6 for all. Costs are those of the \
-                 server, per message. The floor sends the compressed bytes back as they are."
+                "Without context takeover, at level 6, the default of all, and at level 1. Costs are those of the server, \
+                 per message. The floor sends the compressed bytes back as they are."
             }
             Self::Handshakes => {
                 "Costs are those of the server, per connection: accepted, shaken hands with, and ended by a reset."
@@ -105,6 +105,8 @@ pub struct Messages {
     /// Bytes in a message.
     pub size: usize,
     pub kind: Kind,
+    /// Of compression, if there is any.
+    pub level: u8,
     /// Of the server's runtime.
     pub threads: usize,
     pub tls: bool,
@@ -190,6 +192,9 @@ impl Workload {
     }
 }
 
+/// The level of compression that all libraries default to.
+pub const DEFAULT_LEVEL: u8 = 6;
+
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
 
@@ -218,9 +223,11 @@ pub fn all() -> Vec<Case> {
         let workload = Workload::Echo(Messages { tls: true, ..messages(depth, size) });
         add(Group::Tls, format!("tls-{}-x{depth}", name(size)), workload);
     }
-    for size in [KIB, 16 * KIB] {
-        let messages = Messages { kind: Kind::Json, ..messages(1, size) };
-        add(Group::Compression, format!("compressed-{}-x1", name(size)), Workload::Echo(messages));
+    for (level, suffix) in [(DEFAULT_LEVEL, ""), (1, "-level-1")] {
+        for size in [KIB, 16 * KIB] {
+            let workload = Workload::Echo(Messages { kind: Kind::Json, level, ..messages(1, size) });
+            add(Group::Compression, format!("compressed-{}-x1{suffix}", name(size)), workload);
+        }
     }
     add(Group::Handshakes, "handshakes".into(), Workload::Handshakes);
     let idle = |connections, tls, kind| Workload::Idle { connections, tls, kind };
@@ -274,7 +281,7 @@ pub fn select(names: &[String]) -> Result<Vec<Case>> {
 }
 
 fn messages(depth: usize, size: usize) -> Messages {
-    Messages { connections: 32, depth, size, kind: Kind::Binary, threads: 1, tls: false }
+    Messages { connections: 32, depth, size, kind: Kind::Binary, level: DEFAULT_LEVEL, threads: 1, tls: false }
 }
 
 fn text(depth: usize, size: usize) -> Messages {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::cases::{Case, Messages, Workload};
+use crate::cases::{Case, DEFAULT_LEVEL, Messages, Workload};
 use crate::control::Part;
 use crate::frames::Kind;
 
@@ -159,11 +159,11 @@ fn serve_arguments(workload: Workload, library: &str, count_allocations: bool) -
                 add(&["--tls"]);
             }
             if messages.kind.is_compressed() {
-                add(&["--compress"]);
+                add(&["--compress", &messages.level.to_string()]);
             }
         }
         Workload::Idle { tls: true, .. } => add(&["--tls"]),
-        Workload::Idle { kind, .. } if kind.is_compressed() => add(&["--compress"]),
+        Workload::Idle { kind, .. } if kind.is_compressed() => add(&["--compress", &DEFAULT_LEVEL.to_string()]),
         Workload::Stream(_) => add(&["--workload", "stream"]),
         Workload::Broadcast { chat: true, .. } => add(&["--workload", "chat"]),
         Workload::Broadcast { chat: false, .. } => add(&["--workload", "fan-out"]),

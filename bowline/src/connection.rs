@@ -171,6 +171,16 @@ impl Connection {
         }
     }
 
+    /// Whoever was waiting to read does so no more.
+    #[cold]
+    fn stop_waiting(&self) {
+        // If it is not asleep any more then it was woken, and leaves the work to the task.
+        if !self.signals.remove_reader() {
+            self.signals.watch(false);
+            self.signals.wake_task();
+        }
+    }
+
     fn poll_fill(&self, receive: &mut Receive) -> Poll<Option<Effect>> {
         self.signals.begin_read();
         receive.poll_fill(&mut self.context())
@@ -530,11 +540,10 @@ impl<T, F: FnMut(&mut Receive) -> Option<T> + Unpin> Future for Next<'_, F> {
 }
 
 impl<F> Drop for Next<'_, F> {
+    #[inline]
     fn drop(&mut self) {
-        // If it is not asleep any more then it was woken, and leaves the work to the task.
-        if self.waits && !self.connection.signals.remove_reader() {
-            self.connection.signals.watch(false);
-            self.connection.signals.wake_task();
+        if self.waits {
+            self.connection.stop_waiting();
         }
     }
 }

@@ -163,7 +163,7 @@ impl FrameHeader {
     }
 
     /// Appends the header to `out`.
-    #[inline]
+    #[inline(always)]
     pub fn encode(&self, out: &mut Vec<u8>) {
         let first = u8::from(self.fin) << 7 | (self.reserved & 0x7) << 4 | self.opcode as u8;
         let mask_bit = u8::from(self.masking_key.is_some()) << 7;

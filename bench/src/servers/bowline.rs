@@ -9,8 +9,11 @@ use super::MESSAGE_SIZE;
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
-pub async fn serve(listener: TcpListener, compress: bool) -> std::io::Result<()> {
-    let compression = if compress { Compression::NoContextTakeover } else { Compression::Off };
+pub async fn serve(listener: TcpListener, compress: Option<u8>) -> std::io::Result<()> {
+    let compression = match compress {
+        Some(level) => Compression::NoContextTakeover.options().level(level),
+        None => Compression::Off.options(),
+    };
     let acceptor = Acceptor::new().limits(limits()).compression(compression);
     echo(Server::new().acceptor(acceptor), listener).await
 }

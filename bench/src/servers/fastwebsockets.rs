@@ -21,7 +21,7 @@ pub async fn echo_batches(side: Side, mut stream: TcpStream) -> Result<()> {
 
 async fn echo_on(side: Side, stream: impl AsyncRead + AsyncWrite + Unpin) -> Result<()> {
     let role = match side {
-        Side::Server | Side::CompressingServer => Role::Server,
+        Side::Server | Side::CompressingServer { .. } => Role::Server,
         Side::Client => Role::Client,
     };
     let mut socket = WebSocket::after_handshake(stream, role);

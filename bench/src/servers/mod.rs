@@ -70,9 +70,9 @@ pub struct Serve {
     pub workload: Workload,
     #[arg(long)]
     pub tls: bool,
-    /// Compress, without context takeover.
+    /// Compress at this level, without context takeover.
     #[arg(long)]
-    pub compress: bool,
+    pub compress: Option<u8>,
     #[arg(long, default_value_t = 1)]
     pub threads: usize,
     #[arg(long)]
@@ -107,7 +107,8 @@ pub fn run(options: &Serve) -> Result<()> {
             library => loop {
                 let (stream, _) = listener.accept().await?;
                 stream.set_nodelay(true)?;
-                let side = if options.compress { Side::CompressingServer } else { Side::Server };
+                let side =
+                    options.compress.map_or(Side::Server, |level| Side::CompressingServer { level });
                 spawn_echo(library, side, stream);
             },
         }
@@ -119,7 +120,7 @@ pub fn run(options: &Serve) -> Result<()> {
 pub enum Side {
     Server,
     /// A server that has agreed on compression.
-    CompressingServer,
+    CompressingServer { level: u8 },
     Client,
 }
 
@@ -129,7 +130,7 @@ impl Side {
     async fn shake_hands<S: AsyncRead + AsyncWrite + Unpin>(self, stream: &mut S) -> io::Result<()> {
         match self {
             Self::Server => Box::pin(handshake::shake_hands(stream, None)).await,
-            Self::CompressingServer => {
+            Self::CompressingServer { .. } => {
                 Box::pin(handshake::shake_hands(stream, Some(handshake::COMPRESSION))).await
             }
             Self::Client => Box::pin(handshake::ask(stream)).await,

@@ -9,11 +9,12 @@ use tokio::net::TcpStream;
 use super::{MESSAGE_SIZE, Side, sockets};
 
 pub async fn echo(side: Side, mut stream: TcpStream) -> Result<()> {
-    if side == Side::CompressingServer {
+    if let Side::CompressingServer { level } = side {
         side.shake_hands(&mut stream).await?;
         let deflate = DeflateConfig {
             server_no_context_takeover: true,
             client_no_context_takeover: true,
+            compression_level: level.into(),
             ..DeflateConfig::default()
         };
         let socket = Box::new(CompressedWebSocketStream::server(stream, config(), deflate));
@@ -29,7 +30,7 @@ pub async fn echo_batches(side: Side, stream: TcpStream) -> Result<()> {
 async fn open(side: Side, mut stream: TcpStream) -> Result<WebSocketStream<TcpStream>> {
     let config = config();
     Ok(match side {
-        Side::Server | Side::CompressingServer => {
+        Side::Server | Side::CompressingServer { .. } => {
             server_handshake(&mut stream).await?;
             WebSocketStream::server(stream, config)
         }

@@ -59,7 +59,7 @@ pub async fn echo_batches(side: Side, stream: TcpStream) -> Result<()> {
 async fn open(side: Side, stream: TcpStream) -> Result<Halves> {
     let stream = BufReader::with_capacity(SIZE, BufWriter::with_capacity(SIZE, stream));
     let mut builder = match side {
-        Side::Server | Side::CompressingServer => {
+        Side::Server | Side::CompressingServer { .. } => {
             let mut server = Server::new(stream.compat());
             let key = server.receive_request().await?.key();
             server.send_response(&Response::Accept { key, protocol: None }).await?;

@@ -18,7 +18,7 @@ async fn open(side: Side, stream: TcpStream) -> Result<WebSocketStream<TcpStream
     let limits = Limits::default().max_payload_len(Some(MESSAGE_SIZE));
     let config = Config::default().flush_threshold(64 * 1024);
     Ok(match side {
-        Side::Server | Side::CompressingServer => {
+        Side::Server | Side::CompressingServer { .. } => {
             ServerBuilder::new().config(config).limits(limits).accept(stream).await?.1
         }
         Side::Client => {

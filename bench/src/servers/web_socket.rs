@@ -34,7 +34,7 @@ pub async fn echo_batches(side: Side, mut stream: TcpStream) -> Result<()> {
 
 fn open<S>(side: Side, stream: S) -> WebSocket<S> {
     let mut socket = match side {
-        Side::Server | Side::CompressingServer => WebSocket::server(stream),
+        Side::Server | Side::CompressingServer { .. } => WebSocket::server(stream),
         Side::Client => WebSocket::client(stream),
     };
     socket.max_payload_len = MESSAGE_SIZE;

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use tokio::net::TcpStream;
-use yawc::{Frame, OpCode, Options, Role, WebSocket, WebSocketError};
+use yawc::{CompressionLevel, Frame, OpCode, Options, Role, WebSocket, WebSocketError};
 
 use super::{MESSAGE_SIZE, Side, sockets};
 use crate::handshake::COMPRESSION;
@@ -17,8 +17,8 @@ pub async fn echo_batches(side: Side, stream: TcpStream) -> Result<()> {
 
 async fn open(side: Side, mut stream: TcpStream) -> Result<WebSocket<TcpStream>> {
     let options = match side {
-        Side::CompressingServer => Options::default()
-            .with_balanced_compression()
+        Side::CompressingServer { level } => Options::default()
+            .with_compression_level(CompressionLevel::new(level.into()))
             .server_no_context_takeover()
             .client_no_context_takeover(),
         Side::Server | Side::Client => Options::default().without_compression(),
@@ -30,10 +30,10 @@ async fn open(side: Side, mut stream: TcpStream) -> Result<WebSocket<TcpStream>>
         .with_backpressure_boundary(64 * 1024);
     side.shake_hands(&mut stream).await?;
     let role = match side {
-        Side::Server | Side::CompressingServer => Role::Server,
+        Side::Server | Side::CompressingServer { .. } => Role::Server,
         Side::Client => Role::Client,
     };
-    let extensions = (side == Side::CompressingServer).then_some(COMPRESSION);
+    let extensions = matches!(side, Side::CompressingServer { .. }).then_some(COMPRESSION);
     Ok(WebSocket::from_stream_with_extensions(stream, role, extensions, options)?)
 }
 
