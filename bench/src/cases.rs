@@ -281,7 +281,15 @@ pub fn select(names: &[String]) -> Result<Vec<Case>> {
 }
 
 fn messages(depth: usize, size: usize) -> Messages {
-    Messages { connections: 32, depth, size, kind: Kind::Binary, level: DEFAULT_LEVEL, threads: 1, tls: false }
+    Messages {
+        connections: 32,
+        depth,
+        size,
+        kind: Kind::Binary,
+        level: DEFAULT_LEVEL,
+        threads: 1,
+        tls: false,
+    }
 }
 
 fn text(depth: usize, size: usize) -> Messages {

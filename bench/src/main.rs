@@ -20,6 +20,8 @@ mod sample;
 mod servers;
 mod soak;
 mod statistics;
+#[cfg(feature = "http2")]
+mod windows;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -43,6 +45,9 @@ enum Command {
     Soak(soak::Soak),
     /// Holds as many idle connections as the process may have files, with keepalive
     Idle(idle::Idle),
+    /// Sends over HTTP/2 with windows of several sizes
+    #[cfg(feature = "http2")]
+    Windows(windows::Windows),
     #[command(hide = true)]
     Serve(servers::Serve),
     #[command(hide = true)]
@@ -72,6 +77,8 @@ fn main() -> Result<()> {
         }
         Command::Soak(options) => soak::run(&options),
         Command::Idle(options) => idle::run(&options),
+        #[cfg(feature = "http2")]
+        Command::Windows(options) => windows::run(&options),
         Command::SoakServe(options) => soak::serve::run(&options),
         Command::SoakClients(options) => soak::clients::run(&options),
         Command::Serve(options) => servers::run(&options),

@@ -68,7 +68,10 @@ fn parts_of_a_message(options: &Micro) {
     let (receive, transmit) = (Mutex::new(0_u64), Mutex::new(0_u64));
     let bytes = [7; 16];
     let mut parts: [Work; 3] = [
-        ("its payload, allocated and freed", Box::new(|| drop(black_box(Bytes::from(black_box(&bytes).to_vec()))))),
+        (
+            "its payload, allocated and freed",
+            Box::new(|| drop(black_box(Bytes::from(black_box(&bytes).to_vec())))),
+        ),
         (
             "two locks, taken and given back",
             Box::new(|| {

@@ -163,7 +163,9 @@ fn serve_arguments(workload: Workload, library: &str, count_allocations: bool) -
             }
         }
         Workload::Idle { tls: true, .. } => add(&["--tls"]),
-        Workload::Idle { kind, .. } if kind.is_compressed() => add(&["--compress", &DEFAULT_LEVEL.to_string()]),
+        Workload::Idle { kind, .. } if kind.is_compressed() => {
+            add(&["--compress", &DEFAULT_LEVEL.to_string()])
+        }
         Workload::Stream(_) => add(&["--workload", "stream"]),
         Workload::Broadcast { chat: true, .. } => add(&["--workload", "chat"]),
         Workload::Broadcast { chat: false, .. } => add(&["--workload", "fan-out"]),

@@ -20,9 +20,7 @@ use crate::client_handshake::refused;
 use crate::connector::{Connector, Opening};
 use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind};
-use crate::http2_stream::{
-    CONNECTION_WINDOW, FRAME_BUDGET, Http2Receive, Http2Send, SEND_BUFFER, STREAM_WINDOW,
-};
+use crate::http2_stream::{CONNECTION_WINDOW, FRAME_BUDGET, Http2Receive, Http2Send, SEND_BUFFER};
 use crate::limits::Limits;
 use crate::transport::{Addresses, Stream, Transport};
 use crate::url::Url;
@@ -246,7 +244,7 @@ fn builder(limits: &Limits) -> Builder {
     builder
         .enable_push(false)
         .max_header_list_size(head_size)
-        .initial_window_size(STREAM_WINDOW)
+        .initial_window_size(limits.stream_window)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .data_frame_budget(FRAME_BUDGET)
         .max_send_buffer_size(SEND_BUFFER);

@@ -15,9 +15,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind};
-use crate::http2_stream::{
-    CONNECTION_WINDOW, FRAME_BUDGET, Http2Receive, Http2Send, SEND_BUFFER, STREAM_WINDOW,
-};
+use crate::http2_stream::{CONNECTION_WINDOW, FRAME_BUDGET, Http2Receive, Http2Send, SEND_BUFFER};
 use crate::limits::{Config, Limits};
 use crate::rejection::Rejection;
 use crate::server_exchange::{Check, answer, rejected};
@@ -92,7 +90,7 @@ fn builder(limits: &Limits) -> Builder {
         .enable_connect_protocol()
         .max_concurrent_streams(limits.streams)
         .max_header_list_size(head_size)
-        .initial_window_size(STREAM_WINDOW)
+        .initial_window_size(limits.stream_window)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .data_frame_budget(FRAME_BUDGET)
         .max_send_buffer_size(SEND_BUFFER);

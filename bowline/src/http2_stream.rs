@@ -4,15 +4,13 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::sync::OwnedSemaphorePermit;
 
-/// How much of a stream its peer may send before we read it. It bounds what an unread stream holds in memory.
-pub(crate) const STREAM_WINDOW: u32 = 256 * 1024;
-
-/// The same for all streams of a connection together: no stream that is not read keeps another from being.
+/// How much of all streams of a connection together their peer may send before we read it: no stream that is not read keeps
+/// another from being. Each is bounded by `Limits::stream_window`.
 pub(crate) const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
 
 /// How many bytes of a stream may wait in the HTTP/2 connection to be written.
@@ -22,24 +20,56 @@ pub(crate) const SEND_BUFFER: usize = 64 * 1024;
 /// Peers that cork don't come near it, and ours are taken as soon as their connection's task runs.
 pub(crate) const FRAME_BUDGET: usize = 16 * 1024 * 1024;
 
+/// Bytes that wait to be read, with little capacity to spare.
+#[derive(Default)]
+struct Unread {
+    bytes: Vec<u8>,
+    /// Those before it were read.
+    start: usize,
+}
+
+impl Unread {
+    fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    fn push(&mut self, bytes: &[u8]) {
+        self.bytes.drain(..std::mem::take(&mut self.start));
+        if self.bytes.capacity() - self.bytes.len() < bytes.len() {
+            // So that many small pieces are not copied each time, nor is half of it empty.
+            self.bytes.reserve_exact(bytes.len().max(self.bytes.len() / 8));
+        }
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    fn take(&mut self, buf: &mut ReadBuf<'_>) {
+        let count = (self.bytes.len() - self.start).min(buf.remaining());
+        buf.put_slice(&self.bytes[self.start..][..count]);
+        self.start += count;
+        if self.start == self.bytes.len() {
+            *self = Self::default();
+        }
+    }
+}
+
 /// The readable half.
 pub(crate) struct Http2Receive {
     stream: RecvStream,
     /// What was taken from `stream` and not read yet. The peer's window does not open for it before it is.
-    unread: BytesMut,
+    unread: Unread,
     /// How `stream` has ended.
     end: Option<Result<(), h2::Error>>,
 }
 
 impl Http2Receive {
     pub(crate) fn new(stream: RecvStream) -> Self {
-        Self { stream, unread: BytesMut::new(), end: None }
+        Self { stream, unread: Unread::default(), end: None }
     }
 
     /// Takes what has arrived, as many small frames in the HTTP/2 connection would cost much more than their bytes.
     pub(crate) fn gather(&mut self, cx: &mut Context<'_>) {
         while let Poll::Ready(Some(chunk)) = self.poll_chunk(cx) {
-            self.unread.extend_from_slice(&chunk);
+            self.unread.push(&chunk);
         }
     }
 
@@ -67,23 +97,15 @@ impl AsyncRead for Http2Receive {
         let this = self.get_mut();
         let before = buf.remaining();
         let end = loop {
+            this.unread.take(buf);
             if !this.unread.is_empty() {
-                let count = this.unread.len().min(buf.remaining());
-                buf.put_slice(&this.unread[..count]);
-                this.unread.advance(count);
-                if !this.unread.is_empty() {
-                    break Poll::Ready(None);
-                }
-                this.unread = BytesMut::new();
+                break Poll::Ready(None);
             }
             match this.poll_chunk(cx) {
                 Poll::Ready(Some(chunk)) => {
                     let count = chunk.len().min(buf.remaining());
                     buf.put_slice(&chunk[..count]);
-                    this.unread.extend_from_slice(&chunk[count..]);
-                    if !this.unread.is_empty() {
-                        break Poll::Ready(None);
-                    }
+                    this.unread.push(&chunk[count..]);
                 }
                 other => break other,
             }

@@ -24,6 +24,8 @@ pub struct Limits {
     pub(crate) write_buffer: usize,
     #[cfg(feature = "http2")]
     pub(crate) streams: u32,
+    #[cfg(feature = "http2")]
+    pub(crate) stream_window: u32,
 }
 
 impl Default for Limits {
@@ -38,6 +40,8 @@ impl Default for Limits {
             write_buffer: 64 * 1024,
             #[cfg(feature = "http2")]
             streams: 100,
+            #[cfg(feature = "http2")]
+            stream_window: 256 * 1024,
         }
     }
 }
@@ -98,10 +102,21 @@ impl Limits {
     /// The most WebSockets, and other requests, that one HTTP/2 connection to a [`Server`](crate::Server) may have open.
     /// Default: 100, which RFC 9113 6.5.2 recommends as the least.
     ///
-    /// A client waits until there is room. One that is not read holds 256 KiB at most.
+    /// A client waits until there is room. One that is not read holds [`stream_window`](Self::stream_window) at most.
     #[cfg(feature = "http2")]
     pub fn streams(mut self, streams: u32) -> Self {
         self.streams = streams;
+        self
+    }
+
+    /// How many bytes the peer may send on one WebSocket over HTTP/2 before they are read (RFC 9113 5.2). Default: 256 KiB;
+    /// at least 16 KiB, less than 2 GiB.
+    ///
+    /// It bounds what one that is not read holds in memory, and what one can receive in a round trip: 256 KiB are 5 MB/s over
+    /// 50 ms. Each has a window of its own, so that none of them keeps another waiting.
+    #[cfg(feature = "http2")]
+    pub fn stream_window(mut self, bytes: usize) -> Self {
+        self.stream_window = u32::try_from(bytes).unwrap_or(u32::MAX).clamp(16 * 1024, (1 << 31) - 1);
         self
     }
 }

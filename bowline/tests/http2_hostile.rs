@@ -9,6 +9,7 @@ use bowline::{Acceptor, CloseCode, Connector, Http2Connection, Limits, Role, Ser
 use bytes::Bytes;
 use h2::client::SendRequest;
 use h2::{Reason, RecvStream, SendStream};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
@@ -85,6 +86,34 @@ async fn send(stream: &mut SendStream<Bytes>, mut data: Bytes) -> Result<(), h2:
     Ok(())
 }
 
+/// What a server's first SETTINGS frame says (RFC 9113 6.5).
+async fn setting(address: SocketAddr, wanted: u16) -> Option<u32> {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00").await.unwrap();
+    let mut header = [0; 9];
+    soon(stream.read_exact(&mut header)).await.unwrap();
+    assert_eq!(header[3], 4, "the first frame is SETTINGS");
+    let mut settings = vec![0; usize::from(header[2])];
+    soon(stream.read_exact(&mut settings)).await.unwrap();
+    let found = settings.chunks(6).find(|setting| setting[..2] == wanted.to_be_bytes())?;
+    Some(u32::from_be_bytes(found[2..].try_into().unwrap()))
+}
+
+#[tokio::test]
+async fn the_stream_window_is_told_to_the_client() {
+    const SETTINGS_INITIAL_WINDOW_SIZE: u16 = 4;
+    for (set, told) in [
+        (None, 256 * 1024),
+        (Some(32 * 1024), 32 * 1024),
+        (Some(1), 16 * 1024),
+        (Some(usize::MAX), (1 << 31) - 1),
+    ] {
+        let limits = set.map_or(Limits::default(), |bytes| Limits::default().stream_window(bytes));
+        let (address, _) = serve(limits).await;
+        assert_eq!(setting(address, SETTINGS_INITIAL_WINDOW_SIZE).await, Some(told), "with {set:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_hundred_streams_of_which_all_but_one_are_stalled() {
     let (address, mut stalled) = serve(Limits::default()).await;
@@ -117,6 +146,33 @@ async fn a_hundred_streams_of_which_all_but_one_are_stalled() {
 }
 
 /// h2 ends a connection in which too many small frames lie unread.
+#[tokio::test]
+async fn what_nobody_reads_takes_little_more_than_the_window() {
+    const STREAMS: isize = 20;
+    let (address, mut stalled) = serve(Limits::default()).await;
+    let connection = connection_to(address).await;
+    let before = support::allocations::held();
+    let mut unread = Vec::new();
+    let message = Bytes::from(vec![7; 64 * 1024]);
+    for _ in 0..STREAMS {
+        unread.push(soon(connection.connect("/stall")).await.unwrap());
+        let (server, message) = (soon(stalled.recv()).await.unwrap(), message.clone());
+        tokio::spawn(async move { while server.send(message.clone()).await.is_ok() {} });
+    }
+    // Until the window is full, and nothing moves any more.
+    let steady = async {
+        let (mut held, mut last) = (0, 0);
+        while held <= 256 * 1024 || held != last {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            last = std::mem::replace(&mut held, (support::allocations::held() - before) / STREAMS);
+        }
+        held
+    };
+    let held = soon(steady).await;
+    // At the client the window of 256 KiB, at the server its write buffer and that of the HTTP/2 connection.
+    assert!(held < (256 * 9 / 8 + 64 + 64 + 20) * 1024, "{held} bytes for each");
+}
+
 #[tokio::test]
 async fn small_frames_that_nobody_reads() {
     let (address, mut stalled) = serve(Limits::default()).await;

@@ -107,8 +107,7 @@ pub fn run(options: &Serve) -> Result<()> {
             library => loop {
                 let (stream, _) = listener.accept().await?;
                 stream.set_nodelay(true)?;
-                let side =
-                    options.compress.map_or(Side::Server, |level| Side::CompressingServer { level });
+                let side = options.compress.map_or(Side::Server, |level| Side::CompressingServer { level });
                 spawn_echo(library, side, stream);
             },
         }
@@ -120,7 +119,9 @@ pub fn run(options: &Serve) -> Result<()> {
 pub enum Side {
     Server,
     /// A server that has agreed on compression.
-    CompressingServer { level: u8 },
+    CompressingServer {
+        level: u8,
+    },
     Client,
 }
 

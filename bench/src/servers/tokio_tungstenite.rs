@@ -23,7 +23,9 @@ async fn open(side: Side, stream: TcpStream) -> Result<WebSocketStream<TcpStream
         .max_message_size(Some(MESSAGE_SIZE))
         .max_frame_size(Some(MESSAGE_SIZE));
     Ok(match side {
-        Side::Server | Side::CompressingServer { .. } => accept_async_with_config(stream, Some(config)).await?,
+        Side::Server | Side::CompressingServer { .. } => {
+            accept_async_with_config(stream, Some(config)).await?
+        }
         Side::Client => client_async_with_config("ws://localhost/", stream, Some(config)).await?.0,
     })
 }
