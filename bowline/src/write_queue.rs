@@ -16,6 +16,8 @@ const SLICES: usize = 16;
 thread_local! {
     /// A buffer of this thread, for whichever connection writes next.
     static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+    /// The same for a list of payloads.
+    static SPARE_LIST: Cell<VecDeque<(usize, Bytes)>> = const { Cell::new(VecDeque::new()) };
 }
 
 /// Encoded frames, in order. Large payloads are held by reference between them.
@@ -70,6 +72,9 @@ impl WriteQueue {
 
     /// Appends bytes by reference.
     pub(crate) fn push(&mut self, bytes: Bytes) {
+        if self.shared.capacity() == 0 {
+            self.shared = SPARE_LIST.try_with(Cell::take).unwrap_or_default();
+        }
         self.shared_len += bytes.len();
         self.shared.push_back((self.encoded.len(), bytes));
     }
@@ -142,15 +147,18 @@ impl WriteQueue {
         self.release();
     }
 
-    /// Gives the empty buffer back to the thread.
+    /// Gives the empty buffers back to the thread.
     fn release(&mut self) {
         self.start = 0;
         self.encoded.clear();
         let buffer = std::mem::take(&mut self.encoded);
         give_spare(buffer);
-        // A few places are kept, so that a steady stream of large payloads allocates nothing.
-        if self.shared.capacity() > SLICES {
-            self.shared = VecDeque::new();
+        if self.shared.capacity() > 0 {
+            let list = std::mem::take(&mut self.shared);
+            if list.capacity() <= SLICES {
+                // It fails only while the thread ends.
+                let _ = SPARE_LIST.try_with(|spare| spare.set(list));
+            }
         }
     }
 }
