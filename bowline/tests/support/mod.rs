@@ -4,6 +4,7 @@
 pub mod allocations;
 pub mod cable;
 pub mod conversation;
+pub mod cpu_time;
 pub mod frames;
 pub mod http;
 #[cfg(feature = "http2")]
