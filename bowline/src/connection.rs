@@ -1,7 +1,6 @@
 //! One connection: its two halves, each behind a lock of its own, and what passes between them.
 
 use std::future::poll_fn;
-use std::pin::Pin;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
@@ -17,6 +16,7 @@ use crate::events;
 use crate::limits::Config;
 use crate::locked::Locked;
 use crate::message::Payload;
+use crate::pending::{Next, Pinged, Queue, Send, Waiting};
 use crate::receive::{Advance, Effect, Receive};
 use crate::signals::Signals;
 use crate::sync::{AtomicBool, Mutex, MutexGuard};
@@ -100,7 +100,7 @@ impl Connection {
 
     /// Waits until `take` finds what it wants in what has arrived, reading as needed.
     pub(crate) fn next<T, F: FnMut(&mut Receive) -> Option<T> + Unpin>(&self, take: F) -> Next<'_, F> {
-        Next { connection: self, take, waits: false }
+        Next::new(self, take)
     }
 
     pub(crate) fn poll_next<T>(
@@ -173,7 +173,7 @@ impl Connection {
 
     /// Whoever was waiting to read does so no more.
     #[cold]
-    fn stop_waiting(&self) {
+    pub(crate) fn stop_waiting(&self) {
         // If it is not asleep any more then it was woken, and leaves the work to the task.
         if !self.signals.remove_reader() {
             self.signals.watch(false);
@@ -323,7 +323,7 @@ impl Connection {
     where
         F: FnOnce(&mut Transmit) -> Result<T, Error> + Unpin,
     {
-        Send { waiting: Waiting::new(self, Queue::Senders), accept: Some(accept) }
+        Send::new(self, accept)
     }
 
     pub(crate) fn try_send<'a, M: Into<Payload<'a>>>(&self, message: M) -> Result<(), TrySendError<M>> {
@@ -384,7 +384,7 @@ impl Connection {
                 transmit.has_space().then(|| Ok(transmit.accept_ping()))
             })
             .await?;
-        let _forget = Pinged { connection: self, payload };
+        let _forget = Pinged::new(self, payload);
         self.write(self.transmit());
         self.signals.set_task_waits(true);
         self.signals.wake_task();
@@ -517,121 +517,5 @@ impl Ending {
             Effect::Fail(code, error) => Some(Self::Failed(*code, error.clone())),
             Effect::Answer(_) | Effect::Ponged(_) | Effect::Lost(_) => None,
         }
-    }
-}
-
-/// See [`Connection::next`]. A future by hand, as it is polled for each message.
-pub(crate) struct Next<'a, F> {
-    connection: &'a Connection,
-    take: F,
-    waits: bool,
-}
-
-impl<T, F: FnMut(&mut Receive) -> Option<T> + Unpin> Future for Next<'_, F> {
-    type Output = T;
-
-    #[inline]
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
-        let this = self.get_mut();
-        let poll = this.connection.poll_next(cx, &mut this.take);
-        this.waits = poll.is_pending();
-        poll
-    }
-}
-
-impl<F> Drop for Next<'_, F> {
-    #[inline]
-    fn drop(&mut self) {
-        if self.waits {
-            self.connection.stop_waiting();
-        }
-    }
-}
-
-/// See [`Connection::send_with`].
-pub(crate) struct Send<'a, F> {
-    waiting: Waiting<'a>,
-    accept: Option<F>,
-}
-
-impl<T, F: FnOnce(&mut Transmit) -> Result<T, Error> + Unpin> Future for Send<'_, F> {
-    type Output = Result<T, Error>;
-
-    #[inline]
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let Self { waiting, accept } = self.get_mut();
-        let connection = waiting.connection;
-        let progress = ready!(poll_proceed(cx));
-        let mut transmit = connection.transmit();
-        if let Some(error) = transmit.closed() {
-            return Poll::Ready(Err(error.clone()));
-        }
-        if !transmit.has_room(&waiting.place) {
-            transmit.senders.wait(&mut waiting.place, cx.waker());
-            return Poll::Pending;
-        }
-        progress.made_progress();
-        let accept = accept.take().expect("a future is not polled after it is ready");
-        let result = accept(&mut transmit);
-        if waiting.place.is_taken() {
-            transmit.senders.leave(&mut waiting.place);
-            transmit.wake_senders();
-        }
-        connection.write(transmit);
-        Poll::Ready(result)
-    }
-}
-
-/// A place in one of the queues, until it is dropped.
-struct Waiting<'a> {
-    connection: &'a Connection,
-    queue: Queue,
-    place: Place,
-}
-
-/// What is waited for.
-#[derive(Clone, Copy)]
-enum Queue {
-    /// One's turn to send.
-    Senders,
-    /// Any change.
-    Watchers,
-}
-
-impl<'a> Waiting<'a> {
-    fn new(connection: &'a Connection, queue: Queue) -> Self {
-        Self { connection, queue, place: Place::default() }
-    }
-
-    #[cold]
-    fn leave(&mut self) {
-        let mut transmit = self.connection.transmit();
-        match self.queue {
-            Queue::Senders => transmit.senders.leave(&mut self.place),
-            Queue::Watchers => transmit.watchers.leave(&mut self.place),
-        }
-        // It may have been its turn.
-        transmit.wake_senders();
-    }
-}
-
-impl Drop for Waiting<'_> {
-    #[inline]
-    fn drop(&mut self) {
-        if self.place.is_taken() {
-            self.leave();
-        }
-    }
-}
-
-/// A ping whose pong is waited for, until it is dropped.
-struct Pinged<'a> {
-    connection: &'a Connection,
-    payload: [u8; 8],
-}
-
-impl Drop for Pinged<'_> {
-    fn drop(&mut self) {
-        self.connection.transmit().forget_ping(self.payload);
     }
 }

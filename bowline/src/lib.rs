@@ -288,6 +288,7 @@ mod moment;
 mod origin;
 mod outgoing;
 mod pair;
+mod pending;
 #[cfg(feature = "protobuf")]
 mod protobuf;
 #[cfg(feature = "client")]

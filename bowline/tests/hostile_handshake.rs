@@ -161,7 +161,7 @@ async fn a_large_head_takes_linear_time() {
                 for _ in 0..2 {
                     let start = cpu_time();
                     with_lines(role, &limits, &head, chunk).await.unwrap();
-                    best = best.min(cpu_time() - start);
+                    best = best.min(cpu_time().saturating_sub(start));
                 }
                 times.push(best);
             }
@@ -194,7 +194,7 @@ async fn long_lists_take_linear_time() {
                 let start = cpu_time();
                 // Those with only parameters behind one name are accepted or not: what matters is the time.
                 let _ = with_lines(Role::Server, &limits, list.as_bytes(), 1 << 22).await;
-                best = best.min(cpu_time() - start);
+                best = best.min(cpu_time().saturating_sub(start));
             }
             times.push(best);
         }
