@@ -16,8 +16,8 @@ const SLICES: usize = 16;
 thread_local! {
     /// A buffer of this thread, for whichever connection writes next.
     static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
-    /// The same for a list of payloads.
-    static SPARE_LIST: Cell<VecDeque<(usize, Bytes)>> = const { Cell::new(VecDeque::new()) };
+    /// The same for payloads.
+    static SPARE_SHARED: Cell<Option<Box<Shared>>> = const { Cell::new(None) };
 }
 
 /// Encoded frames, in order. Large payloads are held by reference between them.
@@ -26,18 +26,24 @@ pub(crate) struct WriteQueue {
     /// Encoded bytes; those before `start` are written.
     encoded: Vec<u8>,
     start: usize,
-    /// Payloads, each with the position in `encoded` that it comes in front of.
-    shared: VecDeque<(usize, Bytes)>,
-    /// The total size of `shared`.
-    shared_len: usize,
+    /// Large payloads. In a box, as most of the time there are none.
+    shared: Option<Box<Shared>>,
     /// How many bytes were ever written.
     written: u64,
+}
+
+#[derive(Default)]
+struct Shared {
+    /// Each has the position in `encoded` that it comes in front of.
+    payloads: VecDeque<(usize, Bytes)>,
+    /// How many bytes they are.
+    len: usize,
 }
 
 impl WriteQueue {
     /// How many bytes wait.
     pub(crate) fn len(&self) -> usize {
-        self.encoded.len() - self.start + self.shared_len
+        self.encoded.len() - self.start + self.shared.as_ref().map_or(0, |shared| shared.len)
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -62,7 +68,7 @@ impl WriteQueue {
         } else if self.start > self.encoded.len() / 2 {
             // So that a queue that never quite empties doesn't grow. Each byte is moved once at most, amortised.
             self.encoded.drain(..self.start);
-            for (position, _) in &mut self.shared {
+            for (position, _) in self.shared.iter_mut().flat_map(|shared| &mut shared.payloads) {
                 *position -= self.start;
             }
             self.start = 0;
@@ -72,11 +78,10 @@ impl WriteQueue {
 
     /// Appends bytes by reference.
     pub(crate) fn push(&mut self, bytes: Bytes) {
-        if self.shared.capacity() == 0 {
-            self.shared = SPARE_LIST.try_with(Cell::take).unwrap_or_default();
-        }
-        self.shared_len += bytes.len();
-        self.shared.push_back((self.encoded.len(), bytes));
+        let take = || SPARE_SHARED.try_with(Cell::take).unwrap_or_default().unwrap_or_default();
+        let shared = self.shared.get_or_insert_with(take);
+        shared.len += bytes.len();
+        shared.payloads.push_back((self.encoded.len(), bytes));
     }
 
     /// Takes a buffer whole, from `start` on. The queue has to be empty.
@@ -89,12 +94,12 @@ impl WriteQueue {
 
     /// Gives the first pieces, at least one byte if there are any, to a vectored write.
     pub(crate) fn with_slices<R>(&self, write: impl FnOnce(&[IoSlice<'_>]) -> R) -> R {
-        if self.shared.is_empty() {
+        let Some(Shared { payloads, .. }) = self.shared.as_deref() else {
             return write(&[IoSlice::new(&self.encoded[self.start..])]);
-        }
-        if self.encoded.is_empty() && self.shared.len() == 1 {
+        };
+        if self.encoded.is_empty() && payloads.len() == 1 {
             // A broadcast, most likely: nothing to gather.
-            return write(&[IoSlice::new(&self.shared[0].1)]);
+            return write(&[IoSlice::new(&payloads[0].1)]);
         }
         let mut slices = [IoSlice::new(&[]); SLICES];
         let mut count = 0;
@@ -107,7 +112,7 @@ impl WriteQueue {
             }
             fits
         };
-        let all_fit = self.shared.iter().all(|(at, bytes)| {
+        let all_fit = payloads.iter().all(|(at, bytes)| {
             let before = &self.encoded[position..*at];
             position = *at;
             add(before) && add(bytes)
@@ -121,18 +126,20 @@ impl WriteQueue {
     /// The first `count` bytes have been written.
     pub(crate) fn advance(&mut self, mut count: usize) {
         self.written += count as u64;
-        while let Some((position, bytes)) = self.shared.front_mut() {
-            let encoded = count.min(*position - self.start);
-            self.start += encoded;
-            count -= encoded;
-            let shared = count.min(bytes.len());
-            bytes.advance(shared);
-            self.shared_len -= shared;
-            count -= shared;
-            if !bytes.is_empty() || self.start < *position {
-                return;
+        if let Some(shared) = &mut self.shared {
+            while let Some((position, bytes)) = shared.payloads.front_mut() {
+                let encoded = count.min(*position - self.start);
+                self.start += encoded;
+                count -= encoded;
+                let referred = count.min(bytes.len());
+                bytes.advance(referred);
+                shared.len -= referred;
+                count -= referred;
+                if !bytes.is_empty() || self.start < *position {
+                    return;
+                }
+                shared.payloads.pop_front();
             }
-            self.shared.pop_front();
         }
         self.start += count;
         if self.start == self.encoded.len() {
@@ -142,8 +149,7 @@ impl WriteQueue {
 
     /// Drops all that waits.
     pub(crate) fn clear(&mut self) {
-        self.shared = VecDeque::new();
-        self.shared_len = 0;
+        self.shared = None;
         self.release();
     }
 
@@ -153,13 +159,11 @@ impl WriteQueue {
         self.encoded.clear();
         let buffer = std::mem::take(&mut self.encoded);
         give_spare(buffer);
-        if self.shared.capacity() > 0 {
-            let list = std::mem::take(&mut self.shared);
-            if list.capacity() <= SLICES {
-                // It fails only while the thread ends.
-                let _ = SPARE_LIST.try_with(|spare| spare.set(list));
-            }
+        if let Some(shared) = self.shared.take_if(|shared| shared.payloads.capacity() <= SLICES) {
+            // It fails only while the thread ends.
+            let _ = SPARE_SHARED.try_with(|spare| spare.set(Some(shared)));
         }
+        self.shared = None;
     }
 }
 
