@@ -400,6 +400,8 @@ impl Connection {
     pub(crate) fn write(&self, transmit: Locked<'_>) {
         if !self.corked.load(Ordering::SeqCst) || !transmit.has_space() {
             self.write_now(transmit);
+        } else {
+            transmit.give_back();
         }
     }
 
