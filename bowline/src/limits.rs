@@ -102,7 +102,7 @@ impl Limits {
     /// The most WebSockets, and other requests, that one HTTP/2 connection to a [`Server`](crate::Server) may have open.
     /// Default: 100, which RFC 9113 6.5.2 recommends as the least.
     ///
-    /// A client waits until there is room. One that is not read holds [`stream_window`](Self::stream_window) at most.
+    /// A client waits until there is room. One that is not read holds little more than [`stream_window`](Self::stream_window).
     #[cfg(feature = "http2")]
     pub fn streams(mut self, streams: u32) -> Self {
         self.streams = streams;
@@ -112,7 +112,7 @@ impl Limits {
     /// How many bytes the peer may send on one WebSocket over HTTP/2 before they are read (RFC 9113 5.2). Default: 256 KiB;
     /// at least 16 KiB, less than 2 GiB.
     ///
-    /// It bounds what one that is not read holds in memory, and what one can receive in a round trip: 256 KiB are 5 MB/s over
+    /// It bounds what one that is not read holds in memory, but for an eighth more, and what one can receive in a round trip: 256 KiB are 5 MB/s over
     /// 50 ms. Each has a window of its own, so that none of them keeps another waiting.
     #[cfg(feature = "http2")]
     pub fn stream_window(mut self, bytes: usize) -> Self {
