@@ -164,6 +164,7 @@ fn requests() -> Vec<Vec<u8>> {
         changed("websocket\r", "h2c\r"),
         changed("\r\n", "\n"),
         "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_owned(),
+        "GET \" HTTP/1.1\r\n\r\nPRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_owned(),
         "GET".to_owned(),
         "\u{16}\u{3}\u{1}".to_owned(),
     ];
