@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::libraries::{self, FLOOR};
+use crate::libraries::{self, FLOOR, LIMIT};
 use crate::matrix::Results;
 
 /// The cases that are drawn, and what they are called there.
@@ -34,7 +34,7 @@ pub fn draw(results: &[Results]) -> Option<String> {
         let mut rows: Vec<(&str, f64)> = results
             .rows
             .iter()
-            .filter(|row| row.library != FLOOR)
+            .filter(|row| ![FLOOR, LIMIT].contains(&row.library.as_str()))
             .filter_map(|row| Some((row.library.as_str(), row.value(results.cost())? / floor)))
             .collect();
         rows.sort_by(|(_, left), (_, right)| left.total_cmp(right));

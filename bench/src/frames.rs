@@ -57,7 +57,7 @@ fn json(size: usize, number: u32) -> Vec<u8> {
         text += &format!(
             "{{\"id\":{id},\"user\":\"user{user}\",\"price\":{price}.{:02},\"active\":{},\"tags\":[\"alpha\",\"t{tag}\"]}},",
             state % 100,
-            state % 3 == 0,
+            state.is_multiple_of(3),
         );
     }
     text.truncate(size);

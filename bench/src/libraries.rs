@@ -2,10 +2,13 @@
 
 use clap::ValueEnum;
 
-use crate::cases::{Case, Group};
+use crate::cases::{Case, Group, Workload};
+use crate::frames::Kind;
 use crate::servers::Library;
 
 pub const FLOOR: &str = "floor";
+/// What owned messages and locks cost at least.
+pub const LIMIT: &str = "limit";
 pub const BOWLINE: &str = "bowline";
 
 /// Those whose documentation shows a handshake of their own over a plain stream.
@@ -17,7 +20,10 @@ const COMPRESS: [&str; 4] = [FLOOR, BOWLINE, "yawc", "sockudo-ws"];
 
 /// Those that take part, by their names on the command line.
 pub fn of(case: &Case) -> Vec<String> {
-    let all = || Library::value_variants().iter().filter_map(name);
+    let all = || {
+        let names = Library::value_variants().iter().filter_map(name);
+        names.filter(|library| library != LIMIT || has_limit(case))
+    };
     let only = |names: &[&str]| all().filter(|library| names.contains(&library.as_str())).collect();
     match case.group {
         Group::SixteenInFlight => all().collect(),
@@ -38,9 +44,17 @@ fn name<V: ValueEnum>(value: &V) -> Option<String> {
     value.to_possible_value().map(|value| value.get_name().to_owned())
 }
 
-/// Whether it is neither the floor nor bowline.
+/// Whether the limit takes part: it only knows whole messages, and none too large for its buffer.
+fn has_limit(case: &Case) -> bool {
+    match case.workload {
+        Workload::Echo(messages) => messages.kind != Kind::Fragments && messages.size <= 16 * 1024,
+        _ => false,
+    }
+}
+
+/// Whether it is a library that others can use, and not ours.
 pub fn is_peer(library: &str) -> bool {
-    library != FLOOR && library != BOWLINE
+    ![FLOOR, LIMIT, BOWLINE].contains(&library)
 }
 
 /// Whether its loop gathers replies by hand, and flushes once for all that was ready.

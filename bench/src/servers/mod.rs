@@ -4,6 +4,7 @@ mod bowline;
 mod fastwebsockets;
 pub mod floor;
 mod gathered;
+mod limit;
 mod sockets;
 mod sockudo_ws;
 mod soketto;
@@ -32,6 +33,7 @@ pub const MESSAGE_SIZE: usize = 16 * 1024 * 1024;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, clap::ValueEnum)]
 pub enum Library {
     Floor,
+    Limit,
     Bowline,
     Fastwebsockets,
     FastwebsocketsBatch,
@@ -147,6 +149,7 @@ impl Side {
 fn spawn_echo(library: Library, side: Side, stream: TcpStream) {
     match library {
         Library::Floor => spawn(floor::echo(side, stream)),
+        Library::Limit => spawn(limit::echo(side, stream)),
         Library::Bowline => unreachable!("it opens its connections itself"),
         Library::Fastwebsockets => spawn(fastwebsockets::echo(side, stream)),
         Library::FastwebsocketsBatch => spawn(fastwebsockets::echo_batches(side, stream)),
