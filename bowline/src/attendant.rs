@@ -177,7 +177,7 @@ impl Attendant {
                 Stage::Open(_) => {
                     let Some(error) = connection.transmit().closed().cloned() else { return Poll::Pending };
                     if matches!(error.kind(), ErrorKind::Disconnected | ErrorKind::Io) {
-                        events::connection_lost(connection, &error);
+                        events::connection_lost(connection.addresses.peer, &error);
                     }
                     connection.signals.set_task_waits(true);
                     Stage::Closing { deadline: now.after(self.close_timeout) }
@@ -248,9 +248,9 @@ impl Attendant {
         };
         if let Err(error) = lost {
             if matches!(self.stage, Stage::Open(_)) {
-                events::keepalive_lost(connection, &error);
+                events::keepalive_lost(connection.addresses.peer, &error);
             } else {
-                events::connection_lost(connection, &error);
+                events::connection_lost(connection.addresses.peer, &error);
             }
             connection.lose(&error);
         }

@@ -1,10 +1,8 @@
 //! One connection: its two halves, each behind a lock of its own, and what passes between them.
 
-use std::future::poll_fn;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
-use std::time::Duration;
 
 use bowline_proto::{CloseCode, CloseFrame, ReceiveHalf, ReceiveLimits, Role};
 use tokio::task::coop::poll_proceed;
@@ -16,11 +14,10 @@ use crate::events;
 use crate::limits::Config;
 use crate::locked::Locked;
 use crate::message::Payload;
-use crate::pending::{Next, Pinged, Queue, Send, Waiting};
 use crate::receive::{Advance, Effect, Receive};
 use crate::signals::Signals;
 use crate::sync::{AtomicBool, Mutex, MutexGuard};
-use crate::transmit::{Transmit, closed_by_us, misuse};
+use crate::transmit::{Transmit, closed_by_us};
 use crate::transport::{Addresses, Transport};
 use crate::wait::Place;
 
@@ -98,11 +95,7 @@ impl Connection {
 
     // ---- receiving
 
-    /// Waits until `take` finds what it wants in what has arrived, reading as needed.
-    pub(crate) fn next<T, F: FnMut(&mut Receive) -> Option<T> + Unpin>(&self, take: F) -> Next<'_, F> {
-        Next::new(self, take)
-    }
-
+    /// Ready once `take` finds what it wants in what has arrived, which is read as needed.
     pub(crate) fn poll_next<T>(
         &self,
         cx: &mut Context<'_>,
@@ -303,8 +296,10 @@ impl Connection {
         self.write_now(transmit);
         self.settle();
         match ending {
-            Some(Ending::ClosedByPeer(code)) if decides => events::connection_closed(self, "peer", code),
-            Some(Ending::Failed(code, error)) => events::connection_failed(self, code, &error),
+            Some(Ending::ClosedByPeer(code)) if decides => {
+                events::connection_closed(self.addresses.peer, "peer", code);
+            }
+            Some(Ending::Failed(code, error)) => events::connection_failed(self.addresses.peer, code, &error),
             _ => {}
         }
     }
@@ -318,14 +313,6 @@ impl Connection {
 
     // ---- sending
 
-    /// Waits for its turn and for room, then lets `accept` put something into the write buffer.
-    pub(crate) fn send_with<T, F>(&self, accept: F) -> Send<'_, F>
-    where
-        F: FnOnce(&mut Transmit) -> Result<T, Error> + Unpin,
-    {
-        Send::new(self, accept)
-    }
-
     pub(crate) fn try_send<'a, M: Into<Payload<'a>>>(&self, message: M) -> Result<(), TrySendError<M>> {
         let mut transmit = self.transmit();
         if transmit.closed().is_some() {
@@ -338,61 +325,6 @@ impl Connection {
         debug_assert!(accepted.is_ok(), "an open connection with room accepts a message");
         self.write(transmit);
         Ok(())
-    }
-
-    /// Waits until all that was accepted before was handed to the transport.
-    pub(crate) async fn flush(&self) -> Result<(), Error> {
-        let end = {
-            let mut transmit = self.transmit();
-            if !transmit.is_blocked() {
-                self.write_locked(&mut transmit);
-            }
-            transmit.end()
-        };
-        self.watch(|transmit| {
-            if transmit.has_written(end) {
-                return Some(Ok(()));
-            }
-            // Behind our Close frame, the end of the connection says whether everything went out.
-            let error = transmit.closed().filter(|_| !transmit.has_transport())?;
-            Some(Err(error.clone()))
-        })
-        .await
-    }
-
-    /// Waits until `check`, which is called again after each change, gives something.
-    pub(crate) async fn watch<T>(&self, mut check: impl FnMut(&mut Transmit) -> Option<T>) -> T {
-        let mut waiting = Waiting::new(self, Queue::Watchers);
-        poll_fn(|cx| {
-            let mut transmit = self.transmit();
-            if let Some(result) = check(&mut transmit) {
-                return Poll::Ready(result);
-            }
-            transmit.watchers.wait(&mut waiting.place, cx.waker());
-            Poll::Pending
-        })
-        .await
-    }
-
-    /// Measures a round trip.
-    pub(crate) async fn ping(&self) -> Result<Duration, Error> {
-        let payload = self
-            .watch(|transmit| {
-                if let Some(error) = transmit.closed() {
-                    return Some(Err(error.clone()));
-                }
-                transmit.has_space().then(|| Ok(transmit.accept_ping()))
-            })
-            .await?;
-        let _forget = Pinged::new(self, payload);
-        self.write(self.transmit());
-        self.signals.set_task_waits(true);
-        self.signals.wake_task();
-        self.watch(|transmit| {
-            let closed = || transmit.closed().map(|error| Err(error.clone()));
-            transmit.round_trip(payload).map(Ok).or_else(closed)
-        })
-        .await
     }
 
     /// Writes, unless that is better left for later; gives the lock back.
@@ -434,14 +366,6 @@ impl Connection {
 
     // ---- closing
 
-    /// Begins the closing handshake, and waits until the connection has ended.
-    pub(crate) async fn close(&self, code: CloseCode, reason: &str) -> Result<Option<CloseFrame>, Error> {
-        let frame = CloseFrame::new(code, reason).map_err(misuse)?;
-        self.begin_close(&frame);
-        self.watch(|transmit| transmit.is_finished().then_some(())).await;
-        self.receive().peer_close()
-    }
-
     pub(crate) fn begin_close(&self, frame: &CloseFrame) {
         // If the transport takes nothing more, that is how the connection ends, not by us.
         let lost = !self.transmit().has_transport();
@@ -460,7 +384,7 @@ impl Connection {
         self.signals.wake_reader();
         self.signals.wake_task();
         if decides {
-            events::connection_closed(self, "us", Some(frame.code()));
+            events::connection_closed(self.addresses.peer, "us", Some(frame.code()));
         }
     }
 
@@ -482,7 +406,7 @@ impl Connection {
         receive.lose(error);
         drop(receive);
         self.signals.wake_task();
-        events::connection_closed(self, "us", None);
+        events::connection_closed(self.addresses.peer, "us", None);
     }
 
     /// The application will not read any more, but someone will close.

@@ -1,17 +1,11 @@
 //! Connecting to servers.
 
-use std::borrow::Cow;
-use std::collections::HashSet;
 use std::time::Duration;
 
 use bowline_proto::Role;
-use bowline_proto::header::is_token;
 use bytes::Bytes;
-use http::header::{
-    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN,
-    TRANSFER_ENCODING, UPGRADE,
-};
-use http::{Request, Response, Uri};
+use http::header::{HOST, HeaderName, HeaderValue, ORIGIN};
+use http::{Request, Response};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::agreed::Agreed;
@@ -19,16 +13,20 @@ use crate::client_exchange::exchange;
 use crate::client_handshake::ClientHandshake;
 #[cfg(feature = "deflate")]
 use crate::compression::CompressionOptions;
-use crate::deadline::Deadline;
 use crate::dial::{dial, dial_through};
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
+#[cfg(all(feature = "http2", feature = "tls"))]
+use crate::error::ErrorKind;
 #[cfg(feature = "http2")]
 use crate::http2_client::Http2Connection;
-use crate::limits::{Config, Limits};
+use crate::limits::Limits;
+use crate::offer::{Offer, Opening};
 use crate::proxy::Proxy;
 use crate::transport::{Addresses, Stream, Transport};
 use crate::upgraded::transport_of;
-use crate::url::{Scheme, Url};
+#[cfg(feature = "tls")]
+use crate::url::Scheme;
+use crate::url::Url;
 use crate::websocket::WebSocket;
 
 /// Connects to a WebSocket server: with the defaults of [`Connector`], see [`Connector::connect`].
@@ -76,15 +74,11 @@ pub async fn connect(url: impl AsRef<str>) -> Result<WebSocket, Error> {
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct Connector {
-    headers: HeaderMap,
-    subprotocols: Vec<String>,
-    config: Config,
+    offer: Offer,
     proxy: Proxy,
     #[cfg(feature = "tls")]
     tls: Option<std::sync::Arc<rustls::ClientConfig>>,
     version: HttpVersion,
-    /// The first argument that made no sense.
-    invalid: Option<Error>,
 }
 
 /// The version of HTTP in which a [`Connector`] opens WebSockets: see [`Connector::http_version`].
@@ -123,45 +117,28 @@ impl Connector {
         V: TryInto<HeaderValue>,
         V::Error: Into<http::Error>,
     {
-        let name = match name.try_into() {
-            Ok(name) => name,
-            Err(error) => {
-                return self.refuse("the name of a header has a character that it can't have", error);
-            }
-        };
-        if let Some(hint) = reserved(&name) {
-            let text = format!("the header {name} is part of the handshake: {hint}");
-            return self.remember(Error::new(ErrorKind::InvalidInput, text));
-        }
-        match value.try_into() {
-            Ok(mut value) => {
-                if [AUTHORIZATION, COOKIE].contains(&name) {
-                    // So that `Debug` does not tell it.
-                    value.set_sensitive(true);
-                }
-                self.headers.append(name, value);
-                self
-            }
-            Err(error) => self.refuse(format!("the value of the header {name} {CHARACTER}"), error),
-        }
+        self.offer.add_header(name, value);
+        self
     }
 
     /// The Host header. Default: the host and port of the URL.
-    pub fn host<V>(self, value: V) -> Self
+    pub fn host<V>(mut self, value: V) -> Self
     where
         V: TryInto<HeaderValue>,
         V::Error: Into<http::Error>,
     {
-        self.replace(HOST, value)
+        self.offer.set_header(HOST, value);
+        self
     }
 
     /// The Origin header. Default: none, as for all clients that are no browsers (RFC 6455 4.1).
-    pub fn origin<V>(self, value: V) -> Self
+    pub fn origin<V>(mut self, value: V) -> Self
     where
         V: TryInto<HeaderValue>,
         V::Error: Into<http::Error>,
     {
-        self.replace(ORIGIN, value)
+        self.offer.set_header(ORIGIN, value);
+        self
     }
 
     /// The subprotocols to offer, the preferred one first (RFC 6455 1.9). Default: none.
@@ -169,22 +146,8 @@ impl Connector {
     /// Each has to be a token (RFC 9110 5.6.2), and none may be there twice. Which the server chose, if any, says
     /// [`WebSocket::subprotocol`].
     pub fn subprotocols<S: Into<String>>(mut self, subprotocols: impl IntoIterator<Item = S>) -> Self {
-        self.subprotocols = subprotocols.into_iter().map(Into::into).collect();
-        let mut seen = HashSet::new();
-        // RFC 6455 4.1: the elements are tokens, and unique.
-        let wrong = self.subprotocols.iter().find_map(|subprotocol| {
-            if !is_token(subprotocol) {
-                Some(format!("the subprotocol {subprotocol:?} is not a token"))
-            } else if !seen.insert(subprotocol) {
-                Some(format!("the subprotocol {subprotocol:?} is offered twice"))
-            } else {
-                None
-            }
-        });
-        match wrong {
-            Some(text) => self.remember(Error::new(ErrorKind::InvalidInput, text)),
-            None => self,
-        }
+        self.offer.set_subprotocols(subprotocols.into_iter().map(Into::into).collect());
+        self
     }
 
     /// How TLS is done, for servers and for proxies. Default: rustls with its provider `ring`, TLS 1.2 and 1.3, and the
@@ -214,7 +177,7 @@ impl Connector {
 
     /// What a server may cost: see [`Limits`] for the defaults.
     pub fn limits(mut self, limits: Limits) -> Self {
-        self.config.limits = limits;
+        self.offer.config.limits = limits;
         self
     }
 
@@ -223,11 +186,11 @@ impl Connector {
     /// A [`Compression`](crate::Compression), or its [options](crate::CompressionOptions).
     #[cfg(feature = "deflate")]
     pub fn compression(mut self, options: impl Into<CompressionOptions>) -> Self {
-        self.config.compression = options.into();
-        match self.config.compression.invalid() {
-            Some(text) => self.remember(Error::new(ErrorKind::InvalidInput, text)),
-            None => self,
+        self.offer.config.compression = options.into();
+        if let Some(text) = self.offer.config.compression.invalid() {
+            self.offer.refuse(text);
         }
+        self
     }
 
     /// After how much silence a ping is sent: at least this long, at most twice as long. Default: 20 s; `None` turns
@@ -238,9 +201,9 @@ impl Connector {
     /// It is dead as well if the transport takes no byte for that long though some wait. What a stream like TLS takes
     /// into a buffer of its own counts when that is flushed.
     pub fn keepalive(mut self, interval: impl Into<Option<Duration>>) -> Self {
-        self.config.keepalive = interval.into();
-        if self.config.keepalive == Some(Duration::ZERO) {
-            return self.remember(Error::new(ErrorKind::InvalidInput, "the keepalive interval is zero"));
+        self.offer.config.keepalive = interval.into();
+        if self.offer.config.keepalive == Some(Duration::ZERO) {
+            self.offer.refuse("the keepalive interval is zero");
         }
         self
     }
@@ -262,7 +225,7 @@ impl Connector {
     ///
     /// Dropping it ends the attempt.
     pub async fn connect(&self, url: impl AsRef<str>) -> Result<(WebSocket, Response<()>), Error> {
-        let opening = self.open(Url::parse(url.as_ref())?)?;
+        let opening = self.offer.open(Url::parse(url.as_ref())?)?;
         // In boxes, so that the caller's future is not larger for all of the connection's life.
         Box::pin(self.connect_to(opening)).await
     }
@@ -289,7 +252,7 @@ impl Connector {
     /// Dropping it ends the attempt.
     #[cfg(feature = "http2")]
     pub async fn connect_http2(&self, url: impl AsRef<str>) -> Result<Http2Connection, Error> {
-        let opening = self.open(Url::parse(url.as_ref())?)?;
+        let opening = self.offer.open(Url::parse(url.as_ref())?)?;
         match Box::pin(self.reach(opening, HttpVersion::Http2)).await? {
             Reached::Http2(connection, _) => connection.check_settings().map(|()| connection),
             Reached::WebSocket(..) => unreachable!("only HTTP/2 was asked for"),
@@ -315,7 +278,7 @@ impl Connector {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let opening = self.open(Url::parse(url.as_ref())?)?;
+        let opening = self.offer.open(Url::parse(url.as_ref())?)?;
         Box::pin(async { self.finish(self.secure(opening, self.version, stream).await?).await }).await
     }
 
@@ -341,7 +304,7 @@ impl Connector {
     ///
     /// [`ErrorKind::InvalidInput`] if the URL or an option makes no sense.
     pub fn request(&self, url: impl AsRef<str>) -> Result<(Request<()>, ClientHandshake), Error> {
-        let Opening { url, mut request, handshake, .. } = self.open(Url::parse(url.as_ref())?)?;
+        let Opening { url, mut request, handshake, .. } = self.offer.open(Url::parse(url.as_ref())?)?;
         *request.uri_mut() = url.http_uri();
         Ok((request, handshake))
     }
@@ -378,7 +341,7 @@ impl Connector {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        self.config.compression.assert_fits(parameters);
+        self.offer.config.compression.assert_fits(parameters);
         let agreed = Agreed { deflate: Some(parameters), ..Agreed::on_subprotocol(subprotocol) };
         self.adopt_as(stream, leftover.into(), agreed)
     }
@@ -389,31 +352,7 @@ impl Connector {
     {
         let (transport, unread) = transport_of(stream);
         let leftover = [leftover, unread].concat();
-        WebSocket::open(transport, Role::Client, &leftover, &self.config, agreed)
-    }
-
-    /// Checks everything, before anything is sent.
-    pub(crate) fn open(&self, url: Url) -> Result<Opening, Error> {
-        self.invalid.clone().map_or(Ok(()), Err)?;
-        if url.scheme() == Scheme::Wss && cfg!(not(feature = "tls")) {
-            let text = "wss:// and https:// need the feature `tls` of bowline";
-            return Err(Error::new(ErrorKind::InvalidInput, text));
-        }
-        let handshake = ClientHandshake::new(self.subprotocols.clone(), self.config.clone());
-        let mut request = Request::new(());
-        *request.uri_mut() = Uri::from(url.path_and_query());
-        let headers = request.headers_mut();
-        // RFC 6455 4.1: the Host header has the host, and the port unless it is the default.
-        let host = HeaderValue::try_from(url.authority()).expect("an authority is a header's value");
-        headers.insert(HOST, host);
-        handshake.write_headers(headers);
-        if let Some(authorization) = url.authorization() {
-            headers.insert(AUTHORIZATION, authorization.clone());
-        }
-        // `extend` replaces what is there, and keeps lines of the same name together.
-        headers.extend(self.headers.clone());
-        let deadline = Deadline::after(self.config.limits.handshake_timeout);
-        Ok(Opening { url, request, handshake, deadline })
+        WebSocket::open(transport, Role::Client, &leftover, &self.offer.config, agreed)
     }
 
     async fn connect_to(&self, opening: Opening) -> Result<(WebSocket, Response<()>), Error> {
@@ -498,7 +437,7 @@ impl Connector {
         addresses: Addresses,
     ) -> Result<Reached, Error> {
         let (url, deadline) = (opening.url.clone(), opening.deadline);
-        let connection = Http2Connection::open(self.clone(), url, stream, addresses, deadline).await?;
+        let connection = Http2Connection::open(self.offer.clone(), url, stream, addresses, deadline).await?;
         Ok(Reached::Http2(connection, Box::new(opening)))
     }
 
@@ -509,38 +448,11 @@ impl Connector {
         addresses: Addresses,
     ) -> Result<Reached, Error> {
         let Opening { request, handshake, deadline, .. } = opening;
-        let done = exchange(stream, request, &handshake, &self.config.limits, deadline).await?;
+        let done = exchange(stream, request, &handshake, &self.offer.config.limits, deadline).await?;
         let transport = Transport::with_addresses(done.stream, addresses);
-        let socket = WebSocket::open(transport, Role::Client, &done.leftover, &self.config, done.agreed);
+        let socket =
+            WebSocket::open(transport, Role::Client, &done.leftover, &self.offer.config, done.agreed);
         Ok(Reached::WebSocket(socket, done.response))
-    }
-
-    #[cfg(feature = "http2")]
-    pub(crate) fn limits_in_force(&self) -> &Limits {
-        &self.config.limits
-    }
-
-    fn replace<V>(mut self, name: HeaderName, value: V) -> Self
-    where
-        V: TryInto<HeaderValue>,
-        V::Error: Into<http::Error>,
-    {
-        match value.try_into() {
-            Ok(value) => {
-                self.headers.insert(name, value);
-                self
-            }
-            Err(error) => self.refuse(format!("the value of the header {name} {CHARACTER}"), error),
-        }
-    }
-
-    fn refuse(self, text: impl Into<Cow<'static, str>>, error: impl Into<http::Error>) -> Self {
-        self.remember(Error::with_source(ErrorKind::InvalidInput, text, error.into()))
-    }
-
-    fn remember(mut self, error: Error) -> Self {
-        self.invalid.get_or_insert(error);
-        self
     }
 }
 
@@ -563,27 +475,4 @@ enum Reached {
     WebSocket(WebSocket, Response<()>),
     #[cfg(feature = "http2")]
     Http2(Http2Connection, Box<Opening>),
-}
-
-/// A handshake that is about to begin.
-pub(crate) struct Opening {
-    pub(crate) url: Url,
-    pub(crate) request: Request<()>,
-    pub(crate) handshake: ClientHandshake,
-    pub(crate) deadline: Deadline,
-}
-
-const CHARACTER: &str = "has a character that it can't have, such as a line break";
-
-/// What to do instead of setting a header of the handshake.
-fn reserved(name: &HeaderName) -> Option<&'static str> {
-    match name.as_str() {
-        "host" => Some("use Connector::host"),
-        "origin" => Some("use Connector::origin"),
-        "sec-websocket-protocol" => Some("use Connector::subprotocols"),
-        name if name.starts_with("sec-websocket-") => Some("the library sets it"),
-        _ if [CONNECTION, UPGRADE].contains(name) => Some("the library sets it"),
-        _ if [CONTENT_LENGTH, TRANSFER_ENCODING].contains(name) => Some("its request has no body"),
-        _ => None,
-    }
 }

@@ -12,10 +12,8 @@ mod present {
     use std::net::SocketAddr;
 
     use bowline_proto::{CloseCode, Role};
-    use tracing::field::{DisplayValue, display};
     use tracing::{Level, event};
 
-    use crate::connection::Connection;
     use crate::error::Error;
 
     const TARGET: &str = "bowline";
@@ -25,10 +23,6 @@ mod present {
             Role::Client => "client",
             Role::Server => "server",
         }
-    }
-
-    fn peer_of(connection: &Connection) -> Option<DisplayValue<SocketAddr>> {
-        connection.addresses.peer.map(display)
     }
 
     fn code_of(code: Option<CloseCode>) -> Option<u16> {
@@ -54,42 +48,42 @@ mod present {
         );
     }
 
-    pub(crate) fn connection_opened(role: Role, connection: &Connection) {
+    pub(crate) fn connection_opened(role: Role, peer: Option<SocketAddr>) {
         event!(
             name: "connection_opened", target: TARGET, Level::DEBUG,
-            role = role_name(role), peer = peer_of(connection), "connection opened"
+            role = role_name(role), peer = peer.map(display), "connection opened"
         );
     }
 
     /// The first Close frame was sent, or came; or what stands in for it.
-    pub(crate) fn connection_closed(connection: &Connection, by: &'static str, code: Option<CloseCode>) {
+    pub(crate) fn connection_closed(peer: Option<SocketAddr>, by: &'static str, code: Option<CloseCode>) {
         event!(
             name: "connection_closed", target: TARGET, Level::DEBUG,
-            by, code = code_of(code), peer = peer_of(connection), "connection closed"
+            by, code = code_of(code), peer = peer.map(display), "connection closed"
         );
     }
 
     /// The peer broke the protocol, or went over a limit.
-    pub(crate) fn connection_failed(connection: &Connection, code: CloseCode, error: &Error) {
+    pub(crate) fn connection_failed(peer: Option<SocketAddr>, code: CloseCode, error: &Error) {
         event!(
             name: "connection_failed", target: TARGET, Level::INFO,
-            code = code.0, error = display(error), peer = peer_of(connection), "connection failed"
+            code = code.0, error = display(error), peer = peer.map(display), "connection failed"
         );
     }
 
     /// The transport ended, or the peer did not end it in time.
-    pub(crate) fn connection_lost(connection: &Connection, error: &Error) {
+    pub(crate) fn connection_lost(peer: Option<SocketAddr>, error: &Error) {
         event!(
             name: "connection_lost", target: TARGET, Level::INFO,
-            error = display(error), peer = peer_of(connection), "connection lost"
+            error = display(error), peer = peer.map(display), "connection lost"
         );
     }
 
     /// The peer is gone, as the keepalive has found out.
-    pub(crate) fn keepalive_lost(connection: &Connection, error: &Error) {
+    pub(crate) fn keepalive_lost(peer: Option<SocketAddr>, error: &Error) {
         event!(
             name: "keepalive_lost", target: TARGET, Level::INFO,
-            error = display(error), peer = peer_of(connection), "keepalive lost"
+            error = display(error), peer = peer.map(display), "keepalive lost"
         );
     }
 }
@@ -97,9 +91,10 @@ mod present {
 /// The same, told to nobody.
 #[cfg(not(feature = "tracing"))]
 mod absent {
+    use std::net::SocketAddr;
+
     use bowline_proto::{CloseCode, Role};
 
-    use crate::connection::Connection;
     use crate::error::Error;
 
     #[cfg(any(feature = "client", feature = "server"))]
@@ -108,13 +103,13 @@ mod absent {
     #[cfg(any(feature = "client", feature = "server"))]
     pub(crate) fn handshake_rejected(_: Role, _: http::StatusCode, _: impl std::fmt::Display) {}
 
-    pub(crate) fn connection_opened(_: Role, _: &Connection) {}
+    pub(crate) fn connection_opened(_: Role, _: Option<SocketAddr>) {}
 
-    pub(crate) fn connection_closed(_: &Connection, _: &'static str, _: Option<CloseCode>) {}
+    pub(crate) fn connection_closed(_: Option<SocketAddr>, _: &'static str, _: Option<CloseCode>) {}
 
-    pub(crate) fn connection_failed(_: &Connection, _: CloseCode, _: &Error) {}
+    pub(crate) fn connection_failed(_: Option<SocketAddr>, _: CloseCode, _: &Error) {}
 
-    pub(crate) fn connection_lost(_: &Connection, _: &Error) {}
+    pub(crate) fn connection_lost(_: Option<SocketAddr>, _: &Error) {}
 
-    pub(crate) fn keepalive_lost(_: &Connection, _: &Error) {}
+    pub(crate) fn keepalive_lost(_: Option<SocketAddr>, _: &Error) {}
 }

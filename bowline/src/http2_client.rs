@@ -17,11 +17,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::client_exchange::BODY_KEPT;
 use crate::client_handshake::refused;
-use crate::connector::{Connector, Opening};
 use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind};
 use crate::http2_stream::{CONNECTION_WINDOW, FRAME_BUDGET, Http2Receive, Http2Send, SEND_BUFFER};
 use crate::limits::Limits;
+use crate::offer::{Offer, Opening};
 use crate::transport::{Addresses, Stream, Transport};
 use crate::url::Url;
 use crate::websocket::WebSocket;
@@ -35,7 +35,7 @@ use crate::websocket::WebSocket;
 pub struct Http2Connection(Arc<Shared>);
 
 struct Shared {
-    connector: Connector,
+    offer: Offer,
     url: Url,
     addresses: Addresses,
     requests: SendRequest<Bytes>,
@@ -77,13 +77,13 @@ struct Ended {
 impl Http2Connection {
     /// Begins an HTTP/2 connection on a stream, and waits for the server's settings.
     pub(crate) async fn open<S: Stream>(
-        connector: Connector,
+        offer: Offer,
         url: Url,
         stream: S,
         addresses: Addresses,
         deadline: Deadline,
     ) -> Result<Self, Error> {
-        let handshake = builder(connector.limits_in_force()).handshake(stream);
+        let handshake = builder(&offer.config.limits).handshake(stream);
         let opening = async {
             let (requests, mut connection) = handshake.await.map_err(broken)?;
             let mut ping_pong = connection.ping_pong().expect("it was not taken before");
@@ -111,7 +111,7 @@ impl Http2Connection {
             drop(closing);
             room.places.close();
         });
-        let shared = Shared { connector, url, addresses, requests, places, ended };
+        let shared = Shared { offer, url, addresses, requests, places, ended };
         Ok(Self(Arc::new(shared)))
     }
 
@@ -145,7 +145,7 @@ impl Http2Connection {
     /// Dropping it ends the attempt.
     pub async fn connect(&self, path: impl AsRef<str>) -> Result<(WebSocket, Response<()>), Error> {
         let url = self.0.url.with_target(path.as_ref())?;
-        let opening = self.0.connector.open(url)?;
+        let opening = self.0.offer.open(url)?;
         // In a box, so that the caller's future is not larger for all of the connection's life.
         Box::pin(self.open_websocket(opening, None)).await
     }
@@ -156,7 +156,7 @@ impl Http2Connection {
         opening: Opening,
         deadline: Option<Deadline>,
     ) -> Result<(WebSocket, Response<()>), Error> {
-        let Shared { connector, addresses, requests, .. } = &*self.0;
+        let Shared { offer, addresses, requests, .. } = &*self.0;
         let Opening { url, request, handshake, .. } = opening;
         let place = match deadline {
             Some(deadline) => deadline.bound("waiting for room on the server", self.place()).await?,
@@ -166,7 +166,7 @@ impl Http2Connection {
         poll_fn(|cx| requests.poll_ready(cx)).await.map_err(|error| self.why(error))?;
         let request = extended_connect(&url, request);
         let (response, send) = requests.send_request(request, false).map_err(|error| self.why(error))?;
-        let timeout = connector.limits_in_force().handshake_timeout;
+        let timeout = offer.config.limits.handshake_timeout;
         let deadline = deadline.unwrap_or_else(|| Deadline::after(timeout));
         let answer = async { response.await.map_err(|error| self.why(error)) };
         let response = deadline.bound("waiting for the server's response", answer).await?;
@@ -232,9 +232,9 @@ impl Http2Connection {
 
 impl fmt::Debug for Http2Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Shared { connector, addresses, .. } = &*self.0;
+        let Shared { offer, addresses, .. } = &*self.0;
         let mut debug = f.debug_struct("Http2Connection");
-        debug.field("connector", connector).field("peer_addr", &addresses.peer).finish_non_exhaustive()
+        debug.field("offer", offer).field("peer_addr", &addresses.peer).finish_non_exhaustive()
     }
 }
 

@@ -284,6 +284,8 @@ mod limits;
 mod locked;
 mod message;
 mod moment;
+#[cfg(feature = "client")]
+mod offer;
 #[cfg(feature = "server")]
 mod origin;
 mod outgoing;

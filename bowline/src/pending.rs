@@ -1,28 +1,103 @@
-//! What waits on a connection: futures by hand, as they are polled for each message, and what is left to do if they are
-//! dropped.
+//! What callers of a connection wait for: futures by hand where one is polled for each message, and what is left to do if
+//! they are dropped.
 
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
+use bowline_proto::{CloseCode, CloseFrame};
 use tokio::task::coop::poll_proceed;
 
 use crate::connection::Connection;
 use crate::error::Error;
 use crate::receive::Receive;
-use crate::transmit::Transmit;
+use crate::transmit::{Transmit, misuse};
 use crate::wait::Place;
+
+impl Connection {
+    /// Waits until `take` finds what it wants in what has arrived, reading as needed.
+    pub(crate) fn next<T, F: FnMut(&mut Receive) -> Option<T> + Unpin>(&self, take: F) -> Next<'_, F> {
+        Next { connection: self, take, waits: false }
+    }
+
+    /// Waits for its turn and for room, then lets `accept` put something into the write buffer.
+    pub(crate) fn send_with<T, F>(&self, accept: F) -> Send<'_, F>
+    where
+        F: FnOnce(&mut Transmit) -> Result<T, Error> + Unpin,
+    {
+        Send { waiting: Waiting::new(self, Queue::Senders), accept: Some(accept) }
+    }
+
+    /// Waits until all that was accepted before was handed to the transport.
+    pub(crate) async fn flush(&self) -> Result<(), Error> {
+        let end = {
+            let mut transmit = self.transmit();
+            if !transmit.is_blocked() {
+                self.write_locked(&mut transmit);
+            }
+            transmit.end()
+        };
+        self.watch(|transmit| {
+            if transmit.has_written(end) {
+                return Some(Ok(()));
+            }
+            // Behind our Close frame, the end of the connection says whether everything went out.
+            let error = transmit.closed().filter(|_| !transmit.has_transport())?;
+            Some(Err(error.clone()))
+        })
+        .await
+    }
+
+    /// Waits until `check`, which is called again after each change, gives something.
+    pub(crate) async fn watch<T>(&self, mut check: impl FnMut(&mut Transmit) -> Option<T>) -> T {
+        let mut waiting = Waiting::new(self, Queue::Watchers);
+        poll_fn(|cx| {
+            let mut transmit = self.transmit();
+            if let Some(result) = check(&mut transmit) {
+                return Poll::Ready(result);
+            }
+            transmit.watchers.wait(&mut waiting.place, cx.waker());
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// Measures a round trip.
+    pub(crate) async fn ping(&self) -> Result<Duration, Error> {
+        let payload = self
+            .watch(|transmit| {
+                if let Some(error) = transmit.closed() {
+                    return Some(Err(error.clone()));
+                }
+                transmit.has_space().then(|| Ok(transmit.accept_ping()))
+            })
+            .await?;
+        let _forget = Pinged { connection: self, payload };
+        self.write(self.transmit());
+        self.signals.set_task_waits(true);
+        self.signals.wake_task();
+        self.watch(|transmit| {
+            let closed = || transmit.closed().map(|error| Err(error.clone()));
+            transmit.round_trip(payload).map(Ok).or_else(closed)
+        })
+        .await
+    }
+
+    /// Begins the closing handshake, and waits until the connection has ended.
+    pub(crate) async fn close(&self, code: CloseCode, reason: &str) -> Result<Option<CloseFrame>, Error> {
+        let frame = CloseFrame::new(code, reason).map_err(misuse)?;
+        self.begin_close(&frame);
+        self.watch(|transmit| transmit.is_finished().then_some(())).await;
+        self.receive().peer_close()
+    }
+}
 
 /// See [`Connection::next`].
 pub(crate) struct Next<'a, F> {
     connection: &'a Connection,
     take: F,
     waits: bool,
-}
-
-impl<'a, F> Next<'a, F> {
-    pub(crate) fn new(connection: &'a Connection, take: F) -> Self {
-        Self { connection, take, waits: false }
-    }
 }
 
 impl<T, F: FnMut(&mut Receive) -> Option<T> + Unpin> Future for Next<'_, F> {
@@ -50,12 +125,6 @@ impl<F> Drop for Next<'_, F> {
 pub(crate) struct Send<'a, F> {
     waiting: Waiting<'a>,
     accept: Option<F>,
-}
-
-impl<'a, F> Send<'a, F> {
-    pub(crate) fn new(connection: &'a Connection, accept: F) -> Self {
-        Self { waiting: Waiting::new(connection, Queue::Senders), accept: Some(accept) }
-    }
 }
 
 impl<T, F: FnOnce(&mut Transmit) -> Result<T, Error> + Unpin> Future for Send<'_, F> {
@@ -129,15 +198,9 @@ impl Drop for Waiting<'_> {
 }
 
 /// A ping whose pong is waited for, until it is dropped.
-pub(crate) struct Pinged<'a> {
+struct Pinged<'a> {
     connection: &'a Connection,
     payload: [u8; 8],
-}
-
-impl<'a> Pinged<'a> {
-    pub(crate) fn new(connection: &'a Connection, payload: [u8; 8]) -> Self {
-        Self { connection, payload }
-    }
 }
 
 impl Drop for Pinged<'_> {

@@ -51,7 +51,7 @@ impl WebSocket {
         agreed: Agreed,
     ) -> Self {
         let connection = Arc::new(Connection::new(transport, role, leftover, config, agreed));
-        events::connection_opened(role, &connection);
+        events::connection_opened(role, connection.addresses.peer);
         let (keepalive, close_timeout) = (config.keepalive, config.limits.close_timeout);
         spawn(Attendance::new(Arc::clone(&connection), keepalive, close_timeout));
         Self {

@@ -216,7 +216,7 @@ impl Drop for MessageWriter {
         drop(transmit);
         if broken {
             self.connection.begin_close(&frame);
-            events::connection_closed(&self.connection, "us", Some(frame.code()));
+            events::connection_closed(self.connection.addresses.peer, "us", Some(frame.code()));
         }
     }
 }
