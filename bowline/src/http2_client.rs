@@ -30,7 +30,7 @@ use crate::websocket::WebSocket;
 /// [`Connector::connect_http2`](crate::Connector::connect_http2).
 ///
 /// A clone is another handle on the same connection, which ends when the last handle and the last of its WebSockets are
-/// gone. All WebSockets have the options of the [`Connector`] that opened the connection.
+/// gone. All WebSockets have the options of the [`Connector`](crate::Connector) that opened the connection.
 #[derive(Clone)]
 pub struct Http2Connection(Arc<Shared>);
 
@@ -137,7 +137,7 @@ impl Http2Connection {
     ///
     /// # Errors
     ///
-    /// As [`Connector::connect`]; [`ErrorKind::Disconnected`] or [`ErrorKind::Io`] if the connection has ended, or is about
+    /// As [`Connector::connect`](crate::Connector::connect); [`ErrorKind::Disconnected`] or [`ErrorKind::Io`] if the connection has ended, or is about
     /// to: see [`closed`](Self::closed). Open another then.
     ///
     /// # Cancel safety
