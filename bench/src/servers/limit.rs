@@ -90,10 +90,13 @@ impl Socket {
     }
 
     async fn send(&self, first: u8, payload: Bytes) -> io::Result<()> {
+        let mut payload = Some(payload);
         poll_fn(|cx| {
             let budget = ready!(poll_proceed(cx));
             let mut transmit = lock(&self.transmit);
-            transmit.accept(first, &payload);
+            if let Some(payload) = payload.take() {
+                transmit.accept(first, &payload);
+            }
             budget.made_progress();
             if !self.corked.load(Ordering::SeqCst) {
                 ready!(transmit.poll_write(cx))?;
