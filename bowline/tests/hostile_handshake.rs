@@ -430,8 +430,8 @@ async fn a_request_with_a_body_opens_nothing_out_of_step() {
 }
 
 /// A rejected request is followed by a gibibyte, as fast as it is taken: it is thrown away, up to the deadline, so that
-/// the answer is not lost to a reset.
-#[tokio::test]
+/// the answer is not lost to a reset. The clock stands still as long as any of it is taken.
+#[tokio::test(start_paused = true)]
 async fn a_gibibyte_behind_a_rejected_request_costs_no_memory() {
     const SIZE: usize = 1024 * 1024 * 1024;
     let (ours, mut peer) = duplex(64 * 1024);
@@ -441,9 +441,7 @@ async fn a_gibibyte_behind_a_rejected_request_costs_no_memory() {
     let (result, head) = tokio::join!(soon(shake_hands(Role::Server, Limits::default(), ours)), async {
         let body = vec![b'x'; 64 * 1024];
         for _ in 0..SIZE / body.len() {
-            if peer.write_all(&body).await.is_err() {
-                break;
-            }
+            peer.write_all(&body).await.unwrap();
         }
         let head = read_head(&mut peer).await;
         drop(peer);
