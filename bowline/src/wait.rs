@@ -76,6 +76,12 @@ impl WaitQueue {
     }
 }
 
+impl Waiters {
+    fn position(&self, place: &Place) -> Option<usize> {
+        self.queue.binary_search_by_key(&place.0?, |(ticket, _)| *ticket).ok()
+    }
+}
+
 /// Wakers that were taken, to be called once a lock is given back. As long as there are none it is a pointer.
 #[derive(Default)]
 #[expect(clippy::box_collection, reason = "every connection has one, and most never use it")]
@@ -95,11 +101,5 @@ impl Woken {
 
     pub(crate) fn wake(self) {
         self.0.into_iter().flat_map(|wakers| *wakers).for_each(Waker::wake);
-    }
-}
-
-impl Waiters {
-    fn position(&self, place: &Place) -> Option<usize> {
-        self.queue.binary_search_by_key(&place.0?, |(ticket, _)| *ticket).ok()
     }
 }
