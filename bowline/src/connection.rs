@@ -4,17 +4,18 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 
-use bowline_proto::{CloseCode, CloseFrame, ReceiveHalf, ReceiveLimits, Role};
+use bowline_proto::{CloseFrame, ReceiveHalf, ReceiveLimits, Role};
 use tokio::task::coop::poll_proceed;
 
 use crate::agreed::Agreed;
 use crate::compression::Window;
+use crate::effect::{Effect, Ending};
 use crate::error::{Error, ErrorKind, TrySendError};
 use crate::events;
 use crate::limits::Config;
 use crate::locked::Locked;
 use crate::message::Payload;
-use crate::receive::{Advance, Effect, Receive};
+use crate::receive::{Advance, Receive};
 use crate::signals::Signals;
 use crate::sync::{AtomicBool, Mutex, MutexGuard};
 use crate::transmit::{Transmit, closed_by_us};
@@ -426,22 +427,5 @@ impl Connection {
         transmit.finish();
         drop(transmit);
         self.settle();
-    }
-}
-
-/// How the peer has ended the connection.
-enum Ending {
-    ClosedByPeer(Option<CloseCode>),
-    /// It broke the protocol, or went over a limit.
-    Failed(CloseCode, Error),
-}
-
-impl Ending {
-    fn of(effect: &Effect) -> Option<Self> {
-        match effect {
-            Effect::Echo(frame) => Some(Self::ClosedByPeer(frame.as_ref().map(CloseFrame::code))),
-            Effect::Fail(code, error) => Some(Self::Failed(*code, error.clone())),
-            Effect::Answer(_) | Effect::Ponged(_) | Effect::Lost(_) => None,
-        }
     }
 }

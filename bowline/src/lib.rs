@@ -256,6 +256,7 @@ mod deadline;
 mod deflation;
 #[cfg(feature = "client")]
 mod dial;
+mod effect;
 #[cfg(any(feature = "json", feature = "protobuf"))]
 mod encoded;
 mod error;

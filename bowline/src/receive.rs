@@ -9,6 +9,7 @@ use tokio::io::ReadBuf;
 use crate::assembly::{Assembly, Filled};
 use crate::backlog::{Backlog, Waiting};
 use crate::compression::Window;
+use crate::effect::Effect;
 use crate::error::{Error, ErrorKind};
 use crate::inflation::Inflation;
 use crate::message::Message;
@@ -59,20 +60,6 @@ pub(crate) enum Advance {
     Effect(Effect),
     /// All bytes have been looked at.
     NeedsBytes,
-}
-
-/// What receiving asks of the sending half.
-pub(crate) enum Effect {
-    /// A ping is to be answered.
-    Answer(Box<[u8]>),
-    /// The pong to one of our pings, perhaps.
-    Ponged([u8; 8]),
-    /// The peer's Close frame is to be echoed.
-    Echo(Option<CloseFrame>),
-    /// The connection is to be failed with this code (RFC 6455 7.1.7).
-    Fail(CloseCode, Error),
-    /// The transport has ended.
-    Lost(Error),
 }
 
 impl Receive {
