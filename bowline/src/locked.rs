@@ -2,6 +2,7 @@
 
 use std::ops::{Deref, DerefMut};
 use std::sync::PoisonError;
+use std::task::Waker;
 
 use crate::sync::{Mutex, MutexGuard};
 use crate::transmit::Transmit;
@@ -32,7 +33,7 @@ impl Locked<'_> {
     fn unlock_and_wake(&mut self) {
         let woken = std::mem::take(&mut self.woken);
         self.0 = None;
-        woken.wake();
+        woken.into_iter().for_each(Waker::wake);
     }
 }
 

@@ -3,7 +3,7 @@
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bowline_proto::{CloseCode, CloseFrame, MessageKind, Misuse, Role, SendHalf};
@@ -19,7 +19,7 @@ use crate::fragment::FragmentEnd;
 use crate::message::{Payload, PayloadKind, Prepared, PreparedFrame};
 use crate::random::random;
 use crate::transport::WriteTransport;
-use crate::wait::{Place, WaitQueue, Woken};
+use crate::wait::{Place, WaitQueue};
 use crate::write_queue::WriteQueue;
 
 /// From how many bytes on an owned payload is queued by reference.
@@ -60,7 +60,7 @@ pub(crate) struct Transmit {
     /// The transport has ended.
     finished: bool,
     /// Those to be woken once the lock is given back: see [`Locked`](crate::locked::Locked).
-    pub(crate) woken: Woken,
+    pub(crate) woken: Vec<Waker>,
     deflation: Option<Box<Deflation>>,
 }
 
@@ -88,7 +88,7 @@ impl Transmit {
             keepalive_end: 0,
             closed: None,
             finished: false,
-            woken: Woken::default(),
+            woken: Vec::new(),
             deflation: None,
         }
     }

@@ -64,13 +64,13 @@ impl WaitQueue {
     }
 
     /// Takes the waker of the first who waits.
-    pub(crate) fn take_first(&mut self, woken: &mut Woken) {
+    pub(crate) fn take_first(&mut self, woken: &mut Vec<Waker>) {
         let first = self.0.as_mut().and_then(|waiters| waiters.queue.front_mut());
         woken.extend(first.and_then(|(_, waker)| waker.take()));
     }
 
     /// Takes the wakers of all who wait.
-    pub(crate) fn take_all(&mut self, woken: &mut Woken) {
+    pub(crate) fn take_all(&mut self, woken: &mut Vec<Waker>) {
         let all = self.0.iter_mut().flat_map(|waiters| waiters.queue.iter_mut());
         woken.extend(all.filter_map(|(_, waker)| waker.take()));
     }
@@ -79,27 +79,5 @@ impl WaitQueue {
 impl Waiters {
     fn position(&self, place: &Place) -> Option<usize> {
         self.queue.binary_search_by_key(&place.0?, |(ticket, _)| *ticket).ok()
-    }
-}
-
-/// Wakers that were taken, to be called once a lock is given back. As long as there are none it is a pointer.
-#[derive(Default)]
-#[expect(clippy::box_collection, reason = "every connection has one, and most never use it")]
-pub(crate) struct Woken(Option<Box<Vec<Waker>>>);
-
-impl Woken {
-    #[inline]
-    pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_none()
-    }
-
-    fn extend(&mut self, wakers: impl IntoIterator<Item = Waker>) {
-        for waker in wakers {
-            self.0.get_or_insert_default().push(waker);
-        }
-    }
-
-    pub(crate) fn wake(self) {
-        self.0.into_iter().flat_map(|wakers| *wakers).for_each(Waker::wake);
     }
 }
