@@ -466,11 +466,13 @@ impl Run {
         if self.socket.is_some() {
             self.mark_close();
             let sender = self.sender.clone();
+            let messages = self.messages_fed(self.fed.len()).whole.len();
             let closing = timeout(LONG, sender.close(CloseCode::NORMAL, ""));
             let _ = closing.await.expect("close never hangs");
             let socket = self.socket.as_mut().expect("it is there");
             let mut rest = Vec::new();
-            for _ in 0..=self.fed.len() {
+            // Each message that was fed, and the end twice.
+            for _ in 0..messages + 2 {
                 rest.push(timeout(LONG, socket.recv()).await.expect("recv never hangs behind the end"));
             }
             for received in rest {

@@ -47,15 +47,12 @@ pub struct Receiver {
     pub half: ReceiveHalf,
     pub pending: Vec<u8>,
     pub seen: Vec<Seen>,
-    /// How many bytes were taken when each event was seen.
-    pub ends: Vec<usize>,
-    taken: usize,
 }
 
 impl Receiver {
     pub fn new(role: Role, limits: ReceiveLimits) -> Self {
         let half = ReceiveHalf::new(role, limits);
-        Self { half, pending: Vec::new(), seen: Vec::new(), ends: Vec::new(), taken: 0 }
+        Self { half, pending: Vec::new(), seen: Vec::new() }
     }
 
     /// Takes in `bytes` and notes all events up to the first failure.
@@ -100,10 +97,8 @@ impl Receiver {
             assert_eq!(seen.as_ref(), Some(&data), "both ways to a whole message are the same");
         }
         self.pending.drain(..taken);
-        self.taken += taken;
         let Some(seen) = seen else { return Ok(false) };
         self.seen.push(seen);
-        self.ends.push(self.taken);
         Ok(true)
     }
 }
@@ -152,20 +147,22 @@ pub struct Messages {
 }
 
 pub fn messages_in(role: Role, limits: ReceiveLimits, bytes: &[u8]) -> Messages {
-    let mut receiver = Receiver::new(role, limits);
-    let _ = receiver.arrive(bytes);
+    let mut half = ReceiveHalf::new(role, limits);
+    let mut bytes = bytes.to_vec();
+    let mut end = 0;
     let mut whole = Vec::new();
     let mut begun: Option<(MessageKind, Vec<u8>)> = None;
-    for (seen, end) in receiver.seen.into_iter().zip(receiver.ends) {
-        if let Seen::Data { kind, payload, last, .. } = seen {
-            let (kind, mut open) = begun.take().unwrap_or((kind, Vec::new()));
-            open.extend_from_slice(&payload);
-            if last {
-                whole.push((kind, open, end));
+    while let Ok((taken, Some(event))) = half.handle_bytes(&mut bytes[end..]) {
+        if let Event::Data(data) = event {
+            let (kind, mut open) = begun.take().unwrap_or((data.kind, Vec::new()));
+            open.extend_from_slice(&bytes[end..][data.payload]);
+            if data.last {
+                whole.push((kind, open, end + taken));
             } else {
                 begun = Some((kind, open));
             }
         }
+        end += taken;
     }
     Messages { whole, begun }
 }
