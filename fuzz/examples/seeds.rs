@@ -230,6 +230,8 @@ const SCRIPTS: &[&[u8]] = &[
     &[21, 5, 3, 50, 4, 60, 24, 255, 22, 1, 21, 255, 22, 10],
     // Bytes that are no frames.
     &[19, 4, 0xFF, 0xFF, 0xFF, 0xFF, 1, 0],
+    // Text that is read in part before it turns out to be wrong.
+    &[19, 7, 0x01, 0x17, 0, 1, 0x17, 0, 0x7D, 1, 0, 2, 0x16, 18, 1, 1, 0],
 ];
 
 fn connections() -> Vec<Vec<u8>> {

@@ -148,23 +148,45 @@ pub struct Messages {
 
 pub fn messages_in(role: Role, limits: ReceiveLimits, bytes: &[u8]) -> Messages {
     let mut half = ReceiveHalf::new(role, limits);
-    let mut bytes = bytes.to_vec();
+    let mut messages = Messages { whole: Vec::new(), begun: None };
+    let mut unmasked = bytes.to_vec();
     let mut end = 0;
-    let mut whole = Vec::new();
-    let mut begun: Option<(MessageKind, Vec<u8>)> = None;
-    while let Ok((taken, Some(event))) = half.handle_bytes(&mut bytes[end..]) {
-        if let Event::Data(data) = event {
-            let (kind, mut open) = begun.take().unwrap_or((data.kind, Vec::new()));
-            open.extend_from_slice(&bytes[end..][data.payload]);
-            if data.last {
-                whole.push((kind, open, end + taken));
-            } else {
-                begun = Some((kind, open));
+    let at_failure = loop {
+        let before = half.clone();
+        match half.handle_bytes(&mut unmasked[end..]) {
+            Ok((taken, Some(event))) => {
+                messages.arrive(event, &unmasked[end..], end + taken);
+                end += taken;
             }
+            Ok((_, None)) => return messages,
+            Err(_) => break before,
         }
-        end += taken;
+    };
+    // What is right of the frame may have come before what is wrong with it.
+    half = at_failure;
+    let mut arrived = Vec::new();
+    for &byte in &bytes[end..] {
+        arrived.push(byte);
+        while let Ok((taken, Some(event))) = half.handle_bytes(&mut arrived) {
+            messages.arrive(event, &arrived, end + taken);
+            arrived.drain(..taken);
+        }
     }
-    Messages { whole, begun }
+    messages
+}
+
+impl Messages {
+    /// Takes what an event in `bytes` says, behind which the bytes of all go on at `end`.
+    fn arrive(&mut self, event: Event, bytes: &[u8], end: usize) {
+        let Event::Data(data) = event else { return };
+        let (kind, mut open) = self.begun.take().unwrap_or((data.kind, Vec::new()));
+        open.extend_from_slice(&bytes[data.payload]);
+        if data.last {
+            self.whole.push((kind, open, end));
+        } else {
+            self.begun = Some((kind, open));
+        }
+    }
 }
 
 /// A frame that was sent, unmasked.
