@@ -192,7 +192,9 @@ impl Server {
         let Self { options, signal, deadline } = self;
         options.acceptor.validate().map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
         let signal = signal.unwrap_or_else(|| Box::pin(pending()));
-        let service = Service::new(options, handler);
+        // Unless it listens on all addresses, this is what each connection would say.
+        let local = listener.local_addr().ok().filter(|address| !address.ip().is_unspecified());
+        let service = Service::new(options, handler, local);
         service.accept_until(signal, listener).await;
         Ok(service.shut_down(deadline).await)
     }

@@ -4,13 +4,15 @@ use std::convert::Infallible;
 use std::error::Error as StdError;
 use std::future::{Future, poll_fn};
 use std::io;
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bowline_proto::CloseCode;
 use http::request::Parts;
+use tokio::io::ReadBuf;
 #[cfg(feature = "http2")]
 use tokio::io::{AsyncReadExt, join};
 use tokio::net::{TcpListener, TcpStream};
@@ -20,9 +22,7 @@ use crate::acceptor::Acceptor;
 use crate::catch_panic::CatchPanic;
 use crate::connections::{Connections, OpenConnection, Place, Shutdown};
 use crate::deadline::Deadline;
-use crate::error::Error;
-#[cfg(feature = "http2")]
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::handler::Handler;
 #[cfg(feature = "http2")]
 use crate::http2_server;
@@ -75,14 +75,16 @@ pub(crate) struct Service<H> {
 struct Shared<H> {
     options: Options,
     handler: H,
+    /// Our own address, unless each connection has to say its own.
+    local: Option<SocketAddr>,
     connections: Arc<Connections>,
 }
 
 impl<H> Service<H> {
-    pub(crate) fn new(options: Options, handler: H) -> Self {
+    pub(crate) fn new(options: Options, handler: H, local: Option<SocketAddr>) -> Self {
         #[cfg(feature = "tls")]
         let options = options.with_protocols();
-        let shared = Shared { options, handler, connections: Arc::default() };
+        let shared = Shared { options, handler, local, connections: Arc::default() };
         Self { shared: Arc::new(shared) }
     }
 
@@ -106,18 +108,12 @@ impl<H> Service<H> {
     where
         H: Handler<M>,
     {
-        // Unless it listens on all addresses, this is what each connection would say.
-        let local = listener.local_addr().ok().filter(|address| !address.ip().is_unspecified());
         loop {
             match listener.accept().await {
                 Ok((stream, peer)) => {
-                    let local = local.or_else(|| stream.local_addr().ok());
-                    let addresses = Addresses { local, peer: Some(peer) };
-                    let shared = &self.shared;
-                    shared.connections.spawn(|place| {
-                        // In a box, so that the memory is free again when the handler runs.
-                        let opening = Box::pin(Arc::clone(shared).open(place, stream, addresses));
-                        serve_connection(Arc::clone(shared), opening)
+                    self.shared.connections.spawn(|place| {
+                        let open = move |shared: Arc<_>| Shared::open(shared, place, stream, peer);
+                        serve_connection(Arc::clone(&self.shared), Box::new(open))
                     });
                 }
                 Err(error) if is_of_one_connection(&error) => {}
@@ -184,21 +180,24 @@ impl<H> Shared<H> {
         self: Arc<Self>,
         place: Place,
         stream: TcpStream,
-        addresses: Addresses,
+        peer: SocketAddr,
     ) -> Option<Opened>
     where
         H: Handler<M>,
     {
+        let local = self.local.or_else(|| stream.local_addr().ok());
+        let addresses = Addresses { local, peer: Some(peer) };
         let deadline = Deadline::after(self.options.acceptor.handshake_timeout());
         // In a box of its own, because combinators keep what they are given twice.
         let arriving = Box::pin(self.meet(stream, addresses, deadline));
-        match self.unless_failing(arriving).await? {
+        let arrived = self.unless_failing(arriving).await?;
+        match arrived {
             Arrived::WebSocket(socket, head) => Some(Opened::new(place, socket, head)),
             #[cfg(feature = "http2")]
             Arrived::Http2(stream) => {
                 // It keeps its place on the list until its end.
                 let _place = place;
-                self.serve_http2(stream, addresses, deadline).await;
+                Box::pin(self.serve_http2(stream, addresses, deadline)).await;
                 None
             }
         }
@@ -211,6 +210,17 @@ impl<H> Shared<H> {
         addresses: Addresses,
         deadline: Deadline,
     ) -> Result<Arrived, Error> {
+        // A client that says nothing gets nothing of what follows, which takes several KiB each.
+        let mut asked = false;
+        let speaking = poll_fn(|cx| {
+            // tokio takes an accepted socket for readable until someone has tried.
+            if std::mem::replace(&mut asked, true) {
+                stream.poll_read_ready(cx).map_err(broken)
+            } else {
+                poll_first_byte(&stream, cx).map_ok(drop)
+            }
+        });
+        deadline.bound("waiting for the request", speaking).await?;
         #[cfg(feature = "tls")]
         if let Some(config) = &self.options.tls {
             // In a box, as it is much larger than what follows.
@@ -229,14 +239,13 @@ impl<H> Shared<H> {
         }
         #[cfg(feature = "http2")]
         if self.options.http2 {
-            let mut first = [0];
-            let peeking = async { stream.peek(&mut first).await.map_err(broken) };
-            deadline.bound("waiting for the request", peeking).await?;
-            if first == [HTTP2_PREFACE[0]] {
+            let first_byte = poll_fn(|cx| poll_first_byte(&stream, cx));
+            let first_byte = deadline.bound("waiting for the request", first_byte).await?;
+            if first_byte == HTTP2_PREFACE[0] {
                 return Box::pin(self.meet_by_preface(stream, addresses, deadline)).await;
             }
         }
-        self.shake_hands(stream, addresses, deadline).await
+        Box::pin(self.shake_hands(stream, addresses, deadline)).await
     }
 
     /// Tells HTTP/2 from requests of HTTP/1.1 that begin with the same letter, none of which is a handshake.
@@ -282,8 +291,8 @@ impl<H> Shared<H> {
     {
         let begin = |request| {
             self.connections.spawn(|place| {
-                let opening = Box::pin(Arc::clone(self).open_stream(place, request, addresses));
-                serve_connection(Arc::clone(self), opening)
+                let open = move |shared: Arc<_>| Shared::open_stream(shared, place, request, addresses);
+                serve_connection(Arc::clone(self), Box::new(open))
             });
         };
         let limits = self.options.acceptor.limits_in_force();
@@ -321,16 +330,26 @@ impl Opened {
     }
 }
 
-#[cfg(feature = "http2")]
+/// Ready with the first byte that a client sends, which stays to be read; 0 if it ends the connection instead.
+fn poll_first_byte(stream: &TcpStream, cx: &mut Context<'_>) -> Poll<Result<u8, Error>> {
+    let mut first = [0];
+    stream.poll_peek(cx, &mut ReadBuf::new(&mut first)).map_ok(|_| first[0]).map_err(broken)
+}
+
 fn broken(error: io::Error) -> Error {
     Error::with_source(ErrorKind::Io, "the connection broke during the opening handshake", error)
 }
 
 /// The task of a connection.
-async fn serve_connection<H: Handler<M>, M>(
+///
+/// What it begins with is in a box, and small: what is allocated when connections are accepted lies between what lives as long
+/// as they do, and would leave holes.
+async fn serve_connection<H: Handler<M>, M, F: Future<Output = Option<Opened>>>(
     shared: Arc<Shared<H>>,
-    opening: Pin<Box<impl Future<Output = Option<Opened>>>>,
+    open: Box<impl FnOnce(Arc<Shared<H>>) -> F>,
 ) {
+    // In a box, so that the memory is free again when the handler runs.
+    let opening = Box::pin(open(Arc::clone(&shared)));
     let Some(Opened { socket, head, mut connection }) = opening.await else { return };
     let code = match CatchPanic::call(|| shared.handler.handle(head, socket)).await {
         Ok(()) => CloseCode::NORMAL,

@@ -275,6 +275,29 @@ async fn open_tcp(role: Role) -> (bowline::WebSocket, std::net::TcpStream) {
     (socket, peer)
 }
 
+/// What a handshake takes is taken when the client begins it.
+#[tokio::test]
+async fn a_client_that_says_nothing_takes_little() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let serving =
+        tokio::spawn(bowline::Server::new().serve(listener, |_: bowline::WebSocket| async { Ok(()) }));
+    // Once this one has been served, so have all that came before it.
+    let serve_one = || async {
+        let (mut socket, _) = bowline::Connector::new().connect(format!("ws://{address}/")).await.unwrap();
+        assert_eq!(socket.recv().await.unwrap(), None);
+    };
+    serve_one().await;
+    let before = held();
+    let silent: Vec<_> = (0..100).map(|_| std::net::TcpStream::connect(address).unwrap()).collect();
+    serve_one().await;
+    settle().await;
+    let each = (held() - before) / 100;
+    assert!(each < 2000, "{each} bytes for each client that says nothing");
+    drop(silent);
+    serving.abort();
+}
+
 #[tokio::test]
 async fn an_echo_allocates_its_payload_and_nothing_else() {
     for role in [Role::Client, Role::Server] {
