@@ -13,6 +13,7 @@ use hyper::upgrade::OnUpgrade;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::agreed::Agreed;
+use crate::begun::Begun;
 #[cfg(feature = "deflate")]
 use crate::compression::CompressionOptions;
 use crate::deadline::Deadline;
@@ -255,7 +256,7 @@ impl Acceptor {
         let deadline = Deadline::after(self.0.config.limits.handshake_timeout);
         let addresses = Addresses::of_any(&stream);
         // In a box, so that the caller's future is not larger for all of the connection's life.
-        Box::pin(self.shake_hands(stream, addresses, None, deadline)).await
+        Box::pin(self.shake_hands(Begun::new(stream), addresses, None, deadline)).await
     }
 
     /// Takes a stream whose handshake was done elsewhere, as the server of the connection.
@@ -315,7 +316,7 @@ impl Acceptor {
 
     pub(crate) fn shake_hands<S: Stream>(
         &self,
-        stream: S,
+        stream: Begun<S>,
         addresses: Addresses,
         check: Option<&Check>,
         deadline: Deadline,

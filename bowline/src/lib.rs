@@ -233,6 +233,8 @@ mod authority;
 #[cfg(feature = "axum")]
 pub mod axum;
 mod backlog;
+#[cfg(feature = "server")]
+mod begun;
 mod byte_stream;
 #[cfg(feature = "server")]
 mod catch_panic;

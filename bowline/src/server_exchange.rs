@@ -17,6 +17,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::coop::consume_budget;
 
+use crate::begun::Begun;
 use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind};
 use crate::events;
@@ -52,7 +53,7 @@ impl fmt::Debug for Check {
 ///
 /// The extensions of the head have the address of the client, if it is known.
 pub(crate) async fn shake_hands<S: Stream>(
-    stream: S,
+    stream: Begun<S>,
     addresses: Addresses,
     terms: &Terms,
     config: &Config,
@@ -87,7 +88,8 @@ pub(crate) async fn shake_hands<S: Stream>(
     let exchange = async { exchange.await.map_err(|error| http_error(error, limits)) };
     let exchanged = deadline.bound("waiting for the request", exchange).await;
     let parts = connection.into_parts();
-    let (mut stream, leftover) = (parts.io.into_inner(), parts.read_buf);
+    let Begun { first, rest: mut stream } = parts.io.into_inner();
+    let leftover = [parts.read_buf, first].concat();
     if let Err(error) = exchanged {
         if matches!(error.kind(), ErrorKind::Limit | ErrorKind::Handshake) {
             // hyper has answered 431 or 400.

@@ -7,18 +7,16 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::Poll;
 use std::time::Duration;
 
 use bowline_proto::CloseCode;
 use http::request::Parts;
-use tokio::io::ReadBuf;
-#[cfg(feature = "http2")]
-use tokio::io::{AsyncReadExt, join};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
 
 use crate::acceptor::Acceptor;
+use crate::begun::Begun;
 use crate::catch_panic::CatchPanic;
 use crate::connections::{Connections, OpenConnection, Place, Shutdown};
 use crate::deadline::Deadline;
@@ -211,66 +209,44 @@ impl<H> Shared<H> {
         deadline: Deadline,
     ) -> Result<Arrived, Error> {
         // A client that says nothing gets nothing of what follows, which takes several KiB each.
-        let mut asked = false;
-        let speaking = poll_fn(|cx| {
-            // tokio takes an accepted socket for readable until someone has tried.
-            if std::mem::replace(&mut asked, true) {
-                stream.poll_read_ready(cx).map_err(broken)
-            } else {
-                poll_first_byte(&stream, cx).map_ok(drop)
-            }
-        });
-        deadline.bound("waiting for the request", speaking).await?;
+        let mut stream = Begun::new(stream);
+        let first = poll_fn(|cx| stream.poll_first(cx).map_err(broken));
+        deadline.bound("waiting for the request", first).await?;
         #[cfg(feature = "tls")]
         if let Some(config) = &self.options.tls {
             // In a box, as it is much larger than what follows.
             let handshake = async {
                 // It fails only on a socket that is broken, which the next read says better.
-                let _ = stream.set_nodelay(true);
+                let _ = stream.rest.set_nodelay(true);
                 let accepting = crate::tls::accept(Arc::clone(config), stream);
                 let stream = deadline.bound("doing the TLS handshake", accepting).await?;
                 #[cfg(feature = "http2")]
                 if stream.get_ref().1.alpn_protocol() == Some(crate::tls::HTTP_2) {
                     return Ok(Arrived::Http2(Box::new(stream)));
                 }
-                self.shake_hands(stream, addresses, deadline).await
+                self.shake_hands(Begun::new(stream), addresses, deadline).await
             };
             return Box::pin(handshake).await;
         }
         #[cfg(feature = "http2")]
         if self.options.http2 {
-            let first_byte = poll_fn(|cx| poll_first_byte(&stream, cx));
-            let first_byte = deadline.bound("waiting for the request", first_byte).await?;
-            if first_byte == HTTP2_PREFACE[0] {
-                return Box::pin(self.meet_by_preface(stream, addresses, deadline)).await;
+            while stream.first.len() < HTTP2_PREFACE.len() && HTTP2_PREFACE.starts_with(&stream.first) {
+                let more = poll_fn(|cx| stream.poll_first(cx).map_err(broken));
+                if !deadline.bound("waiting for the request", more).await? {
+                    break;
+                }
+            }
+            if stream.first.starts_with(HTTP2_PREFACE) {
+                let _ = stream.rest.set_nodelay(true);
+                return Ok(Arrived::Http2(Box::new(stream)));
             }
         }
         Box::pin(self.shake_hands(stream, addresses, deadline)).await
     }
 
-    /// Tells HTTP/2 from requests of HTTP/1.1 that begin with the same letter, none of which is a handshake.
-    #[cfg(feature = "http2")]
-    async fn meet_by_preface(
-        &self,
-        mut stream: TcpStream,
-        addresses: Addresses,
-        deadline: Deadline,
-    ) -> Result<Arrived, Error> {
-        let mut first = [0; HTTP2_PREFACE.len()];
-        let reading = async { stream.read_exact(&mut first).await.map_err(broken) };
-        deadline.bound("waiting for the request", reading).await?;
-        let _ = stream.set_nodelay(true);
-        let (read, write) = stream.into_split();
-        let stream = join(io::Cursor::new(first).chain(read), write);
-        if first == *HTTP2_PREFACE {
-            return Ok(Arrived::Http2(Box::new(stream)));
-        }
-        self.shake_hands(stream, addresses, deadline).await
-    }
-
     async fn shake_hands<S: Stream>(
         &self,
-        stream: S,
+        stream: Begun<S>,
         addresses: Addresses,
         deadline: Deadline,
     ) -> Result<Arrived, Error> {
@@ -328,12 +304,6 @@ impl Opened {
         let connection = place.open(socket.supervise());
         Self { socket, head, connection }
     }
-}
-
-/// Ready with the first byte that a client sends, which stays to be read; 0 if it ends the connection instead.
-fn poll_first_byte(stream: &TcpStream, cx: &mut Context<'_>) -> Poll<Result<u8, Error>> {
-    let mut first = [0];
-    stream.poll_peek(cx, &mut ReadBuf::new(&mut first)).map_ok(|_| first[0]).map_err(broken)
 }
 
 fn broken(error: io::Error) -> Error {

@@ -17,12 +17,12 @@ use http::{Method, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
 use support::frames::{Frame, take_frames};
-use support::http::{HandlerResult, Head, echo, exchange as exchange_heads, listen, soon, start};
+use support::http::{HandlerResult, Head, echo, exchange as exchange_heads, listen, read_head, soon, start};
 use support::http2::{connect_request, refusal};
 use support::tls::configs;
 
@@ -151,6 +151,36 @@ async fn a_server_by_prior_knowledge() {
     let mut stream = TcpStream::connect(address).await.unwrap();
     let request = Head::request().first_line("POST / HTTP/1.1");
     assert_eq!(exchange_heads(&mut stream, &request).await.0.status(), 405);
+}
+
+#[tokio::test]
+async fn a_preface_in_pieces_and_what_begins_like_one() {
+    let address = start(Server::new().http2(), echo).await;
+    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00";
+    let others =
+        ["PROPFIND / HTTP/1.1", "PUT / HTTP/1.1"].map(|line| Head::request().first_line(line).text());
+    for cut in 1..4 {
+        for bytes in [&preface[..], others[0].as_bytes(), others[1].as_bytes()] {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream.write_all(&bytes[..cut]).await.unwrap();
+            // When this one has been served, what came before it has been read.
+            drop(soon(bowline::connect(format!("ws://{address}"))).await.unwrap());
+            stream.write_all(&bytes[cut..]).await.unwrap();
+            if bytes == preface {
+                let mut header = [0; 9];
+                soon(stream.read_exact(&mut header)).await.unwrap();
+                assert_eq!(header[3], 4, "a server begins with a SETTINGS frame (RFC 9113 3.4)");
+            } else {
+                assert_eq!(soon(read_head(&mut stream)).await.status(), 405);
+            }
+        }
+    }
+    // One that ends too early is not waited for.
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(b"PR").await.unwrap();
+    stream.shutdown().await.unwrap();
+    let mut rest = Vec::new();
+    soon(stream.read_to_end(&mut rest)).await.unwrap();
 }
 
 #[tokio::test]

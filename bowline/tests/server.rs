@@ -190,6 +190,28 @@ async fn errors_before_the_upgrade_are_reported() {
     assert_eq!(reports.next_kind().await, ErrorKind::Handshake);
 }
 
+/// The first bytes are read before it is known what they are.
+#[tokio::test]
+async fn a_request_arrives_in_pieces_or_with_what_follows_it() {
+    let address = start(Server::new(), echo).await;
+    for padding in [0, 2000, 9000] {
+        let head = Head::request().with(&format!("X-Padding: {}", "x".repeat(padding))).text();
+        let message = Frame::text("hello").encode(Role::Client);
+        let bytes = [head.as_bytes(), &message].concat();
+        for cut in [1, 4, head.len() - 1, head.len(), head.len() + 3, bytes.len()] {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream.write_all(&bytes[..cut]).await.unwrap();
+            // When this one has been served, what came before it has been read.
+            drop(connect(address).await);
+            stream.write_all(&bytes[cut..]).await.unwrap();
+            assert_eq!(read_head(&mut stream).await.status(), 101);
+            let mut reply = [0; 7];
+            soon(stream.read_exact(&mut reply)).await.unwrap();
+            assert_eq!(reply, Frame::text("hello").encode(Role::Server)[..], "{padding} {cut}");
+        }
+    }
+}
+
 /// A reset would make writing fail, and might take the response with it.
 #[tokio::test]
 async fn a_rejected_request_with_a_body_is_not_reset() {
