@@ -99,10 +99,12 @@ impl Receive {
         if let Some(message) = self.take_whole_message() {
             return Some(Ok(Some(message)));
         }
-        self.message.abandon();
-        let message = self.take_whole().or_else(|| self.message.finish());
-        if message.is_some() {
-            return Some(Ok(message));
+        if self.message.is_open() || self.backlog.is_some() {
+            self.message.abandon();
+            let message = self.take_whole().or_else(|| self.message.finish());
+            if message.is_some() {
+                return Some(Ok(message));
+            }
         }
         self.end().map(|end| end.map(|()| None))
     }
