@@ -80,6 +80,19 @@ impl ReadBuffer {
         Poll::Ready(Ok(count))
     }
 
+    /// Reads and throws away, until the stream ends or fails.
+    pub(crate) fn poll_drain(transport: &mut (impl AsyncRead + Unpin), cx: &mut Context<'_>) -> Poll<()> {
+        let mut scratch = Self::default();
+        let drained = loop {
+            match scratch.poll_fill(transport, cx) {
+                Poll::Ready(Ok(count)) if count > 0 => scratch.consume(count),
+                ended => break ended.map(drop),
+            }
+        };
+        scratch.park();
+        drained
+    }
+
     /// Gives the large storage back to the thread, and keeps what bytes there are in one of their size.
     pub(crate) fn park(&mut self) {
         if self.storage.len() < STORAGE_SIZE {

@@ -360,16 +360,7 @@ impl Receive {
 
     /// Reads and throws away, until the stream ends.
     pub(crate) fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(transport) = &mut self.transport else { return Poll::Ready(()) };
-        let mut scratch = ReadBuffer::default();
-        let drained = loop {
-            match scratch.poll_fill(transport, cx) {
-                Poll::Ready(Ok(count)) if count > 0 => scratch.consume(count),
-                ended => break ended.map(drop),
-            }
-        };
-        scratch.park();
-        drained
+        self.transport.as_mut().map_or(Poll::Ready(()), |transport| ReadBuffer::poll_drain(transport, cx))
     }
 
     /// Whether reading on would go past data that nobody has asked for.

@@ -312,8 +312,8 @@ fn broken(error: io::Error) -> Error {
 
 /// The task of a connection.
 ///
-/// What it begins with is in a box, and small: what is allocated when connections are accepted lies between what lives as long
-/// as they do, and would leave holes.
+/// `open` is in a box, and small: what is allocated while connections are accepted lies between their tasks and sockets, and
+/// leaves a hole of its size once it is freed.
 async fn serve_connection<H: Handler<M>, M, F: Future<Output = Option<Opened>>>(
     shared: Arc<Shared<H>>,
     open: Box<impl FnOnce(Arc<Shared<H>>) -> F>,
