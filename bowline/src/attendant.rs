@@ -23,6 +23,9 @@ use crate::moment::{Moment, Now, Span};
 /// can be sent. Pings wait as long, or twice; an application that has not read for longer does not delay them at all.
 const PATIENCE: Duration = Duration::from_millis(250);
 
+/// The same for one that has come each time, as every look of the task costs about as much as a message.
+const PATIENCE_IF_LIVELY: Duration = Duration::from_secs(1);
+
 /// Looks after a connection until it has ended.
 ///
 /// Every connection has one, so that its size counts.
@@ -156,12 +159,14 @@ impl Attendant {
             let waited = self.patient_until.take().is_some();
             let busy = connection.receive().take_handed_out();
             let woken = connection.signals.is_watched() && !waited;
-            if !woken && connection.signals.leave_to_reader() {
+            let lively = busy && waited;
+            if !woken && !lively && connection.signals.leave_to_reader() {
                 return;
             }
             connection.signals.watch(busy || woken);
             if busy || woken {
-                self.patient_until = Some(now.after(PATIENCE.into()));
+                let patience = if lively { PATIENCE_IF_LIVELY } else { PATIENCE };
+                self.patient_until = Some(now.after(patience.into()));
                 return;
             }
         }

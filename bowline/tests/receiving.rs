@@ -287,6 +287,26 @@ async fn pings_are_answered_between_two_calls_of_recv() {
     assert!(start.elapsed() < 3 * Duration::from_secs(1), "each within a second: {:?}", start.elapsed());
 }
 
+/// One that came each time is trusted for longer, but not for long.
+#[tokio::test(start_paused = true)]
+async fn pings_are_answered_once_a_lively_application_stops_reading() {
+    for messages in 0..40 {
+        let (mut socket, wire) = open(Role::Server, Limits::default());
+        for _ in 0..messages {
+            let (message, ()) = tokio::join!(socket.recv(), async {
+                tokio::time::advance(Duration::from_millis(90)).await;
+                wire.feed_frame(Role::Client, &Frame::text("work"));
+            });
+            assert_eq!(message.unwrap(), Some("work".into()));
+        }
+        let start = tokio::time::Instant::now();
+        wire.feed_frame(Role::Client, &Frame::ping("while it is away"));
+        assert_eq!(wire.next_frame(Role::Server).await, Frame::pong("while it is away"));
+        let passed = start.elapsed();
+        assert!(passed <= Duration::from_secs(2), "{passed:?} after {messages} messages");
+    }
+}
+
 /// A message, and right behind it what ends the connection: the application gets the chance to answer.
 #[tokio::test(start_paused = true)]
 async fn an_application_that_was_handed_a_message_can_answer_it_before_the_end() {
