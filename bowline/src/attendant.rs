@@ -20,11 +20,9 @@ use crate::moment::{Moment, Now, Span};
 /// How long an application that was just handed something, or woken, is left alone before the task reads in its place.
 ///
 /// It may be about to answer, and what follows could be the peer's Close frame or a violation, behind which nothing
-/// can be sent. Pings wait as long, or twice; an application that has not read for longer does not delay them at all.
-const PATIENCE: Duration = Duration::from_millis(250);
-
-/// The same for one that has come each time, as every look of the task costs about as much as a message.
-const PATIENCE_IF_LIVELY: Duration = Duration::from_secs(1);
+/// can be sent. Pings wait as long, or twice, which is less than a second; an application that has not read for longer
+/// does not delay them at all. Not less, as each look of the task costs about as much as a message.
+const PATIENCE: Duration = Duration::from_millis(400);
 
 /// Looks after a connection until it has ended.
 ///
@@ -159,14 +157,14 @@ impl Attendant {
             let waited = self.patient_until.take().is_some();
             let busy = connection.receive().take_handed_out();
             let woken = connection.signals.is_watched() && !waited;
+            // One that came while it was watched will again, and stays watched: not woken for the next message, too.
             let lively = busy && waited;
             if !woken && !lively && connection.signals.leave_to_reader() {
                 return;
             }
             connection.signals.watch(busy || woken);
             if busy || woken {
-                let patience = if lively { PATIENCE_IF_LIVELY } else { PATIENCE };
-                self.patient_until = Some(now.after(patience.into()));
+                self.patient_until = Some(now.after(PATIENCE.into()));
                 return;
             }
         }

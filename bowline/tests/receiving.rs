@@ -287,7 +287,7 @@ async fn pings_are_answered_between_two_calls_of_recv() {
     assert!(start.elapsed() < 3 * Duration::from_secs(1), "each within a second: {:?}", start.elapsed());
 }
 
-/// One that came each time is trusted for longer, but not for long.
+/// However long the library has had no reason to look after it.
 #[tokio::test(start_paused = true)]
 async fn pings_are_answered_once_a_lively_application_stops_reading() {
     for messages in 0..40 {
@@ -303,7 +303,7 @@ async fn pings_are_answered_once_a_lively_application_stops_reading() {
         wire.feed_frame(Role::Client, &Frame::ping("while it is away"));
         assert_eq!(wire.next_frame(Role::Server).await, Frame::pong("while it is away"));
         let passed = start.elapsed();
-        assert!(passed <= Duration::from_secs(2), "{passed:?} after {messages} messages");
+        assert!(passed < Duration::from_secs(1), "{passed:?} after {messages} messages");
     }
 }
 
