@@ -21,7 +21,7 @@ use crate::moment::{Moment, Now, Span};
 ///
 /// It may be about to answer, and what follows could be the peer's Close frame or a violation, behind which nothing
 /// can be sent. Pings wait as long, or twice, which is less than a second; an application that has not read for longer
-/// does not delay them at all. Not less, as each look of the task costs about as much as a message.
+/// does not delay them at all. It is no shorter, as each look of the task costs about as much as a message.
 const PATIENCE: Duration = Duration::from_millis(400);
 
 /// Looks after a connection until it has ended.

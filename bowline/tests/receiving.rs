@@ -287,7 +287,7 @@ async fn pings_are_answered_between_two_calls_of_recv() {
     assert!(start.elapsed() < 3 * Duration::from_secs(1), "each within a second: {:?}", start.elapsed());
 }
 
-/// However long the library has had no reason to look after it.
+/// However many messages it has taken before, and whenever the last was.
 #[tokio::test(start_paused = true)]
 async fn pings_are_answered_once_a_lively_application_stops_reading() {
     for messages in 0..40 {
