@@ -84,7 +84,9 @@ impl Connection {
     }
 
     pub(crate) fn receive(&self) -> MutexGuard<'_, Receive> {
-        self.receive.lock().unwrap_or_else(PoisonError::into_inner)
+        let receive = self.receive.lock().unwrap_or_else(PoisonError::into_inner);
+        self.signals.set_quiet(false);
+        receive
     }
 
     pub(crate) fn transmit(&self) -> Locked<'_> {
@@ -113,8 +115,12 @@ impl Connection {
         cx: &mut Context<'_>,
         mut take: impl FnMut(&mut Receive) -> Option<T>,
     ) -> Poll<T> {
+        if !self.corked.load(Ordering::SeqCst) && self.signals.sleep_in_quiet(cx.waker()) {
+            return Poll::Pending;
+        }
         // One flooding connection must not starve the others of its thread, even if all of the flood is in memory.
         let progress = ready!(poll_proceed(cx));
+        let mut has_read = false;
         let mut receive = self.receive();
         loop {
             if let Some(taken) = take(&mut receive) {
@@ -149,7 +155,12 @@ impl Connection {
                     let idle = receive.awaits_transport() && !self.signals.was_called();
                     let filled = if idle { Poll::Pending } else { self.poll_fill(&mut receive) };
                     match filled {
-                        Poll::Ready(None) => {}
+                        // The first is paid for.
+                        Poll::Ready(None) if !has_read => has_read = true,
+                        Poll::Ready(None) => {
+                            progress.made_progress();
+                            ready!(poll_proceed(cx)).made_progress();
+                        }
                         Poll::Ready(Some(effect)) => {
                             drop(receive);
                             self.apply(effect);
@@ -213,9 +224,12 @@ impl Connection {
             // The transport has to know whom to wake if a ping comes while the application is busy.
             self.signals.begin_read();
             if receive.is_idle(&mut self.context()) {
-                return receive.park();
+                receive.park();
+                return self.signals.set_quiet(receive.is_quiet());
             }
-            let Poll::Ready(effect) = self.poll_fill(&mut receive) else { return };
+            let Poll::Ready(effect) = self.poll_fill(&mut receive) else {
+                return self.signals.set_quiet(receive.is_quiet());
+            };
             if let Some(effect) = effect {
                 drop(receive);
                 return self.apply(effect);
@@ -345,6 +359,7 @@ impl Connection {
         if !transmit.is_blocked() {
             self.write_locked(&mut transmit);
         }
+        transmit.give_back();
     }
 
     /// Writes as much as the transport takes.

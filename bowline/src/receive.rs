@@ -377,6 +377,15 @@ impl Receive {
         self.awaits_transport && self.ended.is_none()
     }
 
+    /// Whether there is nothing for the application before the transport calls.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.awaits_transport()
+            && self.buffer.is_empty()
+            && !self.message.is_open()
+            && self.backlog.is_none()
+            && !self.is_inflating()
+    }
+
     /// Whether the next message is in memory already.
     #[inline]
     pub(crate) fn has_more_frames(&self) -> bool {

@@ -18,6 +18,9 @@ pub(crate) struct Signals {
     called: AtomicBool,
     /// There is a reader in `slots`, at least as far as the reader itself knows.
     asleep: AtomicBool,
+    /// Since the application was handed something, nobody has touched the receiving half, in which nothing was left for it.
+    /// Changed with that half locked.
+    quiet: AtomicBool,
 }
 
 #[derive(Default)]
@@ -46,7 +49,26 @@ impl Signals {
 
     /// A reader goes to sleep, after the transport had nothing; `false` if that has changed since.
     pub(crate) fn sleep_reader(&self, waker: &Waker) -> bool {
-        let mut slots = self.slots();
+        self.sleep(self.slots(), waker)
+    }
+
+    /// The same for a reader that has not looked at the receiving half, if there is no need to.
+    #[inline]
+    pub(crate) fn sleep_in_quiet(&self, waker: &Waker) -> bool {
+        if !self.quiet.load(Ordering::Relaxed) || self.called.load(Ordering::Relaxed) {
+            return false;
+        }
+        let slots = self.slots();
+        // Again, now that it is locked: whoever has since changed that half for a reader wakes it, through this lock.
+        self.quiet.load(Ordering::Relaxed) && self.sleep(slots, waker)
+    }
+
+    pub(crate) fn set_quiet(&self, quiet: bool) {
+        self.quiet.store(quiet, Ordering::Relaxed);
+    }
+
+    #[inline]
+    fn sleep(&self, mut slots: MutexGuard<'_, Slots>, waker: &Waker) -> bool {
         if self.called.load(Ordering::Acquire) {
             return false;
         }
