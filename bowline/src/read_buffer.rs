@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, ReadBuf};
+use tokio::task::coop::poll_proceed;
 
 /// The size of a buffer that is read into.
 const STORAGE_SIZE: usize = 256 * 1024;
@@ -84,10 +85,12 @@ impl ReadBuffer {
     pub(crate) fn poll_drain(transport: &mut (impl AsyncRead + Unpin), cx: &mut Context<'_>) -> Poll<()> {
         let mut scratch = Self::default();
         let drained = loop {
+            let Poll::Ready(progress) = poll_proceed(cx) else { break Poll::Pending };
             match scratch.poll_fill(transport, cx) {
                 Poll::Ready(Ok(count)) if count > 0 => scratch.consume(count),
                 ended => break ended.map(drop),
             }
+            progress.made_progress();
         };
         scratch.park();
         drained
@@ -98,7 +101,8 @@ impl ReadBuffer {
         if self.storage.len() < STORAGE_SIZE {
             return;
         }
-        let bytes: Box<[u8]> = self.bytes().into();
+        // Most of the time there are none, which spares the call that would copy them.
+        let bytes: Box<[u8]> = if self.is_empty() { Box::default() } else { self.bytes().into() };
         self.start = 0;
         self.end = bytes.len();
         let storage = std::mem::replace(&mut self.storage, bytes);
@@ -111,7 +115,9 @@ impl ReadBuffer {
         if self.storage.len() < STORAGE_SIZE {
             let spare = SPARE.try_with(Cell::take).unwrap_or_default();
             let mut storage = spare.unwrap_or_else(|| vec![0; STORAGE_SIZE].into());
-            storage[..self.end - self.start].copy_from_slice(self.bytes());
+            if !self.is_empty() {
+                storage[..self.end - self.start].copy_from_slice(self.bytes());
+            }
             self.storage = storage;
         } else if self.start > 0 {
             self.storage.copy_within(self.start..self.end, 0);

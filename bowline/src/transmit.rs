@@ -1,13 +1,10 @@
 //! The sending half of a connection: messages in, bytes out.
 
-use std::future::{Future, poll_fn};
 use std::io;
-use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bowline_proto::{CloseCode, CloseFrame, MessageKind, Misuse, Role, SendHalf};
-use tokio::task::coop::unconstrained;
 use tokio::time::Instant;
 
 use crate::compression::Compressing;
@@ -372,11 +369,9 @@ impl Transmit {
         let (was_blocked, mut progress) = (self.blocked, false);
         self.blocked = loop {
             if self.queue.is_empty() {
-                break self.unflushed && poll_without_budget(cx, |cx| transport.poll_flush(cx))?.is_pending();
+                break self.unflushed && transport.poll_flush(cx)?.is_pending();
             }
-            let written = self
-                .queue
-                .with_slices(|slices| poll_without_budget(cx, |cx| transport.poll_write(cx, slices)));
+            let written = self.queue.with_slices(|slices| transport.poll_write(cx, slices));
             let Poll::Ready(count) = written? else { break true };
             if count == 0 {
                 return Err(io::ErrorKind::WriteZero.into());
@@ -504,12 +499,6 @@ impl Transmit {
         // RFC 6455 5.5.2, 5.5.3: a ping is answered with its own payload, unless a Close frame was sent.
         let _ = self.half.pong(payload, key, self.queue.out());
     }
-}
-
-/// Polls as if the task had just begun: whoever sends has paid for it, and a transport that only says that the budget of
-/// the task is spent would look like one that takes no more.
-fn poll_without_budget<T>(cx: &mut Context<'_>, poll: impl FnMut(&mut Context<'_>) -> Poll<T>) -> Poll<T> {
-    pin!(unconstrained(poll_fn(poll))).poll(cx)
 }
 
 /// Our own side asked for what may not be sent.
