@@ -496,7 +496,11 @@ async fn a_flood_in_memory_does_not_starve_others() {
 }
 
 /// The stream is always ready, in both directions, and takes no part in tokio's budget.
-struct Endless(usize);
+#[derive(Clone)]
+struct Endless {
+    first: Option<Vec<u8>>,
+    repeated: Vec<u8>,
+}
 
 impl tokio::io::AsyncRead for Endless {
     fn poll_read(
@@ -504,11 +508,12 @@ impl tokio::io::AsyncRead for Endless {
         _: &mut std::task::Context<'_>,
         buf: &mut tokio::io::ReadBuf<'_>,
     ) -> std::task::Poll<io::Result<()>> {
-        let frame = Frame::new([Opcode::Ping, Opcode::Pong][self.0 % 2], "flood").encode(Role::Client);
-        while buf.remaining() > frame.len() {
-            buf.put_slice(&frame);
+        if let Some(first) = self.first.take() {
+            buf.put_slice(&first);
         }
-        self.0 += 1;
+        while buf.filled().len() < 1024 {
+            buf.put_slice(&self.repeated);
+        }
         std::task::Poll::Ready(Ok(()))
     }
 }
@@ -537,13 +542,27 @@ impl tokio::io::AsyncWrite for Endless {
     }
 }
 
-#[tokio::test]
-async fn a_flood_of_control_frames_does_not_starve_others() {
+async fn endless_beside_quiet(endless: Endless) {
+    let limits = Limits::default().frames_per_message(u32::MAX);
+    let adopt = || bowline::Acceptor::new().limits(limits.clone()).adopt(endless.clone(), Vec::new(), None);
     // In `recv`, and in the connection's task.
-    let socket = bowline::Acceptor::new().adopt(Endless(0), Vec::new(), None);
-    let unread = bowline::Acceptor::new().adopt(Endless(0), Vec::new(), None);
+    let (socket, unread) = (adopt(), adopt());
     // And while a connection that was dropped waits for its peer to end.
-    drop(bowline::Acceptor::new().adopt(Endless(0), Vec::new(), None));
+    drop(adopt());
     flood_beside_quiet(socket, tokio::spawn(std::future::pending())).await;
     drop(unread);
+}
+
+#[tokio::test]
+async fn a_flood_of_control_frames_does_not_starve_others() {
+    let repeated =
+        [Frame::ping("flood"), Frame::pong("flood")].map(|frame| frame.encode(Role::Client)).concat();
+    endless_beside_quiet(Endless { first: None, repeated }).await;
+}
+
+#[tokio::test]
+async fn a_message_without_end_does_not_starve_others() {
+    let first = Frame::binary([]).unfinished().encode(Role::Client);
+    let repeated = Frame::continuation([]).unfinished().encode(Role::Client);
+    endless_beside_quiet(Endless { first: Some(first), repeated }).await;
 }
