@@ -377,13 +377,9 @@ impl Receive {
         self.awaits_transport && self.ended.is_none()
     }
 
-    /// Whether there is nothing for the application before the transport calls.
+    /// Whether nothing was left for the application, if there is nothing to read either.
     pub(crate) fn is_quiet(&self) -> bool {
-        self.awaits_transport()
-            && self.buffer.is_empty()
-            && !self.message.is_open()
-            && self.backlog.is_none()
-            && !self.is_inflating()
+        !self.message.is_open() && self.backlog.is_none() && !self.is_inflating()
     }
 
     /// Whether the next message is in memory already.
@@ -462,9 +458,7 @@ impl Receive {
 
     /// The transport is given up.
     pub(crate) fn lose(&mut self, error: Error) -> Effect {
-        if self.ended.is_none() {
-            self.ended = Some(Err(error.clone()));
-        }
+        self.ended.get_or_insert(Err(error.clone()));
         Effect::Lost(error)
     }
 
