@@ -140,7 +140,7 @@ impl ReadTransport {
     }
 }
 
-/// The task's budget does not count for it: whoever reads on and on sees to it, as a stream may be ready always.
+/// The task's budget does not count for reading: whoever reads on and on sees to it, as a stream may be ready always.
 impl AsyncRead for ReadTransport {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
@@ -159,8 +159,8 @@ impl AsyncRead for ReadTransport {
     }
 }
 
-/// Neither for this: whoever sends has paid for it, and a transport that only says that the budget is spent would look like
-/// one that takes no more.
+/// The task's budget does not count for writing either: whoever sends has paid for it, and a transport that only says that the
+/// budget is spent would look like one that takes no more.
 impl WriteTransport {
     pub(crate) fn poll_write(
         &mut self,
@@ -260,12 +260,18 @@ const EDGE_TRIGGERED: bool = cfg!(all(
     not(mio_unsupported_force_poll_poll),
     any(
         target_os = "android",
+        target_os = "dragonfly",
         target_os = "freebsd",
+        target_os = "illumos",
         target_os = "ios",
         target_os = "linux",
         target_os = "macos",
         target_os = "netbsd",
         target_os = "openbsd",
+        target_os = "redox",
+        target_os = "tvos",
+        target_os = "visionos",
+        target_os = "watchos",
     )
 ));
 
