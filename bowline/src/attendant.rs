@@ -100,6 +100,12 @@ impl Future for Attendance {
 impl Attendant {
     fn poll(&mut self, cx: &mut Context<'_>, mut timer: Pin<&mut Sleep>) -> Poll<()> {
         self.connection.signals.set_task(Some(cx.waker()));
+        self.connection.uncork();
+        #[cfg(feature = "http2")]
+        self.connection.gather();
+        if self.is_patient() && !timer.is_elapsed() {
+            return Poll::Pending;
+        }
         loop {
             let now = Now::by(timer.deadline(), self.timer_at);
             self.write(&now);
@@ -120,9 +126,15 @@ impl Attendant {
         }
     }
 
-    /// Writes what a cork or a full transport left behind.
+    /// Whether there is nothing to do before the timer runs out: what a task that is woken for each batch finds most often.
+    fn is_patient(&self) -> bool {
+        matches!(self.stage, Stage::Open(_))
+            && self.patient_until.is_some()
+            && !self.connection.transmit().needs_task()
+    }
+
+    /// Writes what a full transport left behind.
     fn write(&mut self, now: &Now) {
-        self.connection.uncork();
         let mut transmit = self.connection.transmit();
         if transmit.is_blocked() {
             self.connection.write_locked(&mut transmit);
@@ -137,15 +149,12 @@ impl Attendant {
                 keepalive.dead_at = Some(now.after(keepalive.interval));
             }
         }
-        let waits = transmit.is_blocked() || transmit.has_pings() || transmit.closed().is_some();
-        self.connection.signals.set_task_waits(waits);
+        self.connection.signals.set_task_waits(transmit.needs_task());
     }
 
     /// Answers while nobody reads.
     fn read(&mut self, now: &Now, cx: &mut Context<'_>) {
         let connection = &self.connection;
-        #[cfg(feature = "http2")]
-        connection.gather();
         let transmit = connection.transmit();
         let asked_for = transmit.has_pings() || transmit.closed().is_some();
         drop(transmit);

@@ -464,6 +464,11 @@ impl Transmit {
         self.pings.is_some()
     }
 
+    /// Whether the connection's task has something to wait for: the transport, a pong, or the end.
+    pub(crate) fn needs_task(&self) -> bool {
+        self.blocked || self.pings.is_some() || self.closed.is_some()
+    }
+
     pub(crate) fn has_transport(&self) -> bool {
         self.transport.is_some()
     }
