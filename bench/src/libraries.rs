@@ -28,7 +28,7 @@ pub fn of(case: &Case) -> Vec<String> {
     match case.group {
         Group::SixteenInFlight => all().collect(),
         // A batch of one is none.
-        Group::OneInFlight | Group::Idle if !case.is_over_tls() => {
+        Group::OneInFlight | Group::Connections | Group::Idle if !case.is_over_tls() => {
             all().filter(|name| !is_batched(name)).collect()
         }
         Group::Client if case.depth() == Some(1) => all().filter(|name| !is_batched(name)).collect(),
