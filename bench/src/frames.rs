@@ -168,8 +168,14 @@ pub fn header(bytes: &[u8]) -> Option<Header> {
 pub fn copy_masked(bytes: &[u8], key: [u8; 4], out: &mut Vec<u8>) {
     let start = out.len();
     out.extend_from_slice(bytes);
+    mask(&mut out[start..], key);
+}
+
+/// Puts a mask on or takes it off.
+#[inline]
+pub fn mask(bytes: &mut [u8], key: [u8; 4]) {
     let word = u64::from_ne_bytes([key[0], key[1], key[2], key[3], key[0], key[1], key[2], key[3]]);
-    let mut chunks = out[start..].chunks_exact_mut(8);
+    let mut chunks = bytes.chunks_exact_mut(8);
     for chunk in &mut chunks {
         let chunk: &mut [u8; 8] = chunk.try_into().expect("chunks of 8");
         *chunk = (u64::from_ne_bytes(*chunk) ^ word).to_ne_bytes();

@@ -44,10 +44,10 @@ fn name<V: ValueEnum>(value: &V) -> Option<String> {
     value.to_possible_value().map(|value| value.get_name().to_owned())
 }
 
-/// Whether the limit takes part: it only knows whole messages, and none too large for its buffer.
+/// Whether the limit takes part: it only knows messages in one frame.
 fn has_limit(case: &Case) -> bool {
     match case.workload {
-        Workload::Echo(messages) => messages.kind != Kind::Fragments && messages.size <= 16 * 1024,
+        Workload::Echo(messages) => !matches!(messages.kind, Kind::Fragments | Kind::TinyFragments),
         _ => false,
     }
 }

@@ -6,22 +6,26 @@
 
 use std::cell::RefCell;
 use std::future::poll_fn;
-use std::io;
+use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
+use bytes::{Buf, BufMut, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::task::coop::poll_proceed;
+use tokio_util::io::poll_read_buf;
 
 use super::Side;
-use crate::frames::{copy_masked, encode_header, header};
+use crate::frames::{copy_masked, encode_header, header, mask};
 
 const SIZE: usize = 256 * 1024;
+
+/// A message of which so much is missing is read straight into its own memory, and written from there.
+const LARGE: usize = 64 * 1024;
 
 thread_local! {
     /// Those of the connection that reads or writes, until it has nothing more in them.
@@ -37,8 +41,8 @@ pub async fn echo(side: Side, mut stream: TcpStream) -> io::Result<()> {
     side.shake_hands(&mut stream).await?;
     let (read, write) = stream.into_split();
     let mut socket = Socket {
-        receive: Mutex::new(Receive { read, buffer: Vec::new(), start: 0, end: 0 }),
-        transmit: Mutex::new(Transmit { write, buffer: Vec::new() }),
+        receive: Mutex::new(Receive { read, buffer: Vec::new(), start: 0, end: 0, large: None }),
+        transmit: Mutex::new(Transmit { write, buffer: Vec::new(), large: Bytes::new() }),
         corked: AtomicBool::new(false),
     };
     while let Some((first, payload)) = socket.recv().await? {
@@ -59,11 +63,22 @@ struct Receive {
     buffer: Vec<u8>,
     start: usize,
     end: usize,
+    large: Option<Box<Large>>,
+}
+
+/// A message that has not arrived in full. All of its memory is there at once, which is more than bowline may take.
+struct Large {
+    first: u8,
+    key: [u8; 4],
+    payload: Vec<u8>,
+    missing: usize,
 }
 
 struct Transmit {
     write: OwnedWriteHalf,
     buffer: Vec<u8>,
+    /// A payload behind it.
+    large: Bytes,
 }
 
 impl Socket {
@@ -95,7 +110,11 @@ impl Socket {
             let budget = ready!(poll_proceed(cx));
             let mut transmit = lock(&self.transmit);
             if let Some(payload) = payload.take() {
-                transmit.accept(first, &payload);
+                if payload.len() < LARGE {
+                    transmit.accept(first, &payload);
+                } else {
+                    transmit.accept_large(first, payload);
+                }
             }
             budget.made_progress();
             if !self.corked.load(Ordering::SeqCst) {
@@ -111,12 +130,39 @@ impl Receive {
     #[inline]
     fn take(&mut self) -> Option<(u8, Bytes)> {
         let bytes = &self.buffer[self.start..self.end];
-        let found = header(bytes)?;
-        let payload = bytes[found.size..].get(..found.len as usize)?;
+        let Some(found) = header(bytes) else {
+            return if self.large.is_some() { self.take_large() } else { None };
+        };
+        let Some(payload) = bytes[found.size..].get(..found.len as usize) else {
+            return self.begin_large();
+        };
         let mut message = Vec::with_capacity(payload.len());
         copy_masked(payload, found.key, &mut message);
         self.start += found.size + payload.len();
         Some((found.first, message.into()))
+    }
+
+    #[cold]
+    fn begin_large(&mut self) -> Option<(u8, Bytes)> {
+        let bytes = &self.buffer[self.start..self.end];
+        let found = header(bytes)?;
+        let arrived = &bytes[found.size..];
+        let missing = found.len as usize - arrived.len();
+        if missing >= LARGE {
+            let mut payload = Vec::with_capacity(found.len as usize);
+            copy_masked(arrived, found.key, &mut payload);
+            self.start = self.end;
+            let mut key = found.key;
+            key.rotate_left(payload.len() % 4);
+            self.large = Some(Box::new(Large { first: found.first, key, payload, missing }));
+        }
+        None
+    }
+
+    #[cold]
+    fn take_large(&mut self) -> Option<(u8, Bytes)> {
+        let large = self.large.take_if(|large| large.missing == 0)?;
+        Some((large.first, large.payload.into()))
     }
 
     #[inline]
@@ -126,6 +172,9 @@ impl Receive {
     }
 
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if let Some(large) = &mut self.large {
+            return large.poll_fill(&mut self.read, cx);
+        }
         self.buffer.copy_within(self.start..self.end, 0);
         self.end -= self.start;
         self.start = 0;
@@ -144,21 +193,63 @@ impl Receive {
     }
 }
 
+impl Large {
+    #[cold]
+    fn poll_fill(&mut self, read: &mut OwnedReadHalf, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let arrived = self.payload.len();
+        let mut buf = (&mut self.payload).limit(self.missing);
+        let count = ready!(poll_read_buf(Pin::new(read), cx, &mut buf))?;
+        mask(&mut self.payload[arrived..], self.key);
+        self.key.rotate_left(count % 4);
+        self.missing -= count;
+        Poll::Ready(Ok(count))
+    }
+}
+
 impl Transmit {
     #[inline]
     fn accept(&mut self, first: u8, payload: &[u8]) {
-        if self.buffer.capacity() == 0 {
-            self.buffer = OUTPUT.take();
-        }
-        encode_header(first, payload.len(), None, &mut self.buffer);
+        self.accept_header(first, payload.len());
         self.buffer.extend_from_slice(payload);
     }
 
+    #[cold]
+    fn accept_large(&mut self, first: u8, payload: Bytes) {
+        assert!(self.large.is_empty(), "the load waits for the reply to a large message");
+        self.accept_header(first, payload.len());
+        self.large = payload;
+    }
+
+    #[inline]
+    fn accept_header(&mut self, first: u8, len: usize) {
+        if self.buffer.capacity() == 0 {
+            self.buffer = OUTPUT.take();
+        }
+        encode_header(first, len, None, &mut self.buffer);
+    }
+
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.large.is_empty() {
+            return self.poll_write_large(cx);
+        }
         while !self.buffer.is_empty() {
             let count = ready!(Pin::new(&mut self.write).poll_write(cx, &self.buffer))?;
             self.buffer.drain(..count);
         }
+        OUTPUT.set(std::mem::take(&mut self.buffer));
+        Poll::Ready(Ok(()))
+    }
+
+    #[cold]
+    fn poll_write_large(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.large.is_empty() {
+            let slices = [IoSlice::new(&self.buffer), IoSlice::new(&self.large)];
+            let count = ready!(Pin::new(&mut self.write).poll_write_vectored(cx, &slices))?;
+            let of_buffer = count.min(self.buffer.len());
+            self.buffer.drain(..of_buffer);
+            self.large.advance(count - of_buffer);
+        }
+        self.large = Bytes::new();
         OUTPUT.set(std::mem::take(&mut self.buffer));
         Poll::Ready(Ok(()))
     }
