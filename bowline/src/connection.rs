@@ -194,7 +194,8 @@ impl Connection {
     }
 
     /// The application has got something, and may be away for long.
-    #[inline]
+    #[expect(clippy::inline_always, reason = "measured: 20 instructions less of a small message")]
+    #[inline(always)]
     fn leave_reading(&self, mut receive: MutexGuard<'_, Receive>) {
         self.signals.remove_reader();
         receive.hand_out();
