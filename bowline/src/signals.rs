@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::task::{Wake, Waker};
 
-use crate::sync::{AtomicBool, AtomicU32, Mutex, MutexGuard};
+use crate::sync::{AtomicBool, Mutex, MutexGuard};
 
 /// The connection's own waker, for both directions of its transport.
 ///
@@ -14,10 +14,8 @@ use crate::sync::{AtomicBool, AtomicU32, Mutex, MutexGuard};
 #[derive(Default)]
 pub(crate) struct Signals {
     slots: Mutex<Slots>,
-    /// How often the transport has called, modulo 2^32. Changed with `slots` locked.
-    calls: AtomicU32,
-    /// How often it had at [`begin_read`](Self::begin_read). Changed with the receiving half locked.
-    heard: AtomicU32,
+    /// The transport called since [`begin_read`](Self::begin_read). Set with `slots` locked.
+    called: AtomicBool,
     /// There is a reader in `slots`, at least as far as the reader itself knows.
     asleep: AtomicBool,
     /// Since the application was handed something, nobody has touched the receiving half, in which nothing was left for it.
@@ -38,14 +36,15 @@ struct Slots {
 impl Signals {
     /// To be called before the transport is polled for bytes.
     pub(crate) fn begin_read(&self) {
-        // The poll that follows sees what these calls were about; of later ones `was_called` knows.
-        self.heard.store(self.calls.load(Ordering::Acquire), Ordering::Relaxed);
+        if self.called.load(Ordering::Acquire) {
+            self.called.swap(false, Ordering::AcqRel);
+        }
     }
 
     /// Whether the transport, having had nothing since [`begin_read`](Self::begin_read), has called since.
     #[inline]
     pub(crate) fn was_called(&self) -> bool {
-        self.calls.load(Ordering::Acquire) != self.heard.load(Ordering::Relaxed)
+        self.called.load(Ordering::Acquire)
     }
 
     /// A reader goes to sleep, after the transport had nothing; `false` if that has changed since.
@@ -56,7 +55,7 @@ impl Signals {
     /// The same for a reader that has not looked at the receiving half, if there is no need to.
     #[inline]
     pub(crate) fn sleep_in_quiet(&self, waker: &Waker) -> bool {
-        if !self.quiet.load(Ordering::Relaxed) || self.was_called() {
+        if !self.quiet.load(Ordering::Relaxed) || self.called.load(Ordering::Relaxed) {
             return false;
         }
         let slots = self.slots();
@@ -70,7 +69,7 @@ impl Signals {
 
     #[inline]
     fn sleep(&self, mut slots: MutexGuard<'_, Slots>, waker: &Waker) -> bool {
-        if self.was_called() {
+        if self.called.load(Ordering::Acquire) {
             return false;
         }
         let earlier = slots.reader.replace(waker.clone());
@@ -158,7 +157,8 @@ impl Wake for Signals {
         let mut slots = self.slots();
         let reader = self.take_reader(&mut slots);
         // Also if there is one: it may be the waker of an earlier poll, while a later one is about to go to sleep.
-        self.calls.store(self.calls.load(Ordering::Relaxed).wrapping_add(1), Ordering::Release);
+        // A swap, as `begin_read` has one: whichever of them is later has seen all that was before the other.
+        self.called.swap(true, Ordering::AcqRel);
         // A reader need not come, though it was woken: its future may be kept without being polled. The task looks after
         // that, but is woken for it only once in a while.
         let watched = slots.task_watches;

@@ -1,15 +1,9 @@
 //! What the parts of a connection share and how its task begins: loom's when the tests try all interleavings.
 
 #[cfg(bowline_loom)]
-pub(crate) use loom::sync::{
-    Mutex, MutexGuard,
-    atomic::{AtomicBool, AtomicU32},
-};
+pub(crate) use loom::sync::{Mutex, MutexGuard, atomic::AtomicBool};
 #[cfg(not(bowline_loom))]
-pub(crate) use std::sync::{
-    Mutex, MutexGuard,
-    atomic::{AtomicBool, AtomicU32},
-};
+pub(crate) use std::sync::{Mutex, MutexGuard, atomic::AtomicBool};
 
 /// Starts the task of a connection.
 #[cfg(not(bowline_loom))]
