@@ -11,6 +11,8 @@ use crate::sync::{AtomicBool, Mutex, MutexGuard};
 /// A transport remembers one waker a direction, or only one at all. So each poll, whoever makes it, gives it this
 /// one, and it wakes those who wait at the time: the reader if there is one, and the connection's task. A caller's
 /// waker never reaches the transport.
+///
+/// Its size counts: measured, 8 bytes more are 100 more of resident memory, as what fits between tokio's blocks then does not.
 #[derive(Default)]
 pub(crate) struct Signals {
     slots: Mutex<Slots>,
