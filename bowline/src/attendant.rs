@@ -128,9 +128,7 @@ impl Attendant {
 
     /// Whether there is nothing to do before the timer runs out: what a task that is woken for each batch finds most often.
     fn is_patient(&self) -> bool {
-        matches!(self.stage, Stage::Open(_))
-            && self.patient_until.is_some()
-            && !self.connection.transmit().needs_task()
+        self.patient_until.is_some() && !self.connection.transmit().needs_task()
     }
 
     /// Writes what a full transport left behind.

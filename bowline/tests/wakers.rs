@@ -136,6 +136,43 @@ async fn pings_are_answered_while_a_recv_is_kept_but_not_polled() {
     }
 }
 
+/// An application that was just handed something is left alone for a while, but nothing else has to wait for that.
+#[tokio::test(start_paused = true)]
+async fn an_application_that_is_left_alone_delays_neither_writing_nor_the_end() {
+    for role in [Role::Client, Role::Server] {
+        let (mut socket, wire) = open(role, Limits::default());
+        {
+            let mut recv = pin!(socket.recv());
+            assert!(poll_once(recv.as_mut()).await.is_none());
+            wire.feed_frame(peer_of(role), &Frame::text("message"));
+            assert_eq!(recv.await.unwrap(), Some("message".into()));
+        }
+        settle().await;
+
+        let start = Instant::now();
+        wire.set_room(0);
+        socket.send("reply").await.unwrap();
+        settle().await;
+        wire.set_room(1000);
+        assert_eq!(wire.next_frame(role).await, Frame::text("reply"));
+        assert_eq!(start.elapsed(), Duration::ZERO);
+
+        let mut ping = pin!(socket.ping());
+        assert!(poll_once(ping.as_mut()).await.is_none());
+        let sent = wire.next_frame(role).await;
+        wire.feed_frame(peer_of(role), &Frame::pong(sent.payload));
+        assert_eq!(ping.await.unwrap(), Duration::ZERO);
+
+        let mut close = pin!(socket.close(CloseCode::NORMAL, ""));
+        assert!(poll_once(close.as_mut()).await.is_none());
+        assert_eq!(wire.next_frame(role).await.close_code(), Some(1000));
+        wire.feed_frame(peer_of(role), &Frame::close(1000, ""));
+        wire.end();
+        close.await.unwrap();
+        assert_eq!(start.elapsed(), Duration::ZERO);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_message_for_a_recv_that_is_not_polled_waits_for_it() {
     let (mut socket, wire) = open(Role::Server, Limits::default());
