@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
+use std::mem;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, PoisonError};
@@ -297,7 +298,12 @@ fn at_once(
         Ok(())
     });
     match tried {
-        Err(error) if moved.is_none() && error.kind() != io::ErrorKind::WouldBlock => Err(error),
+        Err(error) if moved.is_some() => {
+            // It is ours, and has nothing to be dropped.
+            mem::forget(error);
+            Ok(moved)
+        }
+        Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
         _ => Ok(moved),
     }
 }
