@@ -13,7 +13,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, BufMut, Bytes};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncWrite, Interest};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::task::coop::poll_proceed;
@@ -175,21 +175,32 @@ impl Receive {
         if let Some(large) = &mut self.large {
             return large.poll_fill(&mut self.read, cx);
         }
-        self.buffer.copy_within(self.start..self.end, 0);
+        if self.start < self.end {
+            self.buffer.copy_within(self.start..self.end, 0);
+        }
         self.end -= self.start;
         self.start = 0;
         if self.buffer.is_empty() {
             self.buffer = INPUT.take();
             self.buffer.resize(SIZE, 0);
         }
-        let mut buf = ReadBuf::new(&mut self.buffer[self.end..]);
-        let poll = Pin::new(&mut self.read).poll_read(cx, &mut buf)?;
-        let count = buf.filled().len();
-        self.end += count;
+        let stream: &TcpStream = self.read.as_ref();
+        let buf = &mut self.buffer[self.end..];
+        let poll = loop {
+            if let Some(count) = at_once(stream, Interest::READABLE, buf.len(), || stream.try_read(buf))? {
+                break Poll::Ready(Ok(count));
+            }
+            if stream.poll_read_ready(cx)?.is_pending() {
+                break Poll::Pending;
+            }
+        };
+        if let Poll::Ready(Ok(count)) = poll {
+            self.end += count;
+        }
         if self.end == 0 {
             INPUT.set(std::mem::take(&mut self.buffer));
         }
-        poll.map(|()| Ok(count))
+        poll
     }
 }
 
@@ -233,8 +244,13 @@ impl Transmit {
             return self.poll_write_large(cx);
         }
         while !self.buffer.is_empty() {
-            let count = ready!(Pin::new(&mut self.write).poll_write(cx, &self.buffer))?;
-            self.buffer.drain(..count);
+            let stream: &TcpStream = self.write.as_ref();
+            let size = self.buffer.len();
+            match at_once(stream, Interest::WRITABLE, size, || stream.try_write(&self.buffer))? {
+                Some(count) if count == size => self.buffer.clear(),
+                Some(count) => drop(self.buffer.drain(..count)),
+                None => ready!(stream.poll_write_ready(cx))?,
+            }
         }
         OUTPUT.set(std::mem::take(&mut self.buffer));
         Poll::Ready(Ok(()))
@@ -252,6 +268,28 @@ impl Transmit {
         self.large = Bytes::new();
         OUTPUT.set(std::mem::take(&mut self.buffer));
         Poll::Ready(Ok(()))
+    }
+}
+
+/// Reads or writes up to `size` bytes, as tokio's `poll_read` and `poll_write` on Linux, but without the task's budget, which
+/// is paid for already, and without its waker, which only a socket that is not ready has to know.
+#[inline]
+fn at_once(
+    stream: &TcpStream,
+    interest: Interest,
+    size: usize,
+    io: impl FnOnce() -> io::Result<usize>,
+) -> io::Result<Option<usize>> {
+    let mut moved = None;
+    let tried = stream.try_io(interest, || {
+        let count = io()?;
+        moved = Some(count);
+        // A socket that moved less is not ready any more.
+        if (1..size).contains(&count) { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+    });
+    match tried {
+        Err(error) if moved.is_none() && error.kind() != io::ErrorKind::WouldBlock => Err(error),
+        _ => Ok(moved),
     }
 }
 
