@@ -35,16 +35,21 @@ pub fn accept(head: &[u8], extension: Option<&str>) -> String {
         .find(|(name, _)| name.eq_ignore_ascii_case("sec-websocket-key"))
         .map(|(_, value)| value.trim())
         .unwrap_or_default();
-    let mut digest = Sha1::new();
-    digest.update(key);
-    digest.update("258EAFA5-E914-47DA-95CA-C5AB0DC85B11");
-    let accept = BASE64_STANDARD.encode(digest.finalize());
+    let accept = accept_key(key.as_bytes());
     let extension =
         extension.map(|extension| format!("Sec-WebSocket-Extensions: {extension}\r\n")).unwrap_or_default();
     format!(
         "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
          Sec-WebSocket-Accept: {accept}\r\n{extension}\r\n"
     )
+}
+
+/// The answer to a key (RFC 6455 4.2.2).
+pub fn accept_key(key: &[u8]) -> String {
+    let mut digest = Sha1::new();
+    digest.update(key);
+    digest.update("258EAFA5-E914-47DA-95CA-C5AB0DC85B11");
+    BASE64_STANDARD.encode(digest.finalize())
 }
 
 /// Reads a request and answers it.

@@ -7,13 +7,13 @@ use crate::frames::Kind;
 use crate::servers::Library;
 
 pub const FLOOR: &str = "floor";
-/// What owned messages and locks cost at least.
+/// What owned messages, locks and a handshake through hyper cost at least.
 pub const LIMIT: &str = "limit";
 pub const BOWLINE: &str = "bowline";
 
 /// Those whose documentation shows a handshake of their own over a plain stream.
-const SHAKE_HANDS: [&str; 6] =
-    [FLOOR, BOWLINE, "tokio-websockets", "tokio-tungstenite", "sockudo-ws", "soketto"];
+const SHAKE_HANDS: [&str; 7] =
+    [FLOOR, LIMIT, BOWLINE, "tokio-websockets", "tokio-tungstenite", "sockudo-ws", "soketto"];
 
 /// Those that compress, and what the rest costs.
 const COMPRESS: [&str; 4] = [FLOOR, BOWLINE, "yawc", "sockudo-ws"];
@@ -44,10 +44,11 @@ fn name<V: ValueEnum>(value: &V) -> Option<String> {
     value.to_possible_value().map(|value| value.get_name().to_owned())
 }
 
-/// Whether the limit takes part: it only knows messages in one frame.
+/// Whether the limit takes part: of messages, it only knows those in one frame.
 fn has_limit(case: &Case) -> bool {
     match case.workload {
         Workload::Echo(messages) => !matches!(messages.kind, Kind::Fragments | Kind::TinyFragments),
+        Workload::Handshakes => true,
         _ => false,
     }
 }

@@ -1,18 +1,25 @@
 //! The limit: the floor, and what bowline's contract asks of any implementation.
 //!
 //! A message has memory of its own, as its receiver may keep it. Any task may send, so that each direction is behind a
-//! lock. A future that goes on and on lets others have their turn. Everything else is left out: frames are not checked,
-//! nobody waits for a turn to send, and there are neither control frames nor an end of the connection.
+//! lock. A future that goes on and on lets others have their turn. HTTP is hyper's. Everything else is left out: neither
+//! requests nor frames are checked, nobody waits for a turn to send, and there are neither control frames nor an end of the
+//! connection.
 
 use std::cell::RefCell;
-use std::future::poll_fn;
+use std::future::{poll_fn, ready};
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, ready};
+use std::task::{self, Context, Poll};
 
 use bytes::{Buf, BufMut, Bytes};
+use http::header::{CONNECTION, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE};
+use http::{Request, Response, StatusCode};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncWrite, Interest};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -21,6 +28,7 @@ use tokio_util::io::poll_read_buf;
 
 use super::Side;
 use crate::frames::{copy_masked, encode_header, header, mask};
+use crate::handshake::accept_key;
 
 const SIZE: usize = 256 * 1024;
 
@@ -36,9 +44,9 @@ thread_local! {
 /// # Panics
 ///
 /// It has no client.
-pub async fn echo(side: Side, mut stream: TcpStream) -> io::Result<()> {
+pub async fn echo(side: Side, stream: TcpStream) -> io::Result<()> {
     assert_eq!(side, Side::Server, "the limit has a server alone");
-    side.shake_hands(&mut stream).await?;
+    let stream = Box::pin(shake_hands(stream)).await?;
     let (read, write) = stream.into_split();
     let mut socket = Socket {
         receive: Mutex::new(Receive { read, buffer: Vec::new(), start: 0, end: 0, large: None }),
@@ -49,6 +57,22 @@ pub async fn echo(side: Side, mut stream: TcpStream) -> io::Result<()> {
         socket.send(first, payload).await?;
     }
     Ok(())
+}
+
+async fn shake_hands(stream: TcpStream) -> io::Result<TcpStream> {
+    let service = service_fn(|request: Request<Incoming>| {
+        let key = request.headers().get(SEC_WEBSOCKET_KEY).map_or(&b""[..], HeaderValue::as_bytes);
+        let response = Response::builder()
+            .status(StatusCode::SWITCHING_PROTOCOLS)
+            .header(UPGRADE, "websocket")
+            .header(CONNECTION, "Upgrade")
+            .header(SEC_WEBSOCKET_ACCEPT, accept_key(key))
+            .body(String::new());
+        ready(response)
+    });
+    let mut connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+    poll_fn(|cx| connection.poll_without_shutdown(cx)).await.map_err(io::Error::other)?;
+    Ok(connection.into_parts().io.into_inner())
 }
 
 struct Socket {
@@ -84,7 +108,7 @@ struct Transmit {
 impl Socket {
     async fn recv(&mut self) -> io::Result<Option<(u8, Bytes)>> {
         poll_fn(|cx| {
-            let budget = ready!(poll_proceed(cx));
+            let budget = task::ready!(poll_proceed(cx));
             let mut receive = lock(&self.receive);
             loop {
                 if let Some(message) = receive.take() {
@@ -96,7 +120,7 @@ impl Socket {
                     budget.made_progress();
                     return Poll::Ready(Ok(Some(message)));
                 }
-                if ready!(receive.poll_fill(cx))? == 0 {
+                if task::ready!(receive.poll_fill(cx))? == 0 {
                     return Poll::Ready(Ok(None));
                 }
             }
@@ -107,7 +131,7 @@ impl Socket {
     async fn send(&self, first: u8, payload: Bytes) -> io::Result<()> {
         let mut payload = Some(payload);
         poll_fn(|cx| {
-            let budget = ready!(poll_proceed(cx));
+            let budget = task::ready!(poll_proceed(cx));
             let mut transmit = lock(&self.transmit);
             if let Some(payload) = payload.take() {
                 if payload.len() < LARGE {
@@ -118,7 +142,7 @@ impl Socket {
             }
             budget.made_progress();
             if !self.corked.load(Ordering::SeqCst) {
-                ready!(transmit.poll_write(cx))?;
+                task::ready!(transmit.poll_write(cx))?;
             }
             Poll::Ready(Ok(()))
         })
@@ -209,7 +233,7 @@ impl Large {
     fn poll_fill(&mut self, read: &mut OwnedReadHalf, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let arrived = self.payload.len();
         let mut buf = (&mut self.payload).limit(self.missing);
-        let count = ready!(poll_read_buf(Pin::new(read), cx, &mut buf))?;
+        let count = task::ready!(poll_read_buf(Pin::new(read), cx, &mut buf))?;
         mask(&mut self.payload[arrived..], self.key);
         self.key.rotate_left(count % 4);
         self.missing -= count;
@@ -249,7 +273,7 @@ impl Transmit {
             match at_once(stream, Interest::WRITABLE, size, || stream.try_write(&self.buffer))? {
                 Some(count) if count == size => self.buffer.clear(),
                 Some(count) => drop(self.buffer.drain(..count)),
-                None => ready!(stream.poll_write_ready(cx))?,
+                None => task::ready!(stream.poll_write_ready(cx))?,
             }
         }
         OUTPUT.set(std::mem::take(&mut self.buffer));
@@ -260,7 +284,7 @@ impl Transmit {
     fn poll_write_large(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.large.is_empty() {
             let slices = [IoSlice::new(&self.buffer), IoSlice::new(&self.large)];
-            let count = ready!(Pin::new(&mut self.write).poll_write_vectored(cx, &slices))?;
+            let count = task::ready!(Pin::new(&mut self.write).poll_write_vectored(cx, &slices))?;
             let of_buffer = count.min(self.buffer.len());
             self.buffer.drain(..of_buffer);
             self.large.advance(count - of_buffer);
