@@ -299,7 +299,7 @@ fn at_once(
     });
     match tried {
         Err(error) if moved.is_some() => {
-            // It is ours, and has nothing to be dropped.
+            // It is ours, and owns nothing: all that its drop would do is look, after each short read.
             mem::forget(error);
             Ok(moved)
         }
