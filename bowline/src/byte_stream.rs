@@ -134,10 +134,10 @@ impl AsyncWrite for ByteStream {
             return Poll::Ready(Ok(0));
         }
         let stream = self.get_mut();
-        let payload = stream.payload(buf).map_err(into_io)?;
+        let mut payload = stream.payload(buf).map_err(into_io)?;
         let len = payload.parts().1.len();
         let mut transmit = ready!(stream.outgoing.poll_room(cx)).map_err(into_io)?;
-        transmit.accept(payload).map_err(into_io)?;
+        transmit.accept(&mut payload).map_err(into_io)?;
         stream.socket.connection.write(transmit);
         Poll::Ready(Ok(len))
     }

@@ -339,7 +339,7 @@ impl Connection {
         if !transmit.has_room(&Place::default()) {
             return Err(TrySendError::Full(message));
         }
-        let accepted = transmit.accept(message.into());
+        let accepted = transmit.accept(&mut message.into());
         debug_assert!(accepted.is_ok(), "an open connection with room accepts a message");
         self.write(transmit);
         Ok(())

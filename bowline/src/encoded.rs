@@ -23,22 +23,19 @@ impl Encoded {
     ) -> Result<Self, Error> {
         let mut encoded = Self { kind, buffer: take_spare() };
         encoded.buffer.resize(FrameHeader::MAX_SIZE, 0);
-        match write(&mut encoded.buffer) {
-            Ok(()) => Ok(encoded),
-            Err(error) => {
-                encoded.recycle();
-                Err(error)
-            }
-        }
+        write(&mut encoded.buffer)?;
+        Ok(encoded)
     }
 
     pub(crate) fn payload(&self) -> &[u8] {
         &self.buffer[FrameHeader::MAX_SIZE..]
     }
+}
 
-    /// Gives the memory back to the thread.
-    pub(crate) fn recycle(mut self) {
+impl Drop for Encoded {
+    /// Gives the memory back to the thread, if it has not become the write buffer.
+    fn drop(&mut self) {
         self.buffer.clear();
-        give_spare(self.buffer);
+        give_spare(std::mem::take(&mut self.buffer));
     }
 }

@@ -180,7 +180,7 @@ impl SenderSink {
         let Self { outgoing, held, .. } = self;
         if held.is_some() {
             let mut transmit = ready!(outgoing.poll_room(cx))?;
-            let accepted = held.take().map_or(Ok(()), |message| transmit.accept(message.into()));
+            let accepted = held.take().map_or(Ok(()), |message| transmit.accept(&mut message.into()));
             drop(transmit);
             outgoing.connection.write(outgoing.connection.transmit());
             accepted?;
@@ -216,7 +216,7 @@ impl Sink<Message> for SenderSink {
             sink.held = Some(message);
             return Ok(());
         }
-        transmit.accept(message.into())?;
+        transmit.accept(&mut message.into())?;
         connection.write(transmit);
         Ok(())
     }

@@ -81,8 +81,8 @@ impl Sender {
 }
 
 async fn send(connection: &Connection, encoded: Result<Encoded, Error>) -> Result<(), Error> {
-    let encoded = encoded?;
-    connection.send_with(|transmit| transmit.accept_encoded(encoded)).await
+    let mut encoded = encoded?;
+    connection.send_with(move |transmit| transmit.accept_encoded(&mut encoded)).await
 }
 
 fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Encoded, Error> {

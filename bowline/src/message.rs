@@ -114,28 +114,43 @@ impl From<Bytes> for Message {
 /// Borrowed data is copied once, straight into the write buffer.
 #[derive(Debug)]
 pub struct Payload<'a> {
-    pub(crate) kind: PayloadKind<'a>,
+    /// The tag of this fills a word, so that the payload moves by whole words: with the kind inside, it moved by pieces across
+    /// them, which the processor waits for.
+    pub(crate) source: Source<'a>,
+    pub(crate) kind: MessageKind,
     /// Whether it is compressed, whatever its size.
     pub(crate) compress: Option<bool>,
 }
 
+#[derive(Debug)]
+pub(crate) enum Source<'a> {
+    Borrowed(&'a [u8]),
+    Owned(Bytes),
+    Prepared(&'a Prepared),
+}
+
 impl<'a> Payload<'a> {
-    fn new(kind: PayloadKind<'a>) -> Self {
-        Self { kind, compress: None }
+    fn borrowed(kind: MessageKind, bytes: &'a [u8]) -> Self {
+        Self { source: Source::Borrowed(bytes), kind, compress: None }
+    }
+
+    fn owned(kind: MessageKind, bytes: impl Into<Bytes>) -> Self {
+        Self { source: Source::Owned(bytes.into()), kind, compress: None }
     }
 
     pub(crate) fn parts(&self) -> (MessageKind, &[u8]) {
-        match &self.kind {
-            PayloadKind::Borrowed(kind, bytes) => (*kind, bytes),
-            PayloadKind::Owned(kind, bytes) => (*kind, bytes),
-            PayloadKind::Prepared(prepared) => (prepared.kind, prepared.payload()),
-        }
+        let bytes = match &self.source {
+            Source::Borrowed(bytes) => bytes,
+            Source::Owned(bytes) => &bytes[..],
+            Source::Prepared(prepared) => prepared.payload(),
+        };
+        (self.kind, bytes)
     }
 
     pub(crate) fn prepared(&self) -> Option<&'a Prepared> {
-        match &self.kind {
-            PayloadKind::Prepared(prepared) => Some(prepared),
-            PayloadKind::Borrowed(..) | PayloadKind::Owned(..) => None,
+        match &self.source {
+            Source::Prepared(prepared) => Some(prepared),
+            Source::Borrowed(_) | Source::Owned(_) => None,
         }
     }
 
@@ -158,39 +173,34 @@ impl<'a> Payload<'a> {
     }
 }
 
-#[derive(Debug)]
-pub(crate) enum PayloadKind<'a> {
-    Borrowed(MessageKind, &'a [u8]),
-    Owned(MessageKind, Bytes),
-    Prepared(&'a Prepared),
-}
-
 macro_rules! payload_from {
     ($($type:ty, $name:ident => $payload:expr;)*) => {
         $(impl<'a> From<$type> for Payload<'a> {
             fn from($name: $type) -> Self {
-                Self::new($payload)
+                $payload
             }
         })*
     };
 }
 
 payload_from! {
-    &'a str, text => PayloadKind::Borrowed(MessageKind::Text, text.as_bytes());
-    &'a String, text => PayloadKind::Borrowed(MessageKind::Text, text.as_bytes());
-    String, text => PayloadKind::Owned(MessageKind::Text, text.into());
-    Utf8Bytes, text => PayloadKind::Owned(MessageKind::Text, text.into());
-    &'a [u8], bytes => PayloadKind::Borrowed(MessageKind::Binary, bytes);
-    &'a Vec<u8>, bytes => PayloadKind::Borrowed(MessageKind::Binary, bytes);
-    Vec<u8>, bytes => PayloadKind::Owned(MessageKind::Binary, bytes.into());
-    Bytes, bytes => PayloadKind::Owned(MessageKind::Binary, bytes);
-    Message, message => PayloadKind::Owned(message.kind(), message.into_bytes());
-    &'a Prepared, prepared => PayloadKind::Prepared(prepared);
+    &'a str, text => Self::borrowed(MessageKind::Text, text.as_bytes());
+    &'a String, text => Self::borrowed(MessageKind::Text, text.as_bytes());
+    String, text => Self::owned(MessageKind::Text, text);
+    Utf8Bytes, text => Self::owned(MessageKind::Text, text);
+    &'a [u8], bytes => Self::borrowed(MessageKind::Binary, bytes);
+    &'a Vec<u8>, bytes => Self::borrowed(MessageKind::Binary, bytes);
+    Vec<u8>, bytes => Self::owned(MessageKind::Binary, bytes);
+    Bytes, bytes => Self::owned(MessageKind::Binary, bytes);
+    Message, message => Self::owned(message.kind(), message.into_bytes());
+    &'a Prepared, prepared => {
+        Self { source: Source::Prepared(prepared), kind: prepared.kind, compress: None }
+    };
 }
 
 impl<'a, const N: usize> From<&'a [u8; N]> for Payload<'a> {
     fn from(bytes: &'a [u8; N]) -> Self {
-        Self::new(PayloadKind::Borrowed(MessageKind::Binary, bytes))
+        Self::borrowed(MessageKind::Binary, bytes)
     }
 }
 

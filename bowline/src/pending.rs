@@ -21,12 +21,12 @@ impl Connection {
         Next { connection: self, take, waits: false }
     }
 
-    /// Waits for its turn and for room, then lets `accept` put something into the write buffer.
+    /// Waits for its turn and for room, then lets `accept`, which is called once, put something into the write buffer.
     pub(crate) fn send_with<T, F>(&self, accept: F) -> Send<'_, F>
     where
-        F: FnOnce(&mut Transmit) -> Result<T, Error> + Unpin,
+        F: FnMut(&mut Transmit) -> Result<T, Error> + Unpin,
     {
-        Send { waiting: Waiting::new(self, Queue::Senders), accept: Some(accept) }
+        Send { waiting: Waiting::new(self, Queue::Senders), accept, is_accepted: false }
     }
 
     /// Waits until all that was accepted before was handed to the transport.
@@ -124,15 +124,18 @@ impl<F> Drop for Next<'_, F> {
 /// See [`Connection::send_with`].
 pub(crate) struct Send<'a, F> {
     waiting: Waiting<'a>,
-    accept: Option<F>,
+    /// Called where it is: it holds the message, which would have to be moved.
+    accept: F,
+    is_accepted: bool,
 }
 
-impl<T, F: FnOnce(&mut Transmit) -> Result<T, Error> + Unpin> Future for Send<'_, F> {
+impl<T, F: FnMut(&mut Transmit) -> Result<T, Error> + Unpin> Future for Send<'_, F> {
     type Output = Result<T, Error>;
 
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let Self { waiting, accept } = self.get_mut();
+        let Self { waiting, accept, is_accepted } = self.get_mut();
+        assert!(!*is_accepted, "a future is not polled after it is ready");
         let connection = waiting.connection;
         let progress = ready!(poll_proceed(cx));
         let mut transmit = connection.transmit();
@@ -144,7 +147,7 @@ impl<T, F: FnOnce(&mut Transmit) -> Result<T, Error> + Unpin> Future for Send<'_
             return Poll::Pending;
         }
         progress.made_progress();
-        let accept = accept.take().expect("a future is not polled after it is ready");
+        *is_accepted = true;
         let result = accept(&mut transmit);
         if waiting.place.is_taken() {
             transmit.senders.leave(&mut waiting.place);

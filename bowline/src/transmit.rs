@@ -1,6 +1,7 @@
 //! The sending half of a connection: messages in, bytes out.
 
 use std::io;
+use std::mem;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use crate::deflation::Deflation;
 use crate::encoded::Encoded;
 use crate::error::{Error, ErrorKind};
 use crate::fragment::FragmentEnd;
-use crate::message::{Payload, PayloadKind, Prepared, PreparedFrame};
+use crate::message::{Payload, Prepared, PreparedFrame, Source};
 use crate::random::random;
 use crate::transport::WriteTransport;
 use crate::wait::{Place, WaitQueue};
@@ -116,9 +117,9 @@ impl Transmit {
         self.queue.len() < self.high_water_mark
     }
 
-    /// Accepts a message whole.
+    /// Accepts a message whole; what is owned may be taken out of it.
     #[inline]
-    pub(crate) fn accept(&mut self, payload: Payload<'_>) -> Result<(), Error> {
+    pub(crate) fn accept(&mut self, payload: &mut Payload<'_>) -> Result<(), Error> {
         let (kind, bytes) = payload.parts();
         if self.deflation.as_ref().is_some_and(|deflation| deflation.wants(payload.compress, bytes.len())) {
             return self.accept_compressed(kind, bytes, payload.prepared());
@@ -131,32 +132,31 @@ impl Transmit {
 
     /// Accepts a message that was encoded for us: without a copy, unless something waits already or it is compressed.
     #[cfg(any(feature = "json", feature = "protobuf"))]
-    pub(crate) fn accept_encoded(&mut self, mut encoded: Encoded) -> Result<(), Error> {
+    pub(crate) fn accept_encoded(&mut self, encoded: &mut Encoded) -> Result<(), Error> {
         let key = self.masking_key();
         let (kind, len) = (encoded.kind, encoded.payload().len());
-        let accepted = if self.deflation.as_ref().is_some_and(|deflation| deflation.wants(None, len)) {
-            self.accept_compressed(kind, encoded.payload(), None)
-        } else if self.queue.is_empty() {
-            let start = self.half.message_in_place(kind, key, &mut encoded.buffer).map_err(misuse)?;
-            self.queue.replace(encoded.buffer, start);
-            return Ok(());
-        } else {
-            self.half.message(kind, encoded.payload(), key, self.queue.out()).map_err(misuse)
-        };
-        encoded.recycle();
-        accepted
+        if self.deflation.as_ref().is_some_and(|deflation| deflation.wants(None, len)) {
+            return self.accept_compressed(kind, encoded.payload(), None);
+        }
+        if !self.queue.is_empty() {
+            return self.half.message(kind, encoded.payload(), key, self.queue.out()).map_err(misuse);
+        }
+        let start = self.half.message_in_place(kind, key, &mut encoded.buffer).map_err(misuse)?;
+        self.queue.replace(mem::take(&mut encoded.buffer), start);
+        Ok(())
     }
 
     /// Accepts a message of a server of which no copy need be made, if it is prepared, or owned and worth it.
-    fn accept_large(&mut self, payload: Payload<'_>) -> Result<(), Error> {
-        let accepted = match payload.kind {
-            PayloadKind::Prepared(prepared) => return self.accept_frame(&prepared.frame),
-            PayloadKind::Owned(kind, bytes) if bytes.len() >= SHARED_SIZE => {
+    fn accept_large(&mut self, payload: &mut Payload<'_>) -> Result<(), Error> {
+        let kind = payload.kind;
+        let accepted = match &mut payload.source {
+            Source::Prepared(prepared) => return self.accept_frame(&prepared.frame),
+            Source::Owned(bytes) if bytes.len() >= SHARED_SIZE => {
                 let accepted = self.half.message_header(kind, bytes.len(), self.queue.out());
-                accepted.map(|()| self.queue.push(bytes))
+                accepted.map(|()| self.queue.push(mem::take(bytes)))
             }
-            PayloadKind::Owned(kind, bytes) => self.half.message(kind, &bytes, [0; 4], self.queue.out()),
-            PayloadKind::Borrowed(kind, bytes) => self.half.message(kind, bytes, [0; 4], self.queue.out()),
+            Source::Owned(bytes) => self.half.message(kind, bytes, [0; 4], self.queue.out()),
+            Source::Borrowed(bytes) => self.half.message(kind, bytes, [0; 4], self.queue.out()),
         };
         accepted.map_err(misuse)
     }
@@ -456,7 +456,7 @@ impl Transmit {
 
     /// Whether the transport took anything since the last call.
     pub(crate) fn take_progress(&mut self) -> bool {
-        std::mem::take(&mut self.progress)
+        mem::take(&mut self.progress)
     }
 
     /// Whether someone waits for a pong.

@@ -136,8 +136,8 @@ impl WebSocket {
     ///
     /// A `send` that is dropped before it is ready sent nothing.
     pub fn send<'a>(&self, message: impl Into<Payload<'a>>) -> impl Future<Output = Result<(), Error>> {
-        let payload = message.into();
-        self.connection.send_with(|transmit| transmit.accept(payload))
+        let mut payload = message.into();
+        self.connection.send_with(move |transmit| transmit.accept(&mut payload))
     }
 
     /// Sends a message if that is possible without waiting.
