@@ -314,8 +314,13 @@ impl Receive {
             self.buffer.park();
             self.message.poll_fill(transport, &mut self.half, cx)
         } else {
-            let filled = |count| (count > 0).then_some(Filled { behind: Vec::new(), failure: None });
-            self.buffer.poll_fill(transport, cx).map_ok(filled)
+            match self.buffer.poll_fill(transport, cx) {
+                Poll::Ready(Ok(1..)) => {
+                    (self.received, self.awaits_transport) = (true, false);
+                    return Poll::Ready(None);
+                }
+                read => read.map_ok(|_| None),
+            }
         };
         self.awaits_transport = read.is_pending();
         let Poll::Ready(read) = read else {
@@ -325,9 +330,7 @@ impl Receive {
         Poll::Ready(match read {
             Ok(Some(Filled { behind, failure })) => {
                 self.received = true;
-                if direct {
-                    self.buffer.load(&behind);
-                }
+                self.buffer.load(&behind);
                 failure.map(|failure| self.fail(failure))
             }
             Ok(None) => {

@@ -364,8 +364,16 @@ impl Transmit {
     // ---- what is written
 
     /// Writes what the transport takes. `Err` if the transport fails.
+    #[inline]
     pub(crate) fn write(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        let Some(transport) = &mut self.transport else { return Ok(()) };
+        while self.write_queued(cx)? {}
+        Ok(())
+    }
+
+    /// The same, and whether more has come up to be written.
+    #[inline]
+    fn write_queued(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
+        let Some(transport) = &mut self.transport else { return Ok(false) };
         let (was_blocked, mut progress) = (self.blocked, false);
         self.blocked = loop {
             if self.queue.is_empty() {
@@ -388,10 +396,10 @@ impl Transmit {
             self.wake_watchers();
             if let Some(payload) = self.owed_pong.take() {
                 self.encode_pong(&payload);
-                return if self.blocked { Ok(()) } else { self.write(cx) };
+                return Ok(!self.blocked);
             }
         }
-        Ok(())
+        Ok(false)
     }
 
     /// Ends the stream in our direction.

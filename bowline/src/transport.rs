@@ -148,7 +148,7 @@ impl AsyncRead for ReadTransport {
             Self::Tcp(stream) => {
                 let stream: &TcpStream = stream.as_ref();
                 let size = buf.remaining();
-                while at_once(stream, Interest::READABLE, size, || stream.try_read_buf(buf))?.is_none() {
+                while read_at_once(stream, size, || stream.try_read_buf(buf))?.is_none() {
                     ready!(stream.poll_read_ready(cx))?;
                 }
             }
@@ -171,16 +171,17 @@ impl WriteTransport {
         match self {
             Self::Tcp(stream) => {
                 let stream: &TcpStream = stream.as_ref();
-                let size = slices.iter().map(|slice| slice.len()).sum();
-                let write = || match slices {
-                    [slice] => stream.try_write(slice),
-                    slices => stream.try_write_vectored(slices),
-                };
                 loop {
-                    if let Some(count) = at_once(stream, Interest::WRITABLE, size, write)? {
-                        return Poll::Ready(Ok(count));
+                    let written = match slices {
+                        [slice] => stream.try_write(slice),
+                        slices => stream.try_write_vectored(slices),
+                    };
+                    match written {
+                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                            ready!(poll_without_budget(cx, |cx| stream.poll_write_ready(cx)))?;
+                        }
+                        written => return Poll::Ready(written),
                     }
-                    ready!(poll_without_budget(cx, |cx| stream.poll_write_ready(cx)))?;
                 }
             }
             #[cfg(feature = "http2")]
@@ -276,20 +277,19 @@ const EDGE_TRIGGERED: bool = cfg!(all(
     )
 ));
 
-/// Reads or writes `size` bytes, as many as can be at once; `None` if the socket is not ready.
+/// Reads up to `size` bytes, as many as there are; `None` if the socket is not ready.
 ///
-/// As tokio's `poll_read` and `poll_write`, but without a part of the task's budget, which the caller has paid already, nor a
-/// waker, which only a socket that is not ready has to know. Measured: 120 instructions less of a small message.
+/// As tokio's `poll_read`, but without a part of the task's budget, which the caller has paid already, nor a waker, which only a
+/// socket that is not ready has to know. Measured: 60 instructions less of a small message.
 #[inline]
-fn at_once(
+fn read_at_once(
     stream: &TcpStream,
-    interest: Interest,
     size: usize,
-    io: impl FnOnce() -> io::Result<usize>,
+    read: impl FnOnce() -> io::Result<usize>,
 ) -> io::Result<Option<usize>> {
     let mut moved = None;
-    let tried = stream.try_io(interest, || {
-        let count = io()?;
+    let tried = stream.try_io(Interest::READABLE, || {
+        let count = read()?;
         moved = Some(count);
         if EDGE_TRIGGERED && (1..size).contains(&count) {
             // So the socket counts as not ready any more.

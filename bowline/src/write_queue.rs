@@ -94,14 +94,28 @@ impl WriteQueue {
 
     /// Gives the first pieces, at least one byte if there are any, to a vectored write.
     pub(crate) fn with_slices<R>(&self, write: impl FnOnce(&[IoSlice<'_>]) -> R) -> R {
-        let Some(Shared { payloads, .. }) = self.shared.as_deref() else {
-            return write(&[IoSlice::new(&self.encoded[self.start..])]);
-        };
-        if self.encoded.is_empty() && payloads.len() == 1 {
+        let (single, mut several);
+        let slices: &[IoSlice<'_>] = match self.shared.as_deref().map(|shared| &shared.payloads) {
+            None => {
+                single = [IoSlice::new(&self.encoded[self.start..])];
+                &single
+            }
             // A broadcast, most likely: nothing to gather.
-            return write(&[IoSlice::new(&payloads[0].1)]);
-        }
-        let mut slices = [IoSlice::new(&[]); SLICES];
+            Some(payloads) if self.encoded.is_empty() && payloads.len() == 1 => {
+                single = [IoSlice::new(&payloads[0].1)];
+                &single
+            }
+            Some(payloads) => {
+                several = [IoSlice::new(&[]); SLICES];
+                let count = self.gather(payloads, &mut several);
+                &several[..count]
+            }
+        };
+        write(slices)
+    }
+
+    /// Puts the first pieces into `slices`, and tells how many there are.
+    fn gather<'a>(&'a self, payloads: &'a VecDeque<(usize, Bytes)>, slices: &mut [IoSlice<'a>]) -> usize {
         let mut count = 0;
         let mut position = self.start;
         let mut add = |piece| {
@@ -120,7 +134,7 @@ impl WriteQueue {
         if all_fit {
             add(&self.encoded[position..]);
         }
-        write(&slices[..count])
+        count
     }
 
     /// The first `count` bytes have been written.
