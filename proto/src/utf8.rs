@@ -47,16 +47,26 @@ impl Utf8Validator {
     ///
     /// [`InvalidUtf8`] as soon as no continuation could make the text valid. Then the piece was not taken: the validator
     /// stands where it stood before.
+    #[inline]
     pub fn feed(&mut self, piece: &[u8]) -> Result<(), InvalidUtf8> {
-        let mut next = self.clone();
-        next.advance(piece)?;
-        *self = next;
-        Ok(())
+        // Most often a piece begins and ends between code points.
+        if !self.is_complete() || incomplete_tail(piece) > 0 {
+            return self.feed_part(piece);
+        }
+        if is_utf8(piece) { Ok(()) } else { Err(InvalidUtf8) }
     }
 
     /// Whether the text could end here: not inside a code point.
     pub const fn is_complete(&self) -> bool {
         self.partial_len == 0
+    }
+
+    /// The same for a piece that begins or ends inside a code point.
+    fn feed_part(&mut self, piece: &[u8]) -> Result<(), InvalidUtf8> {
+        let mut next = self.clone();
+        next.advance(piece)?;
+        *self = next;
+        Ok(())
     }
 
     fn advance(&mut self, mut piece: &[u8]) -> Result<(), InvalidUtf8> {
@@ -87,6 +97,7 @@ impl Utf8Validator {
 }
 
 /// How many bytes at the end begin a code point that needs more; at most three.
+#[inline]
 fn incomplete_tail(piece: &[u8]) -> usize {
     for (count, &byte) in (1..=3).zip(piece.iter().rev()) {
         let needed = match byte {

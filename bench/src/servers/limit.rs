@@ -8,6 +8,7 @@
 use std::cell::RefCell;
 use std::future::{poll_fn, ready};
 use std::io::{self, IoSlice};
+use std::mem;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -129,15 +130,16 @@ impl Socket {
     }
 
     async fn send(&self, first: u8, payload: Bytes) -> io::Result<()> {
-        let mut payload = Some(payload);
+        let (mut payload, mut accepted) = (payload, false);
         poll_fn(|cx| {
             let budget = task::ready!(poll_proceed(cx));
             let mut transmit = lock(&self.transmit);
-            if let Some(payload) = payload.take() {
+            if !accepted {
+                accepted = true;
                 if payload.len() < LARGE {
                     transmit.accept(first, &payload);
                 } else {
-                    transmit.accept_large(first, payload);
+                    transmit.accept_large(first, mem::take(&mut payload));
                 }
             }
             budget.made_progress();
@@ -211,7 +213,7 @@ impl Receive {
         let stream: &TcpStream = self.read.as_ref();
         let buf = &mut self.buffer[self.end..];
         let poll = loop {
-            if let Some(count) = at_once(stream, Interest::READABLE, buf.len(), || stream.try_read(buf))? {
+            if let Some(count) = read_at_once(stream, buf.len(), || stream.try_read(buf))? {
                 break Poll::Ready(Ok(count));
             }
             if stream.poll_read_ready(cx)?.is_pending() {
@@ -222,7 +224,7 @@ impl Receive {
             self.end += count;
         }
         if self.end == 0 {
-            INPUT.set(std::mem::take(&mut self.buffer));
+            INPUT.set(mem::take(&mut self.buffer));
         }
         poll
     }
@@ -269,14 +271,16 @@ impl Transmit {
         }
         while !self.buffer.is_empty() {
             let stream: &TcpStream = self.write.as_ref();
-            let size = self.buffer.len();
-            match at_once(stream, Interest::WRITABLE, size, || stream.try_write(&self.buffer))? {
-                Some(count) if count == size => self.buffer.clear(),
-                Some(count) => drop(self.buffer.drain(..count)),
-                None => task::ready!(stream.poll_write_ready(cx))?,
+            match stream.try_write(&self.buffer) {
+                Ok(count) if count == self.buffer.len() => self.buffer.clear(),
+                Ok(count) => drop(self.buffer.drain(..count)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    task::ready!(stream.poll_write_ready(cx))?;
+                }
+                Err(error) => return Poll::Ready(Err(error)),
             }
         }
-        OUTPUT.set(std::mem::take(&mut self.buffer));
+        OUTPUT.set(mem::take(&mut self.buffer));
         Poll::Ready(Ok(()))
     }
 
@@ -290,23 +294,22 @@ impl Transmit {
             self.large.advance(count - of_buffer);
         }
         self.large = Bytes::new();
-        OUTPUT.set(std::mem::take(&mut self.buffer));
+        OUTPUT.set(mem::take(&mut self.buffer));
         Poll::Ready(Ok(()))
     }
 }
 
-/// Reads or writes up to `size` bytes, as tokio's `poll_read` and `poll_write` on Linux, but without the task's budget, which
-/// is paid for already, and without its waker, which only a socket that is not ready has to know.
+/// Reads up to `size` bytes, as tokio's `poll_read` on Linux, but without the task's budget, which is paid for already, and
+/// without its waker, which only a socket that is not ready has to know.
 #[inline]
-fn at_once(
+fn read_at_once(
     stream: &TcpStream,
-    interest: Interest,
     size: usize,
-    io: impl FnOnce() -> io::Result<usize>,
+    read: impl FnOnce() -> io::Result<usize>,
 ) -> io::Result<Option<usize>> {
     let mut moved = None;
-    let tried = stream.try_io(interest, || {
-        let count = io()?;
+    let tried = stream.try_io(Interest::READABLE, || {
+        let count = read()?;
         moved = Some(count);
         // A socket that moved less is not ready any more.
         if (1..size).contains(&count) { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
