@@ -93,7 +93,8 @@ impl Limits {
 
     /// How many bytes may wait to be written before senders wait, in bytes. Default: 64 KiB.
     ///
-    /// It is a high-water mark: a message is accepted whole while less than this waits.
+    /// It is a high-water mark: a message is accepted whole while less than this waits. As long as the transport takes all,
+    /// replies to messages that arrived together gather up to four times as much, and leave with one write.
     pub fn write_buffer(mut self, bytes: usize) -> Self {
         self.write_buffer = bytes.max(1);
         self

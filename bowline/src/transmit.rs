@@ -23,8 +23,16 @@ use crate::write_queue::WriteQueue;
 /// From how many bytes on an owned payload is queued by reference.
 const SHARED_SIZE: usize = 16 * 1024;
 
+/// The same behind others that wait. Measured: one write of all of them from one place is faster than a vectored one, by
+/// more than their copies take.
+const SHARED_BEHIND_SIZE: usize = 64 * 1024;
+
 /// The same for a prepared one: many share it, so that those who don't keep up should not hold a copy each.
 const PREPARED_SHARED_SIZE: usize = 1024;
+
+/// How many times the high-water mark is gathered before it is written to a transport that takes all. It is as much as is
+/// read at once with the default. Measured: a third less time for 16 KiB, 16 messages in flight.
+const GATHERED: usize = 4;
 
 /// Everything that writing touches. Behind one lock, which is never held together with that of the receiving half.
 #[expect(clippy::struct_excessive_bools, reason = "they are independent of each other")]
@@ -111,10 +119,14 @@ impl Transmit {
         self.writer_open
     }
 
-    /// Whether less than the high-water mark waits to be written.
+    /// Whether less waits to be written than makes senders wait.
+    ///
+    /// As long as the transport takes all, only replies to a batch wait, and they are to leave with few writes.
     #[inline]
     pub(crate) fn has_space(&self) -> bool {
-        self.queue.len() < self.high_water_mark
+        let most =
+            if self.blocked { self.high_water_mark } else { self.high_water_mark.saturating_mul(GATHERED) };
+        self.queue.len() < most
     }
 
     /// Accepts a message whole; what is owned may be taken out of it.
@@ -149,9 +161,10 @@ impl Transmit {
     /// Accepts a message of a server of which no copy need be made, if it is prepared, or owned and worth it.
     fn accept_large(&mut self, payload: &mut Payload<'_>) -> Result<(), Error> {
         let kind = payload.kind;
+        let shared_size = if self.queue.is_empty() { SHARED_SIZE } else { SHARED_BEHIND_SIZE };
         let accepted = match &mut payload.source {
             Source::Prepared(prepared) => return self.accept_frame(&prepared.frame),
-            Source::Owned(bytes) if bytes.len() >= SHARED_SIZE => {
+            Source::Owned(bytes) if bytes.len() >= shared_size => {
                 let accepted = self.half.message_header(kind, bytes.len(), self.queue.out());
                 accepted.map(|()| self.queue.push(mem::take(bytes)))
             }

@@ -220,6 +220,22 @@ async fn a_stalled_peer_costs_the_high_water_mark_and_one_message() {
     assert_eq!(all_frames(Role::Server, wire.take_written()).len(), 66);
 }
 
+/// Replies gather beyond the high-water mark, but not without end.
+#[tokio::test]
+async fn a_peer_that_stalls_within_a_batch_costs_four_times_as_much() {
+    let (mut socket, wire) = open(Role::Server, Limits::default());
+    wire.set_room(0);
+    wire.feed(&encode_all(Role::Client, &[Frame::text("1"), Frame::text("2")]));
+    assert_eq!(socket.recv().await.unwrap(), Some("1".into()));
+    let before = held();
+    while socket.try_send(&vec![7; 1000]).is_ok() {}
+    let held = held() - before;
+    assert!((4 * 65_536..530_000).contains(&held), "{held} bytes are held");
+    wire.set_room(usize::MAX);
+    socket.flush().await.unwrap();
+    assert_eq!(all_frames(Role::Server, wire.take_written()).len(), 262);
+}
+
 /// Growing moves each byte a bounded number of times: all the memory that was ever taken is a small multiple of the
 /// message, and so much the same multiple for four times the message.
 #[tokio::test]
@@ -449,7 +465,7 @@ mod compression {
             let acceptor = Acceptor::new().compression(Compression::ContextTakeover.options().level(5));
             (acceptor.adopt_compressed(stream, Vec::new(), None, parameters), wire)
         };
-        let receive = async |socket: &mut WebSocket, wire: &Wire| {
+        let receive = async |socket: &mut bowline::WebSocket, wire: &Wire| {
             for _ in 0..3 {
                 wire.feed_frame(Role::Client, &large);
                 socket.recv().await.unwrap();

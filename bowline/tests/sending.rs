@@ -301,6 +301,36 @@ async fn a_pipelined_echo_costs_one_read_and_one_write_a_batch() {
     }
 }
 
+/// A transport that takes everything is given much at once; one that doesn't makes senders wait at the high-water mark.
+#[tokio::test]
+async fn a_batch_gathers_to_four_times_the_high_water_mark() {
+    let (mut socket, wire) = open(Role::Server, Limits::default().write_buffer(1000));
+    let frames: Vec<_> = (0..40).map(|number: u8| Frame::binary([number; 246])).collect();
+    wire.feed(&encode_all(Role::Client, &frames));
+    let mut echoed = 0;
+    let mut echo = async || {
+        let message = socket.recv().await.unwrap().unwrap();
+        socket.send(message).await.unwrap();
+        echoed += 1;
+        echoed
+    };
+    for _ in 0..31 {
+        let written = 4000 * (echo().await / 16);
+        assert_eq!((wire.written_len(), wire.calls().1), (written, written / 4000));
+    }
+    wire.set_room(2999);
+    assert_eq!(echo().await, 32);
+    assert_eq!(wire.written_len(), 6999);
+    assert!(matches!(socket.try_send("1001 bytes wait"), Err(TrySendError::Full(_))));
+    wire.set_room(2);
+    socket.send("999 bytes wait").await.unwrap();
+    wire.set_room(usize::MAX);
+    socket.flush().await.unwrap();
+    let replies = all_frames(Role::Server, wire.take_written());
+    assert_eq!(replies[..32], frames[..32]);
+    assert_eq!(replies[32..], [Frame::text("999 bytes wait")]);
+}
+
 #[tokio::test]
 async fn a_corked_message_goes_out_though_the_application_never_reads_again() {
     let (mut socket, wire) = open(Role::Server, Limits::default());
