@@ -23,9 +23,9 @@ use crate::write_queue::WriteQueue;
 /// From how many bytes on an owned payload is queued by reference.
 const SHARED_SIZE: usize = 16 * 1024;
 
-/// The same behind others that wait. Measured: one write of all of them from one place is faster than a vectored one, by
-/// more than their copies take.
-const SHARED_BEHIND_SIZE: usize = 64 * 1024;
+/// The same while replies gather. Measured: one write of all of them from one place is faster than a vectored one, by more
+/// than their copies take.
+const GATHERED_SHARED_SIZE: usize = 64 * 1024;
 
 /// The same for a prepared one: many share it, so that those who don't keep up should not hold a copy each.
 const PREPARED_SHARED_SIZE: usize = 1024;
@@ -161,7 +161,8 @@ impl Transmit {
     /// Accepts a message of a server of which no copy need be made, if it is prepared, or owned and worth it.
     fn accept_large(&mut self, payload: &mut Payload<'_>) -> Result<(), Error> {
         let kind = payload.kind;
-        let shared_size = if self.queue.is_empty() { SHARED_SIZE } else { SHARED_BEHIND_SIZE };
+        let gathers = !self.blocked && !self.queue.is_empty();
+        let shared_size = if gathers { GATHERED_SHARED_SIZE } else { SHARED_SIZE };
         let accepted = match &mut payload.source {
             Source::Prepared(prepared) => return self.accept_frame(&prepared.frame),
             Source::Owned(bytes) if bytes.len() >= shared_size => {
