@@ -124,9 +124,8 @@ impl Transmit {
     /// As long as the transport takes all, only replies to a batch wait, and they are to leave with few writes.
     #[inline]
     pub(crate) fn has_space(&self) -> bool {
-        let most =
-            if self.blocked { self.high_water_mark } else { self.high_water_mark.saturating_mul(GATHERED) };
-        self.queue.len() < most
+        let len = self.queue.len();
+        len < self.high_water_mark || (!self.blocked && len / GATHERED < self.high_water_mark)
     }
 
     /// Accepts a message whole; what is owned may be taken out of it.
