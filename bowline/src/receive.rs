@@ -16,6 +16,9 @@ use crate::message::Message;
 use crate::read_buffer::ReadBuffer;
 use crate::transport::ReadTransport;
 
+const ENDED: &str = "the peer ended the connection without a Close frame";
+const READING_FAILED: &str = "the connection ended without a Close frame: reading from the peer failed";
+
 /// Everything that reading touches. Behind one lock, which is never held together with that of the sending half.
 #[expect(clippy::struct_excessive_bools, reason = "they are independent of each other")]
 pub(crate) struct Receive {
@@ -314,13 +317,12 @@ impl Receive {
             self.buffer.park();
             self.message.poll_fill(transport, &mut self.half, cx)
         } else {
-            match self.buffer.poll_fill(transport, cx) {
-                Poll::Ready(Ok(1..)) => {
-                    (self.received, self.awaits_transport) = (true, false);
-                    return Poll::Ready(None);
-                }
-                read => read.map_ok(|_| None),
+            let read = self.buffer.poll_fill(transport, cx);
+            if let Poll::Ready(Ok(1..)) = read {
+                (self.received, self.awaits_transport) = (true, false);
+                return Poll::Ready(None);
             }
+            read.map_ok(|_| None)
         };
         self.awaits_transport = read.is_pending();
         let Poll::Ready(read) = read else {
@@ -333,14 +335,8 @@ impl Receive {
                 self.buffer.load(&behind);
                 failure.map(|failure| self.fail(failure))
             }
-            Ok(None) => {
-                let text = "the peer ended the connection without a Close frame";
-                Some(self.end_of_stream(Error::new(ErrorKind::Disconnected, text)))
-            }
-            Err(error) => {
-                let text = "the connection ended without a Close frame: reading from the peer failed";
-                Some(self.end_of_stream(Error::with_source(ErrorKind::Io, text, error)))
-            }
+            Ok(None) => Some(self.end_of_stream(Error::new(ErrorKind::Disconnected, ENDED))),
+            Err(error) => Some(self.end_of_stream(Error::with_source(ErrorKind::Io, READING_FAILED, error))),
         })
     }
 

@@ -1,9 +1,9 @@
 //! The limit: the floor, and what bowline's contract asks of any implementation.
 //!
-//! A message has memory of its own, as its receiver may keep it. Any task may send, so that each direction is behind a
-//! lock. A future that goes on and on lets others have their turn. HTTP is hyper's. Everything else is left out: neither
-//! requests nor frames are checked, nobody waits for a turn to send, and there are neither control frames nor an end of the
-//! connection.
+//! A message has memory of its own, as its receiver may keep it, and one of text is UTF-8. Any task may send, so that each
+//! direction is behind a lock. A future that goes on and on lets others have their turn. HTTP is hyper's. Everything else
+//! is left out: neither requests nor frames are checked, nobody waits for a turn to send, and there are neither control
+//! frames nor an end of the connection.
 
 use std::cell::RefCell;
 use std::future::{poll_fn, ready};
@@ -35,6 +35,8 @@ const SIZE: usize = 256 * 1024;
 
 /// A message of which so much is missing is read straight into its own memory, and written from there.
 const LARGE: usize = 64 * 1024;
+
+const TEXT: u8 = 1;
 
 thread_local! {
     /// Those of the connection that reads or writes, until it has nothing more in them.
@@ -164,6 +166,9 @@ impl Receive {
         };
         let mut message = Vec::with_capacity(payload.len());
         copy_masked(payload, found.key, &mut message);
+        if found.first & 0x0f == TEXT {
+            assert!(simdutf8::basic::from_utf8(&message).is_ok(), "the load sends text");
+        }
         self.start += found.size + payload.len();
         Some((found.first, message.into()))
     }
