@@ -11,10 +11,11 @@ use tokio::task::coop::poll_proceed;
 /// The size of a buffer that is read into.
 const STORAGE_SIZE: usize = 256 * 1024;
 
-/// How much is read at first. A read that brings as much is followed by one of as much as there is storage for.
+/// How much is read at first: a message of 64 KiB, with the headers of its frames. A read that brings as much is followed by
+/// one of as much as there is storage for.
 ///
 /// Less at first, as the payload of a large message is read straight into its own memory from then on.
-pub(crate) const READ_SIZE: usize = 64 * 1024;
+pub(crate) const READ_SIZE: usize = 65 * 1024;
 
 thread_local! {
     /// A buffer of this thread, for whichever connection reads next.

@@ -61,6 +61,20 @@ async fn a_large_message_is_followed_by_others_in_the_same_read() {
 }
 
 #[tokio::test]
+async fn a_message_of_64_kib_that_is_there_takes_one_read() {
+    let whole = vec![Frame::binary([7; 65_536])];
+    let mut fragments = vec![Frame::continuation([7; 4096]).unfinished(); 16];
+    fragments[0] = Frame::binary([7; 4096]).unfinished();
+    fragments[15] = Frame::continuation([7; 4096]);
+    for frames in [whole, fragments] {
+        let (mut socket, wire) = open(Role::Server, Limits::default());
+        wire.feed(&encode_all(Role::Client, &frames));
+        assert_eq!(socket.recv().await.unwrap().unwrap().into_bytes().len(), 65_536);
+        assert_eq!(wire.calls().0, 1, "{} frames", frames.len());
+    }
+}
+
+#[tokio::test]
 async fn a_reader_gives_a_message_as_it_arrives() {
     let (mut socket, wire) = open(Role::Server, Limits::default());
     let bytes = Frame::text("0123456789").encode(Role::Client);
