@@ -47,7 +47,9 @@ fn name<V: ValueEnum>(value: &V) -> Option<String> {
 /// Whether the limit takes part: of messages, it only knows those in one frame.
 fn has_limit(case: &Case) -> bool {
     match case.workload {
-        Workload::Echo(messages) => !matches!(messages.kind, Kind::Fragments | Kind::TinyFragments),
+        Workload::Echo(messages) | Workload::Client(messages) => {
+            !matches!(messages.kind, Kind::Fragments | Kind::TinyFragments)
+        }
         Workload::Handshakes => true,
         _ => false,
     }

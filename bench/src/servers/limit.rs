@@ -21,6 +21,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use rustix::rand::{GetRandomFlags, getrandom};
 use tokio::io::{AsyncWrite, Interest};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -38,22 +39,29 @@ const LARGE: usize = 64 * 1024;
 
 const TEXT: u8 = 1;
 
+/// How many masking keys are asked for at once.
+const KEYS_AT_ONCE: usize = 256;
+
 thread_local! {
     /// Those of the connection that reads or writes, until it has nothing more in them.
     static INPUT: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
     static OUTPUT: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    /// Masking keys, of which some are used.
+    static KEYS: RefCell<(usize, [[u8; 4]; KEYS_AT_ONCE])> = const { RefCell::new((KEYS_AT_ONCE, [[0; 4]; KEYS_AT_ONCE])) };
 }
 
-/// # Panics
-///
-/// It has no client.
-pub async fn echo(side: Side, stream: TcpStream) -> io::Result<()> {
-    assert_eq!(side, Side::Server, "the limit has a server alone");
-    let stream = Box::pin(shake_hands(stream)).await?;
+pub async fn echo(side: Side, mut stream: TcpStream) -> io::Result<()> {
+    let stream = if side == Side::Server {
+        Box::pin(shake_hands(stream)).await?
+    } else {
+        side.shake_hands(&mut stream).await?;
+        stream
+    };
     let (read, write) = stream.into_split();
+    let masks = side == Side::Client;
     let mut socket = Socket {
         receive: Mutex::new(Receive { read, buffer: Vec::new(), start: 0, end: 0, large: None }),
-        transmit: Mutex::new(Transmit { write, buffer: Vec::new(), large: Bytes::new() }),
+        transmit: Mutex::new(Transmit { write, masks, buffer: Vec::new(), large: Bytes::new() }),
         corked: AtomicBool::new(false),
     };
     while let Some((first, payload)) = socket.recv().await? {
@@ -103,6 +111,8 @@ struct Large {
 
 struct Transmit {
     write: OwnedWriteHalf,
+    /// A client masks what it sends.
+    masks: bool,
     buffer: Vec<u8>,
     /// A payload behind it.
     large: Bytes,
@@ -138,7 +148,7 @@ impl Socket {
             let mut transmit = lock(&self.transmit);
             if !accepted {
                 accepted = true;
-                if payload.len() < LARGE {
+                if payload.len() < LARGE || transmit.masks {
                     transmit.accept(first, &payload);
                 } else {
                     transmit.accept_large(first, mem::take(&mut payload));
@@ -164,8 +174,8 @@ impl Receive {
         let Some(payload) = bytes[found.size..].get(..found.len as usize) else {
             return self.begin_large();
         };
-        let mut message = Vec::with_capacity(payload.len());
-        copy_masked(payload, found.key, &mut message);
+        let mut message = payload.to_vec();
+        unmask(&mut message, found.key);
         if found.first & 0x0f == TEXT {
             assert!(simdutf8::basic::from_utf8(&message).is_ok(), "the load sends text");
         }
@@ -241,7 +251,7 @@ impl Large {
         let arrived = self.payload.len();
         let mut buf = (&mut self.payload).limit(self.missing);
         let count = task::ready!(poll_read_buf(Pin::new(read), cx, &mut buf))?;
-        mask(&mut self.payload[arrived..], self.key);
+        unmask(&mut self.payload[arrived..], self.key);
         self.key.rotate_left(count % 4);
         self.missing -= count;
         Poll::Ready(Ok(count))
@@ -251,23 +261,27 @@ impl Large {
 impl Transmit {
     #[inline]
     fn accept(&mut self, first: u8, payload: &[u8]) {
-        self.accept_header(first, payload.len());
-        self.buffer.extend_from_slice(payload);
+        let key = self.masks.then(masking_key);
+        self.accept_header(first, payload.len(), key);
+        match key {
+            Some(key) => copy_masked(payload, key, &mut self.buffer),
+            None => self.buffer.extend_from_slice(payload),
+        }
     }
 
     #[cold]
     fn accept_large(&mut self, first: u8, payload: Bytes) {
         assert!(self.large.is_empty(), "the load waits for the reply to a large message");
-        self.accept_header(first, payload.len());
+        self.accept_header(first, payload.len(), None);
         self.large = payload;
     }
 
     #[inline]
-    fn accept_header(&mut self, first: u8, len: usize) {
+    fn accept_header(&mut self, first: u8, len: usize, key: Option<[u8; 4]>) {
         if self.buffer.capacity() == 0 {
             self.buffer = OUTPUT.take();
         }
-        encode_header(first, len, None, &mut self.buffer);
+        encode_header(first, len, key, &mut self.buffer);
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -323,6 +337,27 @@ fn read_at_once(
         Err(error) if moved.is_none() && error.kind() != io::ErrorKind::WouldBlock => Err(error),
         _ => Ok(moved),
     }
+}
+
+/// Takes a mask off; what a server sends has none.
+#[inline]
+fn unmask(bytes: &mut [u8], key: [u8; 4]) {
+    if key != [0; 4] {
+        mask(bytes, key);
+    }
+}
+
+/// A key that nobody can predict (RFC 6455 5.3).
+#[inline]
+fn masking_key() -> [u8; 4] {
+    KEYS.with_borrow_mut(|(used, keys)| {
+        if *used == KEYS_AT_ONCE {
+            getrandom(keys.as_flattened_mut(), GetRandomFlags::empty()).expect("the kernel gives random bytes");
+            *used = 0;
+        }
+        *used += 1;
+        keys[*used - 1]
+    })
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
