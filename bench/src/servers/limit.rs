@@ -352,7 +352,8 @@ fn unmask(bytes: &mut [u8], key: [u8; 4]) {
 fn masking_key() -> [u8; 4] {
     KEYS.with_borrow_mut(|(used, keys)| {
         if *used == KEYS_AT_ONCE {
-            getrandom(keys.as_flattened_mut(), GetRandomFlags::empty()).expect("the kernel gives random bytes");
+            getrandom(keys.as_flattened_mut(), GetRandomFlags::empty())
+                .expect("the kernel gives random bytes");
             *used = 0;
         }
         *used += 1;
