@@ -314,12 +314,11 @@ fn broken(error: io::Error) -> Error {
 ///
 /// `open` is in a box, and small: what is allocated while connections are accepted lies between their tasks and sockets, and
 /// leaves a hole of its size once it is freed.
-async fn serve_connection<H: Handler<M>, M, F: Future<Output = Option<Opened>>>(
+async fn serve_connection<H: Handler<M>, M, F: Future<Output = Option<Opened>> + Send + 'static>(
     shared: Arc<Shared<H>>,
     open: Box<impl FnOnce(Arc<Shared<H>>) -> F>,
 ) {
-    // In a box, so that the memory is free again when the handler runs.
-    let opening = Box::pin(open(Arc::clone(&shared)));
+    let opening = begin(open, Arc::clone(&shared));
     let Some(Opened { socket, head, mut connection }) = opening.await else { return };
     let code = match CatchPanic::call(|| shared.handler.handle(head, socket)).await {
         Ok(()) => CloseCode::NORMAL,
@@ -330,4 +329,16 @@ async fn serve_connection<H: Handler<M>, M, F: Future<Output = Option<Opened>>>(
     };
     drop(shared);
     connection.closed = connection.sender.close(code, "").await.is_ok();
+}
+
+/// What opens a connection, in a box, so that the memory is free again when the handler runs.
+///
+/// Its type is forgotten, as the compiler would make one function of all: each poll of a handler would take 16 KiB of stack, and
+/// touch all of its pages.
+#[inline(never)]
+fn begin<H, F: Future<Output = Option<Opened>> + Send + 'static>(
+    open: Box<impl FnOnce(Arc<Shared<H>>) -> F>,
+    shared: Arc<Shared<H>>,
+) -> Pin<Box<dyn Future<Output = Option<Opened>> + Send>> {
+    Box::pin(open(shared))
 }
