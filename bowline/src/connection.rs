@@ -1,5 +1,6 @@
 //! One connection: its two halves, each behind a lock of its own, and what passes between them.
 
+use std::io;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
@@ -110,23 +111,38 @@ impl Connection {
     }
 
     /// The same; whether the replies to a batch are written before it waits, or are left to the connection's task.
+    #[inline]
     pub(crate) fn poll_next_in_batch<const WRITES: bool, T>(
         &self,
         cx: &mut Context<'_>,
-        mut take: impl FnMut(&mut Receive) -> Option<T>,
+        take: impl FnMut(&mut Receive) -> Option<T>,
     ) -> Poll<T> {
         if !self.corked.load(Ordering::SeqCst) && self.signals.sleep_in_quiet(cx.waker()) {
             return Poll::Pending;
         }
+        let mut taken = None;
+        let _ = self.poll_take::<WRITES, T>(cx, take, &mut taken);
+        taken.map_or(Poll::Pending, Poll::Ready)
+    }
+
+    /// The same, if it is not known that there is nothing to take.
+    #[inline(never)]
+    fn poll_take<const WRITES: bool, T>(
+        &self,
+        cx: &mut Context<'_>,
+        mut take: impl FnMut(&mut Receive) -> Option<T>,
+        taken: &mut Option<T>,
+    ) -> Poll<()> {
         // One flooding connection must not starve the others of its thread, even if all of the flood is in memory.
         let progress = ready!(poll_proceed(cx));
         let mut has_read = false;
         let mut receive = self.receive();
         loop {
-            if let Some(taken) = take(&mut receive) {
+            *taken = take(&mut receive);
+            if taken.is_some() {
                 progress.made_progress();
                 self.leave_reading(receive);
-                return Poll::Ready(taken);
+                return Poll::Ready(());
             }
             match receive.advance() {
                 // A message that comes out large is as much work as many.
@@ -346,13 +362,13 @@ impl Connection {
     }
 
     /// Writes, unless that is better left for later; gives the lock back.
-    #[inline]
-    pub(crate) fn write(&self, transmit: Locked<'_>) {
-        if !self.corked.load(Ordering::SeqCst) || !transmit.has_space() {
-            self.write_now(transmit);
-        } else {
-            transmit.give_back();
+    #[expect(clippy::inline_always, reason = "measured: 20 instructions less of a small message")]
+    #[inline(always)]
+    pub(crate) fn write(&self, mut transmit: Locked<'_>) {
+        if (!self.corked.load(Ordering::SeqCst) || !transmit.has_space()) && !transmit.is_blocked() {
+            self.write_locked(&mut transmit);
         }
+        transmit.give_back();
     }
 
     /// Writes all that waits, unless the transport takes no more.
@@ -364,16 +380,22 @@ impl Connection {
     }
 
     /// Writes as much as the transport takes.
+    #[inline(never)]
     pub(crate) fn write_locked(&self, transmit: &mut Transmit) {
         let was_blocked = transmit.is_blocked();
         if let Err(error) = transmit.write(&mut self.context()) {
-            transmit.lose(Error::with_source(ErrorKind::Io, "writing to the peer failed", error));
-            self.signals.wake_task();
+            self.writing_failed(transmit, error);
         } else if transmit.is_blocked() && !was_blocked {
             // From here on the task waits for the transport, and knows since when.
             self.signals.set_task_waits(true);
             self.signals.wake_task();
         }
+    }
+
+    #[cold]
+    fn writing_failed(&self, transmit: &mut Transmit, error: io::Error) {
+        transmit.lose(Error::with_source(ErrorKind::Io, "writing to the peer failed", error));
+        self.signals.wake_task();
     }
 
     /// Ends the time in which writes are left for later.

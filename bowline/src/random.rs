@@ -10,16 +10,24 @@ struct Batch {
     used: usize,
 }
 
+impl Batch {
+    #[cold]
+    fn refill(&mut self) {
+        getrandom::fill(&mut self.bytes).expect("the operating system gives random bytes");
+        self.used = 0;
+    }
+}
+
 thread_local! {
     static RANDOM: RefCell<Batch> = const { RefCell::new(Batch { bytes: [0; BATCH], used: BATCH }) };
 }
 
 /// Bytes that nobody can predict and that are given out once (RFC 6455 5.3, 10.3).
+#[inline(never)]
 pub(crate) fn random<const N: usize>() -> [u8; N] {
     RANDOM.with_borrow_mut(|batch| {
         if batch.used + N > BATCH {
-            getrandom::fill(&mut batch.bytes).expect("the operating system gives random bytes");
-            batch.used = 0;
+            batch.refill();
         }
         let fresh = &mut batch.bytes[batch.used..batch.used + N];
         batch.used += N;

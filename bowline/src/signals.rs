@@ -57,9 +57,13 @@ impl Signals {
     /// The same for a reader that has not looked at the receiving half, if there is no need to.
     #[inline]
     pub(crate) fn sleep_in_quiet(&self, waker: &Waker) -> bool {
-        if !self.quiet.load(Ordering::Relaxed) || self.called.load(Ordering::Relaxed) {
-            return false;
-        }
+        self.quiet.load(Ordering::Relaxed)
+            && !self.called.load(Ordering::Relaxed)
+            && self.sleep_if_quiet(waker)
+    }
+
+    #[inline(never)]
+    fn sleep_if_quiet(&self, waker: &Waker) -> bool {
         let slots = self.slots();
         // Again, now that it is locked: whoever has since changed that half for a reader wakes it, through this lock.
         self.quiet.load(Ordering::Relaxed) && self.sleep(slots, waker)

@@ -249,6 +249,7 @@ impl WriteTransport {
     }
 }
 
+#[inline(never)]
 fn with_stream<R>(stream: &Mutex<Box<dyn Stream>>, call: impl FnOnce(Pin<&mut Box<dyn Stream>>) -> R) -> R {
     // A user's stream that panicked leaves the lock poisoned; it is as usable as it was.
     let mut stream = stream.lock().unwrap_or_else(PoisonError::into_inner);
@@ -308,6 +309,8 @@ fn read_at_once(
     }
 }
 
+/// Not inlined, nor `with_stream`: they would make the short way of TCP longer.
+#[inline(never)]
 fn poll_without_budget<T>(cx: &mut Context<'_>, poll: impl FnMut(&mut Context<'_>) -> Poll<T>) -> Poll<T> {
     pin!(unconstrained(poll_fn(poll))).poll(cx)
 }

@@ -66,14 +66,19 @@ impl WriteQueue {
         if self.encoded.capacity() == 0 {
             self.encoded = take_spare();
         } else if self.start > self.encoded.len() / 2 {
-            // So that a queue that never quite empties doesn't grow. Each byte is moved once at most, amortised.
-            self.encoded.drain(..self.start);
-            for (position, _) in self.shared.iter_mut().flat_map(|shared| &mut shared.payloads) {
-                *position -= self.start;
-            }
-            self.start = 0;
+            self.compact();
         }
         &mut self.encoded
+    }
+
+    /// So that a queue that never quite empties doesn't grow. Each byte is moved once at most, amortised.
+    #[cold]
+    fn compact(&mut self) {
+        self.encoded.drain(..self.start);
+        for (position, _) in self.shared.iter_mut().flat_map(|shared| &mut shared.payloads) {
+            *position -= self.start;
+        }
+        self.start = 0;
     }
 
     /// Appends bytes by reference.
