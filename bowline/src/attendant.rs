@@ -154,7 +154,7 @@ impl Attendant {
     fn read(&mut self, now: &Now, cx: &mut Context<'_>) {
         let connection = &self.connection;
         let transmit = connection.transmit();
-        let asked_for = transmit.has_pings() || transmit.closed().is_some();
+        let asked_for = !transmit.pings.is_empty() || transmit.closed().is_some();
         drop(transmit);
         if !asked_for {
             // The timer is left to run out, not moved with every message.

@@ -294,6 +294,7 @@ mod origin;
 mod outgoing;
 mod pair;
 mod pending;
+mod pings;
 #[cfg(feature = "protobuf")]
 mod protobuf;
 #[cfg(feature = "client")]

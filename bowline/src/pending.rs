@@ -79,7 +79,7 @@ impl Connection {
         self.signals.wake_task();
         self.watch(|transmit| {
             let closed = || transmit.closed().map(|error| Err(error.clone()));
-            transmit.round_trip(payload).map(Ok).or_else(closed)
+            transmit.pings.round_trip(payload).map(Ok).or_else(closed)
         })
         .await
     }
@@ -208,6 +208,6 @@ struct Pinged<'a> {
 
 impl Drop for Pinged<'_> {
     fn drop(&mut self) {
-        self.connection.transmit().forget_ping(self.payload);
+        self.connection.transmit().pings.forget(self.payload);
     }
 }

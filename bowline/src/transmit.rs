@@ -3,10 +3,8 @@
 use std::io;
 use std::mem;
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
 
 use bowline_proto::{CloseCode, CloseFrame, MessageKind, Misuse, Role, SendHalf};
-use tokio::time::Instant;
 
 use crate::compression::Compressing;
 use crate::deflation::Deflation;
@@ -15,6 +13,7 @@ use crate::encoded::Encoded;
 use crate::error::{Error, ErrorKind};
 use crate::fragment::FragmentEnd;
 use crate::message::{Payload, Prepared, PreparedFrame, Source};
+use crate::pings::Pings;
 use crate::random::random;
 use crate::transport::WriteTransport;
 use crate::wait::{Place, WaitQueue};
@@ -56,9 +55,8 @@ pub(crate) struct Transmit {
     progress: bool,
     /// The newest ping that could not be answered yet.
     owed_pong: Option<Box<[u8]>>,
-    /// Those whose pongs are waited for, if there are any.
-    #[expect(clippy::box_collection, reason = "most of the time it costs only the pointer")]
-    pings: Option<Box<Vec<Ping>>>,
+    /// Those whose pongs are waited for.
+    pub(crate) pings: Pings,
     /// Where the last ping of the keepalive ends, in bytes since the connection was opened.
     keepalive_end: u64,
     /// Nothing more may be sent, and why.
@@ -68,12 +66,6 @@ pub(crate) struct Transmit {
     /// Those to be woken once the lock is given back: see [`Locked`](crate::locked::Locked).
     pub(crate) woken: Vec<Waker>,
     deflation: Option<Box<Deflation>>,
-}
-
-struct Ping {
-    payload: [u8; 8],
-    sent: Instant,
-    round_trip: Option<Duration>,
 }
 
 impl Transmit {
@@ -90,7 +82,7 @@ impl Transmit {
             unflushed: false,
             progress: false,
             owed_pong: None,
-            pings: None,
+            pings: Pings::default(),
             keepalive_end: 0,
             closed: None,
             finished: false,
@@ -139,7 +131,8 @@ impl Transmit {
         self.half.message(kind, bytes, self.masking_key(), self.queue.out()).map_err(misuse)
     }
 
-    /// The same for a message that may be compressed, or that a server need not copy: it is prepared, or owned and worth it.
+    /// The same for a message that may be compressed, or that need not be copied: it is prepared, or owned and worth it. What a
+    /// client owns alone is masked in place.
     #[inline(never)]
     fn accept_with_care(&mut self, payload: &mut Payload<'_>) -> Result<(), Error> {
         let (kind, bytes) = payload.parts();
@@ -155,6 +148,14 @@ impl Transmit {
                 let accepted = self.half.message_header(kind, bytes.len(), self.queue.out());
                 return accepted.map(|()| self.queue.push(mem::take(bytes))).map_err(misuse);
             }
+            Source::Owned(bytes) if bytes.len() >= shared_size => match mem::take(bytes).try_into_mut() {
+                Ok(mut bytes) => {
+                    let key = self.masking_key();
+                    let accepted = self.half.message_apart(kind, &mut bytes, key, self.queue.out());
+                    return accepted.map(|()| self.queue.push(bytes.freeze())).map_err(misuse);
+                }
+                Err(shared) => *bytes = shared,
+            },
             _ => {}
         }
         let (kind, bytes) = payload.parts();
@@ -271,9 +272,8 @@ impl Transmit {
 
     /// Accepts a ping with a payload of its own.
     pub(crate) fn accept_ping(&mut self) -> [u8; 8] {
-        let payload = random();
+        let payload = self.pings.begin();
         self.encode_ping(&payload);
-        self.pings.get_or_insert_default().push(Ping { payload, sent: Instant::now(), round_trip: None });
         payload
     }
 
@@ -285,24 +285,8 @@ impl Transmit {
 
     /// The pong of one of our pings has arrived, perhaps.
     pub(crate) fn ponged(&mut self, payload: [u8; 8]) {
-        let mut pings = self.pings.iter_mut().flat_map(|pings| pings.iter_mut());
-        if let Some(ping) = pings.find(|ping| ping.payload == payload) {
-            ping.round_trip.get_or_insert(ping.sent.elapsed());
+        if self.pings.ponged(payload) {
             self.wake_watchers();
-        }
-    }
-
-    /// How long the ping took, once its pong has arrived.
-    pub(crate) fn round_trip(&self, payload: [u8; 8]) -> Option<Duration> {
-        self.pings.as_ref()?.iter().find(|ping| ping.payload == payload)?.round_trip
-    }
-
-    pub(crate) fn forget_ping(&mut self, payload: [u8; 8]) {
-        if let Some(pings) = &mut self.pings {
-            pings.retain(|ping| ping.payload != payload);
-            if pings.is_empty() {
-                self.pings = None;
-            }
         }
     }
 
@@ -483,14 +467,9 @@ impl Transmit {
         mem::take(&mut self.progress)
     }
 
-    /// Whether someone waits for a pong.
-    pub(crate) fn has_pings(&self) -> bool {
-        self.pings.is_some()
-    }
-
     /// Whether the connection's task has something to wait for: the transport, a pong, or the end.
     pub(crate) fn needs_task(&self) -> bool {
-        self.blocked || self.pings.is_some() || self.closed.is_some()
+        self.blocked || !self.pings.is_empty() || self.closed.is_some()
     }
 
     pub(crate) fn has_transport(&self) -> bool {

@@ -236,6 +236,26 @@ async fn a_peer_that_stalls_within_a_batch_costs_four_times_as_much() {
     assert_eq!(all_frames(Role::Server, wire.take_written()).len(), 262);
 }
 
+/// A client masks where it is what it owns alone. What others have, too, is copied, and stays for them as it was.
+#[tokio::test]
+async fn a_client_copies_no_large_payload_that_it_owns_alone() {
+    const SIZE: usize = 1 << 20;
+    for shared in [false, true] {
+        let (socket, wire) = open(Role::Client, Limits::default());
+        wire.set_room(0);
+        let payload = bytes::Bytes::from(vec![7; SIZE]);
+        let other = shared.then(|| payload.clone());
+        let before = held();
+        socket.send(payload).await.unwrap();
+        let held = held() - before;
+        assert_eq!(held > 100_000, shared, "{held} bytes more are held");
+        assert!(other.is_none_or(|other| other == vec![7; SIZE]), "it was masked for others");
+        wire.set_room(usize::MAX);
+        socket.flush().await.unwrap();
+        assert_eq!(all_frames(Role::Client, wire.take_written()), [Frame::binary(vec![7; SIZE])]);
+    }
+}
+
 /// Growing moves each byte a bounded number of times: all the memory that was ever taken is a small multiple of the
 /// message, and so much the same multiple for four times the message.
 #[tokio::test]

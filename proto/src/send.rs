@@ -9,12 +9,13 @@ use crate::mask::{append_masked, mask};
 
 /// The sending half: appends frames to the caller's buffer.
 ///
-/// Every frame of a client is masked while it is copied. `masking_key` must be fresh for each frame and come from a
+/// Every frame of a client is masked, while it is copied or in place. `masking_key` must be fresh for each frame and come from a
 /// cryptographically secure generator (RFC 6455 5.3, 10.3); a server's is not used.
 ///
 /// - commands: [`message`](Self::message), [`message_in_place`](Self::message_in_place),
-///   [`message_header`](Self::message_header), [`encoded_message`](Self::encoded_message), [`fragment`](Self::fragment),
-///   [`last_fragment`](Self::last_fragment), [`ping`](Self::ping), [`pong`](Self::pong), [`close`](Self::close)
+///   [`message_header`](Self::message_header), [`message_apart`](Self::message_apart),
+///   [`encoded_message`](Self::encoded_message), [`fragment`](Self::fragment), [`last_fragment`](Self::last_fragment),
+///   [`ping`](Self::ping), [`pong`](Self::pong), [`close`](Self::close)
 /// - getters: all others
 ///
 /// ```
@@ -132,6 +133,27 @@ impl SendHalf {
     ) -> Result<(), Misuse> {
         self.encoded_message()?;
         header(true, 0, kind.into(), payload_len, None).encode(out);
+        Ok(())
+    }
+
+    /// The same with the payload itself, which is masked where it is if this is a client's.
+    ///
+    /// # Errors
+    ///
+    /// [`Misuse::CloseSent`], [`Misuse::MessageOpen`]; then the payload is as it was.
+    pub fn message_apart(
+        &mut self,
+        kind: MessageKind,
+        payload: &mut [u8],
+        masking_key: [u8; 4],
+        out: &mut Vec<u8>,
+    ) -> Result<(), Misuse> {
+        self.check_message()?;
+        let masking_key = (self.role == Role::Client).then_some(masking_key);
+        header(true, 0, kind.into(), payload.len(), masking_key).encode(out);
+        if let Some(key) = masking_key {
+            mask(payload, key, 0);
+        }
         Ok(())
     }
 

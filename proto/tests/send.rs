@@ -139,6 +139,7 @@ fn rfc6455_5_4_messages_are_not_interleaved() {
     for kind in [MessageKind::Text, MessageKind::Binary] {
         refused(&mut half, Misuse::MessageOpen, |half, out| half.message(kind, b"new", KEY, out));
         refused(&mut half, Misuse::MessageOpen, |half, out| half.message_header(kind, 3, out));
+        refused(&mut half, Misuse::MessageOpen, |half, out| half.message_apart(kind, &mut [0; 3], KEY, out));
         refused(&mut half, Misuse::MessageOpen, |half, _| half.encoded_message());
     }
     // The message can still be finished, and then others go out again.
@@ -193,6 +194,9 @@ fn rfc6455_5_5_1_nothing_follows_the_close_frame() {
             sent(&mut half, |half, out| half.close(None, KEY, out));
             refused(&mut half, misuse, |half, out| half.message(kind, b"", KEY, out));
             refused(&mut half, misuse, |half, out| half.message_header(kind, 0, out));
+            let mut payload = *b"as it was";
+            refused(&mut half, misuse, |half, out| half.message_apart(kind, &mut payload, KEY, out));
+            assert_eq!(payload, *b"as it was");
             refused(&mut half, misuse, |half, _| half.encoded_message());
             refused(&mut half, misuse, |half, out| half.fragment(kind, b"", KEY, out));
             refused(&mut half, misuse, |half, out| half.last_fragment(kind, b"", KEY, out));
@@ -231,6 +235,20 @@ fn a_header_alone_is_that_of_the_message() {
         assert_eq!(header, whole[..whole.len() - size]);
         let (decoded, taken) = FrameHeader::decode(&header).unwrap().unwrap();
         assert_eq!((decoded.payload_len, taken), (size as u64, header.len()));
+    }
+}
+
+#[test]
+fn a_payload_apart_makes_the_message_with_its_header() {
+    for role in ROLES {
+        for size in [0, 5, 125, 126, 65535, 65536] {
+            let mut half = SendHalf::new(role);
+            let mut payload: Vec<u8> = b"payload".iter().copied().cycle().take(size).collect();
+            let whole = sent(&mut half, |half, out| half.message(MessageKind::Text, &payload, KEY, out));
+            let header =
+                sent(&mut half, |half, out| half.message_apart(MessageKind::Text, &mut payload, KEY, out));
+            assert_eq!([header, payload].concat(), whole, "{role:?} {size}");
+        }
     }
 }
 
