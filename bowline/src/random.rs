@@ -10,14 +10,6 @@ struct Batch {
     used: usize,
 }
 
-impl Batch {
-    #[cold]
-    fn refill(&mut self) {
-        getrandom::fill(&mut self.bytes).expect("the operating system gives random bytes");
-        self.used = 0;
-    }
-}
-
 thread_local! {
     static RANDOM: RefCell<Batch> = const { RefCell::new(Batch { bytes: [0; BATCH], used: BATCH }) };
 }
@@ -27,7 +19,8 @@ thread_local! {
 pub(crate) fn random<const N: usize>() -> [u8; N] {
     RANDOM.with_borrow_mut(|batch| {
         if batch.used + N > BATCH {
-            batch.refill();
+            getrandom::fill(&mut batch.bytes).expect("the operating system gives random bytes");
+            batch.used = 0;
         }
         let fresh = &mut batch.bytes[batch.used..batch.used + N];
         batch.used += N;
