@@ -111,7 +111,8 @@ impl From<Bytes> for Message {
 /// What `send` takes: made by `into()` from text (`&str`, `&String`, `String`, [`Utf8Bytes`]), from bytes (`&[u8]`,
 /// `&[u8; N]`, `&Vec<u8>`, `Vec<u8>`, [`Bytes`]), from a [`Message`] or a `&`[`Prepared`].
 ///
-/// Borrowed data is copied once, straight into the write buffer.
+/// Borrowed data is copied once, straight into the write buffer. So is what is owned and small; from 16 KiB on it is sent from
+/// where it is, or from 64 KiB on while replies gather. A client masks it there, if nobody else has it; else it is copied.
 #[derive(Debug)]
 pub struct Payload<'a> {
     /// The tag of this fills a word, so that the payload moves by whole words: with the kind inside, it moved by pieces across
