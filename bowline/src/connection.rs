@@ -125,7 +125,8 @@ impl Connection {
         taken.map_or(Poll::Pending, Poll::Ready)
     }
 
-    /// The same, if it is not known that there is nothing to take.
+    /// The same, if it is not known that there is nothing to take. It is ready once `taken` has something: measured, as a result it
+    /// would be copied once more after the lock was given back.
     #[inline(never)]
     fn poll_take<const WRITES: bool, T>(
         &self,

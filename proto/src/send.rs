@@ -136,7 +136,8 @@ impl SendHalf {
         Ok(())
     }
 
-    /// The same with the payload itself, which is masked where it is if this is a client's.
+    /// Encodes the header alone, too, and masks the payload where it is if this is a client's; the payload must follow the header on
+    /// the wire.
     ///
     /// # Errors
     ///
