@@ -25,7 +25,7 @@ use crate::wait::Place;
 
 /// What a `WebSocket`, its `Sender`s and the connection's task share.
 pub(crate) struct Connection {
-    /// Locked only inside a poll, and never together with `transmit`.
+    /// Locked only inside a poll, and before `transmit` where that has to hear of what was received, in order.
     receive: Mutex<Receive>,
     transmit: Mutex<Transmit>,
     pub(crate) signals: Arc<Signals>,
@@ -153,8 +153,7 @@ impl Connection {
                 }
                 Advance::Data => {}
                 Advance::Effect(effect) => {
-                    drop(receive);
-                    self.apply(effect);
+                    self.apply(receive, [effect]);
                     // A flood of control frames is work, too.
                     progress.made_progress();
                     ready!(poll_proceed(cx)).made_progress();
@@ -179,8 +178,7 @@ impl Connection {
                             ready!(poll_proceed(cx)).made_progress();
                         }
                         Poll::Ready(Some(effect)) => {
-                            drop(receive);
-                            self.apply(effect);
+                            self.apply(receive, [effect]);
                             receive = self.receive();
                         }
                         Poll::Pending => {
@@ -249,8 +247,7 @@ impl Connection {
                 return self.signals.set_quiet(receive.is_quiet());
             };
             if let Some(effect) = effect {
-                drop(receive);
-                return self.apply(effect);
+                return self.apply(receive, [effect]);
             }
         }
         if receive.has_more_frames() {
@@ -287,10 +284,9 @@ impl Connection {
                     Poll::Pending => return,
                 },
             };
-            drop(receive);
             progress.made_progress();
             if let Some(effect) = effect {
-                self.apply(effect);
+                self.apply(receive, [effect]);
             }
         }
     }
@@ -304,38 +300,25 @@ impl Connection {
     }
 
     /// Does what receiving asks of the sending half.
-    fn apply(&self, effect: Effect) {
-        let ending = Ending::of(&effect);
+    fn apply(&self, receive: MutexGuard<'_, Receive>, effects: impl IntoIterator<Item = Effect>) {
+        // Locked before the other is given back: whoever reads on is answered behind this.
         let mut transmit = self.transmit();
+        drop(receive);
         // An answer to our Close frame decides nothing.
         let decides = transmit.closed().is_none();
-        match effect {
-            Effect::Answer(payload) => {
-                transmit.answer(payload);
-                self.write(transmit);
-                return;
-            }
-            Effect::Ponged(payload) => return transmit.ponged(payload),
-            // RFC 6455 5.5.1: the answer to a Close frame typically echoes its code.
-            Effect::Echo(frame) => {
-                let text = frame.as_ref().map_or("no code".to_owned(), ToString::to_string);
-                let error = Error::with_close_frame(
-                    format!("the connection is closed: the peer closed it with {text}"),
-                    frame.clone(),
-                );
-                transmit.close(frame.as_ref(), error);
-            }
-            Effect::Fail(code, error) => transmit.fail(code, error),
-            Effect::Lost(error) => transmit.lose(error),
+        let mut ending = None;
+        for effect in effects {
+            ending = effect.apply(&mut transmit).or(ending);
         }
+        let Some(ending) = ending else { return self.write(transmit) };
         self.write_now(transmit);
         self.settle();
         match ending {
-            Some(Ending::ClosedByPeer(code)) if decides => {
+            Ending::ClosedByPeer(code) if decides => {
                 events::connection_closed(self.addresses.peer, "peer", code);
             }
-            Some(Ending::Failed(code, error)) => events::connection_failed(self.addresses.peer, code, &error),
-            _ => {}
+            Ending::Failed(code, error) => events::connection_failed(self.addresses.peer, code, &error),
+            Ending::ClosedByPeer(_) | Ending::Lost => {}
         }
     }
 
@@ -412,10 +395,9 @@ impl Connection {
         // If the transport takes nothing more, that is how the connection ends, not by us.
         let lost = !self.transmit().has_transport();
         if !lost {
-            let effects = self.receive().close();
-            for effect in effects {
-                self.apply(effect);
-            }
+            let mut receive = self.receive();
+            let effects = receive.close();
+            self.apply(receive, effects);
         }
         let mut transmit = self.transmit();
         let decides = transmit.closed().is_none();

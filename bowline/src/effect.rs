@@ -3,6 +3,7 @@
 use bowline_proto::{CloseCode, CloseFrame};
 
 use crate::error::Error;
+use crate::transmit::Transmit;
 
 /// What receiving asks of the sending half.
 pub(crate) enum Effect {
@@ -18,19 +19,44 @@ pub(crate) enum Effect {
     Lost(Error),
 }
 
-/// How the peer has ended the connection.
+/// How the connection has ended for us.
 pub(crate) enum Ending {
     ClosedByPeer(Option<CloseCode>),
-    /// It broke the protocol, or went over a limit.
+    /// The peer broke the protocol, or went over a limit.
     Failed(CloseCode, Error),
+    Lost,
 }
 
-impl Ending {
-    pub(crate) fn of(effect: &Effect) -> Option<Self> {
-        match effect {
-            Effect::Echo(frame) => Some(Self::ClosedByPeer(frame.as_ref().map(CloseFrame::code))),
-            Effect::Fail(code, error) => Some(Self::Failed(*code, error.clone())),
-            Effect::Answer(_) | Effect::Ponged(_) | Effect::Lost(_) => None,
+impl Effect {
+    /// Does what is asked, and says if that is the end of the connection.
+    pub(crate) fn apply(self, transmit: &mut Transmit) -> Option<Ending> {
+        match self {
+            Self::Answer(payload) => {
+                transmit.answer(payload);
+                None
+            }
+            Self::Ponged(payload) => {
+                transmit.ponged(payload);
+                None
+            }
+            // RFC 6455 5.5.1: the answer to a Close frame typically echoes its code.
+            Self::Echo(frame) => {
+                let text = frame.as_ref().map_or("no code".to_owned(), ToString::to_string);
+                let error = Error::with_close_frame(
+                    format!("the connection is closed: the peer closed it with {text}"),
+                    frame.clone(),
+                );
+                transmit.close(frame.as_ref(), error);
+                Some(Ending::ClosedByPeer(frame.as_ref().map(CloseFrame::code)))
+            }
+            Self::Fail(code, error) => {
+                transmit.fail(code, error.clone());
+                Some(Ending::Failed(code, error))
+            }
+            Self::Lost(error) => {
+                transmit.lose(error);
+                Some(Ending::Lost)
+            }
         }
     }
 }

@@ -218,3 +218,19 @@ fn a_send_behind_a_cork_is_written_though_nobody_reads_on() {
         peer.end();
     });
 }
+
+#[test]
+fn pings_are_answered_in_their_order_and_before_the_end_whoever_reads_them() {
+    explore(|role| {
+        let (mut socket, peer) = open(role, ENOUGH);
+        let pings = ["1", "2"].map(|payload| from_peer(role, &Frame::ping(payload)));
+        peer.feed(&pings.concat());
+        peer.end();
+        let reader = thread::spawn(move || {
+            assert_eq!(block_on(socket.recv()).unwrap_err().kind(), ErrorKind::Disconnected);
+        });
+        let frames = peer.wait_until(role, |frames| frames.len() == 2);
+        assert_eq!(frames, ["1", "2"].map(Frame::pong));
+        reader.join().unwrap();
+    });
+}
