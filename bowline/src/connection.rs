@@ -308,6 +308,10 @@ impl Connection {
         let decides = transmit.closed().is_none();
         let mut ending = None;
         for effect in effects {
+            if matches!(effect, Effect::Lost(_)) {
+                // What waits behind a cork; why it fails, if it does, is known already.
+                let _ = transmit.write(&mut self.context());
+            }
             ending = effect.apply(&mut transmit).or(ending);
         }
         let Some(ending) = ending else { return self.write(transmit) };

@@ -346,6 +346,22 @@ async fn an_application_that_was_handed_a_message_can_answer_it_before_the_end()
     }
 }
 
+/// Replies wait for the end of the batch, and so they must not be lost with it.
+#[tokio::test]
+async fn replies_to_a_batch_go_out_though_the_stream_ends_behind_it() {
+    for role in [Role::Client, Role::Server] {
+        let (mut socket, wire) = open(role, Limits::default());
+        let batch = [Frame::text("a"), Frame::ping("b"), Frame::text("c")];
+        wire.feed(&encode_all(peer_of(role), &batch));
+        wire.end();
+        assert_eq!(socket.recv().await.unwrap(), Some("a".into()));
+        socket.send("a").await.unwrap();
+        assert_eq!(socket.recv().await.unwrap(), Some("c".into()));
+        assert_eq!(socket.recv().await.unwrap_err().kind(), ErrorKind::Disconnected);
+        assert_eq!(wire.take_frames(role), [Frame::text("a"), Frame::pong("b")], "{role:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_close_is_echoed_though_nobody_reads() {
     for role in [Role::Client, Role::Server] {
