@@ -308,9 +308,10 @@ impl Connection {
         let decides = transmit.closed().is_none();
         let mut ending = None;
         for effect in effects {
-            if matches!(effect, Effect::Lost(_)) {
-                // What waits behind a cork; why it fails, if it does, is known already.
-                let _ = transmit.write(&mut self.context());
+            if let Effect::Lost(error) = &effect {
+                // What waits behind a cork is still written. If that fails, the reason is known already.
+                transmit.refuse(error.clone());
+                self.write_locked(&mut transmit);
             }
             ending = effect.apply(&mut transmit).or(ending);
         }
