@@ -1,6 +1,6 @@
 //! The client that Autobahn's `fuzzingserver` tests: it asks for each case in turn and echoes what it is sent.
 
-use bowline::{Connector, Error, HttpVersion, Limits, WebSocket};
+use bowline::{CloseCode, Connector, Error, HttpVersion, Limits, WebSocket};
 use bowline_conformance::Compression;
 use clap::Parser;
 
@@ -57,7 +57,15 @@ async fn number_of_cases(connector: &Connector, url: &str) -> Result<u32, Error>
     Ok(number.expect("the number of cases is a number"))
 }
 
+/// Echoes until the connection has ended: the server has a verdict on the case only then.
 async fn echo(mut socket: WebSocket) -> Result<(), Error> {
+    let result = echo_messages(&mut socket).await;
+    // Whatever it says, it is over then.
+    let _ = socket.close(CloseCode::NORMAL, "").await;
+    result
+}
+
+async fn echo_messages(socket: &mut WebSocket) -> Result<(), Error> {
     while let Some(message) = socket.recv().await? {
         socket.send(message).await?;
     }
