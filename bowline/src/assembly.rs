@@ -49,6 +49,8 @@ enum Consumer {
 
 /// What came of reading straight into a message.
 pub(crate) struct Filled {
+    /// How many bytes were read.
+    pub(crate) count: usize,
     /// What came from behind the current frame.
     pub(crate) behind: Vec<u8>,
     pub(crate) failure: Option<Failure>,
@@ -150,7 +152,7 @@ impl Assembly {
         let (consumed, event) = match half.handle_bytes(&mut payload[arrived..]) {
             Ok(progress) => progress,
             Err(failure) => {
-                let filled = Filled { behind: Vec::new(), failure: Some(failure) };
+                let filled = Filled { count, behind: Vec::new(), failure: Some(failure) };
                 return Poll::Ready(Ok(Some(filled)));
             }
         };
@@ -159,7 +161,7 @@ impl Assembly {
         if let Some(Event::Data(data)) = event {
             self.track(&data);
         }
-        Poll::Ready(Ok(Some(Filled { behind, failure: None })))
+        Poll::Ready(Ok(Some(Filled { count, behind, failure: None })))
     }
 
     // ---- what is taken

@@ -12,10 +12,12 @@ use bowline_proto::Role;
 use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use crate::connection::Connection;
+use crate::connection::{Connection, Hold};
 use crate::error::{Error, ErrorKind};
 use crate::events;
 use crate::moment::{Moment, Now, Span};
+use crate::transport::poll_without_budget;
+use crate::verdict::Verdict;
 
 /// How long an application that was just handed something, or woken, is left alone before the task reads in its place.
 ///
@@ -42,16 +44,16 @@ enum Stage {
     Open(Option<Keepalive>),
     /// Nothing more is accepted: the rest is written, and the peer's Close frame awaited if ours was first.
     Closing {
-        deadline: Moment,
+        deadline: Verdict,
     },
     /// Our direction of the transport is being shut down.
     ShuttingDown {
-        deadline: Moment,
+        deadline: Verdict,
     },
     /// Whatever still comes is thrown away until the peer ends the transport, so that no TCP reset overtakes our
     /// Close frame.
     Draining {
-        deadline: Moment,
+        deadline: Verdict,
         /// Our direction of the transport was shut down.
         shut_down: bool,
     },
@@ -119,10 +121,13 @@ impl Attendant {
                 self.timer_at = deadline;
                 timer.as_mut().reset(now.instant(deadline));
             }
-            if timer.as_mut().poll(cx).is_pending() {
+            // By the clock itself: if the budget is spent, as it is when the peer never stops sending, a timer tells nothing.
+            let is_waiting =
+                !now.is_past(deadline) && poll_without_budget(cx, |cx| timer.as_mut().poll(cx)).is_pending();
+            if is_waiting {
                 return Poll::Pending;
             }
-            self.handle_timeout(&Now::by(timer.deadline(), self.timer_at));
+            self.handle_timeout(&Now::by(timer.deadline(), self.timer_at), cx);
         }
     }
 
@@ -139,12 +144,12 @@ impl Attendant {
         }
         if let Stage::Open(Some(keepalive)) = &mut self.stage {
             let progress = transmit.take_progress();
-            keepalive.stalled_at = match keepalive.stalled_at {
-                Some(at) if transmit.is_blocked() && !progress => Some(at),
-                _ => transmit.is_blocked().then(|| now.after(keepalive.interval)),
+            keepalive.stalled = match keepalive.stalled {
+                Some(verdict) if transmit.is_blocked() && !progress => Some(verdict),
+                _ => transmit.is_blocked().then(|| Verdict::after(now, keepalive.interval)),
             };
-            if keepalive.pinging && keepalive.dead_at.is_none() && transmit.has_written_keepalive() {
-                keepalive.dead_at = Some(now.after(keepalive.interval));
+            if keepalive.pinging && keepalive.dead.is_none() && transmit.has_written_keepalive() {
+                keepalive.dead = Some(Verdict::after(now, keepalive.interval));
             }
         }
         self.connection.signals.set_task_waits(transmit.needs_task());
@@ -190,7 +195,7 @@ impl Attendant {
                         events::connection_lost(connection.addresses.peer, &error);
                     }
                     connection.signals.set_task_waits(true);
-                    Stage::Closing { deadline: now.after(self.close_timeout) }
+                    Stage::Closing { deadline: Verdict::after(now, self.close_timeout) }
                 }
                 Stage::Closing { deadline } => {
                     let receive = connection.receive();
@@ -232,28 +237,26 @@ impl Attendant {
             }
             Stage::Closing { deadline }
             | Stage::ShuttingDown { deadline }
-            | Stage::Draining { deadline, .. } => Some(*deadline),
+            | Stage::Draining { deadline, .. } => Some(deadline.next_look()),
         }
     }
 
-    fn handle_timeout(&mut self, now: &Now) {
+    fn handle_timeout(&mut self, now: &Now, cx: &mut Context<'_>) {
         let connection = &self.connection;
+        let timeout = self.close_timeout;
         let lost = match &mut self.stage {
             Stage::Open(Some(keepalive)) if now.is_past(keepalive.deadline()) => {
-                keepalive.handle_timeout(now, connection)
+                keepalive.handle_timeout(now, connection, cx)
             }
             Stage::Open(_) => Ok(()),
-            _ => {
-                // If writing failed, that is why it ends.
-                let failed =
-                    connection.transmit().closed().filter(|error| error.kind() == ErrorKind::Io).cloned();
-                let timeout = self.close_timeout;
-                Err(failed.unwrap_or_else(|| {
-                    let text = format!(
-                        "the peer did not end the connection within the close timeout of {timeout:?}"
-                    );
-                    Error::new(ErrorKind::Timeout, text)
-                }))
+            Stage::Closing { deadline }
+            | Stage::ShuttingDown { deadline }
+            | Stage::Draining { deadline, .. } => {
+                if deadline.is_up(now, timeout) {
+                    Err(close_timed_out(connection, timeout))
+                } else {
+                    Ok(())
+                }
             }
         };
         if let Err(error) = lost {
@@ -267,7 +270,8 @@ impl Attendant {
     }
 
     fn finish(&self) {
-        self.connection.receive().release();
+        let read_half = self.connection.receive().release();
+        drop(read_half);
         let mut transmit = self.connection.transmit();
         if !matches!(self.stage, Stage::Draining { shut_down: true, .. }) {
             transmit.end_transport(&mut self.connection.context());
@@ -282,6 +286,7 @@ impl Drop for Attendant {
     fn drop(&mut self) {
         // Also when the runtime is shut down: nobody is to wait for a task that is gone.
         if !self.connection.transmit().is_finished() {
+            self.connection.write_last();
             self.connection.lose(&Error::new(
                 ErrorKind::Disconnected,
                 "the connection ended without a Close frame: its runtime was shut down",
@@ -291,19 +296,30 @@ impl Drop for Attendant {
     }
 }
 
+/// Why the end of a connection took too long.
+fn close_timed_out(connection: &Connection, timeout: Span) -> Error {
+    // If writing failed, that is why it ends.
+    let is_cause = |error: &&Error| matches!(error.kind(), ErrorKind::Disconnected | ErrorKind::Io);
+    let failed = connection.transmit().closed().filter(is_cause).cloned();
+    failed.unwrap_or_else(|| {
+        let text = format!("the peer did not end the connection within the close timeout of {timeout:?}");
+        Error::new(ErrorKind::Timeout, text)
+    })
+}
+
 fn earliest(one: Option<Moment>, other: Option<Moment>) -> Option<Moment> {
     one.into_iter().chain(other).reduce(Moment::min)
 }
 
-/// Finds out whether a silent peer is still there.
+/// Finds out whether a silent peer is still there, and lets the peer know that we are.
 struct Keepalive {
     interval: Span,
-    /// When to look whether anything has arrived since the last look.
+    /// When to look what has happened since the last look.
     tick: Moment,
     /// A ping was written; the peer is dead if nothing arrives until then.
-    dead_at: Option<Moment>,
+    dead: Option<Verdict>,
     /// The transport takes nothing; the peer is dead if that goes on until then.
-    stalled_at: Option<Moment>,
+    stalled: Option<Verdict>,
     /// A ping was accepted, and nothing has arrived since.
     pinging: bool,
     /// At the last look, unread data kept us from reading.
@@ -317,8 +333,8 @@ impl Keepalive {
         Self {
             interval,
             tick: now.after(interval),
-            dead_at: None,
-            stalled_at: None,
+            dead: None,
+            stalled: None,
             pinging: false,
             suspended: false,
             heard: false,
@@ -326,16 +342,52 @@ impl Keepalive {
     }
 
     fn deadline(&self) -> Moment {
-        earliest(self.dead_at, self.stalled_at).map_or(self.tick, |at| at.min(self.tick))
+        let verdicts = [&self.dead, &self.stalled].into_iter().flatten();
+        verdicts.map(Verdict::next_look).fold(self.tick, Moment::min)
     }
 
     /// `Err` if the peer is dead.
-    fn handle_timeout(&mut self, now: &Now, connection: &Connection) -> Result<(), Error> {
+    fn handle_timeout(
+        &mut self,
+        now: &Now,
+        connection: &Connection,
+        cx: &mut Context<'_>,
+    ) -> Result<(), Error> {
         let interval = self.interval;
-        if self.stalled_at.is_some_and(|at| now.is_past(at)) {
+        if self.stalled.as_mut().is_some_and(|verdict| verdict.is_up(now, interval)) {
             let text = format!("the peer is gone: it took no byte for {interval:?}");
             return Err(Error::new(ErrorKind::Timeout, text));
         }
+        self.listen(connection);
+        if self.dead.as_mut().is_some_and(|verdict| verdict.is_up(now, interval)) {
+            // A reader that was woken may not have come yet.
+            connection.read_unattended(cx);
+            self.listen(connection);
+            if self.dead.is_some() {
+                let text = format!("the peer is gone: nothing came within {interval:?} after a ping");
+                // Of one that has ended its direction, nothing could come: it had the time to take our replies.
+                let ended = connection.receive().half_open();
+                return Err(ended.unwrap_or_else(|| Error::new(ErrorKind::Timeout, text)));
+            }
+        }
+        if now.is_past(self.tick) {
+            self.tick = now.after(interval);
+            let is_silent = !std::mem::take(&mut self.heard) && !self.pinging;
+            let mut transmit = connection.transmit();
+            // Servers and balancers drop clients that they don't hear. What waits to be written will be heard.
+            let are_silent = !transmit.take_spoken() && !transmit.is_blocked();
+            if is_silent || are_silent {
+                // Only the silence of the peer is held against the peer.
+                self.pinging |= is_silent;
+                transmit.accept_keepalive();
+                connection.write(transmit, Hold::Never);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes note of what the peer has done since the last look.
+    fn listen(&mut self, connection: &Connection) {
         let mut receive = connection.receive();
         let received = receive.take_received();
         // While unread data keeps us from reading, silence proves nothing.
@@ -346,21 +398,7 @@ impl Keepalive {
         if received || suspended || resumed {
             self.heard = true;
             self.pinging = false;
-            self.dead_at = None;
+            self.dead = None;
         }
-        if self.dead_at.is_some_and(|at| now.is_past(at)) {
-            let text = format!("the peer is gone: nothing came within {interval:?} after a ping");
-            return Err(Error::new(ErrorKind::Timeout, text));
-        }
-        if now.is_past(self.tick) {
-            self.tick = now.after(interval);
-            if !std::mem::take(&mut self.heard) && !self.pinging {
-                self.pinging = true;
-                let mut transmit = connection.transmit();
-                transmit.accept_keepalive();
-                connection.write(transmit);
-            }
-        }
-        Ok(())
     }
 }

@@ -9,6 +9,7 @@ use std::task::{Context, Poll, ready};
 use bowline_proto::{CloseCode, CloseFrame, MessageKind};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::connection::Hold;
 use crate::error::{Error, ErrorKind};
 use crate::message::Payload;
 use crate::outgoing::Outgoing;
@@ -35,7 +36,7 @@ impl WebSocket {
     /// # }
     /// ```
     pub fn into_io(self, kind: MessageKind) -> ByteStream {
-        let outgoing = Outgoing::new(Arc::clone(&self.connection));
+        let outgoing = Outgoing::new(Arc::clone(&self.connection), Hold::InBatch);
         ByteStream { outgoing, socket: self, kind, is_in_message: false, refused: None }
     }
 }
@@ -138,7 +139,7 @@ impl AsyncWrite for ByteStream {
         let len = payload.parts().1.len();
         let mut transmit = ready!(stream.outgoing.poll_room(cx)).map_err(into_io)?;
         transmit.accept(&mut payload).map_err(into_io)?;
-        stream.socket.connection.write(transmit);
+        stream.socket.connection.write(transmit, Hold::InBatch);
         Poll::Ready(Ok(len))
     }
 

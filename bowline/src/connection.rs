@@ -1,12 +1,17 @@
 //! One connection: its two halves, each behind a lock of its own, and what passes between them.
 
+use std::cell::Cell;
+use std::future::Future;
 use std::io;
+use std::pin::pin;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, Wake, Waker, ready};
 
 use bowline_proto::{CloseFrame, ReceiveHalf, ReceiveLimits, Role};
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::task::coop::poll_proceed;
+use tokio::task::yield_now;
 
 use crate::agreed::Agreed;
 use crate::compression::Window;
@@ -16,16 +21,20 @@ use crate::events;
 use crate::limits::Config;
 use crate::locked::Locked;
 use crate::message::Payload;
-use crate::receive::{Advance, Receive};
+use crate::receive::{Advance, Fill, Receive};
 use crate::signals::Signals;
 use crate::sync::{AtomicBool, Mutex, MutexGuard};
 use crate::transmit::{Transmit, closed_by_us};
 use crate::transport::{Addresses, Transport};
-use crate::wait::Place;
+use crate::wait::{Place, Turn};
 
 /// What a `WebSocket`, its `Sender`s and the connection's task share.
 pub(crate) struct Connection {
-    /// Locked only inside a poll, and before `transmit` where that has to hear of what was received, in order.
+    /// The order of the locks: this one, then `transmit`, then those of `signals` and of a boxed stream. This and `transmit` are
+    /// held together only where `transmit` has to hear of what was received, in order, and none across an await.
+    ///
+    /// Nothing foreign runs under any of them: no waker of a caller, and no drop of a waker, payload, stream or error (see
+    /// `locked::Later` and `signals::Retired`), no spawn and no event. Only what a stream of the user's does while it is polled.
     receive: Mutex<Receive>,
     transmit: Mutex<Transmit>,
     pub(crate) signals: Arc<Signals>,
@@ -103,7 +112,7 @@ impl Connection {
 
     /// Ready once `take` finds what it wants in what has arrived, which is read as needed.
     pub(crate) fn poll_next<T>(
-        &self,
+        self: &Arc<Self>,
         cx: &mut Context<'_>,
         take: impl FnMut(&mut Receive) -> Option<T>,
     ) -> Poll<T> {
@@ -113,11 +122,11 @@ impl Connection {
     /// The same; whether the replies to a batch are written before it waits, or are left to the connection's task.
     #[inline]
     pub(crate) fn poll_next_in_batch<const WRITES: bool, T>(
-        &self,
+        self: &Arc<Self>,
         cx: &mut Context<'_>,
         take: impl FnMut(&mut Receive) -> Option<T>,
     ) -> Poll<T> {
-        if !self.corked.load(Ordering::SeqCst) && self.signals.sleep_in_quiet(cx.waker()) {
+        if !self.is_corked() && self.signals.sleep_in_quiet(cx.waker()) {
             return Poll::Pending;
         }
         let mut taken = None;
@@ -129,67 +138,119 @@ impl Connection {
     /// would be copied once more after the lock was given back.
     #[inline(never)]
     fn poll_take<const WRITES: bool, T>(
-        &self,
+        self: &Arc<Self>,
         cx: &mut Context<'_>,
         mut take: impl FnMut(&mut Receive) -> Option<T>,
         taken: &mut Option<T>,
     ) -> Poll<()> {
         // One flooding connection must not starve the others of its thread, even if all of the flood is in memory.
         let progress = ready!(poll_proceed(cx));
-        let mut has_read = false;
+        let mut work = Work::default();
         let mut receive = self.receive();
         loop {
             *taken = take(&mut receive);
             if taken.is_some() {
                 progress.made_progress();
                 self.leave_reading(receive);
+                self.finish(&work);
                 return Poll::Ready(());
             }
-            match receive.advance() {
-                // A message that comes out large is as much work as many.
-                Advance::Data if receive.has_more_to_inflate() => {
-                    progress.made_progress();
-                    ready!(poll_proceed(cx)).made_progress();
-                }
-                Advance::Data => {}
-                Advance::Effect(effect) => {
-                    self.apply(receive, [effect]);
-                    // A flood of control frames is work, too.
-                    progress.made_progress();
-                    ready!(poll_proceed(cx)).made_progress();
-                    receive = self.receive();
-                }
-                Advance::NeedsBytes => {
-                    if WRITES && self.corked.load(Ordering::SeqCst) {
-                        drop(receive);
-                        self.uncork();
-                        // The task may have read meanwhile.
-                        receive = self.receive();
-                        continue;
-                    }
-                    // A transport that had nothing, and has not called since, is not asked again.
-                    let idle = receive.awaits_transport() && !self.signals.was_called();
-                    let filled = if idle { Poll::Pending } else { self.poll_fill(&mut receive) };
-                    match filled {
-                        // The first is paid for.
-                        Poll::Ready(None) if !has_read => has_read = true,
-                        Poll::Ready(None) => {
-                            progress.made_progress();
-                            ready!(poll_proceed(cx)).made_progress();
-                        }
-                        Poll::Ready(Some(effect)) => {
-                            self.apply(receive, [effect]);
-                            receive = self.receive();
-                        }
-                        Poll::Pending => {
-                            if !self.signals.sleep_reader(cx.waker()) {
-                                cx.waker().wake_by_ref();
-                            }
-                            return Poll::Pending;
-                        }
-                    }
-                }
+            if work.is_unit() {
+                progress.made_progress();
+                drop(receive);
+                let Poll::Ready(unit) = poll_proceed(cx) else { break };
+                unit.made_progress();
+                work.begin_unit();
+                receive = self.receive();
             }
+            receive = match self.look(receive, &mut work) {
+                Step::On(receive) => receive,
+                Step::Stuck(receive) if WRITES && self.is_corked() => {
+                    drop(receive);
+                    self.uncork();
+                    // The task may have read meanwhile.
+                    self.receive()
+                }
+                // A transport that had nothing, and has not called since, is not asked again.
+                Step::Stuck(receive) if receive.awaits_transport() && !self.signals.was_called() => {
+                    self.sleep_reader(receive, cx);
+                    break;
+                }
+                Step::Stuck(receive) => match self.fill(receive, &mut work) {
+                    Step::On(receive) => receive,
+                    Step::Stuck(receive) => {
+                        self.sleep_reader(receive, cx);
+                        break;
+                    }
+                },
+            }
+        }
+        self.finish(&work);
+        Poll::Pending
+    }
+
+    /// Looks at the next frame, or part of one; it is stuck if more bytes are needed.
+    #[inline]
+    fn look<'a>(&'a self, mut receive: MutexGuard<'a, Receive>, work: &mut Work) -> Step<'a> {
+        match receive.advance() {
+            Advance::Data => {
+                work.add(if receive.has_more_to_inflate() { Work::UNIT } else { 1 });
+                Step::On(receive)
+            }
+            Advance::NeedsBytes => Step::Stuck(receive),
+            // The first is answered at once, which shows whether the transport takes anything. The others leave together, as far as
+            // their pings have arrived together.
+            Advance::Effect(Effect::Answer(payload)) if work.has_answered && receive.has_more_frames() => {
+                work.add(1);
+                let mut transmit = self.transmit();
+                transmit.answer(payload);
+                if !transmit.gathers_pongs() && !self.is_corked() {
+                    self.write_locked(&mut transmit);
+                }
+                drop(receive);
+                drop(transmit);
+                Step::On(self.receive())
+            }
+            Advance::Effect(effect) => {
+                work.has_answered |= matches!(effect, Effect::Answer(_));
+                work.add(Work::UNIT);
+                self.apply(receive, [effect]);
+                Step::On(self.receive())
+            }
+        }
+    }
+
+    /// Reads once; it is stuck if there is nothing.
+    #[inline]
+    fn fill<'a>(&'a self, mut receive: MutexGuard<'a, Receive>, work: &mut Work) -> Step<'a> {
+        match self.poll_fill(&mut receive) {
+            Poll::Ready(Fill::Bytes(count)) => {
+                work.add_read(count);
+                Step::On(receive)
+            }
+            Poll::Ready(Fill::Effect(effect)) => {
+                work.add(Work::UNIT);
+                self.apply(receive, [effect]);
+                Step::On(self.receive())
+            }
+            Poll::Pending => Step::Stuck(receive),
+        }
+    }
+
+    /// Has the reader woken by the transport; at once if it has called since it had nothing.
+    fn sleep_reader(&self, receive: MutexGuard<'_, Receive>, cx: &Context<'_>) {
+        let asleep = self.signals.sleep_reader(cx.waker());
+        drop(receive);
+        if asleep.is_none() {
+            cx.waker().wake_by_ref();
+        }
+    }
+
+    /// Writes the answers that were left for later, unless they leave with the replies to a batch.
+    #[inline]
+    fn finish(&self, work: &Work) {
+        if work.has_answered && !self.is_corked() {
+            self.write_now(self.transmit());
         }
     }
 
@@ -197,13 +258,13 @@ impl Connection {
     #[cold]
     pub(crate) fn stop_waiting(&self) {
         // If it is not asleep any more then it was woken, and leaves the work to the task.
-        if !self.signals.remove_reader() {
+        if self.signals.remove_reader().is_none() {
             self.signals.watch(false);
             self.signals.wake_task();
         }
     }
 
-    fn poll_fill(&self, receive: &mut Receive) -> Poll<Option<Effect>> {
+    fn poll_fill(&self, receive: &mut Receive) -> Poll<Fill> {
         self.signals.begin_read();
         receive.poll_fill(&mut self.context())
     }
@@ -211,22 +272,38 @@ impl Connection {
     /// The application has got something, and may be away for long.
     #[expect(clippy::inline_always, reason = "measured: 20 instructions less of a small message")]
     #[inline(always)]
-    fn leave_reading(&self, mut receive: MutexGuard<'_, Receive>) {
-        self.signals.remove_reader();
+    fn leave_reading(self: &Arc<Self>, mut receive: MutexGuard<'_, Receive>) {
+        let _reader = self.signals.remove_reader();
         receive.hand_out();
         if !receive.has_more_frames() || receive.is_in_message() {
             return self.leave_idle(receive);
         }
         drop(receive);
-        // The task flushes what the application sends now, in case that it never reads again.
-        if !self.corked.load(Ordering::SeqCst) && !self.corked.swap(true, Ordering::SeqCst) {
+        if !self.is_corked() {
+            self.cork();
+        }
+    }
+
+    /// Begins to hold back the replies to a batch. Should the application never read again, they are written when the task
+    /// that is being polled yields.
+    #[inline(never)]
+    fn cork(self: &Arc<Self>) {
+        if self.corked.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        if is_in_block_on() {
+            EndOfPoll::watch(self);
+        } else {
             self.signals.wake_task();
         }
     }
 
     /// The same, with no whole frame in memory that a `recv` could take.
-    fn leave_idle(&self, mut receive: MutexGuard<'_, Receive>) {
+    fn leave_idle(self: &Arc<Self>, mut receive: MutexGuard<'_, Receive>) {
         if receive.has_ended() {
+            if let Some(effect) = receive.tell() {
+                self.apply(receive, [effect]);
+            }
             return;
         }
         if receive.is_in_message() {
@@ -243,19 +320,17 @@ impl Connection {
                 receive.park();
                 return self.signals.set_quiet(receive.is_quiet());
             }
-            let Poll::Ready(effect) = self.poll_fill(&mut receive) else {
+            let Poll::Ready(fill) = self.poll_fill(&mut receive) else {
                 return self.signals.set_quiet(receive.is_quiet());
             };
-            if let Some(effect) = effect {
+            if let Fill::Effect(effect) = fill {
                 return self.apply(receive, [effect]);
             }
         }
         if receive.has_more_frames() {
             // More has just come.
             drop(receive);
-            if !self.corked.swap(true, Ordering::SeqCst) {
-                self.signals.wake_task();
-            }
+            self.cork();
         } else if receive.is_stopped_by_data() {
             // A part of the next message: no reason to hold a large buffer while the application is busy.
             receive.park();
@@ -267,28 +342,36 @@ impl Connection {
 
     /// Reads while nobody else does: as far as the first message that nobody has asked for.
     pub(crate) fn read_unattended(&self, cx: &mut Context<'_>) {
-        loop {
-            let Poll::Ready(progress) = poll_proceed(cx) else { return };
-            let mut receive = self.receive();
+        let mut work = Work::default();
+        while let Poll::Ready(unit) = poll_proceed(cx) {
+            unit.made_progress();
+            work.begin_unit();
+            if self.read_unit_unattended(&mut work) {
+                break;
+            }
+        }
+        self.finish(&work);
+    }
+
+    /// Does one unit of that; whether it is done.
+    fn read_unit_unattended(&self, work: &mut Work) -> bool {
+        let mut receive = self.receive();
+        while !work.is_unit() {
             if receive.has_ended() || receive.is_stopped_by_data() {
                 receive.park();
                 drop(receive);
                 self.signals.wake_reader();
-                return;
+                return true;
             }
-            let effect = match receive.advance() {
-                Advance::Data => None,
-                Advance::Effect(effect) => Some(effect),
-                Advance::NeedsBytes => match self.poll_fill(&mut receive) {
-                    Poll::Ready(effect) => effect,
-                    Poll::Pending => return,
+            receive = match self.look(receive, work) {
+                Step::On(receive) => receive,
+                Step::Stuck(receive) => match self.fill(receive, work) {
+                    Step::On(receive) => receive,
+                    Step::Stuck(_) => return true,
                 },
             };
-            progress.made_progress();
-            if let Some(effect) = effect {
-                self.apply(receive, [effect]);
-            }
         }
+        false
     }
 
     /// Takes what has arrived, though nobody asks for it, where it must not be left to the transport.
@@ -304,6 +387,21 @@ impl Connection {
         // Locked before the other is given back: whoever reads on is answered behind this.
         let mut transmit = self.transmit();
         drop(receive);
+        match self.apply_locked(&mut transmit, effects) {
+            Some(end) => {
+                self.write_now(transmit);
+                self.conclude(end);
+            }
+            None => self.write(transmit, Hold::InBatch),
+        }
+    }
+
+    /// The same; to be followed by writing, and by [`conclude`](Self::conclude) if that was the end.
+    fn apply_locked(
+        &self,
+        transmit: &mut Transmit,
+        effects: impl IntoIterator<Item = Effect>,
+    ) -> Option<Concluded> {
         // An answer to our Close frame decides nothing.
         let decides = transmit.closed().is_none();
         let mut ending = None;
@@ -311,12 +409,15 @@ impl Connection {
             if let Effect::Lost(error) = &effect {
                 // What waits behind a cork is still written. If that fails, the reason is known already.
                 transmit.refuse(error.clone());
-                self.write_locked(&mut transmit);
+                self.write_locked(transmit);
             }
-            ending = effect.apply(&mut transmit).or(ending);
+            ending = effect.apply(transmit).or(ending);
         }
-        let Some(ending) = ending else { return self.write(transmit) };
-        self.write_now(transmit);
+        ending.map(|ending| Concluded { ending, decides })
+    }
+
+    /// The connection has ended for us.
+    fn conclude(&self, Concluded { ending, decides }: Concluded) {
         self.settle();
         match ending {
             Ending::ClosedByPeer(code) if decides => {
@@ -336,25 +437,43 @@ impl Connection {
 
     // ---- sending
 
-    pub(crate) fn try_send<'a, M: Into<Payload<'a>>>(&self, message: M) -> Result<(), TrySendError<M>> {
+    pub(crate) fn try_send<'a, M: Into<Payload<'a>>>(
+        &self,
+        message: M,
+        hold: Hold,
+    ) -> Result<(), TrySendError<M>> {
         let mut transmit = self.transmit();
         if transmit.closed().is_some() {
             return Err(TrySendError::Closed(message));
         }
-        if !transmit.has_room(&Place::default()) {
+        if transmit.turn(&Place::default()) != Turn::Now {
             return Err(TrySendError::Full(message));
         }
-        let accepted = transmit.accept(&mut message.into());
+        let accepted = self.accept(transmit, message.into(), hold);
         debug_assert!(accepted.is_ok(), "an open connection with room accepts a message");
-        self.write(transmit);
         Ok(())
+    }
+
+    /// Accepts a message for which there is room.
+    #[inline]
+    pub(crate) fn accept(
+        &self,
+        mut transmit: Locked<'_>,
+        mut payload: Payload<'_>,
+        hold: Hold,
+    ) -> Result<(), Error> {
+        let accepted = transmit.accept(&mut payload);
+        self.write(transmit, hold);
+        // What is left of the payload is dropped here, behind the lock: that may be the application's code.
+        accepted
     }
 
     /// Writes, unless that is better left for later; gives the lock back.
     #[expect(clippy::inline_always, reason = "measured: 20 instructions less of a small message")]
     #[inline(always)]
-    pub(crate) fn write(&self, mut transmit: Locked<'_>) {
-        if (!self.corked.load(Ordering::SeqCst) || !transmit.has_space()) && !transmit.is_blocked() {
+    pub(crate) fn write(&self, mut transmit: Locked<'_>, hold: Hold) {
+        let held = hold == Hold::InBatch && self.is_corked() && !transmit.is_reply_due();
+        if !held && !transmit.is_blocked() {
             self.write_locked(&mut transmit);
         }
         transmit.give_back();
@@ -383,7 +502,7 @@ impl Connection {
 
     #[cold]
     fn writing_failed(&self, transmit: &mut Transmit, error: io::Error) {
-        transmit.lose(Error::with_source(ErrorKind::Io, "writing to the peer failed", error));
+        transmit.lose(Error::of_transport("writing to the peer failed", error));
         self.signals.wake_task();
     }
 
@@ -394,21 +513,46 @@ impl Connection {
         }
     }
 
+    /// Writes what it can, now that nobody will look after the connection any more.
+    pub(crate) fn write_last(&self) {
+        self.corked.store(false, Ordering::SeqCst);
+        self.write_locked(&mut self.transmit());
+    }
+
+    #[inline]
+    fn is_corked(&self) -> bool {
+        self.corked.load(Ordering::SeqCst)
+    }
+
     // ---- closing
 
+    /// Begins the closing handshake, unless it has begun.
     pub(crate) fn begin_close(&self, frame: &CloseFrame) {
-        // If the transport takes nothing more, that is how the connection ends, not by us.
-        let lost = !self.transmit().has_transport();
-        if !lost {
-            let mut receive = self.receive();
-            let effects = receive.close();
-            self.apply(receive, effects);
-        }
+        self.begin_close_with(frame, closed_by_us(), |_| ());
+    }
+
+    /// The same. Later senders get `error`; `prepare` is called right before.
+    pub(crate) fn begin_close_with(
+        &self,
+        frame: &CloseFrame,
+        error: Error,
+        prepare: impl FnOnce(&mut Transmit),
+    ) {
+        // Both are locked, so that whoever reads on finds that ours was the first Close frame, and whoever sends that it was sent.
+        let mut receive = self.receive();
         let mut transmit = self.transmit();
+        // If the transport takes nothing more, that is how the connection ends, not by us.
+        let effects = if transmit.has_transport() { receive.close() } else { Vec::new() };
+        drop(receive);
+        let concluded = self.apply_locked(&mut transmit, effects);
         let decides = transmit.closed().is_none();
-        transmit.close(Some(frame), closed_by_us());
+        prepare(&mut transmit);
+        transmit.close(Some(frame), error);
         self.corked.store(false, Ordering::SeqCst);
         self.write_now(transmit);
+        if let Some(concluded) = concluded {
+            self.conclude(concluded);
+        }
         self.signals.set_task_waits(true);
         self.signals.wake_reader();
         self.signals.wake_task();
@@ -448,12 +592,131 @@ impl Connection {
     pub(crate) fn lose(&self, error: &Error) {
         let mut receive = self.receive();
         receive.lose(error.clone());
-        receive.release();
+        let read_half = receive.release();
         drop(receive);
+        drop(read_half);
         let mut transmit = self.transmit();
         transmit.lose(error.clone());
         transmit.finish();
         drop(transmit);
         self.settle();
+    }
+}
+
+/// Whether a message may wait for those behind it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Hold {
+    /// While the `WebSocket`, which sends it, works off a batch.
+    InBatch,
+    Never,
+}
+
+/// What has come of a step of receiving.
+enum Step<'a> {
+    On(MutexGuard<'a, Receive>),
+    Stuck(MutexGuard<'a, Receive>),
+}
+
+/// What was done since the last unit of the task's budget was paid.
+#[derive(Default)]
+struct Work {
+    steps: u32,
+    has_read: bool,
+    /// A pong was written; others may be still to be.
+    has_answered: bool,
+}
+
+impl Work {
+    /// How many steps one unit pays for: of the smallest frames, they take about a microsecond.
+    const UNIT: u32 = 32;
+
+    /// How many bytes that were read are a step: a unit pays for 256 KiB.
+    const STEP_SIZE: usize = 8 * 1024;
+
+    fn add(&mut self, steps: u32) {
+        self.steps = self.steps.saturating_add(steps);
+    }
+
+    /// The first read belongs to the first unit, all others are one each at least.
+    fn add_read(&mut self, bytes: usize) {
+        self.add(u32::try_from(bytes / Self::STEP_SIZE).unwrap_or(u32::MAX));
+        if std::mem::replace(&mut self.has_read, true) {
+            self.add(Self::UNIT);
+        }
+    }
+
+    fn is_unit(&self) -> bool {
+        self.steps >= Self::UNIT
+    }
+
+    /// What is more than a unit is left for the next.
+    fn begin_unit(&mut self) {
+        self.steps = self.steps.saturating_sub(Self::UNIT);
+    }
+}
+
+/// How the connection has ended for us, to be told once nothing is locked.
+struct Concluded {
+    ending: Ending,
+    /// The first Close frame, or what stands in for it, was this.
+    decides: bool,
+}
+
+/// Whether a future is polled that a runtime of one thread blocks on. Once it is ready, nobody runs the tasks of that
+/// runtime.
+fn is_in_block_on() -> bool {
+    let is_current_thread =
+        |runtime: Handle| matches!(runtime.runtime_flavor(), RuntimeFlavor::CurrentThread);
+    tokio::task::try_id().is_none() && Handle::try_current().is_ok_and(is_current_thread)
+}
+
+/// Finds the end of the poll under way: tokio wakes a waker that was deferred when the future has yielded, and drops it when
+/// the future is ready, since then nobody is left to be woken.
+struct EndOfPoll {
+    /// Until it was woken.
+    connection: Option<Arc<Connection>>,
+}
+
+thread_local! {
+    /// One of this thread that was woken, so that a batch takes no allocation.
+    static SPARE: Cell<Option<Arc<EndOfPoll>>> = const { Cell::new(None) };
+}
+
+impl EndOfPoll {
+    fn watch(connection: &Arc<Connection>) {
+        let mut end =
+            SPARE.try_with(Cell::take).ok().flatten().unwrap_or_else(|| Arc::new(Self { connection: None }));
+        if let Some(end) = Arc::get_mut(&mut end) {
+            end.connection = Some(Arc::clone(connection));
+        }
+        let waker = Waker::from(end);
+        // Its first poll defers the waker; where there is nothing to defer to, it is woken.
+        let _ = pin!(yield_now()).poll(&mut Context::from_waker(&waker));
+    }
+}
+
+impl Wake for EndOfPoll {
+    fn wake(mut self: Arc<Self>) {
+        self.wake_by_ref();
+        if let Some(end) = Arc::get_mut(&mut self) {
+            end.connection = None;
+            // It fails only while the thread ends.
+            let _ = SPARE.try_with(|spare| spare.set(Some(self)));
+        }
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        // Most of the time the reader has written it all.
+        if let Some(connection) = self.connection.as_ref().filter(|connection| connection.is_corked()) {
+            connection.signals.wake_task();
+        }
+    }
+}
+
+impl Drop for EndOfPoll {
+    fn drop(&mut self) {
+        if let Some(connection) = &self.connection {
+            connection.uncork();
+        }
     }
 }

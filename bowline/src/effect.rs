@@ -15,7 +15,9 @@ pub(crate) enum Effect {
     Echo(Option<CloseFrame>),
     /// The connection is to be failed with this code (RFC 6455 7.1.7).
     Fail(CloseCode, Error),
-    /// The transport has ended.
+    /// The peer has ended its direction of the transport, so that ours is to end as well, in order.
+    EndOfStream(Error),
+    /// The transport has failed.
     Lost(Error),
 }
 
@@ -52,6 +54,10 @@ impl Effect {
             Self::Fail(code, error) => {
                 transmit.fail(code, error.clone());
                 Some(Ending::Failed(code, error))
+            }
+            Self::EndOfStream(error) => {
+                transmit.refuse(error);
+                Some(Ending::Lost)
             }
             Self::Lost(error) => {
                 transmit.lose(error);

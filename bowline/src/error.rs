@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::fmt;
+use std::io;
 use std::sync::Arc;
 
 use bowline_proto::{CloseFrame, Failure, Limit};
@@ -15,7 +16,8 @@ pub enum ErrorKind {
     /// The peer closed the connection with a code other than 1000 and 1001 ([`Error::close_frame`]), or something was
     /// sent on a connection that is closed.
     Closed,
-    /// The transport ended without a Close frame.
+    /// The transport ended without a Close frame: the peer ended its stream, reset it, or is unreachable. The
+    /// [source](StdError::source) has the I/O error, if there was one.
     Disconnected,
     /// The peer broke the protocol (RFC 6455, RFC 7692), or sent text that is not UTF-8.
     Protocol,
@@ -78,6 +80,25 @@ impl Error {
     ) -> Self {
         let (message, source) = (message.into(), Some(source.into()));
         Self(Arc::new(Inner { kind, message, source, close_frame: None, response: None }))
+    }
+
+    /// How a transport has failed: its end without a Close frame, or something else.
+    pub(crate) fn of_transport(message: &'static str, error: io::Error) -> Self {
+        use io::ErrorKind as Io;
+        let kind = match error.kind() {
+            // The last is that of TLS without close_notify.
+            Io::ConnectionReset
+            | Io::ConnectionAborted
+            | Io::BrokenPipe
+            | Io::NotConnected
+            | Io::TimedOut
+            | Io::HostUnreachable
+            | Io::NetworkUnreachable
+            | Io::NetworkDown
+            | Io::UnexpectedEof => ErrorKind::Disconnected,
+            _ => ErrorKind::Io,
+        };
+        Self::with_source(kind, message, error)
     }
 
     /// What the peer has done.

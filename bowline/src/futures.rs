@@ -8,6 +8,7 @@ use std::task::{Context, Poll, ready};
 use futures_core::{FusedStream, Stream};
 use futures_sink::Sink;
 
+use crate::connection::Hold;
 use crate::error::{Error, ErrorKind};
 use crate::message::Message;
 use crate::outgoing::Outgoing;
@@ -72,7 +73,7 @@ impl WebSocket {
     /// # }
     /// ```
     pub fn into_futures(self) -> FuturesSocket {
-        let sink = SenderSink::new(Outgoing::new(Arc::clone(&self.connection)));
+        let sink = SenderSink::new(Outgoing::new(Arc::clone(&self.connection), Hold::InBatch));
         FuturesSocket { sink, socket: self }
     }
 }
@@ -95,7 +96,7 @@ impl Sender {
     /// # }
     /// ```
     pub fn into_sink(self) -> SenderSink {
-        SenderSink::new(Outgoing::new(self.connection))
+        SenderSink::new(Outgoing::new(self.connection, Hold::Never))
     }
 }
 
@@ -179,11 +180,11 @@ impl SenderSink {
     fn poll_release(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         let Self { outgoing, held, .. } = self;
         if held.is_some() {
-            let mut transmit = ready!(outgoing.poll_room(cx))?;
-            let accepted = held.take().map_or(Ok(()), |message| transmit.accept(&mut message.into()));
-            drop(transmit);
-            outgoing.connection.write(outgoing.connection.transmit());
-            accepted?;
+            let (connection, hold) = (Arc::clone(&outgoing.connection), outgoing.hold);
+            let transmit = ready!(outgoing.poll_room(cx))?;
+            if let Some(message) = held.take() {
+                connection.accept(transmit, message.into(), hold)?;
+            }
         }
         Poll::Ready(Ok(()))
     }
@@ -207,7 +208,7 @@ impl Sink<Message> for SenderSink {
             return Err(Error::new(ErrorKind::InvalidInput, text));
         }
         let connection = &sink.outgoing.connection;
-        let mut transmit = connection.transmit();
+        let transmit = connection.transmit();
         if let Some(error) = transmit.closed() {
             return Err(error.clone());
         }
@@ -216,9 +217,7 @@ impl Sink<Message> for SenderSink {
             sink.held = Some(message);
             return Ok(());
         }
-        transmit.accept(&mut message.into())?;
-        connection.write(transmit);
-        Ok(())
+        connection.accept(transmit, message.into(), sink.outgoing.hold)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {

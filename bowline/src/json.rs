@@ -6,7 +6,7 @@ use bowline_proto::MessageKind;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::connection::Connection;
+use crate::connection::{Connection, Hold};
 use crate::encoded::Encoded;
 use crate::error::{Error, ErrorKind};
 use crate::message::Message;
@@ -45,7 +45,7 @@ impl WebSocket {
     ///
     /// If it is dropped before it is ready, nothing was sent.
     pub fn send_json<T: Serialize + ?Sized>(&self, value: &T) -> impl Future<Output = Result<(), Error>> {
-        send(&self.connection, encode(value))
+        send(&self.connection, Hold::InBatch, encode(value))
     }
 
     /// Receives the next message, text or binary, as a value in JSON; `None` once the connection has ended normally.
@@ -76,13 +76,13 @@ impl Sender {
     ///
     /// If it is dropped before it is ready, nothing was sent.
     pub fn send_json<T: Serialize + ?Sized>(&self, value: &T) -> impl Future<Output = Result<(), Error>> {
-        send(&self.connection, encode(value))
+        send(&self.connection, Hold::Never, encode(value))
     }
 }
 
-async fn send(connection: &Connection, encoded: Result<Encoded, Error>) -> Result<(), Error> {
+async fn send(connection: &Connection, hold: Hold, encoded: Result<Encoded, Error>) -> Result<(), Error> {
     let mut encoded = encoded?;
-    connection.send_with(move |transmit| transmit.accept_encoded(&mut encoded)).await
+    connection.send_with(hold, move |transmit| transmit.accept_encoded(&mut encoded)).await
 }
 
 fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Encoded, Error> {

@@ -329,6 +329,7 @@ mod upgraded;
 #[cfg(feature = "client")]
 mod url;
 mod utf8_bytes;
+mod verdict;
 mod wait;
 mod websocket;
 mod write_queue;

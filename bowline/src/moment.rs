@@ -14,6 +14,15 @@ pub(crate) struct Span(u32);
 
 impl Span {
     const MAX: u32 = 1 << 30;
+
+    /// An eighth of it, but something.
+    pub(crate) fn eighth(self) -> Self {
+        Self((self.0 / 8).max(1))
+    }
+
+    pub(crate) fn minus(self, other: Self) -> Self {
+        Self(self.0 - other.0)
+    }
 }
 
 impl From<Duration> for Span {
@@ -40,7 +49,11 @@ impl Moment {
         if other.millis_since(self) < 0 { other } else { self }
     }
 
-    fn plus(self, millis: u32) -> Self {
+    pub(crate) fn plus(self, span: Span) -> Self {
+        self.plus_millis(span.0)
+    }
+
+    fn plus_millis(self, millis: u32) -> Self {
         Self(NonZeroU32::new(self.0.get().wrapping_add(millis)).unwrap_or(NonZeroU32::MIN))
     }
 
@@ -70,14 +83,14 @@ impl Now {
             clippy::cast_sign_loss,
             reason = "it is meant modulo 2^32"
         )]
-        let moment = moment.plus(nanos.div_euclid(1_000_000) as u32);
+        let moment = moment.plus_millis(nanos.div_euclid(1_000_000) as u32);
         let passed = nanos.rem_euclid(1_000_000).unsigned_abs();
         Self { moment, begun: now - Duration::from_nanos(passed), partial: passed > 0 }
     }
 
     /// So much later.
     pub(crate) fn after(&self, span: Span) -> Moment {
-        self.moment.plus(u32::from(self.partial)).plus(span.0)
+        self.moment.plus_millis(u32::from(self.partial)).plus(span)
     }
 
     pub(crate) fn is_past(&self, moment: Moment) -> bool {

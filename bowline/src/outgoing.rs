@@ -5,18 +5,26 @@ use std::task::{Context, Poll, ready};
 
 use bowline_proto::{CloseCode, CloseFrame};
 
-use crate::connection::Connection;
+use crate::connection::{Connection, Hold};
 use crate::error::Error;
 use crate::locked::Locked;
-use crate::wait::Place;
+use crate::transmit::Queue;
+use crate::wait::{Manner, Place, Turn};
 
 /// What one who polls has begun to wait for.
 ///
-/// It waits among those who watch, not in the line of the senders: one who stopped polling, as after a timeout, would hold
-/// up all behind it. So it has no place in that line, and takes room as it finds it.
+/// It stands in the line of the senders, as all do; but one who stops polling, as after a timeout, is passed once it was
+/// called: see [`Manner::Poll`].
 pub(crate) struct Outgoing {
     pub(crate) connection: Arc<Connection>,
-    place: Place,
+    /// Whether what it sends may be held back: if it stands for the `WebSocket`.
+    pub(crate) hold: Hold,
+    /// In the line of the senders.
+    turn: Place,
+    /// Among those who watch what is written.
+    watch: Place,
+    /// Among those who wait for the end.
+    end: Place,
     /// Where a flush under way ends.
     flush_end: Option<u64>,
     /// We have closed, and wait for the end.
@@ -24,8 +32,9 @@ pub(crate) struct Outgoing {
 }
 
 impl Outgoing {
-    pub(crate) fn new(connection: Arc<Connection>) -> Self {
-        Self { connection, place: Place::default(), flush_end: None, closing: false }
+    pub(crate) fn new(connection: Arc<Connection>, hold: Hold) -> Self {
+        let (turn, watch, end) = Default::default();
+        Self { connection, hold, turn, watch, end, flush_end: None, closing: false }
     }
 
     /// Waits until a message may be accepted, and gives the lock under which it may.
@@ -35,12 +44,21 @@ impl Outgoing {
         if let Some(error) = transmit.closed() {
             return Poll::Ready(Err(error.clone()));
         }
-        if !transmit.takes_data() {
-            transmit.watchers.wait(&mut self.place, cx.waker());
+        let turn = transmit.turn(&self.turn);
+        if turn != Turn::Now {
+            transmit.wait(Queue::Senders, &mut self.turn, Manner::POLL, cx.waker());
+            drop(transmit);
+            if turn == Turn::Soon {
+                cx.waker().wake_by_ref();
+            }
             return Poll::Pending;
         }
         progress.made_progress();
-        transmit.watchers.leave(&mut self.place);
+        if self.turn.is_taken() {
+            transmit.leave(Queue::Senders, &mut self.turn);
+            // There may be room for the next, too.
+            transmit.wake_senders();
+        }
         // A flush that was begun before does not cover what comes now.
         self.flush_end = None;
         Poll::Ready(Ok(transmit))
@@ -58,10 +76,10 @@ impl Outgoing {
         } else if let Some(error) = transmit.closed().filter(|_| !transmit.has_transport()) {
             Err(error.clone())
         } else {
-            transmit.watchers.wait(&mut self.place, cx.waker());
+            transmit.wait(Queue::Watchers, &mut self.watch, Manner::Future, cx.waker());
             return Poll::Pending;
         };
-        transmit.watchers.leave(&mut self.place);
+        transmit.leave(Queue::Watchers, &mut self.watch);
         self.flush_end = None;
         Poll::Ready(result)
     }
@@ -75,10 +93,10 @@ impl Outgoing {
         }
         let mut transmit = self.connection.transmit();
         if !transmit.is_finished() {
-            transmit.watchers.wait(&mut self.place, cx.waker());
+            transmit.wait(Queue::End, &mut self.end, Manner::Future, cx.waker());
             return Poll::Pending;
         }
-        transmit.watchers.leave(&mut self.place);
+        transmit.leave(Queue::End, &mut self.end);
         drop(transmit);
         Poll::Ready(self.connection.receive().peer_close().map(drop))
     }
@@ -86,8 +104,13 @@ impl Outgoing {
 
 impl Drop for Outgoing {
     fn drop(&mut self) {
-        if self.place.is_taken() {
-            self.connection.transmit().watchers.leave(&mut self.place);
+        if self.turn.is_taken() || self.watch.is_taken() || self.end.is_taken() {
+            let mut transmit = self.connection.transmit();
+            transmit.leave(Queue::Senders, &mut self.turn);
+            transmit.leave(Queue::Watchers, &mut self.watch);
+            transmit.leave(Queue::End, &mut self.end);
+            // It may have been its turn.
+            transmit.wake_senders();
         }
     }
 }

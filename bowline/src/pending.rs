@@ -3,30 +3,34 @@
 
 use std::future::poll_fn;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bowline_proto::{CloseCode, CloseFrame};
 use tokio::task::coop::poll_proceed;
 
-use crate::connection::Connection;
+use crate::connection::{Connection, Hold};
 use crate::error::Error;
 use crate::receive::Receive;
-use crate::transmit::{Transmit, misuse};
-use crate::wait::Place;
+use crate::transmit::{Queue, Transmit, misuse};
+use crate::wait::{Manner, Place, Turn};
 
 impl Connection {
     /// Waits until `take` finds what it wants in what has arrived, reading as needed.
-    pub(crate) fn next<T, F: FnMut(&mut Receive) -> Option<T> + Unpin>(&self, take: F) -> Next<'_, F> {
+    pub(crate) fn next<T, F: FnMut(&mut Receive) -> Option<T> + Unpin>(
+        self: &Arc<Self>,
+        take: F,
+    ) -> Next<'_, F> {
         Next { connection: self, take, waits: false }
     }
 
     /// Waits for its turn and for room, then lets `accept`, which is called once, put something into the write buffer.
-    pub(crate) fn send_with<T, F>(&self, accept: F) -> Send<'_, F>
+    pub(crate) fn send_with<T, F>(&self, hold: Hold, accept: F) -> Send<'_, F>
     where
         F: FnMut(&mut Transmit) -> Result<T, Error> + Unpin,
     {
-        Send { waiting: Waiting::new(self, Queue::Senders), accept, is_accepted: false }
+        Send { waiting: Waiting::new(self, Queue::Senders), accept, is_accepted: false, hold }
     }
 
     /// Waits until all that was accepted before was handed to the transport.
@@ -50,14 +54,23 @@ impl Connection {
     }
 
     /// Waits until `check`, which is called again after each change, gives something.
-    pub(crate) async fn watch<T>(&self, mut check: impl FnMut(&mut Transmit) -> Option<T>) -> T {
-        let mut waiting = Waiting::new(self, Queue::Watchers);
+    async fn watch<T>(&self, check: impl FnMut(&mut Transmit) -> Option<T>) -> T {
+        self.watch_in(Queue::Watchers, check).await
+    }
+
+    /// The same for what only the end of the connection changes.
+    pub(crate) async fn watch_end<T>(&self, check: impl FnMut(&mut Transmit) -> Option<T>) -> T {
+        self.watch_in(Queue::End, check).await
+    }
+
+    async fn watch_in<T>(&self, queue: Queue, mut check: impl FnMut(&mut Transmit) -> Option<T>) -> T {
+        let mut waiting = Waiting::new(self, queue);
         poll_fn(|cx| {
             let mut transmit = self.transmit();
             if let Some(result) = check(&mut transmit) {
                 return Poll::Ready(result);
             }
-            transmit.watchers.wait(&mut waiting.place, cx.waker());
+            transmit.wait(queue, &mut waiting.place, Manner::Future, cx.waker());
             Poll::Pending
         })
         .await
@@ -74,7 +87,7 @@ impl Connection {
             })
             .await?;
         let _forget = Pinged { connection: self, payload };
-        self.write(self.transmit());
+        self.write(self.transmit(), Hold::Never);
         self.signals.set_task_waits(true);
         self.signals.wake_task();
         self.watch(|transmit| {
@@ -88,14 +101,14 @@ impl Connection {
     pub(crate) async fn close(&self, code: CloseCode, reason: &str) -> Result<Option<CloseFrame>, Error> {
         let frame = CloseFrame::new(code, reason).map_err(misuse)?;
         self.begin_close(&frame);
-        self.watch(|transmit| transmit.is_finished().then_some(())).await;
+        self.watch_end(|transmit| transmit.is_finished().then_some(())).await;
         self.receive().peer_close()
     }
 }
 
 /// See [`Connection::next`].
 pub(crate) struct Next<'a, F> {
-    connection: &'a Connection,
+    connection: &'a Arc<Connection>,
     take: F,
     waits: bool,
 }
@@ -127,6 +140,7 @@ pub(crate) struct Send<'a, F> {
     /// Called where it is: it holds the message, which would have to be moved.
     accept: F,
     is_accepted: bool,
+    hold: Hold,
 }
 
 impl<T, F: FnMut(&mut Transmit) -> Result<T, Error> + Unpin> Future for Send<'_, F> {
@@ -134,7 +148,7 @@ impl<T, F: FnMut(&mut Transmit) -> Result<T, Error> + Unpin> Future for Send<'_,
 
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let Self { waiting, accept, is_accepted } = self.get_mut();
+        let Self { waiting, accept, is_accepted, hold } = self.get_mut();
         assert!(!*is_accepted, "a future is not polled after it is ready");
         let connection = waiting.connection;
         let progress = ready!(poll_proceed(cx));
@@ -142,18 +156,24 @@ impl<T, F: FnMut(&mut Transmit) -> Result<T, Error> + Unpin> Future for Send<'_,
         if let Some(error) = transmit.closed() {
             return Poll::Ready(Err(error.clone()));
         }
-        if !transmit.has_room(&waiting.place) {
-            transmit.senders.wait(&mut waiting.place, cx.waker());
+        let turn = transmit.turn(&waiting.place);
+        if turn != Turn::Now {
+            transmit.wait(Queue::Senders, &mut waiting.place, Manner::Future, cx.waker());
+            drop(transmit);
+            if turn == Turn::Soon {
+                // Those in front have until all others who are to run now have run.
+                cx.waker().wake_by_ref();
+            }
             return Poll::Pending;
         }
         progress.made_progress();
         *is_accepted = true;
         let result = accept(&mut transmit);
         if waiting.place.is_taken() {
-            transmit.senders.leave(&mut waiting.place);
+            transmit.leave(Queue::Senders, &mut waiting.place);
             transmit.wake_senders();
         }
-        connection.write(transmit);
+        connection.write(transmit, *hold);
         Poll::Ready(result)
     }
 }
@@ -165,15 +185,6 @@ pub(crate) struct Waiting<'a> {
     pub(crate) place: Place,
 }
 
-/// What is waited for.
-#[derive(Clone, Copy)]
-pub(crate) enum Queue {
-    /// One's turn to send.
-    Senders,
-    /// Any change.
-    Watchers,
-}
-
 impl<'a> Waiting<'a> {
     pub(crate) fn new(connection: &'a Connection, queue: Queue) -> Self {
         Self { connection, queue, place: Place::default() }
@@ -182,10 +193,7 @@ impl<'a> Waiting<'a> {
     #[cold]
     fn leave(&mut self) {
         let mut transmit = self.connection.transmit();
-        match self.queue {
-            Queue::Senders => transmit.senders.leave(&mut self.place),
-            Queue::Watchers => transmit.watchers.leave(&mut self.place),
-        }
+        transmit.leave(self.queue, &mut self.place);
         // It may have been its turn.
         transmit.wake_senders();
     }

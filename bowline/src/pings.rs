@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use crate::random::random;
 
-/// The pings under way, if there are any.
+/// The pings under way, in the order in which they were sent, if there are any.
 #[expect(clippy::box_collection, reason = "most of the time it costs only the pointer")]
 #[derive(Default)]
 pub(crate) struct Pings(Option<Box<Vec<Ping>>>);
@@ -15,23 +15,42 @@ struct Ping {
     payload: [u8; 8],
     sent: Instant,
     round_trip: Option<Duration>,
+    /// The ping of the keepalive, whose round trip nobody asks for.
+    is_keepalive: bool,
 }
 
 impl Pings {
-    /// A new one, which is sent now; the result is its payload.
+    /// Adds a ping that is sent now, and returns its payload.
     pub(crate) fn begin(&mut self) -> [u8; 8] {
-        let payload = random();
-        self.0.get_or_insert_default().push(Ping { payload, sent: Instant::now(), round_trip: None });
+        let ping = Ping::new(false);
+        let payload = ping.payload;
+        self.0.get_or_insert_default().push(ping);
         payload
     }
 
-    /// A pong has arrived; whether it is that of one of these.
-    pub(crate) fn ponged(&mut self, payload: [u8; 8]) -> bool {
-        let ping = self.0.iter_mut().flat_map(|pings| pings.iter_mut()).find(|ping| ping.payload == payload);
-        ping.map(|ping| ping.round_trip.get_or_insert(ping.sent.elapsed())).is_some()
+    /// Adds a ping of the keepalive, and returns its payload; `None` if there is no ping that its pong would settle.
+    pub(crate) fn begin_keepalive(&mut self) -> Option<[u8; 8]> {
+        let pings = self.0.as_mut()?;
+        let ping = Ping::new(true);
+        let payload = ping.payload;
+        pings.push(ping);
+        Some(payload)
     }
 
-    /// How long the ping took, once its pong has arrived.
+    /// A pong has arrived; whether it is that of one of these.
+    ///
+    /// RFC 6455 5.5.3: a peer may answer only the newest of several pings, so that a pong settles those sent before its own, too.
+    pub(crate) fn ponged(&mut self, payload: [u8; 8]) -> bool {
+        let Some(pings) = &mut self.0 else { return false };
+        let Some(position) = pings.iter().position(|ping| ping.payload == payload) else { return false };
+        for ping in &mut pings[..=position] {
+            ping.round_trip.get_or_insert_with(|| ping.sent.elapsed());
+        }
+        pings.retain(|ping| !ping.is_keepalive || ping.round_trip.is_none());
+        true
+    }
+
+    /// How long the ping took, once its pong, or a later one, has arrived.
     pub(crate) fn round_trip(&self, payload: [u8; 8]) -> Option<Duration> {
         self.0.as_ref()?.iter().find(|ping| ping.payload == payload)?.round_trip
     }
@@ -40,10 +59,16 @@ impl Pings {
         if let Some(pings) = &mut self.0 {
             pings.retain(|ping| ping.payload != payload);
         }
-        self.0.take_if(|pings| pings.is_empty());
+        self.0.take_if(|pings| pings.iter().all(|ping| ping.is_keepalive));
     }
 
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_none()
+    }
+}
+
+impl Ping {
+    fn new(is_keepalive: bool) -> Self {
+        Self { payload: random(), sent: Instant::now(), round_trip: None, is_keepalive }
     }
 }

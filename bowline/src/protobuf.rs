@@ -5,7 +5,7 @@ use std::future::Future;
 use bowline_proto::{FrameHeader, MessageKind};
 use prost::Message as Protobuf;
 
-use crate::connection::Connection;
+use crate::connection::{Connection, Hold};
 use crate::encoded::Encoded;
 use crate::error::{Error, ErrorKind};
 use crate::message::Message;
@@ -45,7 +45,7 @@ impl WebSocket {
     ///
     /// If it is dropped before it is ready, nothing was sent.
     pub fn send_protobuf<M: Protobuf>(&self, message: &M) -> impl Future<Output = Result<(), Error>> {
-        send(&self.connection, encode(message))
+        send(&self.connection, Hold::InBatch, encode(message))
     }
 
     /// Receives the next message as one of protobuf; `None` once the connection has ended normally.
@@ -76,13 +76,13 @@ impl Sender {
     ///
     /// If it is dropped before it is ready, nothing was sent.
     pub fn send_protobuf<M: Protobuf>(&self, message: &M) -> impl Future<Output = Result<(), Error>> {
-        send(&self.connection, encode(message))
+        send(&self.connection, Hold::Never, encode(message))
     }
 }
 
-async fn send(connection: &Connection, encoded: Result<Encoded, Error>) -> Result<(), Error> {
+async fn send(connection: &Connection, hold: Hold, encoded: Result<Encoded, Error>) -> Result<(), Error> {
     let mut encoded = encoded?;
-    connection.send_with(move |transmit| transmit.accept_encoded(&mut encoded)).await
+    connection.send_with(hold, move |transmit| transmit.accept_encoded(&mut encoded)).await
 }
 
 fn encode<M: Protobuf>(message: &M) -> Result<Encoded, Error> {

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bowline_proto::MessageKind;
@@ -23,12 +24,12 @@ use crate::error::{Error, ErrorKind};
 /// A `read` that is dropped before it is ready has taken nothing. What goes on until it has enough, such as `read_exact`,
 /// loses what it has taken.
 pub struct MessageReader<'a> {
-    connection: &'a Connection,
+    connection: &'a Arc<Connection>,
     kind: MessageKind,
 }
 
 impl<'a> MessageReader<'a> {
-    pub(crate) fn new(connection: &'a Connection, kind: MessageKind) -> Self {
+    pub(crate) fn new(connection: &'a Arc<Connection>, kind: MessageKind) -> Self {
         Self { connection, kind }
     }
 
@@ -47,7 +48,7 @@ impl AsyncRead for MessageReader<'_> {
 impl Drop for MessageReader<'_> {
     fn drop(&mut self) {
         self.connection.receive().abandon_message();
-        self.connection.signals.remove_reader();
+        drop(self.connection.signals.remove_reader());
         self.connection.signals.wake_task();
     }
 }

@@ -19,7 +19,9 @@ use crate::transport::ReadTransport;
 const ENDED: &str = "the peer ended the connection without a Close frame";
 const READING_FAILED: &str = "the connection ended without a Close frame: reading from the peer failed";
 
-/// Everything that reading touches. Behind one lock, which is never held together with that of the sending half.
+/// Everything that reading touches, behind one lock.
+///
+/// A thread that holds it may take that of the sending half too, so that answers keep the order of what was received.
 #[expect(clippy::struct_excessive_bools, reason = "they are independent of each other")]
 pub(crate) struct Receive {
     transport: Option<ReadTransport>,
@@ -44,8 +46,8 @@ pub(crate) struct Receive {
     received: bool,
     /// The transport had nothing when it was asked last, and knows whom to call.
     awaits_transport: bool,
-    /// The application was handed something since [`take_handed_out`](Self::take_handed_out).
-    handed_out: bool,
+    handed_out: HandedOut,
+    stream: StreamEnd,
     /// Messages may be compressed, in this window.
     window: Option<Window>,
     /// There is one once a message was compressed.
@@ -55,14 +57,46 @@ pub(crate) struct Receive {
 /// The peer's Close frame, which may have no code.
 struct PeerClose(Option<CloseFrame>);
 
+/// Whether the application was handed anything.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum HandedOut {
+    Never,
+    /// Not since [`take_handed_out`](Receive::take_handed_out).
+    Before,
+    /// Since then, too.
+    Recently,
+}
+
+/// The end of the stream of bytes, which is not always that of the connection.
+///
+/// ```text
+/// Open --end, and the application may be replying--> HalfOpen --it is told--> Told
+///   '------------------- end, or an error --------------------------------------^
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum StreamEnd {
+    Open,
+    /// The peer sends nothing more, but may still receive. The application has yet to hear of it.
+    HalfOpen,
+    Told,
+}
+
 /// What was found in the bytes that have arrived.
 pub(crate) enum Advance {
-    /// A part of a message, or its end.
+    /// A part of a message, or its end; or something that nobody wants.
     Data,
     /// Something for the sending half to do.
     Effect(Effect),
     /// All bytes have been looked at.
     NeedsBytes,
+}
+
+/// What has come of reading.
+pub(crate) enum Fill {
+    /// So many bytes have arrived. None if that was the end, which may have been known before.
+    Bytes(usize),
+    /// The end, and what the sending half has to do about it.
+    Effect(Effect),
 }
 
 impl Receive {
@@ -83,7 +117,8 @@ impl Receive {
             exhausted: false,
             received: false,
             awaits_transport: false,
-            handed_out: false,
+            handed_out: HandedOut::Never,
+            stream: StreamEnd::Open,
             window: None,
             inflation: None,
         }
@@ -182,12 +217,16 @@ impl Receive {
 
     /// Takes note that the application was handed something.
     pub(crate) fn hand_out(&mut self) {
-        self.handed_out = true;
+        self.handed_out = HandedOut::Recently;
     }
 
     /// Whether the application was handed anything since the last call.
     pub(crate) fn take_handed_out(&mut self) -> bool {
-        std::mem::take(&mut self.handed_out)
+        let recently = self.handed_out == HandedOut::Recently;
+        if recently {
+            self.handed_out = HandedOut::Before;
+        }
+        recently
     }
 
     // ---- what has arrived
@@ -247,68 +286,61 @@ impl Receive {
         Advance::Data
     }
 
+    /// Looks at one frame, or what there is of it: how many is up to the caller, as each is work.
     fn advance_in_buffer(&mut self) -> Advance {
-        loop {
-            let (mut consumed, event) = match self.half.handle_bytes(self.buffer.bytes_mut()) {
-                Ok(progress) => progress,
-                Err(failure) if self.ended.is_none() => return Advance::Effect(self.fail(failure)),
-                Err(_) => return Advance::NeedsBytes,
-            };
-            let Some(event) = event else {
-                self.buffer.consume(consumed);
-                return Advance::NeedsBytes;
-            };
-            let advance = match event {
-                Event::Data(data) if data.compressed && !self.discards => {
-                    if self.set_aside(&data) {
-                        self.buffer.consume(consumed);
-                        continue;
-                    }
-                    self.message.track(&data);
-                    if let Some(inflation) = self.inflation() {
-                        inflation.begin(&data);
-                    }
-                    self.buffer.consume(data.payload.start);
+        let (mut consumed, event) = match self.half.handle_bytes(self.buffer.bytes_mut()) {
+            Ok(progress) => progress,
+            Err(failure) if self.ended.is_none() => return Advance::Effect(self.fail(failure)),
+            Err(_) => return Advance::NeedsBytes,
+        };
+        let Some(event) = event else {
+            self.buffer.consume(consumed);
+            return Advance::NeedsBytes;
+        };
+        let advance = match event {
+            Event::Data(data) if data.compressed && !self.discards => {
+                if self.set_aside(&data) {
+                    self.buffer.consume(consumed);
                     return Advance::Data;
                 }
-                Event::Data(data) => {
-                    let payload = &self.buffer.bytes()[data.payload.clone()];
-                    let wanted = !self.discards && self.message.track(&data);
-                    if wanted {
-                        self.message.append(payload, self.half.remaining(), data.last);
-                    }
-                    wanted.then_some(Advance::Data)
+                self.message.track(&data);
+                if let Some(inflation) = self.inflation() {
+                    inflation.begin(&data);
                 }
-                Event::Ping(payload) => {
-                    let payload = self.buffer.bytes()[payload].into();
-                    Some(Advance::Effect(Effect::Answer(payload)))
-                }
-                // RFC 6455 5.5.3: a pong that nobody asked for is not answered.
-                Event::Pong(payload) => {
-                    let payload = self.buffer.bytes()[payload].try_into();
-                    payload.ok().map(|payload| Advance::Effect(Effect::Ponged(payload)))
-                }
-                Event::Close(frame) => {
-                    // RFC 6455 1.4: whatever follows is discarded, and so holds no memory.
-                    consumed = self.buffer.bytes().len();
-                    Some(Advance::Effect(self.close_received(frame)))
-                }
-            };
-            self.buffer.consume(consumed);
-            if let Some(advance) = advance {
-                return advance;
+                self.buffer.consume(data.payload.start);
+                return Advance::Data;
             }
-        }
+            Event::Data(data) => {
+                let payload = &self.buffer.bytes()[data.payload.clone()];
+                if !self.discards && self.message.track(&data) {
+                    self.message.append(payload, self.half.remaining(), data.last);
+                }
+                Advance::Data
+            }
+            Event::Ping(payload) => Advance::Effect(Effect::Answer(self.buffer.bytes()[payload].into())),
+            // RFC 6455 5.5.3: a pong that nobody asked for is not answered.
+            Event::Pong(payload) => match self.buffer.bytes()[payload].try_into() {
+                Ok(payload) => Advance::Effect(Effect::Ponged(payload)),
+                Err(_) => Advance::Data,
+            },
+            Event::Close(frame) => {
+                // RFC 6455 1.4: whatever follows is discarded, and so holds no memory.
+                consumed = self.buffer.bytes().len();
+                Advance::Effect(self.close_received(frame))
+            }
+        };
+        self.buffer.consume(consumed);
+        advance
     }
 
     /// Reads once. Ready when there is something new to look at, which may be the end.
     ///
     /// Once receiving has ended, all that arrived counts as looked at; whoever [settles](Self::settle) that wakes the
     /// reader.
-    pub(crate) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Option<Effect>> {
+    pub(crate) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Fill> {
         if self.ended.is_some() {
             self.exhausted = self.settled;
-            return if self.settled { Poll::Ready(None) } else { Poll::Pending };
+            return if self.settled { Poll::Ready(Fill::Bytes(0)) } else { Poll::Pending };
         }
         let Some(transport) = &mut self.transport else { return Poll::Pending };
         let direct =
@@ -318,9 +350,9 @@ impl Receive {
             self.message.poll_fill(transport, &mut self.half, cx)
         } else {
             let read = self.buffer.poll_fill(transport, cx);
-            if let Poll::Ready(Ok(1..)) = read {
+            if let Poll::Ready(Ok(count @ 1..)) = read {
                 (self.received, self.awaits_transport) = (true, false);
-                return Poll::Ready(None);
+                return Poll::Ready(Fill::Bytes(count));
             }
             read.map_ok(|_| None)
         };
@@ -329,15 +361,22 @@ impl Receive {
             self.park();
             return Poll::Pending;
         };
-        Poll::Ready(match read {
-            Ok(Some(Filled { behind, failure })) => {
+        let effect = match read {
+            Ok(Some(Filled { count, behind, failure })) => {
                 self.received = true;
                 self.buffer.load(&behind);
-                failure.map(|failure| self.fail(failure))
+                match failure {
+                    None => return Poll::Ready(Fill::Bytes(count)),
+                    Some(failure) => Some(self.fail(failure)),
+                }
             }
-            Ok(None) => Some(self.end_of_stream(Error::new(ErrorKind::Disconnected, ENDED))),
-            Err(error) => Some(self.end_of_stream(Error::with_source(ErrorKind::Io, READING_FAILED, error))),
-        })
+            Ok(None) => self.end_of_stream(),
+            Err(error) => {
+                self.stream = StreamEnd::Told;
+                Some(self.lose(Error::of_transport(READING_FAILED, error)))
+            }
+        };
+        Poll::Ready(effect.map_or(Fill::Bytes(0), Fill::Effect))
     }
 
     /// Whether there is nothing to read for now, so that the transport will call when there is.
@@ -359,7 +398,10 @@ impl Receive {
 
     /// Reads and throws away, until the stream ends.
     pub(crate) fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        self.transport.as_mut().map_or(Poll::Ready(()), |transport| ReadBuffer::poll_drain(transport, cx))
+        match &mut self.transport {
+            Some(transport) if self.stream == StreamEnd::Open => ReadBuffer::poll_drain(transport, cx),
+            _ => Poll::Ready(()),
+        }
     }
 
     /// Whether reading on would go past data that nobody has asked for.
@@ -466,10 +508,11 @@ impl Receive {
         self.settled = self.ended.is_some();
     }
 
-    /// Lets go of the transport.
-    pub(crate) fn release(&mut self) {
-        self.transport = None;
+    /// Lets go of the transport, which the caller drops once no lock is held.
+    #[must_use = "it is to be dropped once no lock is held"]
+    pub(crate) fn release(&mut self) -> Option<ReadTransport> {
         self.buffer.park();
+        self.transport.take()
     }
 
     pub(crate) fn has_ended(&self) -> bool {
@@ -489,9 +532,32 @@ impl Receive {
         }
     }
 
-    fn end_of_stream(&mut self, error: Error) -> Effect {
-        self.transport = None;
-        self.lose(error)
+    /// The peer's direction has ended without a Close frame. If the application may be about to reply to what it was
+    /// handed, that is not yet the end of ours.
+    fn end_of_stream(&mut self) -> Option<Effect> {
+        let error = Error::new(ErrorKind::Disconnected, ENDED);
+        if self.closed_by_us || self.discards || self.handed_out == HandedOut::Never {
+            self.stream = StreamEnd::Told;
+            self.ended = Some(Err(error.clone()));
+            return Some(Effect::EndOfStream(error));
+        }
+        self.stream = StreamEnd::HalfOpen;
+        self.ended = Some(Err(error));
+        self.settle();
+        None
+    }
+
+    /// That the peer has ended its direction of the stream, if the application does not know yet.
+    pub(crate) fn half_open(&self) -> Option<Error> {
+        let ended = self.ended.as_ref().filter(|_| self.stream == StreamEnd::HalfOpen)?;
+        ended.as_ref().err().cloned()
+    }
+
+    /// Once the application has been told, the end of the peer's direction is that of ours.
+    pub(crate) fn tell(&mut self) -> Option<Effect> {
+        let ended = self.half_open().filter(|_| self.exhausted)?;
+        self.stream = StreamEnd::Told;
+        Some(Effect::EndOfStream(ended))
     }
 
     fn close_received(&mut self, frame: Option<CloseFrame>) -> Effect {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bowline_proto::{CloseCode, CloseFrame, MessageKind};
 
-use crate::connection::Connection;
+use crate::connection::{Connection, Hold};
 use crate::error::{Error, TrySendError};
 use crate::message::Payload;
 use crate::writer::MessageWriter;
@@ -44,7 +44,7 @@ impl Sender {
     /// A `send` that is dropped before it is ready sent nothing.
     pub fn send<'a>(&self, message: impl Into<Payload<'a>>) -> impl Future<Output = Result<(), Error>> {
         let mut payload = message.into();
-        self.connection.send_with(move |transmit| transmit.accept(&mut payload))
+        self.connection.send_with(Hold::Never, move |transmit| transmit.accept(&mut payload))
     }
 
     /// Sends a message if that is possible without waiting.
@@ -53,7 +53,7 @@ impl Sender {
     ///
     /// [`TrySendError::Full`] and [`TrySendError::Closed`] hand the message back.
     pub fn try_send<'a, M: Into<Payload<'a>>>(&self, message: M) -> Result<(), TrySendError<M>> {
-        self.connection.try_send(message)
+        self.connection.try_send(message, Hold::Never)
     }
 
     /// Waits until all that was sent before was handed to the transport; for plain TCP, to the kernel.
@@ -137,7 +137,7 @@ impl Sender {
     ///
     /// Dropping it changes nothing.
     pub async fn closed(&self) {
-        self.connection.watch(|transmit| transmit.closed().map(|_| ())).await;
+        self.connection.watch_end(|transmit| transmit.closed().map(|_| ())).await;
     }
 
     /// Whether nothing can be sent any more.

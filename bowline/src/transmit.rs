@@ -3,8 +3,10 @@
 use std::io;
 use std::mem;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use bowline_proto::{CloseCode, CloseFrame, MessageKind, Misuse, Role, SendHalf};
+use tokio::time::Instant;
 
 use crate::compression::Compressing;
 use crate::deflation::Deflation;
@@ -12,11 +14,12 @@ use crate::deflation::Deflation;
 use crate::encoded::Encoded;
 use crate::error::{Error, ErrorKind};
 use crate::fragment::FragmentEnd;
+use crate::locked::Later;
 use crate::message::{Payload, Prepared, PreparedFrame, Source};
 use crate::pings::Pings;
 use crate::random::random;
 use crate::transport::WriteTransport;
-use crate::wait::{Place, WaitQueue};
+use crate::wait::{Manner, Place, Turn, WaitQueue};
 use crate::write_queue::WriteQueue;
 
 /// From how many bytes on an owned payload is queued by reference.
@@ -33,7 +36,20 @@ const PREPARED_SHARED_SIZE: usize = 1024;
 /// read at once with the default. Measured: a third less time for 16 KiB, 16 messages in flight.
 const GATHERED: usize = 4;
 
-/// Everything that writing touches. Behind one lock, which is never held together with that of the receiving half.
+/// The most replies that a `WebSocket` holds back while it works off a batch.
+const HELD_MAX: u16 = 1024;
+
+/// For how long replies are held back while the application takes its time. It is looked at behind the second, and behind
+/// every fourth from then on, as looking costs as much as a tenth of a small message.
+const HELD_TIME: Duration = Duration::from_millis(1);
+
+/// How many bytes of pongs gather for one write: as many may be stuck should the peer stop reading.
+const PONGS_MAX: usize = 1024;
+
+/// Everything that writing touches, behind one lock.
+///
+/// A thread that holds the lock of the receiving half may take this one too, so that answers keep the order of what was
+/// received; never the other way round. See [`Later`] for what must not happen under either.
 #[expect(clippy::struct_excessive_bools, reason = "they are independent of each other")]
 pub(crate) struct Transmit {
     transport: Option<WriteTransport>,
@@ -42,9 +58,11 @@ pub(crate) struct Transmit {
     /// From how many waiting bytes on senders wait.
     high_water_mark: usize,
     /// Senders, in order of arrival.
-    pub(crate) senders: WaitQueue,
-    /// All others who wait for something to change: `flush`, `ping`, `close`, `closed`.
-    pub(crate) watchers: WaitQueue,
+    senders: WaitQueue,
+    /// Those who wait for something to change with what is written: `flush`, `ping`, a `MessageWriter`.
+    watchers: WaitQueue,
+    /// Those who wait for the end: `closed`, `close`.
+    end_watchers: WaitQueue,
     /// A `MessageWriter` has the right to send data.
     writer_open: bool,
     /// The transport took all it could; the connection's task waits until it takes more.
@@ -53,6 +71,10 @@ pub(crate) struct Transmit {
     unflushed: bool,
     /// The transport took something since [`take_progress`](Self::take_progress).
     progress: bool,
+    /// The transport took something since [`take_spoken`](Self::take_spoken).
+    spoken: bool,
+    /// The replies to a batch that are held back, if there are any.
+    held: Option<Held>,
     /// The newest ping that could not be answered yet.
     owed_pong: Option<Box<[u8]>>,
     /// Those whose pongs are waited for.
@@ -63,9 +85,28 @@ pub(crate) struct Transmit {
     closed: Option<Error>,
     /// The transport has ended.
     finished: bool,
-    /// Those to be woken once the lock is given back: see [`Locked`](crate::locked::Locked).
-    pub(crate) woken: Vec<Waker>,
+    /// Foreign code to be run once the lock is given back: see [`Locked`](crate::locked::Locked).
+    pub(crate) later: Vec<Later>,
     deflation: Option<Box<Deflation>>,
+}
+
+/// The replies that a `WebSocket` holds back while it works off a batch.
+#[derive(Clone, Copy)]
+struct Held {
+    count: u16,
+    /// When the first was accepted.
+    since: Instant,
+}
+
+/// The queues of those who wait.
+#[derive(Clone, Copy)]
+pub(crate) enum Queue {
+    /// For a turn to send.
+    Senders,
+    /// For a change of what is written.
+    Watchers,
+    /// For the end.
+    End,
 }
 
 impl Transmit {
@@ -77,16 +118,19 @@ impl Transmit {
             high_water_mark,
             senders: WaitQueue::default(),
             watchers: WaitQueue::default(),
+            end_watchers: WaitQueue::default(),
             writer_open: false,
             blocked: false,
             unflushed: false,
             progress: false,
+            spoken: false,
+            held: None,
             owed_pong: None,
             pings: Pings::default(),
             keepalive_end: 0,
             closed: None,
             finished: false,
-            woken: Vec::new(),
+            later: Vec::new(),
             deflation: None,
         }
     }
@@ -95,14 +139,8 @@ impl Transmit {
 
     /// Whether a message may be accepted from the sender at `place`.
     #[inline]
-    pub(crate) fn has_room(&self, place: &Place) -> bool {
-        !self.writer_open && self.has_space() && self.senders.is_first(place)
-    }
-
-    /// Whether a message may be accepted, if no sender has to come first.
-    #[inline]
-    pub(crate) fn takes_data(&self) -> bool {
-        !self.writer_open && self.has_space()
+    pub(crate) fn turn(&mut self, place: &Place) -> Turn {
+        if self.writer_open || !self.has_space() { Turn::Later } else { self.senders.turn(place) }
     }
 
     /// Whether a `MessageWriter` has the right to send data.
@@ -279,7 +317,10 @@ impl Transmit {
 
     /// Accepts a ping whose pong is not waited for: any byte that arrives will do.
     pub(crate) fn accept_keepalive(&mut self) {
-        self.encode_ping(&[]);
+        match self.pings.begin_keepalive() {
+            Some(payload) => self.encode_ping(&payload),
+            None => self.encode_ping(&[]),
+        }
         self.keepalive_end = self.queue.end();
     }
 
@@ -303,6 +344,11 @@ impl Transmit {
         }
     }
 
+    /// Whether pongs may wait for others, or for the transport.
+    pub(crate) fn gathers_pongs(&self) -> bool {
+        self.blocked || self.queue.len() < PONGS_MAX
+    }
+
     /// Accepts the Close frame, behind everything else; later senders get `error`.
     pub(crate) fn close(&mut self, frame: Option<&CloseFrame>, error: Error) {
         if self.closed.is_none() {
@@ -322,8 +368,13 @@ impl Transmit {
 
     /// Accepts nothing more; what was accepted is still written.
     pub(crate) fn refuse(&mut self, error: Error) {
-        self.closed.get_or_insert(error);
-        self.senders.take_all(&mut self.woken);
+        if self.closed.is_none() {
+            self.closed = Some(error);
+        } else {
+            self.later.push(Later::DropError(error));
+        }
+        self.senders.call_all(&mut self.later);
+        self.end_watchers.call_all(&mut self.later);
         self.wake_watchers();
     }
 
@@ -331,10 +382,8 @@ impl Transmit {
     pub(crate) fn lose(&mut self, error: Error) {
         // A later flush is not to take for written what is thrown away here.
         self.unflushed |= !self.queue.is_empty();
-        self.queue.clear();
-        if let Some(transport) = self.transport.take() {
-            transport.abort();
-        }
+        self.queue.clear(&mut self.later);
+        self.later.extend(self.transport.take().map(Later::Abort));
         self.blocked = false;
         self.refuse(error);
     }
@@ -350,18 +399,21 @@ impl Transmit {
 
     /// The connection has ended entirely.
     pub(crate) fn finish(&mut self) {
-        self.drop_transport();
+        self.later.extend(self.transport.take().map(Later::Forget));
         self.finished = true;
+        self.end_watchers.call_all(&mut self.later);
         self.wake_watchers();
     }
 
-    fn drop_transport(&mut self) {
-        if let Some(transport) = self.transport.take() {
-            transport.forget();
-        }
-    }
-
     // ---- what is written
+
+    /// Whether a reply to a batch is to be written, with those before it, instead of being held back.
+    pub(crate) fn is_reply_due(&mut self) -> bool {
+        let held = self.held.get_or_insert_with(|| Held { count: 0, since: Instant::now() });
+        held.count += 1;
+        let looks = held.count == 2 || held.count % 4 == 0;
+        (looks && held.since.elapsed() > HELD_TIME) || held.count >= HELD_MAX || !self.has_space()
+    }
 
     /// Writes what the transport takes. `Err` if the transport fails.
     #[inline]
@@ -374,6 +426,7 @@ impl Transmit {
     #[inline]
     fn write_queued(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
         let Some(transport) = &mut self.transport else { return Ok(false) };
+        self.held = None;
         let (was_blocked, mut progress) = (self.blocked, false);
         self.blocked = loop {
             if self.queue.is_empty() {
@@ -384,14 +437,14 @@ impl Transmit {
             if count == 0 {
                 return Err(io::ErrorKind::WriteZero.into());
             }
-            self.queue.advance(count);
+            self.queue.advance(count, &mut self.later);
             self.unflushed = true;
             progress = true;
         };
         self.unflushed &= self.blocked;
         // A flush that was waited for is news, too.
         if progress || (was_blocked && !self.blocked) {
-            self.progress = true;
+            (self.progress, self.spoken) = (true, true);
             self.wake_senders();
             self.wake_watchers();
             if let Some(payload) = self.owed_pong.take() {
@@ -411,17 +464,42 @@ impl Transmit {
         }
     }
 
+    // ---- those who wait
+
+    /// Has the one at `place` woken when there is news.
+    pub(crate) fn wait(&mut self, queue: Queue, place: &mut Place, manner: Manner, waker: &Waker) {
+        let (queue, later) = self.queue_and_later(queue);
+        queue.wait(place, manner, waker, later);
+    }
+
+    /// The one at `place` waits no more.
+    pub(crate) fn leave(&mut self, queue: Queue, place: &mut Place) {
+        if place.is_taken() {
+            let (queue, later) = self.queue_and_later(queue);
+            queue.leave(place, later);
+        }
+    }
+
+    fn queue_and_later(&mut self, queue: Queue) -> (&mut WaitQueue, &mut Vec<Later>) {
+        let queue = match queue {
+            Queue::Senders => &mut self.senders,
+            Queue::Watchers => &mut self.watchers,
+            Queue::End => &mut self.end_watchers,
+        };
+        (queue, &mut self.later)
+    }
+
     #[inline]
     pub(crate) fn wake_senders(&mut self) {
         if !self.senders.is_empty() && !self.writer_open && self.has_space() {
-            self.senders.take_first(&mut self.woken);
+            self.senders.call_first(&mut self.later);
         }
     }
 
     #[inline]
     fn wake_watchers(&mut self) {
         if !self.watchers.is_empty() {
-            self.watchers.take_all(&mut self.woken);
+            self.watchers.call_all(&mut self.later);
         }
     }
 
@@ -465,6 +543,11 @@ impl Transmit {
     /// Whether the transport took anything since the last call.
     pub(crate) fn take_progress(&mut self) -> bool {
         mem::take(&mut self.progress)
+    }
+
+    /// Whether the transport took anything since the last call: the peer, and all on the way to it, have heard of us.
+    pub(crate) fn take_spoken(&mut self) -> bool {
+        mem::take(&mut self.spoken)
     }
 
     /// Whether the connection's task has something to wait for: the transport, a pong, or the end.

@@ -1,6 +1,7 @@
 //! What carries a connection's bytes: TCP on a fast path, any other stream boxed behind a lock.
 
 use std::any::Any;
+use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
 use std::mem;
@@ -216,7 +217,9 @@ impl WriteTransport {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
             #[cfg(feature = "http2")]
             Self::Http2(stream) => Poll::Ready(stream.end()),
-            Self::Boxed(stream) => with_stream(stream, |stream| stream.poll_shutdown(cx)),
+            Self::Boxed(stream) => {
+                poll_without_budget(cx, |cx| with_stream(stream, |stream| stream.poll_shutdown(cx)))
+            }
         }
     }
 
@@ -249,10 +252,40 @@ impl WriteTransport {
     }
 }
 
+thread_local! {
+    /// This thread is calling a stream of the user's, under locks of the connection.
+    static POLLING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether this thread is calling a stream of the user's, under locks of its connection.
+pub(crate) fn is_polling() -> bool {
+    POLLING.try_with(Cell::get).unwrap_or_default()
+}
+
+/// The time in which a stream of the user's is called.
+struct Polling {
+    /// It is called by another such stream.
+    nested: bool,
+}
+
+impl Polling {
+    fn begin() -> Self {
+        Self { nested: POLLING.try_with(|polling| polling.replace(true)).unwrap_or_default() }
+    }
+}
+
+impl Drop for Polling {
+    fn drop(&mut self) {
+        // It fails only while the thread ends.
+        let _ = POLLING.try_with(|polling| polling.set(self.nested));
+    }
+}
+
 #[inline(never)]
 fn with_stream<R>(stream: &Mutex<Box<dyn Stream>>, call: impl FnOnce(Pin<&mut Box<dyn Stream>>) -> R) -> R {
     // A user's stream that panicked leaves the lock poisoned; it is as usable as it was.
     let mut stream = stream.lock().unwrap_or_else(PoisonError::into_inner);
+    let _polling = Polling::begin();
     call(Pin::new(&mut *stream))
 }
 
@@ -309,8 +342,11 @@ fn read_at_once(
     }
 }
 
-/// Not inlined, nor `with_stream`: they would make the short way of TCP longer.
+/// Polls without using the task's budget. Not inlined, nor `with_stream`: they would make the short way of TCP longer.
 #[inline(never)]
-fn poll_without_budget<T>(cx: &mut Context<'_>, poll: impl FnMut(&mut Context<'_>) -> Poll<T>) -> Poll<T> {
+pub(crate) fn poll_without_budget<T>(
+    cx: &mut Context<'_>,
+    poll: impl FnMut(&mut Context<'_>) -> Poll<T>,
+) -> Poll<T> {
     pin!(unconstrained(poll_fn(poll))).poll(cx)
 }

@@ -8,18 +8,26 @@ use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// What hyper makes of a stream of HTTP/2, where a reset by the peer reads like an orderly end; what tells the two apart is
-/// how writing ends.
+/// What hyper makes of a stream of HTTP/2, where a reset by the peer reads like an orderly end. What tells the two apart is
+/// hyper's task that writes: it ends with the reset.
 pub(crate) struct Tunnel {
     stream: TokioIo<Upgraded>,
-    /// The last write is still to be done.
-    is_blocked: bool,
+    /// The end was read, and the task that writes had its turn since.
+    has_ended: bool,
 }
 
 impl Tunnel {
     pub(crate) fn new(upgraded: Upgraded) -> Self {
-        Self { stream: TokioIo::new(upgraded), is_blocked: false }
+        Self { stream: TokioIo::new(upgraded), has_ended: false }
     }
+}
+
+/// hyper has no kind for what ends a stream.
+fn describe(error: io::Error) -> io::Error {
+    if error.kind() == io::ErrorKind::Other {
+        return io::Error::new(io::ErrorKind::ConnectionReset, error);
+    }
+    error
 }
 
 impl AsyncRead for Tunnel {
@@ -29,27 +37,32 @@ impl AsyncRead for Tunnel {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
-        if buf.filled().len() == before && buf.remaining() > 0 && !self.is_blocked {
-            // Nothing is sent behind the end of what the peer sends but what has been written already.
-            ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
+        ready!(Pin::new(&mut self.stream).poll_read(cx, buf)).map_err(describe)?;
+        if buf.filled().len() > before || buf.remaining() == 0 {
+            return Poll::Ready(Ok(()));
         }
-        Poll::Ready(Ok(()))
+        if !std::mem::replace(&mut self.has_ended, true) {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        // It fails if the stream was reset. If something is still to be written, that will show it.
+        match self.poll_flush(cx) {
+            Poll::Ready(flushed) => Poll::Ready(flushed),
+            Poll::Pending => Poll::Ready(Ok(())),
+        }
     }
 }
 
 impl AsyncWrite for Tunnel {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write(cx, buf);
-        self.is_blocked = written.is_pending();
-        written
+        Pin::new(&mut self.stream).poll_write(cx, buf).map_err(describe)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        Pin::new(&mut self.stream).poll_flush(cx).map_err(describe)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        Pin::new(&mut self.stream).poll_shutdown(cx).map_err(describe)
     }
 }

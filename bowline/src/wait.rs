@@ -1,17 +1,66 @@
-//! Tasks that wait, in order of arrival.
+//! Tasks that wait for a change of a locked state, in order of arrival.
 
 use std::collections::VecDeque;
 use std::task::Waker;
 
-/// A queue of tasks that wait for a change of the state it is in. As long as nobody waits it is a pointer.
+use crate::locked::Later;
+
+/// A queue of tasks that wait for a change of the state the queue is in. An empty queue is one pointer.
+///
+/// Wakers are neither woken nor dropped here: both may run foreign code, and the state is locked. They go to `later`,
+/// to be dealt with after the lock.
 #[derive(Default)]
 pub(crate) struct WaitQueue(Option<Box<Waiters>>);
 
 #[derive(Default)]
 struct Waiters {
-    /// In order of their tickets. The waker is taken when it is woken; the place stays until it is left.
-    queue: VecDeque<(u64, Option<Waker>)>,
+    /// In order of their tickets.
+    queue: VecDeque<Waiter>,
     next_ticket: u64,
+}
+
+struct Waiter {
+    ticket: u64,
+    /// Taken when the waiter is called; the place stays until it is left.
+    waker: Option<Waker>,
+    manner: Manner,
+}
+
+/// How one waits, which decides whether those behind may pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Manner {
+    /// A future, which leaves its place when it is dropped: nobody passes.
+    Future,
+    /// Polls by hand, which may stop at any time without a word: one who was called and does not come is passed.
+    ///
+    /// ```text
+    /// Waits --called--> Called --seen by one behind--> Missed (passed from then on)
+    ///   ^------- polled again -----+---------------------'
+    /// ```
+    Poll(Attention),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Attention {
+    /// Not called since the last poll.
+    Waits,
+    Called,
+    /// One behind it has given way to it once.
+    Missed,
+}
+
+impl Manner {
+    pub(crate) const POLL: Self = Self::Poll(Attention::Waits);
+}
+
+/// Whose turn it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// It is the turn of whoever asked.
+    Now,
+    /// All in front were called and may be about to come: ask again after other tasks have run.
+    Soon,
+    Later,
 }
 
 /// A place in a [`WaitQueue`], once one was needed.
@@ -29,32 +78,38 @@ impl WaitQueue {
         self.0.is_none()
     }
 
-    /// Whether nobody is in front of `place`.
-    pub(crate) fn is_first(&self, place: &Place) -> bool {
-        let first = self.0.as_ref().and_then(|waiters| waiters.queue.front());
-        first.is_none_or(|(ticket, _)| place.0 == Some(*ticket))
+    /// Whether it is the turn of the one at `place`.
+    #[inline]
+    pub(crate) fn turn(&mut self, place: &Place) -> Turn {
+        match &mut self.0 {
+            None => Turn::Now,
+            Some(waiters) => waiters.turn(place),
+        }
     }
 
     /// Waits at `place`, at the end if it is a new one.
-    pub(crate) fn wait(&mut self, place: &mut Place, waker: &Waker) {
+    pub(crate) fn wait(&mut self, place: &mut Place, manner: Manner, waker: &Waker, later: &mut Vec<Later>) {
         let waiters = self.0.get_or_insert_default();
         if let Some(position) = waiters.position(place) {
-            let known = &mut waiters.queue[position].1;
-            if !known.as_ref().is_some_and(|known| known.will_wake(waker)) {
-                *known = Some(waker.clone());
+            let waiter = &mut waiters.queue[position];
+            waiter.manner = manner;
+            if !waiter.waker.as_ref().is_some_and(|known| known.will_wake(waker)) {
+                later.extend(waiter.waker.replace(waker.clone()).map(Later::DropWaker));
             }
         } else {
-            place.0 = Some(waiters.next_ticket);
-            waiters.queue.push_back((waiters.next_ticket, Some(waker.clone())));
+            let ticket = waiters.next_ticket;
+            place.0 = Some(ticket);
+            waiters.queue.push_back(Waiter { ticket, waker: Some(waker.clone()), manner });
             waiters.next_ticket += 1;
         }
     }
 
     /// Gives the place up.
-    pub(crate) fn leave(&mut self, place: &mut Place) {
+    pub(crate) fn leave(&mut self, place: &mut Place, later: &mut Vec<Later>) {
         if let Some(waiters) = &mut self.0 {
             if let Some(position) = waiters.position(place) {
-                waiters.queue.remove(position);
+                let waiter = waiters.queue.remove(position);
+                later.extend(waiter.and_then(|waiter| waiter.waker).map(Later::DropWaker));
             }
             if waiters.queue.is_empty() {
                 self.0 = None;
@@ -63,21 +118,45 @@ impl WaitQueue {
         place.0 = None;
     }
 
-    /// Takes the waker of the first who waits.
-    pub(crate) fn take_first(&mut self, woken: &mut Vec<Waker>) {
-        let first = self.0.as_mut().and_then(|waiters| waiters.queue.front_mut());
-        woken.extend(first.and_then(|(_, waker)| waker.take()));
+    /// Calls the first who waits; if that is one who polls, all up to the first future, as they might not come.
+    pub(crate) fn call_first(&mut self, later: &mut Vec<Later>) {
+        for waiter in self.0.iter_mut().flat_map(|waiters| &mut waiters.queue) {
+            later.extend(waiter.waker.take().map(Later::Wake));
+            match &mut waiter.manner {
+                Manner::Future => return,
+                Manner::Poll(attention @ Attention::Waits) => *attention = Attention::Called,
+                Manner::Poll(_) => {}
+            }
+        }
     }
 
-    /// Takes the wakers of all who wait.
-    pub(crate) fn take_all(&mut self, woken: &mut Vec<Waker>) {
-        let all = self.0.iter_mut().flat_map(|waiters| waiters.queue.iter_mut());
-        woken.extend(all.filter_map(|(_, waker)| waker.take()));
+    /// Calls all who wait.
+    pub(crate) fn call_all(&mut self, later: &mut Vec<Later>) {
+        let all = self.0.iter_mut().flat_map(|waiters| &mut waiters.queue);
+        later.extend(all.filter_map(|waiter| waiter.waker.take()).map(Later::Wake));
     }
 }
 
 impl Waiters {
+    fn turn(&mut self, place: &Place) -> Turn {
+        let mut turn = Turn::Now;
+        for waiter in &mut self.queue {
+            if place.0 == Some(waiter.ticket) {
+                break;
+            }
+            match &mut waiter.manner {
+                Manner::Future | Manner::Poll(Attention::Waits) => return Turn::Later,
+                Manner::Poll(attention @ Attention::Called) => {
+                    *attention = Attention::Missed;
+                    turn = Turn::Soon;
+                }
+                Manner::Poll(Attention::Missed) => {}
+            }
+        }
+        turn
+    }
+
     fn position(&self, place: &Place) -> Option<usize> {
-        self.queue.binary_search_by_key(&place.0?, |(ticket, _)| *ticket).ok()
+        self.queue.binary_search_by_key(&place.0?, |waiter| waiter.ticket).ok()
     }
 }

@@ -9,7 +9,7 @@ use bowline_proto::{CloseCode, CloseFrame, MessageKind, Role};
 
 use crate::agreed::Agreed;
 use crate::attendant::Attendance;
-use crate::connection::Connection;
+use crate::connection::{Connection, Hold};
 use crate::error::{Error, TrySendError};
 use crate::events;
 use crate::limits::Config;
@@ -137,7 +137,7 @@ impl WebSocket {
     /// A `send` that is dropped before it is ready sent nothing.
     pub fn send<'a>(&self, message: impl Into<Payload<'a>>) -> impl Future<Output = Result<(), Error>> {
         let mut payload = message.into();
-        self.connection.send_with(move |transmit| transmit.accept(&mut payload))
+        self.connection.send_with(Hold::InBatch, move |transmit| transmit.accept(&mut payload))
     }
 
     /// Sends a message if that is possible without waiting.
@@ -146,7 +146,7 @@ impl WebSocket {
     ///
     /// [`TrySendError::Full`] and [`TrySendError::Closed`] hand the message back.
     pub fn try_send<'a, M: Into<Payload<'a>>>(&self, message: M) -> Result<(), TrySendError<M>> {
-        self.connection.try_send(message)
+        self.connection.try_send(message, Hold::InBatch)
     }
 
     /// Waits until all that was sent before was handed to the transport: for plain TCP to the kernel, for HTTP/2 to its

@@ -6,6 +6,8 @@ use std::io::IoSlice;
 
 use bytes::{Buf, Bytes};
 
+use crate::locked::{Later, spare_list};
+
 /// The most capacity a spare buffer keeps. There is one a thread: with less, each large message of a client would be masked
 /// into fresh memory.
 const SPARE_CAPACITY: usize = 2 * 1024 * 1024;
@@ -142,8 +144,8 @@ impl WriteQueue {
         count
     }
 
-    /// The first `count` bytes have been written.
-    pub(crate) fn advance(&mut self, mut count: usize) {
+    /// The first `count` bytes have been written. Payloads of which nothing is left go to `later`.
+    pub(crate) fn advance(&mut self, mut count: usize, later: &mut Vec<Later>) {
         self.written += count as u64;
         if let Some(shared) = &mut self.shared {
             while let Some((position, bytes)) = shared.payloads.front_mut() {
@@ -157,7 +159,7 @@ impl WriteQueue {
                 if !bytes.is_empty() || self.start < *position {
                     return;
                 }
-                shared.payloads.pop_front();
+                push_payload(shared.payloads.pop_front(), later);
             }
         }
         self.start += count;
@@ -166,9 +168,11 @@ impl WriteQueue {
         }
     }
 
-    /// Drops all that waits.
-    pub(crate) fn clear(&mut self) {
-        self.shared = None;
+    /// Throws away all that waits.
+    pub(crate) fn clear(&mut self, later: &mut Vec<Later>) {
+        if let Some(shared) = self.shared.take() {
+            shared.payloads.into_iter().for_each(|(_, bytes)| later.push(Later::DropPayload(bytes)));
+        }
         self.release();
     }
 
@@ -184,6 +188,14 @@ impl WriteQueue {
         }
         self.shared = None;
     }
+}
+
+/// The drop of a payload may be an application's code.
+fn push_payload(payload: Option<(usize, Bytes)>, later: &mut Vec<Later>) {
+    if later.capacity() == 0 {
+        *later = spare_list();
+    }
+    later.extend(payload.map(|(_, bytes)| Later::DropPayload(bytes)));
 }
 
 /// Takes the buffer of this thread, or an empty one.

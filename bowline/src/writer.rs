@@ -11,12 +11,12 @@ use bowline_proto::{CloseCode, CloseFrame, MessageKind, Utf8Validator};
 use tokio::io::AsyncWrite;
 use tokio::task::coop::poll_proceed;
 
-use crate::connection::Connection;
+use crate::connection::{Connection, Hold};
 use crate::error::{Error, ErrorKind};
-use crate::events;
 use crate::fragment::FragmentEnd;
 use crate::reader::into_io;
-use crate::wait::Place;
+use crate::transmit::{Queue, Transmit};
+use crate::wait::{Manner, Place};
 
 /// The size up to which small writes are gathered into one fragment, and the largest fragment.
 const FRAGMENT_SIZE: usize = 16 * 1024;
@@ -55,7 +55,7 @@ pub struct MessageWriter {
 impl MessageWriter {
     pub(crate) async fn open(connection: Arc<Connection>, kind: MessageKind) -> Result<Self, Error> {
         let compress = connection
-            .send_with(|transmit| {
+            .send_with(Hold::Never, |transmit| {
                 transmit.begin_writing();
                 Ok(transmit.compresses())
             })
@@ -113,11 +113,11 @@ impl MessageWriter {
             return Poll::Ready(Err(error.clone()));
         }
         if !transmit.has_space() {
-            transmit.watchers.wait(&mut self.place, cx.waker());
+            transmit.wait(Queue::Watchers, &mut self.place, Manner::Future, cx.waker());
             return Poll::Pending;
         }
         progress.made_progress();
-        transmit.watchers.leave(&mut self.place);
+        transmit.leave(Queue::Watchers, &mut self.place);
         let accepted = transmit.accept_fragment(self.kind, &self.gathered, end, self.compress)?;
         self.begun |= accepted;
         self.held_back = self.compress && end == FragmentEnd::More;
@@ -126,7 +126,7 @@ impl MessageWriter {
             self.finished = true;
             transmit.end_writing();
         }
-        self.connection.write(transmit);
+        self.connection.write(transmit, Hold::Never);
         Poll::Ready(Ok(()))
     }
 
@@ -174,19 +174,17 @@ impl AsyncWrite for MessageWriter {
         if !writer.gathered.is_empty() || writer.held_back {
             ready!(writer.poll_accept(cx, FragmentEnd::Flush)).map_err(into_io)?;
         }
-        let connection = Arc::clone(&writer.connection);
-        connection.uncork();
-        let mut transmit = connection.transmit();
+        let mut transmit = writer.connection.transmit();
         let end = *writer.flush_end.get_or_insert(transmit.end());
         if transmit.has_written(end) {
-            transmit.watchers.leave(&mut writer.place);
+            transmit.leave(Queue::Watchers, &mut writer.place);
             writer.flush_end = None;
             return Poll::Ready(Ok(()));
         }
         if let Some(error) = transmit.closed().filter(|_| !transmit.has_transport()) {
             return Poll::Ready(Err(into_io(error.clone())));
         }
-        transmit.watchers.wait(&mut writer.place, cx.waker());
+        transmit.wait(Queue::Watchers, &mut writer.place, Manner::Future, cx.waker());
         Poll::Pending
     }
 
@@ -199,25 +197,23 @@ impl AsyncWrite for MessageWriter {
 impl Drop for MessageWriter {
     fn drop(&mut self) {
         let mut transmit = self.connection.transmit();
-        transmit.watchers.leave(&mut self.place);
+        transmit.leave(Queue::Watchers, &mut self.place);
         if self.finished {
             return;
         }
-        let broken = self.begun && transmit.closed().is_none();
+        if !self.begun {
+            return transmit.abandon_writing();
+        }
+        drop(transmit);
         // A truncated message is never passed off as whole.
         let frame = CloseFrame::new(CloseCode::INTERNAL_ERROR, "a message was not finished")
             .expect("the code is allowed and the reason short");
-        if broken {
-            let text =
-                "the connection is closed: a MessageWriter was dropped before its message was finished";
-            transmit.close(Some(&frame), Error::new(ErrorKind::Closed, text));
-        }
-        transmit.abandon_writing();
-        drop(transmit);
-        if broken {
-            self.connection.begin_close(&frame);
-            events::connection_closed(self.connection.addresses.peer, "us", Some(frame.code()));
-        }
+        let text = "the connection is closed: a MessageWriter was dropped before its message was finished";
+        self.connection.begin_close_with(
+            &frame,
+            Error::new(ErrorKind::Closed, text),
+            Transmit::abandon_writing,
+        );
     }
 }
 

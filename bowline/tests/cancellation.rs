@@ -282,7 +282,8 @@ async fn everything_dropped_all_the_time_on_four_threads() {
                     next += 1;
                 }
             }
-            // The last ping is answered by the connection's task.
+            // The last ping is answered on the way to the end.
+            assert_eq!(server.recv().await.unwrap_err().kind(), ErrorKind::Disconnected);
             server.sender().closed().await;
         });
         async move {

@@ -844,12 +844,12 @@ async fn messages_that_have_arrived_are_delivered_though_the_transport_is_lost()
             assert_eq!(received(&mut socket).await, text(600).into());
             wire.break_writing(std::io::ErrorKind::BrokenPipe);
             socket.send("for nobody").await.unwrap();
-            assert_eq!(socket.flush().await.unwrap_err().kind(), ErrorKind::Io);
+            assert_eq!(socket.flush().await.unwrap_err().kind(), ErrorKind::Disconnected);
             // Until the close timeout is over, what is unread keeps the connection from its end.
             wire.until(Wire::is_dropped).await;
             assert_eq!(received(&mut socket).await, text(700).into());
-            assert_eq!(socket.recv().await.unwrap_err().kind(), ErrorKind::Io);
-            assert_eq!(socket.recv().await.unwrap_err().kind(), ErrorKind::Io);
+            assert_eq!(socket.recv().await.unwrap_err().kind(), ErrorKind::Disconnected);
+            assert_eq!(socket.recv().await.unwrap_err().kind(), ErrorKind::Disconnected);
         }
     }
 }

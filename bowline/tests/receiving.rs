@@ -237,7 +237,7 @@ async fn an_end_without_a_close_frame_is_said_in_those_words() {
     let (mut socket, wire) = open(Role::Client, Limits::default());
     wire.break_off(io::ErrorKind::ConnectionReset);
     let error = socket.recv().await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Io);
+    assert_eq!(error.kind(), ErrorKind::Disconnected);
     assert!(std::error::Error::source(&error).is_some());
 }
 
@@ -396,33 +396,57 @@ async fn reading_stops_at_the_first_message_that_nobody_has_asked_for() {
 }
 
 #[tokio::test]
-async fn ping_drives_reading_and_waits_for_its_own_pong() {
+async fn ping_drives_reading_and_waits_for_its_own_pong_or_a_later_one() {
     for role in [Role::Client, Role::Server] {
         let (mut socket, wire) = open(role, Limits::default());
-        let peer = async {
-            let first = wire.next_frame(role).await;
-            let second = wire.next_frame(role).await;
-            assert_eq!((first.opcode, second.opcode), (Opcode::Ping, Opcode::Ping));
-            assert_ne!(first.payload, second.payload);
-            wire.feed_frame(peer_of(role), &Frame::pong("unsolicited"));
-            wire.feed_frame(peer_of(role), &Frame::pong(&second.payload));
-            settle().await;
-            first
-        };
         let sender = socket.sender();
-        let first_ping = tokio::spawn(async move { sender.ping().await });
+        let ping = || {
+            let sender = sender.clone();
+            tokio::spawn(async move { sender.ping().await })
+        };
+        let pings = [ping(), ping(), ping()];
+        let mut payloads = Vec::new();
+        for _ in &pings {
+            let frame = wire.next_frame(role).await;
+            assert_eq!(frame.opcode, Opcode::Ping);
+            assert!(!payloads.contains(&frame.payload), "each has a payload of its own");
+            payloads.push(frame.payload);
+        }
+        wire.feed_frame(peer_of(role), &Frame::pong("unsolicited"));
         settle().await;
-        let (first, second_pong) = tokio::join!(peer, socket.ping());
-        second_pong.unwrap();
-        assert!(!first_ping.is_finished(), "its own pong has not come");
+        assert!(pings.iter().all(|ping| !ping.is_finished()), "no pong of theirs has come");
+        // RFC 6455 5.5.3: a peer may answer only the newest of the pings that it has received.
+        wire.feed_frame(peer_of(role), &Frame::pong(&payloads[1]));
+        settle().await;
+        assert_eq!([0, 1, 2].map(|number| pings[number].is_finished()), [true, true, false]);
         // Behind a message that nobody reads, the pong waits; then somebody reads.
         wire.feed_frame(peer_of(role), &Frame::text("unread"));
-        wire.feed_frame(peer_of(role), &Frame::pong(&first.payload));
+        wire.feed_frame(peer_of(role), &Frame::pong(&payloads[2]));
         settle().await;
-        assert!(!first_ping.is_finished());
+        assert!(!pings[2].is_finished());
         assert_eq!(socket.recv().await.unwrap(), Some("unread".into()));
         assert!(poll_times(100, socket.recv()).await.is_none());
-        first_ping.await.unwrap().unwrap();
+        for ping in pings {
+            ping.await.unwrap().unwrap();
+        }
+    }
+}
+
+/// The pong to the keepalive's ping settles those before it as well.
+#[tokio::test(start_paused = true)]
+async fn a_ping_that_the_keepalive_overtakes_is_settled_with_it() {
+    for role in [Role::Client, Role::Server] {
+        let (socket, wire) = open(role, Limits::default());
+        let sender = socket.sender();
+        let ping = tokio::spawn(async move { sender.ping().await });
+        let first = wire.next_frame(role).await;
+        let keepalive = wire.next_frame(role).await;
+        assert_ne!(first.payload, keepalive.payload);
+        wire.feed_frame(peer_of(role), &Frame::pong(""));
+        settle().await;
+        assert!(!ping.is_finished(), "an unsolicited pong settles nothing");
+        wire.feed_frame(peer_of(role), &Frame::pong(&keepalive.payload));
+        ping.await.unwrap().unwrap();
     }
 }
 

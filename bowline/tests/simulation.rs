@@ -43,7 +43,6 @@ fn conversations_keep_all_promises() {
         all.closed_ends,
         all.disconnected_ends,
         all.timed_out_ends,
-        all.other_ends,
         all.full,
         all.dropped_sends,
         all.pings,
