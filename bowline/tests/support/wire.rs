@@ -37,6 +37,7 @@ pub fn wire() -> (Stream, Wire) {
 pub struct Stream(Arc<Mutex<State>>);
 
 /// The test's end.
+#[derive(Clone)]
 pub struct Wire(Arc<Mutex<State>>);
 
 struct State {
@@ -126,6 +127,11 @@ impl Wire {
         self.change(|state| state.room = room);
     }
 
+    /// How many bytes may still be written.
+    pub fn room(&self) -> usize {
+        self.state().room
+    }
+
     /// Lets each call take or give no more than so many bytes.
     pub fn set_chunk(&self, chunk: usize) {
         self.change(|state| state.chunk = chunk);
@@ -161,6 +167,11 @@ impl Wire {
     /// Takes what was written.
     pub fn take_written(&self) -> Vec<u8> {
         std::mem::take(&mut self.state().outgoing)
+    }
+
+    /// What was written and not taken.
+    pub fn copy_written(&self) -> Vec<u8> {
+        self.state().outgoing.clone()
     }
 
     /// Takes the whole frames that `role` has written.
