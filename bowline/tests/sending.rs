@@ -348,6 +348,127 @@ async fn a_corked_message_goes_out_though_the_application_never_reads_again() {
     drop(socket);
 }
 
+/// A batch of two messages, of which the first was received.
+async fn within_a_batch() -> (bowline::WebSocket, Wire) {
+    let (mut socket, wire) = open(Role::Server, Limits::default());
+    wire.feed(&encode_all(Role::Client, &[Frame::text("1"), Frame::text("2")]));
+    assert_eq!(socket.recv().await.unwrap(), Some("1".into()));
+    (socket, wire)
+}
+
+/// Only the `WebSocket` knows that it works off a batch.
+#[tokio::test]
+async fn a_sender_never_waits_behind_a_cork() {
+    let (socket, wire) = within_a_batch().await;
+    socket.send("held").await.unwrap();
+    socket.try_send("held").unwrap();
+    assert_eq!(wire.calls().1, 0);
+    let sender = socket.sender();
+    sender.send("now").await.unwrap();
+    assert_eq!(wire.calls().1, 1, "with all that was held back");
+    assert_eq!(wire.take_frames(Role::Server).len(), 3);
+    sender.try_send("now").unwrap();
+    assert_eq!(wire.calls().1, 2);
+    let mut writer = socket.writer(MessageKind::Binary).await.unwrap();
+    writer.write_all(b"a fragment").await.unwrap();
+    writer.flush().await.unwrap();
+    assert_eq!(wire.calls().1, 3);
+    writer.finish().await.unwrap();
+    assert_eq!(wire.calls().1, 4);
+}
+
+/// Nobody runs the tasks of a runtime of one thread between two calls of `block_on`, or after the last.
+#[test]
+fn a_reply_is_written_when_block_on_returns() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (mut socket, wire) = runtime.block_on(within_a_batch());
+    runtime.block_on(socket.send("reply to 1")).unwrap();
+    assert_eq!(wire.take_frames(Role::Server), [Frame::text("reply to 1")]);
+    // In one call, those of a batch leave together, whether it was all of it or not.
+    wire.feed(&encode_all(Role::Client, &[Frame::text("3"), Frame::text("4"), Frame::text("5")]));
+    let before = wire.calls().1;
+    runtime.block_on(async {
+        for _ in 0..3 {
+            let message = socket.recv().await.unwrap().unwrap();
+            socket.send(message).await.unwrap();
+        }
+    });
+    assert_eq!(wire.calls().1, before + 1);
+    assert_eq!(wire.take_frames(Role::Server).len(), 3);
+    runtime.block_on(async {
+        let message = socket.recv().await.unwrap().unwrap();
+        socket.send(message).await.unwrap();
+    });
+    assert_eq!(wire.take_frames(Role::Server), [Frame::text("5")]);
+}
+
+/// What was accepted is not lost with the runtime.
+#[test]
+fn a_dropped_runtime_writes_what_it_can() {
+    for role in [Role::Client, Role::Server] {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let (socket, wire) = runtime.block_on(async {
+            let (socket, wire) = open(role, Limits::default());
+            wire.set_room(0);
+            socket.send("accepted").await.unwrap();
+            (socket, wire)
+        });
+        assert_eq!(wire.written_len(), 0);
+        wire.set_room(usize::MAX);
+        drop(runtime);
+        assert_eq!(wire.take_frames(role), [Frame::text("accepted")]);
+        assert!(socket.sender().is_closed());
+    }
+}
+
+/// Keeps the thread busy, as an application that computes does.
+fn compute(time: Duration) {
+    let start = std::time::Instant::now();
+    while start.elapsed() < time {
+        std::hint::spin_loop();
+    }
+}
+
+#[tokio::test]
+async fn replies_do_not_wait_for_an_application_that_computes() {
+    for in_task in [false, true] {
+        let (mut socket, wire) = open(Role::Server, Limits::default());
+        wire.feed(&encode_all(Role::Client, &vec![Frame::text("work"); 20]));
+        let written = wire.clone();
+        let working = async move {
+            for number in 1..=20_usize {
+                let message = socket.recv().await.unwrap().unwrap();
+                compute(Duration::from_millis(5));
+                socket.send(message).await.unwrap();
+                // The first can't know how long the second will take.
+                let replies = all_frames(Role::Server, written.copy_written()).len();
+                assert!(replies >= number - 1, "{replies} replies after {number} messages");
+            }
+        };
+        if in_task {
+            tokio::spawn(working).await.unwrap();
+        } else {
+            working.await;
+        }
+        settle().await;
+        assert_eq!(wire.take_frames(Role::Server).len(), 20);
+    }
+}
+
+#[tokio::test]
+async fn no_more_than_a_thousand_replies_are_held_back() {
+    let (mut socket, wire) = open(Role::Server, Limits::default());
+    wire.feed(&encode_all(Role::Client, &vec![Frame::binary(""); 5000]));
+    for number in 1..=5000 {
+        socket.recv().await.unwrap().unwrap();
+        socket.send(&[]).await.unwrap();
+        assert!(number * 2 - wire.written_len() <= 2 * 1024);
+    }
+    wire.until(|wire| wire.written_len() == 10_000).await;
+    // tokio's budget ends a batch every 64 messages.
+    assert!(wire.calls().1 <= 5000 / 60, "{} writes", wire.calls().1);
+}
+
 #[tokio::test]
 async fn flush_uncorks() {
     let (mut socket, wire) = open(Role::Server, Limits::default());
