@@ -1,6 +1,9 @@
 //! What the types promise by themselves.
 
+use std::borrow::Borrow;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::error::Error as StdError;
+use std::hash::{BuildHasher, Hash, RandomState};
 
 use bowline::{
     CloseCode, CloseFrame, Error, ErrorKind, Message, MessageKind, MessageReader, MessageWriter, Payload,
@@ -55,6 +58,59 @@ fn text_is_text() {
         (MessageKind::Binary, None, &[1, 2][..])
     );
     assert!(Message::from("").is_empty());
+}
+
+/// What `Borrow` promises: the owned value and the borrowed one are equal, ordered and hashed alike.
+fn assert_borrows_alike<B: Hash + Ord + ?Sized>(values: &[impl Borrow<B> + Hash + Ord]) {
+    let state = RandomState::new();
+    for one in values {
+        assert_eq!(state.hash_one(one), state.hash_one(one.borrow()));
+        for other in values {
+            assert_eq!(one == other, one.borrow() == other.borrow());
+            assert_eq!(one.cmp(other), one.borrow().cmp(other.borrow()));
+            assert_eq!(one.partial_cmp(other), Some(one.cmp(other)));
+        }
+    }
+}
+
+#[test]
+fn text_is_found_by_a_str() {
+    let words = ["", "a", "ab", "b", "Z", "é", "z", "€", "\u{FFFF}", "😀", "a\0", "a\u{FF}"];
+    let texts = words.map(Utf8Bytes::from);
+    assert_borrows_alike::<str>(&texts);
+    let hashed: HashMap<Utf8Bytes, usize> = texts.iter().cloned().zip(0..).collect();
+    let sorted: BTreeMap<Utf8Bytes, usize> = texts.iter().cloned().zip(0..).collect();
+    let set: HashSet<Utf8Bytes> = texts.iter().cloned().collect();
+    for (number, word) in words.iter().enumerate() {
+        assert_eq!(hashed.get(*word), Some(&number), "{word:?}");
+        assert_eq!(sorted.get(*word), Some(&number), "{word:?}");
+        assert!(set.contains(*word), "{word:?}");
+        assert_eq!(&*texts[number], *word);
+        assert_eq!(AsRef::<[u8]>::as_ref(&texts[number]), word.as_bytes());
+    }
+    assert_eq!(hashed.get("absent"), None);
+}
+
+#[test]
+fn equal_values_have_equal_hashes() {
+    let state = RandomState::new();
+    let text = bytes::Bytes::from("hello".to_owned());
+    // Equal, from memory of different kinds.
+    let texts = [
+        Message::from("hello"),
+        Message::from("hello".to_owned()),
+        Message::Text(Utf8Bytes::from_static("hello")),
+        Message::Text(Utf8Bytes::try_from(text.clone()).unwrap()),
+    ];
+    for message in &texts {
+        assert_eq!(message, &texts[0]);
+        assert_eq!(state.hash_one(message), state.hash_one(&texts[0]));
+        assert_ne!(message, &Message::from(text.clone()), "text is not bytes");
+    }
+    assert_ne!(state.hash_one(&texts[0]), state.hash_one(Message::from(text)));
+    assert_borrows_alike::<CloseCode>(&[1000, 1001, 4999].map(CloseCode));
+    assert_eq!(HashSet::from([MessageKind::Text, MessageKind::Binary, MessageKind::Text]).len(), 2);
+    assert_eq!(HashSet::from([ErrorKind::Io, ErrorKind::Limit, ErrorKind::Io]).len(), 2);
 }
 
 #[tokio::test]
