@@ -97,7 +97,7 @@ impl Terms {
             return Err(bad_request("the request needs one Host header"));
         }
         // RFC 6455 4.2.2, 10.2: the server checks where a page that uses a browser's connection comes from.
-        if !self.origins.allows(headers, uri.authority().map(http::uri::Authority::as_str)) {
+        if !self.origins.allows(headers, uri) {
             return Err(Rejection::new(StatusCode::FORBIDDEN, "pages of this origin may not connect here"));
         }
         let subprotocol = self.choose_subprotocol(headers)?;

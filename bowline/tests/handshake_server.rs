@@ -199,6 +199,11 @@ fn rfc6455_10_2_origins_of_the_same_host_and_port_are_allowed() {
         ("example.com", "", false),
         ("null", "null", false),
         ("example.com", "http://", false),
+        // No page is loaded from a host by another scheme.
+        ("example.com:21", "ftp://example.com:21", false),
+        ("example.com", "ws://example.com", false),
+        ("example.com", "file://example.com", false),
+        ("abcdef", "chrome-extension://abcdef", false),
     ] {
         assert_eq!(is_allowed(&acceptor, host, origin), expected, "{origin} at {host}");
     }
@@ -234,6 +239,12 @@ fn rfc6455_10_2_origin_patterns() {
         ("[::1]:3000", "http://[::1]:3000", true),
         ("*", "https://anything.example:1", true),
         ("*", "null", true),
+        ("null", "null", true),
+        ("null", "https://null", false),
+        ("null", "", false),
+        ("null", "NULL", false),
+        ("null", "https://other.example", false),
+        ("https://null", "null", false),
     ] {
         let acceptor = Acceptor::new().allow_origin(pattern);
         assert_eq!(is_allowed(&acceptor, "example.com", origin), expected, "{origin} with {pattern}");
@@ -242,6 +253,28 @@ fn rfc6455_10_2_origin_patterns() {
     let several = Acceptor::new().allow_origin("a.example").allow_origin("b.example");
     assert!(is_allowed(&several, "example.com", "https://a.example"));
     assert!(is_allowed(&several, "example.com", "https://b.example"));
+}
+
+#[test]
+fn rfc6455_10_2_a_request_over_tls_is_not_of_the_origin_without() {
+    for (target, origin, expected) in [
+        ("https://example.com/chat", "https://example.com", true),
+        ("https://example.com/chat", "HTTPS://example.com:443", true),
+        ("https://example.com/chat", "http://example.com", false),
+        ("https://example.com/chat", "http://example.com:443", false),
+        // A proxy may have ended TLS.
+        ("http://example.com/chat", "https://example.com", true),
+        ("http://example.com/chat", "http://example.com", true),
+    ] {
+        let request = Head::request().first_line(&format!("GET {target} HTTP/1.1"));
+        let mut request = request.with(&format!("Origin: {origin}")).to_request();
+        let rejection = bowline::accept::<_, ()>(&mut request).expect_err("no upgrade is in it");
+        let is_allowed = rejection.status() == StatusCode::INTERNAL_SERVER_ERROR;
+        assert_eq!(is_allowed, expected, "{origin} at {target}: {rejection}");
+        let acceptor = Acceptor::new().allow_origin(origin);
+        let rejection = acceptor.accept::<_, ()>(&mut request).expect_err("no upgrade is in it");
+        assert_eq!(rejection.status(), StatusCode::INTERNAL_SERVER_ERROR, "a pattern decides");
+    }
 }
 
 #[test]
