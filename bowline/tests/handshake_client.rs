@@ -206,6 +206,7 @@ async fn rfc6455_4_1_the_response_is_verified() {
         (|good| good.without("upgrade"), "Upgrade: websocket"),
         (|good| good.replace("Upgrade: h2c"), "Upgrade: websocket"),
         (|good| good.replace("Upgrade: websocket, h2c"), "Upgrade: websocket"),
+        (|good| good.with("Upgrade: websocket"), "more than one Upgrade"),
         (|good| good.without("connection"), "Connection: Upgrade"),
         (|good| good.replace("Connection: keep-alive"), "Connection: Upgrade"),
         (|good| good.without("sec-websocket-accept"), "no Sec-WebSocket-Accept"),
@@ -220,7 +221,12 @@ async fn rfc6455_4_1_the_response_is_verified() {
             },
             "more than one Sec-WebSocket-Accept",
         ),
-        (|good| good.with("Sec-WebSocket-Extensions: permessage-deflate"), "extension"),
+        (|good| good.with("Sec-WebSocket-Extensions: permessage-deflate"), "none was offered"),
+        (
+            |good| good.with("Sec-WebSocket-Extensions: ,").with("Sec-WebSocket-Extensions: x"),
+            "none was offered",
+        ),
+        (|good| good.with("Sec-WebSocket-Extensions: ;"), "not a list of extensions"),
         (|good| good.with("Sec-WebSocket-Protocol: v3"), "v3"),
         (|good| good.with("Sec-WebSocket-Protocol: V1"), "V1"),
         (|good| good.with("Sec-WebSocket-Protocol: v1, v2"), "v1, v2"),
@@ -258,6 +264,13 @@ async fn rfc6455_8_1_a_subprotocol_that_is_not_text_is_refused() {
     assert!(error.to_string().contains("not offered"), "{error}");
 }
 
+fn with_and_without_compression(connector: &Connector) -> Vec<Connector> {
+    #[cfg(feature = "deflate")]
+    return vec![connector.clone(), connector.clone().compression(bowline::Compression::ContextTakeover)];
+    #[cfg(not(feature = "deflate"))]
+    vec![connector.clone()]
+}
+
 #[tokio::test]
 async fn good_responses_are_accepted() {
     let connector = Connector::new().subprotocols(["v2", "v1"]);
@@ -267,11 +280,23 @@ async fn good_responses_are_accepted() {
         (|good| good.replace("Connection: keep-alive").with("Connection: x, upgrade"), None),
         (|good| good.with("Sec-WebSocket-Protocol: v1"), Some("v1")),
         (|good| good.with("Set-Cookie: a=1"), None),
+        // A list without an element chooses nothing (RFC 9110 5.6.1).
+        (|good| good.with("Sec-WebSocket-Protocol:").with("Sec-WebSocket-Extensions:"), None),
+        (|good| good.with("Sec-WebSocket-Protocol:  ").with("Sec-WebSocket-Extensions: , ,"), None),
+        (|good| good.with("Sec-WebSocket-Extensions:").with("Sec-WebSocket-Extensions: "), None),
+        (|good| good.with("Sec-WebSocket-Protocol: v1").with("Sec-WebSocket-Extensions:"), Some("v1")),
     ] {
-        let answer = |request: Head| answer(acceptance(&request)).text().into_bytes();
-        let (socket, response) = connect_to(&connector, answer).await.unwrap();
-        assert_eq!(socket.subprotocol(), subprotocol);
-        assert_eq!(response.status(), 101);
+        for connector in with_and_without_compression(&connector) {
+            let answer = |request: Head| answer(acceptance(&request)).text().into_bytes();
+            let (socket, response) = connect_to(&connector, answer).await.unwrap();
+            assert_eq!(socket.subprotocol(), subprotocol);
+            assert_eq!(response.status(), 101);
+        }
+    }
+    // It makes no difference either if nothing was offered.
+    for connector in with_and_without_compression(&Connector::new()) {
+        let answer = |request: Head| acceptance(&request).with("Sec-WebSocket-Protocol:").text().into_bytes();
+        assert_eq!(connect_to(&connector, answer).await.unwrap().0.subprotocol(), None);
     }
     // Informational responses come before the real one.
     let answer = |request: Head| {
