@@ -1,5 +1,7 @@
 //! The client's side of an opening handshake, without its I/O (RFC 6455 4.1).
 
+use std::fmt;
+
 use bowline_proto::handshake::{Key, VERSION};
 use bowline_proto::header::Extension;
 use bowline_proto::{InvalidAnswer, Role};
@@ -23,7 +25,6 @@ use crate::websocket::WebSocket;
 
 /// A handshake whose request is sent by an HTTP client of the user's own: see
 /// [`Connector::request`](crate::Connector::request).
-#[derive(Debug)]
 pub struct ClientHandshake {
     key: Key,
     /// What was offered.
@@ -48,7 +49,9 @@ impl ClientHandshake {
         headers.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static(VERSION));
         if !self.subprotocols.is_empty() {
             let list = self.subprotocols.join(", ");
-            let list = HeaderValue::try_from(list).expect("tokens are a header's value");
+            let mut list = HeaderValue::try_from(list).expect("tokens are a header's value");
+            // Pages in browsers have no other place for a token, so that it may be one.
+            list.set_sensitive(true);
             headers.insert(SEC_WEBSOCKET_PROTOCOL, list);
         }
         if let Some(wish) = self.config.compression.wish() {
@@ -160,6 +163,13 @@ impl ClientHandshake {
                 _ => Err(format!("the server chose the subprotocol {value:?}, which was not offered")),
             },
         }
+    }
+}
+
+impl fmt::Debug for ClientHandshake {
+    /// Tells neither the key nor the subprotocols, any of which may be a token.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientHandshake").field("config", &self.config).finish_non_exhaustive()
     }
 }
 

@@ -106,6 +106,26 @@ fn rfc6455_8_1_subprotocols_that_are_not_text_are_refused() {
     }
 }
 
+#[test]
+fn rfc6455_4_2_1_a_subprotocol_that_is_no_token_is_found_but_not_told() {
+    for (lines, named) in [
+        (&["chat, bearer secret, v1"][..], "element 2 has ' '"),
+        (&["secret/1"], "element 1 has '/'"),
+        (&[",, a , b", "secret=", "c d"], "element 3 has '='"),
+    ] {
+        let request = lines
+            .iter()
+            .fold(Head::request(), |request, line| request.with(&format!("Sec-WebSocket-Protocol: {line}")));
+        let rejection =
+            bowline::accept::<_, ()>(&mut request.to_request()).expect_err("it is no list of tokens");
+        assert_eq!(rejection.status(), StatusCode::BAD_REQUEST);
+        let text = rejection.to_string();
+        assert!(text.contains(named) && text.contains("Sec-WebSocket-Protocol"), "{text}");
+        // Pages in browsers have no other place for a token.
+        assert!(!text.contains("secret"), "{text}");
+    }
+}
+
 #[tokio::test]
 async fn requests_without_hypers_upgrade_are_a_500_that_says_so() {
     let rejection = bowline::accept::<_, ()>(&mut Head::request().to_request()).expect_err("no upgrade");
