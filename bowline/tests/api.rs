@@ -125,6 +125,39 @@ async fn errors_say_what_happened_and_do_not_repeat_their_source() {
     assert_eq!(TrySendError::Full("message").into_inner(), "message");
 }
 
+#[tokio::test]
+async fn errors_escape_what_the_peer_says() {
+    for swap in [false, true] {
+        let (mut near, mut far) = pair();
+        if swap {
+            std::mem::swap(&mut near, &mut far);
+        }
+        let reason = "x\r\nFAKE LOG LINE\u{1b}[2J\u{202e}";
+        let closing = tokio::spawn(async move { far.close(CloseCode(4000), reason).await });
+        let received = near.recv().await.unwrap_err();
+        let sent = near.send("late").await.unwrap_err();
+        for error in [received, sent] {
+            for text in [error.to_string(), format!("{error:?}")] {
+                assert!(text.contains(r"x\r\nFAKE LOG LINE\u{1b}[2J\u{202e}"), "{text}");
+                assert!(!text.contains(char::is_control), "{text}");
+            }
+            assert_eq!(error.close_frame().unwrap().reason(), reason);
+        }
+        closing.await.unwrap().unwrap();
+    }
+}
+
+#[cfg(feature = "server")]
+#[test]
+fn a_rejection_is_shown_in_one_line() {
+    let body = "it's no \"such\" room:\r\nFAKE\u{1b}[2J\n".to_owned();
+    let response = http::Response::builder().status(404).header("set-cookie", "a=secret").body(body).unwrap();
+    let rejection = bowline::Rejection::from(response);
+    assert_eq!(rejection.to_string(), r#"404 Not Found: it's no "such" room:\r\nFAKE\u{1b}[2J"#);
+    assert!(!format!("{rejection:?}").contains("secret"), "{rejection:?}");
+    assert_eq!(bowline::Rejection::from(http::StatusCode::NOT_FOUND).to_string(), "404 Not Found: Not Found");
+}
+
 #[test]
 fn close_codes_have_names() {
     assert_eq!(CloseCode::from(1012), CloseCode::SERVICE_RESTART);
