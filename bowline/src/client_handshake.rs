@@ -18,7 +18,7 @@ use crate::error::Error;
 use crate::events;
 use crate::header_lines::{Occurrence, has_token};
 use crate::limits::Config;
-use crate::random::random;
+use crate::random::{random, renew_after_fork};
 use crate::transport::Transport;
 use crate::upgraded::transport_of;
 use crate::websocket::WebSocket;
@@ -35,6 +35,7 @@ pub struct ClientHandshake {
 impl ClientHandshake {
     /// Begins with a new key.
     pub(crate) fn new(subprotocols: Vec<String>, config: Config) -> Self {
+        renew_after_fork();
         // RFC 6455 4.1: a nonce of 16 bytes, selected randomly for each connection.
         Self { key: Key::from_nonce(random()), subprotocols, config }
     }
