@@ -270,6 +270,16 @@ async fn nothing_secret_is_told_by_debug() {
     }
     assert_eq!(request.headers()["sec-websocket-protocol"], "chat, bearer.secret5");
 
+    #[cfg(feature = "http2")]
+    {
+        let address = support::http::start(bowline::Server::new().http2(), support::http::echo).await;
+        let connector = connector.clone().proxy(Proxy::none());
+        let connection =
+            soon(connector.connect_http2(format!("ws://user:secret@{address}/?secret"))).await.unwrap();
+        let debug = format!("{connection:?}");
+        assert!(!debug.contains("secret"), "{debug}");
+    }
+
     let answer = |lines: &'static [&'static str]| {
         move |_: Head| {
             lines
