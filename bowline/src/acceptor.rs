@@ -22,6 +22,8 @@ use crate::events;
 #[cfg(feature = "http2")]
 use crate::http2_server::Incoming;
 use crate::limits::{Config, Limits};
+#[cfg(feature = "tls")]
+use crate::origin::Arrival;
 use crate::origin::Pattern;
 use crate::rejection::Rejection;
 use crate::server_exchange::{Check, shake_hands};
@@ -108,12 +110,23 @@ impl Acceptor {
     /// A pattern is a host, a host below a domain, or one of both with a scheme, a port or both: `example.com`,
     /// `*.example.com`, `https://example.com`, `*.example.com:8443`. Without a scheme, all match; without a port, the
     /// default port of the scheme. `*` matches everything, `null` too.
+    ///
+    /// `null` matches `Origin: null`, which browsers send for pages whose origin they don't tell: from `file:` and `data:`
+    /// URLs, and in sandboxed frames. Anybody can make such a page, so it opens the server to all sites, as `*` does.
+    ///
+    /// Pages are loaded by `http` and `https`; other schemes, such as that of a browser's extension, need a pattern. Under
+    /// [`Server::tls`](crate::Server::tls), and where the request's URL has the scheme `https` (as in HTTP/2), a page of
+    /// the same host that was loaded by `http` is foreign too. Elsewhere both are accepted, because a proxy may have ended TLS.
+    ///
+    /// The Host header is named by the client. A site whose name its owner points at 127.0.0.1, or at a private address (DNS
+    /// rebinding), is of the same origin as its requests: a server that relies on being reachable from there only has to
+    /// compare Host with its own names, by [`Server::check`](crate::Server::check).
     pub fn allow_origin(self, pattern: impl AsRef<str>) -> Self {
         let text = pattern.as_ref();
         match Pattern::parse(text) {
             Some(pattern) => self.with(|options| options.terms.origins.allow(pattern)),
             None => self.check(Some(format!(
-                "the origin pattern {text:?} is not of the form `[scheme://][*.]host[:port]` or `*`"
+                "the origin pattern {text:?} is not of the form `[scheme://][*.]host[:port]`, `*` or `null`"
             ))),
         }
     }
@@ -308,6 +321,12 @@ impl Acceptor {
     /// The first argument that made no sense, if there is one.
     pub(crate) fn validate(&self) -> Result<(), Error> {
         self.0.invalid.clone().map_or(Ok(()), Err)
+    }
+
+    /// The same for requests that come over TLS.
+    #[cfg(feature = "tls")]
+    pub(crate) fn over_tls(self) -> Self {
+        self.with(|options| options.terms.origins.set_arrival(Arrival::OverTls))
     }
 
     pub(crate) fn handshake_timeout(&self) -> Duration {

@@ -168,7 +168,8 @@ impl IntoResponse for Rejection {
 impl fmt::Debug for WebSocketUpgrade {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("WebSocketUpgrade")
-            .field("uri", self.request.uri())
+            // Without the query, where pages in browsers put tokens.
+            .field("path", &self.request.uri().path())
             .field("acceptor", &self.acceptor)
             .finish_non_exhaustive()
     }

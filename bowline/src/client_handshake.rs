@@ -1,12 +1,14 @@
 //! The client's side of an opening handshake, without its I/O (RFC 6455 4.1).
 
-use bowline_proto::Role;
+use std::fmt;
+
 use bowline_proto::handshake::{Key, VERSION};
 use bowline_proto::header::Extension;
+use bowline_proto::{InvalidAnswer, Role};
 use bytes::Bytes;
 use http::header::{
-    CONNECTION, HeaderMap, HeaderValue, LOCATION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_EXTENSIONS,
-    SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
+    CONNECTION, Entry, HeaderMap, HeaderValue, LOCATION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_EXTENSIONS,
+    SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, SET_COOKIE, UPGRADE,
 };
 use http::{Response, StatusCode, Version};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -16,14 +18,13 @@ use crate::error::Error;
 use crate::events;
 use crate::header_lines::{Occurrence, has_token};
 use crate::limits::Config;
-use crate::random::random;
+use crate::random::{random, renew_after_fork};
 use crate::transport::Transport;
 use crate::upgraded::transport_of;
 use crate::websocket::WebSocket;
 
 /// A handshake whose request is sent by an HTTP client of the user's own: see
 /// [`Connector::request`](crate::Connector::request).
-#[derive(Debug)]
 pub struct ClientHandshake {
     key: Key,
     /// What was offered.
@@ -34,6 +35,7 @@ pub struct ClientHandshake {
 impl ClientHandshake {
     /// Begins with a new key.
     pub(crate) fn new(subprotocols: Vec<String>, config: Config) -> Self {
+        renew_after_fork();
         // RFC 6455 4.1: a nonce of 16 bytes, selected randomly for each connection.
         Self { key: Key::from_nonce(random()), subprotocols, config }
     }
@@ -48,7 +50,9 @@ impl ClientHandshake {
         headers.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static(VERSION));
         if !self.subprotocols.is_empty() {
             let list = self.subprotocols.join(", ");
-            let list = HeaderValue::try_from(list).expect("tokens are a header's value");
+            let mut list = HeaderValue::try_from(list).expect("tokens are a header's value");
+            // Pages in browsers have no other place for a token, so that it may be one.
+            list.set_sensitive(true);
             headers.insert(SEC_WEBSOCKET_PROTOCOL, list);
         }
         if let Some(wish) = self.config.compression.wish() {
@@ -111,10 +115,10 @@ impl ClientHandshake {
             return Err(describe_status(response.status(), StatusCode::SWITCHING_PROTOCOLS, headers));
         }
         // RFC 6455 4.1: Upgrade is `websocket`, in any case, and Connection has `Upgrade`, in any case.
-        let upgrade = Occurrence::of(headers, UPGRADE);
-        if !matches!(upgrade, Occurrence::Once(value) if value.as_bytes().eq_ignore_ascii_case(b"websocket"))
-        {
-            return Err("the server's response does not have `Upgrade: websocket`".to_owned());
+        match Occurrence::of(headers, UPGRADE) {
+            Occurrence::Once(value) if value.as_bytes().eq_ignore_ascii_case(b"websocket") => {}
+            Occurrence::Repeated => return Err("the server's response has more than one Upgrade".to_owned()),
+            _ => return Err("the server's response does not have `Upgrade: websocket`".to_owned()),
         }
         if !has_token(headers, CONNECTION, "upgrade") {
             return Err("the server's response does not have `Connection: Upgrade`".to_owned());
@@ -133,27 +137,27 @@ impl ClientHandshake {
     }
 
     fn verify_extensions(&self, headers: &HeaderMap, agreed: &mut Agreed) -> Result<(), String> {
-        if !headers.contains_key(SEC_WEBSOCKET_EXTENSIONS) {
-            return Ok(());
+        let malformed = || "the server's Sec-WebSocket-Extensions is not a list of extensions".to_owned();
+        let mut answer = Vec::new();
+        for line in headers.get_all(SEC_WEBSOCKET_EXTENSIONS) {
+            let line = line.to_str().map_err(|_| malformed())?;
+            answer.extend(Extension::parse_list(line).ok_or_else(malformed)?);
         }
         if let Some(wish) = self.config.compression.wish() {
-            let malformed = || "the server's Sec-WebSocket-Extensions is not a list of extensions".to_owned();
-            let mut answer = Vec::new();
-            for line in headers.get_all(SEC_WEBSOCKET_EXTENSIONS) {
-                let line = line.to_str().map_err(|_| malformed())?;
-                answer.extend(Extension::parse_list(line).ok_or_else(malformed)?);
-            }
-            agreed.deflate = wish.verify(&answer).map_err(|invalid| invalid.to_string())?;
-            return Ok(());
+            agreed.deflate = wish.verify(&answer).map_err(describe_answer)?;
+        } else if !answer.is_empty() {
+            // RFC 6455 4.1: an extension that was not offered fails the connection, and none was.
+            return Err("the server chose an extension, but none was offered".to_owned());
         }
-        // RFC 6455 4.1: an extension that was not offered fails the connection, and none was.
-        Err("the server chose an extension, but none was offered".to_owned())
+        Ok(())
     }
 
     fn verify_subprotocol<'a>(&self, headers: &'a HeaderMap) -> Result<Option<&'a str>, String> {
         match Occurrence::of(headers, SEC_WEBSOCKET_PROTOCOL) {
             Occurrence::None => Ok(None),
             Occurrence::Repeated => Err("the server chose more than one subprotocol".to_owned()),
+            // RFC 9110 5.6.1: a list without an element chooses nothing.
+            Occurrence::Once(value) if value.as_bytes().trim_ascii().is_empty() => Ok(None),
             // RFC 6455 4.1: a subprotocol that was not offered fails the connection.
             Occurrence::Once(value) => match value.to_str() {
                 Ok(chosen) if self.subprotocols.iter().any(|offered| offered == chosen) => Ok(Some(chosen)),
@@ -163,21 +167,56 @@ impl ClientHandshake {
     }
 }
 
+impl fmt::Debug for ClientHandshake {
+    /// Tells neither the key nor the subprotocols, any of which may be a token.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientHandshake").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
 /// The error for a response that does not accept the handshake.
 pub(crate) fn refused<B>(text: String, response: &Response<B>, body: Bytes) -> Error {
     let mut copy = Response::new(body);
     *copy.status_mut() = response.status();
     *copy.version_mut() = response.version();
     copy.headers_mut().clone_from(response.headers());
+    if let Entry::Occupied(mut cookies) = copy.headers_mut().entry(SET_COOKIE) {
+        // So that `Debug` of the error does not tell them.
+        cookies.iter_mut().for_each(|cookie| cookie.set_sensitive(true));
+    }
     Error::with_response(text, copy)
 }
 
 fn describe_status(status: StatusCode, wanted: StatusCode, headers: &HeaderMap) -> String {
     match headers.get(LOCATION) {
         Some(location) if status.is_redirection() => format!(
-            "the server redirects to {location:?} with {status}; redirects are not followed: connect there if it can \
-             be trusted"
+            "the server redirects to {:?} with {status}; redirects are not followed: connect there if it can be trusted",
+            without_secrets(&String::from_utf8_lossy(location.as_bytes()))
         ),
         _ => format!("the server answered {status} instead of {wanted}"),
+    }
+}
+
+/// A URL without what often holds passwords and tokens: its userinfo and its query.
+fn without_secrets(url: &str) -> String {
+    let (shown, hidden) = url.split_at(url.find(['?', '#']).unwrap_or(url.len()));
+    let (scheme, rest) = shown.split_at(shown.find("//").map_or(0, |slashes| slashes + 2));
+    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let authority =
+        authority.rsplit_once('@').map_or(authority.to_owned(), |(_, host)| format!("...@{host}"));
+    let query = if hidden.is_empty() { "" } else { "?..." };
+    format!("{scheme}{authority}{path}{query}")
+}
+
+/// What is wrong with the server's choice of an extension, and what to do about it.
+fn describe_answer(invalid: InvalidAnswer) -> String {
+    match invalid {
+        InvalidAnswer::ContextTakeover => {
+            format!("{invalid}: use Compression::ContextTakeover, or none, with this server")
+        }
+        InvalidAnswer::WindowBits => format!(
+            "{invalid}: raise CompressionOptions::server_max_window_bits or CompressionOptions::client_max_window_bits"
+        ),
+        _ => invalid.to_string(),
     }
 }

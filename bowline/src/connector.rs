@@ -153,7 +153,8 @@ impl Connector {
     /// How TLS is done, for servers and for proxies. Default: rustls with its provider `ring`, TLS 1.2 and 1.3, and the
     /// roots that the operating system trusts, by `rustls-platform-verifier`.
     ///
-    /// The ALPN protocols of the configuration are replaced by `http/1.1`.
+    /// The ALPN protocols of the configuration are replaced by those of `Connector::http_version`: `http/1.1`, `h2`, or both;
+    /// for a proxy by `http/1.1`.
     #[cfg(feature = "tls")]
     pub fn tls(mut self, config: std::sync::Arc<rustls::ClientConfig>) -> Self {
         self.tls = Some(config);

@@ -210,8 +210,8 @@
 //! # Events
 //!
 //! With the feature `tracing`, events have the target `bowline` and these names and fields. No message makes one, and
-//! none has anything in it that was sent but a close code, a subprotocol and the status of a response, or what a
-//! [`Rejection`] of yours says.
+//! none has anything in it that was sent but a close code, a subprotocol, and the status of a response and where it redirects
+//! to (without its query), or what a [`Rejection`] of yours says.
 //!
 //! | name | level | fields |
 //! |---|---|---|
@@ -374,15 +374,3 @@ pub use upgrade::Upgrade;
 pub use utf8_bytes::Utf8Bytes;
 pub use websocket::WebSocket;
 pub use writer::MessageWriter;
-
-#[cfg(all(doctest, feature = "deflate", feature = "http2"))]
-#[doc = include_str!("../../README.md")]
-mod readme {}
-
-#[cfg(all(doctest, feature = "client", feature = "server"))]
-#[doc = include_str!("../../docs/migrating-from-coder-websocket.md")]
-mod migrating_from_coder_websocket {}
-
-#[cfg(all(doctest, feature = "client", feature = "server"))]
-#[doc = include_str!("../../docs/migrating-from-tokio-tungstenite.md")]
-mod migrating_from_tokio_tungstenite {}

@@ -6,7 +6,10 @@ use crate::compression::{Compression, CompressionOptions};
 
 /// The limits of a connection, all in one place. Each has a default that is on.
 ///
-/// Going over one closes the connection, and the error names the limit and its setting.
+/// A message over a limit closes the connection, a head over one fails the handshake, and so does a deadline; the error names
+/// the limit and its setting. Where more would only take memory, the sender waits: for the
+/// [write buffer](Self::write_buffer), and for the streams and the windows of HTTP/2. After
+/// [`close_timeout`](Self::close_timeout), the transport is dropped.
 ///
 /// ```
 /// use bowline::Limits;
@@ -65,12 +68,16 @@ impl Limits {
     }
 
     /// The largest head of a request or response in the opening handshake, in bytes. Default: 16 KiB; at least 8 KiB.
+    ///
+    /// A larger one fails the handshake. A server answers it with 431.
     pub fn head_size(mut self, bytes: usize) -> Self {
         self.head_size = bytes.max(8 * 1024);
         self
     }
 
     /// The most headers in a request or response of the opening handshake. Default: 100; at most 16,384.
+    ///
+    /// More fail the handshake. A server answers them with 431.
     pub fn headers(mut self, headers: usize) -> Self {
         // An `http::HeaderMap` panics when it is to hold more than some 24,000.
         self.headers = headers.min(16 * 1024);

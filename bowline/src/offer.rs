@@ -2,11 +2,12 @@
 
 use std::borrow::Cow;
 use std::collections::HashSet;
+use std::fmt;
 
 use bowline_proto::header::is_token;
 use http::header::{
     AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, HOST, HeaderMap, HeaderName, HeaderValue,
-    TRANSFER_ENCODING, UPGRADE,
+    PROXY_AUTHORIZATION, TRANSFER_ENCODING, UPGRADE,
 };
 use http::{Request, Uri};
 
@@ -17,7 +18,7 @@ use crate::limits::Config;
 use crate::url::{Scheme, Url};
 
 /// The options of a client that don't depend on how the server is reached.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Offer {
     headers: HeaderMap,
     subprotocols: Vec<String>,
@@ -53,8 +54,8 @@ impl Offer {
             return self.refuse(format!("the header {name} is part of the handshake: {hint}"));
         }
         if let Some(mut value) = self.value_of(&name, value) {
-            if [AUTHORIZATION, COOKIE].contains(&name) {
-                // So that `Debug` does not tell it.
+            if [AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION].contains(&name) {
+                // So that `Debug` of the request does not tell it.
                 value.set_sensitive(true);
             }
             self.headers.append(name, value);
@@ -133,6 +134,19 @@ impl Offer {
         headers.extend(self.headers.clone());
         let deadline = Deadline::after(self.config.limits.handshake_timeout);
         Ok(Opening { url, request, handshake, deadline })
+    }
+}
+
+impl fmt::Debug for Offer {
+    /// Tells the names of headers, but no value and no subprotocol: any of them may be a token.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let headers: Vec<&HeaderName> = self.headers.keys().collect();
+        f.debug_struct("Offer")
+            .field("headers", &headers)
+            .field("subprotocols", &self.subprotocols.len())
+            .field("config", &self.config)
+            .field("invalid", &self.invalid)
+            .finish()
     }
 }
 

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use http::header::{HOST, HeaderMap, ORIGIN};
+use http::uri::{Authority, Scheme, Uri};
 
 use crate::authority::split_authority;
 use crate::header_lines::Occurrence;
@@ -13,6 +14,17 @@ use crate::header_lines::Occurrence;
 pub(crate) struct Origins {
     patterns: Vec<Pattern>,
     check: Option<Arc<dyn Check>>,
+    arrival: Arrival,
+}
+
+/// How requests reach the server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Arrival {
+    /// Over TLS that is ended here.
+    OverTls,
+    /// In clear text, which may come from a proxy that ends TLS; or nobody can tell.
+    #[default]
+    Unknown,
 }
 
 /// What the user's own closure has to be.
@@ -29,8 +41,14 @@ impl Origins {
         self.check = Some(Arc::new(check));
     }
 
-    /// Whether a request comes from where it may. `authority` is that of an absolute URL in the request line.
-    pub(crate) fn allows(&self, headers: &HeaderMap, authority: Option<&str>) -> bool {
+    /// Tells how all requests reach the server.
+    #[cfg(feature = "tls")]
+    pub(crate) fn set_arrival(&mut self, arrival: Arrival) {
+        self.arrival = arrival;
+    }
+
+    /// Whether a request comes from where it may. `target` is that of the request line, or of HTTP/2's pseudo-headers.
+    pub(crate) fn allows(&self, headers: &HeaderMap, target: &Uri) -> bool {
         let origin = match Occurrence::of(headers, ORIGIN) {
             // Not from a browser.
             Occurrence::None => return true,
@@ -39,9 +57,10 @@ impl Origins {
         };
         let Ok(text) = origin.to_str() else { return false };
         let parsed = Origin::parse(text);
-        let host = authority.or_else(|| headers.get(HOST)?.to_str().ok());
-        self.patterns.iter().any(|pattern| pattern.matches(parsed.as_ref()))
-            || parsed.zip(host).is_some_and(|(origin, host)| origin.is_served_at(host))
+        let host = target.authority().map(Authority::as_str).or_else(|| headers.get(HOST)?.to_str().ok());
+        let arrival = if target.scheme() == Some(&Scheme::HTTPS) { Arrival::OverTls } else { self.arrival };
+        self.patterns.iter().any(|pattern| pattern.matches(text, parsed.as_ref()))
+            || parsed.zip(host).is_some_and(|(origin, host)| origin.is_served_at(host, arrival))
             || self.check.as_ref().is_some_and(|check| check(text, headers))
     }
 }
@@ -49,7 +68,10 @@ impl Origins {
 impl fmt::Debug for Origins {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let check = self.check.as_ref().map(|_| "a closure");
-        f.debug_struct("Origins").field("patterns", &self.patterns).field("check", &check).finish()
+        f.debug_struct("Origins")
+            .field("patterns", &self.patterns)
+            .field("check", &check)
+            .finish_non_exhaustive()
     }
 }
 
@@ -70,10 +92,15 @@ impl<'a> Origin<'a> {
     }
 
     /// Whether `host`, the value of a Host header, is where the page came from.
-    fn is_served_at(&self, host: &str) -> bool {
+    fn is_served_at(&self, host: &str, arrival: Arrival) -> bool {
         let Some((host, port)) = split_authority(host) else { return false };
-        // Behind a proxy that ends TLS we can't know our own scheme, so the page's decides on the default.
-        self.host.eq_ignore_ascii_case(host) && self.port == port.or_else(|| default_port(self.scheme))
+        // RFC 6454 5: another scheme is another origin. Behind a proxy that ends TLS we can't know our own, so the page's
+        // decides on the default port. No other scheme loads a page from a host.
+        let is_ours = self.scheme.eq_ignore_ascii_case("https")
+            || arrival == Arrival::Unknown && self.scheme.eq_ignore_ascii_case("http");
+        is_ours
+            && self.host.eq_ignore_ascii_case(host)
+            && self.port == port.or_else(|| default_port(self.scheme))
     }
 }
 
@@ -81,7 +108,13 @@ impl<'a> Origin<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Pattern {
     Any,
-    Like { scheme: Option<Box<str>>, host: HostPattern, port: Option<u16> },
+    /// What a browser says for a page whose origin it does not tell (RFC 6454 6.1).
+    Null,
+    Like {
+        scheme: Option<Box<str>>,
+        host: HostPattern,
+        port: Option<u16>,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -96,6 +129,9 @@ impl Pattern {
     pub(crate) fn parse(text: &str) -> Option<Self> {
         if text == "*" {
             return Some(Self::Any);
+        }
+        if text == "null" {
+            return Some(Self::Null);
         }
         let (scheme, authority) = match text.split_once("://") {
             Some(("", _)) => return None,
@@ -114,13 +150,17 @@ impl Pattern {
         Some(Self::Like { scheme, host, port })
     }
 
-    fn matches(&self, origin: Option<&Origin<'_>>) -> bool {
-        let (Self::Like { scheme, host, port }, Some(origin)) = (self, origin) else {
-            return *self == Self::Any;
-        };
-        scheme.as_ref().is_none_or(|scheme| scheme.eq_ignore_ascii_case(origin.scheme))
-            && host.matches(origin.host)
-            && origin.port == port.or_else(|| default_port(origin.scheme))
+    /// Whether it describes the value of an Origin header, which is `origin` if it names one.
+    fn matches(&self, text: &str, origin: Option<&Origin<'_>>) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Null => text == "null",
+            Self::Like { scheme, host, port } => origin.is_some_and(|origin| {
+                scheme.as_ref().is_none_or(|scheme| scheme.eq_ignore_ascii_case(origin.scheme))
+                    && host.matches(origin.host)
+                    && origin.port == port.or_else(|| default_port(origin.scheme))
+            }),
+        }
     }
 }
 

@@ -5,7 +5,9 @@ use std::fmt;
 use http::Uri;
 use hyper_util::client::proxy::matcher::{Intercept, Matcher};
 
+use crate::authority::split_authority;
 use crate::error::{Error, ErrorKind};
+use crate::url::UrlParts;
 
 /// The proxy that a [`Connector`](crate::Connector) goes through, if any.
 ///
@@ -37,20 +39,25 @@ impl Proxy {
     }
 
     /// This proxy, for all hosts: `http://user:password@host:port`, `https://...`, `socks5://...` or `socks5h://...`.
+    /// What is no letter and no digit in the user name and the password has to be percent-encoded.
     ///
     /// # Errors
     ///
     /// [`ErrorKind::InvalidInput`] if it is not the URL of a proxy.
     pub fn new(url: impl AsRef<str>) -> Result<Self, Error> {
         let url = url.as_ref();
+        let invalid = |text| Error::new(ErrorKind::InvalidInput, format!("the proxy's URL {text}"));
+        // hyper-util takes more, and other characters for the ends of the parts.
+        let parts = UrlParts::split(url, &["http", "https", "socks5", "socks5h"]).map_err(invalid)?;
+        if !["", "/"].contains(&parts.target) {
+            return Err(invalid(
+                "has a path, a query or a fragment, which that of a proxy can't have".to_owned(),
+            ));
+        }
         let matcher = Matcher::builder().all(url.to_owned()).build();
         let intercept = matcher.intercept(&Uri::from_static("http://any.example"));
-        // hyper-util also takes a URL without scheme for one of HTTP; here that would hide mistakes.
-        let Some(intercept) = intercept.filter(|_| url.contains("://")) else {
-            let text = "the proxy's URL is not of the form `scheme://[user:password@]host[:port]` with one of the \
-                        schemes http, https, socks5 and socks5h";
-            return Err(Error::new(ErrorKind::InvalidInput, text));
-        };
+        let intercept = intercept
+            .ok_or_else(|| invalid("is not of the form `scheme://[user:password@]host[:port]`".to_owned()))?;
         check(intercept).map(|intercept| Self(Choice::Explicit(intercept)))
     }
 
@@ -81,6 +88,12 @@ impl fmt::Debug for Proxy {
 }
 
 fn check(intercept: Intercept) -> Result<Intercept, Error> {
+    // If it is not a host and a port, it may be the beginning of a password.
+    if intercept.uri().authority().is_none_or(|address| split_authority(address.as_str()).is_none()) {
+        let text = "the proxy's URL in the environment is not of the form `scheme://[user:password@]host[:port]`: \
+                    percent-encode `/`, `?` and `#` in its user name or password";
+        return Err(Error::new(ErrorKind::InvalidInput, text));
+    }
     match intercept.uri().scheme_str() {
         Some("http" | "socks5" | "socks5h") => Ok(intercept),
         #[cfg(feature = "tls")]

@@ -40,7 +40,8 @@ impl Rejection {
         self.0.status()
     }
 
-    /// The response to send. Its body is a line of text that says what is wrong.
+    /// The response to send. Its body is a line of text that says what is wrong, unless the rejection was made from a
+    /// response, which comes back as it was.
     pub fn into_response<B: From<String>>(self) -> Response<B> {
         self.0.map(B::from)
     }
@@ -60,15 +61,20 @@ impl From<Response<String>> for Rejection {
 }
 
 impl fmt::Display for Rejection {
+    /// Writes the status and the body in one line: control characters, which may come from the request, are escaped.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (status, text) = (self.status(), self.0.body().trim_end());
-        write!(f, "{status}: {text}")
+        // As `CloseFrame` does.
+        let text = self.0.body().trim_end().escape_debug().to_string();
+        let text = text.replace("\\\"", "\"").replace("\\'", "'");
+        write!(f, "{}: {text}", self.status())
     }
 }
 
 impl fmt::Debug for Rejection {
+    /// Leaves the headers out, which may set cookies.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Rejection").field(&self.0).finish()
+        let mut debug = f.debug_struct("Rejection");
+        debug.field("status", &self.status()).field("body", self.0.body()).finish_non_exhaustive()
     }
 }
 

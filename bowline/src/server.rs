@@ -104,7 +104,8 @@ impl Server {
     /// Serves wss:// instead of ws://.
     ///
     /// The ALPN protocols of the configuration are replaced by what the server speaks: `http/1.1`, and `h2` if
-    /// `Server::http2` is called.
+    /// `Server::http2` is called. Of pages, only those that were loaded over TLS are of the same origin then: see
+    /// [`Acceptor::allow_origin`].
     #[cfg(feature = "tls")]
     pub fn tls(mut self, config: std::sync::Arc<rustls::ServerConfig>) -> Self {
         self.options.tls = Some(config);
@@ -190,6 +191,11 @@ impl Server {
         handler: H,
     ) -> io::Result<Shutdown> {
         let Self { options, signal, deadline } = self;
+        #[cfg(feature = "tls")]
+        let options = match &options.tls {
+            Some(_) => Options { acceptor: options.acceptor.over_tls(), ..options },
+            None => options,
+        };
         options.acceptor.validate().map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
         let signal = signal.unwrap_or_else(|| Box::pin(pending()));
         // Unless it listens on all addresses, this is what each connection would say.

@@ -2,7 +2,7 @@
 
 use bowline_proto::DeflateParameters;
 use bowline_proto::handshake::{Key, VERSION};
-use bowline_proto::header::{Extension, parse_tokens};
+use bowline_proto::header::{Extension, is_token, parse_tokens};
 use http::header::{
     ALLOW, CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderValue, SEC_WEBSOCKET_ACCEPT,
     SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION,
@@ -97,7 +97,7 @@ impl Terms {
             return Err(bad_request("the request needs one Host header"));
         }
         // RFC 6455 4.2.2, 10.2: the server checks where a page that uses a browser's connection comes from.
-        if !self.origins.allows(headers, uri.authority().map(http::uri::Authority::as_str)) {
+        if !self.origins.allows(headers, uri) {
             return Err(Rejection::new(StatusCode::FORBIDDEN, "pages of this origin may not connect here"));
         }
         let subprotocol = self.choose_subprotocol(headers)?;
@@ -128,11 +128,13 @@ impl Terms {
 
     /// RFC 6455 4.2.2: one of those that the client offers, or none.
     pub(crate) fn choose_subprotocol(&self, headers: &HeaderMap) -> Result<Option<&str>, Rejection> {
-        let malformed = || bad_request("Sec-WebSocket-Protocol is not a list of tokens");
+        let malformed =
+            |why: &str| bad_request(&format!("Sec-WebSocket-Protocol is not a list of tokens: {why}"));
         let mut offered = Vec::new();
         for line in headers.get_all(SEC_WEBSOCKET_PROTOCOL) {
-            let line = line.to_str().map_err(|_| malformed())?;
-            offered.extend(parse_tokens(line).ok_or_else(malformed)?);
+            let line = line.to_str().map_err(|_| malformed("it is not text"))?;
+            let tokens = parse_tokens(line).ok_or_else(|| malformed(&describe_no_token(line, offered.len())));
+            offered.extend(tokens?);
         }
         Ok(self.subprotocols.iter().map(String::as_str).find(|subprotocol| offered.contains(subprotocol)))
     }
@@ -161,6 +163,19 @@ impl Agreement {
         }
         response
     }
+}
+
+/// Says which element of a list is no token, and why. `before` are those of the lines before.
+///
+/// The element itself is not told, as it may be a token in the other sense of the word.
+fn describe_no_token(line: &str, before: usize) -> String {
+    let elements = line.split(',').map(str::trim).filter(|element| !element.is_empty());
+    let wrong = elements.zip(before + 1..).find(|(element, _)| !is_token(element));
+    let character = |(element, number): (&str, usize)| {
+        let character = element.chars().find(|character| !is_token(character.encode_utf8(&mut [0; 4])))?;
+        Some(format!("element {number} has {character:?}"))
+    };
+    wrong.and_then(character).unwrap_or_default()
 }
 
 /// RFC 6455 4.2.1: a GET request of HTTP/1.1 or higher that asks for an upgrade to `websocket`.

@@ -2,12 +2,15 @@
 
 use std::borrow::Borrow;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::ops::Deref;
 
 use bytes::Bytes;
 
 /// UTF-8 text in [`Bytes`]: cheap to clone, and a `&str` without another validation.
-#[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+///
+/// It compares and hashes as its text does, so that maps with such keys are asked with a `&str`.
+#[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Utf8Bytes(Bytes);
 
 impl Utf8Bytes {
@@ -55,6 +58,13 @@ impl AsRef<[u8]> for Utf8Bytes {
 impl Borrow<str> for Utf8Bytes {
     fn borrow(&self) -> &str {
         self
+    }
+}
+
+impl Hash for Utf8Bytes {
+    /// Hashes as `str` does, as `Borrow<str>` demands; the bytes alone would hash differently. (Their order is that of `str`.)
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.as_str().hash(state);
     }
 }
 

@@ -14,6 +14,7 @@ use crate::error::{Error, TrySendError};
 use crate::events;
 use crate::limits::Config;
 use crate::message::{Message, Payload};
+use crate::random::renew_after_fork;
 use crate::reader::MessageReader;
 use crate::receive::Receive;
 use crate::sender::Sender;
@@ -50,6 +51,9 @@ impl WebSocket {
         config: &Config,
         agreed: Agreed,
     ) -> Self {
+        if role == Role::Client {
+            renew_after_fork();
+        }
         let connection = Arc::new(Connection::new(transport, role, leftover, config, agreed));
         events::connection_opened(role, connection.addresses.peer);
         let (keepalive, close_timeout) = (config.keepalive, config.limits.close_timeout);

@@ -1,6 +1,9 @@
 //! What the types promise by themselves.
 
+use std::borrow::Borrow;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::error::Error as StdError;
+use std::hash::{BuildHasher, Hash, RandomState};
 
 use bowline::{
     CloseCode, CloseFrame, Error, ErrorKind, Message, MessageKind, MessageReader, MessageWriter, Payload,
@@ -57,6 +60,59 @@ fn text_is_text() {
     assert!(Message::from("").is_empty());
 }
 
+/// What `Borrow` promises: the owned value and the borrowed one are equal, ordered and hashed alike.
+fn assert_borrows_alike<B: Hash + Ord + ?Sized>(values: &[impl Borrow<B> + Hash + Ord]) {
+    let state = RandomState::new();
+    for one in values {
+        assert_eq!(state.hash_one(one), state.hash_one(one.borrow()));
+        for other in values {
+            assert_eq!(one == other, one.borrow() == other.borrow());
+            assert_eq!(one.cmp(other), one.borrow().cmp(other.borrow()));
+            assert_eq!(one.partial_cmp(other), Some(one.cmp(other)));
+        }
+    }
+}
+
+#[test]
+fn text_is_found_by_a_str() {
+    let words = ["", "a", "ab", "b", "Z", "é", "z", "€", "\u{FFFF}", "😀", "a\0", "a\u{FF}"];
+    let texts = words.map(Utf8Bytes::from);
+    assert_borrows_alike::<str>(&texts);
+    let hashed: HashMap<Utf8Bytes, usize> = texts.iter().cloned().zip(0..).collect();
+    let sorted: BTreeMap<Utf8Bytes, usize> = texts.iter().cloned().zip(0..).collect();
+    let set: HashSet<Utf8Bytes> = texts.iter().cloned().collect();
+    for (number, word) in words.iter().enumerate() {
+        assert_eq!(hashed.get(*word), Some(&number), "{word:?}");
+        assert_eq!(sorted.get(*word), Some(&number), "{word:?}");
+        assert!(set.contains(*word), "{word:?}");
+        assert_eq!(&*texts[number], *word);
+        assert_eq!(AsRef::<[u8]>::as_ref(&texts[number]), word.as_bytes());
+    }
+    assert_eq!(hashed.get("absent"), None);
+}
+
+#[test]
+fn equal_values_have_equal_hashes() {
+    let state = RandomState::new();
+    let text = bytes::Bytes::from("hello".to_owned());
+    // Equal, from memory of different kinds.
+    let texts = [
+        Message::from("hello"),
+        Message::from("hello".to_owned()),
+        Message::Text(Utf8Bytes::from_static("hello")),
+        Message::Text(Utf8Bytes::try_from(text.clone()).unwrap()),
+    ];
+    for message in &texts {
+        assert_eq!(message, &texts[0]);
+        assert_eq!(state.hash_one(message), state.hash_one(&texts[0]));
+        assert_ne!(message, &Message::from(text.clone()), "text is not bytes");
+    }
+    assert_ne!(state.hash_one(&texts[0]), state.hash_one(Message::from(text)));
+    assert_borrows_alike::<CloseCode>(&[1000, 1001, 4999].map(CloseCode));
+    assert_eq!(HashSet::from([MessageKind::Text, MessageKind::Binary, MessageKind::Text]).len(), 2);
+    assert_eq!(HashSet::from([ErrorKind::Io, ErrorKind::Limit, ErrorKind::Io]).len(), 2);
+}
+
 #[tokio::test]
 async fn errors_say_what_happened_and_do_not_repeat_their_source() {
     let (socket, _other) = pair();
@@ -67,6 +123,39 @@ async fn errors_say_what_happened_and_do_not_repeat_their_source() {
     assert!(error.response().is_none() && error.close_frame().is_none());
     assert_eq!(error.clone().to_string(), error.to_string());
     assert_eq!(TrySendError::Full("message").into_inner(), "message");
+}
+
+#[tokio::test]
+async fn errors_escape_what_the_peer_says() {
+    for swap in [false, true] {
+        let (mut near, mut far) = pair();
+        if swap {
+            std::mem::swap(&mut near, &mut far);
+        }
+        let reason = "x\r\nFAKE LOG LINE\u{1b}[2J\u{202e}";
+        let closing = tokio::spawn(async move { far.close(CloseCode(4000), reason).await });
+        let received = near.recv().await.unwrap_err();
+        let sent = near.send("late").await.unwrap_err();
+        for error in [received, sent] {
+            for text in [error.to_string(), format!("{error:?}")] {
+                assert!(text.contains(r"x\r\nFAKE LOG LINE\u{1b}[2J\u{202e}"), "{text}");
+                assert!(!text.contains(char::is_control), "{text}");
+            }
+            assert_eq!(error.close_frame().unwrap().reason(), reason);
+        }
+        closing.await.unwrap().unwrap();
+    }
+}
+
+#[cfg(feature = "server")]
+#[test]
+fn a_rejection_is_shown_in_one_line() {
+    let body = "it's no \"such\" room:\r\nFAKE\u{1b}[2J\n".to_owned();
+    let response = http::Response::builder().status(404).header("set-cookie", "a=secret").body(body).unwrap();
+    let rejection = bowline::Rejection::from(response);
+    assert_eq!(rejection.to_string(), r#"404 Not Found: it's no "such" room:\r\nFAKE\u{1b}[2J"#);
+    assert!(!format!("{rejection:?}").contains("secret"), "{rejection:?}");
+    assert_eq!(bowline::Rejection::from(http::StatusCode::NOT_FOUND).to_string(), "404 Not Found: Not Found");
 }
 
 #[test]

@@ -84,6 +84,14 @@ async fn it_goes_beside_other_extractors() {
 }
 
 #[tokio::test]
+async fn debug_tells_the_path_but_no_query() {
+    let address = serve_chat(|upgrade| (StatusCode::OK, format!("{upgrade:?}")).into_response()).await;
+    let error = soon(bowline::connect(format!("ws://{address}/chat?token=secret"))).await.unwrap_err();
+    let body = String::from_utf8_lossy(error.response().unwrap().body()).into_owned();
+    assert!(body.contains("/chat") && !body.contains("secret"), "{body}");
+}
+
+#[tokio::test]
 async fn rfc6455_4_2_1_what_is_no_handshake_does_not_reach_the_handler() {
     let request = Head::request;
     for (request, status, header) in [

@@ -4,7 +4,7 @@ mod support;
 
 use std::time::Duration;
 
-use bowline::{Connector, Error, ErrorKind, Limits, Role, WebSocket};
+use bowline::{Connector, Error, ErrorKind, Limits, Proxy, Role, WebSocket};
 use http::{HeaderValue, Response};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::net::{TcpSocket, TcpStream};
@@ -157,10 +157,155 @@ async fn rfc6455_3_urls_that_make_no_sense_are_named() {
         ("ws://example.com/a b", "percent-encode"),
         ("ws://example.com/a\r\nx: y", "percent-encode"),
         ("ws://us%3Aer:secret@example.com/", "colon"),
+        // RFC 3986 has none of these characters in any part.
+        (r"ws://h\@evil/", "percent-encode"),
+        (r"ws://example.com\@evil/", "percent-encode"),
+        (r"ws://example.com\.evil/", r"example.com\\.evil"),
+        ("ws://us er:secret@example.com/", "percent-encode"),
+        ("ws://user:sec<ret@example.com/", "percent-encode"),
+        ("ws://user:secret%@example.com/", "percent-encode"),
+        ("ws://user:secret%4x@example.com/", "percent-encode"),
+        ("ws://user:sec[ret@example.com/", "percent-encode"),
+        ("ws://user:secrét@example.com/", "percent-encode"),
+        ("ws://user:sec\u{7}ret@example.com/", "percent-encode"),
+        (r"ws://example.com/a\b", r"'\\'"),
+        ("ws://example.com/<a>", "'<'"),
+        ("ws://example.com/\"a\"", "'\"'"),
+        ("ws://example.com/{a}", "'{'"),
+        ("ws://example.com/a|b", "'|'"),
+        ("ws://example.com/a^b", "'^'"),
+        ("ws://example.com/`", "'`'"),
+        ("ws://example.com/[a]", "'['"),
+        ("ws://example.com/?a[]=b", "'['"),
+        ("ws://example.com/?a=\u{7f}", "percent-encode"),
+        ("ws://example.com/%", "'%'"),
+        ("ws://example.com/%2", "'%'"),
+        ("ws://example.com/?%zz", "'%'"),
+        ("ws://exam%70le.com/", "exam%70le.com"),
+        ("w\\s://example.com/", "w"),
+        // Where the userinfo ends can't be told, and it may be in any part.
+        ("ws://user:secret/x@example.com/", "percent-encode"),
+        ("ws://user:secret?x@example.com/", "percent-encode"),
+        ("ws://user:secret#x@example.com/", "percent-encode"),
+        ("ws://user:/secret@example.com/", "percent-encode"),
+        ("ws://user:?secret@example.com/", "percent-encode"),
+        ("ws://user:#secret@example.com/", "percent-encode"),
+        ("ws://user:99secret/@example.com/", "percent-encode"),
+        ("ws://user:se@secret@example.com/", "percent-encode"),
+        ("ws://user:secret@example.com:http/", "http"),
+        ("ws://user:secret@exa mple.com/", "exa mple.com"),
+        ("ws://user:secret@bücher.example/", "punycode"),
+        ("ws://user:secret@example.com/#", "fragment"),
+        ("user:secret@example.com/?next=ws://example.com", "ws://"),
+        ("ws:/user:secret@example.com/://", "ws://"),
+        // RFC 6874, RFC 9844: a zone means something on one host only.
+        ("ws://[fe80::1%25eth0]/", "zone"),
+        ("ws://[fe80::1%eth0]:80/", "zone"),
+        ("ws://user:secret@[fe80::1%25eth0]/", "zone"),
     ] {
         let text = invalid(&Connector::new(), url).await;
         assert!(text.contains(named), "{url:?}: {text}");
         assert!(!text.contains("secret"), "{text} has a password");
+    }
+}
+
+#[tokio::test]
+async fn parts_of_a_url_that_are_too_long_are_named() {
+    // What `http` can hold.
+    let path = format!("/{}", "a".repeat(65_533));
+    let request = Connector::new().request(format!("ws://example.com{path}")).unwrap().0;
+    assert_eq!(request.uri().path(), path);
+    for (url, named) in [
+        (format!("ws://example.com{path}a"), "65535 bytes"),
+        (format!("ws://example.com/?{}", "a".repeat(100_000)), "100002 bytes"),
+        (format!("ws://{}/", "a".repeat(260)), "260 bytes"),
+        (format!("ws://{}/", "a".repeat(100_000)), "100000 bytes"),
+        (format!("ws://user:{}@{}/", "secret".repeat(20_000), "a".repeat(100_000)), "100000 bytes"),
+    ] {
+        let text = invalid(&Connector::new(), &url).await;
+        assert!(text.contains(named), "{}", text.get(..300).unwrap_or(&text));
+        assert!(!text.contains("aaa") && !text.contains("secret"), "it would fill the log");
+    }
+}
+
+#[tokio::test]
+async fn all_characters_of_rfc3986_are_sent_as_they_are() {
+    let path = "/AZaz09-._~!$&'()*+,;=:@%2F%ff//";
+    for target in
+        [path.to_owned(), format!("{path}?{path}?"), "/@alice".to_owned(), "/?mail=a@b.example".to_owned()]
+    {
+        let request = request_of(&Connector::new(), &format!("ws://example.com:81{target}")).await;
+        assert_eq!(request.second_word(), target);
+        assert_eq!(request.get("host").as_deref(), Some("example.com:81"));
+    }
+    let request = request_of(&Connector::new(), "ws://AZaz09-._~!$&'()*+,;=%40%2F:a:b%25@example.com/").await;
+    // Names can have them as well, though few do.
+    for character in "AZaz09-._~!$&'()*+,;=".chars() {
+        let url = format!("ws://a{character}b:81/");
+        let authority = format!("a{character}b:81");
+        assert_eq!(Connector::new().request(url).unwrap().0.uri().authority().unwrap(), authority.as_str());
+    }
+    let credentials = "Basic QVphejA5LS5ffiEkJicoKSorLDs9QC86YTpiJQ==";
+    assert_eq!(request.get("authorization").as_deref(), Some(credentials));
+}
+
+#[tokio::test]
+async fn nothing_secret_is_told_by_debug() {
+    let connector = Connector::new()
+        .header("authorization", "secret 1")
+        .header("proxy-authorization", "secret 2")
+        .header("cookie", "a=secret 3")
+        .header("x-api-key", "secret 4")
+        .subprotocols(["chat", "bearer.secret5"])
+        .proxy(Proxy::new("http://user:secret6@proxy.example").unwrap());
+    let debug = format!("{connector:?}");
+    assert!(!debug.contains("secret"), "{debug}");
+    assert!(debug.contains("x-api-key") && debug.contains("proxy.example"), "{debug}");
+    let (request, handshake) = connector.request("ws://user:secret7@example.com/?token=secret8").unwrap();
+    let debug = format!("{handshake:?}");
+    assert!(!debug.contains("secret"), "{debug}");
+    let debug = format!("{:?}", request.headers());
+    for secret in ["secret 1", "secret 2", "secret 3", "secret5", "secret7"] {
+        assert!(!debug.contains(secret), "{secret}: {debug}");
+    }
+    assert_eq!(request.headers()["sec-websocket-protocol"], "chat, bearer.secret5");
+
+    #[cfg(feature = "http2")]
+    {
+        let address = support::http::start(bowline::Server::new().http2(), support::http::echo).await;
+        let connector = connector.clone().proxy(Proxy::none());
+        let connection =
+            soon(connector.connect_http2(format!("ws://user:secret@{address}/?secret"))).await.unwrap();
+        let debug = format!("{connection:?}");
+        assert!(!debug.contains("secret"), "{debug}");
+    }
+
+    let answer = |lines: &'static [&'static str]| {
+        move |_: Head| {
+            lines
+                .iter()
+                .fold(Head::from(["HTTP/1.1 302 Found"]), |head, line| head.with(line))
+                .text()
+                .into_bytes()
+        }
+    };
+    let error = connect_to(
+        &connector,
+        answer(&["Set-Cookie: a=secret", "Set-Cookie: b=secret", "Content-Length: 0"]),
+    );
+    let error = error.await.unwrap_err();
+    assert!(!format!("{error} {error:?}").contains("secret"), "{error:?}");
+    assert_eq!(error.response().unwrap().headers()["set-cookie"], "a=secret");
+    for (location, shown) in [
+        ("Location: wss://user:secret@example.com/a?code=secret#secret", "wss://...@example.com/a?...\""),
+        ("Location: //user:secret@example.com", "//...@example.com\""),
+        ("Location: /login?next=secret", "/login?...\""),
+        ("Location: wss://example.com/@a", "wss://example.com/@a\""),
+    ] {
+        let answer =
+            |_: Head| Head::from(["HTTP/1.1 302 Found", location, "Content-Length: 0"]).text().into_bytes();
+        let text = connect_to(&connector, answer).await.unwrap_err().to_string();
+        assert!(!text.contains("secret") && text.contains(shown), "{text}");
     }
 }
 
@@ -206,6 +351,7 @@ async fn rfc6455_4_1_the_response_is_verified() {
         (|good| good.without("upgrade"), "Upgrade: websocket"),
         (|good| good.replace("Upgrade: h2c"), "Upgrade: websocket"),
         (|good| good.replace("Upgrade: websocket, h2c"), "Upgrade: websocket"),
+        (|good| good.with("Upgrade: websocket"), "more than one Upgrade"),
         (|good| good.without("connection"), "Connection: Upgrade"),
         (|good| good.replace("Connection: keep-alive"), "Connection: Upgrade"),
         (|good| good.without("sec-websocket-accept"), "no Sec-WebSocket-Accept"),
@@ -220,7 +366,12 @@ async fn rfc6455_4_1_the_response_is_verified() {
             },
             "more than one Sec-WebSocket-Accept",
         ),
-        (|good| good.with("Sec-WebSocket-Extensions: permessage-deflate"), "extension"),
+        (|good| good.with("Sec-WebSocket-Extensions: permessage-deflate"), "none was offered"),
+        (
+            |good| good.with("Sec-WebSocket-Extensions: ,").with("Sec-WebSocket-Extensions: x"),
+            "none was offered",
+        ),
+        (|good| good.with("Sec-WebSocket-Extensions: ;"), "not a list of extensions"),
         (|good| good.with("Sec-WebSocket-Protocol: v3"), "v3"),
         (|good| good.with("Sec-WebSocket-Protocol: V1"), "V1"),
         (|good| good.with("Sec-WebSocket-Protocol: v1, v2"), "v1, v2"),
@@ -258,6 +409,13 @@ async fn rfc6455_8_1_a_subprotocol_that_is_not_text_is_refused() {
     assert!(error.to_string().contains("not offered"), "{error}");
 }
 
+fn with_and_without_compression(connector: &Connector) -> Vec<Connector> {
+    #[cfg(feature = "deflate")]
+    return vec![connector.clone(), connector.clone().compression(bowline::Compression::ContextTakeover)];
+    #[cfg(not(feature = "deflate"))]
+    vec![connector.clone()]
+}
+
 #[tokio::test]
 async fn good_responses_are_accepted() {
     let connector = Connector::new().subprotocols(["v2", "v1"]);
@@ -267,11 +425,23 @@ async fn good_responses_are_accepted() {
         (|good| good.replace("Connection: keep-alive").with("Connection: x, upgrade"), None),
         (|good| good.with("Sec-WebSocket-Protocol: v1"), Some("v1")),
         (|good| good.with("Set-Cookie: a=1"), None),
+        // A list without an element chooses nothing (RFC 9110 5.6.1).
+        (|good| good.with("Sec-WebSocket-Protocol:").with("Sec-WebSocket-Extensions:"), None),
+        (|good| good.with("Sec-WebSocket-Protocol:  ").with("Sec-WebSocket-Extensions: , ,"), None),
+        (|good| good.with("Sec-WebSocket-Extensions:").with("Sec-WebSocket-Extensions: "), None),
+        (|good| good.with("Sec-WebSocket-Protocol: v1").with("Sec-WebSocket-Extensions:"), Some("v1")),
     ] {
-        let answer = |request: Head| answer(acceptance(&request)).text().into_bytes();
-        let (socket, response) = connect_to(&connector, answer).await.unwrap();
-        assert_eq!(socket.subprotocol(), subprotocol);
-        assert_eq!(response.status(), 101);
+        for connector in with_and_without_compression(&connector) {
+            let answer = |request: Head| answer(acceptance(&request)).text().into_bytes();
+            let (socket, response) = connect_to(&connector, answer).await.unwrap();
+            assert_eq!(socket.subprotocol(), subprotocol);
+            assert_eq!(response.status(), 101);
+        }
+    }
+    // It makes no difference either if nothing was offered.
+    for connector in with_and_without_compression(&Connector::new()) {
+        let answer = |request: Head| acceptance(&request).with("Sec-WebSocket-Protocol:").text().into_bytes();
+        assert_eq!(connect_to(&connector, answer).await.unwrap().0.subprotocol(), None);
     }
     // Informational responses come before the real one.
     let answer = |request: Head| {

@@ -106,6 +106,26 @@ fn rfc6455_8_1_subprotocols_that_are_not_text_are_refused() {
     }
 }
 
+#[test]
+fn rfc6455_4_2_1_a_subprotocol_that_is_no_token_is_found_but_not_told() {
+    for (lines, named) in [
+        (&["chat, bearer secret, v1"][..], "element 2 has ' '"),
+        (&["secret/1"], "element 1 has '/'"),
+        (&[",, a , b", "secret=", "c d"], "element 3 has '='"),
+    ] {
+        let request = lines
+            .iter()
+            .fold(Head::request(), |request, line| request.with(&format!("Sec-WebSocket-Protocol: {line}")));
+        let rejection =
+            bowline::accept::<_, ()>(&mut request.to_request()).expect_err("it is no list of tokens");
+        assert_eq!(rejection.status(), StatusCode::BAD_REQUEST);
+        let text = rejection.to_string();
+        assert!(text.contains(named) && text.contains("Sec-WebSocket-Protocol"), "{text}");
+        // Pages in browsers have no other place for a token.
+        assert!(!text.contains("secret"), "{text}");
+    }
+}
+
 #[tokio::test]
 async fn requests_without_hypers_upgrade_are_a_500_that_says_so() {
     let rejection = bowline::accept::<_, ()>(&mut Head::request().to_request()).expect_err("no upgrade");
@@ -199,6 +219,11 @@ fn rfc6455_10_2_origins_of_the_same_host_and_port_are_allowed() {
         ("example.com", "", false),
         ("null", "null", false),
         ("example.com", "http://", false),
+        // No page is loaded from a host by another scheme.
+        ("example.com:21", "ftp://example.com:21", false),
+        ("example.com", "ws://example.com", false),
+        ("example.com", "file://example.com", false),
+        ("abcdef", "chrome-extension://abcdef", false),
     ] {
         assert_eq!(is_allowed(&acceptor, host, origin), expected, "{origin} at {host}");
     }
@@ -234,6 +259,12 @@ fn rfc6455_10_2_origin_patterns() {
         ("[::1]:3000", "http://[::1]:3000", true),
         ("*", "https://anything.example:1", true),
         ("*", "null", true),
+        ("null", "null", true),
+        ("null", "https://null", false),
+        ("null", "", false),
+        ("null", "NULL", false),
+        ("null", "https://other.example", false),
+        ("https://null", "null", false),
     ] {
         let acceptor = Acceptor::new().allow_origin(pattern);
         assert_eq!(is_allowed(&acceptor, "example.com", origin), expected, "{origin} with {pattern}");
@@ -242,6 +273,28 @@ fn rfc6455_10_2_origin_patterns() {
     let several = Acceptor::new().allow_origin("a.example").allow_origin("b.example");
     assert!(is_allowed(&several, "example.com", "https://a.example"));
     assert!(is_allowed(&several, "example.com", "https://b.example"));
+}
+
+#[test]
+fn rfc6455_10_2_a_request_over_tls_is_not_of_the_origin_without() {
+    for (target, origin, expected) in [
+        ("https://example.com/chat", "https://example.com", true),
+        ("https://example.com/chat", "HTTPS://example.com:443", true),
+        ("https://example.com/chat", "http://example.com", false),
+        ("https://example.com/chat", "http://example.com:443", false),
+        // A proxy may have ended TLS.
+        ("http://example.com/chat", "https://example.com", true),
+        ("http://example.com/chat", "http://example.com", true),
+    ] {
+        let request = Head::request().first_line(&format!("GET {target} HTTP/1.1"));
+        let mut request = request.with(&format!("Origin: {origin}")).to_request();
+        let rejection = bowline::accept::<_, ()>(&mut request).expect_err("no upgrade is in it");
+        let is_allowed = rejection.status() == StatusCode::INTERNAL_SERVER_ERROR;
+        assert_eq!(is_allowed, expected, "{origin} at {target}: {rejection}");
+        let acceptor = Acceptor::new().allow_origin(origin);
+        let rejection = acceptor.accept::<_, ()>(&mut request).expect_err("no upgrade is in it");
+        assert_eq!(rejection.status(), StatusCode::INTERNAL_SERVER_ERROR, "a pattern decides");
+    }
 }
 
 #[test]

@@ -375,12 +375,15 @@ async fn rfc6455_4_1_what_was_not_offered_or_does_not_belong_is_refused() {
         "Sec-WebSocket-Accept: x{accept}",
         "Sec-WebSocket-Accept: \"{accept}\"",
         "Sec-WebSocket-Protocol: chat",
-        "Sec-WebSocket-Protocol: ",
+        "Sec-WebSocket-Protocol: ,",
         "Sec-WebSocket-Extensions: permessage-deflate",
-        "Sec-WebSocket-Extensions: ",
+        "Sec-WebSocket-Extensions: ;",
     ] {
         assert!(!client_accepts(&[line]).await, "{line}");
     }
+    // RFC 9110 5.6.1: an empty list chooses nothing.
+    assert!(client_accepts(&["Sec-WebSocket-Protocol: "]).await);
+    assert!(client_accepts(&["Sec-WebSocket-Extensions: "]).await);
     assert!(client_accepts(&["Sec-WebSocket-Accept: {accept}"]).await);
 }
 

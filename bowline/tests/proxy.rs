@@ -182,6 +182,36 @@ fn urls_that_are_no_proxys_are_refused() {
         let error = Proxy::new(url).expect_err(url);
         assert_eq!(error.kind(), ErrorKind::InvalidInput, "{url}");
     }
+    for (url, named) in [
+        ("http://user:secret/x@proxy.example", "percent-encode"),
+        ("http://user:secret?x@proxy.example", "percent-encode"),
+        ("http://user:secret#x@proxy.example", "percent-encode"),
+        ("http://user:/secret@proxy.example", "percent-encode"),
+        ("http://user:80/secret@proxy.example", "path"),
+        ("http://user:sec@secret@proxy.example", "percent-encode"),
+        (r"http://user:sec\ret@proxy.example", "percent-encode"),
+        ("http://user:sec ret@proxy.example", "percent-encode"),
+        ("http://user:secret%@proxy.example", "percent-encode"),
+        ("socks5://user:secret/x@proxy.example:1080", "percent-encode"),
+        ("http://user:secret@proxy.example:http", "http"),
+        ("http://user:secret@proxy example", "proxy example"),
+        ("http://user:secret@[fe80::1%25eth0]:3128", "zone"),
+        ("http://proxy.example/pac", "path"),
+        ("http://proxy.example?a", "path"),
+        ("http://proxy.example#a", "path"),
+        ("ftp://user:secret@proxy.example", "\"ftp\""),
+        ("user:secret@proxy.example://", "http"),
+    ] {
+        let error = Proxy::new(url).expect_err(url);
+        assert_eq!(error.kind(), ErrorKind::InvalidInput, "{url}");
+        let text = error.to_string();
+        assert!(text.contains(named) && !text.contains("secret"), "{url}: {text}");
+        assert!(text.contains("proxy"), "{url}: {text}");
+    }
+    for url in ["HTTP://proxy.example/", "http://user:p%2Fq%40@proxy.example:3128", "http://user@[::1]:3128/"]
+    {
+        Proxy::new(url).expect(url);
+    }
     let debug = format!("{:?}", Proxy::new("http://user:secret@proxy.example").unwrap());
     assert!(debug.contains("proxy.example") && !debug.contains("secret"), "{debug}");
 }
@@ -278,13 +308,32 @@ async fn the_environment_names_proxies_and_exceptions() {
     assert!(!uses_proxy(&url, "none", &mut heads, &[("HTTP_PROXY", proxy)]).await, "none is none");
 }
 
-/// Not a test of its own: it is what the test above runs, because the environment belongs to the whole process.
 #[tokio::test]
-#[ignore = "run by the_environment_names_proxies_and_exceptions"]
+async fn a_password_of_the_environment_is_not_taken_for_a_host() {
+    let (listener, address) = listen().await;
+    drop(listener);
+    let (_sender, mut heads) = mpsc::unbounded_channel();
+    let proxy = format!("http://user:secret/x@{address}");
+    let url = format!("ws://{address}/");
+    assert!(!uses_proxy(&url, "refused", &mut heads, &[("HTTP_PROXY", &proxy)]).await);
+}
+
+/// Not a test of its own: it is what tests above run, because the environment belongs to the whole process.
+#[tokio::test]
+#[ignore = "run by others"]
 async fn in_a_process_of_its_own() {
     // Without the variables, somebody runs all ignored tests.
     let Ok(url) = std::env::var("BOWLINE_TEST_URL") else { return };
     let connector = match std::env::var("BOWLINE_TEST_PROXY").unwrap().as_str() {
+        "refused" => {
+            let error = bowline::connect(url).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
+            assert!(
+                error.to_string().contains("proxy") && !format!("{error:?}").contains("secret"),
+                "{error:?}"
+            );
+            return;
+        }
         "none" => Connector::new().proxy(Proxy::none()),
         _ => Connector::new(),
     };

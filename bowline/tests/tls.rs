@@ -47,6 +47,51 @@ async fn a_server_speaks_tls() {
     }
 }
 
+/// Whether a page of this origin may connect.
+async fn is_allowed(connector: &Connector, url: &str, origin: &str) -> bool {
+    match soon(connector.clone().origin(origin).connect(url)).await {
+        Ok(_) => true,
+        Err(error) => {
+            assert_eq!(error.response().map(|response| response.status().as_u16()), Some(403), "{error}");
+            false
+        }
+    }
+}
+
+#[tokio::test]
+async fn rfc6455_10_2_pages_without_tls_are_foreign_to_a_server_with_it() {
+    let (config, client) = configs();
+    let connector = connector(client);
+    let carriers = [
+        (Server::new(), connector.clone()),
+        #[cfg(feature = "http2")]
+        (Server::new().http2(), connector.http_version(bowline::HttpVersion::Http2)),
+    ];
+    for (server, connector) in carriers {
+        let acceptor = Acceptor::new().allow_origin("http://allowed.example");
+        let address = start(server.tls(Arc::clone(&config)).acceptor(acceptor), echo).await;
+        let host = format!("localhost:{}", address.port());
+        let url = format!("wss://{host}/");
+        for (origin, expected) in [
+            (format!("https://{host}"), true),
+            (format!("http://{host}"), false),
+            (format!("ws://{host}"), false),
+            (format!("wss://{host}"), false),
+            (format!("ftp://{host}"), false),
+            ("null".to_owned(), false),
+            ("http://allowed.example".to_owned(), true),
+        ] {
+            assert_eq!(is_allowed(&connector, &url, &origin).await, expected, "{origin} with {connector:?}");
+        }
+    }
+    let address = start(Server::new(), echo).await;
+    for scheme in ["http", "https"] {
+        // A proxy may have ended TLS.
+        let (url, origin) = (format!("ws://{address}/"), format!("{scheme}://{address}"));
+        assert!(is_allowed(&Connector::new().proxy(Proxy::none()), &url, &origin).await, "{origin}");
+    }
+}
+
 #[tokio::test]
 async fn the_handler_knows_the_address_behind_tls() {
     let (server, client) = configs();

@@ -42,3 +42,16 @@ pub fn self_signed() -> Result<ServerConfig, Box<dyn Error + Send + Sync>> {
         .with_single_cert(vec![made.cert.der().clone()], key)?;
     Ok(config)
 }
+
+/// The examples of the pages that are no part of a crate: the published one could not include them.
+#[cfg(doctest)]
+mod pages {
+    #[doc = include_str!("../../README.md")]
+    mod readme {}
+
+    #[doc = include_str!("../../docs/migrating-from-coder-websocket.md")]
+    mod migrating_from_coder_websocket {}
+
+    #[doc = include_str!("../../docs/migrating-from-tokio-tungstenite.md")]
+    mod migrating_from_tokio_tungstenite {}
+}

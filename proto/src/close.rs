@@ -2,6 +2,7 @@
 
 use alloc::borrow::ToOwned;
 use alloc::boxed::Box;
+use alloc::string::ToString;
 use alloc::vec::Vec;
 use core::fmt;
 
@@ -144,6 +145,8 @@ impl CloseFrame {
     }
 
     /// An explanation, for people; often empty. At most 123 bytes.
+    ///
+    /// It is as the peer sent it, with line breaks and escape sequences if there are any; `Display` escapes those.
     pub fn reason(&self) -> &str {
         &self.reason
     }
@@ -179,7 +182,14 @@ impl CloseFrame {
 }
 
 impl fmt::Display for CloseFrame {
+    /// Writes the code and the reason for people. Control characters in the reason, and those that turn the direction of
+    /// writing around, are escaped as in Rust: they would forge lines of a log, or command a terminal.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.reason.is_empty() { self.code.fmt(f) } else { write!(f, "{} ({})", self.code, self.reason) }
+        if self.reason.is_empty() {
+            return self.code.fmt(f);
+        }
+        // Quotes need no escape in parentheses.
+        let reason = self.reason.escape_debug().to_string().replace("\\\"", "\"").replace("\\'", "'");
+        write!(f, "{} ({reason})", self.code)
     }
 }

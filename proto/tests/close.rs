@@ -69,6 +69,26 @@ fn a_close_frame_is_displayed_for_people() {
 }
 
 #[test]
+fn a_reason_can_not_forge_what_stands_around_it() {
+    for (reason, shown) in [
+        ("x\r\nFAKE LOG LINE\u{1b}[2J", r"4000 (x\r\nFAKE LOG LINE\u{1b}[2J)"),
+        ("\0\t\u{7f}\u{85}\u{9b}", r"4000 (\0\t\u{7f}\u{85}\u{9b})"),
+        // Line and paragraph separators, and what turns the direction of writing around.
+        ("\u{2028}\u{2029}", r"4000 (\u{2028}\u{2029})"),
+        ("\u{202e}txet\u{202c}\u{2066}\u{200f}", r"4000 (\u{202e}txet\u{202c}\u{2066}\u{200f})"),
+        // A backslash is told from an escape.
+        (r"C:\new", r"4000 (C:\\new)"),
+        ("it's \"fine\"", "4000 (it's \"fine\")"),
+        ("héllo, 世界, नमस्ते, שלום, 😀", "4000 (héllo, 世界, नमस्ते, שלום, 😀)"),
+    ] {
+        let frame = CloseFrame::new(CloseCode(4000), reason).unwrap();
+        assert_eq!(frame.to_string(), shown);
+        assert_eq!(frame.reason(), reason);
+        assert!(!format!("{frame:?}").contains(char::is_control));
+    }
+}
+
+#[test]
 fn rfc6455_7_4_1_the_code_for_each_failure() {
     let codes: [(Failure, CloseCode); 16] = [
         (Violation::ReservedBits.into(), CloseCode::PROTOCOL_ERROR),
