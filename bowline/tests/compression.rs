@@ -404,6 +404,105 @@ async fn a_sender_decides_for_a_message() {
     }
 }
 
+/// How a message ends that is being written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum CutOff {
+    /// The writer is dropped before anything was sent.
+    BeforeTheFirstFragment,
+    /// The same after a fragment, which ends the connection.
+    AfterAFragment,
+    WithTheConnection,
+    ByClose,
+    ByTheTransport,
+}
+
+/// Connections lend each other their compressors. One of them whose message was cut off breaks no other's.
+#[tokio::test(start_paused = true)]
+async fn a_message_that_was_cut_off_breaks_no_other() {
+    for cut_off in [
+        CutOff::BeforeTheFirstFragment,
+        CutOff::AfterAFragment,
+        CutOff::WithTheConnection,
+        CutOff::ByClose,
+        CutOff::ByTheTransport,
+    ] {
+        for (level, mode) in (1..=9).flat_map(|level| MODES.map(|mode| (level, mode))) {
+            for role in ROLES {
+                for flush in [false, true] {
+                    cut_off_a_message(cut_off, role, mode.options().level(level), mode, flush).await;
+                }
+            }
+        }
+    }
+}
+
+async fn cut_off_a_message(
+    cut_off: CutOff,
+    role: Role,
+    options: CompressionOptions,
+    mode: Compression,
+    flush: bool,
+) {
+    let case = format!("{cut_off:?} {role:?} {options:?}, flushed: {flush}");
+    let (socket, wire) = open_with(role, Limits::default(), options, mode);
+    let mut writer = socket.writer(MessageKind::Binary).await.unwrap();
+    if cut_off == CutOff::BeforeTheFirstFragment {
+        // It has gone through the compressor, which has not sent anything.
+        writer.write_all(&[b'a'; 16 * 1024 + 1]).await.unwrap();
+        assert!(wire.take_frames(role).is_empty(), "{case}");
+    } else {
+        writer.write_all(&noise()).await.unwrap();
+        if flush {
+            writer.flush().await.unwrap();
+        } else {
+            writer.write_all(&noise()).await.unwrap();
+        }
+    }
+    match cut_off {
+        CutOff::BeforeTheFirstFragment => {
+            drop(writer);
+            // The same connection goes on.
+            socket.send(&text(700)).await.unwrap();
+            let frame = wire.next_frame(role).await;
+            assert_eq!(Peer::new(mode).decompress(&frame), text(700).as_bytes(), "{case}");
+        }
+        CutOff::AfterAFragment => {
+            drop(writer);
+            assert_eq!(wire.take_frames(role).last().and_then(Frame::close_code), Some(1011), "{case}");
+        }
+        CutOff::WithTheConnection => drop(writer),
+        CutOff::ByClose => {
+            poll_times(3, socket.close(CloseCode::NORMAL, "")).await;
+            wire.feed_frame(peer_of(role), &Frame::close(1000, ""));
+            drop(writer);
+        }
+        CutOff::ByTheTransport => {
+            wire.break_writing(std::io::ErrorKind::BrokenPipe);
+            socket.flush().await.ok();
+            drop(writer);
+        }
+    }
+    drop(socket);
+    wire.end();
+    wire.until(Wire::is_dropped).await;
+    settle().await;
+
+    // Others go on with what it has left to them.
+    for prepared in [false, true] {
+        let (socket, wire) = open_with(role, Limits::default(), options, mode);
+        let mut peer = Peer::new(mode);
+        for message in [text(700), text(900)] {
+            if prepared {
+                socket.send(&Prepared::new(message.as_str())).await.unwrap();
+            } else {
+                socket.send(&message).await.unwrap();
+            }
+            let frame = wire.next_frame(role).await;
+            assert_eq!(peer.decompress(&frame), message.as_bytes(), "{case}, prepared: {prepared}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn context_takeover_refers_to_earlier_messages() {
     let sizes = async |mode: Compression| {

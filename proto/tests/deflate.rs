@@ -277,6 +277,75 @@ fn forgetting_keeps_the_other_end_in_step() {
     }
 }
 
+/// How a message is left without its end.
+#[derive(Clone, Copy, Debug)]
+enum CutOff {
+    Fragment,
+    Flush,
+    FlushAndFragment,
+}
+
+impl CutOff {
+    fn apply(self, deflater: &mut Deflater, text: &[u8]) {
+        let mut never_sent = Vec::new();
+        let (first, second) = text.split_at(text.len() / 2);
+        deflater.fragment(first, !matches!(self, Self::Fragment), &mut never_sent);
+        if !matches!(self, Self::Flush) {
+            deflater.fragment(second, false, &mut never_sent);
+        }
+    }
+}
+
+/// Compressors are lent to one connection after the other. Nothing of a message that was cut off is in the next one,
+/// whoever sends it: a compressor with a past writes exactly what a new one does.
+#[test]
+fn a_message_that_was_cut_off_leaves_nothing_behind() {
+    for level in 0..=9 {
+        for window_bits in [9, 15] {
+            for takes_over in [false, true] {
+                let new = move || Deflater::new(level, window_bits, takes_over);
+                // A thread of its own has no compressors to lend.
+                let expected = std::thread::spawn(move || all_deflated(&mut new())).join().unwrap();
+                for cut_off in [CutOff::Fragment, CutOff::Flush, CutOff::FlushAndFragment] {
+                    for size in [2, 300, 60_000] {
+                        let case = format!("{cut_off:?} of {size} at level {level}, {window_bits}, {takes_over}");
+                        let (same, another) = std::thread::spawn(move || {
+                            let text = noise(size / 2).repeat(2);
+                            let mut deflater = new();
+                            all_deflated(&mut deflater);
+                            cut_off.apply(&mut deflater, &text);
+                            deflater.forget();
+                            let same = all_deflated(&mut deflater);
+                            cut_off.apply(&mut deflater, &text);
+                            drop(deflater);
+                            (same, all_deflated(&mut new()))
+                        })
+                        .join()
+                        .unwrap();
+                        for payloads in [same, another] {
+                            let mut inflater = Inflater::new(NO_LIMIT, window_bits, takes_over);
+                            for (payload, message) in payloads.iter().zip(messages()) {
+                                let result = inflate(&mut inflater, MessageKind::Binary, &[payload]);
+                                assert!(result == Ok(message), "{case}: {:?}", result.map(drop));
+                            }
+                            assert!(payloads == expected, "{case}: it is not what a new compressor writes");
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn messages() -> [Vec<u8>; 5] {
+    let text = (0..4000_u32).flat_map(|i| (i * i % 251).to_string().into_bytes()).collect();
+    [b"Hello".to_vec(), Vec::new(), vec![7; 100], text, noise(3000)]
+}
+
+fn all_deflated(deflater: &mut Deflater) -> [Vec<u8>; 5] {
+    messages().map(|message| deflated(deflater, &message))
+}
+
 #[test]
 fn fragments_are_held_back_until_a_flush() {
     let mut deflater = Deflater::new(6, 15, true);
