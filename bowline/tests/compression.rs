@@ -902,6 +902,61 @@ async fn a_message_that_comes_out_large_leaves_time_to_others() {
     assert_eq!(received(&mut socket).await.len(), 32 << 20);
 }
 
+/// Blocks of all types without content: last ones, stored ones, and headers of codes.
+const EMPTY_BLOCKS: [&[u8]; 4] = [
+    &[0x03, 0x00],
+    &[0x01, 0x00, 0x00, 0xFF, 0xFF],
+    &[0x00, 0x00, 0x00, 0xFF, 0xFF],
+    &[0x04, 0xC0, 0x81, 0x00, 0x00, 0x00, 0x00, 0x00, 0x90, 0xFF, 0x6B, 0x00, 0x00, 0x00, 0xFF, 0xFF],
+];
+
+/// RFC 6455 10.4: also of a message that has no size, there is no more than the limit.
+#[tokio::test]
+async fn a_message_from_which_nothing_comes_goes_over_the_limit() {
+    let limits = Limits::default().message_size(100_000);
+    for block in EMPTY_BLOCKS {
+        let payload = block.repeat(500_000_usize.div_ceil(block.len()));
+        let whole = [Frame::text(&payload).compressed()];
+        let (error, code) = failure(limits.clone(), &whole).await;
+        assert_eq!((error.kind(), code), (ErrorKind::Limit, 1009), "{block:?}: {error}");
+        assert!(error.to_string().contains("Limits::message_size"), "{error}");
+        // In frames that cut the blocks.
+        let pieces = payload.chunks(1001).enumerate().map(|(i, piece)| match i {
+            0 => Frame::text(piece).compressed().unfinished(),
+            _ => Frame::continuation(piece).unfinished(),
+        });
+        let (error, code) = failure(limits.clone(), &pieces.collect::<Vec<_>>()).await;
+        assert_eq!((error.kind(), code), (ErrorKind::Limit, 1009), "{block:?}: {error}");
+    }
+}
+
+/// The bytes of a connection whose peer sends them for nothing are worked off in as many polls as they are work.
+#[tokio::test]
+async fn blocks_without_content_leave_time_to_others() {
+    for mode in MODES {
+        for role in ROLES {
+            for block in EMPTY_BLOCKS {
+                let (mut socket, wire) = open(role, mode);
+                let mut peer = Peer::new(mode);
+                // So that there is a window.
+                wire.feed_frame(peer_of(role), &peer.binary(&noise()));
+                assert_eq!(received(&mut socket).await, noise().into());
+                // Only so many that they are no reason to fail the connection.
+                let count = (200_000 / block.len()).min(30_000);
+                let payload = [&block.repeat(count)[..], &[0x00]].concat();
+                wire.feed_frame(peer_of(role), &Frame::text(&payload).compressed());
+                settle().await;
+                // A poll may do 128 things. This is one for each KiB, and for each stream.
+                let is_last = block[0] & 1 == 1;
+                let steps = if is_last { count } else { payload.len() / 1024 };
+                let polls = steps / 128;
+                assert!(poll_times(polls, socket.recv()).await.is_none(), "{role:?} {mode:?} {block:?}");
+                assert_eq!(received(&mut socket).await, "".into(), "{role:?} {mode:?} {block:?}");
+            }
+        }
+    }
+}
+
 #[tokio::test]
 async fn whole_messages_that_have_arrived_are_delivered_after_a_close() {
     for mode in MODES {

@@ -57,7 +57,12 @@ impl Deflater {
             "a window has 9 to 15 bits"
         );
         assert!(level <= 9, "a level is at most 9");
-        Self { settings: Settings { level, window_bits }, takes_context_over, compress: None, is_flushed: true }
+        Self {
+            settings: Settings { level, window_bits },
+            takes_context_over,
+            compress: None,
+            is_flushed: true,
+        }
     }
 
     /// Appends the payload of a message in one frame to `out`.
