@@ -3,12 +3,15 @@
 
 mod support;
 
+use std::time::Duration;
+
 use bowline::{
     Acceptor, CloseCode, Compression, CompressionOptions, Connector, DeflateParameters, Error, ErrorKind,
     Limits, Message, MessageKind, Payload, Prepared, Role, Server, WebSocket,
 };
 use bowline_proto::{Deflater, Inflater, Opcode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+use tokio::time::Instant;
 
 use support::frames::Frame;
 use support::http::{Head, acceptance, echo, read_head, start, upgrade};
@@ -123,7 +126,11 @@ fn text(size: usize) -> String {
 
 /// What can't be compressed.
 fn noise() -> Vec<u8> {
-    (0..5000_u32).flat_map(|i| i.wrapping_mul(2_654_435_761).to_be_bytes()).collect()
+    noise_of(20_000)
+}
+
+fn noise_of(size: usize) -> Vec<u8> {
+    (0_u32..).flat_map(|i| i.wrapping_mul(2_654_435_761).to_be_bytes()).take(size).collect()
 }
 
 async fn received(socket: &mut WebSocket) -> Message {
@@ -1046,6 +1053,117 @@ async fn messages_behind_the_one_that_is_being_read_are_understood_after_a_close
         wire.end();
         assert_eq!(socket.recv().await.unwrap(), None);
         close.await.unwrap().unwrap();
+    }
+}
+
+/// Who takes the message that has begun before a close.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Taker {
+    Recv,
+    Reader,
+    /// Its reader is dropped.
+    Nobody,
+}
+
+/// A message that has begun is one of those that have arrived, if its end has.
+#[tokio::test(start_paused = true)]
+async fn a_message_that_has_begun_before_a_close_is_understood() {
+    for role in ROLES {
+        for mode in MODES {
+            for taker in [Taker::Recv, Taker::Reader, Taker::Nobody] {
+                for has_ended in [false, true] {
+                    close_in_a_message(role, mode, taker, has_ended).await;
+                }
+            }
+        }
+    }
+}
+
+async fn close_in_a_message(role: Role, mode: Compression, taker: Taker, has_ended: bool) {
+    let case = format!("{role:?} {mode:?} {taker:?}, ended: {has_ended}");
+    let start = Instant::now();
+    let (mut socket, wire) = open(role, mode);
+    let mut peer = Peer::new(mode);
+    // More than one poll takes of it, or none that a read would not bring.
+    let begun = noise_of(if taker == Taker::Recv { 180_000 } else { 40_000 });
+    let mut compressed = Vec::new();
+    for (i, piece) in begun.chunks(1000).enumerate() {
+        peer.deflater.fragment(piece, i % 2 == 1, &mut compressed);
+    }
+    let mut end = Vec::new();
+    peer.deflater.last_fragment(b"", &mut end);
+    for (i, piece) in compressed.chunks(30_000).enumerate() {
+        let frame = if i == 0 { Frame::binary(piece).compressed() } else { Frame::continuation(piece) };
+        wire.feed_frame(peer_of(role), &frame.unfinished());
+        wire.feed_frame(peer_of(role), &Frame::ping([i.to_be_bytes()[7]]));
+    }
+    if has_ended {
+        wire.feed_frame(peer_of(role), &Frame::continuation(end));
+        wire.feed_frame(peer_of(role), &peer.text(&text(600)));
+        wire.feed_frame(peer_of(role), &Frame::text("not compressed"));
+        for fragment in peer.fragments(&noise(), 1000) {
+            wire.feed_frame(peer_of(role), &fragment);
+        }
+    }
+    let sender = socket.sender();
+    let close = async || {
+        assert!(poll_times(1, sender.close(CloseCode::NORMAL, "")).await.is_none());
+        wire.feed_frame(peer_of(role), &Frame::close(1000, ""));
+        wire.end();
+    };
+    if taker == Taker::Recv {
+        assert!(poll_times(1, socket.recv()).await.is_none(), "{case}");
+        close().await;
+        if has_ended {
+            assert!(received(&mut socket).await == begun.into(), "{case}");
+        }
+    } else {
+        let mut reader = socket.reader().await.unwrap().unwrap();
+        let mut read = vec![0; 10];
+        reader.read_exact(&mut read).await.unwrap();
+        if taker == Taker::Reader {
+            close().await;
+            let result = reader.read_to_end(&mut read).await;
+            assert!(read == begun && result.is_ok() == has_ended, "{case}: {} {result:?}", read.len());
+        } else {
+            drop(reader);
+            close().await;
+        }
+    }
+    if has_ended {
+        assert_eq!(received(&mut socket).await, text(600).into(), "{case}");
+        assert_eq!(received(&mut socket).await, "not compressed".into(), "{case}");
+        assert!(received(&mut socket).await == noise().into(), "{case}");
+    }
+    for _ in 0..2 {
+        assert_eq!(socket.recv().await.unwrap(), None, "{case}");
+    }
+    assert!(sender.close(CloseCode::NORMAL, "").await.is_ok());
+    assert_eq!(start.elapsed(), Duration::ZERO, "{case}: something waited for a deadline");
+}
+
+/// To decompress what had arrived before a close is no less work than before, and done by and by.
+#[tokio::test]
+async fn messages_that_wait_behind_a_close_leave_time_to_others() {
+    for role in ROLES {
+        for mode in MODES {
+            for has_begun in [false, true] {
+                let (mut socket, wire) = open(role, mode);
+                let payload = [&EMPTY_BLOCKS[0].repeat(15_000)[..], &[0x00]].concat();
+                if !has_begun {
+                    wire.feed_frame(peer_of(role), &Frame::text("what brings the other"));
+                }
+                wire.feed_frame(peer_of(role), &Frame::text(&payload).compressed());
+                assert!(poll_times(1, socket.recv()).await.is_none() == has_begun);
+                assert!(poll_times(1, socket.close(CloseCode::NORMAL, "")).await.is_none());
+                wire.feed_frame(peer_of(role), &Frame::close(1000, ""));
+                // The connection's task does half of it, perhaps.
+                let polls = 15_000 / 128 / 2;
+                assert!(poll_times(polls, socket.recv()).await.is_none(), "{role:?} {mode:?} {has_begun}");
+                assert_eq!(received(&mut socket).await, "".into(), "{role:?} {mode:?}");
+                assert_eq!(socket.recv().await.unwrap(), None);
+            }
+        }
     }
 }
 
