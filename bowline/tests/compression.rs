@@ -455,7 +455,7 @@ async fn cut_off_a_message(
     let mut writer = socket.writer(MessageKind::Binary).await.unwrap();
     if cut_off == CutOff::BeforeTheFirstFragment {
         // It has gone through the compressor, which has not sent anything.
-        writer.write_all(&[b'a'; 16 * 1024 + 1]).await.unwrap();
+        writer.write_all(&vec![b'a'; 16 * 1024 + 1]).await.unwrap();
         assert!(wire.take_frames(role).is_empty(), "{case}");
     } else {
         writer.write_all(&noise()).await.unwrap();
