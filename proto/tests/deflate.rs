@@ -195,6 +195,33 @@ fn one_step_brings_64_kib_at_most() {
     assert_eq!(total, 1 << 20);
 }
 
+/// Decompressors are lent, too. Wherever one was left, or has failed, whoever comes next begins anew: with nothing in the window.
+#[test]
+fn a_message_that_was_not_read_to_its_end_leaves_nothing_behind() {
+    let text: Vec<u8> = (0..500_u32).flat_map(|i| (i * i % 251).to_string().into_bytes()).collect();
+    let whole = deflated(&mut Deflater::new(9, 15, false), &text);
+    let (hello, reference) = ([0xF2, 0x48, 0xCD, 0xC9, 0xC9, 0x07, 0x00], [0xF2, 0x00, 0x11, 0x00, 0x00]);
+    for end in 0..=whole.len() {
+        for wrong in [&[][..], &[0x07], &[0xFF; 20]] {
+            for takes_over in [false, true] {
+                let mut left = Inflater::new(NO_LIMIT, 15, takes_over);
+                left.begin(MessageKind::Binary);
+                let _ = left.inflate(&[&whole[..end], wrong].concat(), false, &mut Vec::new());
+                drop(left);
+                let mut inflater = Inflater::new(NO_LIMIT, 15, true);
+                let error = inflate(&mut inflater, MessageKind::Text, &[&reference]).unwrap_err();
+                assert_eq!(error, Failure::Violation(Violation::InvalidCompression));
+                let mut inflater = Inflater::new(NO_LIMIT, 15, true);
+                for (payload, message) in
+                    [(&hello[..], &b"Hello"[..]), (&reference, b"Hello"), (&whole, &text)]
+                {
+                    assert_eq!(inflate(&mut inflater, MessageKind::Binary, &[payload]).unwrap(), message);
+                }
+            }
+        }
+    }
+}
+
 /// Final blocks, stored blocks, blocks of fixed codes and headers of dynamic codes, all without content.
 const EMPTY_BLOCKS: [&[u8]; 5] = [
     &[0x03, 0x00],
