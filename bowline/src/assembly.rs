@@ -79,6 +79,11 @@ impl Assembly {
         wanted
     }
 
+    /// A compressed message begins.
+    pub(crate) fn begin_compressed(&mut self, kind: MessageKind) {
+        self.open = Some(OpenMessage { kind, compressed: true, whole: false, consumer: Consumer::Recv });
+    }
+
     /// All of the message has arrived.
     fn end(&mut self) {
         self.open = self.open.take().filter(|open| open.consumer != Consumer::Nobody);

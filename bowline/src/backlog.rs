@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use bowline_proto::{Data, MessageKind};
 
+use crate::assembly::Assembly;
 use crate::message::Message;
 
 /// Messages that wait for the application, in the order in which they have arrived.
@@ -15,6 +16,10 @@ pub(crate) struct Backlog {
     messages: VecDeque<Waiting>,
     /// A compressed one of which the end is missing.
     open: Option<(MessageKind, Vec<u8>)>,
+    /// What goes on with the compressed one that had begun before.
+    rest: Vec<u8>,
+    /// That one, once the rest is all of it.
+    begun: Option<Assembly>,
 }
 
 pub(crate) enum Waiting {
@@ -41,9 +46,20 @@ impl Backlog {
         true
     }
 
-    /// Nothing more will come.
-    pub(crate) fn end(&mut self) {
+    /// Takes what goes on with the message that had begun before.
+    pub(crate) fn push_rest(&mut self, payload: &[u8]) {
+        self.rest.extend_from_slice(payload);
+    }
+
+    /// Takes the message that had begun before, all of which is here.
+    pub(crate) fn push_begun(&mut self, message: Assembly) {
+        self.begun = Some(message);
+    }
+
+    /// Nothing more will come. Gives back the message that had begun before, if its end is here, and how it goes on.
+    pub(crate) fn end(&mut self) -> (Option<Assembly>, Vec<u8>) {
         self.open = None;
+        (self.begun.take(), std::mem::take(&mut self.rest))
     }
 
     pub(crate) fn pop(&mut self) -> Option<Waiting> {

@@ -53,7 +53,9 @@ impl Limits {
     /// The largest message that is received, in bytes. Default: 1 MiB.
     ///
     /// A larger one closes the connection with 1009 as soon as its size is known, before memory is taken for it. The size of
-    /// a compressed message is that of what comes out.
+    /// a compressed message is that of what comes out. In compressed form, a message may take twice the limit and 256 KiB: no
+    /// compressor needs as much, but a peer could send blocks without content for ever. A deflate stream that ends inside a
+    /// message counts for 64 bytes more.
     pub fn message_size(mut self, bytes: usize) -> Self {
         self.message_size = bytes;
         self

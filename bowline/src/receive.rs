@@ -1,5 +1,6 @@
 //! The receiving half of a connection: bytes in, messages out.
 
+use std::ops::Range;
 use std::task::{Context, Poll};
 
 use bowline_proto::{CloseCode, CloseFrame, Data, Event, Failure, MessageKind, ReceiveHalf};
@@ -173,17 +174,24 @@ impl Receive {
         self.end().map(|end| end.map(|()| None))
     }
 
-    /// The next of the messages that had arrived when we closed.
+    /// The next of the messages that had arrived when we closed. A compressed one begins with this, and is taken when
+    /// [`inflate`](Self::inflate) has come to its end.
     fn take_whole(&mut self) -> Option<Message> {
-        match self.backlog.as_mut()?.pop()? {
+        let backlog = self.backlog.as_mut()?;
+        if self.inflation.as_ref().is_some_and(|inflation| inflation.is_pending()) {
+            return None;
+        }
+        if let Some(message) = self.message.finish() {
+            return Some(message);
+        }
+        match backlog.pop()? {
             Waiting::Message(message) => Some(message),
             Waiting::Compressed(kind, payload) => {
-                let message = self.inflation()?.message(kind, &payload);
-                if message.is_err() {
-                    // Our Close frame was sent: it is too late to say what is wrong.
-                    self.backlog = None;
-                }
-                message.ok()
+                self.message.begin_compressed(kind);
+                self.inflation()?.begin_set_aside(kind, payload);
+                // The end comes behind it.
+                self.exhausted = false;
+                None
             }
         }
     }
@@ -260,23 +268,43 @@ impl Receive {
         Some(self.inflation.get_or_insert_with(|| Box::new(Inflation::new(window, limit))))
     }
 
-    /// Puts a part of a compressed message behind those that wait, if we are closing and it has not begun before.
+    /// Puts a part of a compressed message behind what waits, if we are closing.
     fn set_aside(&mut self, data: &Data) -> bool {
-        self.closed_by_us
-            && self
-                .backlog
-                .get_or_insert_default()
-                .push_compressed(data, &self.buffer.bytes()[data.payload.clone()])
+        if !self.closed_by_us {
+            return false;
+        }
+        let payload = &self.buffer.bytes()[data.payload.clone()];
+        if !self.backlog.get_or_insert_default().push_compressed(data, payload) {
+            self.set_rest_aside(data.payload.clone(), data.last);
+        }
+        true
+    }
+
+    /// The same for a part of the message that had begun before.
+    fn set_rest_aside(&mut self, payload: Range<usize>, last: bool) {
+        let backlog = self.backlog.get_or_insert_default();
+        backlog.push_rest(&self.buffer.bytes()[payload]);
+        if last {
+            // Those behind it are put together meanwhile.
+            backlog.push_begun(std::mem::take(&mut self.message));
+        }
     }
 
     /// Decompresses a part of it.
     #[cold]
     fn inflate(&mut self) -> Advance {
         let Some(inflation) = &mut self.inflation else { return Advance::Data };
-        if self.discards {
+        // Of what was set aside when we closed, all is for the application.
+        if self.discards && !self.message.is_open() {
             inflation.discard(&mut self.buffer);
         } else if let Err(failure) = inflation.advance(&mut self.buffer, &mut self.message) {
             inflation.discard(&mut self.buffer);
+            if self.discards {
+                // Our Close frame was sent: it is too late to say what is wrong.
+                self.message = Assembly::default();
+                self.backlog = None;
+                return Advance::Data;
+            }
             self.half.fail(failure);
             // Of a transport that was lost, what had arrived before still comes out.
             if self.ended.is_none() {
@@ -459,7 +487,13 @@ impl Receive {
             return effects;
         }
         self.closed_by_us = true;
-        // The reader's message keeps its place; those behind it queue up.
+        // To decompress is more work than may be done at once, and left to whoever takes the message.
+        if let Some(inflation) = self.inflation.as_mut().filter(|inflation| inflation.is_pending()) {
+            let (pending, last) = inflation.take_pending();
+            self.set_rest_aside(0..pending, last);
+            self.buffer.consume(pending);
+        }
+        // The message that has begun keeps its place; those behind it queue up.
         let mut read = None;
         loop {
             if self.message.has_reader() && self.message.is_whole() {
@@ -478,11 +512,13 @@ impl Receive {
                 Advance::NeedsBytes => break,
             }
         }
+        let (begun, rest) = self.backlog.as_mut().map(|backlog| backlog.end()).unwrap_or_default();
+        let is_whole = begun.is_some();
         if !self.message.has_reader() {
-            self.message = read.unwrap_or_default();
+            self.message = read.or(begun).unwrap_or_default();
         }
-        if let Some(backlog) = &mut self.backlog {
-            backlog.end();
+        if let Some(inflation) = self.inflation.as_mut().filter(|_| is_whole || self.message.has_reader()) {
+            inflation.go_on_with(rest, is_whole);
         }
         self.discards = true;
         self.half.discard_data();

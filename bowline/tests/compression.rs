@@ -3,12 +3,15 @@
 
 mod support;
 
+use std::time::Duration;
+
 use bowline::{
     Acceptor, CloseCode, Compression, CompressionOptions, Connector, DeflateParameters, Error, ErrorKind,
     Limits, Message, MessageKind, Payload, Prepared, Role, Server, WebSocket,
 };
 use bowline_proto::{Deflater, Inflater, Opcode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+use tokio::time::Instant;
 
 use support::frames::Frame;
 use support::http::{Head, acceptance, echo, read_head, start, upgrade};
@@ -123,7 +126,11 @@ fn text(size: usize) -> String {
 
 /// What can't be compressed.
 fn noise() -> Vec<u8> {
-    (0..5000_u32).flat_map(|i| i.wrapping_mul(2_654_435_761).to_be_bytes()).collect()
+    noise_of(20_000)
+}
+
+fn noise_of(size: usize) -> Vec<u8> {
+    (0_u32..).flat_map(|i| i.wrapping_mul(2_654_435_761).to_be_bytes()).take(size).collect()
 }
 
 async fn received(socket: &mut WebSocket) -> Message {
@@ -412,6 +419,105 @@ async fn a_sender_decides_for_a_message() {
             assert_eq!(peer.decompress(&last), text(700).as_bytes());
             let is_smaller = last.payload.len() < first.payload.len() / 2;
             assert_eq!(is_smaller, mode == Compression::ContextTakeover);
+        }
+    }
+}
+
+/// How a message ends that is being written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum CutOff {
+    /// The writer is dropped before anything was sent.
+    BeforeTheFirstFragment,
+    /// The same after a fragment, which ends the connection.
+    AfterAFragment,
+    WithTheConnection,
+    ByClose,
+    ByTheTransport,
+}
+
+/// Connections lend each other their compressors. One of them whose message was cut off breaks no other's.
+#[tokio::test(start_paused = true)]
+async fn a_message_that_was_cut_off_breaks_no_other() {
+    for cut_off in [
+        CutOff::BeforeTheFirstFragment,
+        CutOff::AfterAFragment,
+        CutOff::WithTheConnection,
+        CutOff::ByClose,
+        CutOff::ByTheTransport,
+    ] {
+        for (level, mode) in (1..=9).flat_map(|level| MODES.map(|mode| (level, mode))) {
+            for role in ROLES {
+                for flush in [false, true] {
+                    cut_off_a_message(cut_off, role, mode.options().level(level), mode, flush).await;
+                }
+            }
+        }
+    }
+}
+
+async fn cut_off_a_message(
+    cut_off: CutOff,
+    role: Role,
+    options: CompressionOptions,
+    mode: Compression,
+    flush: bool,
+) {
+    let case = format!("{cut_off:?} {role:?} {options:?}, flushed: {flush}");
+    let (socket, wire) = open_with(role, Limits::default(), options, mode);
+    let mut writer = socket.writer(MessageKind::Binary).await.unwrap();
+    if cut_off == CutOff::BeforeTheFirstFragment {
+        // It has gone through the compressor, which has not sent anything.
+        writer.write_all(&vec![b'a'; 16 * 1024 + 1]).await.unwrap();
+        assert!(wire.take_frames(role).is_empty(), "{case}");
+    } else {
+        writer.write_all(&noise()).await.unwrap();
+        if flush {
+            writer.flush().await.unwrap();
+        } else {
+            writer.write_all(&noise()).await.unwrap();
+        }
+    }
+    match cut_off {
+        CutOff::BeforeTheFirstFragment => {
+            drop(writer);
+            // The same connection goes on.
+            socket.send(&text(700)).await.unwrap();
+            let frame = wire.next_frame(role).await;
+            assert_eq!(Peer::new(mode).decompress(&frame), text(700).as_bytes(), "{case}");
+        }
+        CutOff::AfterAFragment => {
+            drop(writer);
+            assert_eq!(wire.take_frames(role).last().and_then(Frame::close_code), Some(1011), "{case}");
+        }
+        CutOff::WithTheConnection => drop(writer),
+        CutOff::ByClose => {
+            poll_times(3, socket.close(CloseCode::NORMAL, "")).await;
+            wire.feed_frame(peer_of(role), &Frame::close(1000, ""));
+            drop(writer);
+        }
+        CutOff::ByTheTransport => {
+            wire.break_writing(std::io::ErrorKind::BrokenPipe);
+            socket.flush().await.ok();
+            drop(writer);
+        }
+    }
+    drop(socket);
+    wire.end();
+    wire.until(Wire::is_dropped).await;
+    settle().await;
+
+    // Others go on with what it has left to them.
+    for prepared in [false, true] {
+        let (socket, wire) = open_with(role, Limits::default(), options, mode);
+        let mut peer = Peer::new(mode);
+        for message in [text(700), text(900)] {
+            if prepared {
+                socket.send(&Prepared::new(message.as_str())).await.unwrap();
+            } else {
+                socket.send(&message).await.unwrap();
+            }
+            let frame = wire.next_frame(role).await;
+            assert_eq!(peer.decompress(&frame), message.as_bytes(), "{case}, prepared: {prepared}");
         }
     }
 }
@@ -815,6 +921,61 @@ async fn a_message_that_comes_out_large_leaves_time_to_others() {
     assert_eq!(received(&mut socket).await.len(), 32 << 20);
 }
 
+/// Blocks of all types without content: last ones, stored ones, and headers of codes.
+const EMPTY_BLOCKS: [&[u8]; 4] = [
+    &[0x03, 0x00],
+    &[0x01, 0x00, 0x00, 0xFF, 0xFF],
+    &[0x00, 0x00, 0x00, 0xFF, 0xFF],
+    &[0x04, 0xC0, 0x81, 0x00, 0x00, 0x00, 0x00, 0x00, 0x90, 0xFF, 0x6B, 0x00, 0x00, 0x00, 0xFF, 0xFF],
+];
+
+/// RFC 6455 10.4: also of a message that has no size, there is no more than the limit.
+#[tokio::test]
+async fn a_message_from_which_nothing_comes_goes_over_the_limit() {
+    let limits = Limits::default().message_size(100_000);
+    for block in EMPTY_BLOCKS {
+        let payload = block.repeat(500_000_usize.div_ceil(block.len()));
+        let whole = [Frame::text(&payload).compressed()];
+        let (error, code) = failure(limits.clone(), &whole).await;
+        assert_eq!((error.kind(), code), (ErrorKind::Limit, 1009), "{block:?}: {error}");
+        assert!(error.to_string().contains("Limits::message_size"), "{error}");
+        // In frames that cut the blocks.
+        let pieces = payload.chunks(1001).enumerate().map(|(i, piece)| match i {
+            0 => Frame::text(piece).compressed().unfinished(),
+            _ => Frame::continuation(piece).unfinished(),
+        });
+        let (error, code) = failure(limits.clone(), &pieces.collect::<Vec<_>>()).await;
+        assert_eq!((error.kind(), code), (ErrorKind::Limit, 1009), "{block:?}: {error}");
+    }
+}
+
+/// The bytes of a connection whose peer sends them for nothing are worked off in as many polls as they are work.
+#[tokio::test]
+async fn blocks_without_content_leave_time_to_others() {
+    for mode in MODES {
+        for role in ROLES {
+            for block in EMPTY_BLOCKS {
+                let (mut socket, wire) = open(role, mode);
+                let mut peer = Peer::new(mode);
+                // So that there is a window.
+                wire.feed_frame(peer_of(role), &peer.binary(&noise()));
+                assert_eq!(received(&mut socket).await, noise().into());
+                // Only so many that they are no reason to fail the connection.
+                let count = (200_000 / block.len()).min(30_000);
+                let payload = [&block.repeat(count)[..], &[0x00]].concat();
+                wire.feed_frame(peer_of(role), &Frame::text(&payload).compressed());
+                settle().await;
+                // A poll may do 128 things. This is one for each KiB, and for each stream.
+                let is_last = block[0] & 1 == 1;
+                let steps = if is_last { count } else { payload.len() / 1024 };
+                let polls = steps / 128;
+                assert!(poll_times(polls, socket.recv()).await.is_none(), "{role:?} {mode:?} {block:?}");
+                assert_eq!(received(&mut socket).await, "".into(), "{role:?} {mode:?} {block:?}");
+            }
+        }
+    }
+}
+
 #[tokio::test]
 async fn whole_messages_that_have_arrived_are_delivered_after_a_close() {
     for mode in MODES {
@@ -904,6 +1065,117 @@ async fn messages_behind_the_one_that_is_being_read_are_understood_after_a_close
         wire.end();
         assert_eq!(socket.recv().await.unwrap(), None);
         close.await.unwrap().unwrap();
+    }
+}
+
+/// Who takes the message that has begun before a close.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Taker {
+    Recv,
+    Reader,
+    /// Its reader is dropped.
+    Nobody,
+}
+
+/// A message that has begun is one of those that have arrived, if its end has.
+#[tokio::test(start_paused = true)]
+async fn a_message_that_has_begun_before_a_close_is_understood() {
+    for role in ROLES {
+        for mode in MODES {
+            for taker in [Taker::Recv, Taker::Reader, Taker::Nobody] {
+                for has_ended in [false, true] {
+                    close_in_a_message(role, mode, taker, has_ended).await;
+                }
+            }
+        }
+    }
+}
+
+async fn close_in_a_message(role: Role, mode: Compression, taker: Taker, has_ended: bool) {
+    let case = format!("{role:?} {mode:?} {taker:?}, ended: {has_ended}");
+    let start = Instant::now();
+    let (mut socket, wire) = open(role, mode);
+    let mut peer = Peer::new(mode);
+    // More than one poll takes of it, or none that a read would not bring.
+    let begun = noise_of(if taker == Taker::Recv { 180_000 } else { 40_000 });
+    let mut compressed = Vec::new();
+    for (i, piece) in begun.chunks(1000).enumerate() {
+        peer.deflater.fragment(piece, i % 2 == 1, &mut compressed);
+    }
+    let mut end = Vec::new();
+    peer.deflater.last_fragment(b"", &mut end);
+    for (i, piece) in compressed.chunks(30_000).enumerate() {
+        let frame = if i == 0 { Frame::binary(piece).compressed() } else { Frame::continuation(piece) };
+        wire.feed_frame(peer_of(role), &frame.unfinished());
+        wire.feed_frame(peer_of(role), &Frame::ping([i.to_be_bytes()[7]]));
+    }
+    if has_ended {
+        wire.feed_frame(peer_of(role), &Frame::continuation(end));
+        wire.feed_frame(peer_of(role), &peer.text(&text(600)));
+        wire.feed_frame(peer_of(role), &Frame::text("not compressed"));
+        for fragment in peer.fragments(&noise(), 1000) {
+            wire.feed_frame(peer_of(role), &fragment);
+        }
+    }
+    let sender = socket.sender();
+    let close = async || {
+        assert!(poll_times(1, sender.close(CloseCode::NORMAL, "")).await.is_none());
+        wire.feed_frame(peer_of(role), &Frame::close(1000, ""));
+        wire.end();
+    };
+    if taker == Taker::Recv {
+        assert!(poll_times(1, socket.recv()).await.is_none(), "{case}");
+        close().await;
+        if has_ended {
+            assert!(received(&mut socket).await == begun.into(), "{case}");
+        }
+    } else {
+        let mut reader = socket.reader().await.unwrap().unwrap();
+        let mut read = vec![0; 10];
+        reader.read_exact(&mut read).await.unwrap();
+        if taker == Taker::Reader {
+            close().await;
+            let result = reader.read_to_end(&mut read).await;
+            assert!(read == begun && result.is_ok() == has_ended, "{case}: {} {result:?}", read.len());
+        } else {
+            drop(reader);
+            close().await;
+        }
+    }
+    if has_ended {
+        assert_eq!(received(&mut socket).await, text(600).into(), "{case}");
+        assert_eq!(received(&mut socket).await, "not compressed".into(), "{case}");
+        assert!(received(&mut socket).await == noise().into(), "{case}");
+    }
+    for _ in 0..2 {
+        assert_eq!(socket.recv().await.unwrap(), None, "{case}");
+    }
+    assert!(sender.close(CloseCode::NORMAL, "").await.is_ok());
+    assert_eq!(start.elapsed(), Duration::ZERO, "{case}: something waited for a deadline");
+}
+
+/// To decompress what had arrived before a close is no less work than before, and done by and by.
+#[tokio::test]
+async fn messages_that_wait_behind_a_close_leave_time_to_others() {
+    for role in ROLES {
+        for mode in MODES {
+            for has_begun in [false, true] {
+                let (mut socket, wire) = open(role, mode);
+                let payload = [&EMPTY_BLOCKS[0].repeat(15_000)[..], &[0x00]].concat();
+                if !has_begun {
+                    wire.feed_frame(peer_of(role), &Frame::text("what brings the other"));
+                }
+                wire.feed_frame(peer_of(role), &Frame::text(&payload).compressed());
+                assert!(poll_times(1, socket.recv()).await.is_none() == has_begun);
+                assert!(poll_times(1, socket.close(CloseCode::NORMAL, "")).await.is_none());
+                wire.feed_frame(peer_of(role), &Frame::close(1000, ""));
+                // The connection's task does half of it, perhaps.
+                let polls = 15_000 / 128 / 2;
+                assert!(poll_times(polls, socket.recv()).await.is_none(), "{role:?} {mode:?} {has_begun}");
+                assert_eq!(received(&mut socket).await, "".into(), "{role:?} {mode:?}");
+                assert_eq!(socket.recv().await.unwrap(), None);
+            }
+        }
     }
 }
 

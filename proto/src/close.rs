@@ -98,7 +98,7 @@ impl From<Failure> for CloseCode {
                 | Violation::CloseBodyTooShort
                 | Violation::InvalidCloseCode(_),
             ) => Self::PROTOCOL_ERROR,
-            Failure::Limit(Limit::MessageSize(_)) => Self::MESSAGE_TOO_BIG,
+            Failure::Limit(Limit::MessageSize(_) | Limit::CompressedSize(_)) => Self::MESSAGE_TOO_BIG,
             Failure::Limit(Limit::FramesPerMessage(_)) => Self::POLICY_VIOLATION,
         }
     }

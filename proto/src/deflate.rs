@@ -32,7 +32,8 @@ struct Settings {
 /// Compresses the messages of one direction.
 ///
 /// The memory of a compressor, 250 to 380 KB, is that of one which the thread has to spare. Without context takeover it is
-/// given back after each message; with it, it is kept from the first message on.
+/// given back after each message; with it, it is kept from the first message on. A compressor that was left in the middle of
+/// a message is not lent again.
 ///
 /// - commands: [`message`](Self::message), [`fragment`](Self::fragment), [`last_fragment`](Self::last_fragment),
 ///   [`forget`](Self::forget)
@@ -40,6 +41,8 @@ pub struct Deflater {
     settings: Settings,
     takes_context_over: bool,
     compress: Option<Compress>,
+    /// All that went into the compressor has come out: the last call was a flush, and has returned.
+    is_flushed: bool,
 }
 
 impl Deflater {
@@ -54,7 +57,12 @@ impl Deflater {
             "a window has 9 to 15 bits"
         );
         assert!(level <= 9, "a level is at most 9");
-        Self { settings: Settings { level, window_bits }, takes_context_over, compress: None }
+        Self {
+            settings: Settings { level, window_bits },
+            takes_context_over,
+            compress: None,
+            is_flushed: true,
+        }
     }
 
     /// Appends the payload of a message in one frame to `out`.
@@ -89,6 +97,11 @@ impl Deflater {
     /// before it. To be called if what came out was not sent, or if something else was.
     pub fn forget(&mut self) {
         let Some(mut compress) = self.compress.take() else { return };
+        // `reset` is not enough: at level 1 it does not forget that a block is open, and whoever comes next would go on with
+        // that. After a flush no block is open, at any level; and nothing is known of a compressor that has panicked.
+        if !self.is_flushed {
+            return;
+        }
         compress.reset();
         // It fails only while the thread ends.
         let _ = SPARE.try_with(|spares| {
@@ -103,6 +116,7 @@ impl Deflater {
     fn run(&mut self, mut input: &[u8], flush: FlushCompress, out: &mut Vec<u8>) {
         let settings = self.settings;
         let compress = self.compress.get_or_insert_with(|| settings.take_compress());
+        self.is_flushed = false;
         loop {
             // What can't be compressed takes a few bytes more than it had.
             out.reserve(input.len() + input.len() / 64 + 64);
@@ -113,6 +127,7 @@ impl Deflater {
             let consumed = (compress.total_in() - before) as usize;
             input = &input[consumed..];
             if input.is_empty() && out.len() < out.capacity() {
+                self.is_flushed = !matches!(flush, FlushCompress::None);
                 return;
             }
         }

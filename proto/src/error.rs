@@ -72,6 +72,8 @@ pub enum Limit {
     MessageSize(u64),
     /// A message has more frames than this.
     FramesPerMessage(u32),
+    /// In compressed form, a message counts for more than this many bytes.
+    CompressedSize(u64),
 }
 
 impl fmt::Display for Limit {
@@ -79,6 +81,9 @@ impl fmt::Display for Limit {
         match self {
             Self::MessageSize(limit) => write!(f, "a message is larger than the limit of {limit} bytes"),
             Self::FramesPerMessage(limit) => write!(f, "a message has more than the limit of {limit} frames"),
+            Self::CompressedSize(limit) => {
+                write!(f, "a message counts for more than {limit} bytes in compressed form")
+            }
         }
     }
 }

@@ -3,7 +3,7 @@
 extern crate std;
 
 use alloc::vec::Vec;
-use core::cell::RefCell;
+use core::cell::{Cell, RefCell};
 use core::fmt;
 
 use flate2::{Decompress, FlushDecompress, Status};
@@ -19,18 +19,32 @@ const END: [u8; 9] = [0x00, 0x00, 0xFF, 0xFF, 0x01, 0x00, 0x00, 0xFF, 0xFF];
 /// How many decompressors a thread keeps for whoever decompresses next.
 const SPARES: usize = 4;
 
-/// The least that is decompressed at once, in bytes.
-const MIN_STEP: usize = 1024;
+/// The most that comes out of one step, in bytes.
+const STEP: usize = 64 * 1024;
 
-/// The most that is decompressed at once, in bytes.
-const MAX_STEP: usize = 64 * 1024;
+/// The most that goes into one step, in bytes. Measured: in the dearest form, headers of blocks without content, they take as long
+/// as the step of a text from which 64 KiB come.
+const STEP_INPUT: usize = 1024;
+
+/// What a message may count for in compressed form besides twice the limit of its size, in bytes: 16 for each of 16,384 frames. To
+/// flush takes 5.
+const OVERHEAD: u64 = 256 * 1024;
+
+/// What each stream of a message counts for, in bytes. There is another behind a last block, which may have 2, and the window is
+/// loaded for it.
+const STREAM_SIZE: u64 = 64;
 
 std::thread_local! {
     static SPARE: RefCell<Vec<Decompress>> = const { RefCell::new(Vec::new()) };
+    /// What one step brings, on its way into a message: how much that will be is not known before.
+    static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
 /// Decompresses the messages of one direction: compressed payload in, whatever the frames are, and messages out, within a
 /// limit of size and with text that is UTF-8.
+///
+/// The limit is on what comes out. A message from which little comes has one, too: what goes in may be twice as much and 256 KiB,
+/// and what follows a last block, which no usual compressor writes but at the end, counts for 64 bytes more.
 ///
 /// The memory of a decompressor, about 40 KiB, is taken from one that the thread has to spare, for as long as a message is
 /// incomplete. In between, with context takeover, the window alone is kept.
@@ -47,6 +61,8 @@ pub struct Inflater {
     utf8: Utf8Validator,
     /// How large the message is so far.
     size: u64,
+    /// What it counts for in compressed form so far.
+    compressed_size: u64,
     /// How much of [`END`] was read behind the message.
     end: usize,
     /// Nothing was read yet, or nothing behind a block that was said to be the last.
@@ -80,6 +96,7 @@ impl Inflater {
             kind: MessageKind::Binary,
             utf8: Utf8Validator::new(),
             size: 0,
+            compressed_size: 0,
             end: 0,
             between_streams: true,
         }
@@ -91,17 +108,18 @@ impl Inflater {
         self.kind = kind;
         self.utf8 = Utf8Validator::new();
         self.size = 0;
+        self.compressed_size = 0;
         self.end = 0;
         self.between_streams = true;
     }
 
-    /// Appends some of what `input` goes on with to `out`, 64 KiB at most. `last` says that nothing of the message follows
-    /// this input.
+    /// Appends some of what `input` goes on with to `out`: 64 KiB at most, of 1 KiB of the input at most. `last` says that
+    /// nothing of the message follows this input.
     ///
     /// # Errors
     ///
-    /// [`Violation::InvalidCompression`], [`Violation::InvalidText`] as soon as the first wrong byte comes out, and
-    /// [`Limit::MessageSize`] before memory is taken for what is over it.
+    /// [`Violation::InvalidCompression`], [`Violation::InvalidText`] as soon as the first wrong byte comes out,
+    /// [`Limit::MessageSize`] before memory is taken for what is over it, and [`Limit::CompressedSize`].
     pub fn inflate(&mut self, input: &[u8], last: bool, out: &mut Vec<u8>) -> Result<Inflated, Failure> {
         let Some(mut decompress) = self.decompress.take() else {
             return Ok(Inflated { consumed: input.len(), needs_input: true, done: false });
@@ -127,48 +145,30 @@ impl Inflater {
             return if last { self.finish() } else { Ok(nothing) };
         }
         let in_end = input.is_empty() && last;
-        let source = if in_end { &END[self.end..] } else { input };
+        let source = if in_end { &END[self.end..] } else { &input[..input.len().min(STEP_INPUT)] };
         if std::mem::take(&mut self.between_streams) {
             // RFC 7692 7.2.3.5: what follows a last block is another stream of the same window.
             load(decompress, &self.window);
+            self.compressed_size += STREAM_SIZE;
         }
-
-        let start = out.len();
-        let left = usize::try_from(self.message_size - self.size).unwrap_or(usize::MAX);
-        // At the end little is left, if anything; and at the limit, there still has to be room for what is over it.
-        let expects_little = in_end || left == 0;
-        let mut little = [0; 512];
-        let target = if expects_little {
-            &mut little[..]
-        } else {
-            let room = (source.len() * 8).clamp(MIN_STEP, MAX_STEP).min(left);
-            make_room(out, room, left);
-            out.resize(start + room, 0);
-            &mut out[start..]
-        };
-        let room = target.len();
-        let (before_in, before_out) = (decompress.total_in(), decompress.total_out());
-        let status = decompress.decompress(source, target, FlushDecompress::None);
-        #[expect(clippy::cast_possible_truncation, reason = "at most the sizes of the slices")]
-        let (consumed, produced) =
-            ((decompress.total_in() - before_in) as usize, (decompress.total_out() - before_out) as usize);
-        // RFC 6455 10.4: what counts is the size after decompression.
-        self.size += produced as u64;
-        if self.size > self.message_size {
-            return Err(Limit::MessageSize(self.message_size).into());
-        }
-        if expects_little {
-            make_room(out, produced, left);
-            out.extend_from_slice(&little[..produced]);
-        } else {
-            out.truncate(start + produced);
-        }
-        self.accept(&out[start..])?;
-
+        let before = decompress.total_in();
+        let (status, all_out) = with_scratch(|bytes| {
+            let status = decompress.decompress_vec(source, bytes, FlushDecompress::None);
+            self.accept(bytes, out)?;
+            // As long as there was no room left, more may come out.
+            Ok::<_, Failure>((status, bytes.len() < bytes.capacity()))
+        })?;
         let status = status.map_err(|_| Violation::InvalidCompression)?;
         self.between_streams = status == Status::StreamEnd;
-        // As long as there was no room left, more may come out.
-        let all_out = produced < room;
+        let consumed = decompress.total_in() - before;
+        self.compressed_size += consumed;
+        // RFC 6455 10.4: that from which nothing comes is work, too.
+        let limit = self.message_size.saturating_mul(2).saturating_add(OVERHEAD);
+        if self.compressed_size > limit {
+            return Err(Limit::CompressedSize(limit).into());
+        }
+        #[expect(clippy::cast_possible_truncation, reason = "at most the size of the input")]
+        let consumed = consumed as usize;
         if in_end {
             self.end += consumed;
             if self.end == END.len() && self.between_streams {
@@ -183,23 +183,31 @@ impl Inflater {
         Ok(Inflated { consumed, needs_input, done: false })
     }
 
-    /// Looks at what has come out.
-    fn accept(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+    /// Looks at what has come out, and appends it to `out`.
+    fn accept(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), Failure> {
+        let left = self.message_size - self.size;
+        // RFC 6455 10.4: what counts is the size after decompression.
+        if bytes.len() as u64 > left {
+            return Err(Limit::MessageSize(self.message_size).into());
+        }
+        self.size += bytes.len() as u64;
         if self.kind == MessageKind::Text {
             // RFC 6455 8.1, RFC 7692 6.2: text is UTF-8 once it is decompressed.
             self.utf8.feed(bytes).map_err(|_| Violation::InvalidText)?;
         }
         if let Some(size) = self.window_size {
-            let bytes = &bytes[bytes.len().saturating_sub(size)..];
-            if self.window.len() + bytes.len() > size + size / 4 {
-                self.window.drain(..(self.window.len() + bytes.len() - size).min(self.window.len()));
+            let newest = &bytes[bytes.len().saturating_sub(size)..];
+            if self.window.len() + newest.len() > size + size / 4 {
+                self.window.drain(..(self.window.len() + newest.len() - size).min(self.window.len()));
             }
-            let len = self.window.len() + bytes.len();
+            let len = self.window.len() + newest.len();
             if self.window.capacity() < len {
                 self.window.reserve_exact((2 * len).min(size + size / 4) - self.window.len());
             }
-            self.window.extend_from_slice(bytes);
+            self.window.extend_from_slice(newest);
         }
+        make_room(out, bytes.len(), usize::try_from(left).unwrap_or(usize::MAX));
+        out.extend_from_slice(bytes);
         Ok(())
     }
 
@@ -226,6 +234,17 @@ fn load(decompress: &mut Decompress, window: &[u8]) {
         let set = decompress.set_dictionary(window);
         debug_assert!(set.is_ok(), "a raw stream takes any dictionary at its start");
     }
+}
+
+/// Lends `work` an empty buffer with room for what one step brings.
+fn with_scratch<T>(work: impl FnOnce(&mut Vec<u8>) -> T) -> T {
+    let mut scratch = SCRATCH.try_with(Cell::take).unwrap_or_default();
+    scratch.clear();
+    scratch.reserve_exact(STEP);
+    let result = work(&mut scratch);
+    // It fails only while the thread ends.
+    let _ = SCRATCH.try_with(|spare| spare.set(scratch));
+    result
 }
 
 fn take_decompress() -> Decompress {

@@ -90,7 +90,7 @@ fn a_reason_can_not_forge_what_stands_around_it() {
 
 #[test]
 fn rfc6455_7_4_1_the_code_for_each_failure() {
-    let codes: [(Failure, CloseCode); 16] = [
+    let codes: [(Failure, CloseCode); 17] = [
         (Violation::ReservedBits.into(), CloseCode::PROTOCOL_ERROR),
         (Violation::UnknownOpcode(3).into(), CloseCode::PROTOCOL_ERROR),
         (Violation::UnmaskedFrame.into(), CloseCode::PROTOCOL_ERROR),
@@ -106,6 +106,7 @@ fn rfc6455_7_4_1_the_code_for_each_failure() {
         (Violation::InvalidText.into(), CloseCode::INVALID_DATA),
         (Violation::InvalidCloseReason.into(), CloseCode::INVALID_DATA),
         (Limit::MessageSize(1).into(), CloseCode::MESSAGE_TOO_BIG),
+        (Limit::CompressedSize(1).into(), CloseCode::MESSAGE_TOO_BIG),
         (Limit::FramesPerMessage(1).into(), CloseCode::POLICY_VIOLATION),
     ];
     for (failure, code) in codes {
@@ -120,6 +121,7 @@ fn errors_name_the_numbers() {
     let texts = [
         (Failure::from(Limit::MessageSize(17)).to_string(), "17"),
         (Failure::from(Limit::FramesPerMessage(18)).to_string(), "18"),
+        (Failure::from(Limit::CompressedSize(19)).to_string(), "19"),
         (Failure::from(Violation::UnknownOpcode(0xB)).to_string(), "0xb"),
         (Violation::InvalidCloseCode(1016).to_string(), "1016"),
         (Misuse::ReservedCloseCode(1006).to_string(), "1006"),

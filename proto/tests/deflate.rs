@@ -195,6 +195,110 @@ fn one_step_brings_64_kib_at_most() {
     assert_eq!(total, 1 << 20);
 }
 
+/// Decompressors are lent, too. Wherever one was left, or has failed, whoever comes next begins anew: with nothing in the window.
+#[test]
+fn a_message_that_was_not_read_to_its_end_leaves_nothing_behind() {
+    let text: Vec<u8> = (0..500_u32).flat_map(|i| (i * i % 251).to_string().into_bytes()).collect();
+    let whole = deflated(&mut Deflater::new(9, 15, false), &text);
+    let (hello, reference) = ([0xF2, 0x48, 0xCD, 0xC9, 0xC9, 0x07, 0x00], [0xF2, 0x00, 0x11, 0x00, 0x00]);
+    for end in 0..=whole.len() {
+        for wrong in [&[][..], &[0x07], &[0xFF; 20]] {
+            for takes_over in [false, true] {
+                let mut left = Inflater::new(NO_LIMIT, 15, takes_over);
+                left.begin(MessageKind::Binary);
+                let _ = left.inflate(&[&whole[..end], wrong].concat(), false, &mut Vec::new());
+                drop(left);
+                let mut inflater = Inflater::new(NO_LIMIT, 15, true);
+                let error = inflate(&mut inflater, MessageKind::Text, &[&reference]).unwrap_err();
+                assert_eq!(error, Failure::Violation(Violation::InvalidCompression));
+                let mut inflater = Inflater::new(NO_LIMIT, 15, true);
+                for (payload, message) in
+                    [(&hello[..], &b"Hello"[..]), (&reference, b"Hello"), (&whole, &text)]
+                {
+                    assert_eq!(inflate(&mut inflater, MessageKind::Binary, &[payload]).unwrap(), message);
+                }
+            }
+        }
+    }
+}
+
+/// Final blocks, stored blocks, blocks of fixed codes and headers of dynamic codes, all without content.
+const EMPTY_BLOCKS: [&[u8]; 5] = [
+    &[0x03, 0x00],
+    &[0x01, 0x00, 0x00, 0xFF, 0xFF],
+    &[0x00, 0x00, 0x00, 0xFF, 0xFF],
+    // Four of 10 bits.
+    &[0x02, 0x08, 0x20, 0x80, 0x00],
+    &[0x04, 0xC0, 0x81, 0x00, 0x00, 0x00, 0x00, 0x00, 0x90, 0xFF, 0x6B, 0x00, 0x00, 0x00, 0xFF, 0xFF],
+];
+
+/// RFC 6455 10.4: what a message may cost is limited, though nothing comes of it.
+#[test]
+fn a_message_from_which_nothing_comes_has_an_end() {
+    for block in EMPTY_BLOCKS {
+        for takes_over in [false, true] {
+            let mut inflater = Inflater::new(1 << 20, 15, takes_over);
+            let window = deflated(&mut Deflater::new(6, 15, false), &noise(40_000));
+            inflate(&mut inflater, MessageKind::Binary, &[&window]).unwrap();
+
+            let (payload, mut out, mut len) = (block.repeat(1000), Vec::new(), 0);
+            inflater.begin(MessageKind::Binary);
+            let error = 'message: loop {
+                let mut input = &payload[..];
+                while !input.is_empty() {
+                    match inflater.inflate(input, false, &mut out) {
+                        Ok(step) => {
+                            // A step is a bounded amount of work, and no memory is made ready for nothing.
+                            assert!(step.consumed <= 1024 && !step.done);
+                            assert_eq!(out.capacity(), 0);
+                            len += step.consumed;
+                            input = &input[step.consumed..];
+                        }
+                        Err(error) => break 'message error,
+                    }
+                }
+                assert!(len < 3 << 20, "{block:?}: it has no end");
+            };
+            let limit = (2 << 20) + (256 << 10);
+            assert_eq!(error, Failure::Limit(Limit::CompressedSize(limit)), "{block:?}");
+            assert_eq!(CloseCode::from(error), CloseCode::MESSAGE_TOO_BIG);
+            // Each last block counts for more than it has.
+            let is_last = block[0] & 1 == 1;
+            assert_eq!(len < (block.len() << 16), is_last, "{block:?}: {len}");
+        }
+    }
+}
+
+/// However a message is flushed, and wherever last blocks are, it is not taken for one from which nothing comes.
+#[test]
+fn a_message_in_the_smallest_of_pieces_is_no_larger_than_it_may_be() {
+    let last_block = [0xF3, 0x48, 0xCD, 0xC9, 0xC9, 0x07, 0x00];
+    for takes_over in [false, true] {
+        // One byte in each frame.
+        let message = noise(16_384);
+        let mut inflater = Inflater::new(16_384, 15, takes_over);
+        let mut deflater = Deflater::new(6, 15, takes_over);
+        for _ in 0..2 {
+            let mut pieces: Vec<Vec<u8>> = message
+                .chunks(1)
+                .map(|byte| {
+                    let mut piece = Vec::new();
+                    deflater.fragment(byte, true, &mut piece);
+                    piece
+                })
+                .collect();
+            pieces.push(Vec::new());
+            deflater.last_fragment(b"", pieces.last_mut().unwrap());
+            let pieces: Vec<_> = pieces.iter().map(Vec::as_slice).collect();
+            assert!(inflate(&mut inflater, MessageKind::Binary, &pieces).unwrap() == message);
+        }
+        // Each fragment ends with a last block.
+        let pieces = vec![&last_block[..]; 3000];
+        let message = inflate(&mut inflater, MessageKind::Text, &pieces).unwrap();
+        assert_eq!(message, b"Hello".repeat(3000));
+    }
+}
+
 #[test]
 fn text_is_validated_as_it_comes_out() {
     let mut deflater = Deflater::new(6, 15, false);
@@ -275,6 +379,76 @@ fn forgetting_keeps_the_other_end_in_step() {
             deflater.forget();
         }
     }
+}
+
+/// How a message is left without its end.
+#[derive(Clone, Copy, Debug)]
+enum CutOff {
+    Fragment,
+    Flush,
+    FlushAndFragment,
+}
+
+impl CutOff {
+    fn apply(self, deflater: &mut Deflater, text: &[u8]) {
+        let mut never_sent = Vec::new();
+        let (first, second) = text.split_at(text.len() / 2);
+        deflater.fragment(first, !matches!(self, Self::Fragment), &mut never_sent);
+        if !matches!(self, Self::Flush) {
+            deflater.fragment(second, false, &mut never_sent);
+        }
+    }
+}
+
+/// Compressors are lent to one connection after the other. Nothing of a message that was cut off is in the next one,
+/// whoever sends it: a compressor with a past writes exactly what a new one does.
+#[test]
+fn a_message_that_was_cut_off_leaves_nothing_behind() {
+    for level in 0..=9 {
+        for window_bits in [9, 15] {
+            for takes_over in [false, true] {
+                let new = move || Deflater::new(level, window_bits, takes_over);
+                // A thread of its own has no compressors to lend.
+                let expected = std::thread::spawn(move || all_deflated(&mut new())).join().unwrap();
+                for cut_off in [CutOff::Fragment, CutOff::Flush, CutOff::FlushAndFragment] {
+                    for size in [2, 300, 60_000] {
+                        let case =
+                            format!("{cut_off:?} of {size} at level {level}, {window_bits}, {takes_over}");
+                        let (same, another) = std::thread::spawn(move || {
+                            let text = noise(size / 2).repeat(2);
+                            let mut deflater = new();
+                            all_deflated(&mut deflater);
+                            cut_off.apply(&mut deflater, &text);
+                            deflater.forget();
+                            let same = all_deflated(&mut deflater);
+                            cut_off.apply(&mut deflater, &text);
+                            drop(deflater);
+                            (same, all_deflated(&mut new()))
+                        })
+                        .join()
+                        .unwrap();
+                        for payloads in [same, another] {
+                            let mut inflater = Inflater::new(NO_LIMIT, window_bits, takes_over);
+                            for (payload, message) in payloads.iter().zip(messages()) {
+                                let result = inflate(&mut inflater, MessageKind::Binary, &[payload]);
+                                assert!(result == Ok(message), "{case}: {:?}", result.map(drop));
+                            }
+                            assert!(payloads == expected, "{case}: it is not what a new compressor writes");
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn messages() -> [Vec<u8>; 5] {
+    let text = (0..4000_u32).flat_map(|i| (i * i % 251).to_string().into_bytes()).collect();
+    [b"Hello".to_vec(), Vec::new(), vec![7; 100], text, noise(3000)]
+}
+
+fn all_deflated(deflater: &mut Deflater) -> [Vec<u8>; 5] {
+    messages().map(|message| deflated(deflater, &message))
 }
 
 #[test]
