@@ -539,3 +539,62 @@ async fn runs_out_of_files() {
     socket.send("hello").await.unwrap();
     assert_eq!(soon(socket.recv()).await.unwrap(), Some("hello".into()));
 }
+
+// ---- the end of the runtime
+
+/// Its drop says that it has begun, and waits until it may end.
+struct Dropping(std::sync::mpsc::Sender<()>, std::sync::mpsc::Receiver<()>);
+
+impl Drop for Dropping {
+    fn drop(&mut self) {
+        // Whoever is gone has failed already.
+        let _ = self.0.send(());
+        let _ = self.1.recv();
+    }
+}
+
+/// What is spawned on a runtime that is shutting down is dropped at once, by whoever spawns.
+#[test]
+fn a_connection_that_is_accepted_while_the_runtime_shuts_down() {
+    let ending = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let (begun, begins) = std::sync::mpsc::channel();
+    let (go_on, may_end) = std::sync::mpsc::channel();
+    let dropping = Dropping(begun, may_end);
+    ending.spawn(async move {
+        let _dropping = dropping;
+        pending::<()>().await;
+    });
+    let handle = ending.handle().clone();
+    ending.shutdown_background();
+    begins.recv().unwrap();
+
+    // Its tasks are being dropped, and it does the rest still.
+    let (sender, receiver) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let own = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let (listener, address) = own.block_on(listen());
+        let mut serving = Box::pin(Server::new().serve(listener, echo));
+        own.block_on(async {
+            let mut clients = Vec::new();
+            for _ in 0..10 {
+                clients.push(TcpStream::connect(address).await.unwrap());
+            }
+            let serving = std::future::poll_fn(|cx| {
+                let _entered = handle.enter();
+                serving.as_mut().poll(cx)
+            });
+            let ends = async {
+                for client in &mut clients {
+                    assert_eq!(client.read(&mut [0]).await.unwrap(), 0);
+                }
+            };
+            tokio::select! {
+                _ = serving => panic!("it was not told to end"),
+                () = ends => {}
+            }
+        });
+        sender.send(()).unwrap();
+    });
+    receiver.recv_timeout(Duration::from_secs(20)).expect("accepting hangs");
+    go_on.send(()).unwrap();
+}
