@@ -189,7 +189,7 @@ impl Http2Connection {
             }
         };
         let (head, receive) = response.into_parts();
-        let (receive, send) = (Http2Receive::new(receive), Http2Send::new(send, Some(place)));
+        let (receive, send) = (Http2Receive::new(receive), Http2Send::new(send, Box::new(place)));
         let transport = Transport::http2(receive, send, *addresses);
         let socket = handshake.open(transport, &[], agreed);
         Ok((socket, Response::from_parts(head, ())))

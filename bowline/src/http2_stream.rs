@@ -1,5 +1,6 @@
 //! One stream of an HTTP/2 connection, as the transport of a WebSocket (RFC 8441 5).
 
+use std::any::Any;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -7,7 +8,6 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream};
 use tokio::io::{AsyncRead, ReadBuf};
-use tokio::sync::OwnedSemaphorePermit;
 
 /// How much of all streams of a connection together their peer may send before we read it: no stream that is not read keeps
 /// another from being. Each is bounded by `Limits::stream_window`.
@@ -128,12 +128,13 @@ impl AsyncRead for Http2Receive {
 pub(crate) struct Http2Send {
     stream: SendStream<Bytes>,
     ended: bool,
-    /// A client's place among the streams of its connection.
-    _place: Option<OwnedSemaphorePermit>,
+    /// What its connection counts it by.
+    _place: Box<dyn Any + Send>,
 }
 
 impl Http2Send {
-    pub(crate) fn new(stream: SendStream<Bytes>, place: Option<OwnedSemaphorePermit>) -> Self {
+    /// `place` is dropped with it.
+    pub(crate) fn new(stream: SendStream<Bytes>, place: Box<dyn Any + Send>) -> Self {
         Self { stream, ended: false, _place: place }
     }
 

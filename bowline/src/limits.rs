@@ -103,7 +103,8 @@ impl Limits {
     /// The most WebSockets, and other requests, that one HTTP/2 connection to a [`Server`](crate::Server) may have open.
     /// Default: 100, which RFC 9113 6.5.2 recommends as the least.
     ///
-    /// A client waits until there is room. One that is not read holds little more than [`stream_window`](Self::stream_window).
+    /// A client waits until there is room. A WebSocket that is not read holds little more than
+    /// [`stream_window`](Self::stream_window). Streams that were reset count as well until their handler has returned.
     #[cfg(feature = "http2")]
     pub fn streams(mut self, streams: u32) -> Self {
         self.streams = streams;
