@@ -6,7 +6,6 @@ use std::pin::{Pin, pin};
 use std::sync::{Arc, OnceLock};
 use std::task::Poll;
 
-use bytes::Bytes;
 use h2::client::{Builder, SendRequest};
 use h2::ext::Protocol;
 use h2::{Ping, PingPong};
@@ -19,7 +18,7 @@ use crate::client_exchange::BODY_KEPT;
 use crate::client_handshake::refused;
 use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind};
-use crate::http2_stream::{CONNECTION_WINDOW, FRAME_BUDGET, Http2Receive, Http2Send, SEND_BUFFER};
+use crate::http2_stream::{CONNECTION_WINDOW, FRAME_BUDGET, Http2Receive, Http2Send, Piece, SEND_BUFFER};
 use crate::limits::Limits;
 use crate::offer::{Offer, Opening};
 use crate::transport::{Addresses, Stream, Transport};
@@ -38,7 +37,7 @@ struct Shared {
     offer: Offer,
     url: Url,
     addresses: Addresses,
-    requests: SendRequest<Bytes>,
+    requests: SendRequest<Piece>,
     /// One for each stream that the server still has room for.
     places: Arc<Semaphore>,
     ended: Ended,
@@ -254,8 +253,8 @@ fn builder(limits: &Limits) -> Builder {
 /// Drives a new connection until the server's settings are known: they come before all else (RFC 9113 3.4), so also before
 /// the answer to a ping.
 async fn settled<S: Stream>(
-    requests: &SendRequest<Bytes>,
-    connection: &mut h2::client::Connection<S, Bytes>,
+    requests: &SendRequest<Piece>,
+    connection: &mut h2::client::Connection<S, Piece>,
     ping_pong: &mut PingPong,
 ) -> Result<(), Error> {
     let mut pong = pin!(ping_pong.ping(Ping::opaque()));

@@ -9,7 +9,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bowline_proto::Role;
-use bytes::{Buf, Bytes};
+use bytes::Buf;
 use h2::server::{Builder, SendResponse};
 use h2::{Reason, RecvStream};
 use http::header::{CONNECTION, HeaderMap, TRANSFER_ENCODING, UPGRADE};
@@ -22,7 +22,7 @@ use tokio_util::sync::PollSemaphore;
 
 use crate::deadline::{Deadline, FAR};
 use crate::error::{Error, ErrorKind};
-use crate::http2_stream::{CONNECTION_WINDOW, FRAME_BUDGET, Http2Receive, Http2Send, SEND_BUFFER};
+use crate::http2_stream::{CONNECTION_WINDOW, FRAME_BUDGET, Http2Receive, Http2Send, Piece, SEND_BUFFER};
 use crate::limits::{Config, Limits};
 use crate::rejection::Rejection;
 use crate::server_exchange::{Check, answer, rejected};
@@ -37,7 +37,7 @@ const SHORTEST_PERIOD: Duration = Duration::from_millis(1);
 pub(crate) struct Incoming {
     head: Parts,
     receive: RecvStream,
-    respond: SendResponse<Bytes>,
+    respond: SendResponse<Piece>,
     websockets: Arc<WebSockets>,
 }
 

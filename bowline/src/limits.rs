@@ -95,6 +95,7 @@ impl Limits {
     ///
     /// It is a high-water mark: a message is accepted whole while less than this waits. As long as the transport takes all,
     /// replies to messages that arrived together gather up to four times as much, and leave with one write.
+    /// Over HTTP/2, up to 64 KiB more wait in the HTTP/2 connection.
     pub fn write_buffer(mut self, bytes: usize) -> Self {
         self.write_buffer = bytes.max(1);
         self

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use h2::client::SendRequest;
 use h2::{Reason, RecvStream, SendStream};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
@@ -539,4 +539,87 @@ async fn handlers_of_streams_that_are_gone_are_bounded() {
     stream.write_all(&hello(&[])).await.unwrap();
     flood(&mut stream, "/", &rst_stream).await;
     assert_eq!(work.most.load(Ordering::Relaxed), 10);
+}
+
+// ---- windows that open a byte at a time
+
+/// A client of HTTP/2 by hand that gives no window on its streams, whose TCP connection is full after some KiB that are not
+/// read; each of its WebSockets is sent messages without end.
+async fn narrow_connection(streams: u32) -> (TcpStream, Vec<u32>) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_send_buffer_size(4096).unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let listener = socket.listen(8).unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(Server::new().http2().serve(listener, |socket: WebSocket| async move {
+        loop {
+            socket.send(vec![7; 60_000]).await?;
+        }
+    }));
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let mut stream = socket.connect(address).await.unwrap();
+    stream.write_all(&hello(&[(SETTINGS_INITIAL_WINDOW_SIZE, 0)])).await.unwrap();
+    stream.write_all(&window_update(0, 1 << 30)).await.unwrap();
+    let ids: Vec<u32> = (0..streams).map(|count| 2 * count + 1).collect();
+    for id in &ids {
+        assert!(arrives(&mut stream, &connect_headers(*id, "/", "13")).await);
+    }
+    (stream, ids)
+}
+
+/// Each byte would be a DATA frame in the HTTP/2 connection, which takes hundreds of bytes while TCP takes none.
+#[tokio::test]
+async fn windows_that_open_a_byte_at_a_time() {
+    let (mut stream, ids) = narrow_connection(99).await;
+    let before = support::allocations::held();
+    let round: Vec<u8> = ids.iter().flat_map(|id| window_update(*id, 1)).collect();
+    for _ in 0..1000 {
+        soon(stream.write_all(&round)).await.unwrap();
+        tokio::task::yield_now().await;
+    }
+    support::settle().await;
+    let grown = (support::allocations::held() - before) / 99;
+    assert!(grown < 16 * 1024, "{grown} bytes for each WebSocket");
+}
+
+/// However small a window is, what fits into it is sent.
+#[tokio::test]
+async fn a_window_of_one_byte() {
+    let (mut stream, ids) = narrow_connection(3).await;
+    let mut received = vec![Vec::new(); ids.len()];
+    let frame = Frame::binary(vec![7; 60_000]).encode(Role::Server);
+    for round in 0..300 {
+        // One byte, and many updates at once.
+        let updates = if round % 3 == 0 { 50 } else { 1 };
+        for id in &ids {
+            soon(stream.write_all(&window_update(*id, 1).repeat(updates))).await.unwrap();
+        }
+        let wanted = received[0].len() + updates;
+        while received.iter().any(|bytes: &Vec<u8>| bytes.len() < wanted) {
+            let (kind, _, id, payload) = soon(read_frame(&mut stream)).await.unwrap();
+            if kind == DATA {
+                received[usize::try_from(id / 2).unwrap()].extend(payload);
+            }
+        }
+    }
+    for bytes in &received {
+        assert_eq!(bytes[..], frame[..bytes.len()]);
+    }
+}
+
+/// The same where it is the messages that are small.
+#[tokio::test]
+async fn small_messages_that_nobody_reads() {
+    let (address, mut stalled) = serve(Limits::default()).await;
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(&hello(&[])).await.unwrap();
+    assert!(arrives(&mut stream, &connect_headers(1, "/stall", "13")).await);
+    let socket = soon(stalled.recv()).await.unwrap();
+    let before = support::allocations::held();
+    // No other task runs in between, as if TCP took nothing.
+    while socket.try_send(&[7]).is_ok() {}
+    let grown = support::allocations::held() - before;
+    assert!(grown < (64 + 64 + 32) * 1024, "{grown} bytes");
+    support::settle().await;
 }
