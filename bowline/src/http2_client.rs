@@ -13,6 +13,8 @@ use http::header::{CONNECTION, HOST, SEC_WEBSOCKET_KEY, UPGRADE};
 use http::uri::Authority;
 use http::{Method, Request, Response, Uri, Version};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::timeout;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::client_exchange::BODY_KEPT;
 use crate::client_handshake::refused;
@@ -41,6 +43,8 @@ struct Shared {
     /// One for each stream that the server still has room for.
     places: Arc<Semaphore>,
     ended: Ended,
+    /// Handles and WebSockets share this: the connection's task is told when the last is gone.
+    in_use: Arc<DropGuard>,
 }
 
 /// The room that the server has for streams (RFC 9113 5.1.2).
@@ -96,21 +100,31 @@ impl Http2Connection {
         let ended = Ended { error: Arc::clone(&error), open };
         let mut room = Room { places: Arc::new(Semaphore::new(0)), total: 0 };
         let places = Arc::clone(&room.places);
+        let unused = CancellationToken::new();
+        let in_use = Arc::new(unused.clone().drop_guard());
+        let close_timeout = offer.config.limits.close_timeout;
         tokio::spawn(async move {
-            let ended = poll_fn(|cx| {
+            let mut ended = pin!(poll_fn(|cx| {
                 let ended = Pin::new(&mut connection).poll(cx);
                 room.resize(connection.max_concurrent_send_streams());
                 ended
-            });
-            let ended = ended.await.map_or_else(broken, |()| {
-                Error::new(ErrorKind::Disconnected, "the HTTP/2 connection has ended")
-            });
+            }));
+            let ended = match unused.run_until_cancelled(ended.as_mut()).await {
+                Some(ended) => Ok(ended),
+                // It ends by itself, unless the server takes nothing that says so.
+                None => timeout(close_timeout, ended).await,
+            };
+            let ended = match ended {
+                Ok(Ok(())) => Error::new(ErrorKind::Disconnected, "the HTTP/2 connection has ended"),
+                Ok(Err(error)) => broken(error),
+                Err(_) => Error::new(ErrorKind::Timeout, "the server did not let the HTTP/2 connection end"),
+            };
             let set = error.set(ended);
             debug_assert!(set.is_ok(), "there is one task");
             drop(closing);
             room.places.close();
         });
-        let shared = Shared { offer, url, addresses, requests, places, ended };
+        let shared = Shared { offer, url, addresses, requests, places, ended, in_use };
         Ok(Self(Arc::new(shared)))
     }
 
@@ -155,7 +169,7 @@ impl Http2Connection {
         opening: Opening,
         deadline: Option<Deadline>,
     ) -> Result<(WebSocket, Response<()>), Error> {
-        let Shared { offer, addresses, requests, .. } = &*self.0;
+        let Shared { offer, addresses, requests, in_use, .. } = &*self.0;
         let Opening { url, request, handshake, .. } = opening;
         let place = match deadline {
             Some(deadline) => deadline.bound("waiting for room on the server", self.place()).await?,
@@ -188,7 +202,8 @@ impl Http2Connection {
             }
         };
         let (head, receive) = response.into_parts();
-        let (receive, send) = (Http2Receive::new(receive), Http2Send::new(send, Box::new(place)));
+        let send = Http2Send::new(send, Box::new((place, Arc::clone(in_use))));
+        let receive = Http2Receive::new(receive);
         let transport = Transport::http2(receive, send, *addresses);
         let socket = handshake.open(transport, &[], agreed);
         Ok((socket, Response::from_parts(head, ())))

@@ -3,16 +3,21 @@
 mod support;
 
 use std::future::pending;
+use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bowline::{Acceptor, CloseCode, Connector, Http2Connection, Limits, Role, Server, WebSocket};
+use bowline::{
+    Acceptor, CloseCode, Connector, Http2Connection, HttpVersion, Limits, Role, Server, WebSocket,
+};
 use bytes::Bytes;
 use h2::client::SendRequest;
 use h2::{Reason, RecvStream, SendStream};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf, duplex};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout_at};
@@ -21,8 +26,9 @@ use support::allocations::Counting;
 use support::frames::{Frame, take_frames};
 use support::http::{HandlerResult, echo, soon, start};
 use support::http2::{
-    DATA, PING, PREFACE, SETTINGS_INITIAL_WINDOW_SIZE, connect_headers, connect_request, frame, get_headers,
-    hello, read_frame, rst_stream, window_update,
+    DATA, HEADERS, PING, PREFACE, SETTINGS_ENABLE_CONNECT_PROTOCOL, SETTINGS_INITIAL_WINDOW_SIZE,
+    connect_headers, connect_request, frame, get_headers, headers, hello, read_frame, rst_stream,
+    window_update,
 };
 use support::tls::configs;
 
@@ -622,4 +628,58 @@ async fn small_messages_that_nobody_reads() {
     let grown = support::allocations::held() - before;
     assert!(grown < (64 + 64 + 32) * 1024, "{grown} bytes");
     support::settle().await;
+}
+
+// ---- servers that never let go
+
+/// A stream that holds something until it is dropped.
+struct Holding(DuplexStream, #[expect(dead_code, reason = "it is only held")] Arc<()>);
+
+impl AsyncRead for Holding {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Holding {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
+
+/// A client that is done with its connection keeps nothing of it, though the server reads no more.
+#[tokio::test(start_paused = true)]
+async fn a_connection_ends_though_its_server_reads_nothing() {
+    let (near, mut server) = duplex(4096);
+    let held = Arc::new(());
+    let connector = Connector::new().http_version(HttpVersion::Http2);
+    let connecting = connector.connect_over("ws://localhost/", Holding(near, Arc::clone(&held)));
+    let accepting = async {
+        let mut preface = [0; PREFACE.len()];
+        server.read_exact(&mut preface).await.unwrap();
+        server.write_all(&hello(&[(SETTINGS_ENABLE_CONNECT_PROTOCOL, 1)])[PREFACE.len()..]).await.unwrap();
+        while read_frame(&mut server).await.unwrap().0 != HEADERS {}
+        server.write_all(&headers(1, &[(":status", "200")])).await.unwrap();
+    };
+    let (connected, ()) = soon(async { tokio::join!(connecting, accepting) }).await;
+    let (socket, _) = connected.unwrap();
+    while socket.try_send(vec![7; 10_000]).is_ok() {
+        tokio::task::yield_now().await;
+    }
+    drop(socket);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(Arc::strong_count(&held), 1, "the stream is still there");
+    drop(server);
 }

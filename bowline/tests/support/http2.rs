@@ -110,6 +110,7 @@ pub const GO_AWAY: u8 = 7;
 pub const WINDOW_UPDATE: u8 = 8;
 
 pub const SETTINGS_INITIAL_WINDOW_SIZE: u16 = 4;
+pub const SETTINGS_ENABLE_CONNECT_PROTOCOL: u16 = 8;
 
 const END_HEADERS: u8 = 4;
 
