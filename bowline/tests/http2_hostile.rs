@@ -26,7 +26,7 @@ use support::allocations::Counting;
 use support::frames::{Frame, take_frames};
 use support::http::{HandlerResult, echo, soon, start};
 use support::http2::{
-    DATA, HEADERS, PING, PREFACE, SETTINGS_ENABLE_CONNECT_PROTOCOL, SETTINGS_INITIAL_WINDOW_SIZE,
+    DATA, HEADERS, PING, PREFACE, RST_STREAM, SETTINGS_ENABLE_CONNECT_PROTOCOL, SETTINGS_INITIAL_WINDOW_SIZE,
     connect_headers, connect_request, frame, get_headers, headers, hello, read_frame, rst_stream,
     window_update,
 };
@@ -423,6 +423,19 @@ async fn a_connection_ends_behind_its_last_websocket() {
     assert!(lifetime <= Duration::from_secs(5) + TIMEOUT * 3, "{lifetime:?}");
 }
 
+/// Also on a connection that is used, an answer that the client gives no window for is not kept.
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_never_fits_is_reset() {
+    let mut stream = TcpStream::connect(serve_impatiently(None).await).await.unwrap();
+    let websocket = [connect_headers(1, "/", "13"), window_update(1, 1 << 20)].concat();
+    let first = [hello(&[(SETTINGS_INITIAL_WINDOW_SIZE, 0)]), websocket, get_headers(3)].concat();
+    stream.write_all(&first).await.unwrap();
+    let begun = Instant::now();
+    let reset = async { while !matches!(read_frame(&mut stream).await.unwrap(), (RST_STREAM, _, 3, _)) {} };
+    soon(reset).await;
+    assert!((TIMEOUT..TIMEOUT * 2).contains(&begun.elapsed()), "{:?}", begun.elapsed());
+}
+
 // ---- work for streams that are gone
 
 /// How much of something is under way, and how much was at most.
@@ -589,6 +602,32 @@ async fn windows_that_open_a_byte_at_a_time() {
     assert!(grown < 16 * 1024, "{grown} bytes for each WebSocket");
 }
 
+/// The same where it is the server that opens them.
+#[tokio::test]
+async fn a_servers_windows_that_open_a_byte_at_a_time() {
+    let (near, mut server) = duplex(4096);
+    let connector = Connector::new().http_version(HttpVersion::Http2);
+    let connecting = connector.connect_over("ws://localhost/", near);
+    let accepting = accept_by_hand(&mut server, &[(SETTINGS_INITIAL_WINDOW_SIZE, 0)]);
+    let (connected, ()) = soon(async { tokio::join!(connecting, accepting) }).await;
+    let (socket, _) = connected.unwrap();
+    while socket.try_send(vec![7; 10_000]).is_ok() {}
+    let mut before = 0;
+    for count in 0..5000 {
+        soon(server.write_all(&window_update(1, 1))).await.unwrap();
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+        if count == 100 {
+            support::settle().await;
+            before = support::allocations::held();
+        }
+    }
+    support::settle().await;
+    let grown = support::allocations::held() - before;
+    assert!(grown < 32 * 1024, "{grown} bytes");
+}
+
 /// However small a window is, what fits into it is sent.
 #[tokio::test]
 async fn a_window_of_one_byte() {
@@ -659,6 +698,16 @@ impl AsyncWrite for Holding {
     }
 }
 
+/// Accepts a WebSocket of ours, as a server by hand with these settings.
+async fn accept_by_hand(stream: &mut DuplexStream, settings: &[(u16, u32)]) {
+    let mut preface = [0; PREFACE.len()];
+    stream.read_exact(&mut preface).await.unwrap();
+    let settings = [settings, &[(SETTINGS_ENABLE_CONNECT_PROTOCOL, 1)]].concat();
+    stream.write_all(&hello(&settings)[PREFACE.len()..]).await.unwrap();
+    while read_frame(stream).await.unwrap().0 != HEADERS {}
+    stream.write_all(&headers(1, &[(":status", "200")])).await.unwrap();
+}
+
 /// A client that is done with its connection keeps nothing of it, though the server reads no more.
 #[tokio::test(start_paused = true)]
 async fn a_connection_ends_though_its_server_reads_nothing() {
@@ -666,14 +715,7 @@ async fn a_connection_ends_though_its_server_reads_nothing() {
     let held = Arc::new(());
     let connector = Connector::new().http_version(HttpVersion::Http2);
     let connecting = connector.connect_over("ws://localhost/", Holding(near, Arc::clone(&held)));
-    let accepting = async {
-        let mut preface = [0; PREFACE.len()];
-        server.read_exact(&mut preface).await.unwrap();
-        server.write_all(&hello(&[(SETTINGS_ENABLE_CONNECT_PROTOCOL, 1)])[PREFACE.len()..]).await.unwrap();
-        while read_frame(&mut server).await.unwrap().0 != HEADERS {}
-        server.write_all(&headers(1, &[(":status", "200")])).await.unwrap();
-    };
-    let (connected, ()) = soon(async { tokio::join!(connecting, accepting) }).await;
+    let (connected, ()) = soon(async { tokio::join!(connecting, accept_by_hand(&mut server, &[])) }).await;
     let (socket, _) = connected.unwrap();
     while socket.try_send(vec![7; 10_000]).is_ok() {
         tokio::task::yield_now().await;
