@@ -2,10 +2,10 @@
 
 use std::future::{Future, poll_fn};
 use std::io::IoSlice;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bowline_proto::Role;
@@ -17,7 +17,7 @@ use http::request::Parts;
 use http::{Response, StatusCode};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::coop::{consume_budget, unconstrained};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, Sleep, sleep};
 use tokio_util::sync::PollSemaphore;
 
 use crate::deadline::{Deadline, FAR};
@@ -72,6 +72,42 @@ impl Drop for OpenWebSocket {
     }
 }
 
+/// For how many periods in a row a connection had no WebSocket. A period is the time of a handshake.
+struct Idle {
+    periods: u32,
+    period: Duration,
+    tick: Pin<Box<Sleep>>,
+}
+
+impl Idle {
+    fn new(limits: &Limits) -> Self {
+        let period = limits.handshake_timeout.clamp(SHORTEST_PERIOD, FAR);
+        Self { periods: 0, period, tick: Box::pin(sleep(period)) }
+    }
+
+    /// Looks at the clock, also if a client that keeps sending has used up the task's budget.
+    fn poll(&mut self, cx: &mut Context<'_>, websockets: &WebSockets) -> u32 {
+        while pin!(unconstrained(&mut self.tick)).poll(cx).is_ready() {
+            self.tick.as_mut().reset(Instant::now() + self.period);
+            self.periods = if websockets.were_used() { 0 } else { self.periods + 1 };
+        }
+        self.periods
+    }
+
+    /// Why a connection has ended on which there was no request.
+    fn why_ended(&self) -> Error {
+        let period = self.period;
+        if self.periods == 0 {
+            let text = "the client closed the connection without a request";
+            return Error::new(ErrorKind::Disconnected, text);
+        }
+        let text = format!(
+            "the client opened no WebSocket on its HTTP/2 connection for {period:?} (Limits::handshake_timeout)"
+        );
+        Error::new(ErrorKind::Timeout, text)
+    }
+}
+
 /// The place of one request among those that a connection may have under way. It is held until all work for the request is
 /// done, also if its stream has ended before: a client that resets its streams gets no more work done than another.
 pub(crate) type Slot = OwnedSemaphorePermit;
@@ -94,10 +130,7 @@ pub(crate) async fn serve<S: Stream>(
     let mut slots = PollSemaphore::new(Arc::new(Semaphore::new(streams)));
     let mut slot = None;
     let (mut stop, mut ending) = (pin!(stop), false);
-    let period = limits.handshake_timeout.clamp(SHORTEST_PERIOD, FAR);
-    let mut tick = pin!(sleep(period));
-    // For how many periods there was no WebSocket, and whether there was a request at all.
-    let (mut idle, mut requested) = (0, false);
+    let (mut idle, mut requested) = (Idle::new(limits), false);
     loop {
         let next = poll_fn(|cx| {
             if !ending && stop.as_mut().poll(cx).is_ready() {
@@ -115,18 +148,16 @@ pub(crate) async fn serve<S: Stream>(
                 // Requests wait in the connection, which bounds how many of them may be reset meanwhile.
                 None => connection.poll_closed(cx).map(|ended| ended.err().map(Err)),
             };
-            // Also if a client that keeps sending has used up the task's budget.
-            while pin!(unconstrained(tick.as_mut())).poll(cx).is_ready() {
-                tick.as_mut().reset(Instant::now() + period);
-                idle = if websockets.were_used() { 0 } else { idle + 1 };
-                if idle > 1 {
-                    return Poll::Ready(None);
-                }
-                if idle == 1 && !ending {
+            match idle.poll(cx, &websockets) {
+                0 => {}
+                1 if ending => {}
+                1 => {
                     ending = true;
                     connection.graceful_shutdown();
                     cx.waker().wake_by_ref();
                 }
+                // Dropped, the connection ends at once, whatever has not been written yet.
+                _ => return Poll::Ready(None),
             }
             next
         });
@@ -142,20 +173,8 @@ pub(crate) async fn serve<S: Stream>(
             // What its WebSockets hear of need not be said twice.
             Some(Err(error)) if requested && error.is_io() => return Ok(()),
             Some(Err(error)) => return Err(connection_error(error)),
-            // Dropped, the connection ends at once, whatever has not been written yet.
             None if requested => return Ok(()),
-            None if idle > 0 => {
-                let timeout = limits.handshake_timeout;
-                let text = format!(
-                    "the client opened no WebSocket on its HTTP/2 connection for {timeout:?} \
-                     (Limits::handshake_timeout)"
-                );
-                return Err(Error::new(ErrorKind::Timeout, text));
-            }
-            None => {
-                let text = "the client closed the connection without a request";
-                return Err(Error::new(ErrorKind::Disconnected, text));
-            }
+            None => return Err(idle.why_ended()),
         }
     }
 }
