@@ -6,7 +6,7 @@ use std::cell::RefCell;
 use std::error::Error as StdError;
 use std::future::pending;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bowline::{
@@ -706,4 +706,57 @@ fn a_connection_that_is_accepted_while_the_runtime_shuts_down() {
     });
     receiver.recv_timeout(Duration::from_secs(20)).expect("accepting hangs");
     go_on.send(()).unwrap();
+}
+
+/// What is dropped with a handler, which uses its own connection and those of others.
+struct CallsBack(bowline::Sender, Arc<Mutex<Vec<bowline::Sender>>>);
+
+impl Drop for CallsBack {
+    fn drop(&mut self) {
+        let all = self.1.lock().unwrap().clone();
+        for sender in all.iter().chain([&self.0]) {
+            // Whatever comes of it.
+            let _ = (sender.is_closed(), sender.close_frame(), sender.try_send("one more").is_ok());
+        }
+    }
+}
+
+/// Handlers are dropped by the end of the server, and by that of the runtime.
+#[test]
+fn a_handler_that_is_dropped_may_call_back() {
+    let (sender, receiver) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        for by_the_server in [true, false] {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let kept = runtime.block_on(async {
+                let (listener, address) = listen().await;
+                let all = Arc::default();
+                let serving = tokio::spawn(Server::new().serve(listener, move |socket: WebSocket| {
+                    let guard = CallsBack(socket.sender(), Arc::clone(&all));
+                    all.lock().unwrap().push(socket.sender());
+                    async move {
+                        let _guard = guard;
+                        socket.send("ready").await?;
+                        pending().await
+                    }
+                }));
+                let mut clients = Vec::new();
+                for _ in 0..3 {
+                    let mut client = connect(address).await;
+                    assert_eq!(soon(client.recv()).await.unwrap(), Some("ready".into()));
+                    clients.push(client);
+                }
+                if by_the_server {
+                    serving.abort();
+                    for client in &mut clients {
+                        while let Ok(Some(_)) = soon(client.recv()).await {}
+                    }
+                }
+                clients
+            });
+            drop((runtime, kept));
+        }
+        sender.send(()).unwrap();
+    });
+    receiver.recv_timeout(Duration::from_secs(60)).expect("it hangs");
 }
