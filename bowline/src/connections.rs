@@ -19,6 +19,9 @@ const CLOSED_AT_ONCE: usize = 100;
 /// It is touched only when one begins, opens or ends. (A `JoinSet` would take as much memory again for each.)
 #[derive(Default)]
 pub(crate) struct Connections {
+    /// Nothing foreign runs while it is locked: no spawn, no waker, no call of a connection, no drop of a task or of a
+    /// connection. A runtime that is shutting down drops a future within the call that spawns or wakes its task, and each of
+    /// these futures has a [`Place`], which locks this.
     list: Mutex<List>,
     stopping: CancellationToken,
     /// The last has ended.
@@ -30,12 +33,16 @@ struct List {
     entries: HashMap<u64, Entry>,
     /// How many there were, which numbers them.
     count: u64,
+    /// Those that were left have been ended, and no other may begin.
+    aborted: bool,
     /// What became of those that were open when the server went down.
     shutdown: Shutdown,
 }
 
+#[derive(Default)]
 struct Entry {
-    task: AbortHandle,
+    /// Once it has been spawned.
+    task: Option<AbortHandle>,
     /// Once the handshake is done.
     sender: Option<Sender>,
 }
@@ -60,17 +67,30 @@ impl Shutdown {
 }
 
 impl Connections {
-    /// Starts the task of a connection.
+    /// Starts the task of a connection, unless the server has ended.
     pub(crate) fn spawn<F>(self: &Arc<Self>, task: impl FnOnce(Place) -> F)
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let mut list = self.list();
-        list.count += 1;
-        let number = list.count;
-        // Under the lock, so that the task does not end before it is on the list.
+        let number = {
+            let mut list = self.list();
+            if list.aborted {
+                return;
+            }
+            list.count += 1;
+            let number = list.count;
+            list.entries.insert(number, Entry::default());
+            number
+        };
         let task = tokio::spawn(task(Place { connections: Arc::clone(self), number })).abort_handle();
-        list.entries.insert(number, Entry { task, sender: None });
+        let mut list = self.list();
+        if let Some(entry) = list.entries.get_mut(&number) {
+            entry.task = Some(task);
+        } else {
+            // It has ended already, or is to, as the server has.
+            drop(list);
+            task.abort();
+        }
     }
 
     /// Does `handshake`, unless the server goes down before it is done.
@@ -86,11 +106,10 @@ impl Connections {
 
     /// Ends the handshakes under way, and sends a Close frame on all connections.
     pub(crate) async fn stop(&self) {
-        let senders: Vec<Sender> = {
-            let list = self.list();
-            self.stopping.cancel();
-            list.entries.values().filter_map(|entry| entry.sender.clone()).collect()
-        };
+        // Before the list is read: a connection that opens meanwhile is either on it, or sees this.
+        self.stopping.cancel();
+        let senders: Vec<Sender> =
+            self.list().entries.values().filter_map(|entry| entry.sender.clone()).collect();
         for some in senders.chunks(CLOSED_AT_ONCE) {
             for sender in some {
                 sender.begin_close(&going_away());
@@ -110,12 +129,13 @@ impl Connections {
     /// Ends the tasks that are left, and their transports, and says what became of all.
     pub(crate) fn abort(&self) -> Shutdown {
         let mut list = self.list();
+        list.aborted = true;
         let entries = std::mem::take(&mut list.entries);
         list.shutdown.ended += entries.values().filter(|entry| entry.sender.is_some()).count();
         let shutdown = list.shutdown;
         drop(list);
         for entry in entries.values() {
-            entry.task.abort();
+            entry.task.iter().for_each(AbortHandle::abort);
             entry.sender.iter().for_each(Sender::abort);
         }
         shutdown
@@ -135,15 +155,13 @@ pub(crate) struct Place {
 impl Place {
     /// The handshake is done.
     pub(crate) fn open(self, sender: Sender) -> OpenConnection {
-        let mut list = self.connections.list();
-        if let Some(entry) = list.entries.get_mut(&self.number) {
+        if let Some(entry) = self.connections.list().entries.get_mut(&self.number) {
             entry.sender = Some(sender.clone());
         }
-        // Under the lock, so that no connection falls between this and `stop`.
+        // After it is on the list, so that no connection falls between this and `stop`. To close one twice is to close it.
         if self.connections.stopping.is_cancelled() {
             sender.begin_close(&going_away());
         }
-        drop(list);
         OpenConnection { place: self, sender, closed: false }
     }
 }
@@ -151,9 +169,10 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         let mut list = self.connections.list();
-        list.entries.remove(&self.number);
+        let entry = list.entries.remove(&self.number);
         let is_empty = list.entries.is_empty();
         drop(list);
+        drop(entry);
         if is_empty {
             self.connections.all_ended.notify_waiters();
         }

@@ -10,6 +10,9 @@ use tokio::time::{Instant, Timeout, timeout_at};
 
 use crate::error::{Error, ErrorKind};
 
+/// So far away that it makes no difference, and no clock overflows.
+pub(crate) const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
+
 /// The end of the time that an opening handshake may take.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Deadline {
@@ -20,9 +23,7 @@ pub(crate) struct Deadline {
 impl Deadline {
     /// The time begins now.
     pub(crate) fn after(timeout: Duration) -> Self {
-        /// So far away that it makes no difference.
-        const YEARS: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
-        Self { at: Instant::now() + timeout.min(YEARS), timeout }
+        Self { at: Instant::now() + timeout.min(FAR), timeout }
     }
 
     /// Does `work` until the deadline; `doing` says in an error what was under way.

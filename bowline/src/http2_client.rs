@@ -6,7 +6,6 @@ use std::pin::{Pin, pin};
 use std::sync::{Arc, OnceLock};
 use std::task::Poll;
 
-use bytes::Bytes;
 use h2::client::{Builder, SendRequest};
 use h2::ext::Protocol;
 use h2::{Ping, PingPong};
@@ -14,12 +13,14 @@ use http::header::{CONNECTION, HOST, SEC_WEBSOCKET_KEY, UPGRADE};
 use http::uri::Authority;
 use http::{Method, Request, Response, Uri, Version};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::timeout;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::client_exchange::BODY_KEPT;
 use crate::client_handshake::refused;
 use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind};
-use crate::http2_stream::{CONNECTION_WINDOW, FRAME_BUDGET, Http2Receive, Http2Send, SEND_BUFFER};
+use crate::http2_stream::{CONNECTION_WINDOW, FRAME_BUDGET, Http2Receive, Http2Send, Piece, SEND_BUFFER};
 use crate::limits::Limits;
 use crate::offer::{Offer, Opening};
 use crate::transport::{Addresses, Stream, Transport};
@@ -38,10 +39,12 @@ struct Shared {
     offer: Offer,
     url: Url,
     addresses: Addresses,
-    requests: SendRequest<Bytes>,
+    requests: SendRequest<Piece>,
     /// One for each stream that the server still has room for.
     places: Arc<Semaphore>,
     ended: Ended,
+    /// Handles and WebSockets share this: the connection's task is told when the last is gone.
+    in_use: Arc<DropGuard>,
 }
 
 /// The room that the server has for streams (RFC 9113 5.1.2).
@@ -97,21 +100,31 @@ impl Http2Connection {
         let ended = Ended { error: Arc::clone(&error), open };
         let mut room = Room { places: Arc::new(Semaphore::new(0)), total: 0 };
         let places = Arc::clone(&room.places);
+        let unused = CancellationToken::new();
+        let in_use = Arc::new(unused.clone().drop_guard());
+        let close_timeout = offer.config.limits.close_timeout;
         tokio::spawn(async move {
-            let ended = poll_fn(|cx| {
+            let mut ended = pin!(poll_fn(|cx| {
                 let ended = Pin::new(&mut connection).poll(cx);
                 room.resize(connection.max_concurrent_send_streams());
                 ended
-            });
-            let ended = ended.await.map_or_else(broken, |()| {
-                Error::new(ErrorKind::Disconnected, "the HTTP/2 connection has ended")
-            });
+            }));
+            let ended = match unused.run_until_cancelled(ended.as_mut()).await {
+                Some(ended) => Ok(ended),
+                // It ends by itself, unless the server takes nothing that says so.
+                None => timeout(close_timeout, ended).await,
+            };
+            let ended = match ended {
+                Ok(Ok(())) => Error::new(ErrorKind::Disconnected, "the HTTP/2 connection has ended"),
+                Ok(Err(error)) => broken(error),
+                Err(_) => Error::new(ErrorKind::Timeout, "the server did not let the HTTP/2 connection end"),
+            };
             let set = error.set(ended);
             debug_assert!(set.is_ok(), "there is one task");
             drop(closing);
             room.places.close();
         });
-        let shared = Shared { offer, url, addresses, requests, places, ended };
+        let shared = Shared { offer, url, addresses, requests, places, ended, in_use };
         Ok(Self(Arc::new(shared)))
     }
 
@@ -156,7 +169,7 @@ impl Http2Connection {
         opening: Opening,
         deadline: Option<Deadline>,
     ) -> Result<(WebSocket, Response<()>), Error> {
-        let Shared { offer, addresses, requests, .. } = &*self.0;
+        let Shared { offer, addresses, requests, in_use, .. } = &*self.0;
         let Opening { url, request, handshake, .. } = opening;
         let place = match deadline {
             Some(deadline) => deadline.bound("waiting for room on the server", self.place()).await?,
@@ -189,7 +202,8 @@ impl Http2Connection {
             }
         };
         let (head, receive) = response.into_parts();
-        let (receive, send) = (Http2Receive::new(receive), Http2Send::new(send, Some(place)));
+        let send = Http2Send::new(send, Box::new((place, Arc::clone(in_use))));
+        let receive = Http2Receive::new(receive);
         let transport = Transport::http2(receive, send, *addresses);
         let socket = handshake.open(transport, &[], agreed);
         Ok((socket, Response::from_parts(head, ())))
@@ -254,8 +268,8 @@ fn builder(limits: &Limits) -> Builder {
 /// Drives a new connection until the server's settings are known: they come before all else (RFC 9113 3.4), so also before
 /// the answer to a ping.
 async fn settled<S: Stream>(
-    requests: &SendRequest<Bytes>,
-    connection: &mut h2::client::Connection<S, Bytes>,
+    requests: &SendRequest<Piece>,
+    connection: &mut h2::client::Connection<S, Piece>,
     ping_pong: &mut PingPong,
 ) -> Result<(), Error> {
     let mut pong = pin!(ping_pong.ping(Ping::opaque()));

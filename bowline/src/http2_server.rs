@@ -1,21 +1,28 @@
 //! The requests of one HTTP/2 connection, as its server (RFC 8441).
 
 use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::io::IoSlice;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bowline_proto::Role;
-use bytes::Bytes;
-use h2::RecvStream;
+use bytes::Buf;
 use h2::server::{Builder, SendResponse};
+use h2::{Reason, RecvStream};
 use http::header::{CONNECTION, HeaderMap, TRANSFER_ENCODING, UPGRADE};
 use http::request::Parts;
 use http::{Response, StatusCode};
-use tokio::task::coop::consume_budget;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::coop::{consume_budget, unconstrained};
+use tokio::time::{Instant, Sleep, sleep};
+use tokio_util::sync::PollSemaphore;
 
-use crate::deadline::Deadline;
+use crate::deadline::{Deadline, FAR};
 use crate::error::{Error, ErrorKind};
-use crate::http2_stream::{CONNECTION_WINDOW, FRAME_BUDGET, Http2Receive, Http2Send, SEND_BUFFER};
+use crate::http2_stream::{CONNECTION_WINDOW, FRAME_BUDGET, Http2Receive, Http2Send, Piece, SEND_BUFFER};
 use crate::limits::{Config, Limits};
 use crate::rejection::Rejection;
 use crate::server_exchange::{Check, answer, rejected};
@@ -23,51 +30,143 @@ use crate::server_handshake::Terms;
 use crate::transport::{Addresses, Stream, Transport};
 use crate::websocket::WebSocket;
 
+/// How often it is looked at whether a connection is used, at most.
+const SHORTEST_PERIOD: Duration = Duration::from_millis(1);
+
 /// A request that has arrived.
 pub(crate) struct Incoming {
     head: Parts,
     receive: RecvStream,
-    respond: SendResponse<Bytes>,
+    respond: SendResponse<Piece>,
+    websockets: Arc<WebSockets>,
 }
+
+/// The WebSockets of a connection, from which follows whether the client uses it. Nothing else is use: a request costs a
+/// client nothing.
+#[derive(Default)]
+struct WebSockets {
+    open: AtomicUsize,
+    /// One has opened since this was last looked at.
+    opened: AtomicBool,
+}
+
+impl WebSockets {
+    /// Counts one, until the result is dropped.
+    fn open(self: &Arc<Self>) -> OpenWebSocket {
+        self.open.fetch_add(1, Ordering::Relaxed);
+        self.opened.store(true, Ordering::Relaxed);
+        OpenWebSocket(Arc::clone(self))
+    }
+
+    /// Whether one is open, or has opened since this was last called.
+    fn were_used(&self) -> bool {
+        self.opened.swap(false, Ordering::Relaxed) || self.open.load(Ordering::Relaxed) > 0
+    }
+}
+
+struct OpenWebSocket(Arc<WebSockets>);
+
+impl Drop for OpenWebSocket {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// For how many periods in a row a connection had no WebSocket. A period is the time of a handshake.
+struct Idle {
+    periods: u32,
+    period: Duration,
+    tick: Pin<Box<Sleep>>,
+}
+
+impl Idle {
+    fn new(limits: &Limits) -> Self {
+        let period = limits.handshake_timeout.clamp(SHORTEST_PERIOD, FAR);
+        Self { periods: 0, period, tick: Box::pin(sleep(period)) }
+    }
+
+    /// Looks at the clock, also if a client that keeps sending has used up the task's budget.
+    fn poll(&mut self, cx: &mut Context<'_>, websockets: &WebSockets) -> u32 {
+        while pin!(unconstrained(&mut self.tick)).poll(cx).is_ready() {
+            self.tick.as_mut().reset(Instant::now() + self.period);
+            self.periods = if websockets.were_used() { 0 } else { self.periods + 1 };
+        }
+        self.periods
+    }
+
+    /// Why a connection has ended on which there was no request.
+    fn why_ended(&self) -> Error {
+        let period = self.period;
+        if self.periods == 0 {
+            let text = "the client closed the connection without a request";
+            return Error::new(ErrorKind::Disconnected, text);
+        }
+        let text = format!(
+            "the client opened no WebSocket on its HTTP/2 connection for {period:?} (Limits::handshake_timeout)"
+        );
+        Error::new(ErrorKind::Timeout, text)
+    }
+}
+
+/// The place of one request among those that a connection may have under way. It is held until all work for the request is
+/// done, also if its stream has ended before: a client that resets its streams gets no more work done than another.
+pub(crate) type Slot = OwnedSemaphorePermit;
 
 /// Serves an HTTP/2 connection until it has ended: `begin` is called for each request, and must not wait.
 ///
-/// When `stop` is ready, or nobody has used the connection for the time of a handshake, no more requests are accepted, and
-/// it ends with the last of them.
+/// When `stop` is ready, or there was no WebSocket for the time of a handshake, no more requests are accepted, and it ends
+/// with the last WebSocket. If the client does not let it end for as long again, it is cut off.
 pub(crate) async fn serve<S: Stream>(
     stream: S,
     limits: &Limits,
     deadline: Deadline,
     stop: impl Future<Output = ()>,
-    mut begin: impl FnMut(Incoming),
+    mut begin: impl FnMut(Incoming, Slot),
 ) -> Result<(), Error> {
     let preface = async { builder(limits).handshake(stream).await.map_err(connection_error) };
     let mut connection = deadline.bound("waiting for the preface of HTTP/2", preface).await?;
-    let (mut stop, mut stopping) = (pin!(stop), false);
-    let mut tick = interval(limits.handshake_timeout);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    tick.tick().await;
-    let (mut used, mut requested) = (false, false);
+    let websockets = Arc::new(WebSockets::default());
+    let streams = usize::try_from(limits.streams).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
+    let mut slots = PollSemaphore::new(Arc::new(Semaphore::new(streams)));
+    let mut slot = None;
+    let (mut stop, mut ending) = (pin!(stop), false);
+    let (mut idle, mut requested) = (Idle::new(limits), false);
     loop {
         let next = poll_fn(|cx| {
-            if !stopping && stop.as_mut().poll(cx).is_ready() {
-                stopping = true;
+            if !ending && stop.as_mut().poll(cx).is_ready() {
+                ending = true;
                 connection.graceful_shutdown();
             }
-            while tick.poll_tick(cx).is_ready() {
-                let idle = !std::mem::take(&mut used) && !connection.has_streams();
-                if idle && !stopping {
-                    stopping = true;
-                    connection.graceful_shutdown();
-                }
+            if slot.is_none()
+                && let Poll::Ready(free) = slots.poll_acquire(cx)
+            {
+                slot = free;
             }
-            connection.poll_accept(cx)
+            // Before the clock is looked at, so that it does not decide about a client that nobody has listened to.
+            let next = match slot {
+                Some(_) => connection.poll_accept(cx),
+                // Requests wait in the connection, which bounds how many of them may be reset meanwhile.
+                None => connection.poll_closed(cx).map(|ended| ended.err().map(Err)),
+            };
+            match idle.poll(cx, &websockets) {
+                0 => {}
+                1 if ending => {}
+                1 => {
+                    ending = true;
+                    connection.graceful_shutdown();
+                    cx.waker().wake_by_ref();
+                }
+                // Dropped, the connection ends at once, whatever has not been written yet.
+                _ => return Poll::Ready(None),
+            }
+            next
         });
         match next.await {
             Some(Ok((request, respond))) => {
-                (used, requested) = (true, true);
+                requested = true;
                 let (head, receive) = request.into_parts();
-                begin(Incoming { head, receive, respond });
+                let request = Incoming { head, receive, respond, websockets: Arc::clone(&websockets) };
+                begin(request, slot.take().expect("without one, no request is accepted"));
                 // A flood of requests that are reset at once must not keep those from running that answer them.
                 consume_budget().await;
             }
@@ -75,10 +174,7 @@ pub(crate) async fn serve<S: Stream>(
             Some(Err(error)) if requested && error.is_io() => return Ok(()),
             Some(Err(error)) => return Err(connection_error(error)),
             None if requested => return Ok(()),
-            None => {
-                let text = "the client closed the connection without a request";
-                return Err(Error::new(ErrorKind::Disconnected, text));
-            }
+            None => return Err(idle.why_ended()),
         }
     }
 }
@@ -108,7 +204,7 @@ impl Incoming {
         config: &Config,
         check: Option<&Check>,
     ) -> Result<(WebSocket, Parts), Error> {
-        let Self { mut head, receive, mut respond } = self;
+        let Self { mut head, receive, mut respond, websockets } = self;
         let deadline = Deadline::after(config.limits.handshake_timeout);
         if let Some(peer) = addresses.peer {
             head.extensions.insert(peer);
@@ -121,27 +217,48 @@ impl Incoming {
             }
             Ok(answer(head, terms, check).await)
         };
+        // A check ends with its stream, whoever reset that, or with the connection.
+        let answering = async {
+            let mut answering = pin!(answering);
+            poll_fn(|cx| match respond.poll_reset(cx) {
+                Poll::Ready(gone) => Poll::Ready(Err(gone_before_the_answer(gone))),
+                Poll::Pending => answering.as_mut().poll(cx),
+            })
+            .await
+        };
         let (answer, response) = deadline.bound("checking the request", answering).await?;
         let (mut response, body) = response.into_parts();
         remove_connection_headers(&mut response.headers);
         let is_last = answer.is_err() && body.is_empty();
         let response = Response::from_parts(response, ());
-        let mut send = respond.send_response(response, is_last).map_err(connection_error)?;
+        let send = respond.send_response(response, is_last).map_err(connection_error)?;
         match answer {
             Ok((head, agreement)) => {
-                let (receive, send) = (Http2Receive::new(receive), Http2Send::new(send, None));
+                let send = Http2Send::new(send, Box::new(websockets.open()));
+                let receive = Http2Receive::new(receive);
                 let transport = Transport::http2(receive, send, addresses);
                 Ok((WebSocket::open(transport, Role::Server, &[], config, agreement.agreed), head))
             }
             Err(rejection) => {
                 if !is_last {
-                    // It fails only if the client does not want the answer any more.
-                    let _ = send.send_data(body.into(), true);
+                    // It fails only if the client does not want the answer any more. Dropped, it resets the stream.
+                    let mut send = Http2Send::new(send, Box::new(()));
+                    let _ = deadline.bound("sending the answer", send_all(&mut send, body.as_bytes())).await;
                 }
                 Err(rejected(rejection))
             }
         }
     }
+}
+
+/// Sends the whole body of an answer, as far as the client's windows let it.
+async fn send_all(send: &mut Http2Send, mut body: &[u8]) -> Result<(), Error> {
+    let broken = |error| Error::with_source(ErrorKind::Io, "the client takes no answer", error);
+    while !body.is_empty() {
+        let count = poll_fn(|cx| send.poll_write(cx, &[IoSlice::new(body)])).await.map_err(broken)?;
+        body.advance(count);
+    }
+    send.end().map_err(broken)
 }
 
 /// RFC 9113 8.2.2: headers that are about an HTTP/1.1 connection make a message malformed.
@@ -151,6 +268,19 @@ fn remove_connection_headers(headers: &mut HeaderMap) {
     }
     headers.remove("keep-alive");
     headers.remove("proxy-connection");
+}
+
+fn gone_before_the_answer(gone: Result<Reason, h2::Error>) -> Error {
+    match gone {
+        Ok(reason) => {
+            let text = format!("the stream of the request was reset before it was answered, with {reason:?}");
+            Error::new(ErrorKind::Disconnected, text)
+        }
+        Err(error) => {
+            let text = "the HTTP/2 connection ended before the request was answered";
+            Error::with_source(ErrorKind::Disconnected, text, error)
+        }
+    }
 }
 
 fn connection_error(error: h2::Error) -> Error {

@@ -1,13 +1,16 @@
 //! One stream of an HTTP/2 connection, as the transport of a WebSocket (RFC 8441 5).
 
+use std::any::Any;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use h2::{Reason, RecvStream, SendStream};
 use tokio::io::{AsyncRead, ReadBuf};
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::PollSemaphore;
 
 /// How much of all streams of a connection together their peer may send before we read it: no stream that is not read keeps
 /// another from being. Each is bounded by `Limits::stream_window`.
@@ -16,9 +19,33 @@ pub(crate) const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
 /// How many bytes of a stream may wait in the HTTP/2 connection to be written.
 pub(crate) const SEND_BUFFER: usize = 64 * 1024;
 
+/// How many pieces of a stream may wait there. Each becomes a DATA frame, which takes hundreds of bytes, however small it is.
+const PIECES: usize = 16;
+
 /// What small DATA frames may cost in all, until they are taken from the HTTP/2 connection: 256 for each, less their size.
 /// Peers that cork don't come near it, and ours are taken as soon as their connection's task runs.
 pub(crate) const FRAME_BUDGET: usize = 16 * 1024 * 1024;
+
+/// Bytes that the HTTP/2 connection has been handed, and drops when it has written them.
+pub(crate) struct Piece {
+    bytes: Bytes,
+    /// One of [`PIECES`]; the empty one at the end takes none.
+    _place: Option<OwnedSemaphorePermit>,
+}
+
+impl Buf for Piece {
+    fn remaining(&self) -> usize {
+        self.bytes.remaining()
+    }
+
+    fn chunk(&self) -> &[u8] {
+        self.bytes.chunk()
+    }
+
+    fn advance(&mut self, count: usize) {
+        self.bytes.advance(count);
+    }
+}
 
 /// Bytes that wait to be read, with little capacity to spare.
 #[derive(Default)]
@@ -126,24 +153,33 @@ impl AsyncRead for Http2Receive {
 /// The writable half. Dropping it before both directions have ended resets the stream with CANCEL, and whatever was not sent
 /// yet is lost; behind the end of a server's direction with `NO_ERROR`, as RFC 9113 8.1 says.
 pub(crate) struct Http2Send {
-    stream: SendStream<Bytes>,
+    stream: SendStream<Piece>,
+    /// The places of those [`PIECES`] that don't wait.
+    places: PollSemaphore,
     ended: bool,
-    /// A client's place among the streams of its connection.
-    _place: Option<OwnedSemaphorePermit>,
+    /// What its connection counts it by.
+    _place: Box<dyn Any + Send>,
 }
 
 impl Http2Send {
-    pub(crate) fn new(stream: SendStream<Bytes>, place: Option<OwnedSemaphorePermit>) -> Self {
-        Self { stream, ended: false, _place: place }
+    /// `place` is dropped with it.
+    pub(crate) fn new(stream: SendStream<Piece>, place: Box<dyn Any + Send>) -> Self {
+        let places = PollSemaphore::new(Arc::new(Semaphore::new(PIECES)));
+        Self { stream, places, ended: false, _place: place }
     }
 
     /// Writes as much as the peer's windows let through, in one DATA frame if that is not too large.
+    ///
+    /// A window may open a byte at a time, and messages may be as small. So what waits behind [`PIECES`] waits here, where it
+    /// gathers: to wait for a larger window instead would be to wait for ever, where that is all that the peer gives.
     pub(crate) fn poll_write(
         &mut self,
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let wanted = slices.iter().map(|slice| slice.len()).sum();
+        // Its places are not closed.
+        let place = ready!(self.places.poll_acquire(cx));
         self.stream.reserve_capacity(wanted);
         while self.stream.capacity() == 0 {
             match ready!(self.stream.poll_capacity(cx)) {
@@ -157,7 +193,7 @@ impl Http2Send {
         for slice in slices {
             data.extend_from_slice(&slice[..slice.len().min(count - data.len())]);
         }
-        let sent = self.stream.send_data(data.into(), false);
+        let sent = self.stream.send_data(Piece { bytes: data.into(), _place: place }, false);
         Poll::Ready(sent.map(|()| count).map_err(|error| describe(&error)))
     }
 
@@ -166,7 +202,9 @@ impl Http2Send {
         if std::mem::replace(&mut self.ended, true) {
             return Ok(());
         }
-        self.stream.send_data(Bytes::new(), true).map_err(|error| describe(&error))
+        self.stream
+            .send_data(Piece { bytes: Bytes::new(), _place: None }, true)
+            .map_err(|error| describe(&error))
     }
 
     /// RFC 8441 5: a reset is what that of a TCP connection is. What was not sent yet is thrown away.

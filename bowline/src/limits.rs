@@ -104,6 +104,7 @@ impl Limits {
     ///
     /// It is a high-water mark: a message is accepted whole while less than this waits. As long as the transport takes all,
     /// replies to messages that arrived together gather up to four times as much, and leave with one write.
+    /// Over HTTP/2, up to 64 KiB more wait in the HTTP/2 connection.
     pub fn write_buffer(mut self, bytes: usize) -> Self {
         self.write_buffer = bytes.max(1);
         self
@@ -112,7 +113,8 @@ impl Limits {
     /// The most WebSockets, and other requests, that one HTTP/2 connection to a [`Server`](crate::Server) may have open.
     /// Default: 100, which RFC 9113 6.5.2 recommends as the least.
     ///
-    /// A client waits until there is room. One that is not read holds little more than [`stream_window`](Self::stream_window).
+    /// A client waits until there is room. A WebSocket that is not read holds little more than
+    /// [`stream_window`](Self::stream_window). Streams that were reset count as well until their handler has returned.
     #[cfg(feature = "http2")]
     pub fn streams(mut self, streams: u32) -> Self {
         self.streams = streams;

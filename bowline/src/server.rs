@@ -116,8 +116,8 @@ impl Server {
     /// begin with it (prior knowledge).
     ///
     /// Each WebSocket is then a stream of its client's connection, and all else holds for it as for one over HTTP/1.1. A
-    /// connection may have [`Limits::streams`](crate::Limits::streams) of them; without any it ends after
-    /// [`Limits::handshake_timeout`](crate::Limits::handshake_timeout), or twice as long.
+    /// connection may have [`Limits::streams`](crate::Limits::streams) of them. Without any, it ends gracefully after one to
+    /// two times [`Limits::handshake_timeout`](crate::Limits::handshake_timeout), and is cut off after another.
     ///
     /// Browsers open all WebSockets of an origin over the HTTP/2 connection they have there: it has to be this server
     /// that serves their pages, or they come over HTTP/1.1.
@@ -132,6 +132,8 @@ impl Server {
     /// It gets the head of the request, and returns it for the handler, maybe with more in its extensions; or the
     /// response to send instead. The extensions hold the client's [`SocketAddr`](std::net::SocketAddr). The time that
     /// it takes is part of [`Limits::handshake_timeout`](crate::Limits::handshake_timeout).
+    ///
+    /// The future is dropped when the client gives up: when it ends its connection or, over HTTP/2, resets the stream.
     pub fn check<F, Fut>(mut self, check: F) -> Self
     where
         F: Fn(Parts) -> Fut + Send + Sync + 'static,

@@ -7,11 +7,15 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+#[cfg(feature = "http2")]
+use std::task::Context;
 use std::task::Poll;
 use std::time::Duration;
 
 use bowline_proto::CloseCode;
 use http::request::Parts;
+#[cfg(feature = "http2")]
+use pin_project_lite::pin_project;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
 
@@ -265,10 +269,10 @@ impl<H> Shared<H> {
     ) where
         H: Handler<M>,
     {
-        let begin = |request| {
+        let begin = |request, slot| {
             self.connections.spawn(|place| {
                 let open = move |shared: Arc<_>| Shared::open_stream(shared, place, request, addresses);
-                serve_connection(Arc::clone(self), Box::new(open))
+                InSlot { task: serve_connection(Arc::clone(self), Box::new(open)), slot }
             });
         };
         let limits = self.options.acceptor.limits_in_force();
@@ -329,6 +333,26 @@ async fn serve_connection<H: Handler<M>, M, F: Future<Output = Option<Opened>> +
     };
     drop(shared);
     connection.closed = connection.sender.close(code, "").await.is_ok();
+}
+
+#[cfg(feature = "http2")]
+pin_project! {
+    /// A task that holds its place among those of its HTTP/2 connection until it is done. An async block would need twice the
+    /// memory.
+    struct InSlot<F> {
+        #[pin]
+        task: F,
+        slot: http2_server::Slot,
+    }
+}
+
+#[cfg(feature = "http2")]
+impl<F: Future> Future for InSlot<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        self.project().task.poll(cx)
+    }
 }
 
 /// What opens a connection, in a box, so that the memory is free again when the handler runs.

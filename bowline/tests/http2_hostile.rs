@@ -2,21 +2,35 @@
 
 mod support;
 
+use std::future::pending;
+use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bowline::{Acceptor, CloseCode, Connector, Http2Connection, Limits, Role, Server, WebSocket};
+use bowline::{
+    Acceptor, CloseCode, Connector, Http2Connection, HttpVersion, Limits, Role, Server, WebSocket,
+};
 use bytes::Bytes;
 use h2::client::SendRequest;
 use h2::{Reason, RecvStream, SendStream};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf, duplex};
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use support::allocations::Counting;
 use support::frames::{Frame, take_frames};
 use support::http::{HandlerResult, echo, soon, start};
-use support::http2::connect_request;
+use support::http2::{
+    DATA, HEADERS, PING, PREFACE, RST_STREAM, SETTINGS_ENABLE_CONNECT_PROTOCOL, SETTINGS_INITIAL_WINDOW_SIZE,
+    connect_headers, connect_request, frame, get_headers, headers, hello, read_frame, rst_stream,
+    window_update,
+};
+use support::tls::configs;
 
 #[global_allocator]
 static COUNTING: Counting = Counting;
@@ -101,7 +115,6 @@ async fn setting(address: SocketAddr, wanted: u16) -> Option<u32> {
 
 #[tokio::test]
 async fn the_stream_window_is_told_to_the_client() {
-    const SETTINGS_INITIAL_WINDOW_SIZE: u16 = 4;
     for (set, told) in [
         (None, 256 * 1024),
         (Some(32 * 1024), 32 * 1024),
@@ -276,4 +289,439 @@ async fn ten_thousand_opens_at_once() {
     }
     assert!(accepted <= 100 && refused > 0, "{accepted} accepted, {refused} refused");
     assert_echoes(&other).await;
+}
+
+// ---- connections that never become a WebSocket
+
+/// How long the tests below let a handshake take. The clock is paused, and goes on when there is nothing else to do.
+const TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Serves an echo to all but those who ask for `/refused`, which takes a while.
+async fn serve_impatiently(tls: Option<Arc<rustls::ServerConfig>>) -> SocketAddr {
+    let limits = Limits::default().handshake_timeout(TIMEOUT);
+    let server = Server::new().acceptor(Acceptor::new().limits(limits)).http2();
+    let server = server.check(|head: http::request::Parts| async move {
+        if head.uri.path() == "/refused" {
+            tokio::time::sleep(TIMEOUT * 3 / 4).await;
+            return Err(http::StatusCode::UNAUTHORIZED.into());
+        }
+        Ok(head)
+    });
+    let server = match tls {
+        Some(config) => server.tls(config),
+        None => server,
+    };
+    start(server, echo).await
+}
+
+/// A stream to such a server, over TLS or not, that has chosen HTTP/2.
+async fn impatient_stream(tls: bool) -> Box<dyn Stream> {
+    if !tls {
+        return Box::new(TcpStream::connect(serve_impatiently(None).await).await.unwrap());
+    }
+    let (server, mut client) = configs();
+    let stream = TcpStream::connect(serve_impatiently(Some(server)).await).await.unwrap();
+    Arc::make_mut(&mut client).alpn_protocols = vec![b"h2".to_vec()];
+    let name = "localhost".try_into().unwrap();
+    Box::new(tokio_rustls::TlsConnector::from(client).connect(name, stream).await.unwrap())
+}
+
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+/// Begins with `first` and goes on with what `then` says, each second, until the server has ended the connection; gives
+/// how long that took. What the server sends is read, or nothing of it.
+async fn lifetime(tls: bool, reads: bool, first: &[u8], mut then: impl FnMut(u32) -> Vec<u8>) -> Duration {
+    let stream = impatient_stream(tls).await;
+    let begun = Instant::now();
+    let (mut read, mut write) = tokio::io::split(stream);
+    write.write_all(first).await.unwrap();
+    let mut scratch = vec![0; 64 * 1024];
+    for second in 1..100 {
+        let until = begun + Duration::from_secs(1) * second;
+        while reads && let Ok(count) = timeout_at(until, read.read(&mut scratch)).await {
+            if count.map_or(0, |count| count) == 0 {
+                return begun.elapsed();
+            }
+        }
+        // Where the server reads no more, no more is written.
+        if let Ok(Err(_)) =
+            timeout_at(until + Duration::from_millis(500), write.write_all(&then(second))).await
+        {
+            return begun.elapsed();
+        }
+        sleep_until(until).await;
+    }
+    panic!("it has not ended after {:?}", begun.elapsed());
+}
+
+/// Whatever such a client does, it is gone after the time of a handshake, of an idle connection, and of a graceful end.
+#[tokio::test(start_paused = true)]
+async fn a_connection_without_websockets_ends() {
+    let nothing = |_: u32| Vec::new();
+    let no_window = hello(&[(SETTINGS_INITIAL_WINDOW_SIZE, 0)]);
+    let ping = frame(PING, 0, 0, &[7; 8]);
+    for (tls, reads) in [(false, true), (true, true), (false, false)] {
+        let gone = async |name: &str, first: Vec<u8>, then: &mut dyn FnMut(u32) -> Vec<u8>| {
+            let lifetime = lifetime(tls, reads, &first, then).await;
+            // What it takes to notice is a second.
+            let bound = TIMEOUT * 3 + Duration::from_millis(1500);
+            assert!(lifetime <= bound, "{name}, TLS {tls}, reads {reads}: {lifetime:?}");
+        };
+        if reads {
+            gone("the preface", PREFACE.to_vec(), &mut { nothing }).await;
+            gone("settings", hello(&[]), &mut { nothing }).await;
+            gone("a GET", [hello(&[]), get_headers(1)].concat(), &mut { nothing }).await;
+            let get = [&*no_window, &get_headers(1)].concat();
+            gone("a GET without a window", get, &mut { nothing }).await;
+            let connect = [&*no_window, &connect_headers(1, "/", "12")].concat();
+            gone("a bad CONNECT without a window", connect, &mut { nothing }).await;
+            let trickle = [&*no_window, &get_headers(1)].concat();
+            gone("a window of a byte a second", trickle, &mut |_| window_update(1, 1)).await;
+            let half = [&*hello(&[]), &get_headers(1)[..12]].concat();
+            gone("half a frame", half, &mut { nothing }).await;
+        }
+        gone("GETs", hello(&[]), &mut |second| get_headers(2 * second - 1)).await;
+        gone("bad CONNECTs", hello(&[]), &mut |second| connect_headers(2 * second - 1, "/", "12")).await;
+        gone("slow refusals", hello(&[]), &mut |second| connect_headers(2 * second - 1, "/refused", "13"))
+            .await;
+        gone("pings", hello(&[]), &mut |_| ping.repeat(20_000)).await;
+        gone("resets", hello(&[]), &mut |second| {
+            let streams = (0..50).map(|count| 2 * (50 * second + count) + 1);
+            streams.flat_map(|id| [connect_headers(id, "/refused", "13"), rst_stream(id)].concat()).collect()
+        })
+        .await;
+    }
+}
+
+/// The same behind its last WebSocket; while there is one, it stays.
+#[tokio::test(start_paused = true)]
+async fn a_connection_ends_behind_its_last_websocket() {
+    let (mut read, mut write) = TcpStream::connect(serve_impatiently(None).await).await.unwrap().into_split();
+    write.write_all(&[hello(&[]), connect_headers(1, "/", "13")].concat()).await.unwrap();
+    // It answers the pings of the WebSocket, and none of HTTP/2.
+    let begun = Instant::now();
+    let mut closed = None;
+    let life = async {
+        while let Some((kind, _, _, payload)) = read_frame(&mut read).await {
+            let ping = Frame::ping("").encode(Role::Server);
+            if (kind, &payload) == (DATA, &ping) && closed.is_none() {
+                let answer = if begun.elapsed() < Duration::from_secs(200) {
+                    Frame::pong("")
+                } else {
+                    closed = Some(Instant::now());
+                    Frame::close(1000, "")
+                };
+                write.write_all(&frame(DATA, 0, 1, &answer.encode(Role::Client))).await.unwrap();
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(1000), life).await.expect("it ends");
+    let lifetime = closed.expect("it has stayed").elapsed();
+    // The client does not end its stream either: `Limits::close_timeout`.
+    assert!(lifetime <= Duration::from_secs(5) + TIMEOUT * 3, "{lifetime:?}");
+}
+
+/// Also on a connection that is used, an answer that the client gives no window for is not kept.
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_never_fits_is_reset() {
+    let mut stream = TcpStream::connect(serve_impatiently(None).await).await.unwrap();
+    let websocket = [connect_headers(1, "/", "13"), window_update(1, 1 << 20)].concat();
+    let first = [hello(&[(SETTINGS_INITIAL_WINDOW_SIZE, 0)]), websocket, get_headers(3)].concat();
+    stream.write_all(&first).await.unwrap();
+    let begun = Instant::now();
+    let reset = async { while !matches!(read_frame(&mut stream).await.unwrap(), (RST_STREAM, _, 3, _)) {} };
+    soon(reset).await;
+    assert!((TIMEOUT..TIMEOUT * 2).contains(&begun.elapsed()), "{:?}", begun.elapsed());
+}
+
+// ---- work for streams that are gone
+
+/// How much of something is under way, and how much was at most.
+#[derive(Default)]
+struct Work {
+    now: AtomicUsize,
+    most: AtomicUsize,
+    begun: AtomicUsize,
+}
+
+struct UnderWay(Arc<Work>);
+
+impl UnderWay {
+    fn begin(work: &Arc<Work>) -> Self {
+        work.begun.fetch_add(1, Ordering::Relaxed);
+        let now = work.now.fetch_add(1, Ordering::Relaxed) + 1;
+        work.most.fetch_max(now, Ordering::Relaxed);
+        Self(Arc::clone(work))
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.now.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Serves at most ten streams a connection, whose checks on `/check` and whose handlers on other paths take for ever.
+async fn serve_slowly() -> (SocketAddr, Arc<Work>) {
+    let work = Arc::new(Work::default());
+    let (checks, handlers) = (Arc::clone(&work), Arc::clone(&work));
+    let server = Server::new().acceptor(Acceptor::new().limits(Limits::default().streams(10))).http2();
+    let server = server.check(move |head: http::request::Parts| {
+        let checks = Arc::clone(&checks);
+        async move {
+            if head.uri.path() == "/check" {
+                let _checking = UnderWay::begin(&checks);
+                pending::<()>().await;
+            }
+            Ok(head)
+        }
+    });
+    let address = start(server, move |_: WebSocket| {
+        let handlers = Arc::clone(&handlers);
+        async move {
+            let _handling = UnderWay::begin(&handlers);
+            pending::<HandlerResult>().await
+        }
+    });
+    (address.await, work)
+}
+
+/// Writes frames, and waits until the server has seen them; `false` if it has ended the connection.
+async fn arrives(stream: &mut TcpStream, frames: &[u8]) -> bool {
+    let ping = frame(PING, 0, 0, &[7; 8]);
+    if stream.write_all(&[frames, &ping].concat()).await.is_err() {
+        return false;
+    }
+    loop {
+        match soon(read_frame(stream)).await {
+            None => return false,
+            Some((PING, ..)) => break,
+            Some(_) => {}
+        }
+    }
+    support::settle().await;
+    true
+}
+
+/// Opens streams and has them reset, ten at a time, until the server ends the connection; `false` if it did.
+async fn flood(stream: &mut TcpStream, path: &str, reset: &dyn Fn(u32) -> Vec<u8>) -> bool {
+    for round in 0..200 {
+        let streams = (0..10).map(|count| 2 * (10 * round + count) + 1);
+        for make in [&|id| connect_headers(id, path, "13"), reset] {
+            let frames: Vec<u8> = streams.clone().flat_map(make).collect();
+            if !arrives(stream, &frames).await {
+                return false;
+            }
+        }
+    }
+    true
+}
+
+/// CVE-2023-44487, and CVE-2025-8671, where it is the server that resets the streams.
+#[tokio::test]
+async fn a_check_ends_with_its_stream() {
+    let overflow = |id| window_update(id, (1 << 31) - 1);
+    for reset in [&rst_stream as &dyn Fn(u32) -> Vec<u8>, &overflow] {
+        let (address, work) = serve_slowly().await;
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(&hello(&[])).await.unwrap();
+        let goes_on = flood(&mut stream, "/check", reset).await;
+        let most = work.most.load(Ordering::Relaxed);
+        assert!(most <= 10, "{most} checks at once");
+        let begun = work.begun.load(Ordering::Relaxed);
+        assert!(begun >= 2000 || !goes_on && begun >= 1000, "{begun} checks in all");
+        support::settle().await;
+        assert_eq!(work.now.load(Ordering::Relaxed), 0, "behind the last reset");
+
+        // And with the connection.
+        if goes_on {
+            assert!(arrives(&mut stream, &connect_headers(5001, "/check", "13")).await);
+            assert_eq!(work.now.load(Ordering::Relaxed), 1);
+        }
+        drop(stream);
+        let ends = async {
+            while work.now.load(Ordering::Relaxed) > 0 {
+                tokio::task::yield_now().await;
+            }
+        };
+        soon(ends).await;
+    }
+}
+
+/// A handler may go on behind the end of its stream. It counts as one, as long as it does.
+#[tokio::test]
+async fn handlers_of_streams_that_are_gone_are_bounded() {
+    let (address, work) = serve_slowly().await;
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(&hello(&[])).await.unwrap();
+    flood(&mut stream, "/", &rst_stream).await;
+    assert_eq!(work.most.load(Ordering::Relaxed), 10);
+}
+
+// ---- windows that open a byte at a time
+
+/// A client of HTTP/2 by hand that gives no window on its streams, whose TCP connection is full after some KiB that are not
+/// read; each of its WebSockets is sent messages without end.
+async fn narrow_connection(streams: u32) -> (TcpStream, Vec<u32>) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_send_buffer_size(4096).unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let listener = socket.listen(8).unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(Server::new().http2().serve(listener, |socket: WebSocket| async move {
+        loop {
+            socket.send(vec![7; 60_000]).await?;
+        }
+    }));
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let mut stream = socket.connect(address).await.unwrap();
+    stream.write_all(&hello(&[(SETTINGS_INITIAL_WINDOW_SIZE, 0)])).await.unwrap();
+    stream.write_all(&window_update(0, 1 << 30)).await.unwrap();
+    let ids: Vec<u32> = (0..streams).map(|count| 2 * count + 1).collect();
+    for id in &ids {
+        assert!(arrives(&mut stream, &connect_headers(*id, "/", "13")).await);
+    }
+    (stream, ids)
+}
+
+/// Each byte would be a DATA frame in the HTTP/2 connection, which takes hundreds of bytes while TCP takes none.
+#[tokio::test]
+async fn windows_that_open_a_byte_at_a_time() {
+    let (mut stream, ids) = narrow_connection(99).await;
+    let before = support::allocations::held();
+    let round: Vec<u8> = ids.iter().flat_map(|id| window_update(*id, 1)).collect();
+    for _ in 0..1000 {
+        soon(stream.write_all(&round)).await.unwrap();
+        tokio::task::yield_now().await;
+    }
+    support::settle().await;
+    let grown = (support::allocations::held() - before) / 99;
+    assert!(grown < 16 * 1024, "{grown} bytes for each WebSocket");
+}
+
+/// The same where it is the server that opens them.
+#[tokio::test]
+async fn a_servers_windows_that_open_a_byte_at_a_time() {
+    let (near, mut server) = duplex(4096);
+    let connector = Connector::new().http_version(HttpVersion::Http2);
+    let connecting = connector.connect_over("ws://localhost/", near);
+    let accepting = accept_by_hand(&mut server, &[(SETTINGS_INITIAL_WINDOW_SIZE, 0)]);
+    let (connected, ()) = soon(async { tokio::join!(connecting, accepting) }).await;
+    let (socket, _) = connected.unwrap();
+    while socket.try_send(vec![7; 10_000]).is_ok() {}
+    let mut before = 0;
+    for count in 0..5000 {
+        soon(server.write_all(&window_update(1, 1))).await.unwrap();
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+        if count == 100 {
+            support::settle().await;
+            before = support::allocations::held();
+        }
+    }
+    support::settle().await;
+    let grown = support::allocations::held() - before;
+    assert!(grown < 32 * 1024, "{grown} bytes");
+}
+
+/// However small a window is, what fits into it is sent.
+#[tokio::test]
+async fn a_window_of_one_byte() {
+    let (mut stream, ids) = narrow_connection(3).await;
+    let mut received = vec![Vec::new(); ids.len()];
+    let frame = Frame::binary(vec![7; 60_000]).encode(Role::Server);
+    for round in 0..300 {
+        // One byte, and many updates at once.
+        let updates = if round % 3 == 0 { 50 } else { 1 };
+        for id in &ids {
+            soon(stream.write_all(&window_update(*id, 1).repeat(updates))).await.unwrap();
+        }
+        let wanted = received[0].len() + updates;
+        while received.iter().any(|bytes: &Vec<u8>| bytes.len() < wanted) {
+            let (kind, _, id, payload) = soon(read_frame(&mut stream)).await.unwrap();
+            if kind == DATA {
+                received[usize::try_from(id / 2).unwrap()].extend(payload);
+            }
+        }
+    }
+    for bytes in &received {
+        assert_eq!(bytes[..], frame[..bytes.len()]);
+    }
+}
+
+/// The same where it is the messages that are small.
+#[tokio::test]
+async fn small_messages_that_nobody_reads() {
+    let (address, mut stalled) = serve(Limits::default()).await;
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(&hello(&[])).await.unwrap();
+    assert!(arrives(&mut stream, &connect_headers(1, "/stall", "13")).await);
+    let socket = soon(stalled.recv()).await.unwrap();
+    let before = support::allocations::held();
+    // No other task runs in between, as if TCP took nothing.
+    while socket.try_send(&[7]).is_ok() {}
+    let grown = support::allocations::held() - before;
+    assert!(grown < (64 + 64 + 32) * 1024, "{grown} bytes");
+    support::settle().await;
+}
+
+// ---- servers that never let go
+
+/// A stream that holds something until it is dropped.
+struct Holding(DuplexStream, #[expect(dead_code, reason = "it is only held")] Arc<()>);
+
+impl AsyncRead for Holding {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Holding {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
+
+/// Accepts a WebSocket of ours, as a server by hand with these settings.
+async fn accept_by_hand(stream: &mut DuplexStream, settings: &[(u16, u32)]) {
+    let mut preface = [0; PREFACE.len()];
+    stream.read_exact(&mut preface).await.unwrap();
+    let settings = [settings, &[(SETTINGS_ENABLE_CONNECT_PROTOCOL, 1)]].concat();
+    stream.write_all(&hello(&settings)[PREFACE.len()..]).await.unwrap();
+    while read_frame(stream).await.unwrap().0 != HEADERS {}
+    stream.write_all(&headers(1, &[(":status", "200")])).await.unwrap();
+}
+
+/// A client that is done with its connection keeps nothing of it, though the server reads no more.
+#[tokio::test(start_paused = true)]
+async fn a_connection_ends_though_its_server_reads_nothing() {
+    let (near, mut server) = duplex(4096);
+    let held = Arc::new(());
+    let connector = Connector::new().http_version(HttpVersion::Http2);
+    let connecting = connector.connect_over("ws://localhost/", Holding(near, Arc::clone(&held)));
+    let (connected, ()) = soon(async { tokio::join!(connecting, accept_by_hand(&mut server, &[])) }).await;
+    let (socket, _) = connected.unwrap();
+    while socket.try_send(vec![7; 10_000]).is_ok() {
+        tokio::task::yield_now().await;
+    }
+    drop(socket);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(Arc::strong_count(&held), 1, "the stream is still there");
+    drop(server);
 }

@@ -2,15 +2,16 @@
 
 mod support;
 
+use std::cell::RefCell;
 use std::error::Error as StdError;
 use std::future::pending;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bowline::{
-    Acceptor, CloseCode, CloseFrame, Connector, Error, ErrorKind, Limits, Rejection, Role, Server, Shutdown,
-    WebSocket,
+    Acceptor, CloseCode, CloseFrame, Compression, Connector, Error, ErrorKind, Limits, Rejection, Role,
+    Server, Shutdown, WebSocket,
 };
 use http::request::Parts;
 use http::{Response, StatusCode};
@@ -538,4 +539,224 @@ async fn runs_out_of_files() {
     let mut socket = connect(address).await;
     socket.send("hello").await.unwrap();
     assert_eq!(soon(socket.recv()).await.unwrap(), Some("hello".into()));
+}
+
+// ---- settings
+
+thread_local! {
+    /// What has panicked on this thread, also in a task, which would not be heard of.
+    static PANICS: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The least and the most of each limit, and what is next to them.
+fn extreme_limits() -> Vec<(String, Limits)> {
+    let mut all = Vec::new();
+    for number in [0, 1, usize::MAX - 1, usize::MAX] {
+        let narrow = u32::try_from(number).unwrap_or(u32::MAX);
+        let limits = Limits::default();
+        let mut with = |name: &str, limits| all.push((format!("{name}({number})"), limits));
+        with("message_size", limits.clone().message_size(number));
+        with("frames_per_message", limits.clone().frames_per_message(narrow));
+        with("head_size", limits.clone().head_size(number));
+        with("headers", limits.clone().headers(number));
+        with("write_buffer", limits.clone().write_buffer(number));
+        #[cfg(feature = "http2")]
+        with("streams", limits.clone().streams(narrow));
+        #[cfg(feature = "http2")]
+        with("stream_window", limits.stream_window(number));
+    }
+    for time in [Duration::ZERO, Duration::from_nanos(1), Duration::MAX] {
+        all.push((format!("handshake_timeout({time:?})"), Limits::default().handshake_timeout(time)));
+        all.push((format!("close_timeout({time:?})"), Limits::default().close_timeout(time)));
+    }
+    all
+}
+
+/// What is allowed but makes no sense may fail, of course. Gives whether it did not.
+async fn use_once(server: Server, connector: Connector) -> bool {
+    let address = start(server, echo).await;
+    // In virtual time: some settings make both ends wait.
+    let using = tokio::time::timeout(Duration::from_secs(100), async {
+        let (mut socket, _) = connector.connect(format!("ws://{address}/")).await?;
+        for message in ["", "hello"] {
+            socket.send(message).await?;
+            socket.recv().await?;
+        }
+        socket.close(CloseCode::NORMAL, "").await
+    });
+    let used = using.await.is_ok_and(|used| used.is_ok());
+    tokio::time::sleep(Duration::from_secs(100)).await;
+    used
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_setting_panics() {
+    let default_hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        PANICS.with_borrow_mut(|panics| panics.push(info.to_string()));
+        default_hook(info);
+    }));
+    let assert_none = |what: &str| assert_eq!(PANICS.take(), [""; 0], "{what}");
+    let serve = |acceptor| {
+        let server = Server::new().acceptor(acceptor);
+        #[cfg(feature = "http2")]
+        let server = server.http2();
+        server
+    };
+    let mut connectors = vec![("HTTP/1.1", Connector::new())];
+    #[cfg(feature = "http2")]
+    connectors.push(("HTTP/2", Connector::new().http_version(bowline::HttpVersion::Http2)));
+    for (version, connector) in connectors {
+        assert!(use_once(serve(Acceptor::new()), connector.clone()).await, "the defaults make sense");
+        for (name, limits) in extreme_limits() {
+            use_once(serve(Acceptor::new()), connector.clone().limits(limits.clone())).await;
+            assert_none(&format!("{name} of a client over {version}"));
+            use_once(serve(Acceptor::new().limits(limits)), connector.clone()).await;
+            assert_none(&format!("{name} of a server over {version}"));
+        }
+        for interval in [Duration::ZERO, Duration::from_nanos(1), Duration::MAX] {
+            use_once(serve(Acceptor::new()), connector.clone().keepalive(interval)).await;
+            use_once(serve(Acceptor::new().keepalive(interval)), connector.clone()).await;
+            assert_none(&format!("keepalive({interval:?}) over {version}"));
+        }
+        for number in [0, 1, u8::MAX] {
+            let options = || Compression::ContextTakeover.options();
+            for options in [
+                options().level(number),
+                options().server_max_window_bits(number),
+                options().client_max_window_bits(number),
+                options().threshold(usize::from(number)),
+                options().threshold(usize::MAX),
+            ] {
+                use_once(
+                    serve(Acceptor::new().compression(Compression::ContextTakeover)),
+                    connector.clone().compression(options),
+                )
+                .await;
+                use_once(
+                    serve(Acceptor::new().compression(options)),
+                    connector.clone().compression(Compression::ContextTakeover),
+                )
+                .await;
+                assert_none(&format!("{options:?} over {version}"));
+            }
+        }
+        for deadline in [Duration::ZERO, Duration::MAX] {
+            let signal = tokio::time::sleep(Duration::from_secs(1));
+            use_once(serve(Acceptor::new()).shutdown(signal, deadline), connector.clone()).await;
+            assert_none(&format!("shutdown({deadline:?}) over {version}"));
+        }
+    }
+}
+
+// ---- the end of the runtime
+
+/// Its drop says that it has begun, and waits until it may end.
+struct Dropping(std::sync::mpsc::Sender<()>, std::sync::mpsc::Receiver<()>);
+
+impl Drop for Dropping {
+    fn drop(&mut self) {
+        // Whoever is gone has failed already.
+        let _ = self.0.send(());
+        let _ = self.1.recv();
+    }
+}
+
+/// What is spawned on a runtime that is shutting down is dropped at once, by whoever spawns.
+#[test]
+fn a_connection_that_is_accepted_while_the_runtime_shuts_down() {
+    let ending = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let (begun, begins) = std::sync::mpsc::channel();
+    let (go_on, may_end) = std::sync::mpsc::channel();
+    let dropping = Dropping(begun, may_end);
+    ending.spawn(async move {
+        let _dropping = dropping;
+        pending::<()>().await;
+    });
+    let handle = ending.handle().clone();
+    ending.shutdown_background();
+    begins.recv().unwrap();
+
+    // Its tasks are being dropped, and it does the rest still.
+    let (sender, receiver) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let own = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let (listener, address) = own.block_on(listen());
+        let mut serving = Box::pin(Server::new().serve(listener, echo));
+        own.block_on(async {
+            let mut clients = Vec::new();
+            for _ in 0..10 {
+                clients.push(TcpStream::connect(address).await.unwrap());
+            }
+            let serving = std::future::poll_fn(|cx| {
+                let _entered = handle.enter();
+                serving.as_mut().poll(cx)
+            });
+            let ends = async {
+                for client in &mut clients {
+                    assert_eq!(client.read(&mut [0]).await.unwrap(), 0);
+                }
+            };
+            tokio::select! {
+                _ = serving => panic!("it was not told to end"),
+                () = ends => {}
+            }
+        });
+        sender.send(()).unwrap();
+    });
+    receiver.recv_timeout(Duration::from_secs(20)).expect("accepting hangs");
+    go_on.send(()).unwrap();
+}
+
+/// What is dropped with a handler, which uses its own connection and those of others.
+struct CallsBack(bowline::Sender, Arc<Mutex<Vec<bowline::Sender>>>);
+
+impl Drop for CallsBack {
+    fn drop(&mut self) {
+        let all = self.1.lock().unwrap().clone();
+        for sender in all.iter().chain([&self.0]) {
+            // Whatever comes of it.
+            let _ = (sender.is_closed(), sender.close_frame(), sender.try_send("one more").is_ok());
+        }
+    }
+}
+
+/// Handlers are dropped by the end of the server, and by that of the runtime.
+#[test]
+fn a_handler_that_is_dropped_may_call_back() {
+    let (sender, receiver) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        for by_the_server in [true, false] {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let kept = runtime.block_on(async {
+                let (listener, address) = listen().await;
+                let all = Arc::default();
+                let serving = tokio::spawn(Server::new().serve(listener, move |socket: WebSocket| {
+                    let guard = CallsBack(socket.sender(), Arc::clone(&all));
+                    all.lock().unwrap().push(socket.sender());
+                    async move {
+                        let _guard = guard;
+                        socket.send("ready").await?;
+                        pending().await
+                    }
+                }));
+                let mut clients = Vec::new();
+                for _ in 0..3 {
+                    let mut client = connect(address).await;
+                    assert_eq!(soon(client.recv()).await.unwrap(), Some("ready".into()));
+                    clients.push(client);
+                }
+                if by_the_server {
+                    serving.abort();
+                    for client in &mut clients {
+                        while let Ok(Some(_)) = soon(client.recv()).await {}
+                    }
+                }
+                clients
+            });
+            drop((runtime, kept));
+        }
+        sender.send(()).unwrap();
+    });
+    receiver.recv_timeout(Duration::from_secs(60)).expect("it hangs");
 }

@@ -14,7 +14,7 @@ use hyper::server::conn::http2 as server;
 use hyper::service::service_fn;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::io::{AsyncRead, AsyncWrite, duplex};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, duplex};
 use tokio::sync::oneshot;
 
 /// How much is under way between the two ends of a connection in memory.
@@ -94,4 +94,90 @@ where
         text.extend(frame.unwrap().into_data().unwrap());
     }
     Response::from_parts(head, String::from_utf8(text).unwrap())
+}
+
+// ---- frames by hand (RFC 9113 4.1)
+
+/// How a client begins.
+pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+pub const DATA: u8 = 0;
+pub const HEADERS: u8 = 1;
+pub const RST_STREAM: u8 = 3;
+pub const SETTINGS: u8 = 4;
+pub const PING: u8 = 6;
+pub const GO_AWAY: u8 = 7;
+pub const WINDOW_UPDATE: u8 = 8;
+
+pub const SETTINGS_INITIAL_WINDOW_SIZE: u16 = 4;
+pub const SETTINGS_ENABLE_CONNECT_PROTOCOL: u16 = 8;
+
+const END_HEADERS: u8 = 4;
+
+pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    let mut frame = [&length[1..], &[kind, flags], &stream.to_be_bytes()].concat();
+    frame.extend_from_slice(payload);
+    frame
+}
+
+/// The preface and the settings of a client.
+pub fn hello(settings: &[(u16, u32)]) -> Vec<u8> {
+    let settings: Vec<u8> = settings
+        .iter()
+        .flat_map(|(name, value)| name.to_be_bytes().into_iter().chain(value.to_be_bytes()))
+        .collect();
+    [PREFACE, &frame(SETTINGS, 0, 0, &settings)].concat()
+}
+
+/// A HEADERS frame with fields that are not compressed (RFC 7541 6.2.2).
+pub fn headers(stream: u32, fields: &[(&str, &str)]) -> Vec<u8> {
+    let mut block = Vec::new();
+    for (name, value) in fields {
+        block.push(0);
+        for text in [name, value] {
+            block.push(u8::try_from(text.len()).ok().filter(|length| *length < 127).expect("a short text"));
+            block.extend_from_slice(text.as_bytes());
+        }
+    }
+    frame(HEADERS, END_HEADERS, stream, &block)
+}
+
+/// An extended CONNECT for a WebSocket (RFC 8441 4), with a version that is accepted or not.
+pub fn connect_headers(stream: u32, path: &str, version: &str) -> Vec<u8> {
+    headers(
+        stream,
+        &[
+            (":method", "CONNECT"),
+            (":protocol", "websocket"),
+            (":scheme", "http"),
+            (":authority", "localhost"),
+            (":path", path),
+            ("sec-websocket-version", version),
+        ],
+    )
+}
+
+/// A request for something else.
+pub fn get_headers(stream: u32) -> Vec<u8> {
+    headers(stream, &[(":method", "GET"), (":scheme", "http"), (":authority", "localhost"), (":path", "/")])
+}
+
+pub fn window_update(stream: u32, increment: u32) -> Vec<u8> {
+    frame(WINDOW_UPDATE, 0, stream, &increment.to_be_bytes())
+}
+
+pub fn rst_stream(stream: u32) -> Vec<u8> {
+    const CANCEL: u32 = 8;
+    frame(RST_STREAM, 0, stream, &CANCEL.to_be_bytes())
+}
+
+/// The next frame: its kind, flags, stream and payload; `None` at the end.
+pub async fn read_frame(stream: &mut (impl AsyncRead + Unpin)) -> Option<(u8, u8, u32, Vec<u8>)> {
+    let mut header = [0; 9];
+    stream.read_exact(&mut header).await.ok()?;
+    let length = u32::from_be_bytes([0, header[0], header[1], header[2]]);
+    let mut payload = vec![0; usize::try_from(length).unwrap()];
+    stream.read_exact(&mut payload).await.ok()?;
+    Some((header[3], header[4], u32::from_be_bytes(header[5..].try_into().unwrap()), payload))
 }
