@@ -342,7 +342,7 @@ impl Keepalive {
     }
 
     fn deadline(&self) -> Moment {
-        let verdicts = [&self.dead, &self.stalled].into_iter().flatten();
+        let verdicts = [self.dead, self.stalled].into_iter().flatten();
         verdicts.map(Verdict::next_look).fold(self.tick, Moment::min)
     }
 

@@ -9,7 +9,6 @@ use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Wake, Waker, ready};
 
 use bowline_proto::{CloseFrame, ReceiveHalf, ReceiveLimits, Role};
-use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::task::coop::poll_proceed;
 use tokio::task::yield_now;
 
@@ -23,7 +22,7 @@ use crate::locked::Locked;
 use crate::message::Payload;
 use crate::receive::{Advance, Fill, Receive};
 use crate::signals::Signals;
-use crate::sync::{AtomicBool, Mutex, MutexGuard};
+use crate::sync::{AtomicBool, Mutex, MutexGuard, is_in_block_on};
 use crate::transmit::{Transmit, closed_by_us};
 use crate::transport::{Addresses, Transport};
 use crate::wait::{Place, Turn};
@@ -472,8 +471,8 @@ impl Connection {
     #[expect(clippy::inline_always, reason = "measured: 20 instructions less of a small message")]
     #[inline(always)]
     pub(crate) fn write(&self, mut transmit: Locked<'_>, hold: Hold) {
-        let held = hold == Hold::InBatch && self.is_corked() && !transmit.is_reply_due();
-        if !held && !transmit.is_blocked() {
+        let is_reply = hold == Hold::InBatch && self.is_corked();
+        if (!is_reply || transmit.is_reply_due()) && !transmit.is_blocked() {
             self.write_locked(&mut transmit);
         }
         transmit.give_back();
@@ -660,14 +659,6 @@ struct Concluded {
     ending: Ending,
     /// The first Close frame, or what stands in for it, was this.
     decides: bool,
-}
-
-/// Whether a future is polled that a runtime of one thread blocks on. Once it is ready, nobody runs the tasks of that
-/// runtime.
-fn is_in_block_on() -> bool {
-    let is_current_thread =
-        |runtime: Handle| matches!(runtime.runtime_flavor(), RuntimeFlavor::CurrentThread);
-    tokio::task::try_id().is_none() && Handle::try_current().is_ok_and(is_current_thread)
 }
 
 /// Finds the end of the poll under way: tokio wakes a waker that was deferred when the future has yielded, and drops it when

@@ -18,6 +18,7 @@ use crate::wait::{Manner, Place, Turn};
 pub(crate) struct Outgoing {
     pub(crate) connection: Arc<Connection>,
     /// Whether what it sends may be held back: if it stands for the `WebSocket`.
+    #[cfg_attr(not(feature = "futures"), expect(dead_code, reason = "byte streams always may"))]
     pub(crate) hold: Hold,
     /// In the line of the senders.
     turn: Place,

@@ -1,11 +1,11 @@
 //! Who is woken when the transport is ready.
 
+use std::cell::Cell;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::task::{Wake, Waker};
 
 use crate::sync::{AtomicBool, Mutex, MutexGuard};
-use crate::transport::is_polling;
 
 /// The connection's own waker, for both directions of its transport.
 ///
@@ -193,5 +193,33 @@ impl Wake for Signals {
         let task = if wakes_task { slots.task.clone() } else { None };
         drop(slots);
         reader.into_iter().chain(task).for_each(Waker::wake);
+    }
+}
+
+thread_local! {
+    /// This thread is calling a stream of the user's, under locks of the connection.
+    static POLLING: Cell<bool> = const { Cell::new(false) };
+}
+
+fn is_polling() -> bool {
+    POLLING.try_with(Cell::get).unwrap_or_default()
+}
+
+/// The time in which a stream of the user's is called.
+pub(crate) struct Polling {
+    /// It is called by another such stream.
+    nested: bool,
+}
+
+impl Polling {
+    pub(crate) fn begin() -> Self {
+        Self { nested: POLLING.try_with(|polling| polling.replace(true)).unwrap_or_default() }
+    }
+}
+
+impl Drop for Polling {
+    fn drop(&mut self) {
+        // It fails only while the thread ends.
+        let _ = POLLING.try_with(|polling| polling.set(self.nested));
     }
 }

@@ -11,6 +11,23 @@ pub(crate) fn spawn(task: impl Future<Output = ()> + Send + 'static) {
     tokio::spawn(task);
 }
 
+/// Whether a future is polled that a runtime of one thread blocks on. Once it is ready, nobody runs the tasks of that
+/// runtime.
+#[cfg(not(bowline_loom))]
+pub(crate) fn is_in_block_on() -> bool {
+    use tokio::runtime::{Handle, RuntimeFlavor};
+
+    let has_one_thread = |runtime: Handle| matches!(runtime.runtime_flavor(), RuntimeFlavor::CurrentThread);
+    tokio::task::try_id().is_none() && Handle::try_current().is_ok_and(has_one_thread)
+}
+
+/// A task of these models is a thread of its own.
+#[cfg(bowline_loom)]
+#[allow(dead_code, reason = "the tests compile this file too")]
+pub(crate) fn is_in_block_on() -> bool {
+    false
+}
+
 #[cfg(bowline_loom)]
 #[allow(unused_imports, reason = "the tests compile this file too, and each uses one of them")]
 pub(crate) use self::threads::{block_on, spawn};

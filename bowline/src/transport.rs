@@ -1,7 +1,6 @@
 //! What carries a connection's bytes: TCP on a fast path, any other stream boxed behind a lock.
 
 use std::any::Any;
-use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
 use std::mem;
@@ -17,6 +16,7 @@ use tokio::task::coop::unconstrained;
 
 #[cfg(feature = "http2")]
 use crate::http2_stream::{Http2Receive, Http2Send};
+use crate::signals::Polling;
 use crate::sync::Mutex;
 
 /// A stream of the user's own, or one of TLS or HTTP/2.
@@ -249,35 +249,6 @@ impl WriteTransport {
     /// Whether the fast path was taken.
     pub(crate) fn is_tcp(&self) -> bool {
         matches!(self, Self::Tcp(_))
-    }
-}
-
-thread_local! {
-    /// This thread is calling a stream of the user's, under locks of the connection.
-    static POLLING: Cell<bool> = const { Cell::new(false) };
-}
-
-/// Whether this thread is calling a stream of the user's, under locks of its connection.
-pub(crate) fn is_polling() -> bool {
-    POLLING.try_with(Cell::get).unwrap_or_default()
-}
-
-/// The time in which a stream of the user's is called.
-struct Polling {
-    /// It is called by another such stream.
-    nested: bool,
-}
-
-impl Polling {
-    fn begin() -> Self {
-        Self { nested: POLLING.try_with(|polling| polling.replace(true)).unwrap_or_default() }
-    }
-}
-
-impl Drop for Polling {
-    fn drop(&mut self) {
-        // It fails only while the thread ends.
-        let _ = POLLING.try_with(|polling| polling.set(self.nested));
     }
 }
 

@@ -36,7 +36,7 @@ impl Verdict {
     }
 
     /// When to look next.
-    pub(crate) fn next_look(&self) -> Moment {
+    pub(crate) fn next_look(self) -> Moment {
         self.at
     }
 

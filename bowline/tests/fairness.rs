@@ -12,7 +12,6 @@ use std::time::Duration;
 use bowline::{CloseCode, Limits, Role, TrySendError};
 use tokio::io::AsyncReadExt;
 
-use support::cpu_time::cpu_time;
 use support::frames::{Frame, encode_all};
 use support::wire::Wire;
 use support::{open, peer_of, poll_once, poll_times, settle};
@@ -132,7 +131,7 @@ async fn no_flood_keeps_the_thread_from_others() {
             }
         });
         let mut quiet = quiet;
-        let (start, mut echoes) = (cpu_time(), 0);
+        let mut echoes = 0;
         while !flooded.is_finished() {
             quiet.send("?").await.unwrap();
             quiet.recv().await.unwrap().unwrap();
@@ -195,7 +194,6 @@ async fn those_who_wait_for_the_end_are_woken_by_the_end_alone() {
     for _ in 0..1000 {
         sender.send("message").await.unwrap();
     }
-    let ping = sender.ping();
     let answer = async {
         loop {
             let frame = wire.next_frame(Role::Server).await;
@@ -204,7 +202,7 @@ async fn those_who_wait_for_the_end_are_woken_by_the_end_alone() {
             }
         }
     };
-    let (pong, ()) = tokio::join!(ping, answer);
+    let (pong, ()) = tokio::join!(sender.ping(), answer);
     pong.unwrap();
     assert_eq!(counting.0.load(Ordering::SeqCst), 0);
     drop(socket);
@@ -217,7 +215,7 @@ async fn those_who_wait_for_the_end_are_woken_by_the_end_alone() {
 /// The text of each message that is written, from now on.
 fn texts(wire: &Wire) -> Vec<String> {
     let frames = wire.take_frames(Role::Server);
-    frames.iter().map(|frame| String::from_utf8(frame.payload.to_vec()).unwrap()).collect()
+    frames.iter().map(|frame| String::from_utf8(frame.payload.clone()).unwrap()).collect()
 }
 
 /// Lets one message out at a time.

@@ -277,7 +277,7 @@ mod stopped {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
             let certificate = made.cert.der().clone();
-            let hex: String = certificate.iter().map(|byte| format!("{byte:02x}")).collect();
+            let hex = certificate.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
             println!("{LISTENING}{} {hex}", listener.local_addr().unwrap());
             let (stream, _) = listener.accept().await.unwrap();
             let limits = Limits::default().close_timeout(INTERVAL);

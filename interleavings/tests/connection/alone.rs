@@ -18,7 +18,7 @@ async fn read(signals: &Signals, ready: &AtomicBool) {
             signals.remove_reader();
             return Poll::Ready(());
         }
-        if !signals.sleep_reader(cx.waker()) {
+        if signals.sleep_reader(cx.waker()).is_none() {
             cx.waker().wake_by_ref();
         }
         Poll::Pending
