@@ -1,0 +1,268 @@
+//! The account of every message of a connection: what each sender was told is accepted, and what arrived.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
+use std::sync::Arc;
+
+use bowline::{Error, ErrorKind, MessageKind};
+use tokio_util::sync::CancellationToken;
+
+use super::Run;
+use super::plan::{Carrier, ConnectionPlan, GroupPlan, How, Side, Way};
+use super::record::{HEADER, LAST, Record, TORN};
+use super::watchdog::Probe;
+
+/// A connection, or an attempt at one, as both of its sides know it.
+pub struct Talk {
+    pub run: Arc<Run>,
+    pub group: Arc<GroupPlan>,
+    pub plan: ConnectionPlan,
+    attempt: usize,
+    directions: [Direction; 2],
+    /// It hangs: all that is left of it is to be dropped.
+    pub given_up: CancellationToken,
+    /// The attempt is cancelled on purpose, or may be: nothing is expected of it.
+    pub is_void: AtomicBool,
+}
+
+/// What one side sends.
+struct Direction {
+    lines: Vec<Line>,
+    /// The last message has arrived.
+    ended: AtomicBool,
+}
+
+/// What one sender sends. Its numbers are counts of messages.
+#[derive(Default)]
+struct Line {
+    accepted: AtomicU32,
+    /// One more may have been accepted: a sink failed while it was flushed.
+    in_doubt: AtomicBool,
+    received: AtomicU32,
+    /// The last one that was received was not read to its end.
+    unread: AtomicBool,
+}
+
+impl Talk {
+    pub fn new(run: &Arc<Run>, group: &Arc<GroupPlan>, plan: &ConnectionPlan, attempt: usize) -> Arc<Self> {
+        let direction = |side: Side| Direction {
+            lines: plan.side(side).senders.iter().map(|_| Line::default()).collect(),
+            ended: AtomicBool::new(false),
+        };
+        let talk = Self {
+            attempt,
+            run: Arc::clone(run),
+            group: Arc::clone(group),
+            plan: plan.clone(),
+            directions: Side::BOTH.map(direction),
+            given_up: CancellationToken::new(),
+            is_void: AtomicBool::new(false),
+        };
+        talk.is_void.store(talk.accept_polls() < usize::MAX, SeqCst);
+        Arc::new(talk)
+    }
+
+    /// After how many polls the attempt to connect is cancelled.
+    pub fn connect_polls(&self) -> usize {
+        self.plan.connects_cancelled.get(self.attempt).copied().unwrap_or(usize::MAX)
+    }
+
+    /// After how many polls the attempt to accept is cancelled.
+    pub fn accept_polls(&self) -> usize {
+        let is_due = self.attempt == 0 && self.group.carrier == Carrier::Unix;
+        self.plan.accept_cancelled.filter(|_| is_due).unwrap_or(usize::MAX)
+    }
+
+    pub fn probe(self: &Arc<Self>, side: Side, task: impl std::fmt::Display) -> Probe {
+        self.run.watchdog.probe(self, format!("{side:?}, {task}"))
+    }
+
+    /// Whether the transport does its duty, and both sides stay until the end.
+    pub fn is_undisturbed(&self) -> bool {
+        self.group.fault.is_none() && self.plan.ending.how != How::Drop
+    }
+
+    /// Notes that something is wrong, unless nothing was to be expected.
+    pub fn blame(&self, what: impl std::fmt::Display) {
+        if self.is_void.load(SeqCst) {
+            return;
+        }
+        let GroupPlan { number, carrier, runtimes, compression, capacity, fault, .. } = &*self.group;
+        self.run.violated(format!(
+            "group {number}, connection {}: {what}\n  {carrier:?}, runtimes {runtimes:?}, capacity {capacity}, \
+             {fault:?}\n  {compression:?}\n  {:?}",
+            self.plan.number, self.plan
+        ));
+    }
+
+    /// A sender or pinger failed, or was told that the connection is closed.
+    pub fn sending_failed(&self, side: Side, error: &Error) {
+        let is_early = !self.is_undisturbed() || !self.plan.ending.is_complete();
+        let is_due = matches!(error.kind(), ErrorKind::Closed | ErrorKind::Disconnected | ErrorKind::Io);
+        if !(is_early && is_due) {
+            self.blame(format_args!("{side:?}: sending failed with {error:?}"));
+        }
+    }
+
+    pub fn accepted(&self, side: Side, sender: u8) {
+        self.directions[side as usize].lines[usize::from(sender)].accepted.fetch_add(1, SeqCst);
+    }
+
+    pub fn in_doubt(&self, side: Side, sender: u8) {
+        self.directions[side as usize].lines[usize::from(sender)].in_doubt.store(true, SeqCst);
+    }
+
+    /// The channel of a sender's messages.
+    pub fn channel(&self, side: Side, sender: u8) -> u32 {
+        let senders = &self.plan.side(side).senders;
+        let is_prepared = senders.get(usize::from(sender)).is_some_and(|plan| plan.way == Way::Prepared);
+        if is_prepared { self.group.number } else { self.plan.number }
+    }
+
+    /// A header has arrived of `side`'s: whether it is what has to come next.
+    fn check(&self, side: Side, kind: Option<MessageKind>, record: &Record) -> Result<(), String> {
+        let Record { channel, sender, number, .. } = *record;
+        let direction = &self.directions[side as usize];
+        let expected = match direction.lines.get(usize::from(sender)) {
+            Some(line) => line.received.load(SeqCst),
+            None if sender == LAST || sender == TORN => 0,
+            None => return Err(format!("{record:?} is of no sender")),
+        };
+        // What is prepared for all has one sender for all.
+        let is_right = channel == self.channel(side, sender)
+            && number == expected
+            && kind.is_none_or(|kind| kind == record.kind)
+            && !direction.ended.load(SeqCst);
+        if is_right { Ok(()) } else { Err(format!("{record:?} arrived as {kind:?}, when {expected} was to come")) }
+    }
+
+    fn received(&self, side: Side, record: &Record, is_whole: bool) -> Result<(), String> {
+        let direction = &self.directions[side as usize];
+        match direction.lines.get(usize::from(record.sender)) {
+            Some(line) => {
+                line.received.fetch_add(1, SeqCst);
+                line.unread.store(!is_whole, SeqCst);
+                self.run.counts.messages.fetch_add(1, SeqCst);
+                self.run.counts.bytes.fetch_add((HEADER + record.len) as u64, SeqCst);
+            }
+            None if record.sender == LAST => direction.ended.store(true, SeqCst),
+            None if is_whole => return Err(format!("{record:?} is whole, but was never finished")),
+            None => {}
+        }
+        Ok(())
+    }
+
+    /// All that `side` has to send has arrived.
+    pub fn has_ended(&self, side: Side) -> bool {
+        self.directions[side as usize].ended.load(SeqCst)
+    }
+
+    /// Whether what arrived of `side` is what was accepted; or no more than that, if it is not complete.
+    pub fn balance(&self, side: Side, is_complete: bool) -> Result<(), String> {
+        for (sender, line) in self.directions[side as usize].lines.iter().enumerate() {
+            let (accepted, received) = (line.accepted.load(SeqCst), line.received.load(SeqCst));
+            let most = accepted + u32::from(line.in_doubt.load(SeqCst) || line.unread.load(SeqCst));
+            let least = if is_complete { accepted } else { 0 };
+            if !(least..=most).contains(&received) {
+                return Err(format!(
+                    "{side:?}, sender {sender}: {accepted} messages were accepted, and {received} received"
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a side receives, checked as it comes.
+pub struct Inbox {
+    talk: Arc<Talk>,
+    /// Who sends it.
+    from: Side,
+    /// How many messages have arrived.
+    pub count: u32,
+    /// Messages are pieces of a stream of records.
+    is_stream: bool,
+    unparsed: Vec<u8>,
+}
+
+impl Inbox {
+    pub fn new(talk: &Arc<Talk>, from: Side) -> Self {
+        let is_stream = talk.plan.side(from).senders[0].way == Way::Bytes;
+        Self { talk: Arc::clone(talk), from, count: 0, is_stream, unparsed: Vec::new() }
+    }
+
+    pub fn is_stream(&self) -> bool {
+        self.is_stream
+    }
+
+    /// How many senders there are but for the last.
+    pub fn senders(&self) -> usize {
+        self.talk.plan.side(self.from).senders.len()
+    }
+
+    /// Takes a message, or a piece of a stream if the sender has made one.
+    pub fn message(&mut self, kind: MessageKind, bytes: &[u8]) -> Result<(), String> {
+        if self.is_stream {
+            return self.piece(bytes);
+        }
+        let Some((header, body)) = bytes.split_at_checked(HEADER) else {
+            return Err(format!("a message of {} bytes", bytes.len()));
+        };
+        let record = self.header(Some(kind), header)?;
+        if body != record.body() {
+            return Err(format!("{record:?} has another body, of {} bytes", body.len()));
+        }
+        self.arrived(&record)
+    }
+
+    /// Takes a piece of a stream of records.
+    pub fn piece(&mut self, bytes: &[u8]) -> Result<(), String> {
+        self.unparsed.extend_from_slice(bytes);
+        let mut start = 0;
+        while let Some((header, rest)) = self.unparsed[start..].split_at_checked(HEADER) {
+            let record = Record::parse(header)?;
+            let Some(body) = rest.get(..record.len) else { break };
+            self.talk.check(self.from, None, &record)?;
+            if body != record.body() {
+                return Err(format!("{record:?} has another body"));
+            }
+            self.count += 1;
+            self.talk.received(self.from, &record, true)?;
+            start += HEADER + record.len;
+        }
+        self.unparsed.drain(..start);
+        Ok(())
+    }
+
+    /// Takes a header of which the body is still to come.
+    pub fn header(&self, kind: Option<MessageKind>, header: &[u8]) -> Result<Record, String> {
+        let record = Record::parse(header)?;
+        self.talk.check(self.from, kind, &record)?;
+        Ok(record)
+    }
+
+    /// Takes a message in parts.
+    pub fn parts(&mut self, record: &Record, body: &str) -> Result<(), String> {
+        self.talk.check(self.from, Some(MessageKind::Text), record)?;
+        if body.as_bytes() != record.body() {
+            return Err(format!("{record:?} has another body, of {} bytes", body.len()));
+        }
+        self.arrived(record)
+    }
+
+    /// The body of the message has arrived, and was right.
+    pub fn arrived(&mut self, record: &Record) -> Result<(), String> {
+        self.count += 1;
+        self.talk.received(self.from, record, true)
+    }
+
+    /// The rest of the message is not read.
+    pub fn skipped(&mut self, record: &Record) -> Result<(), String> {
+        self.count += 1;
+        self.talk.received(self.from, record, false)
+    }
+
+    /// Whether nothing is left of a record that did not arrive whole.
+    pub fn is_empty(&self) -> bool {
+        self.unparsed.is_empty()
+    }
+}
