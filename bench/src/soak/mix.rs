@@ -122,6 +122,10 @@ struct Counts {
 }
 
 impl Run {
+    fn into_servers(self) -> Servers {
+        self.servers
+    }
+
     /// Notes that something is wrong.
     fn violated(&self, text: String) {
         let number = self.counts.violations.fetch_add(1, Relaxed) + 1;
@@ -175,8 +179,9 @@ pub fn run(options: &Options) -> Result<()> {
     allocations::start();
     process::allow_files(4096)?;
     println!("seed {}", options.seed);
-    // So that they are no growth.
+    // Neither they nor what tokio has for the process are growth.
     record::books();
+    drop(Builder::new_current_thread().enable_all().build()?);
     let files = process::open_files(std::process::id())?;
     let single = Builder::new_current_thread().enable_all().build()?;
     let multi = Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
@@ -209,7 +214,7 @@ pub fn run(options: &Options) -> Result<()> {
     );
     checks.check(run.registry.is_empty(), "no side of a server waits for its client");
     let Ok(run) = Arc::try_unwrap(run) else { bail!("a connection is left, which holds on to the run") };
-    let open = multi.block_on(run.servers.stop())?;
+    let open = multi.block_on(run.into_servers().stop())?;
     checks.check(open == 0, format_args!("{open} connections were open when the servers were shut down"));
     let at_end = multi.block_on(settle(&handles, 0, &at_start))?;
     checks.check(

@@ -1,9 +1,9 @@
 //! The judgement on a connection that has ended: what both sides saw has to be what was planned.
 
-use bowline::{CloseFrame, ErrorKind};
+use bowline::{CloseFrame, Error, ErrorKind};
 
 use super::ledger::Talk;
-use super::plan::{Closers, ConnectionPlan, Side};
+use super::plan::{Closers, ConnectionPlan, Reading, Side};
 use super::side::{End, Outcome};
 
 /// Blames the connection for all that is wrong.
@@ -49,11 +49,21 @@ fn in_order(plan: &ConnectionPlan, side: Side, outcome: &Outcome) -> Result<(), 
     if let Some(Err(error)) = &outcome.closed {
         return Err(format!("close failed with {error:?}"));
     }
+    let is_first = ending.by == Closers::One(side);
+    if is_first && outcome.interruption.as_ref().is_some_and(|error| error.close_frame().is_some()) {
+        return Err("it closed, but its reader calls the answer the peer's Close".to_owned());
+    }
+    // What a byte stream says when it is closed in the middle of a message, like a reader.
+    let is_interrupted = |error: &Error| {
+        let is_stream = plan.side(side).reading == Reading::Bytes && !ending.is_complete();
+        is_stream && error.kind() == ErrorKind::Closed && error.close_frame().is_none()
+    };
     if ending.is_by(side) {
         // RFC 6455 7.1.5: the first Close frame decides, which is ours, unless both are.
         return match &outcome.end {
             End::Normal | End::Left => Ok(()),
-            End::Failed(error) if ending.by == Closers::Both && is_planned(plan, error.close_frame()) => Ok(()),
+            End::Failed(error) if !is_first && is_planned(plan, error.close_frame()) => Ok(()),
+            End::Failed(error) if is_interrupted(error) => Ok(()),
             End::Failed(_) | End::GivenUp => Err("it closed, but its receiver failed".to_owned()),
         };
     }
@@ -63,6 +73,7 @@ fn in_order(plan: &ConnectionPlan, side: Side, outcome: &Outcome) -> Result<(), 
     let is_normal = matches!(ending.code, 1000 | 1001);
     match &outcome.end {
         End::Normal if is_normal => Ok(()),
+        End::Failed(error) if is_normal && is_interrupted(error) => Ok(()),
         End::Failed(error)
             if !is_normal
                 && error.kind() == ErrorKind::Closed

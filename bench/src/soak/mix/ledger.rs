@@ -83,7 +83,7 @@ impl Talk {
 
     /// Notes that something is wrong, unless nothing was to be expected.
     pub fn blame(&self, what: impl std::fmt::Display) {
-        if self.is_void.load(SeqCst) {
+        if self.is_void.load(SeqCst) || self.given_up.is_cancelled() {
             return;
         }
         let GroupPlan { number, carrier, runtimes, compression, capacity, fault, .. } = &*self.group;
@@ -131,7 +131,7 @@ impl Talk {
         let is_right = channel == self.channel(side, sender)
             && number == expected
             && kind.is_none_or(|kind| kind == record.kind)
-            && !direction.ended.load(SeqCst);
+            && (sender == TORN || !direction.ended.load(SeqCst));
         if is_right { Ok(()) } else { Err(format!("{record:?} arrived as {kind:?}, when {expected} was to come")) }
     }
 

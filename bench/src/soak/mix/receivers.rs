@@ -14,7 +14,13 @@ use super::record::{HEADER, Record};
 use super::senders::{Half, Json};
 
 /// A `WebSocket`, or what was made of it.
-pub enum Receiver {
+pub struct Receiver {
+    handle: Handle,
+    /// Why a message was not read to its end, of which more than the end was to be read.
+    pub interruption: Option<Error>,
+}
+
+enum Handle {
     Recv(WebSocket),
     Reader(WebSocket),
     Stream(WebSocket),
@@ -59,40 +65,47 @@ pub fn error_of(error: io::Error) -> Error {
 impl Receiver {
     /// What `reading` says, and the other half of it.
     pub fn new(reading: Reading, kind: MessageKind, socket: WebSocket) -> (Self, Option<Half>) {
-        match reading {
-            Reading::Recv => (Self::Recv(socket), None),
-            Reading::Reader => (Self::Reader(socket), None),
-            Reading::Stream => (Self::Stream(socket), None),
-            Reading::Json => (Self::Json(socket), None),
+        let (handle, half) = match reading {
+            Reading::Recv => (Handle::Recv(socket), None),
+            Reading::Reader => (Handle::Reader(socket), None),
+            Reading::Stream => (Handle::Stream(socket), None),
+            Reading::Json => (Handle::Json(socket), None),
             Reading::Split => {
                 let (sink, stream) = socket.into_futures().split();
-                (Self::Split(stream), Some(Half::Sink(sink)))
+                (Handle::Split(stream), Some(Half::Sink(sink)))
             }
             Reading::Bytes => {
                 let (read, write) = tokio::io::split(socket.into_io(kind));
-                (Self::Bytes(read), Some(Half::Bytes(write)))
+                (Handle::Bytes(read), Some(Half::Bytes(write)))
             }
-        }
+        };
+        (Self { handle, interruption: None }, half)
     }
 
     /// Receives a message, or a piece of one; `false` at the end.
     pub async fn receive(&mut self, inbox: &mut Inbox, cancels: &mut Cancels) -> Result<bool, Stop> {
-        let message = match self {
-            Self::Recv(socket) => cancelling!(cancels, socket.recv())?,
-            Self::Stream(socket) => cancelling!(cancels, socket.next()).transpose()?,
-            Self::Split(stream) => cancelling!(cancels, stream.next()).transpose()?,
-            Self::Reader(socket) => {
+        let message = match &mut self.handle {
+            Handle::Recv(socket) => cancelling!(cancels, socket.recv())?,
+            Handle::Stream(socket) => cancelling!(cancels, socket.next()).transpose()?,
+            Handle::Split(stream) => cancelling!(cancels, stream.next()).transpose()?,
+            Handle::Reader(socket) => {
                 let Some(reader) = cancelling!(cancels, socket.reader())? else { return Ok(false) };
-                read(reader, inbox, cancels).await?;
-                return Ok(true);
+                return match read(reader, inbox, cancels).await {
+                    // The next reader says how the connection has ended.
+                    Err(Stop::Failed(error)) if self.interruption.is_none() => {
+                        self.interruption = Some(error);
+                        Ok(true)
+                    }
+                    read => read.map(|()| true),
+                };
             }
-            Self::Bytes(stream) => {
+            Handle::Bytes(stream) => {
                 let mut buffer = vec![0; 1 + cancels.random.below(64 * 1024) as usize];
                 let count = cancelling!(cancels, stream.read(&mut buffer))?;
                 inbox.piece(&buffer[..count])?;
                 return Ok(count > 0);
             }
-            Self::Json(socket) => {
+            Handle::Json(socket) => {
                 let Some(value) = cancelling!(cancels, socket.recv_json::<Json>())? else { return Ok(false) };
                 let (channel, sender, number, body) = value;
                 let record = Record { kind: MessageKind::Text, channel, sender, number, len: body.len() };
@@ -108,8 +121,8 @@ impl Receiver {
 
     /// Receives again after the end, which stays what it was.
     pub async fn receive_again(&mut self) -> Option<Result<(), ErrorKind>> {
-        match self {
-            Self::Recv(socket) => {
+        match &mut self.handle {
+            Handle::Recv(socket) => {
                 let again = socket.recv().await;
                 let said = |message: Option<Message>| message.map_or(Ok(()), |_| Err(ErrorKind::InvalidData));
                 Some(again.map_err(|error| error.kind()).and_then(said))

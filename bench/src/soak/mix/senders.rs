@@ -200,17 +200,20 @@ impl Outbox {
                 self.probe.during("flush of a ByteStream", flush).await.map_err(error_of)?;
             }
         }
-        let last = self.last().encode();
-        self.probe.during("write_all of a ByteStream", stream.write_all(&last)).await.map_err(error_of)
+        Ok(())
     }
 
     /// Says that there are no more messages.
-    pub async fn send_last(mut self) {
+    pub async fn send_last(mut self, half: &mut Option<Half>) {
         let last = self.last();
-        let senders = &self.talk.plan.side(self.side).senders;
-        let sent = match senders[0].way {
-            Way::Bytes => return,
-            Way::Json => self.probe.during("send_json", self.sender.send_json(&json(&last))).await,
+        let way = self.talk.plan.side(self.side).senders[0].way;
+        let sent = match (way, half) {
+            (Way::Bytes, Some(Half::Bytes(stream))) => {
+                let bytes = last.encode();
+                let write = self.probe.during("write_all of a ByteStream", stream.write_all(&bytes));
+                write.await.map_err(error_of)
+            }
+            (Way::Json, _) => self.probe.during("send_json", self.sender.send_json(&json(&last))).await,
             _ => self.send_somehow(&last).await,
         };
         if let Err(error) = sent {

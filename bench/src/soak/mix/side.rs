@@ -52,6 +52,8 @@ pub struct Outcome {
     pub closed: Option<Result<Option<CloseFrame>, Error>>,
     /// Nothing is left of a message that did not arrive whole.
     pub is_whole: bool,
+    /// Why a message was not read to its end.
+    pub interruption: Option<Error>,
 }
 
 #[derive(Debug)]
@@ -70,7 +72,7 @@ pub async fn run(talk: &Arc<Talk>, side: Side, socket: WebSocket) -> Outcome {
     tokio::select! {
         outcome = attend(talk, side, socket) => outcome,
         () = talk.given_up.cancelled() => {
-            Outcome { end: End::GivenUp, frame: None, closed: None, is_whole: true }
+            Outcome { end: End::GivenUp, frame: None, closed: None, is_whole: true, interruption: None }
         }
     }
 }
@@ -126,6 +128,7 @@ async fn attend(talk: &Arc<Talk>, side: Side, socket: WebSocket) -> Outcome {
     if !matches!(end, End::Left) {
         check_again(talk, side, &mut receiver, &end).await;
     }
+    let interruption = receiver.interruption.take();
     if matches!(end, End::Left) {
         drop(receiver);
         if has_half {
@@ -140,7 +143,7 @@ async fn attend(talk: &Arc<Talk>, side: Side, socket: WebSocket) -> Outcome {
             closed = Some(probe.during("waiting for close", closing).await);
         }
     }
-    Outcome { end, frame: sender.close_frame(), closed, is_whole: inbox.is_empty() }
+    Outcome { end, frame: sender.close_frame(), closed, is_whole: inbox.is_empty(), interruption }
 }
 
 /// Does all of the sending of one side.
@@ -174,7 +177,7 @@ async fn send(
             Err(error) => talk.blame(format_args!("{side:?}: a sender panicked: {error}")),
         }
     }
-    Outbox::new(&talk, side, sender, "last sender".to_owned()).send_last().await;
+    Outbox::new(&talk, side, sender, "last sender".to_owned()).send_last(&mut half).await;
     // There may be nobody to whom it matters.
     let _ = sent.send(half);
 }
