@@ -35,7 +35,7 @@ struct Direction {
 #[derive(Default)]
 struct Line {
     accepted: AtomicU32,
-    /// One more may have been accepted: a sink failed while it was flushed.
+    /// One more may have been accepted: a sink is flushed after that.
     in_doubt: AtomicBool,
     received: AtomicU32,
     /// The last one that was received was not read to its end.
@@ -104,9 +104,12 @@ impl Talk {
     }
 
     pub fn accepted(&self, side: Side, sender: u8) {
-        self.directions[side as usize].lines[usize::from(sender)].accepted.fetch_add(1, SeqCst);
+        let line = &self.directions[side as usize].lines[usize::from(sender)];
+        line.accepted.fetch_add(1, SeqCst);
+        line.in_doubt.store(false, SeqCst);
     }
 
+    /// A message is about to be sent in a way that may fail though it was accepted.
     pub fn in_doubt(&self, side: Side, sender: u8) {
         self.directions[side as usize].lines[usize::from(sender)].in_doubt.store(true, SeqCst);
     }

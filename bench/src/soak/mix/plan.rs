@@ -210,7 +210,7 @@ impl GroupPlan {
         let carrier = only.unwrap_or(Carrier::ALL[random.below(6) as usize]);
         let runtimes = [0; 2].map(|_: usize| random.below(RUNTIMES as u64) as usize);
         let compression = CompressionPlan::draw(&mut random);
-        let capacity = 1 << random.below(17);
+        let capacity = 1 << (10 + random.below(7));
         let fault = (random.below(5) == 0).then(|| Fault::draw(&mut random));
         let most = if carrier.is_http2() { 16 } else { 6 };
         let count = 1 + random.below(most) as u32;

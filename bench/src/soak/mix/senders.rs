@@ -175,11 +175,8 @@ impl Outbox {
                 MessageKind::Text => String::from_utf8(bytes).expect("the record is of text").into(),
                 MessageKind::Binary => Message::from(bytes),
             };
-            let sent = self.probe.during("send of a sink", sink.send(message)).await;
-            if sent.is_err() {
-                self.talk.in_doubt(self.side, index);
-            }
-            sent?;
+            self.talk.in_doubt(self.side, index);
+            self.probe.during("send of a sink", sink.send(message)).await?;
             self.talk.accepted(self.side, index);
         }
         Ok(())

@@ -94,9 +94,17 @@ async fn attend(talk: &Arc<Talk>, side: Side, socket: WebSocket) -> Outcome {
         let is_due = talk.has_ended(side.other()) || ending.after.is_some_and(|after| inbox.count >= after);
         if is_due && let Some(all_sent) = all_sent.take() {
             match ending.how {
-                How::Close => {
-                    let close = close(Arc::clone(talk), side, sender.clone(), all_sent);
+                How::Close if ending.reads_on => {
+                    let close = close_when_sent(Arc::clone(talk), side, sender.clone(), all_sent);
                     closing = Some(Task(tokio::spawn(close)));
+                }
+                How::Close => {
+                    let half = match ending.after {
+                        Some(_) => None,
+                        None => wait(&mut receiver, &mut inbox, &mut cancels, all_sent).await,
+                    };
+                    // Messages that have arrived wait meanwhile, and others are thrown away.
+                    closed = Some(close(talk, side, &sender, half).await);
                 }
                 How::Torn => {
                     let outbox = Outbox::new(talk, side, sender.clone(), "tearing writer".to_owned());
@@ -104,13 +112,9 @@ async fn attend(talk: &Arc<Talk>, side: Side, socket: WebSocket) -> Outcome {
                 }
                 How::Drop => break End::Left,
                 How::Leave => {
-                    let _ = probe.during("waiting until all is sent", all_sent).await;
+                    wait(&mut receiver, &mut inbox, &mut cancels, all_sent).await;
                     break End::Left;
                 }
-            }
-            if !ending.reads_on && let Some(closing) = closing.take() {
-                // Messages that have arrived wait meanwhile, and others are thrown away.
-                closed = Some(probe.during("waiting for close", closing).await);
             }
         }
         pause(plan.slow, &mut cancels).await;
@@ -182,20 +186,47 @@ async fn send(
     let _ = sent.send(half);
 }
 
-/// Closes the connection, in one of the ways there are for that.
-async fn close(
+/// Waits until all is sent, and receives meanwhile, though nothing comes: or the pongs behind the end of the last
+/// message would wait for that.
+async fn wait(
+    receiver: &mut Receiver,
+    inbox: &mut Inbox,
+    cancels: &mut Cancels,
+    all_sent: oneshot::Receiver<Option<Half>>,
+) -> Option<Half> {
+    tokio::pin!(all_sent);
+    tokio::select! {
+        sent = &mut all_sent => return sent.ok().flatten(),
+        // The end, of which the next receive tells again.
+        _ = receiver.receive(inbox, cancels) => {}
+    }
+    all_sent.await.ok().flatten()
+}
+
+/// Closes the connection once all is sent, or at once if that is planned.
+async fn close_when_sent(
     talk: Arc<Talk>,
     side: Side,
     sender: Sender,
     all_sent: oneshot::Receiver<Option<Half>>,
 ) -> Result<Option<CloseFrame>, Error> {
-    let ending = &talk.plan.ending;
-    let probe = talk.probe(side, "closer");
-    let mut cancels = talk.run.cancels(&talk, side, "closer");
-    let half = match ending.after {
-        None => probe.during("waiting until all is sent", all_sent).await.ok().flatten(),
+    let half = match talk.plan.ending.after {
+        None => all_sent.await.ok().flatten(),
         Some(_) => None,
     };
+    close(&talk, side, &sender, half).await
+}
+
+/// Closes the connection, in one of the ways there are for that.
+async fn close(
+    talk: &Arc<Talk>,
+    side: Side,
+    sender: &Sender,
+    half: Option<Half>,
+) -> Result<Option<CloseFrame>, Error> {
+    let ending = &talk.plan.ending;
+    let probe = talk.probe(side, "closer");
+    let mut cancels = talk.run.cancels(talk, side, "closer");
     if ending.code == 1000 && ending.reason.is_empty() {
         match half {
             Some(Half::Sink(mut sink)) => {
