@@ -11,7 +11,7 @@ use tokio::io::{AsyncWriteExt, WriteHalf};
 
 use super::cancel::{Cancels, at_most, cancelling};
 use super::ledger::Talk;
-use super::plan::{SenderPlan, Side, Way};
+use super::plan::{Reading, SenderPlan, Side, Way};
 use super::record::{LAST, Record, TORN};
 use super::receivers::error_of;
 use super::watchdog::Probe;
@@ -93,6 +93,10 @@ impl Outbox {
     async fn send_somehow(&mut self, record: &Record) -> Result<(), Error> {
         let choice = self.cancels.random.below(8);
         if choice < 2 || record.len > 256 * 1024 {
+            if self.talk.plan.side(self.side.other()).reading == Reading::Bytes && record.sender != LAST {
+                // A stream of bytes shows a message before it is finished.
+                self.talk.in_doubt(self.side, record.sender);
+            }
             return self.write(record).await;
         }
         let bytes = record.encode();

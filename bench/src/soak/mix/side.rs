@@ -248,10 +248,10 @@ async fn close(
 /// Comes late, now and then.
 async fn pause(one_in: u64, cancels: &mut Cancels) {
     if one_in > 0 && cancels.random.below(one_in) == 0 {
-        if cancels.random.below(4) == 0 {
+        if cancels.random.below(8) == 0 {
             sleep(Duration::from_millis(cancels.random.below(4))).await;
         } else {
-            for _ in 0..cancels.random.below(20) {
+            for _ in 0..cancels.random.below(4) {
                 yield_now().await;
             }
         }
