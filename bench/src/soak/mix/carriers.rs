@@ -4,15 +4,17 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
-use bowline::{Acceptor, CompressionOptions, Connector, DeflateParameters, Error, Http2Connection, WebSocket};
+use bowline::{
+    Acceptor, CompressionOptions, Connector, DeflateParameters, Error, Http2Connection, WebSocket,
+};
 use tokio::net::UnixStream;
 
 use super::Run;
 use super::cancel::at_most;
 use super::plan::{Carrier, CompressionPlan, GroupPlan, Side};
+use super::relay;
 use super::servers::{Expected, acceptor, compression, limits};
 use super::side::{Task, run};
-use super::relay;
 
 /// What the connections of a group share.
 pub struct Group {

@@ -15,13 +15,12 @@ pub fn judge(talk: &Talk, client: &Outcome, server: &Outcome) {
     }
     for side in Side::BOTH {
         let outcome = outcomes[side as usize];
-        let wrong = if talk.is_undisturbed() {
-            in_order(&talk.plan, side, outcome)
-        } else {
-            at_all(&outcome.end)
-        };
+        let wrong =
+            if talk.is_undisturbed() { in_order(&talk.plan, side, outcome) } else { at_all(&outcome.end) };
         if let Err(text) = wrong {
-            talk.blame(format_args!("{side:?}: {text}\n  the client saw {client:?}\n  the server saw {server:?}"));
+            talk.blame(format_args!(
+                "{side:?}: {text}\n  the client saw {client:?}\n  the server saw {server:?}"
+            ));
         }
         // What a side sent arrived if the other was not the first to close, or if all had been sent.
         let Closers::One(by) = talk.plan.ending.by else {

@@ -1,7 +1,7 @@
 //! The account of every message of a connection: what each sender was told is accepted, and what arrived.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
 
 use bowline::{Error, ErrorKind, MessageKind};
 use tokio_util::sync::CancellationToken;
@@ -135,7 +135,11 @@ impl Talk {
             && number == expected
             && kind.is_none_or(|kind| kind == record.kind)
             && (sender == TORN || !direction.ended.load(SeqCst));
-        if is_right { Ok(()) } else { Err(format!("{record:?} arrived as {kind:?}, when {expected} was to come")) }
+        if is_right {
+            Ok(())
+        } else {
+            Err(format!("{record:?} arrived as {kind:?}, when {expected} was to come"))
+        }
     }
 
     fn received(&self, side: Side, record: &Record, is_whole: bool) -> Result<(), String> {

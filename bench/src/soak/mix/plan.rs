@@ -23,8 +23,7 @@ pub enum Carrier {
 }
 
 impl Carrier {
-    pub const ALL: [Self; 6] =
-        [Self::Memory, Self::Tcp, Self::Tls, Self::Http2, Self::Http2Tls, Self::Unix];
+    pub const ALL: [Self; 6] = [Self::Memory, Self::Tcp, Self::Tls, Self::Http2, Self::Http2Tls, Self::Unix];
 
     pub fn is_http2(self) -> bool {
         matches!(self, Self::Http2 | Self::Http2Tls)
@@ -214,9 +213,8 @@ impl GroupPlan {
         let fault = (random.below(5) == 0).then(|| Fault::draw(&mut random));
         let most = if carrier.is_http2() { 16 } else { 6 };
         let count = 1 + random.below(most) as u32;
-        let connections = (0..count)
-            .map(|place| ConnectionPlan::draw(&mut random, number * 64 + place, carrier))
-            .collect();
+        let connections =
+            (0..count).map(|place| ConnectionPlan::draw(&mut random, number * 64 + place, carrier)).collect();
         Self { number, carrier, runtimes, compression, capacity, fault, connections }
     }
 }
@@ -229,7 +227,8 @@ impl CompressionPlan {
         let takeover = [bool(), bool()];
         let client_level = if bool() { 1 } else { 6 };
         let threshold = if bool() { Some(16) } else { None };
-        let window_bits = [0; 2].map(|_: u8| if random.below(2) == 0 { 15 } else { 9 + random.below(7) as u8 });
+        let window_bits =
+            [0; 2].map(|_: u8| if random.below(2) == 0 { 15 } else { 9 + random.below(7) as u8 });
         Some(Self { levels: [client_level, level], takeover, window_bits, threshold, variant })
     }
 }

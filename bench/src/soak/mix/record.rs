@@ -79,7 +79,8 @@ impl Record {
 }
 
 fn check(bytes: &[u8]) -> u32 {
-    let sum = bytes.iter().fold(0x811C_9DC5_u32, |sum, byte| (sum ^ u32::from(*byte)).wrapping_mul(0x0100_0193));
+    let sum =
+        bytes.iter().fold(0x811C_9DC5_u32, |sum, byte| (sum ^ u32::from(*byte)).wrapping_mul(0x0100_0193));
     sum & 0xF_FFFF
 }
 
@@ -90,7 +91,8 @@ pub fn books() -> &'static [Vec<u8>; 2] {
         [
             book(|random| (random.next() as u32).to_le_bytes()),
             book(|random| {
-                let words = ["the ", "wind", "\u{1F600}", "a\u{20ac}", "\u{e9}\u{e9}", "{\"a\"", ": 1,", "row\n"];
+                let words =
+                    ["the ", "wind", "\u{1F600}", "a\u{20ac}", "\u{e9}\u{e9}", "{\"a\"", ": 1,", "row\n"];
                 let word = words[random.below(8) as usize].as_bytes();
                 word.try_into().expect("all words are one unit")
             }),

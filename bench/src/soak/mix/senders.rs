@@ -12,8 +12,8 @@ use tokio::io::{AsyncWriteExt, WriteHalf};
 use super::cancel::{Cancels, at_most, cancelling};
 use super::ledger::Talk;
 use super::plan::{Reading, SenderPlan, Side, Way};
-use super::record::{LAST, Record, TORN};
 use super::receivers::error_of;
+use super::record::{LAST, Record, TORN};
 use super::watchdog::Probe;
 
 /// The writing half of a `WebSocket` that was made something else.
@@ -194,7 +194,10 @@ impl Outbox {
     ) -> Result<(), Error> {
         for number in 0..plan.messages {
             let bytes = self.record(index, number, plan).encode();
-            self.probe.during("write_all of a ByteStream", stream.write_all(&bytes)).await.map_err(error_of)?;
+            self.probe
+                .during("write_all of a ByteStream", stream.write_all(&bytes))
+                .await
+                .map_err(error_of)?;
             self.talk.accepted(self.side, index);
             if self.cancels.random.below(8) == 0 {
                 let flush = async { cancelling!(self.cancels, stream.flush()) };

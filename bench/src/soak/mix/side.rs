@@ -239,9 +239,7 @@ async fn close(
             None => {}
         }
     }
-    let close = async {
-        cancelling!(cancels, sender.close(CloseCode(ending.code), &ending.reason))
-    };
+    let close = async { cancelling!(cancels, sender.close(CloseCode(ending.code), &ending.reason)) };
     probe.during("close", close).await
 }
 

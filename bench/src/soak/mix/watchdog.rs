@@ -40,7 +40,8 @@ impl Watchdog {
             if !is_late || overdue.iter().any(|(talk, _)| Arc::ptr_eq(talk, &label.talk)) {
                 continue;
             }
-            let mut all: Vec<_> = tasks.values().filter(|other| Arc::ptr_eq(&other.talk, &label.talk)).collect();
+            let mut all: Vec<_> =
+                tasks.values().filter(|other| Arc::ptr_eq(&other.talk, &label.talk)).collect();
             all.sort_by_key(|label| label.since);
             let mut text = format!("hangs for more than {bound:?}:");
             for Label { task, operation, since, .. } in all {
