@@ -12,39 +12,29 @@ mod endings;
 mod group;
 mod ledger;
 mod plan;
-mod prepared;
 mod receivers;
 mod record;
 mod relay;
+mod run;
 mod senders;
 mod servers;
 mod side;
 mod watchdog;
 
-use std::collections::BTreeMap;
-use std::collections::hash_map::DefaultHasher;
-use std::hash::{Hash, Hasher};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
-use bowline::DeflateParameters;
+use anyhow::{Context, Result};
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::task::JoinSet;
 
-use super::peer::Random;
 use crate::{allocations, process};
-use cancel::Cancels;
-use ledger::Talk;
+use carriers::Network;
 use plan::{Carrier, GroupPlan, Side};
-use prepared::Stock;
-use servers::{Registry, Servers};
-use watchdog::Watchdog;
-
-/// How many violations are printed with all that is known.
-const PRINTED: u64 = 20;
+use run::{Counts, Run};
+use servers::Servers;
 
 /// How much more heap there may be at the end than after the first groups: what two runtimes' threads and the main one
 /// may lend, compressors and decompressors of 1.7 MB each, and a MiB for tables that grow.
@@ -96,84 +86,6 @@ pub struct Options {
     pub carrier: Option<Carrier>,
 }
 
-/// A run, as all of its groups know it.
-pub struct Run {
-    seed: u64,
-    runtimes: Vec<Handle>,
-    servers: Servers,
-    registry: Arc<Registry>,
-    watchdog: Arc<Watchdog>,
-    prepared: Stock,
-    counts: Counts,
-    /// How often each thing was exercised.
-    coverage: Mutex<BTreeMap<String, u64>>,
-}
-
-/// What has happened so far.
-#[derive(Default)]
-struct Counts {
-    connections: AtomicU64,
-    messages: AtomicU64,
-    bytes: AtomicU64,
-    pings: AtomicU64,
-    /// Futures that were dropped before they were ready.
-    cancelled: Arc<AtomicU64>,
-    violations: AtomicU64,
-}
-
-impl Run {
-    fn into_servers(self) -> Servers {
-        self.servers
-    }
-
-    /// Notes that something is wrong.
-    fn violated(&self, text: String) {
-        let number = self.counts.violations.fetch_add(1, Relaxed) + 1;
-        if number <= PRINTED {
-            println!("VIOLATION {number} (seed {}): {text}\n", self.seed);
-        }
-    }
-
-    /// Which futures of a task are dropped, and what else it decides.
-    fn cancels(&self, talk: &Talk, side: Side, task: &str) -> Cancels {
-        let mut hasher = DefaultHasher::new();
-        (self.seed, talk.plan.number, side as usize, task).hash(&mut hasher);
-        let one_in = talk.plan.side(side).cancels;
-        Cancels::new(one_in, Random(hasher.finish()), Arc::clone(&self.counts.cancelled))
-    }
-
-    /// Counts what a connection has exercised.
-    fn covered(&self, talk: &Talk, compression: Option<DeflateParameters>) {
-        self.counts.connections.fetch_add(1, Relaxed);
-        let (plan, group) = (&talk.plan, &talk.group);
-        let mut coverage = self.coverage();
-        let mut add = |what: String| *coverage.entry(what).or_default() += 1;
-        add(format!("carrier {:?}", group.carrier));
-        add(format!("ending {:?}{}", plan.ending.how, if plan.ending.is_complete() { "" } else { " early" }));
-        if let Some(fault) = group.fault {
-            add(format!("fault {:?}", fault.kind));
-        }
-        match (compression, &group.compression) {
-            (Some(agreed), Some(plan)) => {
-                plan.levels.iter().for_each(|level| add(format!("compression level {level}")));
-                let takeover = [!agreed.client_no_context_takeover, !agreed.server_no_context_takeover];
-                add(format!("compression takeover {takeover:?}"));
-                let bits = [agreed.client_max_window_bits, agreed.server_max_window_bits];
-                bits.iter().for_each(|bits| add(format!("compression window bits {bits:>2}")));
-            }
-            _ => add("compression off".to_owned()),
-        }
-        for side in &plan.sides {
-            add(format!("reading {:?}", side.reading));
-            side.senders.iter().for_each(|sender| add(format!("sending {:?}", sender.way)));
-        }
-    }
-
-    fn coverage(&self) -> MutexGuard<'_, BTreeMap<String, u64>> {
-        self.coverage.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 /// Runs, and fails if anything was wrong.
 pub fn run(options: &Options) -> Result<()> {
     allocations::start();
@@ -193,10 +105,13 @@ pub fn run(options: &Options) -> Result<()> {
         let _ = single.block_on(stopped);
         single
     });
-    let run = multi.block_on(begin(options.seed, &handles))?;
+    let run = Arc::new(Run::new(options.seed, handles.clone()));
+    let registry = Arc::default();
+    let servers = Servers::start(&handles, &registry)?;
+    let network = Arc::new(Network { run: Arc::clone(&run), servers, registry });
     let is_over = Arc::new(AtomicBool::new(false));
     let guard = watch(&run, &is_over, options.patience);
-    let (first, last) = multi.block_on(talk(&run, options))?;
+    let (first, last) = multi.block_on(talk(&network, options))?;
     is_over.store(true, Relaxed);
     guard.join().expect("the watchdog does not panic");
     print_summary(&run);
@@ -212,16 +127,16 @@ pub fn run(options: &Options) -> Result<()> {
         first.tasks == last.tasks && first.files == last.files,
         format_args!("as many tasks and descriptors at rest at first and at last: {first:?}, {last:?}"),
     );
-    checks.check(run.registry.is_empty(), "no side of a server waits for its client");
-    let Ok(run) = Arc::try_unwrap(run) else { bail!("a connection is left, which holds on to the run") };
-    let open = multi.block_on(run.into_servers().stop())?;
+    checks.check(network.registry.is_empty(), "no side of a server waits for its client");
+    let network = Arc::into_inner(network).context("a group is left, which holds on to the servers")?;
+    let open = multi.block_on(network.servers.stop())?;
     checks.check(open == 0, format_args!("{open} connections were open when the servers were shut down"));
     let at_end = multi.block_on(settle(&handles, 0, &at_start))?;
     checks.check(
         at_end.tasks == at_start.tasks && at_end.files == at_start.files,
         format_args!("no tasks and descriptors are left: {at_start:?}, {at_end:?}"),
     );
-    drop((stop, handles));
+    drop((stop, handles, network.run, run));
     end(single.join().expect("the runtime does not panic"), multi);
     let files_at_end = process::open_files(std::process::id())?;
     checks.check(files_at_end <= files, format_args!("{files} descriptors before, {files_at_end} after"));
@@ -231,21 +146,6 @@ pub fn run(options: &Options) -> Result<()> {
 fn end(single: Runtime, multi: Runtime) {
     drop(single);
     drop(multi);
-}
-
-async fn begin(seed: u64, handles: &[Handle]) -> Result<Arc<Run>> {
-    let registry = Arc::default();
-    let servers = Servers::start(handles, &registry).await?;
-    Ok(Arc::new(Run {
-        seed,
-        runtimes: handles.to_vec(),
-        servers,
-        registry,
-        watchdog: Arc::default(),
-        prepared: Stock::default(),
-        counts: Counts::default(),
-        coverage: Mutex::default(),
-    }))
 }
 
 /// Looks at what hangs, from a thread that does not depend on the runtimes.
@@ -260,9 +160,9 @@ fn watch(run: &Arc<Run>, is_over: &Arc<AtomicBool>, patience: Duration) -> threa
 }
 
 /// Lets one group after the other talk; what was held at rest after the first groups, and at last.
-async fn talk(run: &Arc<Run>, options: &Options) -> Result<(Rest, Rest)> {
+async fn talk(network: &Arc<Network>, options: &Options) -> Result<(Rest, Rest)> {
     let numbers = options.group.map_or(0..options.groups, |group| group..group + 1);
-    let servers = run.servers.count();
+    let (run, servers) = (&network.run, network.servers.count());
     let began = Instant::now();
     let (mut groups, mut first) = (JoinSet::new(), None);
     let mut printed = Duration::ZERO;
@@ -280,7 +180,7 @@ async fn talk(run: &Arc<Run>, options: &Options) -> Result<(Rest, Rest)> {
         }
         let plan = Arc::new(GroupPlan::new(options.seed, number, options.carrier));
         let handle = run.runtimes[plan.runtimes[Side::Client as usize]].clone();
-        groups.spawn_on(group::talk(Arc::clone(run), plan), &handle);
+        groups.spawn_on(group::talk(Arc::clone(network), plan), &handle);
         if began.elapsed() >= printed + Duration::from_secs(10) {
             printed = began.elapsed();
             print_progress(run, number, printed)?;

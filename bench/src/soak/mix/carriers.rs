@@ -9,16 +9,23 @@ use bowline::{
 };
 use tokio::net::UnixStream;
 
-use super::Run;
 use super::cancel::at_most;
 use super::plan::{Carrier, CompressionPlan, GroupPlan, Side};
 use super::relay;
-use super::servers::{Expected, acceptor, compression, limits};
+use super::run::Run;
+use super::servers::{Expected, Registry, Servers, acceptor, compression, limits};
 use super::side::{Task, run};
+
+/// What the groups of a run connect to.
+pub struct Network {
+    pub run: Arc<Run>,
+    pub servers: Servers,
+    pub registry: Arc<Registry>,
+}
 
 /// What the connections of a group share.
 pub struct Group {
-    pub run: Arc<Run>,
+    pub network: Arc<Network>,
     pub plan: Arc<GroupPlan>,
     connector: Connector,
     http2: Option<Http2Connection>,
@@ -34,12 +41,12 @@ pub struct Opened {
 
 impl Group {
     /// Opens what all connections share.
-    pub async fn open(run: Arc<Run>, plan: Arc<GroupPlan>) -> Result<Self, Error> {
-        let mut connector = Connector::new().limits(limits()).tls(Arc::clone(&run.servers.client_tls));
+    pub async fn open(network: Arc<Network>, plan: Arc<GroupPlan>) -> Result<Self, Error> {
+        let mut connector = Connector::new().limits(limits()).tls(Arc::clone(&network.servers.client_tls));
         if let Some(plan) = &plan.compression {
             connector = connector.compression(options(plan, Side::Client));
         }
-        let mut group = Self { run, plan, connector, http2: None, _relay: None };
+        let mut group = Self { network, plan, connector, http2: None, _relay: None };
         if group.plan.carrier.is_http2() {
             let (url, relay) = group.url().await;
             let opening = group.connector.connect_http2(url);
@@ -51,7 +58,7 @@ impl Group {
 
     /// Where to connect to, over TCP.
     async fn url(&self) -> (String, Option<Task<()>>) {
-        let mut address = self.run.servers.address(&self.plan);
+        let mut address = self.network.servers.address(&self.plan);
         let mut task = None;
         if let Some(fault) = self.plan.fault {
             let listening = relay::listen(address, fault).await.expect("there are ports for all");
@@ -90,13 +97,13 @@ impl Group {
                 self.connector.connect_over(format!("ws://localhost{path}"), client).await?.0
             }
             Carrier::Tcp | Carrier::Tls => {
-                self.run.registry.expect(path.to_owned(), expected);
+                self.network.registry.expect(path.to_owned(), expected);
                 let (url, relay) = self.url().await;
                 tasks.extend(relay);
                 self.connector.connect(url + path).await?.0
             }
             Carrier::Http2 | Carrier::Http2Tls => {
-                self.run.registry.expect(path.to_owned(), expected);
+                self.network.registry.expect(path.to_owned(), expected);
                 let connection = self.http2.as_ref().expect("it was opened before");
                 connection.connect(path).await?.0
             }
@@ -110,7 +117,7 @@ impl Group {
 
     /// Starts a task on the server's runtime.
     fn on_server(&self, task: impl Future<Output = ()> + Send + 'static) -> Task<()> {
-        Task(self.run.runtimes[self.plan.runtimes[Side::Server as usize]].spawn(task))
+        Task(self.network.run.runtimes[self.plan.runtimes[Side::Server as usize]].spawn(task))
     }
 
     fn memory(&self, tasks: &mut Vec<Task<()>>) -> (tokio::io::DuplexStream, tokio::io::DuplexStream) {

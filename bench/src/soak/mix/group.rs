@@ -5,9 +5,8 @@ use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 use tokio::sync::oneshot;
 
-use super::Run;
 use super::cancel::at_most;
-use super::carriers::{Group, Opened};
+use super::carriers::{Group, Network, Opened};
 use super::endings::judge;
 use super::ledger::Talk;
 use super::plan::{ConnectionPlan, GroupPlan, Side};
@@ -15,12 +14,14 @@ use super::servers::Expected;
 use super::side::{Task, run};
 
 /// Lets the connections of a group talk at the same time, until all have ended.
-pub async fn talk(run: Arc<Run>, plan: Arc<GroupPlan>) {
-    let group = match Group::open(Arc::clone(&run), Arc::clone(&plan)).await {
+pub async fn talk(network: Arc<Network>, plan: Arc<GroupPlan>) {
+    let group = match Group::open(Arc::clone(&network), Arc::clone(&plan)).await {
         Ok(group) => Arc::new(group),
         // The transport failed during the handshake.
         Err(_) if plan.fault.is_some() => return,
-        Err(error) => return run.violated(format!("group {}: no HTTP/2 connection: {error:?}", plan.number)),
+        Err(error) => {
+            return network.run.violated(format!("group {}: no HTTP/2 connection: {error:?}", plan.number));
+        }
     };
     let connections = plan.connections.iter().map(|connection| {
         let (group, connection) = (Arc::clone(&group), connection.clone());
@@ -30,17 +31,17 @@ pub async fn talk(run: Arc<Run>, plan: Arc<GroupPlan>) {
     for connection in connections {
         connection.await;
     }
-    run.prepared.forget(plan.number);
+    network.run.prepared.forget(plan.number);
 }
 
 /// Connects, after attempts that are cancelled, and talks.
 async fn attend(group: &Group, plan: &ConnectionPlan) {
     for attempt in 0.. {
-        let talk = Talk::new(&group.run, &group.plan, plan, attempt);
+        let talk = Talk::new(&group.network.run, &group.plan, plan, attempt);
         let path = format!("/{}/{attempt}", plan.number);
         let is_over = talk_once(group, &talk, &path).await;
         // A client that gave up may leave its server waiting.
-        drop(group.run.registry.take(&path));
+        drop(group.network.registry.take(&path));
         if is_over || talk.given_up.is_cancelled() {
             return;
         }
@@ -68,7 +69,7 @@ async fn talk_once(group: &Group, talk: &Arc<Talk>, path: &str) -> bool {
         }
         None => {
             talk.is_void.store(true, SeqCst);
-            group.run.counts.cancelled.fetch_add(1, Relaxed);
+            talk.run.counts.cancelled.fetch_add(1, Relaxed);
             return false;
         }
     };
@@ -87,6 +88,6 @@ async fn talk_once(group: &Group, talk: &Arc<Talk>, path: &str) -> bool {
         None if group.plan.fault.is_some() => {}
         None => talk.blame("the server's side never ran, or panicked"),
     }
-    group.run.covered(talk, compression);
+    talk.covered(compression);
     true
 }

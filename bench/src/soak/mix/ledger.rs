@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
 
-use bowline::{Error, ErrorKind, MessageKind};
+use bowline::{DeflateParameters, Error, ErrorKind, MessageKind};
 use tokio_util::sync::CancellationToken;
 
-use super::Run;
+use super::cancel::Cancels;
 use super::plan::{Carrier, ConnectionPlan, GroupPlan, How, Side, Way};
 use super::record::{HEADER, LAST, Record, TORN};
-use super::watchdog::Probe;
+use super::run::Run;
+use super::watchdog::{Probe, Watched};
 
 /// A connection, or an attempt at one, as both of its sides know it.
 pub struct Talk {
@@ -73,7 +74,40 @@ impl Talk {
     }
 
     pub fn probe(self: &Arc<Self>, side: Side, task: impl std::fmt::Display) -> Probe {
-        self.run.watchdog.probe(self, format!("{side:?}, {task}"))
+        let watched: Arc<Self> = Arc::clone(self);
+        self.run.watchdog.probe(watched, format!("{side:?}, {task}"))
+    }
+
+    /// Which futures of a task are dropped, and what else it decides.
+    pub fn cancels(&self, side: Side, task: &str) -> Cancels {
+        self.run.cancels(self.plan.side(side).cancels, (self.plan.number, side as usize, task))
+    }
+
+    /// Counts what the connection has exercised.
+    pub fn covered(&self, compression: Option<DeflateParameters>) {
+        self.run.counts.connections.fetch_add(1, SeqCst);
+        let (plan, group) = (&self.plan, &self.group);
+        let mut coverage = self.run.coverage();
+        let mut add = |what: String| *coverage.entry(what).or_default() += 1;
+        add(format!("carrier {:?}", group.carrier));
+        add(format!("ending {:?}{}", plan.ending.how, if plan.ending.is_complete() { "" } else { " early" }));
+        if let Some(fault) = group.fault {
+            add(format!("fault {:?}", fault.kind));
+        }
+        match (compression, &group.compression) {
+            (Some(agreed), Some(plan)) => {
+                plan.levels.iter().for_each(|level| add(format!("compression level {level}")));
+                let takeover = [!agreed.client_no_context_takeover, !agreed.server_no_context_takeover];
+                add(format!("compression takeover {takeover:?}"));
+                let bits = [agreed.client_max_window_bits, agreed.server_max_window_bits];
+                bits.iter().for_each(|bits| add(format!("compression window bits {bits:>2}")));
+            }
+            _ => add("compression off".to_owned()),
+        }
+        for side in &plan.sides {
+            add(format!("reading {:?}", side.reading));
+            side.senders.iter().for_each(|sender| add(format!("sending {:?}", sender.way)));
+        }
     }
 
     /// Whether the transport does its duty, and both sides stay until the end.
@@ -176,6 +210,16 @@ impl Talk {
             }
         }
         Ok(())
+    }
+}
+
+impl Watched for Talk {
+    fn blame(&self, what: String) {
+        Self::blame(self, what);
+    }
+
+    fn given_up(&self) -> &CancellationToken {
+        &self.given_up
     }
 }
 

@@ -228,7 +228,7 @@ impl CompressionPlan {
         let client_level = if bool() { 1 } else { 6 };
         let threshold = if bool() { Some(16) } else { None };
         let window_bits =
-            [0; 2].map(|_: u8| if random.below(2) == 0 { 15 } else { 9 + random.below(7) as u8 });
+            [0; 2].map(|_: u8| if random.below(4) > 0 { 15 } else { 9 + random.below(7) as u8 });
         Some(Self { levels: [client_level, level], takeover, window_bits, threshold, variant })
     }
 }

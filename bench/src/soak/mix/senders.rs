@@ -33,7 +33,7 @@ pub struct Outbox {
 
 impl Outbox {
     pub fn new(talk: &Arc<Talk>, side: Side, sender: Sender, task: String) -> Self {
-        let cancels = talk.run.cancels(talk, side, &task);
+        let cancels = talk.cancels(side, &task);
         Self { talk: Arc::clone(talk), side, sender, probe: talk.probe(side, task), cancels }
     }
 
@@ -138,10 +138,12 @@ impl Outbox {
         let kind = record.kind;
         let open = async {
             loop {
-                let writer = cancelling!(self.cancels, self.sender.writer(kind))?;
+                let mut writer = cancelling!(self.cancels, self.sender.writer(kind))?;
                 // One of which nothing was sent may be dropped, and nothing happens.
-                if self.cancels.random.below(8) > 0 {
-                    break Ok::<_, Error>(writer);
+                match self.cancels.random.below(16) {
+                    0 => {}
+                    1 => drop(writer.write(b"gathered, and never sent").await),
+                    _ => break Ok::<_, Error>(writer),
                 }
             }
         };
@@ -228,14 +230,17 @@ impl Outbox {
     /// Begins a message, and drops it in the middle.
     pub async fn tear(mut self) {
         let (kind, channel) = (self.kind(), self.talk.plan.number);
-        let record = Record::new(kind, channel, TORN, 0, 64 << 10);
+        // Half of it is more than a compressor keeps to itself.
+        let record = Record::new(kind, channel, TORN, 0, 512 << 10);
         let Ok(mut writer) = self.probe.during("writer", self.sender.writer(kind)).await else { return };
         let bytes = record.encode();
         let piece = &bytes[..bytes.len() / 2];
         // They fail if the other side has closed.
         let _ = self.probe.during("write of a MessageWriter", writer.write_all(piece)).await;
-        let flush = at_most(self.cancels.polls(), writer.flush());
-        let _ = self.probe.during("flush of a MessageWriter", flush).await;
+        if self.cancels.random.below(2) == 0 {
+            let flush = at_most(self.cancels.polls(), writer.flush());
+            let _ = self.probe.during("flush of a MessageWriter", flush).await;
+        }
     }
 
     /// Sends pings one after the other.

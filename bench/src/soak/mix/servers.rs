@@ -71,7 +71,7 @@ pub struct Servers {
 }
 
 impl Servers {
-    pub async fn start(runtimes: &[Handle], registry: &Arc<Registry>) -> Result<Self> {
+    pub fn start(runtimes: &[Handle], registry: &Arc<Registry>) -> Result<Self> {
         let (server_tls, client_tls) = certificates()?;
         let stop = CancellationToken::new();
         let (mut listening, mut tasks) = (Vec::new(), Vec::new());

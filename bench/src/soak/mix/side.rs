@@ -86,7 +86,7 @@ async fn attend(talk: &Arc<Talk>, side: Side, socket: WebSocket) -> Outcome {
     let (sent, all_sent) = oneshot::channel();
     let sending = Task(tokio::spawn(send(Arc::clone(talk), side, sender.clone(), half, sent)));
     let probe = talk.probe(side, "receiver");
-    let mut cancels = talk.run.cancels(talk, side, "receiver");
+    let mut cancels = talk.cancels(side, "receiver");
     let mut inbox = Inbox::new(talk, side.other());
     let mut all_sent = ending.is_by(side).then_some(all_sent);
     let (mut closing, mut closed) = (None, None);
@@ -226,7 +226,7 @@ async fn close(
 ) -> Result<Option<CloseFrame>, Error> {
     let ending = &talk.plan.ending;
     let probe = talk.probe(side, "closer");
-    let mut cancels = talk.run.cancels(talk, side, "closer");
+    let mut cancels = talk.cancels(side, "closer");
     if ending.code == 1000 && ending.reason.is_empty() {
         match half {
             Some(Half::Sink(mut sink)) => {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::ledger::Talk;
+use tokio_util::sync::CancellationToken;
 
 #[derive(Default)]
 pub struct Watchdog {
@@ -15,45 +15,54 @@ pub struct Watchdog {
     count: AtomicU64,
 }
 
+/// What is made of several tasks: a connection.
+pub trait Watched: Send + Sync {
+    /// One of its tasks hangs.
+    fn blame(&self, what: String);
+
+    /// Once it hangs, all that is left of it is dropped.
+    fn given_up(&self) -> &CancellationToken;
+}
+
 /// What a task of a connection does.
 struct Label {
-    talk: Arc<Talk>,
+    connection: Arc<dyn Watched>,
     task: String,
     operation: &'static str,
     since: Instant,
 }
 
 impl Watchdog {
-    pub fn probe(self: &Arc<Self>, talk: &Arc<Talk>, task: String) -> Probe {
+    pub fn probe(self: &Arc<Self>, connection: Arc<dyn Watched>, task: String) -> Probe {
         let id = self.count.fetch_add(1, Ordering::Relaxed);
-        let label = Label { talk: Arc::clone(talk), task, operation: IDLE, since: Instant::now() };
+        let label = Label { connection, task, operation: IDLE, since: Instant::now() };
         self.tasks().insert(id, label);
         Probe { watchdog: Arc::clone(self), id }
     }
 
     /// Blames each connection of which a task has been at the same operation for longer, and gives it up.
     pub fn look(&self, bound: Duration) {
-        let mut overdue: Vec<(Arc<Talk>, String)> = Vec::new();
+        let mut overdue: Vec<(Arc<dyn Watched>, String)> = Vec::new();
         let tasks = self.tasks();
         for label in tasks.values() {
             let is_late = label.operation != IDLE && label.since.elapsed() > bound;
-            if !is_late || overdue.iter().any(|(talk, _)| Arc::ptr_eq(talk, &label.talk)) {
+            if !is_late || overdue.iter().any(|(other, _)| Arc::ptr_eq(other, &label.connection)) {
                 continue;
             }
             let mut all: Vec<_> =
-                tasks.values().filter(|other| Arc::ptr_eq(&other.talk, &label.talk)).collect();
+                tasks.values().filter(|other| Arc::ptr_eq(&other.connection, &label.connection)).collect();
             all.sort_by_key(|label| label.since);
             let mut text = format!("hangs for more than {bound:?}:");
             for Label { task, operation, since, .. } in all {
                 let _ = write!(text, "\n    {task}: {operation}, for {:.1?}", since.elapsed());
             }
-            overdue.push((Arc::clone(&label.talk), text));
+            overdue.push((Arc::clone(&label.connection), text));
         }
         drop(tasks);
-        for (talk, text) in overdue {
-            if !talk.given_up.is_cancelled() {
-                talk.blame(text);
-                talk.given_up.cancel();
+        for (connection, text) in overdue {
+            if !connection.given_up().is_cancelled() {
+                connection.blame(text);
+                connection.given_up().cancel();
             }
         }
     }
