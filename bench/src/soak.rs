@@ -158,8 +158,10 @@ impl Verdict {
 
 pub fn run(options: &Soak) -> Result<()> {
     let time = Duration::from_secs_f64(60.0 * options.minutes);
-    if options.part != Some(Part::Crowd) {
-        run_mix(options, time)?;
+    match options.part {
+        None if cfg!(not(feature = "soak")) => println!("without the mix, which needs `--features soak`"),
+        Some(Part::Crowd) => {}
+        _ => run_mix(options, time)?,
     }
     if options.part != Some(Part::Mix) {
         run_crowd(&options.crowd, time, options.seed)?;
@@ -174,7 +176,7 @@ fn run_mix(options: &Soak, time: Duration) -> Result<()> {
 
 #[cfg(not(feature = "soak"))]
 fn run_mix(_: &Soak, _: Duration) -> Result<()> {
-    bail!("the mix needs all features: build with `--features soak`, or run `--part crowd` alone")
+    bail!("the mix needs more of bowline: build with `--features soak`")
 }
 
 fn run_crowd(options: &Crowd, time: Duration, seed: u64) -> Result<()> {

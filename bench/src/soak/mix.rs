@@ -33,7 +33,7 @@ use tokio::task::JoinSet;
 use crate::{allocations, process};
 use carriers::Network;
 use plan::{Carrier, GroupPlan, Side};
-use run::{Counts, Run};
+use run::{Counts, Run, Violation};
 use servers::Servers;
 
 /// How much more heap there may be at the end than after the first groups: what two runtimes' threads and the main one
@@ -195,7 +195,7 @@ async fn talk(network: &Arc<Network>, options: &Options) -> Result<(Rest, Rest)>
 
 fn joined(run: &Run, ended: Option<Result<(), tokio::task::JoinError>>) {
     if let Some(Err(error)) = ended {
-        run.violated(format!("a task panicked: {error}"));
+        run.violated(Violation::First, format!("a task panicked: {error}"));
     }
 }
 

@@ -10,6 +10,7 @@ use super::carriers::{Group, Network, Opened};
 use super::endings::judge;
 use super::ledger::Talk;
 use super::plan::{ConnectionPlan, GroupPlan, Side};
+use super::run::Violation;
 use super::servers::Expected;
 use super::side::{Task, run};
 
@@ -20,7 +21,10 @@ pub async fn talk(network: Arc<Network>, plan: Arc<GroupPlan>) {
         // The transport failed during the handshake.
         Err(_) if plan.fault.is_some() => return,
         Err(error) => {
-            return network.run.violated(format!("group {}: no HTTP/2 connection: {error:?}", plan.number));
+            return network.run.violated(
+                Violation::First,
+                format!("group {}: no HTTP/2 connection: {error:?}", plan.number),
+            );
         }
     };
     let connections = plan.connections.iter().map(|connection| {

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::cancel::Cancels;
 use super::plan::{Carrier, ConnectionPlan, GroupPlan, How, Side, Way};
 use super::record::{HEADER, LAST, Record, TORN};
-use super::run::Run;
+use super::run::{Run, Violation};
 use super::watchdog::{Probe, Watched};
 
 /// A connection, or an attempt at one, as both of its sides know it.
@@ -23,6 +23,8 @@ pub struct Talk {
     pub given_up: CancellationToken,
     /// The attempt is cancelled on purpose, or may be: nothing is expected of it.
     pub is_void: AtomicBool,
+    /// Something was wrong.
+    is_blamed: AtomicBool,
 }
 
 /// What one side sends.
@@ -57,6 +59,7 @@ impl Talk {
             directions: Side::BOTH.map(direction),
             given_up: CancellationToken::new(),
             is_void: AtomicBool::new(false),
+            is_blamed: AtomicBool::new(false),
         };
         talk.is_void.store(talk.accept_polls() < usize::MAX, SeqCst);
         Arc::new(talk)
@@ -121,11 +124,14 @@ impl Talk {
             return;
         }
         let GroupPlan { number, carrier, runtimes, compression, capacity, fault, .. } = &*self.group;
-        self.run.violated(format!(
-            "group {number}, connection {}: {what}\n  {carrier:?}, runtimes {runtimes:?}, capacity {capacity}, \
-             {fault:?}\n  {compression:?}\n  {:?}",
-            self.plan.number, self.plan
-        ));
+        let plan = &self.plan;
+        let text = format!("group {number}, connection {}: {what}", plan.number);
+        if self.is_blamed.swap(true, SeqCst) {
+            // The rest follows from the first, most often.
+            return self.run.violated(Violation::More, text);
+        }
+        let place = format!("{carrier:?}, runtimes {runtimes:?}, capacity {capacity}, {fault:?}");
+        self.run.violated(Violation::First, format!("{text}\n  {place}\n  {compression:?}\n  {plan:?}"));
     }
 
     /// A sender or pinger failed, or was told that the connection is closed.

@@ -35,7 +35,15 @@ pub struct Counts {
     pub pings: AtomicU64,
     /// Futures that were dropped before they were ready.
     pub cancelled: Arc<AtomicU64>,
+    /// Connections of which something was wrong.
     pub violations: AtomicU64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Violation {
+    First,
+    /// Of a connection that was blamed before.
+    More,
 }
 
 impl Run {
@@ -51,10 +59,12 @@ impl Run {
     }
 
     /// Notes that something is wrong.
-    pub fn violated(&self, text: String) {
-        let number = self.counts.violations.fetch_add(1, Relaxed) + 1;
+    pub fn violated(&self, violation: Violation, text: String) {
+        let first = u64::from(violation == Violation::First);
+        let number = self.counts.violations.fetch_add(first, Relaxed) + first;
         if number <= PRINTED {
-            println!("VIOLATION {number} (seed {}): {text}\n", self.seed);
+            let what = if violation == Violation::First { "VIOLATION" } else { "and more" };
+            println!("{what} {number} (seed {}): {text}\n", self.seed);
         }
     }
 
