@@ -41,7 +41,7 @@ pub struct Soak {
     seed: u64,
     #[command(flatten)]
     crowd: Crowd,
-    #[cfg(feature = "soak")]
+    #[cfg(any(feature = "soak", test))]
     #[command(flatten)]
     mix: mix::Arguments,
 }
@@ -169,12 +169,12 @@ pub fn run(options: &Soak) -> Result<()> {
     Ok(())
 }
 
-#[cfg(feature = "soak")]
+#[cfg(any(feature = "soak", test))]
 fn run_mix(options: &Soak, time: Duration) -> Result<()> {
-    mix::run(&options.mix.options(time, options.seed))
+    mix::run(&mix::Options { seed: options.seed, time, arguments: options.mix.clone() })
 }
 
-#[cfg(not(feature = "soak"))]
+#[cfg(not(any(feature = "soak", test)))]
 fn run_mix(_: &Soak, _: Duration) -> Result<()> {
     bail!("the mix needs more of bowline: build with `--features soak`")
 }

@@ -46,26 +46,19 @@ const MARGIN: i64 = 3 * 1_700_000 + (1 << 20);
 pub struct Arguments {
     /// How many groups of connections talk at most
     #[arg(long, default_value_t = u32::MAX / 64)]
-    groups: u32,
+    pub groups: u32,
     /// How many groups talk at the same time
     #[arg(long, default_value_t = 16)]
-    at_once: usize,
+    pub at_once: usize,
     /// The only group, to see it again; with the same seed
     #[arg(long)]
-    group: Option<u32>,
+    pub group: Option<u32>,
     /// The only carrier
     #[arg(long)]
-    carrier: Option<Carrier>,
+    pub carrier: Option<Carrier>,
     /// Within how many seconds each operation has to end
     #[arg(long, default_value_t = 30)]
-    patience: u64,
-}
-
-impl Arguments {
-    pub fn options(&self, time: Duration, seed: u64) -> Options {
-        let Self { groups, at_once, group, carrier, patience } = *self;
-        Options { seed, time, groups, at_once, group, patience: Duration::from_secs(patience), carrier }
-    }
+    pub patience: u64,
 }
 
 /// What a run is about.
@@ -74,16 +67,7 @@ pub struct Options {
     pub seed: u64,
     /// How long groups are started.
     pub time: Duration,
-    /// How many groups there are at most.
-    pub groups: u32,
-    /// How many talk at the same time.
-    pub at_once: usize,
-    /// The only group, to see it again.
-    pub group: Option<u32>,
-    /// How long an operation may take.
-    pub patience: Duration,
-    /// The only carrier.
-    pub carrier: Option<Carrier>,
+    pub arguments: Arguments,
 }
 
 /// Runs, and fails if anything was wrong.
@@ -110,7 +94,7 @@ pub fn run(options: &Options) -> Result<()> {
     let servers = Servers::start(&handles, &registry)?;
     let network = Arc::new(Network { run: Arc::clone(&run), servers, registry });
     let is_over = Arc::new(AtomicBool::new(false));
-    let guard = watch(&run, &is_over, options.patience);
+    let guard = watch(&run, &is_over, Duration::from_secs(options.arguments.patience));
     let (first, last) = multi.block_on(talk(&network, options))?;
     is_over.store(true, Relaxed);
     guard.join().expect("the watchdog does not panic");
@@ -161,24 +145,25 @@ fn watch(run: &Arc<Run>, is_over: &Arc<AtomicBool>, patience: Duration) -> threa
 
 /// Lets one group after the other talk; what was held at rest after the first groups, and at last.
 async fn talk(network: &Arc<Network>, options: &Options) -> Result<(Rest, Rest)> {
-    let numbers = options.group.map_or(0..options.groups, |group| group..group + 1);
+    let Arguments { groups: count, at_once, group, carrier, .. } = options.arguments;
+    let numbers = group.map_or(0..count, |group| group..group + 1);
     let (run, servers) = (&network.run, network.servers.count());
     let began = Instant::now();
     let (mut groups, mut first) = (JoinSet::new(), None);
     let mut printed = Duration::ZERO;
     let start = numbers.start;
-    let warm = start + (numbers.end - start).min(4 * options.at_once as u32) / 2;
+    let warm = start + (numbers.end - start).min(4 * at_once as u32) / 2;
     for number in numbers {
         if began.elapsed() >= options.time {
             break;
         }
-        while groups.len() >= options.at_once || (number == warm && !groups.is_empty()) {
+        while groups.len() >= at_once || (number == warm && !groups.is_empty()) {
             joined(run, groups.join_next().await);
         }
         if number == warm {
             first = Some(settle(&run.runtimes, servers, &Rest::default()).await?);
         }
-        let plan = Arc::new(GroupPlan::new(options.seed, number, options.carrier));
+        let plan = Arc::new(GroupPlan::new(options.seed, number, carrier));
         let handle = run.runtimes[plan.runtimes[Side::Client as usize]].clone();
         groups.spawn_on(group::talk(Arc::clone(network), plan), &handle);
         if began.elapsed() >= printed + Duration::from_secs(10) {
@@ -267,15 +252,8 @@ mod tests {
     /// Bounded by counts; time only ends what hangs.
     #[test]
     fn a_short_soak_finds_nothing() {
-        let options = Options {
-            seed: 1,
-            time: Duration::from_secs(3600),
-            groups: 40,
-            at_once: 8,
-            group: None,
-            patience: Duration::from_secs(120),
-            carrier: None,
-        };
+        let arguments = Arguments { groups: 40, at_once: 8, group: None, carrier: None, patience: 120 };
+        let options = Options { seed: 1, time: Duration::from_secs(3600), arguments };
         run(&options).expect("nothing is wrong");
     }
 }
