@@ -1,7 +1,7 @@
 //! Connections that talk, die, stall and misbehave: every message is accounted for, and nothing is left.
 //!
-//! There are two parts. In the mix, bowline talks with itself over every carrier and in every way there is to use it; in
-//! the crowd, thousands of clients written by hand talk with its server, in a process of its own.
+//! There are two parts. In the mix, bowline talks with itself over every carrier and in every way there is to
+//! use it; in the crowd, thousands of clients written by hand talk with its server, in a process of its own.
 
 pub mod clients;
 #[cfg(any(feature = "soak", test))]
@@ -105,8 +105,8 @@ impl Sides {
         })
     }
 
-    /// Shuts the server down, whose connections all have to be closed in order; how many there were, and how many ended
-    /// in another way.
+    /// Shuts the server down, whose connections all have to be closed in order; how many there were, and how
+    /// many ended in another way.
     pub fn shut_down(&mut self) -> Result<(usize, usize)> {
         self.clients.tell("farewell")?;
         std::thread::sleep(Duration::from_secs(3));

@@ -1,10 +1,10 @@
 //! bowline against itself, over every carrier and in every way there is to use it, until something is wrong.
 //!
-//! A run is a sequence of groups of connections. The [plan](plan) of a group is drawn from the seed and its number; its
-//! [connections](group) are [opened](carriers), talk by tasks that [send](senders) and [receive](receivers), and end as
-//! planned, in order or by a [fault](relay) of the transport. The [ledger] accounts for every message, the [watchdog]
-//! names what hangs, and the [judgement](endings) compares what both sides saw. At rest, between two groups, nothing
-//! may be left: no tasks, no descriptors, no memory.
+//! A run is a sequence of groups of connections. The [plan](plan) of a group is drawn from the seed and its
+//! number; its [connections](group) are [opened](carriers), talk by tasks that [send](senders) and
+//! [receive](receivers), and end as planned, in order or by a [fault](relay) of the transport. The [ledger]
+//! accounts for every message, the [watchdog] names what hangs, and the [judgement](endings) compares what
+//! both sides saw. At rest, between two groups, nothing may be left: no tasks, no descriptors, no memory.
 
 mod cancel;
 mod carriers;
@@ -36,8 +36,8 @@ use plan::{Carrier, GroupPlan, Side};
 use run::{Counts, Run, Violation};
 use servers::Servers;
 
-/// How much more heap there may be at the end than after the first groups: what two runtimes' threads and the main one
-/// may lend, compressors and decompressors of 1.7 MB each, and a MiB for tables that grow.
+/// How much more heap there may be at the end than after the first groups: what two runtimes' threads and the
+/// main one may lend, compressors and decompressors of 1.7 MB each, and a MiB for tables that grow.
 const MARGIN: i64 = 3 * 1_700_000 + (1 << 20);
 
 /// What a user may decide.
@@ -219,10 +219,9 @@ async fn settle(runtimes: &[Handle], servers: usize, before: &Rest) -> Result<Re
 fn print_progress(run: &Run, number: u32, time: Duration) -> Result<()> {
     let Counts { connections, messages, bytes, violations, .. } = &run.counts;
     let resident = super::mebibytes(process::memory(std::process::id())? as f64);
+    print!("{:>6.0} s {number:>7} groups {:>8} connections", time.as_secs_f64(), connections.load(Relaxed));
     println!(
-        "{:>6.0} s {number:>7} groups {:>8} connections {:>10} messages {:>8.0} MiB {resident:>6.0} MiB resident {} violations",
-        time.as_secs_f64(),
-        connections.load(Relaxed),
+        " {:>10} messages {:>8.0} MiB {resident:>6.0} MiB resident {} violations",
         messages.load(Relaxed),
         super::mebibytes(bytes.load(Relaxed) as f64),
         violations.load(Relaxed),

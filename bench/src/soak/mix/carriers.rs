@@ -151,7 +151,8 @@ impl Group {
     }
 }
 
-/// Does the opening handshake of a server over a Unix socket; unless it is to be cancelled, which ends the attempt.
+/// Does the opening handshake of a server over a Unix socket; unless it is to be cancelled, which ends the
+/// attempt.
 async fn accept(acceptor: Acceptor, stream: std::os::unix::net::UnixStream, expected: Expected) {
     let Expected { talk, done } = expected;
     let stream = UnixStream::from_std(stream).expect("it does not block");

@@ -7,7 +7,8 @@ use bowline::{Message, MessageKind, Prepared};
 
 use crate::soak::peer::Random;
 
-/// What is before the body: T or B, the channel, the sender, the number, the size of the body, and a check of all that.
+/// What is before the body: T or B, the channel, the sender, the number, the size of the body, and a check of
+/// all that.
 pub const HEADER: usize = 32;
 
 /// The largest body.

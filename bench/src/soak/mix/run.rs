@@ -1,4 +1,5 @@
-//! What all connections of a run share: where they run, what they count, and who is told that something is wrong.
+//! What all connections of a run share: where they run, what they count, and who is told that something is
+//! wrong.
 
 use std::collections::BTreeMap;
 use std::collections::hash_map::DefaultHasher;

@@ -37,7 +37,8 @@ impl Outbox {
         Self { talk: Arc::clone(talk), side, sender, probe: talk.probe(side, task), cancels }
     }
 
-    /// Sends all that the plan has for one sender, as long as the connection is open. Returns the half that it used.
+    /// Sends all that the plan has for one sender, as long as the connection is open. Returns the half that
+    /// it used.
     pub async fn send_all(mut self, index: u8, half: Option<Half>) -> Option<Half> {
         let plan = self.talk.plan.side(self.side).senders[usize::from(index)];
         let (half, sent) = match (plan.way, half) {

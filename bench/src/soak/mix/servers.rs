@@ -1,4 +1,5 @@
-//! The servers that the carriers over TCP connect to: on each runtime, in clear text and over TLS, with each compression.
+//! The servers that the carriers over TCP connect to: on each runtime, in clear text and over TLS, with each
+//! compression.
 
 use std::collections::HashMap;
 use std::error::Error as StdError;

@@ -18,6 +18,7 @@ use super::ledger::{Inbox, Talk};
 use super::plan::{How, Side};
 use super::receivers::{Receiver, Stop, error_of};
 use super::senders::{Half, Outbox};
+use super::watchdog::Probe;
 
 /// A task that ends when this is dropped.
 pub struct Task<T>(pub JoinHandle<T>);
@@ -42,6 +43,9 @@ impl<T> Future for Task<T> {
     }
 }
 
+/// What `close` returns.
+type Closed = Result<Option<CloseFrame>, Error>;
+
 /// How one side saw the end.
 #[derive(Debug)]
 pub struct Outcome {
@@ -49,7 +53,7 @@ pub struct Outcome {
     /// The peer's Close frame.
     pub frame: Option<CloseFrame>,
     /// What `close` returned, if it was called.
-    pub closed: Option<Result<Option<CloseFrame>, Error>>,
+    pub closed: Option<Closed>,
     /// Nothing is left of a message that did not arrive whole.
     pub is_whole: bool,
     /// Why a message was not read to its end.
@@ -77,62 +81,44 @@ pub async fn run(talk: &Arc<Talk>, side: Side, socket: WebSocket) -> Outcome {
     }
 }
 
+/// One side while it talks.
+struct Attendance<'a> {
+    talk: &'a Arc<Talk>,
+    side: Side,
+    sender: Sender,
+    receiver: Receiver,
+    inbox: Inbox,
+    cancels: Cancels,
+    probe: Probe,
+    /// What it is to end the connection with is under way, or done.
+    closing: Option<Task<Closed>>,
+    closed: Option<Closed>,
+    tearing: Option<Task<()>>,
+}
+
 async fn attend(talk: &Arc<Talk>, side: Side, socket: WebSocket) -> Outcome {
-    let (plan, ending) = (talk.plan.side(side), &talk.plan.ending);
     let sender = socket.sender();
     let kind = talk.plan.kinds[side.other() as usize].unwrap_or(MessageKind::Binary);
-    let (mut receiver, half) = Receiver::new(plan.reading, kind, socket);
+    let (receiver, half) = Receiver::new(talk.plan.side(side).reading, kind, socket);
     let has_half = half.is_some();
     let (sent, all_sent) = oneshot::channel();
     let sending = Task(tokio::spawn(send(Arc::clone(talk), side, sender.clone(), half, sent)));
-    let probe = talk.probe(side, "receiver");
-    let mut cancels = talk.cancels(side, "receiver");
-    let mut inbox = Inbox::new(talk, side.other());
-    let mut all_sent = ending.is_by(side).then_some(all_sent);
-    let (mut closing, mut closed) = (None, None);
-    let end = loop {
-        let is_due = talk.has_ended(side.other()) || ending.after.is_some_and(|after| inbox.count >= after);
-        if is_due && let Some(all_sent) = all_sent.take() {
-            match ending.how {
-                How::Close if ending.reads_on => {
-                    let close = close_when_sent(Arc::clone(talk), side, sender.clone(), all_sent);
-                    closing = Some(Task(tokio::spawn(close)));
-                }
-                How::Close => {
-                    let half = match ending.after {
-                        Some(_) => None,
-                        None => wait(&mut receiver, &mut inbox, &mut cancels, all_sent).await,
-                    };
-                    // Messages that have arrived wait meanwhile, and others are thrown away.
-                    closed = Some(close(talk, side, &sender, half).await);
-                }
-                How::Torn => {
-                    let outbox = Outbox::new(talk, side, sender.clone(), "tearing writer".to_owned());
-                    tokio::spawn(outbox.tear());
-                }
-                How::Drop => break End::Left,
-                How::Leave => {
-                    wait(&mut receiver, &mut inbox, &mut cancels, all_sent).await;
-                    break End::Left;
-                }
-            }
-        }
-        pause(plan.slow, &mut cancels).await;
-        let received = probe.during("receive", receiver.receive(&mut inbox, &mut cancels)).await;
-        match received {
-            Ok(true) => {}
-            Ok(false) => break End::Normal,
-            Err(Stop::Failed(error)) => break End::Failed(error),
-            Err(Stop::Wrong(text)) => {
-                talk.blame(format_args!("{side:?}: {text}"));
-                break End::Left;
-            }
-        }
+    let mut attendance = Attendance {
+        talk,
+        side,
+        sender,
+        receiver,
+        inbox: Inbox::new(talk, side.other()),
+        cancels: talk.cancels(side, "receiver"),
+        probe: talk.probe(side, "receiver"),
+        closing: None,
+        closed: None,
+        tearing: None,
     };
-    if !matches!(end, End::Left) {
-        check_again(talk, side, &mut receiver, &end).await;
-    }
+    let end = attendance.receive_all(all_sent).await;
+    let Attendance { sender, mut receiver, inbox, probe, closing, closed, .. } = attendance;
     let interruption = receiver.interruption.take();
+    let mut closed = closed;
     if matches!(end, End::Left) {
         drop(receiver);
         if has_half {
@@ -142,12 +128,86 @@ async fn attend(talk: &Arc<Talk>, side: Side, socket: WebSocket) -> Outcome {
             probe.during("waiting for the senders", sending).await;
         }
     } else {
+        check_again(talk, side, &mut receiver, &end).await;
         probe.during("waiting for the senders", sending).await;
         if let Some(closing) = closing {
             closed = Some(probe.during("waiting for close", closing).await);
         }
     }
     Outcome { end, frame: sender.close_frame(), closed, is_whole: inbox.is_empty(), interruption }
+}
+
+impl Attendance<'_> {
+    /// Receives until the end, and begins that when it is due.
+    async fn receive_all(&mut self, all_sent: oneshot::Receiver<Option<Half>>) -> End {
+        let (slow, ending) = (self.talk.plan.side(self.side).slow, &self.talk.plan.ending);
+        let mut all_sent = ending.is_by(self.side).then_some(all_sent);
+        loop {
+            let is_enough = ending.after.is_some_and(|after| self.inbox.count >= after);
+            if (is_enough || self.talk.has_ended(self.side.other()))
+                && let Some(all_sent) = all_sent.take()
+                && self.begin_end(all_sent).await
+            {
+                return End::Left;
+            }
+            pause(slow, &mut self.cancels).await;
+            if let Some(end) = self.receive().await {
+                return end;
+            }
+        }
+    }
+
+    /// Receives a message; the end if there is no more.
+    async fn receive(&mut self) -> Option<End> {
+        let receive = self.receiver.receive(&mut self.inbox, &mut self.cancels);
+        match self.probe.during("receive", receive).await {
+            Ok(true) => None,
+            Ok(false) => Some(End::Normal),
+            Err(Stop::Failed(error)) => Some(End::Failed(error)),
+            Err(Stop::Wrong(text)) => {
+                self.talk.blame(format_args!("{:?}: {text}", self.side));
+                Some(End::Left)
+            }
+        }
+    }
+
+    /// Does what the connection is to end with; whether this side leaves.
+    async fn begin_end(&mut self, all_sent: oneshot::Receiver<Option<Half>>) -> bool {
+        let (talk, side, ending) = (self.talk, self.side, &self.talk.plan.ending);
+        match ending.how {
+            How::Close if ending.reads_on => {
+                let close = close_when_sent(Arc::clone(talk), side, self.sender.clone(), all_sent);
+                self.closing = Some(Task(tokio::spawn(close)));
+            }
+            How::Close => {
+                let half = if ending.after.is_none() { self.wait(all_sent).await } else { None };
+                // Messages that have arrived wait meanwhile, and others are thrown away.
+                self.closed = Some(close(talk, side, &self.sender, half).await);
+            }
+            How::Torn => {
+                let outbox = Outbox::new(talk, side, self.sender.clone(), "tearing writer".to_owned());
+                self.tearing = Some(Task(tokio::spawn(outbox.tear())));
+            }
+            How::Drop => return true,
+            How::Leave => {
+                self.wait(all_sent).await;
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Waits until all is sent, and receives meanwhile, though nothing comes: or the pongs behind the end of the
+    /// last message would wait for that.
+    async fn wait(&mut self, all_sent: oneshot::Receiver<Option<Half>>) -> Option<Half> {
+        tokio::pin!(all_sent);
+        tokio::select! {
+            sent = &mut all_sent => return sent.ok().flatten(),
+            // The end, of which the next receive tells again.
+            _ = self.receive() => {}
+        }
+        all_sent.await.ok().flatten()
+    }
 }
 
 /// Does all of the sending of one side.
@@ -186,30 +246,13 @@ async fn send(
     let _ = sent.send(half);
 }
 
-/// Waits until all is sent, and receives meanwhile, though nothing comes: or the pongs behind the end of the last
-/// message would wait for that.
-async fn wait(
-    receiver: &mut Receiver,
-    inbox: &mut Inbox,
-    cancels: &mut Cancels,
-    all_sent: oneshot::Receiver<Option<Half>>,
-) -> Option<Half> {
-    tokio::pin!(all_sent);
-    tokio::select! {
-        sent = &mut all_sent => return sent.ok().flatten(),
-        // The end, of which the next receive tells again.
-        _ = receiver.receive(inbox, cancels) => {}
-    }
-    all_sent.await.ok().flatten()
-}
-
 /// Closes the connection once all is sent, or at once if that is planned.
 async fn close_when_sent(
     talk: Arc<Talk>,
     side: Side,
     sender: Sender,
     all_sent: oneshot::Receiver<Option<Half>>,
-) -> Result<Option<CloseFrame>, Error> {
+) -> Closed {
     let half = match talk.plan.ending.after {
         None => all_sent.await.ok().flatten(),
         Some(_) => None,
@@ -218,12 +261,7 @@ async fn close_when_sent(
 }
 
 /// Closes the connection, in one of the ways there are for that.
-async fn close(
-    talk: &Arc<Talk>,
-    side: Side,
-    sender: &Sender,
-    half: Option<Half>,
-) -> Result<Option<CloseFrame>, Error> {
+async fn close(talk: &Arc<Talk>, side: Side, sender: &Sender, half: Option<Half>) -> Closed {
     let ending = &talk.plan.ending;
     let probe = talk.probe(side, "closer");
     let mut cancels = talk.cancels(side, "closer");
