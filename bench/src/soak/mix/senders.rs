@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use bowline::{ByteStream, Error, FuturesSocket, Message, MessageKind, Payload, Sender, TrySendError};
+use bowline::{
+    ByteStream, CloseCode, Error, FuturesSocket, Message, MessageKind, Payload, Sender, TrySendError,
+};
 use bytes::Bytes;
 use futures_util::SinkExt;
 use futures_util::stream::SplitSink;
@@ -231,8 +233,7 @@ impl Outbox {
     /// Begins a message, and drops it in the middle.
     pub async fn tear(mut self) {
         let (kind, channel) = (self.kind(), self.talk.plan.number);
-        // Half of it is more than a compressor keeps to itself.
-        let record = Record::new(kind, channel, TORN, 0, 512 << 10);
+        let record = Record::new(kind, channel, TORN, 0, 64 << 10);
         let Ok(mut writer) = self.probe.during("writer", self.sender.writer(kind)).await else { return };
         let bytes = record.encode();
         let piece = &bytes[..bytes.len() / 2];
@@ -241,6 +242,13 @@ impl Outbox {
         if self.cancels.random.below(2) == 0 {
             let flush = at_most(self.cancels.polls(), writer.flush());
             let _ = self.probe.during("flush of a MessageWriter", flush).await;
+        }
+        drop(writer);
+        if !self.sender.is_closed() {
+            // The compressor had kept it all to itself, so that nothing of it was sent, and nothing has happened.
+            let ending = &self.talk.plan.ending;
+            let close = self.sender.close(CloseCode(ending.code), &ending.reason);
+            let _ = self.probe.during("close", close).await;
         }
     }
 
