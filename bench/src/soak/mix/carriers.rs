@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::atomic::Ordering::Relaxed;
 
 use bowline::{
     Acceptor, CompressionOptions, Connector, DeflateParameters, Error, Http2Connection, WebSocket,
@@ -158,7 +158,7 @@ async fn accept(acceptor: Acceptor, stream: std::os::unix::net::UnixStream, expe
     let stream = UnixStream::from_std(stream).expect("it does not block");
     match at_most(talk.accept_polls(), acceptor.accept_stream(stream)).await {
         Some(Ok((socket, _))) => {
-            talk.is_void.store(false, SeqCst);
+            talk.handshake_done(talk.accept_polls());
             let _ = done.send(run(&talk, Side::Server, socket).await);
         }
         // The client says why.

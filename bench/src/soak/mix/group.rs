@@ -1,7 +1,7 @@
 //! A group of connections, from the first attempt to connect to the judgement on the last.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::atomic::Ordering::Relaxed;
 
 use tokio::sync::oneshot;
 
@@ -62,9 +62,12 @@ async fn talk_once(group: &Group, talk: &Arc<Talk>, path: &str) -> bool {
         connected = probe.during("connect", connect) => connected,
         () = talk.given_up.cancelled() => return true,
     };
+    if connected.is_some() {
+        talk.handshake_done(talk.connect_polls());
+    }
     let opened = match connected {
         Some(Ok(opened)) => opened,
-        Some(Err(_)) if talk.is_void.load(SeqCst) => return false,
+        Some(Err(_)) if talk.is_void() => return false,
         // The transport failed during the handshake.
         Some(Err(_)) if group.plan.fault.is_some() => return true,
         Some(Err(error)) => {
@@ -72,7 +75,6 @@ async fn talk_once(group: &Group, talk: &Arc<Talk>, path: &str) -> bool {
             return true;
         }
         None => {
-            talk.is_void.store(true, SeqCst);
             talk.run.counts.cancelled.fetch_add(1, Relaxed);
             return false;
         }
@@ -87,7 +89,7 @@ async fn talk_once(group: &Group, talk: &Arc<Talk>, path: &str) -> bool {
     drop(tasks);
     match server {
         Some(server) => judge(talk, &client, &server),
-        None if talk.is_void.load(SeqCst) => return false,
+        None if talk.is_void() => return false,
         // The fault came before the server's handshake was done.
         None if group.plan.fault.is_some() => {}
         None => talk.blame("the server's side never ran, or panicked"),

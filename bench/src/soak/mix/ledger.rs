@@ -21,8 +21,8 @@ pub struct Talk {
     directions: [Direction; 2],
     /// It hangs: all that is left of it is to be dropped.
     pub given_up: CancellationToken,
-    /// The attempt is cancelled on purpose, or may be: nothing is expected of it.
-    pub is_void: AtomicBool,
+    /// How many sides may still cancel their handshake, or have.
+    cancelling: AtomicU32,
     /// Something was wrong.
     is_blamed: AtomicBool,
 }
@@ -58,11 +58,25 @@ impl Talk {
             plan: plan.clone(),
             directions: Side::BOTH.map(direction),
             given_up: CancellationToken::new(),
-            is_void: AtomicBool::new(false),
+            cancelling: AtomicU32::new(0),
             is_blamed: AtomicBool::new(false),
         };
-        talk.is_void.store(talk.accept_polls() < usize::MAX, SeqCst);
+        let polls = [talk.connect_polls(), talk.accept_polls()];
+        let cancelling = polls.into_iter().filter(|polls| *polls < usize::MAX).count();
+        talk.cancelling.store(cancelling as u32, SeqCst);
         Arc::new(talk)
+    }
+
+    /// The attempt is cancelled on purpose, or may be: nothing is expected of it.
+    pub fn is_void(&self) -> bool {
+        self.cancelling.load(SeqCst) > 0
+    }
+
+    /// The handshake of one side was not cancelled after so many polls, but is over.
+    pub fn handshake_done(&self, polls: usize) {
+        if polls < usize::MAX {
+            self.cancelling.fetch_sub(1, SeqCst);
+        }
     }
 
     /// After how many polls the attempt to connect is cancelled.
@@ -120,7 +134,7 @@ impl Talk {
 
     /// Notes that something is wrong, unless nothing was to be expected.
     pub fn blame(&self, what: impl std::fmt::Display) {
-        if self.is_void.load(SeqCst) || self.given_up.is_cancelled() {
+        if self.is_void() || self.given_up.is_cancelled() {
             return;
         }
         let GroupPlan { number, carrier, runtimes, compression, capacity, fault, .. } = &*self.group;

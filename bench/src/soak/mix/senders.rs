@@ -245,7 +245,7 @@ impl Outbox {
         }
         drop(writer);
         if !self.sender.is_closed() {
-            // The compressor had kept it all to itself, so that nothing of it was sent, and nothing has happened.
+            // The compressor had kept it all to itself: nothing of it was sent, and nothing has happened.
             let ending = &self.talk.plan.ending;
             let close = self.sender.close(CloseCode(ending.code), &ending.reason);
             let _ = self.probe.during("close", close).await;

@@ -197,8 +197,9 @@ impl Attendance<'_> {
         false
     }
 
-    /// Waits until all is sent, and receives meanwhile, though nothing comes: or the pongs behind the end of the
-    /// last message would wait for that.
+    /// Waits until all is sent, and receives meanwhile, though nothing comes.
+    ///
+    /// The pongs behind the end of the last message would wait for that.
     async fn wait(&mut self, all_sent: oneshot::Receiver<Option<Half>>) -> Option<Half> {
         tokio::pin!(all_sent);
         tokio::select! {
