@@ -224,7 +224,9 @@ impl CompressionPlan {
         let variant = random.below(VARIANTS.len() as u64) as usize;
         let (level, _) = VARIANTS[variant]?;
         let mut bool = || random.below(2) == 0;
-        let takeover = [bool(), bool()];
+        // A handshake has it for both sides or for neither, unless the server wants none.
+        let both = bool();
+        let takeover = [both || bool(), both || bool()];
         let client_level = if bool() { 1 } else { 6 };
         let threshold = if bool() { Some(16) } else { None };
         let window_bits =
