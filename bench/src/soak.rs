@@ -1,6 +1,11 @@
-//! Thousands of connections that talk, die, stall and misbehave: every message is accounted for, and nothing is left.
+//! Connections that talk, die, stall and misbehave: every message is accounted for, and nothing is left.
+//!
+//! There are two parts. In the mix, bowline talks with itself over every carrier and in every way there is to
+//! use it; in the crowd, thousands of clients written by hand talk with its server, in a process of its own.
 
 pub mod clients;
+#[cfg(any(feature = "soak", test))]
+mod mix;
 mod peer;
 pub mod serve;
 
@@ -8,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
-use crate::control::Part;
+use crate::control;
 use crate::process;
 use clients::{Fate, Totals};
 use serve::Counts;
@@ -16,27 +21,48 @@ use serve::Counts;
 /// How often the memory is looked at while the connections talk.
 const STEP: Duration = Duration::from_secs(10);
 
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    /// bowline with itself, over all carriers
+    Mix,
+    /// Clients by hand, over TCP
+    Crowd,
+}
+
 #[derive(clap::Args, Clone, Debug)]
 pub struct Soak {
+    /// The only part to run; both, one after the other, if none is named
+    #[arg(long)]
+    part: Option<Part>,
+    /// How long each part talks; the crowd after a minute to warm up
+    #[arg(long, default_value_t = 10.0)]
+    minutes: f64,
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    #[command(flatten)]
+    crowd: Crowd,
+    #[cfg(any(feature = "soak", test))]
+    #[command(flatten)]
+    mix: mix::Arguments,
+}
+
+#[derive(clap::Args, Clone, Debug)]
+#[command(next_help_heading = "The crowd")]
+struct Crowd {
     #[arg(long, default_value_t = 10_000)]
     connections: usize,
-    /// How long they talk, after a minute to warm up
-    #[arg(long, default_value_t = 10)]
-    minutes: u64,
     /// Threads of the server
     #[arg(long, default_value_t = 1)]
     threads: usize,
     /// Within how many minutes of talking each connection dies, reconnects, stalls or misbehaves
     #[arg(long, default_value_t = 100)]
     life: u64,
-    #[arg(long, default_value_t = 1)]
-    seed: u64,
 }
 
 /// A server and its clients, each in a process of its own.
 pub struct Sides {
-    pub server: Part,
-    pub clients: Part,
+    pub server: control::Part,
+    pub clients: control::Part,
 }
 
 impl Sides {
@@ -44,7 +70,7 @@ impl Sides {
         process::allow_files(connections as u64 + 64)?;
         let part = |arguments: &[&str]| {
             let arguments: Vec<_> = arguments.iter().map(ToString::to_string).collect();
-            Part::start(&[], &process::cores(), &arguments)
+            control::Part::start(&[], &process::cores(), &arguments)
         };
         let mut server = part(&["soak-serve", "--threads", &threads.to_string()])?;
         let address = server.hear()?;
@@ -79,8 +105,8 @@ impl Sides {
         })
     }
 
-    /// Shuts the server down, whose connections all have to be closed in order; how many there were, and how many ended
-    /// in another way.
+    /// Shuts the server down, whose connections all have to be closed in order; how many there were, and how
+    /// many ended in another way.
     pub fn shut_down(&mut self) -> Result<(usize, usize)> {
         self.clients.tell("farewell")?;
         std::thread::sleep(Duration::from_secs(3));
@@ -131,9 +157,32 @@ impl Verdict {
 }
 
 pub fn run(options: &Soak) -> Result<()> {
+    let time = Duration::from_secs_f64(60.0 * options.minutes);
+    match options.part {
+        None if cfg!(not(feature = "soak")) => println!("without the mix, which needs `--features soak`"),
+        Some(Part::Crowd) => {}
+        _ => run_mix(options, time)?,
+    }
+    if options.part != Some(Part::Mix) {
+        run_crowd(&options.crowd, time, options.seed)?;
+    }
+    Ok(())
+}
+
+#[cfg(any(feature = "soak", test))]
+fn run_mix(options: &Soak, time: Duration) -> Result<()> {
+    mix::run(&mix::Options { seed: options.seed, time, arguments: options.mix.clone() })
+}
+
+#[cfg(not(any(feature = "soak", test)))]
+fn run_mix(_: &Soak, _: Duration) -> Result<()> {
+    bail!("the mix needs more of bowline: build with `--features soak`")
+}
+
+fn run_crowd(options: &Crowd, time: Duration, seed: u64) -> Result<()> {
     let connections = options.connections as u64;
     let life = Duration::from_secs(60 * options.life);
-    let mut sides = Sides::start(options.connections, options.threads, life, options.seed)?;
+    let mut sides = Sides::start(options.connections, options.threads, life, seed)?;
     let empty = sides.footprint()?;
     empty.print("without connections");
     sides.clients.ask("rest")?;
@@ -141,10 +190,10 @@ pub fn run(options: &Soak) -> Result<()> {
     talk(&mut sides, Duration::from_secs(60))?;
     let before = sides.footprint()?;
     before.print("at rest, after a minute");
-    let talked = talk(&mut sides, Duration::from_secs(60 * options.minutes))?;
+    let talked = talk(&mut sides, time)?;
     let (counts, totals) = settled(&mut sides, connections)?;
     let after = sides.footprint()?;
-    after.print(&format!("at rest, after {} minutes more", options.minutes));
+    after.print(&format!("at rest, after {} minutes more", time.as_secs_f64() / 60.0));
     let (closed, ended) = sides.shut_down()?;
     let last = sides.footprint()?;
     last.print("after the shutdown");
