@@ -540,8 +540,15 @@ impl Connection {
         // Both are locked, so that whoever reads on finds that ours was the first Close frame, and whoever sends that it was sent.
         let mut receive = self.receive();
         let mut transmit = self.transmit();
-        // If the transport takes nothing more, that is how the connection ends, not by us.
-        let effects = if transmit.has_transport() { receive.close() } else { Vec::new() };
+        if !transmit.has_transport() {
+            // That is how the connection ends, not by us; and there is nobody to wait for.
+            drop(receive);
+            prepare(&mut transmit);
+            let lost = transmit.closed().filter(|_| !transmit.is_finished()).cloned();
+            drop(transmit);
+            return lost.iter().for_each(|error| self.lose(error));
+        }
+        let effects = receive.close();
         drop(receive);
         let concluded = self.apply_locked(&mut transmit, effects);
         let decides = transmit.closed().is_none();

@@ -218,7 +218,7 @@ impl Receive {
     /// Why a message that has begun will not end.
     fn interruption(&self) -> Error {
         match &self.ended {
-            Some(Err(error)) => error.clone(),
+            Some(Err(error)) if !self.closed_by_us => error.clone(),
             _ => Error::new(ErrorKind::Closed, "the connection was closed in the middle of the message"),
         }
     }

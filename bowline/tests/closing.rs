@@ -356,3 +356,45 @@ async fn closing_after_writing_has_failed_does_not_hide_the_failure() {
     assert!(socket.close(CloseCode::NORMAL, "").await.is_err());
     assert_eq!(socket.recv().await.unwrap_err().kind(), ErrorKind::Disconnected);
 }
+
+/// There is nobody to wait for, whatever lies there unread.
+#[tokio::test(start_paused = true)]
+async fn closing_after_writing_has_failed_takes_no_time() {
+    for role in [Role::Client, Role::Server] {
+        let (mut socket, wire) = open(role, Limits::default());
+        wire.feed(&encode_all(peer_of(role), &[Frame::text("unread"), Frame::text("unread, too")]));
+        settle().await;
+        wire.break_writing(io::ErrorKind::BrokenPipe);
+        let _ = socket.send("is lost").await;
+        let start = Instant::now();
+        let error = socket.close(CloseCode::NORMAL, "").await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Disconnected);
+        assert!(start.elapsed().is_zero(), "it took {:?}", start.elapsed());
+        for expected in ["unread", "unread, too"] {
+            assert_eq!(socket.recv().await.unwrap(), Some(expected.into()));
+        }
+        assert_eq!(socket.recv().await.unwrap_err().kind(), ErrorKind::Disconnected);
+    }
+}
+
+/// Ours was the first Close frame, so that the peer's is no more than the answer to it.
+#[tokio::test]
+async fn a_reader_in_the_middle_of_a_message_hears_that_we_have_closed() {
+    for role in [Role::Client, Role::Server] {
+        let (mut socket, wire) = open(role, Limits::default());
+        let sender = socket.sender();
+        wire.feed_frame(peer_of(role), &Frame::text("a part").unfinished());
+        let mut reader = socket.reader().await.unwrap().unwrap();
+        reader.read_exact(&mut [0; 6]).await.unwrap();
+        let closing = tokio::spawn(async move { sender.close(CloseCode(4000), "").await });
+        assert_eq!(wire.next_frame(role).await, Frame::close(4000, ""));
+        wire.feed_frame(peer_of(role), &Frame::close(4000, ""));
+        wire.end();
+        let error = reader.read(&mut [0; 6]).await.unwrap_err();
+        let error = error.get_ref().and_then(|error| error.downcast_ref::<bowline::Error>()).unwrap();
+        assert_eq!((error.kind(), error.close_frame()), (ErrorKind::Closed, None), "{error}");
+        drop(reader);
+        closing.await.unwrap().unwrap();
+        assert_eq!(socket.recv().await.unwrap(), None);
+    }
+}
