@@ -124,24 +124,19 @@ async fn no_flood_keeps_the_thread_from_others() {
         wire.feed(&encode_all(peer, &vec![Frame::pong(""); FLOOD]));
         wire.feed_frame(peer, &Frame::text("behind"));
         let flooded = tokio::spawn(async move { socket.recv().await });
-        let (quiet, mut other) = bowline::pair();
+        let (mut quiet, mut other) = bowline::pair();
         tokio::spawn(async move {
             while let Ok(Some(message)) = other.recv().await {
                 let _ = other.send(message).await;
             }
         });
-        let mut quiet = quiet;
         let mut echoes = 0;
         while !flooded.is_finished() {
             quiet.send("?").await.unwrap();
             quiet.recv().await.unwrap().unwrap();
             echoes += 1;
         }
-        let each = (cpu_time() - start) / echoes;
-        assert!(
-            echoes >= 20,
-            "{role:?}: {echoes} echoes while {FLOOD} frames were passed over, {each:?} each"
-        );
+        assert!(echoes >= 20, "{role:?}: {echoes} echoes while {FLOOD} frames were passed over");
     }
 }
 
