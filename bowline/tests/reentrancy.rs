@@ -18,7 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use support::frames::Frame;
 use support::pairs::{CARRIERS, with_raw_peer};
-use support::wire::{Stream, wire};
+use support::wire::{Stream, Wire, wire};
 use support::{open, peer_of, poll_once, settle};
 
 /// Runs a test on a thread of its own, so that one that hangs is told from one that fails.
@@ -136,14 +136,14 @@ fn a_payload_that_is_thrown_away_may_call() {
                     2 => drop(socket.close(CloseCode::NORMAL, "").await),
                     _ => {
                         drop(socket);
-                        wire.until(|wire| wire.is_dropped()).await;
+                        wire.until(Wire::is_dropped).await;
                         drop(waiting);
                         assert_eq!(call_back.count(), 4);
                         return;
                     }
                 }
                 let _ = socket.recv().await;
-                wire.until(|wire| wire.is_dropped()).await;
+                wire.until(Wire::is_dropped).await;
                 drop(waiting);
                 assert_eq!(call_back.count(), 4);
             });
@@ -282,7 +282,7 @@ fn a_stream_and_its_errors_may_call_when_they_are_dropped() {
                         drop(socket);
                     }
                 }
-                wire.until(|wire| wire.is_dropped()).await;
+                wire.until(Wire::is_dropped).await;
                 assert!(call_back.count() > 0);
                 // They refer to each other.
                 *call_back.0.sender.lock().unwrap() = None;
@@ -368,7 +368,7 @@ fn a_waker_may_call_when_it_is_replaced_dropped_or_woken() {
                 let (polled, call_back) = poll_with_new_waker(closed.as_mut(), &sender);
                 assert!(polled.is_pending());
                 drop(socket);
-                wire.until(|wire| wire.is_dropped()).await;
+                wire.until(Wire::is_dropped).await;
                 assert!(call_back.count() >= 2, "it was woken and dropped");
             });
         }
@@ -400,7 +400,7 @@ fn a_waker_may_drop_the_websocket_itself() {
             drop((task, waker));
             assert!(!sender.is_closed());
             wire.feed_frame(peer_of(role), &Frame::ping("?"));
-            wire.until(|wire| wire.is_dropped()).await;
+            wire.until(Wire::is_dropped).await;
             assert!(sender.is_closed());
         });
     }
