@@ -33,7 +33,7 @@ pub(crate) struct Connection {
     /// held together only where `transmit` has to hear of what was received, in order, and none across an await.
     ///
     /// Nothing foreign runs under any of them: no waker of a caller, and no drop of a waker, payload, stream or error (see
-    /// `locked::Later` and `signals::Retired`), no spawn and no event. Only what a stream of the user's does while it is polled.
+    /// `locked::Later`), no spawn and no event. Only what a stream of the user's does while it is polled.
     receive: Mutex<Receive>,
     transmit: Mutex<Transmit>,
     pub(crate) signals: Arc<Signals>,
@@ -144,15 +144,39 @@ impl Connection {
     ) -> Poll<()> {
         // One flooding connection must not starve the others of its thread, even if all of the flood is in memory.
         let progress = ready!(poll_proceed(cx));
-        let mut work = Work::default();
         let mut receive = self.receive();
+        let mut work = Work::default();
         loop {
+            // Called at one place only, so that it is inlined.
             *taken = take(&mut receive);
             if taken.is_some() {
                 progress.made_progress();
                 self.leave_reading(receive);
                 self.finish(&work);
                 return Poll::Ready(());
+            }
+            match receive.advance() {
+                Advance::Data => work.add_data(&receive),
+                Advance::Effect(effect) => receive = self.act(receive, effect, &mut work),
+                Advance::NeedsBytes if WRITES && self.is_corked() => {
+                    drop(receive);
+                    self.uncork();
+                    // The task may have read meanwhile.
+                    receive = self.receive();
+                }
+                // A transport that had nothing, and has not called since, is not asked again.
+                Advance::NeedsBytes if receive.awaits_transport() && !self.signals.was_called() => {
+                    self.sleep_reader(receive, cx);
+                    break;
+                }
+                Advance::NeedsBytes => match self.poll_fill(&mut receive) {
+                    Poll::Ready(Fill::Bytes(count)) => work.add_read(count),
+                    Poll::Ready(Fill::Effect(effect)) => receive = self.act(receive, effect, &mut work),
+                    Poll::Pending => {
+                        self.sleep_reader(receive, cx);
+                        break;
+                    }
+                },
             }
             if work.is_unit() {
                 progress.made_progress();
@@ -162,44 +186,23 @@ impl Connection {
                 work.begin_unit();
                 receive = self.receive();
             }
-            receive = match self.look(receive, &mut work) {
-                Step::On(receive) => receive,
-                Step::Stuck(receive) if WRITES && self.is_corked() => {
-                    drop(receive);
-                    self.uncork();
-                    // The task may have read meanwhile.
-                    self.receive()
-                }
-                // A transport that had nothing, and has not called since, is not asked again.
-                Step::Stuck(receive) if receive.awaits_transport() && !self.signals.was_called() => {
-                    self.sleep_reader(receive, cx);
-                    break;
-                }
-                Step::Stuck(receive) => match self.fill(receive, &mut work) {
-                    Step::On(receive) => receive,
-                    Step::Stuck(receive) => {
-                        self.sleep_reader(receive, cx);
-                        break;
-                    }
-                },
-            }
         }
         self.finish(&work);
         Poll::Pending
     }
 
-    /// Looks at the next frame, or part of one; it is stuck if more bytes are needed.
-    #[inline]
-    fn look<'a>(&'a self, mut receive: MutexGuard<'a, Receive>, work: &mut Work) -> Step<'a> {
-        match receive.advance() {
-            Advance::Data => {
-                work.add(if receive.has_more_to_inflate() { Work::UNIT } else { 1 });
-                Step::On(receive)
-            }
-            Advance::NeedsBytes => Step::Stuck(receive),
+    /// Does what receiving asks of the sending half, and goes on.
+    #[inline(never)]
+    fn act<'a>(
+        &'a self,
+        receive: MutexGuard<'a, Receive>,
+        effect: Effect,
+        work: &mut Work,
+    ) -> MutexGuard<'a, Receive> {
+        match effect {
             // The first is answered at once, which shows whether the transport takes anything. The others leave together, as far as
             // their pings have arrived together.
-            Advance::Effect(Effect::Answer(payload)) if work.has_answered && receive.has_more_frames() => {
+            Effect::Answer(payload) if work.has_answered && receive.has_more_frames() => {
                 work.add(1);
                 let mut transmit = self.transmit();
                 transmit.answer(payload);
@@ -207,40 +210,23 @@ impl Connection {
                     self.write_locked(&mut transmit);
                 }
                 drop(receive);
-                drop(transmit);
-                Step::On(self.receive())
             }
-            Advance::Effect(effect) => {
+            effect => {
                 work.has_answered |= matches!(effect, Effect::Answer(_));
                 work.add(Work::UNIT);
                 self.apply(receive, [effect]);
-                Step::On(self.receive())
             }
         }
-    }
-
-    /// Reads once; it is stuck if there is nothing.
-    #[inline]
-    fn fill<'a>(&'a self, mut receive: MutexGuard<'a, Receive>, work: &mut Work) -> Step<'a> {
-        match self.poll_fill(&mut receive) {
-            Poll::Ready(Fill::Bytes(count)) => {
-                work.add_read(count);
-                Step::On(receive)
-            }
-            Poll::Ready(Fill::Effect(effect)) => {
-                work.add(Work::UNIT);
-                self.apply(receive, [effect]);
-                Step::On(self.receive())
-            }
-            Poll::Pending => Step::Stuck(receive),
-        }
+        self.receive()
     }
 
     /// Has the reader woken by the transport; at once if it has called since it had nothing.
     fn sleep_reader(&self, receive: MutexGuard<'_, Receive>, cx: &Context<'_>) {
-        let asleep = self.signals.sleep_reader(cx.waker());
+        let mut retired = None;
+        let is_asleep = self.signals.sleep_reader(cx.waker(), &mut retired);
         drop(receive);
-        if asleep.is_none() {
+        drop(retired);
+        if !is_asleep {
             cx.waker().wake_by_ref();
         }
     }
@@ -362,13 +348,15 @@ impl Connection {
                 self.signals.wake_reader();
                 return true;
             }
-            receive = match self.look(receive, work) {
-                Step::On(receive) => receive,
-                Step::Stuck(receive) => match self.fill(receive, work) {
-                    Step::On(receive) => receive,
-                    Step::Stuck(_) => return true,
+            match receive.advance() {
+                Advance::Data => work.add_data(&receive),
+                Advance::Effect(effect) => receive = self.act(receive, effect, work),
+                Advance::NeedsBytes => match self.poll_fill(&mut receive) {
+                    Poll::Ready(Fill::Bytes(count)) => work.add_read(count),
+                    Poll::Ready(Fill::Effect(effect)) => receive = self.act(receive, effect, work),
+                    Poll::Pending => return true,
                 },
-            };
+            }
         }
         false
     }
@@ -617,12 +605,6 @@ pub(crate) enum Hold {
     Never,
 }
 
-/// What has come of a step of receiving.
-enum Step<'a> {
-    On(MutexGuard<'a, Receive>),
-    Stuck(MutexGuard<'a, Receive>),
-}
-
 /// What was done since the last unit of the task's budget was paid.
 #[derive(Default)]
 struct Work {
@@ -641,6 +623,11 @@ impl Work {
 
     fn add(&mut self, steps: u32) {
         self.steps = self.steps.saturating_add(steps);
+    }
+
+    /// A frame, or a part of one. A message that comes out large is as much work as many.
+    fn add_data(&mut self, receive: &Receive) {
+        self.add(if receive.has_more_to_inflate() { Self::UNIT } else { 1 });
     }
 
     /// The first read belongs to the first unit, all others are one each at least.

@@ -42,10 +42,6 @@ struct Slots {
     reader_is_due: bool,
 }
 
-/// A waker that is no longer needed, to be dropped once no lock is held.
-#[must_use = "it is to be dropped once no lock is held"]
-pub(crate) struct Retired(#[expect(dead_code, reason = "it is dropped")] Option<Waker>);
-
 impl Signals {
     /// To be called before the transport is polled for bytes.
     pub(crate) fn begin_read(&self) {
@@ -60,9 +56,10 @@ impl Signals {
         self.called.load(Ordering::Acquire)
     }
 
-    /// A reader goes to sleep, after the transport had nothing; `None` if that has changed since.
-    pub(crate) fn sleep_reader(&self, waker: &Waker) -> Option<Retired> {
-        self.sleep(self.slots(), waker)
+    /// A reader goes to sleep, after the transport had nothing; `false` if that has changed since. The waker of an earlier poll is
+    /// `retired`: it is to be dropped once no lock is held.
+    pub(crate) fn sleep_reader(&self, waker: &Waker, retired: &mut Option<Waker>) -> bool {
+        self.sleep(self.slots(), waker, retired)
     }
 
     /// The same for a reader that has not looked at the receiving half, if there is no need to.
@@ -75,9 +72,10 @@ impl Signals {
 
     #[inline(never)]
     fn sleep_if_quiet(&self, waker: &Waker) -> bool {
+        let mut retired = None;
         let slots = self.slots();
         // Again, now that it is locked: whoever has since changed that half for a reader wakes it, through this lock.
-        self.quiet.load(Ordering::Relaxed) && self.sleep(slots, waker).is_some()
+        self.quiet.load(Ordering::Relaxed) && self.sleep(slots, waker, &mut retired)
     }
 
     pub(crate) fn set_quiet(&self, quiet: bool) {
@@ -85,24 +83,23 @@ impl Signals {
     }
 
     #[inline]
-    fn sleep(&self, mut slots: MutexGuard<'_, Slots>, waker: &Waker) -> Option<Retired> {
+    fn sleep(&self, mut slots: MutexGuard<'_, Slots>, waker: &Waker, retired: &mut Option<Waker>) -> bool {
         if self.called.load(Ordering::Acquire) {
-            return None;
+            return false;
         }
-        let earlier = slots.reader.replace(waker.clone());
+        *retired = slots.reader.replace(waker.clone());
         self.asleep.store(true, Ordering::Relaxed);
-        drop(slots);
-        Some(Retired(earlier))
+        true
     }
 
-    /// The reader has gone; its waker, if it was asleep.
+    /// The reader has gone; its waker, if it was asleep, is to be dropped once no lock is held.
     #[inline]
-    pub(crate) fn remove_reader(&self) -> Option<Retired> {
+    #[must_use = "it is to be dropped once no lock is held"]
+    pub(crate) fn remove_reader(&self) -> Option<Waker> {
         if !self.asleep.load(Ordering::Relaxed) {
             return None;
         }
-        let reader = self.take_reader(&mut self.slots());
-        reader.map(|reader| Retired(Some(reader)))
+        self.take_reader(&mut self.slots())
     }
 
     fn take_reader(&self, slots: &mut Slots) -> Option<Waker> {

@@ -37,10 +37,10 @@ const PREPARED_SHARED_SIZE: usize = 1024;
 const GATHERED: usize = 4;
 
 /// The most replies that a `WebSocket` holds back while it works off a batch.
-const HELD_MAX: u16 = 1024;
+const HELD_MAX: u32 = 1024;
 
-/// For how long replies are held back while the application takes its time. It is looked at behind the second, and behind
-/// every fourth from then on, as looking costs as much as a tenth of a small message.
+/// For how long replies are held back while the application takes its time. It is looked at with the second, and with every
+/// eighth from then on, as looking costs a tenth of a small message.
 const HELD_TIME: Duration = Duration::from_millis(1);
 
 /// How many bytes of pongs gather for one write: as many may be stuck should the peer stop reading.
@@ -73,8 +73,10 @@ pub(crate) struct Transmit {
     progress: bool,
     /// The transport took something since [`take_spoken`](Self::take_spoken).
     spoken: bool,
-    /// The replies to a batch that are held back, if there are any.
-    held: Option<Held>,
+    /// How many replies to a batch are held back.
+    held: u32,
+    /// When the first of them was accepted.
+    held_since: Instant,
     /// The newest ping that could not be answered yet.
     owed_pong: Option<Box<[u8]>>,
     /// Those whose pongs are waited for.
@@ -88,14 +90,6 @@ pub(crate) struct Transmit {
     /// Foreign code to be run once the lock is given back: see [`Locked`](crate::locked::Locked).
     pub(crate) later: Vec<Later>,
     deflation: Option<Box<Deflation>>,
-}
-
-/// The replies that a `WebSocket` holds back while it works off a batch.
-#[derive(Clone, Copy)]
-struct Held {
-    count: u16,
-    /// When the first was accepted.
-    since: Instant,
 }
 
 /// The queues of those who wait.
@@ -124,7 +118,8 @@ impl Transmit {
             unflushed: false,
             progress: false,
             spoken: false,
-            held: None,
+            held: 0,
+            held_since: Instant::now(),
             owed_pong: None,
             pings: Pings::default(),
             keepalive_end: 0,
@@ -408,11 +403,20 @@ impl Transmit {
     // ---- what is written
 
     /// Whether a reply to a batch is to be written, with those before it, instead of being held back.
+    #[inline]
     pub(crate) fn is_reply_due(&mut self) -> bool {
-        let held = self.held.get_or_insert_with(|| Held { count: 0, since: Instant::now() });
-        held.count += 1;
-        let looks = held.count == 2 || held.count % 4 == 0;
-        (looks && held.since.elapsed() > HELD_TIME) || held.count >= HELD_MAX || !self.has_space()
+        self.held += 1;
+        // The first, the second, and every eighth behind that.
+        (self.held == 1 || self.held % 8 == 2) && self.is_held_long() || !self.has_space()
+    }
+
+    #[inline(never)]
+    fn is_held_long(&mut self) -> bool {
+        let now = Instant::now();
+        if self.held == 1 {
+            self.held_since = now;
+        }
+        self.held >= HELD_MAX || now.saturating_duration_since(self.held_since) > HELD_TIME
     }
 
     /// Writes what the transport takes. `Err` if the transport fails.
@@ -426,7 +430,7 @@ impl Transmit {
     #[inline]
     fn write_queued(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
         let Some(transport) = &mut self.transport else { return Ok(false) };
-        self.held = None;
+        self.held = 0;
         let (was_blocked, mut progress) = (self.blocked, false);
         self.blocked = loop {
             if self.queue.is_empty() {

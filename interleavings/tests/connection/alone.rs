@@ -15,10 +15,10 @@ async fn read(signals: &Signals, ready: &AtomicBool) {
     std::future::poll_fn(|cx| {
         signals.begin_read();
         if ready.load(Ordering::Acquire) {
-            signals.remove_reader();
+            let _ = signals.remove_reader();
             return Poll::Ready(());
         }
-        if signals.sleep_reader(cx.waker()).is_none() {
+        if !signals.sleep_reader(cx.waker(), &mut None) {
             cx.waker().wake_by_ref();
         }
         Poll::Pending
@@ -62,7 +62,7 @@ fn the_task_hears_of_a_call_beside_a_reader_that_comes_and_goes() {
             thread::spawn(move || {
                 signals.begin_read();
                 signals.sleep_reader(Waker::noop());
-                signals.remove_reader();
+                let _ = signals.remove_reader();
             })
         };
         block_on(std::future::poll_fn(|cx| {
