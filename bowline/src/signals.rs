@@ -92,6 +92,12 @@ impl Signals {
         true
     }
 
+    /// Whether there is a reader that was not woken, as far as the reader itself knows.
+    #[inline]
+    pub(crate) fn has_sleeping_reader(&self) -> bool {
+        self.asleep.load(Ordering::Relaxed)
+    }
+
     /// The reader has gone; its waker, if it was asleep, is to be dropped once no lock is held.
     #[inline]
     #[must_use = "it is to be dropped once no lock is held"]

@@ -40,7 +40,7 @@ const GATHERED: usize = 4;
 const HELD_MAX: u32 = 1024;
 
 /// For how long replies are held back while the application takes its time. It is looked at with the second, and with every
-/// eighth from then on, as looking costs a tenth of a small message.
+/// sixteenth from then on, as looking costs a tenth of a small message.
 const HELD_TIME: Duration = Duration::from_millis(1);
 
 /// How many bytes of pongs gather for one write: as many may be stuck should the peer stop reading.
@@ -406,8 +406,8 @@ impl Transmit {
     #[inline]
     pub(crate) fn is_reply_due(&mut self) -> bool {
         self.held += 1;
-        // The first, the second, and every eighth behind that.
-        (self.held == 1 || self.held % 8 == 2) && self.is_held_long() || !self.has_space()
+        // The first, the second, and every sixteenth behind that.
+        (self.held == 1 || self.held % 16 == 2) && self.is_held_long() || !self.has_space()
     }
 
     #[inline(never)]
