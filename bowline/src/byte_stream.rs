@@ -48,7 +48,7 @@ impl WebSocket {
 ///   [`io::Error`] with the [`Error`] inside. A message of the other kind closes the connection with 1003.
 /// - **Writing**: each call is one message, of at most the first 32 KiB of what it is given; of nothing it makes none.
 ///   Text has to be UTF-8 in each call. It waits while [`Limits::write_buffer`](crate::Limits::write_buffer) or more is
-///   to be written, but does not stand in line with senders that wait, so that a write which was given up holds up none.
+///   to be written, in the order of arrival with all others who send. A write that was given up is passed by the others.
 /// - **Shutting down** closes the connection with 1000 and waits for its end. There is no half of it: what the peer sends
 ///   behind our Close frame is thrown away. A protocol in which one side finishes first has to say so in its own
 ///   bytes.

@@ -22,7 +22,7 @@ use crate::locked::Locked;
 use crate::message::Payload;
 use crate::receive::{Advance, Fill, Receive};
 use crate::signals::Signals;
-use crate::sync::{AtomicBool, Mutex, MutexGuard, is_in_block_on};
+use crate::sync::{AtomicUsize, Mutex, MutexGuard, is_in_block_on};
 use crate::transmit::{Transmit, closed_by_us};
 use crate::transport::{Addresses, Transport};
 use crate::wait::{Place, Turn};
@@ -33,7 +33,8 @@ pub(crate) struct Connection {
     /// held together only where `transmit` has to hear of what was received, in order, and none across an await.
     ///
     /// Nothing foreign runs under any of them: no waker of a caller, and no drop of a waker, payload, stream or error (see
-    /// `locked::Later`), no spawn and no event. Only what a stream of the user's does while it is polled.
+    /// `locked::Later`), no spawn and no event. Only what a stream of the user's does while it is polled; and the clone of a waker,
+    /// where executors count references.
     receive: Mutex<Receive>,
     transmit: Mutex<Transmit>,
     pub(crate) signals: Arc<Signals>,
@@ -42,8 +43,8 @@ pub(crate) struct Connection {
     /// Others share what the transport runs over, and its memory.
     #[cfg(feature = "http2")]
     is_multiplexed: bool,
-    /// More messages are in memory, so that writing may wait until the reader wants to.
-    corked: AtomicBool,
+    /// More messages are in memory, so that the replies that this thread sends may wait until the reader wants to; 0 if not.
+    corked: AtomicUsize,
     /// These two are in boxes, so that what is left of a connection fits between the blocks that tokio aligns to 128 bytes:
     /// measured, 100 bytes less of resident memory.
     pub(crate) agreed: Box<Agreed>,
@@ -86,7 +87,7 @@ impl Connection {
             signals,
             #[cfg(feature = "http2")]
             is_multiplexed,
-            corked: AtomicBool::new(false),
+            corked: AtomicUsize::new(0),
             agreed: Box::new(agreed),
             addresses: Box::new(addresses),
         }
@@ -183,7 +184,11 @@ impl Connection {
                 drop(receive);
                 let Poll::Ready(unit) = poll_proceed(cx) else { break };
                 unit.made_progress();
-                work.begin_unit();
+                if work.begin_unit() {
+                    // Nobody but us bounds a poll outside of tokio.
+                    cx.waker().wake_by_ref();
+                    break;
+                }
                 receive = self.receive();
             }
         }
@@ -289,7 +294,7 @@ impl Connection {
     /// that is being polled yields.
     #[inline(never)]
     fn cork(self: &Arc<Self>) {
-        if self.corked.swap(true, Ordering::SeqCst) {
+        if self.corked.swap(this_thread(), Ordering::SeqCst) != 0 {
             return;
         }
         if is_in_block_on() {
@@ -346,7 +351,8 @@ impl Connection {
         let mut work = Work::default();
         while let Poll::Ready(unit) = poll_proceed(cx) {
             unit.made_progress();
-            work.begin_unit();
+            // The task runs on tokio, within its budget.
+            let _ = work.begin_unit();
             if self.read_unit_unattended(&mut work) {
                 break;
             }
@@ -475,8 +481,9 @@ impl Connection {
     #[expect(clippy::inline_always, reason = "measured: 20 instructions less of a small message")]
     #[inline(always)]
     pub(crate) fn write(&self, mut transmit: Locked<'_>, hold: Hold) {
-        let is_reply = hold == Hold::InBatch && self.is_corked();
-        if (!is_reply || transmit.is_reply_due()) && !transmit.is_blocked() {
+        // What another thread sends is none, and the thread that works off the batch may be busy for long.
+        let is_reply = || hold == Hold::InBatch && self.corked.load(Ordering::SeqCst) == this_thread();
+        if !transmit.is_blocked() && (!is_reply() || transmit.is_reply_due()) {
             self.write_locked(&mut transmit);
         }
         transmit.give_back();
@@ -511,20 +518,20 @@ impl Connection {
 
     /// Ends the time in which writes are left for later.
     pub(crate) fn uncork(&self) {
-        if self.corked.swap(false, Ordering::SeqCst) {
+        if self.corked.swap(0, Ordering::SeqCst) != 0 {
             self.write_now(self.transmit());
         }
     }
 
     /// Writes what it can, now that nobody will look after the connection any more.
     pub(crate) fn write_last(&self) {
-        self.corked.store(false, Ordering::SeqCst);
+        self.corked.store(0, Ordering::SeqCst);
         self.write_locked(&mut self.transmit());
     }
 
     #[inline]
     fn is_corked(&self) -> bool {
-        self.corked.load(Ordering::SeqCst)
+        self.corked.load(Ordering::SeqCst) != 0
     }
 
     // ---- closing
@@ -558,7 +565,7 @@ impl Connection {
         let decides = transmit.closed().is_none();
         prepare(&mut transmit);
         transmit.close(Some(frame), error);
-        self.corked.store(false, Ordering::SeqCst);
+        self.corked.store(0, Ordering::SeqCst);
         self.write_now(transmit);
         if let Some(concluded) = concluded {
             self.conclude(concluded);
@@ -582,7 +589,7 @@ impl Connection {
         // Before the lock is given back, so that a close beside this one comes first or is refused.
         let error = Error::new(ErrorKind::Closed, "the connection is closed: its WebSocket was dropped");
         transmit.refuse(error.clone());
-        self.corked.store(false, Ordering::SeqCst);
+        self.corked.store(0, Ordering::SeqCst);
         self.write_now(transmit);
         let mut receive = self.receive();
         receive.discard();
@@ -625,6 +632,7 @@ pub(crate) enum Hold {
 #[derive(Default)]
 struct Work {
     steps: u32,
+    units: u32,
     has_read: bool,
     /// A pong was written; others may be still to be.
     has_answered: bool,
@@ -633,6 +641,9 @@ struct Work {
 impl Work {
     /// How many steps one unit pays for: of the smallest frames, they take about a microsecond.
     const UNIT: u32 = 32;
+
+    /// As many as tokio's budget has.
+    const UNITS_MAX: u32 = 128;
 
     /// How many bytes that were read are a step: a unit pays for 256 KiB.
     const STEP_SIZE: usize = 8 * 1024;
@@ -658,9 +669,11 @@ impl Work {
         self.steps >= Self::UNIT
     }
 
-    /// What is more than a unit is left for the next.
-    fn begin_unit(&mut self) {
+    /// Begins another unit, for which what is more than a unit is left; whether that makes more of them than a poll may take.
+    fn begin_unit(&mut self) -> bool {
         self.steps = self.steps.saturating_sub(Self::UNIT);
+        self.units += 1;
+        self.units >= Self::UNITS_MAX
     }
 }
 
@@ -669,6 +682,16 @@ struct Concluded {
     ending: Ending,
     /// The first Close frame, or what stands in for it, was this.
     decides: bool,
+}
+
+thread_local! {
+    static THREAD: u8 = const { 0 };
+}
+
+/// Something that tells this thread from all others that run.
+#[inline]
+fn this_thread() -> usize {
+    THREAD.with(|thread| std::ptr::from_ref(thread).addr())
 }
 
 /// Finds the end of the poll under way: tokio wakes a waker that was deferred when the future has yielded, and drops it when

@@ -15,6 +15,8 @@ pub(crate) enum Effect {
     Echo(Option<CloseFrame>),
     /// The connection is to be failed with this code (RFC 6455 7.1.7).
     Fail(CloseCode, Error),
+    /// The peer has ended its direction of the transport, while ours goes on: no pong will come any more.
+    HalfOpen(Error),
     /// The peer has ended its direction of the transport, so that ours is to end as well, in order.
     EndOfStream(Error),
     /// The transport has failed.
@@ -54,6 +56,10 @@ impl Effect {
             Self::Fail(code, error) => {
                 transmit.fail(code, error.clone());
                 Some(Ending::Failed(code, error))
+            }
+            Self::HalfOpen(error) => {
+                transmit.end_pings(error);
+                None
             }
             Self::EndOfStream(error) => {
                 transmit.refuse(error);

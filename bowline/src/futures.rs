@@ -155,8 +155,8 @@ impl Sink<Message> for FuturesSocket {
 
 /// A [`Sender`] as a `Sink` of messages: see [`Sender::into_sink`].
 ///
-/// - It is ready when less than [`Limits::write_buffer`](crate::Limits::write_buffer) waits to be written. It doesn't
-///   stand in line with senders that wait, so that it holds up none of them if it is polled no more.
+/// - It is ready when less than [`Limits::write_buffer`](crate::Limits::write_buffer) waits to be written, in the order of arrival
+///   with all others who send. If it is polled no more, the others pass.
 /// - A message that it took goes out without any further call, as with `send`. Only one that finds a
 ///   [`MessageWriter`](crate::MessageWriter) open, begun since the sink was ready, waits in the sink until it is polled
 ///   again.

@@ -47,7 +47,9 @@ impl Outgoing {
         }
         let turn = transmit.turn(&self.turn);
         if turn != Turn::Now {
-            transmit.wait(Queue::Senders, &mut self.turn, Manner::POLL, cx.waker());
+            // One that gives way was called, and may be passed should it not come again.
+            let manner = if turn == Turn::Soon { Manner::CALLED } else { Manner::POLL };
+            transmit.wait(Queue::Senders, &mut self.turn, manner, cx.waker());
             drop(transmit);
             if turn == Turn::Soon {
                 cx.waker().wake_by_ref();

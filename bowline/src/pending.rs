@@ -80,7 +80,7 @@ impl Connection {
     pub(crate) async fn ping(&self) -> Result<Duration, Error> {
         let payload = self
             .watch(|transmit| {
-                if let Some(error) = transmit.closed() {
+                if let Some(error) = transmit.pings_ended() {
                     return Some(Err(error.clone()));
                 }
                 transmit.has_space().then(|| Ok(transmit.accept_ping()))
@@ -91,8 +91,8 @@ impl Connection {
         self.signals.set_task_waits(true);
         self.signals.wake_task();
         self.watch(|transmit| {
-            let closed = || transmit.closed().map(|error| Err(error.clone()));
-            transmit.pings.round_trip(payload).map(Ok).or_else(closed)
+            let ended = || transmit.pings_ended().map(|error| Err(error.clone()));
+            transmit.pings.round_trip(payload).map(Ok).or_else(ended)
         })
         .await
     }

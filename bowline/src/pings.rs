@@ -62,6 +62,11 @@ impl Pings {
         self.0.take_if(|pings| pings.iter().all(|ping| ping.is_keepalive));
     }
 
+    /// Forgets all of them.
+    pub(crate) fn clear(&mut self) {
+        self.0 = None;
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_none()
     }

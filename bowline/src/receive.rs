@@ -395,16 +395,16 @@ impl Receive {
                 self.buffer.load(&behind);
                 match failure {
                     None => return Poll::Ready(Fill::Bytes(count)),
-                    Some(failure) => Some(self.fail(failure)),
+                    Some(failure) => self.fail(failure),
                 }
             }
             Ok(None) => self.end_of_stream(),
             Err(error) => {
                 self.stream = StreamEnd::Told;
-                Some(self.lose(Error::of_transport(READING_FAILED, error)))
+                self.lose(Error::of_transport(READING_FAILED, error))
             }
         };
-        Poll::Ready(effect.map_or(Fill::Bytes(0), Fill::Effect))
+        Poll::Ready(Fill::Effect(effect))
     }
 
     /// Whether there is nothing to read for now, so that the transport will call when there is.
@@ -570,17 +570,17 @@ impl Receive {
 
     /// The peer's direction has ended without a Close frame. If the application may be about to reply to what it was
     /// handed, that is not yet the end of ours.
-    fn end_of_stream(&mut self) -> Option<Effect> {
+    fn end_of_stream(&mut self) -> Effect {
         let error = Error::new(ErrorKind::Disconnected, ENDED);
         if self.closed_by_us || self.discards || self.handed_out == HandedOut::Never {
             self.stream = StreamEnd::Told;
             self.ended = Some(Err(error.clone()));
-            return Some(Effect::EndOfStream(error));
+            return Effect::EndOfStream(error);
         }
         self.stream = StreamEnd::HalfOpen;
-        self.ended = Some(Err(error));
+        self.ended = Some(Err(error.clone()));
         self.settle();
-        None
+        Effect::HalfOpen(error)
     }
 
     /// That the peer has ended its direction of the stream, if the application does not know yet.

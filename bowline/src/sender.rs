@@ -133,6 +133,9 @@ impl Sender {
 
     /// Waits until nothing can be sent any more: the connection was closed by either side, failed, or was dropped.
     ///
+    /// A peer that ends its stream without a Close frame may still receive. Once the application has received a message, to which
+    /// it may be about to reply, such an end counts when `recv` has reported it, when writing fails, or when the keepalive finds it.
+    ///
     /// # Cancel safety
     ///
     /// Dropping it changes nothing.

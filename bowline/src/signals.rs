@@ -1,9 +1,9 @@
 //! Who is woken when the transport is ready.
 
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
-use std::task::{Wake, Waker};
+use std::task::{Context, Wake, Waker};
 
 use crate::sync::{AtomicBool, Mutex, MutexGuard};
 
@@ -59,7 +59,13 @@ impl Signals {
     /// A reader goes to sleep, after the transport had nothing; `false` if that has changed since. The waker of an earlier poll is
     /// `retired`: it is to be dropped once no lock is held.
     pub(crate) fn sleep_reader(&self, waker: &Waker, retired: &mut Option<Waker>) -> bool {
-        self.sleep(self.slots(), waker, retired)
+        let mut slots = self.slots();
+        if self.called.load(Ordering::Acquire) {
+            return false;
+        }
+        *retired = slots.reader.replace(waker.clone());
+        self.asleep.store(true, Ordering::Relaxed);
+        true
     }
 
     /// The same for a reader that has not looked at the receiving half, if there is no need to.
@@ -72,24 +78,23 @@ impl Signals {
 
     #[inline(never)]
     fn sleep_if_quiet(&self, waker: &Waker) -> bool {
-        let mut retired = None;
-        let slots = self.slots();
-        // Again, now that it is locked: whoever has since changed that half for a reader wakes it, through this lock.
-        self.quiet.load(Ordering::Relaxed) && self.sleep(slots, waker, &mut retired)
+        let waker = waker.clone();
+        let mut slots = self.slots();
+        // Again, now that it is locked: whoever has since changed that half for a reader wakes it, through this lock. In this
+        // order, as whoever reads makes it unquiet first, and forgets the call then.
+        if self.called.load(Ordering::Acquire) || !self.quiet.load(Ordering::Relaxed) {
+            drop(slots);
+            return false;
+        }
+        let retired = slots.reader.replace(waker);
+        self.asleep.store(true, Ordering::Relaxed);
+        drop(slots);
+        drop(retired);
+        true
     }
 
     pub(crate) fn set_quiet(&self, quiet: bool) {
         self.quiet.store(quiet, Ordering::Relaxed);
-    }
-
-    #[inline]
-    fn sleep(&self, mut slots: MutexGuard<'_, Slots>, waker: &Waker, retired: &mut Option<Waker>) -> bool {
-        if self.called.load(Ordering::Acquire) {
-            return false;
-        }
-        *retired = slots.reader.replace(waker.clone());
-        self.asleep.store(true, Ordering::Relaxed);
-        true
     }
 
     /// Whether there is a reader that was not woken, as far as the reader itself knows.
@@ -179,7 +184,7 @@ impl Wake for Signals {
 
     fn wake_by_ref(self: &Arc<Self>) {
         let mut slots = self.slots();
-        let reader = if is_polling() {
+        let reader = if self.is_polled() {
             slots.reader_is_due |= slots.reader.is_some();
             None
         } else {
@@ -200,29 +205,32 @@ impl Wake for Signals {
 }
 
 thread_local! {
-    /// This thread is calling a stream of the user's, under locks of the connection.
-    static POLLING: Cell<bool> = const { Cell::new(false) };
+    /// The connections whose boxed streams this thread is calling, under their locks: one within another, if they are tunnelled.
+    static POLLED: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };
 }
 
-fn is_polling() -> bool {
-    POLLING.try_with(Cell::get).unwrap_or_default()
-}
-
-/// The time in which a stream of the user's is called.
-pub(crate) struct Polling {
-    /// It is called by another such stream.
-    nested: bool,
-}
+/// The time in which a stream of the user's is called, with the locks of its connection held.
+pub(crate) struct Polling(());
 
 impl Polling {
-    pub(crate) fn begin() -> Self {
-        Self { nested: POLLING.try_with(|polling| polling.replace(true)).unwrap_or_default() }
+    /// `cx` is that in which the stream is polled: it has the waker of the connection.
+    pub(crate) fn begin(cx: &Context<'_>) -> Self {
+        // It fails only while the thread ends.
+        let _ = POLLED.try_with(|polled| polled.borrow_mut().push(cx.waker().data().addr()));
+        Self(())
     }
 }
 
 impl Drop for Polling {
     fn drop(&mut self) {
-        // It fails only while the thread ends.
-        let _ = POLLING.try_with(|polling| polling.set(self.nested));
+        let _ = POLLED.try_with(|polled| polled.borrow_mut().pop());
+    }
+}
+
+impl Signals {
+    /// Whether this thread is calling the stream of this connection.
+    fn is_polled(self: &Arc<Self>) -> bool {
+        let this = Arc::as_ptr(self).addr();
+        POLLED.try_with(|polled| polled.borrow().contains(&this)).unwrap_or_default()
     }
 }

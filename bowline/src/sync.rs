@@ -1,9 +1,13 @@
 //! What the parts of a connection share and how its task begins: loom's when the tests try all interleavings.
 
 #[cfg(bowline_loom)]
-pub(crate) use loom::sync::{Mutex, MutexGuard, atomic::AtomicBool};
+pub(crate) use loom::sync::atomic::{AtomicBool, AtomicUsize};
+#[cfg(bowline_loom)]
+pub(crate) use loom::sync::{Mutex, MutexGuard};
 #[cfg(not(bowline_loom))]
-pub(crate) use std::sync::{Mutex, MutexGuard, atomic::AtomicBool};
+pub(crate) use std::sync::atomic::{AtomicBool, AtomicUsize};
+#[cfg(not(bowline_loom))]
+pub(crate) use std::sync::{Mutex, MutexGuard};
 
 /// Starts the task of a connection.
 #[cfg(not(bowline_loom))]

@@ -81,6 +81,8 @@ pub(crate) struct Transmit {
     owed_pong: Option<Box<[u8]>>,
     /// Those whose pongs are waited for.
     pub(crate) pings: Pings,
+    /// Why no pong will come any more. In a box, as most of the time there is nothing.
+    pings_ended: Option<Box<Error>>,
     /// Where the last ping of the keepalive ends, in bytes since the connection was opened.
     keepalive_end: u64,
     /// Nothing more may be sent, and why.
@@ -122,6 +124,7 @@ impl Transmit {
             held_since: Instant::now(),
             owed_pong: None,
             pings: Pings::default(),
+            pings_ended: None,
             keepalive_end: 0,
             closed: None,
             finished: false,
@@ -324,6 +327,18 @@ impl Transmit {
         if self.pings.ponged(payload) {
             self.wake_watchers();
         }
+    }
+
+    /// The peer will send nothing any more, no pong either.
+    pub(crate) fn end_pings(&mut self, error: Error) {
+        self.pings_ended = Some(Box::new(error));
+        self.pings.clear();
+        self.wake_watchers();
+    }
+
+    /// Why there is no use in a ping, nor in waiting for its pong.
+    pub(crate) fn pings_ended(&self) -> Option<&Error> {
+        self.closed.as_ref().or(self.pings_ended.as_deref())
     }
 
     /// Answers a ping, as soon as the transport takes bytes.

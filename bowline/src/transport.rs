@@ -125,7 +125,7 @@ impl ReadTransport {
         match self {
             Self::Tcp(stream) => {
                 let stream: &TcpStream = stream.as_ref();
-                stream.poll_read_ready(cx).map(drop)
+                poll_without_budget(cx, |cx| stream.poll_read_ready(cx)).map(drop)
             }
             #[cfg(feature = "http2")]
             Self::Http2(_) => Poll::Ready(()),
@@ -142,7 +142,8 @@ impl ReadTransport {
     }
 }
 
-/// The task's budget does not count for reading: whoever reads on and on sees to it, as a stream may be ready always.
+/// The task's budget does not count for reading: whoever reads on and on sees to it, as a stream may be ready always. And where
+/// the budget is spent, tokio's streams say that they have nothing, without remembering whom to wake when they have.
 impl AsyncRead for ReadTransport {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
@@ -150,12 +151,14 @@ impl AsyncRead for ReadTransport {
                 let stream: &TcpStream = stream.as_ref();
                 let size = buf.remaining();
                 while read_at_once(stream, size, || stream.try_read_buf(buf))?.is_none() {
-                    ready!(stream.poll_read_ready(cx))?;
+                    ready!(poll_without_budget(cx, |cx| stream.poll_read_ready(cx)))?;
                 }
             }
             #[cfg(feature = "http2")]
             Self::Http2(stream) => ready!(Pin::new(stream).poll_read(cx, buf))?,
-            Self::Boxed(stream) => ready!(with_stream(stream, |stream| stream.poll_read(cx, buf)))?,
+            Self::Boxed(stream) => ready!(poll_without_budget(cx, |cx| {
+                with_stream(stream, cx, |stream, cx| stream.poll_read(cx, buf))
+            }))?,
         }
         Poll::Ready(Ok(()))
     }
@@ -188,7 +191,7 @@ impl WriteTransport {
             #[cfg(feature = "http2")]
             Self::Http2(stream) => poll_without_budget(cx, |cx| stream.poll_write(cx, slices)),
             Self::Boxed(stream) => poll_without_budget(cx, |cx| {
-                with_stream(stream, |stream| {
+                with_stream(stream, cx, |stream, cx| {
                     if stream.is_write_vectored() {
                         stream.poll_write_vectored(cx, slices)
                     } else {
@@ -207,7 +210,7 @@ impl WriteTransport {
             #[cfg(feature = "http2")]
             Self::Http2(_) => Poll::Ready(Ok(())),
             Self::Boxed(stream) => {
-                poll_without_budget(cx, |cx| with_stream(stream, |stream| stream.poll_flush(cx)))
+                poll_without_budget(cx, |cx| with_stream(stream, cx, AsyncWrite::poll_flush))
             }
         }
     }
@@ -218,7 +221,7 @@ impl WriteTransport {
             #[cfg(feature = "http2")]
             Self::Http2(stream) => Poll::Ready(stream.end()),
             Self::Boxed(stream) => {
-                poll_without_budget(cx, |cx| with_stream(stream, |stream| stream.poll_shutdown(cx)))
+                poll_without_budget(cx, |cx| with_stream(stream, cx, AsyncWrite::poll_shutdown))
             }
         }
     }
@@ -253,11 +256,15 @@ impl WriteTransport {
 }
 
 #[inline(never)]
-fn with_stream<R>(stream: &Mutex<Box<dyn Stream>>, call: impl FnOnce(Pin<&mut Box<dyn Stream>>) -> R) -> R {
+fn with_stream<R>(
+    stream: &Mutex<Box<dyn Stream>>,
+    cx: &mut Context<'_>,
+    call: impl FnOnce(Pin<&mut Box<dyn Stream>>, &mut Context<'_>) -> R,
+) -> R {
     // A user's stream that panicked leaves the lock poisoned; it is as usable as it was.
     let mut stream = stream.lock().unwrap_or_else(PoisonError::into_inner);
-    let _polling = Polling::begin();
-    call(Pin::new(&mut *stream))
+    let _polling = Polling::begin(cx);
+    call(Pin::new(&mut *stream), cx)
 }
 
 /// Whether tokio hears of what is new about a socket, not of what is there. Then one that moved less than it was asked for

@@ -35,7 +35,9 @@ pub(crate) enum Manner {
     ///
     /// ```text
     /// Waits --called--> Called --seen by one behind--> Missed (passed from then on)
-    ///   ^------- polled again -----+---------------------'
+    ///   ^                 ^ '-- polled, no room --.        |
+    ///   |                 '-- polled, gives way --+--------'
+    ///   '------------------------------------------'
     /// ```
     Poll(Attention),
 }
@@ -51,6 +53,7 @@ pub(crate) enum Attention {
 
 impl Manner {
     pub(crate) const POLL: Self = Self::Poll(Attention::Waits);
+    pub(crate) const CALLED: Self = Self::Poll(Attention::Called);
 }
 
 /// Whose turn it is.

@@ -132,6 +132,12 @@ impl WebSocket {
     /// While a [`MessageWriter`] is open, `send` waits for its end: awaiting `send` while holding a writer in the same
     /// task is a deadlock.
     ///
+    /// A `send` that waits, and whose future is kept without being polled, holds up all senders behind it: drop it instead.
+    ///
+    /// Replies to messages that have arrived together may leave together: while the next one is in memory, what the `WebSocket`
+    /// itself sends is held back for a millisecond, and for as long as the application computes without sending or yielding. A
+    /// [`Sender`] writes at once.
+    ///
     /// # Errors
     ///
     /// Why the connection is closed; nothing was sent.
@@ -200,8 +206,8 @@ impl WebSocket {
 
     /// Sends a ping and waits for its own pong: the time that took is the round trip.
     ///
-    /// Nobody has to read meanwhile; but a message that the application has not asked for keeps the pong behind it
-    /// waiting until someone reads.
+    /// The pong of a later ping counts as well, as a peer may answer only the newest (RFC 6455 5.5.3). Nobody has to read meanwhile;
+    /// but a message that the application has not asked for keeps the pong behind it waiting until someone reads.
     ///
     /// # Errors
     ///

@@ -67,6 +67,26 @@ async fn the_peer_may_end_its_direction_before_it_is_answered() {
     .await;
 }
 
+/// From a peer that has ended its direction, no pong will come.
+#[tokio::test]
+async fn a_ping_to_a_peer_that_has_ended_its_direction_fails() {
+    for_each(async |role, carrier| {
+        let (mut socket, mut peer) = with_raw_peer(role, carrier, Limits::default()).await;
+        peer.write_all(&Frame::text("last").encode(peer_of(role))).await.unwrap();
+        peer.flush().await.unwrap();
+        assert_eq!(socket.recv().await.unwrap(), Some("last".into()));
+        let sender = socket.sender();
+        let waiting = tokio::spawn(async move { sender.ping().await });
+        assert!(read_frame(role, &mut peer).await.is_some());
+        peer.shutdown().await.unwrap();
+        assert_eq!(waiting.await.unwrap().unwrap_err().kind(), ErrorKind::Disconnected);
+        assert_eq!(socket.ping().await.unwrap_err().kind(), ErrorKind::Disconnected);
+        socket.send("still").await.unwrap();
+        assert_eq!(read_frame(role, &mut peer).await, Some(Frame::text("still")));
+    })
+    .await;
+}
+
 /// Those who only send need not read to find that the peer is gone.
 #[tokio::test]
 async fn the_end_of_a_peer_that_was_never_read_is_the_end_for_senders() {

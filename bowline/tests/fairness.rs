@@ -262,6 +262,29 @@ mod polling {
         }
     }
 
+    /// One that has given way to those in front, and is polled no more, is passed as well.
+    #[tokio::test(start_paused = true)]
+    async fn a_sink_that_gave_way_and_stopped_is_passed() {
+        let (socket, wire) = open(Role::Server, Limits::default().write_buffer(8));
+        wire.set_room(0);
+        let sender = socket.sender();
+        sender.send("fills the buffer").await.unwrap();
+        let mut sinks = [sender.clone().into_sink(), sender.clone().into_sink()];
+        for sink in &mut sinks {
+            assert!(poll_once(pin!(sink.feed("no".into()))).await.is_none());
+        }
+        let mut third = Box::pin(sender.send("third"));
+        assert!(poll_once(third.as_mut()).await.is_none());
+        // All are called. The first was given up; the second comes once, as in a `select!` whose other branch is ready.
+        wire.set_room(usize::MAX);
+        settle().await;
+        assert!(poll_once(pin!(sinks[1].feed("no".into()))).await.is_none());
+        tokio::time::timeout(Duration::from_secs(60), third)
+            .await
+            .expect("nobody in front is polled")
+            .unwrap();
+    }
+
     /// A sink that is polled no more holds up nobody, however they send.
     #[tokio::test]
     async fn a_sink_that_is_polled_no_more_is_passed() {

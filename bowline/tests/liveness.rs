@@ -2,11 +2,12 @@
 
 mod support;
 
+use std::future::Future;
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bowline::{Acceptor, CloseCode, Connector, ErrorKind, Limits, Role, Server, WebSocket};
@@ -176,6 +177,18 @@ async fn a_stalled_transport_is_noticed_under_an_endless_flood() {
         }
     })
     .await;
+}
+
+/// Where tokio's budget does not hold, we bound a poll ourselves.
+#[test]
+fn one_poll_ends_outside_of_tokio() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let (mut socket, _) =
+        runtime.block_on(async { endless(Role::Server, floods(Role::Client)[0].1.clone(), true) });
+    let mut cx = Context::from_waker(Waker::noop());
+    for _ in 0..3 {
+        assert!(pin!(socket.recv()).poll(&mut cx).is_pending());
+    }
 }
 
 // ---- real transports

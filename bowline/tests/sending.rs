@@ -377,6 +377,48 @@ async fn a_sender_never_waits_behind_a_cork() {
     assert_eq!(wire.calls().1, 4);
 }
 
+/// The thread that works off a batch may be busy, which is no reason for those on others to wait.
+#[test]
+fn a_websocket_on_another_thread_never_waits_behind_a_cork() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let (mut socket, wire) = runtime.block_on(async { open(Role::Server, Limits::default()) });
+    wire.feed(&encode_all(Role::Client, &[Frame::text("1"), Frame::text("2")]));
+    let (handing_on, handed_on) = tokio::sync::oneshot::channel();
+    let observed = wire.clone();
+    let busy = runtime.spawn(async move {
+        let message = socket.recv().await.unwrap().unwrap();
+        assert!(handing_on.send((socket, message)).is_ok());
+        // It does not yield before the reply is there.
+        let start = std::time::Instant::now();
+        while observed.written_len() == 0 {
+            assert!(start.elapsed() < Duration::from_secs(20), "the reply is held back");
+            std::hint::spin_loop();
+        }
+    });
+    let replying = runtime.spawn(async move {
+        let (socket, message) = handed_on.await.unwrap();
+        socket.send(message).await.unwrap();
+        socket
+    });
+    runtime.block_on(async { (busy.await.unwrap(), replying.await.unwrap()) });
+    assert_eq!(wire.take_frames(Role::Server), [Frame::text("1")]);
+}
+
+#[tokio::test]
+async fn more_replies_than_can_be_counted_may_wait_for_a_transport_that_takes_nothing() {
+    let (mut socket, wire) = open(Role::Server, Limits::default().write_buffer(1 << 20));
+    wire.set_room(0);
+    socket.sender().send("stuck").await.unwrap();
+    wire.feed(&encode_all(Role::Client, &[Frame::text("1"), Frame::text("2")]));
+    assert_eq!(socket.recv().await.unwrap(), Some("1".into()));
+    for _ in 0..70_000 {
+        socket.try_send("").unwrap();
+    }
+    wire.set_room(usize::MAX);
+    socket.flush().await.unwrap();
+    assert_eq!(wire.take_frames(Role::Server).len(), 70_001);
+}
+
 /// Nobody runs the tasks of a runtime of one thread between two calls of `block_on`, or after the last.
 #[test]
 fn a_reply_is_written_when_block_on_returns() {

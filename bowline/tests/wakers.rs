@@ -283,3 +283,32 @@ async fn a_flush_that_was_blocked_goes_on() {
         assert_eq!(wire.next_frame(role).await, Frame::pong("owed"));
     }
 }
+
+/// A `block_on` whose future is ready in the very poll that has spent tokio's budget: whom its streams would have woken is then
+/// forgotten.
+#[test]
+fn a_spent_budget_loses_no_wakeup() {
+    for count in 120..=130 {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let (client, mut server) = runtime.block_on(async { bowline::pair() });
+        runtime.block_on(async {
+            for _ in 0..count {
+                client.send("x").await.unwrap();
+            }
+            client.flush().await.unwrap();
+        });
+        runtime.block_on(async {
+            for _ in 0..count {
+                server.recv().await.unwrap().unwrap();
+            }
+        });
+        runtime.block_on(async {
+            let receiving = tokio::spawn(async move { server.recv().await });
+            settle().await;
+            client.send("late").await.unwrap();
+            let received = tokio::time::timeout(Duration::from_secs(10), receiving).await;
+            let received = received.unwrap_or_else(|_| panic!("nobody was woken after {count} messages"));
+            assert_eq!(received.unwrap().unwrap(), Some("late".into()));
+        });
+    }
+}
