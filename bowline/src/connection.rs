@@ -9,7 +9,7 @@ use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Wake, Waker, ready};
 
 use bowline_proto::{CloseFrame, ReceiveHalf, ReceiveLimits, Role};
-use tokio::task::coop::poll_proceed;
+use tokio::task::coop::{RestoreOnPending, poll_proceed};
 use tokio::task::yield_now;
 
 use crate::agreed::Agreed;
@@ -148,7 +148,7 @@ impl Connection {
         let mut receive = self.receive();
         let mut work = Work::default();
         loop {
-            // Called at one place only, so that it is inlined.
+            // Called at one place only, and little else in this function, so that it is inlined.
             *taken = take(&mut receive);
             if taken.is_some() {
                 progress.made_progress();
@@ -156,44 +156,54 @@ impl Connection {
                 self.finish(&work);
                 return Poll::Ready(());
             }
-            match receive.advance() {
-                Advance::Data => work.add_data(&receive),
-                Advance::Effect(effect) => receive = self.act(receive, effect, &mut work),
-                Advance::NeedsBytes if WRITES && self.is_corked() => {
-                    drop(receive);
-                    self.uncork();
-                    // The task may have read meanwhile.
-                    receive = self.receive();
-                }
-                // A transport that had nothing, and has not called since, is not asked again.
-                Advance::NeedsBytes if receive.awaits_transport() && !self.signals.was_called() => {
-                    self.sleep_reader(receive, cx);
-                    break;
-                }
-                Advance::NeedsBytes => match self.poll_fill(&mut receive) {
-                    Poll::Ready(Fill::Bytes(count)) => work.add_read(count),
-                    Poll::Ready(Fill::Effect(effect)) => receive = self.act(receive, effect, &mut work),
-                    Poll::Pending => {
-                        self.sleep_reader(receive, cx);
-                        break;
-                    }
-                },
-            }
-            if work.is_unit() {
-                progress.made_progress();
-                drop(receive);
-                let Poll::Ready(unit) = poll_proceed(cx) else { break };
-                unit.made_progress();
-                if work.begin_unit() {
-                    // Nobody but us bounds a poll outside of tokio.
-                    cx.waker().wake_by_ref();
-                    break;
-                }
-                receive = self.receive();
-            }
+            let Some(unlocked) = self.step::<WRITES>(receive, cx, &progress, &mut work) else { break };
+            receive = unlocked;
         }
         self.finish(&work);
         Poll::Pending
+    }
+
+    /// Looks at the next frame, or reads; `None` if the reader has to wait, for the transport or for others to have their turn.
+    #[inline(never)]
+    fn step<'a, const WRITES: bool>(
+        &'a self,
+        mut receive: MutexGuard<'a, Receive>,
+        cx: &mut Context<'_>,
+        progress: &RestoreOnPending,
+        work: &mut Work,
+    ) -> Option<MutexGuard<'a, Receive>> {
+        match receive.advance() {
+            Advance::Data => work.add_data(&receive),
+            Advance::Effect(effect) => receive = self.act(receive, effect, work),
+            Advance::NeedsBytes if WRITES && self.is_corked() => {
+                drop(receive);
+                self.uncork();
+                // The task may have read meanwhile.
+                return Some(self.receive());
+            }
+            // A transport that had nothing, and has not called since, is not asked again.
+            Advance::NeedsBytes if receive.awaits_transport() && !self.signals.was_called() => {
+                return self.sleep_reader(receive, cx);
+            }
+            Advance::NeedsBytes => match self.poll_fill(&mut receive) {
+                Poll::Ready(Fill::Bytes(count)) => work.add_read(count),
+                Poll::Ready(Fill::Effect(effect)) => receive = self.act(receive, effect, work),
+                Poll::Pending => return self.sleep_reader(receive, cx),
+            },
+        }
+        if !work.is_unit() {
+            return Some(receive);
+        }
+        progress.made_progress();
+        drop(receive);
+        let Poll::Ready(unit) = poll_proceed(cx) else { return None };
+        unit.made_progress();
+        if work.begin_unit() {
+            // Nobody but us bounds a poll outside of tokio.
+            cx.waker().wake_by_ref();
+            return None;
+        }
+        Some(self.receive())
     }
 
     /// Does what receiving asks of the sending half, and goes on.
@@ -226,7 +236,11 @@ impl Connection {
     }
 
     /// Has the reader woken by the transport; at once if it has called since it had nothing.
-    fn sleep_reader(&self, receive: MutexGuard<'_, Receive>, cx: &Context<'_>) {
+    fn sleep_reader<'a>(
+        &'a self,
+        receive: MutexGuard<'a, Receive>,
+        cx: &Context<'_>,
+    ) -> Option<MutexGuard<'a, Receive>> {
         let mut retired = None;
         let is_asleep = self.signals.sleep_reader(cx.waker(), &mut retired);
         drop(receive);
@@ -234,6 +248,7 @@ impl Connection {
         if !is_asleep {
             cx.waker().wake_by_ref();
         }
+        None
     }
 
     /// Writes the answers that were left for later, unless they leave with the replies to a batch.

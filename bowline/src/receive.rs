@@ -6,6 +6,7 @@ use std::task::{Context, Poll};
 use bowline_proto::{CloseCode, CloseFrame, Data, Event, Failure, MessageKind, ReceiveHalf};
 use bytes::Bytes;
 use tokio::io::ReadBuf;
+use tokio::task::coop::has_budget_remaining;
 
 use crate::assembly::{Assembly, Filled};
 use crate::backlog::{Backlog, Waiting};
@@ -410,7 +411,9 @@ impl Receive {
     /// Whether there is nothing to read for now, so that the transport will call when there is.
     pub(crate) fn is_idle(&mut self, cx: &mut Context<'_>) -> bool {
         self.awaits_transport = self.ended.is_none()
-            && self.transport.as_ref().is_some_and(|transport| transport.poll_readable(cx).is_pending());
+            && self.transport.as_ref().is_some_and(|transport| transport.poll_readable(cx).is_pending())
+            // A stream whose budget is spent says nothing, and remembers nobody.
+            && has_budget_remaining();
         self.awaits_transport
     }
 

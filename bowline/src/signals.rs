@@ -1,6 +1,6 @@
 //! Who is woken when the transport is ready.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::task::{Context, Wake, Waker};
@@ -205,32 +205,49 @@ impl Wake for Signals {
 }
 
 thread_local! {
-    /// The connections whose boxed streams this thread is calling, under their locks: one within another, if they are tunnelled.
-    static POLLED: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };
+    /// The connection whose boxed stream this thread is calling, under its locks; 0 if none.
+    static POLLED: Cell<usize> = const { Cell::new(0) };
+    /// Those in whose streams that one is tunnelled.
+    static OUTER: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };
 }
 
 /// The time in which a stream of the user's is called, with the locks of its connection held.
-pub(crate) struct Polling(());
+pub(crate) struct Polling {
+    outer: usize,
+}
 
 impl Polling {
     /// `cx` is that in which the stream is polled: it has the waker of the connection.
     pub(crate) fn begin(cx: &Context<'_>) -> Self {
         // It fails only while the thread ends.
-        let _ = POLLED.try_with(|polled| polled.borrow_mut().push(cx.waker().data().addr()));
-        Self(())
+        let outer = POLLED.try_with(|polled| polled.replace(cx.waker().data().addr())).unwrap_or_default();
+        if outer != 0 {
+            let _ = OUTER.try_with(|all| all.borrow_mut().push(outer));
+        }
+        Self { outer }
     }
 }
 
 impl Drop for Polling {
     fn drop(&mut self) {
-        let _ = POLLED.try_with(|polled| polled.borrow_mut().pop());
+        let _ = POLLED.try_with(|polled| polled.set(self.outer));
+        if self.outer != 0 {
+            let _ = OUTER.try_with(|all| all.borrow_mut().pop());
+        }
     }
 }
 
 impl Signals {
     /// Whether this thread is calling the stream of this connection.
+    #[inline]
     fn is_polled(self: &Arc<Self>) -> bool {
+        let polled = POLLED.try_with(Cell::get).unwrap_or_default();
+        polled != 0 && self.is_among_polled(polled)
+    }
+
+    #[cold]
+    fn is_among_polled(self: &Arc<Self>, polled: usize) -> bool {
         let this = Arc::as_ptr(self).addr();
-        POLLED.try_with(|polled| polled.borrow().contains(&this)).unwrap_or_default()
+        polled == this || OUTER.try_with(|all| all.borrow().contains(&this)).unwrap_or_default()
     }
 }

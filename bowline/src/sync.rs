@@ -1,6 +1,7 @@
 //! What the parts of a connection share and how its task begins: loom's when the tests try all interleavings.
 
 #[cfg(bowline_loom)]
+#[allow(unused_imports, reason = "the tests compile this file too, and use one of them")]
 pub(crate) use loom::sync::atomic::{AtomicBool, AtomicUsize};
 #[cfg(bowline_loom)]
 pub(crate) use loom::sync::{Mutex, MutexGuard};

@@ -418,7 +418,8 @@ impl Transmit {
     // ---- what is written
 
     /// Whether a reply to a batch is to be written, with those before it, instead of being held back.
-    #[inline]
+    #[expect(clippy::inline_always, reason = "measured: 15 instructions less of a small message")]
+    #[inline(always)]
     pub(crate) fn is_reply_due(&mut self) -> bool {
         self.held += 1;
         // The first, the second, and every sixteenth behind that.

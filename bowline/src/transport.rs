@@ -125,7 +125,7 @@ impl ReadTransport {
         match self {
             Self::Tcp(stream) => {
                 let stream: &TcpStream = stream.as_ref();
-                poll_without_budget(cx, |cx| stream.poll_read_ready(cx)).map(drop)
+                stream.poll_read_ready(cx).map(drop)
             }
             #[cfg(feature = "http2")]
             Self::Http2(_) => Poll::Ready(()),

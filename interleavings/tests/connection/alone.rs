@@ -61,7 +61,7 @@ fn the_task_hears_of_a_call_beside_a_reader_that_comes_and_goes() {
             let signals = Arc::clone(&signals);
             thread::spawn(move || {
                 signals.begin_read();
-                signals.sleep_reader(Waker::noop());
+                signals.sleep_reader(Waker::noop(), &mut None);
                 let _ = signals.remove_reader();
             })
         };
