@@ -52,9 +52,11 @@ fn in_order(plan: &ConnectionPlan, side: Side, outcome: &Outcome) -> Result<(), 
     if is_first && outcome.interruption.as_ref().is_some_and(|error| error.close_frame().is_some()) {
         return Err("it closed, but its reader calls the answer the peer's Close".to_owned());
     }
-    // What a byte stream says when it is closed in the middle of a message, like a reader.
+    // What a byte stream says when it is closed in the middle of a message, like a reader; also if all bytes were there, and an
+    // empty fragment was still to come.
     let is_interrupted = |error: &Error| {
-        let is_stream = plan.side(side).reading == Reading::Bytes && !ending.is_complete();
+        let is_stream =
+            plan.side(side).reading == Reading::Bytes && (!ending.is_complete() || outcome.is_whole);
         is_stream && error.kind() == ErrorKind::Closed && error.close_frame().is_none()
     };
     if ending.is_by(side) {
