@@ -163,6 +163,9 @@ impl Acceptor {
     /// After how much silence a ping is sent: at least this long, at most twice as long. Default: 20 s; `None` turns
     /// it off.
     ///
+    /// The silence of either side counts. Many servers and balancers close a connection on which they hear nothing, often after a
+    /// minute, even if they send all the time.
+    ///
     /// If nothing at all arrives for as long again, the connection is dead and ends with
     /// [`ErrorKind::Timeout`](crate::ErrorKind::Timeout).
     ///

@@ -197,6 +197,9 @@ impl Connector {
     /// After how much silence a ping is sent: at least this long, at most twice as long. Default: 20 s; `None` turns
     /// it off.
     ///
+    /// The silence of either side counts. Many servers and balancers close a connection on which they hear nothing, often after a
+    /// minute, even if they send all the time.
+    ///
     /// If nothing at all arrives for as long again, the connection is dead and ends with [`ErrorKind::Timeout`].
     ///
     /// It is dead as well if the transport takes no byte for that long though some wait. What a stream like TLS takes
