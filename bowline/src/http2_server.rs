@@ -18,7 +18,6 @@ use http::{Response, StatusCode};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::coop::{consume_budget, unconstrained};
 use tokio::time::{Instant, Sleep, sleep};
-use tokio_util::sync::PollSemaphore;
 
 use crate::deadline::{Deadline, FAR};
 use crate::error::{Error, ErrorKind};
@@ -38,7 +37,17 @@ pub(crate) struct Incoming {
     head: Parts,
     receive: RecvStream,
     respond: SendResponse<Piece>,
+    /// The time of the handshake begins on arrival, whatever the request waits for.
+    deadline: Deadline,
+    slots: Arc<Semaphore>,
     websockets: Arc<WebSockets>,
+}
+
+/// A request that was accepted.
+pub(crate) struct Accepted {
+    pub(crate) socket: WebSocket,
+    pub(crate) head: Parts,
+    pub(crate) slot: Slot,
 }
 
 /// The WebSockets of a connection, from which follows whether the client uses it. Nothing else is use: a request costs a
@@ -109,7 +118,8 @@ impl Idle {
 }
 
 /// The place of one request among those that a connection may have under way. It is held until all work for the request is
-/// done, also if its stream has ended before: a client that resets its streams gets no more work done than another.
+/// done, also if its stream has ended before: a client that resets its streams gets no more work done than another. A request
+/// waits for it, in order of arrival, for as long as its stream lives and a handshake may take.
 pub(crate) type Slot = OwnedSemaphorePermit;
 
 /// Serves an HTTP/2 connection until it has ended: `begin` is called for each request, and must not wait.
@@ -121,14 +131,13 @@ pub(crate) async fn serve<S: Stream>(
     limits: &Limits,
     deadline: Deadline,
     stop: impl Future<Output = ()>,
-    mut begin: impl FnMut(Incoming, Slot),
+    mut begin: impl FnMut(Incoming),
 ) -> Result<(), Error> {
     let preface = async { builder(limits).handshake(stream).await.map_err(connection_error) };
     let mut connection = deadline.bound("waiting for the preface of HTTP/2", preface).await?;
     let websockets = Arc::new(WebSockets::default());
     let streams = usize::try_from(limits.streams).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
-    let mut slots = PollSemaphore::new(Arc::new(Semaphore::new(streams)));
-    let mut slot = None;
+    let slots = Arc::new(Semaphore::new(streams));
     let (mut stop, mut ending) = (pin!(stop), false);
     let (mut idle, mut requested) = (Idle::new(limits), false);
     loop {
@@ -137,17 +146,8 @@ pub(crate) async fn serve<S: Stream>(
                 ending = true;
                 connection.graceful_shutdown();
             }
-            if slot.is_none()
-                && let Poll::Ready(free) = slots.poll_acquire(cx)
-            {
-                slot = free;
-            }
             // Before the clock is looked at, so that it does not decide about a client that nobody has listened to.
-            let next = match slot {
-                Some(_) => connection.poll_accept(cx),
-                // Requests wait in the connection, which bounds how many of them may be reset meanwhile.
-                None => connection.poll_closed(cx).map(|ended| ended.err().map(Err)),
-            };
+            let next = connection.poll_accept(cx);
             match idle.poll(cx, &websockets) {
                 0 => {}
                 1 if ending => {}
@@ -165,8 +165,9 @@ pub(crate) async fn serve<S: Stream>(
             Some(Ok((request, respond))) => {
                 requested = true;
                 let (head, receive) = request.into_parts();
-                let request = Incoming { head, receive, respond, websockets: Arc::clone(&websockets) };
-                begin(request, slot.take().expect("without one, no request is accepted"));
+                let deadline = Deadline::after(limits.handshake_timeout);
+                let (slots, websockets) = (Arc::clone(&slots), Arc::clone(&websockets));
+                begin(Incoming { head, receive, respond, deadline, slots, websockets });
                 // A flood of requests that are reset at once must not keep those from running that answer them.
                 consume_budget().await;
             }
@@ -203,12 +204,18 @@ impl Incoming {
         terms: &Terms,
         config: &Config,
         check: Option<&Check>,
-    ) -> Result<(WebSocket, Parts), Error> {
-        let Self { mut head, receive, mut respond, websockets } = self;
-        let deadline = Deadline::after(config.limits.handshake_timeout);
+    ) -> Result<Accepted, Error> {
+        let Self { mut head, receive, mut respond, deadline, slots, websockets } = self;
+        let mut receive = Http2Receive::new(receive);
         if let Some(peer) = addresses.peer {
             head.extensions.insert(peer);
         }
+        let waiting = async { Ok(slots.acquire_owned().await.expect("nobody closes it")) };
+        let waiting = while_wanted(&mut respond, &mut receive, waiting);
+        let slot = deadline.bound("waiting for one of Limits::streams", waiting).await.inspect_err(|_| {
+            // RFC 9113 8.7: nothing was done for it, so that the client may ask again.
+            respond.send_reset(Reason::REFUSED_STREAM);
+        })?;
         let answering = async {
             if head.headers.len() > config.limits.headers {
                 let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
@@ -217,15 +224,7 @@ impl Incoming {
             }
             Ok(answer(head, terms, check).await)
         };
-        // A check ends with its stream, whoever reset that, or with the connection.
-        let answering = async {
-            let mut answering = pin!(answering);
-            poll_fn(|cx| match respond.poll_reset(cx) {
-                Poll::Ready(gone) => Poll::Ready(Err(gone_before_the_answer(gone))),
-                Poll::Pending => answering.as_mut().poll(cx),
-            })
-            .await
-        };
+        let answering = while_wanted(&mut respond, &mut receive, answering);
         let (answer, response) = deadline.bound("checking the request", answering).await?;
         let (mut response, body) = response.into_parts();
         remove_connection_headers(&mut response.headers);
@@ -235,11 +234,13 @@ impl Incoming {
         match answer {
             Ok((head, agreement)) => {
                 let send = Http2Send::new(send, Box::new(websockets.open()));
-                let receive = Http2Receive::new(receive);
                 let transport = Transport::http2(receive, send, addresses);
-                Ok((WebSocket::open(transport, Role::Server, &[], config, agreement.agreed), head))
+                let socket = WebSocket::open(transport, Role::Server, &[], config, agreement.agreed);
+                Ok(Accepted { socket, head, slot })
             }
             Err(rejection) => {
+                // Nobody reads what else comes. It would take much more than its bytes while the answer waits for room.
+                drop(receive);
                 if !is_last {
                     // It fails only if the client does not want the answer any more. Dropped, it resets the stream.
                     let mut send = Http2Send::new(send, Box::new(()));
@@ -249,6 +250,25 @@ impl Incoming {
             }
         }
     }
+}
+
+/// Does `work` for a request, which ends with its stream, whoever reset that, or with the connection.
+///
+/// What the stream brings meanwhile is gathered, as its frames would cost much more than their bytes in the HTTP/2 connection.
+async fn while_wanted<T>(
+    respond: &mut SendResponse<Piece>,
+    receive: &mut Http2Receive,
+    work: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    let mut work = pin!(work);
+    poll_fn(|cx| {
+        if let Poll::Ready(gone) = respond.poll_reset(cx) {
+            return Poll::Ready(Err(gone_before_the_answer(gone)));
+        }
+        receive.gather(cx);
+        work.as_mut().poll(cx)
+    })
+    .await
 }
 
 /// Sends the whole body of an answer, as far as the client's windows let it.

@@ -560,6 +560,69 @@ async fn handlers_of_streams_that_are_gone_are_bounded() {
     assert_eq!(work.most.load(Ordering::Relaxed), 10);
 }
 
+// ---- small pieces in large buffers
+
+/// Each byte arrives behind an ignored frame that fills a buffer of h2's, which the byte would keep.
+async fn assert_pins_nothing(stream: &mut TcpStream, id: u32, name: &str) {
+    let before = support::allocations::held();
+    let unit = [frame(0x77, 0, 0, &[0; 8_100]), frame(DATA, 0, id, &[0x82])].concat();
+    for _ in 0..20 {
+        assert!(arrives(stream, &unit.repeat(100)).await, "{name}");
+    }
+    let grown = support::allocations::held() - before;
+    assert!(grown < 512 * 1024, "{name}: 2,000 bytes hold {grown}");
+}
+
+#[tokio::test]
+async fn small_pieces_pin_no_large_buffers() {
+    // While the check runs.
+    let (address, _work) = serve_slowly().await;
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    assert!(arrives(&mut stream, &[hello(&[]), connect_headers(1, "/check", "13")].concat()).await);
+    assert_pins_nothing(&mut stream, 1, "checked").await;
+
+    // While the request waits for a slot.
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    assert!(arrives(&mut stream, &hello(&[])).await);
+    let waiting = use_up_slots(&mut stream).await;
+    assert_pins_nothing(&mut stream, waiting, "waiting").await;
+
+    // While the answer does not fit into the client's window.
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let first = [hello(&[(SETTINGS_INITIAL_WINDOW_SIZE, 0)]), get_headers(1)].concat();
+    assert!(arrives(&mut stream, &first).await);
+    assert_pins_nothing(&mut stream, 1, "refused").await;
+}
+
+/// Leaves the ten slots of a slow server to handlers of streams that are gone; gives the stream of a request that waits.
+async fn use_up_slots(stream: &mut TcpStream) -> u32 {
+    let opens: Vec<u8> = (0..10).flat_map(|count| connect_headers(2 * count + 1, "/", "13")).collect();
+    assert!(arrives(stream, &opens).await);
+    let resets: Vec<u8> = (0..10).flat_map(|count| rst_stream(2 * count + 1)).collect();
+    assert!(arrives(stream, &resets).await);
+    assert!(arrives(stream, &connect_headers(21, "/", "13")).await);
+    21
+}
+
+/// RFC 9113 8.7: it is refused so that the client may ask again.
+#[tokio::test(start_paused = true)]
+async fn rfc9113_8_7_a_request_that_waits_for_a_slot_is_refused_in_time() {
+    let (address, work) = serve_slowly().await;
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    assert!(arrives(&mut stream, &hello(&[])).await);
+    let waiting = use_up_slots(&mut stream).await;
+    let reason = async {
+        loop {
+            match read_frame(&mut stream).await.expect("the connection goes on") {
+                (RST_STREAM, _, id, reason) if id == waiting => break reason,
+                (_, _, id, _) => assert_ne!(id, waiting),
+            }
+        }
+    };
+    assert_eq!(soon(reason).await, [0, 0, 0, 7], "REFUSED_STREAM");
+    assert_eq!(work.begun.load(Ordering::Relaxed), 10);
+}
+
 // ---- windows that open a byte at a time
 
 /// A client of HTTP/2 by hand that gives no window on its streams, whose TCP connection is full after some KiB that are not
