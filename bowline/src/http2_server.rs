@@ -81,7 +81,27 @@ impl Drop for OpenWebSocket {
     }
 }
 
-/// For how many periods in a row a connection had no WebSocket. A period is the time of a handshake.
+/// How far a connection is on its way to its end.
+///
+/// ```text
+/// Serving --no WebSocket for a period--> Unused --another--> cut off
+///    |                                      |
+///    +----------the server goes down--------+--> Stopping --the last stream has ended--> Closing
+///                                                   |
+///                                                   +--no WebSocket for a (shorter) period--> cut off
+/// ```
+///
+/// `Unused` and `Stopping` have begun with a GOAWAY that lets the client finish; `Closing` lasts until another is written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Serving,
+    Unused,
+    Stopping,
+    Closing,
+}
+
+/// For how many periods in a row a connection had no WebSocket. A period is the time of a handshake; once the server goes down,
+/// that of a close, if it is shorter.
 struct Idle {
     periods: u32,
     period: Duration,
@@ -92,6 +112,13 @@ impl Idle {
     fn new(limits: &Limits) -> Self {
         let period = limits.handshake_timeout.clamp(SHORTEST_PERIOD, FAR);
         Self { periods: 0, period, tick: Box::pin(sleep(period)) }
+    }
+
+    /// Begins again, with periods of at most that long.
+    fn hurry(&mut self, period: Duration) {
+        self.period = self.period.min(period.max(SHORTEST_PERIOD));
+        self.periods = 0;
+        self.tick.as_mut().reset(Instant::now() + self.period);
     }
 
     /// Looks at the clock, also if a client that keeps sending has used up the task's budget.
@@ -125,7 +152,8 @@ pub(crate) type Slot = OwnedSemaphorePermit;
 /// Serves an HTTP/2 connection until it has ended: `begin` is called for each request, and must not wait.
 ///
 /// When `stop` is ready, or there was no WebSocket for the time of a handshake, no more requests are accepted, and it ends
-/// with the last WebSocket. If the client does not let it end for as long again, it is cut off.
+/// with the last WebSocket. If the client does not let it end for as long again, it is cut off; behind `stop`, as soon as
+/// there was no WebSocket for the time of a close.
 pub(crate) async fn serve<S: Stream>(
     stream: S,
     limits: &Limits,
@@ -134,25 +162,38 @@ pub(crate) async fn serve<S: Stream>(
     mut begin: impl FnMut(Incoming),
 ) -> Result<(), Error> {
     let preface = async { builder(limits).handshake(stream).await.map_err(connection_error) };
-    let mut connection = deadline.bound("waiting for the preface of HTTP/2", preface).await?;
+    let mut stop = pin!(stop);
+    let mut preface = pin!(deadline.bound("waiting for the preface of HTTP/2", preface));
+    let begun = poll_fn(|cx| match stop.as_mut().poll(cx) {
+        Poll::Ready(()) => Poll::Ready(None),
+        Poll::Pending => preface.as_mut().poll(cx).map(Some),
+    });
+    let Some(begun) = begun.await else { return Ok(()) };
+    let mut connection = begun?;
     let websockets = Arc::new(WebSockets::default());
     let streams = usize::try_from(limits.streams).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
     let slots = Arc::new(Semaphore::new(streams));
-    let (mut stop, mut ending) = (pin!(stop), false);
+    let mut phase = Phase::Serving;
     let (mut idle, mut requested) = (Idle::new(limits), false);
     loop {
         let next = poll_fn(|cx| {
-            if !ending && stop.as_mut().poll(cx).is_ready() {
-                ending = true;
+            if matches!(phase, Phase::Serving | Phase::Unused) && stop.as_mut().poll(cx).is_ready() {
+                phase = Phase::Stopping;
                 connection.graceful_shutdown();
+                idle.hurry(limits.close_timeout);
             }
             // Before the clock is looked at, so that it does not decide about a client that nobody has listened to.
             let next = connection.poll_accept(cx);
-            match idle.poll(cx, &websockets) {
-                0 => {}
-                1 if ending => {}
-                1 => {
-                    ending = true;
+            // Nothing is under way any more: the client need not agree.
+            if phase == Phase::Stopping && next.is_pending() && !connection.has_streams() {
+                phase = Phase::Closing;
+                connection.abrupt_shutdown(Reason::NO_ERROR);
+                cx.waker().wake_by_ref();
+            }
+            match (idle.poll(cx, &websockets), phase) {
+                (0, _) | (1, Phase::Unused) => {}
+                (1, Phase::Serving) => {
+                    phase = Phase::Unused;
                     connection.graceful_shutdown();
                     cx.waker().wake_by_ref();
                 }
@@ -174,7 +215,7 @@ pub(crate) async fn serve<S: Stream>(
             // What its WebSockets hear of need not be said twice.
             Some(Err(error)) if requested && error.is_io() => return Ok(()),
             Some(Err(error)) => return Err(connection_error(error)),
-            None if requested => return Ok(()),
+            None if requested || matches!(phase, Phase::Stopping | Phase::Closing) => return Ok(()),
             None => return Err(idle.why_ended()),
         }
     }

@@ -442,6 +442,42 @@ async fn a_shutdown_waits_for_no_handshake() {
     let _ = soon(late.read_to_end(&mut Vec::new())).await;
 }
 
+/// Whoever has no WebSocket is not waited for, whatever it does not answer.
+#[cfg(feature = "http2")]
+#[tokio::test(start_paused = true)]
+async fn a_shutdown_waits_for_no_connection_without_a_websocket() {
+    let refused = [support::http2::hello(&[]), support::http2::get_headers(1)].concat();
+    let window = (support::http2::SETTINGS_INITIAL_WINDOW_SIZE, 0);
+    let unread = [support::http2::hello(&[window]), support::http2::get_headers(1)].concat();
+    for (name, first) in [
+        ("nothing", Vec::new()),
+        ("half a request", b"GET / HT".to_vec()),
+        ("the begin of a preface", b"PRI".to_vec()),
+        ("a preface", support::http2::PREFACE.to_vec()),
+        ("settings", support::http2::hello(&[])),
+        ("a request that is refused", refused),
+        ("an answer that does not fit", unread),
+    ] {
+        let (sender, signal) = oneshot::channel::<()>();
+        let (listener, address) = listen().await;
+        let hour = Duration::from_secs(3600);
+        let server = Server::new().http2().shutdown(async { signal.await.unwrap() }, hour);
+        let (server, mut reports) = Reports::of(server);
+        let serving = tokio::spawn(server.serve(listener, echo));
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(&first).await.unwrap();
+        support::settle().await;
+        if name == "a request that is refused" {
+            assert_eq!(reports.next_kind().await, ErrorKind::Handshake);
+        }
+        let begun = tokio::time::Instant::now();
+        sender.send(()).unwrap();
+        assert_eq!(soon(serving).await.unwrap().unwrap(), Shutdown::default());
+        assert!(begun.elapsed() < Duration::from_secs(1), "{name}: {:?}", begun.elapsed());
+        assert!(reports.0.recv().await.is_none(), "{name}");
+    }
+}
+
 /// A task that does not yield can't be stopped, but its connection can.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_shutdown_ends_the_connection_of_a_handler_that_blocks() {
