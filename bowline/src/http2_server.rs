@@ -261,7 +261,7 @@ impl Incoming {
             if head.headers.len() > config.limits.headers {
                 let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
                 let rejection = Rejection::new(status, "the request has too many headers");
-                return Ok((Err(rejection.clone()), rejection.into_response()));
+                return Ok(rejected("the client's request was rejected".to_owned(), rejection));
             }
             Ok(answer(head, terms, check).await)
         };
@@ -279,7 +279,7 @@ impl Incoming {
                 let socket = WebSocket::open(transport, Role::Server, &[], config, agreement.agreed);
                 Ok(Accepted { socket, head, slot })
             }
-            Err(rejection) => {
+            Err(error) => {
                 // Nobody reads what else comes. It would take much more than its bytes while the answer waits for room.
                 drop(receive);
                 if !is_last {
@@ -287,7 +287,7 @@ impl Incoming {
                     let mut send = Http2Send::new(send, Box::new(()));
                     let _ = deadline.bound("sending the answer", send_all(&mut send, body.as_bytes())).await;
                 }
-                Err(rejected(rejection))
+                Err(error)
             }
         }
     }

@@ -17,7 +17,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::acceptor::Acceptor;
 use crate::begun::Begun;
-use crate::catch_panic::CatchPanic;
+use crate::catch_panic::{CatchPanic, catch};
 use crate::connections::{Connections, OpenConnection, Place, Shutdown};
 use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind};
@@ -145,7 +145,8 @@ impl<H> Drop for Service<H> {
 impl<H> Shared<H> {
     fn report(&self, error: Box<dyn StdError + Send + Sync>) {
         if let Some(on_error) = &self.options.on_error {
-            on_error(error);
+            // There is nobody to tell, and no reason to end more than what has failed.
+            let _ = catch(|| on_error(error));
         }
     }
 }
@@ -323,9 +324,13 @@ async fn serve_connection<H: Handler<M>, M, F: Future<Output = Option<Opened>> +
     let opening = begin(open, Arc::clone(&shared));
     let Some(Opened { socket, head, mut connection }) = opening.await else { return };
     let code = match CatchPanic::call(|| shared.handler.handle(head, socket)).await {
-        Ok(()) => CloseCode::NORMAL,
-        Err(error) => {
+        Ok(Ok(())) => CloseCode::NORMAL,
+        Ok(Err(error)) => {
             shared.report(error);
+            CloseCode::INTERNAL_ERROR
+        }
+        Err(panic) => {
+            shared.report(format!("the handler {panic}").into());
             CloseCode::INTERNAL_ERROR
         }
     };
