@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::client_exchange::BODY_KEPT;
-use crate::client_handshake::refused;
+use crate::client_handshake::{hide_secrets, refused};
 use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind};
 use crate::http2_stream::{CONNECTION_WINDOW, FRAME_BUDGET, Http2Receive, Http2Send, Piece, SEND_BUFFER};
@@ -201,7 +201,8 @@ impl Http2Connection {
                 return Err(refused(text, &Response::from_parts(head, ()), start.into()));
             }
         };
-        let (head, receive) = response.into_parts();
+        let (mut head, receive) = response.into_parts();
+        hide_secrets(&mut head.headers);
         let send = Http2Send::new(send, Box::new((place, Arc::clone(in_use))));
         let receive = Http2Receive::new(receive);
         let transport = Transport::http2(receive, send, *addresses);
