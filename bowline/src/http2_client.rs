@@ -23,6 +23,7 @@ use crate::error::{Error, ErrorKind};
 use crate::http2_stream::{CONNECTION_WINDOW, FRAME_BUDGET, Http2Receive, Http2Send, Piece, SEND_BUFFER};
 use crate::limits::Limits;
 use crate::offer::{Offer, Opening};
+use crate::paced::Paced;
 use crate::transport::{Addresses, Stream, Transport};
 use crate::url::Url;
 use crate::websocket::WebSocket;
@@ -86,7 +87,7 @@ impl Http2Connection {
         addresses: Addresses,
         deadline: Deadline,
     ) -> Result<Self, Error> {
-        let handshake = builder(&offer.config.limits).handshake(stream);
+        let handshake = builder(&offer.config.limits).handshake(Paced::new(stream));
         let opening = async {
             let (requests, mut connection) = handshake.await.map_err(broken)?;
             let mut ping_pong = connection.ping_pong().expect("it was not taken before");

@@ -16,13 +16,15 @@ use http::header::{CONNECTION, HeaderMap, TRANSFER_ENCODING, UPGRADE};
 use http::request::Parts;
 use http::{Response, StatusCode};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::task::coop::{consume_budget, unconstrained};
+use tokio::task::coop::unconstrained;
+use tokio::task::yield_now;
 use tokio::time::{Instant, Sleep, sleep};
 
 use crate::deadline::{Deadline, FAR};
 use crate::error::{Error, ErrorKind};
 use crate::http2_stream::{CONNECTION_WINDOW, FRAME_BUDGET, Http2Receive, Http2Send, Piece, SEND_BUFFER};
 use crate::limits::{Config, Limits};
+use crate::paced::Paced;
 use crate::rejection::Rejection;
 use crate::server_exchange::{Check, answer, rejected};
 use crate::server_handshake::Terms;
@@ -161,7 +163,7 @@ pub(crate) async fn serve<S: Stream>(
     stop: impl Future<Output = ()>,
     mut begin: impl FnMut(Incoming),
 ) -> Result<(), Error> {
-    let preface = async { builder(limits).handshake(stream).await.map_err(connection_error) };
+    let preface = async { builder(limits).handshake(Paced::new(stream)).await.map_err(connection_error) };
     let mut stop = pin!(stop);
     let mut preface = pin!(deadline.bound("waiting for the preface of HTTP/2", preface));
     let begun = poll_fn(|cx| match stop.as_mut().poll(cx) {
@@ -210,7 +212,7 @@ pub(crate) async fn serve<S: Stream>(
                 let (slots, websockets) = (Arc::clone(&slots), Arc::clone(&websockets));
                 begin(Incoming { head, receive, respond, deadline, slots, websockets });
                 // A flood of requests that are reset at once must not keep those from running that answer them.
-                consume_budget().await;
+                yield_now().await;
             }
             // What its WebSockets hear of need not be said twice.
             Some(Err(error)) if requested && error.is_io() => return Ok(()),
