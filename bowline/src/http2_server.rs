@@ -166,12 +166,12 @@ pub(crate) async fn serve<S: Stream>(
     let preface = async { builder(limits).handshake(Paced::new(stream)).await.map_err(connection_error) };
     let mut stop = pin!(stop);
     let mut preface = pin!(deadline.bound("waiting for the preface of HTTP/2", preface));
-    let begun = poll_fn(|cx| match stop.as_mut().poll(cx) {
+    let opening = poll_fn(|cx| match stop.as_mut().poll(cx) {
         Poll::Ready(()) => Poll::Ready(None),
         Poll::Pending => preface.as_mut().poll(cx).map(Some),
     });
-    let Some(begun) = begun.await else { return Ok(()) };
-    let mut connection = begun?;
+    let Some(opened) = opening.await else { return Ok(()) };
+    let mut connection = opened?;
     let websockets = Arc::new(WebSockets::default());
     let streams = usize::try_from(limits.streams).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
     let slots = Arc::new(Semaphore::new(streams));

@@ -641,11 +641,11 @@ where
 {
     let (mut read, mut write) = tokio::io::split(stream);
     let answered = tokio::spawn(async move {
-        let ping = async {
+        let asking = async {
             write.write_all(&[rest, frame(PING, 0, 0, &[3; 8])].concat()).await.unwrap();
         };
         // In large pieces, so that reading takes few turns.
-        let pong = async {
+        let reading = async {
             let (mut piece, mut tail) = (vec![0; 1 << 20], Vec::new());
             while !tail.ends_with(&[3; 8]) {
                 let count = read.read(&mut piece).await.unwrap();
@@ -654,7 +654,7 @@ where
                 tail.drain(..tail.len().saturating_sub(8));
             }
         };
-        soon(async { tokio::join!(ping, pong) }).await;
+        soon(async { tokio::join!(asking, reading) }).await;
     });
     let mut turns = 0;
     while !answered.is_finished() {
