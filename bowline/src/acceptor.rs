@@ -20,7 +20,7 @@ use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind};
 use crate::events;
 #[cfg(feature = "http2")]
-use crate::http2_server::Incoming;
+use crate::http2_server::{Accepted, Incoming};
 use crate::limits::{Config, Limits};
 #[cfg(feature = "tls")]
 use crate::origin::Arrival;
@@ -354,7 +354,7 @@ impl Acceptor {
         request: Incoming,
         addresses: Addresses,
         check: Option<&Check>,
-    ) -> impl Future<Output = Result<(WebSocket, Parts), Error>> {
+    ) -> impl Future<Output = Result<Accepted, Error>> {
         let Options { terms, config, .. } = &*self.0;
         request.shake_hands(addresses, terms, config, check)
     }

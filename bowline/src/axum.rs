@@ -62,7 +62,7 @@ use http::Request;
 use http::request::Parts;
 
 use crate::acceptor::Acceptor;
-use crate::catch_panic::CatchPanic;
+use crate::catch_panic::{CatchPanic, catch};
 use crate::rejection::Rejection;
 use crate::upgrade::Upgrade;
 use crate::websocket::WebSocket;
@@ -138,9 +138,13 @@ where
     };
     let sender = socket.supervise();
     let code = match CatchPanic::call(|| handler(socket)).await {
-        Ok(()) => CloseCode::NORMAL,
-        Err(error) => {
-            on_error.0(error);
+        Ok(Ok(())) => CloseCode::NORMAL,
+        Ok(Err(error)) => {
+            let _ = catch(|| on_error.0(error));
+            CloseCode::INTERNAL_ERROR
+        }
+        Err(panic) => {
+            let _ = catch(|| on_error.0(format!("the handler {panic}").into()));
             CloseCode::INTERNAL_ERROR
         }
     };

@@ -11,7 +11,7 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 
 use crate::agreed::Agreed;
-use crate::client_handshake::{ClientHandshake, refused};
+use crate::client_handshake::{ClientHandshake, hide_secrets, refused};
 use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind};
 use crate::limits::Limits;
@@ -62,6 +62,7 @@ pub(crate) async fn exchange<S: Stream>(
         }
     };
     response.extensions_mut().remove::<OnUpgrade>();
+    hide_secrets(response.headers_mut());
     let finish = async { connection.finish().await.map_err(http_error) };
     let (stream, leftover) = deadline.bound("taking over the connection", finish).await?;
     Ok(Exchanged { stream, leftover, response: response.map(drop), agreed })

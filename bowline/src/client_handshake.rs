@@ -180,11 +180,17 @@ pub(crate) fn refused<B>(text: String, response: &Response<B>, body: Bytes) -> E
     *copy.status_mut() = response.status();
     *copy.version_mut() = response.version();
     copy.headers_mut().clone_from(response.headers());
-    if let Entry::Occupied(mut cookies) = copy.headers_mut().entry(SET_COOKIE) {
-        // So that `Debug` of the error does not tell them.
-        cookies.iter_mut().for_each(|cookie| cookie.set_sensitive(true));
-    }
+    hide_secrets(copy.headers_mut());
     Error::with_response(text, copy)
+}
+
+/// Has `Debug` of a response tell nothing that may let others in: cookies, and tokens in a URL or a subprotocol.
+pub(crate) fn hide_secrets(headers: &mut HeaderMap) {
+    for name in [SET_COOKIE, LOCATION, SEC_WEBSOCKET_PROTOCOL] {
+        if let Entry::Occupied(mut values) = headers.entry(name) {
+            values.iter_mut().for_each(|value| value.set_sensitive(true));
+        }
+    }
 }
 
 fn describe_status(status: StatusCode, wanted: StatusCode, headers: &HeaderMap) -> String {

@@ -162,7 +162,13 @@ impl Place {
         if self.connections.stopping.is_cancelled() {
             sender.begin_close(&going_away());
         }
-        OpenConnection { place: self, sender, closed: false }
+        OpenConnection {
+            place: self,
+            sender,
+            closed: false,
+            #[cfg(feature = "http2")]
+            slot: None,
+        }
     }
 }
 
@@ -185,6 +191,9 @@ pub(crate) struct OpenConnection {
     pub(crate) sender: Sender,
     /// It ended with a closing handshake.
     pub(crate) closed: bool,
+    /// What its HTTP/2 connection counts it by.
+    #[cfg(feature = "http2")]
+    pub(crate) slot: Option<crate::http2_server::Slot>,
 }
 
 impl Drop for OpenConnection {

@@ -161,6 +161,12 @@ impl StdError for Error {
     }
 }
 
+/// Text that may be the peer's, in one line: control characters are escaped, as in `Display` of [`CloseFrame`].
+#[cfg(any(feature = "server", feature = "json"))]
+pub(crate) fn escaped(text: &str) -> String {
+    text.escape_debug().to_string().replace("\\\"", "\"").replace("\\'", "'")
+}
+
 /// Why [`try_send`](crate::Sender::try_send) did not send; the message comes back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TrySendError<M> {

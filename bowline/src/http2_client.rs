@@ -17,12 +17,13 @@ use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::client_exchange::BODY_KEPT;
-use crate::client_handshake::refused;
+use crate::client_handshake::{hide_secrets, refused};
 use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind};
 use crate::http2_stream::{CONNECTION_WINDOW, FRAME_BUDGET, Http2Receive, Http2Send, Piece, SEND_BUFFER};
 use crate::limits::Limits;
 use crate::offer::{Offer, Opening};
+use crate::paced::Paced;
 use crate::transport::{Addresses, Stream, Transport};
 use crate::url::Url;
 use crate::websocket::WebSocket;
@@ -86,7 +87,7 @@ impl Http2Connection {
         addresses: Addresses,
         deadline: Deadline,
     ) -> Result<Self, Error> {
-        let handshake = builder(&offer.config.limits).handshake(stream);
+        let handshake = builder(&offer.config.limits).handshake(Paced::new(stream));
         let opening = async {
             let (requests, mut connection) = handshake.await.map_err(broken)?;
             let mut ping_pong = connection.ping_pong().expect("it was not taken before");
@@ -201,7 +202,8 @@ impl Http2Connection {
                 return Err(refused(text, &Response::from_parts(head, ()), start.into()));
             }
         };
-        let (head, receive) = response.into_parts();
+        let (mut head, receive) = response.into_parts();
+        hide_secrets(&mut head.headers);
         let send = Http2Send::new(send, Box::new((place, Arc::clone(in_use))));
         let receive = Http2Receive::new(receive);
         let transport = Transport::http2(receive, send, *addresses);

@@ -16,14 +16,15 @@ use http::header::{CONNECTION, HeaderMap, TRANSFER_ENCODING, UPGRADE};
 use http::request::Parts;
 use http::{Response, StatusCode};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::task::coop::{consume_budget, unconstrained};
+use tokio::task::coop::unconstrained;
+use tokio::task::yield_now;
 use tokio::time::{Instant, Sleep, sleep};
-use tokio_util::sync::PollSemaphore;
 
 use crate::deadline::{Deadline, FAR};
 use crate::error::{Error, ErrorKind};
 use crate::http2_stream::{CONNECTION_WINDOW, FRAME_BUDGET, Http2Receive, Http2Send, Piece, SEND_BUFFER};
 use crate::limits::{Config, Limits};
+use crate::paced::Paced;
 use crate::rejection::Rejection;
 use crate::server_exchange::{Check, answer, rejected};
 use crate::server_handshake::Terms;
@@ -38,7 +39,17 @@ pub(crate) struct Incoming {
     head: Parts,
     receive: RecvStream,
     respond: SendResponse<Piece>,
+    /// The time of the handshake begins on arrival, whatever the request waits for.
+    deadline: Deadline,
+    slots: Arc<Semaphore>,
     websockets: Arc<WebSockets>,
+}
+
+/// A request that was accepted.
+pub(crate) struct Accepted {
+    pub(crate) socket: WebSocket,
+    pub(crate) head: Parts,
+    pub(crate) slot: Slot,
 }
 
 /// The WebSockets of a connection, from which follows whether the client uses it. Nothing else is use: a request costs a
@@ -72,7 +83,27 @@ impl Drop for OpenWebSocket {
     }
 }
 
-/// For how many periods in a row a connection had no WebSocket. A period is the time of a handshake.
+/// How far a connection is on its way to its end.
+///
+/// ```text
+/// Serving --no WebSocket for a period--> Unused --another--> cut off
+///    |                                      |
+///    +----------the server goes down--------+--> Stopping --the last stream has ended--> Closing
+///                                                   |
+///                                                   +--no WebSocket for a (shorter) period--> cut off
+/// ```
+///
+/// `Unused` and `Stopping` have begun with a GOAWAY that lets the client finish; `Closing` lasts until another is written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Serving,
+    Unused,
+    Stopping,
+    Closing,
+}
+
+/// For how many periods in a row a connection had no WebSocket. A period is the time of a handshake; once the server goes down,
+/// that of a close, if it is shorter.
 struct Idle {
     periods: u32,
     period: Duration,
@@ -83,6 +114,13 @@ impl Idle {
     fn new(limits: &Limits) -> Self {
         let period = limits.handshake_timeout.clamp(SHORTEST_PERIOD, FAR);
         Self { periods: 0, period, tick: Box::pin(sleep(period)) }
+    }
+
+    /// Begins again, with periods of at most that long.
+    fn hurry(&mut self, period: Duration) {
+        self.period = self.period.min(period.max(SHORTEST_PERIOD));
+        self.periods = 0;
+        self.tick.as_mut().reset(Instant::now() + self.period);
     }
 
     /// Looks at the clock, also if a client that keeps sending has used up the task's budget.
@@ -109,50 +147,55 @@ impl Idle {
 }
 
 /// The place of one request among those that a connection may have under way. It is held until all work for the request is
-/// done, also if its stream has ended before: a client that resets its streams gets no more work done than another.
+/// done, also if its stream has ended before: a client that resets its streams gets no more work done than another. A request
+/// waits for it, in order of arrival, for as long as its stream lives and a handshake may take.
 pub(crate) type Slot = OwnedSemaphorePermit;
 
 /// Serves an HTTP/2 connection until it has ended: `begin` is called for each request, and must not wait.
 ///
 /// When `stop` is ready, or there was no WebSocket for the time of a handshake, no more requests are accepted, and it ends
-/// with the last WebSocket. If the client does not let it end for as long again, it is cut off.
+/// with the last WebSocket. If the client does not let it end for as long again, it is cut off; behind `stop`, as soon as
+/// there was no WebSocket for the time of a close.
 pub(crate) async fn serve<S: Stream>(
     stream: S,
     limits: &Limits,
     deadline: Deadline,
     stop: impl Future<Output = ()>,
-    mut begin: impl FnMut(Incoming, Slot),
+    mut begin: impl FnMut(Incoming),
 ) -> Result<(), Error> {
-    let preface = async { builder(limits).handshake(stream).await.map_err(connection_error) };
-    let mut connection = deadline.bound("waiting for the preface of HTTP/2", preface).await?;
+    let preface = async { builder(limits).handshake(Paced::new(stream)).await.map_err(connection_error) };
+    let mut stop = pin!(stop);
+    let mut preface = pin!(deadline.bound("waiting for the preface of HTTP/2", preface));
+    let opening = poll_fn(|cx| match stop.as_mut().poll(cx) {
+        Poll::Ready(()) => Poll::Ready(None),
+        Poll::Pending => preface.as_mut().poll(cx).map(Some),
+    });
+    let Some(opened) = opening.await else { return Ok(()) };
+    let mut connection = opened?;
     let websockets = Arc::new(WebSockets::default());
     let streams = usize::try_from(limits.streams).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
-    let mut slots = PollSemaphore::new(Arc::new(Semaphore::new(streams)));
-    let mut slot = None;
-    let (mut stop, mut ending) = (pin!(stop), false);
+    let slots = Arc::new(Semaphore::new(streams));
+    let mut phase = Phase::Serving;
     let (mut idle, mut requested) = (Idle::new(limits), false);
     loop {
         let next = poll_fn(|cx| {
-            if !ending && stop.as_mut().poll(cx).is_ready() {
-                ending = true;
+            if matches!(phase, Phase::Serving | Phase::Unused) && stop.as_mut().poll(cx).is_ready() {
+                phase = Phase::Stopping;
                 connection.graceful_shutdown();
-            }
-            if slot.is_none()
-                && let Poll::Ready(free) = slots.poll_acquire(cx)
-            {
-                slot = free;
+                idle.hurry(limits.close_timeout);
             }
             // Before the clock is looked at, so that it does not decide about a client that nobody has listened to.
-            let next = match slot {
-                Some(_) => connection.poll_accept(cx),
-                // Requests wait in the connection, which bounds how many of them may be reset meanwhile.
-                None => connection.poll_closed(cx).map(|ended| ended.err().map(Err)),
-            };
-            match idle.poll(cx, &websockets) {
-                0 => {}
-                1 if ending => {}
-                1 => {
-                    ending = true;
+            let next = connection.poll_accept(cx);
+            // Nothing is under way any more: the client need not agree.
+            if phase == Phase::Stopping && next.is_pending() && !connection.has_streams() {
+                phase = Phase::Closing;
+                connection.abrupt_shutdown(Reason::NO_ERROR);
+                cx.waker().wake_by_ref();
+            }
+            match (idle.poll(cx, &websockets), phase) {
+                (0, _) | (1, Phase::Unused) => {}
+                (1, Phase::Serving) => {
+                    phase = Phase::Unused;
                     connection.graceful_shutdown();
                     cx.waker().wake_by_ref();
                 }
@@ -165,15 +208,16 @@ pub(crate) async fn serve<S: Stream>(
             Some(Ok((request, respond))) => {
                 requested = true;
                 let (head, receive) = request.into_parts();
-                let request = Incoming { head, receive, respond, websockets: Arc::clone(&websockets) };
-                begin(request, slot.take().expect("without one, no request is accepted"));
+                let deadline = Deadline::after(limits.handshake_timeout);
+                let (slots, websockets) = (Arc::clone(&slots), Arc::clone(&websockets));
+                begin(Incoming { head, receive, respond, deadline, slots, websockets });
                 // A flood of requests that are reset at once must not keep those from running that answer them.
-                consume_budget().await;
+                yield_now().await;
             }
             // What its WebSockets hear of need not be said twice.
             Some(Err(error)) if requested && error.is_io() => return Ok(()),
             Some(Err(error)) => return Err(connection_error(error)),
-            None if requested => return Ok(()),
+            None if requested || matches!(phase, Phase::Stopping | Phase::Closing) => return Ok(()),
             None => return Err(idle.why_ended()),
         }
     }
@@ -203,29 +247,27 @@ impl Incoming {
         terms: &Terms,
         config: &Config,
         check: Option<&Check>,
-    ) -> Result<(WebSocket, Parts), Error> {
-        let Self { mut head, receive, mut respond, websockets } = self;
-        let deadline = Deadline::after(config.limits.handshake_timeout);
+    ) -> Result<Accepted, Error> {
+        let Self { mut head, receive, mut respond, deadline, slots, websockets } = self;
+        let mut receive = Http2Receive::new(receive);
         if let Some(peer) = addresses.peer {
             head.extensions.insert(peer);
         }
+        let waiting = async { Ok(slots.acquire_owned().await.expect("nobody closes it")) };
+        let waiting = while_wanted(&mut respond, &mut receive, waiting);
+        let slot = deadline.bound("waiting for one of Limits::streams", waiting).await.inspect_err(|_| {
+            // RFC 9113 8.7: nothing was done for it, so that the client may ask again.
+            respond.send_reset(Reason::REFUSED_STREAM);
+        })?;
         let answering = async {
             if head.headers.len() > config.limits.headers {
                 let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
                 let rejection = Rejection::new(status, "the request has too many headers");
-                return Ok((Err(rejection.clone()), rejection.into_response()));
+                return Ok(rejected("the client's request was rejected".to_owned(), rejection));
             }
             Ok(answer(head, terms, check).await)
         };
-        // A check ends with its stream, whoever reset that, or with the connection.
-        let answering = async {
-            let mut answering = pin!(answering);
-            poll_fn(|cx| match respond.poll_reset(cx) {
-                Poll::Ready(gone) => Poll::Ready(Err(gone_before_the_answer(gone))),
-                Poll::Pending => answering.as_mut().poll(cx),
-            })
-            .await
-        };
+        let answering = while_wanted(&mut respond, &mut receive, answering);
         let (answer, response) = deadline.bound("checking the request", answering).await?;
         let (mut response, body) = response.into_parts();
         remove_connection_headers(&mut response.headers);
@@ -235,20 +277,41 @@ impl Incoming {
         match answer {
             Ok((head, agreement)) => {
                 let send = Http2Send::new(send, Box::new(websockets.open()));
-                let receive = Http2Receive::new(receive);
                 let transport = Transport::http2(receive, send, addresses);
-                Ok((WebSocket::open(transport, Role::Server, &[], config, agreement.agreed), head))
+                let socket = WebSocket::open(transport, Role::Server, &[], config, agreement.agreed);
+                Ok(Accepted { socket, head, slot })
             }
-            Err(rejection) => {
+            Err(error) => {
+                // Nobody reads what else comes. It would take much more than its bytes while the answer waits for room.
+                drop(receive);
                 if !is_last {
                     // It fails only if the client does not want the answer any more. Dropped, it resets the stream.
                     let mut send = Http2Send::new(send, Box::new(()));
                     let _ = deadline.bound("sending the answer", send_all(&mut send, body.as_bytes())).await;
                 }
-                Err(rejected(rejection))
+                Err(error)
             }
         }
     }
+}
+
+/// Does `work` for a request, which ends with its stream, whoever reset that, or with the connection.
+///
+/// What the stream brings meanwhile is gathered, as its frames would cost much more than their bytes in the HTTP/2 connection.
+async fn while_wanted<T>(
+    respond: &mut SendResponse<Piece>,
+    receive: &mut Http2Receive,
+    work: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    let mut work = pin!(work);
+    poll_fn(|cx| {
+        if let Poll::Ready(gone) = respond.poll_reset(cx) {
+            return Poll::Ready(Err(gone_before_the_answer(gone)));
+        }
+        receive.gather(cx);
+        work.as_mut().poll(cx)
+    })
+    .await
 }
 
 /// Sends the whole body of an answer, as far as the client's windows let it.

@@ -23,7 +23,8 @@ pub(crate) const SEND_BUFFER: usize = 64 * 1024;
 const PIECES: usize = 16;
 
 /// What small DATA frames may cost in all, until they are taken from the HTTP/2 connection: 256 for each, less their size.
-/// Peers that cork don't come near it, and ours are taken as soon as their connection's task runs.
+/// Peers that cork don't come near it, and ours are taken as soon as their connection's task runs. It is not lower, as frames of
+/// streams that have ended are never given back, however long their connection lives.
 pub(crate) const FRAME_BUDGET: usize = 16 * 1024 * 1024;
 
 /// Bytes that the HTTP/2 connection has been handed, and drops when it has written them.

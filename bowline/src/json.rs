@@ -4,11 +4,11 @@ use std::future::Future;
 
 use bowline_proto::MessageKind;
 use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Error as _};
 
 use crate::connection::{Connection, Hold};
 use crate::encoded::Encoded;
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, escaped};
 use crate::message::Message;
 use crate::sender::Sender;
 use crate::websocket::WebSocket;
@@ -53,7 +53,7 @@ impl WebSocket {
     /// # Errors
     ///
     /// [`ErrorKind::InvalidData`] if the message is not JSON, or not that of a `T`: it says at which line and column,
-    /// and has what `serde_json` says as its source. The message is gone, and the connection goes on: the next call
+    /// and has what `serde_json` says as its source, with control characters of the message escaped. The message is gone, and the connection goes on: the next call
     /// gives the next message. All others are those of [`recv`](Self::recv).
     ///
     /// # Cancel safety
@@ -102,6 +102,10 @@ fn decode<T: DeserializeOwned>(message: &Message) -> Result<T, Error> {
     decoded.map_err(|error| {
         let (line, column) = (error.line(), error.column());
         let text = format!("the message is not the JSON that was asked for, at line {line}, column {column}");
+        // It quotes the names of fields, and strings.
+        let said = error.to_string();
+        let shown = escaped(&said);
+        let error = if shown == said { error } else { serde_json::Error::custom(shown) };
         Error::with_source(ErrorKind::InvalidData, text, error)
     })
 }

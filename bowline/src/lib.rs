@@ -292,6 +292,8 @@ mod offer;
 #[cfg(feature = "server")]
 mod origin;
 mod outgoing;
+#[cfg(all(feature = "http2", any(feature = "client", feature = "server")))]
+mod paced;
 mod pair;
 mod pending;
 mod pings;

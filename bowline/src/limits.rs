@@ -115,6 +115,7 @@ impl Limits {
     ///
     /// A client waits until there is room. A WebSocket that is not read holds little more than
     /// [`stream_window`](Self::stream_window). Streams that were reset count as well until their handler has returned.
+    /// A request that finds no room waits for it, for [`handshake_timeout`](Self::handshake_timeout) at most, and is then refused.
     #[cfg(feature = "http2")]
     pub fn streams(mut self, streams: u32) -> Self {
         self.streams = streams;

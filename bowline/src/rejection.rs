@@ -6,6 +6,8 @@ use std::fmt;
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
 
+use crate::error::escaped;
+
 /// Why a server did not accept an opening handshake, as the response that says so.
 ///
 /// [`accept`](crate::accept) makes them, and so may the closure of [`Server::check`](crate::Server::check): from a
@@ -63,10 +65,7 @@ impl From<Response<String>> for Rejection {
 impl fmt::Display for Rejection {
     /// Writes the status and the body in one line: control characters, which may come from the request, are escaped.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // As `CloseFrame` does.
-        let text = self.0.body().trim_end().escape_debug().to_string();
-        let text = text.replace("\\\"", "\"").replace("\\'", "'");
-        write!(f, "{}: {text}", self.status())
+        write!(f, "{}: {}", self.status(), escaped(self.0.body().trim_end()))
     }
 }
 

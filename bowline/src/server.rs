@@ -147,10 +147,10 @@ impl Server {
     ///
     /// - errors that a handler returned, and its panics;
     /// - an [`Error`](crate::Error) for each connection that never became a WebSocket: rejected, timed out, broken, or closed before
-    ///   it asked for anything;
+    ///   it asked for anything. A [`check`](Self::check) that panics rejects with 500;
     /// - [`std::io::Error`] when the operating system refused to accept a connection.
     ///
-    /// It must not block.
+    /// It must not block. A panic of its own ends nothing, and nobody hears of it.
     pub fn on_error(
         mut self,
         hear: impl Fn(Box<dyn StdError + Send + Sync>) + Send + Sync + 'static,

@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 
 use bowline_proto::Role;
 use http::request::Parts;
-use http::{HeaderValue, Request, Response, header};
+use http::{HeaderValue, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -18,6 +18,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::coop::consume_budget;
 
 use crate::begun::Begun;
+use crate::catch_panic::CatchPanic;
 use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind};
 use crate::events;
@@ -102,9 +103,9 @@ pub(crate) async fn shake_hands<S: Stream>(
             let transport = Transport::with_addresses(stream, addresses);
             Ok((WebSocket::open(transport, Role::Server, &leftover, config, agreement.agreed), head))
         }
-        Some(Err(rejection)) => {
+        Some(Err(error)) => {
             let _ = deadline.bound("closing", linger(&mut stream)).await;
-            Err(rejected(rejection))
+            Err(error)
         }
         None => {
             Err(Error::new(ErrorKind::Disconnected, "the client closed the connection without a request"))
@@ -112,34 +113,43 @@ pub(crate) async fn shake_hands<S: Stream>(
     }
 }
 
-/// What becomes of a request, and what to tell the client.
+/// What becomes of a request, and what to tell the client. If the application panics, it is not told more than that.
 pub(crate) async fn answer(
     head: Parts,
     terms: &Terms,
     check: Option<&Check>,
-) -> (Result<(Parts, Agreement), Rejection>, Response<String>) {
-    let agreed = match terms.check(&head) {
-        Ok(agreement) => match check {
-            Some(check) => check.0(head).0.await.map(|head| (head, agreement)),
-            None => Ok((head, agreement)),
-        },
-        Err(rejection) => Err(rejection),
+) -> (Result<(Parts, Agreement), Error>, Response<String>) {
+    let agreeing = async {
+        let agreement = terms.check(&head)?;
+        let head = match check {
+            Some(check) => check.0(head).0.await?,
+            None => head,
+        };
+        Ok((head, agreement))
     };
-    let response = match &agreed {
-        Ok((_, agreement)) => {
+    match CatchPanic::call(|| agreeing).await {
+        Ok(Ok((head, agreement))) => {
             events::handshake_accepted(Role::Server, &agreement.agreed);
-            agreement.response()
+            let response = agreement.response();
+            (Ok((head, agreement)), response)
         }
-        Err(rejection) => {
-            events::handshake_rejected(Role::Server, rejection.status(), rejection);
-            rejection.clone().into_response()
+        Ok(Err(rejection)) => rejected("the client's request was rejected".to_owned(), rejection),
+        Err(panic) => {
+            let rejection = Rejection::from(StatusCode::INTERNAL_SERVER_ERROR);
+            rejected(format!("the check of a client's request {panic}"), rejection)
         }
-    };
-    (agreed, response)
+    }
 }
 
-pub(crate) fn rejected(rejection: Rejection) -> Error {
-    Error::with_source(ErrorKind::Handshake, "the client's request was rejected", rejection)
+/// Says the same to both sides.
+pub(crate) fn rejected<T>(text: String, rejection: Rejection) -> (Result<T, Error>, Response<String>) {
+    events::handshake_rejected(Role::Server, rejection.status(), &rejection);
+    let mut response: Response<String> = rejection.clone().into_response();
+    for name in [header::CONTENT_LENGTH, header::TRANSFER_ENCODING] {
+        // hyper knows better, which would send what the application says, whatever the body is.
+        response.headers_mut().remove(name);
+    }
+    (Err(Error::with_source(ErrorKind::Handshake, text, rejection)), response)
 }
 
 /// Ends a stream after a rejection. If we closed it with unread bytes in it, TCP would reset it, and the client might

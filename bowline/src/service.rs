@@ -7,27 +7,23 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-#[cfg(feature = "http2")]
-use std::task::Context;
 use std::task::Poll;
 use std::time::Duration;
 
 use bowline_proto::CloseCode;
 use http::request::Parts;
-#[cfg(feature = "http2")]
-use pin_project_lite::pin_project;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
 
 use crate::acceptor::Acceptor;
 use crate::begun::Begun;
-use crate::catch_panic::CatchPanic;
+use crate::catch_panic::{CatchPanic, catch};
 use crate::connections::{Connections, OpenConnection, Place, Shutdown};
 use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind};
 use crate::handler::Handler;
 #[cfg(feature = "http2")]
-use crate::http2_server;
+use crate::http2_server::{self, Accepted};
 use crate::server_exchange::Check;
 use crate::transport::{Addresses, Stream};
 use crate::websocket::WebSocket;
@@ -149,7 +145,8 @@ impl<H> Drop for Service<H> {
 impl<H> Shared<H> {
     fn report(&self, error: Box<dyn StdError + Send + Sync>) {
         if let Some(on_error) = &self.options.on_error {
-            on_error(error);
+            // There is nobody to tell, and no reason to end more than what has failed.
+            let _ = catch(|| on_error(error));
         }
     }
 }
@@ -269,10 +266,10 @@ impl<H> Shared<H> {
     ) where
         H: Handler<M>,
     {
-        let begin = |request, slot| {
+        let begin = |request| {
             self.connections.spawn(|place| {
                 let open = move |shared: Arc<_>| Shared::open_stream(shared, place, request, addresses);
-                InSlot { task: serve_connection(Arc::clone(self), Box::new(open)), slot }
+                serve_connection(Arc::clone(self), Box::new(open))
             });
         };
         let limits = self.options.acceptor.limits_in_force();
@@ -292,8 +289,10 @@ impl<H> Shared<H> {
     ) -> Option<Opened> {
         let Options { acceptor, check, .. } = &self.options;
         let handshake = Box::pin(acceptor.shake_hands_over_http2(request, addresses, check.as_ref()));
-        let (socket, head) = self.unless_failing(handshake).await?;
-        Some(Opened::new(place, socket, head))
+        let Accepted { socket, head, slot } = self.unless_failing(handshake).await?;
+        let mut opened = Opened::new(place, socket, head);
+        opened.connection.slot = Some(slot);
+        Some(opened)
     }
 
     /// `None` if the server goes down meanwhile, or there is an error, which is reported.
@@ -325,34 +324,18 @@ async fn serve_connection<H: Handler<M>, M, F: Future<Output = Option<Opened>> +
     let opening = begin(open, Arc::clone(&shared));
     let Some(Opened { socket, head, mut connection }) = opening.await else { return };
     let code = match CatchPanic::call(|| shared.handler.handle(head, socket)).await {
-        Ok(()) => CloseCode::NORMAL,
-        Err(error) => {
+        Ok(Ok(())) => CloseCode::NORMAL,
+        Ok(Err(error)) => {
             shared.report(error);
+            CloseCode::INTERNAL_ERROR
+        }
+        Err(panic) => {
+            shared.report(format!("the handler {panic}").into());
             CloseCode::INTERNAL_ERROR
         }
     };
     drop(shared);
     connection.closed = connection.sender.close(code, "").await.is_ok();
-}
-
-#[cfg(feature = "http2")]
-pin_project! {
-    /// A task that holds its place among those of its HTTP/2 connection until it is done. An async block would need twice the
-    /// memory.
-    struct InSlot<F> {
-        #[pin]
-        task: F,
-        slot: http2_server::Slot,
-    }
-}
-
-#[cfg(feature = "http2")]
-impl<F: Future> Future for InSlot<F> {
-    type Output = F::Output;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
-        self.project().task.poll(cx)
-    }
 }
 
 /// What opens a connection, in a box, so that the memory is free again when the handler runs.

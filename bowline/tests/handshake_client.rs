@@ -304,8 +304,10 @@ async fn nothing_secret_is_told_by_debug() {
     ] {
         let answer =
             |_: Head| Head::from(["HTTP/1.1 302 Found", location, "Content-Length: 0"]).text().into_bytes();
-        let text = connect_to(&connector, answer).await.unwrap_err().to_string();
+        let error = connect_to(&connector, answer).await.unwrap_err();
+        let text = error.to_string();
         assert!(!text.contains("secret") && text.contains(shown), "{text}");
+        assert!(!format!("{error:?}").contains("secret"), "{error:?}");
     }
 }
 
@@ -450,6 +452,7 @@ async fn good_responses_are_accepted() {
     };
     let (_, response) = connect_to(&connector, answer).await.unwrap();
     assert_eq!(response.headers()["set-cookie"], "a=1");
+    assert!(!format!("{response:?}").contains("a=1"), "cookies are secrets: {response:?}");
 }
 
 #[tokio::test]

@@ -26,9 +26,9 @@ use support::allocations::Counting;
 use support::frames::{Frame, take_frames};
 use support::http::{HandlerResult, echo, soon, start};
 use support::http2::{
-    DATA, HEADERS, PING, PREFACE, RST_STREAM, SETTINGS_ENABLE_CONNECT_PROTOCOL, SETTINGS_INITIAL_WINDOW_SIZE,
-    connect_headers, connect_request, frame, get_headers, headers, hello, read_frame, rst_stream,
-    window_update,
+    DATA, HEADERS, PING, PREFACE, RST_STREAM, SETTINGS, SETTINGS_ENABLE_CONNECT_PROTOCOL,
+    SETTINGS_INITIAL_WINDOW_SIZE, connect_headers, connect_request, frame, get_headers, headers, hello,
+    read_frame, rst_stream, window_update,
 };
 use support::tls::configs;
 
@@ -558,6 +558,143 @@ async fn handlers_of_streams_that_are_gone_are_bounded() {
     stream.write_all(&hello(&[])).await.unwrap();
     flood(&mut stream, "/", &rst_stream).await;
     assert_eq!(work.most.load(Ordering::Relaxed), 10);
+}
+
+// ---- small pieces in large buffers
+
+/// Each byte arrives behind an ignored frame that fills a buffer of h2's, which the byte would keep.
+async fn assert_pins_nothing(stream: &mut TcpStream, id: u32, name: &str) {
+    let before = support::allocations::held();
+    let unit = [frame(0x77, 0, 0, &[0; 8_100]), frame(DATA, 0, id, &[0x82])].concat();
+    for _ in 0..20 {
+        assert!(arrives(stream, &unit.repeat(100)).await, "{name}");
+    }
+    let grown = support::allocations::held() - before;
+    assert!(grown < 512 * 1024, "{name}: 2,000 bytes hold {grown}");
+}
+
+#[tokio::test]
+async fn small_pieces_pin_no_large_buffers() {
+    // While the check runs.
+    let (address, _work) = serve_slowly().await;
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    assert!(arrives(&mut stream, &[hello(&[]), connect_headers(1, "/check", "13")].concat()).await);
+    assert_pins_nothing(&mut stream, 1, "checked").await;
+
+    // While the request waits for a slot.
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    assert!(arrives(&mut stream, &hello(&[])).await);
+    let waiting = use_up_slots(&mut stream).await;
+    assert_pins_nothing(&mut stream, waiting, "waiting").await;
+
+    // While the answer does not fit into the client's window.
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let first = [hello(&[(SETTINGS_INITIAL_WINDOW_SIZE, 0)]), get_headers(1)].concat();
+    assert!(arrives(&mut stream, &first).await);
+    assert_pins_nothing(&mut stream, 1, "refused").await;
+}
+
+/// Leaves the ten slots of a slow server to handlers of streams that are gone; gives the stream of a request that waits.
+async fn use_up_slots(stream: &mut TcpStream) -> u32 {
+    let opens: Vec<u8> = (0..10).flat_map(|count| connect_headers(2 * count + 1, "/", "13")).collect();
+    assert!(arrives(stream, &opens).await);
+    let resets: Vec<u8> = (0..10).flat_map(|count| rst_stream(2 * count + 1)).collect();
+    assert!(arrives(stream, &resets).await);
+    assert!(arrives(stream, &connect_headers(21, "/", "13")).await);
+    21
+}
+
+/// RFC 9113 8.7: it is refused so that the client may ask again.
+#[tokio::test(start_paused = true)]
+async fn rfc9113_8_7_a_request_that_waits_for_a_slot_is_refused_in_time() {
+    let (address, work) = serve_slowly().await;
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    assert!(arrives(&mut stream, &hello(&[])).await);
+    let waiting = use_up_slots(&mut stream).await;
+    let reason = async {
+        loop {
+            match read_frame(&mut stream).await.expect("the connection goes on") {
+                (RST_STREAM, _, id, reason) if id == waiting => break reason,
+                (_, _, id, _) => assert_ne!(id, waiting),
+            }
+        }
+    };
+    assert_eq!(soon(reason).await, [0, 0, 0, 7], "REFUSED_STREAM");
+    assert_eq!(work.begun.load(Ordering::Relaxed), 10);
+}
+
+// ---- frames that cost much more than their bytes
+
+/// How many bytes may be read before others have their turn: 16 KiB would be right, and what may be read at once.
+const BEFORE_OTHERS: usize = 32 * 1024;
+
+fn floods() -> [(&'static str, Vec<u8>); 2] {
+    // Changes of the initial window, each of which concerns all streams.
+    let settings = [1, 0].map(|size| frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, size])).concat();
+    [("settings", settings.repeat(30_000)), ("unknown frames", frame(0x77, 0, 0, &[]).repeat(200_000))]
+}
+
+/// How often others have their turn until a flood has been read that has arrived already, and the PING behind it is answered.
+async fn turns_until_answered<S>(stream: S, rest: Vec<u8>) -> usize
+where
+    S: AsyncRead + AsyncWrite + Send + 'static,
+{
+    let (mut read, mut write) = tokio::io::split(stream);
+    let answered = tokio::spawn(async move {
+        let asking = async {
+            write.write_all(&[rest, frame(PING, 0, 0, &[3; 8])].concat()).await.unwrap();
+        };
+        // In large pieces, so that reading takes few turns.
+        let reading = async {
+            let (mut piece, mut tail) = (vec![0; 1 << 20], Vec::new());
+            while !tail.ends_with(&[3; 8]) {
+                let count = read.read(&mut piece).await.unwrap();
+                assert!(count > 0, "the connection goes on");
+                tail.extend_from_slice(&piece[..count]);
+                tail.drain(..tail.len().saturating_sub(8));
+            }
+        };
+        soon(async { tokio::join!(asking, reading) }).await;
+    });
+    let mut turns = 0;
+    while !answered.is_finished() {
+        tokio::task::yield_now().await;
+        turns += 1;
+    }
+    answered.await.unwrap();
+    turns
+}
+
+#[tokio::test]
+async fn small_frames_let_others_have_their_turn() {
+    for (name, flood) in floods() {
+        let least = flood.len() / BEFORE_OTHERS;
+        // Against a server. What the operating system takes has arrived before the server runs again.
+        let (address, _stalled) = serve(Limits::default()).await;
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        assert!(arrives(&mut stream, &hello(&[(SETTINGS_INITIAL_WINDOW_SIZE, 0)])).await);
+        for count in 0..10 {
+            assert!(arrives(&mut stream, &connect_headers(2 * count + 1, "/", "13")).await);
+        }
+        let mut taken = 0;
+        while taken < flood.len()
+            && let Ok(count) = stream.try_write(&flood[taken..])
+        {
+            taken += count;
+        }
+        let turns = turns_until_answered(stream, flood[taken..].to_vec()).await;
+        assert!(turns > least, "{turns} turns beside a server, {name}");
+
+        // Against a client.
+        let (near, mut server) = duplex(4 << 20);
+        let connector = Connector::new().http_version(HttpVersion::Http2);
+        let connecting = connector.connect_over("ws://localhost/", near);
+        let accepting = accept_by_hand(&mut server, &[]);
+        let (connected, ()) = soon(async { tokio::join!(connecting, accepting) }).await;
+        let _socket = connected.unwrap();
+        let turns = turns_until_answered(server, flood).await;
+        assert!(turns > least, "{turns} turns beside a client, {name}");
+    }
 }
 
 // ---- windows that open a byte at a time

@@ -121,6 +121,29 @@ async fn bad_json_says_where_and_the_connection_goes_on() {
     assert_eq!(server.recv_json::<Move>().await.unwrap(), Some(a_move()));
 }
 
+#[derive(Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Strict {
+    #[expect(dead_code, reason = "it is never there")]
+    a: u32,
+}
+
+/// Where a peer's text becomes part of ours, it forges no lines of a log.
+#[tokio::test]
+async fn what_is_wrong_with_json_is_escaped() {
+    let (client, mut server) = pair();
+    for text in [r#"{"\u001b[2J\n2026 INFO all is well": 1}"#, "\n{\"it's \\u2028\": 1}"] {
+        client.send(text).await.unwrap();
+        let error = server.recv_json::<Strict>().await.unwrap_err();
+        let source = error.source().unwrap().downcast_ref::<serde_json::Error>().unwrap();
+        let all = format!("{error} {error:?} {source} {source:?}");
+        assert!(!all.contains(['\u{1b}', '\n', '\u{2028}']), "{all:?}");
+        let line = if text.starts_with('\n') { 2 } else { 1 };
+        assert_eq!(source.line(), line);
+        assert!(source.to_string().contains(["\\u{1b}[2J\\n2026", "it's \\u{2028}"][line - 1]), "{source}");
+    }
+}
+
 /// A hostile peer's nesting does not overflow the stack.
 #[tokio::test]
 async fn deeply_nested_json_is_an_error() {

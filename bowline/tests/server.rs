@@ -140,6 +140,35 @@ async fn a_handler_that_panics_closes_with_1011() {
 }
 
 #[tokio::test]
+async fn a_handler_that_panics_when_it_is_dropped_closes_with_1011() {
+    struct Guard;
+    impl Drop for Guard {
+        fn drop(&mut self) {
+            assert!(std::thread::panicking(), "a broken guard");
+        }
+    }
+    let (server, mut reports) = Reports::of(Server::new());
+    let address = start(server, |socket: WebSocket| {
+        let held = (Guard, socket);
+        std::future::poll_fn(move |_| {
+            let _ = &held;
+            std::task::Poll::Ready(HandlerResult::Ok(()))
+        })
+    });
+    let frame = end_of(connect(address.await).await).await.unwrap();
+    assert_eq!(frame.code(), CloseCode::INTERNAL_ERROR);
+    assert_eq!(reports.next().await.to_string(), "the handler panicked: a broken guard");
+}
+
+#[tokio::test]
+async fn a_panic_in_on_error_keeps_no_close_frame_back() {
+    let server = Server::new().on_error(|error| panic!("no room in the log for {error}"));
+    let address = start(server, |_: WebSocket| async { HandlerResult::Err("no luck".into()) }).await;
+    let frame = end_of(connect(address).await).await.unwrap();
+    assert_eq!(frame.code(), CloseCode::INTERNAL_ERROR);
+}
+
+#[tokio::test]
 async fn a_close_of_the_handlers_own_stays() {
     let address = start(Server::new(), |socket: WebSocket| async move {
         socket.close(CloseCode(4000), "bye").await?;
@@ -255,6 +284,77 @@ async fn check_rejects_with_any_response() {
     let (mut socket, _) = soon(good.connect(&url)).await.unwrap();
     socket.send("hello").await.unwrap();
     assert_eq!(soon(socket.recv()).await.unwrap(), Some("hello".into()));
+}
+
+/// A client for each version of HTTP.
+fn clients() -> Vec<Connector> {
+    vec![
+        Connector::new(),
+        #[cfg(feature = "http2")]
+        Connector::new().http_version(bowline::HttpVersion::Http2),
+    ]
+}
+
+fn serves_both(server: Server) -> Server {
+    #[cfg(feature = "http2")]
+    let server = server.http2();
+    server
+}
+
+#[tokio::test]
+async fn what_decides_about_a_request_and_panics_is_a_500() {
+    let at_once = |head: Parts| {
+        assert!(head.uri.path() == "/fine", "the database is gone");
+        async { Ok(head) }
+    };
+    let later = |head: Parts| async move {
+        assert!(head.uri.path() == "/fine", "the database is gone");
+        Ok(head)
+    };
+    let origin = |_: &str, headers: &http::HeaderMap| {
+        assert!(headers.contains_key("x-fine"), "the database is gone");
+        true
+    };
+    let open = Acceptor::new().allow_origin("*");
+    for server in [
+        Server::new().acceptor(open.clone()).check(at_once),
+        Server::new().acceptor(open).check(later),
+        Server::new().acceptor(Acceptor::new().check_origin(origin)),
+    ] {
+        let (server, mut reports) = Reports::of(serves_both(server));
+        let address = start(server, echo).await;
+        for client in clients() {
+            let client = client.origin("https://elsewhere.example");
+            let error = soon(client.clone().connect(format!("ws://{address}/"))).await.unwrap_err();
+            let status = error.response().map(Response::status);
+            assert_eq!(status, Some(StatusCode::INTERNAL_SERVER_ERROR), "{error:?}");
+            assert!(!String::from_utf8_lossy(error.response().unwrap().body()).contains("database"));
+            let report = reports.next().await;
+            assert_eq!(report.to_string(), "the check of a client's request panicked: the database is gone");
+            assert_eq!(report.downcast_ref::<Error>().unwrap().kind(), ErrorKind::Handshake);
+            // The server goes on.
+            let client = client.header("x-fine", "yes");
+            let (socket, _) = soon(client.connect(format!("ws://{address}/fine"))).await.unwrap();
+            soon(socket.close(CloseCode::NORMAL, "")).await.unwrap();
+        }
+    }
+}
+
+/// What an application says about the length of its answer is not what counts.
+#[tokio::test]
+async fn a_rejection_has_the_length_that_it_has() {
+    let server = serves_both(Server::new()).check(|_| async {
+        let response = Response::builder().status(401).header("content-length", "3");
+        let response = response.header("transfer-encoding", "chunked").body("who are you?".to_owned());
+        Err(response.unwrap().into())
+    });
+    let (server, mut reports) = Reports::of(server);
+    let address = start(server, echo).await;
+    for client in clients() {
+        let error = soon(client.connect(format!("ws://{address}/"))).await.unwrap_err();
+        assert_eq!(error.response().map(|response| &response.body()[..]), Some(&b"who are you?"[..]));
+        assert_eq!(reports.next_kind().await, ErrorKind::Handshake);
+    }
 }
 
 #[tokio::test]
@@ -442,6 +542,42 @@ async fn a_shutdown_waits_for_no_handshake() {
     let _ = soon(late.read_to_end(&mut Vec::new())).await;
 }
 
+/// Whoever has no WebSocket is not waited for, whatever it does not answer.
+#[cfg(feature = "http2")]
+#[tokio::test(start_paused = true)]
+async fn a_shutdown_waits_for_no_connection_without_a_websocket() {
+    let refused = [support::http2::hello(&[]), support::http2::get_headers(1)].concat();
+    let window = (support::http2::SETTINGS_INITIAL_WINDOW_SIZE, 0);
+    let unread = [support::http2::hello(&[window]), support::http2::get_headers(1)].concat();
+    for (name, first) in [
+        ("nothing", Vec::new()),
+        ("half a request", b"GET / HT".to_vec()),
+        ("the begin of a preface", b"PRI".to_vec()),
+        ("a preface", support::http2::PREFACE.to_vec()),
+        ("settings", support::http2::hello(&[])),
+        ("a request that is refused", refused),
+        ("an answer that does not fit", unread),
+    ] {
+        let (sender, signal) = oneshot::channel::<()>();
+        let (listener, address) = listen().await;
+        let hour = Duration::from_secs(3600);
+        let server = Server::new().http2().shutdown(async { signal.await.unwrap() }, hour);
+        let (server, mut reports) = Reports::of(server);
+        let serving = tokio::spawn(server.serve(listener, echo));
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(&first).await.unwrap();
+        support::settle().await;
+        if name == "a request that is refused" {
+            assert_eq!(reports.next_kind().await, ErrorKind::Handshake);
+        }
+        let begun = tokio::time::Instant::now();
+        sender.send(()).unwrap();
+        assert_eq!(soon(serving).await.unwrap().unwrap(), Shutdown::default());
+        assert!(begun.elapsed() < Duration::from_secs(1), "{name}: {:?}", begun.elapsed());
+        assert!(reports.0.recv().await.is_none(), "{name}");
+    }
+}
+
 /// A task that does not yield can't be stopped, but its connection can.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_shutdown_ends_the_connection_of_a_handler_that_blocks() {
@@ -524,7 +660,12 @@ async fn runs_out_of_files() {
     if std::env::var_os("BOWLINE_TEST_FILES").is_none() {
         return;
     }
-    let (server, mut reports) = Reports::of(Server::new());
+    let (sender, receiver) = mpsc::unbounded_channel();
+    let server = Server::new().on_error(move |error| {
+        let _ = sender.send(error);
+        panic!("that does not end it either");
+    });
+    let mut reports = Reports(receiver);
     let address = start(server, echo).await;
     // All of them wait to be accepted when there is no file left: this does not let the server run meanwhile.
     let mut clients = Vec::new();
