@@ -50,7 +50,10 @@ fn floods(role: Role) -> Vec<(&'static str, Vec<u8>)> {
 struct Endless {
     bytes: Vec<u8>,
     position: usize,
+    /// Whether bytes can be written.
     takes: bool,
+    /// Whether our direction can be shut down.
+    ends: bool,
     dropped: Arc<AtomicBool>,
 }
 
@@ -80,7 +83,7 @@ impl AsyncWrite for Endless {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+        if self.ends { Poll::Ready(Ok(())) } else { Poll::Pending }
     }
 }
 
@@ -92,8 +95,12 @@ impl Drop for Endless {
 
 /// A connection whose peer never stops, whether it takes what we send, and whether it was dropped.
 fn endless(role: Role, bytes: Vec<u8>, takes: bool) -> (WebSocket, Arc<AtomicBool>) {
+    open_endless(role, bytes, takes, true)
+}
+
+fn open_endless(role: Role, bytes: Vec<u8>, takes: bool, ends: bool) -> (WebSocket, Arc<AtomicBool>) {
     let dropped = Arc::new(AtomicBool::new(false));
-    let stream = Endless { bytes, position: 0, takes, dropped: Arc::clone(&dropped) };
+    let stream = Endless { bytes, position: 0, takes, ends, dropped: Arc::clone(&dropped) };
     let keepalive = Duration::from_millis(200);
     let socket = match role {
         Role::Client => {
@@ -137,6 +144,25 @@ async fn a_dropped_websocket_ends_under_an_endless_flood() {
         let (socket, dropped) = endless(role, flood, true);
         drop(socket);
         until_dropped(&dropped).await;
+    })
+    .await;
+}
+
+/// Our direction can't be shut down, as a TLS stream's when the transport takes no `close_notify`.
+#[tokio::test]
+async fn a_shutdown_that_never_ends_ends_under_an_endless_flood() {
+    for_each_flood(async |role, flood| {
+        for violates in [false, true] {
+            let wrong = || encode_all(role, &vec![Frame::ping(""); 10_000]);
+            let flood = if violates { wrong() } else { flood.clone() };
+            let (mut socket, dropped) = open_endless(role, flood, true, false);
+            if violates {
+                // It is masked the wrong way round.
+                assert_eq!(socket.recv().await.unwrap_err().kind(), ErrorKind::Protocol);
+            }
+            drop(socket);
+            until_dropped(&dropped).await;
+        }
     })
     .await;
 }
