@@ -12,7 +12,8 @@ use bowline_proto::Role;
 use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use crate::connection::{Connection, Hold};
+use crate::batch::Hold;
+use crate::connection::Connection;
 use crate::error::{Error, ErrorKind};
 use crate::events;
 use crate::moment::{Moment, Now, Span};
@@ -102,7 +103,7 @@ impl Future for Attendance {
 impl Attendant {
     fn poll(&mut self, cx: &mut Context<'_>, mut timer: Pin<&mut Sleep>) -> Poll<()> {
         self.connection.signals.set_task(Some(cx.waker()));
-        self.connection.uncork();
+        self.connection.write_held();
         #[cfg(feature = "http2")]
         self.connection.gather();
         if self.is_patient() && !timer.is_elapsed() {
@@ -148,7 +149,8 @@ impl Attendant {
                 Some(verdict) if transmit.is_blocked() && !progress => Some(verdict),
                 _ => transmit.is_blocked().then(|| Verdict::after(now, keepalive.interval)),
             };
-            if keepalive.pinging && keepalive.dead.is_none() && transmit.has_written_keepalive() {
+            let pinging = keepalive.peer == PeerLife::Pinged;
+            if pinging && keepalive.dead.is_none() && transmit.has_written_keepalive() {
                 keepalive.dead = Some(Verdict::after(now, keepalive.interval));
             }
         }
@@ -320,12 +322,28 @@ struct Keepalive {
     dead: Option<Verdict>,
     /// The transport takes nothing; the peer is dead if that goes on until then.
     stalled: Option<Verdict>,
-    /// A ping was accepted, and nothing has arrived since.
-    pinging: bool,
     /// At the last look, unread data kept us from reading.
     suspended: bool,
+    peer: PeerLife,
+}
+
+/// What the peer has shown of itself.
+///
+/// ```text
+/// Silent --tick--> Pinged
+///   ^ '---.          |
+///  tick   '- shows --+
+///   |         life   |
+/// Heard <------------'
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum PeerLife {
+    /// Nothing since the last tick.
+    Silent,
     /// Since the last tick, the peer has shown life, or could not.
-    heard: bool,
+    Heard,
+    /// A ping was accepted, and nothing has arrived since.
+    Pinged,
 }
 
 impl Keepalive {
@@ -335,9 +353,8 @@ impl Keepalive {
             tick: now.after(interval),
             dead: None,
             stalled: None,
-            pinging: false,
             suspended: false,
-            heard: false,
+            peer: PeerLife::Silent,
         }
     }
 
@@ -350,7 +367,7 @@ impl Keepalive {
     fn handle_timeout(
         &mut self,
         now: &Now,
-        connection: &Connection,
+        connection: &Arc<Connection>,
         cx: &mut Context<'_>,
     ) -> Result<(), Error> {
         let interval = self.interval;
@@ -372,13 +389,18 @@ impl Keepalive {
         }
         if now.is_past(self.tick) {
             self.tick = now.after(interval);
-            let is_silent = !std::mem::take(&mut self.heard) && !self.pinging;
+            let is_silent = self.peer == PeerLife::Silent;
+            if self.peer == PeerLife::Heard {
+                self.peer = PeerLife::Silent;
+            }
             let mut transmit = connection.transmit();
             // Servers and balancers drop clients that they don't hear. What waits to be written will be heard.
             let are_silent = !transmit.take_spoken() && !transmit.is_blocked();
             if is_silent || are_silent {
                 // Only the silence of the peer is held against the peer.
-                self.pinging |= is_silent;
+                if is_silent {
+                    self.peer = PeerLife::Pinged;
+                }
                 transmit.accept_keepalive();
                 connection.write(transmit, Hold::Never);
             }
@@ -396,8 +418,7 @@ impl Keepalive {
         // When reading resumes, silence begins afresh.
         let resumed = std::mem::replace(&mut self.suspended, suspended);
         if received || suspended || resumed {
-            self.heard = true;
-            self.pinging = false;
+            self.peer = PeerLife::Heard;
             self.dead = None;
         }
     }

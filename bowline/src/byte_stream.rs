@@ -9,12 +9,11 @@ use std::task::{Context, Poll, ready};
 use bowline_proto::{CloseCode, CloseFrame, MessageKind};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::connection::Hold;
+use crate::batch::Hold;
 use crate::error::{Error, ErrorKind};
 use crate::message::Payload;
 use crate::outgoing::Outgoing;
 use crate::reader::into_io;
-use crate::receive::Receive;
 use crate::websocket::WebSocket;
 
 /// How much one write takes. Other libraries refuse larger messages by default than this.
@@ -36,7 +35,7 @@ impl WebSocket {
     /// # }
     /// ```
     pub fn into_io(self, kind: MessageKind) -> ByteStream {
-        let outgoing = Outgoing::new(Arc::clone(&self.connection), Hold::InBatch);
+        let outgoing = Outgoing::new(Arc::clone(&self.connection), Hold::Never);
         ByteStream { outgoing, socket: self, kind, is_in_message: false, refused: None }
     }
 }
@@ -70,7 +69,8 @@ impl ByteStream {
             return Poll::Ready(Err(error.clone()));
         }
         if !self.is_in_message {
-            let Some(kind) = ready!(self.socket.connection.poll_next(cx, Receive::take_start))? else {
+            let WebSocket { connection, batch, .. } = &mut self.socket;
+            let Some(kind) = ready!(connection.poll_start(cx, batch))? else {
                 return Poll::Ready(Ok(false));
             };
             if kind != self.kind {
@@ -120,8 +120,8 @@ impl AsyncRead for ByteStream {
             if !ready!(stream.poll_message(cx)).map_err(into_io)? {
                 break;
             }
-            let connection = &stream.socket.connection;
-            ready!(connection.poll_next(cx, |receive| receive.take_bytes(buf))).map_err(into_io)?;
+            let WebSocket { connection, batch, .. } = &mut stream.socket;
+            ready!(connection.poll_read(cx, batch, buf)).map_err(into_io)?;
             // Nothing is the end of the message, not that of the stream.
             stream.is_in_message = buf.filled().len() > before;
         }
@@ -139,7 +139,7 @@ impl AsyncWrite for ByteStream {
         let len = payload.parts().1.len();
         let mut transmit = ready!(stream.outgoing.poll_room(cx)).map_err(into_io)?;
         transmit.accept(&mut payload).map_err(into_io)?;
-        stream.socket.connection.write(transmit, Hold::InBatch);
+        stream.socket.connection.write(transmit, stream.socket.batch.hold());
         Poll::Ready(Ok(len))
     }
 

@@ -8,21 +8,23 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Wake, Waker, ready};
 
-use bowline_proto::{CloseFrame, ReceiveHalf, ReceiveLimits, Role};
+use bowline_proto::{CloseFrame, MessageKind, ReceiveHalf, ReceiveLimits, Role};
+use tokio::io::ReadBuf;
 use tokio::task::coop::{RestoreOnPending, poll_proceed};
 use tokio::task::yield_now;
 
 use crate::agreed::Agreed;
+use crate::batch::{Batch, Hold};
 use crate::compression::Window;
 use crate::effect::{Effect, Ending};
 use crate::error::{Error, ErrorKind, TrySendError};
 use crate::events;
 use crate::limits::Config;
 use crate::locked::Locked;
-use crate::message::Payload;
+use crate::message::{Message, Payload};
 use crate::receive::{Advance, Fill, Receive};
 use crate::signals::Signals;
-use crate::sync::{AtomicUsize, Mutex, MutexGuard, is_in_block_on};
+use crate::sync::{AtomicBool, Mutex, MutexGuard, Poller, poller};
 use crate::transmit::{Transmit, closed_by_us};
 use crate::transport::{Addresses, Transport};
 use crate::wait::{Place, Turn};
@@ -43,8 +45,8 @@ pub(crate) struct Connection {
     /// Others share what the transport runs over, and its memory.
     #[cfg(feature = "http2")]
     is_multiplexed: bool,
-    /// More messages are in memory, so that the replies that this thread sends may wait until the reader wants to; 0 if not.
-    corked: AtomicUsize,
+    /// Someone else closes the connection when its `WebSocket` is dropped.
+    supervised: AtomicBool,
     /// These two are in boxes, so that what is left of a connection fits between the blocks that tokio aligns to 128 bytes:
     /// measured, 100 bytes less of resident memory.
     pub(crate) agreed: Box<Agreed>,
@@ -87,7 +89,7 @@ impl Connection {
             signals,
             #[cfg(feature = "http2")]
             is_multiplexed,
-            corked: AtomicUsize::new(0),
+            supervised: AtomicBool::new(false),
             agreed: Box::new(agreed),
             addresses: Box::new(addresses),
         }
@@ -110,27 +112,93 @@ impl Connection {
 
     // ---- receiving
 
-    /// Ready once `take` finds what it wants in what has arrived, which is read as needed.
+    /// Returns the next message of the batch, or else what comes of reading.
+    ///
+    /// `WRITES` says whether the replies to a batch are written before it waits, or are left to the connection's task.
+    #[expect(clippy::inline_always, reason = "measured: 30 instructions less of a small message")]
+    #[inline(always)]
+    pub(crate) fn poll_message<const WRITES: bool>(
+        self: &Arc<Self>,
+        cx: &mut Context<'_>,
+        batch: &mut Batch,
+    ) -> Poll<Result<Option<Message>, Error>> {
+        if !batch.has_messages() {
+            return self.poll_next_in_batch::<WRITES, _>(cx, batch, Receive::take_message);
+        }
+        self.poll_batch(cx, batch)
+    }
+
+    #[inline(never)]
+    fn poll_batch(
+        self: &Arc<Self>,
+        cx: &mut Context<'_>,
+        batch: &mut Batch,
+    ) -> Poll<Result<Option<Message>, Error>> {
+        ready!(poll_proceed(cx)).made_progress();
+        let message = batch.pop();
+        if !batch.has_messages() {
+            self.leave_batch(batch);
+        }
+        Poll::Ready(Ok(message))
+    }
+
+    /// Begins to read the next message, and returns its kind.
+    pub(crate) fn poll_start(
+        self: &Arc<Self>,
+        cx: &mut Context<'_>,
+        batch: &mut Batch,
+    ) -> Poll<Result<Option<MessageKind>, Error>> {
+        match self.read_from_batch(batch) {
+            Some(kind) => Poll::Ready(Ok(Some(kind))),
+            None => self.poll_next(cx, batch, Receive::take_start),
+        }
+    }
+
+    /// Begins to read the next message of the batch, if there is one.
+    fn read_from_batch(&self, batch: &mut Batch) -> Option<MessageKind> {
+        let message = batch.pop()?;
+        let kind = message.kind();
+        let mut receive = self.receive();
+        receive.read_whole(message);
+        if !batch.has_messages() {
+            receive.end_batch();
+            batch.has_more = receive.has_more_frames();
+        }
+        Some(kind)
+    }
+
+    /// Moves a part of the reader's message into `buf`; nothing at its end.
+    pub(crate) fn poll_read(
+        self: &Arc<Self>,
+        cx: &mut Context<'_>,
+        batch: &mut Batch,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<Result<(), Error>> {
+        self.poll_next(cx, batch, |receive| receive.take_bytes(buf))
+    }
+
+    /// Ready once `take` finds what it wants in what has arrived, which is read as needed. The batch has to be empty.
     pub(crate) fn poll_next<T>(
         self: &Arc<Self>,
         cx: &mut Context<'_>,
+        batch: &mut Batch,
         take: impl FnMut(&mut Receive) -> Option<T>,
     ) -> Poll<T> {
-        self.poll_next_in_batch::<true, T>(cx, take)
+        self.poll_next_in_batch::<true, T>(cx, batch, take)
     }
 
-    /// The same; whether the replies to a batch are written before it waits, or are left to the connection's task.
     #[inline]
-    pub(crate) fn poll_next_in_batch<const WRITES: bool, T>(
+    fn poll_next_in_batch<const WRITES: bool, T>(
         self: &Arc<Self>,
         cx: &mut Context<'_>,
+        batch: &mut Batch,
         take: impl FnMut(&mut Receive) -> Option<T>,
     ) -> Poll<T> {
-        if !self.is_corked() && self.signals.sleep_in_quiet(cx.waker()) {
+        if !batch.has_more && self.signals.sleep_in_quiet(cx.waker()) {
             return Poll::Pending;
         }
         let mut taken = None;
-        let _ = self.poll_take::<WRITES, T>(cx, take, &mut taken);
+        let _ = self.poll_take::<WRITES, T>(cx, batch, take, &mut taken);
         taken.map_or(Poll::Pending, Poll::Ready)
     }
 
@@ -140,23 +208,32 @@ impl Connection {
     fn poll_take<const WRITES: bool, T>(
         self: &Arc<Self>,
         cx: &mut Context<'_>,
+        batch: &mut Batch,
         mut take: impl FnMut(&mut Receive) -> Option<T>,
         taken: &mut Option<T>,
     ) -> Poll<()> {
         // One flooding connection must not starve the others of its thread, even if all of the flood is in memory.
         let progress = ready!(poll_proceed(cx));
         let mut receive = self.receive();
-        let mut work = Work::default();
+        let mut work = Work::within(batch.hold());
+        // The most frequent case: woken by the transport, with nothing in memory.
+        if !batch.has_more && receive.is_bare() && self.signals.was_called() {
+            match self.poll_fill(&mut receive) {
+                Poll::Ready(Fill::Bytes(count)) => work.add_read(count),
+                Poll::Ready(Fill::Effect(effect)) => receive = self.act(receive, effect, &mut work),
+                Poll::Pending => {}
+            }
+        }
         loop {
             // Called at one place only, and little else in this function, so that it is inlined.
             *taken = take(&mut receive);
             if taken.is_some() {
                 progress.made_progress();
-                self.leave_reading(receive);
+                self.leave_reading(receive, batch);
                 self.finish(&work);
                 return Poll::Ready(());
             }
-            let Some(unlocked) = self.step::<WRITES>(receive, cx, &progress, &mut work) else { break };
+            let Some(unlocked) = self.step::<WRITES>(receive, cx, batch, &progress, &mut work) else { break };
             receive = unlocked;
         }
         self.finish(&work);
@@ -166,18 +243,23 @@ impl Connection {
     /// Looks at the next frame, or reads; `None` if the reader has to wait, for the transport or for others to have their turn.
     #[inline(never)]
     fn step<'a, const WRITES: bool>(
-        &'a self,
+        self: &'a Arc<Self>,
         mut receive: MutexGuard<'a, Receive>,
         cx: &mut Context<'_>,
+        batch: &mut Batch,
         progress: &RestoreOnPending,
         work: &mut Work,
     ) -> Option<MutexGuard<'a, Receive>> {
         match receive.advance() {
             Advance::Data => work.add_data(&receive),
             Advance::Effect(effect) => receive = self.act(receive, effect, work),
-            Advance::NeedsBytes if WRITES && self.is_corked() => {
+            Advance::NeedsBytes if batch.has_more => {
+                (batch.has_more, work.hold) = (false, Hold::Never);
+                if !WRITES {
+                    return Some(receive);
+                }
                 drop(receive);
-                self.uncork();
+                self.write_held();
                 // The task may have read meanwhile.
                 return Some(self.receive());
             }
@@ -209,7 +291,7 @@ impl Connection {
     /// Does what receiving asks of the sending half, and goes on.
     #[inline(never)]
     fn act<'a>(
-        &'a self,
+        self: &'a Arc<Self>,
         receive: MutexGuard<'a, Receive>,
         effect: Effect,
         work: &mut Work,
@@ -221,7 +303,7 @@ impl Connection {
                 work.add(1);
                 let mut transmit = self.transmit();
                 transmit.answer(payload);
-                if !transmit.gathers_pongs() && !self.is_corked() {
+                if !transmit.gathers_pongs() && work.hold == Hold::Never {
                     self.write_locked(&mut transmit);
                 }
                 drop(receive);
@@ -229,7 +311,7 @@ impl Connection {
             effect => {
                 work.has_answered |= matches!(effect, Effect::Answer(_));
                 work.add(Work::UNIT);
-                self.apply(receive, [effect]);
+                self.apply(receive, [effect], work.hold);
             }
         }
         self.receive()
@@ -253,9 +335,9 @@ impl Connection {
 
     /// Writes the answers that were left for later, unless they leave with the replies to a batch.
     #[inline]
-    fn finish(&self, work: &Work) {
-        if work.has_answered && !self.is_corked() {
-            self.write_now(self.transmit());
+    fn finish(self: &Arc<Self>, work: &Work) {
+        if work.has_answered {
+            self.write(self.transmit(), work.hold);
         }
     }
 
@@ -277,53 +359,52 @@ impl Connection {
     /// The application has got something, and may be away for long.
     #[expect(clippy::inline_always, reason = "measured: 20 instructions less of a small message")]
     #[inline(always)]
-    fn leave_reading(self: &Arc<Self>, mut receive: MutexGuard<'_, Receive>) {
+    fn leave_reading(self: &Arc<Self>, receive: MutexGuard<'_, Receive>, batch: &mut Batch) {
         if self.signals.has_sleeping_reader() {
-            return self.leave_reading_awake(receive);
+            return self.leave_reading_awake(receive, batch);
         }
-        receive.hand_out();
-        if !receive.has_more_frames() || receive.is_in_message() {
-            return self.leave_idle(receive);
-        }
-        drop(receive);
-        if !self.is_corked() {
-            self.cork();
-        }
+        self.leave(receive, batch);
     }
 
     /// The same for a reader that was not woken: its waker is dropped once nothing is locked.
     #[cold]
-    fn leave_reading_awake(self: &Arc<Self>, mut receive: MutexGuard<'_, Receive>) {
+    fn leave_reading_awake(self: &Arc<Self>, receive: MutexGuard<'_, Receive>, batch: &mut Batch) {
         let reader = self.signals.remove_reader();
-        receive.hand_out();
-        if !receive.has_more_frames() || receive.is_in_message() {
-            self.leave_idle(receive);
-        } else {
-            drop(receive);
-            self.cork();
-        }
+        self.leave(receive, batch);
         drop(reader);
     }
 
-    /// Begins to hold back the replies to a batch. Should the application never read again, they are written when the task
-    /// that is being polled yields.
+    /// The application has got the last message of its batch.
     #[inline(never)]
-    fn cork(self: &Arc<Self>) {
-        if self.corked.swap(this_thread(), Ordering::SeqCst) != 0 {
-            return;
+    fn leave_batch(self: &Arc<Self>, batch: &mut Batch) {
+        let mut receive = self.receive();
+        receive.end_batch();
+        self.leave_reading(receive, batch);
+    }
+
+    #[expect(clippy::inline_always, reason = "measured: 20 instructions less of a small message")]
+    #[inline(always)]
+    fn leave(self: &Arc<Self>, mut receive: MutexGuard<'_, Receive>, batch: &mut Batch) {
+        receive.hand_out();
+        if !receive.has_more_frames() || receive.is_in_message() {
+            batch.has_more = false;
+            return self.leave_idle(receive, batch);
         }
-        if is_in_block_on() {
-            EndOfPoll::watch(self);
-        } else {
-            self.signals.wake_task();
-        }
+        Self::leave_busy(receive, batch);
+    }
+
+    /// The same, with more frames in memory.
+    #[inline(never)]
+    fn leave_busy(mut receive: MutexGuard<'_, Receive>, batch: &mut Batch) {
+        receive.fill(batch);
+        batch.has_more = true;
     }
 
     /// The same, with no whole frame in memory that a `recv` could take.
-    fn leave_idle(self: &Arc<Self>, mut receive: MutexGuard<'_, Receive>) {
+    fn leave_idle(self: &Arc<Self>, mut receive: MutexGuard<'_, Receive>, batch: &mut Batch) {
         if receive.has_ended() {
             if let Some(effect) = receive.tell() {
-                self.apply(receive, [effect]);
+                self.apply(receive, [effect], Hold::Never);
             }
             return;
         }
@@ -345,13 +426,12 @@ impl Connection {
                 return self.signals.set_quiet(receive.is_quiet());
             };
             if let Fill::Effect(effect) = fill {
-                return self.apply(receive, [effect]);
+                return self.apply(receive, [effect], Hold::Never);
             }
         }
         if receive.has_more_frames() {
             // More has just come.
-            drop(receive);
-            self.cork();
+            Self::leave_busy(receive, batch);
         } else if receive.is_stopped_by_data() {
             // A part of the next message: no reason to hold a large buffer while the application is busy.
             receive.park();
@@ -362,7 +442,7 @@ impl Connection {
     }
 
     /// Reads while nobody else does: as far as the first message that nobody has asked for.
-    pub(crate) fn read_unattended(&self, cx: &mut Context<'_>) {
+    pub(crate) fn read_unattended(self: &Arc<Self>, cx: &mut Context<'_>) {
         let mut work = Work::default();
         while let Poll::Ready(unit) = poll_proceed(cx) {
             unit.made_progress();
@@ -376,7 +456,7 @@ impl Connection {
     }
 
     /// Does one unit of that; whether it is done.
-    fn read_unit_unattended(&self, work: &mut Work) -> bool {
+    fn read_unit_unattended(self: &Arc<Self>, work: &mut Work) -> bool {
         let mut receive = self.receive();
         while !work.is_unit() {
             if receive.has_ended() || receive.is_stopped_by_data() {
@@ -407,7 +487,12 @@ impl Connection {
     }
 
     /// Does what receiving asks of the sending half.
-    fn apply(&self, receive: MutexGuard<'_, Receive>, effects: impl IntoIterator<Item = Effect>) {
+    fn apply(
+        self: &Arc<Self>,
+        receive: MutexGuard<'_, Receive>,
+        effects: impl IntoIterator<Item = Effect>,
+        hold: Hold,
+    ) {
         // Locked before the other is given back: whoever reads on is answered behind this.
         let mut transmit = self.transmit();
         drop(receive);
@@ -416,7 +501,7 @@ impl Connection {
                 self.write_now(transmit);
                 self.conclude(end);
             }
-            None => self.write(transmit, Hold::InBatch),
+            None => self.write(transmit, hold),
         }
     }
 
@@ -462,7 +547,7 @@ impl Connection {
     // ---- sending
 
     pub(crate) fn try_send<'a, M: Into<Payload<'a>>>(
-        &self,
+        self: &Arc<Self>,
         message: M,
         hold: Hold,
     ) -> Result<(), TrySendError<M>> {
@@ -481,7 +566,7 @@ impl Connection {
     /// Accepts a message for which there is room.
     #[inline]
     pub(crate) fn accept(
-        &self,
+        self: &Arc<Self>,
         mut transmit: Locked<'_>,
         mut payload: Payload<'_>,
         hold: Hold,
@@ -495,10 +580,16 @@ impl Connection {
     /// Writes, unless that is better left for later; gives the lock back.
     #[expect(clippy::inline_always, reason = "measured: 20 instructions less of a small message")]
     #[inline(always)]
-    pub(crate) fn write(&self, mut transmit: Locked<'_>, hold: Hold) {
-        // What another thread sends is none, and the thread that works off the batch may be busy for long.
-        let is_reply = || hold == Hold::InBatch && self.corked.load(Ordering::SeqCst) == this_thread();
-        if !transmit.is_blocked() && (!is_reply() || transmit.is_reply_due()) {
+    pub(crate) fn write(self: &Arc<Self>, mut transmit: Locked<'_>, hold: Hold) {
+        if !transmit.is_blocked() {
+            if hold == Hold::InBatch && !transmit.is_reply_due() {
+                let is_first = transmit.holds_one();
+                transmit.give_back();
+                if is_first {
+                    self.write_later();
+                }
+                return;
+            }
             self.write_locked(&mut transmit);
         }
         transmit.give_back();
@@ -531,22 +622,28 @@ impl Connection {
         self.signals.wake_task();
     }
 
-    /// Ends the time in which writes are left for later.
-    pub(crate) fn uncork(&self) {
-        if self.corked.swap(0, Ordering::SeqCst) != 0 {
-            self.write_now(self.transmit());
+    /// Has what is held back written even if the application never calls again: when the poll under way has ended, by the
+    /// connection's task or by us.
+    #[inline(never)]
+    fn write_later(self: &Arc<Self>) {
+        match poller() {
+            Poller::Task => self.signals.wake_task(),
+            Poller::BlockOn => EndOfPoll::watch(self),
+            Poller::Foreign => self.write_held(),
+        }
+    }
+
+    /// Writes what is held back.
+    pub(crate) fn write_held(&self) {
+        let transmit = self.transmit();
+        if transmit.holds() {
+            self.write_now(transmit);
         }
     }
 
     /// Writes what it can, now that nobody will look after the connection any more.
     pub(crate) fn write_last(&self) {
-        self.corked.store(0, Ordering::SeqCst);
         self.write_locked(&mut self.transmit());
-    }
-
-    #[inline]
-    fn is_corked(&self) -> bool {
-        self.corked.load(Ordering::SeqCst) != 0
     }
 
     // ---- closing
@@ -580,7 +677,6 @@ impl Connection {
         let decides = transmit.closed().is_none();
         prepare(&mut transmit);
         transmit.close(Some(frame), error);
-        self.corked.store(0, Ordering::SeqCst);
         self.write_now(transmit);
         if let Some(concluded) = concluded {
             self.conclude(concluded);
@@ -591,6 +687,16 @@ impl Connection {
         if decides {
             events::connection_closed(self.addresses.peer, "us", Some(frame.code()));
         }
+    }
+
+    /// From now on someone else closes the connection, not the drop of its `WebSocket`.
+    #[cfg(feature = "server")]
+    pub(crate) fn supervise(&self) {
+        self.supervised.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_supervised(&self) -> bool {
+        self.supervised.load(Ordering::Relaxed)
     }
 
     /// The application will neither read nor close: writes what was accepted, and ends the transport.
@@ -604,7 +710,6 @@ impl Connection {
         // Before the lock is given back, so that a close beside this one comes first or is refused.
         let error = Error::new(ErrorKind::Closed, "the connection is closed: its WebSocket was dropped");
         transmit.refuse(error.clone());
-        self.corked.store(0, Ordering::SeqCst);
         self.write_now(transmit);
         let mut receive = self.receive();
         receive.discard();
@@ -635,14 +740,6 @@ impl Connection {
     }
 }
 
-/// Whether a message may wait for those behind it.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Hold {
-    /// While the `WebSocket`, which sends it, works off a batch.
-    InBatch,
-    Never,
-}
-
 /// What was done since the last unit of the task's budget was paid.
 #[derive(Default)]
 struct Work {
@@ -651,6 +748,8 @@ struct Work {
     has_read: bool,
     /// A pong was written; others may be still to be.
     has_answered: bool,
+    /// Whether what is answered may leave with the replies to a batch.
+    hold: Hold,
 }
 
 impl Work {
@@ -662,6 +761,10 @@ impl Work {
 
     /// How many bytes that were read are a step: a unit pays for 256 KiB.
     const STEP_SIZE: usize = 8 * 1024;
+
+    fn within(hold: Hold) -> Self {
+        Self { hold, ..Self::default() }
+    }
 
     fn add(&mut self, steps: u32) {
         self.steps = self.steps.saturating_add(steps);
@@ -699,16 +802,6 @@ struct Concluded {
     decides: bool,
 }
 
-thread_local! {
-    static THREAD: u8 = const { 0 };
-}
-
-/// Something that tells this thread from all others that run.
-#[inline]
-fn this_thread() -> usize {
-    THREAD.with(|thread| std::ptr::from_ref(thread).addr())
-}
-
 /// Finds the end of the poll under way: tokio wakes a waker that was deferred when the future has yielded, and drops it when
 /// the future is ready, since then nobody is left to be woken.
 struct EndOfPoll {
@@ -728,8 +821,9 @@ impl EndOfPoll {
         if let Some(end) = Arc::get_mut(&mut end) {
             end.connection = Some(Arc::clone(connection));
         }
-        let waker = Waker::from(end);
-        // Its first poll defers the waker; where there is nothing to defer to, it is woken.
+        let waker = Waker::from(Arc::clone(&end));
+        // Its first poll defers the waker. Where there is nothing to defer to, nobody but us keeps `end`, and it writes as it is
+        // dropped.
         let _ = pin!(yield_now()).poll(&mut Context::from_waker(&waker));
     }
 }
@@ -746,7 +840,8 @@ impl Wake for EndOfPoll {
 
     fn wake_by_ref(self: &Arc<Self>) {
         // Most of the time the reader has written it all.
-        if let Some(connection) = self.connection.as_ref().filter(|connection| connection.is_corked()) {
+        let holds = |connection: &&Arc<Connection>| connection.transmit().holds();
+        if let Some(connection) = self.connection.as_ref().filter(holds) {
             connection.signals.wake_task();
         }
     }
@@ -755,7 +850,7 @@ impl Wake for EndOfPoll {
 impl Drop for EndOfPoll {
     fn drop(&mut self) {
         if let Some(connection) = &self.connection {
-            connection.uncork();
+            connection.write_held();
         }
     }
 }

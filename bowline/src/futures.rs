@@ -8,11 +8,10 @@ use std::task::{Context, Poll, ready};
 use futures_core::{FusedStream, Stream};
 use futures_sink::Sink;
 
-use crate::connection::Hold;
+use crate::batch::Hold;
 use crate::error::{Error, ErrorKind};
 use crate::message::Message;
 use crate::outgoing::Outgoing;
-use crate::receive::Receive;
 use crate::sender::Sender;
 use crate::websocket::WebSocket;
 
@@ -33,7 +32,7 @@ impl Stream for WebSocket {
 /// So that `futures::select!` takes it.
 impl FusedStream for WebSocket {
     fn is_terminated(&self) -> bool {
-        self.stream_ended
+        self.batch.stream_ended
     }
 }
 
@@ -43,12 +42,11 @@ impl WebSocket {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Message, Error>>> {
-        if self.stream_ended {
+        if self.batch.stream_ended {
             return Poll::Ready(None);
         }
-        let taken = self.connection.poll_next_in_batch::<WRITES, _>(cx, Receive::take_message);
-        let item = ready!(taken).transpose();
-        self.stream_ended = !matches!(item, Some(Ok(_)));
+        let item = ready!(self.connection.poll_message::<WRITES>(cx, &mut self.batch)).transpose();
+        self.batch.stream_ended = !matches!(item, Some(Ok(_)));
         Poll::Ready(item)
     }
 
@@ -73,7 +71,7 @@ impl WebSocket {
     /// # }
     /// ```
     pub fn into_futures(self) -> FuturesSocket {
-        let sink = SenderSink::new(Outgoing::new(Arc::clone(&self.connection), Hold::InBatch));
+        let sink = SenderSink::new(Outgoing::new(Arc::clone(&self.connection), self.batch.hold()));
         FuturesSocket { sink, socket: self }
     }
 }
@@ -121,8 +119,12 @@ impl Stream for FuturesSocket {
     type Item = Result<Message, Error>;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let Self { sink, socket } = self.get_mut();
+        let hold = socket.batch.hold();
         // `forward` flushes when it has to wait, and `split` holds the last message of a batch back until then.
-        self.get_mut().socket.poll_item::<false>(cx)
+        let poll = socket.poll_item::<false>(cx);
+        sink.outgoing.hold = if poll.is_ready() { hold.or(socket.batch.hold()) } else { Hold::Never };
+        poll
     }
 }
 

@@ -1,12 +1,14 @@
 //! Values sent and received as JSON.
 
 use std::future::Future;
+use std::sync::Arc;
 
 use bowline_proto::MessageKind;
 use serde::Serialize;
 use serde::de::{DeserializeOwned, Error as _};
 
-use crate::connection::{Connection, Hold};
+use crate::batch::Hold;
+use crate::connection::Connection;
 use crate::encoded::Encoded;
 use crate::error::{Error, ErrorKind, escaped};
 use crate::message::Message;
@@ -45,7 +47,7 @@ impl WebSocket {
     ///
     /// If it is dropped before it is ready, nothing was sent.
     pub fn send_json<T: Serialize + ?Sized>(&self, value: &T) -> impl Future<Output = Result<(), Error>> {
-        send(&self.connection, Hold::InBatch, encode(value))
+        send(&self.connection, self.batch.hold(), encode(value))
     }
 
     /// Receives the next message, text or binary, as a value in JSON; `None` once the connection has ended normally.
@@ -80,7 +82,11 @@ impl Sender {
     }
 }
 
-async fn send(connection: &Connection, hold: Hold, encoded: Result<Encoded, Error>) -> Result<(), Error> {
+async fn send(
+    connection: &Arc<Connection>,
+    hold: Hold,
+    encoded: Result<Encoded, Error>,
+) -> Result<(), Error> {
     let mut encoded = encoded?;
     connection.send_with(hold, move |transmit| transmit.accept_encoded(&mut encoded)).await
 }

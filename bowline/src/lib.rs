@@ -233,6 +233,7 @@ mod authority;
 #[cfg(feature = "axum")]
 pub mod axum;
 mod backlog;
+mod batch;
 #[cfg(feature = "server")]
 mod begun;
 mod byte_stream;

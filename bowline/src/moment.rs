@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::num::NonZeroU32;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -76,8 +77,7 @@ impl Now {
     /// By a clock on which `instant` is `moment`.
     pub(crate) fn by(instant: Instant, moment: Moment) -> Self {
         let now = Instant::now();
-        let nanos =
-            nanos(now.saturating_duration_since(instant)) - nanos(instant.saturating_duration_since(now));
+        let nanos = nanos_between(instant, now);
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
@@ -105,6 +105,33 @@ impl Now {
     }
 }
 
-fn nanos(duration: Duration) -> i64 {
-    i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX)
+/// How much later `later` is; negative if it is earlier, as tests may have it.
+fn nanos_between(earlier: Instant, later: Instant) -> i64 {
+    let nanos = |duration: Duration| i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX);
+    match later.checked_duration_since(earlier) {
+        Some(duration) => nanos(duration),
+        None => -nanos(earlier.saturating_duration_since(later)),
+    }
+}
+
+/// A point in time for spans of milliseconds, in units of 2^16 nanoseconds since some other, modulo 2^32.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Tick(u32);
+
+impl Tick {
+    pub(crate) fn now() -> Self {
+        static FIRST: OnceLock<Instant> = OnceLock::new();
+        let now = Instant::now();
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "it is meant modulo 2^32"
+        )]
+        Self((nanos_between(*FIRST.get_or_init(|| now), now) >> 16) as u32)
+    }
+
+    /// Whether this is later than `earlier` by more than `duration`, which is short.
+    pub(crate) fn is_after(self, earlier: Self, duration: Duration) -> bool {
+        u128::from(self.0.wrapping_sub(earlier.0)) > duration.as_nanos() >> 16
+    }
 }

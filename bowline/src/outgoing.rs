@@ -5,7 +5,8 @@ use std::task::{Context, Poll, ready};
 
 use bowline_proto::{CloseCode, CloseFrame};
 
-use crate::connection::{Connection, Hold};
+use crate::batch::Hold;
+use crate::connection::Connection;
 use crate::error::Error;
 use crate::locked::Locked;
 use crate::transmit::Queue;

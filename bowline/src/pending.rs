@@ -7,34 +7,31 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bowline_proto::{CloseCode, CloseFrame};
+use bowline_proto::{CloseCode, CloseFrame, MessageKind};
 use tokio::task::coop::poll_proceed;
 
-use crate::connection::{Connection, Hold};
+use crate::batch::{Batch, Hold};
+use crate::connection::Connection;
 use crate::error::Error;
-use crate::receive::Receive;
 use crate::transmit::{Queue, Transmit, misuse};
 use crate::wait::{Manner, Place, Turn};
 
 impl Connection {
-    /// Waits until `take` finds what it wants in what has arrived, reading as needed.
-    pub(crate) fn next<T, F: FnMut(&mut Receive) -> Option<T> + Unpin>(
-        self: &Arc<Self>,
-        take: F,
-    ) -> Next<'_, F> {
-        Next { connection: self, take, waits: false }
+    /// Waits for the next message, and begins to read it.
+    pub(crate) fn next_start<'a>(self: &'a Arc<Self>, batch: &'a mut Batch) -> NextStart<'a> {
+        NextStart { connection: self, batch, waits: false }
     }
 
     /// Waits for its turn and for room, then lets `accept`, which is called once, put something into the write buffer.
-    pub(crate) fn send_with<T, F>(&self, hold: Hold, accept: F) -> Send<'_, F>
+    pub(crate) fn send_with<T, F>(self: &Arc<Self>, hold: Hold, accept: F) -> Send<'_, F>
     where
         F: FnMut(&mut Transmit) -> Result<T, Error> + Unpin,
     {
-        Send { waiting: Waiting::new(self, Queue::Senders), accept, is_accepted: false, hold }
+        Send { connection: self, place: Place::default(), accept, is_accepted: false, hold }
     }
 
     /// Waits until all that was accepted before was handed to the transport.
-    pub(crate) async fn flush(&self) -> Result<(), Error> {
+    pub(crate) async fn flush(self: &Arc<Self>) -> Result<(), Error> {
         let end = {
             let mut transmit = self.transmit();
             if !transmit.is_blocked() {
@@ -54,16 +51,20 @@ impl Connection {
     }
 
     /// Waits until `check`, which is called again after each change, gives something.
-    async fn watch<T>(&self, check: impl FnMut(&mut Transmit) -> Option<T>) -> T {
+    async fn watch<T>(self: &Arc<Self>, check: impl FnMut(&mut Transmit) -> Option<T>) -> T {
         self.watch_in(Queue::Watchers, check).await
     }
 
     /// The same for what only the end of the connection changes.
-    pub(crate) async fn watch_end<T>(&self, check: impl FnMut(&mut Transmit) -> Option<T>) -> T {
+    pub(crate) async fn watch_end<T>(self: &Arc<Self>, check: impl FnMut(&mut Transmit) -> Option<T>) -> T {
         self.watch_in(Queue::End, check).await
     }
 
-    async fn watch_in<T>(&self, queue: Queue, mut check: impl FnMut(&mut Transmit) -> Option<T>) -> T {
+    async fn watch_in<T>(
+        self: &Arc<Self>,
+        queue: Queue,
+        mut check: impl FnMut(&mut Transmit) -> Option<T>,
+    ) -> T {
         let mut waiting = Waiting::new(self, queue);
         poll_fn(|cx| {
             let mut transmit = self.transmit();
@@ -77,7 +78,7 @@ impl Connection {
     }
 
     /// Measures a round trip.
-    pub(crate) async fn ping(&self) -> Result<Duration, Error> {
+    pub(crate) async fn ping(self: &Arc<Self>) -> Result<Duration, Error> {
         let payload = self
             .watch(|transmit| {
                 if let Some(error) = transmit.pings_ended() {
@@ -97,8 +98,21 @@ impl Connection {
         .await
     }
 
+    /// Gives a place up.
+    #[cold]
+    fn leave_place(&self, queue: Queue, place: &mut Place) {
+        let mut transmit = self.transmit();
+        transmit.leave(queue, place);
+        // It may have been its turn.
+        transmit.wake_senders();
+    }
+
     /// Begins the closing handshake, and waits until the connection has ended.
-    pub(crate) async fn close(&self, code: CloseCode, reason: &str) -> Result<Option<CloseFrame>, Error> {
+    pub(crate) async fn close(
+        self: &Arc<Self>,
+        code: CloseCode,
+        reason: &str,
+    ) -> Result<Option<CloseFrame>, Error> {
         let frame = CloseFrame::new(code, reason).map_err(misuse)?;
         self.begin_close(&frame);
         self.watch_end(|transmit| transmit.is_finished().then_some(())).await;
@@ -106,27 +120,25 @@ impl Connection {
     }
 }
 
-/// See [`Connection::next`].
-pub(crate) struct Next<'a, F> {
+/// See [`Connection::next_start`].
+pub(crate) struct NextStart<'a> {
     connection: &'a Arc<Connection>,
-    take: F,
+    batch: &'a mut Batch,
     waits: bool,
 }
 
-impl<T, F: FnMut(&mut Receive) -> Option<T> + Unpin> Future for Next<'_, F> {
-    type Output = T;
+impl Future for NextStart<'_> {
+    type Output = Result<Option<MessageKind>, Error>;
 
-    #[inline]
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
-        let poll = this.connection.poll_next(cx, &mut this.take);
+        let poll = this.connection.poll_start(cx, this.batch);
         this.waits = poll.is_pending();
         poll
     }
 }
 
-impl<F> Drop for Next<'_, F> {
-    #[inline]
+impl Drop for NextStart<'_> {
     fn drop(&mut self) {
         if self.waits {
             self.connection.stop_waiting();
@@ -135,8 +147,11 @@ impl<F> Drop for Next<'_, F> {
 }
 
 /// See [`Connection::send_with`].
+///
+/// It makes up much of what a task takes that sends, so that its size counts.
 pub(crate) struct Send<'a, F> {
-    waiting: Waiting<'a>,
+    connection: &'a Arc<Connection>,
+    place: Place,
     /// Called where it is: it holds the message, which would have to be moved.
     accept: F,
     is_accepted: bool,
@@ -148,17 +163,16 @@ impl<T, F: FnMut(&mut Transmit) -> Result<T, Error> + Unpin> Future for Send<'_,
 
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let Self { waiting, accept, is_accepted, hold } = self.get_mut();
+        let Self { connection, place, accept, is_accepted, hold } = self.get_mut();
         assert!(!*is_accepted, "a future is not polled after it is ready");
-        let connection = waiting.connection;
         let progress = ready!(poll_proceed(cx));
         let mut transmit = connection.transmit();
         if let Some(error) = transmit.closed() {
             return Poll::Ready(Err(error.clone()));
         }
-        let turn = transmit.turn(&waiting.place);
+        let turn = transmit.turn(place);
         if turn != Turn::Now {
-            transmit.wait(Queue::Senders, &mut waiting.place, Manner::Future, cx.waker());
+            transmit.wait(Queue::Senders, place, Manner::Future, cx.waker());
             drop(transmit);
             if turn == Turn::Soon {
                 // Those in front have until all others who are to run now have run.
@@ -169,8 +183,8 @@ impl<T, F: FnMut(&mut Transmit) -> Result<T, Error> + Unpin> Future for Send<'_,
         progress.made_progress();
         *is_accepted = true;
         let result = accept(&mut transmit);
-        if waiting.place.is_taken() {
-            transmit.leave(Queue::Senders, &mut waiting.place);
+        if place.is_taken() {
+            transmit.leave(Queue::Senders, place);
             transmit.wake_senders();
         }
         connection.write(transmit, *hold);
@@ -178,24 +192,25 @@ impl<T, F: FnMut(&mut Transmit) -> Result<T, Error> + Unpin> Future for Send<'_,
     }
 }
 
+impl<F> Drop for Send<'_, F> {
+    #[inline]
+    fn drop(&mut self) {
+        if self.place.is_taken() {
+            self.connection.leave_place(Queue::Senders, &mut self.place);
+        }
+    }
+}
+
 /// A place in one of the queues, until it is dropped.
 pub(crate) struct Waiting<'a> {
-    connection: &'a Connection,
+    connection: &'a Arc<Connection>,
     queue: Queue,
     pub(crate) place: Place,
 }
 
 impl<'a> Waiting<'a> {
-    pub(crate) fn new(connection: &'a Connection, queue: Queue) -> Self {
+    pub(crate) fn new(connection: &'a Arc<Connection>, queue: Queue) -> Self {
         Self { connection, queue, place: Place::default() }
-    }
-
-    #[cold]
-    fn leave(&mut self) {
-        let mut transmit = self.connection.transmit();
-        transmit.leave(self.queue, &mut self.place);
-        // It may have been its turn.
-        transmit.wake_senders();
     }
 }
 
@@ -203,7 +218,7 @@ impl Drop for Waiting<'_> {
     #[inline]
     fn drop(&mut self) {
         if self.place.is_taken() {
-            self.leave();
+            self.connection.leave_place(self.queue, &mut self.place);
         }
     }
 }

@@ -1,11 +1,13 @@
 //! Values sent and received as messages of protobuf.
 
 use std::future::Future;
+use std::sync::Arc;
 
 use bowline_proto::{FrameHeader, MessageKind};
 use prost::Message as Protobuf;
 
-use crate::connection::{Connection, Hold};
+use crate::batch::Hold;
+use crate::connection::Connection;
 use crate::encoded::Encoded;
 use crate::error::{Error, ErrorKind};
 use crate::message::Message;
@@ -45,7 +47,7 @@ impl WebSocket {
     ///
     /// If it is dropped before it is ready, nothing was sent.
     pub fn send_protobuf<M: Protobuf>(&self, message: &M) -> impl Future<Output = Result<(), Error>> {
-        send(&self.connection, Hold::InBatch, encode(message))
+        send(&self.connection, self.batch.hold(), encode(message))
     }
 
     /// Receives the next message as one of protobuf; `None` once the connection has ended normally.
@@ -80,7 +82,11 @@ impl Sender {
     }
 }
 
-async fn send(connection: &Connection, hold: Hold, encoded: Result<Encoded, Error>) -> Result<(), Error> {
+async fn send(
+    connection: &Arc<Connection>,
+    hold: Hold,
+    encoded: Result<Encoded, Error>,
+) -> Result<(), Error> {
     let mut encoded = encoded?;
     connection.send_with(hold, move |transmit| transmit.accept_encoded(&mut encoded)).await
 }

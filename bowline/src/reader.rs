@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 use bowline_proto::MessageKind;
 use tokio::io::{AsyncRead, ReadBuf};
 
+use crate::batch::Batch;
 use crate::connection::Connection;
 use crate::error::{Error, ErrorKind};
 
@@ -25,12 +26,13 @@ use crate::error::{Error, ErrorKind};
 /// loses what it has taken.
 pub struct MessageReader<'a> {
     connection: &'a Arc<Connection>,
+    batch: &'a mut Batch,
     kind: MessageKind,
 }
 
 impl<'a> MessageReader<'a> {
-    pub(crate) fn new(connection: &'a Arc<Connection>, kind: MessageKind) -> Self {
-        Self { connection, kind }
+    pub(crate) fn new(connection: &'a Arc<Connection>, batch: &'a mut Batch, kind: MessageKind) -> Self {
+        Self { connection, batch, kind }
     }
 
     /// Whether it is text or binary.
@@ -41,7 +43,8 @@ impl<'a> MessageReader<'a> {
 
 impl AsyncRead for MessageReader<'_> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        self.connection.poll_next(cx, |receive| receive.take_bytes(buf)).map_err(into_io)
+        let Self { connection, batch, .. } = self.get_mut();
+        connection.poll_read(cx, batch, buf).map_err(into_io)
     }
 }
 

@@ -10,6 +10,7 @@ use tokio::task::coop::has_budget_remaining;
 
 use crate::assembly::{Assembly, Filled};
 use crate::backlog::{Backlog, Waiting};
+use crate::batch::Batch;
 use crate::compression::Window;
 use crate::effect::Effect;
 use crate::error::{Error, ErrorKind};
@@ -48,6 +49,8 @@ pub(crate) struct Receive {
     received: bool,
     /// The transport had nothing when it was asked last, and knows whom to call.
     awaits_transport: bool,
+    /// The `WebSocket` has messages that were taken together, and has not handed out the last of them.
+    has_batch: bool,
     handed_out: HandedOut,
     stream: StreamEnd,
     /// Messages may be compressed, in this window.
@@ -119,6 +122,7 @@ impl Receive {
             exhausted: false,
             received: false,
             awaits_transport: false,
+            has_batch: false,
             handed_out: HandedOut::Never,
             stream: StreamEnd::Open,
             window: None,
@@ -149,16 +153,40 @@ impl Receive {
         self.end().map(|end| end.map(|()| None))
     }
 
+    /// Whether the next thing for the application may be at the front of the buffer.
+    #[inline]
+    fn is_next_in_buffer(&self) -> bool {
+        !self.buffer.is_empty() && !self.message.is_open() && !self.discards && self.ended.is_none()
+    }
+
     /// The next message, if all of it is in one frame and in memory, and it is the next thing for the application.
     #[inline]
     fn take_whole_message(&mut self) -> Option<Message> {
-        if self.buffer.is_empty() || self.message.is_open() || self.discards || self.ended.is_some() {
+        if !self.is_next_in_buffer() {
             return None;
         }
         let message = self.half.take_whole_message(self.buffer.bytes())?;
         self.buffer.consume(message.frame_size);
         let payload = Bytes::from(message.payload.into_boxed_slice());
         Some(Message::from_validated(message.kind, payload))
+    }
+
+    /// Takes the small messages that come next all at once. The last batch was handed out.
+    pub(crate) fn fill(&mut self, batch: &mut Batch) {
+        if self.is_next_in_buffer() {
+            batch.fill(&self.half, &mut self.buffer);
+        }
+        self.has_batch = batch.has_messages();
+    }
+
+    /// Notes that the last message of the batch was handed out.
+    pub(crate) fn end_batch(&mut self) {
+        self.has_batch = false;
+    }
+
+    /// Begins to read a message of a batch, whose reader gets it from here.
+    pub(crate) fn read_whole(&mut self, message: Message) {
+        self.message = Assembly::of(message);
     }
 
     /// The kind of the message that has begun, which is the reader's from now on; or the end.
@@ -439,7 +467,8 @@ impl Receive {
     pub(crate) fn is_stopped_by_data(&self) -> bool {
         !self.discards
             && self.ended.is_none()
-            && (self.message.is_wanted()
+            && (self.has_batch
+                || self.message.is_wanted()
                 || ((!self.message.is_open() || self.message.is_spent())
                     && self.half.is_at_data(self.buffer.bytes())))
     }
@@ -447,6 +476,12 @@ impl Receive {
     /// Whether the transport will call when there is something to read.
     pub(crate) fn awaits_transport(&self) -> bool {
         self.awaits_transport && self.ended.is_none()
+    }
+
+    /// Whether nothing is in memory, be it bytes, a message, or the end.
+    #[inline]
+    pub(crate) fn is_bare(&self) -> bool {
+        self.buffer.is_empty() && self.ended.is_none() && self.is_quiet()
     }
 
     /// Whether nothing was left for the application, if there is nothing to read either.

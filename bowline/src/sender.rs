@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use bowline_proto::{CloseCode, CloseFrame, MessageKind};
 
-use crate::connection::{Connection, Hold};
+use crate::batch::Hold;
+use crate::connection::Connection;
 use crate::error::{Error, TrySendError};
 use crate::message::Payload;
 use crate::writer::MessageWriter;

@@ -2,11 +2,11 @@
 
 #[cfg(bowline_loom)]
 #[allow(unused_imports, reason = "the tests compile this file too, and use one of them")]
-pub(crate) use loom::sync::atomic::{AtomicBool, AtomicUsize};
+pub(crate) use loom::sync::atomic::AtomicBool;
 #[cfg(bowline_loom)]
 pub(crate) use loom::sync::{Mutex, MutexGuard};
 #[cfg(not(bowline_loom))]
-pub(crate) use std::sync::atomic::{AtomicBool, AtomicUsize};
+pub(crate) use std::sync::atomic::AtomicBool;
 #[cfg(not(bowline_loom))]
 pub(crate) use std::sync::{Mutex, MutexGuard};
 
@@ -16,21 +16,37 @@ pub(crate) fn spawn(task: impl Future<Output = ()> + Send + 'static) {
     tokio::spawn(task);
 }
 
-/// Whether a future is polled that a runtime of one thread blocks on. Once it is ready, nobody runs the tasks of that
-/// runtime.
+/// Who is polling.
+#[allow(dead_code, reason = "the models compile this file too")]
+pub(crate) enum Poller {
+    /// A runtime that also runs its tasks when this poll has ended.
+    Task,
+    /// A runtime of one thread that blocks on a future. Once that is ready, nobody runs the tasks of the runtime.
+    BlockOn,
+    /// Something that is not tokio.
+    Foreign,
+}
+
+/// Returns who is polling on this thread.
 #[cfg(not(bowline_loom))]
-pub(crate) fn is_in_block_on() -> bool {
+pub(crate) fn poller() -> Poller {
     use tokio::runtime::{Handle, RuntimeFlavor};
 
-    let has_one_thread = |runtime: Handle| matches!(runtime.runtime_flavor(), RuntimeFlavor::CurrentThread);
-    tokio::task::try_id().is_none() && Handle::try_current().is_ok_and(has_one_thread)
+    if tokio::task::try_id().is_some() {
+        return Poller::Task;
+    }
+    match Handle::try_current().map(|runtime| runtime.runtime_flavor()) {
+        Ok(RuntimeFlavor::CurrentThread) => Poller::BlockOn,
+        Ok(_) => Poller::Task,
+        Err(_) => Poller::Foreign,
+    }
 }
 
 /// A task of these models is a thread of its own.
 #[cfg(bowline_loom)]
 #[allow(dead_code, reason = "the tests compile this file too")]
-pub(crate) fn is_in_block_on() -> bool {
-    false
+pub(crate) fn poller() -> Poller {
+    Poller::Task
 }
 
 #[cfg(bowline_loom)]

@@ -6,7 +6,6 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bowline_proto::{CloseCode, CloseFrame, MessageKind, Misuse, Role, SendHalf};
-use tokio::time::Instant;
 
 use crate::compression::Compressing;
 use crate::deflation::Deflation;
@@ -16,6 +15,7 @@ use crate::error::{Error, ErrorKind};
 use crate::fragment::FragmentEnd;
 use crate::locked::Later;
 use crate::message::{Payload, Prepared, PreparedFrame, Source};
+use crate::moment::Tick;
 use crate::pings::Pings;
 use crate::random::random;
 use crate::transport::WriteTransport;
@@ -61,8 +61,6 @@ pub(crate) struct Transmit {
     senders: WaitQueue,
     /// Those who wait for something to change with what is written: `flush`, `ping`, a `MessageWriter`.
     watchers: WaitQueue,
-    /// Those who wait for the end: `closed`, `close`.
-    end_watchers: WaitQueue,
     /// A `MessageWriter` has the right to send data.
     writer_open: bool,
     /// The transport took all it could; the connection's task waits until it takes more.
@@ -76,13 +74,11 @@ pub(crate) struct Transmit {
     /// How many replies to a batch are held back.
     held: u32,
     /// When the first of them was accepted.
-    held_since: Instant,
-    /// The newest ping that could not be answered yet.
-    owed_pong: Option<Box<[u8]>>,
+    held_since: Tick,
     /// Those whose pongs are waited for.
     pub(crate) pings: Pings,
-    /// Why no pong will come any more. In a box, as most of the time there is nothing.
-    pings_ended: Option<Box<Error>>,
+    /// In a box, as most connections never have any of it.
+    seldom: Option<Box<Seldom>>,
     /// Where the last ping of the keepalive ends, in bytes since the connection was opened.
     keepalive_end: u64,
     /// Nothing more may be sent, and why.
@@ -92,6 +88,17 @@ pub(crate) struct Transmit {
     /// Foreign code to be run once the lock is given back: see [`Locked`](crate::locked::Locked).
     pub(crate) later: Vec<Later>,
     deflation: Option<Box<Deflation>>,
+}
+
+/// What most connections never have.
+#[derive(Default)]
+struct Seldom {
+    /// The newest ping that could not be answered yet.
+    owed_pong: Option<Box<[u8]>>,
+    /// Why no pong will come any more.
+    pings_ended: Option<Error>,
+    /// Those who wait for the end: `closed`, `close`.
+    end_watchers: WaitQueue,
 }
 
 /// The queues of those who wait.
@@ -114,17 +121,15 @@ impl Transmit {
             high_water_mark,
             senders: WaitQueue::default(),
             watchers: WaitQueue::default(),
-            end_watchers: WaitQueue::default(),
             writer_open: false,
             blocked: false,
             unflushed: false,
             progress: false,
             spoken: false,
             held: 0,
-            held_since: Instant::now(),
-            owed_pong: None,
+            held_since: Tick::default(),
             pings: Pings::default(),
-            pings_ended: None,
+            seldom: None,
             keepalive_end: 0,
             closed: None,
             finished: false,
@@ -331,14 +336,14 @@ impl Transmit {
 
     /// The peer will send nothing any more, no pong either.
     pub(crate) fn end_pings(&mut self, error: Error) {
-        self.pings_ended = Some(Box::new(error));
+        self.seldom.get_or_insert_default().pings_ended = Some(error);
         self.pings.clear();
         self.wake_watchers();
     }
 
     /// Why there is no use in a ping, nor in waiting for its pong.
     pub(crate) fn pings_ended(&self) -> Option<&Error> {
-        self.closed.as_ref().or(self.pings_ended.as_deref())
+        self.closed.as_ref().or_else(|| self.seldom.as_ref()?.pings_ended.as_ref())
     }
 
     /// Answers a ping, as soon as the transport takes bytes.
@@ -348,7 +353,7 @@ impl Transmit {
         }
         // RFC 6455 5.5.3: only the most recent ping has to be answered.
         if self.blocked {
-            self.owed_pong = Some(payload);
+            self.seldom.get_or_insert_default().owed_pong = Some(payload);
         } else {
             self.encode_pong(&payload);
         }
@@ -384,7 +389,7 @@ impl Transmit {
             self.later.push(Later::DropError(error));
         }
         self.senders.call_all(&mut self.later);
-        self.end_watchers.call_all(&mut self.later);
+        self.wake_end_watchers();
         self.wake_watchers();
     }
 
@@ -411,7 +416,7 @@ impl Transmit {
     pub(crate) fn finish(&mut self) {
         self.later.extend(self.transport.take().map(Later::Forget));
         self.finished = true;
-        self.end_watchers.call_all(&mut self.later);
+        self.wake_end_watchers();
         self.wake_watchers();
     }
 
@@ -426,13 +431,24 @@ impl Transmit {
         (self.held == 1 || self.held % 16 == 2) && self.is_held_long() || !self.has_space()
     }
 
+    /// Whether replies are held back.
+    pub(crate) fn holds(&self) -> bool {
+        self.held > 0
+    }
+
+    /// Whether exactly one reply is held back.
+    #[inline]
+    pub(crate) fn holds_one(&self) -> bool {
+        self.held == 1
+    }
+
     #[inline(never)]
     fn is_held_long(&mut self) -> bool {
-        let now = Instant::now();
+        let now = Tick::now();
         if self.held == 1 {
             self.held_since = now;
         }
-        self.held >= HELD_MAX || now.saturating_duration_since(self.held_since) > HELD_TIME
+        self.held >= HELD_MAX || now.is_after(self.held_since, HELD_TIME)
     }
 
     /// Writes what the transport takes. `Err` if the transport fails.
@@ -467,7 +483,7 @@ impl Transmit {
             (self.progress, self.spoken) = (true, true);
             self.wake_senders();
             self.wake_watchers();
-            if let Some(payload) = self.owed_pong.take() {
+            if let Some(payload) = self.seldom.as_mut().and_then(|seldom| seldom.owed_pong.take()) {
                 self.encode_pong(&payload);
                 return Ok(!self.blocked);
             }
@@ -504,7 +520,7 @@ impl Transmit {
         let queue = match queue {
             Queue::Senders => &mut self.senders,
             Queue::Watchers => &mut self.watchers,
-            Queue::End => &mut self.end_watchers,
+            Queue::End => &mut self.seldom.get_or_insert_default().end_watchers,
         };
         (queue, &mut self.later)
     }
@@ -520,6 +536,12 @@ impl Transmit {
     fn wake_watchers(&mut self) {
         if !self.watchers.is_empty() {
             self.watchers.call_all(&mut self.later);
+        }
+    }
+
+    fn wake_end_watchers(&mut self) {
+        if let Some(seldom) = &mut self.seldom {
+            seldom.end_watchers.call_all(&mut self.later);
         }
     }
 

@@ -2,9 +2,6 @@
 
 use crate::moment::{Moment, Now, Span};
 
-/// How often a clock that was read late is forgiven before the time is up all the same.
-const PARDONS: u8 = 3;
-
 /// A time within which the peer has to do something.
 ///
 /// When this process stood still (stopped, suspended, starved of its processor), all deadlines that passed meanwhile are
@@ -17,7 +14,10 @@ const PARDONS: u8 = 3;
 ///   '----- late ----> ^-.
 ///                     '-' late
 /// ```
+///
+/// Every connection keeps two of them, so that they are packed.
 #[derive(Clone, Copy)]
+#[repr(Rust, packed)]
 pub(crate) struct Verdict {
     at: Moment,
     stage: Stage,
@@ -26,7 +26,27 @@ pub(crate) struct Verdict {
 #[derive(Clone, Copy)]
 enum Stage {
     Look,
-    End { pardons: u8 },
+    End { pardons: Pardons },
+}
+
+/// How often a clock that is read late is still forgiven before the time is up all the same.
+#[derive(Clone, Copy)]
+enum Pardons {
+    Three,
+    Two,
+    One,
+    None,
+}
+
+impl Pardons {
+    fn less(self) -> Option<Self> {
+        match self {
+            Self::Three => Some(Self::Two),
+            Self::Two => Some(Self::One),
+            Self::One => Some(Self::None),
+            Self::None => None,
+        }
+    }
 }
 
 impl Verdict {
@@ -48,19 +68,17 @@ impl Verdict {
         let margin = time.eighth();
         let is_late = now.is_past(self.at.plus(margin));
         let pardons = match self.stage {
-            Stage::Look => PARDONS,
+            Stage::Look => Pardons::Three,
             Stage::End { pardons } => pardons,
         };
-        match (self.stage, is_late) {
-            (Stage::Look, false) => {
-                *self = Self { at: self.at.plus(margin), stage: Stage::End { pardons } };
-                false
-            }
-            (_, true) if pardons > 0 => {
-                *self = Self { at: now.after(margin), stage: Stage::End { pardons: pardons - 1 } };
-                false
-            }
-            _ => true,
+        let next = match (self.stage, is_late) {
+            (Stage::Look, false) => Some((self.at.plus(margin), pardons)),
+            (Stage::End { .. }, false) => None,
+            (_, true) => pardons.less().map(|pardons| (now.after(margin), pardons)),
+        };
+        if let Some((at, pardons)) = next {
+            *self = Self { at, stage: Stage::End { pardons } };
         }
+        next.is_none()
     }
 }

@@ -1,6 +1,7 @@
 //! Tasks that wait for a change of a locked state, in order of arrival.
 
 use std::collections::VecDeque;
+use std::num::NonZeroU64;
 use std::task::Waker;
 
 use crate::locked::Later;
@@ -16,11 +17,12 @@ pub(crate) struct WaitQueue(Option<Box<Waiters>>);
 struct Waiters {
     /// In order of their tickets.
     queue: VecDeque<Waiter>,
-    next_ticket: u64,
+    /// How many tickets were given out, which is the newest of them.
+    tickets: u64,
 }
 
 struct Waiter {
-    ticket: u64,
+    ticket: NonZeroU64,
     /// Taken when the waiter is called; the place stays until it is left.
     waker: Option<Waker>,
     manner: Manner,
@@ -68,7 +70,7 @@ pub(crate) enum Turn {
 
 /// A place in a [`WaitQueue`], once one was needed.
 #[derive(Default)]
-pub(crate) struct Place(Option<u64>);
+pub(crate) struct Place(Option<NonZeroU64>);
 
 impl Place {
     pub(crate) fn is_taken(&self) -> bool {
@@ -100,10 +102,10 @@ impl WaitQueue {
                 later.extend(waiter.waker.replace(waker.clone()).map(Later::DropWaker));
             }
         } else {
-            let ticket = waiters.next_ticket;
+            waiters.tickets += 1;
+            let ticket = NonZeroU64::new(waiters.tickets).expect("nobody waits for 2^64 others");
             place.0 = Some(ticket);
             waiters.queue.push_back(Waiter { ticket, waker: Some(waker.clone()), manner });
-            waiters.next_ticket += 1;
         }
     }
 

@@ -11,7 +11,8 @@ use bowline_proto::{CloseCode, CloseFrame, MessageKind, Utf8Validator};
 use tokio::io::AsyncWrite;
 use tokio::task::coop::poll_proceed;
 
-use crate::connection::{Connection, Hold};
+use crate::batch::Hold;
+use crate::connection::Connection;
 use crate::error::{Error, ErrorKind};
 use crate::fragment::FragmentEnd;
 use crate::reader::into_io;

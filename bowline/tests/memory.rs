@@ -14,6 +14,9 @@ use support::{open, settle, warm_up};
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
+/// What a connection takes over a boxed stream: its state, its task, its waker, what was negotiated and the addresses.
+const IDLE_SIZE: isize = 1100;
+
 async fn socket_message(socket: &mut bowline::WebSocket) -> Message {
     socket.recv().await.unwrap().unwrap()
 }
@@ -46,6 +49,20 @@ async fn an_idle_connection_holds_no_buffer() {
             "{role:?}: an idle connection held {fresh} bytes, and {idle} after traffic"
         );
     }
+}
+
+/// The blocks that make up an idle connection: each goes into one of the allocator's classes, and tokio aligns the tasks to 128
+/// bytes, so that a few bytes more of a struct may take a hundred more of every connection.
+#[tokio::test]
+async fn an_idle_connection_takes_few_blocks() {
+    warm_up().await;
+    let (stream, _peer) = tokio::io::duplex(64);
+    let before = held();
+    let socket = bowline::Acceptor::new().adopt(stream, Vec::new(), None);
+    settle().await;
+    let taken = held() - before;
+    drop(socket);
+    assert!(taken <= IDLE_SIZE, "{taken} bytes");
 }
 
 /// Also not while the application is busy with one message and a part of the next is here, or while it reads one
@@ -335,7 +352,7 @@ async fn a_client_that_says_nothing_takes_little() {
 }
 
 #[tokio::test]
-async fn an_echo_allocates_its_payload_and_nothing_else() {
+async fn an_echo_allocates_no_more_than_its_payload() {
     for role in [Role::Client, Role::Server] {
         // So many messages at once.
         for (depth, size) in [(1, 1), (1, 125), (1, 1000), (1, 10_000), (16, 16), (16, 1000)] {
@@ -361,9 +378,10 @@ async fn an_echo_allocates_its_payload_and_nothing_else() {
             }
             socket.flush().await.unwrap();
             let allocations = ALLOCATIONS.get() - before;
-            // A message that TCP has torn in two may take one more.
+            // Small messages that arrive together share one block: four allocations for all of them. TCP may tear a batch in two.
+            let expected = if (depth, size) == (16, 16) { 8 * rounds } else { rounds * depth + 5 };
             assert!(
-                (rounds * depth..=rounds * depth + 5).contains(&allocations),
+                (rounds..=expected).contains(&allocations),
                 "{role:?}: {allocations} allocations for {} messages of {size} bytes",
                 rounds * depth
             );

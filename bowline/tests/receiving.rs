@@ -362,6 +362,120 @@ async fn replies_to_a_batch_go_out_though_the_stream_ends_behind_it() {
     }
 }
 
+/// Small messages that arrive together are decoded together. Nobody can tell, whichever way each of them is received.
+#[tokio::test]
+async fn a_batch_is_received_in_order_by_recv_and_readers_alike() {
+    for role in [Role::Client, Role::Server] {
+        // More than one block takes, and among them what is never in one.
+        let messages: Vec<Frame> = (0..3000)
+            .map(|number: usize| match number % 7 {
+                0 => Frame::text(format!("{number}€")),
+                1 => Frame::text(""),
+                2 => Frame::binary(vec![7; number]),
+                _ => Frame::binary(number.to_be_bytes()),
+            })
+            .collect();
+        let (mut socket, wire) = open(role, Limits::default());
+        wire.feed(&encode_all(peer_of(role), &messages));
+        for (number, sent) in messages.iter().enumerate() {
+            let mut payload = Vec::new();
+            match number % 5 {
+                0 => {
+                    let mut reader = socket.reader().await.unwrap().unwrap();
+                    reader.read_to_end(&mut payload).await.unwrap();
+                    assert_eq!(reader.read(&mut [0]).await.unwrap(), 0, "the end stays");
+                }
+                1 => {
+                    // What is left of it is passed over.
+                    let mut reader = socket.reader().await.unwrap().unwrap();
+                    let mut first = vec![0; sent.payload.len() / 2];
+                    reader.read_exact(&mut first).await.unwrap();
+                    assert_eq!(first, sent.payload[..first.len()]);
+                    continue;
+                }
+                _ => payload = socket.recv().await.unwrap().unwrap().into_bytes().into(),
+            }
+            assert!(payload == sent.payload, "{role:?}: message {number}");
+        }
+        wire.end();
+        assert_eq!(socket.recv().await.unwrap_err().kind(), ErrorKind::Disconnected);
+    }
+}
+
+/// A Close frame or a violation that arrived with messages takes effect when the last of them was received, so that all of them
+/// can be answered.
+#[tokio::test]
+async fn the_end_that_follows_a_batch_waits_for_its_last_message() {
+    for role in [Role::Client, Role::Server] {
+        let mut invalid = Frame::text("?");
+        invalid.payload[0] = 0xFF;
+        for end in [Frame::close(1000, ""), invalid] {
+            let (mut socket, wire) = open(role, Limits::default());
+            settle().await;
+            let mut frames = vec![Frame::text("message"); 5];
+            frames.push(end);
+            wire.feed(&encode_all(peer_of(role), &frames));
+            for _ in 0..5 {
+                assert_eq!(socket.recv().await.unwrap(), Some("message".into()));
+                settle().await;
+                socket.send("reply").await.unwrap();
+            }
+            assert!(!matches!(socket.recv().await, Ok(Some(_))));
+            settle().await;
+            let written = wire.take_frames(role);
+            assert_eq!(written[..5], vec![Frame::text("reply"); 5]);
+            assert_eq!((written.len(), written[5].opcode), (6, Opcode::Close), "{role:?}");
+        }
+    }
+}
+
+/// Also through a `Sender`, while the `WebSocket` works off a batch.
+#[tokio::test]
+async fn what_is_left_of_a_batch_is_received_after_a_close() {
+    for role in [Role::Client, Role::Server] {
+        let (mut socket, wire) = open(role, Limits::default());
+        let mut frames = vec![Frame::text("message"); 5];
+        frames.push(Frame::binary(vec![7; 5000]));
+        frames.push(Frame::text("last"));
+        wire.feed(&encode_all(peer_of(role), &frames));
+        assert_eq!(socket.recv().await.unwrap(), Some("message".into()));
+        let sender = socket.sender();
+        let closing = tokio::spawn(async move { sender.close(CloseCode::NORMAL, "").await });
+        settle().await;
+        for _ in 1..5 {
+            assert_eq!(socket.recv().await.unwrap(), Some("message".into()));
+        }
+        assert_eq!(socket.recv().await.unwrap(), Some(vec![7; 5000].into()));
+        assert_eq!(socket.recv().await.unwrap(), Some("last".into()));
+        wire.feed_frame(peer_of(role), &Frame::close(1000, ""));
+        assert_eq!(socket.recv().await.unwrap(), None);
+        wire.end();
+        closing.await.unwrap().unwrap();
+    }
+}
+
+/// What is left of a batch is unread as what is left in the read buffer is: the peer's silence proves nothing, and what follows
+/// waits until the last message was received, and no longer.
+#[tokio::test(start_paused = true)]
+async fn a_ping_behind_a_batch_is_answered_once_its_last_message_was_received() {
+    for role in [Role::Client, Role::Server] {
+        let (mut socket, wire) = open(role, Limits::default());
+        settle().await;
+        let mut frames = vec![Frame::text("message"); 5];
+        frames.push(Frame::ping("behind"));
+        wire.feed(&encode_all(peer_of(role), &frames));
+        assert_eq!(socket.recv().await.unwrap(), Some("message".into()));
+        for _ in 1..5 {
+            // The keepalive would have found the peer dead by now.
+            tokio::time::sleep(Duration::from_secs(3600)).await;
+            assert!(wire.take_frames(role).iter().all(|frame| *frame == Frame::ping("")));
+            assert_eq!(socket.recv().await.unwrap(), Some("message".into()));
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(wire.take_frames(role), [Frame::pong("behind")], "{role:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_close_is_echoed_though_nobody_reads() {
     for role in [Role::Client, Role::Server] {

@@ -65,6 +65,10 @@ impl Receiver {
     /// Whether there was an event.
     fn step(&mut self) -> Result<bool, Failure> {
         let whole = self.half.take_whole_message(&self.pending);
+        let mut appended = Vec::new();
+        let kind_and_size = self.half.append_whole_message(&self.pending, &mut appended);
+        assert_eq!(kind_and_size, whole.as_ref().map(|whole| (whole.kind, whole.frame_size)));
+        assert!(whole.as_ref().is_none_or(|whole| whole.payload == appended));
         let at_data = self.half.is_at_data(&self.pending);
         let before = self.pending.clone();
         let result = self.half.handle_bytes(&mut self.pending);

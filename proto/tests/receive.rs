@@ -653,6 +653,10 @@ fn take_whole_message_gives_what_handle_bytes_gives() {
                 let message = half.take_whole_message(&[&wire[..], b"more"].concat()).unwrap();
                 assert_eq!((message.kind, message.frame_size), (kind, wire.len()));
                 assert!(message.payload == payload, "{size}");
+                let mut appended = b"before".to_vec();
+                let kind_and_size = half.append_whole_message(&wire, &mut appended).unwrap();
+                assert_eq!(kind_and_size, (kind, wire.len()));
+                assert!(appended == [b"before", payload].concat(), "{size}");
                 assert_eq!(received(role, &wire), Ok(vec![data(kind, payload, true, true)]));
             }
         }
@@ -676,7 +680,14 @@ fn take_whole_message_needs_all_of_it() {
 fn take_whole_message_leaves_all_else_to_handle_bytes() {
     for role in ROLES {
         let receiver = Receiver::with_limits(role, limits(1000, 5));
-        let refused = |receiver: &Receiver, wire: &[u8]| receiver.half.take_whole_message(wire).is_none();
+        let refused = |receiver: &Receiver, wire: &[u8]| {
+            let mut appended = vec![7];
+            let message = receiver.half.take_whole_message(wire);
+            let kind_and_size = receiver.half.append_whole_message(wire, &mut appended);
+            assert_eq!(kind_and_size.is_none(), message.is_none());
+            assert!(message.is_some() || appended == [7], "nothing is left of what was refused");
+            message.is_none()
+        };
         let good = frame_for(role, FIN | TEXT, b"good");
         assert!(!refused(&receiver, &good));
         // Fragments, control frames, reserved bits and opcodes.
@@ -842,6 +853,10 @@ proptest! {
             let _ = receiver.half.is_at_data(part);
             let _ = receiver.half.is_at_whole_frame(part);
             let message = receiver.half.take_whole_message(part);
+            let mut appended = vec![7];
+            let kind_and_size = receiver.half.append_whole_message(part, &mut appended);
+            prop_assert_eq!(kind_and_size, message.as_ref().map(|message| (message.kind, message.frame_size)));
+            prop_assert_eq!(&appended[1..], message.as_ref().map_or(&[][..], |message| &message.payload));
             if let Some(message) = message.filter(|_| receiver.pending.is_empty()) {
                 let mut other = receiver.clone();
                 other.arrive(&part[..message.frame_size]).unwrap();
