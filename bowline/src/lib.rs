@@ -330,7 +330,6 @@ mod upgrade;
 mod upgraded;
 #[cfg(feature = "client")]
 mod url;
-mod utf8_bytes;
 mod verdict;
 mod wait;
 mod websocket;
@@ -361,7 +360,7 @@ pub use handler::Handler;
 #[cfg(all(feature = "client", feature = "http2"))]
 pub use http2_client::Http2Connection;
 pub use limits::Limits;
-pub use message::{Message, Payload, Prepared};
+pub use message::{Message, Payload, Prepared, Utf8Bytes};
 pub use pair::pair;
 #[cfg(feature = "client")]
 pub use proxy::Proxy;
@@ -373,6 +372,5 @@ pub use sender::Sender;
 pub use server::{Server, serve};
 #[cfg(feature = "server")]
 pub use upgrade::Upgrade;
-pub use utf8_bytes::Utf8Bytes;
 pub use websocket::WebSocket;
 pub use writer::MessageWriter;
