@@ -9,7 +9,7 @@ use bytes::{BufMut, Bytes};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio_util::io::poll_read_buf;
 
-use crate::codec::{Inflated, Inflater};
+use crate::compression::codec::{Inflated, Inflater};
 use crate::message::Message;
 use crate::read_buffer::READ_SIZE;
 

@@ -2,8 +2,8 @@
 
 use std::cell::Cell;
 
-use crate::codec::Deflater;
 use crate::compression::Compressing;
+use crate::compression::codec::Deflater;
 use crate::fragment::FragmentEnd;
 
 /// The most capacity that a thread keeps for compressed messages on their way into a write buffer.

@@ -4,8 +4,8 @@ use bowline_proto::{Data, Failure, MessageKind};
 use bytes::{Buf, Bytes};
 
 use crate::assembly::Assembly;
-use crate::codec::Inflater;
 use crate::compression::Window;
+use crate::compression::codec::Inflater;
 use crate::read_buffer::ReadBuffer;
 
 /// Compressed payload on its way from the read buffer into a message.

@@ -242,7 +242,6 @@ mod catch_panic;
 mod client_exchange;
 #[cfg(feature = "client")]
 mod client_handshake;
-mod codec;
 #[cfg_attr(
     not(all(feature = "deflate", any(feature = "client", feature = "server"))),
     allow(dead_code, unreachable_pub, reason = "the public part of it is compiled only with them")

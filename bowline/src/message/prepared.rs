@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bowline_proto::{MessageKind, Misuse, Role, SendHalf};
 use bytes::Bytes;
 
-use crate::codec::Deflater;
 use crate::compression::Compressing;
+use crate::compression::codec::Deflater;
 use crate::message::Message;
 
 /// A message encoded once, to be sent to many connections; and compressed once for each level and window that they have
