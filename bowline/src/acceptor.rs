@@ -13,7 +13,6 @@ use hyper::upgrade::OnUpgrade;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::agreed::Agreed;
-use crate::begun::Begun;
 #[cfg(feature = "deflate")]
 use crate::compression::CompressionOptions;
 use crate::deadline::Deadline;
@@ -28,9 +27,10 @@ use crate::origin::Pattern;
 use crate::rejection::Rejection;
 use crate::server_exchange::{Check, shake_hands};
 use crate::server_handshake::{Agreement, RequestHead, Terms};
+use crate::transport::from_hyper::transport_of;
+use crate::transport::rewind::Begun;
 use crate::transport::{Addresses, Stream};
 use crate::upgrade::Upgrade;
-use crate::upgraded::transport_of;
 use crate::websocket::WebSocket;
 
 /// Accepts an opening handshake inside a server of any HTTP library that uses [`http`]'s types and hyper: with the

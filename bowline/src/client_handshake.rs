@@ -20,7 +20,7 @@ use crate::header_lines::{Occurrence, has_token};
 use crate::limits::Config;
 use crate::random::{random, renew_after_fork};
 use crate::transport::Transport;
-use crate::upgraded::transport_of;
+use crate::transport::from_hyper::transport_of;
 use crate::websocket::WebSocket;
 
 /// A handshake whose request is sent by an HTTP client of the user's own: see

@@ -22,8 +22,10 @@ use crate::http2_client::Http2Connection;
 use crate::limits::Limits;
 use crate::offer::{Offer, Opening};
 use crate::proxy::Proxy;
+use crate::transport::from_hyper::transport_of;
+#[cfg(feature = "tls")]
+use crate::transport::tls;
 use crate::transport::{Addresses, Stream, Transport};
-use crate::upgraded::transport_of;
 #[cfg(feature = "tls")]
 use crate::url::Scheme;
 use crate::url::Url;
@@ -413,11 +415,11 @@ impl Connector {
         let addresses = Addresses::of_any(&stream);
         #[cfg(feature = "tls")]
         if opening.url.scheme() == Scheme::Wss {
-            let server = crate::tls::server_name(opening.url.host())?;
-            let connecting = crate::tls::connect(self.tls.clone(), version.alpn(), server, stream);
+            let server = tls::server_name(opening.url.host())?;
+            let connecting = tls::connect(self.tls.clone(), version.alpn(), server, stream);
             let stream = opening.deadline.bound("doing the TLS handshake", connecting).await?;
             #[cfg(feature = "http2")]
-            if stream.get_ref().1.alpn_protocol() == Some(crate::tls::HTTP_2) {
+            if stream.get_ref().1.alpn_protocol() == Some(tls::HTTP_2) {
                 return self.begin_http2(opening, stream, addresses).await;
             } else if version == HttpVersion::Http2 {
                 let text = "the server does not speak HTTP/2: it did not choose it by ALPN";
@@ -465,11 +467,11 @@ impl HttpVersion {
     #[cfg(feature = "tls")]
     fn alpn(self) -> &'static [&'static [u8]] {
         match self {
-            Self::Http1 => &[crate::tls::HTTP_1_1],
+            Self::Http1 => &[tls::HTTP_1_1],
             #[cfg(feature = "http2")]
-            Self::Http2 => &[crate::tls::HTTP_2],
+            Self::Http2 => &[tls::HTTP_2],
             #[cfg(feature = "http2")]
-            Self::Automatic => &[crate::tls::HTTP_2, crate::tls::HTTP_1_1],
+            Self::Automatic => &[tls::HTTP_2, tls::HTTP_1_1],
         }
     }
 }

@@ -113,7 +113,7 @@ mod over_tls {
     use tokio_rustls::rustls::ClientConfig;
 
     use super::{Error, Intercept, Service, TcpStream, TokioIo, Uri, call, dial, refusal, tunnel};
-    use crate::tls::{HTTP_1_1, connect, server_name};
+    use crate::transport::tls::{HTTP_1_1, connect, server_name};
 
     /// Connects to the host and port of `target` through a proxy that is reached by TLS.
     pub(crate) async fn dial_through_tls(

@@ -22,12 +22,12 @@ use tokio::time::{Instant, Sleep, sleep};
 
 use crate::deadline::{Deadline, FAR};
 use crate::error::{Error, ErrorKind};
-use crate::http2_stream::{CONNECTION_WINDOW, FRAME_BUDGET, Http2Receive, Http2Send, Piece, SEND_BUFFER};
 use crate::limits::{Config, Limits};
-use crate::paced::Paced;
 use crate::rejection::Rejection;
 use crate::server_exchange::{Check, answer, rejected};
 use crate::server_handshake::Terms;
+use crate::transport::http2::{CONNECTION_WINDOW, FRAME_BUDGET, Http2Receive, Http2Send, Piece, SEND_BUFFER};
+use crate::transport::pacer::Paced;
 use crate::transport::{Addresses, Stream, Transport};
 use crate::websocket::WebSocket;
 

@@ -233,8 +233,6 @@ mod authority;
 #[cfg(feature = "axum")]
 pub mod axum;
 mod backlog;
-#[cfg(feature = "server")]
-mod begun;
 mod byte_stream;
 #[cfg(feature = "server")]
 mod catch_panic;
@@ -273,12 +271,6 @@ mod header_lines;
 mod http2_client;
 #[cfg(all(feature = "http2", feature = "server"))]
 mod http2_server;
-#[cfg(feature = "http2")]
-#[cfg_attr(
-    not(any(feature = "client", feature = "server")),
-    allow(dead_code, reason = "only their connections have such streams")
-)]
-mod http2_stream;
 mod inflation;
 #[cfg(feature = "json")]
 mod json;
@@ -291,8 +283,6 @@ mod offer;
 #[cfg(feature = "server")]
 mod origin;
 mod outgoing;
-#[cfg(all(feature = "http2", any(feature = "client", feature = "server")))]
-mod paced;
 mod pair;
 mod pending;
 mod pings;
@@ -317,16 +307,10 @@ mod server_handshake;
 mod service;
 mod signals;
 mod sync;
-#[cfg(all(feature = "tls", any(feature = "client", feature = "server")))]
-mod tls;
 mod transmit;
 mod transport;
-#[cfg(all(feature = "http2", feature = "server"))]
-mod tunnel;
 #[cfg(feature = "server")]
 mod upgrade;
-#[cfg(any(feature = "client", feature = "server"))]
-mod upgraded;
 #[cfg(feature = "client")]
 mod url;
 mod verdict;

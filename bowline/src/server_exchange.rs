@@ -17,7 +17,6 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::coop::consume_budget;
 
-use crate::begun::Begun;
 use crate::catch_panic::CatchPanic;
 use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind};
@@ -25,6 +24,7 @@ use crate::events;
 use crate::limits::{Config, Limits};
 use crate::rejection::Rejection;
 use crate::server_handshake::{Agreement, Terms};
+use crate::transport::rewind::Begun;
 use crate::transport::{Addresses, Stream, Transport};
 use crate::websocket::WebSocket;
 

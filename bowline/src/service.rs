@@ -16,7 +16,6 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
 
 use crate::acceptor::Acceptor;
-use crate::begun::Begun;
 use crate::catch_panic::{CatchPanic, catch};
 use crate::connections::{Connections, OpenConnection, Place, Shutdown};
 use crate::deadline::Deadline;
@@ -25,6 +24,9 @@ use crate::handler::Handler;
 #[cfg(feature = "http2")]
 use crate::http2_server::{self, Accepted};
 use crate::server_exchange::Check;
+use crate::transport::rewind::Begun;
+#[cfg(feature = "tls")]
+use crate::transport::tls;
 use crate::transport::{Addresses, Stream};
 use crate::websocket::WebSocket;
 
@@ -51,10 +53,10 @@ pub(crate) struct Options {
 impl Options {
     /// Has TLS agree on what is spoken behind it.
     fn with_protocols(mut self) -> Self {
-        let protocols: &[&[u8]] = &[crate::tls::HTTP_1_1];
+        let protocols: &[&[u8]] = &[tls::HTTP_1_1];
         #[cfg(feature = "http2")]
-        let protocols = if self.http2 { &[crate::tls::HTTP_2, crate::tls::HTTP_1_1] } else { protocols };
-        self.tls = self.tls.map(|config| crate::tls::with_protocols(config, protocols));
+        let protocols = if self.http2 { &[tls::HTTP_2, tls::HTTP_1_1] } else { protocols };
+        self.tls = self.tls.map(|config| tls::with_protocols(config, protocols));
         self
     }
 }
@@ -219,10 +221,10 @@ impl<H> Shared<H> {
             let handshake = async {
                 // It fails only on a socket that is broken, which the next read says better.
                 let _ = stream.rest.set_nodelay(true);
-                let accepting = crate::tls::accept(Arc::clone(config), stream);
+                let accepting = tls::accept(Arc::clone(config), stream);
                 let stream = deadline.bound("doing the TLS handshake", accepting).await?;
                 #[cfg(feature = "http2")]
-                if stream.get_ref().1.alpn_protocol() == Some(crate::tls::HTTP_2) {
+                if stream.get_ref().1.alpn_protocol() == Some(tls::HTTP_2) {
                     return Ok(Arrived::Http2(Box::new(stream)));
                 }
                 self.shake_hands(Begun::new(stream), addresses, deadline).await

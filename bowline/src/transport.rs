@@ -1,5 +1,22 @@
 //! What carries a connection's bytes: TCP on a fast path, any other stream boxed behind a lock.
 
+#[cfg(any(feature = "client", feature = "server"))]
+pub(crate) mod from_hyper;
+#[cfg(feature = "http2")]
+#[cfg_attr(
+    not(any(feature = "client", feature = "server")),
+    allow(dead_code, reason = "only their connections have such streams")
+)]
+pub(crate) mod http2;
+#[cfg(all(feature = "http2", feature = "server"))]
+pub(crate) mod hyper_http2;
+#[cfg(all(feature = "http2", any(feature = "client", feature = "server")))]
+pub(crate) mod pacer;
+#[cfg(feature = "server")]
+pub(crate) mod rewind;
+#[cfg(all(feature = "tls", any(feature = "client", feature = "server")))]
+pub(crate) mod tls;
+
 use std::any::Any;
 use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
@@ -14,10 +31,10 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::task::coop::unconstrained;
 
-#[cfg(feature = "http2")]
-use crate::http2_stream::{Http2Receive, Http2Send};
 use crate::signals::Polling;
 use crate::sync::Mutex;
+#[cfg(feature = "http2")]
+use crate::transport::http2::{Http2Receive, Http2Send};
 
 /// A stream of the user's own, or one of TLS or HTTP/2.
 pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static {}

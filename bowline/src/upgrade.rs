@@ -15,9 +15,9 @@ use crate::error::{Error, ErrorKind};
 use crate::limits::Config;
 #[cfg(feature = "http2")]
 use crate::transport::Transport;
+use crate::transport::from_hyper::unwrap;
 #[cfg(feature = "http2")]
-use crate::tunnel::Tunnel;
-use crate::upgraded::unwrap;
+use crate::transport::hyper_http2::Tunnel;
 use crate::websocket::WebSocket;
 
 /// A connection that opens once the response has been sent: a future of the [`WebSocket`].
