@@ -12,12 +12,12 @@ use http::{Request, Response, StatusCode};
 use hyper::upgrade::OnUpgrade;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::agreed::Agreed;
 #[cfg(feature = "deflate")]
 use crate::compression::CompressionOptions;
-use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind};
 use crate::events;
+use crate::handshake::deadline::Deadline;
+use crate::handshake::negotiated::Agreed;
 #[cfg(feature = "http2")]
 use crate::http2_server::{Accepted, Incoming};
 use crate::limits::{Config, Limits};

@@ -10,10 +10,10 @@ use hyper::client::conn::http1;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 
-use crate::agreed::Agreed;
 use crate::client_handshake::{ClientHandshake, hide_secrets, refused};
-use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind};
+use crate::handshake::deadline::Deadline;
+use crate::handshake::negotiated::Agreed;
 use crate::limits::Limits;
 use crate::transport::Stream;
 

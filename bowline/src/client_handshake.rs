@@ -13,10 +13,10 @@ use http::header::{
 use http::{Response, StatusCode, Version};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::agreed::Agreed;
 use crate::error::Error;
 use crate::events;
-use crate::header_lines::{Occurrence, has_token};
+use crate::handshake::headers::{Occurrence, has_token};
+use crate::handshake::negotiated::Agreed;
 use crate::limits::Config;
 use crate::random::{random, renew_after_fork};
 use crate::transport::Transport;

@@ -12,11 +12,11 @@ use bowline_proto::{CloseFrame, ReceiveHalf, ReceiveLimits, Role};
 use tokio::task::coop::{RestoreOnPending, poll_proceed};
 use tokio::task::yield_now;
 
-use crate::agreed::Agreed;
 use crate::compression::Window;
 use crate::effect::{Effect, Ending};
 use crate::error::{Error, ErrorKind, TrySendError};
 use crate::events;
+use crate::handshake::negotiated::Agreed;
 use crate::limits::Config;
 use crate::locked::Locked;
 use crate::message::Payload;

@@ -8,7 +8,6 @@ use http::header::{HOST, HeaderName, HeaderValue, ORIGIN};
 use http::{Request, Response};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::agreed::Agreed;
 use crate::client_exchange::exchange;
 use crate::client_handshake::ClientHandshake;
 #[cfg(feature = "deflate")]
@@ -17,6 +16,7 @@ use crate::dial::{dial, dial_through};
 use crate::error::Error;
 #[cfg(all(feature = "http2", feature = "tls"))]
 use crate::error::ErrorKind;
+use crate::handshake::negotiated::Agreed;
 #[cfg(feature = "http2")]
 use crate::http2_client::Http2Connection;
 use crate::limits::Limits;

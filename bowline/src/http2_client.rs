@@ -18,8 +18,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::client_exchange::BODY_KEPT;
 use crate::client_handshake::{hide_secrets, refused};
-use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind};
+use crate::handshake::deadline::Deadline;
 use crate::limits::Limits;
 use crate::offer::{Offer, Opening};
 use crate::transport::http2::{CONNECTION_WINDOW, FRAME_BUDGET, Http2Receive, Http2Send, Piece, SEND_BUFFER};

@@ -20,8 +20,8 @@ use tokio::task::coop::unconstrained;
 use tokio::task::yield_now;
 use tokio::time::{Instant, Sleep, sleep};
 
-use crate::deadline::{Deadline, FAR};
 use crate::error::{Error, ErrorKind};
+use crate::handshake::deadline::{Deadline, FAR};
 use crate::limits::{Config, Limits};
 use crate::rejection::Rejection;
 use crate::server_exchange::{Check, answer, rejected};

@@ -225,11 +225,8 @@
 
 #[cfg(feature = "server")]
 mod acceptor;
-mod agreed;
 mod assembly;
 mod attendant;
-#[cfg(any(feature = "client", feature = "server"))]
-mod authority;
 #[cfg(feature = "axum")]
 pub mod axum;
 mod backlog;
@@ -250,8 +247,6 @@ mod connection;
 mod connections;
 #[cfg(feature = "client")]
 mod connector;
-#[cfg(any(feature = "client", feature = "server"))]
-mod deadline;
 mod deflation;
 #[cfg(feature = "client")]
 mod dial;
@@ -265,8 +260,7 @@ mod fragment;
 mod futures;
 #[cfg(feature = "server")]
 mod handler;
-#[cfg(any(feature = "client", feature = "server"))]
-mod header_lines;
+mod handshake;
 #[cfg(all(feature = "http2", feature = "client"))]
 mod http2_client;
 #[cfg(all(feature = "http2", feature = "server"))]

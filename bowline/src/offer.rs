@@ -12,8 +12,8 @@ use http::header::{
 use http::{Request, Uri};
 
 use crate::client_handshake::ClientHandshake;
-use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind};
+use crate::handshake::deadline::Deadline;
 use crate::limits::Config;
 use crate::url::{Scheme, Url};
 

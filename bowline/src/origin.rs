@@ -6,8 +6,8 @@ use std::sync::Arc;
 use http::header::{HOST, HeaderMap, ORIGIN};
 use http::uri::{Authority, Scheme, Uri};
 
-use crate::authority::split_authority;
-use crate::header_lines::Occurrence;
+use crate::handshake::authority::split_authority;
+use crate::handshake::headers::Occurrence;
 
 /// The origins that a server allows beside its own.
 #[derive(Clone, Default)]

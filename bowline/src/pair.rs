@@ -2,7 +2,7 @@
 
 use bowline_proto::Role;
 
-use crate::agreed::Agreed;
+use crate::handshake::negotiated::Agreed;
 use crate::limits::Config;
 use crate::transport::Transport;
 use crate::websocket::WebSocket;

@@ -5,8 +5,8 @@ use std::fmt;
 use http::Uri;
 use hyper_util::client::proxy::matcher::{Intercept, Matcher};
 
-use crate::authority::split_authority;
 use crate::error::{Error, ErrorKind};
+use crate::handshake::authority::split_authority;
 use crate::url::UrlParts;
 
 /// The proxy that a [`Connector`](crate::Connector) goes through, if any.

@@ -18,9 +18,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::coop::consume_budget;
 
 use crate::catch_panic::CatchPanic;
-use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind};
 use crate::events;
+use crate::handshake::deadline::Deadline;
 use crate::limits::{Config, Limits};
 use crate::rejection::Rejection;
 use crate::server_handshake::{Agreement, Terms};

@@ -11,8 +11,8 @@ use http::header::{
 use http::request::Parts;
 use http::{Extensions, Method, Request, Response, StatusCode, Uri, Version};
 
-use crate::agreed::Agreed;
-use crate::header_lines::{Occurrence, has_token};
+use crate::handshake::headers::{Occurrence, has_token};
+use crate::handshake::negotiated::Agreed;
 use crate::origin::Origins;
 use crate::rejection::Rejection;
 

@@ -18,9 +18,9 @@ use tokio::time::{sleep, timeout};
 use crate::acceptor::Acceptor;
 use crate::catch_panic::{CatchPanic, catch};
 use crate::connections::{Connections, OpenConnection, Place, Shutdown};
-use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind};
 use crate::handler::Handler;
+use crate::handshake::deadline::Deadline;
 #[cfg(feature = "http2")]
 use crate::http2_server::{self, Accepted};
 use crate::server_exchange::Check;

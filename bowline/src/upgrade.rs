@@ -9,9 +9,9 @@ use bowline_proto::Role;
 use http::Version;
 use hyper::upgrade::OnUpgrade;
 
-use crate::agreed::Agreed;
-use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind};
+use crate::handshake::deadline::Deadline;
+use crate::handshake::negotiated::Agreed;
 use crate::limits::Config;
 #[cfg(feature = "http2")]
 use crate::transport::Transport;

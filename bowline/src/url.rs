@@ -6,8 +6,8 @@ use http::header::HeaderValue;
 use http::uri::{PathAndQuery, Uri};
 use percent_encoding::percent_decode_str;
 
-use crate::authority::split_authority;
 use crate::error::{Error, ErrorKind};
+use crate::handshake::authority::split_authority;
 
 /// The most bytes of a name (RFC 1035 2.3.4, without what is not written), a colon and a port.
 const MAX_ADDRESS: usize = 253 + 6;

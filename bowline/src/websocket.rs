@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use bowline_proto::{CloseCode, CloseFrame, MessageKind, Role};
 
-use crate::agreed::Agreed;
 use crate::attendant::Attendance;
 use crate::connection::{Connection, Hold};
 use crate::error::{Error, TrySendError};
 use crate::events;
+use crate::handshake::negotiated::Agreed;
 use crate::limits::Config;
 use crate::message::{Message, Payload};
 use crate::random::renew_after_fork;
