@@ -10,11 +10,11 @@ use bowline_proto::{CloseCode, CloseFrame, MessageKind};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::connection::Hold;
+use crate::connection::inbound::Receive;
 use crate::error::{Error, ErrorKind};
 use crate::message::Payload;
 use crate::outgoing::Outgoing;
 use crate::reader::into_io;
-use crate::receive::Receive;
 use crate::websocket::WebSocket;
 
 /// How much one write takes. Other libraries refuse larger messages by default than this.

@@ -1,5 +1,16 @@
 //! One connection: its two halves, each behind a lock of its own, and what passes between them.
 
+mod clock;
+pub(crate) mod driver;
+mod effect;
+pub(crate) mod inbound;
+mod keepalive;
+mod operations;
+pub(crate) mod outbound;
+mod verdict;
+pub(crate) mod wait_queue;
+pub(crate) mod waker;
+
 use std::cell::Cell;
 use std::future::Future;
 use std::io;
@@ -13,19 +24,19 @@ use tokio::task::coop::{RestoreOnPending, poll_proceed};
 use tokio::task::yield_now;
 
 use crate::compression::Window;
-use crate::effect::{Effect, Ending};
+use crate::connection::effect::{Effect, Ending};
+use crate::connection::inbound::{Advance, Fill, Receive};
+use crate::connection::outbound::guard::Locked;
+use crate::connection::outbound::{Transmit, closed_by_us};
+use crate::connection::wait_queue::{Place, Turn};
+use crate::connection::waker::Signals;
 use crate::error::{Error, ErrorKind, TrySendError};
 use crate::events;
 use crate::handshake::negotiated::Agreed;
 use crate::limits::Config;
-use crate::locked::Locked;
 use crate::message::Payload;
-use crate::receive::{Advance, Fill, Receive};
-use crate::signals::Signals;
 use crate::sync::{AtomicUsize, Mutex, MutexGuard, is_in_block_on};
-use crate::transmit::{Transmit, closed_by_us};
 use crate::transport::{Addresses, Transport};
-use crate::wait::{Place, Turn};
 
 /// What a `WebSocket`, its `Sender`s and the connection's task share.
 pub(crate) struct Connection {

@@ -9,10 +9,10 @@ use futures_core::{FusedStream, Stream};
 use futures_sink::Sink;
 
 use crate::connection::Hold;
+use crate::connection::inbound::Receive;
 use crate::error::{Error, ErrorKind};
 use crate::message::Message;
 use crate::outgoing::Outgoing;
-use crate::receive::Receive;
 use crate::sender::Sender;
 use crate::websocket::WebSocket;
 

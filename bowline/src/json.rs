@@ -6,8 +6,8 @@ use bowline_proto::MessageKind;
 use serde::Serialize;
 use serde::de::{DeserializeOwned, Error as _};
 
+use crate::connection::outbound::encoded::Encoded;
 use crate::connection::{Connection, Hold};
-use crate::encoded::Encoded;
 use crate::error::{Error, ErrorKind, escaped};
 use crate::message::Message;
 use crate::sender::Sender;

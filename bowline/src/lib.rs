@@ -225,11 +225,8 @@
 
 #[cfg(feature = "server")]
 mod acceptor;
-mod assembly;
-mod attendant;
 #[cfg(feature = "axum")]
 pub mod axum;
-mod backlog;
 mod byte_stream;
 #[cfg(feature = "server")]
 mod catch_panic;
@@ -247,15 +244,10 @@ mod connection;
 mod connections;
 #[cfg(feature = "client")]
 mod connector;
-mod deflation;
 #[cfg(feature = "client")]
 mod dial;
-mod effect;
-#[cfg(any(feature = "json", feature = "protobuf"))]
-mod encoded;
 mod error;
 mod events;
-mod fragment;
 #[cfg(feature = "futures")]
 mod futures;
 #[cfg(feature = "server")]
@@ -265,29 +257,22 @@ mod handshake;
 mod http2_client;
 #[cfg(all(feature = "http2", feature = "server"))]
 mod http2_server;
-mod inflation;
 #[cfg(feature = "json")]
 mod json;
 mod limits;
-mod locked;
 mod message;
-mod moment;
 #[cfg(feature = "client")]
 mod offer;
 #[cfg(feature = "server")]
 mod origin;
 mod outgoing;
 mod pair;
-mod pending;
-mod pings;
 #[cfg(feature = "protobuf")]
 mod protobuf;
 #[cfg(feature = "client")]
 mod proxy;
 mod random;
-mod read_buffer;
 mod reader;
-mod receive;
 #[cfg(feature = "server")]
 mod rejection;
 mod sender;
@@ -299,18 +284,13 @@ mod server_exchange;
 mod server_handshake;
 #[cfg(feature = "server")]
 mod service;
-mod signals;
 mod sync;
-mod transmit;
 mod transport;
 #[cfg(feature = "server")]
 mod upgrade;
 #[cfg(feature = "client")]
 mod url;
-mod verdict;
-mod wait;
 mod websocket;
-mod write_queue;
 mod writer;
 
 #[cfg(feature = "server")]

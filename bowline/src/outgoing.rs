@@ -5,11 +5,11 @@ use std::task::{Context, Poll, ready};
 
 use bowline_proto::{CloseCode, CloseFrame};
 
+use crate::connection::outbound::Queue;
+use crate::connection::outbound::guard::Locked;
+use crate::connection::wait_queue::{Manner, Place, Turn};
 use crate::connection::{Connection, Hold};
 use crate::error::Error;
-use crate::locked::Locked;
-use crate::transmit::Queue;
-use crate::wait::{Manner, Place, Turn};
 
 /// What one who polls has begun to wait for.
 ///

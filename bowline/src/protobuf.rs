@@ -5,8 +5,8 @@ use std::future::Future;
 use bowline_proto::{FrameHeader, MessageKind};
 use prost::Message as Protobuf;
 
+use crate::connection::outbound::encoded::Encoded;
 use crate::connection::{Connection, Hold};
-use crate::encoded::Encoded;
 use crate::error::{Error, ErrorKind};
 use crate::message::Message;
 use crate::sender::Sender;

@@ -31,7 +31,7 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::task::coop::unconstrained;
 
-use crate::signals::Polling;
+use crate::connection::waker::Polling;
 use crate::sync::Mutex;
 #[cfg(feature = "http2")]
 use crate::transport::http2::{Http2Receive, Http2Send};

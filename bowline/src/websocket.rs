@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use bowline_proto::{CloseCode, CloseFrame, MessageKind, Role};
 
-use crate::attendant::Attendance;
+use crate::connection::driver::Attendance;
+use crate::connection::inbound::Receive;
 use crate::connection::{Connection, Hold};
 use crate::error::{Error, TrySendError};
 use crate::events;
@@ -16,7 +17,6 @@ use crate::limits::Config;
 use crate::message::{Message, Payload};
 use crate::random::renew_after_fork;
 use crate::reader::MessageReader;
-use crate::receive::Receive;
 use crate::sender::Sender;
 use crate::sync::spawn;
 use crate::transport::Transport;

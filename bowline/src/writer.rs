@@ -11,12 +11,12 @@ use bowline_proto::{CloseCode, CloseFrame, MessageKind, Utf8Validator};
 use tokio::io::AsyncWrite;
 use tokio::task::coop::poll_proceed;
 
+use crate::connection::outbound::fragment::FragmentEnd;
+use crate::connection::outbound::{Queue, Transmit};
+use crate::connection::wait_queue::{Manner, Place};
 use crate::connection::{Connection, Hold};
 use crate::error::{Error, ErrorKind};
-use crate::fragment::FragmentEnd;
 use crate::reader::into_io;
-use crate::transmit::{Queue, Transmit};
-use crate::wait::{Manner, Place};
 
 /// The size up to which small writes are gathered into one fragment, and the largest fragment.
 const FRAGMENT_SIZE: usize = 16 * 1024;

@@ -1,6 +1,6 @@
 //! A time within which the peer has to do something, by a clock that may be read late.
 
-use crate::moment::{Moment, Now, Span};
+use crate::connection::clock::{Moment, Now, Span};
 
 /// How often a clock that was read late is forgiven before the time is up all the same.
 const PARDONS: u8 = 3;

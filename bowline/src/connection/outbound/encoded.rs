@@ -2,8 +2,8 @@
 
 use bowline_proto::{FrameHeader, MessageKind};
 
+use crate::connection::outbound::write_queue::{give_spare, take_spare};
 use crate::error::Error;
-use crate::write_queue::{give_spare, take_spare};
 
 /// A message in a buffer that can become the write buffer as it is: there is room for the header in front of the payload.
 ///

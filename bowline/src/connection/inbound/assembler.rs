@@ -10,8 +10,8 @@ use tokio::io::{AsyncRead, ReadBuf};
 use tokio_util::io::poll_read_buf;
 
 use crate::compression::codec::{Inflated, Inflater};
+use crate::connection::inbound::read_buffer::READ_SIZE;
 use crate::message::Message;
-use crate::read_buffer::READ_SIZE;
 
 /// From how many missing bytes on a message is read straight into its own memory.
 const DIRECT_SIZE: usize = 16 * 1024;

@@ -10,11 +10,11 @@ use std::time::Duration;
 use bowline_proto::{CloseCode, CloseFrame};
 use tokio::task::coop::poll_proceed;
 
+use crate::connection::inbound::Receive;
+use crate::connection::outbound::{Queue, Transmit, misuse};
+use crate::connection::wait_queue::{Manner, Place, Turn};
 use crate::connection::{Connection, Hold};
 use crate::error::Error;
-use crate::receive::Receive;
-use crate::transmit::{Queue, Transmit, misuse};
-use crate::wait::{Manner, Place, Turn};
 
 impl Connection {
     /// Waits until `take` finds what it wants in what has arrived, reading as needed.

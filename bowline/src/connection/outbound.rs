@@ -1,5 +1,13 @@
 //! The sending half of a connection: messages in, bytes out.
 
+mod compressor;
+#[cfg(any(feature = "json", feature = "protobuf"))]
+pub(crate) mod encoded;
+pub(crate) mod fragment;
+pub(crate) mod guard;
+mod pings;
+mod write_queue;
+
 use std::io;
 use std::mem;
 use std::task::{Context, Poll, Waker};
@@ -9,18 +17,18 @@ use bowline_proto::{CloseCode, CloseFrame, MessageKind, Misuse, Role, SendHalf};
 use tokio::time::Instant;
 
 use crate::compression::Compressing;
-use crate::deflation::Deflation;
+use crate::connection::outbound::compressor::Deflation;
 #[cfg(any(feature = "json", feature = "protobuf"))]
-use crate::encoded::Encoded;
+use crate::connection::outbound::encoded::Encoded;
+use crate::connection::outbound::fragment::FragmentEnd;
+use crate::connection::outbound::guard::Later;
+use crate::connection::outbound::pings::Pings;
+use crate::connection::outbound::write_queue::WriteQueue;
+use crate::connection::wait_queue::{Manner, Place, Turn, WaitQueue};
 use crate::error::{Error, ErrorKind};
-use crate::fragment::FragmentEnd;
-use crate::locked::Later;
 use crate::message::{Payload, Prepared, PreparedFrame, Source};
-use crate::pings::Pings;
 use crate::random::random;
 use crate::transport::WriteTransport;
-use crate::wait::{Manner, Place, Turn, WaitQueue};
-use crate::write_queue::WriteQueue;
 
 /// From how many bytes on an owned payload is queued by reference.
 const SHARED_SIZE: usize = 16 * 1024;
@@ -89,7 +97,7 @@ pub(crate) struct Transmit {
     closed: Option<Error>,
     /// The transport has ended.
     finished: bool,
-    /// Foreign code to be run once the lock is given back: see [`Locked`](crate::locked::Locked).
+    /// Foreign code to be run once the lock is given back: see [`Locked`](guard::Locked).
     pub(crate) later: Vec<Later>,
     deflation: Option<Box<Deflation>>,
 }

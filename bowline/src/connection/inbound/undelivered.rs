@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use bowline_proto::{Data, MessageKind};
 
-use crate::assembly::Assembly;
+use crate::connection::inbound::assembler::Assembly;
 use crate::message::Message;
 
 /// Messages that wait for the application, in the order in which they have arrived.

@@ -7,9 +7,9 @@ use std::task::Waker;
 
 use bytes::Bytes;
 
+use crate::connection::outbound::Transmit;
 use crate::error::Error;
 use crate::sync::{Mutex, MutexGuard};
-use crate::transmit::Transmit;
 use crate::transport::WriteTransport;
 
 /// The most capacity of a spare list.

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::task::Waker;
 
-use crate::locked::Later;
+use crate::connection::outbound::guard::Later;
 
 /// A queue of tasks that wait for a change of the state the queue is in. An empty queue is one pointer.
 ///

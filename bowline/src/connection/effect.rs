@@ -2,8 +2,8 @@
 
 use bowline_proto::{CloseCode, CloseFrame};
 
+use crate::connection::outbound::Transmit;
 use crate::error::Error;
-use crate::transmit::Transmit;
 
 /// What receiving asks of the sending half.
 pub(crate) enum Effect {

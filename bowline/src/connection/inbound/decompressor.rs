@@ -3,10 +3,10 @@
 use bowline_proto::{Data, Failure, MessageKind};
 use bytes::{Buf, Bytes};
 
-use crate::assembly::Assembly;
 use crate::compression::Window;
 use crate::compression::codec::Inflater;
-use crate::read_buffer::ReadBuffer;
+use crate::connection::inbound::assembler::Assembly;
+use crate::connection::inbound::read_buffer::ReadBuffer;
 
 /// Compressed payload on its way from the read buffer into a message.
 ///

@@ -1,5 +1,10 @@
 //! The receiving half of a connection: bytes in, messages out.
 
+mod assembler;
+mod decompressor;
+mod read_buffer;
+mod undelivered;
+
 use std::ops::Range;
 use std::task::{Context, Poll};
 
@@ -8,14 +13,14 @@ use bytes::Bytes;
 use tokio::io::ReadBuf;
 use tokio::task::coop::has_budget_remaining;
 
-use crate::assembly::{Assembly, Filled};
-use crate::backlog::{Backlog, Waiting};
 use crate::compression::Window;
-use crate::effect::Effect;
+use crate::connection::effect::Effect;
+use crate::connection::inbound::assembler::{Assembly, Filled};
+use crate::connection::inbound::decompressor::Inflation;
+use crate::connection::inbound::read_buffer::ReadBuffer;
+use crate::connection::inbound::undelivered::{Backlog, Waiting};
 use crate::error::{Error, ErrorKind};
-use crate::inflation::Inflation;
 use crate::message::Message;
-use crate::read_buffer::ReadBuffer;
 use crate::transport::ReadTransport;
 
 const ENDED: &str = "the peer ended the connection without a Close frame";

@@ -4,7 +4,7 @@ use std::cell::Cell;
 
 use crate::compression::Compressing;
 use crate::compression::codec::Deflater;
-use crate::fragment::FragmentEnd;
+use crate::connection::outbound::fragment::FragmentEnd;
 
 /// The most capacity that a thread keeps for compressed messages on their way into a write buffer.
 const SCRATCH_CAPACITY: usize = 256 * 1024;

@@ -12,12 +12,13 @@ use bowline_proto::Role;
 use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use crate::connection::{Connection, Hold};
+use crate::connection::Connection;
+use crate::connection::clock::{Moment, Now, Span};
+use crate::connection::keepalive::Keepalive;
+use crate::connection::verdict::Verdict;
 use crate::error::{Error, ErrorKind};
 use crate::events;
-use crate::moment::{Moment, Now, Span};
 use crate::transport::poll_without_budget;
-use crate::verdict::Verdict;
 
 /// How long an application that was just handed something, or woken, is left alone before the task reads in its place.
 ///
@@ -309,96 +310,4 @@ fn close_timed_out(connection: &Connection, timeout: Span) -> Error {
 
 fn earliest(one: Option<Moment>, other: Option<Moment>) -> Option<Moment> {
     one.into_iter().chain(other).reduce(Moment::min)
-}
-
-/// Finds out whether a silent peer is still there, and lets the peer know that we are.
-struct Keepalive {
-    interval: Span,
-    /// When to look what has happened since the last look.
-    tick: Moment,
-    /// A ping was written; the peer is dead if nothing arrives until then.
-    dead: Option<Verdict>,
-    /// The transport takes nothing; the peer is dead if that goes on until then.
-    stalled: Option<Verdict>,
-    /// A ping was accepted, and nothing has arrived since.
-    pinging: bool,
-    /// At the last look, unread data kept us from reading.
-    suspended: bool,
-    /// Since the last tick, the peer has shown life, or could not.
-    heard: bool,
-}
-
-impl Keepalive {
-    fn new(interval: Span, now: &Now) -> Self {
-        Self {
-            interval,
-            tick: now.after(interval),
-            dead: None,
-            stalled: None,
-            pinging: false,
-            suspended: false,
-            heard: false,
-        }
-    }
-
-    fn deadline(&self) -> Moment {
-        let verdicts = [self.dead, self.stalled].into_iter().flatten();
-        verdicts.map(Verdict::next_look).fold(self.tick, Moment::min)
-    }
-
-    /// `Err` if the peer is dead.
-    fn handle_timeout(
-        &mut self,
-        now: &Now,
-        connection: &Connection,
-        cx: &mut Context<'_>,
-    ) -> Result<(), Error> {
-        let interval = self.interval;
-        if self.stalled.as_mut().is_some_and(|verdict| verdict.is_up(now, interval)) {
-            let text = format!("the peer is gone: it took no byte for {interval:?}");
-            return Err(Error::new(ErrorKind::Timeout, text));
-        }
-        self.listen(connection);
-        if self.dead.as_mut().is_some_and(|verdict| verdict.is_up(now, interval)) {
-            // A reader that was woken may not have come yet.
-            connection.read_unattended(cx);
-            self.listen(connection);
-            if self.dead.is_some() {
-                let text = format!("the peer is gone: nothing came within {interval:?} after a ping");
-                // Of one that has ended its direction, nothing could come: it had the time to take our replies.
-                let ended = connection.receive().half_open();
-                return Err(ended.unwrap_or_else(|| Error::new(ErrorKind::Timeout, text)));
-            }
-        }
-        if now.is_past(self.tick) {
-            self.tick = now.after(interval);
-            let is_silent = !std::mem::take(&mut self.heard) && !self.pinging;
-            let mut transmit = connection.transmit();
-            // Servers and balancers drop clients that they don't hear. What waits to be written will be heard.
-            let are_silent = !transmit.take_spoken() && !transmit.is_blocked();
-            if is_silent || are_silent {
-                // Only the silence of the peer is held against the peer.
-                self.pinging |= is_silent;
-                transmit.accept_keepalive();
-                connection.write(transmit, Hold::Never);
-            }
-        }
-        Ok(())
-    }
-
-    /// Takes note of what the peer has done since the last look.
-    fn listen(&mut self, connection: &Connection) {
-        let mut receive = connection.receive();
-        let received = receive.take_received();
-        // While unread data keeps us from reading, silence proves nothing.
-        let suspended = !connection.signals.has_reader() && receive.is_stopped_by_data();
-        drop(receive);
-        // When reading resumes, silence begins afresh.
-        let resumed = std::mem::replace(&mut self.suspended, suspended);
-        if received || suspended || resumed {
-            self.heard = true;
-            self.pinging = false;
-            self.dead = None;
-        }
-    }
 }
