@@ -27,11 +27,11 @@ use crate::origin::Pattern;
 use crate::rejection::Rejection;
 use crate::server_exchange::{Check, shake_hands};
 use crate::server_handshake::{Agreement, RequestHead, Terms};
+use crate::socket::WebSocket;
 use crate::transport::from_hyper::transport_of;
 use crate::transport::rewind::Begun;
 use crate::transport::{Addresses, Stream};
 use crate::upgrade::Upgrade;
-use crate::websocket::WebSocket;
 
 /// Accepts an opening handshake inside a server of any HTTP library that uses [`http`]'s types and hyper: with the
 /// defaults of [`Acceptor`], see [`Acceptor::accept`].

@@ -64,8 +64,8 @@ use http::request::Parts;
 use crate::acceptor::Acceptor;
 use crate::catch_panic::{CatchPanic, catch};
 use crate::rejection::Rejection;
+use crate::socket::WebSocket;
 use crate::upgrade::Upgrade;
-use crate::websocket::WebSocket;
 
 /// An extractor of opening handshakes: see the [module](self).
 ///

@@ -19,9 +19,9 @@ use crate::handshake::headers::{Occurrence, has_token};
 use crate::handshake::negotiated::Agreed;
 use crate::limits::Config;
 use crate::random::{random, renew_after_fork};
+use crate::socket::WebSocket;
 use crate::transport::Transport;
 use crate::transport::from_hyper::transport_of;
-use crate::websocket::WebSocket;
 
 /// A handshake whose request is sent by an HTTP client of the user's own: see
 /// [`Connector::request`](crate::Connector::request).

@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 use tokio::task::{AbortHandle, yield_now};
 use tokio_util::sync::CancellationToken;
 
-use crate::sender::Sender;
+use crate::socket::Sender;
 
 /// How many connections are closed before other tasks have their turn.
 const CLOSED_AT_ONCE: usize = 100;

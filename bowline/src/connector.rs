@@ -22,6 +22,7 @@ use crate::http2_client::Http2Connection;
 use crate::limits::Limits;
 use crate::offer::{Offer, Opening};
 use crate::proxy::Proxy;
+use crate::socket::WebSocket;
 use crate::transport::from_hyper::transport_of;
 #[cfg(feature = "tls")]
 use crate::transport::tls;
@@ -29,7 +30,6 @@ use crate::transport::{Addresses, Stream, Transport};
 #[cfg(feature = "tls")]
 use crate::url::Scheme;
 use crate::url::Url;
-use crate::websocket::WebSocket;
 
 /// Connects to a WebSocket server: with the defaults of [`Connector`], see [`Connector::connect`].
 ///

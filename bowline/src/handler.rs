@@ -5,7 +5,7 @@ use std::future::Future;
 
 use http::request::Parts;
 
-use crate::websocket::WebSocket;
+use crate::socket::WebSocket;
 
 /// An async function or closure of a [`WebSocket`], or of the head of the request and a [`WebSocket`], that returns
 /// `Result<(), Box<dyn Error + Send + Sync>>`.

@@ -22,11 +22,11 @@ use crate::error::{Error, ErrorKind};
 use crate::handshake::deadline::Deadline;
 use crate::limits::Limits;
 use crate::offer::{Offer, Opening};
+use crate::socket::WebSocket;
 use crate::transport::http2::{CONNECTION_WINDOW, FRAME_BUDGET, Http2Receive, Http2Send, Piece, SEND_BUFFER};
 use crate::transport::pacer::Paced;
 use crate::transport::{Addresses, Stream, Transport};
 use crate::url::Url;
-use crate::websocket::WebSocket;
 
 /// An HTTP/2 connection to a server, for many WebSockets (RFC 8441): see
 /// [`Connector::connect_http2`](crate::Connector::connect_http2).

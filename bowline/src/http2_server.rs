@@ -26,10 +26,10 @@ use crate::limits::{Config, Limits};
 use crate::rejection::Rejection;
 use crate::server_exchange::{Check, answer, rejected};
 use crate::server_handshake::Terms;
+use crate::socket::WebSocket;
 use crate::transport::http2::{CONNECTION_WINDOW, FRAME_BUDGET, Http2Receive, Http2Send, Piece, SEND_BUFFER};
 use crate::transport::pacer::Paced;
 use crate::transport::{Addresses, Stream, Transport};
-use crate::websocket::WebSocket;
 
 /// How often it is looked at whether a connection is used, at most.
 const SHORTEST_PERIOD: Duration = Duration::from_millis(1);

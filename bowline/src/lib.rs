@@ -227,7 +227,6 @@
 mod acceptor;
 #[cfg(feature = "axum")]
 pub mod axum;
-mod byte_stream;
 #[cfg(feature = "server")]
 mod catch_panic;
 #[cfg(feature = "client")]
@@ -248,8 +247,6 @@ mod connector;
 mod dial;
 mod error;
 mod events;
-#[cfg(feature = "futures")]
-mod futures;
 #[cfg(feature = "server")]
 mod handler;
 mod handshake;
@@ -257,25 +254,17 @@ mod handshake;
 mod http2_client;
 #[cfg(all(feature = "http2", feature = "server"))]
 mod http2_server;
-#[cfg(feature = "json")]
-mod json;
 mod limits;
 mod message;
 #[cfg(feature = "client")]
 mod offer;
 #[cfg(feature = "server")]
 mod origin;
-mod outgoing;
-mod pair;
-#[cfg(feature = "protobuf")]
-mod protobuf;
 #[cfg(feature = "client")]
 mod proxy;
 mod random;
-mod reader;
 #[cfg(feature = "server")]
 mod rejection;
-mod sender;
 #[cfg(feature = "server")]
 mod server;
 #[cfg(feature = "server")]
@@ -284,21 +273,19 @@ mod server_exchange;
 mod server_handshake;
 #[cfg(feature = "server")]
 mod service;
+mod socket;
 mod sync;
 mod transport;
 #[cfg(feature = "server")]
 mod upgrade;
 #[cfg(feature = "client")]
 mod url;
-mod websocket;
-mod writer;
 
 #[cfg(feature = "server")]
 pub use acceptor::{Acceptor, accept};
 #[cfg(feature = "deflate")]
 pub use bowline_proto::DeflateParameters;
 pub use bowline_proto::{CloseCode, CloseFrame, MessageKind, Role};
-pub use byte_stream::ByteStream;
 #[cfg(feature = "client")]
 pub use client_handshake::ClientHandshake;
 #[cfg(feature = "deflate")]
@@ -310,24 +297,20 @@ pub use connector::HttpVersion;
 #[cfg(feature = "client")]
 pub use connector::{Connector, connect};
 pub use error::{Error, ErrorKind, TrySendError};
-#[cfg(feature = "futures")]
-pub use futures::{FuturesSocket, SenderSink};
 #[cfg(feature = "server")]
 pub use handler::Handler;
 #[cfg(all(feature = "client", feature = "http2"))]
 pub use http2_client::Http2Connection;
 pub use limits::Limits;
 pub use message::{Message, Payload, Prepared, Utf8Bytes};
-pub use pair::pair;
 #[cfg(feature = "client")]
 pub use proxy::Proxy;
-pub use reader::MessageReader;
 #[cfg(feature = "server")]
 pub use rejection::Rejection;
-pub use sender::Sender;
 #[cfg(feature = "server")]
 pub use server::{Server, serve};
+pub use socket::{ByteStream, MessageReader, MessageWriter, Sender, WebSocket, pair};
+#[cfg(feature = "futures")]
+pub use socket::{FuturesSocket, SenderSink};
 #[cfg(feature = "server")]
 pub use upgrade::Upgrade;
-pub use websocket::WebSocket;
-pub use writer::MessageWriter;

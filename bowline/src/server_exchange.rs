@@ -24,9 +24,9 @@ use crate::handshake::deadline::Deadline;
 use crate::limits::{Config, Limits};
 use crate::rejection::Rejection;
 use crate::server_handshake::{Agreement, Terms};
+use crate::socket::WebSocket;
 use crate::transport::rewind::Begun;
 use crate::transport::{Addresses, Stream, Transport};
-use crate::websocket::WebSocket;
 
 /// What an application decides about a request, before it is accepted.
 #[derive(Clone)]

@@ -24,11 +24,11 @@ use crate::handshake::deadline::Deadline;
 #[cfg(feature = "http2")]
 use crate::http2_server::{self, Accepted};
 use crate::server_exchange::Check;
+use crate::socket::WebSocket;
 use crate::transport::rewind::Begun;
 #[cfg(feature = "tls")]
 use crate::transport::tls;
 use crate::transport::{Addresses, Stream};
-use crate::websocket::WebSocket;
 
 /// How long accepting pauses after the operating system refused it, as when the process has no file descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

@@ -13,12 +13,12 @@ use crate::error::{Error, ErrorKind};
 use crate::handshake::deadline::Deadline;
 use crate::handshake::negotiated::Agreed;
 use crate::limits::Config;
+use crate::socket::WebSocket;
 #[cfg(feature = "http2")]
 use crate::transport::Transport;
 use crate::transport::from_hyper::unwrap;
 #[cfg(feature = "http2")]
 use crate::transport::hyper_http2::Tunnel;
-use crate::websocket::WebSocket;
 
 /// A connection that opens once the response has been sent: a future of the [`WebSocket`].
 ///

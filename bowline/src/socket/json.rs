@@ -10,8 +10,8 @@ use crate::connection::outbound::encoded::Encoded;
 use crate::connection::{Connection, Hold};
 use crate::error::{Error, ErrorKind, escaped};
 use crate::message::Message;
-use crate::sender::Sender;
-use crate::websocket::WebSocket;
+use crate::socket::sender::Sender;
+use crate::socket::websocket::WebSocket;
 
 /// With the feature `json`.
 impl WebSocket {

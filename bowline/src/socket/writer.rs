@@ -16,7 +16,7 @@ use crate::connection::outbound::{Queue, Transmit};
 use crate::connection::wait_queue::{Manner, Place};
 use crate::connection::{Connection, Hold};
 use crate::error::{Error, ErrorKind};
-use crate::reader::into_io;
+use crate::socket::reader::into_io;
 
 /// The size up to which small writes are gathered into one fragment, and the largest fragment.
 const FRAGMENT_SIZE: usize = 16 * 1024;

@@ -4,8 +4,8 @@ use bowline_proto::Role;
 
 use crate::handshake::negotiated::Agreed;
 use crate::limits::Config;
+use crate::socket::websocket::WebSocket;
 use crate::transport::Transport;
-use crate::websocket::WebSocket;
 
 /// How many bytes may be under way in each direction.
 const CAPACITY: usize = 64 * 1024;

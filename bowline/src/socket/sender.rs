@@ -9,7 +9,7 @@ use bowline_proto::{CloseCode, CloseFrame, MessageKind};
 use crate::connection::{Connection, Hold};
 use crate::error::{Error, TrySendError};
 use crate::message::Payload;
-use crate::writer::MessageWriter;
+use crate::socket::writer::MessageWriter;
 
 /// A handle on a connection that sends: cheap to clone, to be used by any number of tasks at once.
 ///

@@ -9,8 +9,8 @@ use crate::connection::outbound::encoded::Encoded;
 use crate::connection::{Connection, Hold};
 use crate::error::{Error, ErrorKind};
 use crate::message::Message;
-use crate::sender::Sender;
-use crate::websocket::WebSocket;
+use crate::socket::sender::Sender;
+use crate::socket::websocket::WebSocket;
 
 /// With the feature `protobuf`.
 impl WebSocket {

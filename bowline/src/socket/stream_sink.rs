@@ -12,9 +12,9 @@ use crate::connection::Hold;
 use crate::connection::inbound::Receive;
 use crate::error::{Error, ErrorKind};
 use crate::message::Message;
-use crate::outgoing::Outgoing;
-use crate::sender::Sender;
-use crate::websocket::WebSocket;
+use crate::socket::poll_sender::Outgoing;
+use crate::socket::sender::Sender;
+use crate::socket::websocket::WebSocket;
 
 /// With the feature `futures`: the messages, as [`recv`](WebSocket::recv) gives them.
 ///

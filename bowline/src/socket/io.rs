@@ -13,9 +13,9 @@ use crate::connection::Hold;
 use crate::connection::inbound::Receive;
 use crate::error::{Error, ErrorKind};
 use crate::message::Payload;
-use crate::outgoing::Outgoing;
-use crate::reader::into_io;
-use crate::websocket::WebSocket;
+use crate::socket::poll_sender::Outgoing;
+use crate::socket::reader::into_io;
+use crate::socket::websocket::WebSocket;
 
 /// How much one write takes. Other libraries refuse larger messages by default than this.
 const WRITE_SIZE: usize = 32 * 1024;

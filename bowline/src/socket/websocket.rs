@@ -16,11 +16,11 @@ use crate::handshake::negotiated::Agreed;
 use crate::limits::Config;
 use crate::message::{Message, Payload};
 use crate::random::renew_after_fork;
-use crate::reader::MessageReader;
-use crate::sender::Sender;
+use crate::socket::reader::MessageReader;
+use crate::socket::sender::Sender;
+use crate::socket::writer::MessageWriter;
 use crate::sync::spawn;
 use crate::transport::Transport;
-use crate::writer::MessageWriter;
 
 /// A WebSocket connection.
 ///
