@@ -230,9 +230,7 @@ pub mod axum;
 #[cfg(feature = "server")]
 mod catch_panic;
 #[cfg(feature = "client")]
-mod client_exchange;
-#[cfg(feature = "client")]
-mod client_handshake;
+mod client;
 #[cfg_attr(
     not(all(feature = "deflate", any(feature = "client", feature = "server"))),
     allow(dead_code, unreachable_pub, reason = "the public part of it is compiled only with them")
@@ -241,27 +239,17 @@ mod compression;
 mod connection;
 #[cfg(feature = "server")]
 mod connections;
-#[cfg(feature = "client")]
-mod connector;
-#[cfg(feature = "client")]
-mod dial;
 mod error;
 mod events;
 #[cfg(feature = "server")]
 mod handler;
 mod handshake;
-#[cfg(all(feature = "http2", feature = "client"))]
-mod http2_client;
 #[cfg(all(feature = "http2", feature = "server"))]
 mod http2_server;
 mod limits;
 mod message;
-#[cfg(feature = "client")]
-mod offer;
 #[cfg(feature = "server")]
 mod origin;
-#[cfg(feature = "client")]
-mod proxy;
 mod random;
 #[cfg(feature = "server")]
 mod rejection;
@@ -278,8 +266,6 @@ mod sync;
 mod transport;
 #[cfg(feature = "server")]
 mod upgrade;
-#[cfg(feature = "client")]
-mod url;
 
 #[cfg(feature = "server")]
 pub use acceptor::{Acceptor, accept};
@@ -287,24 +273,18 @@ pub use acceptor::{Acceptor, accept};
 pub use bowline_proto::DeflateParameters;
 pub use bowline_proto::{CloseCode, CloseFrame, MessageKind, Role};
 #[cfg(feature = "client")]
-pub use client_handshake::ClientHandshake;
+pub use client::{ClientHandshake, Connector, Proxy, connect};
+#[cfg(all(feature = "client", feature = "http2"))]
+pub use client::{Http2Connection, HttpVersion};
 #[cfg(feature = "deflate")]
 pub use compression::{Compression, CompressionOptions};
 #[cfg(feature = "server")]
 pub use connections::Shutdown;
-#[cfg(all(feature = "client", feature = "http2"))]
-pub use connector::HttpVersion;
-#[cfg(feature = "client")]
-pub use connector::{Connector, connect};
 pub use error::{Error, ErrorKind, TrySendError};
 #[cfg(feature = "server")]
 pub use handler::Handler;
-#[cfg(all(feature = "client", feature = "http2"))]
-pub use http2_client::Http2Connection;
 pub use limits::Limits;
 pub use message::{Message, Payload, Prepared, Utf8Bytes};
-#[cfg(feature = "client")]
-pub use proxy::Proxy;
 #[cfg(feature = "server")]
 pub use rejection::Rejection;
 #[cfg(feature = "server")]

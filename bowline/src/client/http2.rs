@@ -16,17 +16,17 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::client_exchange::BODY_KEPT;
-use crate::client_handshake::{hide_secrets, refused};
+use crate::client::handshake::{hide_secrets, refused};
+use crate::client::http1::BODY_KEPT;
+use crate::client::request::{Offer, Opening};
+use crate::client::url::Url;
 use crate::error::{Error, ErrorKind};
 use crate::handshake::deadline::Deadline;
 use crate::limits::Limits;
-use crate::offer::{Offer, Opening};
 use crate::socket::WebSocket;
 use crate::transport::http2::{CONNECTION_WINDOW, FRAME_BUDGET, Http2Receive, Http2Send, Piece, SEND_BUFFER};
 use crate::transport::pacer::Paced;
 use crate::transport::{Addresses, Stream, Transport};
-use crate::url::Url;
 
 /// An HTTP/2 connection to a server, for many WebSockets (RFC 8441): see
 /// [`Connector::connect_http2`](crate::Connector::connect_http2).

@@ -10,7 +10,7 @@ use hyper::client::conn::http1;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 
-use crate::client_handshake::{ClientHandshake, hide_secrets, refused};
+use crate::client::handshake::{ClientHandshake, hide_secrets, refused};
 use crate::error::{Error, ErrorKind};
 use crate::handshake::deadline::Deadline;
 use crate::handshake::negotiated::Agreed;

@@ -11,11 +11,11 @@ use http::header::{
 };
 use http::{Request, Uri};
 
-use crate::client_handshake::ClientHandshake;
+use crate::client::handshake::ClientHandshake;
+use crate::client::url::{Scheme, Url};
 use crate::error::{Error, ErrorKind};
 use crate::handshake::deadline::Deadline;
 use crate::limits::Config;
-use crate::url::{Scheme, Url};
 
 /// The options of a client that don't depend on how the server is reached.
 #[derive(Clone, Default)]

@@ -5,9 +5,9 @@ use std::fmt;
 use http::Uri;
 use hyper_util::client::proxy::matcher::{Intercept, Matcher};
 
+use crate::client::url::UrlParts;
 use crate::error::{Error, ErrorKind};
 use crate::handshake::authority::split_authority;
-use crate::url::UrlParts;
 
 /// The proxy that a [`Connector`](crate::Connector) goes through, if any.
 ///

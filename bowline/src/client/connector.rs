@@ -8,28 +8,28 @@ use http::header::{HOST, HeaderName, HeaderValue, ORIGIN};
 use http::{Request, Response};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::client_exchange::exchange;
-use crate::client_handshake::ClientHandshake;
+use crate::client::dial::{dial, dial_through};
+use crate::client::handshake::ClientHandshake;
+use crate::client::http1::exchange;
+#[cfg(feature = "http2")]
+use crate::client::http2::Http2Connection;
+use crate::client::proxy::Proxy;
+use crate::client::request::{Offer, Opening};
+#[cfg(feature = "tls")]
+use crate::client::url::Scheme;
+use crate::client::url::Url;
 #[cfg(feature = "deflate")]
 use crate::compression::CompressionOptions;
-use crate::dial::{dial, dial_through};
 use crate::error::Error;
 #[cfg(all(feature = "http2", feature = "tls"))]
 use crate::error::ErrorKind;
 use crate::handshake::negotiated::Agreed;
-#[cfg(feature = "http2")]
-use crate::http2_client::Http2Connection;
 use crate::limits::Limits;
-use crate::offer::{Offer, Opening};
-use crate::proxy::Proxy;
 use crate::socket::WebSocket;
 use crate::transport::from_hyper::transport_of;
 #[cfg(feature = "tls")]
 use crate::transport::tls;
 use crate::transport::{Addresses, Stream, Transport};
-#[cfg(feature = "tls")]
-use crate::url::Scheme;
-use crate::url::Url;
 
 /// Connects to a WebSocket server: with the defaults of [`Connector`], see [`Connector::connect`].
 ///
@@ -398,7 +398,7 @@ impl Connector {
         let doing = doing + " through a proxy";
         #[cfg(feature = "tls")]
         if proxy.uri().scheme_str() == Some("https") {
-            let dialling = crate::dial::dial_through_tls(&proxy, target, self.tls.clone());
+            let dialling = crate::client::dial::dial_through_tls(&proxy, target, self.tls.clone());
             let stream = deadline.bound(&doing, dialling).await?;
             return Box::pin(self.secure(opening, version, stream)).await;
         }
