@@ -223,12 +223,8 @@
 //! | `connection_lost` | info | `error` (the transport ended, or the peer did not end it in time), `peer` |
 //! | `keepalive_lost` | info | `error`, `peer` |
 
-#[cfg(feature = "server")]
-mod acceptor;
 #[cfg(feature = "axum")]
 pub mod axum;
-#[cfg(feature = "server")]
-mod catch_panic;
 #[cfg(feature = "client")]
 mod client;
 #[cfg_attr(
@@ -237,38 +233,18 @@ mod client;
 )]
 mod compression;
 mod connection;
-#[cfg(feature = "server")]
-mod connections;
 mod error;
 mod events;
-#[cfg(feature = "server")]
-mod handler;
 mod handshake;
-#[cfg(all(feature = "http2", feature = "server"))]
-mod http2_server;
 mod limits;
 mod message;
-#[cfg(feature = "server")]
-mod origin;
 mod random;
 #[cfg(feature = "server")]
-mod rejection;
-#[cfg(feature = "server")]
 mod server;
-#[cfg(feature = "server")]
-mod server_exchange;
-#[cfg(feature = "server")]
-mod server_handshake;
-#[cfg(feature = "server")]
-mod service;
 mod socket;
 mod sync;
 mod transport;
-#[cfg(feature = "server")]
-mod upgrade;
 
-#[cfg(feature = "server")]
-pub use acceptor::{Acceptor, accept};
 #[cfg(feature = "deflate")]
 pub use bowline_proto::DeflateParameters;
 pub use bowline_proto::{CloseCode, CloseFrame, MessageKind, Role};
@@ -278,19 +254,11 @@ pub use client::{ClientHandshake, Connector, Proxy, connect};
 pub use client::{Http2Connection, HttpVersion};
 #[cfg(feature = "deflate")]
 pub use compression::{Compression, CompressionOptions};
-#[cfg(feature = "server")]
-pub use connections::Shutdown;
 pub use error::{Error, ErrorKind, TrySendError};
-#[cfg(feature = "server")]
-pub use handler::Handler;
 pub use limits::Limits;
 pub use message::{Message, Payload, Prepared, Utf8Bytes};
 #[cfg(feature = "server")]
-pub use rejection::Rejection;
-#[cfg(feature = "server")]
-pub use server::{Server, serve};
+pub use server::{Acceptor, Handler, Rejection, Server, Shutdown, Upgrade, accept, serve};
 pub use socket::{ByteStream, MessageReader, MessageWriter, Sender, WebSocket, pair};
 #[cfg(feature = "futures")]
 pub use socket::{FuturesSocket, SenderSink};
-#[cfg(feature = "server")]
-pub use upgrade::Upgrade;

@@ -1,37 +1,30 @@
-//! The tasks of a server: accepting, one per connection, and the end of all.
+//! The task of a connection of a server, from its first byte to its end.
 
-use std::convert::Infallible;
 use std::error::Error as StdError;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Poll;
-use std::time::Duration;
 
 use bowline_proto::CloseCode;
 use http::request::Parts;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::time::{sleep, timeout};
+use tokio::net::TcpStream;
 
-use crate::acceptor::Acceptor;
-use crate::catch_panic::{CatchPanic, catch};
-use crate::connections::{Connections, OpenConnection, Place, Shutdown};
 use crate::error::{Error, ErrorKind};
-use crate::handler::Handler;
 use crate::handshake::deadline::Deadline;
+use crate::server::acceptor::Acceptor;
+use crate::server::catch_panic::{CatchPanic, catch};
+use crate::server::handler::Handler;
+use crate::server::http1::Check;
 #[cfg(feature = "http2")]
-use crate::http2_server::{self, Accepted};
-use crate::server_exchange::Check;
+use crate::server::http2::{self, Accepted};
+use crate::server::registry::{Connections, OpenConnection, Place};
 use crate::socket::WebSocket;
 use crate::transport::rewind::Begun;
 #[cfg(feature = "tls")]
 use crate::transport::tls;
 use crate::transport::{Addresses, Stream};
-
-/// How long accepting pauses after the operating system refused it, as when the process has no file descriptors left.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// How HTTP/2 begins (RFC 9113 3.4): no request of HTTP/1.1 does.
 #[cfg(feature = "http2")]
@@ -52,7 +45,7 @@ pub(crate) struct Options {
 #[cfg(feature = "tls")]
 impl Options {
     /// Has TLS agree on what is spoken behind it.
-    fn with_protocols(mut self) -> Self {
+    pub(crate) fn with_protocols(mut self) -> Self {
         let protocols: &[&[u8]] = &[tls::HTTP_1_1];
         #[cfg(feature = "http2")]
         let protocols = if self.http2 { &[tls::HTTP_2, tls::HTTP_1_1] } else { protocols };
@@ -66,86 +59,17 @@ pub(crate) trait OnError: Fn(Box<dyn StdError + Send + Sync>) + Send + Sync {}
 
 impl<F: Fn(Box<dyn StdError + Send + Sync>) + Send + Sync> OnError for F {}
 
-/// A server at work.
-pub(crate) struct Service<H> {
-    shared: Arc<Shared<H>>,
-}
-
 /// What all connections share.
-struct Shared<H> {
-    options: Options,
-    handler: H,
+pub(crate) struct Shared<H> {
+    pub(crate) options: Options,
+    pub(crate) handler: H,
     /// Our own address, unless each connection has to say its own.
-    local: Option<SocketAddr>,
-    connections: Arc<Connections>,
-}
-
-impl<H> Service<H> {
-    pub(crate) fn new(options: Options, handler: H, local: Option<SocketAddr>) -> Self {
-        #[cfg(feature = "tls")]
-        let options = options.with_protocols();
-        let shared = Shared { options, handler, local, connections: Arc::default() };
-        Self { shared: Arc::new(shared) }
-    }
-
-    /// Accepts connections until `signal` is ready.
-    pub(crate) async fn accept_until<M: 'static>(
-        &self,
-        mut signal: Pin<Box<dyn Future<Output = ()> + Send>>,
-        listener: TcpListener,
-    ) where
-        H: Handler<M>,
-    {
-        let mut accepting = pin!(self.accept(listener));
-        poll_fn(|cx| match accepting.as_mut().poll(cx) {
-            Poll::Ready(never) => match never {},
-            Poll::Pending => signal.as_mut().poll(cx),
-        })
-        .await;
-    }
-
-    async fn accept<M: 'static>(&self, listener: TcpListener) -> Infallible
-    where
-        H: Handler<M>,
-    {
-        loop {
-            match listener.accept().await {
-                Ok((stream, peer)) => {
-                    self.shared.connections.spawn(|place| {
-                        let open = move |shared: Arc<_>| Shared::open(shared, place, stream, peer);
-                        serve_connection(Arc::clone(&self.shared), Box::new(open))
-                    });
-                }
-                Err(error) if is_of_one_connection(&error) => {}
-                Err(error) => {
-                    self.shared.report(error.into());
-                    sleep(ACCEPT_PAUSE).await;
-                }
-            }
-        }
-    }
-
-    /// Closes all connections, and ends what is left of them after `deadline`.
-    pub(crate) async fn shut_down(self, deadline: Duration) -> Shutdown {
-        let connections = &self.shared.connections;
-        let closing = async {
-            connections.stop().await;
-            connections.ended().await;
-        };
-        // What the deadline means for each connection is found out below.
-        let _ = timeout(deadline, closing).await;
-        connections.abort()
-    }
-}
-
-impl<H> Drop for Service<H> {
-    fn drop(&mut self) {
-        self.shared.connections.abort();
-    }
+    pub(crate) local: Option<SocketAddr>,
+    pub(crate) connections: Arc<Connections>,
 }
 
 impl<H> Shared<H> {
-    fn report(&self, error: Box<dyn StdError + Send + Sync>) {
+    pub(crate) fn report(&self, error: Box<dyn StdError + Send + Sync>) {
         if let Some(on_error) = &self.options.on_error {
             // There is nobody to tell, and no reason to end more than what has failed.
             let _ = catch(|| on_error(error));
@@ -153,14 +77,8 @@ impl<H> Shared<H> {
     }
 }
 
-/// Errors that say something about the connection that was to be accepted, not about accepting.
-fn is_of_one_connection(error: &io::Error) -> bool {
-    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
-    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
-}
-
 /// A connection whose handshake is done.
-struct Opened {
+pub(crate) struct Opened {
     socket: WebSocket,
     head: Parts,
     connection: OpenConnection,
@@ -177,7 +95,7 @@ enum Arrived {
 impl<H> Shared<H> {
     /// Everything before a connection is open; `None` if that fails, and behind the end of an HTTP/2 connection, of which the
     /// streams are opened.
-    async fn open<M: 'static>(
+    pub(crate) async fn open<M: 'static>(
         self: Arc<Self>,
         place: Place,
         stream: TcpStream,
@@ -276,7 +194,7 @@ impl<H> Shared<H> {
         };
         let limits = self.options.acceptor.limits_in_force();
         let stop = self.connections.stopped();
-        if let Err(error) = http2_server::serve(stream, limits, deadline, stop, begin).await {
+        if let Err(error) = http2::serve(stream, limits, deadline, stop, begin).await {
             self.report(error.into());
         }
     }
@@ -286,7 +204,7 @@ impl<H> Shared<H> {
     async fn open_stream(
         self: Arc<Self>,
         place: Place,
-        request: http2_server::Incoming,
+        request: http2::Incoming,
         addresses: Addresses,
     ) -> Option<Opened> {
         let Options { acceptor, check, .. } = &self.options;
@@ -319,7 +237,11 @@ fn broken(error: io::Error) -> Error {
 ///
 /// `open` is in a box, and small: what is allocated while connections are accepted lies between their tasks and sockets, and
 /// leaves a hole of its size once it is freed.
-async fn serve_connection<H: Handler<M>, M, F: Future<Output = Option<Opened>> + Send + 'static>(
+pub(crate) async fn serve_connection<
+    H: Handler<M>,
+    M,
+    F: Future<Output = Option<Opened>> + Send + 'static,
+>(
     shared: Arc<Shared<H>>,
     open: Box<impl FnOnce(Arc<Shared<H>>) -> F>,
 ) {

@@ -18,20 +18,20 @@ use crate::error::{Error, ErrorKind};
 use crate::events;
 use crate::handshake::deadline::Deadline;
 use crate::handshake::negotiated::Agreed;
-#[cfg(feature = "http2")]
-use crate::http2_server::{Accepted, Incoming};
 use crate::limits::{Config, Limits};
+use crate::server::handshake::{Agreement, RequestHead, Terms};
+use crate::server::http1::{Check, shake_hands};
+#[cfg(feature = "http2")]
+use crate::server::http2::{Accepted, Incoming};
 #[cfg(feature = "tls")]
-use crate::origin::Arrival;
-use crate::origin::Pattern;
-use crate::rejection::Rejection;
-use crate::server_exchange::{Check, shake_hands};
-use crate::server_handshake::{Agreement, RequestHead, Terms};
+use crate::server::origin::Arrival;
+use crate::server::origin::Pattern;
+use crate::server::rejection::Rejection;
+use crate::server::upgrade::Upgrade;
 use crate::socket::WebSocket;
 use crate::transport::from_hyper::transport_of;
 use crate::transport::rewind::Begun;
 use crate::transport::{Addresses, Stream};
-use crate::upgrade::Upgrade;
 
 /// Accepts an opening handshake inside a server of any HTTP library that uses [`http`]'s types and hyper: with the
 /// defaults of [`Acceptor`], see [`Acceptor::accept`].

@@ -193,7 +193,7 @@ pub(crate) struct OpenConnection {
     pub(crate) closed: bool,
     /// What its HTTP/2 connection counts it by.
     #[cfg(feature = "http2")]
-    pub(crate) slot: Option<crate::http2_server::Slot>,
+    pub(crate) slot: Option<crate::server::http2::Slot>,
 }
 
 impl Drop for OpenConnection {

@@ -13,8 +13,8 @@ use http::{Extensions, Method, Request, Response, StatusCode, Uri, Version};
 
 use crate::handshake::headers::{Occurrence, has_token};
 use crate::handshake::negotiated::Agreed;
-use crate::origin::Origins;
-use crate::rejection::Rejection;
+use crate::server::origin::Origins;
+use crate::server::rejection::Rejection;
 
 /// What a server asks of a handshake.
 #[derive(Clone, Debug, Default)]

@@ -17,13 +17,13 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::coop::consume_budget;
 
-use crate::catch_panic::CatchPanic;
 use crate::error::{Error, ErrorKind};
 use crate::events;
 use crate::handshake::deadline::Deadline;
 use crate::limits::{Config, Limits};
-use crate::rejection::Rejection;
-use crate::server_handshake::{Agreement, Terms};
+use crate::server::catch_panic::CatchPanic;
+use crate::server::handshake::{Agreement, Terms};
+use crate::server::rejection::Rejection;
 use crate::socket::WebSocket;
 use crate::transport::rewind::Begun;
 use crate::transport::{Addresses, Stream, Transport};
