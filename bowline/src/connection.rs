@@ -44,7 +44,7 @@ pub(crate) struct Connection {
     /// held together only where `transmit` has to hear of what was received, in order, and none across an await.
     ///
     /// Nothing foreign runs under any of them: no waker of a caller, and no drop of a waker, payload, stream or error (see
-    /// `locked::Later`), no spawn and no event. Only what a stream of the user's does while it is polled; and the clone of a waker,
+    /// `guard::Later`), no spawn and no event. Only what a stream of the user's does while it is polled; and the clone of a waker,
     /// where executors count references.
     receive: Mutex<Receive>,
     transmit: Mutex<Transmit>,
