@@ -61,11 +61,9 @@ use bowline_proto::CloseCode;
 use http::Request;
 use http::request::Parts;
 
-use crate::acceptor::Acceptor;
-use crate::catch_panic::{CatchPanic, catch};
-use crate::rejection::Rejection;
-use crate::upgrade::Upgrade;
-use crate::websocket::WebSocket;
+use crate::server::catch_panic::{CatchPanic, catch};
+use crate::server::{Acceptor, Rejection, Upgrade};
+use crate::socket::WebSocket;
 
 /// An extractor of opening handshakes: see the [module](self).
 ///

@@ -1,5 +1,7 @@
 //! How messages are compressed: permessage-deflate (RFC 7692).
 
+pub(crate) mod codec;
+
 use bowline_proto::{DeflateParameters, Role};
 
 /// Whether messages are compressed, and whether they refer to earlier ones. Off by default.

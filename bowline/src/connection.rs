@@ -1,5 +1,17 @@
 //! One connection: its two halves, each behind a lock of its own, and what passes between them.
 
+pub(crate) mod batch;
+mod clock;
+pub(crate) mod driver;
+mod effect;
+pub(crate) mod inbound;
+mod keepalive;
+mod operations;
+pub(crate) mod outbound;
+mod verdict;
+pub(crate) mod wait_queue;
+pub(crate) mod waker;
+
 use std::cell::Cell;
 use std::future::Future;
 use std::io;
@@ -13,21 +25,21 @@ use tokio::io::ReadBuf;
 use tokio::task::coop::{RestoreOnPending, poll_proceed};
 use tokio::task::yield_now;
 
-use crate::agreed::Agreed;
-use crate::batch::{Batch, Hold};
 use crate::compression::Window;
-use crate::effect::{Effect, Ending};
+use crate::connection::batch::{Batch, Hold};
+use crate::connection::effect::{Effect, Ending};
+use crate::connection::inbound::{Advance, Fill, Receive};
+use crate::connection::outbound::guard::Locked;
+use crate::connection::outbound::{Transmit, closed_by_us};
+use crate::connection::wait_queue::{Place, Turn};
+use crate::connection::waker::Signals;
 use crate::error::{Error, ErrorKind, TrySendError};
 use crate::events;
+use crate::handshake::negotiated::Agreed;
 use crate::limits::Config;
-use crate::locked::Locked;
 use crate::message::{Message, Payload};
-use crate::receive::{Advance, Fill, Receive};
-use crate::signals::Signals;
 use crate::sync::{AtomicBool, Mutex, MutexGuard, Poller, poller};
-use crate::transmit::{Transmit, closed_by_us};
 use crate::transport::{Addresses, Transport};
-use crate::wait::{Place, Turn};
 
 /// What a `WebSocket`, its `Sender`s and the connection's task share.
 pub(crate) struct Connection {
@@ -35,7 +47,7 @@ pub(crate) struct Connection {
     /// held together only where `transmit` has to hear of what was received, in order, and none across an await.
     ///
     /// Nothing foreign runs under any of them: no waker of a caller, and no drop of a waker, payload, stream or error (see
-    /// `locked::Later`), no spawn and no event. Only what a stream of the user's does while it is polled; and the clone of a waker,
+    /// `guard::Later`), no spawn and no event. Only what a stream of the user's does while it is polled; and the clone of a waker,
     /// where executors count references.
     receive: Mutex<Receive>,
     transmit: Mutex<Transmit>,

@@ -31,7 +31,7 @@ mod present {
 
     /// An opening handshake was accepted: by us as a server, or by the server.
     #[cfg(any(feature = "client", feature = "server"))]
-    pub(crate) fn handshake_accepted(role: Role, agreed: &crate::agreed::Agreed) {
+    pub(crate) fn handshake_accepted(role: Role, agreed: &crate::handshake::negotiated::Agreed) {
         let deflate = agreed.deflate.map(tracing::field::debug);
         event!(
             name: "handshake_accepted", target: TARGET, Level::DEBUG,
@@ -98,7 +98,7 @@ mod absent {
     use crate::error::Error;
 
     #[cfg(any(feature = "client", feature = "server"))]
-    pub(crate) fn handshake_accepted(_: Role, _: &crate::agreed::Agreed) {}
+    pub(crate) fn handshake_accepted(_: Role, _: &crate::handshake::negotiated::Agreed) {}
 
     #[cfg(any(feature = "client", feature = "server"))]
     pub(crate) fn handshake_rejected(_: Role, _: http::StatusCode, _: impl std::fmt::Display) {}

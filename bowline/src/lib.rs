@@ -223,157 +223,42 @@
 //! | `connection_lost` | info | `error` (the transport ended, or the peer did not end it in time), `peer` |
 //! | `keepalive_lost` | info | `error`, `peer` |
 
-#[cfg(feature = "server")]
-mod acceptor;
-mod agreed;
-mod assembly;
-mod attendant;
-#[cfg(any(feature = "client", feature = "server"))]
-mod authority;
 #[cfg(feature = "axum")]
 pub mod axum;
-mod backlog;
-mod batch;
-#[cfg(feature = "server")]
-mod begun;
-mod byte_stream;
-#[cfg(feature = "server")]
-mod catch_panic;
 #[cfg(feature = "client")]
-mod client_exchange;
-#[cfg(feature = "client")]
-mod client_handshake;
-mod codec;
+mod client;
 #[cfg_attr(
     not(all(feature = "deflate", any(feature = "client", feature = "server"))),
     allow(dead_code, unreachable_pub, reason = "the public part of it is compiled only with them")
 )]
 mod compression;
 mod connection;
-#[cfg(feature = "server")]
-mod connections;
-#[cfg(feature = "client")]
-mod connector;
-#[cfg(any(feature = "client", feature = "server"))]
-mod deadline;
-mod deflation;
-#[cfg(feature = "client")]
-mod dial;
-mod effect;
-#[cfg(any(feature = "json", feature = "protobuf"))]
-mod encoded;
 mod error;
 mod events;
-mod fragment;
-#[cfg(feature = "futures")]
-mod futures;
-#[cfg(feature = "server")]
-mod handler;
-#[cfg(any(feature = "client", feature = "server"))]
-mod header_lines;
-#[cfg(all(feature = "http2", feature = "client"))]
-mod http2_client;
-#[cfg(all(feature = "http2", feature = "server"))]
-mod http2_server;
-#[cfg(feature = "http2")]
-#[cfg_attr(
-    not(any(feature = "client", feature = "server")),
-    allow(dead_code, reason = "only their connections have such streams")
-)]
-mod http2_stream;
-mod inflation;
-#[cfg(feature = "json")]
-mod json;
+mod handshake;
 mod limits;
-mod locked;
 mod message;
-mod moment;
-#[cfg(feature = "client")]
-mod offer;
-#[cfg(feature = "server")]
-mod origin;
-mod outgoing;
-#[cfg(all(feature = "http2", any(feature = "client", feature = "server")))]
-mod paced;
-mod pair;
-mod pending;
-mod pings;
-#[cfg(feature = "protobuf")]
-mod protobuf;
-#[cfg(feature = "client")]
-mod proxy;
 mod random;
-mod read_buffer;
-mod reader;
-mod receive;
-#[cfg(feature = "server")]
-mod rejection;
-mod sender;
 #[cfg(feature = "server")]
 mod server;
-#[cfg(feature = "server")]
-mod server_exchange;
-#[cfg(feature = "server")]
-mod server_handshake;
-#[cfg(feature = "server")]
-mod service;
-mod signals;
+mod socket;
 mod sync;
-#[cfg(all(feature = "tls", any(feature = "client", feature = "server")))]
-mod tls;
-mod transmit;
 mod transport;
-#[cfg(all(feature = "http2", feature = "server"))]
-mod tunnel;
-#[cfg(feature = "server")]
-mod upgrade;
-#[cfg(any(feature = "client", feature = "server"))]
-mod upgraded;
-#[cfg(feature = "client")]
-mod url;
-mod utf8_bytes;
-mod verdict;
-mod wait;
-mod websocket;
-mod write_queue;
-mod writer;
 
-#[cfg(feature = "server")]
-pub use acceptor::{Acceptor, accept};
 #[cfg(feature = "deflate")]
 pub use bowline_proto::DeflateParameters;
 pub use bowline_proto::{CloseCode, CloseFrame, MessageKind, Role};
-pub use byte_stream::ByteStream;
 #[cfg(feature = "client")]
-pub use client_handshake::ClientHandshake;
+pub use client::{ClientHandshake, Connector, Proxy, connect};
+#[cfg(all(feature = "client", feature = "http2"))]
+pub use client::{Http2Connection, HttpVersion};
 #[cfg(feature = "deflate")]
 pub use compression::{Compression, CompressionOptions};
-#[cfg(feature = "server")]
-pub use connections::Shutdown;
-#[cfg(all(feature = "client", feature = "http2"))]
-pub use connector::HttpVersion;
-#[cfg(feature = "client")]
-pub use connector::{Connector, connect};
 pub use error::{Error, ErrorKind, TrySendError};
-#[cfg(feature = "futures")]
-pub use futures::{FuturesSocket, SenderSink};
-#[cfg(feature = "server")]
-pub use handler::Handler;
-#[cfg(all(feature = "client", feature = "http2"))]
-pub use http2_client::Http2Connection;
 pub use limits::Limits;
-pub use message::{Message, Payload, Prepared};
-pub use pair::pair;
-#[cfg(feature = "client")]
-pub use proxy::Proxy;
-pub use reader::MessageReader;
+pub use message::{Message, Payload, Prepared, Utf8Bytes};
 #[cfg(feature = "server")]
-pub use rejection::Rejection;
-pub use sender::Sender;
-#[cfg(feature = "server")]
-pub use server::{Server, serve};
-#[cfg(feature = "server")]
-pub use upgrade::Upgrade;
-pub use utf8_bytes::Utf8Bytes;
-pub use websocket::WebSocket;
-pub use writer::MessageWriter;
+pub use server::{Acceptor, Handler, Rejection, Server, Shutdown, Upgrade, accept, serve};
+pub use socket::{ByteStream, MessageReader, MessageWriter, Sender, WebSocket, pair};
+#[cfg(feature = "futures")]
+pub use socket::{FuturesSocket, SenderSink};

@@ -1,5 +1,19 @@
 //! A server of its own.
 
+mod accept_loop;
+mod acceptor;
+pub(crate) mod catch_panic;
+mod connection_task;
+mod handler;
+mod handshake;
+mod http1;
+#[cfg(feature = "http2")]
+mod http2;
+mod origin;
+mod registry;
+mod rejection;
+mod upgrade;
+
 use std::error::Error as StdError;
 use std::fmt;
 use std::future::{Future, pending};
@@ -10,12 +24,15 @@ use std::time::Duration;
 use http::request::Parts;
 use tokio::net::TcpListener;
 
-use crate::acceptor::Acceptor;
-use crate::connections::Shutdown;
-use crate::handler::Handler;
-use crate::rejection::Rejection;
-use crate::server_exchange::Check;
-use crate::service::{Options, Service};
+use crate::server::accept_loop::Service;
+use crate::server::connection_task::Options;
+use crate::server::http1::Check;
+
+pub use acceptor::{Acceptor, accept};
+pub use handler::Handler;
+pub use registry::Shutdown;
+pub use rejection::Rejection;
+pub use upgrade::Upgrade;
 
 /// Serves WebSocket connections, each by a call of `handler`: with the defaults of [`Server`], see [`Server::serve`].
 ///

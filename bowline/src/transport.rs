@@ -1,23 +1,40 @@
 //! What carries a connection's bytes: TCP on a fast path, any other stream boxed behind a lock.
 
+#[cfg(any(feature = "client", feature = "server"))]
+pub(crate) mod from_hyper;
+#[cfg(feature = "http2")]
+#[cfg_attr(
+    not(any(feature = "client", feature = "server")),
+    allow(dead_code, reason = "only their connections have such streams")
+)]
+pub(crate) mod http2;
+#[cfg(all(feature = "http2", feature = "server"))]
+pub(crate) mod hyper_http2;
+#[cfg(all(feature = "http2", any(feature = "client", feature = "server")))]
+pub(crate) mod pacer;
+#[cfg(feature = "server")]
+pub(crate) mod rewind;
+mod tcp;
+#[cfg(all(feature = "tls", any(feature = "client", feature = "server")))]
+pub(crate) mod tls;
+
 use std::any::Any;
 use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
-use std::mem;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, ready};
 
-use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::task::coop::unconstrained;
 
-#[cfg(feature = "http2")]
-use crate::http2_stream::{Http2Receive, Http2Send};
-use crate::signals::Polling;
+use crate::connection::waker::Polling;
 use crate::sync::Mutex;
+#[cfg(feature = "http2")]
+use crate::transport::http2::{Http2Receive, Http2Send};
 
 /// A stream of the user's own, or one of TLS or HTTP/2.
 pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
@@ -147,13 +164,7 @@ impl ReadTransport {
 impl AsyncRead for ReadTransport {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Self::Tcp(stream) => {
-                let stream: &TcpStream = stream.as_ref();
-                let size = buf.remaining();
-                while read_at_once(stream, size, || stream.try_read_buf(buf))?.is_none() {
-                    ready!(poll_without_budget(cx, |cx| stream.poll_read_ready(cx)))?;
-                }
-            }
+            Self::Tcp(stream) => ready!(tcp::poll_read(stream.as_ref(), cx, buf))?,
             #[cfg(feature = "http2")]
             Self::Http2(stream) => ready!(Pin::new(stream).poll_read(cx, buf))?,
             Self::Boxed(stream) => ready!(poll_without_budget(cx, |cx| {
@@ -173,21 +184,7 @@ impl WriteTransport {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         match self {
-            Self::Tcp(stream) => {
-                let stream: &TcpStream = stream.as_ref();
-                loop {
-                    let written = match slices {
-                        [slice] => stream.try_write(slice),
-                        slices => stream.try_write_vectored(slices),
-                    };
-                    match written {
-                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                            ready!(poll_without_budget(cx, |cx| stream.poll_write_ready(cx)))?;
-                        }
-                        written => return Poll::Ready(written),
-                    }
-                }
-            }
+            Self::Tcp(stream) => tcp::poll_write(stream.as_ref(), cx, slices),
             #[cfg(feature = "http2")]
             Self::Http2(stream) => poll_without_budget(cx, |cx| stream.poll_write(cx, slices)),
             Self::Boxed(stream) => poll_without_budget(cx, |cx| {
@@ -265,59 +262,6 @@ fn with_stream<R>(
     let mut stream = stream.lock().unwrap_or_else(PoisonError::into_inner);
     let _polling = Polling::begin(cx);
     call(Pin::new(&mut *stream), cx)
-}
-
-/// Whether tokio hears of what is new about a socket, not of what is there. Then one that moved less than it was asked for
-/// need not be asked again before it tells of more, of which tokio's `poll_read` and `poll_write` make use as well
-/// (tokio#5866).
-const EDGE_TRIGGERED: bool = cfg!(all(
-    not(mio_unsupported_force_poll_poll),
-    any(
-        target_os = "android",
-        target_os = "dragonfly",
-        target_os = "freebsd",
-        target_os = "illumos",
-        target_os = "ios",
-        target_os = "linux",
-        target_os = "macos",
-        target_os = "netbsd",
-        target_os = "openbsd",
-        target_os = "redox",
-        target_os = "tvos",
-        target_os = "visionos",
-        target_os = "watchos",
-    )
-));
-
-/// Reads up to `size` bytes, as many as there are; `None` if the socket is not ready.
-///
-/// As tokio's `poll_read`, but without a part of the task's budget, which the caller has paid already, nor a waker, which only a
-/// socket that is not ready has to know. Measured: 60 instructions less of a small message.
-#[inline]
-fn read_at_once(
-    stream: &TcpStream,
-    size: usize,
-    read: impl FnOnce() -> io::Result<usize>,
-) -> io::Result<Option<usize>> {
-    let mut moved = None;
-    let tried = stream.try_io(Interest::READABLE, || {
-        let count = read()?;
-        moved = Some(count);
-        if EDGE_TRIGGERED && (1..size).contains(&count) {
-            // So the socket counts as not ready any more.
-            return Err(io::ErrorKind::WouldBlock.into());
-        }
-        Ok(())
-    });
-    match tried {
-        Err(error) if moved.is_some() => {
-            // It is ours, and owns nothing: all that its drop would do is look, after each short read.
-            mem::forget(error);
-            Ok(moved)
-        }
-        Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
-        _ => Ok(moved),
-    }
 }
 
 /// Polls without using the task's budget. Not inlined, nor `with_stream`: they would make the short way of TCP longer.

@@ -47,7 +47,7 @@ CHAPTERS = {
 
 def link(item):
     crate, _, name = item.path.removesuffix(".rs").partition("/")
-    name = name.removeprefix("src/").removeprefix("tests/")
+    name = name.removeprefix("src/").removeprefix("tests/").replace("/", "::")
     return f"[{crate} `{name}::{item.name}`](../{item.path})"
 
 

@@ -7,8 +7,8 @@ use std::task::{Poll, Waker};
 use loom::sync::atomic::AtomicBool;
 use loom::thread;
 
-use crate::signals::Signals;
 use crate::sync::block_on;
+use crate::waker::Signals;
 
 /// Reads as a connection does: sleeps only after the transport had nothing, and has not called since.
 async fn read(signals: &Signals, ready: &AtomicBool) {

@@ -13,10 +13,10 @@ mod alone;
 #[path = "../../../bowline/tests/support/frames.rs"]
 mod frames;
 mod line;
-#[path = "../../../bowline/src/signals.rs"]
-mod signals;
 #[path = "../../../bowline/src/sync.rs"]
 mod sync;
+#[path = "../../../bowline/src/connection/waker.rs"]
+mod waker;
 
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};

@@ -1,0 +1,149 @@
+//! Name resolution, TCP and proxies, by hyper-util.
+
+use std::error::Error as StdError;
+
+use http::Uri;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::proxy::{SocksV5, Tunnel};
+use hyper_util::client::proxy::matcher::Intercept;
+use hyper_util::rt::TokioIo;
+use tokio::net::{TcpStream, lookup_host};
+use tower_service::Service;
+
+use crate::error::{Error, ErrorKind};
+
+/// What SOCKS proxies listen on by convention (RFC 1928 3).
+const SOCKS_PORT: u16 = 1080;
+
+/// Connects to the host and port of `target`.
+pub(crate) async fn dial(target: Uri) -> Result<TcpStream, Error> {
+    let text = format!("connecting to {} failed", address(&target));
+    call(tcp_connector(), target, text).await
+}
+
+/// Connects to the host and port of `target` through a proxy that is reached by TCP.
+pub(crate) async fn dial_through(proxy: &Intercept, target: Uri) -> Result<TcpStream, Error> {
+    let text = refusal(proxy, &target);
+    match proxy.uri().scheme_str() {
+        Some("socks5h") => call(socks(proxy), target, text).await,
+        // hyper-util would block the thread to resolve the name.
+        Some("socks5") => call(socks(proxy), resolve(target).await?, text).await,
+        _ => call(tunnel(proxy, tcp_connector()), target, text).await,
+    }
+}
+
+fn tcp_connector() -> HttpConnector {
+    let mut connector = HttpConnector::new();
+    connector.enforce_http(false);
+    connector.set_nodelay(true);
+    connector
+}
+
+fn tunnel<C>(proxy: &Intercept, connector: C) -> Tunnel<C> {
+    let tunnel = Tunnel::new(proxy.uri().clone(), connector);
+    match proxy.basic_auth() {
+        Some(credentials) => tunnel.with_auth(credentials.clone()),
+        None => tunnel,
+    }
+}
+
+fn socks(proxy: &Intercept) -> SocksV5<HttpConnector> {
+    let uri = proxy.uri();
+    let uri =
+        if uri.port().is_some() { uri.clone() } else { with_address(uri, &address_with(uri, SOCKS_PORT)) };
+    let socks = SocksV5::new(uri, tcp_connector());
+    match proxy.raw_auth() {
+        Some((user, password)) => socks.with_auth(user.to_owned(), password.to_owned()),
+        None => socks,
+    }
+}
+
+async fn call<C, S>(mut connector: C, target: Uri, failure: String) -> Result<S, Error>
+where
+    C: Service<Uri, Response = TokioIo<S>>,
+    C::Error: Into<Box<dyn StdError + Send + Sync>>,
+{
+    match connector.call(target).await {
+        Ok(stream) => Ok(stream.into_inner()),
+        Err(error) => Err(Error::with_source(ErrorKind::Io, failure, error)),
+    }
+}
+
+/// The same URL with an address in the place of the name.
+async fn resolve(target: Uri) -> Result<Uri, Error> {
+    let host = address(&target);
+    let addresses = lookup_host(&host).await.and_then(|mut addresses| {
+        addresses.next().ok_or_else(|| std::io::Error::other("the name has no address"))
+    });
+    match addresses {
+        Ok(address) => Ok(with_address(&target, &address.to_string())),
+        Err(error) => Err(Error::with_source(ErrorKind::Io, format!("resolving {host} failed"), error)),
+    }
+}
+
+fn with_address(uri: &Uri, address: &str) -> Uri {
+    let mut parts = uri.clone().into_parts();
+    parts.authority = Some(address.parse().expect("an address is an authority"));
+    Uri::from_parts(parts).expect("the other parts did not change")
+}
+
+fn address_with(uri: &Uri, port: u16) -> String {
+    format!("{}:{port}", uri.host().unwrap_or_default())
+}
+
+fn address(uri: &Uri) -> &str {
+    uri.authority().map_or("", http::uri::Authority::as_str)
+}
+
+fn refusal(proxy: &Intercept, target: &Uri) -> String {
+    format!("connecting to {} through the proxy {} failed", address(target), address(proxy.uri()))
+}
+
+#[cfg(feature = "tls")]
+pub(crate) use over_tls::dial_through_tls;
+
+#[cfg(feature = "tls")]
+mod over_tls {
+    use std::future::Future;
+    use std::pin::Pin;
+    use std::sync::Arc;
+    use std::task::{Context, Poll};
+
+    use tokio_rustls::client::TlsStream;
+    use tokio_rustls::rustls::ClientConfig;
+
+    use super::{Error, Intercept, Service, TcpStream, TokioIo, Uri, call, dial, refusal, tunnel};
+    use crate::transport::tls::{HTTP_1_1, connect, server_name};
+
+    /// Connects to the host and port of `target` through a proxy that is reached by TLS.
+    pub(crate) async fn dial_through_tls(
+        proxy: &Intercept,
+        target: Uri,
+        config: Option<Arc<ClientConfig>>,
+    ) -> Result<TlsStream<TcpStream>, Error> {
+        let failure = refusal(proxy, &target);
+        call(tunnel(proxy, TlsConnector(config)), target, failure).await
+    }
+
+    /// A connector for hyper-util's tunnel, which wants one that can be called repeatedly.
+    struct TlsConnector(Option<Arc<ClientConfig>>);
+
+    impl Service<Uri> for TlsConnector {
+        type Response = TokioIo<TlsStream<TcpStream>>;
+        type Error = Error;
+        type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Error>> + Send>>;
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn call(&mut self, proxy: Uri) -> Self::Future {
+            let config = self.0.clone();
+            Box::pin(async move {
+                let host = proxy.host().unwrap_or_default().trim_matches(['[', ']']);
+                let server = server_name(host)?;
+                Ok(TokioIo::new(connect(config, &[HTTP_1_1], server, dial(proxy).await?).await?))
+            })
+        }
+    }
+}

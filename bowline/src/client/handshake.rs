@@ -1,0 +1,228 @@
+//! The client's side of an opening handshake, without its I/O (RFC 6455 4.1).
+
+use std::fmt;
+
+use bowline_proto::handshake::{Key, VERSION};
+use bowline_proto::header::Extension;
+use bowline_proto::{InvalidAnswer, Role};
+use bytes::Bytes;
+use http::header::{
+    CONNECTION, Entry, HeaderMap, HeaderValue, LOCATION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_EXTENSIONS,
+    SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, SET_COOKIE, UPGRADE,
+};
+use http::{Response, StatusCode, Version};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::error::Error;
+use crate::events;
+use crate::handshake::headers::{Occurrence, has_token};
+use crate::handshake::negotiated::Agreed;
+use crate::limits::Config;
+use crate::random::{random, renew_after_fork};
+use crate::socket::WebSocket;
+use crate::transport::Transport;
+use crate::transport::from_hyper::transport_of;
+
+/// A handshake whose request is sent by an HTTP client of the user's own: see
+/// [`Connector::request`](crate::Connector::request).
+pub struct ClientHandshake {
+    key: Key,
+    /// What was offered.
+    subprotocols: Vec<String>,
+    config: Config,
+}
+
+impl ClientHandshake {
+    /// Begins with a new key.
+    pub(crate) fn new(subprotocols: Vec<String>, config: Config) -> Self {
+        renew_after_fork();
+        // RFC 6455 4.1: a nonce of 16 bytes, selected randomly for each connection.
+        Self { key: Key::from_nonce(random()), subprotocols, config }
+    }
+
+    /// Adds the headers of the handshake to those of a request.
+    pub(crate) fn write_headers(&self, headers: &mut HeaderMap) {
+        let key = HeaderValue::from_str(self.key.as_str()).expect("base64 is a header's value");
+        // RFC 6455 4.1: Upgrade, Connection, Sec-WebSocket-Key, -Version and maybe -Protocol.
+        headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+        headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+        headers.insert(SEC_WEBSOCKET_KEY, key);
+        headers.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static(VERSION));
+        if !self.subprotocols.is_empty() {
+            let list = self.subprotocols.join(", ");
+            let mut list = HeaderValue::try_from(list).expect("tokens are a header's value");
+            // Pages in browsers have no other place for a token, so that it may be one.
+            list.set_sensitive(true);
+            headers.insert(SEC_WEBSOCKET_PROTOCOL, list);
+        }
+        if let Some(wish) = self.config.compression.wish() {
+            let offer = HeaderValue::try_from(wish.offer().to_string()).expect("tokens are a header's value");
+            headers.insert(SEC_WEBSOCKET_EXTENSIONS, offer);
+        }
+    }
+
+    /// Checks the response, and opens the connection on the upgraded stream.
+    ///
+    /// The stream is what the HTTP client gives for the connection after the response, such as `reqwest::Upgraded`, or
+    /// hyper's `Upgraded` in a `TokioIo`, of which nothing is left if there is TCP in it.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Handshake`](crate::ErrorKind::Handshake) if the response does not accept the handshake: the text
+    /// says why, and [`Error::response`] has it, without its body.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime, or in one without its time driver.
+    pub fn finish<B, S>(self, response: &Response<B>, stream: S) -> Result<WebSocket, Error>
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let agreed = self.conclude(response).map_err(|text| refused(text, response, Bytes::new()))?;
+        let (transport, leftover) = transport_of(stream);
+        Ok(self.open(transport, &leftover, agreed))
+    }
+
+    /// Opens the connection behind a response that was verified.
+    pub(crate) fn open(&self, transport: Transport, leftover: &[u8], agreed: Agreed) -> WebSocket {
+        WebSocket::open(transport, Role::Client, leftover, &self.config, agreed)
+    }
+
+    /// Finds what was agreed on, or says what is wrong with the response; that is the end of the handshake.
+    pub(crate) fn conclude<B>(&self, response: &Response<B>) -> Result<Agreed, String> {
+        self.verify(response)
+            .inspect(|agreed| events::handshake_accepted(Role::Client, agreed))
+            .inspect_err(|reason| events::handshake_rejected(Role::Client, response.status(), reason))
+    }
+
+    fn verify<B>(&self, response: &Response<B>) -> Result<Agreed, String> {
+        let headers = response.headers();
+        if response.version() <= Version::HTTP_11 {
+            self.verify_upgrade(response)?;
+        } else if !response.status().is_success() {
+            // RFC 8441 5, RFC 9110 9.3.6: the answer to a CONNECT that succeeds is 200, or another 2xx. There is no key.
+            return Err(describe_status(response.status(), StatusCode::OK, headers));
+        }
+        let mut agreed = Agreed::on_subprotocol(self.verify_subprotocol(headers)?);
+        self.verify_extensions(headers, &mut agreed)?;
+        Ok(agreed)
+    }
+
+    fn verify_upgrade<B>(&self, response: &Response<B>) -> Result<(), String> {
+        let headers = response.headers();
+        // RFC 6455 4.1: a status other than 101 is not the end of a handshake.
+        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            return Err(describe_status(response.status(), StatusCode::SWITCHING_PROTOCOLS, headers));
+        }
+        // RFC 6455 4.1: Upgrade is `websocket`, in any case, and Connection has `Upgrade`, in any case.
+        match Occurrence::of(headers, UPGRADE) {
+            Occurrence::Once(value) if value.as_bytes().eq_ignore_ascii_case(b"websocket") => {}
+            Occurrence::Repeated => return Err("the server's response has more than one Upgrade".to_owned()),
+            _ => return Err("the server's response does not have `Upgrade: websocket`".to_owned()),
+        }
+        if !has_token(headers, CONNECTION, "upgrade") {
+            return Err("the server's response does not have `Connection: Upgrade`".to_owned());
+        }
+        // RFC 6455 4.1, 11.3.3: Sec-WebSocket-Accept is there once, and has the value that our key demands.
+        match Occurrence::of(headers, SEC_WEBSOCKET_ACCEPT) {
+            Occurrence::Once(accept) if self.key.accept().matches(accept.as_bytes()) => Ok(()),
+            Occurrence::Once(_) => {
+                Err("the server's Sec-WebSocket-Accept does not belong to our request".to_owned())
+            }
+            Occurrence::None => Err("the server's response has no Sec-WebSocket-Accept".to_owned()),
+            Occurrence::Repeated => {
+                Err("the server's response has more than one Sec-WebSocket-Accept".to_owned())
+            }
+        }
+    }
+
+    fn verify_extensions(&self, headers: &HeaderMap, agreed: &mut Agreed) -> Result<(), String> {
+        let malformed = || "the server's Sec-WebSocket-Extensions is not a list of extensions".to_owned();
+        let mut answer = Vec::new();
+        for line in headers.get_all(SEC_WEBSOCKET_EXTENSIONS) {
+            let line = line.to_str().map_err(|_| malformed())?;
+            answer.extend(Extension::parse_list(line).ok_or_else(malformed)?);
+        }
+        if let Some(wish) = self.config.compression.wish() {
+            agreed.deflate = wish.verify(&answer).map_err(describe_answer)?;
+        } else if !answer.is_empty() {
+            // RFC 6455 4.1: an extension that was not offered fails the connection, and none was.
+            return Err("the server chose an extension, but none was offered".to_owned());
+        }
+        Ok(())
+    }
+
+    fn verify_subprotocol<'a>(&self, headers: &'a HeaderMap) -> Result<Option<&'a str>, String> {
+        match Occurrence::of(headers, SEC_WEBSOCKET_PROTOCOL) {
+            Occurrence::None => Ok(None),
+            Occurrence::Repeated => Err("the server chose more than one subprotocol".to_owned()),
+            // RFC 9110 5.6.1: a list without an element chooses nothing.
+            Occurrence::Once(value) if value.as_bytes().trim_ascii().is_empty() => Ok(None),
+            // RFC 6455 4.1: a subprotocol that was not offered fails the connection.
+            Occurrence::Once(value) => match value.to_str() {
+                Ok(chosen) if self.subprotocols.iter().any(|offered| offered == chosen) => Ok(Some(chosen)),
+                _ => Err(format!("the server chose the subprotocol {value:?}, which was not offered")),
+            },
+        }
+    }
+}
+
+impl fmt::Debug for ClientHandshake {
+    /// Tells neither the key nor the subprotocols, any of which may be a token.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientHandshake").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+/// The error for a response that does not accept the handshake.
+pub(crate) fn refused<B>(text: String, response: &Response<B>, body: Bytes) -> Error {
+    let mut copy = Response::new(body);
+    *copy.status_mut() = response.status();
+    *copy.version_mut() = response.version();
+    copy.headers_mut().clone_from(response.headers());
+    hide_secrets(copy.headers_mut());
+    Error::with_response(text, copy)
+}
+
+/// Has `Debug` of a response tell nothing that may let others in: cookies, and tokens in a URL or a subprotocol.
+pub(crate) fn hide_secrets(headers: &mut HeaderMap) {
+    for name in [SET_COOKIE, LOCATION, SEC_WEBSOCKET_PROTOCOL] {
+        if let Entry::Occupied(mut values) = headers.entry(name) {
+            values.iter_mut().for_each(|value| value.set_sensitive(true));
+        }
+    }
+}
+
+fn describe_status(status: StatusCode, wanted: StatusCode, headers: &HeaderMap) -> String {
+    match headers.get(LOCATION) {
+        Some(location) if status.is_redirection() => format!(
+            "the server redirects to {:?} with {status}; redirects are not followed: connect there if it can be trusted",
+            without_secrets(&String::from_utf8_lossy(location.as_bytes()))
+        ),
+        _ => format!("the server answered {status} instead of {wanted}"),
+    }
+}
+
+/// A URL without what often holds passwords and tokens: its userinfo and its query.
+fn without_secrets(url: &str) -> String {
+    let (shown, hidden) = url.split_at(url.find(['?', '#']).unwrap_or(url.len()));
+    let (scheme, rest) = shown.split_at(shown.find("//").map_or(0, |slashes| slashes + 2));
+    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let authority =
+        authority.rsplit_once('@').map_or(authority.to_owned(), |(_, host)| format!("...@{host}"));
+    let query = if hidden.is_empty() { "" } else { "?..." };
+    format!("{scheme}{authority}{path}{query}")
+}
+
+/// What is wrong with the server's choice of an extension, and what to do about it.
+fn describe_answer(invalid: InvalidAnswer) -> String {
+    match invalid {
+        InvalidAnswer::ContextTakeover => {
+            format!("{invalid}: use Compression::ContextTakeover, or none, with this server")
+        }
+        InvalidAnswer::WindowBits => format!(
+            "{invalid}: raise CompressionOptions::server_max_window_bits or CompressionOptions::client_max_window_bits"
+        ),
+        _ => invalid.to_string(),
+    }
+}

@@ -1,0 +1,126 @@
+//! The client's side of an opening handshake over a stream.
+
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use hyper::body::{Body, Incoming};
+use hyper::client::conn::http1;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+
+use crate::client::handshake::{ClientHandshake, hide_secrets, refused};
+use crate::error::{Error, ErrorKind};
+use crate::handshake::deadline::Deadline;
+use crate::handshake::negotiated::Agreed;
+use crate::limits::Limits;
+use crate::transport::Stream;
+
+/// How much of the body of a response that refuses the handshake is kept.
+pub(crate) const BODY_KEPT: usize = 1024;
+
+/// A stream behind an accepted handshake.
+pub(crate) struct Exchanged<S> {
+    pub(crate) stream: S,
+    /// What came behind the response.
+    pub(crate) leftover: Bytes,
+    pub(crate) response: Response<()>,
+    pub(crate) agreed: Agreed,
+}
+
+/// Sends the request, and checks the response.
+pub(crate) async fn exchange<S: Stream>(
+    stream: S,
+    request: Request<()>,
+    handshake: &ClientHandshake,
+    limits: &Limits,
+    deadline: Deadline,
+) -> Result<Exchanged<S>, Error> {
+    let http_error = |error| http_error(error, limits);
+    let (mut sender, connection) = http1::Builder::new()
+        .max_headers(limits.headers)
+        .max_header_size(limits.head_size)
+        .max_buf_size(limits.head_size)
+        .handshake(TokioIo::new(stream))
+        .await
+        .map_err(http_error)?;
+    let mut connection = Connection { http: connection, ended: false };
+    let answer = async {
+        let sent = sender.send_request(request.map(|()| String::new()));
+        connection.drive_until(sent).await.map_err(http_error)
+    };
+    let mut response = deadline.bound("waiting for the server's response", answer).await?;
+    let agreed = match handshake.conclude(&response) {
+        Ok(agreed) => agreed,
+        Err(text) => {
+            let mut body = Vec::new();
+            // What has come until the deadline is enough for an error.
+            let read = connection.drive_until(read_start(response.body_mut(), &mut body));
+            let _ = deadline.bound("reading the refusal", read).await;
+            return Err(refused(text, &response, body.into()));
+        }
+    };
+    response.extensions_mut().remove::<OnUpgrade>();
+    hide_secrets(response.headers_mut());
+    let finish = async { connection.finish().await.map_err(http_error) };
+    let (stream, leftover) = deadline.bound("taking over the connection", finish).await?;
+    Ok(Exchanged { stream, leftover, response: response.map(drop), agreed })
+}
+
+/// hyper's part, which has to be polled for anything to happen.
+struct Connection<S: Stream> {
+    http: http1::Connection<TokioIo<S>, String>,
+    ended: bool,
+}
+
+impl<S: Stream> Connection<S> {
+    async fn drive_until<T>(&mut self, work: impl Future<Output = T>) -> T {
+        let mut work = pin!(work);
+        poll_fn(|cx| {
+            // What goes wrong is also the result of the work.
+            self.ended = self.ended || self.http.poll_without_shutdown(cx).is_ready();
+            work.as_mut().poll(cx)
+        })
+        .await
+    }
+
+    async fn finish(mut self) -> hyper::Result<(S, Bytes)> {
+        if !self.ended {
+            poll_fn(|cx| self.http.poll_without_shutdown(cx)).await?;
+        }
+        let parts = self.http.into_parts();
+        Ok((parts.io.into_inner(), parts.read_buf))
+    }
+}
+
+/// Reads as much of a body as is kept.
+async fn read_start(body: &mut Incoming, start: &mut Vec<u8>) -> Result<(), Error> {
+    while start.len() < BODY_KEPT {
+        let frame = poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await;
+        // The end, or one of the connection: the rest is not worth an error of its own.
+        let Some(Ok(frame)) = frame else { break };
+        if let Ok(data) = frame.into_data() {
+            let kept = data.len().min(BODY_KEPT - start.len());
+            start.extend_from_slice(&data[..kept]);
+        }
+    }
+    Ok(())
+}
+
+fn http_error(error: hyper::Error, limits: &Limits) -> Error {
+    if error.is_parse_too_large() {
+        let (size, headers) = (limits.head_size, limits.headers);
+        let text = format!(
+            "the response's head is over the limits of {size} bytes (Limits::head_size) and {headers} headers \
+             (Limits::headers)"
+        );
+        Error::with_source(ErrorKind::Limit, text, error)
+    } else if error.is_parse() {
+        Error::with_source(ErrorKind::Handshake, "the server's response is not HTTP/1.1", error)
+    } else if error.is_incomplete_message() {
+        Error::new(ErrorKind::Handshake, "the server closed the connection without a response")
+    } else {
+        Error::with_source(ErrorKind::Io, "the connection broke during the opening handshake", error)
+    }
+}

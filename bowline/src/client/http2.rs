@@ -1,0 +1,324 @@
+//! An HTTP/2 connection for many WebSockets, as its client (RFC 8441).
+
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::sync::{Arc, OnceLock};
+use std::task::Poll;
+
+use h2::client::{Builder, SendRequest};
+use h2::ext::Protocol;
+use h2::{Ping, PingPong};
+use http::header::{CONNECTION, HOST, SEC_WEBSOCKET_KEY, UPGRADE};
+use http::uri::Authority;
+use http::{Method, Request, Response, Uri, Version};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::timeout;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::client::handshake::{hide_secrets, refused};
+use crate::client::http1::BODY_KEPT;
+use crate::client::request::{Offer, Opening};
+use crate::client::url::Url;
+use crate::error::{Error, ErrorKind};
+use crate::handshake::deadline::Deadline;
+use crate::limits::Limits;
+use crate::socket::WebSocket;
+use crate::transport::http2::{CONNECTION_WINDOW, FRAME_BUDGET, Http2Receive, Http2Send, Piece, SEND_BUFFER};
+use crate::transport::pacer::Paced;
+use crate::transport::{Addresses, Stream, Transport};
+
+/// An HTTP/2 connection to a server, for many WebSockets (RFC 8441): see
+/// [`Connector::connect_http2`](crate::Connector::connect_http2).
+///
+/// A clone is another handle on the same connection, which ends when the last handle and the last of its WebSockets are
+/// gone. All WebSockets have the options of the [`Connector`](crate::Connector) that opened the connection.
+#[derive(Clone)]
+pub struct Http2Connection(Arc<Shared>);
+
+struct Shared {
+    offer: Offer,
+    url: Url,
+    addresses: Addresses,
+    requests: SendRequest<Piece>,
+    /// One for each stream that the server still has room for.
+    places: Arc<Semaphore>,
+    ended: Ended,
+    /// Handles and WebSockets share this: the connection's task is told when the last is gone.
+    in_use: Arc<DropGuard>,
+}
+
+/// The room that the server has for streams (RFC 9113 5.1.2).
+///
+/// h2 would keep a stream for which there is none, too, but not say when it is sent.
+struct Room {
+    places: Arc<Semaphore>,
+    /// How many there are, taken or not.
+    total: usize,
+}
+
+impl Room {
+    /// The server has room for so many now. What it takes back while it is taken stays until then.
+    fn resize(&mut self, streams: usize) {
+        let streams = streams.min(Semaphore::MAX_PERMITS);
+        if streams > self.total {
+            self.places.add_permits(streams - self.total);
+            self.total = streams;
+        } else if streams < self.total {
+            self.total -= self.places.forget_permits(self.total - streams);
+        }
+    }
+}
+
+/// How the connection has ended, once it has.
+#[derive(Clone)]
+struct Ended {
+    error: Arc<OnceLock<Error>>,
+    /// Its other end is dropped then.
+    open: watch::Receiver<()>,
+}
+
+impl Http2Connection {
+    /// Begins an HTTP/2 connection on a stream, and waits for the server's settings.
+    pub(crate) async fn open<S: Stream>(
+        offer: Offer,
+        url: Url,
+        stream: S,
+        addresses: Addresses,
+        deadline: Deadline,
+    ) -> Result<Self, Error> {
+        let handshake = builder(&offer.config.limits).handshake(Paced::new(stream));
+        let opening = async {
+            let (requests, mut connection) = handshake.await.map_err(broken)?;
+            let mut ping_pong = connection.ping_pong().expect("it was not taken before");
+            settled(&requests, &mut connection, &mut ping_pong).await?;
+            Ok((requests, connection))
+        };
+        let (requests, mut connection) =
+            deadline.bound("waiting for the server's settings of HTTP/2", opening).await?;
+        let error = Arc::new(OnceLock::new());
+        let (closing, open) = watch::channel(());
+        let ended = Ended { error: Arc::clone(&error), open };
+        let mut room = Room { places: Arc::new(Semaphore::new(0)), total: 0 };
+        let places = Arc::clone(&room.places);
+        let unused = CancellationToken::new();
+        let in_use = Arc::new(unused.clone().drop_guard());
+        let close_timeout = offer.config.limits.close_timeout;
+        tokio::spawn(async move {
+            let mut ended = pin!(poll_fn(|cx| {
+                let ended = Pin::new(&mut connection).poll(cx);
+                room.resize(connection.max_concurrent_send_streams());
+                ended
+            }));
+            let ended = match unused.run_until_cancelled(ended.as_mut()).await {
+                Some(ended) => Ok(ended),
+                // It ends by itself, unless the server takes nothing that says so.
+                None => timeout(close_timeout, ended).await,
+            };
+            let ended = match ended {
+                Ok(Ok(())) => Error::new(ErrorKind::Disconnected, "the HTTP/2 connection has ended"),
+                Ok(Err(error)) => broken(error),
+                Err(_) => Error::new(ErrorKind::Timeout, "the server did not let the HTTP/2 connection end"),
+            };
+            let set = error.set(ended);
+            debug_assert!(set.is_ok(), "there is one task");
+            drop(closing);
+            room.places.close();
+        });
+        let shared = Shared { offer, url, addresses, requests, places, ended, in_use };
+        Ok(Self(Arc::new(shared)))
+    }
+
+    /// Whether the server accepts WebSockets (RFC 8441 3).
+    pub(crate) fn accepts_websockets(&self) -> bool {
+        self.0.requests.is_extended_connect_protocol_enabled()
+    }
+
+    /// `Err` if it does not.
+    pub(crate) fn check_settings(&self) -> Result<(), Error> {
+        if self.accepts_websockets() {
+            return Ok(());
+        }
+        let text = "the server does not accept WebSockets over HTTP/2: it has not set \
+                    SETTINGS_ENABLE_CONNECT_PROTOCOL (RFC 8441 3)";
+        Err(Error::new(ErrorKind::Handshake, text))
+    }
+
+    /// Opens a WebSocket; gives it and the head of the server's response. May be called many times at once.
+    ///
+    /// `path` begins with `/` and may have a query. It waits, in order of arrival and for as long as it takes, until the
+    /// server lets another stream be opened.
+    ///
+    /// # Errors
+    ///
+    /// As [`Connector::connect`](crate::Connector::connect); [`ErrorKind::Disconnected`] or [`ErrorKind::Io`] if the connection has ended, or is about
+    /// to: see [`closed`](Self::closed). Open another then.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it ends the attempt.
+    pub async fn connect(&self, path: impl AsRef<str>) -> Result<(WebSocket, Response<()>), Error> {
+        let url = self.0.url.with_target(path.as_ref())?;
+        let opening = self.0.offer.open(url)?;
+        // In a box, so that the caller's future is not larger for all of the connection's life.
+        Box::pin(self.open_websocket(opening, None)).await
+    }
+
+    /// Opens a WebSocket; without a deadline, its time begins when the server has room for it.
+    pub(crate) async fn open_websocket(
+        &self,
+        opening: Opening,
+        deadline: Option<Deadline>,
+    ) -> Result<(WebSocket, Response<()>), Error> {
+        let Shared { offer, addresses, requests, in_use, .. } = &*self.0;
+        let Opening { url, request, handshake, .. } = opening;
+        let place = match deadline {
+            Some(deadline) => deadline.bound("waiting for room on the server", self.place()).await?,
+            None => self.place().await?,
+        };
+        let mut requests = requests.clone();
+        poll_fn(|cx| requests.poll_ready(cx)).await.map_err(|error| self.why(error))?;
+        let request = extended_connect(&url, request);
+        let (response, send) = requests.send_request(request, false).map_err(|error| self.why(error))?;
+        let timeout = offer.config.limits.handshake_timeout;
+        let deadline = deadline.unwrap_or_else(|| Deadline::after(timeout));
+        let answer = async { response.await.map_err(|error| self.why(error)) };
+        let response = deadline.bound("waiting for the server's response", answer).await?;
+        let agreed = match handshake.conclude(&response) {
+            Ok(agreed) => agreed,
+            Err(text) => {
+                let (head, mut body) = response.into_parts();
+                let mut start = Vec::new();
+                let reading = async {
+                    while start.len() < BODY_KEPT {
+                        let Some(Ok(data)) = body.data().await else { break };
+                        let _ = body.flow_control().release_capacity(data.len());
+                        start.extend_from_slice(&data[..data.len().min(BODY_KEPT - start.len())]);
+                    }
+                    Ok(())
+                };
+                // What has come until the deadline is enough for an error.
+                let _ = deadline.bound("reading the refusal", reading).await;
+                return Err(refused(text, &Response::from_parts(head, ()), start.into()));
+            }
+        };
+        let (mut head, receive) = response.into_parts();
+        hide_secrets(&mut head.headers);
+        let send = Http2Send::new(send, Box::new((place, Arc::clone(in_use))));
+        let receive = Http2Receive::new(receive);
+        let transport = Transport::http2(receive, send, *addresses);
+        let socket = handshake.open(transport, &[], agreed);
+        Ok((socket, Response::from_parts(head, ())))
+    }
+
+    /// Waits until the server has room for another stream.
+    async fn place(&self) -> Result<OwnedSemaphorePermit, Error> {
+        match Arc::clone(&self.0.places).acquire_owned().await {
+            Ok(place) => Ok(place),
+            // There are no more places, as the connection has ended.
+            Err(_) => Err(self.closed().await),
+        }
+    }
+
+    /// Waits until the connection has ended, and says why.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it changes nothing.
+    pub async fn closed(&self) -> Error {
+        let mut open = self.0.ended.open.clone();
+        // Nothing is ever sent but the end.
+        while open.changed().await.is_ok() {}
+        let gone =
+            || Error::new(ErrorKind::Disconnected, "the runtime of the HTTP/2 connection was shut down");
+        self.0.ended.error.get().cloned().unwrap_or_else(gone)
+    }
+
+    /// Whether the connection has ended.
+    pub fn is_closed(&self) -> bool {
+        self.0.ended.open.has_changed().is_err()
+    }
+
+    /// Why no WebSocket could be opened.
+    fn why(&self, error: h2::Error) -> Error {
+        // The end of the connection says more than what it did to a stream.
+        self.0.ended.error.get().cloned().unwrap_or_else(|| broken(error))
+    }
+}
+
+impl fmt::Debug for Http2Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Shared { offer, addresses, .. } = &*self.0;
+        let mut debug = f.debug_struct("Http2Connection");
+        debug.field("offer", offer).field("peer_addr", &addresses.peer).finish_non_exhaustive()
+    }
+}
+
+fn builder(limits: &Limits) -> Builder {
+    let mut builder = Builder::new();
+    let head_size = u32::try_from(limits.head_size).unwrap_or(u32::MAX);
+    builder
+        .enable_push(false)
+        .max_header_list_size(head_size)
+        .initial_window_size(limits.stream_window)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .data_frame_budget(FRAME_BUDGET)
+        .max_send_buffer_size(SEND_BUFFER);
+    builder
+}
+
+/// Drives a new connection until the server's settings are known: they come before all else (RFC 9113 3.4), so also before
+/// the answer to a ping.
+async fn settled<S: Stream>(
+    requests: &SendRequest<Piece>,
+    connection: &mut h2::client::Connection<S, Piece>,
+    ping_pong: &mut PingPong,
+) -> Result<(), Error> {
+    let mut pong = pin!(ping_pong.ping(Ping::opaque()));
+    poll_fn(|cx| {
+        if let Poll::Ready(ended) = Pin::new(&mut *connection).poll(cx) {
+            let ended = ended.map_err(broken).and_then(|()| {
+                let text = "the server closed the HTTP/2 connection before it was used";
+                Err(Error::new(ErrorKind::Handshake, text))
+            });
+            return Poll::Ready(ended);
+        }
+        if requests.is_extended_connect_protocol_enabled() {
+            return Poll::Ready(Ok(()));
+        }
+        pong.as_mut().poll(cx).map_ok(drop).map_err(broken)
+    })
+    .await
+}
+
+/// RFC 8441 4: the request of a handshake, as an extended CONNECT.
+fn extended_connect(url: &Url, request: Request<()>) -> Request<()> {
+    let (mut head, ()) = request.into_parts();
+    head.method = Method::CONNECT;
+    head.version = Version::HTTP_2;
+    head.extensions.insert(Protocol::from_static("websocket"));
+    // RFC 8441 5: what they are about is done by the pseudo-headers.
+    for name in [CONNECTION, UPGRADE, SEC_WEBSOCKET_KEY] {
+        head.headers.remove(name);
+    }
+    let mut uri = url.http_uri().into_parts();
+    // What `Connector::host` says, if it can be said.
+    let host = head.headers.remove(HOST);
+    let authority = host.and_then(|host| Authority::try_from(host.as_bytes()).ok());
+    uri.authority = authority.or(uri.authority);
+    head.uri = Uri::from_parts(uri).expect("an authority was replaced by another");
+    Request::from_parts(head, ())
+}
+
+fn broken(error: h2::Error) -> Error {
+    let kind = if error.is_io() { ErrorKind::Io } else { ErrorKind::Disconnected };
+    let what = if error.is_go_away() {
+        "the server ended the HTTP/2 connection"
+    } else if error.is_reset() {
+        "the server reset the stream of the opening handshake"
+    } else {
+        "the HTTP/2 connection failed"
+    };
+    let text = error.reason().map_or(what.to_owned(), |reason| format!("{what} with {reason:?}"));
+    Error::with_source(kind, text, error)
+}

@@ -1,0 +1,164 @@
+//! What a client offers in its opening handshake.
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+use std::fmt;
+
+use bowline_proto::header::is_token;
+use http::header::{
+    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, HOST, HeaderMap, HeaderName, HeaderValue,
+    PROXY_AUTHORIZATION, TRANSFER_ENCODING, UPGRADE,
+};
+use http::{Request, Uri};
+
+use crate::client::handshake::ClientHandshake;
+use crate::client::url::{Scheme, Url};
+use crate::error::{Error, ErrorKind};
+use crate::handshake::deadline::Deadline;
+use crate::limits::Config;
+
+/// The options of a client that don't depend on how the server is reached.
+#[derive(Clone, Default)]
+pub(crate) struct Offer {
+    headers: HeaderMap,
+    subprotocols: Vec<String>,
+    pub(crate) config: Config,
+    /// The first argument that made no sense.
+    invalid: Option<Error>,
+}
+
+/// A handshake that is about to begin.
+pub(crate) struct Opening {
+    pub(crate) url: Url,
+    pub(crate) request: Request<()>,
+    pub(crate) handshake: ClientHandshake,
+    pub(crate) deadline: Deadline,
+}
+
+impl Offer {
+    /// Adds a header that is none of the handshake's own.
+    pub(crate) fn add_header<N, V>(&mut self, name: N, value: V)
+    where
+        N: TryInto<HeaderName>,
+        N::Error: Into<http::Error>,
+        V: TryInto<HeaderValue>,
+        V::Error: Into<http::Error>,
+    {
+        let name = match name.try_into() {
+            Ok(name) => name,
+            Err(error) => {
+                return self.refuse_for("the name of a header has a character that it can't have", error);
+            }
+        };
+        if let Some(hint) = reserved(&name) {
+            return self.refuse(format!("the header {name} is part of the handshake: {hint}"));
+        }
+        if let Some(mut value) = self.value_of(&name, value) {
+            if [AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION].contains(&name) {
+                // So that `Debug` of the request does not tell it.
+                value.set_sensitive(true);
+            }
+            self.headers.append(name, value);
+        }
+    }
+
+    /// Sets a header that there is only one of.
+    pub(crate) fn set_header<V>(&mut self, name: HeaderName, value: V)
+    where
+        V: TryInto<HeaderValue>,
+        V::Error: Into<http::Error>,
+    {
+        if let Some(value) = self.value_of(&name, value) {
+            self.headers.insert(name, value);
+        }
+    }
+
+    fn value_of<V>(&mut self, name: &HeaderName, value: V) -> Option<HeaderValue>
+    where
+        V: TryInto<HeaderValue>,
+        V::Error: Into<http::Error>,
+    {
+        let refused = |error| {
+            let what = "has a character that it can't have, such as a line break";
+            self.refuse_for(format!("the value of the header {name} {what}"), error);
+        };
+        value.try_into().map_err(refused).ok()
+    }
+
+    pub(crate) fn set_subprotocols(&mut self, subprotocols: Vec<String>) {
+        let mut seen = HashSet::new();
+        // RFC 6455 4.1: the elements are tokens, and unique.
+        let wrong = subprotocols.iter().find_map(|subprotocol| {
+            if !is_token(subprotocol) {
+                Some(format!("the subprotocol {subprotocol:?} is not a token"))
+            } else if !seen.insert(subprotocol) {
+                Some(format!("the subprotocol {subprotocol:?} is offered twice"))
+            } else {
+                None
+            }
+        });
+        if let Some(text) = wrong {
+            self.refuse(text);
+        }
+        self.subprotocols = subprotocols;
+    }
+
+    /// An argument made no sense: nothing is ever sent.
+    pub(crate) fn refuse(&mut self, text: impl Into<Cow<'static, str>>) {
+        self.invalid.get_or_insert_with(|| Error::new(ErrorKind::InvalidInput, text));
+    }
+
+    fn refuse_for(&mut self, text: impl Into<Cow<'static, str>>, error: impl Into<http::Error>) {
+        self.invalid.get_or_insert_with(|| Error::with_source(ErrorKind::InvalidInput, text, error.into()));
+    }
+
+    /// Checks everything, before anything is sent.
+    pub(crate) fn open(&self, url: Url) -> Result<Opening, Error> {
+        self.invalid.clone().map_or(Ok(()), Err)?;
+        if url.scheme() == Scheme::Wss && cfg!(not(feature = "tls")) {
+            let text = "wss:// and https:// need the feature `tls` of bowline";
+            return Err(Error::new(ErrorKind::InvalidInput, text));
+        }
+        let handshake = ClientHandshake::new(self.subprotocols.clone(), self.config.clone());
+        let mut request = Request::new(());
+        *request.uri_mut() = Uri::from(url.path_and_query());
+        let headers = request.headers_mut();
+        // RFC 6455 4.1: the Host header has the host, and the port unless it is the default.
+        let host = HeaderValue::try_from(url.authority()).expect("an authority is a header's value");
+        headers.insert(HOST, host);
+        handshake.write_headers(headers);
+        if let Some(authorization) = url.authorization() {
+            headers.insert(AUTHORIZATION, authorization.clone());
+        }
+        // `extend` replaces what is there, and keeps lines of the same name together.
+        headers.extend(self.headers.clone());
+        let deadline = Deadline::after(self.config.limits.handshake_timeout);
+        Ok(Opening { url, request, handshake, deadline })
+    }
+}
+
+impl fmt::Debug for Offer {
+    /// Tells the names of headers, but no value and no subprotocol: any of them may be a token.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let headers: Vec<&HeaderName> = self.headers.keys().collect();
+        f.debug_struct("Offer")
+            .field("headers", &headers)
+            .field("subprotocols", &self.subprotocols.len())
+            .field("config", &self.config)
+            .field("invalid", &self.invalid)
+            .finish()
+    }
+}
+
+/// What to do instead of setting a header of the handshake.
+fn reserved(name: &HeaderName) -> Option<&'static str> {
+    match name.as_str() {
+        "host" => Some("use Connector::host"),
+        "origin" => Some("use Connector::origin"),
+        "sec-websocket-protocol" => Some("use Connector::subprotocols"),
+        name if name.starts_with("sec-websocket-") => Some("the library sets it"),
+        _ if [CONNECTION, UPGRADE].contains(name) => Some("the library sets it"),
+        _ if [CONTENT_LENGTH, TRANSFER_ENCODING].contains(name) => Some("its request has no body"),
+        _ => None,
+    }
+}

@@ -1,0 +1,244 @@
+//! The message that is being received.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bowline_proto::{Data, Event, Failure, MessageKind, ReceiveHalf};
+use bytes::{BufMut, Bytes};
+use tokio::io::{AsyncRead, ReadBuf};
+use tokio_util::io::poll_read_buf;
+
+use crate::compression::codec::{Inflated, Inflater};
+use crate::connection::inbound::read_buffer::READ_SIZE;
+use crate::message::Message;
+
+/// From how many missing bytes on a message is read straight into its own memory.
+const DIRECT_SIZE: usize = 16 * 1024;
+
+/// How much more than a message is asked for, so that the read comes back short and the end of the data is known
+/// without another call.
+const DIRECT_SLACK: usize = 64;
+
+/// What has arrived of the message that is not complete, or not taken, yet.
+#[derive(Default)]
+pub(crate) struct Assembly {
+    open: Option<OpenMessage>,
+    /// The payload, as far as it has arrived.
+    payload: Vec<u8>,
+    /// How much of `payload` a reader has taken.
+    taken: usize,
+}
+
+struct OpenMessage {
+    kind: MessageKind,
+    compressed: bool,
+    whole: bool,
+    consumer: Consumer,
+}
+
+/// Who gets a message.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Consumer {
+    /// `recv`, once it is whole; or a reader, if one comes first.
+    Recv,
+    Reader,
+    /// Its reader was dropped: the rest is passed over.
+    Nobody,
+}
+
+/// What came of reading straight into a message.
+pub(crate) struct Filled {
+    /// How many bytes were read.
+    pub(crate) count: usize,
+    /// What came from behind the current frame.
+    pub(crate) behind: Vec<u8>,
+    pub(crate) failure: Option<Failure>,
+}
+
+impl Assembly {
+    /// A whole message, to be read piece by piece.
+    pub(crate) fn of(message: Message) -> Self {
+        let kind = message.kind();
+        let open = OpenMessage { kind, compressed: false, whole: true, consumer: Consumer::Reader };
+        Self { open: Some(open), payload: message.into_bytes().into(), taken: 0 }
+    }
+
+    // ---- what arrives
+
+    /// Takes note of a part of a message; whether anyone wants its payload.
+    pub(crate) fn track(&mut self, data: &Data) -> bool {
+        let Data { kind, compressed, .. } = *data;
+        let begin = || OpenMessage { kind, compressed, whole: false, consumer: Consumer::Recv };
+        let open = self.open.get_or_insert_with(begin);
+        let wanted = open.consumer != Consumer::Nobody;
+        // A compressed one is whole when all of it was decompressed.
+        if data.last && !compressed {
+            self.end();
+        }
+        wanted
+    }
+
+    /// A compressed message begins.
+    pub(crate) fn begin_compressed(&mut self, kind: MessageKind) {
+        self.open = Some(OpenMessage { kind, compressed: true, whole: false, consumer: Consumer::Recv });
+    }
+
+    /// All of the message has arrived.
+    fn end(&mut self) {
+        self.open = self.open.take().filter(|open| open.consumer != Consumer::Nobody);
+        if let Some(open) = &mut self.open {
+            open.whole = true;
+        }
+    }
+
+    /// Decompresses a part of what has arrived.
+    pub(crate) fn inflate(
+        &mut self,
+        inflater: &mut Inflater,
+        input: &[u8],
+        last: bool,
+    ) -> Result<Inflated, Failure> {
+        let progress = inflater.inflate(input, last, &mut self.payload)?;
+        if !self.open.as_ref().is_some_and(|open| open.consumer != Consumer::Nobody) {
+            self.payload.clear();
+        }
+        if progress.done {
+            // It was not known how much would come.
+            self.payload.shrink_to_fit();
+            self.end();
+        }
+        Ok(progress)
+    }
+
+    /// Appends what has arrived of a frame of which `remaining` bytes are missing.
+    ///
+    /// What is announced takes no memory before it arrives: that of the payload about doubles at most.
+    pub(crate) fn append(&mut self, arrived: &[u8], remaining: u64, last: bool) {
+        if last && self.payload.capacity() == 0 {
+            self.payload = arrived.to_vec();
+            return;
+        }
+        let total = self.payload.len() + arrived.len();
+        let remaining = usize::try_from(remaining).unwrap_or(usize::MAX);
+        if remaining > 0 {
+            self.payload.reserve_exact(arrived.len() + remaining.min(total));
+        } else if last {
+            self.payload.reserve_exact(arrived.len());
+        }
+        self.payload.extend_from_slice(arrived);
+    }
+
+    /// Whether so much is missing of the current frame that it should be read straight into the message.
+    pub(crate) fn is_direct(&self, remaining: u64) -> bool {
+        remaining >= DIRECT_SIZE as u64
+            && self.payload.len() >= DIRECT_SIZE
+            && self.open.as_ref().is_some_and(|open| open.consumer == Consumer::Recv && !open.compressed)
+    }
+
+    /// Reads once, straight into the message; `None` at the end of the stream.
+    pub(crate) fn poll_fill(
+        &mut self,
+        transport: &mut (impl AsyncRead + Unpin),
+        half: &mut ReceiveHalf,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<Option<Filled>>> {
+        let payload = &mut self.payload;
+        let arrived = payload.len();
+        let missing = usize::try_from(half.remaining()).unwrap_or(usize::MAX).saturating_add(DIRECT_SLACK);
+        if payload.capacity() - arrived < missing.min(READ_SIZE / 2) {
+            payload.reserve_exact(missing.min(arrived.max(READ_SIZE)));
+        }
+        let limit = missing.min(payload.capacity() - arrived);
+        let count = ready!(poll_read_buf(Pin::new(transport), cx, &mut (&mut *payload).limit(limit)))?;
+        if count == 0 {
+            return Poll::Ready(Ok(None));
+        }
+        let (consumed, event) = match half.handle_bytes(&mut payload[arrived..]) {
+            Ok(progress) => progress,
+            Err(failure) => {
+                let filled = Filled { count, behind: Vec::new(), failure: Some(failure) };
+                return Poll::Ready(Ok(Some(filled)));
+            }
+        };
+        let behind = payload[arrived + consumed..].to_vec();
+        payload.truncate(arrived + consumed);
+        if let Some(Event::Data(data)) = event {
+            self.track(&data);
+        }
+        Poll::Ready(Ok(Some(Filled { count, behind, failure: None })))
+    }
+
+    // ---- what is taken
+
+    /// The message, if it is whole and no reader's.
+    pub(crate) fn finish(&mut self) -> Option<Message> {
+        let open = self.open.take_if(|open| open.whole && open.consumer == Consumer::Recv)?;
+        let payload = Bytes::from(std::mem::take(&mut self.payload));
+        Some(Message::from_validated(open.kind, payload))
+    }
+
+    /// Gives the message that has begun to a reader.
+    pub(crate) fn begin_reading(&mut self) -> Option<MessageKind> {
+        let open = self.open.as_mut().filter(|open| open.consumer == Consumer::Recv)?;
+        open.consumer = Consumer::Reader;
+        Some(open.kind)
+    }
+
+    /// Moves a part of the reader's message into `buf`, nothing at its end; `None` if more has to arrive.
+    pub(crate) fn take_bytes(&mut self, buf: &mut ReadBuf<'_>) -> Option<()> {
+        let available = &self.payload[self.taken..];
+        let count = available.len().min(buf.remaining());
+        buf.put_slice(&available[..count]);
+        self.taken += count;
+        let some = !available.is_empty();
+        if self.taken == self.payload.len() {
+            self.payload.clear();
+            self.taken = 0;
+        }
+        (some || self.is_whole()).then_some(())
+    }
+
+    /// The reader of the message has gone, if there was one; the rest of it is passed over.
+    pub(crate) fn abandon(&mut self) {
+        let Some(open) = self.open.as_mut().filter(|open| open.consumer == Consumer::Reader) else { return };
+        open.consumer = Consumer::Nobody;
+        if open.whole {
+            self.open = None;
+        }
+        self.payload = Vec::new();
+        self.taken = 0;
+    }
+
+    /// Keeps no memory for what its reader has taken.
+    pub(crate) fn park(&mut self) {
+        if self.payload.is_empty() && self.has_reader() {
+            self.payload = Vec::new();
+        }
+    }
+
+    // ---- getters
+
+    pub(crate) fn is_open(&self) -> bool {
+        self.open.is_some()
+    }
+
+    pub(crate) fn is_whole(&self) -> bool {
+        self.open.as_ref().is_some_and(|open| open.whole)
+    }
+
+    /// Whether a reader takes the message.
+    pub(crate) fn has_reader(&self) -> bool {
+        self.open.as_ref().is_some_and(|open| open.consumer == Consumer::Reader)
+    }
+
+    /// Whether a message has begun that someone may want.
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.open.as_ref().is_some_and(|open| open.consumer != Consumer::Nobody) && !self.is_spent()
+    }
+
+    /// Whether its reader has taken all of it.
+    pub(crate) fn is_spent(&self) -> bool {
+        self.has_reader() && self.is_whole() && self.payload.is_empty()
+    }
+}

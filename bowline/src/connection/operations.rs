@@ -1,0 +1,236 @@
+//! What callers of a connection wait for: futures by hand where one is polled for each message, and what is left to do if
+//! they are dropped.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bowline_proto::{CloseCode, CloseFrame, MessageKind};
+use tokio::task::coop::poll_proceed;
+
+use crate::connection::Connection;
+use crate::connection::batch::{Batch, Hold};
+use crate::connection::outbound::{Queue, Transmit, misuse};
+use crate::connection::wait_queue::{Manner, Place, Turn};
+use crate::error::Error;
+
+impl Connection {
+    /// Waits for the next message, and begins to read it.
+    pub(crate) fn next_start<'a>(self: &'a Arc<Self>, batch: &'a mut Batch) -> NextStart<'a> {
+        NextStart { connection: self, batch, waits: false }
+    }
+
+    /// Waits for its turn and for room, then lets `accept`, which is called once, put something into the write buffer.
+    pub(crate) fn send_with<T, F>(self: &Arc<Self>, hold: Hold, accept: F) -> Send<'_, F>
+    where
+        F: FnMut(&mut Transmit) -> Result<T, Error> + Unpin,
+    {
+        Send { connection: self, place: Place::default(), accept, is_accepted: false, hold }
+    }
+
+    /// Waits until all that was accepted before was handed to the transport.
+    pub(crate) async fn flush(self: &Arc<Self>) -> Result<(), Error> {
+        let end = {
+            let mut transmit = self.transmit();
+            if !transmit.is_blocked() {
+                self.write_locked(&mut transmit);
+            }
+            transmit.end()
+        };
+        self.watch(|transmit| {
+            if transmit.has_written(end) {
+                return Some(Ok(()));
+            }
+            // Behind our Close frame, the end of the connection says whether everything went out.
+            let error = transmit.closed().filter(|_| !transmit.has_transport())?;
+            Some(Err(error.clone()))
+        })
+        .await
+    }
+
+    /// Waits until `check`, which is called again after each change, gives something.
+    async fn watch<T>(self: &Arc<Self>, check: impl FnMut(&mut Transmit) -> Option<T>) -> T {
+        self.watch_in(Queue::Watchers, check).await
+    }
+
+    /// The same for what only the end of the connection changes.
+    pub(crate) async fn watch_end<T>(self: &Arc<Self>, check: impl FnMut(&mut Transmit) -> Option<T>) -> T {
+        self.watch_in(Queue::End, check).await
+    }
+
+    async fn watch_in<T>(
+        self: &Arc<Self>,
+        queue: Queue,
+        mut check: impl FnMut(&mut Transmit) -> Option<T>,
+    ) -> T {
+        let mut waiting = Waiting::new(self, queue);
+        poll_fn(|cx| {
+            let mut transmit = self.transmit();
+            if let Some(result) = check(&mut transmit) {
+                return Poll::Ready(result);
+            }
+            transmit.wait(queue, &mut waiting.place, Manner::Future, cx.waker());
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// Measures a round trip.
+    pub(crate) async fn ping(self: &Arc<Self>) -> Result<Duration, Error> {
+        let payload = self
+            .watch(|transmit| {
+                if let Some(error) = transmit.pings_ended() {
+                    return Some(Err(error.clone()));
+                }
+                transmit.has_space().then(|| Ok(transmit.accept_ping()))
+            })
+            .await?;
+        let _forget = Pinged { connection: self, payload };
+        self.write(self.transmit(), Hold::Never);
+        self.signals.set_task_waits(true);
+        self.signals.wake_task();
+        self.watch(|transmit| {
+            let ended = || transmit.pings_ended().map(|error| Err(error.clone()));
+            transmit.pings.round_trip(payload).map(Ok).or_else(ended)
+        })
+        .await
+    }
+
+    /// Gives a place up.
+    #[cold]
+    fn leave_place(&self, queue: Queue, place: &mut Place) {
+        let mut transmit = self.transmit();
+        transmit.leave(queue, place);
+        // It may have been its turn.
+        transmit.wake_senders();
+    }
+
+    /// Begins the closing handshake, and waits until the connection has ended.
+    pub(crate) async fn close(
+        self: &Arc<Self>,
+        code: CloseCode,
+        reason: &str,
+    ) -> Result<Option<CloseFrame>, Error> {
+        let frame = CloseFrame::new(code, reason).map_err(misuse)?;
+        self.begin_close(&frame);
+        self.watch_end(|transmit| transmit.is_finished().then_some(())).await;
+        self.receive().peer_close()
+    }
+}
+
+/// See [`Connection::next_start`].
+pub(crate) struct NextStart<'a> {
+    connection: &'a Arc<Connection>,
+    batch: &'a mut Batch,
+    waits: bool,
+}
+
+impl Future for NextStart<'_> {
+    type Output = Result<Option<MessageKind>, Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        let poll = this.connection.poll_start(cx, this.batch);
+        this.waits = poll.is_pending();
+        poll
+    }
+}
+
+impl Drop for NextStart<'_> {
+    fn drop(&mut self) {
+        if self.waits {
+            self.connection.stop_waiting();
+        }
+    }
+}
+
+/// See [`Connection::send_with`].
+///
+/// It makes up much of what a task takes that sends, so that its size counts.
+pub(crate) struct Send<'a, F> {
+    connection: &'a Arc<Connection>,
+    place: Place,
+    /// Called where it is: it holds the message, which would have to be moved.
+    accept: F,
+    is_accepted: bool,
+    hold: Hold,
+}
+
+impl<T, F: FnMut(&mut Transmit) -> Result<T, Error> + Unpin> Future for Send<'_, F> {
+    type Output = Result<T, Error>;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Self { connection, place, accept, is_accepted, hold } = self.get_mut();
+        assert!(!*is_accepted, "a future is not polled after it is ready");
+        let progress = ready!(poll_proceed(cx));
+        let mut transmit = connection.transmit();
+        if let Some(error) = transmit.closed() {
+            return Poll::Ready(Err(error.clone()));
+        }
+        let turn = transmit.turn(place);
+        if turn != Turn::Now {
+            transmit.wait(Queue::Senders, place, Manner::Future, cx.waker());
+            drop(transmit);
+            if turn == Turn::Soon {
+                // Those in front have until all others who are to run now have run.
+                cx.waker().wake_by_ref();
+            }
+            return Poll::Pending;
+        }
+        progress.made_progress();
+        *is_accepted = true;
+        let result = accept(&mut transmit);
+        if place.is_taken() {
+            transmit.leave(Queue::Senders, place);
+            transmit.wake_senders();
+        }
+        connection.write(transmit, *hold);
+        Poll::Ready(result)
+    }
+}
+
+impl<F> Drop for Send<'_, F> {
+    #[inline]
+    fn drop(&mut self) {
+        if self.place.is_taken() {
+            self.connection.leave_place(Queue::Senders, &mut self.place);
+        }
+    }
+}
+
+/// A place in one of the queues, until it is dropped.
+pub(crate) struct Waiting<'a> {
+    connection: &'a Arc<Connection>,
+    queue: Queue,
+    pub(crate) place: Place,
+}
+
+impl<'a> Waiting<'a> {
+    pub(crate) fn new(connection: &'a Arc<Connection>, queue: Queue) -> Self {
+        Self { connection, queue, place: Place::default() }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        if self.place.is_taken() {
+            self.connection.leave_place(self.queue, &mut self.place);
+        }
+    }
+}
+
+/// A ping whose pong is waited for, until it is dropped.
+struct Pinged<'a> {
+    connection: &'a Connection,
+    payload: [u8; 8],
+}
+
+impl Drop for Pinged<'_> {
+    fn drop(&mut self) {
+        self.connection.transmit().pings.forget(self.payload);
+    }
+}

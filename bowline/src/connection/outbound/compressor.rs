@@ -1,0 +1,84 @@
+//! The compression of the messages that are sent.
+
+use std::cell::Cell;
+
+use crate::compression::Compressing;
+use crate::compression::codec::Deflater;
+use crate::connection::outbound::fragment::FragmentEnd;
+
+/// The most capacity that a thread keeps for compressed messages on their way into a write buffer.
+const SCRATCH_CAPACITY: usize = 256 * 1024;
+
+thread_local! {
+    static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// The compressor of a connection: nothing but its settings, until a message is to be compressed.
+pub(crate) struct Deflation {
+    pub(crate) compressing: Compressing,
+    deflater: Option<Box<Deflater>>,
+}
+
+impl Deflation {
+    pub(crate) fn new(compressing: Compressing) -> Self {
+        Self { compressing, deflater: None }
+    }
+
+    /// Whether a message of so many bytes is compressed, if its sender has not said so.
+    pub(crate) fn wants(&self, said: Option<bool>, len: usize) -> bool {
+        said.unwrap_or(len >= self.compressing.threshold)
+    }
+
+    /// Hands a compressed message to `send`, unless it would be larger than it was.
+    pub(crate) fn message<T>(&mut self, payload: &[u8], send: impl FnOnce(Option<&[u8]>) -> T) -> T {
+        let grows = |compressed: &[u8]| {
+            // If there is a window, what went into it has to be sent.
+            !self.compressing.is_taken_over && compressed.len() >= payload.len()
+        };
+        with_scratch(|scratch| {
+            Self::deflater(self.compressing, &mut self.deflater).message(payload, scratch);
+            send((!grows(scratch)).then_some(&*scratch))
+        })
+    }
+
+    /// Hands a part of a message to `send`, or nothing if there is nothing to be sent yet.
+    pub(crate) fn fragment<T>(
+        &mut self,
+        payload: &[u8],
+        end: FragmentEnd,
+        send: impl FnOnce(&[u8]) -> T,
+    ) -> Option<T> {
+        with_scratch(|scratch| {
+            let deflater = Self::deflater(self.compressing, &mut self.deflater);
+            match end {
+                FragmentEnd::More => deflater.fragment(payload, false, scratch),
+                FragmentEnd::Flush => deflater.fragment(payload, true, scratch),
+                FragmentEnd::Last => deflater.last_fragment(payload, scratch),
+            }
+            (!scratch.is_empty()).then(|| send(scratch))
+        })
+    }
+
+    /// Something was sent that did not go through the window, or not sent that did.
+    pub(crate) fn forget(&mut self) {
+        if let Some(deflater) = &mut self.deflater {
+            deflater.forget();
+        }
+    }
+
+    fn deflater(compressing: Compressing, deflater: &mut Option<Box<Deflater>>) -> &mut Deflater {
+        let Compressing { level, window_bits, is_taken_over, .. } = compressing;
+        deflater.get_or_insert_with(|| Box::new(Deflater::new(level, window_bits, is_taken_over)))
+    }
+}
+
+fn with_scratch<T>(work: impl FnOnce(&mut Vec<u8>) -> T) -> T {
+    let mut scratch = SCRATCH.try_with(Cell::take).unwrap_or_default();
+    let result = work(&mut scratch);
+    scratch.clear();
+    if scratch.capacity() <= SCRATCH_CAPACITY {
+        // It fails only while the thread ends.
+        let _ = SCRATCH.try_with(|spare| spare.set(scratch));
+    }
+    result
+}

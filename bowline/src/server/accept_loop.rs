@@ -1,0 +1,95 @@
+//! Accepting, and the end of all connections.
+
+use std::convert::Infallible;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::time::{sleep, timeout};
+
+use crate::server::connection_task::{Options, Shared, serve_connection};
+use crate::server::handler::Handler;
+use crate::server::registry::Shutdown;
+
+/// How long accepting pauses after the operating system refused it, as when the process has no file descriptors left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// A server at work.
+pub(crate) struct Service<H> {
+    shared: Arc<Shared<H>>,
+}
+
+impl<H> Service<H> {
+    pub(crate) fn new(options: Options, handler: H, local: Option<SocketAddr>) -> Self {
+        #[cfg(feature = "tls")]
+        let options = options.with_protocols();
+        let shared = Shared { options, handler, local, connections: Arc::default() };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Accepts connections until `signal` is ready.
+    pub(crate) async fn accept_until<M: 'static>(
+        &self,
+        mut signal: Pin<Box<dyn Future<Output = ()> + Send>>,
+        listener: TcpListener,
+    ) where
+        H: Handler<M>,
+    {
+        let mut accepting = pin!(self.accept(listener));
+        poll_fn(|cx| match accepting.as_mut().poll(cx) {
+            Poll::Ready(never) => match never {},
+            Poll::Pending => signal.as_mut().poll(cx),
+        })
+        .await;
+    }
+
+    async fn accept<M: 'static>(&self, listener: TcpListener) -> Infallible
+    where
+        H: Handler<M>,
+    {
+        loop {
+            match listener.accept().await {
+                Ok((stream, peer)) => {
+                    self.shared.connections.spawn(|place| {
+                        let open = move |shared: Arc<_>| Shared::open(shared, place, stream, peer);
+                        serve_connection(Arc::clone(&self.shared), Box::new(open))
+                    });
+                }
+                Err(error) if is_of_one_connection(&error) => {}
+                Err(error) => {
+                    self.shared.report(error.into());
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    /// Closes all connections, and ends what is left of them after `deadline`.
+    pub(crate) async fn shut_down(self, deadline: Duration) -> Shutdown {
+        let connections = &self.shared.connections;
+        let closing = async {
+            connections.stop().await;
+            connections.ended().await;
+        };
+        // What the deadline means for each connection is found out below.
+        let _ = timeout(deadline, closing).await;
+        connections.abort()
+    }
+}
+
+impl<H> Drop for Service<H> {
+    fn drop(&mut self) {
+        self.shared.connections.abort();
+    }
+}
+
+/// Errors that say something about the connection that was to be accepted, not about accepting.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
+}

@@ -1,0 +1,239 @@
+//! The server's side of an opening handshake, without its I/O (RFC 6455 4.2).
+
+use bowline_proto::DeflateParameters;
+use bowline_proto::handshake::{Key, VERSION};
+use bowline_proto::header::{Extension, is_token, parse_tokens};
+use http::header::{
+    ALLOW, CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderValue, SEC_WEBSOCKET_ACCEPT,
+    SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION,
+    TRANSFER_ENCODING, UPGRADE,
+};
+use http::request::Parts;
+use http::{Extensions, Method, Request, Response, StatusCode, Uri, Version};
+
+use crate::handshake::headers::{Occurrence, has_token};
+use crate::handshake::negotiated::Agreed;
+use crate::server::origin::Origins;
+use crate::server::rejection::Rejection;
+
+/// What a server asks of a handshake.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Terms {
+    /// In the order of preference.
+    pub(crate) subprotocols: Vec<String>,
+    pub(crate) origins: Origins,
+    /// How messages are to be compressed, if at all.
+    pub(crate) deflate: Option<DeflateParameters>,
+}
+
+/// The head of a request that may be a handshake.
+pub(crate) struct RequestHead<'a> {
+    method: &'a Method,
+    uri: &'a Uri,
+    version: Version,
+    headers: &'a HeaderMap,
+    /// The `:protocol` of an extended CONNECT (RFC 8441 4).
+    protocol: Option<&'a str>,
+}
+
+impl<'a> From<&'a Parts> for RequestHead<'a> {
+    fn from(head: &'a Parts) -> Self {
+        let Parts { method, uri, version, headers, extensions, .. } = head;
+        Self { method, uri, version: *version, headers, protocol: protocol_of(extensions) }
+    }
+}
+
+impl<'a, A> From<&'a Request<A>> for RequestHead<'a> {
+    fn from(request: &'a Request<A>) -> Self {
+        Self {
+            method: request.method(),
+            uri: request.uri(),
+            version: request.version(),
+            headers: request.headers(),
+            protocol: protocol_of(request.extensions()),
+        }
+    }
+}
+
+/// What hyper, or h2, has found in the place of `:protocol`.
+fn protocol_of(extensions: &Extensions) -> Option<&str> {
+    #[cfg(feature = "http2")]
+    {
+        let by_hyper = extensions.get::<hyper::ext::Protocol>().map(hyper::ext::Protocol::as_str);
+        by_hyper.or_else(|| extensions.get::<h2::ext::Protocol>().map(h2::ext::Protocol::as_str))
+    }
+    #[cfg(not(feature = "http2"))]
+    {
+        let _ = extensions;
+        None
+    }
+}
+
+/// What was agreed on.
+#[derive(Debug)]
+pub(crate) struct Agreement {
+    /// The answer to the key; over HTTP/2 there is none.
+    accept: Option<HeaderValue>,
+    /// The extension that is agreed on, as the response says it.
+    extension: Option<HeaderValue>,
+    pub(crate) agreed: Agreed,
+}
+
+impl Terms {
+    /// Checks the head of a request.
+    pub(crate) fn check<'a>(&self, head: impl Into<RequestHead<'a>>) -> Result<Agreement, Rejection> {
+        let RequestHead { method, uri, version, headers, protocol } = head.into();
+        let is_upgrade = version <= Version::HTTP_11;
+        if is_upgrade {
+            check_upgrade(method, version, headers)?;
+        } else {
+            check_connect(method, protocol)?;
+        }
+        check_version(headers)?;
+        // RFC 8441 5.1: an extended CONNECT has no key, and its answer none either.
+        let key = is_upgrade.then(|| check_key(headers)).transpose()?;
+        // RFC 6455 4.2.1: the request has a Host header.
+        if uri.authority().is_none() && !matches!(Occurrence::of(headers, HOST), Occurrence::Once(_)) {
+            return Err(bad_request("the request needs one Host header"));
+        }
+        // RFC 6455 4.2.2, 10.2: the server checks where a page that uses a browser's connection comes from.
+        if !self.origins.allows(headers, uri) {
+            return Err(Rejection::new(StatusCode::FORBIDDEN, "pages of this origin may not connect here"));
+        }
+        let subprotocol = self.choose_subprotocol(headers)?;
+        let accept =
+            key.map(|key| HeaderValue::from_str(key.accept().as_str()).expect("base64 is a header's value"));
+        let mut agreement =
+            Agreement { accept, extension: None, agreed: Agreed::on_subprotocol(subprotocol) };
+        self.choose_extension(headers, &mut agreement)?;
+        Ok(agreement)
+    }
+
+    /// Extensions are declined by not naming them in the response, but they have to be well-formed.
+    fn choose_extension(&self, headers: &HeaderMap, agreement: &mut Agreement) -> Result<(), Rejection> {
+        // RFC 6455 9.1: a value that does not follow the grammar fails the connection.
+        let malformed = || bad_request("Sec-WebSocket-Extensions is not a list of extensions");
+        let mut offers = Vec::new();
+        for line in headers.get_all(SEC_WEBSOCKET_EXTENSIONS) {
+            let line = line.to_str().map_err(|_| malformed())?;
+            offers.extend(Extension::parse_list(line).ok_or_else(malformed)?);
+        }
+        if let Some((agreed, answer)) = self.deflate.and_then(|wish| wish.accept(&offers)) {
+            let answer = HeaderValue::try_from(answer.to_string()).expect("tokens are a header's value");
+            agreement.extension = Some(answer);
+            agreement.agreed.deflate = Some(agreed);
+        }
+        Ok(())
+    }
+
+    /// RFC 6455 4.2.2: one of those that the client offers, or none.
+    pub(crate) fn choose_subprotocol(&self, headers: &HeaderMap) -> Result<Option<&str>, Rejection> {
+        let malformed =
+            |why: &str| bad_request(&format!("Sec-WebSocket-Protocol is not a list of tokens: {why}"));
+        let mut offered = Vec::new();
+        for line in headers.get_all(SEC_WEBSOCKET_PROTOCOL) {
+            let line = line.to_str().map_err(|_| malformed("it is not text"))?;
+            let tokens = parse_tokens(line).ok_or_else(|| malformed(&describe_no_token(line, offered.len())));
+            offered.extend(tokens?);
+        }
+        Ok(self.subprotocols.iter().map(String::as_str).find(|subprotocol| offered.contains(subprotocol)))
+    }
+}
+
+impl Agreement {
+    /// The response that accepts the handshake.
+    pub(crate) fn response<B: Default>(&self) -> Response<B> {
+        // RFC 8441 5: the answer to an extended CONNECT is 200.
+        let mut response = Response::new(B::default());
+        if let Some(accept) = &self.accept {
+            // RFC 6455 4.2.2: status 101, Upgrade, Connection and Sec-WebSocket-Accept.
+            *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+            let headers = response.headers_mut();
+            headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+            headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+            headers.insert(SEC_WEBSOCKET_ACCEPT, accept.clone());
+        }
+        let headers = response.headers_mut();
+        if let Some(subprotocol) = &self.agreed.subprotocol {
+            let token = HeaderValue::from_str(subprotocol).expect("a token is a header's value");
+            headers.insert(SEC_WEBSOCKET_PROTOCOL, token);
+        }
+        if let Some(extension) = &self.extension {
+            headers.insert(SEC_WEBSOCKET_EXTENSIONS, extension.clone());
+        }
+        response
+    }
+}
+
+/// Says which element of a list is no token, and why. `before` are those of the lines before.
+///
+/// The element itself is not told, as it may be a token in the other sense of the word.
+fn describe_no_token(line: &str, before: usize) -> String {
+    let elements = line.split(',').map(str::trim).filter(|element| !element.is_empty());
+    let wrong = elements.zip(before + 1..).find(|(element, _)| !is_token(element));
+    let character = |(element, number): (&str, usize)| {
+        let character = element.chars().find(|character| !is_token(character.encode_utf8(&mut [0; 4])))?;
+        Some(format!("element {number} has {character:?}"))
+    };
+    wrong.and_then(character).unwrap_or_default()
+}
+
+/// RFC 6455 4.2.1: a GET request of HTTP/1.1 or higher that asks for an upgrade to `websocket`.
+fn check_upgrade(method: &Method, version: Version, headers: &HeaderMap) -> Result<(), Rejection> {
+    if method != Method::GET {
+        let rejection = Rejection::new(StatusCode::METHOD_NOT_ALLOWED, "a WebSocket is opened with GET");
+        return Err(rejection.with_header(ALLOW, "GET"));
+    }
+    let upgrades = has_token(headers, UPGRADE, "websocket") && has_token(headers, CONNECTION, "upgrade");
+    if version < Version::HTTP_11 || !upgrades {
+        let text = "this is a WebSocket endpoint: the request needs HTTP/1.1, `Upgrade: websocket` and \
+                    `Connection: Upgrade`";
+        return Err(Rejection::new(StatusCode::UPGRADE_REQUIRED, text)
+            .with_header(UPGRADE, "websocket")
+            .with_header(CONNECTION, "Upgrade")
+            .with_header(SEC_WEBSOCKET_VERSION, VERSION));
+    }
+    // What follows the request are frames: with a body, others on the way might see it otherwise.
+    let length = headers.get_all(CONTENT_LENGTH).iter().any(|length| length.as_bytes() != b"0");
+    if length || headers.contains_key(TRANSFER_ENCODING) {
+        return Err(bad_request("the request of a handshake has no body"));
+    }
+    Ok(())
+}
+
+/// RFC 8441 4: over HTTP/2, the method is CONNECT and the `:protocol` is `websocket`.
+fn check_connect(method: &Method, protocol: Option<&str>) -> Result<(), Rejection> {
+    let text = "over HTTP/2, a WebSocket is opened with CONNECT and the :protocol websocket";
+    match protocol {
+        Some("websocket") if method == Method::CONNECT => Ok(()),
+        // RFC 9220 3: what an unknown protocol is answered with.
+        Some(_) => Err(Rejection::new(StatusCode::NOT_IMPLEMENTED, text)),
+        None if method == Method::CONNECT => Err(bad_request(text)),
+        None => Err(Rejection::new(StatusCode::METHOD_NOT_ALLOWED, text).with_header(ALLOW, "CONNECT")),
+    }
+}
+
+fn check_version(headers: &HeaderMap) -> Result<(), Rejection> {
+    // RFC 6455 4.2.1, 4.4: the version is 13; if not, the answer says so.
+    match Occurrence::of(headers, SEC_WEBSOCKET_VERSION) {
+        Occurrence::Once(version) if version.as_bytes().trim_ascii() == VERSION.as_bytes() => Ok(()),
+        _ => {
+            let rejection = bad_request("Sec-WebSocket-Version has to be 13");
+            Err(rejection.with_header(SEC_WEBSOCKET_VERSION, VERSION))
+        }
+    }
+}
+
+fn check_key(headers: &HeaderMap) -> Result<Key, Rejection> {
+    // RFC 6455 4.2.1, 11.3.1: the key is there once, and is the base64 of 16 bytes.
+    match Occurrence::of(headers, SEC_WEBSOCKET_KEY) {
+        Occurrence::Once(key) => Key::parse(key.as_bytes())
+            .ok_or_else(|| bad_request("Sec-WebSocket-Key is not the base64 of 16 bytes")),
+        Occurrence::None => Err(bad_request("Sec-WebSocket-Key is missing")),
+        Occurrence::Repeated => Err(bad_request("Sec-WebSocket-Key occurs more than once")),
+    }
+}
+
+fn bad_request(text: &str) -> Rejection {
+    Rejection::new(StatusCode::BAD_REQUEST, text)
+}

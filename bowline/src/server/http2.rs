@@ -1,0 +1,352 @@
+//! The requests of one HTTP/2 connection, as its server (RFC 8441).
+
+use std::future::{Future, poll_fn};
+use std::io::IoSlice;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bowline_proto::Role;
+use bytes::Buf;
+use h2::server::{Builder, SendResponse};
+use h2::{Reason, RecvStream};
+use http::header::{CONNECTION, HeaderMap, TRANSFER_ENCODING, UPGRADE};
+use http::request::Parts;
+use http::{Response, StatusCode};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::coop::unconstrained;
+use tokio::task::yield_now;
+use tokio::time::{Instant, Sleep, sleep};
+
+use crate::error::{Error, ErrorKind};
+use crate::handshake::deadline::{Deadline, FAR};
+use crate::limits::{Config, Limits};
+use crate::server::handshake::Terms;
+use crate::server::http1::{Check, answer, rejected};
+use crate::server::rejection::Rejection;
+use crate::socket::WebSocket;
+use crate::transport::http2::{CONNECTION_WINDOW, FRAME_BUDGET, Http2Receive, Http2Send, Piece, SEND_BUFFER};
+use crate::transport::pacer::Paced;
+use crate::transport::{Addresses, Stream, Transport};
+
+/// How often it is looked at whether a connection is used, at most.
+const SHORTEST_PERIOD: Duration = Duration::from_millis(1);
+
+/// A request that has arrived.
+pub(crate) struct Incoming {
+    head: Parts,
+    receive: RecvStream,
+    respond: SendResponse<Piece>,
+    /// The time of the handshake begins on arrival, whatever the request waits for.
+    deadline: Deadline,
+    slots: Arc<Semaphore>,
+    websockets: Arc<WebSockets>,
+}
+
+/// A request that was accepted.
+pub(crate) struct Accepted {
+    pub(crate) socket: WebSocket,
+    pub(crate) head: Parts,
+    pub(crate) slot: Slot,
+}
+
+/// The WebSockets of a connection, from which follows whether the client uses it. Nothing else is use: a request costs a
+/// client nothing.
+#[derive(Default)]
+struct WebSockets {
+    open: AtomicUsize,
+    /// One has opened since this was last looked at.
+    opened: AtomicBool,
+}
+
+impl WebSockets {
+    /// Counts one, until the result is dropped.
+    fn open(self: &Arc<Self>) -> OpenWebSocket {
+        self.open.fetch_add(1, Ordering::Relaxed);
+        self.opened.store(true, Ordering::Relaxed);
+        OpenWebSocket(Arc::clone(self))
+    }
+
+    /// Whether one is open, or has opened since this was last called.
+    fn were_used(&self) -> bool {
+        self.opened.swap(false, Ordering::Relaxed) || self.open.load(Ordering::Relaxed) > 0
+    }
+}
+
+struct OpenWebSocket(Arc<WebSockets>);
+
+impl Drop for OpenWebSocket {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// How far a connection is on its way to its end.
+///
+/// ```text
+/// Serving --no WebSocket for a period--> Unused --another--> cut off
+///    |                                      |
+///    +----------the server goes down--------+--> Stopping --the last stream has ended--> Closing
+///                                                   |
+///                                                   +--no WebSocket for a (shorter) period--> cut off
+/// ```
+///
+/// `Unused` and `Stopping` have begun with a GOAWAY that lets the client finish; `Closing` lasts until another is written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Serving,
+    Unused,
+    Stopping,
+    Closing,
+}
+
+/// For how many periods in a row a connection had no WebSocket. A period is the time of a handshake; once the server goes down,
+/// that of a close, if it is shorter.
+struct Idle {
+    periods: u32,
+    period: Duration,
+    tick: Pin<Box<Sleep>>,
+}
+
+impl Idle {
+    fn new(limits: &Limits) -> Self {
+        let period = limits.handshake_timeout.clamp(SHORTEST_PERIOD, FAR);
+        Self { periods: 0, period, tick: Box::pin(sleep(period)) }
+    }
+
+    /// Begins again, with periods of at most that long.
+    fn hurry(&mut self, period: Duration) {
+        self.period = self.period.min(period.max(SHORTEST_PERIOD));
+        self.periods = 0;
+        self.tick.as_mut().reset(Instant::now() + self.period);
+    }
+
+    /// Looks at the clock, also if a client that keeps sending has used up the task's budget.
+    fn poll(&mut self, cx: &mut Context<'_>, websockets: &WebSockets) -> u32 {
+        while pin!(unconstrained(&mut self.tick)).poll(cx).is_ready() {
+            self.tick.as_mut().reset(Instant::now() + self.period);
+            self.periods = if websockets.were_used() { 0 } else { self.periods + 1 };
+        }
+        self.periods
+    }
+
+    /// Why a connection has ended on which there was no request.
+    fn why_ended(&self) -> Error {
+        let period = self.period;
+        if self.periods == 0 {
+            let text = "the client closed the connection without a request";
+            return Error::new(ErrorKind::Disconnected, text);
+        }
+        let text = format!(
+            "the client opened no WebSocket on its HTTP/2 connection for {period:?} (Limits::handshake_timeout)"
+        );
+        Error::new(ErrorKind::Timeout, text)
+    }
+}
+
+/// The place of one request among those that a connection may have under way. It is held until all work for the request is
+/// done, also if its stream has ended before: a client that resets its streams gets no more work done than another. A request
+/// waits for it, in order of arrival, for as long as its stream lives and a handshake may take.
+pub(crate) type Slot = OwnedSemaphorePermit;
+
+/// Serves an HTTP/2 connection until it has ended: `begin` is called for each request, and must not wait.
+///
+/// When `stop` is ready, or there was no WebSocket for the time of a handshake, no more requests are accepted, and it ends
+/// with the last WebSocket. If the client does not let it end for as long again, it is cut off; behind `stop`, as soon as
+/// there was no WebSocket for the time of a close.
+pub(crate) async fn serve<S: Stream>(
+    stream: S,
+    limits: &Limits,
+    deadline: Deadline,
+    stop: impl Future<Output = ()>,
+    mut begin: impl FnMut(Incoming),
+) -> Result<(), Error> {
+    let preface = async { builder(limits).handshake(Paced::new(stream)).await.map_err(connection_error) };
+    let mut stop = pin!(stop);
+    let mut preface = pin!(deadline.bound("waiting for the preface of HTTP/2", preface));
+    let opening = poll_fn(|cx| match stop.as_mut().poll(cx) {
+        Poll::Ready(()) => Poll::Ready(None),
+        Poll::Pending => preface.as_mut().poll(cx).map(Some),
+    });
+    let Some(opened) = opening.await else { return Ok(()) };
+    let mut connection = opened?;
+    let websockets = Arc::new(WebSockets::default());
+    let streams = usize::try_from(limits.streams).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
+    let slots = Arc::new(Semaphore::new(streams));
+    let mut phase = Phase::Serving;
+    let (mut idle, mut requested) = (Idle::new(limits), false);
+    loop {
+        let next = poll_fn(|cx| {
+            if matches!(phase, Phase::Serving | Phase::Unused) && stop.as_mut().poll(cx).is_ready() {
+                phase = Phase::Stopping;
+                connection.graceful_shutdown();
+                idle.hurry(limits.close_timeout);
+            }
+            // Before the clock is looked at, so that it does not decide about a client that nobody has listened to.
+            let next = connection.poll_accept(cx);
+            // Nothing is under way any more: the client need not agree.
+            if phase == Phase::Stopping && next.is_pending() && !connection.has_streams() {
+                phase = Phase::Closing;
+                connection.abrupt_shutdown(Reason::NO_ERROR);
+                cx.waker().wake_by_ref();
+            }
+            match (idle.poll(cx, &websockets), phase) {
+                (0, _) | (1, Phase::Unused) => {}
+                (1, Phase::Serving) => {
+                    phase = Phase::Unused;
+                    connection.graceful_shutdown();
+                    cx.waker().wake_by_ref();
+                }
+                // Dropped, the connection ends at once, whatever has not been written yet.
+                _ => return Poll::Ready(None),
+            }
+            next
+        });
+        match next.await {
+            Some(Ok((request, respond))) => {
+                requested = true;
+                let (head, receive) = request.into_parts();
+                let deadline = Deadline::after(limits.handshake_timeout);
+                let (slots, websockets) = (Arc::clone(&slots), Arc::clone(&websockets));
+                begin(Incoming { head, receive, respond, deadline, slots, websockets });
+                // A flood of requests that are reset at once must not keep those from running that answer them.
+                yield_now().await;
+            }
+            // What its WebSockets hear of need not be said twice.
+            Some(Err(error)) if requested && error.is_io() => return Ok(()),
+            Some(Err(error)) => return Err(connection_error(error)),
+            None if requested || matches!(phase, Phase::Stopping | Phase::Closing) => return Ok(()),
+            None => return Err(idle.why_ended()),
+        }
+    }
+}
+
+fn builder(limits: &Limits) -> Builder {
+    let mut builder = Builder::new();
+    let head_size = u32::try_from(limits.head_size).unwrap_or(u32::MAX);
+    builder
+        .enable_connect_protocol()
+        .max_concurrent_streams(limits.streams)
+        .max_header_list_size(head_size)
+        .initial_window_size(limits.stream_window)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .data_frame_budget(FRAME_BUDGET)
+        .max_send_buffer_size(SEND_BUFFER);
+    builder
+}
+
+impl Incoming {
+    /// Answers the request, and opens the connection that it asks for.
+    ///
+    /// The extensions of the head have the address of the client.
+    pub(crate) async fn shake_hands(
+        self,
+        addresses: Addresses,
+        terms: &Terms,
+        config: &Config,
+        check: Option<&Check>,
+    ) -> Result<Accepted, Error> {
+        let Self { mut head, receive, mut respond, deadline, slots, websockets } = self;
+        let mut receive = Http2Receive::new(receive);
+        if let Some(peer) = addresses.peer {
+            head.extensions.insert(peer);
+        }
+        let waiting = async { Ok(slots.acquire_owned().await.expect("nobody closes it")) };
+        let waiting = while_wanted(&mut respond, &mut receive, waiting);
+        let slot = deadline.bound("waiting for one of Limits::streams", waiting).await.inspect_err(|_| {
+            // RFC 9113 8.7: nothing was done for it, so that the client may ask again.
+            respond.send_reset(Reason::REFUSED_STREAM);
+        })?;
+        let answering = async {
+            if head.headers.len() > config.limits.headers {
+                let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+                let rejection = Rejection::new(status, "the request has too many headers");
+                return Ok(rejected("the client's request was rejected".to_owned(), rejection));
+            }
+            Ok(answer(head, terms, check).await)
+        };
+        let answering = while_wanted(&mut respond, &mut receive, answering);
+        let (answer, response) = deadline.bound("checking the request", answering).await?;
+        let (mut response, body) = response.into_parts();
+        remove_connection_headers(&mut response.headers);
+        let is_last = answer.is_err() && body.is_empty();
+        let response = Response::from_parts(response, ());
+        let send = respond.send_response(response, is_last).map_err(connection_error)?;
+        match answer {
+            Ok((head, agreement)) => {
+                let send = Http2Send::new(send, Box::new(websockets.open()));
+                let transport = Transport::http2(receive, send, addresses);
+                let socket = WebSocket::open(transport, Role::Server, &[], config, agreement.agreed);
+                Ok(Accepted { socket, head, slot })
+            }
+            Err(error) => {
+                // Nobody reads what else comes. It would take much more than its bytes while the answer waits for room.
+                drop(receive);
+                if !is_last {
+                    // It fails only if the client does not want the answer any more. Dropped, it resets the stream.
+                    let mut send = Http2Send::new(send, Box::new(()));
+                    let _ = deadline.bound("sending the answer", send_all(&mut send, body.as_bytes())).await;
+                }
+                Err(error)
+            }
+        }
+    }
+}
+
+/// Does `work` for a request, which ends with its stream, whoever reset that, or with the connection.
+///
+/// What the stream brings meanwhile is gathered, as its frames would cost much more than their bytes in the HTTP/2 connection.
+async fn while_wanted<T>(
+    respond: &mut SendResponse<Piece>,
+    receive: &mut Http2Receive,
+    work: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    let mut work = pin!(work);
+    poll_fn(|cx| {
+        if let Poll::Ready(gone) = respond.poll_reset(cx) {
+            return Poll::Ready(Err(gone_before_the_answer(gone)));
+        }
+        receive.gather(cx);
+        work.as_mut().poll(cx)
+    })
+    .await
+}
+
+/// Sends the whole body of an answer, as far as the client's windows let it.
+async fn send_all(send: &mut Http2Send, mut body: &[u8]) -> Result<(), Error> {
+    let broken = |error| Error::with_source(ErrorKind::Io, "the client takes no answer", error);
+    while !body.is_empty() {
+        let count = poll_fn(|cx| send.poll_write(cx, &[IoSlice::new(body)])).await.map_err(broken)?;
+        body.advance(count);
+    }
+    send.end().map_err(broken)
+}
+
+/// RFC 9113 8.2.2: headers that are about an HTTP/1.1 connection make a message malformed.
+fn remove_connection_headers(headers: &mut HeaderMap) {
+    for name in [CONNECTION, UPGRADE, TRANSFER_ENCODING] {
+        headers.remove(name);
+    }
+    headers.remove("keep-alive");
+    headers.remove("proxy-connection");
+}
+
+fn gone_before_the_answer(gone: Result<Reason, h2::Error>) -> Error {
+    match gone {
+        Ok(reason) => {
+            let text = format!("the stream of the request was reset before it was answered, with {reason:?}");
+            Error::new(ErrorKind::Disconnected, text)
+        }
+        Err(error) => {
+            let text = "the HTTP/2 connection ended before the request was answered";
+            Error::with_source(ErrorKind::Disconnected, text, error)
+        }
+    }
+}
+
+fn connection_error(error: h2::Error) -> Error {
+    let kind = if error.is_io() { ErrorKind::Io } else { ErrorKind::Handshake };
+    Error::with_source(kind, "the HTTP/2 connection of a client failed", error)
+}

@@ -1,0 +1,91 @@
+//! The wait between the response to a handshake and the connection.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bowline_proto::Role;
+use http::Version;
+use hyper::upgrade::OnUpgrade;
+
+use crate::error::{Error, ErrorKind};
+use crate::handshake::deadline::Deadline;
+use crate::handshake::negotiated::Agreed;
+use crate::limits::Config;
+use crate::socket::WebSocket;
+#[cfg(feature = "http2")]
+use crate::transport::Transport;
+use crate::transport::from_hyper::unwrap;
+#[cfg(feature = "http2")]
+use crate::transport::hyper_http2::Tunnel;
+
+/// A connection that opens once the response has been sent: a future of the [`WebSocket`].
+///
+/// Spawn a task that awaits it, and return the response meanwhile. It gives up when
+/// [`Limits::handshake_timeout`](crate::Limits::handshake_timeout) has passed since the request was accepted.
+///
+/// # Errors
+///
+/// [`ErrorKind::Timeout`] if the response was not sent in time, [`ErrorKind::Handshake`] if it never will be, or if
+/// the connection broke before.
+///
+/// # Cancel safety
+///
+/// It may be polled again after a timeout or a `select!` dropped a borrow of it. Dropping it ends the connection.
+#[must_use = "the connection opens only when this is awaited"]
+pub struct Upgrade {
+    opening: Pin<Box<dyn Future<Output = Result<WebSocket, Error>> + Send>>,
+    agreed: Agreed,
+}
+
+impl Upgrade {
+    /// Of a request in `version`.
+    pub(crate) fn new(on_upgrade: OnUpgrade, version: Version, agreed: Agreed, config: Config) -> Self {
+        let deadline = Deadline::after(config.limits.handshake_timeout);
+        let agreed_on = agreed.clone();
+        let opening = Box::pin(async move {
+            let upgraded = deadline
+                .bound("waiting for the response to be sent", async {
+                    on_upgrade.await.map_err(|error| {
+                        let text =
+                            "the upgrade failed: the response was not sent, or the connection broke before";
+                        Error::with_source(ErrorKind::Handshake, text, error)
+                    })
+                })
+                .await?;
+            #[cfg(feature = "http2")]
+            if version == Version::HTTP_2 {
+                let transport = Transport::new(Tunnel::new(upgraded));
+                return Ok(WebSocket::open(transport, Role::Server, &[], &config, agreed_on));
+            }
+            let _ = version;
+            let (transport, leftover) = unwrap(upgraded);
+            Ok(WebSocket::open(transport, Role::Server, &leftover, &config, agreed_on))
+        });
+        Self { opening, agreed }
+    }
+
+    pub(crate) fn agreed(&self) -> &Agreed {
+        &self.agreed
+    }
+
+    /// The subprotocol that was agreed on, if any (RFC 6455 1.9).
+    pub fn subprotocol(&self) -> Option<&str> {
+        self.agreed.subprotocol.as_deref()
+    }
+}
+
+impl Future for Upgrade {
+    type Output = Result<WebSocket, Error>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.opening.as_mut().poll(cx)
+    }
+}
+
+impl fmt::Debug for Upgrade {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Upgrade").field("subprotocol", &self.subprotocol()).finish_non_exhaustive()
+    }
+}
