@@ -1,9 +1,16 @@
 //! What passes from the receiving half of a connection to the sending half.
 
+use std::sync::Arc;
+
 use bowline_proto::{CloseCode, CloseFrame};
 
+use crate::connection::Connection;
+use crate::connection::batch::Hold;
+use crate::connection::inbound::Receive;
 use crate::connection::outbound::Transmit;
 use crate::error::Error;
+use crate::events;
+use crate::sync::MutexGuard;
 
 /// What receiving asks of the sending half.
 pub(crate) enum Effect {
@@ -71,4 +78,71 @@ impl Effect {
             }
         }
     }
+}
+
+impl Connection {
+    /// Does what receiving asks of the sending half.
+    pub(crate) fn apply(
+        self: &Arc<Self>,
+        receive: MutexGuard<'_, Receive>,
+        effects: impl IntoIterator<Item = Effect>,
+        hold: Hold,
+    ) {
+        // Locked before the other is given back: whoever reads on is answered behind this.
+        let mut transmit = self.transmit();
+        drop(receive);
+        match self.apply_locked(&mut transmit, effects) {
+            Some(end) => {
+                self.write_now(transmit);
+                self.conclude(end);
+            }
+            None => self.write(transmit, hold),
+        }
+    }
+
+    /// The same; to be followed by writing, and by [`conclude`](Self::conclude) if that was the end.
+    pub(crate) fn apply_locked(
+        &self,
+        transmit: &mut Transmit,
+        effects: impl IntoIterator<Item = Effect>,
+    ) -> Option<Concluded> {
+        // An answer to our Close frame decides nothing.
+        let decides = transmit.closed().is_none();
+        let mut ending = None;
+        for effect in effects {
+            if let Effect::Lost(error) = &effect {
+                // What waits behind a cork is still written. If that fails, the reason is known already.
+                transmit.refuse(error.clone());
+                self.write_locked(transmit);
+            }
+            ending = effect.apply(transmit).or(ending);
+        }
+        ending.map(|ending| Concluded { ending, decides })
+    }
+
+    /// The connection has ended for us.
+    pub(crate) fn conclude(&self, Concluded { ending, decides }: Concluded) {
+        self.settle();
+        match ending {
+            Ending::ClosedByPeer(code) if decides => {
+                events::connection_closed(self.addresses.peer, "peer", code);
+            }
+            Ending::Failed(code, error) => events::connection_failed(self.addresses.peer, code, &error),
+            Ending::ClosedByPeer(_) | Ending::Lost => {}
+        }
+    }
+
+    /// The application may hear of the end now, and do with the connection what it wants.
+    pub(crate) fn settle(&self) {
+        self.receive().settle();
+        self.signals.wake_reader();
+        self.signals.wake_task();
+    }
+}
+
+/// How the connection has ended for us, to be told once nothing is locked.
+pub(crate) struct Concluded {
+    ending: Ending,
+    /// The first Close frame, or what stands in for it, was this.
+    decides: bool,
 }
