@@ -22,10 +22,10 @@ use std::task::{Context, Waker};
 use bowline_proto::{ReceiveHalf, ReceiveLimits, Role};
 
 use crate::compression::Window;
-use crate::connection::inbound::Receive;
-use crate::connection::outbound::Transmit;
-use crate::connection::outbound::guard::Locked;
-use crate::connection::waker::Signals;
+use crate::connection::inbound::Inbound;
+use crate::connection::outbound::Outbound;
+use crate::connection::outbound::guard::OutboundGuard;
+use crate::connection::waker::ConnectionWaker;
 use crate::handshake::negotiated::Agreed;
 use crate::limits::Config;
 use crate::sync::{AtomicBool, Mutex, MutexGuard};
@@ -39,9 +39,9 @@ pub(crate) struct Connection {
     /// Nothing foreign runs under any of them: no waker of a caller, and no drop of a waker, payload, stream or error (see
     /// `guard::Later`), no spawn and no event. Only what a stream of the user's does while it is polled; and the clone of a waker,
     /// where executors count references.
-    receive: Mutex<Receive>,
-    transmit: Mutex<Transmit>,
-    pub(crate) signals: Arc<Signals>,
+    inbound: Mutex<Inbound>,
+    outbound: Mutex<Outbound>,
+    pub(crate) signals: Arc<ConnectionWaker>,
     /// The waker of `signals`, the only one that the transport ever sees.
     waker: Waker,
     /// Others share what the transport runs over, and its memory.
@@ -76,17 +76,17 @@ impl Connection {
                 frames_per_message: limits.frames_per_message,
             },
         );
-        let signals = Arc::new(Signals::default());
-        let (mut receive, mut transmit) =
-            (Receive::new(read, half, leftover), Transmit::new(write, role, limits.write_buffer));
+        let signals = Arc::new(ConnectionWaker::default());
+        let (mut inbound, mut outbound) =
+            (Inbound::new(read, half, leftover), Outbound::new(write, role, limits.write_buffer));
         if let Some(agreed) = agreed.deflate {
             let peer = if role == Role::Server { Role::Client } else { Role::Server };
-            receive.decompress(Window::of(agreed, peer));
-            transmit.compress(config.compression.of_sender(agreed, role));
+            inbound.decompress(Window::of(agreed, peer));
+            outbound.compress(config.compression.of_sender(agreed, role));
         }
         Self {
-            receive: Mutex::new(receive),
-            transmit: Mutex::new(transmit),
+            inbound: Mutex::new(inbound),
+            outbound: Mutex::new(outbound),
             waker: Waker::from(Arc::clone(&signals)),
             signals,
             #[cfg(feature = "http2")]
@@ -97,14 +97,14 @@ impl Connection {
         }
     }
 
-    pub(crate) fn receive(&self) -> MutexGuard<'_, Receive> {
-        let receive = self.receive.lock().unwrap_or_else(PoisonError::into_inner);
+    pub(crate) fn inbound(&self) -> MutexGuard<'_, Inbound> {
+        let inbound = self.inbound.lock().unwrap_or_else(PoisonError::into_inner);
         self.signals.set_quiet(false);
-        receive
+        inbound
     }
 
-    pub(crate) fn transmit(&self) -> Locked<'_> {
-        Locked::new(&self.transmit)
+    pub(crate) fn outbound(&self) -> OutboundGuard<'_> {
+        OutboundGuard::new(&self.outbound)
     }
 
     /// The context in which the transport is polled.

@@ -3,41 +3,41 @@
 use bowline_proto::CloseFrame;
 
 use crate::connection::Connection;
-use crate::connection::outbound::{Transmit, closed_by_us};
+use crate::connection::outbound::{Outbound, closed_by_us};
 use crate::error::{Error, ErrorKind};
 use crate::events;
 
 impl Connection {
     /// Begins the closing handshake, unless it has begun.
-    pub(crate) fn begin_close(&self, frame: &CloseFrame) {
-        self.begin_close_with(frame, closed_by_us(), |_| ());
+    pub(crate) fn start_close(&self, frame: &CloseFrame) {
+        self.start_close_with(frame, closed_by_us(), |_| ());
     }
 
     /// The same. Later senders get `error`; `prepare` is called right before.
-    pub(crate) fn begin_close_with(
+    pub(crate) fn start_close_with(
         &self,
         frame: &CloseFrame,
         error: Error,
-        prepare: impl FnOnce(&mut Transmit),
+        prepare: impl FnOnce(&mut Outbound),
     ) {
         // Both are locked, so that whoever reads on finds that ours was the first Close frame, and whoever sends that it was sent.
-        let mut receive = self.receive();
-        let mut transmit = self.transmit();
-        if !transmit.has_transport() {
+        let mut inbound = self.inbound();
+        let mut outbound = self.outbound();
+        if !outbound.has_transport() {
             // That is how the connection ends, not by us; and there is nobody to wait for.
-            drop(receive);
-            prepare(&mut transmit);
-            let lost = transmit.closed().filter(|_| !transmit.is_finished()).cloned();
-            drop(transmit);
+            drop(inbound);
+            prepare(&mut outbound);
+            let lost = outbound.closed().filter(|_| !outbound.is_finished()).cloned();
+            drop(outbound);
             return lost.iter().for_each(|error| self.lose(error));
         }
-        let effects = receive.close();
-        drop(receive);
-        let concluded = self.apply_locked(&mut transmit, effects);
-        let decides = transmit.closed().is_none();
-        prepare(&mut transmit);
-        transmit.close(Some(frame), error);
-        self.write_now(transmit);
+        let effects = inbound.close();
+        drop(inbound);
+        let concluded = self.apply_locked(&mut outbound, effects);
+        let decides = outbound.closed().is_none();
+        prepare(&mut outbound);
+        outbound.close(Some(frame), error);
+        self.write_now(outbound);
         if let Some(concluded) = concluded {
             self.conclude(concluded);
         }
@@ -51,41 +51,41 @@ impl Connection {
 
     /// The application will neither read nor close: writes what was accepted, and ends the transport.
     pub(crate) fn abandon(&self) {
-        let mut transmit = self.transmit();
-        if transmit.closed().is_some() {
-            drop(transmit);
+        let mut outbound = self.outbound();
+        if outbound.closed().is_some() {
+            drop(outbound);
             // The closing handshake goes on, but nobody wants the messages that are left.
             return self.stop_reading();
         }
         // Before the lock is given back, so that a close beside this one comes first or is refused.
         let error = Error::new(ErrorKind::Closed, "the connection is closed: its WebSocket was dropped");
-        transmit.refuse(error.clone());
-        self.write_now(transmit);
-        let mut receive = self.receive();
-        receive.discard();
-        receive.lose(error);
-        drop(receive);
+        outbound.refuse(error.clone());
+        self.write_now(outbound);
+        let mut inbound = self.inbound();
+        inbound.discard();
+        inbound.lose(error);
+        drop(inbound);
         self.signals.wake_task();
         events::connection_closed(self.addresses.peer, "us", None);
     }
 
     /// The application will not read any more, but someone will close.
     pub(crate) fn stop_reading(&self) {
-        self.receive().discard();
+        self.inbound().discard();
         self.signals.wake_task();
     }
 
     /// Ends the transport at once.
     pub(crate) fn lose(&self, error: &Error) {
-        let mut receive = self.receive();
-        receive.lose(error.clone());
-        let read_half = receive.release();
-        drop(receive);
+        let mut inbound = self.inbound();
+        inbound.lose(error.clone());
+        let read_half = inbound.release();
+        drop(inbound);
         drop(read_half);
-        let mut transmit = self.transmit();
-        transmit.lose(error.clone());
-        transmit.finish();
-        drop(transmit);
+        let mut outbound = self.outbound();
+        outbound.lose(error.clone());
+        outbound.finish();
+        drop(outbound);
         self.settle();
     }
 }

@@ -11,8 +11,8 @@ use tokio::task::yield_now;
 
 use crate::connection::Connection;
 use crate::connection::batch::Hold;
-use crate::connection::outbound::Transmit;
-use crate::connection::outbound::guard::Locked;
+use crate::connection::outbound::Outbound;
+use crate::connection::outbound::guard::OutboundGuard;
 use crate::connection::wait_queue::{Place, Turn};
 use crate::error::{Error, TrySendError};
 use crate::message::Payload;
@@ -24,14 +24,14 @@ impl Connection {
         message: M,
         hold: Hold,
     ) -> Result<(), TrySendError<M>> {
-        let mut transmit = self.transmit();
-        if transmit.closed().is_some() {
+        let mut outbound = self.outbound();
+        if outbound.closed().is_some() {
             return Err(TrySendError::Closed(message));
         }
-        if transmit.turn(&Place::default()) != Turn::Now {
+        if outbound.turn(&Place::default()) != Turn::Now {
             return Err(TrySendError::Full(message));
         }
-        let accepted = self.accept(transmit, message.into(), hold);
+        let accepted = self.accept(outbound, message.into(), hold);
         debug_assert!(accepted.is_ok(), "an open connection with room accepts a message");
         Ok(())
     }
@@ -40,12 +40,12 @@ impl Connection {
     #[inline]
     pub(crate) fn accept(
         self: &Arc<Self>,
-        mut transmit: Locked<'_>,
+        mut outbound: OutboundGuard<'_>,
         mut payload: Payload<'_>,
         hold: Hold,
     ) -> Result<(), Error> {
-        let accepted = transmit.accept(&mut payload);
-        self.write(transmit, hold);
+        let accepted = outbound.accept(&mut payload);
+        self.write(outbound, hold);
         // What is left of the payload is dropped here, behind the lock: that may be the application's code.
         accepted
     }
@@ -53,36 +53,36 @@ impl Connection {
     /// Writes, unless that is better left for later; gives the lock back.
     #[expect(clippy::inline_always, reason = "measured: 20 instructions less of a small message")]
     #[inline(always)]
-    pub(crate) fn write(self: &Arc<Self>, mut transmit: Locked<'_>, hold: Hold) {
-        if !transmit.is_blocked() {
-            if hold == Hold::InBatch && !transmit.is_reply_due() {
-                let is_first = transmit.holds_one();
-                transmit.give_back();
+    pub(crate) fn write(self: &Arc<Self>, mut outbound: OutboundGuard<'_>, hold: Hold) {
+        if !outbound.is_blocked() {
+            if hold == Hold::InBatch && !outbound.is_reply_due() {
+                let is_first = outbound.holds_one();
+                outbound.give_back();
                 if is_first {
                     self.write_later();
                 }
                 return;
             }
-            self.write_locked(&mut transmit);
+            self.write_locked(&mut outbound);
         }
-        transmit.give_back();
+        outbound.give_back();
     }
 
     /// Writes all that waits, unless the transport takes no more.
-    pub(crate) fn write_now(&self, mut transmit: Locked<'_>) {
-        if !transmit.is_blocked() {
-            self.write_locked(&mut transmit);
+    pub(crate) fn write_now(&self, mut outbound: OutboundGuard<'_>) {
+        if !outbound.is_blocked() {
+            self.write_locked(&mut outbound);
         }
-        transmit.give_back();
+        outbound.give_back();
     }
 
     /// Writes as much as the transport takes.
     #[inline(never)]
-    pub(crate) fn write_locked(&self, transmit: &mut Transmit) {
-        let was_blocked = transmit.is_blocked();
-        if let Err(error) = transmit.write(&mut self.context()) {
-            self.writing_failed(transmit, error);
-        } else if transmit.is_blocked() && !was_blocked {
+    pub(crate) fn write_locked(&self, outbound: &mut Outbound) {
+        let was_blocked = outbound.is_blocked();
+        if let Err(error) = outbound.write(&mut self.context()) {
+            self.writing_failed(outbound, error);
+        } else if outbound.is_blocked() && !was_blocked {
             // From here on the task waits for the transport, and knows since when.
             self.signals.set_task_waits(true);
             self.signals.wake_task();
@@ -90,8 +90,8 @@ impl Connection {
     }
 
     #[cold]
-    fn writing_failed(&self, transmit: &mut Transmit, error: io::Error) {
-        transmit.lose(Error::of_transport("writing to the peer failed", error));
+    fn writing_failed(&self, outbound: &mut Outbound, error: io::Error) {
+        outbound.lose(Error::of_transport("writing to the peer failed", error));
         self.signals.wake_task();
     }
 
@@ -108,15 +108,15 @@ impl Connection {
 
     /// Writes what is held back.
     pub(crate) fn write_held(&self) {
-        let transmit = self.transmit();
-        if transmit.holds() {
-            self.write_now(transmit);
+        let outbound = self.outbound();
+        if outbound.holds() {
+            self.write_now(outbound);
         }
     }
 
     /// Writes what it can, now that nobody will look after the connection any more.
     pub(crate) fn write_last(&self) {
-        self.write_locked(&mut self.transmit());
+        self.write_locked(&mut self.outbound());
     }
 }
 
@@ -158,7 +158,7 @@ impl Wake for EndOfPoll {
 
     fn wake_by_ref(self: &Arc<Self>) {
         // Most of the time the reader has written it all.
-        let holds = |connection: &&Arc<Connection>| connection.transmit().holds();
+        let holds = |connection: &&Arc<Connection>| connection.outbound().holds();
         if let Some(connection) = self.connection.as_ref().filter(holds) {
             connection.signals.wake_task();
         }

@@ -6,8 +6,8 @@ use bowline_proto::{CloseCode, CloseFrame};
 
 use crate::connection::Connection;
 use crate::connection::batch::Hold;
-use crate::connection::inbound::Receive;
-use crate::connection::outbound::Transmit;
+use crate::connection::inbound::Inbound;
+use crate::connection::outbound::Outbound;
 use crate::error::Error;
 use crate::events;
 use crate::sync::MutexGuard;
@@ -40,14 +40,14 @@ pub(crate) enum Ending {
 
 impl Effect {
     /// Does what is asked, and says if that is the end of the connection.
-    pub(crate) fn apply(self, transmit: &mut Transmit) -> Option<Ending> {
+    pub(crate) fn apply(self, outbound: &mut Outbound) -> Option<Ending> {
         match self {
             Self::Answer(payload) => {
-                transmit.answer(payload);
+                outbound.answer(payload);
                 None
             }
             Self::Ponged(payload) => {
-                transmit.ponged(payload);
+                outbound.ponged(payload);
                 None
             }
             // RFC 6455 5.5.1: the answer to a Close frame typically echoes its code.
@@ -57,23 +57,23 @@ impl Effect {
                     format!("the connection is closed: the peer closed it with {text}"),
                     frame.clone(),
                 );
-                transmit.close(frame.as_ref(), error);
+                outbound.close(frame.as_ref(), error);
                 Some(Ending::ClosedByPeer(frame.as_ref().map(CloseFrame::code)))
             }
             Self::Fail(code, error) => {
-                transmit.fail(code, error.clone());
+                outbound.fail(code, error.clone());
                 Some(Ending::Failed(code, error))
             }
             Self::HalfOpen(error) => {
-                transmit.end_pings(error);
+                outbound.end_pings(error);
                 None
             }
             Self::EndOfStream(error) => {
-                transmit.refuse(error);
+                outbound.refuse(error);
                 Some(Ending::Lost)
             }
             Self::Lost(error) => {
-                transmit.lose(error);
+                outbound.lose(error);
                 Some(Ending::Lost)
             }
         }
@@ -84,38 +84,38 @@ impl Connection {
     /// Does what receiving asks of the sending half.
     pub(crate) fn apply(
         self: &Arc<Self>,
-        receive: MutexGuard<'_, Receive>,
+        inbound: MutexGuard<'_, Inbound>,
         effects: impl IntoIterator<Item = Effect>,
         hold: Hold,
     ) {
-        // Locked before the other is given back: whoever reads on is answered behind this.
-        let mut transmit = self.transmit();
-        drop(receive);
-        match self.apply_locked(&mut transmit, effects) {
+        // OutboundGuard before the other is given back: whoever reads on is answered behind this.
+        let mut outbound = self.outbound();
+        drop(inbound);
+        match self.apply_locked(&mut outbound, effects) {
             Some(end) => {
-                self.write_now(transmit);
+                self.write_now(outbound);
                 self.conclude(end);
             }
-            None => self.write(transmit, hold),
+            None => self.write(outbound, hold),
         }
     }
 
     /// The same; to be followed by writing, and by [`conclude`](Self::conclude) if that was the end.
     pub(crate) fn apply_locked(
         &self,
-        transmit: &mut Transmit,
+        outbound: &mut Outbound,
         effects: impl IntoIterator<Item = Effect>,
     ) -> Option<Concluded> {
         // An answer to our Close frame decides nothing.
-        let decides = transmit.closed().is_none();
+        let decides = outbound.closed().is_none();
         let mut ending = None;
         for effect in effects {
             if let Effect::Lost(error) = &effect {
                 // What waits behind a cork is still written. If that fails, the reason is known already.
-                transmit.refuse(error.clone());
-                self.write_locked(transmit);
+                outbound.refuse(error.clone());
+                self.write_locked(outbound);
             }
-            ending = effect.apply(transmit).or(ending);
+            ending = effect.apply(outbound).or(ending);
         }
         ending.map(|ending| Concluded { ending, decides })
     }
@@ -134,7 +134,7 @@ impl Connection {
 
     /// The application may hear of the end now, and do with the connection what it wants.
     pub(crate) fn settle(&self) {
-        self.receive().settle();
+        self.inbound().settle();
         self.signals.wake_reader();
         self.signals.wake_task();
     }

@@ -10,7 +10,7 @@ use tokio::task::coop::{RestoreOnPending, poll_proceed};
 use crate::connection::Connection;
 use crate::connection::batch::{Batch, Hold};
 use crate::connection::effect::Effect;
-use crate::connection::inbound::{Advance, Fill, Receive};
+use crate::connection::inbound::{Advance, Fill, Inbound};
 use crate::error::Error;
 use crate::message::Message;
 use crate::sync::MutexGuard;
@@ -27,7 +27,7 @@ impl Connection {
         batch: &mut Batch,
     ) -> Poll<Result<Option<Message>, Error>> {
         if !batch.has_messages() {
-            return self.poll_next_in_batch::<WRITES, _>(cx, batch, Receive::take_message);
+            return self.poll_next_in_batch::<WRITES, _>(cx, batch, Inbound::take_message);
         }
         self.poll_batch(cx, batch)
     }
@@ -54,7 +54,7 @@ impl Connection {
     ) -> Poll<Result<Option<MessageKind>, Error>> {
         match self.read_from_batch(batch) {
             Some(kind) => Poll::Ready(Ok(Some(kind))),
-            None => self.poll_next(cx, batch, Receive::take_start),
+            None => self.poll_next(cx, batch, Inbound::take_start),
         }
     }
 
@@ -62,11 +62,11 @@ impl Connection {
     fn read_from_batch(&self, batch: &mut Batch) -> Option<MessageKind> {
         let message = batch.pop()?;
         let kind = message.kind();
-        let mut receive = self.receive();
-        receive.read_whole(message);
+        let mut inbound = self.inbound();
+        inbound.read_whole(message);
         if !batch.has_messages() {
-            receive.end_batch();
-            batch.has_more = receive.has_more_frames();
+            inbound.end_batch();
+            batch.has_more = inbound.has_more_frames();
         }
         Some(kind)
     }
@@ -78,7 +78,7 @@ impl Connection {
         batch: &mut Batch,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<Result<(), Error>> {
-        self.poll_next(cx, batch, |receive| receive.take_bytes(buf))
+        self.poll_next(cx, batch, |inbound| inbound.take_bytes(buf))
     }
 
     /// Ready once `take` finds what it wants in what has arrived, which is read as needed. The batch has to be empty.
@@ -86,7 +86,7 @@ impl Connection {
         self: &Arc<Self>,
         cx: &mut Context<'_>,
         batch: &mut Batch,
-        take: impl FnMut(&mut Receive) -> Option<T>,
+        take: impl FnMut(&mut Inbound) -> Option<T>,
     ) -> Poll<T> {
         self.poll_next_in_batch::<true, T>(cx, batch, take)
     }
@@ -96,7 +96,7 @@ impl Connection {
         self: &Arc<Self>,
         cx: &mut Context<'_>,
         batch: &mut Batch,
-        take: impl FnMut(&mut Receive) -> Option<T>,
+        take: impl FnMut(&mut Inbound) -> Option<T>,
     ) -> Poll<T> {
         if !batch.has_more && self.signals.sleep_in_quiet(cx.waker()) {
             return Poll::Pending;
@@ -113,32 +113,32 @@ impl Connection {
         self: &Arc<Self>,
         cx: &mut Context<'_>,
         batch: &mut Batch,
-        mut take: impl FnMut(&mut Receive) -> Option<T>,
+        mut take: impl FnMut(&mut Inbound) -> Option<T>,
         taken: &mut Option<T>,
     ) -> Poll<()> {
         // One flooding connection must not starve the others of its thread, even if all of the flood is in memory.
         let progress = ready!(poll_proceed(cx));
-        let mut receive = self.receive();
+        let mut inbound = self.inbound();
         let mut work = Work::within(batch.hold());
         // The most frequent case: woken by the transport, with nothing in memory.
-        if !batch.has_more && receive.is_bare() && self.signals.was_called() {
-            match self.poll_fill(&mut receive) {
+        if !batch.has_more && inbound.is_bare() && self.signals.was_called() {
+            match self.poll_fill(&mut inbound) {
                 Poll::Ready(Fill::Bytes(count)) => work.add_read(count),
-                Poll::Ready(Fill::Effect(effect)) => receive = self.act(receive, effect, &mut work),
+                Poll::Ready(Fill::Effect(effect)) => inbound = self.act(inbound, effect, &mut work),
                 Poll::Pending => {}
             }
         }
         loop {
             // Called at one place only, and little else in this function, so that it is inlined.
-            *taken = take(&mut receive);
+            *taken = take(&mut inbound);
             if taken.is_some() {
                 progress.made_progress();
-                self.leave_reading(receive, batch);
+                self.leave_reading(inbound, batch);
                 self.finish(&work);
                 return Poll::Ready(());
             }
-            let Some(unlocked) = self.step::<WRITES>(receive, cx, batch, &progress, &mut work) else { break };
-            receive = unlocked;
+            let Some(unlocked) = self.step::<WRITES>(inbound, cx, batch, &progress, &mut work) else { break };
+            inbound = unlocked;
         }
         self.finish(&work);
         Poll::Pending
@@ -148,40 +148,40 @@ impl Connection {
     #[inline(never)]
     fn step<'a, const WRITES: bool>(
         self: &'a Arc<Self>,
-        mut receive: MutexGuard<'a, Receive>,
+        mut inbound: MutexGuard<'a, Inbound>,
         cx: &mut Context<'_>,
         batch: &mut Batch,
         progress: &RestoreOnPending,
         work: &mut Work,
-    ) -> Option<MutexGuard<'a, Receive>> {
-        match receive.advance() {
-            Advance::Data => work.add_data(&receive),
-            Advance::Effect(effect) => receive = self.act(receive, effect, work),
+    ) -> Option<MutexGuard<'a, Inbound>> {
+        match inbound.advance() {
+            Advance::Data => work.add_data(&inbound),
+            Advance::Effect(effect) => inbound = self.act(inbound, effect, work),
             Advance::NeedsBytes if batch.has_more => {
                 (batch.has_more, work.hold) = (false, Hold::Never);
                 if !WRITES {
-                    return Some(receive);
+                    return Some(inbound);
                 }
-                drop(receive);
+                drop(inbound);
                 self.write_held();
                 // The task may have read meanwhile.
-                return Some(self.receive());
+                return Some(self.inbound());
             }
             // A transport that had nothing, and has not called since, is not asked again.
-            Advance::NeedsBytes if receive.awaits_transport() && !self.signals.was_called() => {
-                return self.sleep_reader(receive, cx);
+            Advance::NeedsBytes if inbound.awaits_transport() && !self.signals.was_called() => {
+                return self.sleep_reader(inbound, cx);
             }
-            Advance::NeedsBytes => match self.poll_fill(&mut receive) {
+            Advance::NeedsBytes => match self.poll_fill(&mut inbound) {
                 Poll::Ready(Fill::Bytes(count)) => work.add_read(count),
-                Poll::Ready(Fill::Effect(effect)) => receive = self.act(receive, effect, work),
-                Poll::Pending => return self.sleep_reader(receive, cx),
+                Poll::Ready(Fill::Effect(effect)) => inbound = self.act(inbound, effect, work),
+                Poll::Pending => return self.sleep_reader(inbound, cx),
             },
         }
         if !work.is_unit() {
-            return Some(receive);
+            return Some(inbound);
         }
         progress.made_progress();
-        drop(receive);
+        drop(inbound);
         let Poll::Ready(unit) = poll_proceed(cx) else { return None };
         unit.made_progress();
         if work.begin_unit() {
@@ -189,47 +189,47 @@ impl Connection {
             cx.waker().wake_by_ref();
             return None;
         }
-        Some(self.receive())
+        Some(self.inbound())
     }
 
     /// Does what receiving asks of the sending half, and goes on.
     #[inline(never)]
     fn act<'a>(
         self: &'a Arc<Self>,
-        receive: MutexGuard<'a, Receive>,
+        inbound: MutexGuard<'a, Inbound>,
         effect: Effect,
         work: &mut Work,
-    ) -> MutexGuard<'a, Receive> {
+    ) -> MutexGuard<'a, Inbound> {
         match effect {
             // The first is answered at once, which shows whether the transport takes anything. The others leave together, as far as
             // their pings have arrived together.
-            Effect::Answer(payload) if work.has_answered && receive.has_more_frames() => {
+            Effect::Answer(payload) if work.has_answered && inbound.has_more_frames() => {
                 work.add(1);
-                let mut transmit = self.transmit();
-                transmit.answer(payload);
-                if !transmit.gathers_pongs() && work.hold == Hold::Never {
-                    self.write_locked(&mut transmit);
+                let mut outbound = self.outbound();
+                outbound.answer(payload);
+                if !outbound.gathers_pongs() && work.hold == Hold::Never {
+                    self.write_locked(&mut outbound);
                 }
-                drop(receive);
+                drop(inbound);
             }
             effect => {
                 work.has_answered |= matches!(effect, Effect::Answer(_));
                 work.add(Work::UNIT);
-                self.apply(receive, [effect], work.hold);
+                self.apply(inbound, [effect], work.hold);
             }
         }
-        self.receive()
+        self.inbound()
     }
 
     /// Has the reader woken by the transport; at once if it has called since it had nothing.
     fn sleep_reader<'a>(
         &'a self,
-        receive: MutexGuard<'a, Receive>,
+        inbound: MutexGuard<'a, Inbound>,
         cx: &Context<'_>,
-    ) -> Option<MutexGuard<'a, Receive>> {
+    ) -> Option<MutexGuard<'a, Inbound>> {
         let mut retired = None;
         let is_asleep = self.signals.sleep_reader(cx.waker(), &mut retired);
-        drop(receive);
+        drop(inbound);
         drop(retired);
         if !is_asleep {
             cx.waker().wake_by_ref();
@@ -241,7 +241,7 @@ impl Connection {
     #[inline]
     fn finish(self: &Arc<Self>, work: &Work) {
         if work.has_answered {
-            self.write(self.transmit(), work.hold);
+            self.write(self.outbound(), work.hold);
         }
     }
 
@@ -255,92 +255,92 @@ impl Connection {
         }
     }
 
-    fn poll_fill(&self, receive: &mut Receive) -> Poll<Fill> {
+    fn poll_fill(&self, inbound: &mut Inbound) -> Poll<Fill> {
         self.signals.begin_read();
-        receive.poll_fill(&mut self.context())
+        inbound.poll_fill(&mut self.context())
     }
 
     /// The application has got something, and may be away for long.
     #[expect(clippy::inline_always, reason = "measured: 20 instructions less of a small message")]
     #[inline(always)]
-    fn leave_reading(self: &Arc<Self>, receive: MutexGuard<'_, Receive>, batch: &mut Batch) {
+    fn leave_reading(self: &Arc<Self>, inbound: MutexGuard<'_, Inbound>, batch: &mut Batch) {
         if self.signals.has_sleeping_reader() {
-            return self.leave_reading_awake(receive, batch);
+            return self.leave_reading_awake(inbound, batch);
         }
-        self.leave(receive, batch);
+        self.leave(inbound, batch);
     }
 
     /// The same for a reader that was not woken: its waker is dropped once nothing is locked.
     #[cold]
-    fn leave_reading_awake(self: &Arc<Self>, receive: MutexGuard<'_, Receive>, batch: &mut Batch) {
+    fn leave_reading_awake(self: &Arc<Self>, inbound: MutexGuard<'_, Inbound>, batch: &mut Batch) {
         let reader = self.signals.remove_reader();
-        self.leave(receive, batch);
+        self.leave(inbound, batch);
         drop(reader);
     }
 
     /// The application has got the last message of its batch.
     #[inline(never)]
     fn leave_batch(self: &Arc<Self>, batch: &mut Batch) {
-        let mut receive = self.receive();
-        receive.end_batch();
-        self.leave_reading(receive, batch);
+        let mut inbound = self.inbound();
+        inbound.end_batch();
+        self.leave_reading(inbound, batch);
     }
 
     #[expect(clippy::inline_always, reason = "measured: 20 instructions less of a small message")]
     #[inline(always)]
-    fn leave(self: &Arc<Self>, mut receive: MutexGuard<'_, Receive>, batch: &mut Batch) {
-        receive.hand_out();
-        if !receive.has_more_frames() || receive.is_in_message() {
+    fn leave(self: &Arc<Self>, mut inbound: MutexGuard<'_, Inbound>, batch: &mut Batch) {
+        inbound.hand_out();
+        if !inbound.has_more_frames() || inbound.is_in_message() {
             batch.has_more = false;
-            return self.leave_idle(receive, batch);
+            return self.leave_idle(inbound, batch);
         }
-        Self::leave_busy(receive, batch);
+        Self::leave_busy(inbound, batch);
     }
 
     /// The same, with more frames in memory.
     #[inline(never)]
-    fn leave_busy(mut receive: MutexGuard<'_, Receive>, batch: &mut Batch) {
-        receive.fill(batch);
+    fn leave_busy(mut inbound: MutexGuard<'_, Inbound>, batch: &mut Batch) {
+        inbound.fill(batch);
         batch.has_more = true;
     }
 
     /// The same, with no whole frame in memory that a `recv` could take.
-    fn leave_idle(self: &Arc<Self>, mut receive: MutexGuard<'_, Receive>, batch: &mut Batch) {
-        if receive.has_ended() {
-            if let Some(effect) = receive.tell() {
-                self.apply(receive, [effect], Hold::Never);
+    fn leave_idle(self: &Arc<Self>, mut inbound: MutexGuard<'_, Inbound>, batch: &mut Batch) {
+        if inbound.has_ended() {
+            if let Some(effect) = inbound.tell() {
+                self.apply(inbound, [effect], Hold::Never);
             }
             return;
         }
-        if receive.is_in_message() {
+        if inbound.is_in_message() {
             // Its reader may take its time. Whole frames are about to be taken, and not worth a copy.
-            if !receive.has_more_frames() {
-                receive.park();
+            if !inbound.has_more_frames() {
+                inbound.park();
             }
             return;
         }
-        if !receive.has_bytes() {
+        if !inbound.has_bytes() {
             // The transport has to know whom to wake if a ping comes while the application is busy.
             self.signals.begin_read();
-            if receive.is_idle(&mut self.context()) {
-                receive.park();
-                return self.signals.set_quiet(receive.is_quiet());
+            if inbound.is_idle(&mut self.context()) {
+                inbound.park();
+                return self.signals.set_quiet(inbound.is_quiet());
             }
-            let Poll::Ready(fill) = self.poll_fill(&mut receive) else {
-                return self.signals.set_quiet(receive.is_quiet());
+            let Poll::Ready(fill) = self.poll_fill(&mut inbound) else {
+                return self.signals.set_quiet(inbound.is_quiet());
             };
             if let Fill::Effect(effect) = fill {
-                return self.apply(receive, [effect], Hold::Never);
+                return self.apply(inbound, [effect], Hold::Never);
             }
         }
-        if receive.has_more_frames() {
+        if inbound.has_more_frames() {
             // More has just come.
-            Self::leave_busy(receive, batch);
-        } else if receive.is_stopped_by_data() {
+            Self::leave_busy(inbound, batch);
+        } else if inbound.is_stopped_by_data() {
             // A part of the next message: no reason to hold a large buffer while the application is busy.
-            receive.park();
+            inbound.park();
         } else {
-            drop(receive);
+            drop(inbound);
             self.signals.wake_task();
         }
     }
@@ -361,20 +361,20 @@ impl Connection {
 
     /// Does one unit of that; whether it is done.
     fn read_unit_unattended(self: &Arc<Self>, work: &mut Work) -> bool {
-        let mut receive = self.receive();
+        let mut inbound = self.inbound();
         while !work.is_unit() {
-            if receive.has_ended() || receive.is_stopped_by_data() {
-                receive.park();
-                drop(receive);
+            if inbound.has_ended() || inbound.is_stopped_by_data() {
+                inbound.park();
+                drop(inbound);
                 self.signals.wake_reader();
                 return true;
             }
-            match receive.advance() {
-                Advance::Data => work.add_data(&receive),
-                Advance::Effect(effect) => receive = self.act(receive, effect, work),
-                Advance::NeedsBytes => match self.poll_fill(&mut receive) {
+            match inbound.advance() {
+                Advance::Data => work.add_data(&inbound),
+                Advance::Effect(effect) => inbound = self.act(inbound, effect, work),
+                Advance::NeedsBytes => match self.poll_fill(&mut inbound) {
                     Poll::Ready(Fill::Bytes(count)) => work.add_read(count),
-                    Poll::Ready(Fill::Effect(effect)) => receive = self.act(receive, effect, work),
+                    Poll::Ready(Fill::Effect(effect)) => inbound = self.act(inbound, effect, work),
                     Poll::Pending => return true,
                 },
             }
@@ -386,7 +386,7 @@ impl Connection {
     #[cfg(feature = "http2")]
     pub(crate) fn gather(&self) {
         if self.is_multiplexed {
-            self.receive().gather(&mut self.context());
+            self.inbound().gather(&mut self.context());
         }
     }
 }
@@ -422,8 +422,8 @@ impl Work {
     }
 
     /// A frame, or a part of one. A message that comes out large is as much work as many.
-    fn add_data(&mut self, receive: &Receive) {
-        self.add(if receive.has_more_to_inflate() { Self::UNIT } else { 1 });
+    fn add_data(&mut self, inbound: &Inbound) {
+        self.add(if inbound.has_more_to_inflate() { Self::UNIT } else { 1 });
     }
 
     /// The first read belongs to the first unit, all others are one each at least.

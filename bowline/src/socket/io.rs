@@ -87,7 +87,7 @@ impl ByteStream {
         self.refused = Some(error.clone());
         // RFC 6455 7.4.1: 1003 is for a type of data that can't be accepted.
         let frame = CloseFrame::new(CloseCode::UNSUPPORTED_DATA, "").expect("1003 may be sent");
-        self.socket.connection.begin_close(&frame);
+        self.socket.connection.start_close(&frame);
         error
     }
 
@@ -137,9 +137,9 @@ impl AsyncWrite for ByteStream {
         let stream = self.get_mut();
         let mut payload = stream.payload(buf).map_err(into_io)?;
         let len = payload.parts().1.len();
-        let mut transmit = ready!(stream.outgoing.poll_room(cx)).map_err(into_io)?;
-        transmit.accept(&mut payload).map_err(into_io)?;
-        stream.socket.connection.write(transmit, stream.socket.batch.hold());
+        let mut outbound = ready!(stream.outgoing.poll_room(cx)).map_err(into_io)?;
+        outbound.accept(&mut payload).map_err(into_io)?;
+        stream.socket.connection.write(outbound, stream.socket.batch.hold());
         Poll::Ready(Ok(len))
     }
 

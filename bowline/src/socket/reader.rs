@@ -50,7 +50,7 @@ impl AsyncRead for MessageReader<'_> {
 
 impl Drop for MessageReader<'_> {
     fn drop(&mut self) {
-        self.connection.receive().abandon_message();
+        self.connection.inbound().abandon_message();
         drop(self.connection.signals.remove_reader());
         self.connection.signals.wake_task();
     }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use bowline_proto::{Data, MessageKind};
 
-use crate::connection::inbound::assembler::Assembly;
+use crate::connection::inbound::assembler::Assembler;
 use crate::message::Message;
 
 /// Messages that wait for the application, in the order in which they have arrived.
@@ -12,14 +12,14 @@ use crate::message::Message;
 /// Compressed ones stay as they came until they are taken: together they may be a thousand times as large as what was
 /// received.
 #[derive(Default)]
-pub(crate) struct Backlog {
+pub(crate) struct Undelivered {
     messages: VecDeque<Waiting>,
     /// A compressed one of which the end is missing.
     open: Option<(MessageKind, Vec<u8>)>,
     /// What goes on with the compressed one that had begun before.
     rest: Vec<u8>,
     /// That one, once the rest is all of it.
-    begun: Option<Assembly>,
+    begun: Option<Assembler>,
 }
 
 pub(crate) enum Waiting {
@@ -27,7 +27,7 @@ pub(crate) enum Waiting {
     Compressed(MessageKind, Vec<u8>),
 }
 
-impl Backlog {
+impl Undelivered {
     pub(crate) fn push(&mut self, message: Message) {
         self.messages.push_back(Waiting::Message(message));
     }
@@ -52,12 +52,12 @@ impl Backlog {
     }
 
     /// Takes the message that had begun before, all of which is here.
-    pub(crate) fn push_begun(&mut self, message: Assembly) {
+    pub(crate) fn push_begun(&mut self, message: Assembler) {
         self.begun = Some(message);
     }
 
     /// Nothing more will come. Gives back the message that had begun before, if its end is here, and how it goes on.
-    pub(crate) fn end(&mut self) -> (Option<Assembly>, Vec<u8>) {
+    pub(crate) fn end(&mut self) -> (Option<Assembler>, Vec<u8>) {
         self.open = None;
         (self.begun.take(), std::mem::take(&mut self.rest))
     }
