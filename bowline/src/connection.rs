@@ -41,9 +41,9 @@ pub(crate) struct Connection {
     /// where executors count references.
     inbound: Mutex<Inbound>,
     outbound: Mutex<Outbound>,
-    pub(crate) signals: Arc<ConnectionWaker>,
+    pub(crate) waker: Arc<ConnectionWaker>,
     /// The waker of `signals`, the only one that the transport ever sees.
-    waker: Waker,
+    transport_waker: Waker,
     /// Others share what the transport runs over, and its memory.
     #[cfg(feature = "http2")]
     is_multiplexed: bool,
@@ -76,7 +76,7 @@ impl Connection {
                 frames_per_message: limits.frames_per_message,
             },
         );
-        let signals = Arc::new(ConnectionWaker::default());
+        let waker = Arc::new(ConnectionWaker::default());
         let (mut inbound, mut outbound) =
             (Inbound::new(read, half, leftover), Outbound::new(write, role, limits.write_buffer));
         if let Some(agreed) = agreed.deflate {
@@ -87,8 +87,8 @@ impl Connection {
         Self {
             inbound: Mutex::new(inbound),
             outbound: Mutex::new(outbound),
-            waker: Waker::from(Arc::clone(&signals)),
-            signals,
+            transport_waker: Waker::from(Arc::clone(&waker)),
+            waker,
             #[cfg(feature = "http2")]
             is_multiplexed,
             supervised: AtomicBool::new(false),
@@ -99,7 +99,7 @@ impl Connection {
 
     pub(crate) fn inbound(&self) -> MutexGuard<'_, Inbound> {
         let inbound = self.inbound.lock().unwrap_or_else(PoisonError::into_inner);
-        self.signals.set_quiet(false);
+        self.waker.set_quiet(false);
         inbound
     }
 
@@ -109,7 +109,7 @@ impl Connection {
 
     /// The context in which the transport is polled.
     pub(crate) fn context(&self) -> Context<'_> {
-        Context::from_waker(&self.waker)
+        Context::from_waker(&self.transport_waker)
     }
 
     /// From now on someone else closes the connection, not the drop of its `WebSocket`.

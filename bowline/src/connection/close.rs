@@ -29,7 +29,7 @@ impl Connection {
             prepare(&mut outbound);
             let lost = outbound.closed().filter(|_| !outbound.is_finished()).cloned();
             drop(outbound);
-            return lost.iter().for_each(|error| self.lose(error));
+            return lost.iter().for_each(|error| self.close_transport(error));
         }
         let effects = inbound.close();
         drop(inbound);
@@ -39,11 +39,11 @@ impl Connection {
         outbound.close(Some(frame), error);
         self.write_now(outbound);
         if let Some(concluded) = concluded {
-            self.conclude(concluded);
+            self.report_end(concluded);
         }
-        self.signals.set_task_waits(true);
-        self.signals.wake_reader();
-        self.signals.wake_task();
+        self.waker.set_task_waits(true);
+        self.waker.wake_reader();
+        self.waker.wake_task();
         if decides {
             events::connection_closed(self.addresses.peer, "us", Some(frame.code()));
         }
@@ -55,35 +55,35 @@ impl Connection {
         if outbound.closed().is_some() {
             drop(outbound);
             // The closing handshake goes on, but nobody wants the messages that are left.
-            return self.stop_reading();
+            return self.discard_input();
         }
         // Before the lock is given back, so that a close beside this one comes first or is refused.
         let error = Error::new(ErrorKind::Closed, "the connection is closed: its WebSocket was dropped");
-        outbound.refuse(error.clone());
+        outbound.stop_accepting(error.clone());
         self.write_now(outbound);
         let mut inbound = self.inbound();
         inbound.discard();
-        inbound.lose(error);
+        inbound.close_transport(error);
         drop(inbound);
-        self.signals.wake_task();
+        self.waker.wake_task();
         events::connection_closed(self.addresses.peer, "us", None);
     }
 
     /// The application will not read any more, but someone will close.
-    pub(crate) fn stop_reading(&self) {
+    pub(crate) fn discard_input(&self) {
         self.inbound().discard();
-        self.signals.wake_task();
+        self.waker.wake_task();
     }
 
     /// Ends the transport at once.
-    pub(crate) fn lose(&self, error: &Error) {
+    pub(crate) fn close_transport(&self, error: &Error) {
         let mut inbound = self.inbound();
-        inbound.lose(error.clone());
+        inbound.close_transport(error.clone());
         let read_half = inbound.release();
         drop(inbound);
         drop(read_half);
         let mut outbound = self.outbound();
-        outbound.lose(error.clone());
+        outbound.close_transport(error.clone());
         outbound.finish();
         drop(outbound);
         self.settle();

@@ -84,15 +84,15 @@ impl Connection {
             self.writing_failed(outbound, error);
         } else if outbound.is_blocked() && !was_blocked {
             // From here on the task waits for the transport, and knows since when.
-            self.signals.set_task_waits(true);
-            self.signals.wake_task();
+            self.waker.set_task_waits(true);
+            self.waker.wake_task();
         }
     }
 
     #[cold]
     fn writing_failed(&self, outbound: &mut Outbound, error: io::Error) {
-        outbound.lose(Error::of_transport("writing to the peer failed", error));
-        self.signals.wake_task();
+        outbound.close_transport(Error::of_transport("writing to the peer failed", error));
+        self.waker.wake_task();
     }
 
     /// Has what is held back written even if the application never calls again: when the poll under way has ended, by the
@@ -100,7 +100,7 @@ impl Connection {
     #[inline(never)]
     fn write_later(self: &Arc<Self>) {
         match poller() {
-            Poller::Task => self.signals.wake_task(),
+            Poller::Task => self.waker.wake_task(),
             Poller::BlockOn => EndOfPoll::watch(self),
             Poller::Foreign => self.write_held(),
         }
@@ -160,7 +160,7 @@ impl Wake for EndOfPoll {
         // Most of the time the reader has written it all.
         let holds = |connection: &&Arc<Connection>| connection.outbound().holds();
         if let Some(connection) = self.connection.as_ref().filter(holds) {
-            connection.signals.wake_task();
+            connection.waker.wake_task();
         }
     }
 }

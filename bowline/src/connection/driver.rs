@@ -102,7 +102,7 @@ impl Future for DriverTask {
 
 impl Driver {
     fn poll(&mut self, cx: &mut Context<'_>, mut timer: Pin<&mut Sleep>) -> Poll<()> {
-        self.connection.signals.set_task(Some(cx.waker()));
+        self.connection.waker.set_task(Some(cx.waker()));
         self.connection.write_held();
         #[cfg(feature = "http2")]
         self.connection.gather();
@@ -154,7 +154,7 @@ impl Driver {
                 keepalive.dead = Some(Verdict::after(now, keepalive.interval));
             }
         }
-        self.connection.signals.set_task_waits(outbound.needs_task());
+        self.connection.waker.set_task_waits(outbound.needs_task());
     }
 
     /// Answers while nobody reads.
@@ -170,13 +170,13 @@ impl Driver {
             }
             let waited = self.patient_until.take().is_some();
             let busy = connection.inbound().take_handed_out();
-            let woken = connection.signals.is_watched() && !waited;
+            let woken = connection.waker.is_watched() && !waited;
             // One that came while it was watched will again, and stays watched: not woken for the next message, too.
             let lively = busy && waited;
-            if !woken && !lively && connection.signals.leave_to_reader() {
+            if !woken && !lively && connection.waker.leave_to_reader() {
                 return;
             }
-            connection.signals.watch(busy || woken);
+            connection.waker.watch(busy || woken);
             if busy || woken {
                 self.patient_until = Some(now.after(PATIENCE.into()));
                 return;
@@ -196,7 +196,7 @@ impl Driver {
                     if matches!(error.kind(), ErrorKind::Disconnected | ErrorKind::Io) {
                         events::connection_lost(connection.addresses.peer, &error);
                     }
-                    connection.signals.set_task_waits(true);
+                    connection.waker.set_task_waits(true);
                     Stage::Closing { deadline: Verdict::after(now, self.close_timeout) }
                 }
                 Stage::Closing { deadline } => {
@@ -267,7 +267,7 @@ impl Driver {
             } else {
                 events::connection_lost(connection.addresses.peer, &error);
             }
-            connection.lose(&error);
+            connection.close_transport(&error);
         }
     }
 
@@ -280,7 +280,7 @@ impl Driver {
         }
         outbound.finish();
         drop(outbound);
-        self.connection.signals.wake_reader();
+        self.connection.waker.wake_reader();
     }
 }
 
@@ -289,12 +289,12 @@ impl Drop for Driver {
         // Also when the runtime is shut down: nobody is to wait for a task that is gone.
         if !self.connection.outbound().is_finished() {
             self.connection.write_last();
-            self.connection.lose(&Error::new(
+            self.connection.close_transport(&Error::new(
                 ErrorKind::Disconnected,
                 "the connection ended without a Close frame: its runtime was shut down",
             ));
         }
-        self.connection.signals.set_task(None);
+        self.connection.waker.set_task(None);
     }
 }
 

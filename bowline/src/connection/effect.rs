@@ -69,11 +69,11 @@ impl Effect {
                 None
             }
             Self::EndOfStream(error) => {
-                outbound.refuse(error);
+                outbound.stop_accepting(error);
                 Some(Ending::Lost)
             }
             Self::Lost(error) => {
-                outbound.lose(error);
+                outbound.close_transport(error);
                 Some(Ending::Lost)
             }
         }
@@ -94,13 +94,13 @@ impl Connection {
         match self.apply_locked(&mut outbound, effects) {
             Some(end) => {
                 self.write_now(outbound);
-                self.conclude(end);
+                self.report_end(end);
             }
             None => self.write(outbound, hold),
         }
     }
 
-    /// The same; to be followed by writing, and by [`conclude`](Self::conclude) if that was the end.
+    /// The same; to be followed by writing, and by [`report_end`](Self::report_end) if that was the end.
     pub(crate) fn apply_locked(
         &self,
         outbound: &mut Outbound,
@@ -112,7 +112,7 @@ impl Connection {
         for effect in effects {
             if let Effect::Lost(error) = &effect {
                 // What waits behind a cork is still written. If that fails, the reason is known already.
-                outbound.refuse(error.clone());
+                outbound.stop_accepting(error.clone());
                 self.write_locked(outbound);
             }
             ending = effect.apply(outbound).or(ending);
@@ -121,7 +121,7 @@ impl Connection {
     }
 
     /// The connection has ended for us.
-    pub(crate) fn conclude(&self, Concluded { ending, decides }: Concluded) {
+    pub(crate) fn report_end(&self, Concluded { ending, decides }: Concluded) {
         self.settle();
         match ending {
             Ending::ClosedByPeer(code) if decides => {
@@ -135,8 +135,8 @@ impl Connection {
     /// The application may hear of the end now, and do with the connection what it wants.
     pub(crate) fn settle(&self) {
         self.inbound().settle();
-        self.signals.wake_reader();
-        self.signals.wake_task();
+        self.waker.wake_reader();
+        self.waker.wake_task();
     }
 }
 

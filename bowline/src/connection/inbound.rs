@@ -19,7 +19,7 @@ use crate::connection::effect::Effect;
 use crate::connection::inbound::assembler::{Assembler, Filled};
 use crate::connection::inbound::decompressor::Decompressor;
 use crate::connection::inbound::read_buffer::ReadBuffer;
-use crate::connection::inbound::undelivered::{Undelivered, Waiting};
+use crate::connection::inbound::undelivered::{Undelivered, UndeliveredMessage};
 use crate::error::{Error, ErrorKind};
 use crate::message::Message;
 use crate::transport::ReadTransport;
@@ -220,8 +220,8 @@ impl Inbound {
             return Some(message);
         }
         match backlog.pop()? {
-            Waiting::Message(message) => Some(message),
-            Waiting::Compressed(kind, payload) => {
+            UndeliveredMessage::Message(message) => Some(message),
+            UndeliveredMessage::Compressed(kind, payload) => {
                 self.message.begin_compressed(kind);
                 self.inflation()?.begin_set_aside(kind, payload);
                 // The end comes behind it.
@@ -436,7 +436,7 @@ impl Inbound {
             Ok(None) => self.end_of_stream(),
             Err(error) => {
                 self.stream = StreamEnd::Told;
-                self.lose(Error::of_transport(READING_FAILED, error))
+                self.close_transport(Error::of_transport(READING_FAILED, error))
             }
         };
         Poll::Ready(Fill::Effect(effect))
@@ -578,7 +578,7 @@ impl Inbound {
     }
 
     /// The transport is given up.
-    pub(crate) fn lose(&mut self, error: Error) -> Effect {
+    pub(crate) fn close_transport(&mut self, error: Error) -> Effect {
         self.ended.get_or_insert(Err(error.clone()));
         Effect::Lost(error)
     }

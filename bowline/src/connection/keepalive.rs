@@ -109,7 +109,7 @@ impl Keepalive {
         let mut inbound = connection.inbound();
         let received = inbound.take_received();
         // While unread data keeps us from reading, silence proves nothing.
-        let suspended = !connection.signals.has_reader() && inbound.is_stopped_by_data();
+        let suspended = !connection.waker.has_reader() && inbound.is_stopped_by_data();
         drop(inbound);
         // When reading resumes, silence begins afresh.
         let resumed = std::mem::replace(&mut self.suspended, suspended);

@@ -23,11 +23,11 @@ impl Connection {
     }
 
     /// Waits for its turn and for room, then lets `accept`, which is called once, put something into the write buffer.
-    pub(crate) fn send_with<T, F>(self: &Arc<Self>, hold: Hold, accept: F) -> Send<'_, F>
+    pub(crate) fn send_with<T, F>(self: &Arc<Self>, hold: Hold, accept: F) -> SendMessage<'_, F>
     where
         F: FnMut(&mut Outbound) -> Result<T, Error> + Unpin,
     {
-        Send { connection: self, place: Place::default(), accept, is_accepted: false, hold }
+        SendMessage { connection: self, place: Place::default(), accept, is_accepted: false, hold }
     }
 
     /// Waits until all that was accepted before was handed to the transport.
@@ -65,7 +65,7 @@ impl Connection {
         queue: Queue,
         mut check: impl FnMut(&mut Outbound) -> Option<T>,
     ) -> T {
-        let mut waiting = Waiting::new(self, queue);
+        let mut waiting = PlaceGuard::new(self, queue);
         poll_fn(|cx| {
             let mut outbound = self.outbound();
             if let Some(result) = check(&mut outbound) {
@@ -89,8 +89,8 @@ impl Connection {
             .await?;
         let _forget = Pinged { connection: self, payload };
         self.write(self.outbound(), Hold::Never);
-        self.signals.set_task_waits(true);
-        self.signals.wake_task();
+        self.waker.set_task_waits(true);
+        self.waker.wake_task();
         self.watch(|outbound| {
             let ended = || outbound.pings_ended().map(|error| Err(error.clone()));
             outbound.pings.round_trip(payload).map(Ok).or_else(ended)
@@ -149,7 +149,7 @@ impl Drop for NextStart<'_> {
 /// See [`Connection::send_with`].
 ///
 /// It makes up much of what a task takes that sends, so that its size counts.
-pub(crate) struct Send<'a, F> {
+pub(crate) struct SendMessage<'a, F> {
     connection: &'a Arc<Connection>,
     place: Place,
     /// Called where it is: it holds the message, which would have to be moved.
@@ -158,7 +158,7 @@ pub(crate) struct Send<'a, F> {
     hold: Hold,
 }
 
-impl<T, F: FnMut(&mut Outbound) -> Result<T, Error> + Unpin> Future for Send<'_, F> {
+impl<T, F: FnMut(&mut Outbound) -> Result<T, Error> + Unpin> Future for SendMessage<'_, F> {
     type Output = Result<T, Error>;
 
     #[inline]
@@ -192,7 +192,7 @@ impl<T, F: FnMut(&mut Outbound) -> Result<T, Error> + Unpin> Future for Send<'_,
     }
 }
 
-impl<F> Drop for Send<'_, F> {
+impl<F> Drop for SendMessage<'_, F> {
     #[inline]
     fn drop(&mut self) {
         if self.place.is_taken() {
@@ -202,19 +202,19 @@ impl<F> Drop for Send<'_, F> {
 }
 
 /// A place in one of the queues, until it is dropped.
-pub(crate) struct Waiting<'a> {
+pub(crate) struct PlaceGuard<'a> {
     connection: &'a Arc<Connection>,
     queue: Queue,
     pub(crate) place: Place,
 }
 
-impl<'a> Waiting<'a> {
+impl<'a> PlaceGuard<'a> {
     pub(crate) fn new(connection: &'a Arc<Connection>, queue: Queue) -> Self {
         Self { connection, queue, place: Place::default() }
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for PlaceGuard<'_> {
     #[inline]
     fn drop(&mut self) {
         if self.place.is_taken() {

@@ -379,7 +379,7 @@ impl Outbound {
             let key = self.masking_key();
             let encoded = self.half.close(frame, key, self.queue.out());
             debug_assert!(encoded.is_ok(), "the half is closed only with us");
-            self.refuse(error);
+            self.stop_accepting(error);
         }
     }
 
@@ -390,7 +390,7 @@ impl Outbound {
     }
 
     /// Accepts nothing more; what was accepted is still written.
-    pub(crate) fn refuse(&mut self, error: Error) {
+    pub(crate) fn stop_accepting(&mut self, error: Error) {
         if self.closed.is_none() {
             self.closed = Some(error);
         } else {
@@ -402,13 +402,13 @@ impl Outbound {
     }
 
     /// The transport is of no use any more.
-    pub(crate) fn lose(&mut self, error: Error) {
+    pub(crate) fn close_transport(&mut self, error: Error) {
         // A later flush is not to take for written what is thrown away here.
         self.unflushed |= !self.queue.is_empty();
         self.queue.clear(&mut self.later);
         self.later.extend(self.transport.take().map(Later::Abort));
         self.blocked = false;
-        self.refuse(error);
+        self.stop_accepting(error);
     }
 
     /// The peer has ended the stream, so that nothing more can be sent.

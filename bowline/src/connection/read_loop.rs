@@ -98,7 +98,7 @@ impl Connection {
         batch: &mut Batch,
         take: impl FnMut(&mut Inbound) -> Option<T>,
     ) -> Poll<T> {
-        if !batch.has_more && self.signals.sleep_in_quiet(cx.waker()) {
+        if !batch.has_more && self.waker.sleep_in_quiet(cx.waker()) {
             return Poll::Pending;
         }
         let mut taken = None;
@@ -121,7 +121,7 @@ impl Connection {
         let mut inbound = self.inbound();
         let mut work = Work::within(batch.hold());
         // The most frequent case: woken by the transport, with nothing in memory.
-        if !batch.has_more && inbound.is_bare() && self.signals.was_called() {
+        if !batch.has_more && inbound.is_bare() && self.waker.was_called() {
             match self.poll_fill(&mut inbound) {
                 Poll::Ready(Fill::Bytes(count)) => work.add_read(count),
                 Poll::Ready(Fill::Effect(effect)) => inbound = self.act(inbound, effect, &mut work),
@@ -168,7 +168,7 @@ impl Connection {
                 return Some(self.inbound());
             }
             // A transport that had nothing, and has not called since, is not asked again.
-            Advance::NeedsBytes if inbound.awaits_transport() && !self.signals.was_called() => {
+            Advance::NeedsBytes if inbound.awaits_transport() && !self.waker.was_called() => {
                 return self.sleep_reader(inbound, cx);
             }
             Advance::NeedsBytes => match self.poll_fill(&mut inbound) {
@@ -228,7 +228,7 @@ impl Connection {
         cx: &Context<'_>,
     ) -> Option<MutexGuard<'a, Inbound>> {
         let mut retired = None;
-        let is_asleep = self.signals.sleep_reader(cx.waker(), &mut retired);
+        let is_asleep = self.waker.sleep_reader(cx.waker(), &mut retired);
         drop(inbound);
         drop(retired);
         if !is_asleep {
@@ -249,14 +249,14 @@ impl Connection {
     #[cold]
     pub(crate) fn stop_waiting(&self) {
         // If it is not asleep any more then it was woken, and leaves the work to the task.
-        if self.signals.remove_reader().is_none() {
-            self.signals.watch(false);
-            self.signals.wake_task();
+        if self.waker.remove_reader().is_none() {
+            self.waker.watch(false);
+            self.waker.wake_task();
         }
     }
 
     fn poll_fill(&self, inbound: &mut Inbound) -> Poll<Fill> {
-        self.signals.begin_read();
+        self.waker.begin_read();
         inbound.poll_fill(&mut self.context())
     }
 
@@ -264,7 +264,7 @@ impl Connection {
     #[expect(clippy::inline_always, reason = "measured: 20 instructions less of a small message")]
     #[inline(always)]
     fn leave_reading(self: &Arc<Self>, inbound: MutexGuard<'_, Inbound>, batch: &mut Batch) {
-        if self.signals.has_sleeping_reader() {
+        if self.waker.has_sleeping_reader() {
             return self.leave_reading_awake(inbound, batch);
         }
         self.leave(inbound, batch);
@@ -273,7 +273,7 @@ impl Connection {
     /// The same for a reader that was not woken: its waker is dropped once nothing is locked.
     #[cold]
     fn leave_reading_awake(self: &Arc<Self>, inbound: MutexGuard<'_, Inbound>, batch: &mut Batch) {
-        let reader = self.signals.remove_reader();
+        let reader = self.waker.remove_reader();
         self.leave(inbound, batch);
         drop(reader);
     }
@@ -321,13 +321,13 @@ impl Connection {
         }
         if !inbound.has_bytes() {
             // The transport has to know whom to wake if a ping comes while the application is busy.
-            self.signals.begin_read();
+            self.waker.begin_read();
             if inbound.is_idle(&mut self.context()) {
                 inbound.park();
-                return self.signals.set_quiet(inbound.is_quiet());
+                return self.waker.set_quiet(inbound.is_quiet());
             }
             let Poll::Ready(fill) = self.poll_fill(&mut inbound) else {
-                return self.signals.set_quiet(inbound.is_quiet());
+                return self.waker.set_quiet(inbound.is_quiet());
             };
             if let Fill::Effect(effect) = fill {
                 return self.apply(inbound, [effect], Hold::Never);
@@ -341,7 +341,7 @@ impl Connection {
             inbound.park();
         } else {
             drop(inbound);
-            self.signals.wake_task();
+            self.waker.wake_task();
         }
     }
 
@@ -366,7 +366,7 @@ impl Connection {
             if inbound.has_ended() || inbound.is_stopped_by_data() {
                 inbound.park();
                 drop(inbound);
-                self.signals.wake_reader();
+                self.waker.wake_reader();
                 return true;
             }
             match inbound.advance() {

@@ -51,8 +51,8 @@ impl AsyncRead for MessageReader<'_> {
 impl Drop for MessageReader<'_> {
     fn drop(&mut self) {
         self.connection.inbound().abandon_message();
-        drop(self.connection.signals.remove_reader());
-        self.connection.signals.wake_task();
+        drop(self.connection.waker.remove_reader());
+        self.connection.waker.wake_task();
     }
 }
 

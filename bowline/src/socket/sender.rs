@@ -123,7 +123,7 @@ impl Sender {
     pub(crate) fn abort(&self) {
         if !self.connection.outbound().is_finished() {
             let text = "the connection was ended without a Close frame by its server";
-            self.connection.lose(&Error::new(crate::error::ErrorKind::Closed, text));
+            self.connection.close_transport(&Error::new(crate::error::ErrorKind::Closed, text));
         }
     }
 

@@ -305,7 +305,7 @@ impl Drop for NextMessage<'_> {
 impl Drop for WebSocket {
     fn drop(&mut self) {
         if self.connection.is_supervised() {
-            self.connection.stop_reading();
+            self.connection.discard_input();
         } else {
             self.connection.abandon();
         }

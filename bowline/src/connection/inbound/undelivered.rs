@@ -13,7 +13,7 @@ use crate::message::Message;
 /// received.
 #[derive(Default)]
 pub(crate) struct Undelivered {
-    messages: VecDeque<Waiting>,
+    messages: VecDeque<UndeliveredMessage>,
     /// A compressed one of which the end is missing.
     open: Option<(MessageKind, Vec<u8>)>,
     /// What goes on with the compressed one that had begun before.
@@ -22,14 +22,14 @@ pub(crate) struct Undelivered {
     begun: Option<Assembler>,
 }
 
-pub(crate) enum Waiting {
+pub(crate) enum UndeliveredMessage {
     Message(Message),
     Compressed(MessageKind, Vec<u8>),
 }
 
 impl Undelivered {
     pub(crate) fn push(&mut self, message: Message) {
-        self.messages.push_back(Waiting::Message(message));
+        self.messages.push_back(UndeliveredMessage::Message(message));
     }
 
     /// Takes a part of a compressed message; `false` if it belongs to one that had begun before.
@@ -40,7 +40,7 @@ impl Undelivered {
         let Some((_, arrived)) = &mut self.open else { return false };
         arrived.extend_from_slice(payload);
         if data.last {
-            let whole = self.open.take().map(|(kind, payload)| Waiting::Compressed(kind, payload));
+            let whole = self.open.take().map(|(kind, payload)| UndeliveredMessage::Compressed(kind, payload));
             self.messages.extend(whole);
         }
         true
@@ -62,7 +62,7 @@ impl Undelivered {
         (self.begun.take(), std::mem::take(&mut self.rest))
     }
 
-    pub(crate) fn pop(&mut self) -> Option<Waiting> {
+    pub(crate) fn pop(&mut self) -> Option<UndeliveredMessage> {
         self.messages.pop_front()
     }
 }
