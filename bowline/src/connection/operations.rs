@@ -39,15 +39,7 @@ impl Connection {
             }
             outbound.end()
         };
-        self.watch(|outbound| {
-            if outbound.has_written(end) {
-                return Some(Ok(()));
-            }
-            // Behind our Close frame, the end of the connection says whether everything went out.
-            let error = outbound.closed().filter(|_| !outbound.has_transport())?;
-            Some(Err(error.clone()))
-        })
-        .await
+        self.watch(|outbound| outbound.flushed(end)).await
     }
 
     /// Waits until `check`, which is called again after each change, gives something.

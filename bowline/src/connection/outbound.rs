@@ -58,7 +58,6 @@ const PONGS_MAX: usize = 1024;
 ///
 /// A thread that holds the lock of the receiving half may take this one too, so that answers keep the order of what was
 /// received; never the other way round. See [`Later`] for what must not happen under either.
-#[expect(clippy::struct_excessive_bools, reason = "they are independent of each other")]
 pub(crate) struct Outbound {
     transport: Option<WriteTransport>,
     half: SendHalf,
@@ -75,10 +74,7 @@ pub(crate) struct Outbound {
     blocked: bool,
     /// The transport holds bytes back until it is flushed; or it was lost before it had all.
     unflushed: bool,
-    /// The transport took something since [`take_progress`](Self::take_progress).
-    progress: bool,
-    /// The transport took something since [`take_spoken`](Self::take_spoken).
-    spoken: bool,
+    activity: Activity,
     /// How many replies to a batch are held back.
     held: u32,
     /// When the first of them was accepted.
@@ -89,13 +85,32 @@ pub(crate) struct Outbound {
     seldom: Option<Box<Seldom>>,
     /// Where the last ping of the keepalive ends, in bytes since the connection was opened.
     keepalive_end: u64,
-    /// Nothing more may be sent, and why.
-    closed: Option<Error>,
-    /// The transport has ended.
-    finished: bool,
+    phase: Phase,
     /// Foreign code to be run once the lock is given back: see [`OutboundGuard`](guard::OutboundGuard).
     pub(crate) later: Vec<Later>,
     deflation: Option<Box<Compressor>>,
+}
+
+/// How far the end of our direction has come.
+///
+/// ```text
+/// Open --a Close frame is accepted, or the transport is lost--> Closed --the transport is closed--> Finished
+/// ```
+enum Phase {
+    Open,
+    /// Nothing more may be sent, and why. What was accepted before is still written.
+    Closed(Error),
+    /// The transport is closed, and why nothing could be sent before.
+    Finished(Error),
+}
+
+/// What the transport took since each of these was looked at.
+#[derive(Default)]
+struct Activity {
+    /// See [`take_progress`](Outbound::take_progress).
+    progress: bool,
+    /// See [`take_spoken`](Outbound::take_spoken).
+    spoken: bool,
 }
 
 /// What most connections never have.
@@ -132,15 +147,13 @@ impl Outbound {
             writer_open: false,
             blocked: false,
             unflushed: false,
-            progress: false,
-            spoken: false,
+            activity: Activity::default(),
             held: 0,
             held_since: Tick::default(),
             pings: Pings::default(),
             seldom: None,
             keepalive_end: 0,
-            closed: None,
-            finished: false,
+            phase: Phase::Open,
             later: Vec::new(),
             deflation: None,
         }
@@ -351,12 +364,12 @@ impl Outbound {
 
     /// Why there is no use in a ping, nor in waiting for its pong.
     pub(crate) fn pings_ended(&self) -> Option<&Error> {
-        self.closed.as_ref().or_else(|| self.seldom.as_ref()?.pings_ended.as_ref())
+        self.closed().or_else(|| self.seldom.as_ref()?.pings_ended.as_ref())
     }
 
     /// Answers a ping, as soon as the transport takes bytes.
     pub(crate) fn answer(&mut self, payload: Box<[u8]>) {
-        if self.closed.is_some() {
+        if self.closed().is_some() {
             return;
         }
         // RFC 6455 5.5.3: only the most recent ping has to be answered.
@@ -374,7 +387,7 @@ impl Outbound {
 
     /// Accepts the Close frame, behind everything else; later senders get `error`.
     pub(crate) fn close(&mut self, frame: Option<&CloseFrame>, error: Error) {
-        if self.closed.is_none() {
+        if self.closed().is_none() {
             // RFC 6455 5.5.1: an endpoint that has not sent a Close frame does so.
             let key = self.masking_key();
             let encoded = self.half.close(frame, key, self.queue.out());
@@ -391,8 +404,8 @@ impl Outbound {
 
     /// Accepts nothing more; what was accepted is still written.
     pub(crate) fn stop_accepting(&mut self, error: Error) {
-        if self.closed.is_none() {
-            self.closed = Some(error);
+        if self.closed().is_none() {
+            self.phase = Phase::Closed(error);
         } else {
             self.later.push(Later::DropError(error));
         }
@@ -423,7 +436,11 @@ impl Outbound {
     /// The connection has ended entirely.
     pub(crate) fn finish(&mut self) {
         self.later.extend(self.transport.take().map(Later::Forget));
-        self.finished = true;
+        self.phase = match mem::replace(&mut self.phase, Phase::Open) {
+            Phase::Closed(error) => Phase::Finished(error),
+            phase => phase,
+        };
+        debug_assert!(self.is_finished(), "a connection is closed before it is finished");
         self.wake_end_watchers();
         self.wake_watchers();
     }
@@ -488,7 +505,7 @@ impl Outbound {
         self.unflushed &= self.blocked;
         // A flush that was waited for is news, too.
         if progress || (was_blocked && !self.blocked) {
-            (self.progress, self.spoken) = (true, true);
+            self.activity = Activity { progress: true, spoken: true };
             self.wake_senders();
             self.wake_watchers();
             if let Some(payload) = self.seldom.as_mut().and_then(|seldom| seldom.owed_pong.take()) {
@@ -558,11 +575,14 @@ impl Outbound {
     /// Why nothing can be sent.
     #[inline]
     pub(crate) fn closed(&self) -> Option<&Error> {
-        self.closed.as_ref()
+        match &self.phase {
+            Phase::Open => None,
+            Phase::Closed(error) | Phase::Finished(error) => Some(error),
+        }
     }
 
     pub(crate) fn is_finished(&self) -> bool {
-        self.finished
+        matches!(self.phase, Phase::Finished(_))
     }
 
     /// Whether the transport takes no more for now.
@@ -585,6 +605,16 @@ impl Outbound {
         self.queue.written() >= end && (self.queue.written() > end || !self.unflushed)
     }
 
+    /// How a flush of what was accepted before `end` has come out, if it has.
+    pub(crate) fn flushed(&self, end: u64) -> Option<Result<(), Error>> {
+        if self.has_written(end) {
+            return Some(Ok(()));
+        }
+        // After our Close frame, the end of the connection tells whether everything was written.
+        let error = self.closed().filter(|_| self.transport.is_none())?;
+        Some(Err(error.clone()))
+    }
+
     /// Whether the ping of the keepalive was handed to the transport.
     pub(crate) fn has_written_keepalive(&self) -> bool {
         self.has_written(self.keepalive_end)
@@ -592,17 +622,17 @@ impl Outbound {
 
     /// Whether the transport took anything since the last call.
     pub(crate) fn take_progress(&mut self) -> bool {
-        mem::take(&mut self.progress)
+        mem::take(&mut self.activity.progress)
     }
 
     /// Whether the transport took anything since the last call: the peer, and all on the way to it, have heard of us.
     pub(crate) fn take_spoken(&mut self) -> bool {
-        mem::take(&mut self.spoken)
+        mem::take(&mut self.activity.spoken)
     }
 
     /// Whether the connection's task has something to wait for: the transport, a pong, or the end.
     pub(crate) fn needs_task(&self) -> bool {
-        self.blocked || !self.pings.is_empty() || self.closed.is_some()
+        self.blocked || !self.pings.is_empty() || self.closed().is_some()
     }
 
     pub(crate) fn has_transport(&self) -> bool {

@@ -75,11 +75,7 @@ impl Outgoing {
             self.connection.write_locked(&mut outbound);
         }
         let end = *self.flush_end.get_or_insert(outbound.end());
-        let result = if outbound.has_written(end) {
-            Ok(())
-        } else if let Some(error) = outbound.closed().filter(|_| !outbound.has_transport()) {
-            Err(error.clone())
-        } else {
+        let Some(result) = outbound.flushed(end) else {
             outbound.wait(Queue::Watchers, &mut self.watch, Manner::Future, cx.waker());
             return Poll::Pending;
         };

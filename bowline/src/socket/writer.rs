@@ -177,16 +177,13 @@ impl AsyncWrite for MessageWriter {
         }
         let mut outbound = writer.connection.outbound();
         let end = *writer.flush_end.get_or_insert(outbound.end());
-        if outbound.has_written(end) {
-            outbound.leave(Queue::Watchers, &mut writer.place);
-            writer.flush_end = None;
-            return Poll::Ready(Ok(()));
-        }
-        if let Some(error) = outbound.closed().filter(|_| !outbound.has_transport()) {
-            return Poll::Ready(Err(into_io(error.clone())));
-        }
-        outbound.wait(Queue::Watchers, &mut writer.place, Manner::Future, cx.waker());
-        Poll::Pending
+        let Some(result) = outbound.flushed(end) else {
+            outbound.wait(Queue::Watchers, &mut writer.place, Manner::Future, cx.waker());
+            return Poll::Pending;
+        };
+        outbound.leave(Queue::Watchers, &mut writer.place);
+        writer.flush_end = None;
+        Poll::Ready(result.map_err(into_io))
     }
 
     /// Ends the message, as [`finish`](MessageWriter::finish) does.
