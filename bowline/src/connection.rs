@@ -1,18 +1,16 @@
 //! One connection: its two halves, each behind a lock of its own, and what passes between them.
 
-pub(crate) mod batch;
 mod clock;
 mod close;
 mod cork;
 pub(crate) mod driver;
-mod effect;
 pub(crate) mod inbound;
 mod keepalive;
 mod operations;
 pub(crate) mod outbound;
+mod reaction;
 mod read_loop;
 mod verdict;
-pub(crate) mod wait_queue;
 pub(crate) mod waker;
 
 use std::sync::atomic::Ordering;

@@ -10,10 +10,10 @@ use std::task::{Context, Wake, Waker};
 use tokio::task::yield_now;
 
 use crate::connection::Connection;
-use crate::connection::batch::Hold;
+use crate::connection::inbound::batch::Hold;
 use crate::connection::outbound::Outbound;
 use crate::connection::outbound::guard::OutboundGuard;
-use crate::connection::wait_queue::{Place, Turn};
+use crate::connection::outbound::wait_queue::{Place, Turn};
 use crate::error::{Error, TrySendError};
 use crate::message::Payload;
 use crate::sync::{Poller, poller};

@@ -1,7 +1,9 @@
 //! The receiving half of a connection: bytes in, messages out.
 
 mod assembler;
+pub(crate) mod batch;
 mod decompressor;
+pub(crate) mod effect;
 mod read_buffer;
 mod undelivered;
 
@@ -14,10 +16,10 @@ use tokio::io::ReadBuf;
 use tokio::task::coop::has_budget_remaining;
 
 use crate::compression::Window;
-use crate::connection::batch::Batch;
-use crate::connection::effect::Effect;
 use crate::connection::inbound::assembler::{Assembler, Filled};
+use crate::connection::inbound::batch::Batch;
 use crate::connection::inbound::decompressor::Decompressor;
+use crate::connection::inbound::effect::Effect;
 use crate::connection::inbound::read_buffer::ReadBuffer;
 use crate::connection::inbound::undelivered::{Undelivered, UndeliveredMessage};
 use crate::error::{Error, ErrorKind};

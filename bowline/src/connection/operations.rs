@@ -11,9 +11,9 @@ use bowline_proto::{CloseCode, CloseFrame, MessageKind};
 use tokio::task::coop::poll_proceed;
 
 use crate::connection::Connection;
-use crate::connection::batch::{Batch, Hold};
+use crate::connection::inbound::batch::{Batch, Hold};
+use crate::connection::outbound::wait_queue::{Manner, Place, Turn};
 use crate::connection::outbound::{Outbound, Queue, misuse};
-use crate::connection::wait_queue::{Manner, Place, Turn};
 use crate::error::Error;
 
 impl Connection {

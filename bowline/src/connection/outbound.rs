@@ -5,26 +5,28 @@ mod compressor;
 pub(crate) mod encoded;
 pub(crate) mod fragment;
 pub(crate) mod guard;
+mod held_replies;
+pub(crate) mod later;
 mod pings;
+pub(crate) mod wait_queue;
 mod write_queue;
 
 use std::io;
 use std::mem;
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
 
 use bowline_proto::{CloseCode, CloseFrame, MessageKind, Misuse, Role, SendHalf};
 
 use crate::compression::Compressing;
-use crate::connection::clock::Tick;
 use crate::connection::outbound::compressor::Compressor;
 #[cfg(any(feature = "json", feature = "protobuf"))]
 use crate::connection::outbound::encoded::Encoded;
 use crate::connection::outbound::fragment::FragmentEnd;
-use crate::connection::outbound::guard::Later;
+use crate::connection::outbound::held_replies::HeldReplies;
+use crate::connection::outbound::later::Later;
 use crate::connection::outbound::pings::Pings;
+use crate::connection::outbound::wait_queue::{Manner, Place, Turn, WaitQueue};
 use crate::connection::outbound::write_queue::WriteQueue;
-use crate::connection::wait_queue::{Manner, Place, Turn, WaitQueue};
 use crate::error::{Error, ErrorKind};
 use crate::message::{Payload, Prepared, PreparedFrame, Source};
 use crate::random::random;
@@ -43,13 +45,6 @@ const PREPARED_SHARED_SIZE: usize = 1024;
 /// How many times the high-water mark is gathered before it is written to a transport that takes all. It is as much as is
 /// read at once with the default. Measured: a third less time for 16 KiB, 16 messages in flight.
 const GATHERED: usize = 4;
-
-/// The most replies that a `WebSocket` holds back while it works off a batch.
-const HELD_MAX: u32 = 1024;
-
-/// For how long replies are held back while the application takes its time. It is looked at with the second, and with every
-/// sixteenth from then on, as looking costs a tenth of a small message.
-const HELD_TIME: Duration = Duration::from_millis(1);
 
 /// How many bytes of pongs gather for one write: as many may be stuck should the peer stop reading.
 const PONGS_MAX: usize = 1024;
@@ -75,10 +70,7 @@ pub(crate) struct Outbound {
     /// The transport holds bytes back until it is flushed; or it was lost before it had all.
     unflushed: bool,
     activity: Activity,
-    /// How many replies to a batch are held back.
-    held: u32,
-    /// When the first of them was accepted.
-    held_since: Tick,
+    held: HeldReplies,
     /// Those whose pongs are waited for.
     pub(crate) pings: Pings,
     /// In a box, as most connections never have any of it.
@@ -148,8 +140,7 @@ impl Outbound {
             blocked: false,
             unflushed: false,
             activity: Activity::default(),
-            held: 0,
-            held_since: Tick::default(),
+            held: HeldReplies::default(),
             pings: Pings::default(),
             seldom: None,
             keepalive_end: 0,
@@ -451,29 +442,18 @@ impl Outbound {
     #[expect(clippy::inline_always, reason = "measured: 15 instructions less of a small message")]
     #[inline(always)]
     pub(crate) fn is_reply_due(&mut self) -> bool {
-        self.held += 1;
-        // The first, the second, and every sixteenth behind that.
-        (self.held == 1 || self.held % 16 == 2) && self.is_held_long() || !self.has_space()
+        self.held.is_due() || !self.has_space()
     }
 
     /// Whether replies are held back.
     pub(crate) fn holds(&self) -> bool {
-        self.held > 0
+        !self.held.is_empty()
     }
 
     /// Whether exactly one reply is held back.
     #[inline]
     pub(crate) fn holds_one(&self) -> bool {
-        self.held == 1
-    }
-
-    #[inline(never)]
-    fn is_held_long(&mut self) -> bool {
-        let now = Tick::now();
-        if self.held == 1 {
-            self.held_since = now;
-        }
-        self.held >= HELD_MAX || now.is_after(self.held_since, HELD_TIME)
+        self.held.is_one()
     }
 
     /// Writes what the transport takes. `Err` if the transport fails.
@@ -487,7 +467,7 @@ impl Outbound {
     #[inline]
     fn write_queued(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
         let Some(transport) = &mut self.transport else { return Ok(false) };
-        self.held = 0;
+        self.held.clear();
         let (was_blocked, mut progress) = (self.blocked, false);
         self.blocked = loop {
             if self.queue.is_empty() {

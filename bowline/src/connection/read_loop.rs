@@ -8,8 +8,8 @@ use tokio::io::ReadBuf;
 use tokio::task::coop::{RestoreOnPending, poll_proceed};
 
 use crate::connection::Connection;
-use crate::connection::batch::{Batch, Hold};
-use crate::connection::effect::Effect;
+use crate::connection::inbound::batch::{Batch, Hold};
+use crate::connection::inbound::effect::Effect;
 use crate::connection::inbound::{Advance, Fill, Inbound};
 use crate::error::Error;
 use crate::message::Message;

@@ -6,10 +6,10 @@ use std::task::{Context, Poll, ready};
 use bowline_proto::{CloseCode, CloseFrame};
 
 use crate::connection::Connection;
-use crate::connection::batch::Hold;
+use crate::connection::inbound::batch::Hold;
 use crate::connection::outbound::Queue;
 use crate::connection::outbound::guard::OutboundGuard;
-use crate::connection::wait_queue::{Manner, Place, Turn};
+use crate::connection::outbound::wait_queue::{Manner, Place, Turn};
 use crate::error::Error;
 
 /// What one who polls has begun to wait for.

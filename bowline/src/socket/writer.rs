@@ -12,10 +12,10 @@ use tokio::io::AsyncWrite;
 use tokio::task::coop::poll_proceed;
 
 use crate::connection::Connection;
-use crate::connection::batch::Hold;
+use crate::connection::inbound::batch::Hold;
 use crate::connection::outbound::fragment::FragmentEnd;
+use crate::connection::outbound::wait_queue::{Manner, Place};
 use crate::connection::outbound::{Outbound, Queue};
-use crate::connection::wait_queue::{Manner, Place};
 use crate::error::{Error, ErrorKind};
 use crate::socket::reader::into_io;
 
