@@ -1,4 +1,26 @@
-//! The sending half of a connection: messages in, bytes out.
+//! The outbound half of a connection: messages in, bytes out.
+//!
+//! The path of a payload:
+//!
+//! ```text
+//! send --> turn (wait_queue) --> compressor --> SendHalf (proto) --> write_queue --> transport
+//!                                                encodes, masks         ^
+//!                            large owned payloads, by reference --------'
+//! ```
+//!
+//! - A message is accepted whole or not at all. Accepting never waits: callers wait before, in [`wait_queue`], until it is their turn
+//!   and the queue has room.
+//! - The queue is written by whoever has accepted something, in the same call. When the transport accepts no more, the half is
+//!   *blocked*, and only the driver writes until it accepts bytes again.
+//! - While the half is blocked, only the newest ping is owed a pong (RFC 6455 5.5.3), so that a flood of pings takes no memory.
+//! - Replies to a batch may stay in the queue for a while ([`held_replies`]): see [`cork`](crate::connection::cork).
+//! - Foreign code that a locked half has come to run goes to [`later`]; the [`guard`] runs it after the lock.
+//!
+//! # The end
+//!
+//! [`Phase`] only goes forward. Accepting the Close frame, a violation by the peer, or a lost transport makes it `Closed`: nothing more
+//! is accepted, and the queue is still written unless the transport is lost. The driver makes it `Finished` once the transport is
+//! closed. Callers who wait for the end watch for that.
 
 mod compressor;
 #[cfg(any(feature = "json", feature = "protobuf"))]
