@@ -70,7 +70,7 @@ use crate::connection::outbound::guard::OutboundGuard;
 use crate::connection::waker::ConnectionWaker;
 use crate::handshake::negotiated::Agreed;
 use crate::limits::Config;
-use crate::sync::{AtomicBool, Mutex, MutexGuard};
+use crate::sync::{AtomicBool, AtomicUsize, Mutex, MutexGuard};
 use crate::transport::{Addresses, Transport};
 
 /// What a `WebSocket`, its `Sender`s and the connection's task share.
@@ -89,6 +89,9 @@ pub(crate) struct Connection {
     /// Others share what the transport runs over, and its memory.
     #[cfg(feature = "http2")]
     is_multiplexed: bool,
+    /// The thread whose `WebSocket` works off a batch, whose replies are held back; 0 if there is none, and once the driver has
+    /// written them. While it is set, the driver has been woken and has not run since.
+    corked: AtomicUsize,
     /// Someone else closes the connection when its `WebSocket` is dropped.
     supervised: AtomicBool,
     /// These two are in boxes, so that what is left of a connection fits between the blocks that tokio aligns to 128 bytes:
@@ -133,6 +136,7 @@ impl Connection {
             waker,
             #[cfg(feature = "http2")]
             is_multiplexed,
+            corked: AtomicUsize::new(0),
             supervised: AtomicBool::new(false),
             agreed: Box::new(agreed),
             addresses: Box::new(addresses),

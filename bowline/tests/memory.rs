@@ -65,6 +65,32 @@ async fn an_idle_connection_takes_few_blocks() {
     assert!(taken <= IDLE_SIZE, "{taken} bytes");
 }
 
+/// Unread messages take no more memory than they are large.
+#[tokio::test(start_paused = true)]
+async fn a_busy_application_with_a_batch_holds_no_buffer() {
+    warm_up().await;
+    for keepalive in [true, false] {
+        let mut connections = Vec::new();
+        for _ in 0..100 {
+            let (stream, wire) = support::wire::wire();
+            let acceptor = bowline::Acceptor::new();
+            let acceptor = if keepalive { acceptor } else { acceptor.keepalive(None) };
+            connections.push((acceptor.adopt(stream, Vec::new(), None), wire));
+        }
+        settle().await;
+        let before = held();
+        for (socket, wire) in &mut connections {
+            wire.feed(&Frame::text("first").encode(Role::Client));
+            settle().await;
+            wire.feed(&encode_all(Role::Client, &[Frame::text("a"), Frame::text("b"), Frame::ping("")]));
+            socket_message(socket).await;
+        }
+        tokio::time::sleep(std::time::Duration::from_secs(5)).await;
+        let each = (held() - before) / 100;
+        assert!(each < 1000, "{each} bytes, keepalive {keepalive}");
+    }
+}
+
 /// Also not while the application is busy with one message and a part of the next is here, or while it reads one
 /// slowly.
 #[tokio::test]

@@ -5,7 +5,7 @@ mod support;
 use std::io;
 use std::time::Duration;
 
-use bowline::{CloseCode, ErrorKind, Limits, Message, Role, WebSocket};
+use bowline::{Acceptor, CloseCode, Connector, ErrorKind, Limits, Message, Role, WebSocket};
 use bowline_proto::Opcode;
 use tokio::io::AsyncReadExt;
 use tokio::time::timeout;
@@ -466,13 +466,53 @@ async fn a_ping_behind_a_batch_is_answered_once_its_last_message_was_received() 
         wire.feed(&encode_all(peer_of(role), &frames));
         assert_eq!(socket.recv().await.unwrap(), Some("message".into()));
         for _ in 1..5 {
-            // The keepalive would have found the peer dead by now.
-            tokio::time::sleep(Duration::from_secs(3600)).await;
+            // The keepalive would have found the peer dead by now. No multiple of its interval, which would answer, too.
+            tokio::time::sleep(Duration::from_secs(3607)).await;
             assert!(wire.take_frames(role).iter().all(|frame| *frame == Frame::ping("")));
             assert_eq!(socket.recv().await.unwrap(), Some("message".into()));
         }
         tokio::time::sleep(Duration::from_secs(1)).await;
         assert_eq!(wire.take_frames(role), [Frame::pong("behind")], "{role:?}");
+    }
+}
+
+/// An application that was handed messages may be busy for long, and send nothing meanwhile.
+#[tokio::test(start_paused = true)]
+async fn what_follows_a_batch_is_answered_while_the_application_is_busy() {
+    for role in [Role::Client, Role::Server] {
+        for messages in 1..=3 {
+            for (behind, answer) in [
+                (Frame::ping("behind").encode(peer_of(role)), Frame::pong("behind")),
+                (Frame::close(1000, "").encode(peer_of(role)), Frame::close(1000, "")),
+                (Frame::ping("masked the wrong way").encode(role), Frame::close(1002, "")),
+            ] {
+                for in_time in [true, false] {
+                    let (stream, wire) = support::wire::wire();
+                    // With it, the driver would look now and then.
+                    let mut socket = match role {
+                        Role::Server => Acceptor::new().keepalive(None).adopt(stream, Vec::new(), None),
+                        Role::Client => Connector::new().keepalive(None).adopt(stream, Vec::new(), None),
+                    };
+                    settle().await;
+                    let mut frames = encode_all(peer_of(role), &vec![Frame::text("work"); messages]);
+                    if in_time {
+                        frames.extend(&behind);
+                    }
+                    wire.feed(&frames);
+                    // The driver reads up to the first message.
+                    settle().await;
+                    if !in_time {
+                        wire.feed(&behind);
+                    }
+                    for _ in 0..messages {
+                        assert_eq!(socket.recv().await.unwrap(), Some("work".into()));
+                    }
+                    let start = tokio::time::Instant::now();
+                    assert_eq!(wire.next_frame(role).await, answer, "{role:?}");
+                    assert!(start.elapsed() < Duration::from_secs(1), "{role:?}: {messages} messages");
+                }
+            }
+        }
     }
 }
 

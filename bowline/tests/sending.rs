@@ -5,6 +5,7 @@ mod support;
 use std::collections::HashSet;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bowline::{
@@ -404,6 +405,43 @@ fn a_websocket_on_another_thread_never_waits_behind_a_cork() {
     assert_eq!(wire.take_frames(Role::Server), [Frame::text("1")]);
 }
 
+/// The same if the `WebSocket` is shared: the first replies are those of a thread that then computes.
+#[test]
+fn a_thread_that_shares_a_websocket_never_waits_for_another_that_computes() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let (socket, wire) = runtime.block_on(within_a_batch());
+    let socket = Arc::new(socket);
+    let (busy, written) = (Arc::clone(&socket), wire.clone());
+    let (having_sent, has_sent) = std::sync::mpsc::channel();
+    let computing = runtime.spawn(async move {
+        busy.send("busy").await.unwrap();
+        busy.send("busy").await.unwrap();
+        having_sent.send(()).unwrap();
+        let start = std::time::Instant::now();
+        while !written.copy_written().ends_with(b"other") {
+            assert!(start.elapsed() < Duration::from_secs(20), "the other message is held back");
+            std::hint::spin_loop();
+        }
+    });
+    has_sent.recv().unwrap();
+    let sending = runtime.spawn(async move { socket.send("other").await.map(|()| socket) });
+    runtime.block_on(async { (computing.await.unwrap(), sending.await.unwrap().unwrap()) });
+}
+
+/// Once the driver has run, the application is not working off the batch as fast as it can.
+#[tokio::test(start_paused = true)]
+async fn nothing_is_held_back_once_the_driver_has_run() {
+    let (mut socket, wire) = open(Role::Server, Limits::default());
+    wire.feed(&encode_all(Role::Client, &[Frame::text("subscribe"), Frame::ping("")]));
+    assert_eq!(socket.recv().await.unwrap(), Some("subscribe".into()));
+    assert_eq!(wire.next_frame(Role::Server).await, Frame::pong(""));
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    for _ in 0..3 {
+        socket.send("news").await.unwrap();
+        assert_eq!(wire.take_frames(Role::Server), [Frame::text("news")]);
+    }
+}
+
 #[tokio::test]
 async fn more_replies_than_can_be_counted_may_wait_for_a_transport_that_takes_nothing() {
     let (mut socket, wire) = open(Role::Server, Limits::default().write_buffer(1 << 20));
@@ -442,6 +480,55 @@ fn a_reply_is_written_when_block_on_returns() {
         socket.send(message).await.unwrap();
     });
     assert_eq!(wire.take_frames(Role::Server), [Frame::text("5")]);
+}
+
+/// The same if the future yields in between: that wakes what waits for the end of the poll, and the future may be ready before the
+/// driver runs.
+#[test]
+fn a_reply_is_written_though_block_on_returns_right_after_a_yield() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (mut socket, wire) = runtime.block_on(async {
+        let opened = open(Role::Server, Limits::default());
+        settle().await;
+        opened
+    });
+    wire.feed(&encode_all(Role::Client, &[Frame::text("1"), Frame::text("2")]));
+    runtime.block_on(async {
+        settle().await;
+        socket.recv().await.unwrap();
+        socket.send("reply").await.unwrap();
+        tokio::task::yield_now().await;
+    });
+    assert_eq!(wire.take_frames(Role::Server), [Frame::text("reply")]);
+}
+
+/// Another runtime sends while that of the connection is dropped.
+#[test]
+fn every_reply_that_is_accepted_while_the_runtime_is_dropped_is_written() {
+    let new_runtime =
+        || tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let other = new_runtime();
+    for _ in 0..100 {
+        let runtime = new_runtime();
+        let (socket, wire) = runtime.block_on(within_a_batch());
+        let accepted = Arc::new(AtomicUsize::new(0));
+        let counting = Arc::clone(&accepted);
+        let sending = other.spawn(async move {
+            loop {
+                match socket.try_send(b"") {
+                    Ok(()) => _ = counting.fetch_add(1, Ordering::Relaxed),
+                    Err(TrySendError::Closed(_)) => return,
+                    Err(TrySendError::Full(_)) => {}
+                }
+            }
+        });
+        while accepted.load(Ordering::Relaxed) < 100 {
+            std::hint::spin_loop();
+        }
+        drop(runtime);
+        other.block_on(sending).unwrap();
+        assert_eq!(wire.written_len() / 2, accepted.load(Ordering::Relaxed));
+    }
 }
 
 /// What was accepted is not lost with the runtime.

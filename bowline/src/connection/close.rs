@@ -37,6 +37,7 @@ impl Connection {
         let decides = outbound.closed().is_none();
         prepare(&mut outbound);
         outbound.close(Some(frame), error);
+        self.end_cork();
         self.write_now(outbound);
         if let Some(concluded) = concluded {
             self.report_end(concluded);
@@ -60,6 +61,7 @@ impl Connection {
         // Before the lock is given back, so that a close beside this one comes first or is refused.
         let error = Error::new(ErrorKind::Closed, "the connection is closed: its WebSocket was dropped");
         outbound.stop_accepting(error.clone());
+        self.end_cork();
         self.write_now(outbound);
         let mut inbound = self.inbound();
         inbound.discard();

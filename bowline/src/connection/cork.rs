@@ -10,27 +10,30 @@
 //! recv        1             2             3 (nothing more in memory)      waits
 //! send            reply 1       reply 2       reply 3
 //! queue           1             1 2           1 2 3 --write-->
-//! driver          woken: writes if replies are still held back when this poll ends
+//! driver          woken: uncorks when this poll ends
 //! ```
 //!
-//! Replies never stay in the queue for long, whatever the application does next:
+//! The `WebSocket` alone knows whether more messages are in memory, from its
+//! [`Batch`](super::inbound::batch::Batch). A `Sender` is never part of a batch, and always writes at once.
+//!
+//! A second condition makes sure that held replies never stay in the queue. `cork` wakes the driver, and `corked` stays set until
+//! the driver has run. Replies are held back only while it is set, and only those of the thread that corked. So whatever the
+//! application does next, the replies leave:
 //!
 //! - It takes the last message of the batch: the reply to it is written together with all others.
-//! - It receives again, and nothing is in memory: they are written before `recv` waits.
-//! - It computes: the next reply finds that the first one is older than a millisecond, and all are written.
-//! - It awaits something else, or returns: its poll ends, and the driver writes. Where no driver may run after this poll, as in
-//!   `block_on` of a runtime with one thread, a waker that tokio drops or wakes at the end of the poll does it.
+//! - It receives again, and nothing is in memory: `recv` uncorks before it waits.
+//! - It computes: the clock shows one of the next replies that the first one has waited for a millisecond.
+//! - It awaits something else, or returns: its poll ends, and the driver uncorks. Where the driver may never run after this poll, as
+//!   in `block_on` of a runtime with one thread, a waker that tokio drops at the end of the poll does it.
 //! - It replies without end: 1,024 replies, or four times the high-water mark, are written.
 //! - The runtime is dropped: the driver writes as it is dropped.
-//!
-//! Whether more messages are in memory is known to the `WebSocket` alone, in its [`Batch`](super::inbound::batch::Batch). No flag is
-//! shared between threads, and a `Sender`, which is never part of a batch, always writes at once.
 
 use std::cell::Cell;
 use std::future::Future;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Wake, Waker};
 
 use tokio::task::yield_now;
@@ -80,15 +83,9 @@ impl Connection {
     #[expect(clippy::inline_always, reason = "measured: 20 instructions less of a small message")]
     #[inline(always)]
     pub(crate) fn write(self: &Arc<Self>, mut outbound: OutboundGuard<'_>, hold: Hold) {
-        if !outbound.is_blocked() {
-            if hold == Hold::InBatch && !outbound.is_reply_due() {
-                let is_first = outbound.holds_one();
-                outbound.give_back();
-                if is_first {
-                    self.write_later();
-                }
-                return;
-            }
+        // A reply of another thread is never held back, since the thread that works off the batch may compute for long.
+        let is_reply = || hold == Hold::InBatch && self.corked.load(Ordering::SeqCst) == this_thread();
+        if !outbound.is_blocked() && (!is_reply() || outbound.is_reply_due()) {
             self.write_locked(&mut outbound);
         }
         outbound.give_back();
@@ -121,29 +118,56 @@ impl Connection {
         self.waker.wake_task();
     }
 
-    /// Has what is held back written even if the application never calls again: when the poll under way has ended, by the
-    /// connection's task or by us.
+    /// Begins to hold back the replies to a batch, and has them written even if the application never calls again.
     #[inline(never)]
-    fn write_later(self: &Arc<Self>) {
-        match poller() {
-            Poller::Task => self.waker.wake_task(),
-            Poller::BlockOn => EndOfPoll::watch(self),
-            Poller::Foreign => self.write_held(),
+    pub(crate) fn cork(self: &Arc<Self>) {
+        let poller = poller();
+        // Nobody knows when the tasks of the runtime will run.
+        let thread = if poller == Poller::Foreign { 0 } else { this_thread() };
+        if self.corked.swap(thread, Ordering::SeqCst) != 0 {
+            return;
+        }
+        if poller == Poller::BlockOn {
+            EndOfPoll::watch(self);
+        }
+        self.waker.wake_task();
+    }
+
+    /// Writes what is held back. From now on nothing is, until the `WebSocket` receives again.
+    pub(crate) fn uncork(&self) {
+        if self.corked.swap(0, Ordering::SeqCst) != 0 {
+            self.write_now(self.outbound());
         }
     }
 
-    /// Writes what is held back.
-    pub(crate) fn write_held(&self) {
-        let outbound = self.outbound();
-        if outbound.holds() {
-            self.write_now(outbound);
-        }
+    /// Holds nothing back any more: the caller writes.
+    pub(crate) fn end_cork(&self) {
+        self.corked.store(0, Ordering::SeqCst);
     }
 
-    /// Writes what it can, now that nobody will look after the connection any more.
-    pub(crate) fn write_last(&self) {
-        self.write_locked(&mut self.outbound());
+    #[inline]
+    pub(crate) fn is_corked(&self) -> bool {
+        self.corked.load(Ordering::SeqCst) != 0
     }
+
+    /// Writes as much as possible and accepts nothing more, now that nobody will look after the connection.
+    pub(crate) fn write_last(&self, error: Error) {
+        let mut outbound = self.outbound();
+        // Under one lock, so that everything that was accepted is written.
+        outbound.stop_accepting(error);
+        self.end_cork();
+        self.write_locked(&mut outbound);
+    }
+}
+
+thread_local! {
+    static THREAD: u8 = const { 0 };
+}
+
+/// Returns a number that tells this thread from all others that run.
+#[inline]
+fn this_thread() -> usize {
+    THREAD.with(|thread| std::ptr::from_ref(thread).addr())
 }
 
 /// Finds the end of the poll under way: tokio wakes a waker that was deferred when the future has yielded, and drops it when
@@ -184,8 +208,7 @@ impl Wake for EndOfPoll {
 
     fn wake_by_ref(self: &Arc<Self>) {
         // Most of the time the reader has written it all.
-        let holds = |connection: &&Arc<Connection>| connection.outbound().holds();
-        if let Some(connection) = self.connection.as_ref().filter(holds) {
+        if let Some(connection) = self.connection.as_ref().filter(|connection| connection.is_corked()) {
             connection.waker.wake_task();
         }
     }
@@ -194,7 +217,7 @@ impl Wake for EndOfPoll {
 impl Drop for EndOfPoll {
     fn drop(&mut self) {
         if let Some(connection) = &self.connection {
-            connection.write_held();
+            connection.uncork();
         }
     }
 }

@@ -139,7 +139,7 @@ impl Future for DriverTask {
 impl Driver {
     fn poll(&mut self, cx: &mut Context<'_>, mut timer: Pin<&mut Sleep>) -> Poll<()> {
         self.connection.waker.set_task(Some(cx.waker()));
-        self.connection.write_held();
+        self.connection.uncork();
         #[cfg(feature = "http2")]
         self.connection.gather();
         if self.is_patient() && !timer.is_elapsed() {
@@ -345,11 +345,10 @@ impl Drop for Driver {
     fn drop(&mut self) {
         // Also when the runtime is shut down: nobody is to wait for a task that is gone.
         if !self.connection.outbound().is_finished() {
-            self.connection.write_last();
-            self.connection.close_transport(&Error::new(
-                ErrorKind::Disconnected,
-                "the connection ended without a Close frame: its runtime was shut down",
-            ));
+            let text = "the connection ended without a Close frame: its runtime was shut down";
+            let error = Error::new(ErrorKind::Disconnected, text);
+            self.connection.write_last(error.clone());
+            self.connection.close_transport(&error);
         }
         self.connection.waker.set_task(None);
     }

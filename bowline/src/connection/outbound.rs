@@ -467,17 +467,6 @@ impl Outbound {
         self.held.is_due() || !self.has_space()
     }
 
-    /// Whether replies are held back.
-    pub(crate) fn holds(&self) -> bool {
-        !self.held.is_empty()
-    }
-
-    /// Whether exactly one reply is held back.
-    #[inline]
-    pub(crate) fn holds_one(&self) -> bool {
-        self.held.is_one()
-    }
-
     /// Writes what the transport takes. `Err` if the transport fails.
     #[inline]
     pub(crate) fn write(&mut self, cx: &mut Context<'_>) -> io::Result<()> {

@@ -65,6 +65,9 @@ impl Connection {
         let message = batch.pop();
         if !batch.has_messages() {
             self.leave_batch(batch);
+        } else if !self.is_corked() {
+            // The driver has run since the last message: it has to look after the replies to the others, too.
+            self.cork();
         }
         Poll::Ready(Ok(message))
     }
@@ -75,10 +78,11 @@ impl Connection {
         cx: &mut Context<'_>,
         batch: &mut Batch,
     ) -> Poll<Result<Option<MessageKind>, Error>> {
-        match self.read_from_batch(batch) {
-            Some(kind) => Poll::Ready(Ok(Some(kind))),
-            None => self.poll_next(cx, batch, Inbound::take_start),
+        if !batch.has_messages() {
+            return self.poll_next(cx, batch, Inbound::take_start);
         }
+        ready!(poll_proceed(cx)).made_progress();
+        Poll::Ready(Ok(self.read_from_batch(batch)))
     }
 
     /// Begins to read the next message of the batch, if there is one.
@@ -87,6 +91,7 @@ impl Connection {
         let kind = message.kind();
         let mut inbound = self.inbound();
         inbound.read_whole(message);
+        inbound.hand_out();
         if !batch.has_messages() {
             inbound.end_batch();
             batch.has_more = inbound.has_more_frames();
@@ -121,7 +126,7 @@ impl Connection {
         batch: &mut Batch,
         take: impl FnMut(&mut Inbound) -> Option<T>,
     ) -> Poll<T> {
-        if !batch.has_more && self.waker.sleep_in_quiet(cx.waker()) {
+        if !self.is_corked() && self.waker.sleep_in_quiet(cx.waker()) {
             return Poll::Pending;
         }
         let mut taken = None;
@@ -144,7 +149,7 @@ impl Connection {
         let mut inbound = self.inbound();
         let mut work = Work::within(batch.hold());
         // The most frequent case: woken by the transport, with nothing in memory.
-        if !batch.has_more && inbound.is_bare() && self.waker.was_called() {
+        if !self.is_corked() && inbound.is_bare() && self.waker.was_called() {
             match self.poll_fill(&mut inbound) {
                 Poll::Ready(Fill::Bytes(count)) => work.add_read(count),
                 Poll::Ready(Fill::Effect(effect)) => inbound = self.act(inbound, effect, &mut work),
@@ -180,13 +185,10 @@ impl Connection {
         match inbound.advance() {
             Advance::Data => work.add_data(&inbound),
             Advance::Effect(effect) => inbound = self.act(inbound, effect, work),
-            Advance::NeedsBytes if batch.has_more => {
+            Advance::NeedsBytes if WRITES && self.is_corked() => {
                 (batch.has_more, work.hold) = (false, Hold::Never);
-                if !WRITES {
-                    return Some(inbound);
-                }
                 drop(inbound);
-                self.write_held();
+                self.uncork();
                 // The task may have read meanwhile.
                 return Some(self.inbound());
             }
@@ -317,14 +319,21 @@ impl Connection {
             batch.has_more = false;
             return self.leave_idle(inbound, batch);
         }
-        Self::leave_busy(inbound, batch);
+        self.leave_busy(inbound, batch);
     }
 
     /// The same, with more frames in memory.
     #[inline(never)]
-    fn leave_busy(mut inbound: MutexGuard<'_, Inbound>, batch: &mut Batch) {
+    fn leave_busy(self: &Arc<Self>, mut inbound: MutexGuard<'_, Inbound>, batch: &mut Batch) {
         inbound.fill(batch);
+        if !inbound.has_bytes() {
+            inbound.park();
+        }
+        drop(inbound);
         batch.has_more = true;
+        if !self.is_corked() {
+            self.cork();
+        }
     }
 
     /// The same, with no whole frame in memory that a `recv` could take.
@@ -358,7 +367,7 @@ impl Connection {
         }
         if inbound.has_more_frames() {
             // More has just come.
-            Self::leave_busy(inbound, batch);
+            self.leave_busy(inbound, batch);
         } else if inbound.is_stopped_by_data() {
             // A part of the next message: no reason to hold a large buffer while the application is busy.
             inbound.park();

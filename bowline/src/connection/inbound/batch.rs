@@ -88,6 +88,9 @@ impl Batch {
         loop {
             let start = block.len();
             let room = bytes.len().min(BLOCK_SIZE - start).min(FRAME_SIZE);
+            if room <= HEADER_SIZE {
+                break;
+            }
             block.extend_from_slice(&[0; HEADER_SIZE]);
             let Some((kind, size)) = half.append_whole_message(&bytes[..room], &mut block) else {
                 block.truncate(start);

@@ -8,8 +8,8 @@ use tokio::time::Instant;
 /// The most replies that a `WebSocket` holds back while it works off a batch.
 const HELD_MAX: u32 = 1024;
 
-/// For how long replies are held back while the application takes its time. It is looked at with the second, and with every
-/// sixteenth from then on, as looking costs a tenth of a small message.
+/// For how long replies are held back while the application computes. The clock is read with the first two replies, and with
+/// every fourth one, since reading the clock costs a tenth of a small message.
 const HELD_TIME: Duration = Duration::from_millis(1);
 
 /// The replies that a `WebSocket` holds back while it works off a batch.
@@ -26,8 +26,7 @@ impl HeldReplies {
     #[inline(always)]
     pub(crate) fn is_due(&mut self) -> bool {
         self.count += 1;
-        // The first, the second, and every sixteenth after that.
-        (self.count == 1 || self.count % 16 == 2) && self.is_due_by_clock()
+        (self.count <= 2 || self.count.is_multiple_of(4)) && self.is_due_by_clock()
     }
 
     #[inline(never)]
@@ -37,15 +36,6 @@ impl HeldReplies {
             self.since = now;
         }
         self.count >= HELD_MAX || now.is_after(self.since, HELD_TIME)
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.count == 0
-    }
-
-    #[inline]
-    pub(crate) fn is_one(&self) -> bool {
-        self.count == 1
     }
 
     pub(crate) fn clear(&mut self) {
