@@ -26,7 +26,7 @@ impl HeldReplies {
     #[inline(always)]
     pub(crate) fn is_due(&mut self) -> bool {
         self.count += 1;
-        (self.count <= 2 || self.count.is_multiple_of(4)) && self.is_due_by_clock()
+        (self.count <= 2 || self.count % 4 == 0) && self.is_due_by_clock()
     }
 
     #[inline(never)]
