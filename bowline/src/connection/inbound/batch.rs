@@ -11,6 +11,9 @@ const BLOCK_SIZE: usize = 4096;
 /// The largest frame that is copied into a block. The larger a message, the less it saves to share an allocation.
 const FRAME_SIZE: usize = 1024;
 
+/// How much memory a block may have to spare, beside as much as it has.
+const SPARE_SIZE: usize = 256;
+
 /// The size of what is in front of each payload.
 const HEADER_SIZE: usize = 2;
 
@@ -103,7 +106,11 @@ impl Batch {
             bytes = &bytes[size..];
         }
         if !block.is_empty() {
-            self.block = Some(Box::new(Bytes::from(block.into_boxed_slice())));
+            // Memory for the headers of the frames is left over, and for frames that are in no block. Little is not worth a copy.
+            if block.capacity() > 2 * block.len() + SPARE_SIZE {
+                block.shrink_to_fit();
+            }
+            self.block = Some(Box::new(Bytes::from(block)));
         }
         size - bytes.len()
     }

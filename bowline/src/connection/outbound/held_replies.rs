@@ -9,7 +9,7 @@ use tokio::time::Instant;
 const HELD_MAX: u32 = 1024;
 
 /// For how long replies are held back while the application computes. The clock is read with the first two replies, and with
-/// every fourth one, since reading the clock costs a tenth of a small message.
+/// every eighth one, since reading the clock costs a tenth of a small message.
 const HELD_TIME: Duration = Duration::from_millis(1);
 
 /// The replies that a `WebSocket` holds back while it works off a batch.
@@ -26,7 +26,7 @@ impl HeldReplies {
     #[inline(always)]
     pub(crate) fn is_due(&mut self) -> bool {
         self.count += 1;
-        (self.count <= 2 || self.count % 4 == 0) && self.is_due_by_clock()
+        (self.count <= 2 || self.count % 8 == 0) && self.is_due_by_clock()
     }
 
     #[inline(never)]
