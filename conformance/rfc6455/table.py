@@ -48,7 +48,7 @@ CHAPTERS = {
 def link(item):
     crate, _, name = item.path.removesuffix(".rs").partition("/")
     name = name.removeprefix("src/").removeprefix("tests/")
-    return f"[{crate} `{name}::{item.name}`](../{item.path})"
+    return f"[{crate} `{name.replace('/', '::')}::{item.name}`](../{item.path})"
 
 
 def check(requirements):
