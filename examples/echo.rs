@@ -1,6 +1,6 @@
 //! Everything in one program: a server on a free port, a client that dials it, and what they say to each other.
 //!
-//! `cargo run --release --example echo`
+//! `cargo run -p bowline-examples --example echo`
 
 use std::error::Error;
 

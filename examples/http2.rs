@@ -1,7 +1,8 @@
 //! A page and WebSockets on one HTTPS port, over HTTP/2, and a client with many WebSockets over one connection.
 //!
-//! `cargo run --release --features http2 --example http2 -- 127.0.0.1:8443`, then open <https://127.0.0.1:8443> in a browser,
-//! which has to be told to trust the certificate. With `--open 1000` it opens so many WebSockets to itself, and ends.
+//! `cargo run --release -p bowline-examples --features http2 --example http2 -- 127.0.0.1:8443`, then open
+//! <https://127.0.0.1:8443> in a browser, which has to be told to trust the certificate. With `--open 1000` it opens so
+//! many WebSockets to itself, and ends.
 
 use std::error::Error;
 use std::net::SocketAddr;

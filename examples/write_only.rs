@@ -1,6 +1,6 @@
 //! A server that only sends: it never reads, and still answers pings, notices a close and finds out about dead peers.
 //!
-//! `cargo run --example write_only -- 127.0.0.1:8080`
+//! `cargo run -p bowline-examples --example write_only -- 127.0.0.1:8080`
 
 use std::error::Error;
 use std::time::{Duration, Instant};

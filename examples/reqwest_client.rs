@@ -1,7 +1,7 @@
 //! A handshake through reqwest: with the cookies, the headers, the TLS and the proxies of a client that does more than
 //! WebSockets.
 //!
-//! `cargo run --example reqwest_client -- ws://127.0.0.1:8080`
+//! `cargo run -p bowline-examples --features reqwest --example reqwest_client -- ws://127.0.0.1:8080`
 
 use std::error::Error;
 

@@ -1,6 +1,6 @@
 //! The same messages to many clients, some of which don't read: three ways to deal with those who don't keep up.
 //!
-//! `cargo run --release --example broadcast`
+//! `cargo run --release -p bowline-examples --example broadcast`
 
 use std::error::Error;
 use std::time::Duration;

@@ -1,6 +1,6 @@
 //! WebSockets beside plain pages, in one server of hyper.
 //!
-//! `cargo run --example hyper_server`, then open <http://127.0.0.1:8080> in a browser.
+//! `cargo run -p bowline-examples --example hyper_server`, then open <http://127.0.0.1:8080> in a browser.
 
 use std::error::Error;
 

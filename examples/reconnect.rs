@@ -1,6 +1,6 @@
 //! A client that stays connected: after each loss it waits a little, longer each time, and connects again.
 //!
-//! `cargo run --example reconnect -- ws://127.0.0.1:8080`
+//! `cargo run -p bowline-examples --example reconnect -- ws://127.0.0.1:8080`
 
 use std::time::Duration;
 

@@ -1,6 +1,9 @@
 //! A server that sends back what it receives.
 //!
-//! `cargo run --release --features deflate,http2 --example echo_server -- 127.0.0.1:8080 --compression takeover --http2`
+//! ```sh
+//! cargo run --release -p bowline-examples --features deflate,http2 --example echo_server -- \
+//!     127.0.0.1:8080 --compression takeover --http2
+//! ```
 
 use std::error::Error;
 use std::sync::Arc;

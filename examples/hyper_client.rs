@@ -1,7 +1,7 @@
 //! A handshake through a client of hyper-util, whose connector is our own: it connects to one address, whatever the URL's
 //! host. It could as well ask a service registry, or connect to a Unix socket.
 //!
-//! `cargo run --example hyper_client -- ws://chat.internal/ 127.0.0.1:8080`
+//! `cargo run -p bowline-examples --features hyper-client --example hyper_client -- ws://chat.internal/ 127.0.0.1:8080`
 
 use std::error::Error;
 use std::net::SocketAddr;

@@ -1,6 +1,6 @@
 //! Lines from the terminal become messages, and messages become lines.
 //!
-//! `cargo run --example client -- ws://127.0.0.1:8080`
+//! `cargo run -p bowline-examples --example client -- ws://127.0.0.1:8080`
 
 use std::error::Error;
 

@@ -1,6 +1,7 @@
 //! A chat with rooms, in an axum router: a page, and a WebSocket for each room.
 //!
-//! `cargo run --example chat --features axum`, then open <http://127.0.0.1:8080/#lobby> in several windows.
+//! `cargo run -p bowline-examples --features axum --example chat`, then open <http://127.0.0.1:8080/#lobby> in several
+//! windows.
 
 use std::collections::HashMap;
 use std::error::Error;
