@@ -381,7 +381,7 @@ fn a_websocket_on_another_thread_never_waits_behind_a_cork() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let (mut socket, wire) = runtime.block_on(async { open(Role::Server, Limits::default()) });
     wire.feed(&encode_all(Role::Client, &[Frame::text("1"), Frame::text("2")]));
-    let (handing_on, handed_on) = tokio::sync::oneshot::channel();
+    let (handing_on, handed_on) = std::sync::mpsc::channel();
     let observed = wire.clone();
     let busy = runtime.spawn(async move {
         let message = socket.recv().await.unwrap().unwrap();
@@ -393,8 +393,9 @@ fn a_websocket_on_another_thread_never_waits_behind_a_cork() {
             std::hint::spin_loop();
         }
     });
+    // Spawned by a third thread: a task that is woken on the busy one may have to wait for that.
+    let (socket, message) = handed_on.recv().unwrap();
     let replying = runtime.spawn(async move {
-        let (socket, message) = handed_on.await.unwrap();
         socket.send(message).await.unwrap();
         socket
     });
