@@ -1,4 +1,7 @@
 //! What is told to `tracing`, caught by a subscriber of our own.
+//!
+//! A program of its own: while there is one subscriber, `tracing` has the thread that comes to an event first decide for all
+//! threads whether anybody wants it, and a test without a subscriber would say no.
 #![cfg(feature = "tracing")]
 
 mod support;
