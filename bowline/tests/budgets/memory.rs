@@ -67,7 +67,7 @@ async fn a_busy_application_with_a_batch_holds_no_buffer() {
     for keepalive in [true, false] {
         let mut connections = Vec::new();
         for _ in 0..100 {
-            let (stream, wire) = support::wire::wire();
+            let (stream, wire) = crate::support::wire::wire();
             let acceptor = bowline::Acceptor::new();
             let acceptor = if keepalive { acceptor } else { acceptor.keepalive(None) };
             connections.push((acceptor.adopt(stream, Vec::new(), None), wire));

@@ -485,7 +485,7 @@ async fn what_follows_a_batch_is_answered_while_the_application_is_busy() {
                 (Frame::ping("masked the wrong way").encode(role), Frame::close(1002, "")),
             ] {
                 for in_time in [true, false] {
-                    let (stream, wire) = support::wire::wire();
+                    let (stream, wire) = crate::support::wire::wire();
                     // With it, the driver would look now and then.
                     let mut socket = match role {
                         Role::Server => Acceptor::new().keepalive(None).adopt(stream, Vec::new(), None),
