@@ -21,12 +21,12 @@ pub struct Limits {
     pub(crate) message_size: usize,
     pub(crate) frames_per_message: u32,
     pub(crate) head_size: usize,
-    pub(crate) headers: usize,
+    pub(crate) max_headers: usize,
     pub(crate) handshake_timeout: Duration,
     pub(crate) close_timeout: Duration,
     pub(crate) write_buffer: usize,
     #[cfg(feature = "http2")]
-    pub(crate) streams: u32,
+    pub(crate) max_streams: u32,
     #[cfg(feature = "http2")]
     pub(crate) stream_window: u32,
 }
@@ -37,12 +37,12 @@ impl Default for Limits {
             message_size: 1024 * 1024,
             frames_per_message: 16_384,
             head_size: 16 * 1024,
-            headers: 100,
+            max_headers: 100,
             handshake_timeout: Duration::from_secs(10),
             close_timeout: Duration::from_secs(5),
             write_buffer: 64 * 1024,
             #[cfg(feature = "http2")]
-            streams: 100,
+            max_streams: 100,
             #[cfg(feature = "http2")]
             stream_window: 256 * 1024,
         }
@@ -80,9 +80,9 @@ impl Limits {
     /// The most headers in a request or response of the opening handshake. Default: 100; at most 16,384.
     ///
     /// More fail the handshake. A server answers them with 431.
-    pub fn headers(mut self, headers: usize) -> Self {
+    pub fn max_headers(mut self, headers: usize) -> Self {
         // An `http::HeaderMap` panics when it is to hold more than some 24,000.
-        self.headers = headers.min(16 * 1024);
+        self.max_headers = headers.min(16 * 1024);
         self
     }
 
@@ -117,8 +117,8 @@ impl Limits {
     /// [`stream_window`](Self::stream_window). Streams that were reset count as well until their handler has returned.
     /// A request that finds no room waits for it, for [`handshake_timeout`](Self::handshake_timeout) at most, and is then refused.
     #[cfg(feature = "http2")]
-    pub fn streams(mut self, streams: u32) -> Self {
-        self.streams = streams;
+    pub fn max_streams(mut self, streams: u32) -> Self {
+        self.max_streams = streams;
         self
     }
 

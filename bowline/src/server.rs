@@ -30,7 +30,7 @@ use crate::server::http1::Check;
 
 pub use acceptor::{Acceptor, accept};
 pub use handler::Handler;
-pub use registry::Shutdown;
+pub use registry::ShutdownSummary;
 pub use rejection::Rejection;
 pub use upgrade::Upgrade;
 
@@ -61,7 +61,10 @@ pub use upgrade::Upgrade;
 /// # Cancel safety
 ///
 /// Dropping it ends all connections.
-pub async fn serve<H: Handler<M>, M: 'static>(listener: TcpListener, handler: H) -> io::Result<Shutdown> {
+pub async fn serve<H: Handler<M>, M: 'static>(
+    listener: TcpListener,
+    handler: H,
+) -> io::Result<ShutdownSummary> {
     Server::new().serve(listener, handler).await
 }
 
@@ -78,7 +81,7 @@ pub async fn serve<H: Handler<M>, M: 'static>(listener: TcpListener, handler: H)
 /// let ctrl_c = async { tokio::signal::ctrl_c().await.unwrap_or(()) };
 /// let shutdown = Server::new()
 ///     .acceptor(Acceptor::new().allow_origin("https://example.com"))
-///     .check(|head: Parts| async move {
+///     .on_request(|head: Parts| async move {
 ///         match head.headers.get("authorization") {
 ///             Some(token) if token == "Bearer 1234" => Ok(head),
 ///             _ => Err(Rejection::from(StatusCode::UNAUTHORIZED)),
@@ -133,7 +136,7 @@ impl Server {
     /// begin with it (prior knowledge).
     ///
     /// Each WebSocket is then a stream of its client's connection, and all else holds for it as for one over HTTP/1.1. A
-    /// connection may have [`Limits::streams`](crate::Limits::streams) of them. Without any, it ends gracefully after one to
+    /// connection may have [`Limits::max_streams`](crate::Limits::max_streams) of them. Without any, it ends gracefully after one to
     /// two times [`Limits::handshake_timeout`](crate::Limits::handshake_timeout), and is cut off after another.
     ///
     /// Browsers open all WebSockets of an origin over the HTTP/2 connection they have there: it has to be this server
@@ -151,7 +154,7 @@ impl Server {
     /// it takes is part of [`Limits::handshake_timeout`](crate::Limits::handshake_timeout).
     ///
     /// The future is dropped when the client gives up: when it ends its connection or, over HTTP/2, resets the stream.
-    pub fn check<F, Fut>(mut self, check: F) -> Self
+    pub fn on_request<F, Fut>(mut self, check: F) -> Self
     where
         F: Fn(Parts) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<Parts, Rejection>> + Send + 'static,
@@ -164,7 +167,7 @@ impl Server {
     ///
     /// - errors that a handler returned, and its panics;
     /// - an [`Error`](crate::Error) for each connection that never became a WebSocket: rejected, timed out, broken, or closed before
-    ///   it asked for anything. A [`check`](Self::check) that panics rejects with 500;
+    ///   it asked for anything. An [`on_request`](Self::on_request) that panics rejects with 500;
     /// - [`std::io::Error`] when the operating system refused to accept a connection.
     ///
     /// It must not block. A panic of its own ends nothing, and nobody hears of it.
@@ -208,7 +211,7 @@ impl Server {
         self,
         listener: TcpListener,
         handler: H,
-    ) -> io::Result<Shutdown> {
+    ) -> io::Result<ShutdownSummary> {
         let Self { options, signal, deadline } = self;
         #[cfg(feature = "tls")]
         let options = match &options.tls {

@@ -14,11 +14,11 @@ mod stream_sink;
 mod websocket;
 mod writer;
 
-pub use io::ByteStream;
+pub use io::WebSocketIo;
 pub use pair::pair;
 pub use reader::MessageReader;
 pub use sender::Sender;
 #[cfg(feature = "futures")]
-pub use stream_sink::{FuturesSocket, SenderSink};
+pub use stream_sink::{SenderSink, WebSocketStreamSink};
 pub use websocket::WebSocket;
 pub use writer::MessageWriter;

@@ -163,7 +163,7 @@ impl Connector {
         self
     }
 
-    /// The proxy to go through. Default: [`Proxy::environment`].
+    /// The proxy to go through. Default: [`Proxy::from_env`].
     pub fn proxy(mut self, proxy: Proxy) -> Self {
         self.proxy = proxy;
         self

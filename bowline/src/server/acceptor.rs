@@ -120,7 +120,7 @@ impl Acceptor {
     ///
     /// The Host header is named by the client. A site whose name its owner points at 127.0.0.1, or at a private address (DNS
     /// rebinding), is of the same origin as its requests: a server that relies on being reachable from there only has to
-    /// compare Host with its own names, by [`Server::check`](crate::Server::check).
+    /// compare Host with its own names, by [`Server::on_request`](crate::Server::on_request).
     pub fn allow_origin(self, pattern: impl AsRef<str>) -> Self {
         let text = pattern.as_ref();
         match Pattern::parse(text) {

@@ -81,7 +81,7 @@ pub(crate) async fn shake_hands<S: Stream>(
     });
     let limits = &config.limits;
     let mut connection = http1::Builder::new()
-        .max_headers(limits.headers)
+        .max_headers(limits.max_headers)
         .max_header_size(limits.head_size)
         .max_buf_size(limits.head_size)
         .serve_connection(TokioIo::new(stream), service);
@@ -167,10 +167,10 @@ async fn linger(stream: &mut impl Stream) -> Result<(), Error> {
 
 fn http_error(error: hyper::Error, limits: &Limits) -> Error {
     if error.is_parse_too_large() {
-        let (size, headers) = (limits.head_size, limits.headers);
+        let (size, headers) = (limits.head_size, limits.max_headers);
         let text = format!(
             "the request's head is over the limits of {size} bytes (Limits::head_size) and {headers} headers \
-             (Limits::headers)"
+             (Limits::max_headers)"
         );
         Error::with_source(ErrorKind::Limit, text, error)
     } else if error.is_parse() {

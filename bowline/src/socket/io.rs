@@ -34,9 +34,9 @@ impl WebSocket {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn into_io(self, kind: MessageKind) -> ByteStream {
+    pub fn into_io(self, kind: MessageKind) -> WebSocketIo {
         let outgoing = Outgoing::new(Arc::clone(&self.connection), Hold::Never);
-        ByteStream { outgoing, socket: self, kind, is_in_message: false, refused: None }
+        WebSocketIo { outgoing, socket: self, kind, is_in_message: false, refused: None }
     }
 }
 
@@ -53,7 +53,7 @@ impl WebSocket {
 ///   bytes.
 ///
 /// Dropping it drops the [`WebSocket`].
-pub struct ByteStream {
+pub struct WebSocketIo {
     outgoing: Outgoing,
     socket: WebSocket,
     kind: MessageKind,
@@ -62,7 +62,7 @@ pub struct ByteStream {
     refused: Option<Error>,
 }
 
-impl ByteStream {
+impl WebSocketIo {
     /// Waits until a message is being read; `false` at the end.
     fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, Error>> {
         if let Some(error) = &self.refused {
@@ -112,7 +112,7 @@ impl ByteStream {
     }
 }
 
-impl AsyncRead for ByteStream {
+impl AsyncRead for WebSocketIo {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let stream = self.get_mut();
         let before = buf.filled().len();
@@ -129,7 +129,7 @@ impl AsyncRead for ByteStream {
     }
 }
 
-impl AsyncWrite for ByteStream {
+impl AsyncWrite for WebSocketIo {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         if buf.is_empty() {
             return Poll::Ready(Ok(0));
@@ -152,9 +152,9 @@ impl AsyncWrite for ByteStream {
     }
 }
 
-impl fmt::Debug for ByteStream {
+impl fmt::Debug for WebSocketIo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut debug = f.debug_struct("ByteStream");
+        let mut debug = f.debug_struct("WebSocketIo");
         debug.field("kind", &self.kind).field("socket", &self.socket).finish_non_exhaustive()
     }
 }

@@ -20,7 +20,7 @@ use crate::socket::websocket::WebSocket;
 /// The stream ends when `recv` would give `None`, and behind the first error. It is fused: from then on it gives `None`.
 ///
 /// `WebSocket` is no `Sink`, as the methods of `SinkExt` would stand in the way of its own:
-/// [`into_futures`](WebSocket::into_futures) makes one.
+/// [`into_stream_sink`](WebSocket::into_stream_sink) makes one.
 impl Stream for WebSocket {
     type Item = Result<Message, Error>;
 
@@ -60,19 +60,19 @@ impl WebSocket {
     /// # async fn main() -> Result<(), bowline::Error> {
     /// # let (client, server) = bowline::pair();
     /// // An echo.
-    /// let (sink, stream) = server.into_futures().split();
+    /// let (sink, stream) = server.into_stream_sink().split();
     /// tokio::spawn(stream.forward(sink));
     ///
-    /// let mut socket = client.into_futures();
+    /// let mut socket = client.into_stream_sink();
     /// socket.send("hello".into()).await?;
     /// assert_eq!(socket.next().await.transpose()?, Some("hello".into()));
     /// socket.close().await?;
     /// # Ok(())
     /// # }
     /// ```
-    pub fn into_futures(self) -> FuturesSocket {
+    pub fn into_stream_sink(self) -> WebSocketStreamSink {
         let sink = SenderSink::new(Outgoing::new(Arc::clone(&self.connection), self.batch.hold()));
-        FuturesSocket { sink, socket: self }
+        WebSocketStreamSink { sink, socket: self }
     }
 }
 
@@ -98,15 +98,15 @@ impl Sender {
     }
 }
 
-/// A connection as a `Stream` and a `Sink` of messages: see [`WebSocket::into_futures`].
+/// A connection as a `Stream` and a `Sink` of messages: see [`WebSocket::into_stream_sink`].
 ///
 /// The stream is that of [`WebSocket`], the sink works as [`SenderSink`] does.
-pub struct FuturesSocket {
+pub struct WebSocketStreamSink {
     sink: SenderSink,
     socket: WebSocket,
 }
 
-impl FuturesSocket {
+impl WebSocketStreamSink {
     /// The connection itself again.
     ///
     /// Nothing is lost, unless a message waits for a [`MessageWriter`](crate::MessageWriter): see [`SenderSink`].
@@ -115,7 +115,7 @@ impl FuturesSocket {
     }
 }
 
-impl Stream for FuturesSocket {
+impl Stream for WebSocketStreamSink {
     type Item = Result<Message, Error>;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
@@ -129,13 +129,13 @@ impl Stream for FuturesSocket {
 }
 
 /// So that `futures::select!` takes it.
-impl FusedStream for FuturesSocket {
+impl FusedStream for WebSocketStreamSink {
     fn is_terminated(&self) -> bool {
         self.socket.is_terminated()
     }
 }
 
-impl Sink<Message> for FuturesSocket {
+impl Sink<Message> for WebSocketStreamSink {
     type Error = Error;
 
     fn poll_ready(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
@@ -236,9 +236,9 @@ impl Sink<Message> for SenderSink {
     }
 }
 
-impl fmt::Debug for FuturesSocket {
+impl fmt::Debug for WebSocketStreamSink {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("FuturesSocket").field(&self.socket).finish()
+        f.debug_tuple("WebSocketStreamSink").field(&self.socket).finish()
     }
 }
 
