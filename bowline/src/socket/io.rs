@@ -13,7 +13,6 @@ use crate::connection::batch::Hold;
 use crate::error::{Error, ErrorKind};
 use crate::message::Payload;
 use crate::socket::poll_sender::Outgoing;
-use crate::socket::reader::into_io;
 use crate::socket::websocket::WebSocket;
 
 /// How much one write takes. Other libraries refuse larger messages by default than this.
@@ -117,11 +116,11 @@ impl AsyncRead for WebSocketIo {
         let stream = self.get_mut();
         let before = buf.filled().len();
         while buf.remaining() > 0 && buf.filled().len() == before {
-            if !ready!(stream.poll_message(cx)).map_err(into_io)? {
+            if !ready!(stream.poll_message(cx))? {
                 break;
             }
             let WebSocket { connection, batch, .. } = &mut stream.socket;
-            ready!(connection.poll_read(cx, batch, buf)).map_err(into_io)?;
+            ready!(connection.poll_read(cx, batch, buf))?;
             // Nothing is the end of the message, not that of the stream.
             stream.is_in_message = buf.filled().len() > before;
         }
@@ -135,20 +134,20 @@ impl AsyncWrite for WebSocketIo {
             return Poll::Ready(Ok(0));
         }
         let stream = self.get_mut();
-        let mut payload = stream.payload(buf).map_err(into_io)?;
+        let mut payload = stream.payload(buf)?;
         let len = payload.parts().1.len();
-        let mut transmit = ready!(stream.outgoing.poll_room(cx)).map_err(into_io)?;
-        transmit.accept(&mut payload).map_err(into_io)?;
+        let mut transmit = ready!(stream.outgoing.poll_room(cx))?;
+        transmit.accept(&mut payload)?;
         stream.socket.connection.write(transmit, stream.socket.batch.hold());
         Poll::Ready(Ok(len))
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.get_mut().outgoing.poll_flush(cx).map_err(into_io)
+        self.get_mut().outgoing.poll_flush(cx).map_err(io::Error::from)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.get_mut().outgoing.poll_close(cx).map_err(into_io)
+        self.get_mut().outgoing.poll_close(cx).map_err(io::Error::from)
     }
 }
 

@@ -17,7 +17,6 @@ use crate::connection::outbound::fragment::FragmentEnd;
 use crate::connection::outbound::{Queue, Transmit};
 use crate::connection::wait_queue::{Manner, Place};
 use crate::error::{Error, ErrorKind};
-use crate::socket::reader::into_io;
 
 /// The size up to which small writes are gathered into one fragment, and the largest fragment.
 const FRAGMENT_SIZE: usize = 16 * 1024;
@@ -150,19 +149,19 @@ impl AsyncWrite for MessageWriter {
         let writer = self.get_mut();
         if writer.finished {
             let text = "the message was finished";
-            return Poll::Ready(Err(into_io(Error::new(ErrorKind::InvalidInput, text))));
+            return Poll::Ready(Err(Error::new(ErrorKind::InvalidInput, text).into()));
         }
         if writer.gathered.len() >= FRAGMENT_SIZE {
-            ready!(writer.poll_accept(cx, FragmentEnd::More)).map_err(into_io)?;
+            ready!(writer.poll_accept(cx, FragmentEnd::More))?;
         } else if let Some(error) = writer.connection.transmit().closed() {
-            return Poll::Ready(Err(into_io(error.clone())));
+            return Poll::Ready(Err(error.clone().into()));
         }
         let piece = &buf[..buf.len().min(FRAGMENT_SIZE - writer.gathered.len())];
         if writer.kind == MessageKind::Text {
             // RFC 6455 5.6: a text message is UTF-8.
             writer.utf8.feed(piece).map_err(|_| {
                 let text = "a text message has to be UTF-8: nothing of this piece was taken";
-                into_io(Error::new(ErrorKind::InvalidInput, text))
+                Error::new(ErrorKind::InvalidInput, text)
             })?;
         }
         writer.gathered.extend_from_slice(piece);
@@ -173,7 +172,7 @@ impl AsyncWrite for MessageWriter {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let writer = self.get_mut();
         if !writer.gathered.is_empty() || writer.held_back {
-            ready!(writer.poll_accept(cx, FragmentEnd::Flush)).map_err(into_io)?;
+            ready!(writer.poll_accept(cx, FragmentEnd::Flush))?;
         }
         let mut transmit = writer.connection.transmit();
         let end = *writer.flush_end.get_or_insert(transmit.end());
@@ -183,7 +182,7 @@ impl AsyncWrite for MessageWriter {
             return Poll::Ready(Ok(()));
         }
         if let Some(error) = transmit.closed().filter(|_| !transmit.has_transport()) {
-            return Poll::Ready(Err(into_io(error.clone())));
+            return Poll::Ready(Err(error.clone().into()));
         }
         transmit.wait(Queue::Watchers, &mut writer.place, Manner::Future, cx.waker());
         Poll::Pending
@@ -191,7 +190,7 @@ impl AsyncWrite for MessageWriter {
 
     /// Ends the message, as [`finish`](MessageWriter::finish) does.
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.get_mut().poll_finish(cx).map_err(into_io)
+        self.get_mut().poll_finish(cx).map_err(io::Error::from)
     }
 }
 
