@@ -542,7 +542,7 @@ impl Connection {
         self.settle();
         match ending {
             Ending::ClosedByPeer(code) if decides => {
-                events::connection_closed(self.addresses.peer, "peer", code);
+                events::connection_closed(self.addresses.peer, events::Initiator::Peer, code);
             }
             Ending::Failed(code, error) => events::connection_failed(self.addresses.peer, code, &error),
             Ending::ClosedByPeer(_) | Ending::Lost => {}
@@ -697,7 +697,7 @@ impl Connection {
         self.signals.wake_reader();
         self.signals.wake_task();
         if decides {
-            events::connection_closed(self.addresses.peer, "us", Some(frame.code()));
+            events::connection_closed(self.addresses.peer, events::Initiator::Us, Some(frame.code()));
         }
     }
 
@@ -728,7 +728,7 @@ impl Connection {
         receive.lose(error);
         drop(receive);
         self.signals.wake_task();
-        events::connection_closed(self.addresses.peer, "us", None);
+        events::connection_closed(self.addresses.peer, events::Initiator::Us, None);
     }
 
     /// The application will not read any more, but someone will close.

@@ -7,6 +7,13 @@ pub(crate) use absent::*;
 #[cfg(feature = "tracing")]
 pub(crate) use present::*;
 
+/// The side that started the closing handshake (RFC 6455 7.1.2).
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Initiator {
+    Us,
+    Peer,
+}
+
 #[cfg(feature = "tracing")]
 mod present {
     use std::net::SocketAddr;
@@ -14,6 +21,7 @@ mod present {
     use bowline_proto::{CloseCode, Role};
     use tracing::{Level, event};
 
+    use super::Initiator;
     use crate::error::Error;
 
     const TARGET: &str = "bowline";
@@ -56,7 +64,11 @@ mod present {
     }
 
     /// The first Close frame was sent, or came; or what stands in for it.
-    pub(crate) fn connection_closed(peer: Option<SocketAddr>, by: &'static str, code: Option<CloseCode>) {
+    pub(crate) fn connection_closed(peer: Option<SocketAddr>, by: Initiator, code: Option<CloseCode>) {
+        let by = match by {
+            Initiator::Us => "us",
+            Initiator::Peer => "peer",
+        };
         event!(
             name: "connection_closed", target: TARGET, Level::DEBUG,
             by, code = code_of(code), peer = peer.map(display), "connection closed"
@@ -95,6 +107,7 @@ mod absent {
 
     use bowline_proto::{CloseCode, Role};
 
+    use super::Initiator;
     use crate::error::Error;
 
     #[cfg(any(feature = "client", feature = "server"))]
@@ -105,7 +118,7 @@ mod absent {
 
     pub(crate) fn connection_opened(_: Role, _: Option<SocketAddr>) {}
 
-    pub(crate) fn connection_closed(_: Option<SocketAddr>, _: &'static str, _: Option<CloseCode>) {}
+    pub(crate) fn connection_closed(_: Option<SocketAddr>, _: Initiator, _: Option<CloseCode>) {}
 
     pub(crate) fn connection_failed(_: Option<SocketAddr>, _: CloseCode, _: &Error) {}
 
