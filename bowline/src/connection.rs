@@ -8,6 +8,7 @@ pub(crate) mod inbound;
 mod keepalive;
 mod operations;
 pub(crate) mod outbound;
+pub(crate) mod parts;
 mod verdict;
 pub(crate) mod wait_queue;
 pub(crate) mod waker;
@@ -31,15 +32,15 @@ use crate::connection::effect::{Effect, Ending};
 use crate::connection::inbound::{Advance, Fill, Receive};
 use crate::connection::outbound::guard::Locked;
 use crate::connection::outbound::{Transmit, closed_by_us};
+use crate::connection::parts::ConnectionParts;
 use crate::connection::wait_queue::{Place, Turn};
 use crate::connection::waker::Signals;
 use crate::error::{Error, ErrorKind, TrySendError};
 use crate::events;
-use crate::handshake::negotiated::Agreed;
-use crate::limits::Config;
+use crate::handshake::negotiated::Negotiated;
 use crate::message::{Message, Payload};
 use crate::sync::{AtomicBool, Mutex, MutexGuard, Poller, poller};
-use crate::transport::{Addresses, Transport};
+use crate::transport::Addresses;
 
 /// What a `WebSocket`, its `Sender`s and the connection's task share.
 pub(crate) struct Connection {
@@ -61,19 +62,14 @@ pub(crate) struct Connection {
     supervised: AtomicBool,
     /// These two are in boxes, so that what is left of a connection fits between the blocks that tokio aligns to 128 bytes:
     /// measured, 100 bytes less of resident memory.
-    pub(crate) agreed: Box<Agreed>,
+    pub(crate) agreed: Box<Negotiated>,
     pub(crate) addresses: Box<Addresses>,
 }
 
 impl Connection {
-    /// A connection whose handshake is done. `leftover` came behind the handshake.
-    pub(crate) fn new(
-        transport: Transport,
-        role: Role,
-        leftover: &[u8],
-        config: &Config,
-        agreed: Agreed,
-    ) -> Self {
+    /// A connection whose handshake is done.
+    pub(crate) fn new(parts: ConnectionParts<'_>) -> Self {
+        let ConnectionParts { transport, role, leftover, config, negotiated: agreed } = parts;
         let limits = &config.limits;
         let addresses = transport.addresses;
         let (read, write) = transport.split();

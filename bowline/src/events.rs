@@ -18,6 +18,8 @@ pub(crate) enum Initiator {
 mod present {
     use std::net::SocketAddr;
 
+    #[cfg(any(feature = "client", feature = "server"))]
+    use bowline_proto::DeflateParameters;
     use bowline_proto::{CloseCode, Role};
     use tracing::{Level, event};
 
@@ -39,11 +41,15 @@ mod present {
 
     /// An opening handshake was accepted: by us as a server, or by the server.
     #[cfg(any(feature = "client", feature = "server"))]
-    pub(crate) fn handshake_accepted(role: Role, agreed: &crate::handshake::negotiated::Agreed) {
-        let deflate = agreed.deflate.map(tracing::field::debug);
+    pub(crate) fn handshake_accepted(
+        role: Role,
+        subprotocol: Option<&str>,
+        deflate: Option<DeflateParameters>,
+    ) {
+        let deflate = deflate.map(tracing::field::debug);
         event!(
             name: "handshake_accepted", target: TARGET, Level::DEBUG,
-            role = role_name(role), subprotocol = agreed.subprotocol.as_deref(), deflate, "handshake accepted"
+            role = role_name(role), subprotocol, deflate, "handshake accepted"
         );
     }
 
@@ -105,13 +111,15 @@ mod present {
 mod absent {
     use std::net::SocketAddr;
 
+    #[cfg(any(feature = "client", feature = "server"))]
+    use bowline_proto::DeflateParameters;
     use bowline_proto::{CloseCode, Role};
 
     use super::Initiator;
     use crate::error::Error;
 
     #[cfg(any(feature = "client", feature = "server"))]
-    pub(crate) fn handshake_accepted(_: Role, _: &crate::handshake::negotiated::Agreed) {}
+    pub(crate) fn handshake_accepted(_: Role, _: Option<&str>, _: Option<DeflateParameters>) {}
 
     #[cfg(any(feature = "client", feature = "server"))]
     pub(crate) fn handshake_rejected(_: Role, _: http::StatusCode, _: impl std::fmt::Display) {}

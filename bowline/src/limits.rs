@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use crate::compression::{Compression, CompressionOptions};
-
 /// The limits of a connection, all in one place. Each has a default that is on.
 ///
 /// A message over a limit closes the connection, a head over one fails the handshake, and so does a deadline; the error names
@@ -131,23 +129,5 @@ impl Limits {
     pub fn stream_window(mut self, bytes: usize) -> Self {
         self.stream_window = u32::try_from(bytes).unwrap_or(u32::MAX).clamp(16 * 1024, (1 << 31) - 1);
         self
-    }
-}
-
-/// What both builders decide about a connection.
-#[derive(Clone, Debug)]
-pub(crate) struct Config {
-    pub(crate) limits: Limits,
-    pub(crate) keepalive: Option<Duration>,
-    pub(crate) compression: CompressionOptions,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            limits: Limits::default(),
-            keepalive: Some(Duration::from_secs(20)),
-            compression: Compression::Off.options(),
-        }
     }
 }

@@ -13,7 +13,7 @@ use hyper_util::rt::TokioIo;
 use crate::client::handshake::{ClientHandshake, hide_secrets, refused};
 use crate::error::{Error, ErrorKind};
 use crate::handshake::deadline::Deadline;
-use crate::handshake::negotiated::Agreed;
+use crate::handshake::negotiated::Negotiated;
 use crate::limits::Limits;
 use crate::transport::Stream;
 
@@ -26,7 +26,7 @@ pub(crate) struct Exchanged<S> {
     /// What came behind the response.
     pub(crate) leftover: Bytes,
     pub(crate) response: Response<()>,
-    pub(crate) agreed: Agreed,
+    pub(crate) agreed: Negotiated,
 }
 
 /// Sends the request, and checks the response.

@@ -14,11 +14,12 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 #[cfg(feature = "deflate")]
 use crate::compression::CompressionOptions;
+use crate::connection::parts::{Config, ConnectionParts};
 use crate::error::{Error, ErrorKind};
 use crate::events;
 use crate::handshake::deadline::Deadline;
-use crate::handshake::negotiated::Agreed;
-use crate::limits::{Config, Limits};
+use crate::handshake::negotiated::Negotiated;
+use crate::limits::Limits;
 use crate::server::handshake::{Agreement, RequestHead, Terms};
 use crate::server::http1::{Check, shake_hands};
 #[cfg(feature = "http2")]
@@ -204,7 +205,7 @@ impl Acceptor {
         request: &mut Request<A>,
     ) -> Result<(Response<B>, Upgrade), Rejection> {
         self.check_request(request)
-            .inspect(|(_, upgrade)| events::handshake_accepted(Role::Server, upgrade.agreed()))
+            .inspect(|(_, upgrade)| upgrade.agreed().announce(Role::Server))
             .inspect_err(|rejection| {
                 events::handshake_rejected(Role::Server, rejection.status(), rejection);
             })
@@ -286,7 +287,7 @@ impl Acceptor {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        self.adopt_as(stream, leftover.into(), Agreed::on_subprotocol(subprotocol))
+        self.adopt_as(stream, leftover.into(), Negotiated::on_subprotocol(subprotocol))
     }
 
     /// The same for a connection whose handshake has agreed on compression; the level and the threshold are those of
@@ -308,17 +309,23 @@ impl Acceptor {
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         self.0.config.compression.assert_fits(parameters);
-        let agreed = Agreed { deflate: Some(parameters), ..Agreed::on_subprotocol(subprotocol) };
+        let agreed = Negotiated { deflate: Some(parameters), ..Negotiated::on_subprotocol(subprotocol) };
         self.adopt_as(stream, leftover.into(), agreed)
     }
 
-    fn adopt_as<S>(&self, stream: S, leftover: Bytes, agreed: Agreed) -> WebSocket
+    fn adopt_as<S>(&self, stream: S, leftover: Bytes, agreed: Negotiated) -> WebSocket
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let (transport, unread) = transport_of(stream);
         let leftover = [leftover, unread].concat();
-        WebSocket::open(transport, Role::Server, &leftover, &self.0.config, agreed)
+        WebSocket::open(ConnectionParts {
+            transport,
+            role: Role::Server,
+            leftover: &leftover,
+            config: &self.0.config,
+            negotiated: agreed,
+        })
     }
 
     /// The first argument that made no sense, if there is one.

@@ -17,10 +17,11 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::coop::consume_budget;
 
+use crate::connection::parts::{Config, ConnectionParts};
 use crate::error::{Error, ErrorKind};
 use crate::events;
 use crate::handshake::deadline::Deadline;
-use crate::limits::{Config, Limits};
+use crate::limits::Limits;
 use crate::server::catch_panic::CatchPanic;
 use crate::server::handshake::{Agreement, Terms};
 use crate::server::rejection::Rejection;
@@ -101,7 +102,14 @@ pub(crate) async fn shake_hands<S: Stream>(
     match answered.into_inner() {
         Some(Ok((head, agreement))) => {
             let transport = Transport::with_addresses(stream, addresses);
-            Ok((WebSocket::open(transport, Role::Server, &leftover, config, agreement.agreed), head))
+            let socket = WebSocket::open(ConnectionParts {
+                transport,
+                role: Role::Server,
+                leftover: &leftover,
+                config,
+                negotiated: agreement.agreed,
+            });
+            Ok((socket, head))
         }
         Some(Err(error)) => {
             let _ = deadline.bound("closing", linger(&mut stream)).await;
@@ -129,7 +137,7 @@ pub(crate) async fn answer(
     };
     match CatchPanic::call(|| agreeing).await {
         Ok(Ok((head, agreement))) => {
-            events::handshake_accepted(Role::Server, &agreement.agreed);
+            agreement.agreed.announce(Role::Server);
             let response = agreement.response();
             (Ok((head, agreement)), response)
         }

@@ -20,9 +20,10 @@ use tokio::task::coop::unconstrained;
 use tokio::task::yield_now;
 use tokio::time::{Instant, Sleep, sleep};
 
+use crate::connection::parts::{Config, ConnectionParts};
 use crate::error::{Error, ErrorKind};
 use crate::handshake::deadline::{Deadline, FAR};
-use crate::limits::{Config, Limits};
+use crate::limits::Limits;
 use crate::server::handshake::Terms;
 use crate::server::http1::{Check, answer, rejected};
 use crate::server::rejection::Rejection;
@@ -279,7 +280,13 @@ impl Incoming {
             Ok((head, agreement)) => {
                 let send = Http2Send::new(send, Box::new(websockets.open()));
                 let transport = Transport::http2(receive, send, addresses);
-                let socket = WebSocket::open(transport, Role::Server, &[], config, agreement.agreed);
+                let socket = WebSocket::open(ConnectionParts {
+                    transport,
+                    role: Role::Server,
+                    leftover: &[],
+                    config,
+                    negotiated: agreement.agreed,
+                });
                 Ok(Accepted { socket, head, slot })
             }
             Err(error) => {

@@ -12,17 +12,15 @@ use bowline_proto::{CloseCode, CloseFrame, MessageKind, Role};
 use crate::connection::Connection;
 use crate::connection::batch::Batch;
 use crate::connection::driver::Attendance;
+use crate::connection::parts::ConnectionParts;
 use crate::error::{Error, TrySendError};
 use crate::events;
-use crate::handshake::negotiated::Agreed;
-use crate::limits::Config;
 use crate::message::{Message, Payload};
 use crate::random::renew_after_fork;
 use crate::socket::reader::MessageReader;
 use crate::socket::sender::Sender;
 use crate::socket::writer::MessageWriter;
 use crate::sync::spawn;
-use crate::transport::Transport;
 
 /// A WebSocket connection.
 ///
@@ -41,20 +39,15 @@ pub struct WebSocket {
 }
 
 impl WebSocket {
-    /// Opens a connection whose handshake is done, and starts its task. `leftover` came behind the handshake.
-    pub(crate) fn open(
-        transport: Transport,
-        role: Role,
-        leftover: &[u8],
-        config: &Config,
-        agreed: Agreed,
-    ) -> Self {
+    /// Opens a connection whose handshake is done, and starts its task.
+    pub(crate) fn open(parts: ConnectionParts<'_>) -> Self {
+        let role = parts.role;
         if role == Role::Client {
             renew_after_fork();
         }
-        let connection = Arc::new(Connection::new(transport, role, leftover, config, agreed));
+        let (keepalive, close_timeout) = (parts.config.keepalive, parts.config.limits.close_timeout);
+        let connection = Arc::new(Connection::new(parts));
         events::connection_opened(role, connection.addresses.peer);
-        let (keepalive, close_timeout) = (config.keepalive, config.limits.close_timeout);
         spawn(Attendance::new(Arc::clone(&connection), keepalive, close_timeout));
         Self { connection, batch: Batch::default() }
     }
