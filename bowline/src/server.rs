@@ -110,6 +110,43 @@ pub struct Server {
 }
 
 impl Server {
+    /// Serves connections, each by a call of `handler` in a task of its own.
+    ///
+    /// The end of the handler is the end of the connection: with `Ok` it is closed with 1000, with an error or a panic
+    /// with 1011 and [`on_error`](Self::on_error) hears of it; unless it was closed before. A request that is no
+    /// acceptable handshake gets the response that [`Acceptor::accept`] documents, and the connection is closed.
+    ///
+    /// Errors in accepting connections, such as too many open files, never end the server: it goes on after 100 ms.
+    ///
+    /// It has to be called within a tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidInput`](io::ErrorKind::InvalidInput) at once if an option of the [`Acceptor`] makes no sense.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it ends all connections, without Close frames: see [`shutdown`](Self::shutdown) for the gentle way.
+    pub async fn serve<H: Handler<M>, M: 'static>(
+        self,
+        listener: TcpListener,
+        handler: H,
+    ) -> io::Result<ShutdownSummary> {
+        let Self { options, signal, deadline } = self;
+        #[cfg(feature = "tls")]
+        let options = match &options.tls {
+            Some(_) => Options { acceptor: options.acceptor.over_tls(), ..options },
+            None => options,
+        };
+        options.acceptor.validate().map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+        let signal = signal.unwrap_or_else(|| Box::pin(pending()));
+        // Unless it listens on all addresses, this is what each connection would say.
+        let local = listener.local_addr().ok().filter(|address| !address.ip().is_unspecified());
+        let service = Service::new(options, handler, local);
+        service.accept_until(signal, listener).await;
+        Ok(service.shut_down(deadline).await)
+    }
+
     /// A server with the defaults: without TLS, open to all clients, silent about errors, never shut down.
     pub fn new() -> Self {
         Self::default()
@@ -188,43 +225,6 @@ impl Server {
         self.signal = Some(Box::pin(signal));
         self.deadline = deadline;
         self
-    }
-
-    /// Serves connections, each by a call of `handler` in a task of its own.
-    ///
-    /// The end of the handler is the end of the connection: with `Ok` it is closed with 1000, with an error or a panic
-    /// with 1011 and [`on_error`](Self::on_error) hears of it; unless it was closed before. A request that is no
-    /// acceptable handshake gets the response that [`Acceptor::accept`] documents, and the connection is closed.
-    ///
-    /// Errors in accepting connections, such as too many open files, never end the server: it goes on after 100 ms.
-    ///
-    /// It has to be called within a tokio runtime.
-    ///
-    /// # Errors
-    ///
-    /// [`InvalidInput`](io::ErrorKind::InvalidInput) at once if an option of the [`Acceptor`] makes no sense.
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropping it ends all connections, without Close frames: see [`shutdown`](Self::shutdown) for the gentle way.
-    pub async fn serve<H: Handler<M>, M: 'static>(
-        self,
-        listener: TcpListener,
-        handler: H,
-    ) -> io::Result<ShutdownSummary> {
-        let Self { options, signal, deadline } = self;
-        #[cfg(feature = "tls")]
-        let options = match &options.tls {
-            Some(_) => Options { acceptor: options.acceptor.over_tls(), ..options },
-            None => options,
-        };
-        options.acceptor.validate().map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-        let signal = signal.unwrap_or_else(|| Box::pin(pending()));
-        // Unless it listens on all addresses, this is what each connection would say.
-        let local = listener.local_addr().ok().filter(|address| !address.ip().is_unspecified());
-        let service = Service::new(options, handler, local);
-        service.accept_until(signal, listener).await;
-        Ok(service.shut_down(deadline).await)
     }
 }
 

@@ -1,5 +1,11 @@
 //! The handles that users hold.
 
+// The first one, and `sender` the second, because rustdoc lists methods in the order of modules: the pages of `WebSocket`
+// and `Sender` begin with `recv` and `send`.
+mod websocket;
+
+mod sender;
+
 mod io;
 #[cfg(feature = "json")]
 mod json;
@@ -8,10 +14,8 @@ mod poll_sender;
 #[cfg(feature = "protobuf")]
 mod protobuf;
 mod reader;
-mod sender;
 #[cfg(feature = "futures")]
 mod stream_sink;
-mod websocket;
 mod writer;
 
 pub use io::WebSocketIo;

@@ -39,26 +39,6 @@ pub struct WebSocket {
 }
 
 impl WebSocket {
-    /// Opens a connection whose handshake is done, and starts its task.
-    pub(crate) fn open(parts: ConnectionParts<'_>) -> Self {
-        let role = parts.role;
-        if role == Role::Client {
-            renew_after_fork();
-        }
-        let (keepalive, close_timeout) = (parts.config.keepalive, parts.config.limits.close_timeout);
-        let connection = Arc::new(Connection::new(parts));
-        events::connection_opened(role, connection.addresses.peer);
-        spawn(Attendance::new(Arc::clone(&connection), keepalive, close_timeout));
-        Self { connection, batch: Batch::default() }
-    }
-
-    /// From now on the holder of the result closes the connection, not the drop of this.
-    #[cfg(feature = "server")]
-    pub(crate) fn supervise(&mut self) -> Sender {
-        self.connection.supervise();
-        self.sender()
-    }
-
     /// Receives the next message; `None` once the connection has ended normally.
     ///
     /// That is: the peer closed it with 1000, 1001 or no code, or we had closed it first. After the end, the answer
@@ -75,37 +55,6 @@ impl WebSocket {
     /// around `recv` does not end the connection.
     pub fn recv(&mut self) -> impl Future<Output = Result<Option<Message>, Error>> {
         NextMessage { socket: self, waits: false }
-    }
-
-    /// Waits for the next message and gives a reader of it, which takes it piece by piece as it arrives; `None` once
-    /// the connection has ended normally.
-    ///
-    /// Nothing holds the whole message, not even that of one frame; the limits of its size still hold. Text is
-    /// validated as it arrives.
-    ///
-    /// ```
-    /// # async fn example(mut socket: bowline::WebSocket) -> Result<(), Box<dyn std::error::Error>> {
-    /// use tokio::io::AsyncReadExt;
-    ///
-    /// while let Some(mut reader) = socket.reader().await? {
-    ///     let mut first = [0; 16];
-    ///     let count = reader.read(&mut first).await?;
-    ///     println!("a {:?} message that begins with {:?}", reader.kind(), &first[..count]);
-    /// }
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// As [`recv`](Self::recv).
-    ///
-    /// # Cancel safety
-    ///
-    /// Nothing is lost if the future is dropped: the message is still there for `recv` or `reader`.
-    pub async fn reader(&mut self) -> Result<Option<MessageReader<'_>>, Error> {
-        let start = self.connection.next_start(&mut self.batch).await?;
-        Ok(start.map(|kind| MessageReader::new(&self.connection, &mut self.batch, kind)))
     }
 
     /// Sends a message: text (`&str`, `String`, ...), bytes (`&[u8]`, `Vec<u8>`, [`Bytes`](bytes::Bytes), ...), a
@@ -159,6 +108,37 @@ impl WebSocket {
     /// Dropping it changes nothing.
     pub async fn flush(&self) -> Result<(), Error> {
         self.connection.flush().await
+    }
+
+    /// Waits for the next message and gives a reader of it, which takes it piece by piece as it arrives; `None` once
+    /// the connection has ended normally.
+    ///
+    /// Nothing holds the whole message, not even that of one frame; the limits of its size still hold. Text is
+    /// validated as it arrives.
+    ///
+    /// ```
+    /// # async fn example(mut socket: bowline::WebSocket) -> Result<(), Box<dyn std::error::Error>> {
+    /// use tokio::io::AsyncReadExt;
+    ///
+    /// while let Some(mut reader) = socket.reader().await? {
+    ///     let mut first = [0; 16];
+    ///     let count = reader.read(&mut first).await?;
+    ///     println!("a {:?} message that begins with {:?}", reader.kind(), &first[..count]);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`recv`](Self::recv).
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost if the future is dropped: the message is still there for `recv` or `reader`.
+    pub async fn reader(&mut self) -> Result<Option<MessageReader<'_>>, Error> {
+        let start = self.connection.next_start(&mut self.batch).await?;
+        Ok(start.map(|kind| MessageReader::new(&self.connection, &mut self.batch, kind)))
     }
 
     /// Begins a message that is written piece by piece, in fragments (RFC 6455 5.4).
@@ -264,6 +244,28 @@ impl WebSocket {
     #[doc(hidden)]
     pub fn is_tcp_fast_path(&self) -> bool {
         self.connection.transmit().is_tcp()
+    }
+}
+
+impl WebSocket {
+    /// Opens a connection whose handshake is done, and starts its task.
+    pub(crate) fn open(parts: ConnectionParts<'_>) -> Self {
+        let role = parts.role;
+        if role == Role::Client {
+            renew_after_fork();
+        }
+        let (keepalive, close_timeout) = (parts.config.keepalive, parts.config.limits.close_timeout);
+        let connection = Arc::new(Connection::new(parts));
+        events::connection_opened(role, connection.addresses.peer);
+        spawn(Attendance::new(Arc::clone(&connection), keepalive, close_timeout));
+        Self { connection, batch: Batch::default() }
+    }
+
+    /// From now on the holder of the result closes the connection, not the drop of this.
+    #[cfg(feature = "server")]
+    pub(crate) fn supervise(&mut self) -> Sender {
+        self.connection.supervise();
+        self.sender()
     }
 }
 
