@@ -1,4 +1,11 @@
-//! How messages are compressed: permessage-deflate (RFC 7692).
+//! The compression of messages: permessage-deflate (RFC 7692).
+//!
+//! This file has the options of an endpoint, and derives from them and the negotiated parameters how each direction is
+//! compressed. The codec itself is in `bowline-proto`; [`codec`] replaces it with a stand-in if the feature
+//! `deflate` is off.
+//!
+//! This folder lies below `message` and `connection` and imports neither. A compressor of one connection belongs to
+//! `connection::outbound`, a decompressor to `connection::inbound`.
 
 pub(crate) mod codec;
 

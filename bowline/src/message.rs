@@ -1,4 +1,11 @@
-//! Messages, and what `send` takes for one.
+//! Messages as the application receives and sends them.
+//!
+//! - [`Message`] is a received message: text as [`Utf8Bytes`], or binary data as [`Bytes`].
+//! - [`Payload`] is the argument of `send`: anything that converts into a message, borrowed or owned.
+//! - [`Prepared`] is a message that is encoded, and compressed, once for many connections.
+//!
+//! This folder lies above `compression`, because a [`Prepared`] message keeps its compressed forms. Nothing here knows
+//! about connections.
 
 mod payload;
 mod prepared;
