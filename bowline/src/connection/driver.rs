@@ -30,7 +30,7 @@ const PATIENCE: Duration = Duration::from_millis(400);
 /// Looks after a connection until it has ended.
 ///
 /// Every connection has one, so that its size counts.
-struct Attendant {
+struct Driver {
     connection: Arc<Connection>,
     close_timeout: Span,
     stage: Stage,
@@ -62,14 +62,14 @@ enum Stage {
 
 pin_project! {
     /// The connection's task. A type of its own, as an `async fn` would hold the attendant twice.
-    pub(crate) struct Attendance {
-        attendant: Attendant,
+    pub(crate) struct DriverTask {
+        attendant: Driver,
         #[pin]
         timer: Sleep,
     }
 }
 
-impl Attendance {
+impl DriverTask {
     /// # Panics
     ///
     /// Outside of a tokio runtime, or in one without a timer.
@@ -80,7 +80,7 @@ impl Attendance {
     ) -> Self {
         let (instant, moment) = (Instant::now(), Moment::FIRST);
         let now = Now::by(instant, moment);
-        let attendant = Attendant {
+        let attendant = Driver {
             connection,
             close_timeout: close_timeout.into(),
             stage: Stage::Open(keepalive.map(|interval| Keepalive::new(interval.into(), &now))),
@@ -91,7 +91,7 @@ impl Attendance {
     }
 }
 
-impl Future for Attendance {
+impl Future for DriverTask {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
@@ -100,9 +100,9 @@ impl Future for Attendance {
     }
 }
 
-impl Attendant {
+impl Driver {
     fn poll(&mut self, cx: &mut Context<'_>, mut timer: Pin<&mut Sleep>) -> Poll<()> {
-        self.connection.signals.set_task(Some(cx.waker()));
+        self.connection.waker.set_task(Some(cx.waker()));
         self.connection.write_held();
         #[cfg(feature = "http2")]
         self.connection.gather();
@@ -134,49 +134,49 @@ impl Attendant {
 
     /// Whether there is nothing to do before the timer runs out: what a task that is woken for each batch finds most often.
     fn is_patient(&self) -> bool {
-        self.patient_until.is_some() && !self.connection.transmit().needs_task()
+        self.patient_until.is_some() && !self.connection.outbound().needs_task()
     }
 
     /// Writes what a full transport left behind.
     fn write(&mut self, now: &Now) {
-        let mut transmit = self.connection.transmit();
-        if transmit.is_blocked() {
-            self.connection.write_locked(&mut transmit);
+        let mut outbound = self.connection.outbound();
+        if outbound.is_blocked() {
+            self.connection.write_locked(&mut outbound);
         }
         if let Stage::Open(Some(keepalive)) = &mut self.stage {
-            let progress = transmit.take_progress();
+            let progress = outbound.take_progress();
             keepalive.stalled = match keepalive.stalled {
-                Some(verdict) if transmit.is_blocked() && !progress => Some(verdict),
-                _ => transmit.is_blocked().then(|| Verdict::after(now, keepalive.interval)),
+                Some(verdict) if outbound.is_blocked() && !progress => Some(verdict),
+                _ => outbound.is_blocked().then(|| Verdict::after(now, keepalive.interval)),
             };
             let pinging = keepalive.peer == PeerLife::Pinged;
-            if pinging && keepalive.dead.is_none() && transmit.has_written_keepalive() {
+            if pinging && keepalive.dead.is_none() && outbound.has_written_keepalive() {
                 keepalive.dead = Some(Verdict::after(now, keepalive.interval));
             }
         }
-        self.connection.signals.set_task_waits(transmit.needs_task());
+        self.connection.waker.set_task_waits(outbound.needs_task());
     }
 
     /// Answers while nobody reads.
     fn read(&mut self, now: &Now, cx: &mut Context<'_>) {
         let connection = &self.connection;
-        let transmit = connection.transmit();
-        let asked_for = !transmit.pings.is_empty() || transmit.closed().is_some();
-        drop(transmit);
+        let outbound = connection.outbound();
+        let asked_for = !outbound.pings.is_empty() || outbound.closed().is_some();
+        drop(outbound);
         if !asked_for {
             // The timer is left to run out, not moved with every message.
             if self.patient_until.is_some_and(|until| !now.is_past(until)) {
                 return;
             }
             let waited = self.patient_until.take().is_some();
-            let busy = connection.receive().take_handed_out();
-            let woken = connection.signals.is_watched() && !waited;
+            let busy = connection.inbound().take_handed_out();
+            let woken = connection.waker.is_watched() && !waited;
             // One that came while it was watched will again, and stays watched: not woken for the next message, too.
             let lively = busy && waited;
-            if !woken && !lively && connection.signals.leave_to_reader() {
+            if !woken && !lively && connection.waker.leave_to_reader() {
                 return;
             }
-            connection.signals.watch(busy || woken);
+            connection.waker.watch(busy || woken);
             if busy || woken {
                 self.patient_until = Some(now.after(PATIENCE.into()));
                 return;
@@ -192,41 +192,41 @@ impl Attendant {
             let connection = &self.connection;
             self.stage = match self.stage {
                 Stage::Open(_) => {
-                    let Some(error) = connection.transmit().closed().cloned() else { return Poll::Pending };
+                    let Some(error) = connection.outbound().closed().cloned() else { return Poll::Pending };
                     if matches!(error.kind(), ErrorKind::Disconnected | ErrorKind::Io) {
                         events::connection_lost(connection.addresses.peer, &error);
                     }
-                    connection.signals.set_task_waits(true);
+                    connection.waker.set_task_waits(true);
                     Stage::Closing { deadline: Verdict::after(now, self.close_timeout) }
                 }
                 Stage::Closing { deadline } => {
-                    let receive = connection.receive();
-                    let (received_all, peer_closed) = (receive.has_ended(), receive.has_peer_close());
-                    drop(receive);
-                    let transmit = connection.transmit();
+                    let inbound = connection.inbound();
+                    let (received_all, peer_closed) = (inbound.has_ended(), inbound.has_peer_close());
+                    drop(inbound);
+                    let outbound = connection.outbound();
                     if !received_all {
                         return Poll::Pending;
                     }
-                    if !transmit.is_written() {
-                        drop(transmit);
-                        let _ = connection.receive().poll_drain(&mut connection.context());
+                    if !outbound.is_written() {
+                        drop(outbound);
+                        let _ = connection.inbound().poll_drain(&mut connection.context());
                         return Poll::Pending;
                     }
                     // RFC 6455 7.1.1: the server closes the TCP connection first; a client waits for it.
-                    if transmit.role() == Role::Client && peer_closed {
+                    if outbound.role() == Role::Client && peer_closed {
                         Stage::Draining { deadline, shut_down: false }
                     } else {
                         Stage::ShuttingDown { deadline }
                     }
                 }
                 Stage::ShuttingDown { deadline } => {
-                    if connection.transmit().poll_shutdown(&mut connection.context()).is_pending() {
-                        let _ = connection.receive().poll_drain(&mut connection.context());
+                    if connection.outbound().poll_shutdown(&mut connection.context()).is_pending() {
+                        let _ = connection.inbound().poll_drain(&mut connection.context());
                         return Poll::Pending;
                     }
                     Stage::Draining { deadline, shut_down: true }
                 }
-                Stage::Draining { .. } => return connection.receive().poll_drain(&mut connection.context()),
+                Stage::Draining { .. } => return connection.inbound().poll_drain(&mut connection.context()),
             };
         }
     }
@@ -267,34 +267,34 @@ impl Attendant {
             } else {
                 events::connection_lost(connection.addresses.peer, &error);
             }
-            connection.lose(&error);
+            connection.close_transport(&error);
         }
     }
 
     fn finish(&self) {
-        let read_half = self.connection.receive().release();
+        let read_half = self.connection.inbound().release();
         drop(read_half);
-        let mut transmit = self.connection.transmit();
+        let mut outbound = self.connection.outbound();
         if !matches!(self.stage, Stage::Draining { shut_down: true, .. }) {
-            transmit.end_transport(&mut self.connection.context());
+            outbound.end_transport(&mut self.connection.context());
         }
-        transmit.finish();
-        drop(transmit);
-        self.connection.signals.wake_reader();
+        outbound.finish();
+        drop(outbound);
+        self.connection.waker.wake_reader();
     }
 }
 
-impl Drop for Attendant {
+impl Drop for Driver {
     fn drop(&mut self) {
         // Also when the runtime is shut down: nobody is to wait for a task that is gone.
-        if !self.connection.transmit().is_finished() {
+        if !self.connection.outbound().is_finished() {
             self.connection.write_last();
-            self.connection.lose(&Error::new(
+            self.connection.close_transport(&Error::new(
                 ErrorKind::Disconnected,
                 "the connection ended without a Close frame: its runtime was shut down",
             ));
         }
-        self.connection.signals.set_task(None);
+        self.connection.waker.set_task(None);
     }
 }
 
@@ -302,7 +302,7 @@ impl Drop for Attendant {
 fn close_timed_out(connection: &Connection, timeout: Span) -> Error {
     // If writing failed, that is why it ends.
     let is_cause = |error: &&Error| matches!(error.kind(), ErrorKind::Disconnected | ErrorKind::Io);
-    let failed = connection.transmit().closed().filter(is_cause).cloned();
+    let failed = connection.outbound().closed().filter(is_cause).cloned();
     failed.unwrap_or_else(|| {
         let text = format!("the peer did not end the connection within the close timeout of {timeout:?}");
         Error::new(ErrorKind::Timeout, text)

@@ -16,10 +16,10 @@ use tokio::task::coop::has_budget_remaining;
 use crate::compression::Window;
 use crate::connection::batch::Batch;
 use crate::connection::effect::Effect;
-use crate::connection::inbound::assembler::{Assembly, Filled};
-use crate::connection::inbound::decompressor::Inflation;
+use crate::connection::inbound::assembler::{Assembler, Filled};
+use crate::connection::inbound::decompressor::Decompressor;
 use crate::connection::inbound::read_buffer::ReadBuffer;
-use crate::connection::inbound::undelivered::{Backlog, Waiting};
+use crate::connection::inbound::undelivered::{Undelivered, UndeliveredMessage};
 use crate::error::{Error, ErrorKind};
 use crate::message::Message;
 use crate::transport::ReadTransport;
@@ -31,13 +31,13 @@ const READING_FAILED: &str = "the connection ended without a Close frame: readin
 ///
 /// A thread that holds it may take that of the sending half too, so that answers keep the order of what was received.
 #[expect(clippy::struct_excessive_bools, reason = "they are independent of each other")]
-pub(crate) struct Receive {
+pub(crate) struct Inbound {
     transport: Option<ReadTransport>,
     half: ReceiveHalf,
     buffer: ReadBuffer,
-    message: Assembly,
+    message: Assembler,
     /// Whole messages that had arrived when we closed. In a box, as most of the time there are none.
-    backlog: Option<Box<Backlog>>,
+    backlog: Option<Box<Undelivered>>,
     /// What comes is not for the application any more.
     discards: bool,
     /// We sent the first Close frame: whatever follows, the application has its end already.
@@ -61,7 +61,7 @@ pub(crate) struct Receive {
     /// Messages may be compressed, in this window.
     window: Option<Window>,
     /// There is one once a message was compressed.
-    inflation: Option<Box<Inflation>>,
+    inflation: Option<Box<Decompressor>>,
 }
 
 /// The peer's Close frame, which may have no code.
@@ -71,7 +71,7 @@ struct PeerClose(Option<CloseFrame>);
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum HandedOut {
     Never,
-    /// Not since [`take_handed_out`](Receive::take_handed_out).
+    /// Not since [`take_handed_out`](Inbound::take_handed_out).
     Before,
     /// Since then, too.
     Recently,
@@ -109,7 +109,7 @@ pub(crate) enum Fill {
     Effect(Effect),
 }
 
-impl Receive {
+impl Inbound {
     pub(crate) fn new(transport: ReadTransport, half: ReceiveHalf, leftover: &[u8]) -> Self {
         let mut buffer = ReadBuffer::default();
         buffer.load(leftover);
@@ -117,7 +117,7 @@ impl Receive {
             transport: Some(transport),
             half,
             buffer,
-            message: Assembly::default(),
+            message: Assembler::default(),
             backlog: None,
             discards: false,
             closed_by_us: false,
@@ -192,7 +192,7 @@ impl Receive {
 
     /// Begins to read a message of a batch, whose reader gets it from here.
     pub(crate) fn read_whole(&mut self, message: Message) {
-        self.message = Assembly::of(message);
+        self.message = Assembler::of(message);
     }
 
     /// The kind of the message that has begun, which is the reader's from now on; or the end.
@@ -200,7 +200,7 @@ impl Receive {
         self.message.abandon();
         if let Some(message) = self.take_whole() {
             let kind = message.kind();
-            self.message = Assembly::of(message);
+            self.message = Assembler::of(message);
             return Some(Ok(Some(kind)));
         }
         if let Some(kind) = self.message.begin_reading() {
@@ -220,8 +220,8 @@ impl Receive {
             return Some(message);
         }
         match backlog.pop()? {
-            Waiting::Message(message) => Some(message),
-            Waiting::Compressed(kind, payload) => {
+            UndeliveredMessage::Message(message) => Some(message),
+            UndeliveredMessage::Compressed(kind, payload) => {
                 self.message.begin_compressed(kind);
                 self.inflation()?.begin_set_aside(kind, payload);
                 // The end comes behind it.
@@ -298,9 +298,9 @@ impl Receive {
     }
 
     /// What decompresses, if that was agreed on.
-    fn inflation(&mut self) -> Option<&mut Inflation> {
+    fn inflation(&mut self) -> Option<&mut Decompressor> {
         let (window, limit) = (self.window?, self.half.limits().message_size);
-        Some(self.inflation.get_or_insert_with(|| Box::new(Inflation::new(window, limit))))
+        Some(self.inflation.get_or_insert_with(|| Box::new(Decompressor::new(window, limit))))
     }
 
     /// Puts a part of a compressed message behind what waits, if we are closing.
@@ -336,7 +336,7 @@ impl Receive {
             inflation.discard(&mut self.buffer);
             if self.discards {
                 // Our Close frame was sent: it is too late to say what is wrong.
-                self.message = Assembly::default();
+                self.message = Assembler::default();
                 self.backlog = None;
                 return Advance::Data;
             }
@@ -436,7 +436,7 @@ impl Receive {
             Ok(None) => self.end_of_stream(),
             Err(error) => {
                 self.stream = StreamEnd::Told;
-                self.lose(Error::of_transport(READING_FAILED, error))
+                self.close_transport(Error::of_transport(READING_FAILED, error))
             }
         };
         Poll::Ready(Fill::Effect(effect))
@@ -571,14 +571,14 @@ impl Receive {
 
     /// The application does not take anything any more.
     pub(crate) fn discard(&mut self) {
-        self.message = Assembly::default();
+        self.message = Assembler::default();
         self.backlog = None;
         self.discards = true;
         self.half.discard_data();
     }
 
     /// The transport is given up.
-    pub(crate) fn lose(&mut self, error: Error) -> Effect {
+    pub(crate) fn close_transport(&mut self, error: Error) -> Effect {
         self.ended.get_or_insert(Err(error.clone()));
         Effect::Lost(error)
     }

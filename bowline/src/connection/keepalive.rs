@@ -79,7 +79,7 @@ impl Keepalive {
             if self.dead.is_some() {
                 let text = format!("the peer is gone: nothing came within {interval:?} after a ping");
                 // Of one that has ended its direction, nothing could come: it had the time to take our replies.
-                let ended = connection.receive().half_open();
+                let ended = connection.inbound().half_open();
                 return Err(ended.unwrap_or_else(|| Error::new(ErrorKind::Timeout, text)));
             }
         }
@@ -89,16 +89,16 @@ impl Keepalive {
             if self.peer == PeerLife::Heard {
                 self.peer = PeerLife::Silent;
             }
-            let mut transmit = connection.transmit();
+            let mut outbound = connection.outbound();
             // Servers and balancers drop clients that they don't hear. What waits to be written will be heard.
-            let are_silent = !transmit.take_spoken() && !transmit.is_blocked();
+            let are_silent = !outbound.take_spoken() && !outbound.is_blocked();
             if is_silent || are_silent {
                 // Only the silence of the peer is held against the peer.
                 if is_silent {
                     self.peer = PeerLife::Pinged;
                 }
-                transmit.accept_keepalive();
-                connection.write(transmit, Hold::Never);
+                outbound.accept_keepalive();
+                connection.write(outbound, Hold::Never);
             }
         }
         Ok(())
@@ -106,11 +106,11 @@ impl Keepalive {
 
     /// Takes note of what the peer has done since the last look.
     fn listen(&mut self, connection: &Connection) {
-        let mut receive = connection.receive();
-        let received = receive.take_received();
+        let mut inbound = connection.inbound();
+        let received = inbound.take_received();
         // While unread data keeps us from reading, silence proves nothing.
-        let suspended = !connection.signals.has_reader() && receive.is_stopped_by_data();
-        drop(receive);
+        let suspended = !connection.waker.has_reader() && inbound.is_stopped_by_data();
+        drop(inbound);
         // When reading resumes, silence begins afresh.
         let resumed = std::mem::replace(&mut self.suspended, suspended);
         if received || suspended || resumed {

@@ -12,7 +12,7 @@ use tokio::task::coop::poll_proceed;
 
 use crate::connection::Connection;
 use crate::connection::batch::{Batch, Hold};
-use crate::connection::outbound::{Queue, Transmit, misuse};
+use crate::connection::outbound::{Outbound, Queue, misuse};
 use crate::connection::wait_queue::{Manner, Place, Turn};
 use crate::error::Error;
 
@@ -23,55 +23,55 @@ impl Connection {
     }
 
     /// Waits for its turn and for room, then lets `accept`, which is called once, put something into the write buffer.
-    pub(crate) fn send_with<T, F>(self: &Arc<Self>, hold: Hold, accept: F) -> Send<'_, F>
+    pub(crate) fn send_with<T, F>(self: &Arc<Self>, hold: Hold, accept: F) -> SendMessage<'_, F>
     where
-        F: FnMut(&mut Transmit) -> Result<T, Error> + Unpin,
+        F: FnMut(&mut Outbound) -> Result<T, Error> + Unpin,
     {
-        Send { connection: self, place: Place::default(), accept, is_accepted: false, hold }
+        SendMessage { connection: self, place: Place::default(), accept, is_accepted: false, hold }
     }
 
     /// Waits until all that was accepted before was handed to the transport.
     pub(crate) async fn flush(self: &Arc<Self>) -> Result<(), Error> {
         let end = {
-            let mut transmit = self.transmit();
-            if !transmit.is_blocked() {
-                self.write_locked(&mut transmit);
+            let mut outbound = self.outbound();
+            if !outbound.is_blocked() {
+                self.write_locked(&mut outbound);
             }
-            transmit.end()
+            outbound.end()
         };
-        self.watch(|transmit| {
-            if transmit.has_written(end) {
+        self.watch(|outbound| {
+            if outbound.has_written(end) {
                 return Some(Ok(()));
             }
             // Behind our Close frame, the end of the connection says whether everything went out.
-            let error = transmit.closed().filter(|_| !transmit.has_transport())?;
+            let error = outbound.closed().filter(|_| !outbound.has_transport())?;
             Some(Err(error.clone()))
         })
         .await
     }
 
     /// Waits until `check`, which is called again after each change, gives something.
-    async fn watch<T>(self: &Arc<Self>, check: impl FnMut(&mut Transmit) -> Option<T>) -> T {
+    async fn watch<T>(self: &Arc<Self>, check: impl FnMut(&mut Outbound) -> Option<T>) -> T {
         self.watch_in(Queue::Watchers, check).await
     }
 
     /// The same for what only the end of the connection changes.
-    pub(crate) async fn watch_end<T>(self: &Arc<Self>, check: impl FnMut(&mut Transmit) -> Option<T>) -> T {
+    pub(crate) async fn watch_end<T>(self: &Arc<Self>, check: impl FnMut(&mut Outbound) -> Option<T>) -> T {
         self.watch_in(Queue::End, check).await
     }
 
     async fn watch_in<T>(
         self: &Arc<Self>,
         queue: Queue,
-        mut check: impl FnMut(&mut Transmit) -> Option<T>,
+        mut check: impl FnMut(&mut Outbound) -> Option<T>,
     ) -> T {
-        let mut waiting = Waiting::new(self, queue);
+        let mut waiting = PlaceGuard::new(self, queue);
         poll_fn(|cx| {
-            let mut transmit = self.transmit();
-            if let Some(result) = check(&mut transmit) {
+            let mut outbound = self.outbound();
+            if let Some(result) = check(&mut outbound) {
                 return Poll::Ready(result);
             }
-            transmit.wait(queue, &mut waiting.place, Manner::Future, cx.waker());
+            outbound.wait(queue, &mut waiting.place, Manner::Future, cx.waker());
             Poll::Pending
         })
         .await
@@ -80,20 +80,20 @@ impl Connection {
     /// Measures a round trip.
     pub(crate) async fn ping(self: &Arc<Self>) -> Result<Duration, Error> {
         let payload = self
-            .watch(|transmit| {
-                if let Some(error) = transmit.pings_ended() {
+            .watch(|outbound| {
+                if let Some(error) = outbound.pings_ended() {
                     return Some(Err(error.clone()));
                 }
-                transmit.has_space().then(|| Ok(transmit.accept_ping()))
+                outbound.has_space().then(|| Ok(outbound.accept_ping()))
             })
             .await?;
         let _forget = Pinged { connection: self, payload };
-        self.write(self.transmit(), Hold::Never);
-        self.signals.set_task_waits(true);
-        self.signals.wake_task();
-        self.watch(|transmit| {
-            let ended = || transmit.pings_ended().map(|error| Err(error.clone()));
-            transmit.pings.round_trip(payload).map(Ok).or_else(ended)
+        self.write(self.outbound(), Hold::Never);
+        self.waker.set_task_waits(true);
+        self.waker.wake_task();
+        self.watch(|outbound| {
+            let ended = || outbound.pings_ended().map(|error| Err(error.clone()));
+            outbound.pings.round_trip(payload).map(Ok).or_else(ended)
         })
         .await
     }
@@ -101,10 +101,10 @@ impl Connection {
     /// Gives a place up.
     #[cold]
     fn leave_place(&self, queue: Queue, place: &mut Place) {
-        let mut transmit = self.transmit();
-        transmit.leave(queue, place);
+        let mut outbound = self.outbound();
+        outbound.leave(queue, place);
         // It may have been its turn.
-        transmit.wake_senders();
+        outbound.wake_senders();
     }
 
     /// Begins the closing handshake, and waits until the connection has ended.
@@ -114,9 +114,9 @@ impl Connection {
         reason: &str,
     ) -> Result<Option<CloseFrame>, Error> {
         let frame = CloseFrame::new(code, reason).map_err(misuse)?;
-        self.begin_close(&frame);
-        self.watch_end(|transmit| transmit.is_finished().then_some(())).await;
-        self.receive().peer_close()
+        self.start_close(&frame);
+        self.watch_end(|outbound| outbound.is_finished().then_some(())).await;
+        self.inbound().peer_close()
     }
 }
 
@@ -149,7 +149,7 @@ impl Drop for NextStart<'_> {
 /// See [`Connection::send_with`].
 ///
 /// It makes up much of what a task takes that sends, so that its size counts.
-pub(crate) struct Send<'a, F> {
+pub(crate) struct SendMessage<'a, F> {
     connection: &'a Arc<Connection>,
     place: Place,
     /// Called where it is: it holds the message, which would have to be moved.
@@ -158,7 +158,7 @@ pub(crate) struct Send<'a, F> {
     hold: Hold,
 }
 
-impl<T, F: FnMut(&mut Transmit) -> Result<T, Error> + Unpin> Future for Send<'_, F> {
+impl<T, F: FnMut(&mut Outbound) -> Result<T, Error> + Unpin> Future for SendMessage<'_, F> {
     type Output = Result<T, Error>;
 
     #[inline]
@@ -166,14 +166,14 @@ impl<T, F: FnMut(&mut Transmit) -> Result<T, Error> + Unpin> Future for Send<'_,
         let Self { connection, place, accept, is_accepted, hold } = self.get_mut();
         assert!(!*is_accepted, "a future is not polled after it is ready");
         let progress = ready!(poll_proceed(cx));
-        let mut transmit = connection.transmit();
-        if let Some(error) = transmit.closed() {
+        let mut outbound = connection.outbound();
+        if let Some(error) = outbound.closed() {
             return Poll::Ready(Err(error.clone()));
         }
-        let turn = transmit.turn(place);
+        let turn = outbound.turn(place);
         if turn != Turn::Now {
-            transmit.wait(Queue::Senders, place, Manner::Future, cx.waker());
-            drop(transmit);
+            outbound.wait(Queue::Senders, place, Manner::Future, cx.waker());
+            drop(outbound);
             if turn == Turn::Soon {
                 // Those in front have until all others who are to run now have run.
                 cx.waker().wake_by_ref();
@@ -182,17 +182,17 @@ impl<T, F: FnMut(&mut Transmit) -> Result<T, Error> + Unpin> Future for Send<'_,
         }
         progress.made_progress();
         *is_accepted = true;
-        let result = accept(&mut transmit);
+        let result = accept(&mut outbound);
         if place.is_taken() {
-            transmit.leave(Queue::Senders, place);
-            transmit.wake_senders();
+            outbound.leave(Queue::Senders, place);
+            outbound.wake_senders();
         }
-        connection.write(transmit, *hold);
+        connection.write(outbound, *hold);
         Poll::Ready(result)
     }
 }
 
-impl<F> Drop for Send<'_, F> {
+impl<F> Drop for SendMessage<'_, F> {
     #[inline]
     fn drop(&mut self) {
         if self.place.is_taken() {
@@ -202,19 +202,19 @@ impl<F> Drop for Send<'_, F> {
 }
 
 /// A place in one of the queues, until it is dropped.
-pub(crate) struct Waiting<'a> {
+pub(crate) struct PlaceGuard<'a> {
     connection: &'a Arc<Connection>,
     queue: Queue,
     pub(crate) place: Place,
 }
 
-impl<'a> Waiting<'a> {
+impl<'a> PlaceGuard<'a> {
     pub(crate) fn new(connection: &'a Arc<Connection>, queue: Queue) -> Self {
         Self { connection, queue, place: Place::default() }
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for PlaceGuard<'_> {
     #[inline]
     fn drop(&mut self) {
         if self.place.is_taken() {
@@ -231,6 +231,6 @@ struct Pinged<'a> {
 
 impl Drop for Pinged<'_> {
     fn drop(&mut self) {
-        self.connection.transmit().pings.forget(self.payload);
+        self.connection.outbound().pings.forget(self.payload);
     }
 }

@@ -17,7 +17,7 @@ use bowline_proto::{CloseCode, CloseFrame, MessageKind, Misuse, Role, SendHalf};
 
 use crate::compression::Compressing;
 use crate::connection::clock::Tick;
-use crate::connection::outbound::compressor::Deflation;
+use crate::connection::outbound::compressor::Compressor;
 #[cfg(any(feature = "json", feature = "protobuf"))]
 use crate::connection::outbound::encoded::Encoded;
 use crate::connection::outbound::fragment::FragmentEnd;
@@ -59,7 +59,7 @@ const PONGS_MAX: usize = 1024;
 /// A thread that holds the lock of the receiving half may take this one too, so that answers keep the order of what was
 /// received; never the other way round. See [`Later`] for what must not happen under either.
 #[expect(clippy::struct_excessive_bools, reason = "they are independent of each other")]
-pub(crate) struct Transmit {
+pub(crate) struct Outbound {
     transport: Option<WriteTransport>,
     half: SendHalf,
     queue: WriteQueue,
@@ -93,9 +93,9 @@ pub(crate) struct Transmit {
     closed: Option<Error>,
     /// The transport has ended.
     finished: bool,
-    /// Foreign code to be run once the lock is given back: see [`Locked`](guard::Locked).
+    /// Foreign code to be run once the lock is given back: see [`OutboundGuard`](guard::OutboundGuard).
     pub(crate) later: Vec<Later>,
-    deflation: Option<Box<Deflation>>,
+    deflation: Option<Box<Compressor>>,
 }
 
 /// What most connections never have.
@@ -120,7 +120,7 @@ pub(crate) enum Queue {
     End,
 }
 
-impl Transmit {
+impl Outbound {
     pub(crate) fn new(transport: WriteTransport, role: Role, high_water_mark: usize) -> Self {
         Self {
             transport: Some(transport),
@@ -268,7 +268,7 @@ impl Transmit {
 
     /// From now on messages are compressed.
     pub(crate) fn compress(&mut self, compressing: Option<Compressing>) {
-        self.deflation = compressing.map(|compressing| Box::new(Deflation::new(compressing)));
+        self.deflation = compressing.map(|compressing| Box::new(Compressor::new(compressing)));
     }
 
     /// Whether messages are compressed.
@@ -379,7 +379,7 @@ impl Transmit {
             let key = self.masking_key();
             let encoded = self.half.close(frame, key, self.queue.out());
             debug_assert!(encoded.is_ok(), "the half is closed only with us");
-            self.refuse(error);
+            self.stop_accepting(error);
         }
     }
 
@@ -390,7 +390,7 @@ impl Transmit {
     }
 
     /// Accepts nothing more; what was accepted is still written.
-    pub(crate) fn refuse(&mut self, error: Error) {
+    pub(crate) fn stop_accepting(&mut self, error: Error) {
         if self.closed.is_none() {
             self.closed = Some(error);
         } else {
@@ -402,13 +402,13 @@ impl Transmit {
     }
 
     /// The transport is of no use any more.
-    pub(crate) fn lose(&mut self, error: Error) {
+    pub(crate) fn close_transport(&mut self, error: Error) {
         // A later flush is not to take for written what is thrown away here.
         self.unflushed |= !self.queue.is_empty();
         self.queue.clear(&mut self.later);
         self.later.extend(self.transport.take().map(Later::Abort));
         self.blocked = false;
-        self.refuse(error);
+        self.stop_accepting(error);
     }
 
     /// The peer has ended the stream, so that nothing more can be sent.

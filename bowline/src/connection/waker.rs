@@ -19,7 +19,7 @@ use crate::sync::{AtomicBool, Mutex, MutexGuard};
 ///
 /// Its size counts: measured, 8 bytes more are 100 more of resident memory, as what fits between tokio's blocks then does not.
 #[derive(Default)]
-pub(crate) struct Signals {
+pub(crate) struct ConnectionWaker {
     slots: Mutex<Slots>,
     /// The transport called since [`begin_read`](Self::begin_read). Set with `slots` locked.
     called: AtomicBool,
@@ -42,7 +42,7 @@ struct Slots {
     reader_is_due: bool,
 }
 
-impl Signals {
+impl ConnectionWaker {
     /// To be called before the transport is polled for bytes.
     pub(crate) fn begin_read(&self) {
         if self.called.load(Ordering::Acquire) {
@@ -177,7 +177,7 @@ impl Signals {
     }
 }
 
-impl Wake for Signals {
+impl Wake for ConnectionWaker {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
     }
@@ -237,7 +237,7 @@ impl Drop for Polling {
     }
 }
 
-impl Signals {
+impl ConnectionWaker {
     /// Whether this thread is calling the stream of this connection.
     #[inline]
     fn is_polled(self: &Arc<Self>) -> bool {

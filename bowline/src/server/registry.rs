@@ -112,7 +112,7 @@ impl Connections {
             self.list().entries.values().filter_map(|entry| entry.sender.clone()).collect();
         for some in senders.chunks(CLOSED_AT_ONCE) {
             for sender in some {
-                sender.begin_close(&going_away());
+                sender.start_close(&going_away());
             }
             yield_now().await;
         }
@@ -160,7 +160,7 @@ impl Place {
         }
         // After it is on the list, so that no connection falls between this and `stop`. To close one twice is to close it.
         if self.connections.stopping.is_cancelled() {
-            sender.begin_close(&going_away());
+            sender.start_close(&going_away());
         }
         OpenConnection {
             place: self,

@@ -86,7 +86,7 @@ impl WebSocketIo {
         self.refused = Some(error.clone());
         // RFC 6455 7.4.1: 1003 is for a type of data that can't be accepted.
         let frame = CloseFrame::new(CloseCode::UNSUPPORTED_DATA, "").expect("1003 may be sent");
-        self.socket.connection.begin_close(&frame);
+        self.socket.connection.start_close(&frame);
         error
     }
 
@@ -136,9 +136,9 @@ impl AsyncWrite for WebSocketIo {
         let stream = self.get_mut();
         let mut payload = stream.payload(buf)?;
         let len = payload.parts().1.len();
-        let mut transmit = ready!(stream.outgoing.poll_room(cx))?;
-        transmit.accept(&mut payload)?;
-        stream.socket.connection.write(transmit, stream.socket.batch.hold());
+        let mut outbound = ready!(stream.outgoing.poll_room(cx))?;
+        outbound.accept(&mut payload)?;
+        stream.socket.connection.write(outbound, stream.socket.batch.hold());
         Poll::Ready(Ok(len))
     }
 

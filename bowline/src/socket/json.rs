@@ -88,7 +88,7 @@ async fn send(
     encoded: Result<Encoded, Error>,
 ) -> Result<(), Error> {
     let mut encoded = encoded?;
-    connection.send_with(hold, move |transmit| transmit.accept_encoded(&mut encoded)).await
+    connection.send_with(hold, move |outbound| outbound.accept_encoded(&mut encoded)).await
 }
 
 fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Encoded, Error> {

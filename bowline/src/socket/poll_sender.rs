@@ -8,7 +8,7 @@ use bowline_proto::{CloseCode, CloseFrame};
 use crate::connection::Connection;
 use crate::connection::batch::Hold;
 use crate::connection::outbound::Queue;
-use crate::connection::outbound::guard::Locked;
+use crate::connection::outbound::guard::OutboundGuard;
 use crate::connection::wait_queue::{Manner, Place, Turn};
 use crate::error::Error;
 
@@ -40,18 +40,18 @@ impl Outgoing {
     }
 
     /// Waits until a message may be accepted, and gives the lock under which it may.
-    pub(crate) fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<Locked<'_>, Error>> {
+    pub(crate) fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<OutboundGuard<'_>, Error>> {
         let progress = ready!(tokio::task::coop::poll_proceed(cx));
-        let mut transmit = self.connection.transmit();
-        if let Some(error) = transmit.closed() {
+        let mut outbound = self.connection.outbound();
+        if let Some(error) = outbound.closed() {
             return Poll::Ready(Err(error.clone()));
         }
-        let turn = transmit.turn(&self.turn);
+        let turn = outbound.turn(&self.turn);
         if turn != Turn::Now {
             // One that gives way was called, and may be passed should it not come again.
             let manner = if turn == Turn::Soon { Manner::CALLED } else { Manner::POLL };
-            transmit.wait(Queue::Senders, &mut self.turn, manner, cx.waker());
-            drop(transmit);
+            outbound.wait(Queue::Senders, &mut self.turn, manner, cx.waker());
+            drop(outbound);
             if turn == Turn::Soon {
                 cx.waker().wake_by_ref();
             }
@@ -59,31 +59,31 @@ impl Outgoing {
         }
         progress.made_progress();
         if self.turn.is_taken() {
-            transmit.leave(Queue::Senders, &mut self.turn);
+            outbound.leave(Queue::Senders, &mut self.turn);
             // There may be room for the next, too.
-            transmit.wake_senders();
+            outbound.wake_senders();
         }
         // A flush that was begun before does not cover what comes now.
         self.flush_end = None;
-        Poll::Ready(Ok(transmit))
+        Poll::Ready(Ok(outbound))
     }
 
     /// Waits until all that was accepted was handed to the transport.
     pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        let mut transmit = self.connection.transmit();
-        if self.flush_end.is_none() && !transmit.is_blocked() {
-            self.connection.write_locked(&mut transmit);
+        let mut outbound = self.connection.outbound();
+        if self.flush_end.is_none() && !outbound.is_blocked() {
+            self.connection.write_locked(&mut outbound);
         }
-        let end = *self.flush_end.get_or_insert(transmit.end());
-        let result = if transmit.has_written(end) {
+        let end = *self.flush_end.get_or_insert(outbound.end());
+        let result = if outbound.has_written(end) {
             Ok(())
-        } else if let Some(error) = transmit.closed().filter(|_| !transmit.has_transport()) {
+        } else if let Some(error) = outbound.closed().filter(|_| !outbound.has_transport()) {
             Err(error.clone())
         } else {
-            transmit.wait(Queue::Watchers, &mut self.watch, Manner::Future, cx.waker());
+            outbound.wait(Queue::Watchers, &mut self.watch, Manner::Future, cx.waker());
             return Poll::Pending;
         };
-        transmit.leave(Queue::Watchers, &mut self.watch);
+        outbound.leave(Queue::Watchers, &mut self.watch);
         self.flush_end = None;
         Poll::Ready(result)
     }
@@ -93,28 +93,28 @@ impl Outgoing {
         if !self.closing {
             self.closing = true;
             let frame = CloseFrame::new(CloseCode::NORMAL, "").expect("1000 may be sent");
-            self.connection.begin_close(&frame);
+            self.connection.start_close(&frame);
         }
-        let mut transmit = self.connection.transmit();
-        if !transmit.is_finished() {
-            transmit.wait(Queue::End, &mut self.end, Manner::Future, cx.waker());
+        let mut outbound = self.connection.outbound();
+        if !outbound.is_finished() {
+            outbound.wait(Queue::End, &mut self.end, Manner::Future, cx.waker());
             return Poll::Pending;
         }
-        transmit.leave(Queue::End, &mut self.end);
-        drop(transmit);
-        Poll::Ready(self.connection.receive().peer_close().map(drop))
+        outbound.leave(Queue::End, &mut self.end);
+        drop(outbound);
+        Poll::Ready(self.connection.inbound().peer_close().map(drop))
     }
 }
 
 impl Drop for Outgoing {
     fn drop(&mut self) {
         if self.turn.is_taken() || self.watch.is_taken() || self.end.is_taken() {
-            let mut transmit = self.connection.transmit();
-            transmit.leave(Queue::Senders, &mut self.turn);
-            transmit.leave(Queue::Watchers, &mut self.watch);
-            transmit.leave(Queue::End, &mut self.end);
+            let mut outbound = self.connection.outbound();
+            outbound.leave(Queue::Senders, &mut self.turn);
+            outbound.leave(Queue::Watchers, &mut self.watch);
+            outbound.leave(Queue::End, &mut self.end);
             // It may have been its turn.
-            transmit.wake_senders();
+            outbound.wake_senders();
         }
     }
 }

@@ -49,9 +49,9 @@ impl AsyncRead for MessageReader<'_> {
 
 impl Drop for MessageReader<'_> {
     fn drop(&mut self) {
-        self.connection.receive().abandon_message();
-        drop(self.connection.signals.remove_reader());
-        self.connection.signals.wake_task();
+        self.connection.inbound().abandon_message();
+        drop(self.connection.waker.remove_reader());
+        self.connection.waker.wake_task();
     }
 }
 

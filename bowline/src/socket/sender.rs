@@ -45,7 +45,7 @@ impl Sender {
     /// A `send` that is dropped before it is ready sent nothing.
     pub fn send<'a>(&self, message: impl Into<Payload<'a>>) -> impl Future<Output = Result<(), Error>> {
         let mut payload = message.into();
-        self.connection.send_with(Hold::Never, move |transmit| transmit.accept(&mut payload))
+        self.connection.send_with(Hold::Never, move |outbound| outbound.accept(&mut payload))
     }
 
     /// Sends a message if that is possible without waiting.
@@ -114,22 +114,22 @@ impl Sender {
 
     /// Begins to close the connection, without waiting for its end.
     #[cfg(feature = "server")]
-    pub(crate) fn begin_close(&self, frame: &CloseFrame) {
-        self.connection.begin_close(frame);
+    pub(crate) fn start_close(&self, frame: &CloseFrame) {
+        self.connection.start_close(frame);
     }
 
     /// Ends the transport at once, unless it has ended.
     #[cfg(feature = "server")]
     pub(crate) fn abort(&self) {
-        if !self.connection.transmit().is_finished() {
+        if !self.connection.outbound().is_finished() {
             let text = "the connection was ended without a Close frame by its server";
-            self.connection.lose(&Error::new(crate::error::ErrorKind::Closed, text));
+            self.connection.close_transport(&Error::new(crate::error::ErrorKind::Closed, text));
         }
     }
 
     /// The peer's Close frame, if it came and had a code.
     pub fn close_frame(&self) -> Option<CloseFrame> {
-        self.connection.receive().peer_close().ok().flatten()
+        self.connection.inbound().peer_close().ok().flatten()
     }
 
     /// Waits until nothing can be sent any more: the connection was closed by either side, failed, or was dropped.
@@ -141,12 +141,12 @@ impl Sender {
     ///
     /// Dropping it changes nothing.
     pub async fn closed(&self) {
-        self.connection.watch_end(|transmit| transmit.closed().map(|_| ())).await;
+        self.connection.watch_end(|outbound| outbound.closed().map(|_| ())).await;
     }
 
     /// Whether nothing can be sent any more.
     pub fn is_closed(&self) -> bool {
-        self.connection.transmit().closed().is_some()
+        self.connection.outbound().closed().is_some()
     }
 }
 

@@ -183,9 +183,9 @@ impl SenderSink {
         let Self { outgoing, held, .. } = self;
         if held.is_some() {
             let (connection, hold) = (Arc::clone(&outgoing.connection), outgoing.hold);
-            let transmit = ready!(outgoing.poll_room(cx))?;
+            let outbound = ready!(outgoing.poll_room(cx))?;
             if let Some(message) = held.take() {
-                connection.accept(transmit, message.into(), hold)?;
+                connection.accept(outbound, message.into(), hold)?;
             }
         }
         Poll::Ready(Ok(()))
@@ -210,16 +210,16 @@ impl Sink<Message> for SenderSink {
             return Err(Error::new(ErrorKind::InvalidInput, text));
         }
         let connection = &sink.outgoing.connection;
-        let transmit = connection.transmit();
-        if let Some(error) = transmit.closed() {
+        let outbound = connection.outbound();
+        if let Some(error) = outbound.closed() {
             return Err(error.clone());
         }
-        if transmit.has_writer() {
-            drop(transmit);
+        if outbound.has_writer() {
+            drop(outbound);
             sink.held = Some(message);
             return Ok(());
         }
-        connection.accept(transmit, message.into(), sink.outgoing.hold)
+        connection.accept(outbound, message.into(), sink.outgoing.hold)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {

@@ -11,7 +11,7 @@ use bowline_proto::{CloseCode, CloseFrame, MessageKind, Role};
 
 use crate::connection::Connection;
 use crate::connection::batch::Batch;
-use crate::connection::driver::Attendance;
+use crate::connection::driver::DriverTask;
 use crate::connection::parts::ConnectionParts;
 use crate::error::{Error, TrySendError};
 use crate::events;
@@ -82,7 +82,7 @@ impl WebSocket {
     /// A `send` that is dropped before it is ready sent nothing.
     pub fn send<'a>(&self, message: impl Into<Payload<'a>>) -> impl Future<Output = Result<(), Error>> {
         let mut payload = message.into();
-        self.connection.send_with(self.batch.hold(), move |transmit| transmit.accept(&mut payload))
+        self.connection.send_with(self.batch.hold(), move |outbound| outbound.accept(&mut payload))
     }
 
     /// Sends a message if that is possible without waiting.
@@ -214,7 +214,7 @@ impl WebSocket {
 
     /// The peer's Close frame, if it came and had a code.
     pub fn close_frame(&self) -> Option<CloseFrame> {
-        self.connection.receive().peer_close().ok().flatten()
+        self.connection.inbound().peer_close().ok().flatten()
     }
 
     /// The subprotocol that was agreed on, if any (RFC 6455 1.9).
@@ -243,7 +243,7 @@ impl WebSocket {
     /// Whether the transport is a TCP stream that we use directly. For tests.
     #[doc(hidden)]
     pub fn is_tcp_fast_path(&self) -> bool {
-        self.connection.transmit().is_tcp()
+        self.connection.outbound().is_tcp()
     }
 }
 
@@ -257,7 +257,7 @@ impl WebSocket {
         let (keepalive, close_timeout) = (parts.config.keepalive, parts.config.limits.close_timeout);
         let connection = Arc::new(Connection::new(parts));
         events::connection_opened(role, connection.addresses.peer);
-        spawn(Attendance::new(Arc::clone(&connection), keepalive, close_timeout));
+        spawn(DriverTask::new(Arc::clone(&connection), keepalive, close_timeout));
         Self { connection, batch: Batch::default() }
     }
 
@@ -300,7 +300,7 @@ impl Drop for NextMessage<'_> {
 impl Drop for WebSocket {
     fn drop(&mut self) {
         if self.connection.is_supervised() {
-            self.connection.stop_reading();
+            self.connection.discard_input();
         } else {
             self.connection.abandon();
         }

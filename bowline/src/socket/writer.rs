@@ -14,7 +14,7 @@ use tokio::task::coop::poll_proceed;
 use crate::connection::Connection;
 use crate::connection::batch::Hold;
 use crate::connection::outbound::fragment::FragmentEnd;
-use crate::connection::outbound::{Queue, Transmit};
+use crate::connection::outbound::{Outbound, Queue};
 use crate::connection::wait_queue::{Manner, Place};
 use crate::error::{Error, ErrorKind};
 
@@ -55,9 +55,9 @@ pub struct MessageWriter {
 impl MessageWriter {
     pub(crate) async fn open(connection: Arc<Connection>, kind: MessageKind) -> Result<Self, Error> {
         let compress = connection
-            .send_with(Hold::Never, |transmit| {
-                transmit.begin_writing();
-                Ok(transmit.compresses())
+            .send_with(Hold::Never, |outbound| {
+                outbound.begin_writing();
+                Ok(outbound.compresses())
             })
             .await?;
         Ok(Self {
@@ -85,7 +85,7 @@ impl MessageWriter {
     #[cfg(feature = "deflate")]
     pub fn compress(mut self, compress: bool) -> Self {
         if self.gathered.is_empty() && !self.held_back && !self.begun {
-            self.compress = compress && self.connection.transmit().compresses();
+            self.compress = compress && self.connection.outbound().compresses();
         }
         self
     }
@@ -108,25 +108,25 @@ impl MessageWriter {
     fn poll_accept(&mut self, cx: &mut Context<'_>, end: FragmentEnd) -> Poll<Result<(), Error>> {
         // One long message must not starve the other tasks of its thread.
         let progress = ready!(poll_proceed(cx));
-        let mut transmit = self.connection.transmit();
-        if let Some(error) = transmit.closed() {
+        let mut outbound = self.connection.outbound();
+        if let Some(error) = outbound.closed() {
             return Poll::Ready(Err(error.clone()));
         }
-        if !transmit.has_space() {
-            transmit.wait(Queue::Watchers, &mut self.place, Manner::Future, cx.waker());
+        if !outbound.has_space() {
+            outbound.wait(Queue::Watchers, &mut self.place, Manner::Future, cx.waker());
             return Poll::Pending;
         }
         progress.made_progress();
-        transmit.leave(Queue::Watchers, &mut self.place);
-        let accepted = transmit.accept_fragment(self.kind, &self.gathered, end, self.compress)?;
+        outbound.leave(Queue::Watchers, &mut self.place);
+        let accepted = outbound.accept_fragment(self.kind, &self.gathered, end, self.compress)?;
         self.begun |= accepted;
         self.held_back = self.compress && end == FragmentEnd::More;
         self.gathered.clear();
         if end == FragmentEnd::Last {
             self.finished = true;
-            transmit.end_writing();
+            outbound.end_writing();
         }
-        self.connection.write(transmit, Hold::Never);
+        self.connection.write(outbound, Hold::Never);
         Poll::Ready(Ok(()))
     }
 
@@ -153,7 +153,7 @@ impl AsyncWrite for MessageWriter {
         }
         if writer.gathered.len() >= FRAGMENT_SIZE {
             ready!(writer.poll_accept(cx, FragmentEnd::More))?;
-        } else if let Some(error) = writer.connection.transmit().closed() {
+        } else if let Some(error) = writer.connection.outbound().closed() {
             return Poll::Ready(Err(error.clone().into()));
         }
         let piece = &buf[..buf.len().min(FRAGMENT_SIZE - writer.gathered.len())];
@@ -174,17 +174,17 @@ impl AsyncWrite for MessageWriter {
         if !writer.gathered.is_empty() || writer.held_back {
             ready!(writer.poll_accept(cx, FragmentEnd::Flush))?;
         }
-        let mut transmit = writer.connection.transmit();
-        let end = *writer.flush_end.get_or_insert(transmit.end());
-        if transmit.has_written(end) {
-            transmit.leave(Queue::Watchers, &mut writer.place);
+        let mut outbound = writer.connection.outbound();
+        let end = *writer.flush_end.get_or_insert(outbound.end());
+        if outbound.has_written(end) {
+            outbound.leave(Queue::Watchers, &mut writer.place);
             writer.flush_end = None;
             return Poll::Ready(Ok(()));
         }
-        if let Some(error) = transmit.closed().filter(|_| !transmit.has_transport()) {
+        if let Some(error) = outbound.closed().filter(|_| !outbound.has_transport()) {
             return Poll::Ready(Err(error.clone().into()));
         }
-        transmit.wait(Queue::Watchers, &mut writer.place, Manner::Future, cx.waker());
+        outbound.wait(Queue::Watchers, &mut writer.place, Manner::Future, cx.waker());
         Poll::Pending
     }
 
@@ -196,23 +196,23 @@ impl AsyncWrite for MessageWriter {
 
 impl Drop for MessageWriter {
     fn drop(&mut self) {
-        let mut transmit = self.connection.transmit();
-        transmit.leave(Queue::Watchers, &mut self.place);
+        let mut outbound = self.connection.outbound();
+        outbound.leave(Queue::Watchers, &mut self.place);
         if self.finished {
             return;
         }
         if !self.begun {
-            return transmit.abandon_writing();
+            return outbound.abandon_writing();
         }
-        drop(transmit);
+        drop(outbound);
         // A truncated message is never passed off as whole.
         let frame = CloseFrame::new(CloseCode::INTERNAL_ERROR, "a message was not finished")
             .expect("the code is allowed and the reason short");
         let text = "the connection is closed: a MessageWriter was dropped before its message was finished";
-        self.connection.begin_close_with(
+        self.connection.start_close_with(
             &frame,
             Error::new(ErrorKind::Closed, text),
-            Transmit::abandon_writing,
+            Outbound::abandon_writing,
         );
     }
 }

@@ -22,7 +22,7 @@ const DIRECT_SLACK: usize = 64;
 
 /// What has arrived of the message that is not complete, or not taken, yet.
 #[derive(Default)]
-pub(crate) struct Assembly {
+pub(crate) struct Assembler {
     open: Option<OpenMessage>,
     /// The payload, as far as it has arrived.
     payload: Vec<u8>,
@@ -56,7 +56,7 @@ pub(crate) struct Filled {
     pub(crate) failure: Option<Failure>,
 }
 
-impl Assembly {
+impl Assembler {
     /// A whole message, to be read piece by piece.
     pub(crate) fn of(message: Message) -> Self {
         let kind = message.kind();

@@ -5,14 +5,14 @@ use bytes::{Buf, Bytes};
 
 use crate::compression::Window;
 use crate::compression::codec::Inflater;
-use crate::connection::inbound::assembler::Assembly;
+use crate::connection::inbound::assembler::Assembler;
 use crate::connection::inbound::read_buffer::ReadBuffer;
 
 /// Compressed payload on its way from the read buffer into a message.
 ///
 /// What has arrived of a frame stays at the front of the buffer, and is decompressed step by step: no further than the
 /// application takes it. What had arrived when we closed has left the buffer, and is decompressed in the same way.
-pub(crate) struct Inflation {
+pub(crate) struct Decompressor {
     inflater: Inflater,
     /// Payload that is not in the buffer; while there is some, none is there.
     set_aside: Bytes,
@@ -24,7 +24,7 @@ pub(crate) struct Inflation {
     more: bool,
 }
 
-impl Inflation {
+impl Decompressor {
     pub(crate) fn new(window: Window, message_size: u64) -> Self {
         let inflater = Inflater::new(message_size, window.bits, window.is_taken_over);
         Self { inflater, set_aside: Bytes::new(), pending: 0, last: false, more: false }
@@ -62,7 +62,11 @@ impl Inflation {
     }
 
     /// Decompresses a part of what is pending: 1 KiB at most, from which 64 KiB come at most.
-    pub(crate) fn advance(&mut self, buffer: &mut ReadBuffer, message: &mut Assembly) -> Result<(), Failure> {
+    pub(crate) fn advance(
+        &mut self,
+        buffer: &mut ReadBuffer,
+        message: &mut Assembler,
+    ) -> Result<(), Failure> {
         let is_set_aside = !self.set_aside.is_empty();
         let input = if is_set_aside { &self.set_aside } else { &buffer.bytes()[..self.pending] };
         let inflated = message.inflate(&mut self.inflater, input, self.last)?;

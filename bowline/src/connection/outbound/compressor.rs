@@ -14,12 +14,12 @@ thread_local! {
 }
 
 /// The compressor of a connection: nothing but its settings, until a message is to be compressed.
-pub(crate) struct Deflation {
+pub(crate) struct Compressor {
     pub(crate) compressing: Compressing,
     deflater: Option<Box<Deflater>>,
 }
 
-impl Deflation {
+impl Compressor {
     pub(crate) fn new(compressing: Compressing) -> Self {
         Self { compressing, deflater: None }
     }

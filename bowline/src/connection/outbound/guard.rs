@@ -7,7 +7,7 @@ use std::task::Waker;
 
 use bytes::Bytes;
 
-use crate::connection::outbound::Transmit;
+use crate::connection::outbound::Outbound;
 use crate::error::Error;
 use crate::sync::{Mutex, MutexGuard};
 use crate::transport::WriteTransport;
@@ -58,17 +58,17 @@ fn run_all(mut list: Vec<Later>) {
     }
 }
 
-/// Access to a [`Transmit`]. Once that is given back, the foreign code runs that the access has come to run.
-pub(crate) struct Locked<'a>(Option<MutexGuard<'a, Transmit>>);
+/// Access to a [`Outbound`]. Once that is given back, the foreign code runs that the access has come to run.
+pub(crate) struct OutboundGuard<'a>(Option<MutexGuard<'a, Outbound>>);
 
-impl<'a> Locked<'a> {
+impl<'a> OutboundGuard<'a> {
     #[inline]
-    pub(crate) fn new(transmit: &'a Mutex<Transmit>) -> Self {
-        Self(Some(transmit.lock().unwrap_or_else(PoisonError::into_inner)))
+    pub(crate) fn new(outbound: &'a Mutex<Outbound>) -> Self {
+        Self(Some(outbound.lock().unwrap_or_else(PoisonError::into_inner)))
     }
 }
 
-impl Locked<'_> {
+impl OutboundGuard<'_> {
     /// What dropping it does, by a shorter way if nothing is to be run.
     #[inline]
     pub(crate) fn give_back(mut self) {
@@ -86,7 +86,7 @@ impl Locked<'_> {
     }
 }
 
-impl Drop for Locked<'_> {
+impl Drop for OutboundGuard<'_> {
     #[inline]
     fn drop(&mut self) {
         if !self.later.is_empty() {
@@ -95,16 +95,16 @@ impl Drop for Locked<'_> {
     }
 }
 
-impl Deref for Locked<'_> {
-    type Target = Transmit;
+impl Deref for OutboundGuard<'_> {
+    type Target = Outbound;
 
-    fn deref(&self) -> &Transmit {
+    fn deref(&self) -> &Outbound {
         self.0.as_ref().expect("it is locked until it is dropped")
     }
 }
 
-impl DerefMut for Locked<'_> {
-    fn deref_mut(&mut self) -> &mut Transmit {
+impl DerefMut for OutboundGuard<'_> {
+    fn deref_mut(&mut self) -> &mut Outbound {
         self.0.as_mut().expect("it is locked until it is dropped")
     }
 }
