@@ -164,18 +164,23 @@ impl CompressionOptions {
     }
 
     /// How `role` compresses what it sends; `None` if it can't.
-    pub(crate) fn of_sender(&self, agreed: DeflateParameters, role: Role) -> Option<Compressing> {
-        let Window { bits, is_taken_over } = Window::of(agreed, role);
+    pub(crate) fn of_sender(&self, agreed: DeflateParameters, role: Role) -> Option<CompressorSettings> {
+        let DeflateWindow { bits, is_taken_over } = DeflateWindow::of(agreed, role);
         // RFC 7692 7.1.2.2: to compress nothing fits any window.
         let possible = bits >= DeflateParameters::MIN_WINDOW_BITS;
         let threshold = self.threshold.unwrap_or(if is_taken_over { 128 } else { 512 });
-        possible.then_some(Compressing { level: self.level, window_bits: bits, is_taken_over, threshold })
+        possible.then_some(CompressorSettings {
+            level: self.level,
+            window_bits: bits,
+            is_taken_over,
+            threshold,
+        })
     }
 }
 
 /// How messages of one direction are compressed.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Compressing {
+pub(crate) struct CompressorSettings {
     pub(crate) level: u8,
     pub(crate) window_bits: u8,
     pub(crate) is_taken_over: bool,
@@ -185,12 +190,12 @@ pub(crate) struct Compressing {
 
 /// The window of one direction.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Window {
+pub(crate) struct DeflateWindow {
     pub(crate) bits: u8,
     pub(crate) is_taken_over: bool,
 }
 
-impl Window {
+impl DeflateWindow {
     /// That in which `sender` refers to what it has sent.
     pub(crate) fn of(agreed: DeflateParameters, sender: Role) -> Self {
         match sender {

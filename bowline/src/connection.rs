@@ -22,7 +22,7 @@ use std::task::{Context, Waker};
 
 use bowline_proto::{ReceiveHalf, ReceiveLimits, Role};
 
-use crate::compression::Window;
+use crate::compression::DeflateWindow;
 use crate::connection::inbound::Inbound;
 use crate::connection::outbound::Outbound;
 use crate::connection::outbound::guard::OutboundGuard;
@@ -77,7 +77,7 @@ impl Connection {
             (Inbound::new(read, half, leftover), Outbound::new(write, role, limits.write_buffer));
         if let Some(agreed) = agreed.deflate {
             let peer = if role == Role::Server { Role::Client } else { Role::Server };
-            inbound.decompress(Window::of(agreed, peer));
+            inbound.decompress(DeflateWindow::of(agreed, peer));
             outbound.compress(config.compression.of_sender(agreed, role));
         }
         Self {

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bowline_proto::{MessageKind, Misuse, Role, SendHalf};
 use bytes::Bytes;
 
-use crate::compression::Compressing;
+use crate::compression::CompressorSettings;
 use crate::compression::codec::Deflater;
 use crate::message::Message;
 
@@ -75,8 +75,8 @@ impl Prepared {
     }
 
     /// The frame of the message compressed without reference to other messages; `None` if it would not be smaller.
-    pub(crate) fn compressed(&self, compressing: Compressing) -> Option<PreparedFrame> {
-        let Compressing { level, window_bits, .. } = compressing;
+    pub(crate) fn compressed(&self, compressing: CompressorSettings) -> Option<PreparedFrame> {
+        let CompressorSettings { level, window_bits, .. } = compressing;
         let mut forms = self.compressed.0.lock().unwrap_or_else(PoisonError::into_inner);
         let known = forms.iter().find(|form| form.level == level && form.window_bits == window_bits);
         if let Some(known) = known {

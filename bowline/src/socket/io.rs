@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use crate::connection::batch::Hold;
 use crate::error::{Error, ErrorKind};
 use crate::message::Payload;
-use crate::socket::poll_sender::Outgoing;
+use crate::socket::poll_sender::PollSender;
 use crate::socket::websocket::WebSocket;
 
 /// How much one write takes. Other libraries refuse larger messages by default than this.
@@ -34,8 +34,8 @@ impl WebSocket {
     /// # }
     /// ```
     pub fn into_io(self, kind: MessageKind) -> WebSocketIo {
-        let outgoing = Outgoing::new(Arc::clone(&self.connection), Hold::Never);
-        WebSocketIo { outgoing, socket: self, kind, is_in_message: false, refused: None }
+        let sender = PollSender::new(Arc::clone(&self.connection), Hold::Never);
+        WebSocketIo { sender, socket: self, kind, is_in_message: false, refused: None }
     }
 }
 
@@ -53,7 +53,7 @@ impl WebSocket {
 ///
 /// Dropping it drops the [`WebSocket`].
 pub struct WebSocketIo {
-    outgoing: Outgoing,
+    sender: PollSender,
     socket: WebSocket,
     kind: MessageKind,
     is_in_message: bool,
@@ -136,18 +136,18 @@ impl AsyncWrite for WebSocketIo {
         let stream = self.get_mut();
         let mut payload = stream.payload(buf)?;
         let len = payload.parts().1.len();
-        let mut outbound = ready!(stream.outgoing.poll_room(cx))?;
+        let mut outbound = ready!(stream.sender.poll_room(cx))?;
         outbound.accept(&mut payload)?;
         stream.socket.connection.write(outbound, stream.socket.batch.hold());
         Poll::Ready(Ok(len))
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.get_mut().outgoing.poll_flush(cx).map_err(io::Error::from)
+        self.get_mut().sender.poll_flush(cx).map_err(io::Error::from)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.get_mut().outgoing.poll_close(cx).map_err(io::Error::from)
+        self.get_mut().sender.poll_close(cx).map_err(io::Error::from)
     }
 }
 

@@ -11,7 +11,7 @@ use futures_sink::Sink;
 use crate::connection::batch::Hold;
 use crate::error::{Error, ErrorKind};
 use crate::message::Message;
-use crate::socket::poll_sender::Outgoing;
+use crate::socket::poll_sender::PollSender;
 use crate::socket::sender::Sender;
 use crate::socket::websocket::WebSocket;
 
@@ -71,7 +71,7 @@ impl WebSocket {
     /// # }
     /// ```
     pub fn into_stream_sink(self) -> WebSocketStreamSink {
-        let sink = SenderSink::new(Outgoing::new(Arc::clone(&self.connection), self.batch.hold()));
+        let sink = SenderSink::new(PollSender::new(Arc::clone(&self.connection), self.batch.hold()));
         WebSocketStreamSink { sink, socket: self }
     }
 }
@@ -94,7 +94,7 @@ impl Sender {
     /// # }
     /// ```
     pub fn into_sink(self) -> SenderSink {
-        SenderSink::new(Outgoing::new(self.connection, Hold::Never))
+        SenderSink::new(PollSender::new(self.connection, Hold::Never))
     }
 }
 
@@ -123,7 +123,7 @@ impl Stream for WebSocketStreamSink {
         let hold = socket.batch.hold();
         // `forward` flushes when it has to wait, and `split` holds the last message of a batch back until then.
         let poll = socket.poll_item::<false>(cx);
-        sink.outgoing.hold = if poll.is_ready() { hold.or(socket.batch.hold()) } else { Hold::Never };
+        sink.sender.hold = if poll.is_ready() { hold.or(socket.batch.hold()) } else { Hold::Never };
         poll
     }
 }
@@ -166,7 +166,7 @@ impl Sink<Message> for WebSocketStreamSink {
 ///   don't, so that a batch leaves with one write.
 /// - Closing it closes the connection with 1000 and waits for its end, as [`Sender::close`] does.
 pub struct SenderSink {
-    outgoing: Outgoing,
+    sender: PollSender,
     /// `start_send` may be called.
     ready: bool,
     /// What found a `MessageWriter` open.
@@ -174,16 +174,16 @@ pub struct SenderSink {
 }
 
 impl SenderSink {
-    fn new(outgoing: Outgoing) -> Self {
-        Self { outgoing, ready: false, held: None }
+    fn new(sender: PollSender) -> Self {
+        Self { sender, ready: false, held: None }
     }
 
     /// Waits until nothing is held.
     fn poll_release(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        let Self { outgoing, held, .. } = self;
+        let Self { sender, held, .. } = self;
         if held.is_some() {
-            let (connection, hold) = (Arc::clone(&outgoing.connection), outgoing.hold);
-            let outbound = ready!(outgoing.poll_room(cx))?;
+            let (connection, hold) = (Arc::clone(&sender.connection), sender.hold);
+            let outbound = ready!(sender.poll_room(cx))?;
             if let Some(message) = held.take() {
                 connection.accept(outbound, message.into(), hold)?;
             }
@@ -198,7 +198,7 @@ impl Sink<Message> for SenderSink {
     fn poll_ready(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         let sink = self.get_mut();
         ready!(sink.poll_release(cx))?;
-        drop(ready!(sink.outgoing.poll_room(cx))?);
+        drop(ready!(sink.sender.poll_room(cx))?);
         sink.ready = true;
         Poll::Ready(Ok(()))
     }
@@ -209,7 +209,7 @@ impl Sink<Message> for SenderSink {
             let text = "the sink was not ready: start_send may be called once after each poll_ready";
             return Err(Error::new(ErrorKind::InvalidInput, text));
         }
-        let connection = &sink.outgoing.connection;
+        let connection = &sink.sender.connection;
         let outbound = connection.outbound();
         if let Some(error) = outbound.closed() {
             return Err(error.clone());
@@ -219,20 +219,20 @@ impl Sink<Message> for SenderSink {
             sink.held = Some(message);
             return Ok(());
         }
-        connection.accept(outbound, message.into(), sink.outgoing.hold)
+        connection.accept(outbound, message.into(), sink.sender.hold)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         let sink = self.get_mut();
         ready!(sink.poll_release(cx))?;
-        sink.outgoing.poll_flush(cx)
+        sink.sender.poll_flush(cx)
     }
 
     fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         let sink = self.get_mut();
         // If the connection is closed, that is what is wanted.
         let _ = ready!(sink.poll_release(cx));
-        sink.outgoing.poll_close(cx)
+        sink.sender.poll_close(cx)
     }
 }
 
@@ -244,7 +244,7 @@ impl fmt::Debug for WebSocketStreamSink {
 
 impl fmt::Debug for SenderSink {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let peer = &self.outgoing.connection.addresses.peer;
+        let peer = &self.sender.connection.addresses.peer;
         f.debug_struct("SenderSink").field("peer_addr", peer).finish_non_exhaustive()
     }
 }
