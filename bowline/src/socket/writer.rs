@@ -34,7 +34,6 @@ const FRAGMENT_SIZE: usize = 16 * 1024;
 ///
 /// A `write` that is dropped before it is ready has taken nothing; a `flush` or `shutdown` may be called again. A
 /// `write_all` that is dropped may have written a part.
-#[expect(clippy::struct_excessive_bools, reason = "they are independent of each other")]
 pub struct MessageWriter {
     connection: Arc<Connection>,
     kind: MessageKind,
@@ -44,12 +43,25 @@ pub struct MessageWriter {
     compress: bool,
     /// The compressor holds something back.
     held_back: bool,
-    /// A fragment was accepted, so that the message has begun for the peer.
-    begun: bool,
-    finished: bool,
+    stage: WriterStage,
     /// Where a flush under way ends.
     flush_end: Option<u64>,
     place: Place,
+}
+
+/// The part of the message that the peer gets to see.
+///
+/// ```text
+/// Unsent ──a fragment is accepted──▶ Begun ──the last one is accepted──▶ Finished
+///    └──────────────────the whole message is accepted────────────────────────▲
+/// ```
+///
+/// Without compression, the first fragment begins the message. A compressor may hold all of it back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum WriterStage {
+    Unsent,
+    Begun,
+    Finished,
 }
 
 impl MessageWriter {
@@ -67,8 +79,7 @@ impl MessageWriter {
             gathered: Vec::new(),
             compress,
             held_back: false,
-            begun: false,
-            finished: false,
+            stage: WriterStage::Unsent,
             flush_end: None,
             place: Place::default(),
         })
@@ -84,7 +95,7 @@ impl MessageWriter {
     /// It counts only before something was written.
     #[cfg(feature = "deflate")]
     pub fn compress(mut self, compress: bool) -> Self {
-        if self.gathered.is_empty() && !self.held_back && !self.begun {
+        if self.gathered.is_empty() && !self.held_back && self.stage == WriterStage::Unsent {
             self.compress = compress && self.connection.outbound().compresses();
         }
         self
@@ -119,11 +130,13 @@ impl MessageWriter {
         progress.made_progress();
         outbound.leave(Queue::Watchers, &mut self.place);
         let accepted = outbound.accept_fragment(self.kind, &self.gathered, end, self.compress)?;
-        self.begun |= accepted;
+        if accepted {
+            self.stage = WriterStage::Begun;
+        }
         self.held_back = self.compress && end == FragmentEnd::More;
         self.gathered.clear();
         if end == FragmentEnd::Last {
-            self.finished = true;
+            self.stage = WriterStage::Finished;
             outbound.end_writing();
         }
         self.connection.write(outbound, Hold::Never);
@@ -131,7 +144,7 @@ impl MessageWriter {
     }
 
     fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        if self.finished {
+        if self.stage == WriterStage::Finished {
             return Poll::Ready(Ok(()));
         }
         if !self.utf8.is_complete() {
@@ -147,7 +160,7 @@ impl MessageWriter {
 impl AsyncWrite for MessageWriter {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let writer = self.get_mut();
-        if writer.finished {
+        if writer.stage == WriterStage::Finished {
             let text = "the message was finished";
             return Poll::Ready(Err(Error::new(ErrorKind::InvalidInput, text).into()));
         }
@@ -198,13 +211,11 @@ impl Drop for MessageWriter {
     fn drop(&mut self) {
         let mut outbound = self.connection.outbound();
         outbound.leave(Queue::Watchers, &mut self.place);
-        if self.finished {
-            return;
+        match self.stage {
+            WriterStage::Finished => return,
+            WriterStage::Unsent => return outbound.abandon_writing(),
+            WriterStage::Begun => drop(outbound),
         }
-        if !self.begun {
-            return outbound.abandon_writing();
-        }
-        drop(outbound);
         // A truncated message is never passed off as whole.
         let frame = CloseFrame::new(CloseCode::INTERNAL_ERROR, "a message was not finished")
             .expect("the code is allowed and the reason short");
