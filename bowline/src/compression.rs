@@ -132,10 +132,10 @@ impl CompressionOptions {
             ("client_max_window_bits", self.client_max_window_bits),
         ];
         if !(1..=9).contains(&self.level) {
-            return Some(format!("the compression level {} is not from 1 to 9", self.level));
+            return Some(format!("CompressionOptions::level is {}, but has to be from 1 to 9", self.level));
         }
         let (name, value) = windows.into_iter().find(|(_, value)| !bits.contains(value))?;
-        Some(format!("{name} of {value} is not from 9 to 15"))
+        Some(format!("CompressionOptions::{name} is {value}, but has to be from 9 to 15"))
     }
 
     /// Panics if nobody can have agreed on these parameters, or if the options make no sense.

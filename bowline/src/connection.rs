@@ -60,6 +60,7 @@ impl Connection {
     /// A connection whose handshake is done.
     pub(crate) fn new(parts: ConnectionParts<'_>) -> Self {
         let ConnectionParts { transport, role, leftover, config, negotiated: agreed } = parts;
+        // The builders refuse a `write_buffer` of zero, with which nothing is ever sent; `adopt` can't.
         let limits = &config.limits;
         let addresses = transport.addresses;
         let (read, write) = transport.split();
@@ -74,7 +75,7 @@ impl Connection {
         );
         let waker = Arc::new(ConnectionWaker::default());
         let (mut inbound, mut outbound) =
-            (Inbound::new(read, half, leftover), Outbound::new(write, role, limits.write_buffer));
+            (Inbound::new(read, half, leftover), Outbound::new(write, role, limits.write_buffer.max(1)));
         if let Some(agreed) = agreed.deflate {
             let peer = if role == Role::Server { Role::Client } else { Role::Server };
             inbound.decompress(DeflateWindow::of(agreed, peer));

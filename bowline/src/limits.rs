@@ -2,6 +2,22 @@
 
 use std::time::Duration;
 
+/// hyper panics if its buffer is to be smaller.
+#[cfg(any(feature = "client", feature = "server"))]
+const MIN_HEAD_SIZE: usize = 8 * 1024;
+
+/// An `http::HeaderMap` panics when it is to hold more than some 24,000 headers.
+#[cfg(any(feature = "client", feature = "server"))]
+const MAX_HEADERS: usize = 16 * 1024;
+
+/// The largest frame that a peer may send without being asked (RFC 9113 4.2).
+#[cfg(all(feature = "http2", any(feature = "client", feature = "server")))]
+const MIN_STREAM_WINDOW: usize = 16 * 1024;
+
+/// RFC 9113 6.9.1: a window is no larger.
+#[cfg(all(feature = "http2", any(feature = "client", feature = "server")))]
+const MAX_STREAM_WINDOW: usize = (1 << 31) - 1;
+
 /// The limits of a connection, all in one place. Each has a default that is on.
 ///
 /// A message over a limit closes the connection, a head over one fails the handshake, and so does a deadline; the error names
@@ -26,7 +42,7 @@ pub struct Limits {
     #[cfg(feature = "http2")]
     pub(crate) max_streams: u32,
     #[cfg(feature = "http2")]
-    pub(crate) stream_window: u32,
+    stream_window: usize,
 }
 
 impl Default for Limits {
@@ -71,7 +87,7 @@ impl Limits {
     ///
     /// A larger one fails the handshake. A server answers it with 431.
     pub fn head_size(mut self, bytes: usize) -> Self {
-        self.head_size = bytes.max(8 * 1024);
+        self.head_size = bytes;
         self
     }
 
@@ -79,8 +95,7 @@ impl Limits {
     ///
     /// More fail the handshake. A server answers them with 431.
     pub fn max_headers(mut self, headers: usize) -> Self {
-        // An `http::HeaderMap` panics when it is to hold more than some 24,000.
-        self.max_headers = headers.min(16 * 1024);
+        self.max_headers = headers;
         self
     }
 
@@ -104,7 +119,7 @@ impl Limits {
     /// replies to messages that arrived together gather up to four times as much, and leave with one write.
     /// Over HTTP/2, up to 64 KiB more wait in the HTTP/2 connection.
     pub fn write_buffer(mut self, bytes: usize) -> Self {
-        self.write_buffer = bytes.max(1);
+        self.write_buffer = bytes;
         self
     }
 
@@ -127,7 +142,73 @@ impl Limits {
     /// 50 ms. Each has a window of its own, so that none of them keeps another waiting.
     #[cfg(feature = "http2")]
     pub fn stream_window(mut self, bytes: usize) -> Self {
-        self.stream_window = u32::try_from(bytes).unwrap_or(u32::MAX).clamp(16 * 1024, (1 << 31) - 1);
+        self.stream_window = bytes;
         self
+    }
+
+    /// Returns the initial window of a stream (RFC 9113 6.9.2).
+    #[cfg(all(feature = "http2", any(feature = "client", feature = "server")))]
+    pub(crate) fn initial_window_size(&self) -> u32 {
+        u32::try_from(self.stream_window).expect("the builders refuse larger ones")
+    }
+
+    /// Describes the first setting that is out of its range.
+    #[cfg(any(feature = "client", feature = "server"))]
+    pub(crate) fn invalid(&self) -> Option<String> {
+        let ranges = [
+            ("head_size", self.head_size, MIN_HEAD_SIZE..=usize::MAX),
+            ("max_headers", self.max_headers, 0..=MAX_HEADERS),
+            ("write_buffer", self.write_buffer, 1..=usize::MAX),
+            #[cfg(feature = "http2")]
+            ("stream_window", self.stream_window, MIN_STREAM_WINDOW..=MAX_STREAM_WINDOW),
+        ];
+        let (name, value, range) = ranges.into_iter().find(|(_, value, range)| !range.contains(value))?;
+        Some(if value < *range.start() {
+            format!("Limits::{name} is {value}, but has to be at least {}", range.start())
+        } else {
+            format!("Limits::{name} is {value}, but may be at most {}", range.end())
+        })
+    }
+}
+
+#[cfg(all(test, feature = "client", feature = "server"))]
+mod tests {
+    use crate::{Acceptor, Connector, ErrorKind, Limits};
+
+    #[test]
+    fn limits_out_of_range_are_refused_by_name_when_a_builder_is_used() {
+        let default = Limits::default;
+        for (limits, text) in [
+            (default().head_size(8191), "Limits::head_size is 8191, but has to be at least 8192"),
+            (default().max_headers(16385), "Limits::max_headers is 16385, but may be at most 16384"),
+            (default().write_buffer(0), "Limits::write_buffer is 0, but has to be at least 1"),
+            #[cfg(feature = "http2")]
+            (default().stream_window(16383), "Limits::stream_window is 16383, but has to be at least 16384"),
+            #[cfg(feature = "http2")]
+            (
+                default().stream_window(1 << 31),
+                "Limits::stream_window is 2147483648, but may be at most 2147483647",
+            ),
+        ] {
+            let by_client = Connector::new().limits(limits.clone()).request("ws://example.com").map(drop);
+            let by_server = Acceptor::new().limits(limits).validate();
+            for refused in [by_client, by_server] {
+                let error = refused.unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::InvalidInput);
+                assert_eq!(error.to_string(), text);
+            }
+        }
+    }
+
+    #[test]
+    fn limits_at_the_ends_of_their_ranges_are_accepted() {
+        let least = Limits::default().head_size(8192).max_headers(0).write_buffer(1);
+        let most = Limits::default().head_size(usize::MAX).max_headers(16384).write_buffer(usize::MAX);
+        #[cfg(feature = "http2")]
+        let (least, most) = (least.stream_window(16384), most.stream_window((1 << 31) - 1));
+        for limits in [least, most] {
+            assert!(Connector::new().limits(limits.clone()).request("ws://example.com").is_ok());
+            assert!(Acceptor::new().limits(limits).validate().is_ok());
+        }
     }
 }

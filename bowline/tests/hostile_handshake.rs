@@ -206,7 +206,7 @@ async fn long_lists_take_linear_time() {
 /// However high the limits are, a head with very many lines is refused or accepted, and nothing worse.
 #[tokio::test]
 async fn a_hundred_thousand_lines_within_the_limits_do_no_harm() {
-    let limits = Limits::default().head_size(16 * 1024 * 1024).max_headers(usize::MAX);
+    let limits = Limits::default().head_size(16 * 1024 * 1024).max_headers(16 * 1024);
     for role in ROLES {
         for (named, lines) in
             [("different names", lines(1_500_000, 15)), ("one name", b"x-a: 0123456789\r\n".repeat(100_000))]

@@ -181,6 +181,9 @@ impl Connector {
 
     /// What a server may cost: see [`Limits`] for the defaults.
     pub fn limits(mut self, limits: Limits) -> Self {
+        if let Some(text) = limits.invalid() {
+            self.offer.refuse(text);
+        }
         self.offer.config.limits = limits;
         self
     }

@@ -144,7 +144,8 @@ impl Acceptor {
     ///
     /// Under an HTTP server of your own, the head of the request is limited there.
     pub fn limits(self, limits: Limits) -> Self {
-        self.with(|options| options.config.limits = limits)
+        let invalid = limits.invalid();
+        self.with(|options| options.config.limits = limits).check(invalid)
     }
 
     /// Whether and how messages are compressed. Default: [`Compression::Off`](crate::Compression::Off).
