@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::num::NonZeroU32;
-use std::sync::OnceLock;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -111,27 +110,5 @@ fn nanos_between(earlier: Instant, later: Instant) -> i64 {
     match later.checked_duration_since(earlier) {
         Some(duration) => nanos(duration),
         None => -nanos(earlier.saturating_duration_since(later)),
-    }
-}
-
-/// A point in time for spans of milliseconds, in units of 2^16 nanoseconds since some other, modulo 2^32.
-#[derive(Clone, Copy, Default)]
-pub(crate) struct Tick(u32);
-
-impl Tick {
-    pub(crate) fn now() -> Self {
-        static FIRST: OnceLock<Instant> = OnceLock::new();
-        let now = Instant::now();
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "it is meant modulo 2^32"
-        )]
-        Self((nanos_between(*FIRST.get_or_init(|| now), now) >> 16) as u32)
-    }
-
-    /// Whether this is later than `earlier` by more than `duration`, which is short.
-    pub(crate) fn is_after(self, earlier: Self, duration: Duration) -> bool {
-        u128::from(self.0.wrapping_sub(earlier.0)) > duration.as_nanos() >> 16
     }
 }

@@ -1,4 +1,30 @@
-//! Sending: what is written at once, and what is held back.
+//! The write path: which messages are written at once, and which replies are held back.
+//!
+//! A message is written in the call that accepts it, with one exception: the cork. A `WebSocket` that has just been handed a message
+//! while more messages are in memory is working off a batch. Its replies are likely to be followed by more replies, so they are held
+//! back and leave with one write:
+//!
+//! ```text
+//! time ----------------------------------------------------------------------------------------->
+//! transport   [1][2][3] arrive in one read
+//! recv        1             2             3 (nothing more in memory)      waits
+//! send            reply 1       reply 2       reply 3
+//! queue           1             1 2           1 2 3 --write-->
+//! driver          woken: writes if replies are still held back when this poll ends
+//! ```
+//!
+//! Replies never stay in the queue for long, whatever the application does next:
+//!
+//! - It takes the last message of the batch: the reply to it is written together with all others.
+//! - It receives again, and nothing is in memory: they are written before `recv` waits.
+//! - It computes: the next reply finds that the first one is older than a millisecond, and all are written.
+//! - It awaits something else, or returns: its poll ends, and the driver writes. Where no driver may run after this poll, as in
+//!   `block_on` of a runtime with one thread, a waker that tokio drops or wakes at the end of the poll does it.
+//! - It replies without end: 1,024 replies, or four times the high-water mark, are written.
+//! - The runtime is dropped: the driver writes as it is dropped.
+//!
+//! Whether more messages are in memory is known to the `WebSocket` alone, in its [`Batch`](super::inbound::batch::Batch). No flag is
+//! shared between threads, and a `Sender`, which is never part of a batch, always writes at once.
 
 use std::cell::Cell;
 use std::future::Future;
@@ -10,10 +36,10 @@ use std::task::{Context, Wake, Waker};
 use tokio::task::yield_now;
 
 use crate::connection::Connection;
-use crate::connection::batch::Hold;
+use crate::connection::inbound::batch::Hold;
 use crate::connection::outbound::Outbound;
 use crate::connection::outbound::guard::OutboundGuard;
-use crate::connection::wait_queue::{Place, Turn};
+use crate::connection::outbound::wait_queue::{Place, Turn};
 use crate::error::{Error, TrySendError};
 use crate::message::Payload;
 use crate::sync::{Poller, poller};

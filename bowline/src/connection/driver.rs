@@ -1,6 +1,34 @@
-//! The connection's task: what belongs to no caller.
+//! The driver: one task for each connection, which does everything that belongs to no caller.
 //!
-//! Keepalive, answering when nobody reads, writing what a cork or a full transport left behind, and the end.
+//! - It writes what a full transport left in the queue, and replies that are still held back when a poll of the application has ended.
+//! - It reads while the application does not: pings are answered and Close frames echoed, up to the first message that nobody has
+//!   asked for.
+//! - It runs the [`keepalive`](crate::connection::keepalive).
+//! - It ends the transport in the order of the RFC, within the close timeout.
+//!
+//! # When the driver runs
+//!
+//! The transport wakes the driver only if no `recv` waits, or if the driver itself waits for something (see
+//! [`waker`](crate::connection::waker)). A connection whose application reads all the time therefore costs the driver almost nothing.
+//! The driver has a single timer, the earliest of the keepalive, the close deadline and its patience with the application.
+//!
+//! # Deadlines under load
+//!
+//! A peer that never stops sending keeps every poll of the driver busy until the budget of the task is spent. A timer polled
+//! without budget is pending, whatever the time. The driver therefore compares the clock itself with the deadline, and polls its
+//! timer outside of the budget. A deadline that is handled late, as after a stop of the process, is no [`Verdict`] on the peer.
+//!
+//! # The end of a connection
+//!
+//! ```text
+//! Open --outbound is closed--> Closing --all is written, and the peer has closed or is gone--.
+//!                                                                                            |
+//!   .-- client, and the peer's Close frame came: the server ends TCP first (RFC 6455 7.1.1) --+-- otherwise
+//!   v                                                                                        v
+//! Draining <------------------------ shut down ------------------------------------- ShuttingDown
+//!   |
+//!   '--the peer ends its direction, or the close timeout runs out--> finished
+//! ```
 
 use std::future::Future;
 use std::pin::Pin;
@@ -58,6 +86,14 @@ enum Stage {
         /// Our direction of the transport was shut down.
         shut_down: bool,
     },
+}
+
+/// Who reads next: see [`Driver::next_reader`].
+enum NextReader {
+    Application,
+    /// The application has [`PATIENCE`] to come.
+    ApplicationSoon,
+    Driver,
 }
 
 pin_project! {
@@ -157,33 +193,54 @@ impl Driver {
         self.connection.waker.set_task_waits(outbound.needs_task());
     }
 
-    /// Answers while nobody reads.
+    /// Reads in the application's place, if the application does not.
     fn read(&mut self, now: &Now, cx: &mut Context<'_>) {
-        let connection = &self.connection;
-        let outbound = connection.outbound();
-        let asked_for = !outbound.pings.is_empty() || outbound.closed().is_some();
-        drop(outbound);
-        if !asked_for {
-            // The timer is left to run out, not moved with every message.
-            if self.patient_until.is_some_and(|until| !now.is_past(until)) {
-                return;
-            }
-            let waited = self.patient_until.take().is_some();
-            let busy = connection.inbound().take_handed_out();
-            let woken = connection.waker.is_watched() && !waited;
-            // One that came while it was watched will again, and stays watched: not woken for the next message, too.
-            let lively = busy && waited;
-            if !woken && !lively && connection.waker.leave_to_reader() {
-                return;
-            }
-            connection.waker.watch(busy || woken);
-            if busy || woken {
-                self.patient_until = Some(now.after(PATIENCE.into()));
-                return;
+        match self.next_reader(now) {
+            NextReader::Application => {}
+            NextReader::ApplicationSoon => self.patient_until = Some(now.after(PATIENCE.into())),
+            NextReader::Driver => {
+                self.patient_until = None;
+                self.connection.read_unattended(cx);
             }
         }
-        self.patient_until = None;
-        connection.read_unattended(cx);
+    }
+
+    /// Decides who reads next.
+    ///
+    /// | a ping or a close waits | patience | since the last look, the application | `recv` | next reader |
+    /// |---|---|---|---|---|
+    /// | yes | any | any | any | the driver |
+    /// | no | has not run out | any | any | the application |
+    /// | no | had not begun | was woken to read | any | the application, soon |
+    /// | no | has run out | was handed something | any | the application, soon |
+    /// | no | any | neither | waits | the application |
+    /// | no | had not begun | was handed something | waits | the application |
+    /// | no | had not begun | was handed something | does not wait | the application, soon |
+    /// | no | any | neither | does not wait | the driver |
+    fn next_reader(&mut self, now: &Now) -> NextReader {
+        let connection = &self.connection;
+        let outbound = connection.outbound();
+        let is_awaited = !outbound.pings.is_empty() || outbound.closed().is_some();
+        drop(outbound);
+        if is_awaited {
+            return NextReader::Driver;
+        }
+        // The timer is left to run out, not moved with every message.
+        if self.patient_until.is_some_and(|until| !now.is_past(until)) {
+            return NextReader::Application;
+        }
+        let waited = self.patient_until.take().is_some();
+        let was_handed = connection.inbound().take_handed_out();
+        let was_woken = connection.waker.is_watched() && !waited;
+        // An application that came while it was watched will come again. It stays watched, so that the next message does not
+        // wake the driver, too.
+        let keeps_coming = was_handed && waited;
+        if !was_woken && !keeps_coming && connection.waker.leave_to_reader() {
+            return NextReader::Application;
+        }
+        let comes_soon = was_handed || was_woken;
+        connection.waker.watch(comes_soon);
+        if comes_soon { NextReader::ApplicationSoon } else { NextReader::Driver }
     }
 
     /// Takes the end of the connection as far as it can be taken now; ready when the transport has ended.

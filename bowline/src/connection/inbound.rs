@@ -1,7 +1,39 @@
-//! The receiving half of a connection: bytes in, messages out.
+//! The inbound half of a connection: bytes in, messages out.
+//!
+//! The path of a byte:
+//!
+//! ```text
+//! transport --> read_buffer --> ReceiveHalf (proto) --> assembler --------------> recv, reader
+//!                    |            unmasks, validates        ^
+//!                    |                                      |
+//!                    |          compressed frames --> decompressor
+//!                    |
+//!                    '--- whole small messages ---> batch ----------------------> recv
+//! ```
+//!
+//! - The most frequent case has a path of its own: a message that is one frame and entirely in memory is copied and unmasked in one
+//!   pass. If more such messages follow, a [`batch`] takes all of them under the same lock.
+//! - All other frames go through [`ReceiveHalf::handle_bytes`], one at a time. A large message is read from the transport straight
+//!   into its own memory.
+//! - Control frames become an [`Effect`] for the outbound half.
+//! - When our side closes, the whole messages that are in memory become [`undelivered`] ones, which the application may still take.
+//!
+//! # The end
+//!
+//! Three things are tracked apart, since they happen in any order: which data the application still receives ([`Delivery`]), why
+//! nothing more arrives ([`End`]), and whether the stream of bytes itself has ended ([`StreamEnd`]).
+//!
+//! Receiving ends once, by the peer's Close frame, a violation or limit, the end of the stream, or an error of the transport. The
+//! application learns of the end after every message that arrived before, and only after the outbound half has acted on it. A
+//! `send` that follows such a `recv` therefore reports the same end.
+//!
+//! A peer may shut down its direction of the stream and still receive. If the application has been handed a message, it may be about
+//! to reply. The connection then stays open for sending until the application has learned of the end.
 
 mod assembler;
+pub(crate) mod batch;
 mod decompressor;
+pub(crate) mod effect;
 mod read_buffer;
 mod undelivered;
 
@@ -14,10 +46,10 @@ use tokio::io::ReadBuf;
 use tokio::task::coop::has_budget_remaining;
 
 use crate::compression::DeflateWindow;
-use crate::connection::batch::Batch;
-use crate::connection::effect::Effect;
 use crate::connection::inbound::assembler::{Assembler, Filled};
+use crate::connection::inbound::batch::Batch;
 use crate::connection::inbound::decompressor::Decompressor;
+use crate::connection::inbound::effect::Effect;
 use crate::connection::inbound::read_buffer::ReadBuffer;
 use crate::connection::inbound::undelivered::{Undelivered, UndeliveredMessage};
 use crate::error::{Error, ErrorKind};
@@ -30,7 +62,6 @@ const READING_FAILED: &str = "the connection ended without a Close frame: readin
 /// Everything that reading touches, behind one lock.
 ///
 /// A thread that holds it may take that of the sending half too, so that answers keep the order of what was received.
-#[expect(clippy::struct_excessive_bools, reason = "they are independent of each other")]
 pub(crate) struct Inbound {
     transport: Option<ReadTransport>,
     half: ReceiveHalf,
@@ -38,18 +69,11 @@ pub(crate) struct Inbound {
     message: Assembler,
     /// Whole messages that had arrived when we closed. In a box, as most of the time there are none.
     backlog: Option<Box<Undelivered>>,
-    /// What comes is not for the application any more.
-    discards: bool,
-    /// We sent the first Close frame: whatever follows, the application has its end already.
-    closed_by_us: bool,
+    delivery: Delivery,
     /// In a box, as most of the time there is none.
     peer_close: Option<Box<PeerClose>>,
-    /// Nothing more arrives, and why; `Ok` after a normal Close frame.
-    ended: Option<Result<(), Error>>,
-    /// The sending half has done what the end asked of it, so that the application may hear of it.
-    settled: bool,
-    /// What had arrived before the end has been looked at.
-    exhausted: bool,
+    /// Set once nothing more arrives.
+    end: Option<End>,
     /// Something arrived since [`take_received`](Self::take_received).
     received: bool,
     /// The transport had nothing when it was asked last, and knows whom to call.
@@ -66,6 +90,54 @@ pub(crate) struct Inbound {
 
 /// The peer's Close frame, which may have no code.
 struct PeerClose(Option<CloseFrame>);
+
+/// What the application still receives.
+///
+/// ```text
+///  All --close--> Collecting --> Arrived
+///   '--- WebSocket dropped -------'---------> Nothing
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Delivery {
+    All,
+    /// Our Close frame is about to be sent: all bytes in memory are parsed, and the messages in them set aside.
+    Collecting,
+    /// The messages that had arrived before we sent our Close frame. Later data is discarded.
+    Arrived,
+    Nothing,
+}
+
+impl Delivery {
+    /// Whether data that arrives is not for the application any more.
+    fn discards(self) -> bool {
+        matches!(self, Self::Arrived | Self::Nothing)
+    }
+}
+
+/// Why nothing more arrives.
+struct End {
+    /// `Ok` after a normal Close frame.
+    outcome: Result<(), Error>,
+    /// We sent the first Close frame: whatever the outcome, the application receives a normal end.
+    closed_by_us: bool,
+    notice: Notice,
+}
+
+/// How far the news of the end has come.
+///
+/// ```text
+/// Unsettled --outbound has acted--> Settled --a read finds nothing left--> Due
+///                                      ^---a message set aside begins------'
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Notice {
+    /// The outbound half has yet to do what the end asks of it.
+    Unsettled,
+    /// The application may learn of the end, after everything that arrived before.
+    Settled,
+    /// Everything that arrived before has been parsed.
+    Due,
+}
 
 /// Whether the application was handed anything.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -119,12 +191,9 @@ impl Inbound {
             buffer,
             message: Assembler::default(),
             backlog: None,
-            discards: false,
-            closed_by_us: false,
+            delivery: Delivery::All,
             peer_close: None,
-            ended: None,
-            settled: false,
-            exhausted: false,
+            end: None,
             received: false,
             awaits_transport: false,
             has_batch: false,
@@ -161,7 +230,7 @@ impl Inbound {
     /// Whether the next thing for the application may be at the front of the buffer.
     #[inline]
     fn is_next_in_buffer(&self) -> bool {
-        !self.buffer.is_empty() && !self.message.is_open() && !self.discards && self.ended.is_none()
+        !self.buffer.is_empty() && !self.message.is_open() && !self.delivery.discards() && self.end.is_none()
     }
 
     /// The next message, if all of it is in one frame and in memory, and it is the next thing for the application.
@@ -225,7 +294,9 @@ impl Inbound {
                 self.message.begin_compressed(kind);
                 self.inflation()?.begin_set_aside(kind, payload);
                 // The end comes behind it.
-                self.exhausted = false;
+                if let Some(end) = self.end.as_mut().filter(|end| end.notice == Notice::Due) {
+                    end.notice = Notice::Settled;
+                }
                 None
             }
         }
@@ -236,7 +307,7 @@ impl Inbound {
         if self.message.take_bytes(buf).is_some() {
             return Some(Ok(()));
         }
-        (self.exhausted || !self.message.is_open()).then(|| Err(self.interruption()))
+        (self.due_end().is_some() || !self.message.is_open()).then(|| Err(self.interruption()))
     }
 
     /// The reader of the message has gone; the rest of it is passed over.
@@ -246,14 +317,19 @@ impl Inbound {
 
     /// How receiving ended, once all that arrived before has been taken.
     fn end(&self) -> Option<Result<(), Error>> {
-        let ended = self.ended.as_ref().filter(|_| self.exhausted)?;
-        Some(if self.closed_by_us { Ok(()) } else { ended.clone() })
+        let end = self.due_end()?;
+        Some(if end.closed_by_us { Ok(()) } else { end.outcome.clone() })
+    }
+
+    /// The end, once everything that arrived before has been parsed.
+    fn due_end(&self) -> Option<&End> {
+        self.end.as_ref().filter(|end| end.notice == Notice::Due)
     }
 
     /// Why a message that has begun will not end.
     fn interruption(&self) -> Error {
-        match &self.ended {
-            Some(Err(error)) if !self.closed_by_us => error.clone(),
+        match &self.end {
+            Some(End { outcome: Err(error), closed_by_us: false, .. }) => error.clone(),
             _ => Error::new(ErrorKind::Closed, "the connection was closed in the middle of the message"),
         }
     }
@@ -305,7 +381,7 @@ impl Inbound {
 
     /// Puts a part of a compressed message behind what waits, if we are closing.
     fn set_aside(&mut self, data: &Data) -> bool {
-        if !self.closed_by_us {
+        if self.delivery != Delivery::Collecting {
             return false;
         }
         let payload = &self.buffer.bytes()[data.payload.clone()];
@@ -330,11 +406,11 @@ impl Inbound {
     fn inflate(&mut self) -> Advance {
         let Some(inflation) = &mut self.inflation else { return Advance::Data };
         // Of what was set aside when we closed, all is for the application.
-        if self.discards && !self.message.is_open() {
+        if self.delivery.discards() && !self.message.is_open() {
             inflation.discard(&mut self.buffer);
         } else if let Err(failure) = inflation.advance(&mut self.buffer, &mut self.message) {
             inflation.discard(&mut self.buffer);
-            if self.discards {
+            if self.delivery.discards() {
                 // Our Close frame was sent: it is too late to say what is wrong.
                 self.message = Assembler::default();
                 self.backlog = None;
@@ -342,7 +418,7 @@ impl Inbound {
             }
             self.half.fail(failure);
             // Of a transport that was lost, what had arrived before still comes out.
-            if self.ended.is_none() {
+            if self.end.is_none() {
                 return Advance::Effect(self.fail(failure));
             }
         }
@@ -353,7 +429,7 @@ impl Inbound {
     fn advance_in_buffer(&mut self) -> Advance {
         let (mut consumed, event) = match self.half.handle_bytes(self.buffer.bytes_mut()) {
             Ok(progress) => progress,
-            Err(failure) if self.ended.is_none() => return Advance::Effect(self.fail(failure)),
+            Err(failure) if self.end.is_none() => return Advance::Effect(self.fail(failure)),
             Err(_) => return Advance::NeedsBytes,
         };
         let Some(event) = event else {
@@ -361,7 +437,7 @@ impl Inbound {
             return Advance::NeedsBytes;
         };
         let advance = match event {
-            Event::Data(data) if data.compressed && !self.discards => {
+            Event::Data(data) if data.compressed && !self.delivery.discards() => {
                 if self.set_aside(&data) {
                     self.buffer.consume(consumed);
                     return Advance::Data;
@@ -375,7 +451,7 @@ impl Inbound {
             }
             Event::Data(data) => {
                 let payload = &self.buffer.bytes()[data.payload.clone()];
-                if !self.discards && self.message.track(&data) {
+                if !self.delivery.discards() && self.message.track(&data) {
                     self.message.append(payload, self.half.remaining(), data.last);
                 }
                 Advance::Data
@@ -401,13 +477,17 @@ impl Inbound {
     /// Once receiving has ended, all that arrived counts as looked at; whoever [settles](Self::settle) that wakes the
     /// reader.
     pub(crate) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Fill> {
-        if self.ended.is_some() {
-            self.exhausted = self.settled;
-            return if self.settled { Poll::Ready(Fill::Bytes(0)) } else { Poll::Pending };
+        if let Some(end) = &mut self.end {
+            if end.notice == Notice::Unsettled {
+                return Poll::Pending;
+            }
+            end.notice = Notice::Due;
+            return Poll::Ready(Fill::Bytes(0));
         }
         let Some(transport) = &mut self.transport else { return Poll::Pending };
-        let direct =
-            self.buffer.is_empty() && !self.discards && self.message.is_direct(self.half.remaining());
+        let direct = self.buffer.is_empty()
+            && !self.delivery.discards()
+            && self.message.is_direct(self.half.remaining());
         let read = if direct {
             self.buffer.park();
             self.message.poll_fill(transport, &mut self.half, cx)
@@ -444,7 +524,7 @@ impl Inbound {
 
     /// Whether there is nothing to read for now, so that the transport will call when there is.
     pub(crate) fn is_idle(&mut self, cx: &mut Context<'_>) -> bool {
-        self.awaits_transport = self.ended.is_none()
+        self.awaits_transport = self.end.is_none()
             && self.transport.as_ref().is_some_and(|transport| transport.poll_readable(cx).is_pending())
             // A stream whose budget is spent says nothing, and remembers nobody.
             && has_budget_remaining();
@@ -471,8 +551,8 @@ impl Inbound {
 
     /// Whether reading on would go past data that nobody has asked for.
     pub(crate) fn is_stopped_by_data(&self) -> bool {
-        !self.discards
-            && self.ended.is_none()
+        !self.delivery.discards()
+            && self.end.is_none()
             && (self.has_batch
                 || self.message.is_wanted()
                 || ((!self.message.is_open() || self.message.is_spent())
@@ -481,13 +561,13 @@ impl Inbound {
 
     /// Whether the transport will call when there is something to read.
     pub(crate) fn awaits_transport(&self) -> bool {
-        self.awaits_transport && self.ended.is_none()
+        self.awaits_transport && self.end.is_none()
     }
 
     /// Whether nothing is in memory, be it bytes, a message, or the end.
     #[inline]
     pub(crate) fn is_bare(&self) -> bool {
-        self.buffer.is_empty() && self.ended.is_none() && self.is_quiet()
+        self.buffer.is_empty() && self.end.is_none() && self.is_quiet()
     }
 
     /// Whether nothing was left for the application, if there is nothing to read either.
@@ -527,10 +607,16 @@ impl Inbound {
     /// We close: whole messages that are here stay, what comes later is thrown away.
     pub(crate) fn close(&mut self) -> Vec<Effect> {
         let mut effects = Vec::new();
-        if self.ended.is_some() || self.closed_by_us {
+        if self.end.is_some() || self.delivery == Delivery::Arrived {
             return effects;
         }
-        self.closed_by_us = true;
+        if self.delivery == Delivery::Nothing {
+            while let Some(effect) = self.next_effect() {
+                effects.push(effect);
+            }
+            return effects;
+        }
+        self.delivery = Delivery::Collecting;
         // To decompress is more work than may be done at once, and left to whoever takes the message.
         if let Some(inflation) = self.inflation.as_mut().filter(|inflation| inflation.is_pending()) {
             let (pending, last) = inflation.take_pending();
@@ -548,11 +634,7 @@ impl Inbound {
             }
             match self.advance() {
                 Advance::Data => {}
-                Advance::Effect(effect) => {
-                    // The peer's Close frame was here before ours.
-                    self.closed_by_us &= !matches!(effect, Effect::Echo(_));
-                    effects.push(effect);
-                }
+                Advance::Effect(effect) => effects.push(effect),
                 Advance::NeedsBytes => break,
             }
         }
@@ -564,28 +646,49 @@ impl Inbound {
         if let Some(inflation) = self.inflation.as_mut().filter(|_| is_whole || self.message.has_reader()) {
             inflation.go_on_with(rest, is_whole);
         }
-        self.discards = true;
+        self.delivery = Delivery::Arrived;
         self.half.discard_data();
         effects
+    }
+
+    /// The next thing in memory for the outbound half to do.
+    fn next_effect(&mut self) -> Option<Effect> {
+        loop {
+            match self.advance() {
+                Advance::Data => {}
+                Advance::Effect(effect) => return Some(effect),
+                Advance::NeedsBytes => return None,
+            }
+        }
     }
 
     /// The application does not take anything any more.
     pub(crate) fn discard(&mut self) {
         self.message = Assembler::default();
         self.backlog = None;
-        self.discards = true;
+        self.delivery = Delivery::Nothing;
         self.half.discard_data();
     }
 
     /// The transport is given up.
     pub(crate) fn close_transport(&mut self, error: Error) -> Effect {
-        self.ended.get_or_insert(Err(error.clone()));
+        if self.end.is_none() {
+            self.set_end(Err(error.clone()));
+        }
         Effect::Lost(error)
+    }
+
+    /// Nothing more arrives, and why.
+    fn set_end(&mut self, outcome: Result<(), Error>) {
+        let closed_by_us = matches!(self.delivery, Delivery::Collecting | Delivery::Arrived);
+        self.end = Some(End { outcome, closed_by_us, notice: Notice::Unsettled });
     }
 
     /// The sending half has done what the end asked of it.
     pub(crate) fn settle(&mut self) {
-        self.settled = self.ended.is_some();
+        if let Some(end) = self.end.as_mut().filter(|end| end.notice == Notice::Unsettled) {
+            end.notice = Notice::Settled;
+        }
     }
 
     /// Lets go of the transport, which the caller drops once no lock is held.
@@ -596,7 +699,7 @@ impl Inbound {
     }
 
     pub(crate) fn has_ended(&self) -> bool {
-        self.ended.is_some()
+        self.end.is_some()
     }
 
     pub(crate) fn has_peer_close(&self) -> bool {
@@ -605,9 +708,9 @@ impl Inbound {
 
     /// The peer's Close frame, or why there is none.
     pub(crate) fn peer_close(&self) -> Result<Option<CloseFrame>, Error> {
-        match (&self.peer_close, &self.ended) {
+        match (&self.peer_close, &self.end) {
             (Some(close), _) => Ok(close.0.clone()),
-            (None, Some(Err(error))) => Err(error.clone()),
+            (None, Some(End { outcome: Err(error), .. })) => Err(error.clone()),
             (None, _) => Ok(None),
         }
     }
@@ -616,26 +719,26 @@ impl Inbound {
     /// handed, that is not yet the end of ours.
     fn end_of_stream(&mut self) -> Effect {
         let error = Error::new(ErrorKind::Disconnected, ENDED);
-        if self.closed_by_us || self.discards || self.handed_out == HandedOut::Never {
+        let may_reply = !self.delivery.discards() && self.handed_out != HandedOut::Never;
+        self.set_end(Err(error.clone()));
+        if !may_reply {
             self.stream = StreamEnd::Told;
-            self.ended = Some(Err(error.clone()));
             return Effect::EndOfStream(error);
         }
         self.stream = StreamEnd::HalfOpen;
-        self.ended = Some(Err(error.clone()));
         self.settle();
         Effect::HalfOpen(error)
     }
 
     /// That the peer has ended its direction of the stream, if the application does not know yet.
     pub(crate) fn half_open(&self) -> Option<Error> {
-        let ended = self.ended.as_ref().filter(|_| self.stream == StreamEnd::HalfOpen)?;
-        ended.as_ref().err().cloned()
+        let end = self.end.as_ref().filter(|_| self.stream == StreamEnd::HalfOpen)?;
+        end.outcome.as_ref().err().cloned()
     }
 
     /// Once the application has been told, the end of the peer's direction is that of ours.
     pub(crate) fn tell(&mut self) -> Option<Effect> {
-        let ended = self.half_open().filter(|_| self.exhausted)?;
+        let ended = self.half_open().filter(|_| self.due_end().is_some())?;
         self.stream = StreamEnd::Told;
         Some(Effect::EndOfStream(ended))
     }
@@ -644,19 +747,22 @@ impl Inbound {
         let normal = frame
             .as_ref()
             .is_none_or(|frame| matches!(frame.code(), CloseCode::NORMAL | CloseCode::GOING_AWAY));
-        self.ended = Some(if normal {
+        let outcome = if normal {
             Ok(())
         } else {
             let text = frame.as_ref().map(ToString::to_string).unwrap_or_default();
             Err(Error::with_close_frame(format!("the peer closed the connection with {text}"), frame.clone()))
-        });
+        };
+        // While messages are collected, the peer's Close frame was here before ours.
+        let closed_by_us = self.delivery == Delivery::Arrived;
+        self.end = Some(End { outcome, closed_by_us, notice: Notice::Unsettled });
         self.peer_close = Some(Box::new(PeerClose(frame.clone())));
         Effect::Echo(frame)
     }
 
     fn fail(&mut self, failure: Failure) -> Effect {
         let error = Error::of(failure);
-        self.ended = Some(Err(error.clone()));
+        self.set_end(Err(error.clone()));
         self.buffer.consume(self.buffer.bytes().len());
         Effect::Fail(failure.into(), error)
     }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::task::Context;
 
 use crate::connection::Connection;
-use crate::connection::batch::Hold;
 use crate::connection::clock::{Moment, Now, Span};
+use crate::connection::inbound::batch::Hold;
 use crate::connection::verdict::Verdict;
 use crate::error::{Error, ErrorKind};
 

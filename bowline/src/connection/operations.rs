@@ -11,9 +11,9 @@ use bowline_proto::{CloseCode, CloseFrame, MessageKind};
 use tokio::task::coop::poll_proceed;
 
 use crate::connection::Connection;
-use crate::connection::batch::{Batch, Hold};
+use crate::connection::inbound::batch::{Batch, Hold};
+use crate::connection::outbound::wait_queue::{Manner, Place, Turn};
 use crate::connection::outbound::{Outbound, Queue, misuse};
-use crate::connection::wait_queue::{Manner, Place, Turn};
 use crate::error::Error;
 
 impl Connection {
@@ -39,15 +39,7 @@ impl Connection {
             }
             outbound.end()
         };
-        self.watch(|outbound| {
-            if outbound.has_written(end) {
-                return Some(Ok(()));
-            }
-            // Behind our Close frame, the end of the connection says whether everything went out.
-            let error = outbound.closed().filter(|_| !outbound.has_transport())?;
-            Some(Err(error.clone()))
-        })
-        .await
+        self.watch(|outbound| outbound.flushed(end)).await
     }
 
     /// Waits until `check`, which is called again after each change, gives something.

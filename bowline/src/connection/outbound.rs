@@ -1,30 +1,54 @@
-//! The sending half of a connection: messages in, bytes out.
+//! The outbound half of a connection: messages in, bytes out.
+//!
+//! The path of a payload:
+//!
+//! ```text
+//! send --> turn (wait_queue) --> compressor --> SendHalf (proto) --> write_queue --> transport
+//!                                                encodes, masks         ^
+//!                            large owned payloads, by reference --------'
+//! ```
+//!
+//! - A message is accepted whole or not at all. Accepting never waits: callers wait before, in [`wait_queue`], until it is their turn
+//!   and the queue has room.
+//! - The queue is written by whoever has accepted something, in the same call. When the transport accepts no more, the half is
+//!   *blocked*, and only the driver writes until it accepts bytes again.
+//! - While the half is blocked, only the newest ping is owed a pong (RFC 6455 5.5.3), so that a flood of pings takes no memory.
+//! - Replies to a batch may stay in the queue for a while ([`held_replies`]): see [`cork`](crate::connection::cork).
+//! - Foreign code that a locked half has come to run goes to [`later`]; the [`guard`] runs it after the lock.
+//!
+//! # The end
+//!
+//! [`Phase`] only goes forward. Accepting the Close frame, a violation by the peer, or a lost transport makes it `Closed`: nothing more
+//! is accepted, and the queue is still written unless the transport is lost. The driver makes it `Finished` once the transport is
+//! closed. Callers who wait for the end watch for that.
 
 mod compressor;
 #[cfg(any(feature = "json", feature = "protobuf"))]
 pub(crate) mod encoded;
 pub(crate) mod fragment;
 pub(crate) mod guard;
+mod held_replies;
+pub(crate) mod later;
 mod pings;
+pub(crate) mod wait_queue;
 mod write_queue;
 
 use std::io;
 use std::mem;
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
 
 use bowline_proto::{CloseCode, CloseFrame, MessageKind, Misuse, Role, SendHalf};
 
 use crate::compression::CompressorSettings;
-use crate::connection::clock::Tick;
 use crate::connection::outbound::compressor::Compressor;
 #[cfg(any(feature = "json", feature = "protobuf"))]
 use crate::connection::outbound::encoded::Encoded;
 use crate::connection::outbound::fragment::FragmentEnd;
-use crate::connection::outbound::guard::Later;
+use crate::connection::outbound::held_replies::HeldReplies;
+use crate::connection::outbound::later::Later;
 use crate::connection::outbound::pings::Pings;
+use crate::connection::outbound::wait_queue::{Manner, Place, Turn, WaitQueue};
 use crate::connection::outbound::write_queue::WriteQueue;
-use crate::connection::wait_queue::{Manner, Place, Turn, WaitQueue};
 use crate::error::{Error, ErrorKind};
 use crate::message::{Payload, Prepared, PreparedFrame, Source};
 use crate::random::random;
@@ -44,13 +68,6 @@ const PREPARED_SHARED_SIZE: usize = 1024;
 /// read at once with the default. Measured: a third less time for 16 KiB, 16 messages in flight.
 const GATHERED: usize = 4;
 
-/// The most replies that a `WebSocket` holds back while it works off a batch.
-const HELD_MAX: u32 = 1024;
-
-/// For how long replies are held back while the application takes its time. It is looked at with the second, and with every
-/// sixteenth from then on, as looking costs a tenth of a small message.
-const HELD_TIME: Duration = Duration::from_millis(1);
-
 /// How many bytes of pongs gather for one write: as many may be stuck should the peer stop reading.
 const PONGS_MAX: usize = 1024;
 
@@ -58,7 +75,6 @@ const PONGS_MAX: usize = 1024;
 ///
 /// A thread that holds the lock of the receiving half may take this one too, so that answers keep the order of what was
 /// received; never the other way round. See [`Later`] for what must not happen under either.
-#[expect(clippy::struct_excessive_bools, reason = "they are independent of each other")]
 pub(crate) struct Outbound {
     transport: Option<WriteTransport>,
     half: SendHalf,
@@ -75,27 +91,40 @@ pub(crate) struct Outbound {
     blocked: bool,
     /// The transport holds bytes back until it is flushed; or it was lost before it had all.
     unflushed: bool,
-    /// The transport took something since [`take_progress`](Self::take_progress).
-    progress: bool,
-    /// The transport took something since [`take_spoken`](Self::take_spoken).
-    spoken: bool,
-    /// How many replies to a batch are held back.
-    held: u32,
-    /// When the first of them was accepted.
-    held_since: Tick,
+    activity: Activity,
+    held: HeldReplies,
     /// Those whose pongs are waited for.
     pub(crate) pings: Pings,
     /// In a box, as most connections never have any of it.
     seldom: Option<Box<Seldom>>,
     /// Where the last ping of the keepalive ends, in bytes since the connection was opened.
     keepalive_end: u64,
-    /// Nothing more may be sent, and why.
-    closed: Option<Error>,
-    /// The transport has ended.
-    finished: bool,
+    phase: Phase,
     /// Foreign code to be run once the lock is given back: see [`OutboundGuard`](guard::OutboundGuard).
     pub(crate) later: Vec<Later>,
     deflation: Option<Box<Compressor>>,
+}
+
+/// How far the end of our direction has come.
+///
+/// ```text
+/// Open --a Close frame is accepted, or the transport is lost--> Closed --the transport is closed--> Finished
+/// ```
+enum Phase {
+    Open,
+    /// Nothing more may be sent, and why. What was accepted before is still written.
+    Closed(Error),
+    /// The transport is closed, and why nothing could be sent before.
+    Finished(Error),
+}
+
+/// What the transport took since each of these was looked at.
+#[derive(Default)]
+struct Activity {
+    /// See [`take_progress`](Outbound::take_progress).
+    progress: bool,
+    /// See [`take_spoken`](Outbound::take_spoken).
+    spoken: bool,
 }
 
 /// What most connections never have.
@@ -132,15 +161,12 @@ impl Outbound {
             writer_open: false,
             blocked: false,
             unflushed: false,
-            progress: false,
-            spoken: false,
-            held: 0,
-            held_since: Tick::default(),
+            activity: Activity::default(),
+            held: HeldReplies::default(),
             pings: Pings::default(),
             seldom: None,
             keepalive_end: 0,
-            closed: None,
-            finished: false,
+            phase: Phase::Open,
             later: Vec::new(),
             deflation: None,
         }
@@ -351,12 +377,12 @@ impl Outbound {
 
     /// Why there is no use in a ping, nor in waiting for its pong.
     pub(crate) fn pings_ended(&self) -> Option<&Error> {
-        self.closed.as_ref().or_else(|| self.seldom.as_ref()?.pings_ended.as_ref())
+        self.closed().or_else(|| self.seldom.as_ref()?.pings_ended.as_ref())
     }
 
     /// Answers a ping, as soon as the transport takes bytes.
     pub(crate) fn answer(&mut self, payload: Box<[u8]>) {
-        if self.closed.is_some() {
+        if self.closed().is_some() {
             return;
         }
         // RFC 6455 5.5.3: only the most recent ping has to be answered.
@@ -374,7 +400,7 @@ impl Outbound {
 
     /// Accepts the Close frame, behind everything else; later senders get `error`.
     pub(crate) fn close(&mut self, frame: Option<&CloseFrame>, error: Error) {
-        if self.closed.is_none() {
+        if self.closed().is_none() {
             // RFC 6455 5.5.1: an endpoint that has not sent a Close frame does so.
             let key = self.masking_key();
             let encoded = self.half.close(frame, key, self.queue.out());
@@ -391,8 +417,8 @@ impl Outbound {
 
     /// Accepts nothing more; what was accepted is still written.
     pub(crate) fn stop_accepting(&mut self, error: Error) {
-        if self.closed.is_none() {
-            self.closed = Some(error);
+        if self.closed().is_none() {
+            self.phase = Phase::Closed(error);
         } else {
             self.later.push(Later::DropError(error));
         }
@@ -423,7 +449,11 @@ impl Outbound {
     /// The connection has ended entirely.
     pub(crate) fn finish(&mut self) {
         self.later.extend(self.transport.take().map(Later::Forget));
-        self.finished = true;
+        self.phase = match mem::replace(&mut self.phase, Phase::Open) {
+            Phase::Closed(error) => Phase::Finished(error),
+            phase => phase,
+        };
+        debug_assert!(self.is_finished(), "a connection is closed before it is finished");
         self.wake_end_watchers();
         self.wake_watchers();
     }
@@ -434,29 +464,18 @@ impl Outbound {
     #[expect(clippy::inline_always, reason = "measured: 15 instructions less of a small message")]
     #[inline(always)]
     pub(crate) fn is_reply_due(&mut self) -> bool {
-        self.held += 1;
-        // The first, the second, and every sixteenth behind that.
-        (self.held == 1 || self.held % 16 == 2) && self.is_held_long() || !self.has_space()
+        self.held.is_due() || !self.has_space()
     }
 
     /// Whether replies are held back.
     pub(crate) fn holds(&self) -> bool {
-        self.held > 0
+        !self.held.is_empty()
     }
 
     /// Whether exactly one reply is held back.
     #[inline]
     pub(crate) fn holds_one(&self) -> bool {
-        self.held == 1
-    }
-
-    #[inline(never)]
-    fn is_held_long(&mut self) -> bool {
-        let now = Tick::now();
-        if self.held == 1 {
-            self.held_since = now;
-        }
-        self.held >= HELD_MAX || now.is_after(self.held_since, HELD_TIME)
+        self.held.is_one()
     }
 
     /// Writes what the transport takes. `Err` if the transport fails.
@@ -470,7 +489,7 @@ impl Outbound {
     #[inline]
     fn write_queued(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
         let Some(transport) = &mut self.transport else { return Ok(false) };
-        self.held = 0;
+        self.held.clear();
         let (was_blocked, mut progress) = (self.blocked, false);
         self.blocked = loop {
             if self.queue.is_empty() {
@@ -488,7 +507,7 @@ impl Outbound {
         self.unflushed &= self.blocked;
         // A flush that was waited for is news, too.
         if progress || (was_blocked && !self.blocked) {
-            (self.progress, self.spoken) = (true, true);
+            self.activity = Activity { progress: true, spoken: true };
             self.wake_senders();
             self.wake_watchers();
             if let Some(payload) = self.seldom.as_mut().and_then(|seldom| seldom.owed_pong.take()) {
@@ -558,11 +577,14 @@ impl Outbound {
     /// Why nothing can be sent.
     #[inline]
     pub(crate) fn closed(&self) -> Option<&Error> {
-        self.closed.as_ref()
+        match &self.phase {
+            Phase::Open => None,
+            Phase::Closed(error) | Phase::Finished(error) => Some(error),
+        }
     }
 
     pub(crate) fn is_finished(&self) -> bool {
-        self.finished
+        matches!(self.phase, Phase::Finished(_))
     }
 
     /// Whether the transport takes no more for now.
@@ -585,6 +607,16 @@ impl Outbound {
         self.queue.written() >= end && (self.queue.written() > end || !self.unflushed)
     }
 
+    /// How a flush of what was accepted before `end` has come out, if it has.
+    pub(crate) fn flushed(&self, end: u64) -> Option<Result<(), Error>> {
+        if self.has_written(end) {
+            return Some(Ok(()));
+        }
+        // After our Close frame, the end of the connection tells whether everything was written.
+        let error = self.closed().filter(|_| self.transport.is_none())?;
+        Some(Err(error.clone()))
+    }
+
     /// Whether the ping of the keepalive was handed to the transport.
     pub(crate) fn has_written_keepalive(&self) -> bool {
         self.has_written(self.keepalive_end)
@@ -592,17 +624,17 @@ impl Outbound {
 
     /// Whether the transport took anything since the last call.
     pub(crate) fn take_progress(&mut self) -> bool {
-        mem::take(&mut self.progress)
+        mem::take(&mut self.activity.progress)
     }
 
     /// Whether the transport took anything since the last call: the peer, and all on the way to it, have heard of us.
     pub(crate) fn take_spoken(&mut self) -> bool {
-        mem::take(&mut self.spoken)
+        mem::take(&mut self.activity.spoken)
     }
 
     /// Whether the connection's task has something to wait for: the transport, a pong, or the end.
     pub(crate) fn needs_task(&self) -> bool {
-        self.blocked || !self.pings.is_empty() || self.closed.is_some()
+        self.blocked || !self.pings.is_empty() || self.closed().is_some()
     }
 
     pub(crate) fn has_transport(&self) -> bool {

@@ -1,4 +1,27 @@
-//! Reading: for the application, and in its place while it does not read.
+//! The read loop: for the application, and in its place while it does not read.
+//!
+//! ```text
+//!              .--------------------------------------------------------.
+//!              v                                                        |
+//! take: is there what the caller wants? --no--> advance: parse one frame |
+//!   |                                              |        |           |
+//!   yes                                          data     effect   needs bytes
+//!   |                                              |        |           |
+//!   v                                              |     reaction   read once --pending--> sleep
+//! leave the half in order, return                  '--------'-----------'
+//! ```
+//!
+//! # Budget
+//!
+//! The work of one poll is bounded, so that a flood does not starve the other tasks of its thread. Each frame and each read count as
+//! [`Work`]. A unit of the budget of the tokio task pays for 32 frames or 256 KiB. Without budget, or after 128 units, the poll
+//! ends, and the task is woken to go on.
+//!
+//! # What a reader leaves
+//!
+//! The application may compute for a long time after it was handed a message. The reader therefore leaves the half so that others can
+//! go on: no buffer is kept while nothing is in it, and the transport knows to call the connection's waker for the next bytes. If
+//! more whole messages are in memory, they are left in the batch, and nobody reads past them.
 
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -8,8 +31,8 @@ use tokio::io::ReadBuf;
 use tokio::task::coop::{RestoreOnPending, poll_proceed};
 
 use crate::connection::Connection;
-use crate::connection::batch::{Batch, Hold};
-use crate::connection::effect::Effect;
+use crate::connection::inbound::batch::{Batch, Hold};
+use crate::connection::inbound::effect::Effect;
 use crate::connection::inbound::{Advance, Fill, Inbound};
 use crate::error::Error;
 use crate::message::Message;

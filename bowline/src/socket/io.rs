@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 use bowline_proto::{CloseCode, CloseFrame, MessageKind};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::connection::batch::Hold;
+use crate::connection::inbound::batch::Hold;
 use crate::error::{Error, ErrorKind};
 use crate::message::Payload;
 use crate::socket::poll_sender::PollSender;

@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde::de::{DeserializeOwned, Error as _};
 
 use crate::connection::Connection;
-use crate::connection::batch::Hold;
+use crate::connection::inbound::batch::Hold;
 use crate::connection::outbound::encoded::Encoded;
 use crate::error::{Error, ErrorKind, escaped};
 use crate::message::Message;

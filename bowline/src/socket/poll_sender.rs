@@ -6,10 +6,10 @@ use std::task::{Context, Poll, ready};
 use bowline_proto::{CloseCode, CloseFrame};
 
 use crate::connection::Connection;
-use crate::connection::batch::Hold;
+use crate::connection::inbound::batch::Hold;
 use crate::connection::outbound::Queue;
 use crate::connection::outbound::guard::OutboundGuard;
-use crate::connection::wait_queue::{Manner, Place, Turn};
+use crate::connection::outbound::wait_queue::{Manner, Place, Turn};
 use crate::error::Error;
 
 /// What one who polls has begun to wait for.
@@ -75,11 +75,7 @@ impl PollSender {
             self.connection.write_locked(&mut outbound);
         }
         let end = *self.flush_end.get_or_insert(outbound.end());
-        let result = if outbound.has_written(end) {
-            Ok(())
-        } else if let Some(error) = outbound.closed().filter(|_| !outbound.has_transport()) {
-            Err(error.clone())
-        } else {
+        let Some(result) = outbound.flushed(end) else {
             outbound.wait(Queue::Watchers, &mut self.watch, Manner::Future, cx.waker());
             return Poll::Pending;
         };

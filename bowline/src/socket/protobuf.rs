@@ -7,7 +7,7 @@ use bowline_proto::{FrameHeader, MessageKind};
 use prost::Message as Protobuf;
 
 use crate::connection::Connection;
-use crate::connection::batch::Hold;
+use crate::connection::inbound::batch::Hold;
 use crate::connection::outbound::encoded::Encoded;
 use crate::error::{Error, ErrorKind};
 use crate::message::Message;

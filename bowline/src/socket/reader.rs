@@ -10,7 +10,7 @@ use bowline_proto::MessageKind;
 use tokio::io::{AsyncRead, ReadBuf};
 
 use crate::connection::Connection;
-use crate::connection::batch::Batch;
+use crate::connection::inbound::batch::Batch;
 
 /// A message that is read as it arrives: see [`WebSocket::reader`](crate::WebSocket::reader).
 ///

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bowline_proto::{CloseCode, CloseFrame, MessageKind};
 
 use crate::connection::Connection;
-use crate::connection::batch::Hold;
+use crate::connection::inbound::batch::Hold;
 use crate::error::{Error, TrySendError};
 use crate::message::Payload;
 use crate::socket::writer::MessageWriter;

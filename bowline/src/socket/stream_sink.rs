@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 use futures_core::{FusedStream, Stream};
 use futures_sink::Sink;
 
-use crate::connection::batch::Hold;
+use crate::connection::inbound::batch::Hold;
 use crate::error::{Error, ErrorKind};
 use crate::message::Message;
 use crate::socket::poll_sender::PollSender;

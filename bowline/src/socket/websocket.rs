@@ -10,8 +10,8 @@ use std::time::Duration;
 use bowline_proto::{CloseCode, CloseFrame, MessageKind, Role};
 
 use crate::connection::Connection;
-use crate::connection::batch::Batch;
 use crate::connection::driver::DriverTask;
+use crate::connection::inbound::batch::Batch;
 use crate::connection::parts::ConnectionParts;
 use crate::error::{Error, TrySendError};
 use crate::events;

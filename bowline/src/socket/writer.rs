@@ -12,10 +12,10 @@ use tokio::io::AsyncWrite;
 use tokio::task::coop::poll_proceed;
 
 use crate::connection::Connection;
-use crate::connection::batch::Hold;
+use crate::connection::inbound::batch::Hold;
 use crate::connection::outbound::fragment::FragmentEnd;
+use crate::connection::outbound::wait_queue::{Manner, Place};
 use crate::connection::outbound::{Outbound, Queue};
-use crate::connection::wait_queue::{Manner, Place};
 use crate::error::{Error, ErrorKind};
 
 /// The size up to which small writes are gathered into one fragment, and the largest fragment.
@@ -189,16 +189,13 @@ impl AsyncWrite for MessageWriter {
         }
         let mut outbound = writer.connection.outbound();
         let end = *writer.flush_end.get_or_insert(outbound.end());
-        if outbound.has_written(end) {
-            outbound.leave(Queue::Watchers, &mut writer.place);
-            writer.flush_end = None;
-            return Poll::Ready(Ok(()));
-        }
-        if let Some(error) = outbound.closed().filter(|_| !outbound.has_transport()) {
-            return Poll::Ready(Err(error.clone().into()));
-        }
-        outbound.wait(Queue::Watchers, &mut writer.place, Manner::Future, cx.waker());
-        Poll::Pending
+        let Some(result) = outbound.flushed(end) else {
+            outbound.wait(Queue::Watchers, &mut writer.place, Manner::Future, cx.waker());
+            return Poll::Pending;
+        };
+        outbound.leave(Queue::Watchers, &mut writer.place);
+        writer.flush_end = None;
+        Poll::Ready(result.map_err(io::Error::from))
     }
 
     /// Ends the message, as [`finish`](MessageWriter::finish) does.

@@ -6,7 +6,7 @@ use std::io::IoSlice;
 
 use bytes::{Buf, Bytes};
 
-use crate::connection::outbound::guard::{Later, spare_list};
+use crate::connection::outbound::later::{Later, spare_list};
 
 /// The most capacity a spare buffer keeps. There is one a thread: with less, each large message of a client would be masked
 /// into fresh memory.

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::num::NonZeroU64;
 use std::task::Waker;
 
-use crate::connection::outbound::guard::Later;
+use crate::connection::outbound::later::Later;
 
 /// A queue of tasks that wait for a change of the state the queue is in. An empty queue is one pointer.
 ///
