@@ -223,6 +223,8 @@
 //! | `connection_lost` | info | `error` (the transport ended, or the peer did not end it in time), `peer` |
 //! | `keepalive_lost` | info | `error`, `peer` |
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 #[cfg(feature = "axum")]
 pub mod axum;
 #[cfg(feature = "client")]
