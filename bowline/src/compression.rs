@@ -1,47 +1,25 @@
-//! How messages are compressed: permessage-deflate (RFC 7692).
+//! The compression of messages: permessage-deflate (RFC 7692).
+//!
+//! This file has the options of an endpoint, and derives from them and the negotiated parameters how each
+//! direction is compressed. The codec itself is in `bowline-proto`; [`codec`] replaces it with a stand-in if
+//! the feature `deflate` is off.
+//!
+//! This folder lies below `message` and `connection` and imports neither. A compressor of one connection
+//! belongs to `connection::outbound`, a decompressor to `connection::inbound`.
 
 pub(crate) mod codec;
 
 use bowline_proto::{DeflateParameters, Role};
 
-/// Whether messages are compressed, and whether they refer to earlier ones. Off by default.
+/// The choice of whether messages are compressed (permessage-deflate, RFC 7692), and whether they refer to
+/// earlier ones.
 ///
-/// It is offered, or accepted, in the opening handshake; a peer that has it not is talked to without. What was agreed on is
-/// [`WebSocket::compression`](crate::WebSocket::compression). Details are changed with [`options`](Self::options).
+/// Default: [`Off`](Self::Off). A client offers compression in the opening handshake, and a server accepts
+/// the offer. Peers that don't support compression receive uncompressed messages.
+/// [`WebSocket::compression`](crate::WebSocket::compression) returns the negotiated parameters, and
+/// [`options`](Self::options) changes the details.
 ///
-/// # When not to
-///
-/// Do not compress secrets together with what an attacker may choose: the size of the message tells how much they have in
-/// common (the attacks CRIME and BREACH on TLS). With context takeover that goes for messages one after the other, too. Send
-/// a secret with [`Payload::compress(false)`](crate::Payload::compress).
-///
-/// Nor what is compressed already, such as images: it takes the time and saves nothing.
-///
-/// # What it costs, and what it saves
-///
-/// Measured with messages of JSON, each unlike the others, at the default level 6; the time is that of compressing and of
-/// decompressing one on one core of a server of 2023, and says little but how the figures compare. At level 1 it is a third,
-/// and what is left half as much again.
-///
-/// | | size of 1 KiB | time | size of 16 KiB | time | memory of a connection |
-/// |---|---|---|---|---|---|
-/// | `Off` | 100 % | | 100 % | | |
-/// | `NoContextTakeover` | 26 % | 16 + 4 µs | 16 % | 145 + 29 µs | none between messages: compressors are lent |
-/// | `ContextTakeover` | 2 % to 26 % | 4 + 2 µs and more | 15 % | 256 + 43 µs | once it has sent: 250 to 380 KB; once it has received: up to 40 KB |
-///
-/// Context takeover pays for small messages that are much alike. Its memory depends on the
-/// [windows](CompressionOptions::server_max_window_bits):
-///
-/// | bits | 9 | 10 | 11 | 12 | 13 | 14 | 15 |
-/// |---|---|---|---|---|---|---|---|
-/// | one that has sent, KB | 251 | 253 | 257 | 265 | 282 | 314 | 380 |
-/// | one that has received, at most, KB | 0.9 | 1.5 | 2.8 | 5.4 | 10 | 21 | 41 |
-///
-/// Nothing is taken for a direction before it has carried a compressed message. What is lent, each thread keeps: at most four
-/// compressors, four decompressors and a buffer of 64 KiB, which are 1.8 MB.
-///
-/// A message is compressed at once, by the call that sends it: 1 MiB takes about 9 ms, in which its thread does nothing
-/// else. A [`MessageWriter`](crate::MessageWriter) lets others run in between.
+/// # Examples
 ///
 /// ```
 /// use bowline::{Acceptor, Compression};
@@ -49,25 +27,72 @@ use bowline_proto::{DeflateParameters, Role};
 /// let acceptor = Acceptor::new().compression(Compression::NoContextTakeover);
 /// let acceptor = Acceptor::new().compression(Compression::ContextTakeover.options().level(9).threshold(64));
 /// ```
+///
+/// # Security
+///
+/// Don't compress secrets together with data that an attacker may choose: the size of the message tells how
+/// much the two have in common (the attacks CRIME and BREACH on TLS). With context takeover, the same is true
+/// of successive messages. Send a secret with [`Payload::compress(false)`](crate::Payload::compress).
+///
+/// # Costs and savings
+///
+/// Data that is compressed already, such as images, costs time and saves nothing.
+///
+/// The figures below are for distinct JSON messages at the default level 6. Times are for compressing and for
+/// decompressing one message, on one core of a server of 2023; only their ratios carry over to other
+/// machines. Level 1 takes a third of the time, and its output is half as large again.
+///
+/// | | size of 1 KiB | time | size of 16 KiB | time | memory of a connection |
+/// |---|---|---|---|---|---|
+/// | `Off` | 100 % | | 100 % | | |
+/// | `NoContextTakeover` | 26 % | 16 + 4 µs | 16 % | 145 + 29 µs | none between messages |
+/// | `ContextTakeover` | 2 % to 26 % | 4 + 2 µs and more | 15 % | 256 + 43 µs | see below |
+///
+/// Context takeover pays off for small messages that resemble each other. The memory that a connection keeps
+/// depends on the [windows](CompressionOptions::server_max_window_bits):
+///
+/// | window bits | 9 | 10 | 11 | 12 | 13 | 14 | 15 |
+/// |---|---|---|---|---|---|---|---|
+/// | KB, once it has sent | 251 | 253 | 257 | 265 | 282 | 314 | 380 |
+/// | KB at most, once it has received | 0.9 | 1.5 | 2.8 | 5.4 | 10 | 21 | 41 |
+///
+/// A direction takes no memory before its first compressed message. Without context takeover, connections
+/// borrow compressors and decompressors from their thread, which keeps at most four of each and a buffer of
+/// 64 KiB: 1.8 MB in all.
+///
+/// The call that sends a message also compresses it: 1 MiB takes about 9 ms, during which its thread does
+/// nothing else. A [`MessageWriter`](crate::MessageWriter) lets other tasks run in between.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Compression {
-    /// Not offered, and declined.
+    /// Neither offers nor accepts compression.
     #[default]
     Off,
-    /// Each message is compressed by itself, in both directions.
+    /// Compresses each message by itself, in both directions.
     NoContextTakeover,
-    /// Messages refer to earlier ones, unless the peer does not want it.
+    /// Lets messages refer to earlier ones, in each direction in which the peer agrees.
     ContextTakeover,
 }
 
 impl Compression {
-    /// The same, with details to be changed.
+    /// Returns options with this choice and default details.
     pub fn options(self) -> CompressionOptions {
         self.into()
     }
 }
 
 /// A [`Compression`] with its details.
+///
+/// An option out of its range is reported as [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput),
+/// with its name, when the [`Connector`](crate::Connector) or [`Acceptor`](crate::Acceptor) is used.
+///
+/// # Examples
+///
+/// ```
+/// use bowline::{Compression, Connector};
+///
+/// let options = Compression::ContextTakeover.options().level(1).server_max_window_bits(11);
+/// let connector = Connector::new().compression(options);
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct CompressionOptions {
     compression: Compression,
@@ -90,34 +115,40 @@ impl From<Compression> for CompressionOptions {
 }
 
 impl CompressionOptions {
-    /// How much time is spent on a message: from 1, the fastest, to 9, the smallest. Default: 6.
+    /// Sets the compression level, from 1 (fastest) to 9 (smallest). Default: 6.
     pub fn level(mut self, level: u8) -> Self {
         self.level = level;
         self
     }
 
-    /// The largest window of the server, from 9 to 15 bits: a message refers to at most `2^bits` bytes before it.
-    /// Default: 15.
+    /// Sets the largest window of the server, from 9 to 15 bits. Default: 15.
     ///
-    /// It bounds the memory that context takeover takes: of the server's compressor, and of the client's decompressor.
+    /// The server's messages refer to at most the last `2^bits` bytes (RFC 7692 7.1.2.1). With context
+    /// takeover, the window bounds the memory of the server's compressor and of the client's decompressor.
     pub fn server_max_window_bits(mut self, bits: u8) -> Self {
         self.server_max_window_bits = bits;
         self
     }
 
-    /// The same for the client's window. Default: 15. A client that does not offer it can't be held to it.
+    /// Sets the largest window of the client, from 9 to 15 bits. Default: 15.
+    ///
+    /// The client's messages refer to at most the last `2^bits` bytes (RFC 7692 7.1.2.2). A server can't
+    /// limit the window of a client that does not offer `client_max_window_bits`.
     pub fn client_max_window_bits(mut self, bits: u8) -> Self {
         self.client_max_window_bits = bits;
         self
     }
 
-    /// From how many bytes on a message is compressed. Default: 128 with context takeover, 512 without.
+    /// Sets the size, in bytes, from which on messages are compressed. Default: 128 with context takeover,
+    /// 512 without.
+    ///
+    /// [`Payload::compress`](crate::Payload::compress) overrides the threshold for one message.
     pub fn threshold(mut self, bytes: usize) -> Self {
         self.threshold = Some(bytes);
         self
     }
 
-    /// What makes no sense.
+    /// Describes the first option that is out of its range.
     pub(crate) fn invalid(&self) -> Option<String> {
         let bits = DeflateParameters::MIN_WINDOW_BITS..=15;
         let windows = [
@@ -125,23 +156,23 @@ impl CompressionOptions {
             ("client_max_window_bits", self.client_max_window_bits),
         ];
         if !(1..=9).contains(&self.level) {
-            return Some(format!("the compression level {} is not from 1 to 9", self.level));
+            return Some(format!("CompressionOptions::level is {}, but has to be from 1 to 9", self.level));
         }
         let (name, value) = windows.into_iter().find(|(_, value)| !bits.contains(value))?;
-        Some(format!("{name} of {value} is not from 9 to 15"))
+        Some(format!("CompressionOptions::{name} is {value}, but has to be from 9 to 15"))
     }
 
-    /// Panics if nobody can have agreed on these parameters, or if the options make no sense.
+    /// Panics if the parameters can't have been negotiated, or if an option is out of its range.
     #[cfg(feature = "deflate")]
     pub(crate) fn assert_fits(&self, agreed: DeflateParameters) {
         let windows = [agreed.server_max_window_bits, agreed.client_max_window_bits];
         let possible = windows.iter().all(|bits| (8..=15).contains(bits));
-        assert!(possible, "a window of {windows:?} bits can't have been agreed on");
+        assert!(possible, "windows of {windows:?} bits can't have been negotiated: RFC 7692 allows 8 to 15");
         let invalid = self.invalid();
         assert!(invalid.is_none(), "{}", invalid.unwrap_or_default());
     }
 
-    /// What is wished of a handshake; `None` if it is off.
+    /// Returns the parameters to ask for in a handshake, or `None` if compression is off.
     pub(crate) fn wish(&self) -> Option<DeflateParameters> {
         let no_context_takeover = match self.compression {
             Compression::Off => return None,
@@ -156,35 +187,40 @@ impl CompressionOptions {
         })
     }
 
-    /// How `role` compresses what it sends; `None` if it can't.
-    pub(crate) fn of_sender(&self, agreed: DeflateParameters, role: Role) -> Option<Compressing> {
-        let Window { bits, is_taken_over } = Window::of(agreed, role);
-        // RFC 7692 7.1.2.2: to compress nothing fits any window.
+    /// Returns the settings of the compressor of `role`, or `None` if `role` can't compress.
+    pub(crate) fn of_sender(&self, agreed: DeflateParameters, role: Role) -> Option<CompressorSettings> {
+        let DeflateWindow { bits, is_taken_over } = DeflateWindow::of(agreed, role);
+        // RFC 7692 7.1.2.2: an endpoint may always send uncompressed messages, whatever the window.
         let possible = bits >= DeflateParameters::MIN_WINDOW_BITS;
         let threshold = self.threshold.unwrap_or(if is_taken_over { 128 } else { 512 });
-        possible.then_some(Compressing { level: self.level, window_bits: bits, is_taken_over, threshold })
+        possible.then_some(CompressorSettings {
+            level: self.level,
+            window_bits: bits,
+            is_taken_over,
+            threshold,
+        })
     }
 }
 
-/// How messages of one direction are compressed.
+/// The settings of the compressor of one direction.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Compressing {
+pub(crate) struct CompressorSettings {
     pub(crate) level: u8,
     pub(crate) window_bits: u8,
     pub(crate) is_taken_over: bool,
-    /// From how many bytes on.
+    /// The size of a message, in bytes, from which on it is compressed.
     pub(crate) threshold: usize,
 }
 
-/// The window of one direction.
+/// The window of one direction: the part of the past that messages may refer to.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Window {
+pub(crate) struct DeflateWindow {
     pub(crate) bits: u8,
     pub(crate) is_taken_over: bool,
 }
 
-impl Window {
-    /// That in which `sender` refers to what it has sent.
+impl DeflateWindow {
+    /// Returns the window of the messages that `sender` sends.
     pub(crate) fn of(agreed: DeflateParameters, sender: Role) -> Self {
         match sender {
             Role::Server => Self {

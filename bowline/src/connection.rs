@@ -52,6 +52,7 @@ pub(crate) mod inbound;
 mod keepalive;
 mod operations;
 pub(crate) mod outbound;
+pub(crate) mod parts;
 mod reaction;
 mod read_loop;
 mod verdict;
@@ -63,15 +64,15 @@ use std::task::{Context, Waker};
 
 use bowline_proto::{ReceiveHalf, ReceiveLimits, Role};
 
-use crate::compression::Window;
+use crate::compression::DeflateWindow;
 use crate::connection::inbound::Inbound;
 use crate::connection::outbound::Outbound;
 use crate::connection::outbound::guard::OutboundGuard;
+use crate::connection::parts::ConnectionParts;
 use crate::connection::waker::ConnectionWaker;
-use crate::handshake::negotiated::Agreed;
-use crate::limits::Config;
+use crate::handshake::negotiated::Negotiated;
 use crate::sync::{AtomicBool, AtomicUsize, Mutex, MutexGuard};
-use crate::transport::{Addresses, Transport};
+use crate::transport::Addresses;
 
 /// What a `WebSocket`, its `Sender`s and the connection's task share.
 pub(crate) struct Connection {
@@ -96,19 +97,15 @@ pub(crate) struct Connection {
     supervised: AtomicBool,
     /// These two are in boxes, so that what is left of a connection fits between the blocks that tokio aligns to 128 bytes:
     /// measured, 100 bytes less of resident memory.
-    pub(crate) agreed: Box<Agreed>,
+    pub(crate) agreed: Box<Negotiated>,
     pub(crate) addresses: Box<Addresses>,
 }
 
 impl Connection {
-    /// A connection whose handshake is done. `leftover` came behind the handshake.
-    pub(crate) fn new(
-        transport: Transport,
-        role: Role,
-        leftover: &[u8],
-        config: &Config,
-        agreed: Agreed,
-    ) -> Self {
+    /// A connection whose handshake is done.
+    pub(crate) fn new(parts: ConnectionParts<'_>) -> Self {
+        let ConnectionParts { transport, role, leftover, config, negotiated: agreed } = parts;
+        // The builders refuse a `write_buffer` of zero, with which nothing is ever sent; `adopt` can't.
         let limits = &config.limits;
         let addresses = transport.addresses;
         let (read, write) = transport.split();
@@ -123,10 +120,10 @@ impl Connection {
         );
         let waker = Arc::new(ConnectionWaker::default());
         let (mut inbound, mut outbound) =
-            (Inbound::new(read, half, leftover), Outbound::new(write, role, limits.write_buffer));
+            (Inbound::new(read, half, leftover), Outbound::new(write, role, limits.write_buffer.max(1)));
         if let Some(agreed) = agreed.deflate {
             let peer = if role == Role::Server { Role::Client } else { Role::Server };
-            inbound.decompress(Window::of(agreed, peer));
+            inbound.decompress(DeflateWindow::of(agreed, peer));
             outbound.compress(config.compression.of_sender(agreed, role));
         }
         Self {

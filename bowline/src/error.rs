@@ -161,6 +161,30 @@ impl StdError for Error {
     }
 }
 
+impl From<Error> for io::Error {
+    /// Wraps the error for the traits of I/O: [`io::Error::get_ref`] returns the [`Error`].
+    ///
+    /// | [`Error::kind`] | [`io::Error::kind`] |
+    /// |---|---|
+    /// | [`Closed`](ErrorKind::Closed) | [`BrokenPipe`](io::ErrorKind::BrokenPipe) |
+    /// | [`Disconnected`](ErrorKind::Disconnected) | [`UnexpectedEof`](io::ErrorKind::UnexpectedEof) |
+    /// | [`Protocol`](ErrorKind::Protocol), [`Limit`](ErrorKind::Limit), [`InvalidData`](ErrorKind::InvalidData) | [`InvalidData`](io::ErrorKind::InvalidData) |
+    /// | [`Timeout`](ErrorKind::Timeout) | [`TimedOut`](io::ErrorKind::TimedOut) |
+    /// | [`InvalidInput`](ErrorKind::InvalidInput) | [`InvalidInput`](io::ErrorKind::InvalidInput) |
+    /// | [`Handshake`](ErrorKind::Handshake), [`Io`](ErrorKind::Io) | [`Other`](io::ErrorKind::Other) |
+    fn from(error: Error) -> Self {
+        let kind = match error.kind() {
+            ErrorKind::Closed => io::ErrorKind::BrokenPipe,
+            ErrorKind::Disconnected => io::ErrorKind::UnexpectedEof,
+            ErrorKind::Protocol | ErrorKind::Limit | ErrorKind::InvalidData => io::ErrorKind::InvalidData,
+            ErrorKind::Timeout => io::ErrorKind::TimedOut,
+            ErrorKind::InvalidInput => io::ErrorKind::InvalidInput,
+            ErrorKind::Handshake | ErrorKind::Io => io::ErrorKind::Other,
+        };
+        Self::new(kind, error)
+    }
+}
+
 /// Text that may be the peer's, in one line: control characters are escaped, as in `Display` of [`CloseFrame`].
 #[cfg(any(feature = "server", feature = "json"))]
 pub(crate) fn escaped(text: &str) -> String {
@@ -195,3 +219,33 @@ impl<M> fmt::Display for TrySendError<M> {
 }
 
 impl<M: fmt::Debug> StdError for TrySendError<M> {}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::{Error, ErrorKind};
+
+    #[test]
+    fn an_io_error_has_the_fitting_kind_and_holds_the_error() {
+        for (kind, expected) in [
+            (ErrorKind::Closed, io::ErrorKind::BrokenPipe),
+            (ErrorKind::Disconnected, io::ErrorKind::UnexpectedEof),
+            (ErrorKind::Protocol, io::ErrorKind::InvalidData),
+            (ErrorKind::Limit, io::ErrorKind::InvalidData),
+            (ErrorKind::InvalidData, io::ErrorKind::InvalidData),
+            (ErrorKind::Timeout, io::ErrorKind::TimedOut),
+            (ErrorKind::InvalidInput, io::ErrorKind::InvalidInput),
+            (ErrorKind::Handshake, io::ErrorKind::Other),
+            (ErrorKind::Io, io::ErrorKind::Other),
+        ] {
+            let error = io::Error::from(Error::with_source(kind, "the text", io::Error::other("the cause")));
+            assert_eq!(error.kind(), expected, "{kind:?}");
+            assert_eq!(error.to_string(), "the text");
+            // `io::Error::source` skips the error that it wraps, as that has the same text.
+            assert_eq!(std::error::Error::source(&error).unwrap().to_string(), "the cause");
+            let inner = error.into_inner().unwrap().downcast::<Error>().unwrap();
+            assert_eq!(inner.kind(), kind);
+        }
+    }
+}

@@ -7,13 +7,23 @@ pub(crate) use absent::*;
 #[cfg(feature = "tracing")]
 pub(crate) use present::*;
 
+/// The side that started the closing handshake (RFC 6455 7.1.2).
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Initiator {
+    Us,
+    Peer,
+}
+
 #[cfg(feature = "tracing")]
 mod present {
     use std::net::SocketAddr;
 
+    #[cfg(any(feature = "client", feature = "server"))]
+    use bowline_proto::DeflateParameters;
     use bowline_proto::{CloseCode, Role};
     use tracing::{Level, event};
 
+    use super::Initiator;
     use crate::error::Error;
 
     const TARGET: &str = "bowline";
@@ -31,11 +41,15 @@ mod present {
 
     /// An opening handshake was accepted: by us as a server, or by the server.
     #[cfg(any(feature = "client", feature = "server"))]
-    pub(crate) fn handshake_accepted(role: Role, agreed: &crate::handshake::negotiated::Agreed) {
-        let deflate = agreed.deflate.map(tracing::field::debug);
+    pub(crate) fn handshake_accepted(
+        role: Role,
+        subprotocol: Option<&str>,
+        deflate: Option<DeflateParameters>,
+    ) {
+        let deflate = deflate.map(tracing::field::debug);
         event!(
             name: "handshake_accepted", target: TARGET, Level::DEBUG,
-            role = role_name(role), subprotocol = agreed.subprotocol.as_deref(), deflate, "handshake accepted"
+            role = role_name(role), subprotocol, deflate, "handshake accepted"
         );
     }
 
@@ -56,7 +70,11 @@ mod present {
     }
 
     /// The first Close frame was sent, or came; or what stands in for it.
-    pub(crate) fn connection_closed(peer: Option<SocketAddr>, by: &'static str, code: Option<CloseCode>) {
+    pub(crate) fn connection_closed(peer: Option<SocketAddr>, by: Initiator, code: Option<CloseCode>) {
+        let by = match by {
+            Initiator::Us => "us",
+            Initiator::Peer => "peer",
+        };
         event!(
             name: "connection_closed", target: TARGET, Level::DEBUG,
             by, code = code_of(code), peer = peer.map(display), "connection closed"
@@ -93,19 +111,22 @@ mod present {
 mod absent {
     use std::net::SocketAddr;
 
+    #[cfg(any(feature = "client", feature = "server"))]
+    use bowline_proto::DeflateParameters;
     use bowline_proto::{CloseCode, Role};
 
+    use super::Initiator;
     use crate::error::Error;
 
     #[cfg(any(feature = "client", feature = "server"))]
-    pub(crate) fn handshake_accepted(_: Role, _: &crate::handshake::negotiated::Agreed) {}
+    pub(crate) fn handshake_accepted(_: Role, _: Option<&str>, _: Option<DeflateParameters>) {}
 
     #[cfg(any(feature = "client", feature = "server"))]
     pub(crate) fn handshake_rejected(_: Role, _: http::StatusCode, _: impl std::fmt::Display) {}
 
     pub(crate) fn connection_opened(_: Role, _: Option<SocketAddr>) {}
 
-    pub(crate) fn connection_closed(_: Option<SocketAddr>, _: &'static str, _: Option<CloseCode>) {}
+    pub(crate) fn connection_closed(_: Option<SocketAddr>, _: Initiator, _: Option<CloseCode>) {}
 
     pub(crate) fn connection_failed(_: Option<SocketAddr>, _: CloseCode, _: &Error) {}
 

@@ -159,7 +159,7 @@
 //!
 //! # Who is there, and what they share
 //!
-//! [`Server::check`] sees the head of each request before it is accepted, and may reject it or add to its extensions; a
+//! [`Server::on_request`] sees the head of each request before it is accepted, and may reject it or add to its extensions; a
 //! handler that takes the head finds it there. (Pages in browsers can't set headers: they have cookies and subprotocols, or
 //! send a first message.) What all connections share, the handler's closure holds.
 //!
@@ -192,7 +192,7 @@
 //!         Ok(())
 //!     }
 //! };
-//! Server::new().check(authenticate).serve(listener, greet).await?;
+//! Server::new().on_request(authenticate).serve(listener, greet).await?;
 //! # Ok(())
 //! # }
 //! ```
@@ -202,7 +202,7 @@
 //! `client`, `server` and `tls` are on by default; `deflate` adds compression, `http2` WebSockets over HTTP/2 (RFC 8441),
 //! `axum` an extractor. Features only add: none changes the behaviour of code that compiles without it.
 //!
-//! - `futures`: `WebSocket` is a `Stream`; `WebSocket::into_futures` and `Sender::into_sink` are sinks, too.
+//! - `futures`: `WebSocket` is a `Stream`; `WebSocket::into_stream_sink` and `Sender::into_sink` are sinks, too.
 //! - `json`: `send_json` and `recv_json`, by serde.
 //! - `protobuf`: `send_protobuf` and `recv_protobuf`, by prost.
 //! - `tracing`: events, as follows.
@@ -222,6 +222,8 @@
 //! | `connection_failed` | info | `code`, `error` (the violation, or the limit), `peer` |
 //! | `connection_lost` | info | `error` (the transport ended, or the peer did not end it in time), `peer` |
 //! | `keepalive_lost` | info | `error`, `peer` |
+
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 #[cfg(feature = "axum")]
 pub mod axum;
@@ -258,7 +260,7 @@ pub use error::{Error, ErrorKind, TrySendError};
 pub use limits::Limits;
 pub use message::{Message, Payload, Prepared, Utf8Bytes};
 #[cfg(feature = "server")]
-pub use server::{Acceptor, Handler, Rejection, Server, Shutdown, Upgrade, accept, serve};
-pub use socket::{ByteStream, MessageReader, MessageWriter, Sender, WebSocket, pair};
+pub use server::{Acceptor, Handler, Rejection, Server, ShutdownSummary, Upgrade, accept, serve};
+pub use socket::{MessageReader, MessageWriter, Sender, WebSocket, WebSocketIo, pair};
 #[cfg(feature = "futures")]
-pub use socket::{FuturesSocket, SenderSink};
+pub use socket::{SenderSink, WebSocketStreamSink};

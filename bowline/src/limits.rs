@@ -2,7 +2,21 @@
 
 use std::time::Duration;
 
-use crate::compression::{Compression, CompressionOptions};
+/// hyper panics if its buffer is to be smaller.
+#[cfg(any(feature = "client", feature = "server"))]
+const MIN_HEAD_SIZE: usize = 8 * 1024;
+
+/// An `http::HeaderMap` panics when it is to hold more than some 24,000 headers.
+#[cfg(any(feature = "client", feature = "server"))]
+const MAX_HEADERS: usize = 16 * 1024;
+
+/// The largest frame that a peer may send without being asked (RFC 9113 4.2).
+#[cfg(all(feature = "http2", any(feature = "client", feature = "server")))]
+const MIN_STREAM_WINDOW: usize = 16 * 1024;
+
+/// RFC 9113 6.9.1: a window is no larger.
+#[cfg(all(feature = "http2", any(feature = "client", feature = "server")))]
+const MAX_STREAM_WINDOW: usize = (1 << 31) - 1;
 
 /// The limits of a connection, all in one place. Each has a default that is on.
 ///
@@ -21,14 +35,14 @@ pub struct Limits {
     pub(crate) message_size: usize,
     pub(crate) frames_per_message: u32,
     pub(crate) head_size: usize,
-    pub(crate) headers: usize,
+    pub(crate) max_headers: usize,
     pub(crate) handshake_timeout: Duration,
     pub(crate) close_timeout: Duration,
     pub(crate) write_buffer: usize,
     #[cfg(feature = "http2")]
-    pub(crate) streams: u32,
+    pub(crate) max_streams: u32,
     #[cfg(feature = "http2")]
-    pub(crate) stream_window: u32,
+    stream_window: usize,
 }
 
 impl Default for Limits {
@@ -37,12 +51,12 @@ impl Default for Limits {
             message_size: 1024 * 1024,
             frames_per_message: 16_384,
             head_size: 16 * 1024,
-            headers: 100,
+            max_headers: 100,
             handshake_timeout: Duration::from_secs(10),
             close_timeout: Duration::from_secs(5),
             write_buffer: 64 * 1024,
             #[cfg(feature = "http2")]
-            streams: 100,
+            max_streams: 100,
             #[cfg(feature = "http2")]
             stream_window: 256 * 1024,
         }
@@ -73,16 +87,15 @@ impl Limits {
     ///
     /// A larger one fails the handshake. A server answers it with 431.
     pub fn head_size(mut self, bytes: usize) -> Self {
-        self.head_size = bytes.max(8 * 1024);
+        self.head_size = bytes;
         self
     }
 
     /// The most headers in a request or response of the opening handshake. Default: 100; at most 16,384.
     ///
     /// More fail the handshake. A server answers them with 431.
-    pub fn headers(mut self, headers: usize) -> Self {
-        // An `http::HeaderMap` panics when it is to hold more than some 24,000.
-        self.headers = headers.min(16 * 1024);
+    pub fn max_headers(mut self, headers: usize) -> Self {
+        self.max_headers = headers;
         self
     }
 
@@ -106,7 +119,7 @@ impl Limits {
     /// replies to messages that arrived together gather up to four times as much, and leave with one write.
     /// Over HTTP/2, up to 64 KiB more wait in the HTTP/2 connection.
     pub fn write_buffer(mut self, bytes: usize) -> Self {
-        self.write_buffer = bytes.max(1);
+        self.write_buffer = bytes;
         self
     }
 
@@ -117,8 +130,8 @@ impl Limits {
     /// [`stream_window`](Self::stream_window). Streams that were reset count as well until their handler has returned.
     /// A request that finds no room waits for it, for [`handshake_timeout`](Self::handshake_timeout) at most, and is then refused.
     #[cfg(feature = "http2")]
-    pub fn streams(mut self, streams: u32) -> Self {
-        self.streams = streams;
+    pub fn max_streams(mut self, streams: u32) -> Self {
+        self.max_streams = streams;
         self
     }
 
@@ -129,25 +142,73 @@ impl Limits {
     /// 50 ms. Each has a window of its own, so that none of them keeps another waiting.
     #[cfg(feature = "http2")]
     pub fn stream_window(mut self, bytes: usize) -> Self {
-        self.stream_window = u32::try_from(bytes).unwrap_or(u32::MAX).clamp(16 * 1024, (1 << 31) - 1);
+        self.stream_window = bytes;
         self
+    }
+
+    /// Returns the initial window of a stream (RFC 9113 6.9.2).
+    #[cfg(all(feature = "http2", any(feature = "client", feature = "server")))]
+    pub(crate) fn initial_window_size(&self) -> u32 {
+        u32::try_from(self.stream_window).expect("the builders refuse larger ones")
+    }
+
+    /// Describes the first setting that is out of its range.
+    #[cfg(any(feature = "client", feature = "server"))]
+    pub(crate) fn invalid(&self) -> Option<String> {
+        let ranges = [
+            ("head_size", self.head_size, MIN_HEAD_SIZE..=usize::MAX),
+            ("max_headers", self.max_headers, 0..=MAX_HEADERS),
+            ("write_buffer", self.write_buffer, 1..=usize::MAX),
+            #[cfg(feature = "http2")]
+            ("stream_window", self.stream_window, MIN_STREAM_WINDOW..=MAX_STREAM_WINDOW),
+        ];
+        let (name, value, range) = ranges.into_iter().find(|(_, value, range)| !range.contains(value))?;
+        Some(if value < *range.start() {
+            format!("Limits::{name} is {value}, but has to be at least {}", range.start())
+        } else {
+            format!("Limits::{name} is {value}, but may be at most {}", range.end())
+        })
     }
 }
 
-/// What both builders decide about a connection.
-#[derive(Clone, Debug)]
-pub(crate) struct Config {
-    pub(crate) limits: Limits,
-    pub(crate) keepalive: Option<Duration>,
-    pub(crate) compression: CompressionOptions,
-}
+#[cfg(all(test, feature = "client", feature = "server"))]
+mod tests {
+    use crate::{Acceptor, Connector, ErrorKind, Limits};
 
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            limits: Limits::default(),
-            keepalive: Some(Duration::from_secs(20)),
-            compression: Compression::Off.options(),
+    #[test]
+    fn limits_out_of_range_are_refused_by_name_when_a_builder_is_used() {
+        let default = Limits::default;
+        for (limits, text) in [
+            (default().head_size(8191), "Limits::head_size is 8191, but has to be at least 8192"),
+            (default().max_headers(16385), "Limits::max_headers is 16385, but may be at most 16384"),
+            (default().write_buffer(0), "Limits::write_buffer is 0, but has to be at least 1"),
+            #[cfg(feature = "http2")]
+            (default().stream_window(16383), "Limits::stream_window is 16383, but has to be at least 16384"),
+            #[cfg(feature = "http2")]
+            (
+                default().stream_window(1 << 31),
+                "Limits::stream_window is 2147483648, but may be at most 2147483647",
+            ),
+        ] {
+            let by_client = Connector::new().limits(limits.clone()).request("ws://example.com").map(drop);
+            let by_server = Acceptor::new().limits(limits).validate();
+            for refused in [by_client, by_server] {
+                let error = refused.unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::InvalidInput);
+                assert_eq!(error.to_string(), text);
+            }
+        }
+    }
+
+    #[test]
+    fn limits_at_the_ends_of_their_ranges_are_accepted() {
+        let least = Limits::default().head_size(8192).max_headers(0).write_buffer(1);
+        let most = Limits::default().head_size(usize::MAX).max_headers(16384).write_buffer(usize::MAX);
+        #[cfg(feature = "http2")]
+        let (least, most) = (least.stream_window(16384), most.stream_window((1 << 31) - 1));
+        for limits in [least, most] {
+            assert!(Connector::new().limits(limits.clone()).request("ws://example.com").is_ok());
+            assert!(Acceptor::new().limits(limits).validate().is_ok());
         }
     }
 }

@@ -1,4 +1,11 @@
-//! Messages, and what `send` takes for one.
+//! Messages as the application receives and sends them.
+//!
+//! - [`Message`] is a received message: text as [`Utf8Bytes`], or binary data as [`Bytes`].
+//! - [`Payload`] is the argument of `send`: anything that converts into a message, borrowed or owned.
+//! - [`Prepared`] is a message that is encoded, and compressed, once for many connections.
+//!
+//! This folder lies above `compression`, because a [`Prepared`] message keeps its compressed forms. Nothing
+//! here knows about connections.
 
 mod payload;
 mod prepared;
@@ -13,17 +20,41 @@ pub use prepared::Prepared;
 pub(crate) use prepared::PreparedFrame;
 pub use utf8_bytes::Utf8Bytes;
 
-/// A message: data only. Control frames are handled by the library.
+/// A text or binary message.
+///
+/// Control frames never appear as messages, because the library handles them. [`WebSocket::recv`] returns
+/// messages; [`WebSocket::send`] accepts them, and also the strings and byte buffers that convert into one.
+///
+/// Cloning is cheap: both kinds hold their payload in shared, immutable memory.
+///
+/// [`WebSocket::recv`]: crate::WebSocket::recv
+/// [`WebSocket::send`]: crate::WebSocket::send
+///
+/// # Examples
+///
+/// ```
+/// use bowline::Message;
+///
+/// fn describe(message: &Message) -> String {
+///     match message {
+///         Message::Text(text) => format!("the text {text:?}"),
+///         Message::Binary(bytes) => format!("{} bytes", bytes.len()),
+///     }
+/// }
+///
+/// assert_eq!(describe(&"hello".into()), "the text \"hello\"");
+/// assert_eq!(describe(&vec![1, 2, 3].into()), "3 bytes");
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Message {
-    /// Text.
+    /// A text message (opcode 0x1, RFC 6455 5.6).
     Text(Utf8Bytes),
-    /// Bytes.
+    /// A binary message (opcode 0x2, RFC 6455 5.6).
     Binary(Bytes),
 }
 
 impl Message {
-    /// A message whose payload was validated if it is text.
+    /// Creates a message from a payload that is valid UTF-8 if `kind` is text.
     #[inline]
     pub(crate) fn from_validated(kind: MessageKind, payload: Bytes) -> Self {
         match kind {
@@ -32,7 +63,7 @@ impl Message {
         }
     }
 
-    /// The payload, of either kind.
+    /// Returns the payload of either kind.
     pub fn as_bytes(&self) -> &[u8] {
         match self {
             Self::Text(text) => text.as_str().as_bytes(),
@@ -40,7 +71,7 @@ impl Message {
         }
     }
 
-    /// The payload, of either kind.
+    /// Converts the message into its payload, without copying.
     pub fn into_bytes(self) -> Bytes {
         match self {
             Self::Text(text) => text.into(),
@@ -48,7 +79,7 @@ impl Message {
         }
     }
 
-    /// The text, or `None` for a binary message.
+    /// Returns the text, or `None` if the message is binary.
     pub fn as_text(&self) -> Option<&str> {
         match self {
             Self::Text(text) => Some(text),
@@ -56,7 +87,7 @@ impl Message {
         }
     }
 
-    /// Whether it is text or binary.
+    /// Returns the kind of the message: text or binary.
     pub fn kind(&self) -> MessageKind {
         match self {
             Self::Text(_) => MessageKind::Text,
@@ -64,18 +95,19 @@ impl Message {
         }
     }
 
-    /// The size of the payload in bytes.
+    /// Returns the size of the payload, in bytes.
     pub fn len(&self) -> usize {
         self.as_bytes().len()
     }
 
-    /// Whether the payload has no bytes.
+    /// Returns `true` if the payload is empty.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 }
 
 impl From<&str> for Message {
+    /// Copies the text.
     fn from(text: &str) -> Self {
         Self::Text(text.into())
     }
@@ -94,6 +126,7 @@ impl From<Utf8Bytes> for Message {
 }
 
 impl From<&[u8]> for Message {
+    /// Copies the bytes.
     fn from(bytes: &[u8]) -> Self {
         Self::Binary(Bytes::copy_from_slice(bytes))
     }

@@ -30,7 +30,7 @@ use crate::server::http1::Check;
 
 pub use acceptor::{Acceptor, accept};
 pub use handler::Handler;
-pub use registry::Shutdown;
+pub use registry::ShutdownSummary;
 pub use rejection::Rejection;
 pub use upgrade::Upgrade;
 
@@ -61,7 +61,10 @@ pub use upgrade::Upgrade;
 /// # Cancel safety
 ///
 /// Dropping it ends all connections.
-pub async fn serve<H: Handler<M>, M: 'static>(listener: TcpListener, handler: H) -> io::Result<Shutdown> {
+pub async fn serve<H: Handler<M>, M: 'static>(
+    listener: TcpListener,
+    handler: H,
+) -> io::Result<ShutdownSummary> {
     Server::new().serve(listener, handler).await
 }
 
@@ -78,7 +81,7 @@ pub async fn serve<H: Handler<M>, M: 'static>(listener: TcpListener, handler: H)
 /// let ctrl_c = async { tokio::signal::ctrl_c().await.unwrap_or(()) };
 /// let shutdown = Server::new()
 ///     .acceptor(Acceptor::new().allow_origin("https://example.com"))
-///     .check(|head: Parts| async move {
+///     .on_request(|head: Parts| async move {
 ///         match head.headers.get("authorization") {
 ///             Some(token) if token == "Bearer 1234" => Ok(head),
 ///             _ => Err(Rejection::from(StatusCode::UNAUTHORIZED)),
@@ -107,6 +110,43 @@ pub struct Server {
 }
 
 impl Server {
+    /// Serves connections, each by a call of `handler` in a task of its own.
+    ///
+    /// The end of the handler is the end of the connection: with `Ok` it is closed with 1000, with an error or a panic
+    /// with 1011 and [`on_error`](Self::on_error) hears of it; unless it was closed before. A request that is no
+    /// acceptable handshake gets the response that [`Acceptor::accept`] documents, and the connection is closed.
+    ///
+    /// Errors in accepting connections, such as too many open files, never end the server: it goes on after 100 ms.
+    ///
+    /// It has to be called within a tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidInput`](io::ErrorKind::InvalidInput) at once if an option of the [`Acceptor`] makes no sense.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it ends all connections, without Close frames: see [`shutdown`](Self::shutdown) for the gentle way.
+    pub async fn serve<H: Handler<M>, M: 'static>(
+        self,
+        listener: TcpListener,
+        handler: H,
+    ) -> io::Result<ShutdownSummary> {
+        let Self { options, signal, deadline } = self;
+        #[cfg(feature = "tls")]
+        let options = match &options.tls {
+            Some(_) => Options { acceptor: options.acceptor.over_tls(), ..options },
+            None => options,
+        };
+        options.acceptor.validate().map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+        let signal = signal.unwrap_or_else(|| Box::pin(pending()));
+        // Unless it listens on all addresses, this is what each connection would say.
+        let local = listener.local_addr().ok().filter(|address| !address.ip().is_unspecified());
+        let service = Service::new(options, handler, local);
+        service.accept_until(signal, listener).await;
+        Ok(service.shut_down(deadline).await)
+    }
+
     /// A server with the defaults: without TLS, open to all clients, silent about errors, never shut down.
     pub fn new() -> Self {
         Self::default()
@@ -133,7 +173,7 @@ impl Server {
     /// begin with it (prior knowledge).
     ///
     /// Each WebSocket is then a stream of its client's connection, and all else holds for it as for one over HTTP/1.1. A
-    /// connection may have [`Limits::streams`](crate::Limits::streams) of them. Without any, it ends gracefully after one to
+    /// connection may have [`Limits::max_streams`](crate::Limits::max_streams) of them. Without any, it ends gracefully after one to
     /// two times [`Limits::handshake_timeout`](crate::Limits::handshake_timeout), and is cut off after another.
     ///
     /// Browsers open all WebSockets of an origin over the HTTP/2 connection they have there: it has to be this server
@@ -151,7 +191,7 @@ impl Server {
     /// it takes is part of [`Limits::handshake_timeout`](crate::Limits::handshake_timeout).
     ///
     /// The future is dropped when the client gives up: when it ends its connection or, over HTTP/2, resets the stream.
-    pub fn check<F, Fut>(mut self, check: F) -> Self
+    pub fn on_request<F, Fut>(mut self, check: F) -> Self
     where
         F: Fn(Parts) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<Parts, Rejection>> + Send + 'static,
@@ -164,7 +204,7 @@ impl Server {
     ///
     /// - errors that a handler returned, and its panics;
     /// - an [`Error`](crate::Error) for each connection that never became a WebSocket: rejected, timed out, broken, or closed before
-    ///   it asked for anything. A [`check`](Self::check) that panics rejects with 500;
+    ///   it asked for anything. An [`on_request`](Self::on_request) that panics rejects with 500;
     /// - [`std::io::Error`] when the operating system refused to accept a connection.
     ///
     /// It must not block. A panic of its own ends nothing, and nobody hears of it.
@@ -185,43 +225,6 @@ impl Server {
         self.signal = Some(Box::pin(signal));
         self.deadline = deadline;
         self
-    }
-
-    /// Serves connections, each by a call of `handler` in a task of its own.
-    ///
-    /// The end of the handler is the end of the connection: with `Ok` it is closed with 1000, with an error or a panic
-    /// with 1011 and [`on_error`](Self::on_error) hears of it; unless it was closed before. A request that is no
-    /// acceptable handshake gets the response that [`Acceptor::accept`] documents, and the connection is closed.
-    ///
-    /// Errors in accepting connections, such as too many open files, never end the server: it goes on after 100 ms.
-    ///
-    /// It has to be called within a tokio runtime.
-    ///
-    /// # Errors
-    ///
-    /// [`InvalidInput`](io::ErrorKind::InvalidInput) at once if an option of the [`Acceptor`] makes no sense.
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropping it ends all connections, without Close frames: see [`shutdown`](Self::shutdown) for the gentle way.
-    pub async fn serve<H: Handler<M>, M: 'static>(
-        self,
-        listener: TcpListener,
-        handler: H,
-    ) -> io::Result<Shutdown> {
-        let Self { options, signal, deadline } = self;
-        #[cfg(feature = "tls")]
-        let options = match &options.tls {
-            Some(_) => Options { acceptor: options.acceptor.over_tls(), ..options },
-            None => options,
-        };
-        options.acceptor.validate().map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-        let signal = signal.unwrap_or_else(|| Box::pin(pending()));
-        // Unless it listens on all addresses, this is what each connection would say.
-        let local = listener.local_addr().ok().filter(|address| !address.ip().is_unspecified());
-        let service = Service::new(options, handler, local);
-        service.accept_until(signal, listener).await;
-        Ok(service.shut_down(deadline).await)
     }
 }
 

@@ -64,12 +64,12 @@ mod threads {
     use loom::sync::{Condvar, Mutex};
 
     #[derive(Default)]
-    struct Thread {
+    struct ThreadWaker {
         woken: Mutex<bool>,
         wakes: Condvar,
     }
 
-    impl Wake for Thread {
+    impl Wake for ThreadWaker {
         fn wake(self: Arc<Self>) {
             *self.woken.lock().expect("nobody panics with it") = true;
             self.wakes.notify_one();
@@ -81,7 +81,7 @@ mod threads {
     }
 
     pub(crate) fn block_on<T>(task: impl Future<Output = T>) -> T {
-        let thread = Arc::new(Thread::default());
+        let thread = Arc::new(ThreadWaker::default());
         let waker = Waker::from(Arc::clone(&thread));
         let mut task = pin!(task);
         loop {

@@ -20,10 +20,11 @@ use crate::client::url::Scheme;
 use crate::client::url::Url;
 #[cfg(feature = "deflate")]
 use crate::compression::CompressionOptions;
+use crate::connection::parts::ConnectionParts;
 use crate::error::Error;
 #[cfg(all(feature = "http2", feature = "tls"))]
 use crate::error::ErrorKind;
-use crate::handshake::negotiated::Agreed;
+use crate::handshake::negotiated::Negotiated;
 use crate::limits::Limits;
 use crate::socket::WebSocket;
 use crate::transport::from_hyper::transport_of;
@@ -163,7 +164,7 @@ impl Connector {
         self
     }
 
-    /// The proxy to go through. Default: [`Proxy::environment`].
+    /// The proxy to go through. Default: [`Proxy::from_env`].
     pub fn proxy(mut self, proxy: Proxy) -> Self {
         self.proxy = proxy;
         self
@@ -180,6 +181,9 @@ impl Connector {
 
     /// What a server may cost: see [`Limits`] for the defaults.
     pub fn limits(mut self, limits: Limits) -> Self {
+        if let Some(text) = limits.invalid() {
+            self.offer.refuse(text);
+        }
         self.offer.config.limits = limits;
         self
     }
@@ -326,7 +330,7 @@ impl Connector {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        self.adopt_as(stream, leftover.into(), Agreed::on_subprotocol(subprotocol))
+        self.adopt_as(stream, leftover.into(), Negotiated::on_subprotocol(subprotocol))
     }
 
     /// The same for a connection whose handshake has agreed on compression; the level and the threshold are those of
@@ -348,17 +352,23 @@ impl Connector {
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         self.offer.config.compression.assert_fits(parameters);
-        let agreed = Agreed { deflate: Some(parameters), ..Agreed::on_subprotocol(subprotocol) };
+        let agreed = Negotiated { deflate: Some(parameters), ..Negotiated::on_subprotocol(subprotocol) };
         self.adopt_as(stream, leftover.into(), agreed)
     }
 
-    fn adopt_as<S>(&self, stream: S, leftover: Bytes, agreed: Agreed) -> WebSocket
+    fn adopt_as<S>(&self, stream: S, leftover: Bytes, agreed: Negotiated) -> WebSocket
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let (transport, unread) = transport_of(stream);
         let leftover = [leftover, unread].concat();
-        WebSocket::open(transport, Role::Client, &leftover, &self.offer.config, agreed)
+        WebSocket::open(ConnectionParts {
+            transport,
+            role: Role::Client,
+            leftover: &leftover,
+            config: &self.offer.config,
+            negotiated: agreed,
+        })
     }
 
     async fn connect_to(&self, opening: Opening) -> Result<(WebSocket, Response<()>), Error> {
@@ -456,8 +466,13 @@ impl Connector {
         let Opening { request, handshake, deadline, .. } = opening;
         let done = exchange(stream, request, &handshake, &self.offer.config.limits, deadline).await?;
         let transport = Transport::with_addresses(done.stream, addresses);
-        let socket =
-            WebSocket::open(transport, Role::Client, &done.leftover, &self.offer.config, done.agreed);
+        let socket = WebSocket::open(ConnectionParts {
+            transport,
+            role: Role::Client,
+            leftover: &done.leftover,
+            config: &self.offer.config,
+            negotiated: done.agreed,
+        });
         Ok(Reached::WebSocket(socket, done.response))
     }
 }

@@ -13,11 +13,11 @@ use http::header::{
 use http::{Response, StatusCode, Version};
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use crate::connection::parts::{Config, ConnectionParts};
 use crate::error::Error;
 use crate::events;
 use crate::handshake::headers::{Occurrence, has_token};
-use crate::handshake::negotiated::Agreed;
-use crate::limits::Config;
+use crate::handshake::negotiated::Negotiated;
 use crate::random::{random, renew_after_fork};
 use crate::socket::WebSocket;
 use crate::transport::Transport;
@@ -84,18 +84,19 @@ impl ClientHandshake {
     }
 
     /// Opens the connection behind a response that was verified.
-    pub(crate) fn open(&self, transport: Transport, leftover: &[u8], agreed: Agreed) -> WebSocket {
-        WebSocket::open(transport, Role::Client, leftover, &self.config, agreed)
+    pub(crate) fn open(&self, transport: Transport, leftover: &[u8], agreed: Negotiated) -> WebSocket {
+        let (role, config) = (Role::Client, &self.config);
+        WebSocket::open(ConnectionParts { transport, role, leftover, config, negotiated: agreed })
     }
 
     /// Finds what was agreed on, or says what is wrong with the response; that is the end of the handshake.
-    pub(crate) fn conclude<B>(&self, response: &Response<B>) -> Result<Agreed, String> {
+    pub(crate) fn conclude<B>(&self, response: &Response<B>) -> Result<Negotiated, String> {
         self.verify(response)
-            .inspect(|agreed| events::handshake_accepted(Role::Client, agreed))
+            .inspect(|agreed| agreed.announce(Role::Client))
             .inspect_err(|reason| events::handshake_rejected(Role::Client, response.status(), reason))
     }
 
-    fn verify<B>(&self, response: &Response<B>) -> Result<Agreed, String> {
+    fn verify<B>(&self, response: &Response<B>) -> Result<Negotiated, String> {
         let headers = response.headers();
         if response.version() <= Version::HTTP_11 {
             self.verify_upgrade(response)?;
@@ -103,7 +104,7 @@ impl ClientHandshake {
             // RFC 8441 5, RFC 9110 9.3.6: the answer to a CONNECT that succeeds is 200, or another 2xx. There is no key.
             return Err(describe_status(response.status(), StatusCode::OK, headers));
         }
-        let mut agreed = Agreed::on_subprotocol(self.verify_subprotocol(headers)?);
+        let mut agreed = Negotiated::on_subprotocol(self.verify_subprotocol(headers)?);
         self.verify_extensions(headers, &mut agreed)?;
         Ok(agreed)
     }
@@ -136,7 +137,7 @@ impl ClientHandshake {
         }
     }
 
-    fn verify_extensions(&self, headers: &HeaderMap, agreed: &mut Agreed) -> Result<(), String> {
+    fn verify_extensions(&self, headers: &HeaderMap, agreed: &mut Negotiated) -> Result<(), String> {
         let malformed = || "the server's Sec-WebSocket-Extensions is not a list of extensions".to_owned();
         let mut answer = Vec::new();
         for line in headers.get_all(SEC_WEBSOCKET_EXTENSIONS) {

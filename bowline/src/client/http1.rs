@@ -13,7 +13,7 @@ use hyper_util::rt::TokioIo;
 use crate::client::handshake::{ClientHandshake, hide_secrets, refused};
 use crate::error::{Error, ErrorKind};
 use crate::handshake::deadline::Deadline;
-use crate::handshake::negotiated::Agreed;
+use crate::handshake::negotiated::Negotiated;
 use crate::limits::Limits;
 use crate::transport::Stream;
 
@@ -26,7 +26,7 @@ pub(crate) struct Exchanged<S> {
     /// What came behind the response.
     pub(crate) leftover: Bytes,
     pub(crate) response: Response<()>,
-    pub(crate) agreed: Agreed,
+    pub(crate) agreed: Negotiated,
 }
 
 /// Sends the request, and checks the response.
@@ -39,7 +39,7 @@ pub(crate) async fn exchange<S: Stream>(
 ) -> Result<Exchanged<S>, Error> {
     let http_error = |error| http_error(error, limits);
     let (mut sender, connection) = http1::Builder::new()
-        .max_headers(limits.headers)
+        .max_headers(limits.max_headers)
         .max_header_size(limits.head_size)
         .max_buf_size(limits.head_size)
         .handshake(TokioIo::new(stream))
@@ -110,10 +110,10 @@ async fn read_start(body: &mut Incoming, start: &mut Vec<u8>) -> Result<(), Erro
 
 fn http_error(error: hyper::Error, limits: &Limits) -> Error {
     if error.is_parse_too_large() {
-        let (size, headers) = (limits.head_size, limits.headers);
+        let (size, headers) = (limits.head_size, limits.max_headers);
         let text = format!(
             "the response's head is over the limits of {size} bytes (Limits::head_size) and {headers} headers \
-             (Limits::headers)"
+             (Limits::max_headers)"
         );
         Error::with_source(ErrorKind::Limit, text, error)
     } else if error.is_parse() {

@@ -260,7 +260,7 @@ fn builder(limits: &Limits) -> Builder {
     builder
         .enable_push(false)
         .max_header_list_size(head_size)
-        .initial_window_size(limits.stream_window)
+        .initial_window_size(limits.initial_window_size())
         .initial_connection_window_size(CONNECTION_WINDOW)
         .data_frame_budget(FRAME_BUDGET)
         .max_send_buffer_size(SEND_BUFFER);

@@ -29,7 +29,7 @@ impl Proxy {
     ///
     /// That is `HTTP_PROXY` for ws://, `HTTPS_PROXY` for wss://, `ALL_PROXY` for both, and `NO_PROXY` with names,
     /// addresses and networks to be reached directly; in lower case too. They are read by hyper-util, much as curl does.
-    pub fn environment() -> Self {
+    pub fn from_env() -> Self {
         Self(Choice::Environment)
     }
 
@@ -73,14 +73,14 @@ impl Proxy {
 
 impl Default for Proxy {
     fn default() -> Self {
-        Self::environment()
+        Self::from_env()
     }
 }
 
 impl fmt::Debug for Proxy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
-            Choice::Environment => f.write_str("Proxy::environment()"),
+            Choice::Environment => f.write_str("Proxy::from_env()"),
             Choice::None => f.write_str("Proxy::none()"),
             Choice::Explicit(intercept) => f.debug_tuple("Proxy").field(intercept.uri()).finish(),
         }

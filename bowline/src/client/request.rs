@@ -13,9 +13,9 @@ use http::{Request, Uri};
 
 use crate::client::handshake::ClientHandshake;
 use crate::client::url::{Scheme, Url};
+use crate::connection::parts::Config;
 use crate::error::{Error, ErrorKind};
 use crate::handshake::deadline::Deadline;
-use crate::limits::Config;
 
 /// The options of a client that don't depend on how the server is reached.
 #[derive(Clone, Default)]

@@ -1,5 +1,7 @@
-//! The codec of compressed messages; or what stands in its place without the feature `deflate`, when no connection agrees
-//! on compression.
+//! The codec of compressed messages.
+//!
+//! Without the feature `deflate`, no connection negotiates compression, and stand-ins with the signatures of
+//! the codec take its place. The feature is cut off here, so that no other file has to ask for it.
 
 #[cfg(not(feature = "deflate"))]
 pub(crate) use absent::{Deflater, Inflated, Inflater};
@@ -7,11 +9,11 @@ pub(crate) use absent::{Deflater, Inflated, Inflater};
 pub(crate) use bowline_proto::{Deflater, Inflated, Inflater};
 
 #[cfg(not(feature = "deflate"))]
-#[expect(clippy::unused_self, reason = "they have the signatures of the real ones")]
+#[expect(clippy::unused_self, reason = "the stand-ins have the signatures of the codec")]
 mod absent {
     use bowline_proto::{Failure, MessageKind};
 
-    const WHY: &str = "compression was not agreed on";
+    const WHY: &str = "no connection negotiates compression without the feature `deflate`";
 
     pub(crate) struct Deflater;
 

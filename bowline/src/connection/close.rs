@@ -46,7 +46,7 @@ impl Connection {
         self.waker.wake_reader();
         self.waker.wake_task();
         if decides {
-            events::connection_closed(self.addresses.peer, "us", Some(frame.code()));
+            events::connection_closed(self.addresses.peer, events::Initiator::Us, Some(frame.code()));
         }
     }
 
@@ -68,7 +68,7 @@ impl Connection {
         inbound.close_transport(error);
         drop(inbound);
         self.waker.wake_task();
-        events::connection_closed(self.addresses.peer, "us", None);
+        events::connection_closed(self.addresses.peer, events::Initiator::Us, None);
     }
 
     /// The application will not read any more, but someone will close.

@@ -45,7 +45,7 @@ use bytes::Bytes;
 use tokio::io::ReadBuf;
 use tokio::task::coop::has_budget_remaining;
 
-use crate::compression::Window;
+use crate::compression::DeflateWindow;
 use crate::connection::inbound::assembler::{Assembler, Filled};
 use crate::connection::inbound::batch::Batch;
 use crate::connection::inbound::decompressor::Decompressor;
@@ -83,7 +83,7 @@ pub(crate) struct Inbound {
     handed_out: HandedOut,
     stream: StreamEnd,
     /// Messages may be compressed, in this window.
-    window: Option<Window>,
+    window: Option<DeflateWindow>,
     /// There is one once a message was compressed.
     inflation: Option<Box<Decompressor>>,
 }
@@ -205,7 +205,7 @@ impl Inbound {
     }
 
     /// From now on messages may be compressed.
-    pub(crate) fn decompress(&mut self, window: Window) {
+    pub(crate) fn decompress(&mut self, window: DeflateWindow) {
         self.window = Some(window);
         self.half.allow_compression();
     }

@@ -39,7 +39,7 @@ use std::task::{Context, Poll, Waker};
 
 use bowline_proto::{CloseCode, CloseFrame, MessageKind, Misuse, Role, SendHalf};
 
-use crate::compression::Compressing;
+use crate::compression::CompressorSettings;
 use crate::connection::outbound::compressor::Compressor;
 #[cfg(any(feature = "json", feature = "protobuf"))]
 use crate::connection::outbound::encoded::Encoded;
@@ -293,7 +293,7 @@ impl Outbound {
     }
 
     /// From now on messages are compressed.
-    pub(crate) fn compress(&mut self, compressing: Option<Compressing>) {
+    pub(crate) fn compress(&mut self, compressing: Option<CompressorSettings>) {
         self.deflation = compressing.map(|compressing| Box::new(Compressor::new(compressing)));
     }
 

@@ -108,7 +108,7 @@ impl Connection {
         self.settle();
         match ending {
             Ending::ClosedByPeer(code) if decides => {
-                events::connection_closed(self.addresses.peer, "peer", code);
+                events::connection_closed(self.addresses.peer, events::Initiator::Peer, code);
             }
             Ending::Failed(code, error) => events::connection_failed(self.addresses.peer, code, &error),
             Ending::ClosedByPeer(_) | Ending::Lost => {}

@@ -27,14 +27,18 @@ impl Deadline {
     }
 
     /// Does `work` until the deadline; `doing` says in an error what was under way.
-    pub(crate) fn bound<T, F: Future<Output = Result<T, Error>>>(self, doing: &str, work: F) -> Bound<'_, F> {
-        Bound { work: timeout_at(self.at, work), timeout: self.timeout, doing }
+    pub(crate) fn bound<T, F: Future<Output = Result<T, Error>>>(
+        self,
+        doing: &str,
+        work: F,
+    ) -> BoundedFuture<'_, F> {
+        BoundedFuture { work: timeout_at(self.at, work), timeout: self.timeout, doing }
     }
 }
 
 pin_project! {
     /// Work that has to be done in time. An `async fn` would hold it twice.
-    pub(crate) struct Bound<'a, F> {
+    pub(crate) struct BoundedFuture<'a, F> {
         #[pin]
         work: Timeout<F>,
         timeout: Duration,
@@ -42,7 +46,7 @@ pin_project! {
     }
 }
 
-impl<T, F: Future<Output = Result<T, Error>>> Future for Bound<'_, F> {
+impl<T, F: Future<Output = Result<T, Error>>> Future for BoundedFuture<'_, F> {
     type Output = F::Output;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {

@@ -1,18 +1,29 @@
 //! What an opening handshake has agreed on.
 
 use bowline_proto::DeflateParameters;
+#[cfg(any(feature = "client", feature = "server"))]
+use bowline_proto::Role;
+
+#[cfg(any(feature = "client", feature = "server"))]
+use crate::events;
 
 /// What holds for a connection beside RFC 6455 itself.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Agreed {
+pub(crate) struct Negotiated {
     pub(crate) subprotocol: Option<Box<str>>,
     pub(crate) deflate: Option<DeflateParameters>,
 }
 
-impl Agreed {
+impl Negotiated {
     /// A subprotocol at most.
     #[cfg(any(feature = "client", feature = "server"))]
     pub(crate) fn on_subprotocol(subprotocol: Option<&str>) -> Self {
         Self { subprotocol: subprotocol.map(Into::into), ..Self::default() }
+    }
+
+    /// Reports to `tracing` that `role`'s handshake has been accepted.
+    #[cfg(any(feature = "client", feature = "server"))]
+    pub(crate) fn announce(&self, role: Role) {
+        events::handshake_accepted(role, self.subprotocol.as_deref(), self.deflate);
     }
 }

@@ -1,22 +1,47 @@
-//! What `send` takes for a message.
+//! The argument of `send`.
 
 use bowline_proto::MessageKind;
 use bytes::Bytes;
 
 use crate::message::{Message, Prepared, Utf8Bytes};
 
-/// What `send` takes: made by `into()` from text (`&str`, `&String`, `String`, [`Utf8Bytes`]), from bytes (`&[u8]`,
-/// `&[u8; N]`, `&Vec<u8>`, `Vec<u8>`, [`Bytes`]), from a [`Message`] or a `&`[`Prepared`].
+/// A message to be sent, borrowed or owned.
 ///
-/// Borrowed data is copied once, straight into the write buffer. So is what is owned and small; from 16 KiB on it is sent from
-/// where it is, or from 64 KiB on while replies gather. A client masks it there, if nobody else has it; else it is copied.
+/// [`WebSocket::send`](crate::WebSocket::send) and its siblings accept everything that converts into a
+/// payload:
+///
+/// | from | the message is |
+/// |---|---|
+/// | `&str`, `&String`, `String`, [`Utf8Bytes`] | text |
+/// | `&[u8]`, `&[u8; N]`, `&Vec<u8>`, `Vec<u8>`, [`Bytes`] | binary |
+/// | [`Message`], `&`[`Prepared`] | of the kind of the value |
+///
+/// Borrowed payloads are copied once, straight into the write buffer, and so are small owned ones. Owned
+/// payloads of at least 16 KiB are queued without copying; while replies to a batch of messages are gathered,
+/// the threshold is 64 KiB. A client masks a queued payload in place if nothing else refers to the memory,
+/// and copies the payload otherwise.
+///
+/// # Examples
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), bowline::Error> {
+/// let (client, mut server) = bowline::pair();
+/// let count = 3;
+/// client.send("borrowed text").await?;
+/// client.send(format!("owned text {count}")).await?;
+/// client.send(&[1, 2, 3]).await?;
+/// assert_eq!(server.recv().await?, Some("borrowed text".into()));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Payload<'a> {
-    /// The tag of this fills a word, so that the payload moves by whole words: with the kind inside, it moved by pieces across
-    /// them, which the processor waits for.
+    /// The tag of this enum fills a word, so that a payload moves by whole words. With the kind inside the
+    /// enum, moves straddled words, and the processor stalled on them.
     pub(crate) source: Source<'a>,
     pub(crate) kind: MessageKind,
-    /// Whether it is compressed, whatever its size.
+    /// Overrides the choice by size of whether the message is compressed.
     pub(crate) compress: Option<bool>,
 }
 
@@ -52,9 +77,14 @@ impl<'a> Payload<'a> {
         }
     }
 
-    /// Has the message compressed, or not, whatever its size, if compression was agreed on.
+    /// Sets whether the message is compressed, regardless of its size. Default: messages that reach
+    /// [`CompressionOptions::threshold`](crate::CompressionOptions::threshold) are.
     ///
-    /// One that would not get smaller is sent as it is, unless later ones may refer to it.
+    /// The setting has no effect on connections that did not negotiate compression. A message that
+    /// compression would not make smaller is sent uncompressed, unless later messages may refer to its
+    /// content (context takeover).
+    ///
+    /// # Examples
     ///
     /// ```
     /// # async fn example(socket: &bowline::WebSocket) -> Result<(), bowline::Error> {

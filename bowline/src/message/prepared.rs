@@ -5,21 +5,28 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bowline_proto::{MessageKind, Misuse, Role, SendHalf};
 use bytes::Bytes;
 
-use crate::compression::Compressing;
+use crate::compression::CompressorSettings;
 use crate::compression::codec::Deflater;
 use crate::message::Message;
 
-/// A message encoded once, to be sent to many connections; and compressed once for each level and window that they have
-/// agreed on.
+/// A message that is encoded once and sent to many connections.
 ///
-/// A server sends it without another copy, from 1 KiB on; a smaller one is copied, which is cheaper than to share it. A
-/// client has to mask each frame anew (RFC 6455 5.3), so that only the compression is saved there. With context takeover, it
-/// refers to nothing before it, and the messages behind it to nothing before them.
+/// The message is also compressed only once for each combination of level and window among the connections.
+///
+/// - **Servers** share a frame of at least 1 KiB between all connections. Smaller frames are copied into each
+///   write buffer, which is cheaper than sharing.
+/// - **Clients** have to mask each frame with a new key (RFC 6455 5.3), so that only the compression is
+///   shared.
+/// - **With context takeover**, the message refers to no earlier message, and later messages refer to nothing
+///   before them.
+///
+/// Cloning is cheap: clones share the encoded and the compressed forms.
 ///
 /// # Examples
 ///
-/// Who does not keep up is to be dealt with: here, such a connection is closed. To skip the message instead, do nothing
-/// about `Full`; to wait for the slowest, `send(&news).await` does. The example `broadcast` shows all three.
+/// A broadcast has to decide about subscribers that don't keep up. This one closes their connections. To skip
+/// the message for them instead, ignore [`TrySendError::Full`](crate::TrySendError::Full); to wait for the
+/// slowest subscriber, use `send(&news).await`. The example `broadcast` in the repository shows all three.
 ///
 /// ```
 /// use bowline::{CloseCode, Prepared, Sender, TrySendError};
@@ -44,14 +51,14 @@ pub struct Prepared {
     compressed: Arc<CompressedForms>,
 }
 
-/// A whole message in one frame, as a server sends it.
+/// A whole message in one unmasked frame, as a server sends it.
 #[derive(Clone, Debug)]
 pub(crate) struct PreparedFrame {
     pub(crate) bytes: Bytes,
     payload_start: usize,
 }
 
-/// The message as it was compressed, for each way to compress it that has come up.
+/// The compressed forms of a message: one for each combination of settings that has come up.
 #[derive(Debug, Default)]
 struct CompressedForms(Mutex<Vec<CompressedForm>>);
 
@@ -59,12 +66,14 @@ struct CompressedForms(Mutex<Vec<CompressedForm>>);
 struct CompressedForm {
     level: u8,
     window_bits: u8,
-    /// `None` if it would not be smaller.
+    /// `None` if compression does not make the message smaller.
     frame: Option<PreparedFrame>,
 }
 
 impl Prepared {
     /// Encodes a message.
+    ///
+    /// Compression happens later, when the message is first sent on a connection that has negotiated it.
     pub fn new(message: impl Into<Message>) -> Self {
         let message = message.into();
         let kind = message.kind();
@@ -74,9 +83,11 @@ impl Prepared {
         Self { kind, frame, compressed: Arc::default() }
     }
 
-    /// The frame of the message compressed without reference to other messages; `None` if it would not be smaller.
-    pub(crate) fn compressed(&self, compressing: Compressing) -> Option<PreparedFrame> {
-        let Compressing { level, window_bits, .. } = compressing;
+    /// Returns the frame of the message, compressed without reference to other messages.
+    ///
+    /// Returns `None` if compression does not make the message smaller.
+    pub(crate) fn compressed(&self, compressing: CompressorSettings) -> Option<PreparedFrame> {
+        let CompressorSettings { level, window_bits, .. } = compressing;
         let mut forms = self.compressed.0.lock().unwrap_or_else(PoisonError::into_inner);
         let known = forms.iter().find(|form| form.level == level && form.window_bits == window_bits);
         if let Some(known) = known {
@@ -105,7 +116,7 @@ impl PreparedFrame {
     ) -> Self {
         let mut bytes = Vec::new();
         encode(&mut SendHalf::new(Role::Server), payload, &mut bytes)
-            .expect("a new connection takes a message");
+            .expect("a half-connection that is new accepts a message");
         bytes.shrink_to_fit();
         let payload_start = bytes.len() - payload.len();
         Self { bytes: bytes.into(), payload_start }

@@ -1,4 +1,4 @@
-//! Text in shared bytes.
+//! Text in shared memory.
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -7,28 +7,48 @@ use std::ops::Deref;
 
 use bytes::Bytes;
 
-/// UTF-8 text in [`Bytes`]: cheap to clone, and a `&str` without another validation.
+/// UTF-8 text in shared, immutable memory: [`Bytes`] that are known to be valid UTF-8.
 ///
-/// It compares and hashes as its text does, so that maps with such keys are asked with a `&str`.
+/// Cloning is cheap. The type dereferences to `str` without validating again, and converts into [`Bytes`]
+/// without copying.
+///
+/// Comparison and hashing agree with `str`, so that a map with keys of this type can be searched by `&str`.
+///
+/// # Examples
+///
+/// ```
+/// use std::collections::HashMap;
+///
+/// use bowline::Utf8Bytes;
+/// use bytes::Bytes;
+///
+/// let text = Utf8Bytes::try_from(Bytes::from_static(b"caf\xC3\xA9"))?;
+/// assert_eq!(text, "café");
+/// assert_eq!(text.chars().count(), 4);
+///
+/// let visits = HashMap::from([(text, 1)]);
+/// assert_eq!(visits.get("café"), Some(&1));
+/// # Ok::<(), std::str::Utf8Error>(())
+/// ```
 #[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Utf8Bytes(Bytes);
 
 impl Utf8Bytes {
-    /// Text that is in the program.
+    /// Creates text from a static string, without copying.
     pub const fn from_static(text: &'static str) -> Self {
         Self(Bytes::from_static(text.as_bytes()))
     }
 
-    /// The text.
+    /// Returns the text.
     pub fn as_str(&self) -> &str {
         #[expect(unsafe_code, reason = "text is validated once, when it arrives")]
-        // SAFETY: every constructor takes text that is UTF-8, and the bytes can't be changed.
+        // SAFETY: every constructor accepts valid UTF-8 only, and `Bytes` are immutable.
         unsafe {
             std::str::from_utf8_unchecked(&self.0)
         }
     }
 
-    /// Bytes that the caller has validated.
+    /// Creates text from bytes that the caller has validated.
     pub(crate) fn from_validated(bytes: Bytes) -> Self {
         debug_assert!(std::str::from_utf8(&bytes).is_ok(), "text that was not validated");
         Self(bytes)
@@ -62,7 +82,8 @@ impl Borrow<str> for Utf8Bytes {
 }
 
 impl Hash for Utf8Bytes {
-    /// Hashes as `str` does, as `Borrow<str>` demands; the bytes alone would hash differently. (Their order is that of `str`.)
+    /// Hashes like `str`, as the contract of `Borrow<str>` requires. (Bytes would hash differently, but their
+    /// order is the order of `str`.)
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.as_str().hash(state);
     }
@@ -81,6 +102,7 @@ impl fmt::Debug for Utf8Bytes {
 }
 
 impl From<String> for Utf8Bytes {
+    /// Takes over the memory of the string, without copying.
     fn from(text: String) -> Self {
         Self(text.into())
     }
@@ -96,6 +118,11 @@ impl From<&str> for Utf8Bytes {
 impl TryFrom<Bytes> for Utf8Bytes {
     type Error = std::str::Utf8Error;
 
+    /// Validates the bytes, without copying them.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the bytes are not valid UTF-8 (RFC 3629).
     fn try_from(bytes: Bytes) -> Result<Self, Self::Error> {
         std::str::from_utf8(&bytes)?;
         Ok(Self(bytes))
@@ -103,6 +130,7 @@ impl TryFrom<Bytes> for Utf8Bytes {
 }
 
 impl From<Utf8Bytes> for Bytes {
+    /// Returns the text as bytes, without copying.
     fn from(text: Utf8Bytes) -> Self {
         text.0
     }

@@ -14,7 +14,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::server::connection_task::{Options, Shared, serve_connection};
 use crate::server::handler::Handler;
-use crate::server::registry::Shutdown;
+use crate::server::registry::ShutdownSummary;
 
 /// How long accepting pauses after the operating system refused it, as when the process has no file descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -70,7 +70,7 @@ impl<H> Service<H> {
     }
 
     /// Closes all connections, and ends what is left of them after `deadline`.
-    pub(crate) async fn shut_down(self, deadline: Duration) -> Shutdown {
+    pub(crate) async fn shut_down(self, deadline: Duration) -> ShutdownSummary {
         let connections = &self.shared.connections;
         let closing = async {
             connections.stop().await;

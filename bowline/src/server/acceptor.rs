@@ -14,11 +14,12 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 #[cfg(feature = "deflate")]
 use crate::compression::CompressionOptions;
+use crate::connection::parts::{Config, ConnectionParts};
 use crate::error::{Error, ErrorKind};
 use crate::events;
 use crate::handshake::deadline::Deadline;
-use crate::handshake::negotiated::Agreed;
-use crate::limits::{Config, Limits};
+use crate::handshake::negotiated::Negotiated;
+use crate::limits::Limits;
 use crate::server::handshake::{Agreement, RequestHead, Terms};
 use crate::server::http1::{Check, shake_hands};
 #[cfg(feature = "http2")]
@@ -120,7 +121,7 @@ impl Acceptor {
     ///
     /// The Host header is named by the client. A site whose name its owner points at 127.0.0.1, or at a private address (DNS
     /// rebinding), is of the same origin as its requests: a server that relies on being reachable from there only has to
-    /// compare Host with its own names, by [`Server::check`](crate::Server::check).
+    /// compare Host with its own names, by [`Server::on_request`](crate::Server::on_request).
     pub fn allow_origin(self, pattern: impl AsRef<str>) -> Self {
         let text = pattern.as_ref();
         match Pattern::parse(text) {
@@ -143,7 +144,8 @@ impl Acceptor {
     ///
     /// Under an HTTP server of your own, the head of the request is limited there.
     pub fn limits(self, limits: Limits) -> Self {
-        self.with(|options| options.config.limits = limits)
+        let invalid = limits.invalid();
+        self.with(|options| options.config.limits = limits).check(invalid)
     }
 
     /// Whether and how messages are compressed. Default: [`Compression::Off`](crate::Compression::Off).
@@ -204,7 +206,7 @@ impl Acceptor {
         request: &mut Request<A>,
     ) -> Result<(Response<B>, Upgrade), Rejection> {
         self.check_request(request)
-            .inspect(|(_, upgrade)| events::handshake_accepted(Role::Server, upgrade.agreed()))
+            .inspect(|(_, upgrade)| upgrade.agreed().announce(Role::Server))
             .inspect_err(|rejection| {
                 events::handshake_rejected(Role::Server, rejection.status(), rejection);
             })
@@ -286,7 +288,7 @@ impl Acceptor {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        self.adopt_as(stream, leftover.into(), Agreed::on_subprotocol(subprotocol))
+        self.adopt_as(stream, leftover.into(), Negotiated::on_subprotocol(subprotocol))
     }
 
     /// The same for a connection whose handshake has agreed on compression; the level and the threshold are those of
@@ -308,17 +310,23 @@ impl Acceptor {
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         self.0.config.compression.assert_fits(parameters);
-        let agreed = Agreed { deflate: Some(parameters), ..Agreed::on_subprotocol(subprotocol) };
+        let agreed = Negotiated { deflate: Some(parameters), ..Negotiated::on_subprotocol(subprotocol) };
         self.adopt_as(stream, leftover.into(), agreed)
     }
 
-    fn adopt_as<S>(&self, stream: S, leftover: Bytes, agreed: Agreed) -> WebSocket
+    fn adopt_as<S>(&self, stream: S, leftover: Bytes, agreed: Negotiated) -> WebSocket
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let (transport, unread) = transport_of(stream);
         let leftover = [leftover, unread].concat();
-        WebSocket::open(transport, Role::Server, &leftover, &self.0.config, agreed)
+        WebSocket::open(ConnectionParts {
+            transport,
+            role: Role::Server,
+            leftover: &leftover,
+            config: &self.0.config,
+            negotiated: agreed,
+        })
     }
 
     /// The first argument that made no sense, if there is one.

@@ -12,7 +12,7 @@ use http::request::Parts;
 use http::{Extensions, Method, Request, Response, StatusCode, Uri, Version};
 
 use crate::handshake::headers::{Occurrence, has_token};
-use crate::handshake::negotiated::Agreed;
+use crate::handshake::negotiated::Negotiated;
 use crate::server::origin::Origins;
 use crate::server::rejection::Rejection;
 
@@ -76,7 +76,7 @@ pub(crate) struct Agreement {
     accept: Option<HeaderValue>,
     /// The extension that is agreed on, as the response says it.
     extension: Option<HeaderValue>,
-    pub(crate) agreed: Agreed,
+    pub(crate) agreed: Negotiated,
 }
 
 impl Terms {
@@ -104,7 +104,7 @@ impl Terms {
         let accept =
             key.map(|key| HeaderValue::from_str(key.accept().as_str()).expect("base64 is a header's value"));
         let mut agreement =
-            Agreement { accept, extension: None, agreed: Agreed::on_subprotocol(subprotocol) };
+            Agreement { accept, extension: None, agreed: Negotiated::on_subprotocol(subprotocol) };
         self.choose_extension(headers, &mut agreement)?;
         Ok(agreement)
     }

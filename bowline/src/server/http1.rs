@@ -17,10 +17,11 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::coop::consume_budget;
 
+use crate::connection::parts::{Config, ConnectionParts};
 use crate::error::{Error, ErrorKind};
 use crate::events;
 use crate::handshake::deadline::Deadline;
-use crate::limits::{Config, Limits};
+use crate::limits::Limits;
 use crate::server::catch_panic::CatchPanic;
 use crate::server::handshake::{Agreement, Terms};
 use crate::server::rejection::Rejection;
@@ -81,7 +82,7 @@ pub(crate) async fn shake_hands<S: Stream>(
     });
     let limits = &config.limits;
     let mut connection = http1::Builder::new()
-        .max_headers(limits.headers)
+        .max_headers(limits.max_headers)
         .max_header_size(limits.head_size)
         .max_buf_size(limits.head_size)
         .serve_connection(TokioIo::new(stream), service);
@@ -101,7 +102,14 @@ pub(crate) async fn shake_hands<S: Stream>(
     match answered.into_inner() {
         Some(Ok((head, agreement))) => {
             let transport = Transport::with_addresses(stream, addresses);
-            Ok((WebSocket::open(transport, Role::Server, &leftover, config, agreement.agreed), head))
+            let socket = WebSocket::open(ConnectionParts {
+                transport,
+                role: Role::Server,
+                leftover: &leftover,
+                config,
+                negotiated: agreement.agreed,
+            });
+            Ok((socket, head))
         }
         Some(Err(error)) => {
             let _ = deadline.bound("closing", linger(&mut stream)).await;
@@ -129,7 +137,7 @@ pub(crate) async fn answer(
     };
     match CatchPanic::call(|| agreeing).await {
         Ok(Ok((head, agreement))) => {
-            events::handshake_accepted(Role::Server, &agreement.agreed);
+            agreement.agreed.announce(Role::Server);
             let response = agreement.response();
             (Ok((head, agreement)), response)
         }
@@ -167,10 +175,10 @@ async fn linger(stream: &mut impl Stream) -> Result<(), Error> {
 
 fn http_error(error: hyper::Error, limits: &Limits) -> Error {
     if error.is_parse_too_large() {
-        let (size, headers) = (limits.head_size, limits.headers);
+        let (size, headers) = (limits.head_size, limits.max_headers);
         let text = format!(
             "the request's head is over the limits of {size} bytes (Limits::head_size) and {headers} headers \
-             (Limits::headers)"
+             (Limits::max_headers)"
         );
         Error::with_source(ErrorKind::Limit, text, error)
     } else if error.is_parse() {

@@ -20,9 +20,10 @@ use tokio::task::coop::unconstrained;
 use tokio::task::yield_now;
 use tokio::time::{Instant, Sleep, sleep};
 
+use crate::connection::parts::{Config, ConnectionParts};
 use crate::error::{Error, ErrorKind};
 use crate::handshake::deadline::{Deadline, FAR};
-use crate::limits::{Config, Limits};
+use crate::limits::Limits;
 use crate::server::handshake::Terms;
 use crate::server::http1::{Check, answer, rejected};
 use crate::server::rejection::Rejection;
@@ -173,7 +174,7 @@ pub(crate) async fn serve<S: Stream>(
     let Some(opened) = opening.await else { return Ok(()) };
     let mut connection = opened?;
     let websockets = Arc::new(WebSockets::default());
-    let streams = usize::try_from(limits.streams).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
+    let streams = usize::try_from(limits.max_streams).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
     let slots = Arc::new(Semaphore::new(streams));
     let mut phase = Phase::Serving;
     let (mut idle, mut requested) = (Idle::new(limits), false);
@@ -228,9 +229,9 @@ fn builder(limits: &Limits) -> Builder {
     let head_size = u32::try_from(limits.head_size).unwrap_or(u32::MAX);
     builder
         .enable_connect_protocol()
-        .max_concurrent_streams(limits.streams)
+        .max_concurrent_streams(limits.max_streams)
         .max_header_list_size(head_size)
-        .initial_window_size(limits.stream_window)
+        .initial_window_size(limits.initial_window_size())
         .initial_connection_window_size(CONNECTION_WINDOW)
         .data_frame_budget(FRAME_BUDGET)
         .max_send_buffer_size(SEND_BUFFER);
@@ -255,12 +256,13 @@ impl Incoming {
         }
         let waiting = async { Ok(slots.acquire_owned().await.expect("nobody closes it")) };
         let waiting = while_wanted(&mut respond, &mut receive, waiting);
-        let slot = deadline.bound("waiting for one of Limits::streams", waiting).await.inspect_err(|_| {
-            // RFC 9113 8.7: nothing was done for it, so that the client may ask again.
-            respond.send_reset(Reason::REFUSED_STREAM);
-        })?;
+        let slot =
+            deadline.bound("waiting for one of Limits::max_streams", waiting).await.inspect_err(|_| {
+                // RFC 9113 8.7: nothing was done for it, so that the client may ask again.
+                respond.send_reset(Reason::REFUSED_STREAM);
+            })?;
         let answering = async {
-            if head.headers.len() > config.limits.headers {
+            if head.headers.len() > config.limits.max_headers {
                 let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
                 let rejection = Rejection::new(status, "the request has too many headers");
                 return Ok(rejected("the client's request was rejected".to_owned(), rejection));
@@ -278,7 +280,13 @@ impl Incoming {
             Ok((head, agreement)) => {
                 let send = Http2Send::new(send, Box::new(websockets.open()));
                 let transport = Transport::http2(receive, send, addresses);
-                let socket = WebSocket::open(transport, Role::Server, &[], config, agreement.agreed);
+                let socket = WebSocket::open(ConnectionParts {
+                    transport,
+                    role: Role::Server,
+                    leftover: &[],
+                    config,
+                    negotiated: agreement.agreed,
+                });
                 Ok(Accepted { socket, head, slot })
             }
             Err(error) => {

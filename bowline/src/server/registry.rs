@@ -36,7 +36,7 @@ struct List {
     /// Those that were left have been ended, and no other may begin.
     aborted: bool,
     /// What became of those that were open when the server went down.
-    shutdown: Shutdown,
+    shutdown: ShutdownSummary,
 }
 
 #[derive(Default)]
@@ -49,12 +49,12 @@ struct Entry {
 
 /// How the connections of a server ended that was shut down.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Shutdown {
+pub struct ShutdownSummary {
     closed: usize,
     ended: usize,
 }
 
-impl Shutdown {
+impl ShutdownSummary {
     /// How many connections were open at the signal, and ended with a closing handshake.
     pub fn closed(&self) -> usize {
         self.closed
@@ -127,7 +127,7 @@ impl Connections {
     }
 
     /// Ends the tasks that are left, and their transports, and says what became of all.
-    pub(crate) fn abort(&self) -> Shutdown {
+    pub(crate) fn abort(&self) -> ShutdownSummary {
         let mut list = self.list();
         list.aborted = true;
         let entries = std::mem::take(&mut list.entries);

@@ -10,8 +10,8 @@ use crate::error::escaped;
 
 /// Why a server did not accept an opening handshake, as the response that says so.
 ///
-/// [`accept`](crate::accept) makes them, and so may the closure of [`Server::check`](crate::Server::check): from a
-/// [`StatusCode`], or from any response.
+/// [`accept`](crate::accept) makes them, and so may the closure of
+/// [`Server::on_request`](crate::Server::on_request): from a [`StatusCode`], or from any response.
 ///
 /// ```
 /// use bowline::Rejection;

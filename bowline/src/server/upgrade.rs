@@ -9,10 +9,10 @@ use bowline_proto::Role;
 use http::Version;
 use hyper::upgrade::OnUpgrade;
 
+use crate::connection::parts::{Config, ConnectionParts};
 use crate::error::{Error, ErrorKind};
 use crate::handshake::deadline::Deadline;
-use crate::handshake::negotiated::Agreed;
-use crate::limits::Config;
+use crate::handshake::negotiated::Negotiated;
 use crate::socket::WebSocket;
 #[cfg(feature = "http2")]
 use crate::transport::Transport;
@@ -36,15 +36,19 @@ use crate::transport::hyper_http2::Tunnel;
 #[must_use = "the connection opens only when this is awaited"]
 pub struct Upgrade {
     opening: Pin<Box<dyn Future<Output = Result<WebSocket, Error>> + Send>>,
-    agreed: Agreed,
+    agreed: Negotiated,
 }
 
 impl Upgrade {
     /// Of a request in `version`.
-    pub(crate) fn new(on_upgrade: OnUpgrade, version: Version, agreed: Agreed, config: Config) -> Self {
+    pub(crate) fn new(on_upgrade: OnUpgrade, version: Version, agreed: Negotiated, config: Config) -> Self {
         let deadline = Deadline::after(config.limits.handshake_timeout);
-        let agreed_on = agreed.clone();
+        let negotiated = agreed.clone();
         let opening = Box::pin(async move {
+            let open = |transport, leftover: &[u8]| {
+                let role = Role::Server;
+                WebSocket::open(ConnectionParts { transport, role, leftover, config: &config, negotiated })
+            };
             let upgraded = deadline
                 .bound("waiting for the response to be sent", async {
                     on_upgrade.await.map_err(|error| {
@@ -57,16 +61,16 @@ impl Upgrade {
             #[cfg(feature = "http2")]
             if version == Version::HTTP_2 {
                 let transport = Transport::new(Tunnel::new(upgraded));
-                return Ok(WebSocket::open(transport, Role::Server, &[], &config, agreed_on));
+                return Ok(open(transport, &[]));
             }
             let _ = version;
             let (transport, leftover) = unwrap(upgraded);
-            Ok(WebSocket::open(transport, Role::Server, &leftover, &config, agreed_on))
+            Ok(open(transport, &leftover))
         });
         Self { opening, agreed }
     }
 
-    pub(crate) fn agreed(&self) -> &Agreed {
+    pub(crate) fn agreed(&self) -> &Negotiated {
         &self.agreed
     }
 

@@ -12,8 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use crate::connection::inbound::batch::Hold;
 use crate::error::{Error, ErrorKind};
 use crate::message::Payload;
-use crate::socket::poll_sender::Outgoing;
-use crate::socket::reader::into_io;
+use crate::socket::poll_sender::PollSender;
 use crate::socket::websocket::WebSocket;
 
 /// How much one write takes. Other libraries refuse larger messages by default than this.
@@ -34,9 +33,9 @@ impl WebSocket {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn into_io(self, kind: MessageKind) -> ByteStream {
-        let outgoing = Outgoing::new(Arc::clone(&self.connection), Hold::Never);
-        ByteStream { outgoing, socket: self, kind, is_in_message: false, refused: None }
+    pub fn into_io(self, kind: MessageKind) -> WebSocketIo {
+        let sender = PollSender::new(Arc::clone(&self.connection), Hold::Never);
+        WebSocketIo { sender, socket: self, kind, is_in_message: false, refused: None }
     }
 }
 
@@ -53,8 +52,8 @@ impl WebSocket {
 ///   bytes.
 ///
 /// Dropping it drops the [`WebSocket`].
-pub struct ByteStream {
-    outgoing: Outgoing,
+pub struct WebSocketIo {
+    sender: PollSender,
     socket: WebSocket,
     kind: MessageKind,
     is_in_message: bool,
@@ -62,7 +61,7 @@ pub struct ByteStream {
     refused: Option<Error>,
 }
 
-impl ByteStream {
+impl WebSocketIo {
     /// Waits until a message is being read; `false` at the end.
     fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, Error>> {
         if let Some(error) = &self.refused {
@@ -112,16 +111,16 @@ impl ByteStream {
     }
 }
 
-impl AsyncRead for ByteStream {
+impl AsyncRead for WebSocketIo {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let stream = self.get_mut();
         let before = buf.filled().len();
         while buf.remaining() > 0 && buf.filled().len() == before {
-            if !ready!(stream.poll_message(cx)).map_err(into_io)? {
+            if !ready!(stream.poll_message(cx))? {
                 break;
             }
             let WebSocket { connection, batch, .. } = &mut stream.socket;
-            ready!(connection.poll_read(cx, batch, buf)).map_err(into_io)?;
+            ready!(connection.poll_read(cx, batch, buf))?;
             // Nothing is the end of the message, not that of the stream.
             stream.is_in_message = buf.filled().len() > before;
         }
@@ -129,32 +128,32 @@ impl AsyncRead for ByteStream {
     }
 }
 
-impl AsyncWrite for ByteStream {
+impl AsyncWrite for WebSocketIo {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         if buf.is_empty() {
             return Poll::Ready(Ok(0));
         }
         let stream = self.get_mut();
-        let mut payload = stream.payload(buf).map_err(into_io)?;
+        let mut payload = stream.payload(buf)?;
         let len = payload.parts().1.len();
-        let mut outbound = ready!(stream.outgoing.poll_room(cx)).map_err(into_io)?;
-        outbound.accept(&mut payload).map_err(into_io)?;
+        let mut outbound = ready!(stream.sender.poll_room(cx))?;
+        outbound.accept(&mut payload)?;
         stream.socket.connection.write(outbound, stream.socket.batch.hold());
         Poll::Ready(Ok(len))
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.get_mut().outgoing.poll_flush(cx).map_err(into_io)
+        self.get_mut().sender.poll_flush(cx).map_err(io::Error::from)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.get_mut().outgoing.poll_close(cx).map_err(into_io)
+        self.get_mut().sender.poll_close(cx).map_err(io::Error::from)
     }
 }
 
-impl fmt::Debug for ByteStream {
+impl fmt::Debug for WebSocketIo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut debug = f.debug_struct("ByteStream");
+        let mut debug = f.debug_struct("WebSocketIo");
         debug.field("kind", &self.kind).field("socket", &self.socket).finish_non_exhaustive()
     }
 }

@@ -2,8 +2,8 @@
 
 use bowline_proto::Role;
 
-use crate::handshake::negotiated::Agreed;
-use crate::limits::Config;
+use crate::connection::parts::{Config, ConnectionParts};
+use crate::handshake::negotiated::Negotiated;
 use crate::socket::websocket::WebSocket;
 use crate::transport::Transport;
 
@@ -28,6 +28,14 @@ const CAPACITY: usize = 64 * 1024;
 pub fn pair() -> (WebSocket, WebSocket) {
     let (client, server) = tokio::io::duplex(CAPACITY);
     let config = Config::default();
-    let open = |stream, role| WebSocket::open(Transport::new(stream), role, &[], &config, Agreed::default());
+    let open = |stream, role| {
+        WebSocket::open(ConnectionParts {
+            transport: Transport::new(stream),
+            role,
+            leftover: &[],
+            config: &config,
+            negotiated: Negotiated::default(),
+        })
+    };
     (open(client, Role::Client), open(server, Role::Server))
 }

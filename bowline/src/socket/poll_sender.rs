@@ -16,7 +16,7 @@ use crate::error::Error;
 ///
 /// It stands in the line of the senders, as all do; but one who stops polling, as after a timeout, is passed once it was
 /// called: see [`Manner::Poll`].
-pub(crate) struct Outgoing {
+pub(crate) struct PollSender {
     pub(crate) connection: Arc<Connection>,
     /// Whether what it sends may be held back: if it stands for the `WebSocket`.
     #[cfg_attr(not(feature = "futures"), expect(dead_code, reason = "byte streams always may"))]
@@ -33,7 +33,7 @@ pub(crate) struct Outgoing {
     closing: bool,
 }
 
-impl Outgoing {
+impl PollSender {
     pub(crate) fn new(connection: Arc<Connection>, hold: Hold) -> Self {
         let (turn, watch, end) = Default::default();
         Self { connection, hold, turn, watch, end, flush_end: None, closing: false }
@@ -102,7 +102,7 @@ impl Outgoing {
     }
 }
 
-impl Drop for Outgoing {
+impl Drop for PollSender {
     fn drop(&mut self) {
         if self.turn.is_taken() || self.watch.is_taken() || self.end.is_taken() {
             let mut outbound = self.connection.outbound();

@@ -11,11 +11,10 @@ use tokio::io::{AsyncRead, ReadBuf};
 
 use crate::connection::Connection;
 use crate::connection::inbound::batch::Batch;
-use crate::error::{Error, ErrorKind};
 
 /// A message that is read as it arrives: see [`WebSocket::reader`](crate::WebSocket::reader).
 ///
-/// The end of the stream is the end of the message; if the connection ends before, reading fails with an [`Error`]
+/// The end of the stream is the end of the message; if the connection ends before, reading fails with an [`Error`](crate::Error)
 /// inside the [`io::Error`]. Text is UTF-8 as far as it was read, though a read may end inside a code point.
 ///
 /// If it is dropped before its end, the rest of the message is passed over.
@@ -44,7 +43,7 @@ impl<'a> MessageReader<'a> {
 impl AsyncRead for MessageReader<'_> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let Self { connection, batch, .. } = self.get_mut();
-        connection.poll_read(cx, batch, buf).map_err(into_io)
+        connection.poll_read(cx, batch, buf).map_err(io::Error::from)
     }
 }
 
@@ -60,17 +59,4 @@ impl fmt::Debug for MessageReader<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MessageReader").field("kind", &self.kind).finish_non_exhaustive()
     }
-}
-
-/// The same error, for the traits of I/O.
-pub(crate) fn into_io(error: Error) -> io::Error {
-    let kind = match error.kind() {
-        ErrorKind::Closed => io::ErrorKind::BrokenPipe,
-        ErrorKind::Disconnected => io::ErrorKind::UnexpectedEof,
-        ErrorKind::Protocol | ErrorKind::Limit | ErrorKind::InvalidData => io::ErrorKind::InvalidData,
-        ErrorKind::Timeout => io::ErrorKind::TimedOut,
-        ErrorKind::InvalidInput => io::ErrorKind::InvalidInput,
-        ErrorKind::Handshake | ErrorKind::Io => io::ErrorKind::Other,
-    };
-    io::Error::new(kind, error)
 }

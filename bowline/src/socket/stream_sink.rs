@@ -11,7 +11,7 @@ use futures_sink::Sink;
 use crate::connection::inbound::batch::Hold;
 use crate::error::{Error, ErrorKind};
 use crate::message::Message;
-use crate::socket::poll_sender::Outgoing;
+use crate::socket::poll_sender::PollSender;
 use crate::socket::sender::Sender;
 use crate::socket::websocket::WebSocket;
 
@@ -20,7 +20,7 @@ use crate::socket::websocket::WebSocket;
 /// The stream ends when `recv` would give `None`, and behind the first error. It is fused: from then on it gives `None`.
 ///
 /// `WebSocket` is no `Sink`, as the methods of `SinkExt` would stand in the way of its own:
-/// [`into_futures`](WebSocket::into_futures) makes one.
+/// [`into_stream_sink`](WebSocket::into_stream_sink) makes one.
 impl Stream for WebSocket {
     type Item = Result<Message, Error>;
 
@@ -60,19 +60,19 @@ impl WebSocket {
     /// # async fn main() -> Result<(), bowline::Error> {
     /// # let (client, server) = bowline::pair();
     /// // An echo.
-    /// let (sink, stream) = server.into_futures().split();
+    /// let (sink, stream) = server.into_stream_sink().split();
     /// tokio::spawn(stream.forward(sink));
     ///
-    /// let mut socket = client.into_futures();
+    /// let mut socket = client.into_stream_sink();
     /// socket.send("hello".into()).await?;
     /// assert_eq!(socket.next().await.transpose()?, Some("hello".into()));
     /// socket.close().await?;
     /// # Ok(())
     /// # }
     /// ```
-    pub fn into_futures(self) -> FuturesSocket {
-        let sink = SenderSink::new(Outgoing::new(Arc::clone(&self.connection), self.batch.hold()));
-        FuturesSocket { sink, socket: self }
+    pub fn into_stream_sink(self) -> WebSocketStreamSink {
+        let sink = SenderSink::new(PollSender::new(Arc::clone(&self.connection), self.batch.hold()));
+        WebSocketStreamSink { sink, socket: self }
     }
 }
 
@@ -94,19 +94,19 @@ impl Sender {
     /// # }
     /// ```
     pub fn into_sink(self) -> SenderSink {
-        SenderSink::new(Outgoing::new(self.connection, Hold::Never))
+        SenderSink::new(PollSender::new(self.connection, Hold::Never))
     }
 }
 
-/// A connection as a `Stream` and a `Sink` of messages: see [`WebSocket::into_futures`].
+/// A connection as a `Stream` and a `Sink` of messages: see [`WebSocket::into_stream_sink`].
 ///
 /// The stream is that of [`WebSocket`], the sink works as [`SenderSink`] does.
-pub struct FuturesSocket {
+pub struct WebSocketStreamSink {
     sink: SenderSink,
     socket: WebSocket,
 }
 
-impl FuturesSocket {
+impl WebSocketStreamSink {
     /// The connection itself again.
     ///
     /// Nothing is lost, unless a message waits for a [`MessageWriter`](crate::MessageWriter): see [`SenderSink`].
@@ -115,7 +115,7 @@ impl FuturesSocket {
     }
 }
 
-impl Stream for FuturesSocket {
+impl Stream for WebSocketStreamSink {
     type Item = Result<Message, Error>;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
@@ -123,19 +123,19 @@ impl Stream for FuturesSocket {
         let hold = socket.batch.hold();
         // `forward` flushes when it has to wait, and `split` holds the last message of a batch back until then.
         let poll = socket.poll_item::<false>(cx);
-        sink.outgoing.hold = if poll.is_ready() { hold.or(socket.batch.hold()) } else { Hold::Never };
+        sink.sender.hold = if poll.is_ready() { hold.or(socket.batch.hold()) } else { Hold::Never };
         poll
     }
 }
 
 /// So that `futures::select!` takes it.
-impl FusedStream for FuturesSocket {
+impl FusedStream for WebSocketStreamSink {
     fn is_terminated(&self) -> bool {
         self.socket.is_terminated()
     }
 }
 
-impl Sink<Message> for FuturesSocket {
+impl Sink<Message> for WebSocketStreamSink {
     type Error = Error;
 
     fn poll_ready(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
@@ -166,7 +166,7 @@ impl Sink<Message> for FuturesSocket {
 ///   don't, so that a batch leaves with one write.
 /// - Closing it closes the connection with 1000 and waits for its end, as [`Sender::close`] does.
 pub struct SenderSink {
-    outgoing: Outgoing,
+    sender: PollSender,
     /// `start_send` may be called.
     ready: bool,
     /// What found a `MessageWriter` open.
@@ -174,16 +174,16 @@ pub struct SenderSink {
 }
 
 impl SenderSink {
-    fn new(outgoing: Outgoing) -> Self {
-        Self { outgoing, ready: false, held: None }
+    fn new(sender: PollSender) -> Self {
+        Self { sender, ready: false, held: None }
     }
 
     /// Waits until nothing is held.
     fn poll_release(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        let Self { outgoing, held, .. } = self;
+        let Self { sender, held, .. } = self;
         if held.is_some() {
-            let (connection, hold) = (Arc::clone(&outgoing.connection), outgoing.hold);
-            let outbound = ready!(outgoing.poll_room(cx))?;
+            let (connection, hold) = (Arc::clone(&sender.connection), sender.hold);
+            let outbound = ready!(sender.poll_room(cx))?;
             if let Some(message) = held.take() {
                 connection.accept(outbound, message.into(), hold)?;
             }
@@ -198,7 +198,7 @@ impl Sink<Message> for SenderSink {
     fn poll_ready(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         let sink = self.get_mut();
         ready!(sink.poll_release(cx))?;
-        drop(ready!(sink.outgoing.poll_room(cx))?);
+        drop(ready!(sink.sender.poll_room(cx))?);
         sink.ready = true;
         Poll::Ready(Ok(()))
     }
@@ -209,7 +209,7 @@ impl Sink<Message> for SenderSink {
             let text = "the sink was not ready: start_send may be called once after each poll_ready";
             return Err(Error::new(ErrorKind::InvalidInput, text));
         }
-        let connection = &sink.outgoing.connection;
+        let connection = &sink.sender.connection;
         let outbound = connection.outbound();
         if let Some(error) = outbound.closed() {
             return Err(error.clone());
@@ -219,32 +219,32 @@ impl Sink<Message> for SenderSink {
             sink.held = Some(message);
             return Ok(());
         }
-        connection.accept(outbound, message.into(), sink.outgoing.hold)
+        connection.accept(outbound, message.into(), sink.sender.hold)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         let sink = self.get_mut();
         ready!(sink.poll_release(cx))?;
-        sink.outgoing.poll_flush(cx)
+        sink.sender.poll_flush(cx)
     }
 
     fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         let sink = self.get_mut();
         // If the connection is closed, that is what is wanted.
         let _ = ready!(sink.poll_release(cx));
-        sink.outgoing.poll_close(cx)
+        sink.sender.poll_close(cx)
     }
 }
 
-impl fmt::Debug for FuturesSocket {
+impl fmt::Debug for WebSocketStreamSink {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("FuturesSocket").field(&self.socket).finish()
+        f.debug_tuple("WebSocketStreamSink").field(&self.socket).finish()
     }
 }
 
 impl fmt::Debug for SenderSink {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let peer = &self.outgoing.connection.addresses.peer;
+        let peer = &self.sender.connection.addresses.peer;
         f.debug_struct("SenderSink").field("peer_addr", peer).finish_non_exhaustive()
     }
 }

@@ -12,17 +12,15 @@ use bowline_proto::{CloseCode, CloseFrame, MessageKind, Role};
 use crate::connection::Connection;
 use crate::connection::driver::DriverTask;
 use crate::connection::inbound::batch::Batch;
+use crate::connection::parts::ConnectionParts;
 use crate::error::{Error, TrySendError};
 use crate::events;
-use crate::handshake::negotiated::Agreed;
-use crate::limits::Config;
 use crate::message::{Message, Payload};
 use crate::random::renew_after_fork;
 use crate::socket::reader::MessageReader;
 use crate::socket::sender::Sender;
 use crate::socket::writer::MessageWriter;
 use crate::sync::spawn;
-use crate::transport::Transport;
 
 /// A WebSocket connection.
 ///
@@ -41,31 +39,6 @@ pub struct WebSocket {
 }
 
 impl WebSocket {
-    /// Opens a connection whose handshake is done, and starts its task. `leftover` came behind the handshake.
-    pub(crate) fn open(
-        transport: Transport,
-        role: Role,
-        leftover: &[u8],
-        config: &Config,
-        agreed: Agreed,
-    ) -> Self {
-        if role == Role::Client {
-            renew_after_fork();
-        }
-        let connection = Arc::new(Connection::new(transport, role, leftover, config, agreed));
-        events::connection_opened(role, connection.addresses.peer);
-        let (keepalive, close_timeout) = (config.keepalive, config.limits.close_timeout);
-        spawn(DriverTask::new(Arc::clone(&connection), keepalive, close_timeout));
-        Self { connection, batch: Batch::default() }
-    }
-
-    /// From now on the holder of the result closes the connection, not the drop of this.
-    #[cfg(feature = "server")]
-    pub(crate) fn supervise(&mut self) -> Sender {
-        self.connection.supervise();
-        self.sender()
-    }
-
     /// Receives the next message; `None` once the connection has ended normally.
     ///
     /// That is: the peer closed it with 1000, 1001 or no code, or we had closed it first. After the end, the answer
@@ -82,37 +55,6 @@ impl WebSocket {
     /// around `recv` does not end the connection.
     pub fn recv(&mut self) -> impl Future<Output = Result<Option<Message>, Error>> {
         NextMessage { socket: self, waits: false }
-    }
-
-    /// Waits for the next message and gives a reader of it, which takes it piece by piece as it arrives; `None` once
-    /// the connection has ended normally.
-    ///
-    /// Nothing holds the whole message, not even that of one frame; the limits of its size still hold. Text is
-    /// validated as it arrives.
-    ///
-    /// ```
-    /// # async fn example(mut socket: bowline::WebSocket) -> Result<(), Box<dyn std::error::Error>> {
-    /// use tokio::io::AsyncReadExt;
-    ///
-    /// while let Some(mut reader) = socket.reader().await? {
-    ///     let mut first = [0; 16];
-    ///     let count = reader.read(&mut first).await?;
-    ///     println!("a {:?} message that begins with {:?}", reader.kind(), &first[..count]);
-    /// }
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// As [`recv`](Self::recv).
-    ///
-    /// # Cancel safety
-    ///
-    /// Nothing is lost if the future is dropped: the message is still there for `recv` or `reader`.
-    pub async fn reader(&mut self) -> Result<Option<MessageReader<'_>>, Error> {
-        let start = self.connection.next_start(&mut self.batch).await?;
-        Ok(start.map(|kind| MessageReader::new(&self.connection, &mut self.batch, kind)))
     }
 
     /// Sends a message: text (`&str`, `String`, ...), bytes (`&[u8]`, `Vec<u8>`, [`Bytes`](bytes::Bytes), ...), a
@@ -166,6 +108,37 @@ impl WebSocket {
     /// Dropping it changes nothing.
     pub async fn flush(&self) -> Result<(), Error> {
         self.connection.flush().await
+    }
+
+    /// Waits for the next message and gives a reader of it, which takes it piece by piece as it arrives; `None` once
+    /// the connection has ended normally.
+    ///
+    /// Nothing holds the whole message, not even that of one frame; the limits of its size still hold. Text is
+    /// validated as it arrives.
+    ///
+    /// ```
+    /// # async fn example(mut socket: bowline::WebSocket) -> Result<(), Box<dyn std::error::Error>> {
+    /// use tokio::io::AsyncReadExt;
+    ///
+    /// while let Some(mut reader) = socket.reader().await? {
+    ///     let mut first = [0; 16];
+    ///     let count = reader.read(&mut first).await?;
+    ///     println!("a {:?} message that begins with {:?}", reader.kind(), &first[..count]);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`recv`](Self::recv).
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost if the future is dropped: the message is still there for `recv` or `reader`.
+    pub async fn reader(&mut self) -> Result<Option<MessageReader<'_>>, Error> {
+        let start = self.connection.next_start(&mut self.batch).await?;
+        Ok(start.map(|kind| MessageReader::new(&self.connection, &mut self.batch, kind)))
     }
 
     /// Begins a message that is written piece by piece, in fragments (RFC 6455 5.4).
@@ -271,6 +244,28 @@ impl WebSocket {
     #[doc(hidden)]
     pub fn is_tcp_fast_path(&self) -> bool {
         self.connection.outbound().is_tcp()
+    }
+}
+
+impl WebSocket {
+    /// Opens a connection whose handshake is done, and starts its task.
+    pub(crate) fn open(parts: ConnectionParts<'_>) -> Self {
+        let role = parts.role;
+        if role == Role::Client {
+            renew_after_fork();
+        }
+        let (keepalive, close_timeout) = (parts.config.keepalive, parts.config.limits.close_timeout);
+        let connection = Arc::new(Connection::new(parts));
+        events::connection_opened(role, connection.addresses.peer);
+        spawn(DriverTask::new(Arc::clone(&connection), keepalive, close_timeout));
+        Self { connection, batch: Batch::default() }
+    }
+
+    /// From now on the holder of the result closes the connection, not the drop of this.
+    #[cfg(feature = "server")]
+    pub(crate) fn supervise(&mut self) -> Sender {
+        self.connection.supervise();
+        self.sender()
     }
 }
 

@@ -17,7 +17,6 @@ use crate::connection::outbound::fragment::FragmentEnd;
 use crate::connection::outbound::wait_queue::{Manner, Place};
 use crate::connection::outbound::{Outbound, Queue};
 use crate::error::{Error, ErrorKind};
-use crate::socket::reader::into_io;
 
 /// The size up to which small writes are gathered into one fragment, and the largest fragment.
 const FRAGMENT_SIZE: usize = 16 * 1024;
@@ -35,7 +34,6 @@ const FRAGMENT_SIZE: usize = 16 * 1024;
 ///
 /// A `write` that is dropped before it is ready has taken nothing; a `flush` or `shutdown` may be called again. A
 /// `write_all` that is dropped may have written a part.
-#[expect(clippy::struct_excessive_bools, reason = "they are independent of each other")]
 pub struct MessageWriter {
     connection: Arc<Connection>,
     kind: MessageKind,
@@ -45,12 +43,25 @@ pub struct MessageWriter {
     compress: bool,
     /// The compressor holds something back.
     held_back: bool,
-    /// A fragment was accepted, so that the message has begun for the peer.
-    begun: bool,
-    finished: bool,
+    stage: WriterStage,
     /// Where a flush under way ends.
     flush_end: Option<u64>,
     place: Place,
+}
+
+/// The part of the message that the peer gets to see.
+///
+/// ```text
+/// Unsent ──a fragment is accepted──▶ Begun ──the last one is accepted──▶ Finished
+///    └──────────────────the whole message is accepted────────────────────────▲
+/// ```
+///
+/// Without compression, the first fragment begins the message. A compressor may hold all of it back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum WriterStage {
+    Unsent,
+    Begun,
+    Finished,
 }
 
 impl MessageWriter {
@@ -68,8 +79,7 @@ impl MessageWriter {
             gathered: Vec::new(),
             compress,
             held_back: false,
-            begun: false,
-            finished: false,
+            stage: WriterStage::Unsent,
             flush_end: None,
             place: Place::default(),
         })
@@ -85,7 +95,7 @@ impl MessageWriter {
     /// It counts only before something was written.
     #[cfg(feature = "deflate")]
     pub fn compress(mut self, compress: bool) -> Self {
-        if self.gathered.is_empty() && !self.held_back && !self.begun {
+        if self.gathered.is_empty() && !self.held_back && self.stage == WriterStage::Unsent {
             self.compress = compress && self.connection.outbound().compresses();
         }
         self
@@ -120,11 +130,13 @@ impl MessageWriter {
         progress.made_progress();
         outbound.leave(Queue::Watchers, &mut self.place);
         let accepted = outbound.accept_fragment(self.kind, &self.gathered, end, self.compress)?;
-        self.begun |= accepted;
+        if accepted {
+            self.stage = WriterStage::Begun;
+        }
         self.held_back = self.compress && end == FragmentEnd::More;
         self.gathered.clear();
         if end == FragmentEnd::Last {
-            self.finished = true;
+            self.stage = WriterStage::Finished;
             outbound.end_writing();
         }
         self.connection.write(outbound, Hold::Never);
@@ -132,7 +144,7 @@ impl MessageWriter {
     }
 
     fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        if self.finished {
+        if self.stage == WriterStage::Finished {
             return Poll::Ready(Ok(()));
         }
         if !self.utf8.is_complete() {
@@ -148,21 +160,21 @@ impl MessageWriter {
 impl AsyncWrite for MessageWriter {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let writer = self.get_mut();
-        if writer.finished {
+        if writer.stage == WriterStage::Finished {
             let text = "the message was finished";
-            return Poll::Ready(Err(into_io(Error::new(ErrorKind::InvalidInput, text))));
+            return Poll::Ready(Err(Error::new(ErrorKind::InvalidInput, text).into()));
         }
         if writer.gathered.len() >= FRAGMENT_SIZE {
-            ready!(writer.poll_accept(cx, FragmentEnd::More)).map_err(into_io)?;
+            ready!(writer.poll_accept(cx, FragmentEnd::More))?;
         } else if let Some(error) = writer.connection.outbound().closed() {
-            return Poll::Ready(Err(into_io(error.clone())));
+            return Poll::Ready(Err(error.clone().into()));
         }
         let piece = &buf[..buf.len().min(FRAGMENT_SIZE - writer.gathered.len())];
         if writer.kind == MessageKind::Text {
             // RFC 6455 5.6: a text message is UTF-8.
             writer.utf8.feed(piece).map_err(|_| {
                 let text = "a text message has to be UTF-8: nothing of this piece was taken";
-                into_io(Error::new(ErrorKind::InvalidInput, text))
+                Error::new(ErrorKind::InvalidInput, text)
             })?;
         }
         writer.gathered.extend_from_slice(piece);
@@ -173,7 +185,7 @@ impl AsyncWrite for MessageWriter {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let writer = self.get_mut();
         if !writer.gathered.is_empty() || writer.held_back {
-            ready!(writer.poll_accept(cx, FragmentEnd::Flush)).map_err(into_io)?;
+            ready!(writer.poll_accept(cx, FragmentEnd::Flush))?;
         }
         let mut outbound = writer.connection.outbound();
         let end = *writer.flush_end.get_or_insert(outbound.end());
@@ -183,12 +195,12 @@ impl AsyncWrite for MessageWriter {
         };
         outbound.leave(Queue::Watchers, &mut writer.place);
         writer.flush_end = None;
-        Poll::Ready(result.map_err(into_io))
+        Poll::Ready(result.map_err(io::Error::from))
     }
 
     /// Ends the message, as [`finish`](MessageWriter::finish) does.
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.get_mut().poll_finish(cx).map_err(into_io)
+        self.get_mut().poll_finish(cx).map_err(io::Error::from)
     }
 }
 
@@ -196,13 +208,11 @@ impl Drop for MessageWriter {
     fn drop(&mut self) {
         let mut outbound = self.connection.outbound();
         outbound.leave(Queue::Watchers, &mut self.place);
-        if self.finished {
-            return;
+        match self.stage {
+            WriterStage::Finished => return,
+            WriterStage::Unsent => return outbound.abandon_writing(),
+            WriterStage::Begun => drop(outbound),
         }
-        if !self.begun {
-            return outbound.abandon_writing();
-        }
-        drop(outbound);
         // A truncated message is never passed off as whole.
         let frame = CloseFrame::new(CloseCode::INTERNAL_ERROR, "a message was not finished")
             .expect("the code is allowed and the reason short");

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use bowline::{ByteStream, CloseCode, Error, ErrorKind, Limits, MessageKind, Role, pair};
+use bowline::{CloseCode, Error, ErrorKind, Limits, MessageKind, Role, WebSocketIo, pair};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -13,7 +13,7 @@ fn is_shared<T: Send + Sync + Unpin + 'static>() {}
 
 #[test]
 fn it_can_be_shared_between_threads() {
-    is_shared::<ByteStream>();
+    is_shared::<WebSocketIo>();
 }
 
 fn inner(error: &io::Error) -> &Error {

@@ -314,10 +314,10 @@ async fn a_client_refuses_answers_that_do_not_fit_its_offer() {
 async fn options_that_make_no_sense_are_named() {
     let over = Compression::ContextTakeover.options();
     for (options, named) in [
-        (over.level(0), "level 0"),
-        (over.level(10), "level 10"),
-        (over.server_max_window_bits(8), "server_max_window_bits of 8"),
-        (over.client_max_window_bits(16), "client_max_window_bits of 16"),
+        (over.level(0), "CompressionOptions::level is 0"),
+        (over.level(10), "CompressionOptions::level is 10"),
+        (over.server_max_window_bits(8), "CompressionOptions::server_max_window_bits is 8"),
+        (over.client_max_window_bits(16), "CompressionOptions::client_max_window_bits is 16"),
     ] {
         let error = Connector::new().compression(options).request("ws://example.com").unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidInput);

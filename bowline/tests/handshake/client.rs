@@ -539,7 +539,7 @@ async fn a_body_that_never_ends_is_waited_for_until_the_deadline() {
 
 #[tokio::test]
 async fn heads_over_the_limits_are_refused() {
-    let limits = Limits::default().head_size(8 * 1024).headers(10);
+    let limits = Limits::default().head_size(8 * 1024).max_headers(10);
     let connector = Connector::new().limits(limits);
     for grow in
         [(|good: Head| good.with(&format!("x-long: {}", "a".repeat(8 * 1024)))) as fn(Head) -> Head, |good| {

@@ -372,7 +372,7 @@ async fn leftover_bytes_of_an_adopted_stream_are_not_lost() {
 
 #[tokio::test]
 async fn heads_over_the_limits_are_431() {
-    let limits = Limits::default().head_size(8 * 1024).headers(10);
+    let limits = Limits::default().head_size(8 * 1024).max_headers(10);
     let long = Head::request().with(&format!("x-long: {}", "a".repeat(8 * 1024)));
     let many = (0..10).fold(Head::request(), |head, number| head.with(&format!("x-{number}: a")));
     for request in [long, many] {
@@ -390,7 +390,7 @@ async fn heads_over_the_limits_are_431() {
         assert_eq!(response.status(), 431);
         assert_eq!(error.kind(), ErrorKind::Limit);
         assert!(error.to_string().contains("Limits::head_size"), "{error}");
-        assert!(error.to_string().contains("Limits::headers"), "{error}");
+        assert!(error.to_string().contains("Limits::max_headers"), "{error}");
     }
 }
 

@@ -305,7 +305,7 @@ async fn rfc8441_4_rejections() {
 #[tokio::test]
 async fn what_is_agreed_on_is_as_over_http1() {
     let acceptor = Acceptor::new().subprotocols(["b", "a"]).compression(Compression::ContextTakeover);
-    let server = Server::new().acceptor(acceptor).http2().check(|mut head| async move {
+    let server = Server::new().acceptor(acceptor).http2().on_request(|mut head| async move {
         assert_eq!((head.method.as_str(), head.uri.path()), ("CONNECT", "/chat"));
         assert_eq!(head.headers["cookie"], "a=b");
         assert!(head.extensions.get::<SocketAddr>().is_some());
@@ -378,7 +378,7 @@ async fn many_on_one_connection() {
 
 #[tokio::test]
 async fn the_streams_that_a_server_allows_are_waited_for() {
-    let acceptor = Acceptor::new().limits(Limits::default().streams(2));
+    let acceptor = Acceptor::new().limits(Limits::default().max_streams(2));
     let (address, mut sockets) = serve_by_hand(Server::new().acceptor(acceptor).http2()).await;
     let connection = connection_to(address).await;
     let connect = || {

@@ -3,7 +3,9 @@
 use std::pin::Pin;
 use std::time::Duration;
 
-use bowline::{CloseCode, ErrorKind, FuturesSocket, Limits, Message, MessageKind, Role, SenderSink, pair};
+use bowline::{
+    CloseCode, ErrorKind, Limits, Message, MessageKind, Role, SenderSink, WebSocketStreamSink, pair,
+};
 use futures_util::stream::FusedStream;
 use futures_util::{FutureExt, Sink, SinkExt, StreamExt, stream};
 
@@ -14,7 +16,7 @@ fn is_shared<T: Send + Sync + Unpin + 'static>() {}
 
 #[test]
 fn adapters_can_be_shared_between_threads() {
-    is_shared::<FuturesSocket>();
+    is_shared::<WebSocketStreamSink>();
     is_shared::<SenderSink>();
 }
 
@@ -71,9 +73,9 @@ async fn a_ping_is_answered_though_the_stream_is_left_alone() {
 #[tokio::test]
 async fn split_and_forward_echo_until_the_peer_closes() {
     let (client, server) = pair();
-    let (sink, stream) = server.into_futures().split();
+    let (sink, stream) = server.into_stream_sink().split();
     let echo = tokio::spawn(stream.forward(sink));
-    let mut socket = client.into_futures();
+    let mut socket = client.into_stream_sink();
     for text in ["one", "two"] {
         socket.send(text.into()).await.unwrap();
         assert_eq!(socket.next().await.unwrap().unwrap(), text.into());
@@ -89,7 +91,7 @@ async fn split_and_forward_echo_until_the_peer_closes() {
 #[tokio::test]
 async fn a_pipelined_forward_writes_once_a_batch() {
     let (socket, wire) = open(Role::Server, Limits::default());
-    let (sink, stream) = socket.into_futures().split();
+    let (sink, stream) = socket.into_stream_sink().split();
     tokio::spawn(stream.forward(sink));
     settle().await;
     for round in 1..=3 {
@@ -206,8 +208,8 @@ async fn a_sink_says_why_it_can_not_send() {
 #[tokio::test]
 async fn a_sink_that_is_always_ready_lets_others_run() {
     let (socket, _wire) = open(Role::Server, Limits::default());
-    let mut sink = socket.into_futures();
-    let ready = |sink: &mut FuturesSocket| {
+    let mut sink = socket.into_stream_sink();
+    let ready = |sink: &mut WebSocketStreamSink| {
         std::future::poll_fn(|cx| Sink::poll_ready(Pin::new(&mut *sink), cx)).now_or_never()
     };
     let mut count = 0;

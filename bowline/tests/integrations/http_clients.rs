@@ -53,14 +53,15 @@ async fn assert_echo(mut socket: WebSocket) {
 
 #[tokio::test]
 async fn reqwest_sends_its_cookies_and_headers() {
-    let server = Server::new().acceptor(Acceptor::new().subprotocols(["v1"])).check(|head: Parts| async {
-        let is_known = head.headers.get("cookie").is_some_and(|cookie| cookie == "session=12");
-        if is_known && head.headers.get("x-team").is_some_and(|team| team == "blue") {
-            return Ok(head);
-        }
-        let response = Response::builder().status(401).header("set-cookie", "session=12");
-        Err(Rejection::from(response.body(String::new()).unwrap()))
-    });
+    let server =
+        Server::new().acceptor(Acceptor::new().subprotocols(["v1"])).on_request(|head: Parts| async {
+            let is_known = head.headers.get("cookie").is_some_and(|cookie| cookie == "session=12");
+            if is_known && head.headers.get("x-team").is_some_and(|team| team == "blue") {
+                return Ok(head);
+            }
+            let response = Response::builder().status(401).header("set-cookie", "session=12");
+            Err(Rejection::from(response.body(String::new()).unwrap()))
+        });
     let url = format!("ws://{}/", start(server, echo).await);
     let headers = HeaderMap::from_iter([("x-team".parse().unwrap(), HeaderValue::from_static("blue"))]);
     let client = reqwest_client().cookie_store(true).default_headers(headers).build().unwrap();

@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bowline::{
-    Acceptor, CloseCode, CloseFrame, Connector, Error, ErrorKind, Limits, Rejection, Role, Server, Shutdown,
-    WebSocket,
+    Acceptor, CloseCode, CloseFrame, Compression, Connector, Error, ErrorKind, Limits, Rejection, Role,
+    Server, ShutdownSummary, WebSocket,
 };
 use http::request::Parts;
 use http::{Response, StatusCode};
@@ -254,7 +254,7 @@ async fn a_rejected_request_with_a_body_is_not_reset() {
 
 #[tokio::test]
 async fn check_rejects_with_any_response() {
-    let server = Server::new().check(|head: Parts| async move {
+    let server = Server::new().on_request(|head: Parts| async move {
         match head.headers.get("authorization").map(http::HeaderValue::as_bytes) {
             Some(b"Bearer 1234") => Ok(head),
             Some(_) => Err(Rejection::from(StatusCode::FORBIDDEN)),
@@ -315,8 +315,8 @@ async fn what_decides_about_a_request_and_panics_is_a_500() {
     };
     let open = Acceptor::new().allow_origin("*");
     for server in [
-        Server::new().acceptor(open.clone()).check(at_once),
-        Server::new().acceptor(open).check(later),
+        Server::new().acceptor(open.clone()).on_request(at_once),
+        Server::new().acceptor(open).on_request(later),
         Server::new().acceptor(Acceptor::new().check_origin(origin)),
     ] {
         let (server, mut reports) = Reports::of(serves_both(server));
@@ -341,7 +341,7 @@ async fn what_decides_about_a_request_and_panics_is_a_500() {
 /// What an application says about the length of its answer is not what counts.
 #[tokio::test]
 async fn a_rejection_has_the_length_that_it_has() {
-    let server = serves_both(Server::new()).check(|_| async {
+    let server = serves_both(Server::new()).on_request(|_| async {
         let response = Response::builder().status(401).header("content-length", "3");
         let response = response.header("transfer-encoding", "chunked").body("who are you?".to_owned());
         Err(response.unwrap().into())
@@ -360,7 +360,7 @@ async fn check_can_tell_the_handler_something() {
     #[derive(Clone)]
     struct User(String);
 
-    let server = Server::new().check(|mut head: Parts| async move {
+    let server = Server::new().on_request(|mut head: Parts| async move {
         let peer = head.extensions.get::<SocketAddr>().expect("the client's address");
         let user = User(format!("the one from {}", peer.ip()));
         head.extensions.insert(user);
@@ -378,7 +378,7 @@ async fn check_can_tell_the_handler_something() {
 
 #[tokio::test]
 async fn check_is_not_asked_about_invalid_handshakes() {
-    let server = Server::new().check(|_| async { panic!("nobody should ask") });
+    let server = Server::new().on_request(|_| async { panic!("nobody should ask") });
     let address = start(server, echo).await;
     let mut stream = TcpStream::connect(address).await.unwrap();
     let foreign = Head::request().with("Origin: https://evil.example");
@@ -390,7 +390,7 @@ async fn a_slow_handshake_is_given_up() {
     let limits = Limits::default().handshake_timeout(Duration::from_millis(300));
     let server = Server::new()
         .acceptor(Acceptor::new().limits(limits))
-        .check(|head: Parts| async { if head.uri == "/slow" { pending().await } else { Ok(head) } });
+        .on_request(|head: Parts| async { if head.uri == "/slow" { pending().await } else { Ok(head) } });
     let (server, mut reports) = Reports::of(server);
     let address = start(server, echo).await;
 
@@ -427,7 +427,7 @@ async fn a_slow_handshake_is_given_up() {
 async fn stoppable<H: bowline::Handler<M>, M: Send + 'static>(
     deadline: Duration,
     handler: H,
-) -> (SocketAddr, oneshot::Sender<()>, JoinHandle<std::io::Result<Shutdown>>) {
+) -> (SocketAddr, oneshot::Sender<()>, JoinHandle<std::io::Result<ShutdownSummary>>) {
     let (stop, stopped) = oneshot::channel();
     let (listener, address) = listen().await;
     let signal = async {
@@ -572,7 +572,7 @@ async fn a_shutdown_waits_for_no_connection_without_a_websocket() {
         }
         let begun = tokio::time::Instant::now();
         sender.send(()).unwrap();
-        assert_eq!(soon(serving).await.unwrap().unwrap(), Shutdown::default());
+        assert_eq!(soon(serving).await.unwrap().unwrap(), ShutdownSummary::default());
         assert!(begun.elapsed() < Duration::from_secs(1), "{name}: {:?}", begun.elapsed());
         assert!(reports.0.recv().await.is_none(), "{name}");
     }
@@ -700,10 +700,10 @@ fn extreme_limits() -> Vec<(String, Limits)> {
         with("message_size", limits.clone().message_size(number));
         with("frames_per_message", limits.clone().frames_per_message(narrow));
         with("head_size", limits.clone().head_size(number));
-        with("headers", limits.clone().headers(number));
+        with("max_headers", limits.clone().max_headers(number));
         with("write_buffer", limits.clone().write_buffer(number));
         #[cfg(feature = "http2")]
-        with("streams", limits.clone().streams(narrow));
+        with("max_streams", limits.clone().max_streams(narrow));
         #[cfg(feature = "http2")]
         with("stream_window", limits.stream_window(number));
     }

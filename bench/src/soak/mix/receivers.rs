@@ -2,7 +2,9 @@
 
 use std::io;
 
-use bowline::{ByteStream, Error, ErrorKind, FuturesSocket, Message, MessageKind, MessageReader, WebSocket};
+use bowline::{
+    Error, ErrorKind, Message, MessageKind, MessageReader, WebSocket, WebSocketIo, WebSocketStreamSink,
+};
 use futures_util::StreamExt;
 use futures_util::stream::SplitStream;
 use tokio::io::{AsyncReadExt, ReadHalf};
@@ -24,8 +26,8 @@ enum Handle {
     Recv(WebSocket),
     Reader(WebSocket),
     Stream(WebSocket),
-    Split(SplitStream<FuturesSocket>),
-    Bytes(ReadHalf<ByteStream>),
+    Split(SplitStream<WebSocketStreamSink>),
+    Bytes(ReadHalf<WebSocketIo>),
     Json(WebSocket),
 }
 
@@ -71,7 +73,7 @@ impl Receiver {
             Reading::Stream => (Handle::Stream(socket), None),
             Reading::Json => (Handle::Json(socket), None),
             Reading::Split => {
-                let (sink, stream) = socket.into_futures().split();
+                let (sink, stream) = socket.into_stream_sink().split();
                 (Handle::Split(stream), Some(Half::Sink(sink)))
             }
             Reading::Bytes => {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use bowline::{
-    ByteStream, CloseCode, Error, FuturesSocket, Message, MessageKind, Payload, Sender, TrySendError,
+    CloseCode, Error, Message, MessageKind, Payload, Sender, TrySendError, WebSocketIo, WebSocketStreamSink,
 };
 use bytes::Bytes;
 use futures_util::SinkExt;
@@ -20,8 +20,8 @@ use super::watchdog::Probe;
 
 /// The writing half of a `WebSocket` that was made something else.
 pub enum Half {
-    Sink(SplitSink<FuturesSocket, Message>),
-    Bytes(WriteHalf<ByteStream>),
+    Sink(SplitSink<WebSocketStreamSink, Message>),
+    Bytes(WriteHalf<WebSocketIo>),
 }
 
 /// A task that sends.
@@ -195,18 +195,18 @@ impl Outbox {
         &mut self,
         index: u8,
         plan: SenderPlan,
-        stream: &mut WriteHalf<ByteStream>,
+        stream: &mut WriteHalf<WebSocketIo>,
     ) -> Result<(), Error> {
         for number in 0..plan.messages {
             let bytes = self.record(index, number, plan).encode();
             self.probe
-                .during("write_all of a ByteStream", stream.write_all(&bytes))
+                .during("write_all of a WebSocketIo", stream.write_all(&bytes))
                 .await
                 .map_err(error_of)?;
             self.talk.accepted(self.side, index);
             if self.cancels.random.below(8) == 0 {
                 let flush = async { cancelling!(self.cancels, stream.flush()) };
-                self.probe.during("flush of a ByteStream", flush).await.map_err(error_of)?;
+                self.probe.during("flush of a WebSocketIo", flush).await.map_err(error_of)?;
             }
         }
         Ok(())
@@ -219,7 +219,7 @@ impl Outbox {
         let sent = match (way, half) {
             (Way::Bytes, Some(Half::Bytes(stream))) => {
                 let bytes = last.encode();
-                let write = self.probe.during("write_all of a ByteStream", stream.write_all(&bytes));
+                let write = self.probe.during("write_all of a WebSocketIo", stream.write_all(&bytes));
                 write.await.map_err(error_of)
             }
             (Way::Json, _) => self.probe.during("send_json", self.sender.send_json(&json(&last))).await,

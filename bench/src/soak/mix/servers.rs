@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::Result;
-use bowline::{Acceptor, Compression, CompressionOptions, Limits, Server, Shutdown, WebSocket};
+use bowline::{Acceptor, Compression, CompressionOptions, Limits, Server, ShutdownSummary, WebSocket};
 use http::request::Parts;
 use rustls::pki_types::PrivatePkcs8KeyDer;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
@@ -66,7 +66,7 @@ struct Listening {
 
 pub struct Servers {
     listening: Vec<Listening>,
-    tasks: Vec<JoinHandle<std::io::Result<Shutdown>>>,
+    tasks: Vec<JoinHandle<std::io::Result<ShutdownSummary>>>,
     stop: CancellationToken,
     pub client_tls: Arc<ClientConfig>,
 }

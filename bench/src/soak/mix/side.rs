@@ -272,7 +272,7 @@ async fn close(talk: &Arc<Talk>, side: Side, sender: &Sender, half: Option<Half>
                 return probe.during("close of a sink", sink.close()).await.map(|()| None);
             }
             Some(Half::Bytes(mut stream)) => {
-                let shutdown = probe.during("shutdown of a ByteStream", stream.shutdown());
+                let shutdown = probe.during("shutdown of a WebSocketIo", stream.shutdown());
                 return shutdown.await.map(|()| None).map_err(error_of);
             }
             None => {}

@@ -3,7 +3,7 @@
 use bowline_proto::{Data, Failure, MessageKind};
 use bytes::{Buf, Bytes};
 
-use crate::compression::Window;
+use crate::compression::DeflateWindow;
 use crate::compression::codec::Inflater;
 use crate::connection::inbound::assembler::Assembler;
 use crate::connection::inbound::read_buffer::ReadBuffer;
@@ -25,7 +25,7 @@ pub(crate) struct Decompressor {
 }
 
 impl Decompressor {
-    pub(crate) fn new(window: Window, message_size: u64) -> Self {
+    pub(crate) fn new(window: DeflateWindow, message_size: u64) -> Self {
         let inflater = Inflater::new(message_size, window.bits, window.is_taken_over);
         Self { inflater, set_aside: Bytes::new(), pending: 0, last: false, more: false }
     }

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-use crate::compression::Compressing;
+use crate::compression::CompressorSettings;
 use crate::compression::codec::Deflater;
 use crate::connection::outbound::fragment::FragmentEnd;
 
@@ -15,12 +15,12 @@ thread_local! {
 
 /// The compressor of a connection: nothing but its settings, until a message is to be compressed.
 pub(crate) struct Compressor {
-    pub(crate) compressing: Compressing,
+    pub(crate) compressing: CompressorSettings,
     deflater: Option<Box<Deflater>>,
 }
 
 impl Compressor {
-    pub(crate) fn new(compressing: Compressing) -> Self {
+    pub(crate) fn new(compressing: CompressorSettings) -> Self {
         Self { compressing, deflater: None }
     }
 
@@ -66,8 +66,8 @@ impl Compressor {
         }
     }
 
-    fn deflater(compressing: Compressing, deflater: &mut Option<Box<Deflater>>) -> &mut Deflater {
-        let Compressing { level, window_bits, is_taken_over, .. } = compressing;
+    fn deflater(compressing: CompressorSettings, deflater: &mut Option<Box<Deflater>>) -> &mut Deflater {
+        let CompressorSettings { level, window_bits, is_taken_over, .. } = compressing;
         deflater.get_or_insert_with(|| Box::new(Deflater::new(level, window_bits, is_taken_over)))
     }
 }
