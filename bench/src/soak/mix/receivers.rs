@@ -13,7 +13,7 @@ use super::cancel::{Cancels, cancelling};
 use super::ledger::Inbox;
 use super::plan::Reading;
 use super::record::{HEADER, Record};
-use super::senders::{Half, Json};
+use super::senders::{Half, Json, error_of};
 
 /// A `WebSocket`, or what was made of it.
 pub struct Receiver {
@@ -56,12 +56,6 @@ impl From<io::Error> for Stop {
     fn from(error: io::Error) -> Self {
         Self::Failed(error_of(error))
     }
-}
-
-/// The error inside, as there always is one.
-pub fn error_of(error: io::Error) -> Error {
-    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()).cloned();
-    inner.unwrap_or_else(|| panic!("an I/O error without an Error in it: {error:?}"))
 }
 
 impl Receiver {

@@ -1,5 +1,6 @@
 //! The tasks that send: messages in each way there is, and pings.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -14,7 +15,6 @@ use tokio::io::{AsyncWriteExt, WriteHalf};
 use super::cancel::{Cancels, at_most, cancelling};
 use super::ledger::Talk;
 use super::plan::{Reading, SenderPlan, Side, Way};
-use super::receivers::error_of;
 use super::record::{LAST, Record, TORN};
 use super::watchdog::Probe;
 
@@ -296,4 +296,10 @@ fn drop_message<M>(error: TrySendError<M>) -> TrySendError<()> {
         TrySendError::Full(_) => TrySendError::Full(()),
         TrySendError::Closed(_) => TrySendError::Closed(()),
     }
+}
+
+/// The error inside, as there always is one.
+pub fn error_of(error: io::Error) -> Error {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()).cloned();
+    inner.unwrap_or_else(|| panic!("an I/O error without an Error in it: {error:?}"))
 }

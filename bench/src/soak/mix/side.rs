@@ -16,8 +16,8 @@ use tokio::time::sleep;
 use super::cancel::{Cancels, cancelling};
 use super::ledger::{Inbox, Talk};
 use super::plan::{How, Side};
-use super::receivers::{Receiver, Stop, error_of};
-use super::senders::{Half, Outbox};
+use super::receivers::{Receiver, Stop};
+use super::senders::{Half, Outbox, error_of};
 use super::watchdog::Probe;
 
 /// A task that ends when this is dropped.
