@@ -1,16 +1,24 @@
 //! The measurement as a whole: what is asked for on the command line, run, printed and written.
 
+mod cases;
+mod chart;
+mod counts;
+mod libraries;
+mod matrix;
+mod report;
+mod sample;
+
 use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::cases::{self, Case, Group};
-use crate::counts::Tools;
-use crate::matrix::{self, Plan, Results};
-use crate::report::{self, Table};
+use crate::process;
 use crate::statistics::ROUNDS_FOR_VERDICT;
-use crate::{chart, libraries, process};
+use cases::{Case, Group};
+use counts::Tools;
+use matrix::{Plan, Results};
+use report::Table;
 
 #[derive(clap::Args, Clone, Debug)]
 pub struct Options {

@@ -1,11 +1,5 @@
 //! The load on echo servers and clients: one thread, no WebSocket library, frames made beforehand.
 
-pub mod broadcast;
-pub mod handshakes;
-pub mod idle;
-mod runs;
-mod wire;
-
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
@@ -15,17 +9,17 @@ use anyhow::{Result, bail, ensure};
 use hdrhistogram::Histogram;
 use mio::{Events, Interest, Poll, Token};
 
+use super::runs::{self, Span};
+use super::wire::{self, Wire};
 use crate::control::say;
 use crate::frames::{Counter, Kind, encode_masked, encode_unmasked, payload};
-use runs::Span;
-use wire::Wire;
 
 /// How many connections have messages of their own; the others have the same again.
 const DISTINCT: usize = 16;
 
 /// What the load is.
 #[derive(clap::Args, Clone, Debug)]
-pub struct Load {
+pub struct Echo {
     /// Where the server is; without it, this is the server, and says where.
     #[arg(long)]
     pub address: Option<SocketAddr>,
@@ -44,7 +38,7 @@ pub struct Load {
 }
 
 /// Connects or accepts, checks the first replies, then runs as long as each line says.
-pub fn run(load: &Load) -> Result<()> {
+pub fn run(load: &Echo) -> Result<()> {
     let Some(address) = load.address else {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         say(listener.local_addr()?);
@@ -57,7 +51,7 @@ pub fn run(load: &Load) -> Result<()> {
     run_on(load, || wire::open_plain(address, load.kind.is_compressed()))
 }
 
-fn run_on<W: Wire>(load: &Load, mut open: impl FnMut() -> Result<W>) -> Result<()> {
+fn run_on<W: Wire>(load: &Echo, mut open: impl FnMut() -> Result<W>) -> Result<()> {
     let poll = Poll::new()?;
     let batches: Vec<_> = (0..load.connections.min(DISTINCT)).map(|number| batch(load, number)).collect();
     let mut connections = Vec::with_capacity(load.connections);
@@ -98,7 +92,7 @@ fn run_on<W: Wire>(load: &Load, mut open: impl FnMut() -> Result<W>) -> Result<(
     })
 }
 
-fn batch(load: &Load, number: usize) -> Rc<[u8]> {
+fn batch(load: &Echo, number: usize) -> Rc<[u8]> {
     let mut batch = Vec::new();
     for index in 0..load.depth {
         let payload = payload(load.kind, load.size, number + index);
@@ -131,7 +125,7 @@ struct Running<W> {
 
 impl<W: Wire> Running<W> {
     /// The first replies have to be right, byte for byte.
-    fn check(&mut self, load: &Load) -> Result<()> {
+    fn check(&mut self, load: &Echo) -> Result<()> {
         self.run(&mut Histogram::new(3)?, || false)?;
         let expected: Vec<Vec<u8>> = (0..load.connections.min(DISTINCT))
             .map(|number| {

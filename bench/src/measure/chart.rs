@@ -2,8 +2,8 @@
 
 use std::fmt::Write;
 
-use crate::libraries::{self, FLOOR, LIMIT};
-use crate::matrix::Results;
+use super::libraries::{self, FLOOR, LIMIT};
+use super::matrix::Results;
 
 /// The cases that are drawn, and what they are called there.
 const CASES: [(&str, &str); 4] = [

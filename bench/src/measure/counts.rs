@@ -8,8 +8,8 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
 
-use crate::cases::{Case, Messages, Workload};
-use crate::sample::{Figure, Figures, Manner, Pair};
+use super::cases::{Case, Messages, Workload};
+use super::sample::{Figure, Figures, Manner, Pair};
 
 /// What can be counted here.
 #[derive(Clone, Copy, Debug)]

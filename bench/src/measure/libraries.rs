@@ -2,7 +2,7 @@
 
 use clap::ValueEnum;
 
-use crate::cases::{Case, Group, Workload};
+use super::cases::{Case, Group, Workload};
 use crate::frames::Kind;
 use crate::servers::Library;
 

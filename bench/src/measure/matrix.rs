@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::cases::{Case, Workload};
-use crate::counts::{self, Tools};
-use crate::libraries;
-use crate::sample::{self, Figure, Figures};
+use super::cases::{Case, Workload};
+use super::counts::{self, Tools};
+use super::libraries;
+use super::sample::{self, Figure, Figures};
 use crate::statistics::{Comparison, median};
 
 /// How the matrix is run.

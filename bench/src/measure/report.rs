@@ -2,10 +2,10 @@
 
 use std::fmt::Write;
 
-use crate::cases::Group;
-use crate::libraries;
-use crate::matrix::{Results, Row};
-use crate::sample::Figure;
+use super::cases::Group;
+use super::libraries;
+use super::matrix::{Results, Row};
+use super::sample::Figure;
 
 /// Cells with a heading each, and what to know about them.
 pub struct Table {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::cases::{Case, DEFAULT_LEVEL, Messages, Workload};
+use super::cases::{Case, DEFAULT_LEVEL, Messages, Workload};
 use crate::control::Part;
 use crate::frames::Kind;
 

@@ -6,14 +6,14 @@ mod floor;
 use anyhow::{Result, bail};
 use tokio::net::TcpListener;
 
+use super::library::{Behavior, Library};
 use crate::frames::{Kind, payload};
-use crate::servers::{Library, Workload};
 
 /// Serves fan-out or chat.
-pub async fn serve(library: Library, workload: Workload, listener: TcpListener) -> Result<()> {
+pub async fn serve(library: Library, behavior: Behavior, listener: TcpListener) -> Result<()> {
     match library {
-        Library::Floor => floor::serve(workload, listener).await,
-        Library::Bowline => bowline::serve(workload, listener).await,
+        Library::Floor => floor::serve(behavior, listener).await,
+        Library::Bowline => bowline::serve(behavior, listener).await,
         #[allow(unreachable_patterns, reason = "there may be no other libraries")]
         other => bail!("{other:?} has no rooms"),
     }

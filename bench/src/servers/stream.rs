@@ -7,7 +7,9 @@ use bowline::{Acceptor, Limits, Server, WebSocket};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
-use super::{Library, Side, each, floor};
+use super::accept::each;
+use super::echo::{Side, floor};
+use super::library::Library;
 
 /// The largest message that is streamed.
 const MESSAGE_SIZE: usize = 64 * 1024 * 1024;

@@ -4,8 +4,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
+use super::sides::Sides;
+use super::verdict::Verdict;
 use crate::process;
-use crate::soak::{Sides, Verdict};
 
 /// Files that are no connections.
 const OTHER_FILES: u64 = 100;

@@ -30,6 +30,8 @@ use anyhow::{Context, Result};
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::task::JoinSet;
 
+use super::sides::mebibytes;
+use super::verdict::Verdict;
 use crate::{allocations, process};
 use carriers::Network;
 use plan::{Carrier, GroupPlan, Side};
@@ -99,7 +101,7 @@ pub fn run(options: &Options) -> Result<()> {
     is_over.store(true, Relaxed);
     guard.join().expect("the watchdog does not panic");
     print_summary(&run);
-    let mut checks = super::Verdict::default();
+    let mut checks = Verdict::default();
     let violations = run.counts.violations.load(Relaxed);
     checks.check(violations == 0, format_args!("{violations} violations"));
     let (before, after) = (first.held, last.held);
@@ -218,12 +220,12 @@ async fn settle(runtimes: &[Handle], servers: usize, before: &Rest) -> Result<Re
 
 fn print_progress(run: &Run, number: u32, time: Duration) -> Result<()> {
     let Counts { connections, messages, bytes, violations, .. } = &run.counts;
-    let resident = super::mebibytes(process::memory(std::process::id())? as f64);
+    let resident = mebibytes(process::memory(std::process::id())? as f64);
     print!("{:>6.0} s {number:>7} groups {:>8} connections", time.as_secs_f64(), connections.load(Relaxed));
     println!(
         " {:>10} messages {:>8.0} MiB {resident:>6.0} MiB resident {} violations",
         messages.load(Relaxed),
-        super::mebibytes(bytes.load(Relaxed) as f64),
+        mebibytes(bytes.load(Relaxed) as f64),
         violations.load(Relaxed),
     );
     Ok(())
@@ -235,7 +237,7 @@ fn print_summary(run: &Run) {
         "{} connections, {} messages of {:.0} MiB, {} pings, {} futures dropped",
         connections.load(Relaxed),
         messages.load(Relaxed),
-        super::mebibytes(bytes.load(Relaxed) as f64),
+        mebibytes(bytes.load(Relaxed) as f64),
         pings.load(Relaxed),
         cancelled.load(Relaxed),
     );

@@ -10,7 +10,8 @@ use tokio::net::{TcpListener, TcpStream};
 use super::requested;
 use crate::frames::{copy_masked, encode_header, header};
 use crate::handshake::shake_hands;
-use crate::servers::{Workload, each};
+use crate::servers::accept::each;
+use crate::servers::library::Behavior;
 
 thread_local! {
     static INPUT: RefCell<Vec<u8>> = RefCell::new(vec![0; 256 * 1024]);
@@ -28,23 +29,23 @@ struct Member {
     unwritten: Mutex<Vec<u8>>,
 }
 
-pub async fn serve(workload: Workload, listener: TcpListener) -> Result<()> {
+pub async fn serve(behavior: Behavior, listener: TcpListener) -> Result<()> {
     let room = Arc::new(Room::default());
-    each(listener, move |stream| attend(Arc::clone(&room), workload, stream)).await
+    each(listener, move |stream| attend(Arc::clone(&room), behavior, stream)).await
 }
 
-async fn attend(room: Arc<Room>, workload: Workload, mut stream: TcpStream) -> Result<()> {
+async fn attend(room: Arc<Room>, behavior: Behavior, mut stream: TcpStream) -> Result<()> {
     // In a future of its own, so that its buffer is not there for all of the connection's life.
     Box::pin(shake_hands(&mut stream, None)).await?;
     let member = Arc::new(Member { stream, unwritten: Mutex::default() });
     locked(&room.members).push(Arc::clone(&member));
-    let done = member.read(&room, workload).await;
+    let done = member.read(&room, behavior).await;
     locked(&room.members).retain(|other| !Arc::ptr_eq(other, &member));
     done
 }
 
 impl Member {
-    async fn read(self: &Arc<Self>, room: &Room, workload: Workload) -> Result<()> {
+    async fn read(self: &Arc<Self>, room: &Room, behavior: Behavior) -> Result<()> {
         let mut partial = Vec::new();
         loop {
             self.stream.readable().await?;
@@ -53,11 +54,11 @@ impl Member {
                 Ok(count) => {
                     let mut out = Vec::new();
                     if partial.is_empty() {
-                        let taken = answer(&input[..count], workload, &mut out);
+                        let taken = answer(&input[..count], behavior, &mut out);
                         partial.extend_from_slice(&input[taken..count]);
                     } else {
                         partial.extend_from_slice(&input[..count]);
-                        let taken = answer(&partial, workload, &mut out);
+                        let taken = answer(&partial, behavior, &mut out);
                         partial.drain(..taken);
                     }
                     if !out.is_empty() {
@@ -106,12 +107,12 @@ impl Member {
 }
 
 /// Appends the frames that all are to get because of those in `bytes`, and says how many bytes those had.
-fn answer(bytes: &[u8], workload: Workload, out: &mut Vec<u8>) -> usize {
+fn answer(bytes: &[u8], behavior: Behavior, out: &mut Vec<u8>) -> usize {
     let mut rest = bytes;
     while let Some(found) = header(rest) {
         let end = found.size + found.len as usize;
         let Some(masked) = rest.get(found.size..end) else { break };
-        if workload == Workload::Chat {
+        if behavior == Behavior::Chat {
             encode_header(found.first, masked.len(), None, out);
             copy_masked(masked, found.key, out);
         } else {
