@@ -1,4 +1,4 @@
-//! The loads: one thread, no WebSocket library, frames made beforehand.
+//! The loads: no WebSocket library, no runtime, and frames made in advance.
 
 pub mod broadcast;
 pub mod echo;

@@ -1,4 +1,4 @@
-//! bowline beside its peers and beside the floor, in one run.
+//! The benchmark: bowline beside other libraries and beside the floor, in one run.
 
 mod allocations;
 mod control;
@@ -27,7 +27,7 @@ struct Arguments {
     options: measure::Options,
 }
 
-/// The parts of a measurement, which are processes of their own.
+/// The subcommands. The hidden ones are parts of a measurement, each a process of its own.
 #[derive(Subcommand)]
 enum Command {
     /// Measures masking and UTF-8 validation alone

@@ -1,7 +1,8 @@
-//! Connections that talk, die, stall and misbehave: every message is accounted for, and nothing is left.
+//! A soak test: connections talk, die, stall and misbehave, while every message is accounted for and nothing
+//! leaks.
 //!
-//! There are two parts. In the mix, bowline talks with itself over every carrier and in every way there is to
-//! use it; in the crowd, thousands of clients written by hand talk with its server, in a process of its own.
+//! There are two parts. In the mix, bowline talks with itself over every carrier and through all of its API.
+//! In the crowd, thousands of hand-written clients talk with its server, in a process of its own.
 
 pub mod clients;
 mod crowd;
@@ -27,10 +28,10 @@ enum Part {
 
 #[derive(clap::Args, Clone, Debug)]
 pub struct Soak {
-    /// The only part to run; both, one after the other, if none is named
+    /// The only part to run; without this, both run one after the other
     #[arg(long)]
     part: Option<Part>,
-    /// How long each part talks; the crowd after a minute to warm up
+    /// The duration of each part; the crowd first warms up for a minute
     #[arg(long, default_value_t = 10.0)]
     minutes: f64,
     #[arg(long, default_value_t = 1)]

@@ -1,11 +1,11 @@
-//! What many samples come to.
+//! Statistics of samples.
 
-/// The middle of these values; of none, not a number.
+/// Returns the median, or NaN if there are no values.
 pub fn median(values: &[f64]) -> f64 {
     quantile(values, 0.5)
 }
 
-/// How far the middle half of these values is spread.
+/// Returns the interquartile range.
 pub fn interquartile_range(values: &[f64]) -> f64 {
     quantile(values, 0.75) - quantile(values, 0.25)
 }

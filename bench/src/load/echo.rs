@@ -1,4 +1,4 @@
-//! The load on echo servers and clients: one thread, no WebSocket library, frames made beforehand.
+//! The load on echo servers and clients, in one thread.
 
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
@@ -14,18 +14,18 @@ use super::wire::{self, Wire};
 use crate::control::say;
 use crate::frames::{Counter, Kind, encode_masked, encode_unmasked, payload};
 
-/// How many connections have messages of their own; the others have the same again.
+/// The number of connections with messages of their own. The other connections repeat these messages.
 const DISTINCT: usize = 16;
 
-/// What the load is.
+/// Options of the load.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Echo {
-    /// Where the server is; without it, this is the server, and says where.
+    /// The address of the server; without it, the load is the server, and prints its address.
     #[arg(long)]
     pub address: Option<SocketAddr>,
     #[arg(long)]
     pub connections: usize,
-    /// How many messages each connection has in flight.
+    /// The number of messages in flight on each connection.
     #[arg(long)]
     pub depth: usize,
     /// Bytes in a message.
@@ -37,7 +37,7 @@ pub struct Echo {
     pub tls: bool,
 }
 
-/// Connects or accepts, checks the first replies, then runs as long as each line says.
+/// Connects or accepts, checks the first replies, then makes a run for each command.
 pub fn run(load: &Echo) -> Result<()> {
     let Some(address) = load.address else {
         let listener = TcpListener::bind("127.0.0.1:0")?;
@@ -81,7 +81,7 @@ fn run_on<W: Wire>(load: &Echo, mut open: impl FnMut() -> Result<W>) -> Result<(
             running.run(latencies, || Instant::now() < until)
         }
         Span::Rounds(count) => {
-            // One round of each connection has begun before this is asked.
+            // Each connection has started one round already.
             let mut left = count.saturating_sub(1) * load.connections;
             running.run(latencies, || {
                 let goes_on = left > 0;
@@ -110,7 +110,7 @@ struct Connection<W> {
     batch: Rc<[u8]>,
     written: usize,
     replies: Counter,
-    /// How many replies of this round are missing.
+    /// The number of missing replies in this round.
     missing: usize,
     began: Instant,
 }
@@ -124,7 +124,7 @@ struct Running<W> {
 }
 
 impl<W: Wire> Running<W> {
-    /// The first replies have to be right, byte for byte.
+    /// Compares the first replies byte for byte.
     fn check(&mut self, load: &Echo) -> Result<()> {
         self.run(&mut Histogram::new(3)?, || false)?;
         let expected: Vec<Vec<u8>> = (0..load.connections.min(DISTINCT))
@@ -139,7 +139,8 @@ impl<W: Wire> Running<W> {
         Ok(())
     }
 
-    /// Runs rounds on all connections as long as `goes_on`, which is asked once a round of one connection.
+    /// Runs rounds on all connections while `goes_on` returns true. `goes_on` is called once per round of a
+    /// connection.
     fn run(&mut self, latencies: &mut Histogram<u64>, mut goes_on: impl FnMut() -> bool) -> Result<usize> {
         let mut messages = 0;
         let mut active = 0;
@@ -192,7 +193,7 @@ impl<W: Wire> Connection<W> {
                 Err(error) => return Err(error.into()),
             }
         }
-        // What TLS holds back of the last piece.
+        // Writes the bytes of the last piece that TLS still holds.
         Ok(self.wire.flush()?)
     }
 

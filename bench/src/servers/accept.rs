@@ -1,11 +1,11 @@
-//! The accept loop of those servers that have none of their own.
+//! The accept loop of servers that have none of their own.
 
 use std::future::Future;
 
 use anyhow::Result;
 use tokio::net::{TcpListener, TcpStream};
 
-/// Accepts, and gives each connection a task.
+/// Accepts connections, and spawns a task for each.
 pub async fn each<F, E>(listener: TcpListener, serve: impl Fn(TcpStream) -> F) -> Result<()>
 where
     F: Future<Output = Result<(), E>> + Send + 'static,

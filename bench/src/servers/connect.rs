@@ -10,7 +10,7 @@ use super::library::Library;
 use crate::allocations;
 use crate::control::answer_in_background;
 
-/// Clients, which send back what they get, as the servers do.
+/// Options of the clients, which send back each received message like the servers.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Connect {
     #[arg(long)]

@@ -1,4 +1,4 @@
-//! Echoes: each library with the loop that its documentation shows.
+//! The echo loops: each library runs the loop of its documentation.
 
 pub mod bowline;
 mod fastwebsockets;
@@ -22,14 +22,14 @@ use tokio::net::TcpStream;
 use super::library::Library;
 use crate::handshake;
 
-/// The largest message that each has to take.
+/// The largest message that each library has to accept.
 pub const MESSAGE_SIZE: usize = 16 * 1024 * 1024;
 
-/// Which end of a connection it is.
+/// The measured end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
     Server,
-    /// A server that has agreed on compression.
+    /// A server that has negotiated compression.
     CompressingServer {
         level: u8,
     },
@@ -37,8 +37,8 @@ pub enum Side {
 }
 
 impl Side {
-    /// By hand, for libraries that leave it to their users. In a future of its own, so that its buffer is not there for
-    /// all of the connection's life.
+    /// Performs the opening handshake by hand, for libraries that leave the handshake to their users. The
+    /// handshake is a boxed future, so that its buffer doesn't live as long as the connection.
     async fn shake_hands<S: AsyncRead + AsyncWrite + Unpin>(self, stream: &mut S) -> io::Result<()> {
         match self {
             Self::Server => Box::pin(handshake::shake_hands(stream, None)).await,
@@ -50,11 +50,11 @@ impl Side {
     }
 }
 
-/// Opens a connection and echoes on it, in a task of its own.
+/// Spawns a task that opens a connection and echoes on it.
 ///
 /// # Panics
 ///
-/// bowline opens its connections itself.
+/// Panics for bowline, which opens its connections itself.
 pub fn spawn_echo(library: Library, side: Side, stream: TcpStream) {
     match library {
         Library::Floor => spawn(floor::echo(side, stream)),

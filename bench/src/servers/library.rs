@@ -1,6 +1,6 @@
-//! The libraries that are compared, and what their servers do.
+//! The libraries under comparison, and the behaviours of their servers.
 
-/// What is measured.
+/// A library under comparison, plain or batched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, clap::ValueEnum)]
 pub enum Library {
     Floor,
@@ -22,15 +22,15 @@ pub enum Library {
     SokettoBatch,
 }
 
-/// What the server does.
+/// The behaviour of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Behavior {
-    /// Sends back what it gets.
+    /// Sends back each message.
     Echo,
-    /// The same, piece by piece.
+    /// Sends back each message piece by piece, as it arrives.
     Stream,
-    /// Gives to all a message of its own, when it is asked for one.
+    /// Sends a message of its own to all, on request.
     FanOut,
-    /// Gives each message to all.
+    /// Sends each message to all.
     Chat,
 }

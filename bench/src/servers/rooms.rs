@@ -1,4 +1,4 @@
-//! Servers that give a message to all connections.
+//! Servers that send each message to all connections.
 
 mod bowline;
 mod floor;
@@ -19,7 +19,7 @@ pub async fn serve(library: Library, behavior: Behavior, listener: TcpListener) 
     }
 }
 
-/// What a connection asks for: "go SIZE" is a message of that size to all.
+/// Parses a request: "go SIZE" asks for a message of `SIZE` bytes to all.
 fn requested(request: &[u8]) -> Option<Vec<u8>> {
     let size = std::str::from_utf8(request).ok()?.strip_prefix("go ")?.parse().ok()?;
     Some(payload(Kind::Binary, size, 0))

@@ -1,4 +1,4 @@
-//! The same servers over TLS, with a certificate that they sign themselves.
+//! The echo servers over TLS, with a self-signed certificate.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Thousands of clients written by hand, which talk with bowline's server.
+//! The crowd: thousands of hand-written clients, which talk with bowline's server.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use super::serve::Counts;
 use super::sides::Sides;
 use super::verdict::Verdict;
 
-/// How often the memory is looked at while the connections talk.
+/// The interval at which memory is sampled while the connections talk.
 const STEP: Duration = Duration::from_secs(10);
 
 #[derive(clap::Args, Clone, Debug)]
@@ -20,7 +20,7 @@ pub struct Crowd {
     /// Threads of the server
     #[arg(long, default_value_t = 1)]
     threads: usize,
-    /// Within how many minutes of talking each connection dies, reconnects, stalls or misbehaves
+    /// The number of minutes of talking within which each connection dies, reconnects, stalls or misbehaves
     #[arg(long, default_value_t = 100)]
     life: u64,
 }
@@ -111,7 +111,7 @@ pub fn run(options: &Crowd, time: Duration, seed: u64) -> Result<()> {
     verdict.result()
 }
 
-/// Lets the connections talk, and then rest; the memory of the server in the first and in the last minute.
+/// Lets the connections talk, and then rest. Returns the server's memory in the first and in the last minute.
 fn talk(sides: &mut Sides, time: Duration) -> Result<(u64, u64)> {
     sides.clients.ask("run")?;
     let began = Instant::now();
@@ -130,7 +130,7 @@ fn talk(sides: &mut Sides, time: Duration) -> Result<(u64, u64)> {
     Ok((median(&samples[..minute]), median(&samples[samples.len() - minute..])))
 }
 
-/// The counts, once the server has noticed the last ends.
+/// Returns the counts after the server has noticed the last ends.
 fn settled(sides: &mut Sides, connections: u64) -> Result<(Counts, Totals)> {
     let began = Instant::now();
     loop {

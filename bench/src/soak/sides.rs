@@ -1,4 +1,4 @@
-//! bowline's server and its clients, each in a process of its own, and what the server takes.
+//! bowline's server and its clients, each in a process of its own, and the server's footprint.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use super::serve::Counts;
 use crate::control::Part;
 use crate::process;
 
-/// A server and its clients, each in a process of its own.
+/// The processes of the server and of the clients.
 pub struct Sides {
     pub server: Part,
     pub clients: Part,
@@ -55,8 +55,8 @@ impl Sides {
         })
     }
 
-    /// Shuts the server down, whose connections all have to be closed in order; how many there were, and how
-    /// many ended in another way.
+    /// Shuts the server down, and expects it to close all connections in order. Returns how many connections
+    /// ended with a closing handshake, and how many without.
     pub fn shut_down(&mut self) -> Result<(usize, usize)> {
         self.clients.tell("farewell")?;
         std::thread::sleep(Duration::from_secs(3));
@@ -67,7 +67,7 @@ impl Sides {
     }
 }
 
-/// What the server takes.
+/// The memory and files of the server.
 #[derive(Clone, Copy, Debug)]
 pub struct Footprint {
     pub resident: u64,

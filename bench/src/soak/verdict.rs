@@ -1,8 +1,8 @@
-//! The checks at the end.
+//! The checks at the end of a run.
 
 use anyhow::{Result, bail};
 
-/// What has to hold, and whether it did.
+/// The result of all checks.
 #[derive(Default)]
 pub struct Verdict {
     failures: usize,

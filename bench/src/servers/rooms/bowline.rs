@@ -10,7 +10,7 @@ use tokio::net::TcpListener;
 use super::requested;
 use crate::servers::library::Behavior;
 
-/// All connections.
+/// The connections of the room.
 #[derive(Clone, Default)]
 struct Room(Arc<Mutex<Vec<Sender>>>);
 
@@ -51,7 +51,7 @@ impl Room {
             _ => true,
         });
         for sender in full {
-            // If the connection has gone, it needs no message.
+            // A closed connection needs no message.
             let _ = sender.send(message).await;
         }
     }

@@ -1,4 +1,4 @@
-//! The floor of rooms: the frame is encoded once and written to each socket at once, without a library.
+//! The floor of rooms: each frame is encoded once and written directly to each socket, without a library.
 
 use std::cell::RefCell;
 use std::io::ErrorKind;
@@ -17,7 +17,7 @@ thread_local! {
     static INPUT: RefCell<Vec<u8>> = RefCell::new(vec![0; 256 * 1024]);
 }
 
-/// All connections.
+/// The connections of the room.
 #[derive(Default)]
 struct Room {
     members: Mutex<Vec<Arc<Member>>>,
@@ -25,7 +25,7 @@ struct Room {
 
 struct Member {
     stream: TcpStream,
-    /// What the socket has not taken.
+    /// Bytes that the socket has not accepted yet.
     unwritten: Mutex<Vec<u8>>,
 }
 
@@ -35,7 +35,7 @@ pub async fn serve(behavior: Behavior, listener: TcpListener) -> Result<()> {
 }
 
 async fn attend(room: Arc<Room>, behavior: Behavior, mut stream: TcpStream) -> Result<()> {
-    // In a future of its own, so that its buffer is not there for all of the connection's life.
+    // The handshake is a boxed future, so that its buffer doesn't live as long as the connection.
     Box::pin(shake_hands(&mut stream, None)).await?;
     let member = Arc::new(Member { stream, unwritten: Mutex::default() });
     locked(&room.members).push(Arc::clone(&member));
@@ -75,13 +75,13 @@ impl Member {
         }
     }
 
-    /// Writes a frame; what the socket does not take goes out later.
+    /// Writes a frame. A task writes the bytes that the socket doesn't accept at once.
     fn write(self: &Arc<Self>, frame: &[u8]) {
         let mut unwritten = locked(&self.unwritten);
         if !unwritten.is_empty() {
             return unwritten.extend_from_slice(frame);
         }
-        // If the connection has failed, its own task finds out.
+        // If the connection has failed, its reading task notices.
         let count = self.stream.try_write(frame).unwrap_or_default();
         if count < frame.len() {
             unwritten.extend_from_slice(&frame[count..]);
@@ -106,7 +106,8 @@ impl Member {
     }
 }
 
-/// Appends the frames that all are to get because of those in `bytes`, and says how many bytes those had.
+/// Appends the frames that the messages in `bytes` cause for all members, and returns how many bytes were
+/// consumed.
 fn answer(bytes: &[u8], behavior: Behavior, out: &mut Vec<u8>) -> usize {
     let mut rest = bytes;
     while let Some(found) = header(rest) {
@@ -128,7 +129,7 @@ fn answer(bytes: &[u8], behavior: Behavior, out: &mut Vec<u8>) -> usize {
     bytes.len() - rest.len()
 }
 
-/// Nothing panics while it holds one of these locks.
+/// Locks a mutex. No code panics while holding one of these locks.
 fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
