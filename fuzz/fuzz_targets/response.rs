@@ -25,7 +25,7 @@ fuzz_target!(|data: &[u8]| {
     }
 });
 
-/// The result: the subprotocol, or the kind of the error and its status, if any.
+/// Returns the result: the subprotocol, or the kind of the error and its status, if any.
 fn connect(answer: &[u8], chunk: usize) -> Result<Option<String>, (ErrorKind, Option<u16>)> {
     block_on_paused(async {
         let (stream, wire) = wire();

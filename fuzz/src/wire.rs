@@ -110,7 +110,7 @@ impl Wire {
         self.change(|state| state.hesitated = hesitates.then_some([false; 2]));
     }
 
-    /// The number of bytes that the library has read.
+    /// Returns the number of bytes that the library has read.
     pub fn read(&self) -> usize {
         self.state().read
     }

@@ -226,7 +226,7 @@ async fn client_closes(
     expect(&asking.recv().await?, &Some(outcome.into()))
 }
 
-/// HTTP/2: the stream ends with `END_STREAM`, without a reset.
+/// Checks that the stream ends with `END_STREAM`, without a reset.
 async fn client_closes_its_stream(connector: &Connector, url: &str) -> Result<(), Box<dyn Error>> {
     let socket = connect(connector, url, "/record").await?;
     close(&socket).await?;
@@ -234,7 +234,7 @@ async fn client_closes_its_stream(connector: &Connector, url: &str) -> Result<()
     expect(&asking.recv().await?, &Some("END_STREAM".into()))
 }
 
-/// HTTP/2: the reset comes later, or it might overtake earlier bytes.
+/// Checks that the reset comes later, or it might overtake earlier bytes.
 async fn client_drops(connector: &Connector, url: &str) -> Result<(), Box<dyn Error>> {
     let limits = Limits::default().close_timeout(Duration::from_millis(100));
     drop(connect(&connector.clone().limits(limits), url, "/record").await?);

@@ -267,7 +267,7 @@ impl Inbox {
         self.is_stream
     }
 
-    /// The number of senders, without the sender of the last message.
+    /// Returns the number of senders, without the sender of the last message.
     pub fn senders(&self) -> usize {
         self.talk.plan.side(self.from).senders.len()
     }

@@ -86,7 +86,7 @@ fn check(bytes: &[u8]) -> u32 {
     sum & 0xF_FFFF
 }
 
-/// A stock of bytes and text, twice as long as the largest body, and as compressible as typical data.
+/// Returns a stock of bytes and text, twice as long as the largest body, and as compressible as typical data.
 pub fn books() -> &'static [Vec<u8>; 2] {
     static BOOKS: OnceLock<[Vec<u8>; 2]> = OnceLock::new();
     BOOKS.get_or_init(|| {

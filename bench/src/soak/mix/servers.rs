@@ -164,7 +164,7 @@ pub fn compression(takeover: bool) -> Compression {
     if takeover { Compression::ContextTakeover } else { Compression::NoContextTakeover }
 }
 
-/// The default limits, apart from larger messages.
+/// Returns the default limits, apart from larger messages.
 pub fn limits() -> Limits {
     Limits::default()
         .message_size(4 << 20)
