@@ -108,7 +108,7 @@ async fn it_is_encoded_once_and_not_copied() {
 }
 
 #[tokio::test]
-async fn those_who_do_not_keep_up_share_what_they_wait_for() {
+async fn slow_peers_share_the_message_they_wait_for() {
     const SIZE: isize = 10_000;
     let (mut sockets, given) = connect_all(false).await;
     let senders: Vec<_> = sockets.iter().map(WebSocket::sender).collect();

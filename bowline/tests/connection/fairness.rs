@@ -175,7 +175,7 @@ impl Wake for Counting {
 
 /// Waiters for the end are not woken by earlier writes.
 #[tokio::test]
-async fn those_who_wait_for_the_end_are_woken_by_the_end_alone() {
+async fn waiters_for_the_end_are_woken_only_by_the_end() {
     let (socket, wire) = open(Role::Server, Limits::default());
     let sender = socket.sender();
     let counting = Arc::new(Counting::default());

@@ -253,7 +253,7 @@ async fn a_rejected_request_with_a_body_is_not_reset() {
 }
 
 #[tokio::test]
-async fn check_rejects_with_any_response() {
+async fn on_request_rejects_with_any_response() {
     let server = Server::new().on_request(|head: Parts| async move {
         match head.headers.get("authorization").map(http::HeaderValue::as_bytes) {
             Some(b"Bearer 1234") => Ok(head),
@@ -300,7 +300,7 @@ fn serves_both(server: Server) -> Server {
 }
 
 #[tokio::test]
-async fn what_decides_about_a_request_and_panics_is_a_500() {
+async fn a_panic_in_a_check_of_the_request_is_a_500() {
     let at_once = |head: Parts| {
         assert!(head.uri.path() == "/fine", "the database is gone");
         async { Ok(head) }
@@ -356,7 +356,7 @@ async fn a_rejection_has_the_length_that_it_has() {
 }
 
 #[tokio::test]
-async fn check_can_tell_the_handler_something() {
+async fn on_request_passes_values_to_the_handler() {
     #[derive(Clone)]
     struct User(String);
 
@@ -377,7 +377,7 @@ async fn check_can_tell_the_handler_something() {
 }
 
 #[tokio::test]
-async fn check_is_not_asked_about_invalid_handshakes() {
+async fn on_request_is_not_called_for_invalid_handshakes() {
     let server = Server::new().on_request(|_| async { panic!("nobody should ask") });
     let address = start(server, echo).await;
     let mut stream = TcpStream::connect(address).await.unwrap();
