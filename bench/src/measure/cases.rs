@@ -48,16 +48,17 @@ impl Group {
         match self {
             Self::OneInFlight | Self::SixteenInFlight => "Costs are those of the server, per message.",
             Self::Client => {
-                "Costs are those of the client, per message: it sends back what the load, which is the server here, sends. \
-                 The floor is a client without a library."
+                "Costs are those of the client, per message. The client sends back the messages of the \
+                 load, which is the server here. The floor is a client without a library."
             }
             Self::Tls => "Costs are those of the server, per message. The floor is an echo over rustls.",
             Self::Compression => {
-                "Without context takeover, at level 6, the default of all, and at level 1. Costs are those of the server, \
-                 per message. The floor sends the compressed bytes back as they are."
+                "Without context takeover, at level 6, the default of all libraries, and at level 1. Costs \
+                 are those of the server, per message. The floor sends the compressed bytes back unchanged."
             }
             Self::Handshakes => {
-                "Costs are those of the server, per connection: accepted, shaken hands with, and ended by a reset."
+                "Costs are those of the server, per connection: accepting, the opening handshake, and the \
+                 end by a reset."
             }
             Self::Idle => {
                 "Bytes of resident memory per connection: (now - before the first connection) / 10,000. First when \
@@ -72,20 +73,23 @@ impl Group {
                  until a connection had all messages of a round."
             }
             Self::Threads => {
-                "The server on one core with a current-thread runtime, and on two with a multi-thread runtime. The \
-                 load needs a core of its own: where there are only two, it takes that from the server's second \
-                 thread. Its own cost per message is printed beside the server's."
+                "The server runs on one core with a current-thread runtime, and on two with a multi-thread \
+                 runtime. The load needs a core of its own. On a machine with two cores, the load takes \
+                 that core from the server's second thread. The load's cost per message is printed beside \
+                 the server's."
             }
             Self::Connections => {
-                "Growth is the cost beside that at 32 connections. More connections cost everybody more: the \
-                 kernel's and the processor's caches hold less of each. What matters is the floor's growth."
+                "Growth is the cost relative to that at 32 connections. With more connections, every \
+                 library costs more, since the caches of the kernel and the processor hold less of each. \
+                 Compare the growth with the floor's."
             }
             Self::Fragments => {
-                "Costs are per byte. Growth is the cost beside that of the smaller message: 1 is linear."
+                "Costs are per byte. Growth is the cost relative to that of the smaller message: 1 is \
+                 linear."
             }
             Self::Stream => {
-                "Costs are per byte. Peak memory is the most that the server ever had resident. Growth is the cost \
-                 beside that of the smaller message."
+                "Costs are per byte. Peak memory is the server's largest resident memory. Growth is the \
+                 cost relative to that of the smaller message."
             }
         }
     }

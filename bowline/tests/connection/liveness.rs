@@ -91,8 +91,8 @@ impl Drop for Endless {
     }
 }
 
-/// Returns a connection whose peer never stops sending, whether the peer accepts bytes, and whether the
-/// stream was dropped.
+/// Returns a connection whose peer never stops sending, and whether the stream was dropped. The peer accepts
+/// bytes if `takes` is true.
 fn endless(role: Role, bytes: Vec<u8>, takes: bool) -> (WebSocket, Arc<AtomicBool>) {
     open_endless(role, bytes, takes, true)
 }
