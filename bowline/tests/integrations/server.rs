@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bowline::{
-    Acceptor, CloseCode, CloseFrame, Compression, Connector, Error, ErrorKind, Limits, Rejection, Role,
-    Server, ShutdownSummary, WebSocket,
+    Acceptor, CloseCode, CloseFrame, Connector, Error, ErrorKind, Limits, Rejection, Role, Server,
+    ShutdownSummary, WebSocket,
 };
 use http::request::Parts;
 use http::{Response, StatusCode};
