@@ -49,7 +49,7 @@ impl PollSender {
         let turn = outbound.turn(&self.turn);
         if turn != Turn::Now {
             // One that gives way was called, and may be passed should it not come again.
-            let manner = if turn == Turn::Soon { Manner::CALLED } else { Manner::POLL };
+            let manner = if turn == Turn::Soon { Manner::WOKEN } else { Manner::POLL };
             outbound.wait(Queue::Senders, &mut self.turn, manner, cx.waker());
             drop(outbound);
             if turn == Turn::Soon {
