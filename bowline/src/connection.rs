@@ -120,7 +120,7 @@ impl Connection {
             (Inbound::new(read, half, leftover), Outbound::new(write, role, limits.write_buffer.max(1)));
         if let Some(agreed) = agreed.deflate {
             let peer = if role == Role::Server { Role::Client } else { Role::Server };
-            inbound.decompress(DeflateWindow::of(agreed, peer));
+            inbound.enable_compression(DeflateWindow::of(agreed, peer));
             outbound.enable_compression(config.compression.of_sender(agreed, role));
         }
         Self {
