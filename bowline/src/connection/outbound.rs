@@ -116,7 +116,8 @@ pub(crate) struct Outbound {
 /// ```
 enum Phase {
     Open,
-    /// Nothing more may be sent, for this reason. Everything that was accepted before is still written.
+    /// Nothing more may be sent, for this reason. Everything that was accepted before is still written,
+    /// unless the transport was lost.
     Closed(Error),
     /// The transport is closed. The reason is that of `Closed`.
     Finished(Error),

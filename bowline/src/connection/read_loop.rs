@@ -152,7 +152,8 @@ impl Connection {
         mut take: impl FnMut(&mut Inbound) -> Option<T>,
         taken: &mut Option<T>,
     ) -> Poll<()> {
-        // One flooding connection must not starve the others of its thread, even if all of the flood is in memory.
+        // One flooding connection must not starve the others on its thread, even if all of the flood is in
+        // memory.
         let progress = ready!(poll_proceed(cx));
         let mut inbound = self.inbound();
         let mut pass = ReadPass::within(batch.hold());

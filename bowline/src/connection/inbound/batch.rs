@@ -112,7 +112,8 @@ impl Batch {
             bytes = &bytes[size..];
         }
         if !block.is_empty() {
-            // Memory for the headers of the frames is left over, and for frames that are in no block. Little is not worth a copy.
+            // Memory is left over for the headers of frames, and for frames that are not in the block. A
+            // little of it is not worth a copy.
             if block.capacity() > 2 * block.len() + SPARE_SIZE {
                 block.shrink_to_fit();
             }
