@@ -42,7 +42,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::connection::Connection;
 use crate::connection::clock::{Moment, Now, Span};
-use crate::connection::keepalive::{Keepalive, PeerLife};
+use crate::connection::keepalive::{Keepalive, PeerLife, Reader};
 use crate::connection::verdict::Verdict;
 use crate::error::{Error, ErrorKind};
 use crate::events;
@@ -147,6 +147,7 @@ impl Driver {
         if self.is_patient() && !timer.is_elapsed() {
             return Poll::Pending;
         }
+        let reader = if self.connection.waker.has_reader() { Reader::Waits } else { Reader::Absent };
         loop {
             let now = Now::by(timer.deadline(), self.timer_at);
             self.write(&now);
@@ -167,7 +168,7 @@ impl Driver {
             if is_waiting {
                 return Poll::Pending;
             }
-            self.handle_timeout(&Now::by(timer.deadline(), self.timer_at), cx);
+            self.handle_timeout(&Now::by(timer.deadline(), self.timer_at), reader, cx);
         }
     }
 
@@ -311,12 +312,12 @@ impl Driver {
 
     /// Handles the deadline that has passed. A connection whose peer is gone, or does not end it in time,
     /// loses its transport.
-    fn handle_timeout(&mut self, now: &Now, cx: &mut Context<'_>) {
+    fn handle_timeout(&mut self, now: &Now, reader: Reader, cx: &mut Context<'_>) {
         let connection = &self.connection;
         let timeout = self.close_timeout;
         let lost = match &mut self.stage {
             Stage::Open(Some(keepalive)) if now.is_past(keepalive.deadline()) => {
-                keepalive.handle_timeout(now, connection, cx)
+                keepalive.handle_timeout(now, connection, reader, cx)
             }
             Stage::Open(_) => Ok(()),
             Stage::Closing { deadline }

@@ -25,6 +25,16 @@ pub(crate) struct Keepalive {
     pub(crate) peer: PeerLife,
 }
 
+/// Whether a reader slept when this poll of the driver began.
+///
+/// A later look would be wrong: when the driver itself reads, it wakes the reader, who has not run yet. A part of a message would
+/// count as unread data, and a peer that dies in the middle of a message would never be found.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reader {
+    Waits,
+    Absent,
+}
+
 /// The signs of life that the peer has shown.
 ///
 /// ```text
@@ -69,6 +79,7 @@ impl Keepalive {
         &mut self,
         now: &Now,
         connection: &Arc<Connection>,
+        reader: Reader,
         cx: &mut Context<'_>,
     ) -> Result<(), Error> {
         let interval = self.interval;
@@ -76,11 +87,11 @@ impl Keepalive {
             let text = format!("the peer is gone: it accepted no byte for {interval:?} (keepalive)");
             return Err(Error::new(ErrorKind::Timeout, text));
         }
-        self.note_life(connection);
+        self.note_life(connection, reader);
         if self.dead.as_mut().is_some_and(|verdict| verdict.is_up(now, interval)) {
             // A reader that was woken may not have run yet: the transport is read before the verdict.
             connection.read_unattended(cx);
-            self.note_life(connection);
+            self.note_life(connection, reader);
             if self.dead.is_some() {
                 let text =
                     format!("the peer is gone: nothing arrived within {interval:?} after a ping (keepalive)");
@@ -113,11 +124,11 @@ impl Keepalive {
     }
 
     /// Notes the signs of life since the last check.
-    fn note_life(&mut self, connection: &Connection) {
+    fn note_life(&mut self, connection: &Connection, reader: Reader) {
         let mut inbound = connection.inbound();
         let received = inbound.take_received();
         // While unread data keeps our side from reading, silence proves nothing.
-        let suspended = !connection.waker.has_reader() && inbound.is_stopped_by_data();
+        let suspended = reader == Reader::Absent && inbound.is_stopped_by_data();
         drop(inbound);
         // When reading resumes, the silence is counted from that moment.
         let resumed = std::mem::replace(&mut self.suspended, suspended);
