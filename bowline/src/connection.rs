@@ -39,6 +39,7 @@ use crate::handshake::negotiated::Agreed;
 use crate::limits::Config;
 use crate::message::{Message, Payload};
 use crate::sync::{AtomicBool, Mutex, MutexGuard, Poller, poller};
+use crate::transport::http2::Multiplexed;
 use crate::transport::{Addresses, Transport};
 
 /// What a `WebSocket`, its `Sender`s and the connection's task share.
@@ -55,8 +56,7 @@ pub(crate) struct Connection {
     /// The waker of `signals`, the only one that the transport ever sees.
     waker: Waker,
     /// Others share what the transport runs over, and its memory.
-    #[cfg(feature = "http2")]
-    is_multiplexed: bool,
+    multiplexed: Option<Multiplexed>,
     /// Someone else closes the connection when its `WebSocket` is dropped.
     supervised: AtomicBool,
     /// These two are in boxes, so that what is left of a connection fits between the blocks that tokio aligns to 128 bytes:
@@ -77,8 +77,7 @@ impl Connection {
         let limits = &config.limits;
         let addresses = transport.addresses;
         let (read, write) = transport.split();
-        #[cfg(feature = "http2")]
-        let is_multiplexed = write.is_multiplexed();
+        let multiplexed = write.multiplexed();
         let half = ReceiveHalf::new(
             role,
             ReceiveLimits {
@@ -99,8 +98,7 @@ impl Connection {
             transmit: Mutex::new(transmit),
             waker: Waker::from(Arc::clone(&signals)),
             signals,
-            #[cfg(feature = "http2")]
-            is_multiplexed,
+            multiplexed,
             supervised: AtomicBool::new(false),
             agreed: Box::new(agreed),
             addresses: Box::new(addresses),
@@ -491,9 +489,8 @@ impl Connection {
     }
 
     /// Takes what has arrived, though nobody asks for it, where it must not be left to the transport.
-    #[cfg(feature = "http2")]
     pub(crate) fn gather(&self) {
-        if self.is_multiplexed {
+        if self.multiplexed.is_some() {
             self.receive().gather(&mut self.context());
         }
     }

@@ -7,7 +7,7 @@ mod connection_task;
 mod handler;
 mod handshake;
 mod http1;
-#[cfg(feature = "http2")]
+#[cfg_attr(not(feature = "http2"), path = "server/absent/http2.rs")]
 mod http2;
 mod origin;
 mod registry;
@@ -125,7 +125,7 @@ impl Server {
     /// [`Acceptor::allow_origin`].
     #[cfg(feature = "tls")]
     pub fn tls(mut self, config: std::sync::Arc<rustls::ServerConfig>) -> Self {
-        self.options.tls = Some(config);
+        self.options.tls = Some(crate::transport::tls::ServerTls(config));
         self
     }
 
@@ -140,7 +140,7 @@ impl Server {
     /// that serves their pages, or they come over HTTP/1.1.
     #[cfg(feature = "http2")]
     pub fn http2(mut self) -> Self {
-        self.options.http2 = true;
+        self.options.http2 = Some(http2::Http2Server);
         self
     }
 
@@ -210,7 +210,6 @@ impl Server {
         handler: H,
     ) -> io::Result<Shutdown> {
         let Self { options, signal, deadline } = self;
-        #[cfg(feature = "tls")]
         let options = match &options.tls {
             Some(_) => Options { acceptor: options.acceptor.over_tls(), ..options },
             None => options,

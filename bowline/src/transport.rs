@@ -1,21 +1,25 @@
 //! What carries a connection's bytes: TCP on a fast path, any other stream boxed behind a lock.
 
 #[cfg(any(feature = "client", feature = "server"))]
+pub(crate) mod alpn;
+#[cfg(any(feature = "client", feature = "server"))]
 pub(crate) mod from_hyper;
-#[cfg(feature = "http2")]
+#[cfg_attr(not(feature = "http2"), path = "transport/absent/http2.rs")]
 #[cfg_attr(
     not(any(feature = "client", feature = "server")),
     allow(dead_code, reason = "only their connections have such streams")
 )]
 pub(crate) mod http2;
-#[cfg(all(feature = "http2", feature = "server"))]
+#[cfg(feature = "server")]
+#[cfg_attr(not(feature = "http2"), path = "transport/absent/hyper_http2.rs")]
 pub(crate) mod hyper_http2;
 #[cfg(all(feature = "http2", any(feature = "client", feature = "server")))]
 pub(crate) mod pacer;
 #[cfg(feature = "server")]
 pub(crate) mod rewind;
 mod tcp;
-#[cfg(all(feature = "tls", any(feature = "client", feature = "server")))]
+#[cfg(any(feature = "client", feature = "server"))]
+#[cfg_attr(not(feature = "tls"), path = "transport/absent/tls.rs")]
 pub(crate) mod tls;
 
 use std::any::Any;
@@ -33,8 +37,7 @@ use tokio::task::coop::unconstrained;
 
 use crate::connection::waker::Polling;
 use crate::sync::Mutex;
-#[cfg(feature = "http2")]
-use crate::transport::http2::{Http2Receive, Http2Send};
+use crate::transport::http2::{Http2Receive, Http2Send, Multiplexed};
 
 /// A stream of the user's own, or one of TLS or HTTP/2.
 pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
@@ -66,9 +69,9 @@ impl Addresses {
     }
 }
 
+#[allow(dead_code, reason = "without the feature `http2`, there are no streams of HTTP/2")]
 enum Either {
     Tcp(TcpStream),
-    #[cfg(feature = "http2")]
     Http2(Http2Receive, Http2Send),
     Boxed(Box<dyn Stream>),
 }
@@ -94,19 +97,8 @@ impl Transport {
         Self { stream, addresses }
     }
 
-    /// A stream of an HTTP/2 connection, which runs over TCP with these addresses.
-    #[cfg(feature = "http2")]
-    #[cfg_attr(
-        not(any(feature = "client", feature = "server")),
-        expect(dead_code, reason = "only their connections have such streams")
-    )]
-    pub(crate) fn http2(receive: Http2Receive, send: Http2Send, addresses: Addresses) -> Self {
-        Self { stream: Either::Http2(receive, send), addresses }
-    }
-
     pub(crate) fn split(self) -> (ReadTransport, WriteTransport) {
         match self.stream {
-            #[cfg(feature = "http2")]
             Either::Http2(receive, send) => (ReadTransport::Http2(receive), WriteTransport::Http2(send)),
             Either::Tcp(stream) => {
                 let (read, write) = stream.into_split();
@@ -123,7 +115,6 @@ impl Transport {
 /// The readable half.
 pub(crate) enum ReadTransport {
     Tcp(OwnedReadHalf),
-    #[cfg(feature = "http2")]
     Http2(Http2Receive),
     Boxed(Arc<Mutex<Box<dyn Stream>>>),
 }
@@ -131,7 +122,6 @@ pub(crate) enum ReadTransport {
 /// The writable half.
 pub(crate) enum WriteTransport {
     Tcp(OwnedWriteHalf),
-    #[cfg(feature = "http2")]
     Http2(Http2Send),
     Boxed(Arc<Mutex<Box<dyn Stream>>>),
 }
@@ -144,14 +134,11 @@ impl ReadTransport {
                 let stream: &TcpStream = stream.as_ref();
                 stream.poll_read_ready(cx).map(drop)
             }
-            #[cfg(feature = "http2")]
-            Self::Http2(_) => Poll::Ready(()),
-            Self::Boxed(_) => Poll::Ready(()),
+            Self::Http2(_) | Self::Boxed(_) => Poll::Ready(()),
         }
     }
 
     /// Takes what has arrived, where it would cost more than its bytes if it were left.
-    #[cfg(feature = "http2")]
     pub(crate) fn gather(&mut self, cx: &mut Context<'_>) {
         if let Self::Http2(stream) = self {
             stream.gather(cx);
@@ -165,7 +152,6 @@ impl AsyncRead for ReadTransport {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(stream) => ready!(tcp::poll_read(stream.as_ref(), cx, buf))?,
-            #[cfg(feature = "http2")]
             Self::Http2(stream) => ready!(Pin::new(stream).poll_read(cx, buf))?,
             Self::Boxed(stream) => ready!(poll_without_budget(cx, |cx| {
                 with_stream(stream, cx, |stream, cx| stream.poll_read(cx, buf))
@@ -185,7 +171,6 @@ impl WriteTransport {
     ) -> Poll<io::Result<usize>> {
         match self {
             Self::Tcp(stream) => tcp::poll_write(stream.as_ref(), cx, slices),
-            #[cfg(feature = "http2")]
             Self::Http2(stream) => poll_without_budget(cx, |cx| stream.poll_write(cx, slices)),
             Self::Boxed(stream) => poll_without_budget(cx, |cx| {
                 with_stream(stream, cx, |stream, cx| {
@@ -201,11 +186,8 @@ impl WriteTransport {
 
     pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
-            // TCP has no buffer of its own in this process.
-            Self::Tcp(_) => Poll::Ready(Ok(())),
-            // The HTTP/2 connection writes what it was given by itself.
-            #[cfg(feature = "http2")]
-            Self::Http2(_) => Poll::Ready(Ok(())),
+            // TCP has no buffer of its own in this process, and the HTTP/2 connection writes by itself what it was given.
+            Self::Tcp(_) | Self::Http2(_) => Poll::Ready(Ok(())),
             Self::Boxed(stream) => {
                 poll_without_budget(cx, |cx| with_stream(stream, cx, AsyncWrite::poll_flush))
             }
@@ -215,7 +197,6 @@ impl WriteTransport {
     pub(crate) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
-            #[cfg(feature = "http2")]
             Self::Http2(stream) => Poll::Ready(stream.end()),
             Self::Boxed(stream) => {
                 poll_without_budget(cx, |cx| with_stream(stream, cx, AsyncWrite::poll_shutdown))
@@ -234,16 +215,17 @@ impl WriteTransport {
     /// The same at once: what was written and is still on its way may be lost.
     pub(crate) fn abort(self) {
         match self {
-            #[cfg(feature = "http2")]
             Self::Http2(stream) => stream.reset(),
             other => other.forget(),
         }
     }
 
-    /// Whether others share what it runs over.
-    #[cfg(feature = "http2")]
-    pub(crate) fn is_multiplexed(&self) -> bool {
-        matches!(self, Self::Http2(_))
+    /// Says if others share what it runs over.
+    pub(crate) fn multiplexed(&self) -> Option<Multiplexed> {
+        match self {
+            Self::Http2(stream) => stream.multiplexed(),
+            Self::Tcp(_) | Self::Boxed(_) => None,
+        }
     }
 
     /// Whether the fast path was taken.

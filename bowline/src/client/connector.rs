@@ -8,27 +8,20 @@ use http::header::{HOST, HeaderName, HeaderValue, ORIGIN};
 use http::{Request, Response};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::client::dial::{dial, dial_through};
+use crate::client::dial::{dial, dial_through, dial_through_tls};
 use crate::client::handshake::ClientHandshake;
 use crate::client::http1::exchange;
-#[cfg(feature = "http2")]
-use crate::client::http2::Http2Connection;
+use crate::client::http2::{Http2Connection, HttpVersion};
 use crate::client::proxy::Proxy;
 use crate::client::request::{Offer, Opening};
-#[cfg(feature = "tls")]
-use crate::client::url::Scheme;
-use crate::client::url::Url;
-#[cfg(feature = "deflate")]
-use crate::compression::CompressionOptions;
-use crate::error::Error;
-#[cfg(all(feature = "http2", feature = "tls"))]
-use crate::error::ErrorKind;
+use crate::client::url::{Scheme, Url};
+use crate::error::{Error, ErrorKind};
 use crate::handshake::negotiated::Agreed;
 use crate::limits::Limits;
 use crate::socket::WebSocket;
+use crate::transport::alpn::Alpn;
 use crate::transport::from_hyper::transport_of;
-#[cfg(feature = "tls")]
-use crate::transport::tls;
+use crate::transport::tls::{self, ClientTls};
 use crate::transport::{Addresses, Stream, Transport};
 
 /// Connects to a WebSocket server: with the defaults of [`Connector`], see [`Connector::connect`].
@@ -78,27 +71,8 @@ pub async fn connect(url: impl AsRef<str>) -> Result<WebSocket, Error> {
 pub struct Connector {
     offer: Offer,
     proxy: Proxy,
-    #[cfg(feature = "tls")]
-    tls: Option<std::sync::Arc<rustls::ClientConfig>>,
+    tls: Option<ClientTls>,
     version: HttpVersion,
-}
-
-/// The version of HTTP in which a [`Connector`] opens WebSockets: see [`Connector::http_version`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-#[cfg_attr(not(feature = "http2"), allow(unreachable_pub, reason = "without it there is no choice"))]
-pub enum HttpVersion {
-    /// HTTP/1.1 (RFC 6455 4): a TCP connection for each WebSocket. The default.
-    #[default]
-    Http1,
-    /// HTTP/2 (RFC 8441): in clear text with prior knowledge, over TLS by ALPN. A server that does not speak it, or
-    /// accepts no WebSockets over it, is an error.
-    #[cfg(feature = "http2")]
-    Http2,
-    /// Over TLS, the server's choice of both by ALPN; HTTP/1.1 on another connection if it chooses HTTP/2 and accepts no
-    /// WebSockets over it. In clear text, where nothing can be chosen, HTTP/1.1.
-    #[cfg(feature = "http2")]
-    Automatic,
 }
 
 impl Connector {
@@ -159,7 +133,7 @@ impl Connector {
     /// for a proxy by `http/1.1`.
     #[cfg(feature = "tls")]
     pub fn tls(mut self, config: std::sync::Arc<rustls::ClientConfig>) -> Self {
-        self.tls = Some(config);
+        self.tls = Some(ClientTls(config));
         self
     }
 
@@ -169,30 +143,9 @@ impl Connector {
         self
     }
 
-    /// The version of HTTP. Default: [`HttpVersion::Http1`].
-    ///
-    /// For many WebSockets over one connection, see [`connect_http2`](Self::connect_http2).
-    #[cfg(feature = "http2")]
-    pub fn http_version(mut self, version: HttpVersion) -> Self {
-        self.version = version;
-        self
-    }
-
     /// What a server may cost: see [`Limits`] for the defaults.
     pub fn limits(mut self, limits: Limits) -> Self {
         self.offer.config.limits = limits;
-        self
-    }
-
-    /// Whether and how messages are compressed. Default: [`Compression::Off`](crate::Compression::Off).
-    ///
-    /// A [`Compression`](crate::Compression), or its [options](crate::CompressionOptions).
-    #[cfg(feature = "deflate")]
-    pub fn compression(mut self, options: impl Into<CompressionOptions>) -> Self {
-        self.offer.config.compression = options.into();
-        if let Some(text) = self.offer.config.compression.invalid() {
-            self.offer.refuse(text);
-        }
         self
     }
 
@@ -234,35 +187,6 @@ impl Connector {
         let opening = self.offer.open(Url::parse(url.as_ref())?)?;
         // In boxes, so that the caller's future is not larger for all of the connection's life.
         Box::pin(self.connect_to(opening)).await
-    }
-
-    /// Opens an HTTP/2 connection, and waits for the server's settings: for many WebSockets over one connection (RFC
-    /// 8441). The path of the URL does not matter.
-    ///
-    /// ```no_run
-    /// # async fn example() -> Result<(), bowline::Error> {
-    /// let connection = bowline::Connector::new().connect_http2("wss://example.com").await?;
-    /// let (news, _) = connection.connect("/news").await?;
-    /// let (chat, _) = connection.connect("/chat?room=1").await?;
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// As [`connect`](Self::connect); [`ErrorKind::Handshake`] if the server does not speak HTTP/2, or accepts no
-    /// WebSockets over it.
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropping it ends the attempt.
-    #[cfg(feature = "http2")]
-    pub async fn connect_http2(&self, url: impl AsRef<str>) -> Result<Http2Connection, Error> {
-        let opening = self.offer.open(Url::parse(url.as_ref())?)?;
-        match Box::pin(self.reach(opening, HttpVersion::Http2)).await? {
-            Reached::Http2(connection, _) => connection.check_settings().map(|()| connection),
-            Reached::WebSocket(..) => unreachable!("only HTTP/2 was asked for"),
-        }
     }
 
     /// Does the handshake over a stream of your own, such as a Unix socket or a pipe; with TLS, if the URL says so.
@@ -329,29 +253,6 @@ impl Connector {
         self.adopt_as(stream, leftover.into(), Agreed::on_subprotocol(subprotocol))
     }
 
-    /// The same for a connection whose handshake has agreed on compression; the level and the threshold are those of
-    /// [`compression`](Self::compression).
-    ///
-    /// # Panics
-    ///
-    /// Outside of a tokio runtime, or in one without its time driver; if a window in `parameters` has not 8 to 15 bits, or
-    /// an option of the compression makes no sense.
-    #[cfg(feature = "deflate")]
-    pub fn adopt_compressed<S>(
-        &self,
-        stream: S,
-        leftover: impl Into<Bytes>,
-        subprotocol: Option<&str>,
-        parameters: bowline_proto::DeflateParameters,
-    ) -> WebSocket
-    where
-        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    {
-        self.offer.config.compression.assert_fits(parameters);
-        let agreed = Agreed { deflate: Some(parameters), ..Agreed::on_subprotocol(subprotocol) };
-        self.adopt_as(stream, leftover.into(), agreed)
-    }
-
     fn adopt_as<S>(&self, stream: S, leftover: Bytes, agreed: Agreed) -> WebSocket
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
@@ -363,9 +264,8 @@ impl Connector {
 
     async fn connect_to(&self, opening: Opening) -> Result<(WebSocket, Response<()>), Error> {
         let reached = self.reach(opening, self.version).await?;
-        #[cfg(feature = "http2")]
         if let Reached::Http2(connection, opening) = reached {
-            if self.version == HttpVersion::Automatic && !connection.accepts_websockets() {
+            if self.version.falls_back() && !connection.accepts_websockets() {
                 drop(connection);
                 return self.finish(self.reach(*opening, HttpVersion::Http1).await?).await;
             }
@@ -374,11 +274,9 @@ impl Connector {
         self.finish(reached).await
     }
 
-    #[cfg_attr(not(feature = "http2"), expect(clippy::unused_async, reason = "only HTTP/2 has more to do"))]
     async fn finish(&self, reached: Reached) -> Result<(WebSocket, Response<()>), Error> {
         match reached {
             Reached::WebSocket(socket, response) => Ok((socket, response)),
-            #[cfg(feature = "http2")]
             Reached::Http2(connection, opening) => {
                 connection.check_settings()?;
                 let deadline = opening.deadline;
@@ -396,9 +294,8 @@ impl Connector {
             return Box::pin(self.secure(opening, version, stream)).await;
         };
         let doing = doing + " through a proxy";
-        #[cfg(feature = "tls")]
         if proxy.uri().scheme_str() == Some("https") {
-            let dialling = crate::client::dial::dial_through_tls(&proxy, target, self.tls.clone());
+            let dialling = dial_through_tls(&proxy, target, self.tls.clone());
             let stream = deadline.bound(&doing, dialling).await?;
             return Box::pin(self.secure(opening, version, stream)).await;
         }
@@ -413,29 +310,24 @@ impl Connector {
         stream: S,
     ) -> Result<Reached, Error> {
         let addresses = Addresses::of_any(&stream);
-        #[cfg(feature = "tls")]
         if opening.url.scheme() == Scheme::Wss {
             let server = tls::server_name(opening.url.host())?;
-            let connecting = tls::connect(self.tls.clone(), version.alpn(), server, stream);
-            let stream = opening.deadline.bound("doing the TLS handshake", connecting).await?;
-            #[cfg(feature = "http2")]
-            if stream.get_ref().1.alpn_protocol() == Some(tls::HTTP_2) {
+            let connecting = tls::connect(self.tls.clone(), version.offered(), server, stream);
+            let (stream, chosen) = opening.deadline.bound("doing the TLS handshake", connecting).await?;
+            if chosen == Alpn::Http2 {
                 return self.begin_http2(opening, stream, addresses).await;
-            } else if version == HttpVersion::Http2 {
+            } else if version.is_only_http2() {
                 let text = "the server does not speak HTTP/2: it did not choose it by ALPN";
                 return Err(Error::new(ErrorKind::Handshake, text));
             }
             return self.shake_hands(opening, stream, addresses).await;
         }
-        #[cfg(feature = "http2")]
-        if version == HttpVersion::Http2 {
+        if version.is_only_http2() {
             return self.begin_http2(opening, stream, addresses).await;
         }
-        let _ = version;
         self.shake_hands(opening, stream, addresses).await
     }
 
-    #[cfg(feature = "http2")]
     async fn begin_http2<S: Stream>(
         &self,
         opening: Opening,
@@ -462,16 +354,77 @@ impl Connector {
     }
 }
 
-impl HttpVersion {
-    /// What is offered by ALPN (RFC 7301), the preferred one first.
-    #[cfg(feature = "tls")]
-    fn alpn(self) -> &'static [&'static [u8]] {
-        match self {
-            Self::Http1 => &[tls::HTTP_1_1],
-            #[cfg(feature = "http2")]
-            Self::Http2 => &[tls::HTTP_2],
-            #[cfg(feature = "http2")]
-            Self::Automatic => &[tls::HTTP_2, tls::HTTP_1_1],
+#[cfg(feature = "deflate")]
+impl Connector {
+    /// Whether and how messages are compressed. Default: [`Compression::Off`](crate::Compression::Off).
+    ///
+    /// A [`Compression`](crate::Compression), or its [options](crate::CompressionOptions).
+    pub fn compression(mut self, options: impl Into<crate::CompressionOptions>) -> Self {
+        self.offer.config.compression = options.into();
+        if let Some(text) = self.offer.config.compression.invalid() {
+            self.offer.refuse(text);
+        }
+        self
+    }
+
+    /// The same for a connection whose handshake has agreed on compression; the level and the threshold are those of
+    /// [`compression`](Self::compression).
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime, or in one without its time driver; if a window in `parameters` has not 8 to 15 bits, or
+    /// an option of the compression makes no sense.
+    pub fn adopt_compressed<S>(
+        &self,
+        stream: S,
+        leftover: impl Into<Bytes>,
+        subprotocol: Option<&str>,
+        parameters: bowline_proto::DeflateParameters,
+    ) -> WebSocket
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        self.offer.config.compression.assert_fits(parameters);
+        let agreed = Agreed { deflate: Some(parameters), ..Agreed::on_subprotocol(subprotocol) };
+        self.adopt_as(stream, leftover.into(), agreed)
+    }
+}
+
+#[cfg(feature = "http2")]
+impl Connector {
+    /// The version of HTTP. Default: [`HttpVersion::Http1`].
+    ///
+    /// For many WebSockets over one connection, see [`connect_http2`](Self::connect_http2).
+    pub fn http_version(mut self, version: HttpVersion) -> Self {
+        self.version = version;
+        self
+    }
+
+    /// Opens an HTTP/2 connection, and waits for the server's settings: for many WebSockets over one connection (RFC
+    /// 8441). The path of the URL does not matter.
+    ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), bowline::Error> {
+    /// let connection = bowline::Connector::new().connect_http2("wss://example.com").await?;
+    /// let (news, _) = connection.connect("/news").await?;
+    /// let (chat, _) = connection.connect("/chat?room=1").await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`connect`](Self::connect); [`ErrorKind::Handshake`] if the server does not speak HTTP/2, or accepts no
+    /// WebSockets over it.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it ends the attempt.
+    pub async fn connect_http2(&self, url: impl AsRef<str>) -> Result<Http2Connection, Error> {
+        let opening = self.offer.open(Url::parse(url.as_ref())?)?;
+        match Box::pin(self.reach(opening, HttpVersion::Http2)).await? {
+            Reached::Http2(connection, _) => connection.check_settings().map(|()| connection),
+            Reached::WebSocket(..) => unreachable!("only HTTP/2 was asked for"),
         }
     }
 }
@@ -479,6 +432,5 @@ impl HttpVersion {
 /// What there is once the server is reached.
 enum Reached {
     WebSocket(WebSocket, Response<()>),
-    #[cfg(feature = "http2")]
     Http2(Http2Connection, Box<Opening>),
 }

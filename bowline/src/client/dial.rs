@@ -1,6 +1,9 @@
 //! Name resolution, TCP and proxies, by hyper-util.
 
 use std::error::Error as StdError;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
 use http::Uri;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -11,6 +14,8 @@ use tokio::net::{TcpStream, lookup_host};
 use tower_service::Service;
 
 use crate::error::{Error, ErrorKind};
+use crate::transport::alpn::Alpn;
+use crate::transport::tls::{self, ClientTls, ClientTlsStream};
 
 /// What SOCKS proxies listen on by convention (RFC 1928 3).
 const SOCKS_PORT: u16 = 1080;
@@ -99,51 +104,35 @@ fn refusal(proxy: &Intercept, target: &Uri) -> String {
     format!("connecting to {} through the proxy {} failed", address(target), address(proxy.uri()))
 }
 
-#[cfg(feature = "tls")]
-pub(crate) use over_tls::dial_through_tls;
+/// Connects to the host and port of `target` through a proxy that is reached by TLS.
+pub(crate) async fn dial_through_tls(
+    proxy: &Intercept,
+    target: Uri,
+    config: Option<ClientTls>,
+) -> Result<ClientTlsStream<TcpStream>, Error> {
+    let failure = refusal(proxy, &target);
+    call(tunnel(proxy, TlsConnector(config)), target, failure).await
+}
 
-#[cfg(feature = "tls")]
-mod over_tls {
-    use std::future::Future;
-    use std::pin::Pin;
-    use std::sync::Arc;
-    use std::task::{Context, Poll};
+/// A connector for hyper-util's tunnel, which wants one that can be called repeatedly.
+struct TlsConnector(Option<ClientTls>);
 
-    use tokio_rustls::client::TlsStream;
-    use tokio_rustls::rustls::ClientConfig;
+impl Service<Uri> for TlsConnector {
+    type Response = TokioIo<ClientTlsStream<TcpStream>>;
+    type Error = Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Error>> + Send>>;
 
-    use super::{Error, Intercept, Service, TcpStream, TokioIo, Uri, call, dial, refusal, tunnel};
-    use crate::transport::tls::{HTTP_1_1, connect, server_name};
-
-    /// Connects to the host and port of `target` through a proxy that is reached by TLS.
-    pub(crate) async fn dial_through_tls(
-        proxy: &Intercept,
-        target: Uri,
-        config: Option<Arc<ClientConfig>>,
-    ) -> Result<TlsStream<TcpStream>, Error> {
-        let failure = refusal(proxy, &target);
-        call(tunnel(proxy, TlsConnector(config)), target, failure).await
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        Poll::Ready(Ok(()))
     }
 
-    /// A connector for hyper-util's tunnel, which wants one that can be called repeatedly.
-    struct TlsConnector(Option<Arc<ClientConfig>>);
-
-    impl Service<Uri> for TlsConnector {
-        type Response = TokioIo<TlsStream<TcpStream>>;
-        type Error = Error;
-        type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Error>> + Send>>;
-
-        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
-            Poll::Ready(Ok(()))
-        }
-
-        fn call(&mut self, proxy: Uri) -> Self::Future {
-            let config = self.0.clone();
-            Box::pin(async move {
-                let host = proxy.host().unwrap_or_default().trim_matches(['[', ']']);
-                let server = server_name(host)?;
-                Ok(TokioIo::new(connect(config, &[HTTP_1_1], server, dial(proxy).await?).await?))
-            })
-        }
+    fn call(&mut self, proxy: Uri) -> Self::Future {
+        let config = self.0.clone();
+        Box::pin(async move {
+            let host = proxy.host().unwrap_or_default().trim_matches(['[', ']']);
+            let server = tls::server_name(host)?;
+            let (stream, _) = tls::connect(config, &[Alpn::Http1], server, dial(proxy).await?).await?;
+            Ok(TokioIo::new(stream))
+        })
     }
 }

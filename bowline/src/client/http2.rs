@@ -24,9 +24,47 @@ use crate::error::{Error, ErrorKind};
 use crate::handshake::deadline::Deadline;
 use crate::limits::Limits;
 use crate::socket::WebSocket;
+use crate::transport::alpn::Alpn;
 use crate::transport::http2::{CONNECTION_WINDOW, FRAME_BUDGET, Http2Receive, Http2Send, Piece, SEND_BUFFER};
 use crate::transport::pacer::Paced;
 use crate::transport::{Addresses, Stream, Transport};
+
+/// The version of HTTP in which a [`Connector`](crate::Connector) opens WebSockets: see
+/// [`Connector::http_version`](crate::Connector::http_version).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum HttpVersion {
+    /// HTTP/1.1 (RFC 6455 4): a TCP connection for each WebSocket. The default.
+    #[default]
+    Http1,
+    /// HTTP/2 (RFC 8441): in clear text with prior knowledge, over TLS by ALPN. A server that does not speak it, or
+    /// accepts no WebSockets over it, is an error.
+    Http2,
+    /// Over TLS, the server's choice of both by ALPN; HTTP/1.1 on another connection if it chooses HTTP/2 and accepts no
+    /// WebSockets over it. In clear text, where nothing can be chosen, HTTP/1.1.
+    Automatic,
+}
+
+impl HttpVersion {
+    /// What is offered by ALPN (RFC 7301), the preferred one first.
+    pub(crate) fn offered(self) -> &'static [Alpn] {
+        match self {
+            Self::Http1 => &[Alpn::Http1],
+            Self::Http2 => &[Alpn::Http2],
+            Self::Automatic => &[Alpn::Http2, Alpn::Http1],
+        }
+    }
+
+    /// Whether HTTP/1.1 will not do.
+    pub(crate) fn is_only_http2(self) -> bool {
+        self == Self::Http2
+    }
+
+    /// Whether HTTP/1.1 will do where a server accepts no WebSockets over HTTP/2.
+    pub(crate) fn falls_back(self) -> bool {
+        self == Self::Automatic
+    }
+}
 
 /// An HTTP/2 connection to a server, for many WebSockets (RFC 8441): see
 /// [`Connector::connect_http2`](crate::Connector::connect_http2).
@@ -158,7 +196,7 @@ impl Http2Connection {
     ///
     /// Dropping it ends the attempt.
     pub async fn connect(&self, path: impl AsRef<str>) -> Result<(WebSocket, Response<()>), Error> {
-        let url = self.0.url.with_target(path.as_ref())?;
+        let url = self.0.url.clone().with_target(path.as_ref())?;
         let opening = self.0.offer.open(url)?;
         // In a box, so that the caller's future is not larger for all of the connection's life.
         Box::pin(self.open_websocket(opening, None)).await

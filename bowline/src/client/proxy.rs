@@ -8,6 +8,7 @@ use hyper_util::client::proxy::matcher::{Intercept, Matcher};
 use crate::client::url::UrlParts;
 use crate::error::{Error, ErrorKind};
 use crate::handshake::authority::split_authority;
+use crate::transport::tls;
 
 /// The proxy that a [`Connector`](crate::Connector) goes through, if any.
 ///
@@ -96,8 +97,7 @@ fn check(intercept: Intercept) -> Result<Intercept, Error> {
     }
     match intercept.uri().scheme_str() {
         Some("http" | "socks5" | "socks5h") => Ok(intercept),
-        #[cfg(feature = "tls")]
-        Some("https") => Ok(intercept),
+        Some("https") if tls::IS_SUPPORTED => Ok(intercept),
         scheme => {
             let scheme = scheme.unwrap_or_default();
             let text = format!(

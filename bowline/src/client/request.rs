@@ -16,6 +16,7 @@ use crate::client::url::{Scheme, Url};
 use crate::error::{Error, ErrorKind};
 use crate::handshake::deadline::Deadline;
 use crate::limits::Config;
+use crate::transport::tls;
 
 /// The options of a client that don't depend on how the server is reached.
 #[derive(Clone, Default)]
@@ -115,7 +116,7 @@ impl Offer {
     /// Checks everything, before anything is sent.
     pub(crate) fn open(&self, url: Url) -> Result<Opening, Error> {
         self.invalid.clone().map_or(Ok(()), Err)?;
-        if url.scheme() == Scheme::Wss && cfg!(not(feature = "tls")) {
+        if url.scheme() == Scheme::Wss && !tls::IS_SUPPORTED {
             let text = "wss:// and https:// need the feature `tls` of bowline";
             return Err(Error::new(ErrorKind::InvalidInput, text));
         }

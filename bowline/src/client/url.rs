@@ -58,13 +58,15 @@ impl Url {
         let UrlParts { scheme, userinfo, host, port, target } = parts;
         let is_secure = ["wss", "https"].iter().any(|secure| secure.eq_ignore_ascii_case(scheme));
         let scheme = if is_secure { Scheme::Wss } else { Scheme::Ws };
-        Ok(Self {
+        let server = Self {
             scheme,
             host: host.to_owned(),
             port: port.filter(|port| *port != scheme.default_port()),
-            path_and_query: parse_path_and_query(target)?,
-            authorization: userinfo.map(basic_authorization).transpose()?,
-        })
+            path_and_query: PathAndQuery::from_static("/"),
+            authorization: None,
+        };
+        let url = server.with_target(target)?;
+        Ok(Self { authorization: userinfo.map(basic_authorization).transpose()?, ..url })
     }
 
     pub(crate) fn scheme(&self) -> Scheme {
@@ -72,7 +74,6 @@ impl Url {
     }
 
     /// The host, an IPv6 address without its brackets.
-    #[cfg(feature = "tls")]
     pub(crate) fn host(&self) -> &str {
         self.host.trim_start_matches('[').trim_end_matches(']')
     }
@@ -100,9 +101,8 @@ impl Url {
     }
 
     /// The same server, but another path, and maybe a query.
-    #[cfg(feature = "http2")]
-    pub(crate) fn with_target(&self, target: &str) -> Result<Self, Error> {
-        Ok(Self { path_and_query: parse_path_and_query(target)?, ..self.clone() })
+    pub(crate) fn with_target(self, target: &str) -> Result<Self, Error> {
+        Ok(Self { path_and_query: parse_path_and_query(target)?, ..self })
     }
 
     /// The URL for HTTP clients: http or https.

@@ -104,7 +104,6 @@ impl Attendant {
     fn poll(&mut self, cx: &mut Context<'_>, mut timer: Pin<&mut Sleep>) -> Poll<()> {
         self.connection.signals.set_task(Some(cx.waker()));
         self.connection.write_held();
-        #[cfg(feature = "http2")]
         self.connection.gather();
         if self.is_patient() && !timer.is_elapsed() {
             return Poll::Pending;

@@ -452,7 +452,6 @@ impl Receive {
     }
 
     /// Has the transport take what has arrived, without reading it.
-    #[cfg(feature = "http2")]
     pub(crate) fn gather(&mut self, cx: &mut Context<'_>) {
         if let Some(transport) = &mut self.transport {
             transport.gather(cx);

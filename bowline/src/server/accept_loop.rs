@@ -26,7 +26,6 @@ pub(crate) struct Service<H> {
 
 impl<H> Service<H> {
     pub(crate) fn new(options: Options, handler: H, local: Option<SocketAddr>) -> Self {
-        #[cfg(feature = "tls")]
         let options = options.with_protocols();
         let shared = Shared { options, handler, local, connections: Arc::default() };
         Self { shared: Arc::new(shared) }

@@ -12,8 +12,6 @@ use http::{Request, Response, StatusCode};
 use hyper::upgrade::OnUpgrade;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-#[cfg(feature = "deflate")]
-use crate::compression::CompressionOptions;
 use crate::error::{Error, ErrorKind};
 use crate::events;
 use crate::handshake::deadline::Deadline;
@@ -21,11 +19,8 @@ use crate::handshake::negotiated::Agreed;
 use crate::limits::{Config, Limits};
 use crate::server::handshake::{Agreement, RequestHead, Terms};
 use crate::server::http1::{Check, shake_hands};
-#[cfg(feature = "http2")]
 use crate::server::http2::{Accepted, Incoming};
-#[cfg(feature = "tls")]
-use crate::server::origin::Arrival;
-use crate::server::origin::Pattern;
+use crate::server::origin::{Arrival, Pattern};
 use crate::server::rejection::Rejection;
 use crate::server::upgrade::Upgrade;
 use crate::socket::WebSocket;
@@ -144,20 +139,6 @@ impl Acceptor {
     /// Under an HTTP server of your own, the head of the request is limited there.
     pub fn limits(self, limits: Limits) -> Self {
         self.with(|options| options.config.limits = limits)
-    }
-
-    /// Whether and how messages are compressed. Default: [`Compression::Off`](crate::Compression::Off).
-    ///
-    /// A [`Compression`](crate::Compression), or its [options](crate::CompressionOptions).
-    #[cfg(feature = "deflate")]
-    pub fn compression(self, options: impl Into<CompressionOptions>) -> Self {
-        let compression = options.into();
-        let invalid = compression.invalid();
-        self.with(|options| {
-            options.terms.deflate = compression.wish();
-            options.config.compression = compression;
-        })
-        .check(invalid)
     }
 
     /// After how much silence a ping is sent: at least this long, at most twice as long. Default: 20 s; `None` turns
@@ -289,29 +270,6 @@ impl Acceptor {
         self.adopt_as(stream, leftover.into(), Agreed::on_subprotocol(subprotocol))
     }
 
-    /// The same for a connection whose handshake has agreed on compression; the level and the threshold are those of
-    /// [`compression`](Self::compression).
-    ///
-    /// # Panics
-    ///
-    /// Outside of a tokio runtime, or in one without its time driver; if a window in `parameters` has not 8 to 15 bits, or
-    /// an option of the compression makes no sense.
-    #[cfg(feature = "deflate")]
-    pub fn adopt_compressed<S>(
-        &self,
-        stream: S,
-        leftover: impl Into<Bytes>,
-        subprotocol: Option<&str>,
-        parameters: bowline_proto::DeflateParameters,
-    ) -> WebSocket
-    where
-        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    {
-        self.0.config.compression.assert_fits(parameters);
-        let agreed = Agreed { deflate: Some(parameters), ..Agreed::on_subprotocol(subprotocol) };
-        self.adopt_as(stream, leftover.into(), agreed)
-    }
-
     fn adopt_as<S>(&self, stream: S, leftover: Bytes, agreed: Agreed) -> WebSocket
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
@@ -327,7 +285,6 @@ impl Acceptor {
     }
 
     /// The same for requests that come over TLS.
-    #[cfg(feature = "tls")]
     pub(crate) fn over_tls(self) -> Self {
         self.with(|options| options.terms.origins.set_arrival(Arrival::OverTls))
     }
@@ -348,7 +305,6 @@ impl Acceptor {
     }
 
     /// Answers a request of an HTTP/2 connection, and opens the WebSocket that it asks for.
-    #[cfg(feature = "http2")]
     pub(crate) fn shake_hands_over_http2(
         &self,
         request: Incoming,
@@ -359,7 +315,6 @@ impl Acceptor {
         request.shake_hands(addresses, terms, config, check)
     }
 
-    #[cfg(feature = "http2")]
     pub(crate) fn limits_in_force(&self) -> &Limits {
         &self.0.config.limits
     }
@@ -375,6 +330,44 @@ impl Acceptor {
         self.with(|options| {
             options.invalid.get_or_insert_with(|| Error::new(ErrorKind::InvalidInput, text));
         })
+    }
+}
+
+#[cfg(feature = "deflate")]
+impl Acceptor {
+    /// Whether and how messages are compressed. Default: [`Compression::Off`](crate::Compression::Off).
+    ///
+    /// A [`Compression`](crate::Compression), or its [options](crate::CompressionOptions).
+    pub fn compression(self, options: impl Into<crate::CompressionOptions>) -> Self {
+        let compression = options.into();
+        let invalid = compression.invalid();
+        self.with(|options| {
+            options.terms.deflate = compression.wish();
+            options.config.compression = compression;
+        })
+        .check(invalid)
+    }
+
+    /// The same for a connection whose handshake has agreed on compression; the level and the threshold are those of
+    /// [`compression`](Self::compression).
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime, or in one without its time driver; if a window in `parameters` has not 8 to 15 bits, or
+    /// an option of the compression makes no sense.
+    pub fn adopt_compressed<S>(
+        &self,
+        stream: S,
+        leftover: impl Into<Bytes>,
+        subprotocol: Option<&str>,
+        parameters: bowline_proto::DeflateParameters,
+    ) -> WebSocket
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        self.0.config.compression.assert_fits(parameters);
+        let agreed = Agreed { deflate: Some(parameters), ..Agreed::on_subprotocol(subprotocol) };
+        self.adopt_as(stream, leftover.into(), agreed)
     }
 }
 

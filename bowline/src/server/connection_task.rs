@@ -17,39 +17,30 @@ use crate::server::acceptor::Acceptor;
 use crate::server::catch_panic::{CatchPanic, catch};
 use crate::server::handler::Handler;
 use crate::server::http1::Check;
-#[cfg(feature = "http2")]
-use crate::server::http2::{self, Accepted};
+use crate::server::http2::{Accepted, Http2Server, Incoming};
 use crate::server::registry::{Connections, OpenConnection, Place};
 use crate::socket::WebSocket;
+use crate::transport::alpn::Alpn;
 use crate::transport::rewind::Begun;
-#[cfg(feature = "tls")]
-use crate::transport::tls;
+use crate::transport::tls::ServerTls;
 use crate::transport::{Addresses, Stream};
-
-/// How HTTP/2 begins (RFC 9113 3.4): no request of HTTP/1.1 does.
-#[cfg(feature = "http2")]
-const HTTP2_PREFACE: &[u8; 3] = b"PRI";
 
 /// What the builder of a server decides.
 #[derive(Default)]
 pub(crate) struct Options {
     pub(crate) acceptor: Acceptor,
-    #[cfg(feature = "tls")]
-    pub(crate) tls: Option<Arc<rustls::ServerConfig>>,
-    #[cfg(feature = "http2")]
-    pub(crate) http2: bool,
+    pub(crate) tls: Option<ServerTls>,
+    pub(crate) http2: Option<Http2Server>,
     pub(crate) check: Option<Check>,
     pub(crate) on_error: Option<Box<dyn OnError>>,
 }
 
-#[cfg(feature = "tls")]
 impl Options {
     /// Has TLS agree on what is spoken behind it.
     pub(crate) fn with_protocols(mut self) -> Self {
-        let protocols: &[&[u8]] = &[tls::HTTP_1_1];
-        #[cfg(feature = "http2")]
-        let protocols = if self.http2 { &[tls::HTTP_2, tls::HTTP_1_1] } else { protocols };
-        self.tls = self.tls.map(|config| tls::with_protocols(config, protocols));
+        let protocols: &[Alpn] =
+            if self.http2.is_some() { &[Alpn::Http2, Alpn::Http1] } else { &[Alpn::Http1] };
+        self.tls = self.tls.map(|tls| tls.with_protocols(protocols));
         self
     }
 }
@@ -85,11 +76,10 @@ pub(crate) struct Opened {
 }
 
 /// What a client turns out to have connected for.
-#[cfg_attr(feature = "http2", expect(clippy::large_enum_variant, reason = "it lives for a moment only"))]
+#[allow(clippy::large_enum_variant, reason = "it lives for a moment only")]
 enum Arrived {
     WebSocket(WebSocket, Parts),
-    #[cfg(feature = "http2")]
-    Http2(Box<dyn Stream>),
+    Http2(Http2Server, Box<dyn Stream>),
 }
 
 impl<H> Shared<H> {
@@ -112,11 +102,10 @@ impl<H> Shared<H> {
         let arrived = self.unless_failing(arriving).await?;
         match arrived {
             Arrived::WebSocket(socket, head) => Some(Opened::new(place, socket, head)),
-            #[cfg(feature = "http2")]
-            Arrived::Http2(stream) => {
+            Arrived::Http2(http2, stream) => {
                 // It keeps its place on the list until its end.
                 let _place = place;
-                Box::pin(self.serve_http2(stream, addresses, deadline)).await;
+                Box::pin(self.serve_http2(http2, stream, addresses, deadline)).await;
                 None
             }
         }
@@ -133,33 +122,30 @@ impl<H> Shared<H> {
         let mut stream = Begun::new(stream);
         let first = poll_fn(|cx| stream.poll_first(cx).map_err(broken));
         deadline.bound("waiting for the request", first).await?;
-        #[cfg(feature = "tls")]
         if let Some(config) = &self.options.tls {
             // In a box, as it is much larger than what follows.
             let handshake = async {
                 // It fails only on a socket that is broken, which the next read says better.
                 let _ = stream.rest.set_nodelay(true);
-                let accepting = tls::accept(Arc::clone(config), stream);
-                let stream = deadline.bound("doing the TLS handshake", accepting).await?;
-                #[cfg(feature = "http2")]
-                if stream.get_ref().1.alpn_protocol() == Some(tls::HTTP_2) {
-                    return Ok(Arrived::Http2(Box::new(stream)));
+                let accepting = config.accept(stream);
+                let (stream, chosen) = deadline.bound("doing the TLS handshake", accepting).await?;
+                if let (Some(http2), Alpn::Http2) = (self.options.http2, chosen) {
+                    return Ok(Arrived::Http2(http2, Box::new(stream)));
                 }
                 self.shake_hands(Begun::new(stream), addresses, deadline).await
             };
             return Box::pin(handshake).await;
         }
-        #[cfg(feature = "http2")]
-        if self.options.http2 {
-            while stream.first.len() < HTTP2_PREFACE.len() && HTTP2_PREFACE.starts_with(&stream.first) {
+        if let Some(http2) = self.options.http2 {
+            while http2.may_begin_with(&stream.first) {
                 let more = poll_fn(|cx| stream.poll_first(cx).map_err(broken));
                 if !deadline.bound("waiting for the request", more).await? {
                     break;
                 }
             }
-            if stream.first.starts_with(HTTP2_PREFACE) {
+            if http2.begins_with(&stream.first) {
                 let _ = stream.rest.set_nodelay(true);
-                return Ok(Arrived::Http2(Box::new(stream)));
+                return Ok(Arrived::Http2(http2, Box::new(stream)));
             }
         }
         Box::pin(self.shake_hands(stream, addresses, deadline)).await
@@ -177,9 +163,9 @@ impl<H> Shared<H> {
     }
 
     /// Serves an HTTP/2 connection, until it has ended.
-    #[cfg(feature = "http2")]
     async fn serve_http2<M: 'static>(
         self: &Arc<Self>,
+        http2: Http2Server,
         stream: Box<dyn Stream>,
         addresses: Addresses,
         deadline: Deadline,
@@ -194,17 +180,16 @@ impl<H> Shared<H> {
         };
         let limits = self.options.acceptor.limits_in_force();
         let stop = self.connections.stopped();
-        if let Err(error) = http2::serve(stream, limits, deadline, stop, begin).await {
+        if let Err(error) = http2.serve(stream, limits, deadline, stop, begin).await {
             self.report(error.into());
         }
     }
 
     /// The same as [`open`](Self::open) for a request of an HTTP/2 connection.
-    #[cfg(feature = "http2")]
     async fn open_stream(
         self: Arc<Self>,
         place: Place,
-        request: http2::Incoming,
+        request: Incoming,
         addresses: Addresses,
     ) -> Option<Opened> {
         let Options { acceptor, check, .. } = &self.options;

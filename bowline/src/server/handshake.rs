@@ -9,12 +9,13 @@ use http::header::{
     TRANSFER_ENCODING, UPGRADE,
 };
 use http::request::Parts;
-use http::{Extensions, Method, Request, Response, StatusCode, Uri, Version};
+use http::{Method, Request, Response, StatusCode, Uri, Version};
 
 use crate::handshake::headers::{Occurrence, has_token};
 use crate::handshake::negotiated::Agreed;
 use crate::server::origin::Origins;
 use crate::server::rejection::Rejection;
+use crate::transport::hyper_http2::protocol_of;
 
 /// What a server asks of a handshake.
 #[derive(Clone, Debug, Default)]
@@ -52,20 +53,6 @@ impl<'a, A> From<&'a Request<A>> for RequestHead<'a> {
             headers: request.headers(),
             protocol: protocol_of(request.extensions()),
         }
-    }
-}
-
-/// What hyper, or h2, has found in the place of `:protocol`.
-fn protocol_of(extensions: &Extensions) -> Option<&str> {
-    #[cfg(feature = "http2")]
-    {
-        let by_hyper = extensions.get::<hyper::ext::Protocol>().map(hyper::ext::Protocol::as_str);
-        by_hyper.or_else(|| extensions.get::<h2::ext::Protocol>().map(h2::ext::Protocol::as_str))
-    }
-    #[cfg(not(feature = "http2"))]
-    {
-        let _ = extensions;
-        None
     }
 }
 

@@ -31,8 +31,15 @@ use crate::transport::http2::{CONNECTION_WINDOW, FRAME_BUDGET, Http2Receive, Htt
 use crate::transport::pacer::Paced;
 use crate::transport::{Addresses, Stream, Transport};
 
+/// How HTTP/2 begins (RFC 9113 3.4): no request of HTTP/1.1 does.
+const PREFACE: &[u8; 3] = b"PRI";
+
 /// How often it is looked at whether a connection is used, at most.
 const SHORTEST_PERIOD: Duration = Duration::from_millis(1);
+
+/// What serves HTTP/2 connections, where a server has that on.
+#[derive(Clone, Copy)]
+pub(crate) struct Http2Server;
 
 /// A request that has arrived.
 pub(crate) struct Incoming {
@@ -151,74 +158,88 @@ impl Idle {
 /// waits for it, in order of arrival, for as long as its stream lives and a handshake may take.
 pub(crate) type Slot = OwnedSemaphorePermit;
 
-/// Serves an HTTP/2 connection until it has ended: `begin` is called for each request, and must not wait.
-///
-/// When `stop` is ready, or there was no WebSocket for the time of a handshake, no more requests are accepted, and it ends
-/// with the last WebSocket. If the client does not let it end for as long again, it is cut off; behind `stop`, as soon as
-/// there was no WebSocket for the time of a close.
-pub(crate) async fn serve<S: Stream>(
-    stream: S,
-    limits: &Limits,
-    deadline: Deadline,
-    stop: impl Future<Output = ()>,
-    mut begin: impl FnMut(Incoming),
-) -> Result<(), Error> {
-    let preface = async { builder(limits).handshake(Paced::new(stream)).await.map_err(connection_error) };
-    let mut stop = pin!(stop);
-    let mut preface = pin!(deadline.bound("waiting for the preface of HTTP/2", preface));
-    let opening = poll_fn(|cx| match stop.as_mut().poll(cx) {
-        Poll::Ready(()) => Poll::Ready(None),
-        Poll::Pending => preface.as_mut().poll(cx).map(Some),
-    });
-    let Some(opened) = opening.await else { return Ok(()) };
-    let mut connection = opened?;
-    let websockets = Arc::new(WebSockets::default());
-    let streams = usize::try_from(limits.streams).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
-    let slots = Arc::new(Semaphore::new(streams));
-    let mut phase = Phase::Serving;
-    let (mut idle, mut requested) = (Idle::new(limits), false);
-    loop {
-        let next = poll_fn(|cx| {
-            if matches!(phase, Phase::Serving | Phase::Unused) && stop.as_mut().poll(cx).is_ready() {
-                phase = Phase::Stopping;
-                connection.graceful_shutdown();
-                idle.hurry(limits.close_timeout);
-            }
-            // Before the clock is looked at, so that it does not decide about a client that nobody has listened to.
-            let next = connection.poll_accept(cx);
-            // Nothing is under way any more: the client need not agree.
-            if phase == Phase::Stopping && next.is_pending() && !connection.has_streams() {
-                phase = Phase::Closing;
-                connection.abrupt_shutdown(Reason::NO_ERROR);
-                cx.waker().wake_by_ref();
-            }
-            match (idle.poll(cx, &websockets), phase) {
-                (0, _) | (1, Phase::Unused) => {}
-                (1, Phase::Serving) => {
-                    phase = Phase::Unused;
+#[expect(clippy::unused_self, reason = "that it exists is what counts")]
+impl Http2Server {
+    /// Whether `bytes` may be followed by more that make them begin like HTTP/2.
+    pub(crate) fn may_begin_with(self, bytes: &[u8]) -> bool {
+        bytes.len() < PREFACE.len() && PREFACE.starts_with(bytes)
+    }
+
+    /// Whether `bytes` begin like HTTP/2.
+    pub(crate) fn begins_with(self, bytes: &[u8]) -> bool {
+        bytes.starts_with(PREFACE)
+    }
+
+    /// Serves an HTTP/2 connection until it has ended: `begin` is called for each request, and must not wait.
+    ///
+    /// When `stop` is ready, or there was no WebSocket for the time of a handshake, no more requests are accepted, and it ends
+    /// with the last WebSocket. If the client does not let it end for as long again, it is cut off; behind `stop`, as soon as
+    /// there was no WebSocket for the time of a close.
+    pub(crate) async fn serve<S: Stream>(
+        self,
+        stream: S,
+        limits: &Limits,
+        deadline: Deadline,
+        stop: impl Future<Output = ()>,
+        mut begin: impl FnMut(Incoming),
+    ) -> Result<(), Error> {
+        let preface = async { builder(limits).handshake(Paced::new(stream)).await.map_err(connection_error) };
+        let mut stop = pin!(stop);
+        let mut preface = pin!(deadline.bound("waiting for the preface of HTTP/2", preface));
+        let opening = poll_fn(|cx| match stop.as_mut().poll(cx) {
+            Poll::Ready(()) => Poll::Ready(None),
+            Poll::Pending => preface.as_mut().poll(cx).map(Some),
+        });
+        let Some(opened) = opening.await else { return Ok(()) };
+        let mut connection = opened?;
+        let websockets = Arc::new(WebSockets::default());
+        let streams = usize::try_from(limits.streams).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
+        let slots = Arc::new(Semaphore::new(streams));
+        let mut phase = Phase::Serving;
+        let (mut idle, mut requested) = (Idle::new(limits), false);
+        loop {
+            let next = poll_fn(|cx| {
+                if matches!(phase, Phase::Serving | Phase::Unused) && stop.as_mut().poll(cx).is_ready() {
+                    phase = Phase::Stopping;
                     connection.graceful_shutdown();
+                    idle.hurry(limits.close_timeout);
+                }
+                // Before the clock is looked at, so that it does not decide about a client that nobody has listened to.
+                let next = connection.poll_accept(cx);
+                // Nothing is under way any more: the client need not agree.
+                if phase == Phase::Stopping && next.is_pending() && !connection.has_streams() {
+                    phase = Phase::Closing;
+                    connection.abrupt_shutdown(Reason::NO_ERROR);
                     cx.waker().wake_by_ref();
                 }
-                // Dropped, the connection ends at once, whatever has not been written yet.
-                _ => return Poll::Ready(None),
+                match (idle.poll(cx, &websockets), phase) {
+                    (0, _) | (1, Phase::Unused) => {}
+                    (1, Phase::Serving) => {
+                        phase = Phase::Unused;
+                        connection.graceful_shutdown();
+                        cx.waker().wake_by_ref();
+                    }
+                    // Dropped, the connection ends at once, whatever has not been written yet.
+                    _ => return Poll::Ready(None),
+                }
+                next
+            });
+            match next.await {
+                Some(Ok((request, respond))) => {
+                    requested = true;
+                    let (head, receive) = request.into_parts();
+                    let deadline = Deadline::after(limits.handshake_timeout);
+                    let (slots, websockets) = (Arc::clone(&slots), Arc::clone(&websockets));
+                    begin(Incoming { head, receive, respond, deadline, slots, websockets });
+                    // A flood of requests that are reset at once must not keep those from running that answer them.
+                    yield_now().await;
+                }
+                // What its WebSockets hear of need not be said twice.
+                Some(Err(error)) if requested && error.is_io() => return Ok(()),
+                Some(Err(error)) => return Err(connection_error(error)),
+                None if requested || matches!(phase, Phase::Stopping | Phase::Closing) => return Ok(()),
+                None => return Err(idle.why_ended()),
             }
-            next
-        });
-        match next.await {
-            Some(Ok((request, respond))) => {
-                requested = true;
-                let (head, receive) = request.into_parts();
-                let deadline = Deadline::after(limits.handshake_timeout);
-                let (slots, websockets) = (Arc::clone(&slots), Arc::clone(&websockets));
-                begin(Incoming { head, receive, respond, deadline, slots, websockets });
-                // A flood of requests that are reset at once must not keep those from running that answer them.
-                yield_now().await;
-            }
-            // What its WebSockets hear of need not be said twice.
-            Some(Err(error)) if requested && error.is_io() => return Ok(()),
-            Some(Err(error)) => return Err(connection_error(error)),
-            None if requested || matches!(phase, Phase::Stopping | Phase::Closing) => return Ok(()),
-            None => return Err(idle.why_ended()),
         }
     }
 }

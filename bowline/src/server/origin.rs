@@ -42,7 +42,6 @@ impl Origins {
     }
 
     /// Tells how all requests reach the server.
-    #[cfg(feature = "tls")]
     pub(crate) fn set_arrival(&mut self, arrival: Arrival) {
         self.arrival = arrival;
     }

@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 use tokio::task::{AbortHandle, yield_now};
 use tokio_util::sync::CancellationToken;
 
+use crate::server::http2::Slot;
 use crate::socket::Sender;
 
 /// How many connections are closed before other tasks have their turn.
@@ -99,7 +100,6 @@ impl Connections {
     }
 
     /// Waits until the server goes down.
-    #[cfg(feature = "http2")]
     pub(crate) async fn stopped(&self) {
         self.stopping.cancelled().await;
     }
@@ -162,13 +162,7 @@ impl Place {
         if self.connections.stopping.is_cancelled() {
             sender.begin_close(&going_away());
         }
-        OpenConnection {
-            place: self,
-            sender,
-            closed: false,
-            #[cfg(feature = "http2")]
-            slot: None,
-        }
+        OpenConnection { place: self, sender, closed: false, slot: None }
     }
 }
 
@@ -192,8 +186,7 @@ pub(crate) struct OpenConnection {
     /// It ended with a closing handshake.
     pub(crate) closed: bool,
     /// What its HTTP/2 connection counts it by.
-    #[cfg(feature = "http2")]
-    pub(crate) slot: Option<crate::server::http2::Slot>,
+    pub(crate) slot: Option<Slot>,
 }
 
 impl Drop for OpenConnection {

@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bowline_proto::Role;
+use bytes::Bytes;
 use http::Version;
 use hyper::upgrade::OnUpgrade;
 
@@ -14,11 +15,8 @@ use crate::handshake::deadline::Deadline;
 use crate::handshake::negotiated::Agreed;
 use crate::limits::Config;
 use crate::socket::WebSocket;
-#[cfg(feature = "http2")]
-use crate::transport::Transport;
 use crate::transport::from_hyper::unwrap;
-#[cfg(feature = "http2")]
-use crate::transport::hyper_http2::Tunnel;
+use crate::transport::hyper_http2::tunnel;
 
 /// A connection that opens once the response has been sent: a future of the [`WebSocket`].
 ///
@@ -54,13 +52,8 @@ impl Upgrade {
                     })
                 })
                 .await?;
-            #[cfg(feature = "http2")]
-            if version == Version::HTTP_2 {
-                let transport = Transport::new(Tunnel::new(upgraded));
-                return Ok(WebSocket::open(transport, Role::Server, &[], &config, agreed_on));
-            }
-            let _ = version;
-            let (transport, leftover) = unwrap(upgraded);
+            let (transport, leftover) =
+                if version == Version::HTTP_2 { (tunnel(upgraded), Bytes::new()) } else { unwrap(upgraded) };
             Ok(WebSocket::open(transport, Role::Server, &leftover, &config, agreed_on))
         });
         Self { opening, agreed }

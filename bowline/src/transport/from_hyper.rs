@@ -5,6 +5,8 @@ use std::any::Any;
 use bytes::Bytes;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
+#[cfg(feature = "server")]
+use hyper_util::server::conn::auto::upgrade::downcast as downcast_auto;
 use tokio::net::TcpStream;
 
 use crate::transport::{Stream, Transport};
@@ -25,11 +27,16 @@ pub(crate) fn unwrap(upgraded: Upgraded) -> (Transport, Bytes) {
         Ok(parts) => return (Transport::new(parts.io.into_inner()), parts.read_buf),
         Err(upgraded) => upgraded,
     };
-    #[cfg(feature = "server")]
     // What hyper-util's servers for both versions of HTTP wrap the stream in, axum's among them.
-    let upgraded = match hyper_util::server::conn::auto::upgrade::downcast::<TokioIo<TcpStream>>(upgraded) {
+    let upgraded = match downcast_auto::<TokioIo<TcpStream>>(upgraded) {
         Ok(parts) => return (Transport::new(parts.io.into_inner()), parts.read_buf),
         Err(upgraded) => upgraded,
     };
     (Transport::new(TokioIo::new(upgraded)), Bytes::new())
+}
+
+/// Without the feature `server`, a stream of hyper-util's servers is unknown.
+#[cfg(not(feature = "server"))]
+fn downcast_auto<T>(upgraded: Upgraded) -> Result<hyper::upgrade::Parts<T>, Upgraded> {
+    Err(upgraded)
 }

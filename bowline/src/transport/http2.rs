@@ -12,6 +12,8 @@ use tokio::io::{AsyncRead, ReadBuf};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::PollSemaphore;
 
+use crate::transport::{Addresses, Either, Transport};
+
 /// How much of all streams of a connection together their peer may send before we read it: no stream that is not read keeps
 /// another from being. Each is bounded by `Limits::stream_window`.
 pub(crate) const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
@@ -26,6 +28,16 @@ const PIECES: usize = 16;
 /// Peers that cork don't come near it, and ours are taken as soon as their connection's task runs. It is not lower, as frames of
 /// streams that have ended are never given back, however long their connection lives.
 pub(crate) const FRAME_BUDGET: usize = 16 * 1024 * 1024;
+
+/// What carries others beside: an HTTP/2 connection.
+pub(crate) struct Multiplexed;
+
+impl Transport {
+    /// A stream of an HTTP/2 connection, which runs over TCP with these addresses.
+    pub(crate) fn http2(receive: Http2Receive, send: Http2Send, addresses: Addresses) -> Self {
+        Self { stream: Either::Http2(receive, send), addresses }
+    }
+}
 
 /// Bytes that the HTTP/2 connection has been handed, and drops when it has written them.
 pub(crate) struct Piece {
@@ -167,6 +179,15 @@ impl Http2Send {
     pub(crate) fn new(stream: SendStream<Piece>, place: Box<dyn Any + Send>) -> Self {
         let places = PollSemaphore::new(Arc::new(Semaphore::new(PIECES)));
         Self { stream, places, ended: false, _place: place }
+    }
+
+    #[expect(
+        clippy::unused_self,
+        clippy::unnecessary_wraps,
+        reason = "there is none without the feature `http2`"
+    )]
+    pub(crate) fn multiplexed(&self) -> Option<Multiplexed> {
+        Some(Multiplexed)
     }
 
     /// Writes as much as the peer's windows let through, in one DATA frame if that is not too large.

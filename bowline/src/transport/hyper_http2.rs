@@ -4,20 +4,34 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use http::Extensions;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::transport::Transport;
+
+/// What hyper, or h2, has found in the place of `:protocol`.
+pub(crate) fn protocol_of(extensions: &Extensions) -> Option<&str> {
+    let by_hyper = extensions.get::<hyper::ext::Protocol>().map(hyper::ext::Protocol::as_str);
+    by_hyper.or_else(|| extensions.get::<h2::ext::Protocol>().map(h2::ext::Protocol::as_str))
+}
+
+/// Takes a stream that hyper has upgraded.
+pub(crate) fn tunnel(upgraded: Upgraded) -> Transport {
+    Transport::new(Tunnel::new(upgraded))
+}
+
 /// What hyper makes of a stream of HTTP/2, where a reset by the peer reads like an orderly end. What tells the two apart is
 /// hyper's task that writes: it ends with the reset.
-pub(crate) struct Tunnel {
+struct Tunnel {
     stream: TokioIo<Upgraded>,
     /// The end was read, and the task that writes had its turn since.
     has_ended: bool,
 }
 
 impl Tunnel {
-    pub(crate) fn new(upgraded: Upgraded) -> Self {
+    fn new(upgraded: Upgraded) -> Self {
         Self { stream: TokioIo::new(upgraded), has_ended: false }
     }
 }

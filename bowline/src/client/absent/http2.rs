@@ -1,0 +1,66 @@
+//! Takes the place of HTTP/2 without the feature `http2`.
+
+use http::Response;
+
+use crate::client::request::{Offer, Opening};
+use crate::client::url::Url;
+use crate::error::Error;
+use crate::handshake::deadline::Deadline;
+use crate::socket::WebSocket;
+use crate::transport::alpn::Alpn;
+use crate::transport::{Addresses, Stream};
+
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) enum HttpVersion {
+    #[default]
+    Http1,
+}
+
+impl HttpVersion {
+    #[expect(clippy::unused_self, reason = "the signature is that of the real one")]
+    pub(crate) fn offered(self) -> &'static [Alpn] {
+        &[Alpn::Http1]
+    }
+
+    #[expect(clippy::unused_self, reason = "the signature is that of the real one")]
+    pub(crate) fn is_only_http2(self) -> bool {
+        false
+    }
+
+    #[expect(clippy::unused_self, reason = "the signature is that of the real one")]
+    pub(crate) fn falls_back(self) -> bool {
+        false
+    }
+}
+
+pub(crate) enum Http2Connection {}
+
+impl Http2Connection {
+    #[expect(clippy::unused_async, reason = "the signature is that of the real one")]
+    pub(crate) async fn open<S: Stream>(
+        _offer: Offer,
+        _url: Url,
+        _stream: S,
+        _addresses: Addresses,
+        _deadline: Deadline,
+    ) -> Result<Self, Error> {
+        unreachable!("HTTP/2 is never offered")
+    }
+
+    pub(crate) fn accepts_websockets(&self) -> bool {
+        match *self {}
+    }
+
+    pub(crate) fn check_settings(&self) -> Result<(), Error> {
+        match *self {}
+    }
+
+    #[expect(clippy::unused_async, reason = "the signature is that of the real one")]
+    pub(crate) async fn open_websocket(
+        &self,
+        _opening: Opening,
+        _deadline: Option<Deadline>,
+    ) -> Result<(WebSocket, Response<()>), Error> {
+        match *self {}
+    }
+}

@@ -1,0 +1,61 @@
+//! Takes the place of HTTP/2 without the feature `http2`.
+
+use std::future::Future;
+
+use http::request::Parts;
+
+use crate::error::Error;
+use crate::handshake::deadline::Deadline;
+use crate::limits::{Config, Limits};
+use crate::server::handshake::Terms;
+use crate::server::http1::Check;
+use crate::socket::WebSocket;
+use crate::transport::{Addresses, Stream};
+
+#[derive(Clone, Copy)]
+pub(crate) enum Http2Server {}
+
+pub(crate) enum Incoming {}
+
+pub(crate) enum Slot {}
+
+pub(crate) struct Accepted {
+    pub(crate) socket: WebSocket,
+    pub(crate) head: Parts,
+    pub(crate) slot: Slot,
+}
+
+impl Http2Server {
+    pub(crate) fn may_begin_with(self, _bytes: &[u8]) -> bool {
+        match self {}
+    }
+
+    pub(crate) fn begins_with(self, _bytes: &[u8]) -> bool {
+        match self {}
+    }
+
+    #[expect(clippy::unused_async, reason = "the signature is that of the real one")]
+    pub(crate) async fn serve<S: Stream>(
+        self,
+        _stream: S,
+        _limits: &Limits,
+        _deadline: Deadline,
+        _stop: impl Future<Output = ()>,
+        _begin: impl FnMut(Incoming),
+    ) -> Result<(), Error> {
+        match self {}
+    }
+}
+
+impl Incoming {
+    #[expect(clippy::unused_async, reason = "the signature is that of the real one")]
+    pub(crate) async fn shake_hands(
+        self,
+        _addresses: Addresses,
+        _terms: &Terms,
+        _config: &Config,
+        _check: Option<&Check>,
+    ) -> Result<Accepted, Error> {
+        match self {}
+    }
+}
