@@ -15,6 +15,7 @@ pub(crate) mod http2;
 pub(crate) mod hyper_http2;
 #[cfg(all(feature = "http2", any(feature = "client", feature = "server")))]
 pub(crate) mod pacer;
+pub(crate) mod polling;
 #[cfg(feature = "server")]
 pub(crate) mod rewind;
 mod tcp;
@@ -35,9 +36,9 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::task::coop::unconstrained;
 
-use crate::connection::waker::Polling;
 use crate::sync::Mutex;
 use crate::transport::http2::{Http2Receive, Http2Send, Multiplexed};
+use crate::transport::polling::Polling;
 
 /// A stream of the user's own, or one of TLS or HTTP/2.
 pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static {}

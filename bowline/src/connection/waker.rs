@@ -1,11 +1,11 @@
 //! Who is woken when the transport is ready.
 
-use std::cell::{Cell, RefCell};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
-use std::task::{Context, Wake, Waker};
+use std::task::{Wake, Waker};
 
 use crate::sync::{AtomicBool, Mutex, MutexGuard};
+use crate::transport::polling;
 
 /// The connection's own waker, for both directions of its transport.
 ///
@@ -184,7 +184,7 @@ impl Wake for Signals {
 
     fn wake_by_ref(self: &Arc<Self>) {
         let mut slots = self.slots();
-        let reader = if self.is_polled() {
+        let reader = if polling::is_polled(Arc::as_ptr(self).addr()) {
             slots.reader_is_due |= slots.reader.is_some();
             None
         } else {
@@ -201,53 +201,5 @@ impl Wake for Signals {
         let task = if wakes_task { slots.task.clone() } else { None };
         drop(slots);
         reader.into_iter().chain(task).for_each(Waker::wake);
-    }
-}
-
-thread_local! {
-    /// The connection whose boxed stream this thread is calling, under its locks; 0 if none.
-    static POLLED: Cell<usize> = const { Cell::new(0) };
-    /// Those in whose streams that one is tunnelled.
-    static OUTER: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };
-}
-
-/// The time in which a stream of the user's is called, with the locks of its connection held.
-pub(crate) struct Polling {
-    outer: usize,
-}
-
-impl Polling {
-    /// `cx` is that in which the stream is polled: it has the waker of the connection.
-    pub(crate) fn begin(cx: &Context<'_>) -> Self {
-        // It fails only while the thread ends.
-        let outer = POLLED.try_with(|polled| polled.replace(cx.waker().data().addr())).unwrap_or_default();
-        if outer != 0 {
-            let _ = OUTER.try_with(|all| all.borrow_mut().push(outer));
-        }
-        Self { outer }
-    }
-}
-
-impl Drop for Polling {
-    fn drop(&mut self) {
-        let _ = POLLED.try_with(|polled| polled.set(self.outer));
-        if self.outer != 0 {
-            let _ = OUTER.try_with(|all| all.borrow_mut().pop());
-        }
-    }
-}
-
-impl Signals {
-    /// Whether this thread is calling the stream of this connection.
-    #[inline]
-    fn is_polled(self: &Arc<Self>) -> bool {
-        let polled = POLLED.try_with(Cell::get).unwrap_or_default();
-        polled != 0 && self.is_among_polled(polled)
-    }
-
-    #[cold]
-    fn is_among_polled(self: &Arc<Self>, polled: usize) -> bool {
-        let this = Arc::as_ptr(self).addr();
-        polled == this || OUTER.try_with(|all| all.borrow().contains(&this)).unwrap_or_default()
     }
 }
