@@ -3,6 +3,7 @@
 mod accept_loop;
 mod acceptor;
 pub(crate) mod catch_panic;
+mod check;
 mod connection_task;
 mod handler;
 mod handshake;
@@ -24,9 +25,9 @@ use std::time::Duration;
 use http::request::Parts;
 use tokio::net::TcpListener;
 
-use crate::server::accept_loop::Service;
-use crate::server::connection_task::Options;
-use crate::server::http1::Check;
+use crate::server::accept_loop::AcceptLoop;
+use crate::server::check::RequestCheck;
+use crate::server::connection_task::ServerOptions;
 
 pub use acceptor::{Acceptor, accept};
 pub use handler::Handler;
@@ -99,7 +100,7 @@ pub async fn serve<H: Handler<M>, M: 'static>(listener: TcpListener, handler: H)
 /// ```
 #[derive(Default)]
 pub struct Server {
-    options: Options,
+    options: ServerOptions,
     /// When to shut down; never, if there is none.
     signal: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     /// How long that may take.
@@ -156,7 +157,7 @@ impl Server {
         F: Fn(Parts) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<Parts, Rejection>> + Send + 'static,
     {
-        self.options.check = Some(Check::new(check));
+        self.options.check = Some(RequestCheck::new(check));
         self
     }
 
@@ -211,22 +212,22 @@ impl Server {
     ) -> io::Result<Shutdown> {
         let Self { options, signal, deadline } = self;
         let options = match &options.tls {
-            Some(_) => Options { acceptor: options.acceptor.over_tls(), ..options },
+            Some(_) => ServerOptions { acceptor: options.acceptor.over_tls(), ..options },
             None => options,
         };
         options.acceptor.validate().map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
         let signal = signal.unwrap_or_else(|| Box::pin(pending()));
         // Unless it listens on all addresses, this is what each connection would say.
         let local = listener.local_addr().ok().filter(|address| !address.ip().is_unspecified());
-        let service = Service::new(options, handler, local);
-        service.accept_until(signal, listener).await;
-        Ok(service.shut_down(deadline).await)
+        let accept_loop = AcceptLoop::new(options, handler, local);
+        accept_loop.accept_until(signal, listener).await;
+        Ok(accept_loop.shut_down(deadline).await)
     }
 }
 
 impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Options { acceptor, check, .. } = &self.options;
+        let ServerOptions { acceptor, check, .. } = &self.options;
         f.debug_struct("Server").field("acceptor", acceptor).field("check", check).finish_non_exhaustive()
     }
 }

@@ -41,13 +41,13 @@ use crate::transport::http2::{Http2Receive, Http2Send, Multiplexed};
 use crate::transport::polling::Polling;
 
 /// A stream of the user's own, or one of TLS or HTTP/2.
-pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
+pub(crate) trait IoStream: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
 
-impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Stream for T {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> IoStream for T {}
 
 /// A stream that is about to carry a WebSocket connection.
 pub(crate) struct Transport {
-    stream: Either,
+    stream: AnyStream,
     pub(crate) addresses: Addresses,
 }
 
@@ -71,41 +71,41 @@ impl Addresses {
 }
 
 #[allow(dead_code, reason = "without the feature `http2`, there are no streams of HTTP/2")]
-enum Either {
+enum AnyStream {
     Tcp(TcpStream),
     Http2(Http2Receive, Http2Send),
-    Boxed(Box<dyn Stream>),
+    Boxed(Box<dyn IoStream>),
 }
 
 impl Transport {
     /// Takes any stream. A [`TcpStream`] is recognised and goes the fast way, with `TCP_NODELAY` on.
-    pub(crate) fn new<S: Stream>(stream: S) -> Self {
+    pub(crate) fn new<S: IoStream>(stream: S) -> Self {
         let addresses = Addresses::of_any(&stream);
         Self::with_addresses(stream, addresses)
     }
 
     /// The same for a stream whose addresses are known, or are those of the TCP stream that it runs over.
-    pub(crate) fn with_addresses<S: Stream>(stream: S, addresses: Addresses) -> Self {
+    pub(crate) fn with_addresses<S: IoStream>(stream: S, addresses: Addresses) -> Self {
         let mut stream = Some(stream);
         let any: &mut dyn Any = &mut stream;
         let stream = if let Some(stream) = any.downcast_mut::<Option<TcpStream>>().and_then(Option::take) {
             // It fails only on a socket that is broken, which the next read says better.
             let _ = stream.set_nodelay(true);
-            Either::Tcp(stream)
+            AnyStream::Tcp(stream)
         } else {
-            Either::Boxed(Box::new(stream.expect("it was not taken")))
+            AnyStream::Boxed(Box::new(stream.expect("it was not taken")))
         };
         Self { stream, addresses }
     }
 
     pub(crate) fn split(self) -> (ReadTransport, WriteTransport) {
         match self.stream {
-            Either::Http2(receive, send) => (ReadTransport::Http2(receive), WriteTransport::Http2(send)),
-            Either::Tcp(stream) => {
+            AnyStream::Http2(receive, send) => (ReadTransport::Http2(receive), WriteTransport::Http2(send)),
+            AnyStream::Tcp(stream) => {
                 let (read, write) = stream.into_split();
                 (ReadTransport::Tcp(read), WriteTransport::Tcp(write))
             }
-            Either::Boxed(stream) => {
+            AnyStream::Boxed(stream) => {
                 let stream = Arc::new(Mutex::new(stream));
                 (ReadTransport::Boxed(Arc::clone(&stream)), WriteTransport::Boxed(stream))
             }
@@ -117,14 +117,14 @@ impl Transport {
 pub(crate) enum ReadTransport {
     Tcp(OwnedReadHalf),
     Http2(Http2Receive),
-    Boxed(Arc<Mutex<Box<dyn Stream>>>),
+    Boxed(Arc<Mutex<Box<dyn IoStream>>>),
 }
 
 /// The writable half.
 pub(crate) enum WriteTransport {
     Tcp(OwnedWriteHalf),
     Http2(Http2Send),
-    Boxed(Arc<Mutex<Box<dyn Stream>>>),
+    Boxed(Arc<Mutex<Box<dyn IoStream>>>),
 }
 
 impl ReadTransport {
@@ -237,9 +237,9 @@ impl WriteTransport {
 
 #[inline(never)]
 fn with_stream<R>(
-    stream: &Mutex<Box<dyn Stream>>,
+    stream: &Mutex<Box<dyn IoStream>>,
     cx: &mut Context<'_>,
-    call: impl FnOnce(Pin<&mut Box<dyn Stream>>, &mut Context<'_>) -> R,
+    call: impl FnOnce(Pin<&mut Box<dyn IoStream>>, &mut Context<'_>) -> R,
 ) -> R {
     // A user's stream that panicked leaves the lock poisoned; it is as usable as it was.
     let mut stream = stream.lock().unwrap_or_else(PoisonError::into_inner);

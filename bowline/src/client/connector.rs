@@ -13,7 +13,7 @@ use crate::client::handshake::ClientHandshake;
 use crate::client::http1::exchange;
 use crate::client::http2::{Http2Connection, HttpVersion};
 use crate::client::proxy::Proxy;
-use crate::client::request::{Offer, Opening};
+use crate::client::request::{Attempt, Offer};
 use crate::client::url::{Scheme, Url};
 use crate::error::{Error, ErrorKind};
 use crate::handshake::negotiated::Agreed;
@@ -22,7 +22,7 @@ use crate::socket::WebSocket;
 use crate::transport::alpn::Alpn;
 use crate::transport::from_hyper::transport_of;
 use crate::transport::tls::{self, ClientTls};
-use crate::transport::{Addresses, Stream, Transport};
+use crate::transport::{Addresses, IoStream, Transport};
 
 /// Connects to a WebSocket server: with the defaults of [`Connector`], see [`Connector::connect`].
 ///
@@ -184,9 +184,9 @@ impl Connector {
     ///
     /// Dropping it ends the attempt.
     pub async fn connect(&self, url: impl AsRef<str>) -> Result<(WebSocket, Response<()>), Error> {
-        let opening = self.offer.open(Url::parse(url.as_ref())?)?;
+        let attempt = self.offer.open(Url::parse(url.as_ref())?)?;
         // In boxes, so that the caller's future is not larger for all of the connection's life.
-        Box::pin(self.connect_to(opening)).await
+        Box::pin(self.connect_to(attempt)).await
     }
 
     /// Does the handshake over a stream of your own, such as a Unix socket or a pipe; with TLS, if the URL says so.
@@ -208,8 +208,8 @@ impl Connector {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let opening = self.offer.open(Url::parse(url.as_ref())?)?;
-        Box::pin(async { self.finish(self.secure(opening, self.version, stream).await?).await }).await
+        let attempt = self.offer.open(Url::parse(url.as_ref())?)?;
+        Box::pin(async { self.finish(self.secure(attempt, self.version, stream).await?).await }).await
     }
 
     /// The request of a handshake, for an HTTP client of your own, and what takes its response and the upgraded stream.
@@ -234,7 +234,7 @@ impl Connector {
     ///
     /// [`ErrorKind::InvalidInput`] if the URL or an option makes no sense.
     pub fn request(&self, url: impl AsRef<str>) -> Result<(Request<()>, ClientHandshake), Error> {
-        let Opening { url, mut request, handshake, .. } = self.offer.open(Url::parse(url.as_ref())?)?;
+        let Attempt { url, mut request, handshake, .. } = self.offer.open(Url::parse(url.as_ref())?)?;
         *request.uri_mut() = url.http_uri();
         Ok((request, handshake))
     }
@@ -262,14 +262,14 @@ impl Connector {
         WebSocket::open(transport, Role::Client, &leftover, &self.offer.config, agreed)
     }
 
-    async fn connect_to(&self, opening: Opening) -> Result<(WebSocket, Response<()>), Error> {
-        let reached = self.reach(opening, self.version).await?;
-        if let Reached::Http2(connection, opening) = reached {
+    async fn connect_to(&self, attempt: Attempt) -> Result<(WebSocket, Response<()>), Error> {
+        let reached = self.reach(attempt, self.version).await?;
+        if let Reached::Http2(connection, attempt) = reached {
             if self.version.falls_back() && !connection.accepts_websockets() {
                 drop(connection);
-                return self.finish(self.reach(*opening, HttpVersion::Http1).await?).await;
+                return self.finish(self.reach(*attempt, HttpVersion::Http1).await?).await;
             }
-            return self.finish(Reached::Http2(connection, opening)).await;
+            return self.finish(Reached::Http2(connection, attempt)).await;
         }
         self.finish(reached).await
     }
@@ -277,75 +277,75 @@ impl Connector {
     async fn finish(&self, reached: Reached) -> Result<(WebSocket, Response<()>), Error> {
         match reached {
             Reached::WebSocket(socket, response) => Ok((socket, response)),
-            Reached::Http2(connection, opening) => {
+            Reached::Http2(connection, attempt) => {
                 connection.check_settings()?;
-                let deadline = opening.deadline;
-                connection.open_websocket(*opening, Some(deadline)).await
+                let deadline = attempt.deadline;
+                connection.open_websocket(*attempt, Some(deadline)).await
             }
         }
     }
 
-    async fn reach(&self, opening: Opening, version: HttpVersion) -> Result<Reached, Error> {
-        let target = opening.url.dial_uri();
-        let doing = format!("connecting to {}", opening.url.address());
-        let deadline = opening.deadline;
+    async fn reach(&self, attempt: Attempt, version: HttpVersion) -> Result<Reached, Error> {
+        let target = attempt.url.dial_uri();
+        let doing = format!("connecting to {}", attempt.url.address());
+        let deadline = attempt.deadline;
         let Some(proxy) = self.proxy.on_the_way_to(&target)? else {
             let stream = deadline.bound(&doing, dial(target)).await?;
-            return Box::pin(self.secure(opening, version, stream)).await;
+            return Box::pin(self.secure(attempt, version, stream)).await;
         };
         let doing = doing + " through a proxy";
         if proxy.uri().scheme_str() == Some("https") {
             let dialling = dial_through_tls(&proxy, target, self.tls.clone());
             let stream = deadline.bound(&doing, dialling).await?;
-            return Box::pin(self.secure(opening, version, stream)).await;
+            return Box::pin(self.secure(attempt, version, stream)).await;
         }
         let stream = deadline.bound(&doing, dial_through(&proxy, target)).await?;
-        Box::pin(self.secure(opening, version, stream)).await
+        Box::pin(self.secure(attempt, version, stream)).await
     }
 
-    async fn secure<S: Stream>(
+    async fn secure<S: IoStream>(
         &self,
-        opening: Opening,
+        attempt: Attempt,
         version: HttpVersion,
         stream: S,
     ) -> Result<Reached, Error> {
         let addresses = Addresses::of_any(&stream);
-        if opening.url.scheme() == Scheme::Wss {
-            let server = tls::server_name(opening.url.host())?;
+        if attempt.url.scheme() == Scheme::Wss {
+            let server = tls::server_name(attempt.url.host())?;
             let connecting = tls::connect(self.tls.clone(), version.offered(), server, stream);
-            let (stream, chosen) = opening.deadline.bound("doing the TLS handshake", connecting).await?;
+            let (stream, chosen) = attempt.deadline.bound("doing the TLS handshake", connecting).await?;
             if chosen == Alpn::Http2 {
-                return self.begin_http2(opening, stream, addresses).await;
+                return self.begin_http2(attempt, stream, addresses).await;
             } else if version.is_only_http2() {
                 let text = "the server does not speak HTTP/2: it did not choose it by ALPN";
                 return Err(Error::new(ErrorKind::Handshake, text));
             }
-            return self.shake_hands(opening, stream, addresses).await;
+            return self.shake_hands(attempt, stream, addresses).await;
         }
         if version.is_only_http2() {
-            return self.begin_http2(opening, stream, addresses).await;
+            return self.begin_http2(attempt, stream, addresses).await;
         }
-        self.shake_hands(opening, stream, addresses).await
+        self.shake_hands(attempt, stream, addresses).await
     }
 
-    async fn begin_http2<S: Stream>(
+    async fn begin_http2<S: IoStream>(
         &self,
-        opening: Opening,
+        attempt: Attempt,
         stream: S,
         addresses: Addresses,
     ) -> Result<Reached, Error> {
-        let (url, deadline) = (opening.url.clone(), opening.deadline);
+        let (url, deadline) = (attempt.url.clone(), attempt.deadline);
         let connection = Http2Connection::open(self.offer.clone(), url, stream, addresses, deadline).await?;
-        Ok(Reached::Http2(connection, Box::new(opening)))
+        Ok(Reached::Http2(connection, Box::new(attempt)))
     }
 
-    async fn shake_hands<S: Stream>(
+    async fn shake_hands<S: IoStream>(
         &self,
-        opening: Opening,
+        attempt: Attempt,
         stream: S,
         addresses: Addresses,
     ) -> Result<Reached, Error> {
-        let Opening { request, handshake, deadline, .. } = opening;
+        let Attempt { request, handshake, deadline, .. } = attempt;
         let done = exchange(stream, request, &handshake, &self.offer.config.limits, deadline).await?;
         let transport = Transport::with_addresses(done.stream, addresses);
         let socket =
@@ -421,8 +421,8 @@ impl Connector {
     ///
     /// Dropping it ends the attempt.
     pub async fn connect_http2(&self, url: impl AsRef<str>) -> Result<Http2Connection, Error> {
-        let opening = self.offer.open(Url::parse(url.as_ref())?)?;
-        match Box::pin(self.reach(opening, HttpVersion::Http2)).await? {
+        let attempt = self.offer.open(Url::parse(url.as_ref())?)?;
+        match Box::pin(self.reach(attempt, HttpVersion::Http2)).await? {
             Reached::Http2(connection, _) => connection.check_settings().map(|()| connection),
             Reached::WebSocket(..) => unreachable!("only HTTP/2 was asked for"),
         }
@@ -432,5 +432,5 @@ impl Connector {
 /// What there is once the server is reached.
 enum Reached {
     WebSocket(WebSocket, Response<()>),
-    Http2(Http2Connection, Box<Opening>),
+    Http2(Http2Connection, Box<Attempt>),
 }

@@ -15,7 +15,7 @@ use crate::error::{Error, ErrorKind};
 use crate::handshake::deadline::Deadline;
 use crate::handshake::negotiated::Agreed;
 use crate::limits::Limits;
-use crate::transport::Stream;
+use crate::transport::IoStream;
 
 /// How much of the body of a response that refuses the handshake is kept.
 pub(crate) const BODY_KEPT: usize = 1024;
@@ -30,7 +30,7 @@ pub(crate) struct Exchanged<S> {
 }
 
 /// Sends the request, and checks the response.
-pub(crate) async fn exchange<S: Stream>(
+pub(crate) async fn exchange<S: IoStream>(
     stream: S,
     request: Request<()>,
     handshake: &ClientHandshake,
@@ -45,7 +45,7 @@ pub(crate) async fn exchange<S: Stream>(
         .handshake(TokioIo::new(stream))
         .await
         .map_err(http_error)?;
-    let mut connection = Connection { http: connection, ended: false };
+    let mut connection = Http1Driver { http: connection, ended: false };
     let answer = async {
         let sent = sender.send_request(request.map(|()| String::new()));
         connection.drive_until(sent).await.map_err(http_error)
@@ -69,12 +69,12 @@ pub(crate) async fn exchange<S: Stream>(
 }
 
 /// hyper's part, which has to be polled for anything to happen.
-struct Connection<S: Stream> {
+struct Http1Driver<S: IoStream> {
     http: http1::Connection<TokioIo<S>, String>,
     ended: bool,
 }
 
-impl<S: Stream> Connection<S> {
+impl<S: IoStream> Http1Driver<S> {
     async fn drive_until<T>(&mut self, work: impl Future<Output = T>) -> T {
         let mut work = pin!(work);
         poll_fn(|cx| {

@@ -18,7 +18,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::client::handshake::{hide_secrets, refused};
 use crate::client::http1::BODY_KEPT;
-use crate::client::request::{Offer, Opening};
+use crate::client::request::{Attempt, Offer};
 use crate::client::url::Url;
 use crate::error::{Error, ErrorKind};
 use crate::handshake::deadline::Deadline;
@@ -27,7 +27,7 @@ use crate::socket::WebSocket;
 use crate::transport::alpn::Alpn;
 use crate::transport::http2::{CONNECTION_WINDOW, FRAME_BUDGET, Http2Receive, Http2Send, Piece, SEND_BUFFER};
 use crate::transport::pacer::Paced;
-use crate::transport::{Addresses, Stream, Transport};
+use crate::transport::{Addresses, IoStream, Transport};
 
 /// The version of HTTP in which a [`Connector`](crate::Connector) opens WebSockets: see
 /// [`Connector::http_version`](crate::Connector::http_version).
@@ -72,16 +72,16 @@ impl HttpVersion {
 /// A clone is another handle on the same connection, which ends when the last handle and the last of its WebSockets are
 /// gone. All WebSockets have the options of the [`Connector`](crate::Connector) that opened the connection.
 #[derive(Clone)]
-pub struct Http2Connection(Arc<Shared>);
+pub struct Http2Connection(Arc<Http2State>);
 
-struct Shared {
+struct Http2State {
     offer: Offer,
     url: Url,
     addresses: Addresses,
     requests: SendRequest<Piece>,
     /// One for each stream that the server still has room for.
     places: Arc<Semaphore>,
-    ended: Ended,
+    ended: ConnectionEnd,
     /// Handles and WebSockets share this: the connection's task is told when the last is gone.
     in_use: Arc<DropGuard>,
 }
@@ -89,13 +89,13 @@ struct Shared {
 /// The room that the server has for streams (RFC 9113 5.1.2).
 ///
 /// h2 would keep a stream for which there is none, too, but not say when it is sent.
-struct Room {
+struct StreamRoom {
     places: Arc<Semaphore>,
     /// How many there are, taken or not.
     total: usize,
 }
 
-impl Room {
+impl StreamRoom {
     /// The server has room for so many now. What it takes back while it is taken stays until then.
     fn resize(&mut self, streams: usize) {
         let streams = streams.min(Semaphore::MAX_PERMITS);
@@ -110,7 +110,7 @@ impl Room {
 
 /// How the connection has ended, once it has.
 #[derive(Clone)]
-struct Ended {
+struct ConnectionEnd {
     error: Arc<OnceLock<Error>>,
     /// Its other end is dropped then.
     open: watch::Receiver<()>,
@@ -118,7 +118,7 @@ struct Ended {
 
 impl Http2Connection {
     /// Begins an HTTP/2 connection on a stream, and waits for the server's settings.
-    pub(crate) async fn open<S: Stream>(
+    pub(crate) async fn open<S: IoStream>(
         offer: Offer,
         url: Url,
         stream: S,
@@ -136,8 +136,8 @@ impl Http2Connection {
             deadline.bound("waiting for the server's settings of HTTP/2", opening).await?;
         let error = Arc::new(OnceLock::new());
         let (closing, open) = watch::channel(());
-        let ended = Ended { error: Arc::clone(&error), open };
-        let mut room = Room { places: Arc::new(Semaphore::new(0)), total: 0 };
+        let ended = ConnectionEnd { error: Arc::clone(&error), open };
+        let mut room = StreamRoom { places: Arc::new(Semaphore::new(0)), total: 0 };
         let places = Arc::clone(&room.places);
         let unused = CancellationToken::new();
         let in_use = Arc::new(unused.clone().drop_guard());
@@ -163,8 +163,8 @@ impl Http2Connection {
             drop(closing);
             room.places.close();
         });
-        let shared = Shared { offer, url, addresses, requests, places, ended, in_use };
-        Ok(Self(Arc::new(shared)))
+        let state = Http2State { offer, url, addresses, requests, places, ended, in_use };
+        Ok(Self(Arc::new(state)))
     }
 
     /// Whether the server accepts WebSockets (RFC 8441 3).
@@ -197,19 +197,19 @@ impl Http2Connection {
     /// Dropping it ends the attempt.
     pub async fn connect(&self, path: impl AsRef<str>) -> Result<(WebSocket, Response<()>), Error> {
         let url = self.0.url.clone().with_target(path.as_ref())?;
-        let opening = self.0.offer.open(url)?;
+        let attempt = self.0.offer.open(url)?;
         // In a box, so that the caller's future is not larger for all of the connection's life.
-        Box::pin(self.open_websocket(opening, None)).await
+        Box::pin(self.open_websocket(attempt, None)).await
     }
 
     /// Opens a WebSocket; without a deadline, its time begins when the server has room for it.
     pub(crate) async fn open_websocket(
         &self,
-        opening: Opening,
+        attempt: Attempt,
         deadline: Option<Deadline>,
     ) -> Result<(WebSocket, Response<()>), Error> {
-        let Shared { offer, addresses, requests, in_use, .. } = &*self.0;
-        let Opening { url, request, handshake, .. } = opening;
+        let Http2State { offer, addresses, requests, in_use, .. } = &*self.0;
+        let Attempt { url, request, handshake, .. } = attempt;
         let place = match deadline {
             Some(deadline) => deadline.bound("waiting for room on the server", self.place()).await?,
             None => self.place().await?,
@@ -286,7 +286,7 @@ impl Http2Connection {
 
 impl fmt::Debug for Http2Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Shared { offer, addresses, .. } = &*self.0;
+        let Http2State { offer, addresses, .. } = &*self.0;
         let mut debug = f.debug_struct("Http2Connection");
         debug.field("offer", offer).field("peer_addr", &addresses.peer).finish_non_exhaustive()
     }
@@ -307,7 +307,7 @@ fn builder(limits: &Limits) -> Builder {
 
 /// Drives a new connection until the server's settings are known: they come before all else (RFC 9113 3.4), so also before
 /// the answer to a ping.
-async fn settled<S: Stream>(
+async fn settled<S: IoStream>(
     requests: &SendRequest<Piece>,
     connection: &mut h2::client::Connection<S, Piece>,
     ping_pong: &mut PingPong,

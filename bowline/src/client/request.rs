@@ -29,7 +29,7 @@ pub(crate) struct Offer {
 }
 
 /// A handshake that is about to begin.
-pub(crate) struct Opening {
+pub(crate) struct Attempt {
     pub(crate) url: Url,
     pub(crate) request: Request<()>,
     pub(crate) handshake: ClientHandshake,
@@ -114,7 +114,7 @@ impl Offer {
     }
 
     /// Checks everything, before anything is sent.
-    pub(crate) fn open(&self, url: Url) -> Result<Opening, Error> {
+    pub(crate) fn open(&self, url: Url) -> Result<Attempt, Error> {
         self.invalid.clone().map_or(Ok(()), Err)?;
         if url.scheme() == Scheme::Wss && !tls::IS_SUPPORTED {
             let text = "wss:// and https:// need the feature `tls` of bowline";
@@ -134,7 +134,7 @@ impl Offer {
         // `extend` replaces what is there, and keeps lines of the same name together.
         headers.extend(self.headers.clone());
         let deadline = Deadline::after(self.config.limits.handshake_timeout);
-        Ok(Opening { url, request, handshake, deadline })
+        Ok(Attempt { url, request, handshake, deadline })
     }
 }
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::time::{sleep, timeout};
 
-use crate::server::connection_task::{Options, Shared, serve_connection};
+use crate::server::connection_task::{ServerOptions, ServerState, serve_connection};
 use crate::server::handler::Handler;
 use crate::server::registry::Shutdown;
 
@@ -20,14 +20,14 @@ use crate::server::registry::Shutdown;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// A server at work.
-pub(crate) struct Service<H> {
-    shared: Arc<Shared<H>>,
+pub(crate) struct AcceptLoop<H> {
+    shared: Arc<ServerState<H>>,
 }
 
-impl<H> Service<H> {
-    pub(crate) fn new(options: Options, handler: H, local: Option<SocketAddr>) -> Self {
+impl<H> AcceptLoop<H> {
+    pub(crate) fn new(options: ServerOptions, handler: H, local: Option<SocketAddr>) -> Self {
         let options = options.with_protocols();
-        let shared = Shared { options, handler, local, connections: Arc::default() };
+        let shared = ServerState { options, handler, local, connections: Arc::default() };
         Self { shared: Arc::new(shared) }
     }
 
@@ -55,7 +55,7 @@ impl<H> Service<H> {
             match listener.accept().await {
                 Ok((stream, peer)) => {
                     self.shared.connections.spawn(|place| {
-                        let open = move |shared: Arc<_>| Shared::open(shared, place, stream, peer);
+                        let open = move |shared: Arc<_>| ServerState::open(shared, place, stream, peer);
                         serve_connection(Arc::clone(&self.shared), Box::new(open))
                     });
                 }
@@ -81,7 +81,7 @@ impl<H> Service<H> {
     }
 }
 
-impl<H> Drop for Service<H> {
+impl<H> Drop for AcceptLoop<H> {
     fn drop(&mut self) {
         self.shared.connections.abort();
     }

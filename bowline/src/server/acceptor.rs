@@ -17,16 +17,17 @@ use crate::events;
 use crate::handshake::deadline::Deadline;
 use crate::handshake::negotiated::Agreed;
 use crate::limits::{Config, Limits};
+use crate::server::check::RequestCheck;
 use crate::server::handshake::{Agreement, RequestHead, Terms};
-use crate::server::http1::{Check, shake_hands};
-use crate::server::http2::{Accepted, Incoming};
-use crate::server::origin::{Arrival, Pattern};
+use crate::server::http1::shake_hands;
+use crate::server::http2::{Accepted, Http2Request};
+use crate::server::origin::{Pattern, RequestScheme};
 use crate::server::rejection::Rejection;
 use crate::server::upgrade::Upgrade;
 use crate::socket::WebSocket;
 use crate::transport::from_hyper::transport_of;
-use crate::transport::rewind::Begun;
-use crate::transport::{Addresses, Stream};
+use crate::transport::rewind::Rewind;
+use crate::transport::{Addresses, IoStream};
 
 /// Accepts an opening handshake inside a server of any HTTP library that uses [`http`]'s types and hyper: with the
 /// defaults of [`Acceptor`], see [`Acceptor::accept`].
@@ -253,7 +254,7 @@ impl Acceptor {
         let deadline = Deadline::after(self.0.config.limits.handshake_timeout);
         let addresses = Addresses::of_any(&stream);
         // In a box, so that the caller's future is not larger for all of the connection's life.
-        Box::pin(self.shake_hands(Begun::new(stream), addresses, None, deadline)).await
+        Box::pin(self.shake_hands(Rewind::new(stream), addresses, None, deadline)).await
     }
 
     /// Takes a stream whose handshake was done elsewhere, as the server of the connection.
@@ -286,18 +287,18 @@ impl Acceptor {
 
     /// The same for requests that come over TLS.
     pub(crate) fn over_tls(self) -> Self {
-        self.with(|options| options.terms.origins.set_arrival(Arrival::OverTls))
+        self.with(|options| options.terms.origins.set_arrival(RequestScheme::OverTls))
     }
 
     pub(crate) fn handshake_timeout(&self) -> Duration {
         self.0.config.limits.handshake_timeout
     }
 
-    pub(crate) fn shake_hands<S: Stream>(
+    pub(crate) fn shake_hands<S: IoStream>(
         &self,
-        stream: Begun<S>,
+        stream: Rewind<S>,
         addresses: Addresses,
-        check: Option<&Check>,
+        check: Option<&RequestCheck>,
         deadline: Deadline,
     ) -> impl Future<Output = Result<(WebSocket, Parts), Error>> {
         let Options { terms, config, .. } = &*self.0;
@@ -307,9 +308,9 @@ impl Acceptor {
     /// Answers a request of an HTTP/2 connection, and opens the WebSocket that it asks for.
     pub(crate) fn shake_hands_over_http2(
         &self,
-        request: Incoming,
+        request: Http2Request,
         addresses: Addresses,
-        check: Option<&Check>,
+        check: Option<&RequestCheck>,
     ) -> impl Future<Output = Result<Accepted, Error>> {
         let Options { terms, config, .. } = &*self.0;
         request.shake_hands(addresses, terms, config, check)

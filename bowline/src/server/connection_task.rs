@@ -15,27 +15,27 @@ use crate::error::{Error, ErrorKind};
 use crate::handshake::deadline::Deadline;
 use crate::server::acceptor::Acceptor;
 use crate::server::catch_panic::{CatchPanic, catch};
+use crate::server::check::RequestCheck;
 use crate::server::handler::Handler;
-use crate::server::http1::Check;
-use crate::server::http2::{Accepted, Http2Server, Incoming};
-use crate::server::registry::{Connections, OpenConnection, Place};
+use crate::server::http2::{Accepted, Http2Request, Http2Server};
+use crate::server::registry::{OpenRegistration, Registration, Registry};
 use crate::socket::WebSocket;
 use crate::transport::alpn::Alpn;
-use crate::transport::rewind::Begun;
+use crate::transport::rewind::Rewind;
 use crate::transport::tls::ServerTls;
-use crate::transport::{Addresses, Stream};
+use crate::transport::{Addresses, IoStream};
 
 /// What the builder of a server decides.
 #[derive(Default)]
-pub(crate) struct Options {
+pub(crate) struct ServerOptions {
     pub(crate) acceptor: Acceptor,
     pub(crate) tls: Option<ServerTls>,
     pub(crate) http2: Option<Http2Server>,
-    pub(crate) check: Option<Check>,
-    pub(crate) on_error: Option<Box<dyn OnError>>,
+    pub(crate) check: Option<RequestCheck>,
+    pub(crate) on_error: Option<Box<dyn ReportError>>,
 }
 
-impl Options {
+impl ServerOptions {
     /// Has TLS agree on what is spoken behind it.
     pub(crate) fn with_protocols(mut self) -> Self {
         let protocols: &[Alpn] =
@@ -46,20 +46,20 @@ impl Options {
 }
 
 /// What the closure that hears of errors has to be.
-pub(crate) trait OnError: Fn(Box<dyn StdError + Send + Sync>) + Send + Sync {}
+pub(crate) trait ReportError: Fn(Box<dyn StdError + Send + Sync>) + Send + Sync {}
 
-impl<F: Fn(Box<dyn StdError + Send + Sync>) + Send + Sync> OnError for F {}
+impl<F: Fn(Box<dyn StdError + Send + Sync>) + Send + Sync> ReportError for F {}
 
 /// What all connections share.
-pub(crate) struct Shared<H> {
-    pub(crate) options: Options,
+pub(crate) struct ServerState<H> {
+    pub(crate) options: ServerOptions,
     pub(crate) handler: H,
     /// Our own address, unless each connection has to say its own.
     pub(crate) local: Option<SocketAddr>,
-    pub(crate) connections: Arc<Connections>,
+    pub(crate) connections: Arc<Registry>,
 }
 
-impl<H> Shared<H> {
+impl<H> ServerState<H> {
     pub(crate) fn report(&self, error: Box<dyn StdError + Send + Sync>) {
         if let Some(on_error) = &self.options.on_error {
             // There is nobody to tell, and no reason to end more than what has failed.
@@ -69,28 +69,28 @@ impl<H> Shared<H> {
 }
 
 /// A connection whose handshake is done.
-pub(crate) struct Opened {
+pub(crate) struct Established {
     socket: WebSocket,
     head: Parts,
-    connection: OpenConnection,
+    connection: OpenRegistration,
 }
 
 /// What a client turns out to have connected for.
 #[allow(clippy::large_enum_variant, reason = "it lives for a moment only")]
 enum Arrived {
     WebSocket(WebSocket, Parts),
-    Http2(Http2Server, Box<dyn Stream>),
+    Http2(Http2Server, Box<dyn IoStream>),
 }
 
-impl<H> Shared<H> {
+impl<H> ServerState<H> {
     /// Everything before a connection is open; `None` if that fails, and behind the end of an HTTP/2 connection, of which the
     /// streams are opened.
     pub(crate) async fn open<M: 'static>(
         self: Arc<Self>,
-        place: Place,
+        place: Registration,
         stream: TcpStream,
         peer: SocketAddr,
-    ) -> Option<Opened>
+    ) -> Option<Established>
     where
         H: Handler<M>,
     {
@@ -101,7 +101,7 @@ impl<H> Shared<H> {
         let arriving = Box::pin(self.meet(stream, addresses, deadline));
         let arrived = self.unless_failing(arriving).await?;
         match arrived {
-            Arrived::WebSocket(socket, head) => Some(Opened::new(place, socket, head)),
+            Arrived::WebSocket(socket, head) => Some(Established::new(place, socket, head)),
             Arrived::Http2(http2, stream) => {
                 // It keeps its place on the list until its end.
                 let _place = place;
@@ -119,8 +119,8 @@ impl<H> Shared<H> {
         deadline: Deadline,
     ) -> Result<Arrived, Error> {
         // A client that says nothing gets nothing of what follows, which takes several KiB each.
-        let mut stream = Begun::new(stream);
-        let first = poll_fn(|cx| stream.poll_first(cx).map_err(broken));
+        let mut stream = Rewind::new(stream);
+        let first = poll_fn(|cx| stream.poll_read_ahead(cx).map_err(broken));
         deadline.bound("waiting for the request", first).await?;
         if let Some(config) = &self.options.tls {
             // In a box, as it is much larger than what follows.
@@ -132,13 +132,13 @@ impl<H> Shared<H> {
                 if let (Some(http2), Alpn::Http2) = (self.options.http2, chosen) {
                     return Ok(Arrived::Http2(http2, Box::new(stream)));
                 }
-                self.shake_hands(Begun::new(stream), addresses, deadline).await
+                self.shake_hands(Rewind::new(stream), addresses, deadline).await
             };
             return Box::pin(handshake).await;
         }
         if let Some(http2) = self.options.http2 {
             while http2.may_begin_with(&stream.first) {
-                let more = poll_fn(|cx| stream.poll_first(cx).map_err(broken));
+                let more = poll_fn(|cx| stream.poll_read_ahead(cx).map_err(broken));
                 if !deadline.bound("waiting for the request", more).await? {
                     break;
                 }
@@ -151,13 +151,13 @@ impl<H> Shared<H> {
         Box::pin(self.shake_hands(stream, addresses, deadline)).await
     }
 
-    async fn shake_hands<S: Stream>(
+    async fn shake_hands<S: IoStream>(
         &self,
-        stream: Begun<S>,
+        stream: Rewind<S>,
         addresses: Addresses,
         deadline: Deadline,
     ) -> Result<Arrived, Error> {
-        let Options { acceptor, check, .. } = &self.options;
+        let ServerOptions { acceptor, check, .. } = &self.options;
         let (socket, head) = acceptor.shake_hands(stream, addresses, check.as_ref(), deadline).await?;
         Ok(Arrived::WebSocket(socket, head))
     }
@@ -166,7 +166,7 @@ impl<H> Shared<H> {
     async fn serve_http2<M: 'static>(
         self: &Arc<Self>,
         http2: Http2Server,
-        stream: Box<dyn Stream>,
+        stream: Box<dyn IoStream>,
         addresses: Addresses,
         deadline: Deadline,
     ) where
@@ -174,7 +174,7 @@ impl<H> Shared<H> {
     {
         let begin = |request| {
             self.connections.spawn(|place| {
-                let open = move |shared: Arc<_>| Shared::open_stream(shared, place, request, addresses);
+                let open = move |shared: Arc<_>| ServerState::open_stream(shared, place, request, addresses);
                 serve_connection(Arc::clone(self), Box::new(open))
             });
         };
@@ -188,14 +188,14 @@ impl<H> Shared<H> {
     /// The same as [`open`](Self::open) for a request of an HTTP/2 connection.
     async fn open_stream(
         self: Arc<Self>,
-        place: Place,
-        request: Incoming,
+        place: Registration,
+        request: Http2Request,
         addresses: Addresses,
-    ) -> Option<Opened> {
-        let Options { acceptor, check, .. } = &self.options;
+    ) -> Option<Established> {
+        let ServerOptions { acceptor, check, .. } = &self.options;
         let handshake = Box::pin(acceptor.shake_hands_over_http2(request, addresses, check.as_ref()));
         let Accepted { socket, head, slot } = self.unless_failing(handshake).await?;
-        let mut opened = Opened::new(place, socket, head);
+        let mut opened = Established::new(place, socket, head);
         opened.connection.slot = Some(slot);
         Some(opened)
     }
@@ -207,8 +207,8 @@ impl<H> Shared<H> {
     }
 }
 
-impl Opened {
-    fn new(place: Place, mut socket: WebSocket, head: Parts) -> Self {
+impl Established {
+    fn new(place: Registration, mut socket: WebSocket, head: Parts) -> Self {
         let connection = place.open(socket.supervise());
         Self { socket, head, connection }
     }
@@ -225,13 +225,13 @@ fn broken(error: io::Error) -> Error {
 pub(crate) async fn serve_connection<
     H: Handler<M>,
     M,
-    F: Future<Output = Option<Opened>> + Send + 'static,
+    F: Future<Output = Option<Established>> + Send + 'static,
 >(
-    shared: Arc<Shared<H>>,
-    open: Box<impl FnOnce(Arc<Shared<H>>) -> F>,
+    shared: Arc<ServerState<H>>,
+    open: Box<impl FnOnce(Arc<ServerState<H>>) -> F>,
 ) {
     let opening = begin(open, Arc::clone(&shared));
-    let Some(Opened { socket, head, mut connection }) = opening.await else { return };
+    let Some(Established { socket, head, mut connection }) = opening.await else { return };
     let code = match CatchPanic::call(|| shared.handler.handle(head, socket)).await {
         Ok(Ok(())) => CloseCode::NORMAL,
         Ok(Err(error)) => {
@@ -252,9 +252,9 @@ pub(crate) async fn serve_connection<
 /// Its type is forgotten, as the compiler would make one function of all: each poll of a handler would take 16 KiB of stack, and
 /// touch all of its pages.
 #[inline(never)]
-fn begin<H, F: Future<Output = Option<Opened>> + Send + 'static>(
-    open: Box<impl FnOnce(Arc<Shared<H>>) -> F>,
-    shared: Arc<Shared<H>>,
-) -> Pin<Box<dyn Future<Output = Option<Opened>> + Send>> {
+fn begin<H, F: Future<Output = Option<Established>> + Send + 'static>(
+    open: Box<impl FnOnce(Arc<ServerState<H>>) -> F>,
+    shared: Arc<ServerState<H>>,
+) -> Pin<Box<dyn Future<Output = Option<Established>> + Send>> {
     Box::pin(open(shared))
 }

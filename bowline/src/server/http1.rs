@@ -1,14 +1,12 @@
 //! The server's side of an opening handshake over a stream.
 
 use std::convert::Infallible;
-use std::fmt;
-use std::future::{Future, poll_fn};
-use std::pin::Pin;
-use std::sync::{Arc, OnceLock};
+use std::future::poll_fn;
+use std::sync::OnceLock;
 
 use bowline_proto::Role;
 use http::request::Parts;
-use http::{HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderValue, Request, header};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -18,47 +16,23 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::coop::consume_budget;
 
 use crate::error::{Error, ErrorKind};
-use crate::events;
 use crate::handshake::deadline::Deadline;
 use crate::limits::{Config, Limits};
-use crate::server::catch_panic::CatchPanic;
-use crate::server::handshake::{Agreement, Terms};
-use crate::server::rejection::Rejection;
+use crate::server::check::{RequestCheck, answer};
+use crate::server::handshake::Terms;
 use crate::socket::WebSocket;
-use crate::transport::rewind::Begun;
-use crate::transport::{Addresses, Stream, Transport};
-
-/// What an application decides about a request, before it is accepted.
-#[derive(Clone)]
-pub(crate) struct Check(Arc<dyn Fn(Parts) -> Checking + Send + Sync>);
-
-struct Checking(Pin<Box<dyn Future<Output = Result<Parts, Rejection>> + Send>>);
-
-impl Check {
-    pub(crate) fn new<F, Fut>(check: F) -> Self
-    where
-        F: Fn(Parts) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = Result<Parts, Rejection>> + Send + 'static,
-    {
-        Self(Arc::new(move |head| Checking(Box::pin(check(head)))))
-    }
-}
-
-impl fmt::Debug for Check {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a closure")
-    }
-}
+use crate::transport::rewind::Rewind;
+use crate::transport::{Addresses, IoStream, Transport};
 
 /// Reads a request, answers it, and opens the connection that it asks for.
 ///
 /// The extensions of the head have the address of the client, if it is known.
-pub(crate) async fn shake_hands<S: Stream>(
-    stream: Begun<S>,
+pub(crate) async fn shake_hands<S: IoStream>(
+    stream: Rewind<S>,
     addresses: Addresses,
     terms: &Terms,
     config: &Config,
-    check: Option<&Check>,
+    check: Option<&RequestCheck>,
     deadline: Deadline,
 ) -> Result<(WebSocket, Parts), Error> {
     let answered = OnceLock::new();
@@ -89,7 +63,7 @@ pub(crate) async fn shake_hands<S: Stream>(
     let exchange = async { exchange.await.map_err(|error| http_error(error, limits)) };
     let exchanged = deadline.bound("waiting for the request", exchange).await;
     let parts = connection.into_parts();
-    let Begun { first, rest: mut stream } = parts.io.into_inner();
+    let Rewind { first, rest: mut stream } = parts.io.into_inner();
     let leftover = [parts.read_buf, first].concat();
     if let Err(error) = exchanged {
         if matches!(error.kind(), ErrorKind::Limit | ErrorKind::Handshake) {
@@ -113,48 +87,9 @@ pub(crate) async fn shake_hands<S: Stream>(
     }
 }
 
-/// What becomes of a request, and what to tell the client. If the application panics, it is not told more than that.
-pub(crate) async fn answer(
-    head: Parts,
-    terms: &Terms,
-    check: Option<&Check>,
-) -> (Result<(Parts, Agreement), Error>, Response<String>) {
-    let agreeing = async {
-        let agreement = terms.check(&head)?;
-        let head = match check {
-            Some(check) => check.0(head).0.await?,
-            None => head,
-        };
-        Ok((head, agreement))
-    };
-    match CatchPanic::call(|| agreeing).await {
-        Ok(Ok((head, agreement))) => {
-            events::handshake_accepted(Role::Server, &agreement.agreed);
-            let response = agreement.response();
-            (Ok((head, agreement)), response)
-        }
-        Ok(Err(rejection)) => rejected("the client's request was rejected".to_owned(), rejection),
-        Err(panic) => {
-            let rejection = Rejection::from(StatusCode::INTERNAL_SERVER_ERROR);
-            rejected(format!("the check of a client's request {panic}"), rejection)
-        }
-    }
-}
-
-/// Says the same to both sides.
-pub(crate) fn rejected<T>(text: String, rejection: Rejection) -> (Result<T, Error>, Response<String>) {
-    events::handshake_rejected(Role::Server, rejection.status(), &rejection);
-    let mut response: Response<String> = rejection.clone().into_response();
-    for name in [header::CONTENT_LENGTH, header::TRANSFER_ENCODING] {
-        // hyper knows better, which would send what the application says, whatever the body is.
-        response.headers_mut().remove(name);
-    }
-    (Err(Error::with_source(ErrorKind::Handshake, text, rejection)), response)
-}
-
 /// Ends a stream after a rejection. If we closed it with unread bytes in it, TCP would reset it, and the client might
 /// never see the response.
-async fn linger(stream: &mut impl Stream) -> Result<(), Error> {
+async fn linger(stream: &mut impl IoStream) -> Result<(), Error> {
     let mut scratch = [0; 512];
     let mut open = stream.shutdown().await.is_ok();
     while open {

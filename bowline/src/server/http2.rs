@@ -23,13 +23,13 @@ use tokio::time::{Instant, Sleep, sleep};
 use crate::error::{Error, ErrorKind};
 use crate::handshake::deadline::{Deadline, FAR};
 use crate::limits::{Config, Limits};
+use crate::server::check::{RequestCheck, answer, rejected};
 use crate::server::handshake::Terms;
-use crate::server::http1::{Check, answer, rejected};
 use crate::server::rejection::Rejection;
 use crate::socket::WebSocket;
 use crate::transport::http2::{CONNECTION_WINDOW, FRAME_BUDGET, Http2Receive, Http2Send, Piece, SEND_BUFFER};
 use crate::transport::pacer::Paced;
-use crate::transport::{Addresses, Stream, Transport};
+use crate::transport::{Addresses, IoStream, Transport};
 
 /// How HTTP/2 begins (RFC 9113 3.4): no request of HTTP/1.1 does.
 const PREFACE: &[u8; 3] = b"PRI";
@@ -42,14 +42,14 @@ const SHORTEST_PERIOD: Duration = Duration::from_millis(1);
 pub(crate) struct Http2Server;
 
 /// A request that has arrived.
-pub(crate) struct Incoming {
+pub(crate) struct Http2Request {
     head: Parts,
     receive: RecvStream,
     respond: SendResponse<Piece>,
     /// The time of the handshake begins on arrival, whatever the request waits for.
     deadline: Deadline,
     slots: Arc<Semaphore>,
-    websockets: Arc<WebSockets>,
+    websockets: Arc<Usage>,
 }
 
 /// A request that was accepted.
@@ -62,18 +62,18 @@ pub(crate) struct Accepted {
 /// The WebSockets of a connection, from which follows whether the client uses it. Nothing else is use: a request costs a
 /// client nothing.
 #[derive(Default)]
-struct WebSockets {
+struct Usage {
     open: AtomicUsize,
     /// One has opened since this was last looked at.
     opened: AtomicBool,
 }
 
-impl WebSockets {
+impl Usage {
     /// Counts one, until the result is dropped.
-    fn open(self: &Arc<Self>) -> OpenWebSocket {
+    fn open(self: &Arc<Self>) -> CountedUse {
         self.open.fetch_add(1, Ordering::Relaxed);
         self.opened.store(true, Ordering::Relaxed);
-        OpenWebSocket(Arc::clone(self))
+        CountedUse(Arc::clone(self))
     }
 
     /// Whether one is open, or has opened since this was last called.
@@ -82,9 +82,9 @@ impl WebSockets {
     }
 }
 
-struct OpenWebSocket(Arc<WebSockets>);
+struct CountedUse(Arc<Usage>);
 
-impl Drop for OpenWebSocket {
+impl Drop for CountedUse {
     fn drop(&mut self) {
         self.0.open.fetch_sub(1, Ordering::Relaxed);
     }
@@ -102,7 +102,7 @@ impl Drop for OpenWebSocket {
 ///
 /// `Unused` and `Stopping` have begun with a GOAWAY that lets the client finish; `Closing` lasts until another is written.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Phase {
+enum Http2Phase {
     Serving,
     Unused,
     Stopping,
@@ -111,13 +111,13 @@ enum Phase {
 
 /// For how many periods in a row a connection had no WebSocket. A period is the time of a handshake; once the server goes down,
 /// that of a close, if it is shorter.
-struct Idle {
+struct IdleTimer {
     periods: u32,
     period: Duration,
     tick: Pin<Box<Sleep>>,
 }
 
-impl Idle {
+impl IdleTimer {
     fn new(limits: &Limits) -> Self {
         let period = limits.handshake_timeout.clamp(SHORTEST_PERIOD, FAR);
         Self { periods: 0, period, tick: Box::pin(sleep(period)) }
@@ -131,7 +131,7 @@ impl Idle {
     }
 
     /// Looks at the clock, also if a client that keeps sending has used up the task's budget.
-    fn poll(&mut self, cx: &mut Context<'_>, websockets: &WebSockets) -> u32 {
+    fn poll(&mut self, cx: &mut Context<'_>, websockets: &Usage) -> u32 {
         while pin!(unconstrained(&mut self.tick)).poll(cx).is_ready() {
             self.tick.as_mut().reset(Instant::now() + self.period);
             self.periods = if websockets.were_used() { 0 } else { self.periods + 1 };
@@ -175,13 +175,13 @@ impl Http2Server {
     /// When `stop` is ready, or there was no WebSocket for the time of a handshake, no more requests are accepted, and it ends
     /// with the last WebSocket. If the client does not let it end for as long again, it is cut off; behind `stop`, as soon as
     /// there was no WebSocket for the time of a close.
-    pub(crate) async fn serve<S: Stream>(
+    pub(crate) async fn serve<S: IoStream>(
         self,
         stream: S,
         limits: &Limits,
         deadline: Deadline,
         stop: impl Future<Output = ()>,
-        mut begin: impl FnMut(Incoming),
+        mut begin: impl FnMut(Http2Request),
     ) -> Result<(), Error> {
         let preface = async { builder(limits).handshake(Paced::new(stream)).await.map_err(connection_error) };
         let mut stop = pin!(stop);
@@ -192,30 +192,32 @@ impl Http2Server {
         });
         let Some(opened) = opening.await else { return Ok(()) };
         let mut connection = opened?;
-        let websockets = Arc::new(WebSockets::default());
+        let websockets = Arc::new(Usage::default());
         let streams = usize::try_from(limits.streams).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
         let slots = Arc::new(Semaphore::new(streams));
-        let mut phase = Phase::Serving;
-        let (mut idle, mut requested) = (Idle::new(limits), false);
+        let mut phase = Http2Phase::Serving;
+        let (mut idle, mut requested) = (IdleTimer::new(limits), false);
         loop {
             let next = poll_fn(|cx| {
-                if matches!(phase, Phase::Serving | Phase::Unused) && stop.as_mut().poll(cx).is_ready() {
-                    phase = Phase::Stopping;
+                if matches!(phase, Http2Phase::Serving | Http2Phase::Unused)
+                    && stop.as_mut().poll(cx).is_ready()
+                {
+                    phase = Http2Phase::Stopping;
                     connection.graceful_shutdown();
                     idle.hurry(limits.close_timeout);
                 }
                 // Before the clock is looked at, so that it does not decide about a client that nobody has listened to.
                 let next = connection.poll_accept(cx);
                 // Nothing is under way any more: the client need not agree.
-                if phase == Phase::Stopping && next.is_pending() && !connection.has_streams() {
-                    phase = Phase::Closing;
+                if phase == Http2Phase::Stopping && next.is_pending() && !connection.has_streams() {
+                    phase = Http2Phase::Closing;
                     connection.abrupt_shutdown(Reason::NO_ERROR);
                     cx.waker().wake_by_ref();
                 }
                 match (idle.poll(cx, &websockets), phase) {
-                    (0, _) | (1, Phase::Unused) => {}
-                    (1, Phase::Serving) => {
-                        phase = Phase::Unused;
+                    (0, _) | (1, Http2Phase::Unused) => {}
+                    (1, Http2Phase::Serving) => {
+                        phase = Http2Phase::Unused;
                         connection.graceful_shutdown();
                         cx.waker().wake_by_ref();
                     }
@@ -230,14 +232,16 @@ impl Http2Server {
                     let (head, receive) = request.into_parts();
                     let deadline = Deadline::after(limits.handshake_timeout);
                     let (slots, websockets) = (Arc::clone(&slots), Arc::clone(&websockets));
-                    begin(Incoming { head, receive, respond, deadline, slots, websockets });
+                    begin(Http2Request { head, receive, respond, deadline, slots, websockets });
                     // A flood of requests that are reset at once must not keep those from running that answer them.
                     yield_now().await;
                 }
                 // What its WebSockets hear of need not be said twice.
                 Some(Err(error)) if requested && error.is_io() => return Ok(()),
                 Some(Err(error)) => return Err(connection_error(error)),
-                None if requested || matches!(phase, Phase::Stopping | Phase::Closing) => return Ok(()),
+                None if requested || matches!(phase, Http2Phase::Stopping | Http2Phase::Closing) => {
+                    return Ok(());
+                }
                 None => return Err(idle.why_ended()),
             }
         }
@@ -258,7 +262,7 @@ fn builder(limits: &Limits) -> Builder {
     builder
 }
 
-impl Incoming {
+impl Http2Request {
     /// Answers the request, and opens the connection that it asks for.
     ///
     /// The extensions of the head have the address of the client.
@@ -267,7 +271,7 @@ impl Incoming {
         addresses: Addresses,
         terms: &Terms,
         config: &Config,
-        check: Option<&Check>,
+        check: Option<&RequestCheck>,
     ) -> Result<Accepted, Error> {
         let Self { mut head, receive, mut respond, deadline, slots, websockets } = self;
         let mut receive = Http2Receive::new(receive);

@@ -13,13 +13,13 @@ use crate::handshake::headers::Occurrence;
 #[derive(Clone, Default)]
 pub(crate) struct Origins {
     patterns: Vec<Pattern>,
-    check: Option<Arc<dyn Check>>,
-    arrival: Arrival,
+    check: Option<Arc<dyn OriginCheck>>,
+    arrival: RequestScheme,
 }
 
 /// How requests reach the server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Arrival {
+pub(crate) enum RequestScheme {
     /// Over TLS that is ended here.
     OverTls,
     /// In clear text, which may come from a proxy that ends TLS; or nobody can tell.
@@ -28,9 +28,9 @@ pub(crate) enum Arrival {
 }
 
 /// What the user's own closure has to be.
-trait Check: Fn(&str, &HeaderMap) -> bool + Send + Sync {}
+trait OriginCheck: Fn(&str, &HeaderMap) -> bool + Send + Sync {}
 
-impl<F: Fn(&str, &HeaderMap) -> bool + Send + Sync> Check for F {}
+impl<F: Fn(&str, &HeaderMap) -> bool + Send + Sync> OriginCheck for F {}
 
 impl Origins {
     pub(crate) fn allow(&mut self, pattern: Pattern) {
@@ -42,7 +42,7 @@ impl Origins {
     }
 
     /// Tells how all requests reach the server.
-    pub(crate) fn set_arrival(&mut self, arrival: Arrival) {
+    pub(crate) fn set_arrival(&mut self, arrival: RequestScheme) {
         self.arrival = arrival;
     }
 
@@ -57,7 +57,8 @@ impl Origins {
         let Ok(text) = origin.to_str() else { return false };
         let parsed = Origin::parse(text);
         let host = target.authority().map(Authority::as_str).or_else(|| headers.get(HOST)?.to_str().ok());
-        let arrival = if target.scheme() == Some(&Scheme::HTTPS) { Arrival::OverTls } else { self.arrival };
+        let arrival =
+            if target.scheme() == Some(&Scheme::HTTPS) { RequestScheme::OverTls } else { self.arrival };
         self.patterns.iter().any(|pattern| pattern.matches(text, parsed.as_ref()))
             || parsed.zip(host).is_some_and(|(origin, host)| origin.is_served_at(host, arrival))
             || self.check.as_ref().is_some_and(|check| check(text, headers))
@@ -91,12 +92,12 @@ impl<'a> Origin<'a> {
     }
 
     /// Whether `host`, the value of a Host header, is where the page came from.
-    fn is_served_at(&self, host: &str, arrival: Arrival) -> bool {
+    fn is_served_at(&self, host: &str, arrival: RequestScheme) -> bool {
         let Some((host, port)) = split_authority(host) else { return false };
         // RFC 6454 5: another scheme is another origin. Behind a proxy that ends TLS we can't know our own, so the page's
         // decides on the default port. No other scheme loads a page from a host.
         let is_ours = self.scheme.eq_ignore_ascii_case("https")
-            || arrival == Arrival::Unknown && self.scheme.eq_ignore_ascii_case("http");
+            || arrival == RequestScheme::Unknown && self.scheme.eq_ignore_ascii_case("http");
         is_ours
             && self.host.eq_ignore_ascii_case(host)
             && self.port == port.or_else(|| default_port(self.scheme))

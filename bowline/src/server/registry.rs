@@ -19,19 +19,19 @@ const CLOSED_AT_ONCE: usize = 100;
 ///
 /// It is touched only when one begins, opens or ends. (A `JoinSet` would take as much memory again for each.)
 #[derive(Default)]
-pub(crate) struct Connections {
+pub(crate) struct Registry {
     /// Nothing foreign runs while it is locked: no spawn, no waker, no call of a connection, no drop of a task or of a
     /// connection. A runtime that is shutting down drops a future within the call that spawns or wakes its task, and each of
-    /// these futures has a [`Place`], which locks this.
-    list: Mutex<List>,
+    /// these futures has a [`Registration`], which locks this.
+    list: Mutex<Entries>,
     stopping: CancellationToken,
     /// The last has ended.
     all_ended: Notify,
 }
 
 #[derive(Default)]
-struct List {
-    entries: HashMap<u64, Entry>,
+struct Entries {
+    entries: HashMap<u64, Registered>,
     /// How many there were, which numbers them.
     count: u64,
     /// Those that were left have been ended, and no other may begin.
@@ -41,7 +41,7 @@ struct List {
 }
 
 #[derive(Default)]
-struct Entry {
+struct Registered {
     /// Once it has been spawned.
     task: Option<AbortHandle>,
     /// Once the handshake is done.
@@ -67,9 +67,9 @@ impl Shutdown {
     }
 }
 
-impl Connections {
+impl Registry {
     /// Starts the task of a connection, unless the server has ended.
-    pub(crate) fn spawn<F>(self: &Arc<Self>, task: impl FnOnce(Place) -> F)
+    pub(crate) fn spawn<F>(self: &Arc<Self>, task: impl FnOnce(Registration) -> F)
     where
         F: Future<Output = ()> + Send + 'static,
     {
@@ -80,10 +80,10 @@ impl Connections {
             }
             list.count += 1;
             let number = list.count;
-            list.entries.insert(number, Entry::default());
+            list.entries.insert(number, Registered::default());
             number
         };
-        let task = tokio::spawn(task(Place { connections: Arc::clone(self), number })).abort_handle();
+        let task = tokio::spawn(task(Registration { connections: Arc::clone(self), number })).abort_handle();
         let mut list = self.list();
         if let Some(entry) = list.entries.get_mut(&number) {
             entry.task = Some(task);
@@ -141,20 +141,20 @@ impl Connections {
         shutdown
     }
 
-    fn list(&self) -> MutexGuard<'_, List> {
+    fn list(&self) -> MutexGuard<'_, Entries> {
         self.list.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// The place of a task on the list.
-pub(crate) struct Place {
-    connections: Arc<Connections>,
+pub(crate) struct Registration {
+    connections: Arc<Registry>,
     number: u64,
 }
 
-impl Place {
+impl Registration {
     /// The handshake is done.
-    pub(crate) fn open(self, sender: Sender) -> OpenConnection {
+    pub(crate) fn open(self, sender: Sender) -> OpenRegistration {
         if let Some(entry) = self.connections.list().entries.get_mut(&self.number) {
             entry.sender = Some(sender.clone());
         }
@@ -162,11 +162,11 @@ impl Place {
         if self.connections.stopping.is_cancelled() {
             sender.begin_close(&going_away());
         }
-        OpenConnection { place: self, sender, closed: false, slot: None }
+        OpenRegistration { place: self, sender, closed: false, slot: None }
     }
 }
 
-impl Drop for Place {
+impl Drop for Registration {
     fn drop(&mut self) {
         let mut list = self.connections.list();
         let entry = list.entries.remove(&self.number);
@@ -180,8 +180,8 @@ impl Drop for Place {
 }
 
 /// A connection whose handler runs. When this is dropped, nothing is left of the connection.
-pub(crate) struct OpenConnection {
-    place: Place,
+pub(crate) struct OpenRegistration {
+    place: Registration,
     pub(crate) sender: Sender,
     /// It ended with a closing handshake.
     pub(crate) closed: bool,
@@ -189,7 +189,7 @@ pub(crate) struct OpenConnection {
     pub(crate) slot: Option<Slot>,
 }
 
-impl Drop for OpenConnection {
+impl Drop for OpenRegistration {
     fn drop(&mut self) {
         let connections = &self.place.connections;
         let mut list = connections.list();

@@ -9,10 +9,10 @@ use hyper_util::rt::TokioIo;
 use hyper_util::server::conn::auto::upgrade::downcast as downcast_auto;
 use tokio::net::TcpStream;
 
-use crate::transport::{Stream, Transport};
+use crate::transport::{IoStream, Transport};
 
 /// Takes any stream, and what came behind the handshake. One of hyper's is unwrapped if possible.
-pub(crate) fn transport_of<S: Stream>(stream: S) -> (Transport, Bytes) {
+pub(crate) fn transport_of<S: IoStream>(stream: S) -> (Transport, Bytes) {
     let mut stream = Some(stream);
     let any: &mut dyn Any = &mut stream;
     match any.downcast_mut::<Option<TokioIo<Upgraded>>>().and_then(Option::take) {

@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::PollSemaphore;
 
-use crate::transport::{Addresses, Either, Transport};
+use crate::transport::{Addresses, AnyStream, Transport};
 
 /// How much of all streams of a connection together their peer may send before we read it: no stream that is not read keeps
 /// another from being. Each is bounded by `Limits::stream_window`.
@@ -35,7 +35,7 @@ pub(crate) struct Multiplexed;
 impl Transport {
     /// A stream of an HTTP/2 connection, which runs over TCP with these addresses.
     pub(crate) fn http2(receive: Http2Receive, send: Http2Send, addresses: Addresses) -> Self {
-        Self { stream: Either::Http2(receive, send), addresses }
+        Self { stream: AnyStream::Http2(receive, send), addresses }
     }
 }
 

@@ -19,18 +19,18 @@ pub(crate) fn protocol_of(extensions: &Extensions) -> Option<&str> {
 
 /// Takes a stream that hyper has upgraded.
 pub(crate) fn tunnel(upgraded: Upgraded) -> Transport {
-    Transport::new(Tunnel::new(upgraded))
+    Transport::new(HyperHttp2Stream::new(upgraded))
 }
 
 /// What hyper makes of a stream of HTTP/2, where a reset by the peer reads like an orderly end. What tells the two apart is
 /// hyper's task that writes: it ends with the reset.
-struct Tunnel {
+struct HyperHttp2Stream {
     stream: TokioIo<Upgraded>,
     /// The end was read, and the task that writes had its turn since.
     has_ended: bool,
 }
 
-impl Tunnel {
+impl HyperHttp2Stream {
     fn new(upgraded: Upgraded) -> Self {
         Self { stream: TokioIo::new(upgraded), has_ended: false }
     }
@@ -44,7 +44,7 @@ fn describe(error: io::Error) -> io::Error {
     error
 }
 
-impl AsyncRead for Tunnel {
+impl AsyncRead for HyperHttp2Stream {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -67,7 +67,7 @@ impl AsyncRead for Tunnel {
     }
 }
 
-impl AsyncWrite for Tunnel {
+impl AsyncWrite for HyperHttp2Stream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, buf).map_err(describe)
     }

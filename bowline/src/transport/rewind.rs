@@ -11,20 +11,20 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 const FIRST_SIZE: usize = 1024;
 
 /// A stream, and what was read of it ahead, which comes out first.
-pub(crate) struct Begun<S> {
+pub(crate) struct Rewind<S> {
     pub(crate) first: Bytes,
     pub(crate) rest: S,
 }
 
-impl<S> Begun<S> {
+impl<S> Rewind<S> {
     pub(crate) fn new(rest: S) -> Self {
         Self { first: Bytes::new(), rest }
     }
 }
 
-impl<S: AsyncRead + Unpin> Begun<S> {
+impl<S: AsyncRead + Unpin> Rewind<S> {
     /// Reads ahead, once; ready with `false` at the end of the stream. It holds no memory while there is nothing to read.
-    pub(crate) fn poll_first(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+    pub(crate) fn poll_read_ahead(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
         let mut scratch = [0; FIRST_SIZE];
         let mut buf = ReadBuf::new(&mut scratch);
         ready!(Pin::new(&mut self.rest).poll_read(cx, &mut buf))?;
@@ -34,7 +34,7 @@ impl<S: AsyncRead + Unpin> Begun<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Begun<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for Rewind<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -50,7 +50,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Begun<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Begun<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Rewind<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.rest).poll_write(cx, buf)
     }

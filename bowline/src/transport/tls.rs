@@ -42,7 +42,7 @@ mod client {
 
     use super::names;
     use crate::error::{Error, ErrorKind};
-    use crate::transport::Stream;
+    use crate::transport::IoStream;
     use crate::transport::alpn::Alpn;
 
     pub(crate) const IS_SUPPORTED: bool = true;
@@ -52,7 +52,7 @@ mod client {
     pub(crate) struct ClientTls(pub(crate) Arc<ClientConfig>);
 
     /// Does a client's TLS handshake; without a configuration, the operating system's roots are trusted.
-    pub(crate) async fn connect<S: Stream>(
+    pub(crate) async fn connect<S: IoStream>(
         config: Option<ClientTls>,
         protocols: &[Alpn],
         server: ServerName<'static>,
@@ -106,7 +106,7 @@ mod server {
 
     use super::names;
     use crate::error::{Error, ErrorKind};
-    use crate::transport::Stream;
+    use crate::transport::IoStream;
     use crate::transport::alpn::Alpn;
 
     /// A server's configuration of TLS.
@@ -123,7 +123,7 @@ mod server {
         }
 
         /// Does a server's TLS handshake.
-        pub(crate) async fn accept<S: Stream>(&self, stream: S) -> Result<(TlsStream<S>, Alpn), Error> {
+        pub(crate) async fn accept<S: IoStream>(&self, stream: S) -> Result<(TlsStream<S>, Alpn), Error> {
             let stream = TlsAcceptor::from(Arc::clone(&self.0)).accept(stream).await.map_err(|error| {
                 Error::with_source(ErrorKind::Io, "a client's TLS handshake failed", error)
             })?;

@@ -2,13 +2,13 @@
 
 use http::Response;
 
-use crate::client::request::{Offer, Opening};
+use crate::client::request::{Attempt, Offer};
 use crate::client::url::Url;
 use crate::error::Error;
 use crate::handshake::deadline::Deadline;
 use crate::socket::WebSocket;
 use crate::transport::alpn::Alpn;
-use crate::transport::{Addresses, Stream};
+use crate::transport::{Addresses, IoStream};
 
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) enum HttpVersion {
@@ -37,7 +37,7 @@ pub(crate) enum Http2Connection {}
 
 impl Http2Connection {
     #[expect(clippy::unused_async, reason = "the signature is that of the real one")]
-    pub(crate) async fn open<S: Stream>(
+    pub(crate) async fn open<S: IoStream>(
         _offer: Offer,
         _url: Url,
         _stream: S,
@@ -58,7 +58,7 @@ impl Http2Connection {
     #[expect(clippy::unused_async, reason = "the signature is that of the real one")]
     pub(crate) async fn open_websocket(
         &self,
-        _opening: Opening,
+        _opening: Attempt,
         _deadline: Option<Deadline>,
     ) -> Result<(WebSocket, Response<()>), Error> {
         match *self {}

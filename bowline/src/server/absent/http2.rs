@@ -7,15 +7,15 @@ use http::request::Parts;
 use crate::error::Error;
 use crate::handshake::deadline::Deadline;
 use crate::limits::{Config, Limits};
+use crate::server::check::RequestCheck;
 use crate::server::handshake::Terms;
-use crate::server::http1::Check;
 use crate::socket::WebSocket;
-use crate::transport::{Addresses, Stream};
+use crate::transport::{Addresses, IoStream};
 
 #[derive(Clone, Copy)]
 pub(crate) enum Http2Server {}
 
-pub(crate) enum Incoming {}
+pub(crate) enum Http2Request {}
 
 pub(crate) enum Slot {}
 
@@ -35,26 +35,26 @@ impl Http2Server {
     }
 
     #[expect(clippy::unused_async, reason = "the signature is that of the real one")]
-    pub(crate) async fn serve<S: Stream>(
+    pub(crate) async fn serve<S: IoStream>(
         self,
         _stream: S,
         _limits: &Limits,
         _deadline: Deadline,
         _stop: impl Future<Output = ()>,
-        _begin: impl FnMut(Incoming),
+        _begin: impl FnMut(Http2Request),
     ) -> Result<(), Error> {
         match self {}
     }
 }
 
-impl Incoming {
+impl Http2Request {
     #[expect(clippy::unused_async, reason = "the signature is that of the real one")]
     pub(crate) async fn shake_hands(
         self,
         _addresses: Addresses,
         _terms: &Terms,
         _config: &Config,
-        _check: Option<&Check>,
+        _check: Option<&RequestCheck>,
     ) -> Result<Accepted, Error> {
         match self {}
     }

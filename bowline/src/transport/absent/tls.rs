@@ -8,7 +8,7 @@ pub(crate) use server::ServerTls;
 #[cfg(feature = "client")]
 mod client {
     use crate::error::{Error, ErrorKind};
-    use crate::transport::Stream;
+    use crate::transport::IoStream;
     use crate::transport::alpn::Alpn;
 
     pub(crate) const IS_SUPPORTED: bool = false;
@@ -26,7 +26,7 @@ mod client {
     }
 
     #[expect(clippy::unused_async, reason = "the signature is that of the real one")]
-    pub(crate) async fn connect<S: Stream>(
+    pub(crate) async fn connect<S: IoStream>(
         _config: Option<ClientTls>,
         _protocols: &[Alpn],
         server: ServerName,
@@ -39,7 +39,7 @@ mod client {
 #[cfg(feature = "server")]
 mod server {
     use crate::error::Error;
-    use crate::transport::Stream;
+    use crate::transport::IoStream;
     use crate::transport::alpn::Alpn;
 
     pub(crate) enum ServerTls {}
@@ -50,7 +50,7 @@ mod server {
         }
 
         #[expect(clippy::unused_async, reason = "the signature is that of the real one")]
-        pub(crate) async fn accept<S: Stream>(&self, _: S) -> Result<(S, Alpn), Error> {
+        pub(crate) async fn accept<S: IoStream>(&self, _: S) -> Result<(S, Alpn), Error> {
             match *self {}
         }
     }

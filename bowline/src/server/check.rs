@@ -1,0 +1,77 @@
+//! The decision about a request, for HTTP/1.1 and HTTP/2 alike.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bowline_proto::Role;
+use http::request::Parts;
+use http::{Response, StatusCode, header};
+
+use crate::error::{Error, ErrorKind};
+use crate::events;
+use crate::server::catch_panic::CatchPanic;
+use crate::server::handshake::{Agreement, Terms};
+use crate::server::rejection::Rejection;
+
+/// What an application decides about a request, before it is accepted.
+#[derive(Clone)]
+pub(crate) struct RequestCheck(Arc<dyn Fn(Parts) -> CheckFuture + Send + Sync>);
+
+struct CheckFuture(Pin<Box<dyn Future<Output = Result<Parts, Rejection>> + Send>>);
+
+impl RequestCheck {
+    pub(crate) fn new<F, Fut>(check: F) -> Self
+    where
+        F: Fn(Parts) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<Parts, Rejection>> + Send + 'static,
+    {
+        Self(Arc::new(move |head| CheckFuture(Box::pin(check(head)))))
+    }
+}
+
+impl fmt::Debug for RequestCheck {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a closure")
+    }
+}
+
+/// What becomes of a request, and what to tell the client. If the application panics, it is not told more than that.
+pub(crate) async fn answer(
+    head: Parts,
+    terms: &Terms,
+    check: Option<&RequestCheck>,
+) -> (Result<(Parts, Agreement), Error>, Response<String>) {
+    let agreeing = async {
+        let agreement = terms.check(&head)?;
+        let head = match check {
+            Some(check) => check.0(head).0.await?,
+            None => head,
+        };
+        Ok((head, agreement))
+    };
+    match CatchPanic::call(|| agreeing).await {
+        Ok(Ok((head, agreement))) => {
+            events::handshake_accepted(Role::Server, &agreement.agreed);
+            let response = agreement.response();
+            (Ok((head, agreement)), response)
+        }
+        Ok(Err(rejection)) => rejected("the client's request was rejected".to_owned(), rejection),
+        Err(panic) => {
+            let rejection = Rejection::from(StatusCode::INTERNAL_SERVER_ERROR);
+            rejected(format!("the check of a client's request {panic}"), rejection)
+        }
+    }
+}
+
+/// Says the same to both sides.
+pub(crate) fn rejected<T>(text: String, rejection: Rejection) -> (Result<T, Error>, Response<String>) {
+    events::handshake_rejected(Role::Server, rejection.status(), &rejection);
+    let mut response: Response<String> = rejection.clone().into_response();
+    for name in [header::CONTENT_LENGTH, header::TRANSFER_ENCODING] {
+        // hyper knows better, which would send what the application says, whatever the body is.
+        response.headers_mut().remove(name);
+    }
+    (Err(Error::with_source(ErrorKind::Handshake, text, rejection)), response)
+}
