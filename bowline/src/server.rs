@@ -157,7 +157,7 @@ impl Server {
         F: Fn(Parts) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<Parts, Rejection>> + Send + 'static,
     {
-        self.options.check = Some(RequestCheck::new(check));
+        self.options.check = RequestCheck::new(check);
         self
     }
 

@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::client::dial::{dial, dial_through, dial_through_tls};
 use crate::client::handshake::ClientHandshake;
-use crate::client::http1::exchange;
+use crate::client::http1;
 use crate::client::http2::{Http2Connection, HttpVersion};
 use crate::client::proxy::Proxy;
 use crate::client::request::{Attempt, Offer};
@@ -20,9 +20,9 @@ use crate::handshake::negotiated::Agreed;
 use crate::limits::Limits;
 use crate::socket::WebSocket;
 use crate::transport::alpn::Alpn;
-use crate::transport::from_hyper::transport_of;
+use crate::transport::from_hyper::from_stream;
 use crate::transport::tls::{self, ClientTls};
-use crate::transport::{Addresses, IoStream, Transport};
+use crate::transport::{Addresses, IoStream};
 
 /// Connects to a WebSocket server: with the defaults of [`Connector`], see [`Connector::connect`].
 ///
@@ -184,7 +184,7 @@ impl Connector {
     ///
     /// Dropping it ends the attempt.
     pub async fn connect(&self, url: impl AsRef<str>) -> Result<(WebSocket, Response<()>), Error> {
-        let attempt = self.offer.open(Url::parse(url.as_ref())?)?;
+        let attempt = self.offer.prepare(Url::parse(url.as_ref())?)?;
         // In boxes, so that the caller's future is not larger for all of the connection's life.
         Box::pin(self.connect_to(attempt)).await
     }
@@ -208,7 +208,7 @@ impl Connector {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let attempt = self.offer.open(Url::parse(url.as_ref())?)?;
+        let attempt = self.offer.prepare(Url::parse(url.as_ref())?)?;
         Box::pin(async { self.finish(self.secure(attempt, self.version, stream).await?).await }).await
     }
 
@@ -234,7 +234,7 @@ impl Connector {
     ///
     /// [`ErrorKind::InvalidInput`] if the URL or an option makes no sense.
     pub fn request(&self, url: impl AsRef<str>) -> Result<(Request<()>, ClientHandshake), Error> {
-        let Attempt { url, mut request, handshake, .. } = self.offer.open(Url::parse(url.as_ref())?)?;
+        let Attempt { url, mut request, handshake, .. } = self.offer.prepare(Url::parse(url.as_ref())?)?;
         *request.uri_mut() = url.http_uri();
         Ok((request, handshake))
     }
@@ -257,8 +257,7 @@ impl Connector {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let (transport, unread) = transport_of(stream);
-        let leftover = [leftover, unread].concat();
+        let (transport, leftover) = from_stream(stream, leftover);
         WebSocket::open(transport, Role::Client, &leftover, &self.offer.config, agreed)
     }
 
@@ -276,11 +275,10 @@ impl Connector {
 
     async fn finish(&self, reached: Reached) -> Result<(WebSocket, Response<()>), Error> {
         match reached {
-            Reached::WebSocket(socket, response) => Ok((socket, response)),
+            Reached::WebSocket(opened) => Ok(opened),
             Reached::Http2(connection, attempt) => {
                 connection.check_settings()?;
-                let deadline = attempt.deadline;
-                connection.open_websocket(*attempt, Some(deadline)).await
+                connection.exchange(*attempt).await
             }
         }
     }
@@ -315,42 +313,29 @@ impl Connector {
             let connecting = tls::connect(self.tls.clone(), version.offered(), server, stream);
             let (stream, chosen) = attempt.deadline.bound("doing the TLS handshake", connecting).await?;
             if chosen == Alpn::Http2 {
-                return self.begin_http2(attempt, stream, addresses).await;
+                return self.start_http2(attempt, stream, addresses).await;
             } else if version.is_only_http2() {
                 let text = "the server does not speak HTTP/2: it did not choose it by ALPN";
                 return Err(Error::new(ErrorKind::Handshake, text));
             }
-            return self.shake_hands(attempt, stream, addresses).await;
+            return http1::exchange(stream, addresses, attempt).await.map(Reached::WebSocket);
         }
         if version.is_only_http2() {
-            return self.begin_http2(attempt, stream, addresses).await;
+            return self.start_http2(attempt, stream, addresses).await;
         }
-        self.shake_hands(attempt, stream, addresses).await
+        http1::exchange(stream, addresses, attempt).await.map(Reached::WebSocket)
     }
 
-    async fn begin_http2<S: IoStream>(
+    async fn start_http2<S: IoStream>(
         &self,
         attempt: Attempt,
         stream: S,
         addresses: Addresses,
     ) -> Result<Reached, Error> {
         let (url, deadline) = (attempt.url.clone(), attempt.deadline);
-        let connection = Http2Connection::open(self.offer.clone(), url, stream, addresses, deadline).await?;
+        let connection =
+            Http2Connection::handshake(self.offer.clone(), url, stream, addresses, deadline).await?;
         Ok(Reached::Http2(connection, Box::new(attempt)))
-    }
-
-    async fn shake_hands<S: IoStream>(
-        &self,
-        attempt: Attempt,
-        stream: S,
-        addresses: Addresses,
-    ) -> Result<Reached, Error> {
-        let Attempt { request, handshake, deadline, .. } = attempt;
-        let done = exchange(stream, request, &handshake, &self.offer.config.limits, deadline).await?;
-        let transport = Transport::with_addresses(done.stream, addresses);
-        let socket =
-            WebSocket::open(transport, Role::Client, &done.leftover, &self.offer.config, done.agreed);
-        Ok(Reached::WebSocket(socket, done.response))
     }
 }
 
@@ -421,7 +406,7 @@ impl Connector {
     ///
     /// Dropping it ends the attempt.
     pub async fn connect_http2(&self, url: impl AsRef<str>) -> Result<Http2Connection, Error> {
-        let attempt = self.offer.open(Url::parse(url.as_ref())?)?;
+        let attempt = self.offer.prepare(Url::parse(url.as_ref())?)?;
         match Box::pin(self.reach(attempt, HttpVersion::Http2)).await? {
             Reached::Http2(connection, _) => connection.check_settings().map(|()| connection),
             Reached::WebSocket(..) => unreachable!("only HTTP/2 was asked for"),
@@ -431,6 +416,6 @@ impl Connector {
 
 /// What there is once the server is reached.
 enum Reached {
-    WebSocket(WebSocket, Response<()>),
+    WebSocket((WebSocket, Response<()>)),
     Http2(Http2Connection, Box<Attempt>),
 }

@@ -17,11 +17,11 @@ use crate::error::Error;
 use crate::events;
 use crate::handshake::headers::{Occurrence, has_token};
 use crate::handshake::negotiated::Agreed;
-use crate::limits::Config;
+use crate::limits::{Config, Limits};
 use crate::random::{random, renew_after_fork};
 use crate::socket::WebSocket;
 use crate::transport::Transport;
-use crate::transport::from_hyper::transport_of;
+use crate::transport::from_hyper::from_stream;
 
 /// A handshake whose request is sent by an HTTP client of the user's own: see
 /// [`Connector::request`](crate::Connector::request).
@@ -79,13 +79,17 @@ impl ClientHandshake {
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let agreed = self.conclude(response).map_err(|text| refused(text, response, Bytes::new()))?;
-        let (transport, leftover) = transport_of(stream);
-        Ok(self.open(transport, &leftover, agreed))
+        let (transport, leftover) = from_stream(stream, Bytes::new());
+        Ok(self.complete(transport, &leftover, agreed))
     }
 
     /// Opens the connection behind a response that was verified.
-    pub(crate) fn open(&self, transport: Transport, leftover: &[u8], agreed: Agreed) -> WebSocket {
+    pub(crate) fn complete(&self, transport: Transport, leftover: &[u8], agreed: Agreed) -> WebSocket {
         WebSocket::open(transport, Role::Client, leftover, &self.config, agreed)
+    }
+
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.config.limits
     }
 
     /// Finds what was agreed on, or says what is wrong with the response; that is the end of the handshake.

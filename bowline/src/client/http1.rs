@@ -4,39 +4,30 @@ use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::Response;
 use hyper::body::{Body, Incoming};
 use hyper::client::conn::http1;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 
-use crate::client::handshake::{ClientHandshake, hide_secrets, refused};
+use crate::client::handshake::{hide_secrets, refused};
+use crate::client::request::Attempt;
 use crate::error::{Error, ErrorKind};
-use crate::handshake::deadline::Deadline;
-use crate::handshake::negotiated::Agreed;
 use crate::limits::Limits;
-use crate::transport::IoStream;
+use crate::socket::WebSocket;
+use crate::transport::{Addresses, IoStream, Transport};
 
 /// How much of the body of a response that refuses the handshake is kept.
 pub(crate) const BODY_KEPT: usize = 1024;
 
-/// A stream behind an accepted handshake.
-pub(crate) struct Exchanged<S> {
-    pub(crate) stream: S,
-    /// What came behind the response.
-    pub(crate) leftover: Bytes,
-    pub(crate) response: Response<()>,
-    pub(crate) agreed: Agreed,
-}
-
-/// Sends the request, and checks the response.
+/// Sends the request, checks the response, and opens the connection.
 pub(crate) async fn exchange<S: IoStream>(
     stream: S,
-    request: Request<()>,
-    handshake: &ClientHandshake,
-    limits: &Limits,
-    deadline: Deadline,
-) -> Result<Exchanged<S>, Error> {
+    addresses: Addresses,
+    attempt: Attempt,
+) -> Result<(WebSocket, Response<()>), Error> {
+    let Attempt { request, handshake, deadline, .. } = attempt;
+    let limits = handshake.limits();
     let http_error = |error| http_error(error, limits);
     let (mut sender, connection) = http1::Builder::new()
         .max_headers(limits.headers)
@@ -65,7 +56,8 @@ pub(crate) async fn exchange<S: IoStream>(
     hide_secrets(response.headers_mut());
     let finish = async { connection.finish().await.map_err(http_error) };
     let (stream, leftover) = deadline.bound("taking over the connection", finish).await?;
-    Ok(Exchanged { stream, leftover, response: response.map(drop), agreed })
+    let transport = Transport::with_addresses(stream, addresses);
+    Ok((handshake.complete(transport, &leftover, agreed), response.map(drop)))
 }
 
 /// hyper's part, which has to be polled for anything to happen.

@@ -108,6 +108,12 @@ impl StreamRoom {
     }
 }
 
+/// A stream that the server has room for.
+struct ReservedStream {
+    requests: SendRequest<Piece>,
+    permit: OwnedSemaphorePermit,
+}
+
 /// How the connection has ended, once it has.
 #[derive(Clone)]
 struct ConnectionEnd {
@@ -118,7 +124,7 @@ struct ConnectionEnd {
 
 impl Http2Connection {
     /// Begins an HTTP/2 connection on a stream, and waits for the server's settings.
-    pub(crate) async fn open<S: IoStream>(
+    pub(crate) async fn handshake<S: IoStream>(
         offer: Offer,
         url: Url,
         stream: S,
@@ -197,29 +203,33 @@ impl Http2Connection {
     /// Dropping it ends the attempt.
     pub async fn connect(&self, path: impl AsRef<str>) -> Result<(WebSocket, Response<()>), Error> {
         let url = self.0.url.clone().with_target(path.as_ref())?;
-        let attempt = self.0.offer.open(url)?;
+        let mut attempt = self.0.offer.prepare(url)?;
         // In a box, so that the caller's future is not larger for all of the connection's life.
-        Box::pin(self.open_websocket(attempt, None)).await
+        Box::pin(async move {
+            let room = self.reserve().await?;
+            // The time begins when the server has room.
+            attempt.deadline = Deadline::after(attempt.handshake.limits().handshake_timeout);
+            self.exchange_in(room, attempt).await
+        })
+        .await
     }
 
-    /// Opens a WebSocket; without a deadline, its time begins when the server has room for it.
-    pub(crate) async fn open_websocket(
+    /// Sends the request as soon as the server has room for it, checks the response, and opens the connection.
+    pub(crate) async fn exchange(&self, attempt: Attempt) -> Result<(WebSocket, Response<()>), Error> {
+        let room = attempt.deadline.bound("waiting for room on the server", self.reserve()).await?;
+        self.exchange_in(room, attempt).await
+    }
+
+    async fn exchange_in(
         &self,
+        room: ReservedStream,
         attempt: Attempt,
-        deadline: Option<Deadline>,
     ) -> Result<(WebSocket, Response<()>), Error> {
-        let Http2State { offer, addresses, requests, in_use, .. } = &*self.0;
-        let Attempt { url, request, handshake, .. } = attempt;
-        let place = match deadline {
-            Some(deadline) => deadline.bound("waiting for room on the server", self.place()).await?,
-            None => self.place().await?,
-        };
-        let mut requests = requests.clone();
-        poll_fn(|cx| requests.poll_ready(cx)).await.map_err(|error| self.why(error))?;
+        let Http2State { addresses, in_use, .. } = &*self.0;
+        let Attempt { url, request, handshake, deadline } = attempt;
+        let ReservedStream { mut requests, permit } = room;
         let request = extended_connect(&url, request);
         let (response, send) = requests.send_request(request, false).map_err(|error| self.why(error))?;
-        let timeout = offer.config.limits.handshake_timeout;
-        let deadline = deadline.unwrap_or_else(|| Deadline::after(timeout));
         let answer = async { response.await.map_err(|error| self.why(error)) };
         let response = deadline.bound("waiting for the server's response", answer).await?;
         let agreed = match handshake.conclude(&response) {
@@ -242,20 +252,22 @@ impl Http2Connection {
         };
         let (mut head, receive) = response.into_parts();
         hide_secrets(&mut head.headers);
-        let send = Http2Send::new(send, Box::new((place, Arc::clone(in_use))));
+        let send = Http2Send::new(send, Box::new((permit, Arc::clone(in_use))));
         let receive = Http2Receive::new(receive);
         let transport = Transport::http2(receive, send, *addresses);
-        let socket = handshake.open(transport, &[], agreed);
+        let socket = handshake.complete(transport, &[], agreed);
         Ok((socket, Response::from_parts(head, ())))
     }
 
     /// Waits until the server has room for another stream.
-    async fn place(&self) -> Result<OwnedSemaphorePermit, Error> {
-        match Arc::clone(&self.0.places).acquire_owned().await {
-            Ok(place) => Ok(place),
+    async fn reserve(&self) -> Result<ReservedStream, Error> {
+        let Ok(permit) = Arc::clone(&self.0.places).acquire_owned().await else {
             // There are no more places, as the connection has ended.
-            Err(_) => Err(self.closed().await),
-        }
+            return Err(self.closed().await);
+        };
+        let mut requests = self.0.requests.clone();
+        poll_fn(|cx| requests.poll_ready(cx)).await.map_err(|error| self.why(error))?;
+        Ok(ReservedStream { requests, permit })
     }
 
     /// Waits until the connection has ended, and says why.

@@ -114,7 +114,7 @@ impl Offer {
     }
 
     /// Checks everything, before anything is sent.
-    pub(crate) fn open(&self, url: Url) -> Result<Attempt, Error> {
+    pub(crate) fn prepare(&self, url: Url) -> Result<Attempt, Error> {
         self.invalid.clone().map_or(Ok(()), Err)?;
         if url.scheme() == Scheme::Wss && !tls::IS_SUPPORTED {
             let text = "wss:// and https:// need the feature `tls` of bowline";

@@ -21,14 +21,14 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// A server at work.
 pub(crate) struct AcceptLoop<H> {
-    shared: Arc<ServerState<H>>,
+    state: Arc<ServerState<H>>,
 }
 
 impl<H> AcceptLoop<H> {
     pub(crate) fn new(options: ServerOptions, handler: H, local: Option<SocketAddr>) -> Self {
         let options = options.with_protocols();
-        let shared = ServerState { options, handler, local, connections: Arc::default() };
-        Self { shared: Arc::new(shared) }
+        let state = ServerState { options, handler, local, registry: Arc::default() };
+        Self { state: Arc::new(state) }
     }
 
     /// Accepts connections until `signal` is ready.
@@ -54,14 +54,15 @@ impl<H> AcceptLoop<H> {
         loop {
             match listener.accept().await {
                 Ok((stream, peer)) => {
-                    self.shared.connections.spawn(|place| {
-                        let open = move |shared: Arc<_>| ServerState::open(shared, place, stream, peer);
-                        serve_connection(Arc::clone(&self.shared), Box::new(open))
+                    self.state.registry.spawn(|registration| {
+                        let establish =
+                            move |state: Arc<_>| ServerState::establish(state, registration, stream, peer);
+                        serve_connection(Arc::clone(&self.state), Box::new(establish))
                     });
                 }
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
-                    self.shared.report(error.into());
+                    self.state.report(error.into());
                     sleep(ACCEPT_PAUSE).await;
                 }
             }
@@ -70,20 +71,20 @@ impl<H> AcceptLoop<H> {
 
     /// Closes all connections, and ends what is left of them after `deadline`.
     pub(crate) async fn shut_down(self, deadline: Duration) -> Shutdown {
-        let connections = &self.shared.connections;
+        let registry = &self.state.registry;
         let closing = async {
-            connections.stop().await;
-            connections.ended().await;
+            registry.stop().await;
+            registry.all_ended().await;
         };
         // What the deadline means for each connection is found out below.
         let _ = timeout(deadline, closing).await;
-        connections.abort()
+        registry.abort()
     }
 }
 
 impl<H> Drop for AcceptLoop<H> {
     fn drop(&mut self) {
-        self.shared.connections.abort();
+        self.state.registry.abort();
     }
 }
 

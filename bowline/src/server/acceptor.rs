@@ -16,18 +16,17 @@ use crate::error::{Error, ErrorKind};
 use crate::events;
 use crate::handshake::deadline::Deadline;
 use crate::handshake::negotiated::Agreed;
-use crate::limits::{Config, Limits};
+use crate::limits::Limits;
 use crate::server::check::RequestCheck;
 use crate::server::handshake::{Agreement, RequestHead, Terms};
-use crate::server::http1::shake_hands;
-use crate::server::http2::{Accepted, Http2Request};
+use crate::server::http1;
 use crate::server::origin::{Pattern, RequestScheme};
 use crate::server::rejection::Rejection;
 use crate::server::upgrade::Upgrade;
 use crate::socket::WebSocket;
-use crate::transport::from_hyper::transport_of;
+use crate::transport::Addresses;
+use crate::transport::from_hyper::from_stream;
 use crate::transport::rewind::Rewind;
-use crate::transport::{Addresses, IoStream};
 
 /// Accepts an opening handshake inside a server of any HTTP library that uses [`http`]'s types and hyper: with the
 /// defaults of [`Acceptor`], see [`Acceptor::accept`].
@@ -60,7 +59,7 @@ pub fn accept<A, B: Default>(request: &mut Request<A>) -> Result<(Response<B>, U
 
 /// Accepts opening handshakes: the options of a server.
 ///
-/// A clone is cheap and shares the options. An argument that makes no sense is remembered: every handshake is
+/// A clone is cheap and shares the settings. An argument that makes no sense is remembered: every handshake is
 /// answered with a 500 that names it, and [`Server::serve`](crate::Server::serve) fails at once.
 ///
 /// ```
@@ -72,12 +71,11 @@ pub fn accept<A, B: Default>(request: &mut Request<A>) -> Result<(Response<B>, U
 ///     .limits(Limits::default().message_size(64 * 1024));
 /// ```
 #[derive(Clone, Debug, Default)]
-pub struct Acceptor(Arc<Options>);
+pub struct Acceptor(Arc<Settings>);
 
 #[derive(Clone, Debug, Default)]
-struct Options {
+struct Settings {
     terms: Terms,
-    config: Config,
     /// The first argument that made no sense.
     invalid: Option<Error>,
 }
@@ -96,7 +94,7 @@ impl Acceptor {
         let subprotocols: Vec<String> = subprotocols.into_iter().map(Into::into).collect();
         let invalid = subprotocols.iter().find(|subprotocol| !is_token(subprotocol));
         let invalid = invalid.map(|invalid| format!("the subprotocol {invalid:?} is not a token"));
-        self.with(|options| options.terms.subprotocols = subprotocols).check(invalid)
+        self.with(|settings| settings.terms.subprotocols = subprotocols).refuse_if(invalid)
     }
 
     /// Lets pages of other origins connect too; may be called repeatedly. Default: only pages of the same host and
@@ -120,8 +118,8 @@ impl Acceptor {
     pub fn allow_origin(self, pattern: impl AsRef<str>) -> Self {
         let text = pattern.as_ref();
         match Pattern::parse(text) {
-            Some(pattern) => self.with(|options| options.terms.origins.allow(pattern)),
-            None => self.check(Some(format!(
+            Some(pattern) => self.with(|settings| settings.terms.origins.allow(pattern)),
+            None => self.refuse_if(Some(format!(
                 "the origin pattern {text:?} is not of the form `[scheme://][*.]host[:port]`, `*` or `null`"
             ))),
         }
@@ -132,14 +130,14 @@ impl Acceptor {
     ///
     /// It is also asked about `null` and other values that name no origin.
     pub fn check_origin(self, check: impl Fn(&str, &HeaderMap) -> bool + Send + Sync + 'static) -> Self {
-        self.with(|options| options.terms.origins.allow_if(check))
+        self.with(|settings| settings.terms.origins.allow_if(check))
     }
 
     /// What a client may cost: see [`Limits`] for the defaults.
     ///
     /// Under an HTTP server of your own, the head of the request is limited there.
     pub fn limits(self, limits: Limits) -> Self {
-        self.with(|options| options.config.limits = limits)
+        self.with(|settings| settings.terms.config.limits = limits)
     }
 
     /// After how much silence a ping is sent: at least this long, at most twice as long. Default: 20 s; `None` turns
@@ -156,7 +154,7 @@ impl Acceptor {
     pub fn keepalive(self, interval: impl Into<Option<Duration>>) -> Self {
         let interval = interval.into();
         let invalid = (interval == Some(Duration::ZERO)).then(|| "the keepalive interval is zero".to_owned());
-        self.with(|options| options.config.keepalive = interval).check(invalid)
+        self.with(|settings| settings.terms.config.keepalive = interval).refuse_if(invalid)
     }
 
     /// Checks an opening handshake. Return the response from your HTTP service, and await the [`Upgrade`] in a task of
@@ -185,14 +183,14 @@ impl Acceptor {
         &self,
         request: &mut Request<A>,
     ) -> Result<(Response<B>, Upgrade), Rejection> {
-        self.check_request(request)
+        self.try_accept(request)
             .inspect(|(_, upgrade)| events::handshake_accepted(Role::Server, upgrade.agreed()))
             .inspect_err(|rejection| {
                 events::handshake_rejected(Role::Server, rejection.status(), rejection);
             })
     }
 
-    fn check_request<A, B: Default>(
+    fn try_accept<A, B: Default>(
         &self,
         request: &mut Request<A>,
     ) -> Result<(Response<B>, Upgrade), Rejection> {
@@ -205,7 +203,7 @@ impl Acceptor {
             )
         })?;
         let response = agreement.response();
-        Ok((response, Upgrade::new(on_upgrade, version, agreement.agreed, self.0.config.clone())))
+        Ok((response, Upgrade::new(on_upgrade, version, agreement.agreed, self.0.terms.config.clone())))
     }
 
     /// Checks an opening handshake, and takes nothing from it yet.
@@ -251,10 +249,12 @@ impl Acceptor {
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         self.validate()?;
-        let deadline = Deadline::after(self.0.config.limits.handshake_timeout);
+        let terms = &self.0.terms;
+        let deadline = Deadline::after(terms.config.limits.handshake_timeout);
         let addresses = Addresses::of_any(&stream);
+        let check = RequestCheck::default();
         // In a box, so that the caller's future is not larger for all of the connection's life.
-        Box::pin(self.shake_hands(Rewind::new(stream), addresses, None, deadline)).await
+        Box::pin(http1::exchange(Rewind::new(stream), addresses, terms, &check, deadline)).await
     }
 
     /// Takes a stream whose handshake was done elsewhere, as the server of the connection.
@@ -275,9 +275,8 @@ impl Acceptor {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let (transport, unread) = transport_of(stream);
-        let leftover = [leftover, unread].concat();
-        WebSocket::open(transport, Role::Server, &leftover, &self.0.config, agreed)
+        let (transport, leftover) = from_stream(stream, leftover);
+        WebSocket::open(transport, Role::Server, &leftover, &self.0.terms.config, agreed)
     }
 
     /// The first argument that made no sense, if there is one.
@@ -287,49 +286,24 @@ impl Acceptor {
 
     /// The same for requests that come over TLS.
     pub(crate) fn over_tls(self) -> Self {
-        self.with(|options| options.terms.origins.set_arrival(RequestScheme::OverTls))
+        self.with(|settings| settings.terms.origins.set_arrival(RequestScheme::OverTls))
     }
 
-    pub(crate) fn handshake_timeout(&self) -> Duration {
-        self.0.config.limits.handshake_timeout
+    /// What is asked of a handshake.
+    pub(crate) fn terms(&self) -> &Terms {
+        &self.0.terms
     }
 
-    pub(crate) fn shake_hands<S: IoStream>(
-        &self,
-        stream: Rewind<S>,
-        addresses: Addresses,
-        check: Option<&RequestCheck>,
-        deadline: Deadline,
-    ) -> impl Future<Output = Result<(WebSocket, Parts), Error>> {
-        let Options { terms, config, .. } = &*self.0;
-        shake_hands(stream, addresses, terms, config, check, deadline)
-    }
-
-    /// Answers a request of an HTTP/2 connection, and opens the WebSocket that it asks for.
-    pub(crate) fn shake_hands_over_http2(
-        &self,
-        request: Http2Request,
-        addresses: Addresses,
-        check: Option<&RequestCheck>,
-    ) -> impl Future<Output = Result<Accepted, Error>> {
-        let Options { terms, config, .. } = &*self.0;
-        request.shake_hands(addresses, terms, config, check)
-    }
-
-    pub(crate) fn limits_in_force(&self) -> &Limits {
-        &self.0.config.limits
-    }
-
-    fn with(mut self, change: impl FnOnce(&mut Options)) -> Self {
+    fn with(mut self, change: impl FnOnce(&mut Settings)) -> Self {
         change(Arc::make_mut(&mut self.0));
         self
     }
 
     /// Remembers what is wrong, unless something was before.
-    fn check(self, invalid: Option<String>) -> Self {
+    fn refuse_if(self, invalid: Option<String>) -> Self {
         let Some(text) = invalid else { return self };
-        self.with(|options| {
-            options.invalid.get_or_insert_with(|| Error::new(ErrorKind::InvalidInput, text));
+        self.with(|settings| {
+            settings.invalid.get_or_insert_with(|| Error::new(ErrorKind::InvalidInput, text));
         })
     }
 }
@@ -342,11 +316,10 @@ impl Acceptor {
     pub fn compression(self, options: impl Into<crate::CompressionOptions>) -> Self {
         let compression = options.into();
         let invalid = compression.invalid();
-        self.with(|options| {
-            options.terms.deflate = compression.wish();
-            options.config.compression = compression;
+        self.with(|settings| {
+            settings.terms.config.compression = compression;
         })
-        .check(invalid)
+        .refuse_if(invalid)
     }
 
     /// The same for a connection whose handshake has agreed on compression; the level and the threshold are those of
@@ -366,7 +339,7 @@ impl Acceptor {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        self.0.config.compression.assert_fits(parameters);
+        self.0.terms.config.compression.assert_fits(parameters);
         let agreed = Agreed { deflate: Some(parameters), ..Agreed::on_subprotocol(subprotocol) };
         self.adopt_as(stream, leftover.into(), agreed)
     }

@@ -15,9 +15,9 @@ use crate::server::catch_panic::CatchPanic;
 use crate::server::handshake::{Agreement, Terms};
 use crate::server::rejection::Rejection;
 
-/// What an application decides about a request, before it is accepted.
-#[derive(Clone)]
-pub(crate) struct RequestCheck(Arc<dyn Fn(Parts) -> CheckFuture + Send + Sync>);
+/// What an application decides about a request, before it is accepted. Default: nothing.
+#[derive(Clone, Default)]
+pub(crate) struct RequestCheck(Option<Arc<dyn Fn(Parts) -> CheckFuture + Send + Sync>>);
 
 struct CheckFuture(Pin<Box<dyn Future<Output = Result<Parts, Rejection>> + Send>>);
 
@@ -27,13 +27,13 @@ impl RequestCheck {
         F: Fn(Parts) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<Parts, Rejection>> + Send + 'static,
     {
-        Self(Arc::new(move |head| CheckFuture(Box::pin(check(head)))))
+        Self(Some(Arc::new(move |head| CheckFuture(Box::pin(check(head))))))
     }
 }
 
 impl fmt::Debug for RequestCheck {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a closure")
+        f.write_str(if self.0.is_some() { "a closure" } else { "none" })
     }
 }
 
@@ -41,12 +41,12 @@ impl fmt::Debug for RequestCheck {
 pub(crate) async fn answer(
     head: Parts,
     terms: &Terms,
-    check: Option<&RequestCheck>,
+    check: &RequestCheck,
 ) -> (Result<(Parts, Agreement), Error>, Response<String>) {
     let agreeing = async {
         let agreement = terms.check(&head)?;
-        let head = match check {
-            Some(check) => check.0(head).0.await?,
+        let head = match &check.0 {
+            Some(check) => check(head).0.await?,
             None => head,
         };
         Ok((head, agreement))

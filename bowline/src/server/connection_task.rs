@@ -17,6 +17,7 @@ use crate::server::acceptor::Acceptor;
 use crate::server::catch_panic::{CatchPanic, catch};
 use crate::server::check::RequestCheck;
 use crate::server::handler::Handler;
+use crate::server::http1;
 use crate::server::http2::{Accepted, Http2Request, Http2Server};
 use crate::server::registry::{OpenRegistration, Registration, Registry};
 use crate::socket::WebSocket;
@@ -31,7 +32,7 @@ pub(crate) struct ServerOptions {
     pub(crate) acceptor: Acceptor,
     pub(crate) tls: Option<ServerTls>,
     pub(crate) http2: Option<Http2Server>,
-    pub(crate) check: Option<RequestCheck>,
+    pub(crate) check: RequestCheck,
     pub(crate) on_error: Option<Box<dyn ReportError>>,
 }
 
@@ -56,7 +57,7 @@ pub(crate) struct ServerState<H> {
     pub(crate) handler: H,
     /// Our own address, unless each connection has to say its own.
     pub(crate) local: Option<SocketAddr>,
-    pub(crate) connections: Arc<Registry>,
+    pub(crate) registry: Arc<Registry>,
 }
 
 impl<H> ServerState<H> {
@@ -72,7 +73,7 @@ impl<H> ServerState<H> {
 pub(crate) struct Established {
     socket: WebSocket,
     head: Parts,
-    connection: OpenRegistration,
+    registration: OpenRegistration,
 }
 
 /// What a client turns out to have connected for.
@@ -85,9 +86,9 @@ enum Arrived {
 impl<H> ServerState<H> {
     /// Everything before a connection is open; `None` if that fails, and behind the end of an HTTP/2 connection, of which the
     /// streams are opened.
-    pub(crate) async fn open<M: 'static>(
+    pub(crate) async fn establish<M: 'static>(
         self: Arc<Self>,
-        place: Registration,
+        registration: Registration,
         stream: TcpStream,
         peer: SocketAddr,
     ) -> Option<Established>
@@ -96,15 +97,15 @@ impl<H> ServerState<H> {
     {
         let local = self.local.or_else(|| stream.local_addr().ok());
         let addresses = Addresses { local, peer: Some(peer) };
-        let deadline = Deadline::after(self.options.acceptor.handshake_timeout());
+        let deadline = Deadline::after(self.options.acceptor.terms().config.limits.handshake_timeout);
         // In a box of its own, because combinators keep what they are given twice.
-        let arriving = Box::pin(self.meet(stream, addresses, deadline));
-        let arrived = self.unless_failing(arriving).await?;
+        let arriving = Box::pin(self.handshake(stream, addresses, deadline));
+        let arrived = self.or_report(arriving).await?;
         match arrived {
-            Arrived::WebSocket(socket, head) => Some(Established::new(place, socket, head)),
+            Arrived::WebSocket(socket, head) => Some(Established::new(registration, socket, head)),
             Arrived::Http2(http2, stream) => {
-                // It keeps its place on the list until its end.
-                let _place = place;
+                // It stays registered until its end.
+                let _registration = registration;
                 Box::pin(self.serve_http2(http2, stream, addresses, deadline)).await;
                 None
             }
@@ -112,7 +113,7 @@ impl<H> ServerState<H> {
     }
 
     /// TLS, and the handshake of HTTP/1.1.
-    async fn meet(
+    async fn handshake(
         &self,
         stream: TcpStream,
         addresses: Addresses,
@@ -132,7 +133,7 @@ impl<H> ServerState<H> {
                 if let (Some(http2), Alpn::Http2) = (self.options.http2, chosen) {
                     return Ok(Arrived::Http2(http2, Box::new(stream)));
                 }
-                self.shake_hands(Rewind::new(stream), addresses, deadline).await
+                self.exchange_over_http1(Rewind::new(stream), addresses, deadline).await
             };
             return Box::pin(handshake).await;
         }
@@ -148,17 +149,18 @@ impl<H> ServerState<H> {
                 return Ok(Arrived::Http2(http2, Box::new(stream)));
             }
         }
-        Box::pin(self.shake_hands(stream, addresses, deadline)).await
+        Box::pin(self.exchange_over_http1(stream, addresses, deadline)).await
     }
 
-    async fn shake_hands<S: IoStream>(
+    async fn exchange_over_http1<S: IoStream>(
         &self,
         stream: Rewind<S>,
         addresses: Addresses,
         deadline: Deadline,
     ) -> Result<Arrived, Error> {
         let ServerOptions { acceptor, check, .. } = &self.options;
-        let (socket, head) = acceptor.shake_hands(stream, addresses, check.as_ref(), deadline).await?;
+        let exchanging = http1::exchange(stream, addresses, acceptor.terms(), check, deadline);
+        let (socket, head) = exchanging.await?;
         Ok(Arrived::WebSocket(socket, head))
     }
 
@@ -173,44 +175,46 @@ impl<H> ServerState<H> {
         H: Handler<M>,
     {
         let begin = |request| {
-            self.connections.spawn(|place| {
-                let open = move |shared: Arc<_>| ServerState::open_stream(shared, place, request, addresses);
-                serve_connection(Arc::clone(self), Box::new(open))
+            self.registry.spawn(|registration| {
+                let establish = move |state: Arc<_>| {
+                    ServerState::establish_over_http2(state, registration, request, addresses)
+                };
+                serve_connection(Arc::clone(self), Box::new(establish))
             });
         };
-        let limits = self.options.acceptor.limits_in_force();
-        let stop = self.connections.stopped();
+        let limits = &self.options.acceptor.terms().config.limits;
+        let stop = self.registry.stopped();
         if let Err(error) = http2.serve(stream, limits, deadline, stop, begin).await {
             self.report(error.into());
         }
     }
 
-    /// The same as [`open`](Self::open) for a request of an HTTP/2 connection.
-    async fn open_stream(
+    /// The same as [`establish`](Self::establish) for a request of an HTTP/2 connection.
+    async fn establish_over_http2(
         self: Arc<Self>,
-        place: Registration,
+        registration: Registration,
         request: Http2Request,
         addresses: Addresses,
     ) -> Option<Established> {
         let ServerOptions { acceptor, check, .. } = &self.options;
-        let handshake = Box::pin(acceptor.shake_hands_over_http2(request, addresses, check.as_ref()));
-        let Accepted { socket, head, slot } = self.unless_failing(handshake).await?;
-        let mut opened = Established::new(place, socket, head);
-        opened.connection.slot = Some(slot);
-        Some(opened)
+        let handshake = Box::pin(request.exchange(addresses, acceptor.terms(), check));
+        let Accepted { socket, head, slot } = self.or_report(handshake).await?;
+        let mut established = Established::new(registration, socket, head);
+        established.registration.slot = Some(slot);
+        Some(established)
     }
 
     /// `None` if the server goes down meanwhile, or there is an error, which is reported.
-    async fn unless_failing<T>(&self, opening: impl Future<Output = Result<T, Error>>) -> Option<T> {
-        let opened = self.connections.unless_stopping(opening).await?;
+    async fn or_report<T>(&self, opening: impl Future<Output = Result<T, Error>>) -> Option<T> {
+        let opened = self.registry.unless_stopping(opening).await?;
         opened.map_err(|error| self.report(error.into())).ok()
     }
 }
 
 impl Established {
-    fn new(place: Registration, mut socket: WebSocket, head: Parts) -> Self {
-        let connection = place.open(socket.supervise());
-        Self { socket, head, connection }
+    fn new(registration: Registration, mut socket: WebSocket, head: Parts) -> Self {
+        let registration = registration.complete(socket.supervise());
+        Self { socket, head, registration }
     }
 }
 
@@ -220,31 +224,31 @@ fn broken(error: io::Error) -> Error {
 
 /// The task of a connection.
 ///
-/// `open` is in a box, and small: what is allocated while connections are accepted lies between their tasks and sockets, and
+/// `establish` is in a box, and small: what is allocated while connections are accepted lies between their tasks and sockets, and
 /// leaves a hole of its size once it is freed.
 pub(crate) async fn serve_connection<
     H: Handler<M>,
     M,
     F: Future<Output = Option<Established>> + Send + 'static,
 >(
-    shared: Arc<ServerState<H>>,
-    open: Box<impl FnOnce(Arc<ServerState<H>>) -> F>,
+    state: Arc<ServerState<H>>,
+    establish: Box<impl FnOnce(Arc<ServerState<H>>) -> F>,
 ) {
-    let opening = begin(open, Arc::clone(&shared));
-    let Some(Established { socket, head, mut connection }) = opening.await else { return };
-    let code = match CatchPanic::call(|| shared.handler.handle(head, socket)).await {
+    let opening = boxed(establish, Arc::clone(&state));
+    let Some(Established { socket, head, mut registration }) = opening.await else { return };
+    let code = match CatchPanic::call(|| state.handler.handle(head, socket)).await {
         Ok(Ok(())) => CloseCode::NORMAL,
         Ok(Err(error)) => {
-            shared.report(error);
+            state.report(error);
             CloseCode::INTERNAL_ERROR
         }
         Err(panic) => {
-            shared.report(format!("the handler {panic}").into());
+            state.report(format!("the handler {panic}").into());
             CloseCode::INTERNAL_ERROR
         }
     };
-    drop(shared);
-    connection.closed = connection.sender.close(code, "").await.is_ok();
+    drop(state);
+    registration.closed = registration.sender.close(code, "").await.is_ok();
 }
 
 /// What opens a connection, in a box, so that the memory is free again when the handler runs.
@@ -252,9 +256,9 @@ pub(crate) async fn serve_connection<
 /// Its type is forgotten, as the compiler would make one function of all: each poll of a handler would take 16 KiB of stack, and
 /// touch all of its pages.
 #[inline(never)]
-fn begin<H, F: Future<Output = Option<Established>> + Send + 'static>(
-    open: Box<impl FnOnce(Arc<ServerState<H>>) -> F>,
-    shared: Arc<ServerState<H>>,
+fn boxed<H, F: Future<Output = Option<Established>> + Send + 'static>(
+    establish: Box<impl FnOnce(Arc<ServerState<H>>) -> F>,
+    state: Arc<ServerState<H>>,
 ) -> Pin<Box<dyn Future<Output = Option<Established>> + Send>> {
-    Box::pin(open(shared))
+    Box::pin(establish(state))
 }

@@ -1,6 +1,5 @@
 //! The server's side of an opening handshake, without its I/O (RFC 6455 4.2).
 
-use bowline_proto::DeflateParameters;
 use bowline_proto::handshake::{Key, VERSION};
 use bowline_proto::header::{Extension, is_token, parse_tokens};
 use http::header::{
@@ -13,6 +12,7 @@ use http::{Method, Request, Response, StatusCode, Uri, Version};
 
 use crate::handshake::headers::{Occurrence, has_token};
 use crate::handshake::negotiated::Agreed;
+use crate::limits::Config;
 use crate::server::origin::Origins;
 use crate::server::rejection::Rejection;
 use crate::transport::hyper_http2::protocol_of;
@@ -23,8 +23,8 @@ pub(crate) struct Terms {
     /// In the order of preference.
     pub(crate) subprotocols: Vec<String>,
     pub(crate) origins: Origins,
-    /// How messages are to be compressed, if at all.
-    pub(crate) deflate: Option<DeflateParameters>,
+    /// What holds for the connection.
+    pub(crate) config: Config,
 }
 
 /// The head of a request that may be a handshake.
@@ -105,7 +105,7 @@ impl Terms {
             let line = line.to_str().map_err(|_| malformed())?;
             offers.extend(Extension::parse_list(line).ok_or_else(malformed)?);
         }
-        if let Some((agreed, answer)) = self.deflate.and_then(|wish| wish.accept(&offers)) {
+        if let Some((agreed, answer)) = self.config.compression.wish().and_then(|wish| wish.accept(&offers)) {
             let answer = HeaderValue::try_from(answer.to_string()).expect("tokens are a header's value");
             agreement.extension = Some(answer);
             agreement.agreed.deflate = Some(agreed);

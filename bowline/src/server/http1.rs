@@ -17,7 +17,7 @@ use tokio::task::coop::consume_budget;
 
 use crate::error::{Error, ErrorKind};
 use crate::handshake::deadline::Deadline;
-use crate::limits::{Config, Limits};
+use crate::limits::Limits;
 use crate::server::check::{RequestCheck, answer};
 use crate::server::handshake::Terms;
 use crate::socket::WebSocket;
@@ -27,12 +27,11 @@ use crate::transport::{Addresses, IoStream, Transport};
 /// Reads a request, answers it, and opens the connection that it asks for.
 ///
 /// The extensions of the head have the address of the client, if it is known.
-pub(crate) async fn shake_hands<S: IoStream>(
+pub(crate) async fn exchange<S: IoStream>(
     stream: Rewind<S>,
     addresses: Addresses,
     terms: &Terms,
-    config: &Config,
-    check: Option<&RequestCheck>,
+    check: &RequestCheck,
     deadline: Deadline,
 ) -> Result<(WebSocket, Parts), Error> {
     let answered = OnceLock::new();
@@ -53,7 +52,7 @@ pub(crate) async fn shake_hands<S: IoStream>(
             Ok::<_, Infallible>(response)
         })
     });
-    let limits = &config.limits;
+    let limits = &terms.config.limits;
     let mut connection = http1::Builder::new()
         .max_headers(limits.headers)
         .max_header_size(limits.head_size)
@@ -75,7 +74,7 @@ pub(crate) async fn shake_hands<S: IoStream>(
     match answered.into_inner() {
         Some(Ok((head, agreement))) => {
             let transport = Transport::with_addresses(stream, addresses);
-            Ok((WebSocket::open(transport, Role::Server, &leftover, config, agreement.agreed), head))
+            Ok((WebSocket::open(transport, Role::Server, &leftover, &terms.config, agreement.agreed), head))
         }
         Some(Err(error)) => {
             let _ = deadline.bound("closing", linger(&mut stream)).await;

@@ -22,7 +22,7 @@ use tokio::time::{Instant, Sleep, sleep};
 
 use crate::error::{Error, ErrorKind};
 use crate::handshake::deadline::{Deadline, FAR};
-use crate::limits::{Config, Limits};
+use crate::limits::Limits;
 use crate::server::check::{RequestCheck, answer, rejected};
 use crate::server::handshake::Terms;
 use crate::server::rejection::Rejection;
@@ -49,7 +49,7 @@ pub(crate) struct Http2Request {
     /// The time of the handshake begins on arrival, whatever the request waits for.
     deadline: Deadline,
     slots: Arc<Semaphore>,
-    websockets: Arc<Usage>,
+    usage: Arc<Usage>,
 }
 
 /// A request that was accepted.
@@ -70,14 +70,14 @@ struct Usage {
 
 impl Usage {
     /// Counts one, until the result is dropped.
-    fn open(self: &Arc<Self>) -> CountedUse {
+    fn count_one(self: &Arc<Self>) -> CountedUse {
         self.open.fetch_add(1, Ordering::Relaxed);
         self.opened.store(true, Ordering::Relaxed);
         CountedUse(Arc::clone(self))
     }
 
     /// Whether one is open, or has opened since this was last called.
-    fn were_used(&self) -> bool {
+    fn was_used(&self) -> bool {
         self.opened.swap(false, Ordering::Relaxed) || self.open.load(Ordering::Relaxed) > 0
     }
 }
@@ -131,10 +131,10 @@ impl IdleTimer {
     }
 
     /// Looks at the clock, also if a client that keeps sending has used up the task's budget.
-    fn poll(&mut self, cx: &mut Context<'_>, websockets: &Usage) -> u32 {
+    fn poll(&mut self, cx: &mut Context<'_>, usage: &Usage) -> u32 {
         while pin!(unconstrained(&mut self.tick)).poll(cx).is_ready() {
             self.tick.as_mut().reset(Instant::now() + self.period);
-            self.periods = if websockets.were_used() { 0 } else { self.periods + 1 };
+            self.periods = if usage.was_used() { 0 } else { self.periods + 1 };
         }
         self.periods
     }
@@ -156,7 +156,9 @@ impl IdleTimer {
 /// The place of one request among those that a connection may have under way. It is held until all work for the request is
 /// done, also if its stream has ended before: a client that resets its streams gets no more work done than another. A request
 /// waits for it, in order of arrival, for as long as its stream lives and a handshake may take.
-pub(crate) type Slot = OwnedSemaphorePermit;
+pub(crate) struct Slot {
+    _permit: OwnedSemaphorePermit,
+}
 
 #[expect(clippy::unused_self, reason = "that it exists is what counts")]
 impl Http2Server {
@@ -192,7 +194,7 @@ impl Http2Server {
         });
         let Some(opened) = opening.await else { return Ok(()) };
         let mut connection = opened?;
-        let websockets = Arc::new(Usage::default());
+        let usage = Arc::new(Usage::default());
         let streams = usize::try_from(limits.streams).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
         let slots = Arc::new(Semaphore::new(streams));
         let mut phase = Http2Phase::Serving;
@@ -214,7 +216,7 @@ impl Http2Server {
                     connection.abrupt_shutdown(Reason::NO_ERROR);
                     cx.waker().wake_by_ref();
                 }
-                match (idle.poll(cx, &websockets), phase) {
+                match (idle.poll(cx, &usage), phase) {
                     (0, _) | (1, Http2Phase::Unused) => {}
                     (1, Http2Phase::Serving) => {
                         phase = Http2Phase::Unused;
@@ -231,8 +233,8 @@ impl Http2Server {
                     requested = true;
                     let (head, receive) = request.into_parts();
                     let deadline = Deadline::after(limits.handshake_timeout);
-                    let (slots, websockets) = (Arc::clone(&slots), Arc::clone(&websockets));
-                    begin(Http2Request { head, receive, respond, deadline, slots, websockets });
+                    let (slots, usage) = (Arc::clone(&slots), Arc::clone(&usage));
+                    begin(Http2Request { head, receive, respond, deadline, slots, usage });
                     // A flood of requests that are reset at once must not keep those from running that answer them.
                     yield_now().await;
                 }
@@ -266,26 +268,28 @@ impl Http2Request {
     /// Answers the request, and opens the connection that it asks for.
     ///
     /// The extensions of the head have the address of the client.
-    pub(crate) async fn shake_hands(
+    pub(crate) async fn exchange(
         self,
         addresses: Addresses,
         terms: &Terms,
-        config: &Config,
-        check: Option<&RequestCheck>,
+        check: &RequestCheck,
     ) -> Result<Accepted, Error> {
-        let Self { mut head, receive, mut respond, deadline, slots, websockets } = self;
+        let Self { mut head, receive, mut respond, deadline, slots, usage } = self;
         let mut receive = Http2Receive::new(receive);
         if let Some(peer) = addresses.peer {
             head.extensions.insert(peer);
         }
-        let waiting = async { Ok(slots.acquire_owned().await.expect("nobody closes it")) };
+        let waiting = async {
+            let permit = slots.acquire_owned().await.expect("nobody closes it");
+            Ok(Slot { _permit: permit })
+        };
         let waiting = while_wanted(&mut respond, &mut receive, waiting);
         let slot = deadline.bound("waiting for one of Limits::streams", waiting).await.inspect_err(|_| {
             // RFC 9113 8.7: nothing was done for it, so that the client may ask again.
             respond.send_reset(Reason::REFUSED_STREAM);
         })?;
         let answering = async {
-            if head.headers.len() > config.limits.headers {
+            if head.headers.len() > terms.config.limits.headers {
                 let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
                 let rejection = Rejection::new(status, "the request has too many headers");
                 return Ok(rejected("the client's request was rejected".to_owned(), rejection));
@@ -301,9 +305,9 @@ impl Http2Request {
         let send = respond.send_response(response, is_last).map_err(connection_error)?;
         match answer {
             Ok((head, agreement)) => {
-                let send = Http2Send::new(send, Box::new(websockets.open()));
+                let send = Http2Send::new(send, Box::new(usage.count_one()));
                 let transport = Transport::http2(receive, send, addresses);
-                let socket = WebSocket::open(transport, Role::Server, &[], config, agreement.agreed);
+                let socket = WebSocket::open(transport, Role::Server, &[], &terms.config, agreement.agreed);
                 Ok(Accepted { socket, head, slot })
             }
             Err(error) => {

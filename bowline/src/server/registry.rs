@@ -23,15 +23,15 @@ pub(crate) struct Registry {
     /// Nothing foreign runs while it is locked: no spawn, no waker, no call of a connection, no drop of a task or of a
     /// connection. A runtime that is shutting down drops a future within the call that spawns or wakes its task, and each of
     /// these futures has a [`Registration`], which locks this.
-    list: Mutex<Entries>,
+    state: Mutex<RegistryState>,
     stopping: CancellationToken,
     /// The last has ended.
     all_ended: Notify,
 }
 
 #[derive(Default)]
-struct Entries {
-    entries: HashMap<u64, Registered>,
+struct RegistryState {
+    connections: HashMap<u64, ConnectionEntry>,
     /// How many there were, which numbers them.
     count: u64,
     /// Those that were left have been ended, and no other may begin.
@@ -41,7 +41,7 @@ struct Entries {
 }
 
 #[derive(Default)]
-struct Registered {
+struct ConnectionEntry {
     /// Once it has been spawned.
     task: Option<AbortHandle>,
     /// Once the handshake is done.
@@ -74,22 +74,22 @@ impl Registry {
         F: Future<Output = ()> + Send + 'static,
     {
         let number = {
-            let mut list = self.list();
-            if list.aborted {
+            let mut state = self.state();
+            if state.aborted {
                 return;
             }
-            list.count += 1;
-            let number = list.count;
-            list.entries.insert(number, Registered::default());
+            state.count += 1;
+            let number = state.count;
+            state.connections.insert(number, ConnectionEntry::default());
             number
         };
-        let task = tokio::spawn(task(Registration { connections: Arc::clone(self), number })).abort_handle();
-        let mut list = self.list();
-        if let Some(entry) = list.entries.get_mut(&number) {
+        let task = tokio::spawn(task(Registration { registry: Arc::clone(self), number })).abort_handle();
+        let mut state = self.state();
+        if let Some(entry) = state.connections.get_mut(&number) {
             entry.task = Some(task);
         } else {
             // It has ended already, or is to, as the server has.
-            drop(list);
+            drop(state);
             task.abort();
         }
     }
@@ -109,7 +109,7 @@ impl Registry {
         // Before the list is read: a connection that opens meanwhile is either on it, or sees this.
         self.stopping.cancel();
         let senders: Vec<Sender> =
-            self.list().entries.values().filter_map(|entry| entry.sender.clone()).collect();
+            self.state().connections.values().filter_map(|entry| entry.sender.clone()).collect();
         for some in senders.chunks(CLOSED_AT_ONCE) {
             for sender in some {
                 sender.begin_close(&going_away());
@@ -119,69 +119,69 @@ impl Registry {
     }
 
     /// Waits until all tasks have ended.
-    pub(crate) async fn ended(&self) {
+    pub(crate) async fn all_ended(&self) {
         let ended = self.all_ended.notified();
-        if !self.list().entries.is_empty() {
+        if !self.state().connections.is_empty() {
             ended.await;
         }
     }
 
     /// Ends the tasks that are left, and their transports, and says what became of all.
     pub(crate) fn abort(&self) -> Shutdown {
-        let mut list = self.list();
-        list.aborted = true;
-        let entries = std::mem::take(&mut list.entries);
-        list.shutdown.ended += entries.values().filter(|entry| entry.sender.is_some()).count();
-        let shutdown = list.shutdown;
-        drop(list);
-        for entry in entries.values() {
+        let mut state = self.state();
+        state.aborted = true;
+        let connections = std::mem::take(&mut state.connections);
+        state.shutdown.ended += connections.values().filter(|entry| entry.sender.is_some()).count();
+        let shutdown = state.shutdown;
+        drop(state);
+        for entry in connections.values() {
             entry.task.iter().for_each(AbortHandle::abort);
             entry.sender.iter().for_each(Sender::abort);
         }
         shutdown
     }
 
-    fn list(&self) -> MutexGuard<'_, Entries> {
-        self.list.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, RegistryState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// The place of a task on the list.
 pub(crate) struct Registration {
-    connections: Arc<Registry>,
+    registry: Arc<Registry>,
     number: u64,
 }
 
 impl Registration {
     /// The handshake is done.
-    pub(crate) fn open(self, sender: Sender) -> OpenRegistration {
-        if let Some(entry) = self.connections.list().entries.get_mut(&self.number) {
+    pub(crate) fn complete(self, sender: Sender) -> OpenRegistration {
+        if let Some(entry) = self.registry.state().connections.get_mut(&self.number) {
             entry.sender = Some(sender.clone());
         }
         // After it is on the list, so that no connection falls between this and `stop`. To close one twice is to close it.
-        if self.connections.stopping.is_cancelled() {
+        if self.registry.stopping.is_cancelled() {
             sender.begin_close(&going_away());
         }
-        OpenRegistration { place: self, sender, closed: false, slot: None }
+        OpenRegistration { registration: self, sender, closed: false, slot: None }
     }
 }
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        let mut list = self.connections.list();
-        let entry = list.entries.remove(&self.number);
-        let is_empty = list.entries.is_empty();
-        drop(list);
+        let mut state = self.registry.state();
+        let entry = state.connections.remove(&self.number);
+        let is_empty = state.connections.is_empty();
+        drop(state);
         drop(entry);
         if is_empty {
-            self.connections.all_ended.notify_waiters();
+            self.registry.all_ended.notify_waiters();
         }
     }
 }
 
 /// A connection whose handler runs. When this is dropped, nothing is left of the connection.
 pub(crate) struct OpenRegistration {
-    place: Registration,
+    registration: Registration,
     pub(crate) sender: Sender,
     /// It ended with a closing handshake.
     pub(crate) closed: bool,
@@ -191,15 +191,16 @@ pub(crate) struct OpenRegistration {
 
 impl Drop for OpenRegistration {
     fn drop(&mut self) {
-        let connections = &self.place.connections;
-        let mut list = connections.list();
-        let counts = list.entries.contains_key(&self.place.number) && connections.stopping.is_cancelled();
+        let registry = &self.registration.registry;
+        let mut state = registry.state();
+        let counts =
+            state.connections.contains_key(&self.registration.number) && registry.stopping.is_cancelled();
         if counts && self.closed {
-            list.shutdown.closed += 1;
+            state.shutdown.closed += 1;
         } else if counts {
-            list.shutdown.ended += 1;
+            state.shutdown.ended += 1;
         }
-        drop(list);
+        drop(state);
         // Nothing happens to a connection that has ended already.
         self.sender.abort();
     }

@@ -15,7 +15,7 @@ use crate::handshake::deadline::Deadline;
 use crate::handshake::negotiated::Agreed;
 use crate::limits::Config;
 use crate::socket::WebSocket;
-use crate::transport::from_hyper::unwrap;
+use crate::transport::from_hyper::from_upgraded;
 use crate::transport::hyper_http2::tunnel;
 
 /// A connection that opens once the response has been sent: a future of the [`WebSocket`].
@@ -52,8 +52,11 @@ impl Upgrade {
                     })
                 })
                 .await?;
-            let (transport, leftover) =
-                if version == Version::HTTP_2 { (tunnel(upgraded), Bytes::new()) } else { unwrap(upgraded) };
+            let (transport, leftover) = if version == Version::HTTP_2 {
+                (tunnel(upgraded), Bytes::new())
+            } else {
+                from_upgraded(upgraded)
+            };
             Ok(WebSocket::open(transport, Role::Server, &leftover, &config, agreed_on))
         });
         Self { opening, agreed }

@@ -11,18 +11,20 @@ use tokio::net::TcpStream;
 
 use crate::transport::{IoStream, Transport};
 
-/// Takes any stream, and what came behind the handshake. One of hyper's is unwrapped if possible.
-pub(crate) fn transport_of<S: IoStream>(stream: S) -> (Transport, Bytes) {
+/// Takes any stream, and unwraps one of hyper's if possible. Returns the transport and the bytes that are still unread:
+/// `leftover`, followed by those that hyper has read ahead.
+pub(crate) fn from_stream<S: IoStream>(stream: S, leftover: Bytes) -> (Transport, Bytes) {
     let mut stream = Some(stream);
     let any: &mut dyn Any = &mut stream;
-    match any.downcast_mut::<Option<TokioIo<Upgraded>>>().and_then(Option::take) {
-        Some(upgraded) => unwrap(upgraded.into_inner()),
-        None => (Transport::new(stream.expect("it was not taken")), Bytes::new()),
-    }
+    let Some(upgraded) = any.downcast_mut::<Option<TokioIo<Upgraded>>>().and_then(Option::take) else {
+        return (Transport::new(stream.expect("it was not taken")), leftover);
+    };
+    let (transport, unread) = from_upgraded(upgraded.into_inner());
+    (transport, [leftover, unread].concat().into())
 }
 
 /// Finds the TCP stream, so that nothing is left of hyper; a stream that we do not know stays as it is.
-pub(crate) fn unwrap(upgraded: Upgraded) -> (Transport, Bytes) {
+pub(crate) fn from_upgraded(upgraded: Upgraded) -> (Transport, Bytes) {
     let upgraded = match upgraded.downcast::<TokioIo<TcpStream>>() {
         Ok(parts) => return (Transport::new(parts.io.into_inner()), parts.read_buf),
         Err(upgraded) => upgraded,

@@ -37,7 +37,7 @@ pub(crate) enum Http2Connection {}
 
 impl Http2Connection {
     #[expect(clippy::unused_async, reason = "the signature is that of the real one")]
-    pub(crate) async fn open<S: IoStream>(
+    pub(crate) async fn handshake<S: IoStream>(
         _offer: Offer,
         _url: Url,
         _stream: S,
@@ -56,11 +56,7 @@ impl Http2Connection {
     }
 
     #[expect(clippy::unused_async, reason = "the signature is that of the real one")]
-    pub(crate) async fn open_websocket(
-        &self,
-        _opening: Attempt,
-        _deadline: Option<Deadline>,
-    ) -> Result<(WebSocket, Response<()>), Error> {
+    pub(crate) async fn exchange(&self, _attempt: Attempt) -> Result<(WebSocket, Response<()>), Error> {
         match *self {}
     }
 }

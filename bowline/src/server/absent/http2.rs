@@ -6,7 +6,7 @@ use http::request::Parts;
 
 use crate::error::Error;
 use crate::handshake::deadline::Deadline;
-use crate::limits::{Config, Limits};
+use crate::limits::Limits;
 use crate::server::check::RequestCheck;
 use crate::server::handshake::Terms;
 use crate::socket::WebSocket;
@@ -49,12 +49,11 @@ impl Http2Server {
 
 impl Http2Request {
     #[expect(clippy::unused_async, reason = "the signature is that of the real one")]
-    pub(crate) async fn shake_hands(
+    pub(crate) async fn exchange(
         self,
         _addresses: Addresses,
         _terms: &Terms,
-        _config: &Config,
-        _check: Option<&RequestCheck>,
+        _check: &RequestCheck,
     ) -> Result<Accepted, Error> {
         match self {}
     }
