@@ -1,4 +1,32 @@
-//! What carries a connection's bytes: TCP on a fast path, any other stream boxed behind a lock.
+//! The transport of a connection: the stream that carries its bytes.
+//!
+//! There are three kinds. The connection above sees none of the differences but their costs:
+//!
+//! ```text
+//!                     TCP                       HTTP/2 stream            any other stream
+//!
+//!  comes from         serve, connect, adopt,    serve and connect_http2  TLS, Unix sockets, hyper,
+//!                     hyper and axum                                     the user's own types
+//!  halves             OwnedRead/WriteHalf       Http2Receive, Http2Send  one Box<dyn IoStream>, shared
+//!  lock               none                      none                     a mutex, taken last
+//!  reads and writes   non-blocking calls        h2, with flow control    AsyncRead, AsyncWrite
+//!                     (tcp.rs)                  (http2.rs)               (with_stream, below)
+//! ```
+//!
+//! TCP has a fast path, because it is the most frequent transport and each message costs a system call there.
+//! So streams are recognised by their type: [`Transport::new`] finds a `TcpStream` in a generic argument, and
+//! `from_hyper` finds one inside of what hyper returns after an upgrade. Every other stream is boxed.
+//!
+//! Three rules hold for all of them:
+//!
+//! - Both directions are polled with the connection's own waker (`connection/waker.rs`), never with a
+//!   caller's. A transport may remember only one waker.
+//! - No poll uses the task's budget. Whoever reads or sends has paid for the message. A transport that is out
+//!   of budget would look like one that is not ready, and some of tokio's streams then forget whom to wake.
+//! - A boxed stream is foreign code, and the connection's locks are held while it is polled. `polling.rs`
+//!   records that, so that a wake-up from within the poll does not call a foreign waker under these locks.
+//!
+//! HTTP/2 and TLS are optional. Without their features, the files in `absent/` take their places.
 
 #[cfg(any(feature = "client", feature = "server"))]
 pub(crate) mod alpn;
@@ -40,7 +68,7 @@ use crate::sync::Mutex;
 use crate::transport::http2::{Http2Receive, Http2Send, Multiplexed};
 use crate::transport::polling::Polling;
 
-/// A stream of the user's own, or one of TLS or HTTP/2.
+/// A byte stream that can carry a connection.
 pub(crate) trait IoStream: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> IoStream for T {}
@@ -51,7 +79,7 @@ pub(crate) struct Transport {
     pub(crate) addresses: Addresses,
 }
 
-/// Where the two ends of a connection are, as far as we know.
+/// The addresses of the two ends of a connection, as far as they are known.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Addresses {
     pub(crate) local: Option<SocketAddr>,
@@ -63,7 +91,7 @@ impl Addresses {
         Self { local: stream.local_addr().ok(), peer: stream.peer_addr().ok() }
     }
 
-    /// Those of a stream that may be a [`TcpStream`].
+    /// Returns the addresses of `stream` if it is a [`TcpStream`], and none otherwise.
     pub(crate) fn of_any<S: Any>(stream: &S) -> Self {
         let any: &dyn Any = stream;
         any.downcast_ref().map(Self::of).unwrap_or_default()
@@ -78,22 +106,23 @@ enum AnyStream {
 }
 
 impl Transport {
-    /// Takes any stream. A [`TcpStream`] is recognised and goes the fast way, with `TCP_NODELAY` on.
+    /// Makes a transport of any stream. A [`TcpStream`] takes the fast path, and its `TCP_NODELAY` is
+    /// switched on.
     pub(crate) fn new<S: IoStream>(stream: S) -> Self {
         let addresses = Addresses::of_any(&stream);
         Self::with_addresses(stream, addresses)
     }
 
-    /// The same for a stream whose addresses are known, or are those of the TCP stream that it runs over.
+    /// Makes a transport of any stream, as [`new`](Self::new) does, with addresses that the caller knows.
     pub(crate) fn with_addresses<S: IoStream>(stream: S, addresses: Addresses) -> Self {
         let mut stream = Some(stream);
         let any: &mut dyn Any = &mut stream;
         let stream = if let Some(stream) = any.downcast_mut::<Option<TcpStream>>().and_then(Option::take) {
-            // It fails only on a socket that is broken, which the next read says better.
+            // This fails only on a broken socket. The next read reports that better.
             let _ = stream.set_nodelay(true);
             AnyStream::Tcp(stream)
         } else {
-            AnyStream::Boxed(Box::new(stream.expect("it was not taken")))
+            AnyStream::Boxed(Box::new(stream.expect("the stream was not taken out")))
         };
         Self { stream, addresses }
     }
@@ -128,7 +157,7 @@ pub(crate) enum WriteTransport {
 }
 
 impl ReadTransport {
-    /// Pending if it is known without reading that there is nothing to read.
+    /// Returns `Pending` if there is nothing to read and the stream knows that without reading.
     pub(crate) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
         match self {
             Self::Tcp(stream) => {
@@ -139,7 +168,7 @@ impl ReadTransport {
         }
     }
 
-    /// Takes what has arrived, where it would cost more than its bytes if it were left.
+    /// Takes out the bytes that have arrived if they cost more memory than their size where they are.
     pub(crate) fn gather(&mut self, cx: &mut Context<'_>) {
         if let Self::Http2(stream) = self {
             stream.gather(cx);
@@ -147,8 +176,7 @@ impl ReadTransport {
     }
 }
 
-/// The task's budget does not count for reading: whoever reads on and on sees to it, as a stream may be ready always. And where
-/// the budget is spent, tokio's streams say that they have nothing, without remembering whom to wake when they have.
+/// Reading does not use the task's budget. The caller bounds its own work, as a stream may always be ready.
 impl AsyncRead for ReadTransport {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
@@ -162,8 +190,7 @@ impl AsyncRead for ReadTransport {
     }
 }
 
-/// The task's budget does not count for writing either: whoever sends has paid for it, and a transport that only says that the
-/// budget is spent would look like one that takes no more.
+/// Writing does not use the task's budget either: the sender has paid for its message.
 impl WriteTransport {
     pub(crate) fn poll_write(
         &mut self,
@@ -187,7 +214,7 @@ impl WriteTransport {
 
     pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
-            // TCP has no buffer of its own in this process, and the HTTP/2 connection writes by itself what it was given.
+            // TCP has no buffer in this process. The HTTP/2 connection's own task writes its buffer.
             Self::Tcp(_) | Self::Http2(_) => Poll::Ready(Ok(())),
             Self::Boxed(stream) => {
                 poll_without_budget(cx, |cx| with_stream(stream, cx, AsyncWrite::poll_flush))
@@ -205,15 +232,16 @@ impl WriteTransport {
         }
     }
 
-    /// Drops it, together with the readable half.
+    /// Drops the writable half. The caller drops the readable half too, which closes the stream.
     pub(crate) fn forget(self) {
         if let Self::Tcp(stream) = self {
-            // Not shut down on its own, as the socket is closed.
+            // The drop of the readable half closes the socket. A shutdown before that would cost a system
+            // call.
             stream.forget();
         }
     }
 
-    /// The same at once: what was written and is still on its way may be lost.
+    /// Drops the writable half at once. Bytes that were written and have not left yet may be lost.
     pub(crate) fn abort(self) {
         match self {
             Self::Http2(stream) => stream.reset(),
@@ -221,7 +249,7 @@ impl WriteTransport {
         }
     }
 
-    /// Says if others share what it runs over.
+    /// Returns a value if the stream shares its TCP connection with other streams.
     pub(crate) fn multiplexed(&self) -> Option<Multiplexed> {
         match self {
             Self::Http2(stream) => stream.multiplexed(),
@@ -229,7 +257,7 @@ impl WriteTransport {
         }
     }
 
-    /// Whether the fast path was taken.
+    /// Returns `true` if the stream takes the fast path.
     pub(crate) fn is_tcp(&self) -> bool {
         matches!(self, Self::Tcp(_))
     }
@@ -241,13 +269,15 @@ fn with_stream<R>(
     cx: &mut Context<'_>,
     call: impl FnOnce(Pin<&mut Box<dyn IoStream>>, &mut Context<'_>) -> R,
 ) -> R {
-    // A user's stream that panicked leaves the lock poisoned; it is as usable as it was.
+    // A user's stream that panicked has poisoned the lock. The stream is still as usable as before.
     let mut stream = stream.lock().unwrap_or_else(PoisonError::into_inner);
     let _polling = Polling::begin(cx);
     call(Pin::new(&mut *stream), cx)
 }
 
-/// Polls without using the task's budget. Not inlined, nor `with_stream`: they would make the short way of TCP longer.
+/// Polls without using the task's budget.
+///
+/// This function and `with_stream` are not inlined, as they would lengthen the fast path of TCP.
 #[inline(never)]
 pub(crate) fn poll_without_budget<T>(
     cx: &mut Context<'_>,

@@ -127,7 +127,7 @@ impl<H> ServerState<H> {
             // In a box, as it is much larger than what follows.
             let handshake = async {
                 // It fails only on a socket that is broken, which the next read says better.
-                let _ = stream.rest.set_nodelay(true);
+                let _ = stream.stream.set_nodelay(true);
                 let accepting = config.accept(stream);
                 let (stream, chosen) = deadline.bound("doing the TLS handshake", accepting).await?;
                 if let (Some(http2), Alpn::Http2) = (self.options.http2, chosen) {
@@ -138,14 +138,14 @@ impl<H> ServerState<H> {
             return Box::pin(handshake).await;
         }
         if let Some(http2) = self.options.http2 {
-            while http2.may_begin_with(&stream.first) {
+            while http2.may_begin_with(&stream.prefix) {
                 let more = poll_fn(|cx| stream.poll_read_ahead(cx).map_err(broken));
                 if !deadline.bound("waiting for the request", more).await? {
                     break;
                 }
             }
-            if http2.begins_with(&stream.first) {
-                let _ = stream.rest.set_nodelay(true);
+            if http2.begins_with(&stream.prefix) {
+                let _ = stream.stream.set_nodelay(true);
                 return Ok(Arrived::Http2(http2, Box::new(stream)));
             }
         }

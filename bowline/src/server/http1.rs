@@ -62,8 +62,8 @@ pub(crate) async fn exchange<S: IoStream>(
     let exchange = async { exchange.await.map_err(|error| http_error(error, limits)) };
     let exchanged = deadline.bound("waiting for the request", exchange).await;
     let parts = connection.into_parts();
-    let Rewind { first, rest: mut stream } = parts.io.into_inner();
-    let leftover = [parts.read_buf, first].concat();
+    let Rewind { prefix, mut stream } = parts.io.into_inner();
+    let leftover = [parts.read_buf, prefix].concat();
     if let Err(error) = exchanged {
         if matches!(error.kind(), ErrorKind::Limit | ErrorKind::Handshake) {
             // hyper has answered 431 or 400.

@@ -1,6 +1,6 @@
-//! What is spoken on a stream.
+//! The protocols that HTTP can be spoken in.
 
-/// A protocol that client and server may agree on in a TLS handshake (ALPN, RFC 7301).
+/// A protocol on which client and server can agree in a TLS handshake (ALPN, RFC 7301).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Alpn {
     Http1,

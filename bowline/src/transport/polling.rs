@@ -1,11 +1,12 @@
 //! The connections whose boxed streams a thread is polling.
 //!
-//! A boxed stream is polled under the locks of its connection. If the stream wakes its waker during that poll, the wake-up
-//! runs under these locks too, where no foreign waker may be called. So the thread keeps a record of such polls, and the
-//! connection's waker asks the record which case it is in.
+//! A boxed stream is polled under the locks of its connection. If the stream wakes its waker during that
+//! poll, the wake-up runs under these locks too, where no foreign waker may be called. So the thread keeps a
+//! record of such polls, and the connection's waker asks the record which case it is in.
 //!
-//! A stream may itself be a tunnel in another WebSocket, whose stream is then polled within the outer poll. Therefore the
-//! record is a stack. The top is a cell of its own, so that a thread that polls no stream finds that out with one load.
+//! A stream may itself be a tunnel in another WebSocket, whose stream is then polled within the outer poll.
+//! Therefore the record is a stack. The top is a cell of its own, so that a thread that polls no stream finds
+//! that out with one load.
 
 use std::cell::{Cell, RefCell};
 use std::task::Context;
@@ -43,7 +44,8 @@ impl Drop for Polling {
     }
 }
 
-/// Returns `true` if this thread is polling the stream of the connection whose waker has its data at `address`.
+/// Returns `true` if this thread is polling the stream of the connection whose waker has its data at
+/// `address`.
 #[inline]
 pub(crate) fn is_polled(address: usize) -> bool {
     let innermost = INNERMOST.try_with(Cell::get).unwrap_or_default();

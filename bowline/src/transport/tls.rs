@@ -10,7 +10,7 @@ pub(crate) use client::{ClientTls, IS_SUPPORTED, TlsStream as ClientTlsStream, c
 pub(crate) use server::ServerTls;
 
 impl Alpn {
-    /// The name of the protocol, as the TLS handshake has it.
+    /// Returns the name of the protocol in the TLS handshake.
     fn name(self) -> &'static [u8] {
         match self {
             Self::Http1 => b"http/1.1",
@@ -18,13 +18,13 @@ impl Alpn {
         }
     }
 
-    /// What a TLS handshake has agreed on: HTTP/1.1, if on nothing.
+    /// Returns the protocol on which a TLS handshake has agreed: HTTP/1.1 if it agreed on none.
     fn of(tls: &CommonState) -> Self {
         if tls.alpn_protocol() == Some(Self::Http2.name()) { Self::Http2 } else { Self::Http1 }
     }
 }
 
-/// The protocols as a configuration of rustls has them.
+/// Returns the names of `protocols`, as a configuration of rustls wants them.
 fn names(protocols: &[Alpn]) -> Vec<Vec<u8>> {
     protocols.iter().map(|protocol| protocol.name().to_vec()).collect()
 }
@@ -51,7 +51,7 @@ mod client {
     #[derive(Clone, Debug)]
     pub(crate) struct ClientTls(pub(crate) Arc<ClientConfig>);
 
-    /// Does a client's TLS handshake; without a configuration, the operating system's roots are trusted.
+    /// Does a client's TLS handshake. Without a configuration, the roots of the operating system are trusted.
     pub(crate) async fn connect<S: IoStream>(
         config: Option<ClientTls>,
         protocols: &[Alpn],
@@ -61,17 +61,19 @@ mod client {
         let config = config.map_or_else(default_config, |config| Ok(config.0))?;
         let text = format!("the TLS handshake with {} failed", server.to_str());
         let connector = TlsConnector::from(config);
-        // A configuration that offers others would have the server choose those.
+        // If the configuration offered other protocols, the server could choose one of them.
         let connecting = connector.with_alpn(names(protocols)).connect(server, stream);
         let stream = connecting.await.map_err(|error| Error::with_source(ErrorKind::Io, text, error))?;
         let chosen = Alpn::of(stream.get_ref().1);
         Ok((stream, chosen))
     }
 
-    /// Who has to be at the other end: a name, or an address without brackets.
+    /// Parses the name that the server's certificate must have: a host name, or an address without brackets.
     pub(crate) fn server_name(host: &str) -> Result<ServerName<'static>, Error> {
         ServerName::try_from(host.to_owned()).map_err(|error| {
-            let text = format!("the host {host:?} can't have a certificate, so it can't be reached by TLS");
+            let text = format!(
+                "the host {host:?} is neither a DNS name nor an IP address, so TLS can't verify its certificate"
+            );
             Error::with_source(ErrorKind::InvalidInput, text, error)
         })
     }
@@ -81,13 +83,13 @@ mod client {
         if let Some(config) = DEFAULT.get() {
             return Ok(Arc::clone(config));
         }
-        // The provider is named, so that no default of the process is needed or conflicts.
+        // An explicit provider neither needs nor conflicts with a default of the process.
         let provider = Arc::new(ring::default_provider());
         let config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .and_then(BuilderVerifierExt::with_platform_verifier)
             .map_err(|error| {
-                let text = "the certificates that the operating system trusts can't be loaded: install them, or give \
+                let text = "loading the operating system's root certificates failed: install some, or set \
                             others with Connector::tls";
                 Error::with_source(ErrorKind::Io, text, error)
             })?
@@ -113,7 +115,7 @@ mod server {
     pub(crate) struct ServerTls(pub(crate) Arc<ServerConfig>);
 
     impl ServerTls {
-        /// Lets clients choose one of `protocols`, and none that the server does not speak.
+        /// Replaces the protocols that clients can choose (ALPN).
         pub(crate) fn with_protocols(mut self, protocols: &[Alpn]) -> Self {
             let names = names(protocols);
             if self.0.alpn_protocols != names {

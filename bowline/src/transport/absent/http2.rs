@@ -1,5 +1,6 @@
-//! Takes the place of HTTP/2 without the feature `http2`: streams that don't exist, so that their variants take no space and
-//! their match arms no code.
+//! The stand-in for streams of HTTP/2 without the feature `http2`.
+//!
+//! The types are uninhabited, so that enum variants of them take no space, and match arms on them no code.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;

@@ -1,4 +1,4 @@
-//! Takes the place of HTTP/2 in hyper without the feature `http2`: no request is an extended CONNECT.
+//! The stand-in for hyper's streams of HTTP/2 without the feature `http2`: no request is an extended CONNECT.
 
 use http::Extensions;
 use hyper::upgrade::Upgraded;
@@ -10,7 +10,7 @@ pub(crate) fn protocol_of(_extensions: &Extensions) -> Option<&str> {
     None
 }
 
-/// Never called, as every request of HTTP/2 is rejected.
+/// Boxes the stream. This is never called, because every request over HTTP/2 is rejected without the feature.
 pub(crate) fn tunnel(upgraded: Upgraded) -> Transport {
     Transport::new(TokioIo::new(upgraded))
 }

@@ -1,4 +1,4 @@
-//! Takes the place of TLS without the feature `tls`.
+//! The stand-in for TLS without the feature `tls`. The types that are proof of TLS are uninhabited.
 
 #[cfg(feature = "client")]
 pub(crate) use client::{ClientTls, ClientTlsStream, IS_SUPPORTED, connect, server_name};
@@ -21,7 +21,7 @@ mod client {
     pub(crate) type ClientTlsStream<S> = S;
 
     pub(crate) fn server_name(_host: &str) -> Result<ServerName, Error> {
-        let text = "wss:// and https:// need the feature `tls` of bowline";
+        let text = "TLS needs the feature `tls` of the crate bowline";
         Err(Error::new(ErrorKind::InvalidInput, text))
     }
 
