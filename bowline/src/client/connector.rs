@@ -1,4 +1,4 @@
-//! Connecting to servers.
+//! The builder of client options, and the way from a URL to a connection.
 
 use std::time::Duration;
 
@@ -24,7 +24,9 @@ use crate::transport::from_hyper::from_stream;
 use crate::transport::tls::{self, ClientTls};
 use crate::transport::{Addresses, IoStream};
 
-/// Connects to a WebSocket server: with the defaults of [`Connector`], see [`Connector::connect`].
+/// Connects to a WebSocket server with the default options.
+///
+/// See [`Connector`] for the options, and [`Connector::connect`] for the URL.
 ///
 /// ```no_run
 /// # async fn example() -> Result<(), bowline::Error> {
@@ -39,20 +41,20 @@ use crate::transport::{Addresses, IoStream};
 ///
 /// # Errors
 ///
-/// See [`Connector::connect`].
+/// Returns the errors that [`Connector::connect`] returns.
 ///
 /// # Cancel safety
 ///
-/// Dropping it ends the attempt.
+/// This function is cancel safe. Dropping the future ends the attempt and closes its connection.
 pub async fn connect(url: impl AsRef<str>) -> Result<WebSocket, Error> {
     let (socket, _) = Connector::new().connect(url).await?;
     Ok(socket)
 }
 
-/// Connects to WebSocket servers: the options of a client.
+/// A builder of client options, which connects to WebSocket servers.
 ///
-/// An argument that makes no sense is remembered, and returned as an error by what uses the connector; nothing is
-/// sent then.
+/// The methods that set options never fail. An invalid setting is kept, and the methods that connect return
+/// it as [`ErrorKind::InvalidInput`] before anything is sent.
 ///
 /// ```no_run
 /// use bowline::{Connector, Limits};
@@ -76,16 +78,27 @@ pub struct Connector {
 }
 
 impl Connector {
-    /// A connector with the defaults: no headers, no subprotocols, the proxy that the environment names, the roots that
-    /// the operating system trusts, the default [`Limits`].
+    /// Returns a connector with the default options.
+    ///
+    /// The defaults are no additional headers, no subprotocols, the proxy that the environment names, the
+    /// root certificates that the operating system trusts, and the default [`Limits`].
+    ///
+    /// ```
+    /// let connector = bowline::Connector::new();
+    /// ```
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Adds a header to the request; repeated calls add all.
+    /// Adds a header to the request. Repeated calls add further headers, also of the same name. Default:
+    /// none.
     ///
-    /// The headers of the handshake itself are refused: Host, Origin and Sec-WebSocket-Protocol have methods of their
-    /// own, the others are set by the library. A value can't have line breaks.
+    /// The headers of the handshake itself are invalid here. `Host`, `Origin` and `Sec-WebSocket-Protocol`
+    /// have methods of their own, and the library sets the others. A value can't contain line breaks.
+    ///
+    /// ```
+    /// let connector = bowline::Connector::new().header("authorization", "Bearer 1234");
+    /// ```
     pub fn header<N, V>(mut self, name: N, value: V) -> Self
     where
         N: TryInto<HeaderName>,
@@ -97,7 +110,11 @@ impl Connector {
         self
     }
 
-    /// The Host header. Default: the host and port of the URL.
+    /// Sets the `Host` header. Default: the host and port of the URL (RFC 6455 4.1).
+    ///
+    /// ```
+    /// let connector = bowline::Connector::new().host("internal.example.com");
+    /// ```
     pub fn host<V>(mut self, value: V) -> Self
     where
         V: TryInto<HeaderValue>,
@@ -107,7 +124,11 @@ impl Connector {
         self
     }
 
-    /// The Origin header. Default: none, as for all clients that are no browsers (RFC 6455 4.1).
+    /// Sets the `Origin` header. Default: none, as usual for clients that are not browsers (RFC 6455 4.1).
+    ///
+    /// ```
+    /// let connector = bowline::Connector::new().origin("https://example.com");
+    /// ```
     pub fn origin<V>(mut self, value: V) -> Self
     where
         V: TryInto<HeaderValue>,
@@ -117,89 +138,145 @@ impl Connector {
         self
     }
 
-    /// The subprotocols to offer, the preferred one first (RFC 6455 1.9). Default: none.
+    /// Sets the subprotocols to offer, the preferred one first (RFC 6455 1.9). Default: none.
     ///
-    /// Each has to be a token (RFC 9110 5.6.2), and none may be there twice. Which the server chose, if any, says
-    /// [`WebSocket::subprotocol`].
+    /// Each must be a token (RFC 9110 5.6.2) and occur once. [`WebSocket::subprotocol`] returns the server's
+    /// choice.
+    ///
+    /// ```
+    /// let connector = bowline::Connector::new().subprotocols(["chat.v2", "chat.v1"]);
+    /// ```
     pub fn subprotocols<S: Into<String>>(mut self, subprotocols: impl IntoIterator<Item = S>) -> Self {
         self.offer.set_subprotocols(subprotocols.into_iter().map(Into::into).collect());
         self
     }
 
-    /// How TLS is done, for servers and for proxies. Default: rustls with its provider `ring`, TLS 1.2 and 1.3, and the
-    /// roots that the operating system trusts, by `rustls-platform-verifier`.
+    /// Sets the TLS configuration for servers and proxies. Available with the feature `tls`.
     ///
-    /// The ALPN protocols of the configuration are replaced by those of `Connector::http_version`: `http/1.1`, `h2`, or both;
-    /// for a proxy by `http/1.1`.
+    /// Default: TLS 1.2 and 1.3 by rustls with its provider `ring`, and the root certificates that the
+    /// operating system trusts, by `rustls-platform-verifier`.
+    ///
+    /// The ALPN protocols of the configuration are replaced. A server is offered those of
+    /// `Connector::http_version`: `http/1.1`, `h2` or both. A proxy is offered `http/1.1`.
+    ///
+    /// ```
+    /// # fn example(config: std::sync::Arc<rustls::ClientConfig>) {
+    /// let connector = bowline::Connector::new().tls(config);
+    /// # }
+    /// ```
     #[cfg(feature = "tls")]
     pub fn tls(mut self, config: std::sync::Arc<rustls::ClientConfig>) -> Self {
         self.tls = Some(ClientTls(config));
         self
     }
 
-    /// The proxy to go through. Default: [`Proxy::environment`].
+    /// Sets the proxy to connect through. Default: [`Proxy::environment`].
+    ///
+    /// ```
+    /// use bowline::{Connector, Proxy};
+    ///
+    /// let connector = Connector::new().proxy(Proxy::none());
+    /// ```
     pub fn proxy(mut self, proxy: Proxy) -> Self {
         self.proxy = proxy;
         self
     }
 
-    /// What a server may cost: see [`Limits`] for the defaults.
+    /// Sets the limits of the handshake and of the connection. Default: [`Limits::default`].
+    ///
+    /// ```
+    /// use bowline::{Connector, Limits};
+    ///
+    /// let connector = Connector::new().limits(Limits::default().message_size(64 * 1024));
+    /// ```
     pub fn limits(mut self, limits: Limits) -> Self {
         self.offer.config.limits = limits;
         self
     }
 
-    /// After how much silence a ping is sent: at least this long, at most twice as long. Default: 20 s; `None` turns
-    /// it off.
+    /// Sets the keepalive interval. Default: 20 s. `None` switches the keepalive off.
     ///
-    /// The silence of either side counts. Many servers and balancers close a connection on which they hear nothing, often after a
-    /// minute, even if they send all the time.
+    /// A ping is sent after one to two intervals in which one side was silent. The client's own silence
+    /// counts too, because many servers and balancers close a connection on which the client sends nothing,
+    /// often after a minute.
     ///
-    /// If nothing at all arrives for as long again, the connection is dead and ends with [`ErrorKind::Timeout`].
+    /// The connection ends with [`ErrorKind::Timeout`] in two cases: if nothing arrives for one interval
+    /// after the ping, or if the transport accepts no byte for one interval while bytes wait to be written.
+    /// Bytes in a buffer of the stream's own, such as that of TLS, count as accepted once the stream is
+    /// flushed.
     ///
-    /// It is dead as well if the transport takes no byte for that long though some wait. What a stream like TLS takes
-    /// into a buffer of its own counts when that is flushed.
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let connector = bowline::Connector::new().keepalive(Duration::from_secs(60));
+    /// ```
     pub fn keepalive(mut self, interval: impl Into<Option<Duration>>) -> Self {
         self.offer.config.keepalive = interval.into();
         if self.offer.config.keepalive == Some(Duration::ZERO) {
-            self.offer.refuse("the keepalive interval is zero");
+            self.offer.refuse(
+                "the keepalive interval is zero: to switch the keepalive off, pass None to Connector::keepalive",
+            );
         }
         self
     }
 
-    /// Connects to a server, and gives the connection and the response of the handshake, with its headers.
+    /// Connects to a server. Returns the connection, and the head of the server's response.
     ///
-    /// The URL's scheme is `ws`, `wss`, `http` or `https`. A user name and a password in it are sent as basic
-    /// authentication, unless there is an Authorization [`header`](Self::header). Redirects are not followed.
+    /// The scheme of the URL is `ws`, `wss`, `http` or `https`. A user name and a password in the URL are
+    /// sent as basic authentication, unless an `Authorization` [`header`](Self::header) is set. Redirects are
+    /// not followed.
+    ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), bowline::Error> {
+    /// let (mut socket, response) = bowline::Connector::new().connect("wss://example.com/feed").await?;
+    /// println!("{:?} says {:?}", response.headers().get("server"), socket.recv().await?);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidInput`] if the URL or an option makes no sense; then nothing was sent.
-    /// [`ErrorKind::Timeout`] after [`Limits::handshake_timeout`], name resolution and TLS included.
-    /// [`ErrorKind::Io`] if the name can't be resolved, the server or the proxy can't be reached, or TLS fails.
-    /// [`ErrorKind::Handshake`] if the server does not accept: [`Error::response`] has what it answered instead, if
-    /// that is HTTP. [`ErrorKind::Limit`] if the head of its response is too large.
+    /// - Returns [`ErrorKind::InvalidInput`] if the URL or an option is invalid. In that case nothing was
+    ///   sent.
+    /// - Returns [`ErrorKind::Timeout`] if the handshake takes longer than [`Limits::handshake_timeout`],
+    ///   name resolution and TLS included.
+    /// - Returns [`ErrorKind::Io`] if the name can't be resolved, the server or the proxy can't be reached,
+    ///   or TLS fails.
+    /// - Returns [`ErrorKind::Handshake`] if the server does not accept the handshake. [`Error::response`]
+    ///   returns the response that the server sent instead, if it sent one.
+    /// - Returns [`ErrorKind::Limit`] if the head of the response is too large.
     ///
     /// # Cancel safety
     ///
-    /// Dropping it ends the attempt.
+    /// This method is cancel safe. Dropping the future ends the attempt and closes its connection.
     pub async fn connect(&self, url: impl AsRef<str>) -> Result<(WebSocket, Response<()>), Error> {
         let attempt = self.offer.prepare(Url::parse(url.as_ref())?)?;
-        // In boxes, so that the caller's future is not larger for all of the connection's life.
+        // A box keeps the caller's future small for the rest of the connection's life.
         Box::pin(self.connect_to(attempt)).await
     }
 
-    /// Does the handshake over a stream of your own, such as a Unix socket or a pipe; with TLS, if the URL says so.
+    /// Does the handshake over a stream of your own, such as a Unix socket or a pipe.
     ///
-    /// The host of the URL is what the server is asked for; no name is resolved and no proxy used.
+    /// TLS is used if the URL says so. The host of the URL is sent to the server, but its name is not
+    /// resolved, and no proxy is used.
+    ///
+    /// ```no_run
+    /// # #[cfg(unix)]
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let stream = tokio::net::UnixStream::connect("/run/feed.sock").await?;
+    /// let (mut socket, _) = bowline::Connector::new().connect_over("ws://localhost/feed", stream).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
-    /// As [`connect`](Self::connect), but for what has to do with reaching the server.
+    /// Returns the errors that [`connect`](Self::connect) returns, except those of name resolution, dialling
+    /// and proxies.
     ///
     /// # Cancel safety
     ///
-    /// Dropping it drops the stream.
+    /// This method is cancel safe. Dropping the future ends the attempt and drops the stream.
     pub async fn connect_over<S>(
         &self,
         url: impl AsRef<str>,
@@ -212,11 +289,12 @@ impl Connector {
         Box::pin(async { self.finish(self.secure(attempt, self.version, stream).await?).await }).await
     }
 
-    /// The request of a handshake, for an HTTP client of your own, and what takes its response and the upgraded stream.
+    /// Returns the request of a handshake for an HTTP client of your own, and the handshake that its response
+    /// finishes.
     ///
-    /// The request is one of HTTP/1.1, to an http or https URL; a client that might choose HTTP/2 has to be kept from
-    /// that. The proxy, TLS and the timeout are that client's. The examples `reqwest_client` and `hyper_client` show all
-    /// of it.
+    /// The request is for HTTP/1.1, and its URL has the scheme `http` or `https`. A client that also speaks
+    /// HTTP/2 must be told not to choose it. Proxies, TLS and timeouts are the business of that client. The
+    /// examples `reqwest_client` and `hyper_client` are whole programs.
     ///
     /// ```
     /// # fn example() -> Result<(), bowline::Error> {
@@ -232,20 +310,29 @@ impl Connector {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidInput`] if the URL or an option makes no sense.
+    /// Returns [`ErrorKind::InvalidInput`] if the URL or an option is invalid.
     pub fn request(&self, url: impl AsRef<str>) -> Result<(Request<()>, ClientHandshake), Error> {
         let Attempt { url, mut request, handshake, .. } = self.offer.prepare(Url::parse(url.as_ref())?)?;
         *request.uri_mut() = url.http_uri();
         Ok((request, handshake))
     }
 
-    /// Takes a stream whose handshake was done elsewhere, as the client of the connection.
+    /// Makes a WebSocket of a stream whose handshake was done elsewhere, as the client of the connection.
     ///
-    /// `leftover` is what was already read behind the handshake.
+    /// `leftover` contains the bytes that were already read after the handshake.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let (stream, _server) = tokio::io::duplex(1024);
+    /// let socket = bowline::Connector::new().adopt(stream, Vec::new(), Some("chat.v1"));
+    /// assert_eq!(socket.subprotocol(), Some("chat.v1"));
+    /// # }
+    /// ```
     ///
     /// # Panics
     ///
-    /// Outside of a tokio runtime, or in one without its time driver.
+    /// Panics outside of a tokio runtime, and in a runtime without its time driver.
     pub fn adopt<S>(&self, stream: S, leftover: impl Into<Bytes>, subprotocol: Option<&str>) -> WebSocket
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
@@ -315,7 +402,8 @@ impl Connector {
             if chosen == Alpn::Http2 {
                 return self.start_http2(attempt, stream, addresses).await;
             } else if version.is_only_http2() {
-                let text = "the server does not speak HTTP/2: it did not choose it by ALPN";
+                let text = "the server does not speak HTTP/2, as it did not choose h2 by ALPN: set another \
+                            version with Connector::http_version";
                 return Err(Error::new(ErrorKind::Handshake, text));
             }
             return http1::exchange(stream, addresses, attempt).await.map(Reached::WebSocket);
@@ -341,9 +429,16 @@ impl Connector {
 
 #[cfg(feature = "deflate")]
 impl Connector {
-    /// Whether and how messages are compressed. Default: [`Compression::Off`](crate::Compression::Off).
+    /// Sets the compression of messages (RFC 7692). Default: [`Compression::Off`](crate::Compression::Off).
+    /// Available with the feature `deflate`.
     ///
-    /// A [`Compression`](crate::Compression), or its [options](crate::CompressionOptions).
+    /// The argument is a [`Compression`](crate::Compression), or its [options](crate::CompressionOptions).
+    ///
+    /// ```
+    /// use bowline::{Compression, Connector};
+    ///
+    /// let connector = Connector::new().compression(Compression::NoContextTakeover);
+    /// ```
     pub fn compression(mut self, options: impl Into<crate::CompressionOptions>) -> Self {
         self.offer.config.compression = options.into();
         if let Some(text) = self.offer.config.compression.invalid() {
@@ -352,13 +447,15 @@ impl Connector {
         self
     }
 
-    /// The same for a connection whose handshake has agreed on compression; the level and the threshold are those of
-    /// [`compression`](Self::compression).
+    /// Makes a WebSocket of a stream, as [`adopt`](Self::adopt) does, whose handshake agreed on compression.
+    /// Available with the feature `deflate`.
+    ///
+    /// The level and the threshold are those of [`compression`](Self::compression).
     ///
     /// # Panics
     ///
-    /// Outside of a tokio runtime, or in one without its time driver; if a window in `parameters` has not 8 to 15 bits, or
-    /// an option of the compression makes no sense.
+    /// Panics outside of a tokio runtime, and in a runtime without its time driver. Also panics if a window
+    /// in `parameters` is not between 8 and 15 bits, or if an option of the compression is invalid.
     pub fn adopt_compressed<S>(
         &self,
         stream: S,
@@ -377,16 +474,24 @@ impl Connector {
 
 #[cfg(feature = "http2")]
 impl Connector {
-    /// The version of HTTP. Default: [`HttpVersion::Http1`].
+    /// Sets the version of HTTP. Default: [`HttpVersion::Http1`]. Available with the feature `http2`.
     ///
     /// For many WebSockets over one connection, see [`connect_http2`](Self::connect_http2).
+    ///
+    /// ```
+    /// use bowline::{Connector, HttpVersion};
+    ///
+    /// let connector = Connector::new().http_version(HttpVersion::Automatic);
+    /// ```
     pub fn http_version(mut self, version: HttpVersion) -> Self {
         self.version = version;
         self
     }
 
-    /// Opens an HTTP/2 connection, and waits for the server's settings: for many WebSockets over one connection (RFC
-    /// 8441). The path of the URL does not matter.
+    /// Opens an HTTP/2 connection for many WebSockets (RFC 8441), and waits for the server's settings.
+    /// Available with the feature `http2`.
+    ///
+    /// The path of the URL does not matter.
     ///
     /// ```no_run
     /// # async fn example() -> Result<(), bowline::Error> {
@@ -399,12 +504,12 @@ impl Connector {
     ///
     /// # Errors
     ///
-    /// As [`connect`](Self::connect); [`ErrorKind::Handshake`] if the server does not speak HTTP/2, or accepts no
-    /// WebSockets over it.
+    /// Returns the errors that [`connect`](Self::connect) returns, and [`ErrorKind::Handshake`] if the server
+    /// does not speak HTTP/2 or does not accept WebSockets over HTTP/2.
     ///
     /// # Cancel safety
     ///
-    /// Dropping it ends the attempt.
+    /// This method is cancel safe. Dropping the future ends the attempt and closes its connection.
     pub async fn connect_http2(&self, url: impl AsRef<str>) -> Result<Http2Connection, Error> {
         let attempt = self.offer.prepare(Url::parse(url.as_ref())?)?;
         match Box::pin(self.reach(attempt, HttpVersion::Http2)).await? {
@@ -414,7 +519,7 @@ impl Connector {
     }
 }
 
-/// What there is once the server is reached.
+/// The result of reaching a server.
 enum Reached {
     WebSocket((WebSocket, Response<()>)),
     Http2(Http2Connection, Box<Attempt>),

@@ -1,4 +1,4 @@
-//! Name resolution, TCP and proxies, by hyper-util.
+//! Name resolution, TCP connections and proxies, by hyper-util.
 
 use std::error::Error as StdError;
 use std::future::Future;
@@ -17,7 +17,7 @@ use crate::error::{Error, ErrorKind};
 use crate::transport::alpn::Alpn;
 use crate::transport::tls::{self, ClientTls, ClientTlsStream};
 
-/// What SOCKS proxies listen on by convention (RFC 1928 3).
+/// The conventional port of SOCKS proxies (RFC 1928 3).
 const SOCKS_PORT: u16 = 1080;
 
 /// Connects to the host and port of `target`.
@@ -31,7 +31,7 @@ pub(crate) async fn dial_through(proxy: &Intercept, target: Uri) -> Result<TcpSt
     let text = refusal(proxy, &target);
     match proxy.uri().scheme_str() {
         Some("socks5h") => call(socks(proxy), target, text).await,
-        // hyper-util would block the thread to resolve the name.
+        // hyper-util would resolve the name by a call that blocks the thread.
         Some("socks5") => call(socks(proxy), resolve(target).await?, text).await,
         _ => call(tunnel(proxy, tcp_connector()), target, text).await,
     }
@@ -74,11 +74,11 @@ where
     }
 }
 
-/// The same URL with an address in the place of the name.
+/// Resolves the host of `target`, and returns the URL with an address instead of the name.
 async fn resolve(target: Uri) -> Result<Uri, Error> {
     let host = address(&target);
     let addresses = lookup_host(&host).await.and_then(|mut addresses| {
-        addresses.next().ok_or_else(|| std::io::Error::other("the name has no address"))
+        addresses.next().ok_or_else(|| std::io::Error::other("the name has no addresses"))
     });
     match addresses {
         Ok(address) => Ok(with_address(&target, &address.to_string())),
@@ -88,8 +88,8 @@ async fn resolve(target: Uri) -> Result<Uri, Error> {
 
 fn with_address(uri: &Uri, address: &str) -> Uri {
     let mut parts = uri.clone().into_parts();
-    parts.authority = Some(address.parse().expect("an address is an authority"));
-    Uri::from_parts(parts).expect("the other parts did not change")
+    parts.authority = Some(address.parse().expect("a socket address is an authority"));
+    Uri::from_parts(parts).expect("only the authority changed, into another")
 }
 
 fn address_with(uri: &Uri, port: u16) -> String {
@@ -111,13 +111,13 @@ pub(crate) async fn dial_through_tls(
     config: Option<ClientTls>,
 ) -> Result<ClientTlsStream<TcpStream>, Error> {
     let failure = refusal(proxy, &target);
-    call(tunnel(proxy, TlsConnector(config)), target, failure).await
+    call(tunnel(proxy, ProxyTlsConnector(config)), target, failure).await
 }
 
-/// A connector for hyper-util's tunnel, which wants one that can be called repeatedly.
-struct TlsConnector(Option<ClientTls>);
+/// The connector that hyper-util's tunnel calls to reach a proxy by TLS.
+struct ProxyTlsConnector(Option<ClientTls>);
 
-impl Service<Uri> for TlsConnector {
+impl Service<Uri> for ProxyTlsConnector {
     type Response = TokioIo<ClientTlsStream<TcpStream>>;
     type Error = Error;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Error>> + Send>>;

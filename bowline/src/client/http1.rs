@@ -1,4 +1,4 @@
-//! The client's side of an opening handshake over a stream.
+//! The client's side of an opening handshake over HTTP/1.1, by hyper.
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
@@ -17,7 +17,7 @@ use crate::limits::Limits;
 use crate::socket::WebSocket;
 use crate::transport::{Addresses, IoStream, Transport};
 
-/// How much of the body of a response that refuses the handshake is kept.
+/// The number of bytes that are kept of the body of a response that refuses the handshake.
 pub(crate) const BODY_KEPT: usize = 1024;
 
 /// Sends the request, checks the response, and opens the connection.
@@ -46,7 +46,7 @@ pub(crate) async fn exchange<S: IoStream>(
         Ok(agreed) => agreed,
         Err(text) => {
             let mut body = Vec::new();
-            // What has come until the deadline is enough for an error.
+            // The bytes that arrive before the deadline are enough for an error.
             let read = connection.drive_until(read_start(response.body_mut(), &mut body));
             let _ = deadline.bound("reading the refusal", read).await;
             return Err(refused(text, &response, body.into()));
@@ -60,7 +60,7 @@ pub(crate) async fn exchange<S: IoStream>(
     Ok((handshake.complete(transport, &leftover, agreed), response.map(drop)))
 }
 
-/// hyper's part, which has to be polled for anything to happen.
+/// hyper's side of the connection, which has to be polled for anything to happen.
 struct Http1Driver<S: IoStream> {
     http: http1::Connection<TokioIo<S>, String>,
     ended: bool,
@@ -70,7 +70,7 @@ impl<S: IoStream> Http1Driver<S> {
     async fn drive_until<T>(&mut self, work: impl Future<Output = T>) -> T {
         let mut work = pin!(work);
         poll_fn(|cx| {
-            // What goes wrong is also the result of the work.
+            // An error of the connection is also the result of the work.
             self.ended = self.ended || self.http.poll_without_shutdown(cx).is_ready();
             work.as_mut().poll(cx)
         })
@@ -86,11 +86,11 @@ impl<S: IoStream> Http1Driver<S> {
     }
 }
 
-/// Reads as much of a body as is kept.
+/// Reads the part of a body that is kept.
 async fn read_start(body: &mut Incoming, start: &mut Vec<u8>) -> Result<(), Error> {
     while start.len() < BODY_KEPT {
         let frame = poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await;
-        // The end, or one of the connection: the rest is not worth an error of its own.
+        // The end of the body, or of the connection. A missing rest is not worth an error of its own.
         let Some(Ok(frame)) = frame else { break };
         if let Ok(data) = frame.into_data() {
             let kept = data.len().min(BODY_KEPT - start.len());
@@ -104,8 +104,8 @@ fn http_error(error: hyper::Error, limits: &Limits) -> Error {
     if error.is_parse_too_large() {
         let (size, headers) = (limits.head_size, limits.headers);
         let text = format!(
-            "the response's head is over the limits of {size} bytes (Limits::head_size) and {headers} headers \
-             (Limits::headers)"
+            "the response's head is over the limits of {size} bytes (Limits::head_size) and {headers} \
+             headers (Limits::headers)"
         );
         Error::with_source(ErrorKind::Limit, text, error)
     } else if error.is_parse() {
@@ -113,6 +113,10 @@ fn http_error(error: hyper::Error, limits: &Limits) -> Error {
     } else if error.is_incomplete_message() {
         Error::new(ErrorKind::Handshake, "the server closed the connection without a response")
     } else {
-        Error::with_source(ErrorKind::Io, "the connection broke during the opening handshake", error)
+        Error::with_source(
+            ErrorKind::Io,
+            "the connection to the server broke during the opening handshake",
+            error,
+        )
     }
 }

@@ -1,4 +1,4 @@
-//! Takes the place of HTTP/2 without the feature `http2`.
+//! The stand-in for the client of HTTP/2 without the feature `http2`: HTTP/1.1 is the only version.
 
 use http::Response;
 
@@ -44,7 +44,7 @@ impl Http2Connection {
         _addresses: Addresses,
         _deadline: Deadline,
     ) -> Result<Self, Error> {
-        unreachable!("HTTP/2 is never offered")
+        unreachable!("without the feature `http2`, HTTP/2 is never offered")
     }
 
     pub(crate) fn accepts_websockets(&self) -> bool {
