@@ -213,9 +213,8 @@ impl Connector {
     pub fn keepalive(mut self, interval: impl Into<Option<Duration>>) -> Self {
         self.offer.config.keepalive = interval.into();
         if self.offer.config.keepalive == Some(Duration::ZERO) {
-            self.offer.refuse(
-                "the keepalive interval is zero: to switch the keepalive off, pass None to Connector::keepalive",
-            );
+            self.offer
+                .refuse("the keepalive interval is zero: pass None to Connector::keepalive to switch it off");
         }
         self
     }

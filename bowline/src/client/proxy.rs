@@ -127,7 +127,8 @@ fn check_proxy(intercept: Intercept) -> Result<Intercept, Error> {
     // An authority that is not a host and a port may be the beginning of a password.
     if intercept.uri().authority().is_none_or(|address| split_authority(address.as_str()).is_none()) {
         let text = "the proxy's URL in the environment is not of the form \
-                    `scheme://[user:password@]host[:port]`: percent-encode `/`, `?` and `#` in its user name or password";
+                    `scheme://[user:password@]host[:port]`: percent-encode `/`, `?` and `#` in its user \
+                    name or password";
         return Err(Error::new(ErrorKind::InvalidInput, text));
     }
     match intercept.uri().scheme_str() {
