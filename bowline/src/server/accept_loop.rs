@@ -1,4 +1,4 @@
-//! Accepting, and the end of all connections.
+//! The loop that accepts connections, and the shutdown of the server.
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
@@ -16,10 +16,11 @@ use crate::server::connection_task::{ServerOptions, ServerState, serve_connectio
 use crate::server::handler::Handler;
 use crate::server::registry::Shutdown;
 
-/// How long accepting pauses after the operating system refused it, as when the process has no file descriptors left.
+/// The pause after the operating system failed to accept a connection, as when the process has no file
+/// descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// A server at work.
+/// A server that accepts connections. Dropping it ends them.
 pub(crate) struct AcceptLoop<H> {
     state: Arc<ServerState<H>>,
 }
@@ -69,14 +70,14 @@ impl<H> AcceptLoop<H> {
         }
     }
 
-    /// Closes all connections, and ends what is left of them after `deadline`.
+    /// Closes all connections. After `deadline`, closes the transports of those that remain.
     pub(crate) async fn shut_down(self, deadline: Duration) -> Shutdown {
         let registry = &self.state.registry;
         let closing = async {
             registry.stop().await;
             registry.all_ended().await;
         };
-        // What the deadline means for each connection is found out below.
+        // `abort` finds out for each connection if it has ended in time.
         let _ = timeout(deadline, closing).await;
         registry.abort()
     }
@@ -88,7 +89,7 @@ impl<H> Drop for AcceptLoop<H> {
     }
 }
 
-/// Errors that say something about the connection that was to be accepted, not about accepting.
+/// Returns `true` for errors that concern only the connection that was about to be accepted.
 fn is_of_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)

@@ -1,4 +1,4 @@
-//! The decision about a request, for HTTP/1.1 and HTTP/2 alike.
+//! The decision about a request, over HTTP/1.1 and HTTP/2 alike.
 
 use std::fmt;
 use std::future::Future;
@@ -15,7 +15,8 @@ use crate::server::catch_panic::CatchPanic;
 use crate::server::handshake::{Agreement, Terms};
 use crate::server::rejection::Rejection;
 
-/// What an application decides about a request, before it is accepted. Default: nothing.
+/// The application's decision about a request that is a valid handshake. By default every such request is
+/// accepted.
 #[derive(Clone, Default)]
 pub(crate) struct RequestCheck(Option<Arc<dyn Fn(Parts) -> CheckFuture + Send + Sync>>);
 
@@ -37,7 +38,9 @@ impl fmt::Debug for RequestCheck {
     }
 }
 
-/// What becomes of a request, and what to tell the client. If the application panics, it is not told more than that.
+/// Decides about a request. Returns the decision for the server, and the response for the client.
+///
+/// If the application panics, the client receives a plain 500.
 pub(crate) async fn answer(
     head: Parts,
     terms: &Terms,
@@ -65,12 +68,13 @@ pub(crate) async fn answer(
     }
 }
 
-/// Says the same to both sides.
+/// Returns the error and the response for a request that is rejected.
 pub(crate) fn rejected<T>(text: String, rejection: Rejection) -> (Result<T, Error>, Response<String>) {
     events::handshake_rejected(Role::Server, rejection.status(), &rejection);
     let mut response: Response<String> = rejection.clone().into_response();
     for name in [header::CONTENT_LENGTH, header::TRANSFER_ENCODING] {
-        // hyper knows better, which would send what the application says, whatever the body is.
+        // hyper sets these headers to fit the body. It would send the application's values even if they
+        // don't.
         response.headers_mut().remove(name);
     }
     (Err(Error::with_source(ErrorKind::Handshake, text, rejection)), response)

@@ -1,4 +1,4 @@
-//! The task of a connection of a server, from its first byte to its end.
+//! The task of a server's connection, from its first byte to its end.
 
 use std::error::Error as StdError;
 use std::future::{Future, poll_fn};
@@ -26,7 +26,7 @@ use crate::transport::rewind::Rewind;
 use crate::transport::tls::ServerTls;
 use crate::transport::{Addresses, IoStream};
 
-/// What the builder of a server decides.
+/// The options of a server.
 #[derive(Default)]
 pub(crate) struct ServerOptions {
     pub(crate) acceptor: Acceptor,
@@ -37,7 +37,7 @@ pub(crate) struct ServerOptions {
 }
 
 impl ServerOptions {
-    /// Has TLS agree on what is spoken behind it.
+    /// Sets the protocols that the TLS handshake can agree on.
     pub(crate) fn with_protocols(mut self) -> Self {
         let protocols: &[Alpn] =
             if self.http2.is_some() { &[Alpn::Http2, Alpn::Http1] } else { &[Alpn::Http1] };
@@ -46,16 +46,16 @@ impl ServerOptions {
     }
 }
 
-/// What the closure that hears of errors has to be.
+/// A closure that is called with errors.
 pub(crate) trait ReportError: Fn(Box<dyn StdError + Send + Sync>) + Send + Sync {}
 
 impl<F: Fn(Box<dyn StdError + Send + Sync>) + Send + Sync> ReportError for F {}
 
-/// What all connections share.
+/// The state that all connections of a server share.
 pub(crate) struct ServerState<H> {
     pub(crate) options: ServerOptions,
     pub(crate) handler: H,
-    /// Our own address, unless each connection has to say its own.
+    /// The server's own address, unless each connection has another.
     pub(crate) local: Option<SocketAddr>,
     pub(crate) registry: Arc<Registry>,
 }
@@ -63,29 +63,29 @@ pub(crate) struct ServerState<H> {
 impl<H> ServerState<H> {
     pub(crate) fn report(&self, error: Box<dyn StdError + Send + Sync>) {
         if let Some(on_error) = &self.options.on_error {
-            // There is nobody to tell, and no reason to end more than what has failed.
+            // A panic of the closure can't be reported, and is no reason to end more than this call.
             let _ = catch(|| on_error(error));
         }
     }
 }
 
-/// A connection whose handshake is done.
+/// A connection whose handshake is done, and whose handler has not been called.
 pub(crate) struct Established {
     socket: WebSocket,
     head: Parts,
     registration: OpenRegistration,
 }
 
-/// What a client turns out to have connected for.
-#[allow(clippy::large_enum_variant, reason = "it lives for a moment only")]
+/// The result of the first bytes of a TCP connection.
+#[allow(clippy::large_enum_variant, reason = "the value lives for a moment only")]
 enum Arrived {
     WebSocket(WebSocket, Parts),
     Http2(Http2Server, Box<dyn IoStream>),
 }
 
 impl<H> ServerState<H> {
-    /// Everything before a connection is open; `None` if that fails, and behind the end of an HTTP/2 connection, of which the
-    /// streams are opened.
+    /// Does all that precedes the handler. Returns `None` if that fails, and also after the end of an HTTP/2
+    /// connection, whose streams have tasks of their own.
     pub(crate) async fn establish<M: 'static>(
         self: Arc<Self>,
         registration: Registration,
@@ -98,13 +98,13 @@ impl<H> ServerState<H> {
         let local = self.local.or_else(|| stream.local_addr().ok());
         let addresses = Addresses { local, peer: Some(peer) };
         let deadline = Deadline::after(self.options.acceptor.terms().config.limits.handshake_timeout);
-        // In a box of its own, because combinators keep what they are given twice.
+        // A box of its own, because combinators hold their futures twice.
         let arriving = Box::pin(self.handshake(stream, addresses, deadline));
         let arrived = self.or_report(arriving).await?;
         match arrived {
             Arrived::WebSocket(socket, head) => Some(Established::new(registration, socket, head)),
             Arrived::Http2(http2, stream) => {
-                // It stays registered until its end.
+                // The HTTP/2 connection is registered until its end.
                 let _registration = registration;
                 Box::pin(self.serve_http2(http2, stream, addresses, deadline)).await;
                 None
@@ -112,21 +112,22 @@ impl<H> ServerState<H> {
         }
     }
 
-    /// TLS, and the handshake of HTTP/1.1.
+    /// Does the TLS handshake, if there is one, and the opening handshake over HTTP/1.1. Returns early for
+    /// HTTP/2.
     async fn handshake(
         &self,
         stream: TcpStream,
         addresses: Addresses,
         deadline: Deadline,
     ) -> Result<Arrived, Error> {
-        // A client that says nothing gets nothing of what follows, which takes several KiB each.
+        // The following takes several KiB per connection, which only clients that send something receive.
         let mut stream = Rewind::new(stream);
         let first = poll_fn(|cx| stream.poll_read_ahead(cx).map_err(broken));
         deadline.bound("waiting for the request", first).await?;
         if let Some(config) = &self.options.tls {
-            // In a box, as it is much larger than what follows.
+            // A box, because the TLS handshake is much larger than all that follows.
             let handshake = async {
-                // It fails only on a socket that is broken, which the next read says better.
+                // This fails only on a broken socket. The next read reports that better.
                 let _ = stream.stream.set_nodelay(true);
                 let accepting = config.accept(stream);
                 let (stream, chosen) = deadline.bound("doing the TLS handshake", accepting).await?;
@@ -164,7 +165,7 @@ impl<H> ServerState<H> {
         Ok(Arrived::WebSocket(socket, head))
     }
 
-    /// Serves an HTTP/2 connection, until it has ended.
+    /// Serves an HTTP/2 connection until it has ended.
     async fn serve_http2<M: 'static>(
         self: &Arc<Self>,
         http2: Http2Server,
@@ -189,7 +190,8 @@ impl<H> ServerState<H> {
         }
     }
 
-    /// The same as [`establish`](Self::establish) for a request of an HTTP/2 connection.
+    /// Does all that precedes the handler, as [`establish`](Self::establish) does, for a request of an HTTP/2
+    /// connection.
     async fn establish_over_http2(
         self: Arc<Self>,
         registration: Registration,
@@ -204,7 +206,8 @@ impl<H> ServerState<H> {
         Some(established)
     }
 
-    /// `None` if the server goes down meanwhile, or there is an error, which is reported.
+    /// Waits for `opening`, and reports its error. Returns `None` after an error, and if the server shuts
+    /// down meanwhile.
     async fn or_report<T>(&self, opening: impl Future<Output = Result<T, Error>>) -> Option<T> {
         let opened = self.registry.unless_stopping(opening).await?;
         opened.map_err(|error| self.report(error.into())).ok()
@@ -219,13 +222,13 @@ impl Established {
 }
 
 fn broken(error: io::Error) -> Error {
-    Error::with_source(ErrorKind::Io, "the connection broke during the opening handshake", error)
+    Error::with_source(ErrorKind::Io, "the client's connection broke during the opening handshake", error)
 }
 
 /// The task of a connection.
 ///
-/// `establish` is in a box, and small: what is allocated while connections are accepted lies between their tasks and sockets, and
-/// leaves a hole of its size once it is freed.
+/// `establish` is a small closure in a box. Memory that is allocated while connections are accepted lies
+/// between their tasks and sockets. Once freed, it leaves a hole of its size.
 pub(crate) async fn serve_connection<
     H: Handler<M>,
     M,
@@ -251,10 +254,10 @@ pub(crate) async fn serve_connection<
     registration.closed = registration.sender.close(code, "").await.is_ok();
 }
 
-/// What opens a connection, in a box, so that the memory is free again when the handler runs.
+/// Boxes the future that establishes a connection, so that its memory is free again when the handler runs.
 ///
-/// Its type is forgotten, as the compiler would make one function of all: each poll of a handler would take 16 KiB of stack, and
-/// touch all of its pages.
+/// The type is erased, because the compiler would otherwise merge both futures into one function. Each poll
+/// of a handler would then take 16 KiB of stack and touch all of its pages.
 #[inline(never)]
 fn boxed<H, F: Future<Output = Option<Established>> + Send + 'static>(
     establish: Box<impl FnOnce(Arc<ServerState<H>>) -> F>,

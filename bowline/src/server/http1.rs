@@ -1,4 +1,4 @@
-//! The server's side of an opening handshake over a stream.
+//! The server's side of an opening handshake over HTTP/1.1, by hyper.
 
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -24,9 +24,9 @@ use crate::socket::WebSocket;
 use crate::transport::rewind::Rewind;
 use crate::transport::{Addresses, IoStream, Transport};
 
-/// Reads a request, answers it, and opens the connection that it asks for.
+/// Reads a request, answers it, and opens the connection.
 ///
-/// The extensions of the head have the address of the client, if it is known.
+/// The extensions of the head contain the address of the client, if it is known.
 pub(crate) async fn exchange<S: IoStream>(
     stream: Rewind<S>,
     addresses: Addresses,
@@ -38,7 +38,7 @@ pub(crate) async fn exchange<S: IoStream>(
     let service = service_fn(|request: Request<Incoming>| {
         Box::pin(async {
             let (mut head, _body) = request.into_parts();
-            // We take the stream from hyper ourselves.
+            // The stream is taken out of hyper's connection, below.
             head.extensions.remove::<OnUpgrade>();
             if let Some(peer) = addresses.peer {
                 head.extensions.insert(peer);
@@ -47,7 +47,7 @@ pub(crate) async fn exchange<S: IoStream>(
             if answer.is_err() {
                 response.headers_mut().append(header::CONNECTION, HeaderValue::from_static("close"));
             }
-            // There is no second request: a rejection closes the connection.
+            // The connection carries one request: a rejection closes it.
             let _ = answered.set(answer);
             Ok::<_, Infallible>(response)
         })
@@ -66,7 +66,7 @@ pub(crate) async fn exchange<S: IoStream>(
     let leftover = [parts.read_buf, prefix].concat();
     if let Err(error) = exchanged {
         if matches!(error.kind(), ErrorKind::Limit | ErrorKind::Handshake) {
-            // hyper has answered 431 or 400.
+            // hyper has answered with 431 or 400.
             let _ = deadline.bound("closing", linger(&mut stream)).await;
         }
         return Err(error);
@@ -86,14 +86,17 @@ pub(crate) async fn exchange<S: IoStream>(
     }
 }
 
-/// Ends a stream after a rejection. If we closed it with unread bytes in it, TCP would reset it, and the client might
-/// never see the response.
+/// Closes a stream after a rejection, in the order that delivers the response.
+///
+/// TCP resets a socket that is closed with unread bytes, and a reset may overtake the response. So the
+/// writing side is shut down first, and the unread bytes are discarded until the client closes its side.
 async fn linger(stream: &mut impl IoStream) -> Result<(), Error> {
     let mut scratch = [0; 512];
     let mut open = stream.shutdown().await.is_ok();
     while open {
         open = stream.read(&mut scratch).await.is_ok_and(|count| count > 0);
-        // A stream that is always ready would keep the thread, and the deadline would never come.
+        // Without this, a stream that is always ready would occupy the thread, and the deadline would not be
+        // polled.
         consume_budget().await;
     }
     Ok(())
@@ -103,13 +106,13 @@ fn http_error(error: hyper::Error, limits: &Limits) -> Error {
     if error.is_parse_too_large() {
         let (size, headers) = (limits.head_size, limits.headers);
         let text = format!(
-            "the request's head is over the limits of {size} bytes (Limits::head_size) and {headers} headers \
-             (Limits::headers)"
+            "the request's head is over the limits of {size} bytes (Limits::head_size) and {headers} \
+             headers (Limits::headers)"
         );
         Error::with_source(ErrorKind::Limit, text, error)
     } else if error.is_parse() {
         Error::with_source(ErrorKind::Handshake, "the client's request is not HTTP/1.1", error)
     } else {
-        Error::with_source(ErrorKind::Io, "the connection broke during the opening handshake", error)
+        Error::with_source(ErrorKind::Io, "the client's connection broke during the opening handshake", error)
     }
 }

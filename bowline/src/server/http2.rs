@@ -1,4 +1,4 @@
-//! The requests of one HTTP/2 connection, as its server (RFC 8441).
+//! The server's side of an HTTP/2 connection, which carries many WebSockets (RFC 8441), by h2.
 
 use std::future::{Future, poll_fn};
 use std::io::IoSlice;
@@ -31,22 +31,22 @@ use crate::transport::http2::{CONNECTION_WINDOW, FRAME_BUDGET, Http2Receive, Htt
 use crate::transport::pacer::Paced;
 use crate::transport::{Addresses, IoStream, Transport};
 
-/// How HTTP/2 begins (RFC 9113 3.4): no request of HTTP/1.1 does.
+/// The first bytes of HTTP/2 (RFC 9113 3.4), with which no request of HTTP/1.1 begins.
 const PREFACE: &[u8; 3] = b"PRI";
 
-/// How often it is looked at whether a connection is used, at most.
+/// The shortest period for which a connection without WebSockets is kept.
 const SHORTEST_PERIOD: Duration = Duration::from_millis(1);
 
-/// What serves HTTP/2 connections, where a server has that on.
+/// The proof that a server speaks HTTP/2. Without the feature `http2`, this type has no values.
 #[derive(Clone, Copy)]
 pub(crate) struct Http2Server;
 
-/// A request that has arrived.
+/// A request that has arrived on an HTTP/2 connection.
 pub(crate) struct Http2Request {
     head: Parts,
     receive: RecvStream,
     respond: SendResponse<Piece>,
-    /// The time of the handshake begins on arrival, whatever the request waits for.
+    /// The deadline of the handshake, whose time begins on arrival, whatever the request waits for.
     deadline: Deadline,
     slots: Arc<Semaphore>,
     usage: Arc<Usage>,
@@ -59,24 +59,25 @@ pub(crate) struct Accepted {
     pub(crate) slot: Slot,
 }
 
-/// The WebSockets of a connection, from which follows whether the client uses it. Nothing else is use: a request costs a
-/// client nothing.
+/// The use that a client makes of its connection, measured by open WebSockets.
+///
+/// A request alone is no use, as requests cost a client nothing.
 #[derive(Default)]
 struct Usage {
     open: AtomicUsize,
-    /// One has opened since this was last looked at.
+    /// A WebSocket has opened since the last look at the clock.
     opened: AtomicBool,
 }
 
 impl Usage {
-    /// Counts one, until the result is dropped.
+    /// Counts a WebSocket until the result is dropped.
     fn count_one(self: &Arc<Self>) -> CountedUse {
         self.open.fetch_add(1, Ordering::Relaxed);
         self.opened.store(true, Ordering::Relaxed);
         CountedUse(Arc::clone(self))
     }
 
-    /// Whether one is open, or has opened since this was last called.
+    /// Returns `true` if a WebSocket is open, or has opened since the last call.
     fn was_used(&self) -> bool {
         self.opened.swap(false, Ordering::Relaxed) || self.open.load(Ordering::Relaxed) > 0
     }
@@ -90,7 +91,7 @@ impl Drop for CountedUse {
     }
 }
 
-/// How far a connection is on its way to its end.
+/// The stage of a connection on the way to its end.
 ///
 /// ```text
 /// Serving --no WebSocket for a period--> Unused --another--> cut off
@@ -100,7 +101,8 @@ impl Drop for CountedUse {
 ///                                                   +--no WebSocket for a (shorter) period--> cut off
 /// ```
 ///
-/// `Unused` and `Stopping` have begun with a GOAWAY that lets the client finish; `Closing` lasts until another is written.
+/// `Unused` and `Stopping` begin with a GOAWAY that lets the client finish. `Closing` lasts until another
+/// GOAWAY is written.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Http2Phase {
     Serving,
@@ -109,8 +111,10 @@ enum Http2Phase {
     Closing,
 }
 
-/// For how many periods in a row a connection had no WebSocket. A period is the time of a handshake; once the server goes down,
-/// that of a close, if it is shorter.
+/// The number of successive periods in which a connection had no WebSocket.
+///
+/// A period is the time of a handshake. Once the server shuts down, it is the time of a close if that is
+/// shorter.
 struct IdleTimer {
     periods: u32,
     period: Duration,
@@ -123,14 +127,15 @@ impl IdleTimer {
         Self { periods: 0, period, tick: Box::pin(sleep(period)) }
     }
 
-    /// Begins again, with periods of at most that long.
+    /// Starts counting again, with periods of at most `period`.
     fn hurry(&mut self, period: Duration) {
         self.period = self.period.min(period.max(SHORTEST_PERIOD));
         self.periods = 0;
         self.tick.as_mut().reset(Instant::now() + self.period);
     }
 
-    /// Looks at the clock, also if a client that keeps sending has used up the task's budget.
+    /// Looks at the clock, and returns the count. A client that keeps sending can't prevent that by using up
+    /// the task's budget.
     fn poll(&mut self, cx: &mut Context<'_>, usage: &Usage) -> u32 {
         while pin!(unconstrained(&mut self.tick)).poll(cx).is_ready() {
             self.tick.as_mut().reset(Instant::now() + self.period);
@@ -139,7 +144,7 @@ impl IdleTimer {
         self.periods
     }
 
-    /// Why a connection has ended on which there was no request.
+    /// Returns the reason for the end of a connection without requests.
     fn why_ended(&self) -> Error {
         let period = self.period;
         if self.periods == 0 {
@@ -147,36 +152,40 @@ impl IdleTimer {
             return Error::new(ErrorKind::Disconnected, text);
         }
         let text = format!(
-            "the client opened no WebSocket on its HTTP/2 connection for {period:?} (Limits::handshake_timeout)"
+            "the client opened no WebSocket on its HTTP/2 connection for {period:?} \
+             (Limits::handshake_timeout)"
         );
         Error::new(ErrorKind::Timeout, text)
     }
 }
 
-/// The place of one request among those that a connection may have under way. It is held until all work for the request is
-/// done, also if its stream has ended before: a client that resets its streams gets no more work done than another. A request
-/// waits for it, in order of arrival, for as long as its stream lives and a handshake may take.
+/// The right to work on one request of a connection.
+///
+/// A request waits for its slot in order of arrival, as long as its stream lives and a handshake may take.
+/// The slot is held until all work for the request is done, even if the stream ends before. So a client that
+/// resets its streams receives no more work than another.
 pub(crate) struct Slot {
     _permit: OwnedSemaphorePermit,
 }
 
-#[expect(clippy::unused_self, reason = "that it exists is what counts")]
+#[expect(clippy::unused_self, reason = "a value is a proof, and has no content")]
 impl Http2Server {
-    /// Whether `bytes` may be followed by more that make them begin like HTTP/2.
+    /// Returns `true` if `bytes` are an incomplete beginning of HTTP/2.
     pub(crate) fn may_begin_with(self, bytes: &[u8]) -> bool {
         bytes.len() < PREFACE.len() && PREFACE.starts_with(bytes)
     }
 
-    /// Whether `bytes` begin like HTTP/2.
+    /// Returns `true` if `bytes` begin like HTTP/2.
     pub(crate) fn begins_with(self, bytes: &[u8]) -> bool {
         bytes.starts_with(PREFACE)
     }
 
-    /// Serves an HTTP/2 connection until it has ended: `begin` is called for each request, and must not wait.
+    /// Serves an HTTP/2 connection until it has ended. `begin` is called with each request, and must not
+    /// wait.
     ///
-    /// When `stop` is ready, or there was no WebSocket for the time of a handshake, no more requests are accepted, and it ends
-    /// with the last WebSocket. If the client does not let it end for as long again, it is cut off; behind `stop`, as soon as
-    /// there was no WebSocket for the time of a close.
+    /// The connection stops accepting requests when `stop` completes, or when there was no WebSocket for the
+    /// time of a handshake. It then ends with the last WebSocket. A client that does not let it end is cut
+    /// off: after one more time of a handshake without a WebSocket or, after `stop`, the time of a close.
     pub(crate) async fn serve<S: IoStream>(
         self,
         stream: S,
@@ -208,9 +217,10 @@ impl Http2Server {
                     connection.graceful_shutdown();
                     idle.hurry(limits.close_timeout);
                 }
-                // Before the clock is looked at, so that it does not decide about a client that nobody has listened to.
+                // Reading comes before the look at the clock, which otherwise might judge a client by
+                // requests that were not read.
                 let next = connection.poll_accept(cx);
-                // Nothing is under way any more: the client need not agree.
+                // No stream is open any more, so that the client need not agree to the end.
                 if phase == Http2Phase::Stopping && next.is_pending() && !connection.has_streams() {
                     phase = Http2Phase::Closing;
                     connection.abrupt_shutdown(Reason::NO_ERROR);
@@ -223,7 +233,7 @@ impl Http2Server {
                         connection.graceful_shutdown();
                         cx.waker().wake_by_ref();
                     }
-                    // Dropped, the connection ends at once, whatever has not been written yet.
+                    // The drop of the connection ends it at once. Bytes that have not been written are lost.
                     _ => return Poll::Ready(None),
                 }
                 next
@@ -235,10 +245,11 @@ impl Http2Server {
                     let deadline = Deadline::after(limits.handshake_timeout);
                     let (slots, usage) = (Arc::clone(&slots), Arc::clone(&usage));
                     begin(Http2Request { head, receive, respond, deadline, slots, usage });
-                    // A flood of requests that are reset at once must not keep those from running that answer them.
+                    // A flood of requests that are reset at once must not keep the tasks from running that
+                    // answer them.
                     yield_now().await;
                 }
-                // What its WebSockets hear of need not be said twice.
+                // The WebSockets of the connection report its end themselves.
                 Some(Err(error)) if requested && error.is_io() => return Ok(()),
                 Some(Err(error)) => return Err(connection_error(error)),
                 None if requested || matches!(phase, Http2Phase::Stopping | Http2Phase::Closing) => {
@@ -265,9 +276,9 @@ fn builder(limits: &Limits) -> Builder {
 }
 
 impl Http2Request {
-    /// Answers the request, and opens the connection that it asks for.
+    /// Answers the request, and opens the connection.
     ///
-    /// The extensions of the head have the address of the client.
+    /// The extensions of the head contain the address of the client, if it is known.
     pub(crate) async fn exchange(
         self,
         addresses: Addresses,
@@ -280,12 +291,12 @@ impl Http2Request {
             head.extensions.insert(peer);
         }
         let waiting = async {
-            let permit = slots.acquire_owned().await.expect("nobody closes it");
+            let permit = slots.acquire_owned().await.expect("the semaphore is never closed");
             Ok(Slot { _permit: permit })
         };
         let waiting = while_wanted(&mut respond, &mut receive, waiting);
         let slot = deadline.bound("waiting for one of Limits::streams", waiting).await.inspect_err(|_| {
-            // RFC 9113 8.7: nothing was done for it, so that the client may ask again.
+            // RFC 9113 8.7: no work was done for the request, so that the client may repeat it.
             respond.send_reset(Reason::REFUSED_STREAM);
         })?;
         let answering = async {
@@ -311,10 +322,12 @@ impl Http2Request {
                 Ok(Accepted { socket, head, slot })
             }
             Err(error) => {
-                // Nobody reads what else comes. It would take much more than its bytes while the answer waits for room.
+                // Further bytes are not read. They would take much more memory than their size while the
+                // answer waits.
                 drop(receive);
                 if !is_last {
-                    // It fails only if the client does not want the answer any more. Dropped, it resets the stream.
+                    // This fails only if the client does not want the answer any more. Dropping `send` resets
+                    // the stream.
                     let mut send = Http2Send::new(send, Box::new(()));
                     let _ = deadline.bound("sending the answer", send_all(&mut send, body.as_bytes())).await;
                 }
@@ -324,9 +337,10 @@ impl Http2Request {
     }
 }
 
-/// Does `work` for a request, which ends with its stream, whoever reset that, or with the connection.
+/// Does `work` for a request, which is dropped when the stream or the connection ends.
 ///
-/// What the stream brings meanwhile is gathered, as its frames would cost much more than their bytes in the HTTP/2 connection.
+/// Bytes that arrive meanwhile are taken out, as their frames would cost much more memory in the HTTP/2
+/// connection.
 async fn while_wanted<T>(
     respond: &mut SendResponse<Piece>,
     receive: &mut Http2Receive,
@@ -343,9 +357,9 @@ async fn while_wanted<T>(
     .await
 }
 
-/// Sends the whole body of an answer, as far as the client's windows let it.
+/// Sends the whole body of an answer, as fast as the client's windows allow.
 async fn send_all(send: &mut Http2Send, mut body: &[u8]) -> Result<(), Error> {
-    let broken = |error| Error::with_source(ErrorKind::Io, "the client takes no answer", error);
+    let broken = |error| Error::with_source(ErrorKind::Io, "the client does not receive the answer", error);
     while !body.is_empty() {
         let count = poll_fn(|cx| send.poll_write(cx, &[IoSlice::new(body)])).await.map_err(broken)?;
         body.advance(count);
@@ -353,7 +367,7 @@ async fn send_all(send: &mut Http2Send, mut body: &[u8]) -> Result<(), Error> {
     send.end().map_err(broken)
 }
 
-/// RFC 9113 8.2.2: headers that are about an HTTP/1.1 connection make a message malformed.
+/// Removes the headers of an HTTP/1.1 connection, which make a message malformed (RFC 9113 8.2.2).
 fn remove_connection_headers(headers: &mut HeaderMap) {
     for name in [CONNECTION, UPGRADE, TRANSFER_ENCODING] {
         headers.remove(name);

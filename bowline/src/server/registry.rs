@@ -1,4 +1,4 @@
-//! The tasks and open connections of a server.
+//! The registry of a server's connections and their tasks, by which a shutdown closes them.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -12,43 +12,54 @@ use tokio_util::sync::CancellationToken;
 use crate::server::http2::Slot;
 use crate::socket::Sender;
 
-/// How many connections are closed before other tasks have their turn.
+/// The number of connections that a shutdown closes before other tasks run.
 const CLOSED_AT_ONCE: usize = 100;
 
-/// The connections of a server, to close them when it goes down.
+/// The connections of a server.
 ///
-/// It is touched only when one begins, opens or ends. (A `JoinSet` would take as much memory again for each.)
+/// A connection touches the registry only when its task begins, when its handshake is done, and when it ends.
+/// (A `JoinSet` would take as much memory again per connection.)
 #[derive(Default)]
 pub(crate) struct Registry {
-    /// Nothing foreign runs while it is locked: no spawn, no waker, no call of a connection, no drop of a task or of a
-    /// connection. A runtime that is shutting down drops a future within the call that spawns or wakes its task, and each of
-    /// these futures has a [`Registration`], which locks this.
+    /// The registered connections. Nothing foreign runs under the lock: no spawn, no waker, no call of a
+    /// connection, and no drop of a task or connection.
+    ///
+    /// A runtime that is shutting down drops a future within the call that spawns or wakes its task. Each of
+    /// these futures owns a [`Registration`], whose drop takes this lock.
     state: Mutex<RegistryState>,
     stopping: CancellationToken,
-    /// The last has ended.
+    /// Notified when the last connection has ended.
     all_ended: Notify,
 }
 
 #[derive(Default)]
 struct RegistryState {
     connections: HashMap<u64, ConnectionEntry>,
-    /// How many there were, which numbers them.
+    /// The number of connections so far, which numbers them.
     count: u64,
-    /// Those that were left have been ended, and no other may begin.
+    /// The remaining connections were aborted, and no other may begin.
     aborted: bool,
-    /// What became of those that were open when the server went down.
+    /// The ends of the connections that were open at the shutdown.
     shutdown: Shutdown,
 }
 
 #[derive(Default)]
 struct ConnectionEntry {
-    /// Once it has been spawned.
+    /// The task, once it was spawned.
     task: Option<AbortHandle>,
-    /// Once the handshake is done.
+    /// A sender of the connection, once the handshake is done.
     sender: Option<Sender>,
 }
 
-/// How the connections of a server ended that was shut down.
+/// A summary of a server's shutdown: the number of connections by the way in which they ended.
+///
+/// ```no_run
+/// # async fn example(server: bowline::Server, listener: tokio::net::TcpListener) -> std::io::Result<()> {
+/// let shutdown = server.serve(listener, |_: bowline::WebSocket| async { Ok(()) }).await?;
+/// println!("{} connections closed, {} were ended", shutdown.closed(), shutdown.ended());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Shutdown {
     closed: usize,
@@ -56,19 +67,20 @@ pub struct Shutdown {
 }
 
 impl Shutdown {
-    /// How many connections were open at the signal, and ended with a closing handshake.
+    /// Returns the number of connections that were open at the signal and ended with a closing handshake.
     pub fn closed(&self) -> usize {
         self.closed
     }
 
-    /// How many connections were open at the signal, and ended without one: because of their peer, or at the deadline.
+    /// Returns the number of connections that were open at the signal and ended without a closing handshake:
+    /// because of their peer, or at the deadline.
     pub fn ended(&self) -> usize {
         self.ended
     }
 }
 
 impl Registry {
-    /// Starts the task of a connection, unless the server has ended.
+    /// Spawns the task of a connection, unless the server has ended.
     pub(crate) fn spawn<F>(self: &Arc<Self>, task: impl FnOnce(Registration) -> F)
     where
         F: Future<Output = ()> + Send + 'static,
@@ -88,25 +100,26 @@ impl Registry {
         if let Some(entry) = state.connections.get_mut(&number) {
             entry.task = Some(task);
         } else {
-            // It has ended already, or is to, as the server has.
+            // The connection has ended, or must end because the server has.
             drop(state);
             task.abort();
         }
     }
 
-    /// Does `handshake`, unless the server goes down before it is done.
+    /// Waits for `handshake`. Returns `None` if the server shuts down before it completes.
     pub(crate) async fn unless_stopping<T>(&self, handshake: impl Future<Output = T>) -> Option<T> {
         self.stopping.run_until_cancelled(handshake).await
     }
 
-    /// Waits until the server goes down.
+    /// Waits until the server shuts down.
     pub(crate) async fn stopped(&self) {
         self.stopping.cancelled().await;
     }
 
-    /// Ends the handshakes under way, and sends a Close frame on all connections.
+    /// Ends the handshakes in progress, and starts the closing handshake on all connections.
     pub(crate) async fn stop(&self) {
-        // Before the list is read: a connection that opens meanwhile is either on it, or sees this.
+        // This comes before the lock: a connection that opens meanwhile either is in the map, or sees the
+        // token.
         self.stopping.cancel();
         let senders: Vec<Sender> =
             self.state().connections.values().filter_map(|entry| entry.sender.clone()).collect();
@@ -126,7 +139,7 @@ impl Registry {
         }
     }
 
-    /// Ends the tasks that are left, and their transports, and says what became of all.
+    /// Aborts the remaining tasks, closes their transports, and returns the summary.
     pub(crate) fn abort(&self) -> Shutdown {
         let mut state = self.state();
         state.aborted = true;
@@ -146,19 +159,20 @@ impl Registry {
     }
 }
 
-/// The place of a task on the list.
+/// The registration of a task, which its drop ends.
 pub(crate) struct Registration {
     registry: Arc<Registry>,
     number: u64,
 }
 
 impl Registration {
-    /// The handshake is done.
+    /// Adds a sender of the connection, whose handshake is done.
     pub(crate) fn complete(self, sender: Sender) -> OpenRegistration {
         if let Some(entry) = self.registry.state().connections.get_mut(&self.number) {
             entry.sender = Some(sender.clone());
         }
-        // After it is on the list, so that no connection falls between this and `stop`. To close one twice is to close it.
+        // This comes after the sender is in the map, so that no connection escapes `stop`. Closing one twice
+        // does no harm.
         if self.registry.stopping.is_cancelled() {
             sender.begin_close(&going_away());
         }
@@ -179,13 +193,13 @@ impl Drop for Registration {
     }
 }
 
-/// A connection whose handler runs. When this is dropped, nothing is left of the connection.
+/// The registration of a connection whose handler runs. Its drop closes the transport.
 pub(crate) struct OpenRegistration {
     registration: Registration,
     pub(crate) sender: Sender,
-    /// It ended with a closing handshake.
+    /// The connection ended with a closing handshake.
     pub(crate) closed: bool,
-    /// What its HTTP/2 connection counts it by.
+    /// The slot by which its HTTP/2 connection counts the WebSocket.
     pub(crate) slot: Option<Slot>,
 }
 
@@ -201,12 +215,12 @@ impl Drop for OpenRegistration {
             state.shutdown.ended += 1;
         }
         drop(state);
-        // Nothing happens to a connection that has ended already.
+        // This does nothing if the connection has ended.
         self.sender.abort();
     }
 }
 
 fn going_away() -> CloseFrame {
-    // RFC 6455 7.4.1: 1001 is for a server that goes down.
+    // RFC 6455 7.4.1: 1001 is the code of a server that goes down.
     CloseFrame::new(CloseCode::GOING_AWAY, "").expect("1001 may be sent")
 }

@@ -1,4 +1,4 @@
-//! The wait between the response to a handshake and the connection.
+//! The time between the response to a handshake and the connection.
 
 use std::fmt;
 use std::future::Future;
@@ -18,19 +18,29 @@ use crate::socket::WebSocket;
 use crate::transport::from_hyper::from_upgraded;
 use crate::transport::hyper_http2::tunnel;
 
-/// A connection that opens once the response has been sent: a future of the [`WebSocket`].
+/// A future of the [`WebSocket`] that opens after the response was sent.
 ///
-/// Spawn a task that awaits it, and return the response meanwhile. It gives up when
-/// [`Limits::handshake_timeout`](crate::Limits::handshake_timeout) has passed since the request was accepted.
+/// Spawn a task that awaits it, and return the response meanwhile.
+///
+/// ```
+/// use bowline::Upgrade;
+///
+/// async fn greet(upgrade: Upgrade) -> Result<(), bowline::Error> {
+///     let socket = upgrade.await?;
+///     socket.send("welcome").await
+/// }
+/// ```
 ///
 /// # Errors
 ///
-/// [`ErrorKind::Timeout`] if the response was not sent in time, [`ErrorKind::Handshake`] if it never will be, or if
-/// the connection broke before.
+/// - Returns [`ErrorKind::Timeout`] if the response is not sent within
+///   [`Limits::handshake_timeout`](crate::Limits::handshake_timeout) after the request was accepted.
+/// - Returns [`ErrorKind::Handshake`] if the response will never be sent, or if the connection broke before.
 ///
 /// # Cancel safety
 ///
-/// It may be polled again after a timeout or a `select!` dropped a borrow of it. Dropping it ends the connection.
+/// The future may be polled again after a timeout or a `select!` has dropped a borrow of it. Dropping the
+/// future itself ends the connection.
 #[must_use = "the connection opens only when this is awaited"]
 pub struct Upgrade {
     opening: Pin<Box<dyn Future<Output = Result<WebSocket, Error>> + Send>>,
@@ -38,7 +48,7 @@ pub struct Upgrade {
 }
 
 impl Upgrade {
-    /// Of a request in `version`.
+    /// Waits for the upgrade of a request in `version`.
     pub(crate) fn new(on_upgrade: OnUpgrade, version: Version, agreed: Agreed, config: Config) -> Self {
         let deadline = Deadline::after(config.limits.handshake_timeout);
         let agreed_on = agreed.clone();
@@ -66,7 +76,14 @@ impl Upgrade {
         &self.agreed
     }
 
-    /// The subprotocol that was agreed on, if any (RFC 6455 1.9).
+    /// Returns the subprotocol that was chosen, if any (RFC 6455 1.9).
+    ///
+    /// ```
+    /// async fn join(upgrade: bowline::Upgrade) -> Result<(), bowline::Error> {
+    ///     let room = upgrade.subprotocol().unwrap_or("chat.v1").to_owned();
+    ///     upgrade.await?.send(room).await
+    /// }
+    /// ```
     pub fn subprotocol(&self) -> Option<&str> {
         self.agreed.subprotocol.as_deref()
     }

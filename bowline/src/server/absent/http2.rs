@@ -1,4 +1,5 @@
-//! Takes the place of HTTP/2 without the feature `http2`.
+//! The stand-in for the server of HTTP/2 without the feature `http2`. Its types are uninhabited, so that
+//! matches on them take no code.
 
 use std::future::Future;
 
