@@ -5,6 +5,7 @@ use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::{Arc, OnceLock};
 use std::task::Poll;
+use std::time::Duration;
 
 use h2::client::{Builder, SendRequest};
 use h2::ext::Protocol;
@@ -158,39 +159,20 @@ impl Http2Connection {
             settled(&requests, &mut connection, &mut ping_pong).await?;
             Ok((requests, connection))
         };
-        let (requests, mut connection) =
+        let (requests, connection) =
             deadline.bound("waiting for the server's settings of HTTP/2", opening).await?;
         let error = Arc::new(OnceLock::new());
-        let (closing, open) = watch::channel(());
+        let (opened, open) = watch::channel(());
         let ended = ConnectionEnd { error: Arc::clone(&error), open };
-        let mut room = StreamRoom { permits: Arc::new(Semaphore::new(0)), total: 0 };
+        let room = StreamRoom { permits: Arc::new(Semaphore::new(0)), total: 0 };
         let permits = Arc::clone(&room.permits);
         let unused = CancellationToken::new();
         let in_use = Arc::new(unused.clone().drop_guard());
         let close_timeout = offer.config.limits.close_timeout;
+        let mut task = Http2Task { connection, room, unused, close_timeout, error, opened };
         tokio::spawn(async move {
-            let mut ended = pin!(poll_fn(|cx| {
-                let ended = Pin::new(&mut connection).poll(cx);
-                room.resize(connection.max_concurrent_send_streams());
-                ended
-            }));
-            let ended = match unused.run_until_cancelled(ended.as_mut()).await {
-                Some(ended) => Ok(ended),
-                // Unused, the connection ends by itself, unless the server does not read the GOAWAY.
-                None => timeout(close_timeout, ended).await,
-            };
-            let ended = match ended {
-                Ok(Ok(())) => Error::new(ErrorKind::Disconnected, "the HTTP/2 connection has ended"),
-                Ok(Err(error)) => broken(error),
-                Err(_) => Error::new(
-                    ErrorKind::Timeout,
-                    "the server did not let the HTTP/2 connection end within Limits::close_timeout",
-                ),
-            };
-            let set = error.set(ended);
-            debug_assert!(set.is_ok(), "the connection has one task");
-            drop(closing);
-            room.permits.close();
+            let reason = task.drive().await;
+            task.end(reason);
         });
         let state = Http2State { offer, url, addresses, requests, permits, ended, in_use };
         Ok(Self(Arc::new(state)))
@@ -346,6 +328,51 @@ impl fmt::Debug for Http2Connection {
         let Http2State { offer, addresses, .. } = &*self.0;
         let mut debug = f.debug_struct("Http2Connection");
         debug.field("offer", offer).field("peer_addr", &addresses.peer).finish_non_exhaustive()
+    }
+}
+
+/// The task of a connection.
+struct Http2Task<S: IoStream> {
+    connection: h2::client::Connection<Paced<S>, Piece>,
+    room: StreamRoom,
+    /// Cancelled when nobody uses the connection any more.
+    unused: CancellationToken,
+    close_timeout: Duration,
+    error: Arc<OnceLock<Error>>,
+    /// The sender of [`ConnectionEnd::open`], whose drop tells of the end.
+    opened: watch::Sender<()>,
+}
+
+impl<S: IoStream> Http2Task<S> {
+    /// Drives the connection, and returns the reason for its end.
+    async fn drive(&mut self) -> Error {
+        let Self { connection, room, unused, .. } = self;
+        let mut ended = pin!(poll_fn(|cx| {
+            let ended = Pin::new(&mut *connection).poll(cx);
+            room.resize(connection.max_concurrent_send_streams());
+            ended
+        }));
+        let ended = match unused.run_until_cancelled(ended.as_mut()).await {
+            Some(ended) => Ok(ended),
+            // Unused, the connection ends by itself, unless the server does not read the GOAWAY.
+            None => timeout(self.close_timeout, ended).await,
+        };
+        match ended {
+            Ok(Ok(())) => Error::new(ErrorKind::Disconnected, "the HTTP/2 connection has ended"),
+            Ok(Err(error)) => broken(error),
+            Err(_) => Error::new(
+                ErrorKind::Timeout,
+                "the server did not let the HTTP/2 connection end within Limits::close_timeout",
+            ),
+        }
+    }
+
+    /// Tells handles and WebSockets of the end.
+    fn end(self, reason: Error) {
+        let set = self.error.set(reason);
+        debug_assert!(set.is_ok(), "the connection has one task");
+        drop(self.opened);
+        self.room.permits.close();
     }
 }
 

@@ -168,6 +168,25 @@ pub(crate) struct Slot {
     _permit: OwnedSemaphorePermit,
 }
 
+impl Slot {
+    /// Waits for a slot, as long as the client wants the request and its deadline allows.
+    async fn reserve(
+        slots: Arc<Semaphore>,
+        respond: &mut SendResponse<Piece>,
+        receive: &mut Http2Receive,
+        deadline: Deadline,
+    ) -> Result<Self, Error> {
+        let acquiring = async { Ok(slots.acquire_owned().await.expect("the semaphore is never closed")) };
+        let waiting = while_wanted(respond, receive, acquiring);
+        let reserved = deadline.bound("waiting for one of Limits::streams", waiting).await;
+        let permit = reserved.inspect_err(|_| {
+            // RFC 9113 8.7: no work was done for the request, so that the client may repeat it.
+            respond.send_reset(Reason::REFUSED_STREAM);
+        })?;
+        Ok(Self { _permit: permit })
+    }
+}
+
 #[expect(clippy::unused_self, reason = "a value is a proof, and has no content")]
 impl Http2Server {
     /// Returns `true` if `bytes` are an incomplete beginning of HTTP/2.
@@ -202,49 +221,17 @@ impl Http2Server {
             Poll::Pending => preface.as_mut().poll(cx).map(Some),
         });
         let Some(opened) = opening.await else { return Ok(()) };
-        let mut connection = opened?;
         let usage = Arc::new(Usage::default());
         let streams = usize::try_from(limits.streams).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
         let slots = Arc::new(Semaphore::new(streams));
-        let mut phase = Http2Phase::Serving;
-        let (mut idle, mut requested) = (IdleTimer::new(limits), false);
+        let (phase, idle) = (Http2Phase::Serving, IdleTimer::new(limits));
+        let mut serving = Serving { connection: opened?, limits, phase, idle, usage, slots };
+        let mut requested = false;
         loop {
-            let next = poll_fn(|cx| {
-                if matches!(phase, Http2Phase::Serving | Http2Phase::Unused)
-                    && stop.as_mut().poll(cx).is_ready()
-                {
-                    phase = Http2Phase::Stopping;
-                    connection.graceful_shutdown();
-                    idle.hurry(limits.close_timeout);
-                }
-                // Reading comes before the look at the clock, which otherwise might judge a client by
-                // requests that were not read.
-                let next = connection.poll_accept(cx);
-                // No stream is open any more, so that the client need not agree to the end.
-                if phase == Http2Phase::Stopping && next.is_pending() && !connection.has_streams() {
-                    phase = Http2Phase::Closing;
-                    connection.abrupt_shutdown(Reason::NO_ERROR);
-                    cx.waker().wake_by_ref();
-                }
-                match (idle.poll(cx, &usage), phase) {
-                    (0, _) | (1, Http2Phase::Unused) => {}
-                    (1, Http2Phase::Serving) => {
-                        phase = Http2Phase::Unused;
-                        connection.graceful_shutdown();
-                        cx.waker().wake_by_ref();
-                    }
-                    // The drop of the connection ends it at once. Bytes that have not been written are lost.
-                    _ => return Poll::Ready(None),
-                }
-                next
-            });
-            match next.await {
-                Some(Ok((request, respond))) => {
+            match poll_fn(|cx| serving.poll_accept(cx, stop.as_mut())).await {
+                Some(Ok(request)) => {
                     requested = true;
-                    let (head, receive) = request.into_parts();
-                    let deadline = Deadline::after(limits.handshake_timeout);
-                    let (slots, usage) = (Arc::clone(&slots), Arc::clone(&usage));
-                    begin(Http2Request { head, receive, respond, deadline, slots, usage });
+                    begin(request);
                     // A flood of requests that are reset at once must not keep the tasks from running that
                     // answer them.
                     yield_now().await;
@@ -252,12 +239,65 @@ impl Http2Server {
                 // The WebSockets of the connection report its end themselves.
                 Some(Err(error)) if requested && error.is_io() => return Ok(()),
                 Some(Err(error)) => return Err(connection_error(error)),
-                None if requested || matches!(phase, Http2Phase::Stopping | Http2Phase::Closing) => {
-                    return Ok(());
-                }
-                None => return Err(idle.why_ended()),
+                None if requested || serving.is_stopping() => return Ok(()),
+                None => return Err(serving.idle.why_ended()),
             }
         }
+    }
+}
+
+/// A connection that is being served.
+struct Serving<'a, S: IoStream> {
+    connection: h2::server::Connection<Paced<S>, Piece>,
+    limits: &'a Limits,
+    phase: Http2Phase,
+    idle: IdleTimer,
+    usage: Arc<Usage>,
+    slots: Arc<Semaphore>,
+}
+
+impl<S: IoStream> Serving<'_, S> {
+    /// Accepts the next request. Returns `None` when the connection has ended, or is to be cut off.
+    fn poll_accept(
+        &mut self,
+        cx: &mut Context<'_>,
+        stop: Pin<&mut impl Future<Output = ()>>,
+    ) -> Poll<Option<Result<Http2Request, h2::Error>>> {
+        if matches!(self.phase, Http2Phase::Serving | Http2Phase::Unused) && stop.poll(cx).is_ready() {
+            self.phase = Http2Phase::Stopping;
+            self.connection.graceful_shutdown();
+            self.idle.hurry(self.limits.close_timeout);
+        }
+        // Reading comes before the look at the clock, which otherwise might judge a client by requests that
+        // were not read.
+        let next = self.connection.poll_accept(cx);
+        // No stream is open any more, so that the client need not agree to the end.
+        if self.phase == Http2Phase::Stopping && next.is_pending() && !self.connection.has_streams() {
+            self.phase = Http2Phase::Closing;
+            self.connection.abrupt_shutdown(Reason::NO_ERROR);
+            cx.waker().wake_by_ref();
+        }
+        match (self.idle.poll(cx, &self.usage), self.phase) {
+            (0, _) | (1, Http2Phase::Unused) => {}
+            (1, Http2Phase::Serving) => {
+                self.phase = Http2Phase::Unused;
+                self.connection.graceful_shutdown();
+                cx.waker().wake_by_ref();
+            }
+            // The drop of the connection ends it at once. Bytes that have not been written are lost.
+            _ => return Poll::Ready(None),
+        }
+        next.map_ok(|(request, respond)| {
+            let (head, receive) = request.into_parts();
+            let deadline = Deadline::after(self.limits.handshake_timeout);
+            let (slots, usage) = (Arc::clone(&self.slots), Arc::clone(&self.usage));
+            Http2Request { head, receive, respond, deadline, slots, usage }
+        })
+    }
+
+    /// Returns `true` after the server began to shut down.
+    fn is_stopping(&self) -> bool {
+        matches!(self.phase, Http2Phase::Stopping | Http2Phase::Closing)
     }
 }
 
@@ -290,15 +330,7 @@ impl Http2Request {
         if let Some(peer) = addresses.peer {
             head.extensions.insert(peer);
         }
-        let waiting = async {
-            let permit = slots.acquire_owned().await.expect("the semaphore is never closed");
-            Ok(Slot { _permit: permit })
-        };
-        let waiting = while_wanted(&mut respond, &mut receive, waiting);
-        let slot = deadline.bound("waiting for one of Limits::streams", waiting).await.inspect_err(|_| {
-            // RFC 9113 8.7: no work was done for the request, so that the client may repeat it.
-            respond.send_reset(Reason::REFUSED_STREAM);
-        })?;
+        let slot = Slot::reserve(slots, &mut respond, &mut receive, deadline).await?;
         let answering = async {
             if head.headers.len() > terms.config.limits.headers {
                 let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
