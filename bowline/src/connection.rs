@@ -73,6 +73,7 @@ use crate::connection::waker::ConnectionWaker;
 use crate::handshake::negotiated::Negotiated;
 use crate::sync::{AtomicBool, AtomicUsize, Mutex, MutexGuard};
 use crate::transport::Addresses;
+use crate::transport::http2::Multiplexed;
 
 /// The state that a `WebSocket`, its `Sender`s and the driver share.
 pub(crate) struct Connection {
@@ -84,8 +85,7 @@ pub(crate) struct Connection {
     /// The task form of `waker`, and the only waker that the transport ever sees.
     transport_waker: Waker,
     /// The transport is one stream of a connection with several, and shares memory with the others.
-    #[cfg(feature = "http2")]
-    is_multiplexed: bool,
+    multiplexed: Option<Multiplexed>,
     /// The thread on which the `WebSocket` works off a batch, so that its replies are held back. It is 0 if
     /// there is no such thread, or once the driver has written the replies. While it is set, the driver has
     /// been woken and has not run since.
@@ -106,8 +106,7 @@ impl Connection {
         let limits = &config.limits;
         let addresses = transport.addresses;
         let (read, write) = transport.split();
-        #[cfg(feature = "http2")]
-        let is_multiplexed = write.is_multiplexed();
+        let multiplexed = write.multiplexed();
         let half = ReceiveHalf::new(
             role,
             ReceiveLimits {
@@ -128,8 +127,7 @@ impl Connection {
             outbound: Mutex::new(outbound),
             transport_waker: Waker::from(Arc::clone(&waker)),
             waker,
-            #[cfg(feature = "http2")]
-            is_multiplexed,
+            multiplexed,
             corked: AtomicUsize::new(0),
             supervised: AtomicBool::new(false),
             agreed: Box::new(agreed),

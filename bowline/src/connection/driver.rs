@@ -142,7 +142,6 @@ impl Driver {
     fn poll(&mut self, cx: &mut Context<'_>, mut timer: Pin<&mut Sleep>) -> Poll<()> {
         self.connection.waker.set_task(Some(cx.waker()));
         self.connection.uncork();
-        #[cfg(feature = "http2")]
         self.connection.gather();
         if self.is_patient() && !timer.is_elapsed() {
             return Poll::Pending;

@@ -448,9 +448,8 @@ impl Connection {
 
     /// Takes the bytes that have arrived out of the HTTP/2 connection, although nobody asks for them. Left
     /// there, small frames cost more than their bytes.
-    #[cfg(feature = "http2")]
     pub(crate) fn gather(&self) {
-        if self.is_multiplexed {
+        if self.multiplexed.is_some() {
             self.inbound().gather(&mut self.context());
         }
     }
