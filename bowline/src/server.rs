@@ -231,8 +231,8 @@ impl Server {
     /// Clients choose HTTP/2 over TLS by ALPN. In clear text, clients with prior knowledge begin with HTTP/2.
     ///
     /// Each WebSocket is a stream of its client's connection, and otherwise behaves as over HTTP/1.1. A
-    /// connection may have [`Limits::max_streams`](crate::Limits::max_streams) streams. A connection without a
-    /// WebSocket ends gracefully after one to two times
+    /// connection may have [`Limits::max_streams`](crate::Limits::max_streams) streams. A connection without
+    /// a WebSocket ends gracefully after one to two times
     /// [`Limits::handshake_timeout`](crate::Limits::handshake_timeout), and is cut off after once more.
     ///
     /// Browsers open WebSockets over HTTP/2 only to a server with which they already have an HTTP/2

@@ -9,7 +9,8 @@ use core::fmt;
 use crate::error::{Failure, Misuse, Violation};
 use crate::utf8::Utf8Validator;
 
-/// Why a connection is closed: a number from RFC 6455 7.4 and the IANA "WebSocket Close Code Number Registry".
+/// Why a connection is closed: a number from RFC 6455 7.4 and the IANA "WebSocket Close Code Number
+/// Registry".
 ///
 /// Any number can be held; [`is_allowed`](Self::is_allowed) says which may appear in a Close frame.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -146,7 +147,8 @@ impl CloseFrame {
 
     /// An explanation, for people; often empty. At most 123 bytes.
     ///
-    /// It is as the peer sent it, with line breaks and escape sequences if there are any; `Display` escapes those.
+    /// It is as the peer sent it, with line breaks and escape sequences if there are any; `Display` escapes
+    /// those.
     pub fn reason(&self) -> &str {
         &self.reason
     }
@@ -182,8 +184,9 @@ impl CloseFrame {
 }
 
 impl fmt::Display for CloseFrame {
-    /// Writes the code and the reason for people. Control characters in the reason, and those that turn the direction of
-    /// writing around, are escaped as in Rust: they would forge lines of a log, or command a terminal.
+    /// Writes the code and the reason for people. Control characters in the reason, and those that turn the
+    /// direction of writing around, are escaped as in Rust: they would forge lines of a log, or command a
+    /// terminal.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.reason.is_empty() {
             return self.code.fmt(f);

@@ -72,8 +72,8 @@ impl From<MessageKind> for Opcode {
 
 /// All of a frame but its payload.
 ///
-/// [`ReceiveHalf`](crate::ReceiveHalf) and [`SendHalf`](crate::SendHalf) read and write headers themselves; this is
-/// for what looks at frames from outside, such as a proxy or a test.
+/// [`ReceiveHalf`](crate::ReceiveHalf) and [`SendHalf`](crate::SendHalf) read and write headers themselves;
+/// this is for what looks at frames from outside, such as a proxy or a test.
 ///
 /// ```
 /// use bowline_proto::{FrameHeader, Opcode};
@@ -109,7 +109,8 @@ impl FrameHeader {
     /// The most bytes a header takes.
     pub const MAX_SIZE: usize = 14;
 
-    /// Reads a header at the front of `bytes`, and says how many bytes it takes; `None` if more bytes are needed.
+    /// Reads a header at the front of `bytes`, and says how many bytes it takes; `None` if more bytes are
+    /// needed.
     ///
     /// # Errors
     ///
@@ -189,8 +190,8 @@ impl FrameHeader {
         }
     }
 
-    /// How many bytes the frame takes whose header `bytes` begin with, payload included; `None` if more bytes are needed
-    /// to tell. Whether the header is right is not looked at.
+    /// How many bytes the frame takes whose header `bytes` begin with, payload included; `None` if more bytes
+    /// are needed to tell. Whether the header is right is not looked at.
     #[inline]
     pub(crate) fn frame_size(bytes: &[u8]) -> Option<u64> {
         let [_, second, rest @ ..] = bytes else { return None };

@@ -14,7 +14,8 @@ fn is_token_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
-/// The elements of a list of tokens, as in `Sec-WebSocket-Protocol` and `Connection`; `None` if one is not a token.
+/// The elements of a list of tokens, as in `Sec-WebSocket-Protocol` and `Connection`; `None` if one is not a
+/// token.
 ///
 /// Empty elements are passed over (RFC 9110 5.6.1).
 ///

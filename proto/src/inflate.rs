@@ -12,8 +12,8 @@ use crate::error::{Failure, Limit, Violation};
 use crate::frame::MessageKind;
 use crate::utf8::Utf8Validator;
 
-/// What is read behind the last frame of a message: what the sender has removed, and an empty block that is said to be the
-/// last. Only if all of it is understood, the message did not end inside a block.
+/// What is read behind the last frame of a message: what the sender has removed, and an empty block that is
+/// said to be the last. Only if all of it is understood, the message did not end inside a block.
 const END: [u8; 9] = [0x00, 0x00, 0xFF, 0xFF, 0x01, 0x00, 0x00, 0xFF, 0xFF];
 
 /// How many decompressors a thread keeps for whoever decompresses next.
@@ -22,16 +22,16 @@ const SPARES: usize = 4;
 /// The most that comes out of one step, in bytes.
 const STEP: usize = 64 * 1024;
 
-/// The most that goes into one step, in bytes. Measured: in the dearest form, headers of blocks without content, they take as long
-/// as the step of a text from which 64 KiB come.
+/// The most that goes into one step, in bytes. Measured: in the dearest form, headers of blocks without
+/// content, they take as long as the step of a text from which 64 KiB come.
 const STEP_INPUT: usize = 1024;
 
-/// What a message may count for in compressed form besides twice the limit of its size, in bytes: 16 for each of 16,384 frames. To
-/// flush takes 5.
+/// What a message may count for in compressed form besides twice the limit of its size, in bytes: 16 for each
+/// of 16,384 frames. To flush takes 5.
 const OVERHEAD: u64 = 256 * 1024;
 
-/// What each stream of a message counts for, in bytes. There is another behind a last block, which may have 2, and the window is
-/// loaded for it.
+/// What each stream of a message counts for, in bytes. There is another behind a last block, which may have
+/// 2, and the window is loaded for it.
 const STREAM_SIZE: u64 = 64;
 
 std::thread_local! {
@@ -40,14 +40,15 @@ std::thread_local! {
     static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
-/// Decompresses the messages of one direction: compressed payload in, whatever the frames are, and messages out, within a
-/// limit of size and with text that is UTF-8.
+/// Decompresses the messages of one direction: compressed payload in, whatever the frames are, and messages
+/// out, within a limit of size and with text that is UTF-8.
 ///
-/// The limit is on what comes out. A message from which little comes has one, too: what goes in may be twice as much and 256 KiB,
-/// and what follows a last block, which no usual compressor writes but at the end, counts for 64 bytes more.
+/// The limit is on what comes out. A message from which little comes has one, too: what goes in may be twice
+/// as much and 256 KiB, and what follows a last block, which no usual compressor writes but at the end,
+/// counts for 64 bytes more.
 ///
-/// The memory of a decompressor, about 40 KiB, is taken from one that the thread has to spare, for as long as a message is
-/// incomplete. In between, with context takeover, the window alone is kept.
+/// The memory of a decompressor, about 40 KiB, is taken from one that the thread has to spare, for as long as
+/// a message is incomplete. In between, with context takeover, the window alone is kept.
 ///
 /// - commands: [`begin`](Self::begin), [`inflate`](Self::inflate)
 pub struct Inflater {
@@ -113,13 +114,13 @@ impl Inflater {
         self.between_streams = true;
     }
 
-    /// Appends some of what `input` goes on with to `out`: 64 KiB at most, of 1 KiB of the input at most. `last` says that
-    /// nothing of the message follows this input.
+    /// Appends some of what `input` goes on with to `out`: 64 KiB at most, of 1 KiB of the input at most.
+    /// `last` says that nothing of the message follows this input.
     ///
     /// # Errors
     ///
-    /// [`Violation::InvalidCompression`], [`Violation::InvalidText`] as soon as the first wrong byte comes out,
-    /// [`Limit::MessageSize`] before memory is taken for what is over it, and [`Limit::CompressedSize`].
+    /// [`Violation::InvalidCompression`], [`Violation::InvalidText`] as soon as the first wrong byte comes
+    /// out, [`Limit::MessageSize`] before memory is taken for what is over it, and [`Limit::CompressedSize`].
     pub fn inflate(&mut self, input: &[u8], last: bool, out: &mut Vec<u8>) -> Result<Inflated, Failure> {
         let Some(mut decompress) = self.decompress.take() else {
             return Ok(Inflated { consumed: input.len(), needs_input: true, done: false });
@@ -219,7 +220,8 @@ impl Inflater {
     }
 }
 
-/// Makes room for so many bytes, of at most `left` that may come. The capacity about doubles, but not beyond the limit.
+/// Makes room for so many bytes, of at most `left` that may come. The capacity about doubles, but not beyond
+/// the limit.
 fn make_room(out: &mut Vec<u8>, room: usize, left: usize) {
     if out.capacity() - out.len() < room {
         out.reserve_exact(out.len().min(left).max(room));

@@ -5,8 +5,9 @@ use alloc::vec::Vec;
 /// How many bytes the longest run of vectors takes.
 const BLOCK: usize = 64;
 
-/// How many bytes are masked a step: a block; or a word, where the processor has instructions that gather and scatter words. There
-/// the compiler would use them on the words of several blocks, which was measured to take ten times as long.
+/// How many bytes are masked a step: a block; or a word, where the processor has instructions that gather and
+/// scatter words. There the compiler would use them on the words of several blocks, which was measured to
+/// take ten times as long.
 const STEP: usize =
     if cfg!(any(target_feature = "avx512f", target_feature = "sve")) { size_of::<u32>() } else { BLOCK };
 

@@ -80,14 +80,17 @@ impl fmt::Display for InvalidAnswer {
 impl core::error::Error for InvalidAnswer {}
 
 impl DeflateParameters {
-    /// The smallest window, in bits, that messages are compressed with here. (Windows of 8 bits are only read.)
+    /// The smallest window, in bits, that messages are compressed with here. (Windows of 8 bits are only
+    /// read.)
     pub const MIN_WINDOW_BITS: u8 = 9;
 
     /// A server's choice among the offers of a client: what holds then, and the answer. `None` declines all.
     ///
-    /// `self` is what the server wishes. A client that does not offer `client_max_window_bits` can't be held to it.
+    /// `self` is what the server wishes. A client that does not offer `client_max_window_bits` can't be held
+    /// to it.
     pub fn accept(self, offers: &[Extension<'_>]) -> Option<(Self, Extension<'static>)> {
-        // RFC 7692 5.1, 7.1: the first offer in the client's order of preference that is well-formed and can be met.
+        // RFC 7692 5.1, 7.1: the first offer in the client's order of preference that is well-formed and can
+        // be met.
         offers.iter().filter(|offer| offer.name == NAME).find_map(|offer| self.accept_one(offer))
     }
 
@@ -131,7 +134,8 @@ impl DeflateParameters {
         self.extension(Window::of(self.server_max_window_bits, false), client_window)
     }
 
-    /// A client's check of the answer to [`offer`](Self::offer): what holds then, or `None` if it was declined.
+    /// A client's check of the answer to [`offer`](Self::offer): what holds then, or `None` if it was
+    /// declined.
     ///
     /// # Errors
     ///

@@ -20,11 +20,13 @@ pub struct ReceiveLimits {
 
 /// The receiving half: takes bytes, gives [`Event`]s.
 ///
-/// It works in place on the caller's buffer and owns none: [`handle_bytes`](Self::handle_bytes) unmasks there and
-/// hands out ranges of it. Data frames come out as their bytes arrive, control frames when they are whole.
+/// It works in place on the caller's buffer and owns none: [`handle_bytes`](Self::handle_bytes) unmasks there
+/// and hands out ranges of it. Data frames come out as their bytes arrive, control frames when they are
+/// whole.
 ///
 /// - inputs: [`handle_bytes`](Self::handle_bytes), [`take_whole_message`](Self::take_whole_message)
-/// - commands: [`allow_compression`](Self::allow_compression), [`discard_data`](Self::discard_data), [`fail`](Self::fail)
+/// - commands: [`allow_compression`](Self::allow_compression), [`discard_data`](Self::discard_data),
+///   [`fail`](Self::fail)
 /// - getters: all others
 ///
 /// ```
@@ -96,8 +98,8 @@ pub struct Data {
     pub kind: MessageKind,
     /// Whether the message is compressed (RFC 7692): then its size was not limited, nor its text validated.
     pub compressed: bool,
-    /// Where the payload is, unmasked; empty if only a header has arrived. Text is valid UTF-8 so far, though it may
-    /// end inside a code point.
+    /// Where the payload is, unmasked; empty if only a header has arrived. Text is valid UTF-8 so far, though
+    /// it may end inside a code point.
     pub payload: Range<usize>,
     /// Whether the message begins here.
     pub first: bool,
@@ -146,13 +148,13 @@ impl ReceiveHalf {
 
     /// Processes the front of `bytes` in place: up to one event, and how many bytes it took.
     ///
-    /// Call it again with the rest until there is no event; what is left then must come again, in front of the bytes
-    /// that arrive next. After the Close frame everything is taken and nothing comes of it.
+    /// Call it again with the rest until there is no event; what is left then must come again, in front of
+    /// the bytes that arrive next. After the Close frame everything is taken and nothing comes of it.
     ///
     /// # Errors
     ///
-    /// A [`Failure`] as soon as the wrong header is whole or the first wrong byte of a payload is there, even in the
-    /// middle of a frame; then the same one again.
+    /// A [`Failure`] as soon as the wrong header is whole or the first wrong byte of a payload is there, even
+    /// in the middle of a frame; then the same one again.
     pub fn handle_bytes(&mut self, bytes: &mut [u8]) -> Result<(usize, Option<Event>), Failure> {
         let result = match self.state {
             State::Header => self.handle_frame(bytes),
@@ -167,8 +169,9 @@ impl ReceiveHalf {
         result
     }
 
-    /// Takes the most frequent case by a shorter way: `bytes` begin with a whole message in one frame, and nothing is
-    /// wrong with it. Its payload is unmasked while it is copied, so that memory is passed over once.
+    /// Takes the most frequent case by a shorter way: `bytes` begin with a whole message in one frame, and
+    /// nothing is wrong with it. Its payload is unmasked while it is copied, so that memory is passed over
+    /// once.
     ///
     /// In all other cases `None`: nothing was changed, and it is up to [`handle_bytes`](Self::handle_bytes).
     #[inline]
@@ -184,7 +187,8 @@ impl ReceiveHalf {
 
     /// Does the same as [`take_whole_message`](Self::take_whole_message), but appends the payload to `out`.
     ///
-    /// Returns the kind of the message and the size of its frame. If it returns `None`, `out` has not changed.
+    /// Returns the kind of the message and the size of its frame. If it returns `None`, `out` has not
+    /// changed.
     #[inline]
     pub fn append_whole_message(&self, bytes: &[u8], out: &mut Vec<u8>) -> Option<(MessageKind, usize)> {
         let WholeFrame { kind, masked, masking_key, size } = self.whole_frame(bytes)?;
@@ -200,7 +204,8 @@ impl ReceiveHalf {
         Some((kind, size))
     }
 
-    /// Finds a frame with which `bytes` begin and that is a whole message, if nothing is wrong with its header.
+    /// Finds a frame with which `bytes` begin and that is a whole message, if nothing is wrong with its
+    /// header.
     #[expect(clippy::inline_always, reason = "measured: part of the shortest way of a small message")]
     #[inline(always)]
     fn whole_frame<'a>(&self, bytes: &'a [u8]) -> Option<WholeFrame<'a>> {
@@ -243,8 +248,8 @@ impl ReceiveHalf {
         self.state = State::Failed(failure);
     }
 
-    /// From now on the payload of data frames is neither validated nor counted: for the time between our Close frame
-    /// and the peer's. The events still come.
+    /// From now on the payload of data frames is neither validated nor counted: for the time between our
+    /// Close frame and the peer's. The events still come.
     pub fn discard_data(&mut self) {
         self.discards_data = true;
     }
@@ -321,8 +326,8 @@ impl ReceiveHalf {
         if self.discards_data {
             return Ok(());
         }
-        // RFC 6455 10.4: implementations limit the size of frames and messages. Both are known here, before any
-        // memory is taken.
+        // RFC 6455 10.4: implementations limit the size of frames and messages. Both are known here, before
+        // any memory is taken.
         if message.size > self.limits.message_size && !message.compressed {
             return Err(Limit::MessageSize(self.limits.message_size).into());
         }

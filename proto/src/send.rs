@@ -9,13 +9,14 @@ use crate::mask::{append_masked, mask};
 
 /// The sending half: appends frames to the caller's buffer.
 ///
-/// Every frame of a client is masked, while it is copied or in place. `masking_key` must be fresh for each frame and come from a
-/// cryptographically secure generator (RFC 6455 5.3, 10.3); a server's is not used.
+/// Every frame of a client is masked, while it is copied or in place. `masking_key` must be fresh for each
+/// frame and come from a cryptographically secure generator (RFC 6455 5.3, 10.3); a server's is not used.
 ///
 /// - commands: [`message`](Self::message), [`message_in_place`](Self::message_in_place),
 ///   [`message_header`](Self::message_header), [`message_apart`](Self::message_apart),
-///   [`encoded_message`](Self::encoded_message), [`fragment`](Self::fragment), [`last_fragment`](Self::last_fragment),
-///   [`ping`](Self::ping), [`pong`](Self::pong), [`close`](Self::close)
+///   [`encoded_message`](Self::encoded_message), [`fragment`](Self::fragment),
+///   [`last_fragment`](Self::last_fragment), [`ping`](Self::ping), [`pong`](Self::pong),
+///   [`close`](Self::close)
 /// - getters: all others
 ///
 /// ```
@@ -81,7 +82,8 @@ impl SendHalf {
     /// Makes a whole message in one frame of a buffer that holds its payload already, behind
     /// [`FrameHeader::MAX_SIZE`] bytes of room for the header; gives the position at which the frame begins.
     ///
-    /// So a payload whose size is known only once it is written, like that of a serialiser, need not be copied.
+    /// So a payload whose size is known only once it is written, like that of a serialiser, need not be
+    /// copied.
     ///
     /// ```
     /// use bowline_proto::{FrameHeader, MessageKind, Role, SendHalf};
@@ -95,8 +97,8 @@ impl SendHalf {
     ///
     /// # Errors
     ///
-    /// [`Misuse::CloseSent`], [`Misuse::MessageOpen`]; and [`Misuse::NoRoomForHeader`] if the buffer is smaller than
-    /// that room.
+    /// [`Misuse::CloseSent`], [`Misuse::MessageOpen`]; and [`Misuse::NoRoomForHeader`] if the buffer is
+    /// smaller than that room.
     pub fn message_in_place(
         &mut self,
         kind: MessageKind,
@@ -136,8 +138,8 @@ impl SendHalf {
         Ok(())
     }
 
-    /// Encodes the header alone, too, and masks the payload where it is if this is a client's; the payload must follow the header on
-    /// the wire.
+    /// Encodes the header alone, too, and masks the payload where it is if this is a client's; the payload
+    /// must follow the header on the wire.
     ///
     /// # Errors
     ///
@@ -158,7 +160,8 @@ impl SendHalf {
         Ok(())
     }
 
-    /// Sends a whole message in one frame that was encoded before, by another half; the frame must be next on the wire.
+    /// Sends a whole message in one frame that was encoded before, by another half; the frame must be next on
+    /// the wire.
     ///
     /// Only servers can do that, as clients mask each frame anew (RFC 6455 5.3).
     ///
@@ -172,8 +175,8 @@ impl SendHalf {
 
     /// Encodes a fragment that others follow; the first begins the message.
     ///
-    /// The kind is that of the whole message, and counts in the first fragment only. Text may be split inside a code
-    /// point.
+    /// The kind is that of the whole message, and counts in the first fragment only. Text may be split inside
+    /// a code point.
     ///
     /// # Errors
     ///
@@ -203,8 +206,8 @@ impl SendHalf {
         self.any_fragment(true, 0, kind, payload, masking_key, out)
     }
 
-    /// Encodes a fragment of a message that was compressed, as agreed on in the handshake (RFC 7692 6); `last` ends the
-    /// message.
+    /// Encodes a fragment of a message that was compressed, as agreed on in the handshake (RFC 7692 6);
+    /// `last` ends the message.
     ///
     /// # Errors
     ///

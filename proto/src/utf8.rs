@@ -45,8 +45,8 @@ impl Utf8Validator {
     ///
     /// # Errors
     ///
-    /// [`InvalidUtf8`] as soon as no continuation could make the text valid. Then the piece was not taken: the validator
-    /// stands where it stood before.
+    /// [`InvalidUtf8`] as soon as no continuation could make the text valid. Then the piece was not taken:
+    /// the validator stands where it stood before.
     #[inline]
     pub fn feed(&mut self, piece: &[u8]) -> Result<(), InvalidUtf8> {
         // Most often a piece begins and ends between code points.

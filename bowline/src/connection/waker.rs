@@ -1,8 +1,9 @@
 //! The waker of a connection: whom a transport that is ready wakes.
 //!
-//! A transport remembers one waker for each direction, or a single one. If a caller's waker reached it, then a later poll by someone
-//! else would replace that waker, and the caller would sleep forever. So each poll of the transport, whoever makes it, uses the
-//! waker of the connection. The waker of the connection wakes those who wait at that time: a reader, and the driver.
+//! A transport remembers one waker for each direction, or a single one. If a caller's waker reached it, then
+//! a later poll by someone else would replace that waker, and the caller would sleep forever. So each poll of
+//! the transport, whoever makes it, uses the waker of the connection. The waker of the connection wakes those
+//! who wait at that time: a reader, and the driver.
 //!
 //! ```text
 //!             transport calls
@@ -15,7 +16,8 @@
 //!
 //! # How a reader falls asleep
 //!
-//! A call of the transport between the last look at it and the sleep of the reader must not be lost. `called` closes that gap:
+//! A call of the transport between the last look at it and the sleep of the reader must not be lost. `called`
+//! closes that gap:
 //!
 //! ```text
 //! reader                                         transport, on another thread
@@ -27,11 +29,11 @@
 //!   called is true: do not sleep, poll again
 //! ```
 //!
-//! The flag is set and tested with the slots locked, so that exactly one of two things happens: the reader sees the call, or the call
-//! finds the reader.
+//! The flag is set and tested with the slots locked, so that exactly one of two things happens: the reader
+//! sees the call, or the call finds the reader.
 //!
-//! A second flag, `quiet`, spares the reader the lock of the inbound half. While it is set, nothing was left in that half for the
-//! application, and nobody has touched the half since.
+//! A second flag, `quiet`, spares the reader the lock of the inbound half. While it is set, nothing was left
+//! in that half for the application, and nobody has touched the half since.
 //!
 //! `interleavings/` runs these functions in every order that loom finds.
 

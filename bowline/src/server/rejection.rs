@@ -10,8 +10,9 @@ use crate::error::escaped;
 
 /// The response that rejects an opening handshake.
 ///
-/// [`accept`](crate::accept) returns rejections. The closure of [`Server::on_request`](crate::Server::on_request) makes
-/// its own: from a [`StatusCode`], or from any response.
+/// [`accept`](crate::accept) returns rejections. The closure of
+/// [`Server::on_request`](crate::Server::on_request) makes its own: from a [`StatusCode`], or from any
+/// response.
 ///
 /// ```
 /// use bowline::Rejection;
