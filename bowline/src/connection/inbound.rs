@@ -563,7 +563,6 @@ impl Inbound {
     }
 
     /// Has the transport take the bytes that have arrived, without reading them.
-    #[cfg(feature = "http2")]
     pub(crate) fn gather(&mut self, cx: &mut Context<'_>) {
         if let Some(transport) = &mut self.transport {
             transport.gather(cx);
