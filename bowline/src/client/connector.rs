@@ -81,8 +81,8 @@ pub struct Connector {
 impl Connector {
     /// Returns a connector with the default options.
     ///
-    /// The defaults are no additional headers, no subprotocols, the proxy that the environment names, the
-    /// root certificates that the operating system trusts, and the default [`Limits`].
+    /// By default there are no additional headers and no subprotocols. The environment names the proxy, and
+    /// the operating system the trusted root certificates. The limits are [`Limits::default`].
     ///
     /// ```
     /// let connector = bowline::Connector::new();

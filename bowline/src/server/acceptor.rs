@@ -136,9 +136,9 @@ impl Acceptor {
     /// URL has the scheme `https` (as in HTTP/2), the page must have been loaded by `https`. Otherwise `http`
     /// and `https` are both accepted, because a proxy may have terminated TLS.
     ///
-    /// The client chooses the `Host` header. If the owner of a site points its name at 127.0.0.1 or a private
-    /// address (DNS rebinding), the site's pages are of the same origin as their requests. A server that
-    /// relies on being reachable only from there must compare `Host` with its own names, by
+    /// The client chooses the `Host` header. The owner of a site can point its name at 127.0.0.1 or a private
+    /// address (DNS rebinding). Pages of the site are then of the same origin as their requests. A server
+    /// that relies on being reachable only from there must compare `Host` with its own names, by
     /// [`Server::on_request`](crate::Server::on_request).
     ///
     /// ```

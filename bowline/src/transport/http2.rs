@@ -203,9 +203,9 @@ impl Http2Send {
 
     /// Writes as many bytes as the peer's windows allow, in one DATA frame if they fit.
     ///
-    /// A peer may open its window one byte at a time, and may never open it further, so that even one byte
-    /// has to be written. Waiting for one of the [`PIECES`] bounds the number of such frames: further bytes
-    /// gather in the write buffer.
+    /// A peer may open its window one byte at a time, and no further, so that even one byte has to be
+    /// written. Waiting for one of the [`PIECES`] bounds the number of such frames: further bytes gather in
+    /// the write buffer.
     pub(crate) fn poll_write(
         &mut self,
         cx: &mut Context<'_>,
