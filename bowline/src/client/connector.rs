@@ -171,7 +171,7 @@ impl Connector {
         self
     }
 
-    /// Sets the proxy to connect through. Default: [`Proxy::environment`].
+    /// Sets the proxy to connect through. Default: [`Proxy::from_env`].
     ///
     /// ```
     /// use bowline::{Connector, Proxy};
