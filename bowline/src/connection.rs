@@ -71,35 +71,35 @@ use crate::connection::outbound::guard::OutboundGuard;
 use crate::connection::parts::ConnectionParts;
 use crate::connection::waker::ConnectionWaker;
 use crate::handshake::negotiated::Negotiated;
-use crate::sync::{AtomicBool, Mutex, MutexGuard};
+use crate::sync::{AtomicBool, AtomicUsize, Mutex, MutexGuard};
 use crate::transport::Addresses;
 
-/// What a `WebSocket`, its `Sender`s and the connection's task share.
+/// The state that a `WebSocket`, its `Sender`s and the driver share.
 pub(crate) struct Connection {
-    /// The order of the locks: this one, then `transmit`, then those of `signals` and of a boxed stream. This and `transmit` are
-    /// held together only where `transmit` has to hear of what was received, in order, and none across an await.
-    ///
-    /// Nothing foreign runs under any of them: no waker of a caller, and no drop of a waker, payload, stream or error (see
-    /// `guard::Later`), no spawn and no event. Only what a stream of the user's does while it is polled; and the clone of a waker,
-    /// where executors count references.
+    /// The lock order is: `inbound`, `outbound`, the slots of `waker`, the lock of a boxed stream. See the
+    /// module's docs.
     inbound: Mutex<Inbound>,
     outbound: Mutex<Outbound>,
     pub(crate) waker: Arc<ConnectionWaker>,
-    /// The waker of `signals`, the only one that the transport ever sees.
+    /// The task form of `waker`, and the only waker that the transport ever sees.
     transport_waker: Waker,
-    /// Others share what the transport runs over, and its memory.
+    /// The transport is one stream of a connection with several, and shares memory with the others.
     #[cfg(feature = "http2")]
     is_multiplexed: bool,
-    /// Someone else closes the connection when its `WebSocket` is dropped.
+    /// The thread on which the `WebSocket` works off a batch, so that its replies are held back. It is 0 if
+    /// there is no such thread, or once the driver has written the replies. While it is set, the driver has
+    /// been woken and has not run since.
+    corked: AtomicUsize,
+    /// The connection is closed by a supervisor, not by the drop of its `WebSocket`.
     supervised: AtomicBool,
-    /// These two are in boxes, so that what is left of a connection fits between the blocks that tokio aligns to 128 bytes:
-    /// measured, 100 bytes less of resident memory.
+    /// This field and the next are in boxes, so that the rest of a connection fits between the blocks that
+    /// tokio aligns to 128 bytes. Measured: 100 bytes less of resident memory.
     pub(crate) agreed: Box<Negotiated>,
     pub(crate) addresses: Box<Addresses>,
 }
 
 impl Connection {
-    /// A connection whose handshake is done.
+    /// Returns a connection whose opening handshake is complete.
     pub(crate) fn new(parts: ConnectionParts<'_>) -> Self {
         let ConnectionParts { transport, role, leftover, config, negotiated: agreed } = parts;
         // The builders refuse a `write_buffer` of zero, with which nothing is ever sent; `adopt` can't.
@@ -120,8 +120,8 @@ impl Connection {
             (Inbound::new(read, half, leftover), Outbound::new(write, role, limits.write_buffer.max(1)));
         if let Some(agreed) = agreed.deflate {
             let peer = if role == Role::Server { Role::Client } else { Role::Server };
-            inbound.decompress(DeflateWindow::of(agreed, peer));
-            outbound.compress(config.compression.of_sender(agreed, role));
+            inbound.enable_compression(DeflateWindow::of(agreed, peer));
+            outbound.enable_compression(config.compression.of_sender(agreed, role));
         }
         Self {
             inbound: Mutex::new(inbound),
@@ -130,33 +130,37 @@ impl Connection {
             waker,
             #[cfg(feature = "http2")]
             is_multiplexed,
+            corked: AtomicUsize::new(0),
             supervised: AtomicBool::new(false),
             agreed: Box::new(agreed),
             addresses: Box::new(addresses),
         }
     }
 
+    /// Locks the inbound half. Every access may change the half, so that the waker is no longer quiet.
     pub(crate) fn inbound(&self) -> MutexGuard<'_, Inbound> {
         let inbound = self.inbound.lock().unwrap_or_else(PoisonError::into_inner);
         self.waker.set_quiet(false);
         inbound
     }
 
+    /// Locks the outbound half.
     pub(crate) fn outbound(&self) -> OutboundGuard<'_> {
         OutboundGuard::new(&self.outbound)
     }
 
-    /// The context in which the transport is polled.
+    /// Returns the context in which the transport is polled.
     pub(crate) fn context(&self) -> Context<'_> {
         Context::from_waker(&self.transport_waker)
     }
 
-    /// From now on someone else closes the connection, not the drop of its `WebSocket`.
+    /// Leaves the closing of the connection to a supervisor: the drop of its `WebSocket` only discards input.
     #[cfg(feature = "server")]
     pub(crate) fn supervise(&self) {
         self.supervised.store(true, Ordering::Relaxed);
     }
 
+    /// Returns whether a supervisor closes the connection.
     pub(crate) fn is_supervised(&self) -> bool {
         self.supervised.load(Ordering::Relaxed)
     }

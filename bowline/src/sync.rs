@@ -5,11 +5,11 @@
 
 #[cfg(bowline_loom)]
 #[allow(unused_imports, reason = "the tests compile this file too, and use one of them")]
-pub(crate) use loom::sync::atomic::AtomicBool;
+pub(crate) use loom::sync::atomic::{AtomicBool, AtomicUsize};
 #[cfg(bowline_loom)]
 pub(crate) use loom::sync::{Mutex, MutexGuard};
 #[cfg(not(bowline_loom))]
-pub(crate) use std::sync::atomic::AtomicBool;
+pub(crate) use std::sync::atomic::{AtomicBool, AtomicUsize};
 #[cfg(not(bowline_loom))]
 pub(crate) use std::sync::{Mutex, MutexGuard};
 
@@ -20,6 +20,7 @@ pub(crate) fn spawn(task: impl Future<Output = ()> + Send + 'static) {
 }
 
 /// The executor that polls a future.
+#[derive(Clone, Copy, PartialEq, Eq)]
 #[allow(dead_code, reason = "the models compile this file too")]
 pub(crate) enum Poller {
     /// A tokio runtime that runs its tasks after this poll.

@@ -1,4 +1,4 @@
-//! A process that forks, and goes on twice with the same memory.
+//! A process that forks, and goes on twice with the same memory. A program of its own, with one test.
 #![cfg(unix)]
 #![allow(unsafe_code, reason = "nothing safe forks")]
 

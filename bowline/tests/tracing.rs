@@ -1,4 +1,7 @@
 //! What is told to `tracing`, caught by a subscriber of our own.
+//!
+//! A program of its own: while there is one subscriber, `tracing` has the thread that comes to an event first decide for all
+//! threads whether anybody wants it, and a test without a subscriber would say no.
 #![cfg(feature = "tracing")]
 
 mod support;
@@ -154,7 +157,7 @@ async fn a_lost_keepalive_is_told() {
     let told = events.take();
     assert_eq!(told.len(), 1, "{told:?}");
     assert!(
-        told[0].starts_with("INFO keepalive_lost error=the peer is gone: nothing came within"),
+        told[0].starts_with("INFO keepalive_lost error=the peer is gone: nothing arrived within"),
         "{told:?}"
     );
 }

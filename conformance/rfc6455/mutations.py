@@ -49,16 +49,17 @@ def try_out(row, jobs):
 
 def fails(test, jobs):
     """How a test of the copy fails; `None` if it passes. `Wrong` if it can't be run."""
-    folder = COPY / test.path.split("/")[0]
-    program = build(folder, test.path.split("/")[-1].removesuffix(".rs"), jobs)
+    # `crate/tests/binary.rs`, or a module of it: `crate/tests/binary/module.rs`.
+    crate, _, binary, *modules = test.path.removesuffix(".rs").split("/")
+    folder = COPY / crate
+    program = build(folder, binary, jobs)
+    name = "::".join([*modules, test.name])
     try:
-        done = subprocess.run(
-            [program, "--exact", test.name], cwd=folder, capture_output=True, text=True, timeout=SECONDS
-        )
+        done = subprocess.run([program, "--exact", name], cwd=folder, capture_output=True, text=True, timeout=SECONDS)
     except subprocess.TimeoutExpired:
         return f"it did not end within {SECONDS} s"
     if "running 1 test\n" not in done.stdout:
-        raise Wrong(f"{test.path} runs no test {test.name}")
+        raise Wrong(f"{test.path} runs no test {name}")
     return None if done.returncode == 0 else "it fails"
 
 

@@ -9,5 +9,6 @@ SECONDS = 1200
 def release():
     # At once, so that what they depend on is built with the same features, and once.
     cargo = ["cargo", "build", "--release", "--manifest-path", WORKSPACE / "Cargo.toml"]
-    cargo += ["--package", "bowline-conformance", "--package", "bowline", "--features", "bowline/deflate,bowline/http2"]
+    cargo += ["--package", "bowline-conformance", "--package", "bowline-examples"]
+    cargo += ["--features", "bowline-examples/deflate,bowline-examples/http2"]
     processes.run("build", [*cargo, "--bins", "--example", "echo_server", "--example", "http2"], SECONDS)

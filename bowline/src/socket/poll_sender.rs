@@ -53,7 +53,7 @@ impl PollSender {
         let turn = outbound.turn(&self.turn);
         if turn != Turn::Now {
             // A sender that gives way counts as woken, and is skipped if it does not come back.
-            let manner = if turn == Turn::Soon { Manner::CALLED } else { Manner::POLL };
+            let manner = if turn == Turn::Soon { Manner::WOKEN } else { Manner::POLL };
             outbound.wait(Queue::Senders, &mut self.turn, manner, cx.waker());
             drop(outbound);
             if turn == Turn::Soon {

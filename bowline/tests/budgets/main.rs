@@ -1,0 +1,12 @@
+//! What connections cost: memory, copies and system calls.
+
+mod broadcast;
+mod memory;
+#[path = "../support/mod.rs"]
+mod support;
+mod system_calls;
+
+use support::allocations::Counting;
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;

@@ -1,0 +1,22 @@
+//! Connections: what is sent and received, how they end, and that whoever uses them may do so as they like.
+
+mod api;
+mod byte_stream;
+mod cancellation;
+mod closing;
+mod closing_carriers;
+#[cfg(feature = "deflate")]
+mod compression;
+mod fairness;
+mod keepalive;
+mod liveness;
+mod receiving;
+mod reentrancy;
+mod sending;
+mod simulation;
+mod states;
+mod streams;
+#[path = "../support/mod.rs"]
+mod support;
+mod text;
+mod wakers;

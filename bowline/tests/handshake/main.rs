@@ -1,0 +1,9 @@
+//! Opening handshakes over HTTP/1.1, directly, through proxies and under TLS.
+
+mod client;
+mod proxy;
+mod server;
+#[path = "../support/mod.rs"]
+mod support;
+#[cfg(feature = "tls")]
+mod tls;

@@ -1,0 +1,21 @@
+//! What is built upon connections or around them: servers, HTTP libraries, streams and sinks, formats of values.
+
+#[cfg(feature = "axum")]
+mod axum;
+mod fast_path;
+#[cfg(feature = "futures")]
+mod futures;
+#[cfg(feature = "tls")]
+mod http_clients;
+#[cfg(feature = "json")]
+mod json;
+#[cfg(feature = "protobuf")]
+mod protobuf;
+mod server;
+#[path = "../support/mod.rs"]
+mod support;
+
+use support::allocations::Counting;
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;

@@ -1,0 +1,50 @@
+//! A handshake through a client of hyper-util, whose connector is our own: it connects to one address, whatever the URL's
+//! host. It could as well ask a service registry, or connect to a Unix socket.
+//!
+//! `cargo run -p bowline-examples --features hyper-client --example hyper_client -- ws://chat.internal/ 127.0.0.1:8080`
+
+use std::error::Error;
+use std::net::SocketAddr;
+
+use bowline::{CloseCode, Connector};
+use clap::Parser;
+use http::{StatusCode, Uri};
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::net::TcpStream;
+
+#[derive(Parser)]
+struct Arguments {
+    /// What to ask for: ws://...
+    url: String,
+    /// Where to connect to.
+    address: SocketAddr,
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let Arguments { url, address } = Arguments::parse();
+    let connector = tower::service_fn(move |host: Uri| {
+        println!("connecting to {address} for {host}");
+        Box::pin(async move {
+            let stream = TcpStream::connect(address).await?;
+            stream.set_nodelay(true)?;
+            Ok::<_, std::io::Error>(TokioIo::new(stream))
+        })
+    });
+    let client = Client::builder(TokioExecutor::new()).build(connector);
+
+    let (request, handshake) = Connector::new().request(url)?;
+    let mut response = client.request(request.map(|()| String::new())).await?;
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        return Err(format!("the server answered {}", response.status()).into());
+    }
+    let upgraded = hyper::upgrade::on(&mut response).await?;
+    // Of hyper nothing is left if there is TCP in it.
+    let mut socket = handshake.finish(&response, TokioIo::new(upgraded))?;
+
+    socket.send("hello through hyper").await?;
+    println!("got {:?}", socket.recv().await?);
+    socket.close(CloseCode::NORMAL, "").await?;
+    Ok(())
+}

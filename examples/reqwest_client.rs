@@ -1,0 +1,44 @@
+//! A handshake through reqwest: with the cookies, the headers, the TLS and the proxies of a client that does more than
+//! WebSockets.
+//!
+//! `cargo run -p bowline-examples --features reqwest --example reqwest_client -- ws://127.0.0.1:8080`
+
+use std::error::Error;
+
+use bowline::{CloseCode, Connector, WebSocket};
+use clap::Parser;
+use reqwest::{Body, Client};
+
+#[derive(Parser)]
+struct Arguments {
+    /// Where to connect to: ws://... or wss://...
+    url: String,
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    // Only because this reqwest is built without the provider that it has by default.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let client = Client::builder()
+        .cookie_store(true)
+        .user_agent("a client of many things")
+        // With its feature `http2`, reqwest would offer HTTP/2 to servers of wss://, where this request makes no sense.
+        .http1_only()
+        .build()?;
+
+    let mut socket = connect(&client, &Arguments::parse().url).await?;
+    socket.send("hello through reqwest").await?;
+    println!("got {:?}", socket.recv().await?);
+    socket.close(CloseCode::NORMAL, "").await?;
+    Ok(())
+}
+
+async fn connect(client: &Client, url: &str) -> Result<WebSocket, Box<dyn Error>> {
+    let (request, handshake) = Connector::new().request(url)?;
+    let request = request.map(|()| Body::default()).try_into()?;
+    let response = client.execute(request).await?.error_for_status()?;
+    let mut head = http::Response::new(());
+    *head.status_mut() = response.status();
+    head.headers_mut().clone_from(response.headers());
+    Ok(handshake.finish(&head, response.upgrade().await?)?)
+}
