@@ -176,7 +176,8 @@ impl fmt::Display for Error {
         let mut cause = source.as_deref().map(|source| source as &dyn StdError);
         let mut last = String::new();
         while let Some(error) = cause {
-            let text = escaped(&error.to_string());
+            // Backslashes stay as they are, because the text of an `Error` below is escaped already.
+            let text = escaped(&error.to_string()).replace("\\\\", "\\");
             // Some errors include their own cause.
             if !last.contains(&text) {
                 write!(f, ": {text}")?;
