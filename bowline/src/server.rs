@@ -262,7 +262,7 @@ impl Server {
     /// use http::StatusCode;
     /// use http::request::Parts;
     ///
-    /// let server = Server::new().check(|head: Parts| async move {
+    /// let server = Server::new().on_request(|head: Parts| async move {
     ///     match head.headers.get("authorization") {
     ///         Some(token) if token == "Bearer 1234" => Ok(head),
     ///         _ => Err(Rejection::from(StatusCode::UNAUTHORIZED)),
