@@ -1,7 +1,7 @@
 //! One connection: the state that its handles and its driver share.
 //!
-//! A connection consists of two halves, each behind a lock of its own, so that reading and writing never wait for each other.
-//! [`Inbound`] turns bytes into messages, and [`Outbound`] turns messages into bytes.
+//! A connection consists of two halves, each behind a lock of its own, so that reading and writing never wait
+//! for each other. [`Inbound`] turns bytes into messages, and [`Outbound`] turns messages into bytes.
 //!
 //! ```text
 //!   WebSocket      Sender ...                 the driver (one task)
@@ -20,29 +20,32 @@
 //! ```
 //!
 //! - [`read_loop`] reads for the application, and for the driver while the application does not read.
-//! - [`reaction`] carries out what the inbound half asks of the outbound half: pongs, the echo of a Close frame, failures.
+//! - [`reaction`] carries out what the inbound half asks of the outbound half: pongs, the echo of a Close
+//!   frame, failures.
 //! - [`cork`] decides whether an accepted message is written at once.
-//! - [`operations`] contains the futures of the callers; [`close`] ends the connection on behalf of our own side.
+//! - [`operations`] contains the futures of the callers; [`close`] ends the connection on behalf of our own
+//!   side.
 //! - [`driver`] is the task that does everything that belongs to no caller.
 //! - [`waker`] is the only waker that the transport ever sees.
 //!
 //! # Locks
 //!
-//! The order is: inbound, outbound, the slots of the waker, the lock of a boxed stream. Both halves are locked at once only
-//! where an effect passes from inbound to outbound, so that answers keep the order in which frames were received. No lock is
-//! held across an await.
+//! The order is: inbound, outbound, the slots of the waker, the lock of a boxed stream. Both halves are
+//! locked at once only where an effect passes from inbound to outbound, so that answers keep the order in
+//! which frames were received. No lock is held across an await.
 //!
-//! Nothing foreign runs under any of these locks: no waker of a caller; no drop of a waker, payload, stream or error; no spawn; no
-//! tracing event. A locked half collects such work in a list of [`Later`](outbound::later::Later), and the guard runs the list
-//! after it has unlocked. There are two exceptions. A stream of the application is polled under its own lock and that of its half.
-//! A waker is cloned under a lock, since executors count references there. Tests in `tests/connection/reentrancy.rs` hold the
-//! rule.
+//! Nothing foreign runs under any of these locks: no waker of a caller; no drop of a waker, payload, stream
+//! or error; no spawn; no tracing event. A locked half collects such work in a list of
+//! [`Later`](outbound::later::Later), and the guard runs the list after it has unlocked. There are two
+//! exceptions. A stream of the application is polled under its own lock and that of its half. A waker is
+//! cloned under a lock, since executors count references there. Tests in `tests/connection/reentrancy.rs`
+//! hold the rule.
 //!
 //! # Memory
 //!
-//! Servers are sized for idle connections, so that every field here is weighed. Rare state is in boxes, points in time take four
-//! bytes (see [`clock`]), and buffers belong to threads while nobody reads or writes. The test
-//! `an_idle_connection_takes_few_blocks` bounds the sum.
+//! Servers are sized for idle connections, so that every field here is weighed. Rare state is in boxes,
+//! points in time take four bytes (see [`clock`]), and buffers belong to threads while nobody reads or
+//! writes. The test `an_idle_connection_takes_few_blocks` bounds the sum.
 
 mod clock;
 mod close;
@@ -73,6 +76,7 @@ use crate::connection::waker::ConnectionWaker;
 use crate::handshake::negotiated::Negotiated;
 use crate::sync::{AtomicBool, AtomicUsize, Mutex, MutexGuard};
 use crate::transport::Addresses;
+use crate::transport::http2::Multiplexed;
 
 /// The state that a `WebSocket`, its `Sender`s and the driver share.
 pub(crate) struct Connection {
@@ -84,8 +88,7 @@ pub(crate) struct Connection {
     /// The task form of `waker`, and the only waker that the transport ever sees.
     transport_waker: Waker,
     /// The transport is one stream of a connection with several, and shares memory with the others.
-    #[cfg(feature = "http2")]
-    is_multiplexed: bool,
+    multiplexed: Option<Multiplexed>,
     /// The thread on which the `WebSocket` works off a batch, so that its replies are held back. It is 0 if
     /// there is no such thread, or once the driver has written the replies. While it is set, the driver has
     /// been woken and has not run since.
@@ -106,8 +109,7 @@ impl Connection {
         let limits = &config.limits;
         let addresses = transport.addresses;
         let (read, write) = transport.split();
-        #[cfg(feature = "http2")]
-        let is_multiplexed = write.is_multiplexed();
+        let multiplexed = write.multiplexed();
         let half = ReceiveHalf::new(
             role,
             ReceiveLimits {
@@ -128,8 +130,7 @@ impl Connection {
             outbound: Mutex::new(outbound),
             transport_waker: Waker::from(Arc::clone(&waker)),
             waker,
-            #[cfg(feature = "http2")]
-            is_multiplexed,
+            multiplexed,
             corked: AtomicUsize::new(0),
             supervised: AtomicBool::new(false),
             agreed: Box::new(agreed),

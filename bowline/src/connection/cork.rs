@@ -1,8 +1,8 @@
 //! The write path: which messages are written at once, and which replies are held back.
 //!
-//! A message is written in the call that accepts it, with one exception: the cork. A `WebSocket` that has just been handed a message
-//! while more messages are in memory is working off a batch. Its replies are likely to be followed by more replies, so they are held
-//! back and leave with one write:
+//! A message is written in the call that accepts it, with one exception: the cork. A `WebSocket` that has
+//! just been handed a message while more messages are in memory is working off a batch. Its replies are
+//! likely to be followed by more replies, so they are held back and leave with one write:
 //!
 //! ```text
 //! time ----------------------------------------------------------------------------------------->
@@ -16,15 +16,16 @@
 //! The `WebSocket` alone knows whether more messages are in memory, from its
 //! [`Batch`](super::inbound::batch::Batch). A `Sender` is never part of a batch, and always writes at once.
 //!
-//! A second condition makes sure that held replies never stay in the queue. `cork` wakes the driver, and `corked` stays set until
-//! the driver has run. Replies are held back only while it is set, and only those of the thread that corked. So whatever the
-//! application does next, the replies leave:
+//! A second condition makes sure that held replies never stay in the queue. `cork` wakes the driver, and
+//! `corked` stays set until the driver has run. Replies are held back only while it is set, and only those of
+//! the thread that corked. So whatever the application does next, the replies leave:
 //!
 //! - It takes the last message of the batch: the reply to it is written together with all others.
 //! - It receives again, and nothing is in memory: `recv` uncorks before it waits.
 //! - It computes: the clock shows one of the next replies that the first one has waited for a millisecond.
-//! - It awaits something else, or returns: its poll ends, and the driver uncorks. Where the driver may never run after this poll, as
-//!   in `block_on` of a runtime with one thread, a waker that tokio drops at the end of the poll does it.
+//! - It awaits something else, or returns: its poll ends, and the driver uncorks. Where the driver may never
+//!   run after this poll, as in `block_on` of a runtime with one thread, a waker that tokio drops at the end
+//!   of the poll does it.
 //! - It replies without end: 1,024 replies, or four times the high-water mark, are written.
 //! - The runtime is dropped: the driver writes as it is dropped.
 

@@ -1,22 +1,25 @@
 //! The driver: one task for each connection, which does everything that belongs to no caller.
 //!
-//! - It writes what a full transport left in the queue, and replies that are still held back when a poll of the application has ended.
-//! - It reads while the application does not: pings are answered and Close frames echoed, up to the first message that nobody has
-//!   asked for.
+//! - It writes what a full transport left in the queue, and replies that are still held back when a poll of
+//!   the application has ended.
+//! - It reads while the application does not: pings are answered and Close frames echoed, up to the first
+//!   message that nobody has asked for.
 //! - It runs the [`keepalive`](crate::connection::keepalive).
 //! - It ends the transport in the order of the RFC, within the close timeout.
 //!
 //! # When the driver runs
 //!
 //! The transport wakes the driver only if no `recv` waits, or if the driver itself waits for something (see
-//! [`waker`](crate::connection::waker)). A connection whose application reads all the time therefore costs the driver almost nothing.
-//! The driver has a single timer, the earliest of the keepalive, the close deadline and its patience with the application.
+//! [`waker`](crate::connection::waker)). A connection whose application reads all the time therefore costs
+//! the driver almost nothing. The driver has a single timer, the earliest of the keepalive, the close
+//! deadline and its patience with the application.
 //!
 //! # Deadlines under load
 //!
-//! A peer that never stops sending keeps every poll of the driver busy until the budget of the task is spent. A timer polled
-//! without budget is pending, whatever the time. The driver therefore compares the clock itself with the deadline, and polls its
-//! timer outside of the budget. A deadline that is handled late, as after a stop of the process, is no [`Verdict`] on the peer.
+//! A peer that never stops sending keeps every poll of the driver busy until the budget of the task is spent.
+//! A timer polled without budget is pending, whatever the time. The driver therefore compares the clock
+//! itself with the deadline, and polls its timer outside of the budget. A deadline that is handled late, as
+//! after a stop of the process, is no [`Verdict`] on the peer.
 //!
 //! # The end of a connection
 //!
@@ -70,7 +73,7 @@ struct Driver {
     timer_at: Moment,
 }
 
-/// How far the end of the connection has come: see the diagram in the module's docs.
+/// The progress of the connection towards its end: see the diagram in the module's docs.
 enum Stage {
     /// Messages are sent and received; the keepalive runs, unless it is turned off.
     Open(Option<Keepalive>),
@@ -142,7 +145,6 @@ impl Driver {
     fn poll(&mut self, cx: &mut Context<'_>, mut timer: Pin<&mut Sleep>) -> Poll<()> {
         self.connection.waker.set_task(Some(cx.waker()));
         self.connection.uncork();
-        #[cfg(feature = "http2")]
         self.connection.gather();
         if self.is_patient() && !timer.is_elapsed() {
             return Poll::Pending;

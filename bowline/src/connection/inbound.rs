@@ -11,24 +11,29 @@
 //!                    '--- whole small messages ---> batch ----------------------> recv
 //! ```
 //!
-//! - The most frequent case has a path of its own: a message that is one frame and entirely in memory is copied and unmasked in one
-//!   pass. If more such messages follow, a [`batch`] takes all of them under the same lock.
-//! - All other frames go through [`ReceiveHalf::handle_bytes`], one at a time. A large message is read from the transport straight
-//!   into its own memory.
+//! - The most frequent case has a path of its own: a message that is one frame and entirely in memory is
+//!   copied and unmasked in one pass. If more such messages follow, a [`batch`] takes all of them under the
+//!   same lock.
+//! - All other frames go through [`ReceiveHalf::handle_bytes`], one at a time. A large message is read from
+//!   the transport straight into its own memory.
 //! - Control frames become an [`Effect`] for the outbound half.
-//! - When our side closes, the whole messages that are in memory become [`undelivered`] ones, which the application may still take.
+//! - When our side closes, the whole messages that are in memory become [`undelivered`] ones, which the
+//!   application may still take.
 //!
 //! # The end
 //!
-//! Three things are tracked apart, since they happen in any order: which data the application still receives ([`Delivery`]), why
-//! nothing more arrives ([`End`]), and whether the stream of bytes itself has ended ([`StreamEnd`]).
+//! Three things are tracked apart, since they happen in any order: which data the application still receives
+//! ([`Delivery`]), why nothing more arrives ([`End`]), and whether the stream of bytes itself has ended
+//! ([`StreamEnd`]).
 //!
-//! Receiving ends once, by the peer's Close frame, a violation or limit, the end of the stream, or an error of the transport. The
-//! application learns of the end after every message that arrived before, and only after the outbound half has acted on it. A
-//! `send` that follows such a `recv` therefore reports the same end.
+//! Receiving ends once, by the peer's Close frame, a violation or limit, the end of the stream, or an error
+//! of the transport. The application learns of the end after every message that arrived before, and only
+//! after the outbound half has acted on it. A `send` that follows such a `recv` therefore reports the same
+//! end.
 //!
-//! A peer may shut down its direction of the stream and still receive. If the application has been handed a message, it may be about
-//! to reply. The connection then stays open for sending until the application has learned of the end.
+//! A peer may shut down its direction of the stream and still receive. If the application has been handed a
+//! message, it may be about to reply. The connection then stays open for sending until the application has
+//! learned of the end.
 
 mod assembler;
 pub(crate) mod batch;
@@ -130,7 +135,7 @@ struct End {
     notice: Notice,
 }
 
-/// How far the news of the end has come.
+/// The progress of the news of the end.
 ///
 /// ```text
 /// Unsettled --outbound has reacted--> Settled --a read finds nothing left--> Due
@@ -558,7 +563,6 @@ impl Inbound {
     }
 
     /// Has the transport take the bytes that have arrived, without reading them.
-    #[cfg(feature = "http2")]
     pub(crate) fn gather(&mut self, cx: &mut Context<'_>) {
         if let Some(transport) = &mut self.transport {
             transport.gather(cx);

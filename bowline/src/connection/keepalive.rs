@@ -25,10 +25,11 @@ pub(crate) struct Keepalive {
     pub(crate) peer: PeerLife,
 }
 
-/// Whether a reader slept when this poll of the driver began.
+/// The state of the reader when this poll of the driver began.
 ///
-/// A later look would be wrong: when the driver itself reads, it wakes the reader, who has not run yet. A part of a message would
-/// count as unread data, and a peer that dies in the middle of a message would never be found.
+/// A later look would be wrong: when the driver itself reads, it wakes the reader, who has not run yet. A
+/// part of a message would count as unread data, and a peer that dies in the middle of a message would never
+/// be found.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reader {
     Waits,

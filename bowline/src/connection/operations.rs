@@ -1,7 +1,7 @@
 //! The futures of a connection's callers, and the cleanup if one is dropped.
 //!
-//! A future that is polled for each message is written by hand, since its size and its instructions count. The others are
-//! `async fn`s.
+//! A future that is polled for each message is written by hand, since its size and its instructions count.
+//! The others are `async fn`s.
 
 use std::future::poll_fn;
 use std::pin::Pin;

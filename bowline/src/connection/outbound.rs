@@ -8,19 +8,21 @@
 //!                            large owned payloads, by reference --------'
 //! ```
 //!
-//! - A message is accepted whole or not at all. Accepting never waits: callers wait before, in [`wait_queue`], until it is their turn
-//!   and the queue has room.
-//! - The queue is written by whoever has accepted something, in the same call. When the transport accepts no more, the half is
-//!   *blocked*, and only the driver writes until it accepts bytes again.
-//! - While the half is blocked, only the newest ping is owed a pong (RFC 6455 5.5.3), so that a flood of pings takes no memory.
-//! - Replies to a batch may stay in the queue for a while ([`held_replies`]): see [`cork`](crate::connection::cork).
+//! - A message is accepted whole or not at all. Accepting never waits: callers wait before, in
+//!   [`wait_queue`], until it is their turn and the queue has room.
+//! - The queue is written by whoever has accepted something, in the same call. When the transport accepts no
+//!   more, the half is *blocked*, and only the driver writes until it accepts bytes again.
+//! - While the half is blocked, only the newest ping is owed a pong (RFC 6455 5.5.3), so that a flood of
+//!   pings takes no memory.
+//! - Replies to a batch may stay in the queue for a while ([`held_replies`]): see
+//!   [`cork`](crate::connection::cork).
 //! - Foreign code that a locked half has come to run goes to [`later`]; the [`guard`] runs it after the lock.
 //!
 //! # The end
 //!
-//! [`Phase`] only goes forward. Accepting the Close frame, a violation by the peer, or a lost transport makes it `Closed`: nothing more
-//! is accepted, and the queue is still written unless the transport is lost. The driver makes it `Finished` once the transport is
-//! closed. Callers who wait for the end watch for that.
+//! [`Phase`] only goes forward. Accepting the Close frame, a violation by the peer, or a lost transport makes
+//! it `Closed`: nothing more is accepted, and the queue is still written unless the transport is lost. The
+//! driver makes it `Finished` once the transport is closed. Callers who wait for the end watch for that.
 
 mod compressor;
 #[cfg(any(feature = "json", feature = "protobuf"))]
@@ -109,7 +111,7 @@ pub(crate) struct Outbound {
     compressor: Option<Box<Compressor>>,
 }
 
-/// How far the end of our direction has come.
+/// The progress of our direction towards its end.
 ///
 /// ```text
 /// Open --a Close frame is accepted, or the transport is lost--> Closed --the transport is closed--> Finished

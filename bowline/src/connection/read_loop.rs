@@ -13,15 +13,16 @@
 //!
 //! # Budget
 //!
-//! The work of one poll is bounded, so that a flood does not starve the other tasks of its thread. Each frame and each read count as
-//! steps of a [`ReadPass`]. A unit of the budget of the tokio task pays for 32 frames or 256 KiB. Without budget, or after 128 units, the poll
-//! ends, and the task is woken to go on.
+//! The work of one poll is bounded, so that a flood does not starve the other tasks of its thread. Each frame
+//! and each read count as steps of a [`ReadPass`]. A unit of the budget of the tokio task pays for 32 frames
+//! or 256 KiB. Without budget, or after 128 units, the poll ends, and the task is woken to go on.
 //!
 //! # What a reader leaves
 //!
-//! The application may compute for a long time after it was handed a message. The reader therefore leaves the half so that others can
-//! go on: no buffer is kept while nothing is in it, and the transport knows to call the connection's waker for the next bytes. If
-//! more whole messages are in memory, they are left in the batch, and nobody reads past them.
+//! The application may compute for a long time after it was handed a message. The reader therefore leaves the
+//! half so that others can go on: no buffer is kept while nothing is in it, and the transport knows to call
+//! the connection's waker for the next bytes. If more whole messages are in memory, they are left in the
+//! batch, and nobody reads past them.
 
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -448,9 +449,8 @@ impl Connection {
 
     /// Takes the bytes that have arrived out of the HTTP/2 connection, although nobody asks for them. Left
     /// there, small frames cost more than their bytes.
-    #[cfg(feature = "http2")]
     pub(crate) fn gather(&self) {
-        if self.is_multiplexed {
+        if self.multiplexed.is_some() {
             self.inbound().gather(&mut self.context());
         }
     }

@@ -1,8 +1,9 @@
 //! The waker of a connection: whom a transport that is ready wakes.
 //!
-//! A transport remembers one waker for each direction, or a single one. If a caller's waker reached it, then a later poll by someone
-//! else would replace that waker, and the caller would sleep forever. So each poll of the transport, whoever makes it, uses the
-//! waker of the connection. The waker of the connection wakes those who wait at that time: a reader, and the driver.
+//! A transport remembers one waker for each direction, or a single one. If a caller's waker reached it, then
+//! a later poll by someone else would replace that waker, and the caller would sleep forever. So each poll of
+//! the transport, whoever makes it, uses the waker of the connection. The waker of the connection wakes those
+//! who wait at that time: a reader, and the driver.
 //!
 //! ```text
 //!             transport calls
@@ -15,7 +16,8 @@
 //!
 //! # How a reader falls asleep
 //!
-//! A call of the transport between the last look at it and the sleep of the reader must not be lost. `called` closes that gap:
+//! A call of the transport between the last look at it and the sleep of the reader must not be lost. `called`
+//! closes that gap:
 //!
 //! ```text
 //! reader                                         transport, on another thread
@@ -27,20 +29,20 @@
 //!   called is true: do not sleep, poll again
 //! ```
 //!
-//! The flag is set and tested with the slots locked, so that exactly one of two things happens: the reader sees the call, or the call
-//! finds the reader.
+//! The flag is set and tested with the slots locked, so that exactly one of two things happens: the reader
+//! sees the call, or the call finds the reader.
 //!
-//! A second flag, `quiet`, spares the reader the lock of the inbound half. While it is set, nothing was left in that half for the
-//! application, and nobody has touched the half since.
+//! A second flag, `quiet`, spares the reader the lock of the inbound half. While it is set, nothing was left
+//! in that half for the application, and nobody has touched the half since.
 //!
 //! `interleavings/` runs these functions in every order that loom finds.
 
-use std::cell::{Cell, RefCell};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
-use std::task::{Context, Wake, Waker};
+use std::task::{Wake, Waker};
 
 use crate::sync::{AtomicBool, Mutex, MutexGuard};
+use crate::transport::polling;
 
 /// The waker of a connection, for both directions of its transport.
 ///
@@ -266,7 +268,7 @@ impl Wake for ConnectionWaker {
 
     fn wake_by_ref(self: &Arc<Self>) {
         let mut slots = self.slots();
-        let reader = if self.is_polled() {
+        let reader = if polling::is_polled(Arc::as_ptr(self).addr()) {
             slots.reader_is_due |= slots.reader.is_some();
             None
         } else {
@@ -287,56 +289,5 @@ impl Wake for ConnectionWaker {
         let task = if wakes_task { slots.task.clone() } else { None };
         drop(slots);
         reader.into_iter().chain(task).for_each(Waker::wake);
-    }
-}
-
-thread_local! {
-    /// The connection whose boxed stream this thread is polling, with the locks of that connection held. 0 if
-    /// there is none.
-    static POLLED: Cell<usize> = const { Cell::new(0) };
-    /// The connections in whose streams that connection is tunnelled.
-    static OUTER: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };
-}
-
-/// A guard for the time in which an application's stream is polled, with the locks of its connection held.
-pub(crate) struct Polling {
-    outer: usize,
-}
-
-impl Polling {
-    /// Begins the time. `cx` is the context in which the stream is polled, and contains the waker of the
-    /// connection.
-    pub(crate) fn begin(cx: &Context<'_>) -> Self {
-        // This fails only while the thread ends.
-        let outer = POLLED.try_with(|polled| polled.replace(cx.waker().data().addr())).unwrap_or_default();
-        if outer != 0 {
-            let _ = OUTER.try_with(|all| all.borrow_mut().push(outer));
-        }
-        Self { outer }
-    }
-}
-
-impl Drop for Polling {
-    fn drop(&mut self) {
-        let _ = POLLED.try_with(|polled| polled.set(self.outer));
-        if self.outer != 0 {
-            let _ = OUTER.try_with(|all| all.borrow_mut().pop());
-        }
-    }
-}
-
-impl ConnectionWaker {
-    /// Returns whether this thread is polling the stream of this connection.
-    #[inline]
-    fn is_polled(self: &Arc<Self>) -> bool {
-        let polled = POLLED.try_with(Cell::get).unwrap_or_default();
-        polled != 0 && self.is_among_polled(polled)
-    }
-
-    /// Returns whether `polled`, or a connection around it, is this connection.
-    #[cold]
-    fn is_among_polled(self: &Arc<Self>, polled: usize) -> bool {
-        let this = Arc::as_ptr(self).addr();
-        polled == this || OUTER.try_with(|all| all.borrow().contains(&this)).unwrap_or_default()
     }
 }

@@ -64,7 +64,7 @@ fn name(frame: &Frame) -> String {
     }
 }
 
-/// Open -> Closing -> (ShuttingDown ->) Draining -> finished; Delivery: All -> Collecting -> Arrived.
+// Open -> Closing -> (ShuttingDown ->) Draining -> finished; Delivery: All -> Collecting -> Arrived.
 #[tokio::test(start_paused = true)]
 async fn our_close_comes_first() {
     for role in [Role::Client, Role::Server] {
@@ -97,7 +97,7 @@ async fn our_close_comes_first() {
     }
 }
 
-/// Open -> Closing -> Draining or ShuttingDown -> finished; End: by the peer, and not ours.
+// Open -> Closing -> Draining or ShuttingDown -> finished; End: by the peer, and not ours.
 #[tokio::test(start_paused = true)]
 async fn the_peers_close_comes_first() {
     for role in [Role::Client, Role::Server] {
@@ -119,7 +119,7 @@ async fn the_peers_close_comes_first() {
     }
 }
 
-/// Every stage of the driver ends with the close timeout.
+// Every stage of the driver ends with the close timeout.
 #[tokio::test(start_paused = true)]
 async fn the_close_timeout_ends_every_stage() {
     for role in [Role::Client, Role::Server] {
@@ -148,7 +148,7 @@ async fn the_close_timeout_ends_every_stage() {
     }
 }
 
-/// Open -> Closing: the connection fails, and later bytes are discarded.
+// Open -> Closing: the connection fails, and later bytes are discarded.
 #[tokio::test(start_paused = true)]
 async fn a_violation_fails_the_connection() {
     for role in [Role::Client, Role::Server] {
@@ -171,7 +171,7 @@ async fn a_violation_fails_the_connection() {
     }
 }
 
-/// Open -> HalfOpen -> Told, if the application may be about to reply; Open -> Told otherwise.
+// Open -> HalfOpen -> Told, if the application may be about to reply; Open -> Told otherwise.
 #[tokio::test(start_paused = true)]
 async fn the_stream_ends_without_a_close() {
     for role in [Role::Client, Role::Server] {
@@ -204,7 +204,7 @@ async fn the_stream_ends_without_a_close() {
     }
 }
 
-/// Every state -> finished.
+// Every state -> finished.
 #[tokio::test(start_paused = true)]
 async fn a_lost_transport_ends_every_state() {
     for role in [Role::Client, Role::Server] {
@@ -224,7 +224,7 @@ async fn a_lost_transport_ends_every_state() {
     }
 }
 
-/// Delivery: All -> Nothing.
+// Delivery: All -> Nothing.
 #[tokio::test(start_paused = true)]
 async fn the_websocket_is_dropped() {
     for role in [Role::Client, Role::Server] {
