@@ -23,8 +23,9 @@ const CLIENT_MAX_WINDOW_BITS: &str = "client_max_window_bits";
 /// use bowline_proto::DeflateParameters;
 /// use bowline_proto::header::Extension;
 ///
-/// let offers = Extension::parse_list("permessage-deflate; server_max_window_bits=10").expect("it follows the grammar");
-/// let (agreed, answer) = DeflateParameters::default().accept(&offers).expect("there is nothing wrong with it");
+/// let value = "permessage-deflate; server_max_window_bits=10";
+/// let offers = Extension::parse_list(value).expect("the value follows the grammar");
+/// let (agreed, answer) = DeflateParameters::default().accept(&offers).expect("the offer is valid");
 /// assert_eq!(agreed.server_max_window_bits, 10);
 /// assert_eq!(answer.to_string(), "permessage-deflate; server_max_window_bits=10");
 /// ```
