@@ -282,8 +282,8 @@ impl Server {
     ///
     /// - Errors that a handler returns, and its panics, are passed as they are.
     /// - An [`Error`](crate::Error) is passed for each connection that never became a WebSocket: rejected,
-    ///   timed out, broken, or closed before a request. A [`on_request`](Self::on_request) that panics rejects with
-    ///   500.
+    ///   timed out, broken, or closed before a request. An [`on_request`](Self::on_request) that panics
+    ///   rejects with 500.
     /// - A [`std::io::Error`] is passed if the operating system fails to accept a connection.
     ///
     /// Calls for one connection come one after the other, calls for several connections at once. The function

@@ -10,13 +10,13 @@ use flate2::{Compress, Compression, FlushCompress};
 
 use crate::negotiation::DeflateParameters;
 
-/// What every flush ends with, and no message (RFC 7692 7.2.1).
+/// The end of every flush, which is removed from the end of a message (RFC 7692 7.2.1).
 pub(crate) const TAIL: [u8; 4] = [0x00, 0x00, 0xFF, 0xFF];
 
 /// An empty block without [`TAIL`].
 const EMPTY: u8 = 0x00;
 
-/// How many compressors a thread keeps for whoever compresses next.
+/// The number of idle compressors that a thread keeps.
 const SPARES: usize = 4;
 
 std::thread_local! {
@@ -105,7 +105,7 @@ impl Deflater {
             return;
         }
         compress.reset();
-        // It fails only while the thread ends.
+        // Access fails only while the thread ends.
         let _ = SPARE.try_with(|spares| {
             let mut spares = spares.borrow_mut();
             if spares.len() == SPARES {
@@ -120,7 +120,7 @@ impl Deflater {
         let compress = self.compress.get_or_insert_with(|| settings.take_compress());
         self.is_flushed = false;
         loop {
-            // What can't be compressed takes a few bytes more than it had.
+            // Incompressible data grows by a few bytes.
             out.reserve(input.len() + input.len() / 64 + 64);
             let before = compress.total_in();
             let status = compress.compress_vec(input, out, flush);

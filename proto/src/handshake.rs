@@ -73,7 +73,7 @@ impl Accept {
         core::str::from_utf8(&self.0).expect("base64 is ASCII")
     }
 
-    /// Whether a response's header has this value.
+    /// Returns `true` if the header of a response has this value.
     pub fn matches(&self, value: &[u8]) -> bool {
         // RFC 6455 4.1: leading and trailing whitespace is ignored.
         value.trim_ascii() == self.0

@@ -7,7 +7,7 @@ use crate::error::Misuse;
 use crate::frame::{COMPRESSED, FrameHeader, MessageKind, Opcode, Role};
 use crate::mask::{append_masked, mask};
 
-/// The sending half: appends frames to the caller's buffer.
+/// The sending half of a connection, which appends frames to the caller's buffer.
 ///
 /// Every frame of a client is masked, while it is copied or in place. `masking_key` must be fresh for each
 /// frame and come from a cryptographically secure generator (RFC 6455 5.3, 10.3); a server's is not used.
@@ -33,13 +33,13 @@ use crate::mask::{append_masked, mask};
 #[derive(Clone, Debug)]
 pub struct SendHalf {
     role: Role,
-    /// Whether some fragments of a message were sent, but not its last.
+    /// `true` between the first and the last fragment of a message.
     in_message: bool,
     closed: bool,
 }
 
 impl SendHalf {
-    /// The sending half of `role`'s connection, right after the opening handshake.
+    /// Creates the sending half of `role`'s connection, right after the opening handshake.
     pub fn new(role: Role) -> Self {
         Self { role, in_message: false, closed: false }
     }
@@ -48,7 +48,8 @@ impl SendHalf {
     ///
     /// # Errors
     ///
-    /// [`Misuse::CloseSent`], [`Misuse::MessageOpen`].
+    /// - Returns [`Misuse::CloseSent`] if the Close frame was sent.
+    /// - Returns [`Misuse::MessageOpen`] if a fragmented message is not finished.
     #[inline]
     pub fn message(
         &mut self,
@@ -62,11 +63,12 @@ impl SendHalf {
         Ok(())
     }
 
-    /// The same for a payload that was compressed, as agreed on in the handshake (RFC 7692 6).
+    /// Encodes a whole message with a compressed payload, as negotiated in the handshake (RFC 7692 6).
     ///
     /// # Errors
     ///
-    /// [`Misuse::CloseSent`], [`Misuse::MessageOpen`].
+    /// - Returns [`Misuse::CloseSent`] if the Close frame was sent.
+    /// - Returns [`Misuse::MessageOpen`] if a fragmented message is not finished.
     pub fn compressed_message(
         &mut self,
         kind: MessageKind,
@@ -97,8 +99,9 @@ impl SendHalf {
     ///
     /// # Errors
     ///
-    /// [`Misuse::CloseSent`], [`Misuse::MessageOpen`]; and [`Misuse::NoRoomForHeader`] if the buffer is
-    /// smaller than that room.
+    /// - Returns [`Misuse::CloseSent`] if the Close frame was sent.
+    /// - Returns [`Misuse::MessageOpen`] if a fragmented message is not finished.
+    /// - Returns [`Misuse::NoRoomForHeader`] if the buffer is smaller than the room for the header.
     pub fn message_in_place(
         &mut self,
         kind: MessageKind,
@@ -114,7 +117,7 @@ impl SendHalf {
         if let Some(key) = masking_key {
             mask(payload, key, 0);
         }
-        // It is written behind the payload, as everywhere, and moved to its place.
+        // The header is written after the payload, and then moved to its place.
         header.encode(buffer);
         let start = FrameHeader::MAX_SIZE - (buffer.len() - end);
         buffer.copy_within(end.., start);
@@ -126,7 +129,9 @@ impl SendHalf {
     ///
     /// # Errors
     ///
-    /// [`Misuse::CloseSent`], [`Misuse::MessageOpen`], and [`Misuse::UnmaskedPayload`] for a client.
+    /// - Returns [`Misuse::CloseSent`] if the Close frame was sent.
+    /// - Returns [`Misuse::MessageOpen`] if a fragmented message is not finished.
+    /// - Returns [`Misuse::UnmaskedPayload`] if the half is a client's.
     pub fn message_header(
         &mut self,
         kind: MessageKind,
@@ -143,7 +148,10 @@ impl SendHalf {
     ///
     /// # Errors
     ///
-    /// [`Misuse::CloseSent`], [`Misuse::MessageOpen`]; then the payload is as it was.
+    /// - Returns [`Misuse::CloseSent`] if the Close frame was sent.
+    /// - Returns [`Misuse::MessageOpen`] if a fragmented message is not finished.
+    ///
+    /// After an error, the payload is unchanged.
     pub fn message_apart(
         &mut self,
         kind: MessageKind,
@@ -167,7 +175,9 @@ impl SendHalf {
     ///
     /// # Errors
     ///
-    /// [`Misuse::CloseSent`], [`Misuse::MessageOpen`], and [`Misuse::UnmaskedPayload`] for a client.
+    /// - Returns [`Misuse::CloseSent`] if the Close frame was sent.
+    /// - Returns [`Misuse::MessageOpen`] if a fragmented message is not finished.
+    /// - Returns [`Misuse::UnmaskedPayload`] if the half is a client's.
     pub fn encoded_message(&mut self) -> Result<(), Misuse> {
         self.check_message()?;
         if self.role == Role::Client { Err(Misuse::UnmaskedPayload) } else { Ok(()) }
@@ -180,7 +190,7 @@ impl SendHalf {
     ///
     /// # Errors
     ///
-    /// [`Misuse::CloseSent`].
+    /// Returns [`Misuse::CloseSent`] if the Close frame was sent.
     pub fn fragment(
         &mut self,
         kind: MessageKind,
@@ -195,7 +205,7 @@ impl SendHalf {
     ///
     /// # Errors
     ///
-    /// [`Misuse::CloseSent`].
+    /// Returns [`Misuse::CloseSent`] if the Close frame was sent.
     pub fn last_fragment(
         &mut self,
         kind: MessageKind,
@@ -211,7 +221,7 @@ impl SendHalf {
     ///
     /// # Errors
     ///
-    /// [`Misuse::CloseSent`].
+    /// Returns [`Misuse::CloseSent`] if the Close frame was sent.
     pub fn compressed_fragment(
         &mut self,
         kind: MessageKind,
@@ -227,7 +237,8 @@ impl SendHalf {
     ///
     /// # Errors
     ///
-    /// [`Misuse::CloseSent`], and [`Misuse::OversizedControlFrame`] over 125 bytes.
+    /// - Returns [`Misuse::CloseSent`] if the Close frame was sent.
+    /// - Returns [`Misuse::OversizedControlFrame`] if the payload has more than 125 bytes.
     pub fn ping(&mut self, payload: &[u8], masking_key: [u8; 4], out: &mut Vec<u8>) -> Result<(), Misuse> {
         self.control(Opcode::Ping, payload, masking_key, out)
     }
@@ -236,7 +247,8 @@ impl SendHalf {
     ///
     /// # Errors
     ///
-    /// [`Misuse::CloseSent`], and [`Misuse::OversizedControlFrame`] over 125 bytes.
+    /// - Returns [`Misuse::CloseSent`] if the Close frame was sent.
+    /// - Returns [`Misuse::OversizedControlFrame`] if the payload has more than 125 bytes.
     pub fn pong(&mut self, payload: &[u8], masking_key: [u8; 4], out: &mut Vec<u8>) -> Result<(), Misuse> {
         self.control(Opcode::Pong, payload, masking_key, out)
     }
@@ -245,7 +257,7 @@ impl SendHalf {
     ///
     /// # Errors
     ///
-    /// [`Misuse::CloseSent`].
+    /// Returns [`Misuse::CloseSent`] if the Close frame was sent.
     pub fn close(
         &mut self,
         frame: Option<&CloseFrame>,
@@ -258,12 +270,12 @@ impl SendHalf {
         Ok(())
     }
 
-    /// Whether the Close frame was sent.
+    /// Returns `true` if the Close frame was sent.
     pub fn is_closed(&self) -> bool {
         self.closed
     }
 
-    /// Which end of the connection this is.
+    /// Returns the role.
     pub fn role(&self) -> Role {
         self.role
     }

@@ -65,6 +65,27 @@ impl WebSocket {
 /// `read`, `write`, `flush` and `shutdown` are cancel safe: a dropped `read` has consumed nothing, a dropped
 /// `write` has sent nothing, and the others can be called again. Methods that read or write repeatedly, such
 /// as `read_exact` and `write_all`, are not.
+///
+/// # Examples
+///
+/// ```
+/// use bowline::MessageKind;
+/// use tokio::io::{AsyncReadExt, AsyncWriteExt};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> std::io::Result<()> {
+/// let (client, server) = bowline::pair();
+/// let mut client = client.into_io(MessageKind::Binary);
+/// let mut server = server.into_io(MessageKind::Binary);
+/// client.write_all(b"two messages, ").await?;
+/// client.write_all(b"one stream").await?;
+///
+/// let mut bytes = [0; 24];
+/// server.read_exact(&mut bytes).await?;
+/// assert_eq!(&bytes, b"two messages, one stream");
+/// # Ok(())
+/// # }
+/// ```
 pub struct WebSocketIo {
     sender: PollSender,
     socket: WebSocket,
