@@ -1,4 +1,4 @@
-//! WebSockets in an [axum](https://docs.rs/axum/0.8) router.
+//! WebSockets in an [axum](https://docs.rs/axum/0.8) router. Available with the feature `axum`.
 //!
 //! ```
 //! use axum::Router;
@@ -18,8 +18,8 @@
 //! let router: Router = Router::new().route("/echo", any(echo));
 //! ```
 //!
-//! Other extractors go beside it, and the closure takes what it needs of them; so authentication is an extractor like any
-//! other. Options are those of an [`Acceptor`]:
+//! Other extractors stand beside [`WebSocketUpgrade`], and the closure captures the values that it needs. So
+//! authentication is an extractor like any other. An [`Acceptor`] has the options:
 //!
 //! ```
 //! use axum::extract::{Path, State};
@@ -45,11 +45,11 @@
 //!     axum::Router::new().route("/{room}", axum::routing::any(join)).with_state(Chat { acceptor });
 //! ```
 //!
-//! With the feature `http2`, it works over HTTP/2 too (RFC 8441), if axum's feature of that name is on; the method is
-//! CONNECT there, which is why routes are made by `any`.
+//! With the feature `http2`, the extractor works over HTTP/2 too (RFC 8441), if axum's feature of that name
+//! is on. The method is then CONNECT, so that routes must be made by `any`.
 //!
-//! A graceful shutdown of axum's server does not wait for WebSockets, which have left HTTP: close them through their
-//! [`Sender`](crate::Sender)s.
+//! A graceful shutdown of axum's server does not wait for WebSockets, which have left HTTP. Close them
+//! through their [`Sender`](crate::Sender)s.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -65,11 +65,12 @@ use crate::server::catch_panic::{CatchPanic, catch};
 use crate::server::{Acceptor, Rejection, Upgrade};
 use crate::socket::WebSocket;
 
-/// An extractor of opening handshakes: see the [module](self).
+/// An extractor of opening handshakes.
 ///
-/// A request that is none, or a malformed one, is rejected with the response that [`Acceptor::accept`] documents; to
-/// answer otherwise, extract a `Result<WebSocketUpgrade, Rejection>`. What depends on the options, such as the origin,
-/// is checked by [`on_upgrade`](Self::on_upgrade).
+/// The [module](self) shows how to use it. A request that is not a valid handshake is rejected with the
+/// response that [`Acceptor::accept`] documents. To send another response, extract a
+/// `Result<WebSocketUpgrade, Rejection>`. Checks that depend on the options, such as that of the origin, are
+/// made by [`on_upgrade`](Self::on_upgrade).
 #[must_use = "the connection opens only if the response of `on_upgrade` is returned"]
 pub struct WebSocketUpgrade {
     request: Request<()>,
@@ -77,24 +78,57 @@ pub struct WebSocketUpgrade {
     on_error: OnError,
 }
 
-/// What hears of an error.
+/// The closure that is called with an error.
 struct OnError(Box<dyn FnOnce(Box<dyn StdError + Send + Sync>) + Send>);
 
 impl WebSocketUpgrade {
-    /// Which handshakes are accepted, and with what limits. Default: [`Acceptor::new`], so pages of the same origin only.
+    /// Sets the options of the handshake and of the connection. Default: [`Acceptor::new`], which accepts
+    /// pages of the same origin only.
     ///
-    /// It is cheap to clone: build it once, and keep it in the router's state.
+    /// Clones are cheap: build one acceptor, and keep it in the router's state.
+    ///
+    /// ```
+    /// use axum::response::Response;
+    /// use bowline::Acceptor;
+    /// use bowline::axum::WebSocketUpgrade;
+    ///
+    /// async fn chat(upgrade: WebSocketUpgrade) -> Response {
+    ///     let acceptor = Acceptor::new().subprotocols(["chat.v1"]);
+    ///     upgrade.acceptor(acceptor).on_upgrade(|socket| async move { Ok(socket.send("welcome").await?) })
+    /// }
+    /// ```
     pub fn acceptor(mut self, acceptor: Acceptor) -> Self {
         self.acceptor = acceptor;
         self
     }
 
-    /// The subprotocol that will be agreed on with this [`acceptor`](Self::acceptor), if any (RFC 6455 1.9).
+    /// Returns the subprotocol that the [`acceptor`](Self::acceptor) chooses, if any (RFC 6455 1.9).
+    ///
+    /// ```
+    /// use axum::response::Response;
+    /// use bowline::axum::WebSocketUpgrade;
+    ///
+    /// async fn chat(upgrade: WebSocketUpgrade) -> Response {
+    ///     println!("{:?}", upgrade.subprotocol());
+    ///     upgrade.on_upgrade(|_socket| async { Ok(()) })
+    /// }
+    /// ```
     pub fn subprotocol(&self) -> Option<&str> {
         self.acceptor.choose_subprotocol(self.request.headers())
     }
 
-    /// Calls `on_error` if the upgrade fails, or if the handler fails or panics. Default: nobody hears of it.
+    /// Sets a function that is called if the upgrade or the handler fails, or if the handler panics. Default:
+    /// the error is discarded.
+    ///
+    /// ```
+    /// use axum::response::Response;
+    /// use bowline::axum::WebSocketUpgrade;
+    ///
+    /// async fn fail(upgrade: WebSocketUpgrade) -> Response {
+    ///     let upgrade = upgrade.on_error(|error| eprintln!("{error}"));
+    ///     upgrade.on_upgrade(|_socket| async { Err("not today".into()) })
+    /// }
+    /// ```
     pub fn on_error(
         mut self,
         on_error: impl FnOnce(Box<dyn StdError + Send + Sync>) + Send + 'static,
@@ -103,11 +137,24 @@ impl WebSocketUpgrade {
         self
     }
 
-    /// The response that accepts the handshake; when it has been sent, `handler` is called in a task of its own. Or the
-    /// response that rejects it.
+    /// Returns the response that accepts or rejects the handshake. After an acceptance was sent, `handler` is
+    /// called in a task of its own.
     ///
-    /// As under [`Server::serve`](crate::Server::serve), the end of the handler is the end of the connection: with `Ok` it
-    /// is closed with 1000, with an error or a panic with 1011; unless it was closed before.
+    /// When the handler returns, the connection is closed as under [`Server::serve`](crate::Server::serve):
+    /// with 1000 after `Ok`, with 1011 after an error or a panic. A connection that was closed before stays
+    /// as it is.
+    ///
+    /// ```
+    /// use axum::response::Response;
+    /// use bowline::axum::WebSocketUpgrade;
+    ///
+    /// async fn greet(upgrade: WebSocketUpgrade) -> Response {
+    ///     upgrade.on_upgrade(|socket| async move {
+    ///         socket.send("welcome").await?;
+    ///         Ok(())
+    ///     })
+    /// }
+    /// ```
     #[must_use = "the connection opens only if the response is returned"]
     pub fn on_upgrade<F, Fut>(mut self, handler: F) -> Response
     where
@@ -124,7 +171,7 @@ impl WebSocketUpgrade {
     }
 }
 
-/// The task of a connection.
+/// Runs the task of a connection.
 async fn run<F, Fut>(upgrade: Upgrade, handler: F, on_error: OnError)
 where
     F: FnOnce(WebSocket) -> Fut,
@@ -146,7 +193,7 @@ where
             CloseCode::INTERNAL_ERROR
         }
     };
-    // How the peer takes it is of no interest to anyone.
+    // The result is discarded: the handler has returned, and its error was reported.
     let _ = sender.close(code, "").await;
 }
 
@@ -155,7 +202,8 @@ impl<S: Send + Sync> FromRequestParts<S> for WebSocketUpgrade {
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Rejection> {
         let request = Request::from_parts(parts.clone(), ());
-        // What holds for all options. They are not known yet: of these, only the origin's may reject a request.
+        // These checks do not depend on the options, which are not known yet. Of the options, only the origin
+        // can reject a request.
         Acceptor::new().allow_origin("*").agree(&request)?;
         Ok(Self { request, acceptor: Acceptor::new(), on_error: OnError(Box::new(drop)) })
     }
@@ -170,7 +218,7 @@ impl IntoResponse for Rejection {
 impl fmt::Debug for WebSocketUpgrade {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("WebSocketUpgrade")
-            // Without the query, where pages in browsers put tokens.
+            // The query is omitted, as pages in browsers put tokens there.
             .field("path", &self.request.uri().path())
             .field("acceptor", &self.acceptor)
             .finish_non_exhaustive()

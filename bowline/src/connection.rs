@@ -1,7 +1,7 @@
 //! One connection: the state that its handles and its driver share.
 //!
-//! A connection consists of two halves, each behind a lock of its own, so that reading and writing never wait for each other.
-//! [`Inbound`] turns bytes into messages, and [`Outbound`] turns messages into bytes.
+//! A connection consists of two halves, each behind a lock of its own, so that reading and writing never wait
+//! for each other. [`Inbound`] turns bytes into messages, and [`Outbound`] turns messages into bytes.
 //!
 //! ```text
 //!   WebSocket      Sender ...                 the driver (one task)
@@ -20,29 +20,32 @@
 //! ```
 //!
 //! - [`read_loop`] reads for the application, and for the driver while the application does not read.
-//! - [`reaction`] carries out what the inbound half asks of the outbound half: pongs, the echo of a Close frame, failures.
+//! - [`reaction`] carries out what the inbound half asks of the outbound half: pongs, the echo of a Close
+//!   frame, failures.
 //! - [`cork`] decides whether an accepted message is written at once.
-//! - [`operations`] contains the futures of the callers; [`close`] ends the connection on behalf of our own side.
+//! - [`operations`] contains the futures of the callers; [`close`] ends the connection on behalf of our own
+//!   side.
 //! - [`driver`] is the task that does everything that belongs to no caller.
 //! - [`waker`] is the only waker that the transport ever sees.
 //!
 //! # Locks
 //!
-//! The order is: inbound, outbound, the slots of the waker, the lock of a boxed stream. Both halves are locked at once only
-//! where an effect passes from inbound to outbound, so that answers keep the order in which frames were received. No lock is
-//! held across an await.
+//! The order is: inbound, outbound, the slots of the waker, the lock of a boxed stream. Both halves are
+//! locked at once only where an effect passes from inbound to outbound, so that answers keep the order in
+//! which frames were received. No lock is held across an await.
 //!
-//! Nothing foreign runs under any of these locks: no waker of a caller; no drop of a waker, payload, stream or error; no spawn; no
-//! tracing event. A locked half collects such work in a list of [`Later`](outbound::later::Later), and the guard runs the list
-//! after it has unlocked. There are two exceptions. A stream of the application is polled under its own lock and that of its half.
-//! A waker is cloned under a lock, since executors count references there. Tests in `tests/connection/reentrancy.rs` hold the
-//! rule.
+//! Nothing foreign runs under any of these locks: no waker of a caller; no drop of a waker, payload, stream
+//! or error; no spawn; no tracing event. A locked half collects such work in a list of
+//! [`Later`](outbound::later::Later), and the guard runs the list after it has unlocked. There are two
+//! exceptions. A stream of the application is polled under its own lock and that of its half. A waker is
+//! cloned under a lock, since executors count references there. Tests in `tests/connection/reentrancy.rs`
+//! hold the rule.
 //!
 //! # Memory
 //!
-//! Servers are sized for idle connections, so that every field here is weighed. Rare state is in boxes, points in time take four
-//! bytes (see [`clock`]), and buffers belong to threads while nobody reads or writes. The test
-//! `an_idle_connection_takes_few_blocks` bounds the sum.
+//! Servers are sized for idle connections, so that every field here is weighed. Rare state is in boxes,
+//! points in time take four bytes (see [`clock`]), and buffers belong to threads while nobody reads or
+//! writes. The test `an_idle_connection_takes_few_blocks` bounds the sum.
 
 mod clock;
 mod close;
@@ -73,44 +76,40 @@ use crate::connection::waker::ConnectionWaker;
 use crate::handshake::negotiated::Negotiated;
 use crate::sync::{AtomicBool, AtomicUsize, Mutex, MutexGuard};
 use crate::transport::Addresses;
+use crate::transport::http2::Multiplexed;
 
-/// What a `WebSocket`, its `Sender`s and the connection's task share.
+/// The state that a `WebSocket`, its `Sender`s and the driver share.
 pub(crate) struct Connection {
-    /// The order of the locks: this one, then `transmit`, then those of `signals` and of a boxed stream. This and `transmit` are
-    /// held together only where `transmit` has to hear of what was received, in order, and none across an await.
-    ///
-    /// Nothing foreign runs under any of them: no waker of a caller, and no drop of a waker, payload, stream or error (see
-    /// `guard::Later`), no spawn and no event. Only what a stream of the user's does while it is polled; and the clone of a waker,
-    /// where executors count references.
+    /// The lock order is: `inbound`, `outbound`, the slots of `waker`, the lock of a boxed stream. See the
+    /// module's docs.
     inbound: Mutex<Inbound>,
     outbound: Mutex<Outbound>,
     pub(crate) waker: Arc<ConnectionWaker>,
-    /// The waker of `signals`, the only one that the transport ever sees.
+    /// The task form of `waker`, and the only waker that the transport ever sees.
     transport_waker: Waker,
-    /// Others share what the transport runs over, and its memory.
-    #[cfg(feature = "http2")]
-    is_multiplexed: bool,
-    /// The thread whose `WebSocket` works off a batch, whose replies are held back; 0 if there is none, and once the driver has
-    /// written them. While it is set, the driver has been woken and has not run since.
+    /// The transport is one stream of a connection with several, and shares memory with the others.
+    multiplexed: Option<Multiplexed>,
+    /// The thread on which the `WebSocket` works off a batch, so that its replies are held back. It is 0 if
+    /// there is no such thread, or once the driver has written the replies. While it is set, the driver has
+    /// been woken and has not run since.
     corked: AtomicUsize,
-    /// Someone else closes the connection when its `WebSocket` is dropped.
+    /// The connection is closed by a supervisor, not by the drop of its `WebSocket`.
     supervised: AtomicBool,
-    /// These two are in boxes, so that what is left of a connection fits between the blocks that tokio aligns to 128 bytes:
-    /// measured, 100 bytes less of resident memory.
+    /// This field and the next are in boxes, so that the rest of a connection fits between the blocks that
+    /// tokio aligns to 128 bytes. Measured: 100 bytes less of resident memory.
     pub(crate) agreed: Box<Negotiated>,
     pub(crate) addresses: Box<Addresses>,
 }
 
 impl Connection {
-    /// A connection whose handshake is done.
+    /// Returns a connection whose opening handshake is complete.
     pub(crate) fn new(parts: ConnectionParts<'_>) -> Self {
         let ConnectionParts { transport, role, leftover, config, negotiated: agreed } = parts;
         // The builders refuse a `write_buffer` of zero, with which nothing is ever sent; `adopt` can't.
         let limits = &config.limits;
         let addresses = transport.addresses;
         let (read, write) = transport.split();
-        #[cfg(feature = "http2")]
-        let is_multiplexed = write.is_multiplexed();
+        let multiplexed = write.multiplexed();
         let half = ReceiveHalf::new(
             role,
             ReceiveLimits {
@@ -123,16 +122,15 @@ impl Connection {
             (Inbound::new(read, half, leftover), Outbound::new(write, role, limits.write_buffer.max(1)));
         if let Some(agreed) = agreed.deflate {
             let peer = if role == Role::Server { Role::Client } else { Role::Server };
-            inbound.decompress(DeflateWindow::of(agreed, peer));
-            outbound.compress(config.compression.of_sender(agreed, role));
+            inbound.enable_compression(DeflateWindow::of(agreed, peer));
+            outbound.enable_compression(config.compression.of_sender(agreed, role));
         }
         Self {
             inbound: Mutex::new(inbound),
             outbound: Mutex::new(outbound),
             transport_waker: Waker::from(Arc::clone(&waker)),
             waker,
-            #[cfg(feature = "http2")]
-            is_multiplexed,
+            multiplexed,
             corked: AtomicUsize::new(0),
             supervised: AtomicBool::new(false),
             agreed: Box::new(agreed),
@@ -140,27 +138,30 @@ impl Connection {
         }
     }
 
+    /// Locks the inbound half. Every access may change the half, so that the waker is no longer quiet.
     pub(crate) fn inbound(&self) -> MutexGuard<'_, Inbound> {
         let inbound = self.inbound.lock().unwrap_or_else(PoisonError::into_inner);
         self.waker.set_quiet(false);
         inbound
     }
 
+    /// Locks the outbound half.
     pub(crate) fn outbound(&self) -> OutboundGuard<'_> {
         OutboundGuard::new(&self.outbound)
     }
 
-    /// The context in which the transport is polled.
+    /// Returns the context in which the transport is polled.
     pub(crate) fn context(&self) -> Context<'_> {
         Context::from_waker(&self.transport_waker)
     }
 
-    /// From now on someone else closes the connection, not the drop of its `WebSocket`.
+    /// Leaves the closing of the connection to a supervisor: the drop of its `WebSocket` only discards input.
     #[cfg(feature = "server")]
     pub(crate) fn supervise(&self) {
         self.supervised.store(true, Ordering::Relaxed);
     }
 
+    /// Returns whether a supervisor closes the connection.
     pub(crate) fn is_supervised(&self) -> bool {
         self.supervised.load(Ordering::Relaxed)
     }

@@ -1,4 +1,4 @@
-//! The one error type.
+//! The error type of all operations.
 
 use std::borrow::Cow;
 use std::error::Error as StdError;
@@ -9,37 +9,68 @@ use std::sync::Arc;
 use bowline_proto::{CloseFrame, Failure, Limit};
 use bytes::Bytes;
 
-/// What went wrong, in a word: see [`Error::kind`].
+/// The category of an [`Error`], as returned by [`Error::kind`].
+///
+/// # Examples
+///
+/// ```
+/// use bowline::{Error, ErrorKind};
+///
+/// /// Decides whether a client should dial again.
+/// fn is_worth_a_retry(error: &Error) -> bool {
+///     matches!(error.kind(), ErrorKind::Disconnected | ErrorKind::Timeout | ErrorKind::Io)
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// The peer closed the connection with a code other than 1000 and 1001 ([`Error::close_frame`]), or something was
-    /// sent on a connection that is closed.
+    /// The connection is closed: the peer closed it with a code other than 1000 and 1001 (see
+    /// [`Error::close_frame`]), or the application sent on a connection that had been closed.
     Closed,
-    /// The transport ended without a Close frame: the peer ended its stream, reset it, or is unreachable. The
-    /// [source](StdError::source) has the I/O error, if there was one.
+    /// The transport ended without a Close frame: the peer ended its stream, reset it, or is unreachable. If
+    /// there was an I/O error, it is the [source](StdError::source).
     Disconnected,
-    /// The peer broke the protocol (RFC 6455, RFC 7692), or sent text that is not UTF-8.
+    /// The peer broke the protocol (RFC 6455, RFC 7692) or sent text that is not valid UTF-8.
     Protocol,
-    /// The peer went over one of our [`Limits`](crate::Limits).
+    /// The peer exceeded one of our [`Limits`](crate::Limits). The text names the limit and its setting.
     Limit,
-    /// The peer did not answer in time: a handshake, a close, or a keepalive.
+    /// The peer did not answer an opening handshake, a closing handshake or a keepalive ping in time.
     Timeout,
-    /// The opening handshake failed: see [`Error::response`].
+    /// The opening handshake failed. If there was a response, [`Error::response`] returns it.
     Handshake,
-    /// The operating system, the network or TLS failed; the [source](StdError::source) says how.
+    /// The operating system, the network or TLS failed. The [source](StdError::source) is the cause.
     Io,
-    /// Our own side asked for something impossible; nothing was sent.
+    /// An argument or a setting of the application is invalid. Nothing was sent.
     InvalidInput,
-    /// A message of the peer is not what was asked for: not JSON or protobuf, or not of the wanted kind. It says nothing
-    /// about the connection, which goes on unless that is documented.
+    /// A message of the peer is not what the application asked for: neither the JSON nor the protobuf of the
+    /// requested type, or not of the requested kind. The connection goes on, unless the method documents
+    /// otherwise.
     InvalidData,
 }
 
-/// Why an operation failed.
+/// The error of all operations on connections and handshakes.
 ///
-/// Cloning is cheap. The text says what happened and what to do about it; the cause, if there is one, is the
-/// [source](StdError::source).
+/// [`kind`](Self::kind) classifies the error. Its text says what happened and, where a setting helps, names
+/// the setting. The [source](StdError::source) is the underlying error, if there is one. Cloning is cheap.
+///
+/// An `Error` converts into an [`io::Error`], so that `?` works in functions that return [`io::Result`].
+///
+/// # Examples
+///
+/// ```
+/// use bowline::{CloseCode, ErrorKind};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), bowline::Error> {
+/// let (mut client, server) = bowline::pair();
+/// tokio::spawn(async move { server.close(CloseCode::TRY_AGAIN_LATER, "busy").await });
+///
+/// let error = client.recv().await.unwrap_err();
+/// assert_eq!(error.kind(), ErrorKind::Closed);
+/// assert_eq!(error.close_frame().unwrap().code(), CloseCode::TRY_AGAIN_LATER);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Error(Arc<Inner>);
 
@@ -52,18 +83,18 @@ struct Inner {
 }
 
 impl Error {
-    /// What went wrong, in a word.
+    /// Returns the category of the error.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
     }
 
-    /// The Close frame that the peer sent, if that is the cause.
+    /// Returns the peer's Close frame, if that frame is the cause of the error.
     pub fn close_frame(&self) -> Option<&CloseFrame> {
         self.0.close_frame.as_ref()
     }
 
-    /// What a server answered instead of accepting the handshake: its status, its headers and the first KiB of its
-    /// body.
+    /// Returns the response of a server that did not accept the handshake: its status, its headers and the
+    /// first KiB of its body.
     pub fn response(&self) -> Option<&http::Response<Bytes>> {
         self.0.response.as_ref()
     }
@@ -82,11 +113,12 @@ impl Error {
         Self(Arc::new(Inner { kind, message, source, close_frame: None, response: None }))
     }
 
-    /// How a transport has failed: its end without a Close frame, or something else.
+    /// Creates the error for a transport that has failed: [`ErrorKind::Disconnected`] if the peer is gone, or
+    /// else [`ErrorKind::Io`].
     pub(crate) fn of_transport(message: &'static str, error: io::Error) -> Self {
         use io::ErrorKind as Io;
         let kind = match error.kind() {
-            // The last is that of TLS without close_notify.
+            // The last one is how rustls reports the end of a stream without close_notify.
             Io::ConnectionReset
             | Io::ConnectionAborted
             | Io::BrokenPipe
@@ -101,7 +133,7 @@ impl Error {
         Self::with_source(kind, message, error)
     }
 
-    /// What the peer has done.
+    /// Creates the error for a peer that broke the protocol or exceeded a limit.
     pub(crate) fn of(failure: Failure) -> Self {
         match failure {
             Failure::Violation(violation) => {
@@ -133,8 +165,27 @@ impl Error {
 }
 
 impl fmt::Display for Error {
+    /// Writes the text. If the transport or the opening handshake failed, the causes follow in the same line,
+    /// with their control characters escaped.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0.message)
+        let Inner { kind, message, source, .. } = &*self.0;
+        f.write_str(message)?;
+        if !matches!(kind, ErrorKind::Io | ErrorKind::Disconnected | ErrorKind::Handshake) {
+            return Ok(());
+        }
+        let mut cause = source.as_deref().map(|source| source as &dyn StdError);
+        let mut last = String::new();
+        while let Some(error) = cause {
+            // Backslashes stay as they are, because the text of an `Error` below is escaped already.
+            let text = escaped(&error.to_string()).replace("\\\\", "\\");
+            // Some errors include their own cause.
+            if !last.contains(&text) {
+                write!(f, ": {text}")?;
+                last = text;
+            }
+            cause = error.source();
+        }
+        Ok(())
     }
 }
 
@@ -162,16 +213,16 @@ impl StdError for Error {
 }
 
 impl From<Error> for io::Error {
-    /// Wraps the error for the traits of I/O: [`io::Error::get_ref`] returns the [`Error`].
+    /// Wraps the error for the traits of I/O. [`io::Error::get_ref`] returns the [`Error`].
     ///
     /// | [`Error::kind`] | [`io::Error::kind`] |
     /// |---|---|
-    /// | [`Closed`](ErrorKind::Closed) | [`BrokenPipe`](io::ErrorKind::BrokenPipe) |
-    /// | [`Disconnected`](ErrorKind::Disconnected) | [`UnexpectedEof`](io::ErrorKind::UnexpectedEof) |
-    /// | [`Protocol`](ErrorKind::Protocol), [`Limit`](ErrorKind::Limit), [`InvalidData`](ErrorKind::InvalidData) | [`InvalidData`](io::ErrorKind::InvalidData) |
-    /// | [`Timeout`](ErrorKind::Timeout) | [`TimedOut`](io::ErrorKind::TimedOut) |
-    /// | [`InvalidInput`](ErrorKind::InvalidInput) | [`InvalidInput`](io::ErrorKind::InvalidInput) |
-    /// | [`Handshake`](ErrorKind::Handshake), [`Io`](ErrorKind::Io) | [`Other`](io::ErrorKind::Other) |
+    /// | `Closed` | `BrokenPipe` |
+    /// | `Disconnected` | `UnexpectedEof` |
+    /// | `Protocol`, `Limit`, `InvalidData` | `InvalidData` |
+    /// | `Timeout` | `TimedOut` |
+    /// | `InvalidInput` | `InvalidInput` |
+    /// | `Handshake`, `Io` | `Other` |
     fn from(error: Error) -> Self {
         let kind = match error.kind() {
             ErrorKind::Closed => io::ErrorKind::BrokenPipe,
@@ -185,23 +236,41 @@ impl From<Error> for io::Error {
     }
 }
 
-/// Text that may be the peer's, in one line: control characters are escaped, as in `Display` of [`CloseFrame`].
-#[cfg(any(feature = "server", feature = "json"))]
+/// Escapes the control characters of text that may be the peer's, as `Display` of [`CloseFrame`] does.
 pub(crate) fn escaped(text: &str) -> String {
     text.escape_debug().to_string().replace("\\\"", "\"").replace("\\'", "'")
 }
 
-/// Why [`try_send`](crate::Sender::try_send) did not send; the message comes back.
+/// The error of [`try_send`](crate::Sender::try_send), which returns the message to the caller.
+///
+/// # Examples
+///
+/// ```
+/// use bowline::{Sender, TrySendError};
+///
+/// /// Sends a position that is soon outdated, unless the peer does not keep up.
+/// fn send_position(sender: &Sender, position: String) -> bool {
+///     match sender.try_send(position) {
+///         Ok(()) => true,
+///         Err(TrySendError::Full(position)) => {
+///             println!("skipped {position}");
+///             true
+///         }
+///         Err(TrySendError::Closed(_)) => false,
+///     }
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TrySendError<M> {
-    /// The write buffer is full, others wait for it, or a [`MessageWriter`](crate::MessageWriter) is open.
+    /// The message can't be sent without waiting: the write buffer is full, other senders wait, or a
+    /// [`MessageWriter`](crate::MessageWriter) is open.
     Full(M),
     /// The connection is closed.
     Closed(M),
 }
 
 impl<M> TrySendError<M> {
-    /// The message that was not sent.
+    /// Returns the message that was not sent.
     pub fn into_inner(self) -> M {
         match self {
             Self::Full(message) | Self::Closed(message) => message,
@@ -241,11 +310,21 @@ mod tests {
         ] {
             let error = io::Error::from(Error::with_source(kind, "the text", io::Error::other("the cause")));
             assert_eq!(error.kind(), expected, "{kind:?}");
-            assert_eq!(error.to_string(), "the text");
             // `io::Error::source` skips the error that it wraps, as that has the same text.
             assert_eq!(std::error::Error::source(&error).unwrap().to_string(), "the cause");
             let inner = error.into_inner().unwrap().downcast::<Error>().unwrap();
             assert_eq!(inner.kind(), kind);
         }
+    }
+
+    #[test]
+    fn transport_and_handshake_errors_name_their_cause_in_one_line() {
+        for kind in [ErrorKind::Io, ErrorKind::Disconnected, ErrorKind::Handshake] {
+            let innermost = Error::with_source(kind, "reading failed", io::Error::other("line 1\nline 2"));
+            let error = Error::with_source(kind, "the handshake failed", innermost);
+            assert_eq!(error.to_string(), "the handshake failed: reading failed: line 1\\nline 2");
+        }
+        let error = Error::with_source(ErrorKind::InvalidData, "not JSON", io::Error::other("the cause"));
+        assert_eq!(error.to_string(), "not JSON");
     }
 }

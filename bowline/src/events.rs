@@ -1,6 +1,10 @@
-//! What is told to `tracing`: of handshakes and of the life of connections, never of messages and what is in them.
+//! The events for `tracing`: handshakes, and the beginning and end of connections.
 //!
-//! A subscriber is code of the application's, which may well use the connection: no event is told under a lock.
+//! No event reports a message or its content. The crate documentation has the table of names, levels and
+//! fields.
+//!
+//! A subscriber is foreign code, which may use the connection that the event is about. Therefore no event is
+//! emitted under a lock.
 
 #[cfg(not(feature = "tracing"))]
 pub(crate) use absent::*;
@@ -39,7 +43,7 @@ mod present {
         code.map(|code| code.0)
     }
 
-    /// An opening handshake was accepted: by us as a server, or by the server.
+    /// Reports that an opening handshake was accepted.
     #[cfg(any(feature = "client", feature = "server"))]
     pub(crate) fn handshake_accepted(
         role: Role,
@@ -53,7 +57,7 @@ mod present {
         );
     }
 
-    /// An opening handshake was not accepted.
+    /// Reports that an opening handshake was rejected.
     #[cfg(any(feature = "client", feature = "server"))]
     pub(crate) fn handshake_rejected(role: Role, status: http::StatusCode, reason: impl std::fmt::Display) {
         event!(
@@ -62,6 +66,7 @@ mod present {
         );
     }
 
+    /// Reports that a connection is open.
     pub(crate) fn connection_opened(role: Role, peer: Option<SocketAddr>) {
         event!(
             name: "connection_opened", target: TARGET, Level::DEBUG,
@@ -69,7 +74,7 @@ mod present {
         );
     }
 
-    /// The first Close frame was sent, or came; or what stands in for it.
+    /// Reports the start of the closing handshake, or the drop of the `WebSocket` in its place.
     pub(crate) fn connection_closed(peer: Option<SocketAddr>, by: Initiator, code: Option<CloseCode>) {
         let by = match by {
             Initiator::Us => "us",
@@ -81,7 +86,7 @@ mod present {
         );
     }
 
-    /// The peer broke the protocol, or went over a limit.
+    /// Reports that the peer broke the protocol or exceeded a limit.
     pub(crate) fn connection_failed(peer: Option<SocketAddr>, code: CloseCode, error: &Error) {
         event!(
             name: "connection_failed", target: TARGET, Level::INFO,
@@ -89,7 +94,7 @@ mod present {
         );
     }
 
-    /// The transport ended, or the peer did not end it in time.
+    /// Reports that the transport ended without a closing handshake, or was not closed in time.
     pub(crate) fn connection_lost(peer: Option<SocketAddr>, error: &Error) {
         event!(
             name: "connection_lost", target: TARGET, Level::INFO,
@@ -97,7 +102,7 @@ mod present {
         );
     }
 
-    /// The peer is gone, as the keepalive has found out.
+    /// Reports that the keepalive found the peer gone.
     pub(crate) fn keepalive_lost(peer: Option<SocketAddr>, error: &Error) {
         event!(
             name: "keepalive_lost", target: TARGET, Level::INFO,
@@ -106,7 +111,7 @@ mod present {
     }
 }
 
-/// The same, told to nobody.
+/// Functions with the same signatures that do nothing.
 #[cfg(not(feature = "tracing"))]
 mod absent {
     use std::net::SocketAddr;

@@ -1,4 +1,12 @@
-//! What the opening handshakes of clients and servers have in common.
+//! The parts of the opening handshake that clients and servers share.
+//!
+//! - `authority` parses a host and a port.
+//! - `headers` finds headers and their tokens.
+//! - `deadline` bounds the time of a handshake.
+//! - `negotiated` is the result: the subprotocol and the parameters of compression.
+//!
+//! The two sides themselves are in `client` and `server`, over HTTP/1.1 and HTTP/2 in files of the same
+//! names.
 
 #[cfg(any(feature = "client", feature = "server"))]
 pub(crate) mod authority;

@@ -1,67 +1,76 @@
 //! WebSockets (RFC 6455) for tokio and hyper.
 //!
-//! There are three verbs, [`connect`], [`accept`] and [`serve`]; one connection, [`WebSocket`]; and one handle to send
-//! from other tasks, [`Sender`].
+//! - [`connect`] opens a connection as a client.
+//! - [`serve`] runs a server; [`accept`] adds WebSockets to an existing hyper, axum or tower server.
+//! - [`WebSocket`] is the connection in both roles. [`Sender`] is a handle for sending from other tasks.
+//!
+//! A server that returns each message, and a client that talks to it:
 //!
 //! ```
 //! use bowline::{CloseCode, WebSocket};
 //! use tokio::net::TcpListener;
 //!
-//! # #[tokio::main(flavor = "current_thread")]
-//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let listener = TcpListener::bind("127.0.0.1:0").await?;
-//! let url = format!("ws://{}", listener.local_addr()?);
-//! tokio::spawn(bowline::serve(listener, |mut socket: WebSocket| async move {
-//!     while let Some(message) = socket.recv().await? {
-//!         socket.send(message).await?;
-//!     }
-//!     Ok(())
-//! }));
+//! #[tokio::main]
+//! async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     let listener = TcpListener::bind("127.0.0.1:0").await?;
+//!     let url = format!("ws://{}", listener.local_addr()?);
+//!     tokio::spawn(bowline::serve(listener, |mut socket: WebSocket| async move {
+//!         while let Some(message) = socket.recv().await? {
+//!             socket.send(message).await?;
+//!         }
+//!         Ok(())
+//!     }));
 //!
-//! let mut socket = bowline::connect(url).await?;
-//! socket.send("hello").await?;
-//! assert_eq!(socket.recv().await?, Some("hello".into()));
-//! socket.close(CloseCode::NORMAL, "done").await?;
-//! # Ok(())
-//! # }
+//!     let mut socket = bowline::connect(url).await?;
+//!     socket.send("hello").await?;
+//!     assert_eq!(socket.recv().await?, Some("hello".into()));
+//!     socket.close(CloseCode::NORMAL, "done").await?;
+//!     Ok(())
+//! }
 //! ```
 //!
-//! [`Connector`], [`Server`] and [`Acceptor`] have the options; [`pair`] makes two connected WebSockets in memory, for your
-//! tests. It needs a tokio runtime with its I/O and time drivers on: each connection has one small task there.
+//! [`Connector`] is the builder of clients, and [`Server`] and [`Acceptor`] are the builders of servers.
+//! [`pair`] creates two connected WebSockets in memory, for tests.
 //!
-//! # Life and end of a connection
+//! The library needs a tokio runtime with its I/O and time drivers enabled. Each connection has one small
+//! task there.
 //!
-//! [`recv`](WebSocket::recv) gives messages, then `Ok(None)` after a normal end (the peer closed with 1000, 1001 or no code;
-//! or we closed first) or an [`Error`] after every other; and the same again if it is called again.
+//! # Receiving, and the end of a connection
 //!
-//! [`close`](WebSocket::close) does the whole closing handshake, and never takes longer than
-//! [`Limits::close_timeout`]. Under [`serve`] and in axum, the end of the handler closes: `Ok` with 1000, an error or a
-//! panic with 1011. Anywhere else, a [`WebSocket`] that is only dropped ends without a Close frame, which the peer takes
-//! for a lost connection; what was sent still goes out.
+//! [`recv`](WebSocket::recv) returns messages, and then `Ok(None)` after a normal end or an [`Error`] after
+//! any other. A connection ends normally if the peer closes it with 1000, 1001 or no code, or if this side
+//! closed it first. After the end, `recv` keeps returning the same result.
+//!
+//! [`close`](WebSocket::close) performs the closing handshake, within [`Limits::close_timeout`]. Under
+//! [`serve`] and in axum, the end of the handler closes the connection: with 1000 after `Ok`, and with 1011
+//! after an error or a panic. Everywhere else, dropping a [`WebSocket`] ends the connection without a Close
+//! frame, which the peer reports as a lost connection. In all cases, messages that were sent before are still
+//! written.
 //!
 //! ```
 //! use bowline::{CloseCode, ErrorKind};
 //!
-//! # #[tokio::main(flavor = "current_thread")]
-//! # async fn main() -> Result<(), bowline::Error> {
-//! let (mut client, server) = bowline::pair();
-//! tokio::spawn(async move { server.close(CloseCode(4001), "logged out").await });
-//! let error = client.recv().await.unwrap_err();
-//! assert_eq!(error.kind(), ErrorKind::Closed);
-//! assert_eq!(error.close_frame().unwrap().code(), CloseCode(4001));
-//! # Ok(())
-//! # }
+//! #[tokio::main]
+//! async fn main() {
+//!     let (mut client, server) = bowline::pair();
+//!     tokio::spawn(async move { server.close(CloseCode(4001), "logged out").await });
+//!
+//!     let error = client.recv().await.unwrap_err();
+//!     assert_eq!(error.kind(), ErrorKind::Closed);
+//!     assert_eq!(error.close_frame().unwrap().code(), CloseCode(4001));
+//! }
 //! ```
 //!
-//! Control frames are the library's business, in `recv` and also when nobody reads: pings are answered, a Close frame is
-//! echoed, dead peers are found out. Only a message that the application has not asked for stops that, because memory is
-//! bounded.
+//! The library handles control frames, also while the application does not read: it answers pings, echoes
+//! Close frames, and detects dead peers with keepalive pings. Only an unread data message stops this, because
+//! memory is bounded.
 //!
-//! # Cancelling
+//! # Cancellation
 //!
-//! Any future may be dropped at any point: `recv` keeps what it has read, and a [`send`](WebSocket::send) that is dropped
-//! before it is ready sent nothing. So timeouts and `select!` are safe; each async function says under "Cancel safety"
-//! what exactly holds.
+//! Any future may be dropped at any await point. A dropped [`recv`](WebSocket::recv) keeps the bytes that it
+//! has read, and a dropped [`send`](WebSocket::send) has sent its message either whole or not at all.
+//! Timeouts and `select!` are therefore safe. The section "Cancel safety" of each async function states the
+//! details.
 //!
 //! ```
 //! use bowline::{Error, WebSocket};
@@ -80,51 +89,53 @@
 //! }
 //! ```
 //!
-//! # Sharing
+//! # Concurrency
 //!
-//! Reading takes `&mut self`, all else `&self`: any number of tasks send, ping and close at once, through clones of a
-//! [`Sender`]. Messages never interleave, and those of one task keep their order.
+//! Reading takes `&mut self`; everything else takes `&self`. Any number of tasks send, ping and close at the
+//! same time, through clones of a [`Sender`]. Messages never interleave, and the messages of one task keep
+//! their order.
 //!
 //! ```
-//! # #[tokio::main(flavor = "current_thread")]
-//! # async fn main() -> Result<(), bowline::Error> {
-//! let (client, mut server) = bowline::pair();
-//! for number in 0..3 {
-//!     let sender = client.sender();
-//!     tokio::spawn(async move { sender.send(format!("from task {number}")).await });
+//! #[tokio::main]
+//! async fn main() -> Result<(), bowline::Error> {
+//!     let (client, mut server) = bowline::pair();
+//!     for number in 0..3 {
+//!         let sender = client.sender();
+//!         tokio::spawn(async move { sender.send(format!("from task {number}")).await });
+//!     }
+//!     for _ in 0..3 {
+//!         println!("{:?}", server.recv().await?);
+//!     }
+//!     Ok(())
 //! }
-//! for _ in 0..3 {
-//!     println!("{:?}", server.recv().await?);
-//! }
-//! # Ok(())
-//! # }
 //! ```
 //!
 //! # Back-pressure
 //!
-//! What was sent goes out by itself, without any flush. While [`Limits::write_buffer`] is full, `send` waits, in order of
-//! arrival; [`try_send`](Sender::try_send) hands the message back instead. A message for many is [`Prepared`], where there
-//! is also what to do about slow ones.
+//! Sent messages are written without any flush. While [`Limits::write_buffer`] is reached, `send` waits in
+//! order of arrival, and [`try_send`](Sender::try_send) returns the message instead. [`Prepared`] is a
+//! message for many connections; its page also shows how to deal with slow ones.
 //!
 //! ```
 //! use bowline::TrySendError;
 //!
-//! # #[tokio::main(flavor = "current_thread")]
-//! # async fn main() {
-//! let (_client, server) = bowline::pair();
-//! let message = vec![0; 10_000];
-//! while server.try_send(&message).is_ok() {}
-//! assert_eq!(server.try_send("more"), Err(TrySendError::Full("more")));
-//! # }
+//! #[tokio::main]
+//! async fn main() {
+//!     let (_client, server) = bowline::pair();
+//!     let message = vec![0; 10_000];
+//!     while server.try_send(&message).is_ok() {}
+//!     assert_eq!(server.try_send("more"), Err(TrySendError::Full("more")));
+//! }
 //! ```
 //!
-//! Messages that are too large to be held come and go in pieces, by [`reader`](WebSocket::reader) and
-//! [`writer`](WebSocket::writer).
+//! Messages that are too large for memory are read and written piece by piece, with
+//! [`reader`](WebSocket::reader) and [`writer`](WebSocket::writer).
 //!
 //! # Limits
 //!
-//! All that a peer decides is limited, by default: see [`Limits`], which the builders of both sides take. They also have
-//! the keepalive, and the server's has the origins whose pages may connect.
+//! Everything that a peer decides is limited by default: see [`Limits`]. The builders of both sides accept
+//! other limits and the keepalive interval. The builder of servers also has the origins whose pages may
+//! connect.
 //!
 //! ```
 //! use std::time::Duration;
@@ -132,44 +143,55 @@
 //! use bowline::{Acceptor, Limits, Server};
 //!
 //! let limits = Limits::default().message_size(16 * 1024 * 1024).close_timeout(Duration::from_secs(1));
-//! let acceptor = Acceptor::new().limits(limits).keepalive(Duration::from_secs(60)).allow_origin("*.example.com");
+//! let acceptor = Acceptor::new()
+//!     .limits(limits)
+//!     .keepalive(Duration::from_secs(60))
+//!     .allow_origin("*.example.com");
 //! let server = Server::new().acceptor(acceptor);
 //! ```
 //!
+//! An invalid setting is reported when the builder is used, as an error of the kind
+//! [`ErrorKind::InvalidInput`] that names the setting.
+//!
 //! # Errors
 //!
-//! There is one [`Error`]. Its [`kind`](Error::kind) says whose fault it is, and its text what to do about it;
-//! [`close_frame`](Error::close_frame) and [`response`](Error::response) have what the peer said.
+//! All operations return the same [`Error`]. Its [`kind`](Error::kind) says who is to blame, and its text
+//! says what to do. [`close_frame`](Error::close_frame) and [`response`](Error::response) return what the
+//! peer sent.
 //!
-//! ```
-//! # async fn example() {
+//! ```no_run
 //! use bowline::ErrorKind;
 //!
-//! match bowline::connect("wss://example.com/feed").await {
-//!     Ok(_socket) => println!("connected"),
-//!     Err(error) if error.kind() == ErrorKind::Handshake => {
-//!         println!("{error}: {:?}", error.response().map(|response| response.status()));
+//! #[tokio::main]
+//! async fn main() {
+//!     match bowline::connect("wss://example.com/feed").await {
+//!         Ok(_socket) => println!("connected"),
+//!         Err(error) if error.kind() == ErrorKind::Handshake => {
+//!             println!("{error}: {:?}", error.response().map(|response| response.status()));
+//!         }
+//!         Err(error) => println!("{error}"),
 //!     }
-//!     Err(error) => println!("{error}"),
 //! }
-//! # }
 //! ```
 //!
-//! Nothing reconnects by itself, as only the application knows what it has missed: the example `reconnect` has the loop.
+//! The library does not reconnect, because only the application knows which messages it has missed. The
+//! example `reconnect` in the repository has the loop.
 //!
-//! # Who is there, and what they share
+//! # Authentication and shared state
 //!
-//! [`Server::on_request`] sees the head of each request before it is accepted, and may reject it or add to its extensions; a
-//! handler that takes the head finds it there. (Pages in browsers can't set headers: they have cookies and subprotocols, or
-//! send a first message.) What all connections share, the handler's closure holds.
+//! [`Server::on_request`] receives the head of each request before it is accepted. It may reject the request,
+//! or add to the extensions of the head, where a handler that takes the head finds them. (Pages in browsers
+//! can't set headers. They have cookies and subprotocols, or send a first message.) State that all
+//! connections share belongs to the closure of the handler.
 //!
 //! ```no_run
 //! use std::sync::Arc;
 //! use std::sync::atomic::{AtomicUsize, Ordering};
 //!
+//! use bowline::http::StatusCode;
+//! use bowline::http::request::Parts;
 //! use bowline::{Rejection, Server, WebSocket};
-//! use http::StatusCode;
-//! use http::request::Parts;
+//! use tokio::net::TcpListener;
 //!
 //! #[derive(Clone)]
 //! struct User(String);
@@ -182,44 +204,58 @@
 //!     Ok(head)
 //! }
 //!
-//! # async fn example(listener: tokio::net::TcpListener) -> std::io::Result<()> {
-//! let visits = Arc::new(AtomicUsize::new(0));
-//! let greet = move |mut head: Parts, socket: WebSocket| {
-//!     let visit = visits.fetch_add(1, Ordering::Relaxed);
-//!     async move {
-//!         let User(name) = head.extensions.remove().ok_or("nobody is there")?;
-//!         socket.send(format!("welcome, {name}, you are visitor {visit}")).await?;
-//!         Ok(())
-//!     }
-//! };
-//! Server::new().on_request(authenticate).serve(listener, greet).await?;
-//! # Ok(())
-//! # }
+//! #[tokio::main]
+//! async fn main() -> std::io::Result<()> {
+//!     let visits = Arc::new(AtomicUsize::new(0));
+//!     let greet = move |mut head: Parts, socket: WebSocket| {
+//!         let visit = visits.fetch_add(1, Ordering::Relaxed);
+//!         async move {
+//!             let User(name) = head.extensions.remove().ok_or("the request has no user")?;
+//!             socket.send(format!("welcome, {name}, you are visitor {visit}")).await?;
+//!             Ok(())
+//!         }
+//!     };
+//!     let listener = TcpListener::bind("127.0.0.1:8080").await?;
+//!     Server::new().on_request(authenticate).serve(listener, greet).await?;
+//!     Ok(())
+//! }
 //! ```
 //!
 //! # Features
 //!
-//! `client`, `server` and `tls` are on by default; `deflate` adds compression, `http2` WebSockets over HTTP/2 (RFC 8441),
-//! `axum` an extractor. Features only add: none changes the behaviour of code that compiles without it.
+//! `client`, `server` and `tls` are enabled by default. Features only add: no feature changes the behaviour
+//! of code that compiles without it.
 //!
-//! - `futures`: `WebSocket` is a `Stream`; `WebSocket::into_stream_sink` and `Sender::into_sink` are sinks, too.
-//! - `json`: `send_json` and `recv_json`, by serde.
-//! - `protobuf`: `send_protobuf` and `recv_protobuf`, by prost.
-//! - `tracing`: events, as follows.
+//! | feature | what it adds |
+//! |---|---|
+//! | `client` | [`connect`], [`Connector`] |
+//! | `server` | [`serve`], [`Server`], [`accept`], [`Acceptor`] |
+//! | `tls` | `wss://` URLs, `Server::tls` |
+//! | `deflate` | compression (RFC 7692): `Compression` |
+//! | `http2` | WebSockets over HTTP/2 (RFC 8441): `Server::http2`, `Connector::connect_http2` |
+//! | `axum` | an extractor for axum: `bowline::axum` |
+//! | `futures` | `Stream` for [`WebSocket`]; `WebSocket::into_stream_sink`, `Sender::into_sink` |
+//! | `json` | `send_json` and `recv_json`, with serde |
+//! | `protobuf` | `send_protobuf` and `recv_protobuf`, with prost |
+//! | `tracing` | events for `tracing`, listed below |
+//!
+//! The crates [`bytes`], [`http`] and `rustls`, whose types this API uses, are re-exported, and so is the
+//! protocol without I/O as [`proto`].
 //!
 //! # Events
 //!
-//! With the feature `tracing`, events have the target `bowline` and these names and fields. No message makes one, and
-//! none has anything in it that was sent but a close code, a subprotocol, and the status of a response and where it redirects
-//! to (without its query), or what a [`Rejection`] of yours says.
+//! With the feature `tracing`, the library emits events with the target `bowline`. No event is about a
+//! message. Of what the peers send, events contain only close codes, subprotocols, the status of a response,
+//! and the URL that the response redirects to (without its query). Rejections by the application appear with
+//! their text.
 //!
 //! | name | level | fields |
 //! |---|---|---|
-//! | `handshake_accepted` | debug | `role` (`client` or `server`: ours), `subprotocol`, `deflate` |
+//! | `handshake_accepted` | debug | `role` (ours: `client` or `server`), `subprotocol`, `deflate` |
 //! | `handshake_rejected` | info | `role`, `status`, `reason` |
 //! | `connection_opened` | debug | `role`, `peer` (its address) |
-//! | `connection_closed` | debug | `by` (`us` or `peer`: who was first), `code`, `peer` |
-//! | `connection_failed` | info | `code`, `error` (the violation, or the limit), `peer` |
+//! | `connection_closed` | debug | `by` (the side that closed first: `us` or `peer`), `code`, `peer` |
+//! | `connection_failed` | info | `code`, `error` (the violation or the limit), `peer` |
 //! | `connection_lost` | info | `error` (the transport ended, or the peer did not end it in time), `peer` |
 //! | `keepalive_lost` | info | `error`, `peer` |
 
@@ -231,7 +267,7 @@ pub mod axum;
 mod client;
 #[cfg_attr(
     not(all(feature = "deflate", any(feature = "client", feature = "server"))),
-    allow(dead_code, unreachable_pub, reason = "the public part of it is compiled only with them")
+    allow(dead_code, unreachable_pub, reason = "its public part needs these features")
 )]
 mod compression;
 mod connection;
@@ -246,6 +282,18 @@ mod server;
 mod socket;
 mod sync;
 mod transport;
+
+// The crates whose types are part of this API, so that an application can name the types in the right
+// version.
+#[doc(no_inline)]
+pub use bowline_proto as proto;
+#[doc(no_inline)]
+pub use bytes;
+#[doc(no_inline)]
+pub use http;
+#[cfg(feature = "tls")]
+#[doc(no_inline)]
+pub use rustls;
 
 #[cfg(feature = "deflate")]
 pub use bowline_proto::DeflateParameters;

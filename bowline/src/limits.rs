@@ -1,34 +1,53 @@
-//! What a peer may cost us.
+//! The limits on what a peer may cost.
 
 use std::time::Duration;
 
-/// hyper panics if its buffer is to be smaller.
+/// hyper panics if it is asked for a smaller buffer.
 #[cfg(any(feature = "client", feature = "server"))]
 const MIN_HEAD_SIZE: usize = 8 * 1024;
 
-/// An `http::HeaderMap` panics when it is to hold more than some 24,000 headers.
+/// An `http::HeaderMap` panics when it grows beyond 24,576 headers.
 #[cfg(any(feature = "client", feature = "server"))]
 const MAX_HEADERS: usize = 16 * 1024;
 
-/// The largest frame that a peer may send without being asked (RFC 9113 4.2).
+/// The payload of the largest frame that every HTTP/2 peer accepts (RFC 9113 4.2).
 #[cfg(all(feature = "http2", any(feature = "client", feature = "server")))]
 const MIN_STREAM_WINDOW: usize = 16 * 1024;
 
-/// RFC 9113 6.9.1: a window is no larger.
+/// The largest flow-control window (RFC 9113 6.9.1).
 #[cfg(all(feature = "http2", any(feature = "client", feature = "server")))]
 const MAX_STREAM_WINDOW: usize = (1 << 31) - 1;
 
-/// The limits of a connection, all in one place. Each has a default that is on.
+/// The limits of a connection.
 ///
-/// A message over a limit closes the connection, a head over one fails the handshake, and so does a deadline; the error names
-/// the limit and its setting. Where more would only take memory, the sender waits: for the
-/// [write buffer](Self::write_buffer), and for the streams and the windows of HTTP/2. After
-/// [`close_timeout`](Self::close_timeout), the transport is dropped.
+/// All limits are on by default. [`Acceptor::limits`](crate::Acceptor::limits) and
+/// [`Connector::limits`](crate::Connector::limits) accept others.
+///
+/// | limit | default | when it is exceeded |
+/// |---|---|---|
+/// | [`message_size`](Self::message_size) | 1 MiB | the connection is closed with 1009 |
+/// | [`frames_per_message`](Self::frames_per_message) | 16,384 | the connection is closed with 1008 |
+/// | [`head_size`](Self::head_size) | 16 KiB | the handshake fails; a server responds with 431 |
+/// | [`max_headers`](Self::max_headers) | 100 | the handshake fails; a server responds with 431 |
+/// | [`handshake_timeout`](Self::handshake_timeout) | 10 s | the handshake fails |
+/// | [`close_timeout`](Self::close_timeout) | 5 s | the transport is dropped |
+/// | [`write_buffer`](Self::write_buffer) | 64 KiB | senders wait |
+/// | `max_streams` (HTTP/2) | 100 | clients wait |
+/// | `stream_window` (HTTP/2) | 256 KiB | the peer waits |
+///
+/// The error that reports an exceeded limit has the kind [`ErrorKind::Limit`](crate::ErrorKind::Limit) or
+/// [`ErrorKind::Timeout`](crate::ErrorKind::Timeout), and names the setting.
+///
+/// A setting out of its range is reported as [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput),
+/// with its name, when the builder is used.
+///
+/// # Examples
 ///
 /// ```
-/// use bowline::Limits;
+/// use bowline::{Connector, Limits};
 ///
 /// let limits = Limits::default().message_size(16 * 1024 * 1024);
+/// let connector = Connector::new().limits(limits);
 /// ```
 #[derive(Clone, Debug)]
 pub struct Limits {
@@ -64,82 +83,93 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// The largest message that is received, in bytes. Default: 1 MiB.
+    /// Sets the size of the largest message to receive, in bytes. Default: 1 MiB.
     ///
-    /// A larger one closes the connection with 1009 as soon as its size is known, before memory is taken for it. The size of
-    /// a compressed message is that of what comes out. In compressed form, a message may take twice the limit and 256 KiB: no
-    /// compressor needs as much, but a peer could send blocks without content for ever. A deflate stream that ends inside a
-    /// message counts for 64 bytes more.
+    /// A larger message closes the connection with 1009 (RFC 6455 7.4.1) as soon as its size is known, before
+    /// memory is taken for it.
+    ///
+    /// The limit applies to decompressed messages. In compressed form, a message may take twice the limit
+    /// plus 256 KiB: no compressor needs as much, but a peer could send blocks without content forever. Each
+    /// deflate stream that ends inside a message counts for another 64 bytes.
     pub fn message_size(mut self, bytes: usize) -> Self {
         self.message_size = bytes;
         self
     }
 
-    /// The most frames that a received message may be fragmented into, empty ones included. Default: 16,384.
+    /// Sets the largest number of frames in a received message, including empty frames. Default: 16,384.
     ///
-    /// More close the connection with 1008.
+    /// A message with more frames closes the connection with 1008 (RFC 6455 7.4.1).
     pub fn frames_per_message(mut self, frames: u32) -> Self {
         self.frames_per_message = frames;
         self
     }
 
-    /// The largest head of a request or response in the opening handshake, in bytes. Default: 16 KiB; at least 8 KiB.
+    /// Sets the size of the largest head of a request or response in the opening handshake, in bytes.
+    /// Default: 16 KiB; at least 8 KiB.
     ///
-    /// A larger one fails the handshake. A server answers it with 431.
+    /// A larger head fails the handshake. A server responds with the status 431 (RFC 6585 5).
     pub fn head_size(mut self, bytes: usize) -> Self {
         self.head_size = bytes;
         self
     }
 
-    /// The most headers in a request or response of the opening handshake. Default: 100; at most 16,384.
+    /// Sets the largest number of headers in a request or response of the opening handshake. Default: 100; at
+    /// most 16,384.
     ///
-    /// More fail the handshake. A server answers them with 431.
+    /// A head with more headers fails the handshake. A server responds with the status 431 (RFC 6585 5).
     pub fn max_headers(mut self, headers: usize) -> Self {
         self.max_headers = headers;
         self
     }
 
-    /// How long the opening handshake may take, from dialling or accepting until the connection is open; TLS, proxies
-    /// and name resolution included. Default: 10 s.
+    /// Sets the time for the opening handshake. Default: 10 s.
+    ///
+    /// The time starts when a client dials or a server accepts, and ends when the WebSocket is open. It
+    /// includes TLS, proxies and name resolution.
     pub fn handshake_timeout(mut self, timeout: Duration) -> Self {
         self.handshake_timeout = timeout;
         self
     }
 
-    /// How long the end of a connection may take, from our Close frame, or the peer's, until the transport has ended.
-    /// Default: 5 s.
+    /// Sets the time for the end of a connection. Default: 5 s.
+    ///
+    /// The time starts with the first Close frame, ours or the peer's, and ends when the transport has ended.
+    /// After this time, the transport is dropped.
     pub fn close_timeout(mut self, timeout: Duration) -> Self {
         self.close_timeout = timeout;
         self
     }
 
-    /// How many bytes may wait to be written before senders wait, in bytes. Default: 64 KiB.
+    /// Sets the number of bytes waiting to be written at which senders wait. Default: 64 KiB; at least 1.
     ///
-    /// It is a high-water mark: a message is accepted whole while less than this waits. As long as the transport takes all,
-    /// replies to messages that arrived together gather up to four times as much, and leave with one write.
-    /// Over HTTP/2, up to 64 KiB more wait in the HTTP/2 connection.
+    /// The setting is a high-water mark: while fewer bytes wait, the next message is accepted whole, whatever
+    /// its size. As long as the transport takes all bytes, replies to messages that arrived together gather
+    /// up to four times the mark and leave with one write. Over HTTP/2, up to 64 KiB more wait in the HTTP/2
+    /// connection.
     pub fn write_buffer(mut self, bytes: usize) -> Self {
         self.write_buffer = bytes;
         self
     }
 
-    /// The most WebSockets, and other requests, that one HTTP/2 connection to a [`Server`](crate::Server) may have open.
-    /// Default: 100, which RFC 9113 6.5.2 recommends as the least.
+    /// Sets the largest number of WebSockets, and of other requests, on one HTTP/2 connection to a
+    /// [`Server`](crate::Server). Default: 100, the least that RFC 9113 6.5.2 recommends.
     ///
-    /// A client waits until there is room. A WebSocket that is not read holds little more than
-    /// [`stream_window`](Self::stream_window). Streams that were reset count as well until their handler has returned.
-    /// A request that finds no room waits for it, for [`handshake_timeout`](Self::handshake_timeout) at most, and is then refused.
+    /// A stream that was reset counts until its handler has returned. A request beyond the limit waits for a
+    /// free place for at most [`handshake_timeout`](Self::handshake_timeout), and is then refused.
+    ///
+    /// An unread WebSocket holds little more memory than [`stream_window`](Self::stream_window).
     #[cfg(feature = "http2")]
     pub fn max_streams(mut self, streams: u32) -> Self {
         self.max_streams = streams;
         self
     }
 
-    /// How many bytes the peer may send on one WebSocket over HTTP/2 before they are read (RFC 9113 5.2). Default: 256 KiB;
-    /// at least 16 KiB, less than 2 GiB.
+    /// Sets the number of unread bytes that the peer may send on one WebSocket over HTTP/2 (RFC 9113 5.2).
+    /// Default: 256 KiB; at least 16 KiB, less than 2 GiB.
     ///
-    /// It bounds what one that is not read holds in memory, but for an eighth more, and what one can receive in a round trip: 256 KiB are 5 MB/s over
-    /// 50 ms. Each has a window of its own, so that none of them keeps another waiting.
+    /// The window bounds the memory of an unread WebSocket, which may hold an eighth more. It also bounds the
+    /// throughput of one WebSocket to one window per round trip: 256 KiB are 5 MB/s at a round-trip time of
+    /// 50 ms. Each WebSocket has a window of its own, so that no WebSocket keeps another waiting.
     #[cfg(feature = "http2")]
     pub fn stream_window(mut self, bytes: usize) -> Self {
         self.stream_window = bytes;

@@ -1,14 +1,18 @@
-//! Masking keys and nonces, from the operating system's generator.
+//! Masking keys and nonces from the operating system's random number generator.
+//!
+//! Each thread fetches 1 KiB at a time, because a system call for each masking key would cost more than a
+//! small message.
 
 use std::cell::RefCell;
 
-/// How many bytes are fetched at once: 256 masking keys.
+/// The number of bytes that are fetched at once: 256 masking keys.
 const POOL_SIZE: usize = 1024;
 
+/// The random bytes that a thread has fetched and not all used.
 struct Pool {
     bytes: [u8; POOL_SIZE],
     used: usize,
-    /// The process that uses it.
+    /// The process that fetched the bytes.
     process: u32,
 }
 
@@ -16,10 +20,12 @@ thread_local! {
     static POOL: RefCell<Pool> = const { RefCell::new(Pool { bytes: [0; POOL_SIZE], used: POOL_SIZE, process: 0 }) };
 }
 
-/// Throws away what is kept if the process was forked since: it has a copy of what the other one gives out.
+/// Discards the fetched bytes if the process has been forked since, because the other process has a copy of
+/// them.
 ///
-/// It is called when a client's connection begins: one that was open before can't be used by both processes anyway. To ask
-/// for the process is a system call; measured: before each write, it takes a quarter of what a message of 16 bytes costs.
+/// Clients call this function when a connection begins, which is enough: two processes can't share an open
+/// connection. The process id takes a system call. Before each write, that call would cost a quarter of a
+/// message of 16 bytes (measured).
 pub(crate) fn renew_after_fork() {
     let process = std::process::id();
     POOL.with_borrow_mut(|pool| {
@@ -29,12 +35,12 @@ pub(crate) fn renew_after_fork() {
     });
 }
 
-/// Bytes that nobody can predict and that are given out once (RFC 6455 5.3, 10.3).
+/// Returns unpredictable bytes, and never the same ones twice (RFC 6455 5.3, 10.3).
 #[inline(never)]
 pub(crate) fn random<const N: usize>() -> [u8; N] {
     POOL.with_borrow_mut(|pool| {
         if pool.used + N > POOL_SIZE {
-            getrandom::fill(&mut pool.bytes).expect("the operating system gives random bytes");
+            getrandom::fill(&mut pool.bytes).expect("the operating system provides random bytes");
             pool.used = 0;
         }
         let fresh = &mut pool.bytes[pool.used..pool.used + N];

@@ -1,13 +1,29 @@
-//! A server of its own.
+//! The server: from a TCP connection to a handler.
+//!
+//! ```text
+//! acceptor         the options of a handshake, and the handshake inside of other people's servers
+//! accept_loop      accepts TCP connections, until the server shuts down
+//! connection_task  one connection: TLS, the handshake, the handler, the close
+//! http1            one request and its response, then the stream is the WebSocket's
+//! http2            many requests, each of which becomes a stream and a task of its own
+//! handshake        the checks of the request, for both; origin: one of them
+//! check            the application's decision about the request, for both; rejection: a negative one
+//! registry         all connections of a server, to close them at its end
+//! handler          the application's closure; catch_panic: its panics
+//! upgrade          the wait for the response, inside of other people's servers
+//! ```
+//!
+//! Without the feature `http2`, `absent/http2.rs` takes the place of `http2.rs`.
 
 mod accept_loop;
 mod acceptor;
 pub(crate) mod catch_panic;
+mod check;
 mod connection_task;
 mod handler;
 mod handshake;
 mod http1;
-#[cfg(feature = "http2")]
+#[cfg_attr(not(feature = "http2"), path = "server/absent/http2.rs")]
 mod http2;
 mod origin;
 mod registry;
@@ -24,9 +40,9 @@ use std::time::Duration;
 use http::request::Parts;
 use tokio::net::TcpListener;
 
-use crate::server::accept_loop::Service;
-use crate::server::connection_task::Options;
-use crate::server::http1::Check;
+use crate::server::accept_loop::AcceptLoop;
+use crate::server::check::RequestCheck;
+use crate::server::connection_task::ServerOptions;
 
 pub use acceptor::{Acceptor, accept};
 pub use handler::Handler;
@@ -34,7 +50,9 @@ pub use registry::ShutdownSummary;
 pub use rejection::Rejection;
 pub use upgrade::Upgrade;
 
-/// Serves WebSocket connections, each by a call of `handler`: with the defaults of [`Server`], see [`Server::serve`].
+/// Serves WebSocket connections with the default options: each connection is passed to one call of `handler`.
+///
+/// See [`Server`] for the options, and [`Server::serve`] for the handler.
 ///
 /// ```no_run
 /// use bowline::WebSocket;
@@ -56,11 +74,11 @@ pub use upgrade::Upgrade;
 ///
 /// # Errors
 ///
-/// None with the defaults; see [`Server::serve`].
+/// Never returns an error with the default options. [`Server::serve`] lists the errors of other options.
 ///
 /// # Cancel safety
 ///
-/// Dropping it ends all connections.
+/// This function is cancel safe. Dropping the future ends all connections without Close frames.
 pub async fn serve<H: Handler<M>, M: 'static>(
     listener: TcpListener,
     handler: H,
@@ -68,7 +86,7 @@ pub async fn serve<H: Handler<M>, M: 'static>(
     Server::new().serve(listener, handler).await
 }
 
-/// A server of WebSocket connections, and of nothing else.
+/// A builder of server options, which serves WebSocket connections and nothing else.
 ///
 /// ```no_run
 /// use std::time::Duration;
@@ -102,125 +120,200 @@ pub async fn serve<H: Handler<M>, M: 'static>(
 /// ```
 #[derive(Default)]
 pub struct Server {
-    options: Options,
-    /// When to shut down; never, if there is none.
+    options: ServerOptions,
+    /// The signal to shut down. Without one, the server runs for ever.
     signal: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
-    /// How long that may take.
+    /// The time that the shutdown may take.
     deadline: Duration,
 }
 
 impl Server {
-    /// Serves connections, each by a call of `handler` in a task of its own.
+    /// Serves connections: each is passed to one call of `handler`, in a task of its own.
     ///
-    /// The end of the handler is the end of the connection: with `Ok` it is closed with 1000, with an error or a panic
-    /// with 1011 and [`on_error`](Self::on_error) hears of it; unless it was closed before. A request that is no
-    /// acceptable handshake gets the response that [`Acceptor::accept`] documents, and the connection is closed.
+    /// When the handler returns, its connection is closed: with 1000 after `Ok`, with 1011 after an error or
+    /// a panic, which is passed to [`on_error`](Self::on_error). A connection that was closed before stays as
+    /// it is. A request that is not an acceptable handshake receives the response that [`Acceptor::accept`]
+    /// documents, and its TCP connection is closed.
     ///
-    /// Errors in accepting connections, such as too many open files, never end the server: it goes on after 100 ms.
+    /// Errors in accepting connections, such as too many open files, never end the server. It continues after
+    /// 100 ms.
     ///
-    /// It has to be called within a tokio runtime.
+    /// The method must be called within a tokio runtime.
+    ///
+    /// ```no_run
+    /// use bowline::{Server, WebSocket};
+    ///
+    /// # async fn example(listener: tokio::net::TcpListener) -> std::io::Result<()> {
+    /// Server::new()
+    ///     .serve(listener, |mut socket: WebSocket| async move {
+    ///         while let Some(message) = socket.recv().await? {
+    ///             socket.send(message).await?;
+    ///         }
+    ///         Ok(())
+    ///     })
+    ///     .await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
-    /// [`InvalidInput`](io::ErrorKind::InvalidInput) at once if an option of the [`Acceptor`] makes no sense.
+    /// Returns [`InvalidInput`](io::ErrorKind::InvalidInput) at once if an option of the [`Acceptor`] is
+    /// invalid.
     ///
     /// # Cancel safety
     ///
-    /// Dropping it ends all connections, without Close frames: see [`shutdown`](Self::shutdown) for the gentle way.
+    /// This method is cancel safe. Dropping the future ends all connections without Close frames; see
+    /// [`shutdown`](Self::shutdown) for a graceful end.
     pub async fn serve<H: Handler<M>, M: 'static>(
         self,
         listener: TcpListener,
         handler: H,
     ) -> io::Result<ShutdownSummary> {
         let Self { options, signal, deadline } = self;
-        #[cfg(feature = "tls")]
         let options = match &options.tls {
-            Some(_) => Options { acceptor: options.acceptor.over_tls(), ..options },
+            Some(_) => ServerOptions { acceptor: options.acceptor.over_tls(), ..options },
             None => options,
         };
         options.acceptor.validate().map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
         let signal = signal.unwrap_or_else(|| Box::pin(pending()));
-        // Unless it listens on all addresses, this is what each connection would say.
+        // Unless the listener is bound to all addresses, each connection has its address.
         let local = listener.local_addr().ok().filter(|address| !address.ip().is_unspecified());
-        let service = Service::new(options, handler, local);
-        service.accept_until(signal, listener).await;
-        Ok(service.shut_down(deadline).await)
+        let accept_loop = AcceptLoop::new(options, handler, local);
+        accept_loop.accept_until(signal, listener).await;
+        Ok(accept_loop.shut_down(deadline).await)
     }
 
-    /// A server with the defaults: without TLS, open to all clients, silent about errors, never shut down.
+    /// Returns a server with the default options.
+    ///
+    /// By default a server has no TLS, speaks HTTP/1.1, accepts all clients that [`Acceptor::new`] accepts,
+    /// reports no errors, and never shuts down.
+    ///
+    /// ```
+    /// let server = bowline::Server::new();
+    /// ```
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Which handshakes are accepted, and with what limits. Default: [`Acceptor::new`].
+    /// Sets the options of handshakes and connections. Default: [`Acceptor::new`].
+    ///
+    /// ```
+    /// use bowline::{Acceptor, Server};
+    ///
+    /// let server = Server::new().acceptor(Acceptor::new().subprotocols(["chat.v1"]));
+    /// ```
     pub fn acceptor(mut self, acceptor: Acceptor) -> Self {
         self.options.acceptor = acceptor;
         self
     }
 
-    /// Serves wss:// instead of ws://.
+    /// Serves wss:// instead of ws://. Default: ws://. Available with the feature `tls`.
     ///
-    /// The ALPN protocols of the configuration are replaced by what the server speaks: `http/1.1`, and `h2` if
-    /// `Server::http2` is called. Of pages, only those that were loaded over TLS are of the same origin then: see
-    /// [`Acceptor::allow_origin`].
+    /// The ALPN protocols of the configuration are replaced by those that the server speaks: `http/1.1`, and
+    /// `h2` if `Server::http2` is called. Only pages that were loaded over TLS are then of the same origin:
+    /// see [`Acceptor::allow_origin`].
+    ///
+    /// ```
+    /// # fn example(config: std::sync::Arc<rustls::ServerConfig>) {
+    /// let server = bowline::Server::new().tls(config);
+    /// # }
+    /// ```
     #[cfg(feature = "tls")]
     pub fn tls(mut self, config: std::sync::Arc<rustls::ServerConfig>) -> Self {
-        self.options.tls = Some(config);
+        self.options.tls = Some(crate::transport::tls::ServerTls(config));
         self
     }
 
-    /// Serves HTTP/2 (RFC 8441) beside HTTP/1.1: over TLS to clients that choose it by ALPN, in clear text to those that
-    /// begin with it (prior knowledge).
+    /// Serves HTTP/2 (RFC 8441) in addition to HTTP/1.1. Default: HTTP/1.1 only. Available with the feature
+    /// `http2`.
     ///
-    /// Each WebSocket is then a stream of its client's connection, and all else holds for it as for one over HTTP/1.1. A
-    /// connection may have [`Limits::max_streams`](crate::Limits::max_streams) of them. Without any, it ends gracefully after one to
-    /// two times [`Limits::handshake_timeout`](crate::Limits::handshake_timeout), and is cut off after another.
+    /// Clients choose HTTP/2 over TLS by ALPN. In clear text, clients with prior knowledge begin with HTTP/2.
     ///
-    /// Browsers open all WebSockets of an origin over the HTTP/2 connection they have there: it has to be this server
-    /// that serves their pages, or they come over HTTP/1.1.
+    /// Each WebSocket is a stream of its client's connection, and otherwise behaves as over HTTP/1.1. A
+    /// connection may have [`Limits::max_streams`](crate::Limits::max_streams) streams. A connection without
+    /// a WebSocket ends gracefully after one to two times
+    /// [`Limits::handshake_timeout`](crate::Limits::handshake_timeout), and is cut off after once more.
+    ///
+    /// Browsers open WebSockets over HTTP/2 only to a server with which they already have an HTTP/2
+    /// connection. If another server serves their pages, they use HTTP/1.1.
+    ///
+    /// ```
+    /// let server = bowline::Server::new().http2();
+    /// ```
     #[cfg(feature = "http2")]
     pub fn http2(mut self) -> Self {
-        self.options.http2 = true;
+        self.options.http2 = Some(http2::Http2Server);
         self
     }
 
-    /// Lets `check` decide about each request that is a valid handshake, before it is accepted: authentication.
+    /// Sets a function that accepts or rejects each valid handshake, such as by authentication. Default: all
+    /// valid handshakes are accepted.
     ///
-    /// It gets the head of the request, and returns it for the handler, maybe with more in its extensions; or the
-    /// response to send instead. The extensions hold the client's [`SocketAddr`](std::net::SocketAddr). The time that
-    /// it takes is part of [`Limits::handshake_timeout`](crate::Limits::handshake_timeout).
+    /// `check` receives the head of the request, whose extensions contain the client's
+    /// [`SocketAddr`](std::net::SocketAddr). It returns the head for the handler, possibly with further
+    /// extensions, or the response to send instead. Its time is part of
+    /// [`Limits::handshake_timeout`](crate::Limits::handshake_timeout).
     ///
-    /// The future is dropped when the client gives up: when it ends its connection or, over HTTP/2, resets the stream.
+    /// The future is dropped if the client ends its connection or, over HTTP/2, resets the stream.
+    ///
+    /// ```
+    /// use bowline::{Rejection, Server};
+    /// use http::StatusCode;
+    /// use http::request::Parts;
+    ///
+    /// let server = Server::new().on_request(|head: Parts| async move {
+    ///     match head.headers.get("authorization") {
+    ///         Some(token) if token == "Bearer 1234" => Ok(head),
+    ///         _ => Err(Rejection::from(StatusCode::UNAUTHORIZED)),
+    ///     }
+    /// });
+    /// ```
     pub fn on_request<F, Fut>(mut self, check: F) -> Self
     where
         F: Fn(Parts) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<Parts, Rejection>> + Send + 'static,
     {
-        self.options.check = Some(Check::new(check));
+        self.options.check = RequestCheck::new(check);
         self
     }
 
-    /// Hears of all that goes wrong, one error at a time per connection, and maybe of several connections at once:
+    /// Sets a function that is called with each error. Default: errors are discarded.
     ///
-    /// - errors that a handler returned, and its panics;
-    /// - an [`Error`](crate::Error) for each connection that never became a WebSocket: rejected, timed out, broken, or closed before
-    ///   it asked for anything. An [`on_request`](Self::on_request) that panics rejects with 500;
-    /// - [`std::io::Error`] when the operating system refused to accept a connection.
+    /// - Errors that a handler returns, and its panics, are passed as they are.
+    /// - An [`Error`](crate::Error) is passed for each connection that never became a WebSocket: rejected,
+    ///   timed out, broken, or closed before a request. An [`on_request`](Self::on_request) that panics
+    ///   rejects with 500.
+    /// - A [`std::io::Error`] is passed if the operating system fails to accept a connection.
     ///
-    /// It must not block. A panic of its own ends nothing, and nobody hears of it.
+    /// Calls for one connection come one after the other, calls for several connections at once. The function
+    /// must not block. If it panics, the panic is discarded, and the server continues.
+    ///
+    /// ```
+    /// let server = bowline::Server::new().on_error(|error| eprintln!("{error}"));
+    /// ```
     pub fn on_error(
         mut self,
-        hear: impl Fn(Box<dyn StdError + Send + Sync>) + Send + Sync + 'static,
+        on_error: impl Fn(Box<dyn StdError + Send + Sync>) + Send + Sync + 'static,
     ) -> Self {
-        self.options.on_error = Some(Box::new(hear));
+        self.options.on_error = Some(Box::new(on_error));
         self
     }
 
-    /// Shuts the server down when `signal` is ready.
+    /// Shuts the server down when `signal` completes. Default: the server never shuts down.
     ///
-    /// No more connections are accepted then, handshakes under way are dropped, and all connections are closed with
-    /// 1001. [`serve`](Self::serve) returns when all of them have ended, and after `deadline` at the latest; what is
-    /// left then is ended without further ado.
+    /// The server stops accepting connections, drops handshakes in progress, and closes all connections with
+    /// 1001 (RFC 6455 7.4.1). [`serve`](Self::serve) returns when all connections have ended. After
+    /// `deadline`, the transports of the remaining connections are closed.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use bowline::Server;
+    ///
+    /// let ctrl_c = async { tokio::signal::ctrl_c().await.unwrap_or(()) };
+    /// let server = Server::new().shutdown(ctrl_c, Duration::from_secs(10));
+    /// ```
     pub fn shutdown(mut self, signal: impl Future<Output = ()> + Send + 'static, deadline: Duration) -> Self {
         self.signal = Some(Box::pin(signal));
         self.deadline = deadline;
@@ -230,7 +323,7 @@ impl Server {
 
 impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Options { acceptor, check, .. } = &self.options;
+        let ServerOptions { acceptor, check, .. } = &self.options;
         f.debug_struct("Server").field("acceptor", acceptor).field("check", check).finish_non_exhaustive()
     }
 }

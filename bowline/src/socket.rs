@@ -1,6 +1,16 @@
-//! The handles that users hold.
+//! The handles that the application holds on a connection.
+//!
+//! - [`WebSocket`] is the handle of the owner: it receives and sends, and its drop ends the connection.
+//! - [`Sender`] is a cheap handle for other tasks: it only sends.
+//! - [`MessageReader`] and [`MessageWriter`] are one message as a stream of bytes.
+//! - [`WebSocketIo`] is the whole connection as a stream of bytes; `WebSocketStreamSink` and `SenderSink` are
+//!   for the traits of the `futures` crates. All three wait through `poll_sender`.
+//! - `json` and `protobuf` add methods for values that are encoded in messages.
+//! - [`pair`] connects two `WebSocket`s in memory.
+//!
+//! No state of the connection is here: the handles call `connection`, which lies below.
 
-// The first one, and `sender` the second, because rustdoc lists methods in the order of modules: the pages of `WebSocket`
+// These two come first, because rustdoc lists methods in the order of the modules: the pages of `WebSocket`
 // and `Sender` begin with `recv` and `send`.
 mod websocket;
 

@@ -1,4 +1,7 @@
-//! What the parts of a connection share and how its task begins: loom's when the tests try all interleavings.
+//! Locks, atomics and `spawn`: from std and tokio, or from loom in the models that try all interleavings of
+//! threads.
+//!
+//! The crate `bowline-interleavings` compiles this file by its path, with `--cfg bowline_loom`.
 
 #[cfg(bowline_loom)]
 #[allow(unused_imports, reason = "the tests compile this file too, and use one of them")]
@@ -10,25 +13,26 @@ pub(crate) use std::sync::atomic::{AtomicBool, AtomicUsize};
 #[cfg(not(bowline_loom))]
 pub(crate) use std::sync::{Mutex, MutexGuard};
 
-/// Starts the task of a connection.
+/// Spawns the task of a connection.
 #[cfg(not(bowline_loom))]
 pub(crate) fn spawn(task: impl Future<Output = ()> + Send + 'static) {
     tokio::spawn(task);
 }
 
-/// Who is polling.
+/// The executor that polls a future.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[allow(dead_code, reason = "the models compile this file too")]
 pub(crate) enum Poller {
-    /// A runtime that also runs its tasks when this poll has ended.
+    /// A tokio runtime that runs its tasks after this poll.
     Task,
-    /// A runtime of one thread that blocks on a future. Once that is ready, nobody runs the tasks of the runtime.
+    /// A tokio runtime of one thread that blocks on a future. Once that future is ready, nothing runs the
+    /// tasks of the runtime.
     BlockOn,
-    /// Something that is not tokio.
+    /// An executor other than tokio.
     Foreign,
 }
 
-/// Returns who is polling on this thread.
+/// Returns the executor that polls on this thread.
 #[cfg(not(bowline_loom))]
 pub(crate) fn poller() -> Poller {
     use tokio::runtime::{Handle, RuntimeFlavor};
@@ -43,7 +47,7 @@ pub(crate) fn poller() -> Poller {
     }
 }
 
-/// A task of these models is a thread of its own.
+/// Returns the executor of the models, in which each task is a thread of its own.
 #[cfg(bowline_loom)]
 #[allow(dead_code, reason = "the tests compile this file too")]
 pub(crate) fn poller() -> Poller {
@@ -54,7 +58,7 @@ pub(crate) fn poller() -> Poller {
 #[allow(unused_imports, reason = "the tests compile this file too, and each uses one of them")]
 pub(crate) use self::threads::{block_on, spawn};
 
-/// An executor of one thread a task. loom's own prints at each wait.
+/// An executor with one thread for each task. (The one of loom prints at each wait.)
 #[cfg(bowline_loom)]
 mod threads {
     use std::pin::pin;
@@ -71,7 +75,7 @@ mod threads {
 
     impl Wake for ThreadWaker {
         fn wake(self: Arc<Self>) {
-            *self.woken.lock().expect("nobody panics with it") = true;
+            *self.woken.lock().expect("no thread panics while holding the lock") = true;
             self.wakes.notify_one();
         }
     }
@@ -88,9 +92,9 @@ mod threads {
             if let Poll::Ready(output) = task.as_mut().poll(&mut Context::from_waker(&waker)) {
                 return output;
             }
-            let mut woken = thread.woken.lock().expect("nobody panics with it");
+            let mut woken = thread.woken.lock().expect("no thread panics while holding the lock");
             while !std::mem::take(&mut *woken) {
-                woken = thread.wakes.wait(woken).expect("nobody panics with it");
+                woken = thread.wakes.wait(woken).expect("no thread panics while holding the lock");
             }
         }
     }

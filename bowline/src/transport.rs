@@ -1,21 +1,54 @@
-//! What carries a connection's bytes: TCP on a fast path, any other stream boxed behind a lock.
+//! The transport of a connection: the stream that carries its bytes.
+//!
+//! There are three kinds. The connection above sees none of the differences but their costs:
+//!
+//! ```text
+//!                     TCP                       HTTP/2 stream            any other stream
+//!
+//!  comes from         serve, connect, adopt,    serve and connect_http2  TLS, Unix sockets, hyper,
+//!                     hyper and axum                                     the user's own types
+//!  halves             OwnedRead/WriteHalf       Http2Receive, Http2Send  one Box<dyn IoStream>, shared
+//!  lock               none                      none                     a mutex, taken last
+//!  reads and writes   non-blocking calls        h2, with flow control    AsyncRead, AsyncWrite
+//!                     (tcp.rs)                  (http2.rs)               (with_stream, below)
+//! ```
+//!
+//! TCP has a fast path, because it is the most frequent transport and each message costs a system call there.
+//! So streams are recognised by their type: [`Transport::new`] finds a `TcpStream` in a generic argument, and
+//! `from_hyper` finds one inside of what hyper returns after an upgrade. Every other stream is boxed.
+//!
+//! Three rules hold for all of them:
+//!
+//! - Both directions are polled with the connection's own waker (`connection/waker.rs`), never with a
+//!   caller's. A transport may remember only one waker.
+//! - No poll uses the task's budget. Whoever reads or sends has paid for the message. A transport that is out
+//!   of budget would look like one that is not ready, and some of tokio's streams then forget whom to wake.
+//! - A boxed stream is foreign code, and the connection's locks are held while it is polled. `polling.rs`
+//!   records that, so that a wake-up from within the poll does not call a foreign waker under these locks.
+//!
+//! HTTP/2 and TLS are optional. Without their features, the files in `absent/` take their places.
 
 #[cfg(any(feature = "client", feature = "server"))]
+pub(crate) mod alpn;
+#[cfg(any(feature = "client", feature = "server"))]
 pub(crate) mod from_hyper;
-#[cfg(feature = "http2")]
+#[cfg_attr(not(feature = "http2"), path = "transport/absent/http2.rs")]
 #[cfg_attr(
     not(any(feature = "client", feature = "server")),
     allow(dead_code, reason = "only their connections have such streams")
 )]
 pub(crate) mod http2;
-#[cfg(all(feature = "http2", feature = "server"))]
+#[cfg(feature = "server")]
+#[cfg_attr(not(feature = "http2"), path = "transport/absent/hyper_http2.rs")]
 pub(crate) mod hyper_http2;
 #[cfg(all(feature = "http2", any(feature = "client", feature = "server")))]
 pub(crate) mod pacer;
+pub(crate) mod polling;
 #[cfg(feature = "server")]
 pub(crate) mod rewind;
 mod tcp;
-#[cfg(all(feature = "tls", any(feature = "client", feature = "server")))]
+#[cfg(any(feature = "client", feature = "server"))]
+#[cfg_attr(not(feature = "tls"), path = "transport/absent/tls.rs")]
 pub(crate) mod tls;
 
 use std::any::Any;
@@ -31,23 +64,22 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::task::coop::unconstrained;
 
-use crate::connection::waker::Polling;
 use crate::sync::Mutex;
-#[cfg(feature = "http2")]
-use crate::transport::http2::{Http2Receive, Http2Send};
+use crate::transport::http2::{Http2Receive, Http2Send, Multiplexed};
+use crate::transport::polling::Polling;
 
-/// A stream of the user's own, or one of TLS or HTTP/2.
-pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
+/// A byte stream that can carry a connection.
+pub(crate) trait IoStream: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
 
-impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Stream for T {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> IoStream for T {}
 
 /// A stream that is about to carry a WebSocket connection.
 pub(crate) struct Transport {
-    stream: Either,
+    stream: AnyStream,
     pub(crate) addresses: Addresses,
 }
 
-/// Where the two ends of a connection are, as far as we know.
+/// The addresses of the two ends of a connection, as far as they are known.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Addresses {
     pub(crate) local: Option<SocketAddr>,
@@ -59,60 +91,50 @@ impl Addresses {
         Self { local: stream.local_addr().ok(), peer: stream.peer_addr().ok() }
     }
 
-    /// Those of a stream that may be a [`TcpStream`].
+    /// Returns the addresses of `stream` if it is a [`TcpStream`], and none otherwise.
     pub(crate) fn of_any<S: Any>(stream: &S) -> Self {
         let any: &dyn Any = stream;
         any.downcast_ref().map(Self::of).unwrap_or_default()
     }
 }
 
-enum Either {
+#[allow(dead_code, reason = "without the feature `http2`, there are no streams of HTTP/2")]
+enum AnyStream {
     Tcp(TcpStream),
-    #[cfg(feature = "http2")]
     Http2(Http2Receive, Http2Send),
-    Boxed(Box<dyn Stream>),
+    Boxed(Box<dyn IoStream>),
 }
 
 impl Transport {
-    /// Takes any stream. A [`TcpStream`] is recognised and goes the fast way, with `TCP_NODELAY` on.
-    pub(crate) fn new<S: Stream>(stream: S) -> Self {
+    /// Makes a transport of any stream. A [`TcpStream`] takes the fast path, and its `TCP_NODELAY` is
+    /// switched on.
+    pub(crate) fn new<S: IoStream>(stream: S) -> Self {
         let addresses = Addresses::of_any(&stream);
         Self::with_addresses(stream, addresses)
     }
 
-    /// The same for a stream whose addresses are known, or are those of the TCP stream that it runs over.
-    pub(crate) fn with_addresses<S: Stream>(stream: S, addresses: Addresses) -> Self {
+    /// Makes a transport of any stream, as [`new`](Self::new) does, with addresses that the caller knows.
+    pub(crate) fn with_addresses<S: IoStream>(stream: S, addresses: Addresses) -> Self {
         let mut stream = Some(stream);
         let any: &mut dyn Any = &mut stream;
         let stream = if let Some(stream) = any.downcast_mut::<Option<TcpStream>>().and_then(Option::take) {
-            // It fails only on a socket that is broken, which the next read says better.
+            // This fails only on a broken socket. The next read reports that better.
             let _ = stream.set_nodelay(true);
-            Either::Tcp(stream)
+            AnyStream::Tcp(stream)
         } else {
-            Either::Boxed(Box::new(stream.expect("it was not taken")))
+            AnyStream::Boxed(Box::new(stream.expect("the stream was not taken out")))
         };
         Self { stream, addresses }
     }
 
-    /// A stream of an HTTP/2 connection, which runs over TCP with these addresses.
-    #[cfg(feature = "http2")]
-    #[cfg_attr(
-        not(any(feature = "client", feature = "server")),
-        expect(dead_code, reason = "only their connections have such streams")
-    )]
-    pub(crate) fn http2(receive: Http2Receive, send: Http2Send, addresses: Addresses) -> Self {
-        Self { stream: Either::Http2(receive, send), addresses }
-    }
-
     pub(crate) fn split(self) -> (ReadTransport, WriteTransport) {
         match self.stream {
-            #[cfg(feature = "http2")]
-            Either::Http2(receive, send) => (ReadTransport::Http2(receive), WriteTransport::Http2(send)),
-            Either::Tcp(stream) => {
+            AnyStream::Http2(receive, send) => (ReadTransport::Http2(receive), WriteTransport::Http2(send)),
+            AnyStream::Tcp(stream) => {
                 let (read, write) = stream.into_split();
                 (ReadTransport::Tcp(read), WriteTransport::Tcp(write))
             }
-            Either::Boxed(stream) => {
+            AnyStream::Boxed(stream) => {
                 let stream = Arc::new(Mutex::new(stream));
                 (ReadTransport::Boxed(Arc::clone(&stream)), WriteTransport::Boxed(stream))
             }
@@ -123,35 +145,30 @@ impl Transport {
 /// The readable half.
 pub(crate) enum ReadTransport {
     Tcp(OwnedReadHalf),
-    #[cfg(feature = "http2")]
     Http2(Http2Receive),
-    Boxed(Arc<Mutex<Box<dyn Stream>>>),
+    Boxed(Arc<Mutex<Box<dyn IoStream>>>),
 }
 
 /// The writable half.
 pub(crate) enum WriteTransport {
     Tcp(OwnedWriteHalf),
-    #[cfg(feature = "http2")]
     Http2(Http2Send),
-    Boxed(Arc<Mutex<Box<dyn Stream>>>),
+    Boxed(Arc<Mutex<Box<dyn IoStream>>>),
 }
 
 impl ReadTransport {
-    /// Pending if it is known without reading that there is nothing to read.
+    /// Returns `Pending` if there is nothing to read and the stream knows that without reading.
     pub(crate) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
         match self {
             Self::Tcp(stream) => {
                 let stream: &TcpStream = stream.as_ref();
                 stream.poll_read_ready(cx).map(drop)
             }
-            #[cfg(feature = "http2")]
-            Self::Http2(_) => Poll::Ready(()),
-            Self::Boxed(_) => Poll::Ready(()),
+            Self::Http2(_) | Self::Boxed(_) => Poll::Ready(()),
         }
     }
 
-    /// Takes what has arrived, where it would cost more than its bytes if it were left.
-    #[cfg(feature = "http2")]
+    /// Takes out the bytes that have arrived if they cost more memory than their size where they are.
     pub(crate) fn gather(&mut self, cx: &mut Context<'_>) {
         if let Self::Http2(stream) = self {
             stream.gather(cx);
@@ -159,13 +176,11 @@ impl ReadTransport {
     }
 }
 
-/// The task's budget does not count for reading: whoever reads on and on sees to it, as a stream may be ready always. And where
-/// the budget is spent, tokio's streams say that they have nothing, without remembering whom to wake when they have.
+/// Reading does not use the task's budget. The caller bounds its own work, as a stream may always be ready.
 impl AsyncRead for ReadTransport {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(stream) => ready!(tcp::poll_read(stream.as_ref(), cx, buf))?,
-            #[cfg(feature = "http2")]
             Self::Http2(stream) => ready!(Pin::new(stream).poll_read(cx, buf))?,
             Self::Boxed(stream) => ready!(poll_without_budget(cx, |cx| {
                 with_stream(stream, cx, |stream, cx| stream.poll_read(cx, buf))
@@ -175,8 +190,7 @@ impl AsyncRead for ReadTransport {
     }
 }
 
-/// The task's budget does not count for writing either: whoever sends has paid for it, and a transport that only says that the
-/// budget is spent would look like one that takes no more.
+/// Writing does not use the task's budget either: the sender has paid for its message.
 impl WriteTransport {
     pub(crate) fn poll_write(
         &mut self,
@@ -185,7 +199,6 @@ impl WriteTransport {
     ) -> Poll<io::Result<usize>> {
         match self {
             Self::Tcp(stream) => tcp::poll_write(stream.as_ref(), cx, slices),
-            #[cfg(feature = "http2")]
             Self::Http2(stream) => poll_without_budget(cx, |cx| stream.poll_write(cx, slices)),
             Self::Boxed(stream) => poll_without_budget(cx, |cx| {
                 with_stream(stream, cx, |stream, cx| {
@@ -201,11 +214,8 @@ impl WriteTransport {
 
     pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
-            // TCP has no buffer of its own in this process.
-            Self::Tcp(_) => Poll::Ready(Ok(())),
-            // The HTTP/2 connection writes what it was given by itself.
-            #[cfg(feature = "http2")]
-            Self::Http2(_) => Poll::Ready(Ok(())),
+            // TCP has no buffer in this process. The HTTP/2 connection's own task writes its buffer.
+            Self::Tcp(_) | Self::Http2(_) => Poll::Ready(Ok(())),
             Self::Boxed(stream) => {
                 poll_without_budget(cx, |cx| with_stream(stream, cx, AsyncWrite::poll_flush))
             }
@@ -215,7 +225,6 @@ impl WriteTransport {
     pub(crate) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
-            #[cfg(feature = "http2")]
             Self::Http2(stream) => Poll::Ready(stream.end()),
             Self::Boxed(stream) => {
                 poll_without_budget(cx, |cx| with_stream(stream, cx, AsyncWrite::poll_shutdown))
@@ -223,30 +232,32 @@ impl WriteTransport {
         }
     }
 
-    /// Drops it, together with the readable half.
+    /// Drops the writable half. The caller drops the readable half too, which closes the stream.
     pub(crate) fn forget(self) {
         if let Self::Tcp(stream) = self {
-            // Not shut down on its own, as the socket is closed.
+            // The drop of the readable half closes the socket. A shutdown before that would cost a system
+            // call.
             stream.forget();
         }
     }
 
-    /// The same at once: what was written and is still on its way may be lost.
+    /// Drops the writable half at once. Bytes that were written and have not left yet may be lost.
     pub(crate) fn abort(self) {
         match self {
-            #[cfg(feature = "http2")]
             Self::Http2(stream) => stream.reset(),
             other => other.forget(),
         }
     }
 
-    /// Whether others share what it runs over.
-    #[cfg(feature = "http2")]
-    pub(crate) fn is_multiplexed(&self) -> bool {
-        matches!(self, Self::Http2(_))
+    /// Returns a value if the stream shares its TCP connection with other streams.
+    pub(crate) fn multiplexed(&self) -> Option<Multiplexed> {
+        match self {
+            Self::Http2(stream) => stream.multiplexed(),
+            Self::Tcp(_) | Self::Boxed(_) => None,
+        }
     }
 
-    /// Whether the fast path was taken.
+    /// Returns `true` if the stream takes the fast path.
     pub(crate) fn is_tcp(&self) -> bool {
         matches!(self, Self::Tcp(_))
     }
@@ -254,17 +265,19 @@ impl WriteTransport {
 
 #[inline(never)]
 fn with_stream<R>(
-    stream: &Mutex<Box<dyn Stream>>,
+    stream: &Mutex<Box<dyn IoStream>>,
     cx: &mut Context<'_>,
-    call: impl FnOnce(Pin<&mut Box<dyn Stream>>, &mut Context<'_>) -> R,
+    call: impl FnOnce(Pin<&mut Box<dyn IoStream>>, &mut Context<'_>) -> R,
 ) -> R {
-    // A user's stream that panicked leaves the lock poisoned; it is as usable as it was.
+    // A user's stream that panicked has poisoned the lock. The stream is still as usable as before.
     let mut stream = stream.lock().unwrap_or_else(PoisonError::into_inner);
     let _polling = Polling::begin(cx);
     call(Pin::new(&mut *stream), cx)
 }
 
-/// Polls without using the task's budget. Not inlined, nor `with_stream`: they would make the short way of TCP longer.
+/// Polls without using the task's budget.
+///
+/// This function and `with_stream` are not inlined, as they would lengthen the fast path of TCP.
 #[inline(never)]
 pub(crate) fn poll_without_budget<T>(
     cx: &mut Context<'_>,

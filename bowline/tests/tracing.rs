@@ -157,7 +157,7 @@ async fn a_lost_keepalive_is_told() {
     let told = events.take();
     assert_eq!(told.len(), 1, "{told:?}");
     assert!(
-        told[0].starts_with("INFO keepalive_lost error=the peer is gone: nothing came within"),
+        told[0].starts_with("INFO keepalive_lost error=the peer is gone: nothing arrived within"),
         "{told:?}"
     );
 }

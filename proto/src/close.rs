@@ -9,48 +9,67 @@ use core::fmt;
 use crate::error::{Failure, Misuse, Violation};
 use crate::utf8::Utf8Validator;
 
-/// Why a connection is closed: a number from RFC 6455 7.4 and the IANA "WebSocket Close Code Number Registry".
+/// The code of a Close frame, which says why a connection is closed (RFC 6455 7.4).
 ///
-/// Any number can be held; [`is_allowed`](Self::is_allowed) says which may appear in a Close frame.
+/// The constants are the codes of the IANA "WebSocket Close Code Number Registry". Applications define their
+/// own codes in the range from 4000 to 4999. A value can hold any number; [`is_allowed`](Self::is_allowed)
+/// says which numbers may be sent.
+///
+/// # Examples
+///
+/// ```
+/// use bowline_proto::CloseCode;
+///
+/// const SESSION_EXPIRED: CloseCode = CloseCode(4001);
+///
+/// fn should_log_in_again(code: CloseCode) -> bool {
+///     matches!(code, SESSION_EXPIRED | CloseCode::POLICY_VIOLATION)
+/// }
+///
+/// assert!(should_log_in_again(CloseCode(4001)));
+/// assert!(SESSION_EXPIRED.is_allowed());
+/// assert!(!CloseCode::ABNORMAL.is_allowed());
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CloseCode(pub u16);
 
 impl CloseCode {
     /// 1000: the purpose of the connection has been fulfilled.
     pub const NORMAL: Self = Self(1000);
-    /// 1001: a server goes down, or a browser leaves the page.
+    /// 1001: a server shuts down, or a browser leaves the page.
     pub const GOING_AWAY: Self = Self(1001);
     /// 1002: the peer broke the protocol.
     pub const PROTOCOL_ERROR: Self = Self(1002);
     /// 1003: the peer sent a kind of data that can't be accepted.
     pub const UNSUPPORTED_DATA: Self = Self(1003);
-    /// 1005: no code was in the Close frame. Never sent.
+    /// 1005: the Close frame had no code. Never sent.
     pub const NO_STATUS: Self = Self(1005);
     /// 1006: the connection ended without a Close frame. Never sent.
     pub const ABNORMAL: Self = Self(1006);
-    /// 1007: the data does not fit the kind of the message, such as text that is not UTF-8.
+    /// 1007: the data does not fit the kind of the message, such as text that is not valid UTF-8.
     pub const INVALID_DATA: Self = Self(1007);
-    /// 1008: a message breaks a policy of the receiver, when no other code fits.
+    /// 1008: a message violates a policy of the receiver, and no other code fits.
     pub const POLICY_VIOLATION: Self = Self(1008);
     /// 1009: a message is too big to be processed.
     pub const MESSAGE_TOO_BIG: Self = Self(1009);
     /// 1010: a client expected an extension that the server did not negotiate.
     pub const MANDATORY_EXTENSION: Self = Self(1010);
-    /// 1011: an unexpected condition keeps the sender of the code from going on.
+    /// 1011: an unexpected condition prevents the sender of the code from going on.
     pub const INTERNAL_ERROR: Self = Self(1011);
     /// 1012: the service restarts.
     pub const SERVICE_RESTART: Self = Self(1012);
-    /// 1013: the service is overloaded; try again later.
+    /// 1013: the service is overloaded, and the client should try again later.
     pub const TRY_AGAIN_LATER: Self = Self(1013);
-    /// 1014: a gateway got an invalid response from its upstream.
+    /// 1014: a gateway received an invalid response from its upstream server.
     pub const BAD_GATEWAY: Self = Self(1014);
     /// 1015: the TLS handshake failed. Never sent.
     pub const TLS_HANDSHAKE: Self = Self(1015);
 
-    /// Whether the code may appear in a Close frame.
+    /// Returns `true` if the code may appear in a Close frame.
     ///
-    /// 1000-1003 and 1007-1014 are registered; 3000-3999 are for libraries and frameworks, 4000-4999 for
-    /// applications. 1004, 1005, 1006 and 1015 are reserved (RFC 6455 7.4).
+    /// The registered codes 1000 to 1003 and 1007 to 1014 may, as well as 3000 to 3999 (for libraries and
+    /// frameworks) and 4000 to 4999 (for applications). The codes 1004, 1005, 1006 and 1015 are reserved (RFC
+    /// 6455 7.4).
     pub const fn is_allowed(self) -> bool {
         // RFC 6455 7.4.2: 0-999 are not used, 1000-2999 need a registration.
         matches!(self.0, 1000..=1003 | 1007..=1014 | 3000..=4999)
@@ -76,7 +95,7 @@ impl From<u16> for CloseCode {
 }
 
 impl From<Failure> for CloseCode {
-    /// The code with which a connection is failed.
+    /// Returns the code with which to fail the connection (RFC 6455 7.4.1).
     fn from(failure: Failure) -> Self {
         use crate::error::Limit;
         match failure {
@@ -104,7 +123,9 @@ impl From<Failure> for CloseCode {
     }
 }
 
-/// The code and reason of a Close frame.
+/// The code and the reason of a Close frame (RFC 6455 5.5.1).
+///
+/// # Examples
 ///
 /// ```
 /// use bowline_proto::{CloseCode, CloseFrame, Misuse};
@@ -121,12 +142,12 @@ pub struct CloseFrame {
 }
 
 impl CloseFrame {
-    /// A frame that may be sent.
+    /// Creates a frame that may be sent.
     ///
     /// # Errors
     ///
-    /// [`Misuse::ReservedCloseCode`] for a code that is not [allowed](CloseCode::is_allowed), and
-    /// [`Misuse::CloseReasonTooLong`] for a reason of over 123 bytes.
+    /// - Returns [`Misuse::ReservedCloseCode`] if the code is not [allowed](CloseCode::is_allowed).
+    /// - Returns [`Misuse::CloseReasonTooLong`] if the reason has more than 123 bytes (RFC 6455 5.5).
     pub fn new(code: CloseCode, reason: &str) -> Result<Self, Misuse> {
         // RFC 6455 7.4.1: 1005, 1006 and 1015 must not be set by an endpoint.
         if !code.is_allowed() {
@@ -139,14 +160,15 @@ impl CloseFrame {
         Ok(Self { code, reason: reason.into() })
     }
 
-    /// Why the connection is closed.
+    /// Returns the code.
     pub fn code(&self) -> CloseCode {
         self.code
     }
 
-    /// An explanation, for people; often empty. At most 123 bytes.
+    /// Returns the reason: a text for people of at most 123 bytes, often empty.
     ///
-    /// It is as the peer sent it, with line breaks and escape sequences if there are any; `Display` escapes those.
+    /// The text is unchanged from the peer, and may contain line breaks and escape sequences. `Display`
+    /// escapes them.
     pub fn reason(&self) -> &str {
         &self.reason
     }
@@ -182,8 +204,9 @@ impl CloseFrame {
 }
 
 impl fmt::Display for CloseFrame {
-    /// Writes the code and the reason for people. Control characters in the reason, and those that turn the direction of
-    /// writing around, are escaped as in Rust: they would forge lines of a log, or command a terminal.
+    /// Writes the code and the reason. Control characters in the reason, and characters that change the
+    /// direction of writing, are escaped as in Rust, because they could forge lines of a log or control a
+    /// terminal.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.reason.is_empty() {
             return self.code.fmt(f);

@@ -10,13 +10,13 @@ use flate2::{Compress, Compression, FlushCompress};
 
 use crate::negotiation::DeflateParameters;
 
-/// What every flush ends with, and no message (RFC 7692 7.2.1).
+/// The end of every flush, which is removed from the end of a message (RFC 7692 7.2.1).
 pub(crate) const TAIL: [u8; 4] = [0x00, 0x00, 0xFF, 0xFF];
 
 /// An empty block without [`TAIL`].
 const EMPTY: u8 = 0x00;
 
-/// How many compressors a thread keeps for whoever compresses next.
+/// The number of idle compressors that a thread keeps.
 const SPARES: usize = 4;
 
 std::thread_local! {
@@ -31,12 +31,12 @@ struct Settings {
 
 /// Compresses the messages of one direction.
 ///
-/// The memory of a compressor, 250 to 380 KB, is that of one which the thread has to spare. Without context takeover it is
-/// given back after each message; with it, it is kept from the first message on. A compressor that was left in the middle of
-/// a message is not lent again.
+/// The memory of a compressor, 250 to 380 KB, is that of one which the thread has to spare. Without context
+/// takeover it is given back after each message; with it, it is kept from the first message on. A compressor
+/// that was left in the middle of a message is not lent again.
 ///
-/// - commands: [`message`](Self::message), [`fragment`](Self::fragment), [`last_fragment`](Self::last_fragment),
-///   [`forget`](Self::forget)
+/// - commands: [`message`](Self::message), [`fragment`](Self::fragment),
+///   [`last_fragment`](Self::last_fragment), [`forget`](Self::forget)
 pub struct Deflater {
     settings: Settings,
     takes_context_over: bool,
@@ -46,7 +46,8 @@ pub struct Deflater {
 }
 
 impl Deflater {
-    /// A compressor with windows of `window_bits` and this level: 0, which only stores, to 9, which is the slowest.
+    /// A compressor with windows of `window_bits` and this level: 0, which only stores, to 9, which is the
+    /// slowest.
     ///
     /// # Panics
     ///
@@ -70,8 +71,8 @@ impl Deflater {
         self.last_fragment(payload, out);
     }
 
-    /// Appends the payload of a frame that others of its message follow, to `out`; nothing if there is nothing to send
-    /// yet, which is never so with `flush`.
+    /// Appends the payload of a frame that others of its message follow, to `out`; nothing if there is
+    /// nothing to send yet, which is never so with `flush`.
     pub fn fragment(&mut self, payload: &[u8], flush: bool, out: &mut Vec<u8>) {
         let flush = if flush { FlushCompress::Sync } else { FlushCompress::None };
         self.run(payload, flush, out);
@@ -93,17 +94,18 @@ impl Deflater {
         }
     }
 
-    /// Gives the window up, and what was compressed since the last flush with it: the next message refers to nothing
-    /// before it. To be called if what came out was not sent, or if something else was.
+    /// Gives the window up, and what was compressed since the last flush with it: the next message refers to
+    /// nothing before it. To be called if what came out was not sent, or if something else was.
     pub fn forget(&mut self) {
         let Some(mut compress) = self.compress.take() else { return };
-        // `reset` is not enough: at level 1 it does not forget that a block is open, and whoever comes next would go on with
-        // that. After a flush no block is open, at any level; and nothing is known of a compressor that has panicked.
+        // `reset` is not enough: at level 1 it does not forget that a block is open, and whoever comes next
+        // would go on with that. After a flush no block is open, at any level; and nothing is known of a
+        // compressor that has panicked.
         if !self.is_flushed {
             return;
         }
         compress.reset();
-        // It fails only while the thread ends.
+        // Access fails only while the thread ends.
         let _ = SPARE.try_with(|spares| {
             let mut spares = spares.borrow_mut();
             if spares.len() == SPARES {
@@ -118,7 +120,7 @@ impl Deflater {
         let compress = self.compress.get_or_insert_with(|| settings.take_compress());
         self.is_flushed = false;
         loop {
-            // What can't be compressed takes a few bytes more than it had.
+            // Incompressible data grows by a few bytes.
             out.reserve(input.len() + input.len() / 64 + 64);
             let before = compress.total_in();
             let status = compress.compress_vec(input, out, flush);

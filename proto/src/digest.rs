@@ -58,7 +58,8 @@ pub(crate) fn base64(input: &[u8], out: &mut [u8]) {
     }
 }
 
-/// Whether `text` is the base64 of 16 bytes: 22 digits and two of padding, the unused bits zero.
+/// Returns `true` if `text` is the base64 of 16 bytes: 22 digits and two of padding, with the unused bits
+/// zero.
 pub(crate) fn is_base64_of_16_bytes(text: &[u8; 24]) -> bool {
     let value = |digit: u8| ALPHABET.iter().position(|&candidate| candidate == digit);
     text.ends_with(b"==")

@@ -90,9 +90,9 @@ impl fmt::Display for Limit {
 
 impl core::error::Error for Limit {}
 
-/// Why a [`ReceiveHalf`](crate::ReceiveHalf) takes no more frames.
+/// The reason for which a [`ReceiveHalf`](crate::ReceiveHalf) accepts no more frames.
 ///
-/// [`CloseCode::from`](crate::CloseCode) says with which code to close the connection.
+/// [`CloseCode::from`](crate::CloseCode) returns the code with which to fail the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {
     /// The peer broke the protocol.

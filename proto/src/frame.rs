@@ -4,25 +4,25 @@ use alloc::vec::Vec;
 
 use crate::error::Violation;
 
-/// Which end of the connection we are.
+/// The end of a connection that an endpoint is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// Dialled the connection. Masks its frames.
+    /// The end that dialled. A client masks its frames (RFC 6455 5.1).
     Client,
-    /// Accepted the connection. Does not mask.
+    /// The end that accepted. A server does not mask its frames (RFC 6455 5.1).
     Server,
 }
 
-/// The kind of a message.
+/// The kind of a message (RFC 6455 5.6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum MessageKind {
     /// UTF-8 text.
     Text,
-    /// Bytes.
+    /// Binary data.
     Binary,
 }
 
-/// What a frame is (RFC 6455 11.8).
+/// The opcode of a frame (RFC 6455 5.2, 11.8).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Opcode {
@@ -55,7 +55,7 @@ impl Opcode {
         })
     }
 
-    /// Whether it is Close, Ping or Pong.
+    /// Returns `true` for the control opcodes: Close, Ping and Pong.
     pub const fn is_control(self) -> bool {
         matches!(self, Self::Close | Self::Ping | Self::Pong)
     }
@@ -72,8 +72,8 @@ impl From<MessageKind> for Opcode {
 
 /// All of a frame but its payload.
 ///
-/// [`ReceiveHalf`](crate::ReceiveHalf) and [`SendHalf`](crate::SendHalf) read and write headers themselves; this is
-/// for what looks at frames from outside, such as a proxy or a test.
+/// [`ReceiveHalf`](crate::ReceiveHalf) and [`SendHalf`](crate::SendHalf) read and write headers themselves;
+/// this is for what looks at frames from outside, such as a proxy or a test.
 ///
 /// ```
 /// use bowline_proto::{FrameHeader, Opcode};
@@ -90,11 +90,11 @@ impl From<MessageKind> for Opcode {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FrameHeader {
-    /// Whether this is the last fragment of its message.
+    /// `true` in the last fragment of a message.
     pub fin: bool,
     /// The three reserved bits, RSV1 the highest: 0 to 7.
     pub reserved: u8,
-    /// What the frame is.
+    /// The opcode.
     pub opcode: Opcode,
     /// The masking key, if the payload is masked.
     pub masking_key: Option<[u8; 4]>,
@@ -106,14 +106,16 @@ pub struct FrameHeader {
 pub(crate) const COMPRESSED: u8 = 0b100;
 
 impl FrameHeader {
-    /// The most bytes a header takes.
+    /// The size of the largest header, in bytes.
     pub const MAX_SIZE: usize = 14;
 
-    /// Reads a header at the front of `bytes`, and says how many bytes it takes; `None` if more bytes are needed.
+    /// Decodes a header at the front of `bytes`, and returns it with its size. Returns `None` if more bytes
+    /// are needed.
     ///
     /// # Errors
     ///
-    /// What is wrong whatever the role, the state and the extensions are, as early as it can be known.
+    /// Returns a violation that does not depend on the role, the state and the extensions, as early as it can
+    /// be known.
     pub fn decode(bytes: &[u8]) -> Result<Option<(Self, usize)>, Violation> {
         let [first, second, rest @ ..] = bytes else { return Ok(None) };
         let opcode = Opcode::from_first_byte(*first)?;
@@ -189,8 +191,8 @@ impl FrameHeader {
         }
     }
 
-    /// How many bytes the frame takes whose header `bytes` begin with, payload included; `None` if more bytes are needed
-    /// to tell. Whether the header is right is not looked at.
+    /// Returns the size of the frame at the front of `bytes`, header and payload, or `None` if more bytes are
+    /// needed to tell. The header is not checked.
     #[inline]
     pub(crate) fn frame_size(bytes: &[u8]) -> Option<u64> {
         let [_, second, rest @ ..] = bytes else { return None };

@@ -12,8 +12,8 @@ pub const VERSION: &str = "13";
 
 /// The value of `Sec-WebSocket-Key`: 16 bytes in base64 (RFC 6455 4.1).
 ///
-/// A client makes one [`from_nonce`](Self::from_nonce), a server [`parse`](Self::parse)s the client's; both compute
-/// the [`accept`](Self::accept) value from it.
+/// A client makes one [`from_nonce`](Self::from_nonce), a server [`parse`](Self::parse)s the client's; both
+/// compute the [`accept`](Self::accept) value from it.
 ///
 /// ```
 /// use bowline_proto::handshake::Key;
@@ -73,7 +73,7 @@ impl Accept {
         core::str::from_utf8(&self.0).expect("base64 is ASCII")
     }
 
-    /// Whether a response's header has this value.
+    /// Returns `true` if the header of a response has this value.
     pub fn matches(&self, value: &[u8]) -> bool {
         // RFC 6455 4.1: leading and trailing whitespace is ignored.
         value.trim_ascii() == self.0

@@ -5,7 +5,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
-/// Whether `text` is a token (RFC 9110 5.6.2), as every subprotocol and extension name is.
+/// Returns `true` if `text` is a token (RFC 9110 5.6.2), as every subprotocol and extension name is.
 pub fn is_token(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(is_token_byte)
 }
@@ -14,9 +14,10 @@ fn is_token_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
-/// The elements of a list of tokens, as in `Sec-WebSocket-Protocol` and `Connection`; `None` if one is not a token.
+/// Parses a list of tokens, as in `Sec-WebSocket-Protocol` and `Connection`. Returns `None` if an element is
+/// not a token.
 ///
-/// Empty elements are passed over (RFC 9110 5.6.1).
+/// Empty elements are skipped (RFC 9110 5.6.1).
 ///
 /// ```
 /// use bowline_proto::header::parse_tokens;
@@ -54,7 +55,8 @@ pub struct Extension<'a> {
 }
 
 impl<'a> Extension<'a> {
-    /// Reads the value of a header: a list of extensions; `None` if it does not follow the grammar.
+    /// Parses the value of a header: a list of extensions. Returns `None` if the value does not follow the
+    /// grammar.
     pub fn parse_list(value: &'a str) -> Option<Vec<Self>> {
         let mut rest = value;
         let mut extensions = Vec::new();

@@ -12,71 +12,73 @@ use crate::error::{Failure, Limit, Violation};
 use crate::frame::MessageKind;
 use crate::utf8::Utf8Validator;
 
-/// What is read behind the last frame of a message: what the sender has removed, and an empty block that is said to be the
-/// last. Only if all of it is understood, the message did not end inside a block.
+/// The bytes that are read after the last frame of a message: the tail that the sender has removed, and an
+/// empty block marked as the last one. If the decompressor reads all of them, the message did not end inside
+/// a block.
 const END: [u8; 9] = [0x00, 0x00, 0xFF, 0xFF, 0x01, 0x00, 0x00, 0xFF, 0xFF];
 
-/// How many decompressors a thread keeps for whoever decompresses next.
+/// The number of idle decompressors that a thread keeps.
 const SPARES: usize = 4;
 
 /// The most that comes out of one step, in bytes.
 const STEP: usize = 64 * 1024;
 
-/// The most that goes into one step, in bytes. Measured: in the dearest form, headers of blocks without content, they take as long
-/// as the step of a text from which 64 KiB come.
+/// The most that goes into one step, in bytes. Measured: in the dearest form, headers of blocks without
+/// content, they take as long as the step of a text from which 64 KiB come.
 const STEP_INPUT: usize = 1024;
 
-/// What a message may count for in compressed form besides twice the limit of its size, in bytes: 16 for each of 16,384 frames. To
-/// flush takes 5.
+/// The number of bytes that a message may have in compressed form beyond twice the limit of its size: 16 for
+/// each of 16,384 frames. A flush takes 5.
 const OVERHEAD: u64 = 256 * 1024;
 
-/// What each stream of a message counts for, in bytes. There is another behind a last block, which may have 2, and the window is
-/// loaded for it.
+/// The number of bytes that each deflate stream of a message counts for. Another stream starts after a last
+/// block, which may have 2 bytes, and the window is loaded for it.
 const STREAM_SIZE: u64 = 64;
 
 std::thread_local! {
     static SPARE: RefCell<Vec<Decompress>> = const { RefCell::new(Vec::new()) };
-    /// What one step brings, on its way into a message: how much that will be is not known before.
+    /// The output of one step, whose size is not known in advance, on its way into a message.
     static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
-/// Decompresses the messages of one direction: compressed payload in, whatever the frames are, and messages out, within a
-/// limit of size and with text that is UTF-8.
+/// Decompresses the messages of one direction: compressed payload in, whatever the frames are, and messages
+/// out, within a limit of size and with text that is UTF-8.
 ///
-/// The limit is on what comes out. A message from which little comes has one, too: what goes in may be twice as much and 256 KiB,
-/// and what follows a last block, which no usual compressor writes but at the end, counts for 64 bytes more.
+/// The limit is on what comes out. A message from which little comes has one, too: what goes in may be twice
+/// as much and 256 KiB, and what follows a last block, which no usual compressor writes but at the end,
+/// counts for 64 bytes more.
 ///
-/// The memory of a decompressor, about 40 KiB, is taken from one that the thread has to spare, for as long as a message is
-/// incomplete. In between, with context takeover, the window alone is kept.
+/// The memory of a decompressor, about 40 KiB, is taken from one that the thread has to spare, for as long as
+/// a message is incomplete. In between, with context takeover, the window alone is kept.
 ///
 /// - commands: [`begin`](Self::begin), [`inflate`](Self::inflate)
 pub struct Inflater {
     message_size: u64,
     /// The size of the window, if it is taken over.
     window_size: Option<usize>,
-    /// What came out last: at most a quarter more than the window.
+    /// The last output: at most a quarter more than the window.
     window: Vec<u8>,
     decompress: Option<Decompress>,
     kind: MessageKind,
     utf8: Utf8Validator,
-    /// How large the message is so far.
+    /// The size of the message so far.
     size: u64,
-    /// What it counts for in compressed form so far.
+    /// The number of bytes that the message counts for in compressed form so far.
     compressed_size: u64,
-    /// How much of [`END`] was read behind the message.
+    /// The number of bytes of [`END`] that were read after the message.
     end: usize,
     /// Nothing was read yet, or nothing behind a block that was said to be the last.
     between_streams: bool,
 }
 
-/// What [`Inflater::inflate`] has done.
+/// The result of [`Inflater::inflate`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Inflated {
-    /// How much of the input was read.
+    /// The number of bytes of the input that were read.
     pub consumed: usize,
-    /// Whether that was all of it, so that more has to come.
+    /// `true` if all input was read and more is needed.
     pub needs_input: bool,
-    /// Whether that was the end of the message.
+    /// `true` at the end of the message.
     pub done: bool,
 }
 
@@ -113,13 +115,15 @@ impl Inflater {
         self.between_streams = true;
     }
 
-    /// Appends some of what `input` goes on with to `out`: 64 KiB at most, of 1 KiB of the input at most. `last` says that
-    /// nothing of the message follows this input.
+    /// Appends some of what `input` goes on with to `out`: 64 KiB at most, of 1 KiB of the input at most.
+    /// `last` says that nothing of the message follows this input.
     ///
     /// # Errors
     ///
-    /// [`Violation::InvalidCompression`], [`Violation::InvalidText`] as soon as the first wrong byte comes out,
-    /// [`Limit::MessageSize`] before memory is taken for what is over it, and [`Limit::CompressedSize`].
+    /// - Returns [`Violation::InvalidCompression`] if the input can't be decompressed.
+    /// - Returns [`Violation::InvalidText`] as soon as the output has an invalid byte.
+    /// - Returns [`Limit::MessageSize`] before memory is taken for output beyond the limit.
+    /// - Returns [`Limit::CompressedSize`] if the message is too large in compressed form.
     pub fn inflate(&mut self, input: &[u8], last: bool, out: &mut Vec<u8>) -> Result<Inflated, Failure> {
         let Some(mut decompress) = self.decompress.take() else {
             return Ok(Inflated { consumed: input.len(), needs_input: true, done: false });
@@ -219,7 +223,8 @@ impl Inflater {
     }
 }
 
-/// Makes room for so many bytes, of at most `left` that may come. The capacity about doubles, but not beyond the limit.
+/// Makes room for so many bytes, of at most `left` that may come. The capacity about doubles, but not beyond
+/// the limit.
 fn make_room(out: &mut Vec<u8>, room: usize, left: usize) {
     if out.capacity() - out.len() < room {
         out.reserve_exact(out.len().min(left).max(room));
@@ -242,7 +247,7 @@ fn with_scratch<T>(work: impl FnOnce(&mut Vec<u8>) -> T) -> T {
     scratch.clear();
     scratch.reserve_exact(STEP);
     let result = work(&mut scratch);
-    // It fails only while the thread ends.
+    // Access fails only while the thread ends.
     let _ = SCRATCH.try_with(|spare| spare.set(scratch));
     result
 }
@@ -253,7 +258,7 @@ fn take_decompress() -> Decompress {
 }
 
 fn give_back(decompress: Decompress) {
-    // It fails only while the thread ends.
+    // Access fails only while the thread ends.
     let _ = SPARE.try_with(|spares| {
         let mut spares = spares.borrow_mut();
         if spares.len() < SPARES {

@@ -2,20 +2,21 @@
 
 use alloc::vec::Vec;
 
-/// How many bytes the longest run of vectors takes.
+/// The number of bytes in the longest run of vectors.
 const BLOCK: usize = 64;
 
-/// How many bytes are masked a step: a block; or a word, where the processor has instructions that gather and scatter words. There
-/// the compiler would use them on the words of several blocks, which was measured to take ten times as long.
+/// The number of bytes that are masked in one step: a block, or a word where the processor has instructions
+/// that gather and scatter words. With blocks, the compiler would use these instructions on the words of
+/// several blocks, which takes ten times as long (measured).
 const STEP: usize =
     if cfg!(any(target_feature = "avx512f", target_feature = "sve")) { size_of::<u32>() } else { BLOCK };
 
-/// How many bytes are copied before they are masked.
+/// The number of bytes that are copied before they are masked.
 const PIECE: usize = 4096;
 
 /// Masks or unmasks `payload` in place: the operation is its own inverse.
 ///
-/// `offset` is how many bytes of the same frame's payload came before these.
+/// `offset` is the number of bytes of the same frame's payload before `payload`.
 ///
 /// ```
 /// let key = [0x37, 0xFA, 0x21, 0x3D];
@@ -46,7 +47,7 @@ pub fn mask(payload: &mut [u8], masking_key: [u8; 4], offset: u64) {
 
 /// Appends `payload`, masked or unmasked.
 ///
-/// It goes by pieces that stay in the nearest cache, so that memory is passed over once.
+/// The function works in pieces that stay in the nearest cache, so that memory is read and written once.
 #[inline]
 pub(crate) fn append_masked(payload: &[u8], masking_key: [u8; 4], out: &mut Vec<u8>) {
     // A multiple of 4, so that each piece begins with the first octet of the key.

@@ -1,4 +1,4 @@
-//! Agreeing on permessage-deflate (RFC 7692 5 and 7.1).
+//! The negotiation of permessage-deflate (RFC 7692 5 and 7.1).
 
 use alloc::borrow::Cow;
 use alloc::string::ToString;
@@ -12,17 +12,20 @@ const CLIENT_NO_CONTEXT_TAKEOVER: &str = "client_no_context_takeover";
 const SERVER_MAX_WINDOW_BITS: &str = "server_max_window_bits";
 const CLIENT_MAX_WINDOW_BITS: &str = "client_max_window_bits";
 
-/// How messages are compressed: what one side wishes, or what both have agreed on.
+/// The parameters of permessage-deflate (RFC 7692 7.1), as wished by one side or as negotiated.
 ///
 /// - negotiation of a server: [`accept`](Self::accept)
 /// - negotiation of a client: [`offer`](Self::offer), [`verify`](Self::verify)
+///
+/// # Examples
 ///
 /// ```
 /// use bowline_proto::DeflateParameters;
 /// use bowline_proto::header::Extension;
 ///
-/// let offers = Extension::parse_list("permessage-deflate; server_max_window_bits=10").expect("it follows the grammar");
-/// let (agreed, answer) = DeflateParameters::default().accept(&offers).expect("there is nothing wrong with it");
+/// let value = "permessage-deflate; server_max_window_bits=10";
+/// let offers = Extension::parse_list(value).expect("the value follows the grammar");
+/// let (agreed, answer) = DeflateParameters::default().accept(&offers).expect("the offer is valid");
 /// assert_eq!(agreed.server_max_window_bits, 10);
 /// assert_eq!(answer.to_string(), "permessage-deflate; server_max_window_bits=10");
 /// ```
@@ -32,14 +35,15 @@ pub struct DeflateParameters {
     pub server_no_context_takeover: bool,
     /// The client compresses each message without reference to earlier ones.
     pub client_no_context_takeover: bool,
-    /// The base-2 logarithm of the size of the server's window, 8 to 15: how far back it refers.
+    /// The base-2 logarithm of the size of the server's window in bytes, from 8 to 15. The server's messages
+    /// refer to no data before the window.
     pub server_max_window_bits: u8,
-    /// The same for the client.
+    /// The base-2 logarithm of the size of the client's window in bytes, from 8 to 15.
     pub client_max_window_bits: u8,
 }
 
 impl Default for DeflateParameters {
-    /// Everything that is possible: both take their context over, in windows of 15 bits.
+    /// Returns the parameters that restrict nothing: context takeover by both sides, and windows of 15 bits.
     fn default() -> Self {
         Self {
             server_no_context_takeover: false,
@@ -50,17 +54,17 @@ impl Default for DeflateParameters {
     }
 }
 
-/// Why the answer of a server does not fit what was offered.
+/// The error of a client that received an answer that does not fit its offer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum InvalidAnswer {
-    /// RFC 6455 4.1: an extension that was not offered.
+    /// RFC 6455 4.1: the server chose an extension that was not offered.
     NotOffered,
-    /// RFC 7692 7.1: a parameter that is unknown, repeated, or has a value that it can't have.
+    /// RFC 7692 7.1: a parameter is unknown, occurs twice, or has an invalid value.
     Parameter,
-    /// RFC 7692 7.1.1.1: `server_no_context_takeover` was asked for, and is missing.
+    /// RFC 7692 7.1.1.1: the client asked for `server_no_context_takeover`, which is missing.
     ContextTakeover,
-    /// RFC 7692 7.1.2: a window is larger than was asked for, or than was said to be used.
+    /// RFC 7692 7.1.2: a window is larger than the offer allows.
     WindowBits,
 }
 
@@ -80,14 +84,17 @@ impl fmt::Display for InvalidAnswer {
 impl core::error::Error for InvalidAnswer {}
 
 impl DeflateParameters {
-    /// The smallest window, in bits, that messages are compressed with here. (Windows of 8 bits are only read.)
+    /// The smallest window of a compressor, in bits. (Decompressors also read windows of 8 bits.)
     pub const MIN_WINDOW_BITS: u8 = 9;
 
-    /// A server's choice among the offers of a client: what holds then, and the answer. `None` declines all.
+    /// Chooses among the offers of a client, and returns the negotiated parameters and the answer. Returns
+    /// `None` if the server has to decline all offers.
     ///
-    /// `self` is what the server wishes. A client that does not offer `client_max_window_bits` can't be held to it.
+    /// `self` has the wishes of the server. They can't limit the window of a client that does not offer
+    /// `client_max_window_bits`.
     pub fn accept(self, offers: &[Extension<'_>]) -> Option<(Self, Extension<'static>)> {
-        // RFC 7692 5.1, 7.1: the first offer in the client's order of preference that is well-formed and can be met.
+        // RFC 7692 5.1, 7.1: the first offer in the client's order of preference that is well-formed and can
+        // be met.
         offers.iter().filter(|offer| offer.name == NAME).find_map(|offer| self.accept_one(offer))
     }
 
@@ -121,7 +128,7 @@ impl DeflateParameters {
         Some((agreed, answer))
     }
 
-    /// The offer of a client that wishes `self`.
+    /// Returns the offer of a client with the wishes `self`.
     pub fn offer(self) -> Extension<'static> {
         let client_window = match self.client_max_window_bits {
             // RFC 7692 7.1.2.2: it says that the server may choose.
@@ -131,11 +138,13 @@ impl DeflateParameters {
         self.extension(Window::of(self.server_max_window_bits, false), client_window)
     }
 
-    /// A client's check of the answer to [`offer`](Self::offer): what holds then, or `None` if it was declined.
+    /// Checks the answer of a server to [`offer`](Self::offer), and returns the negotiated parameters, or
+    /// `None` if the server declined.
     ///
     /// # Errors
     ///
-    /// What is wrong with the answer. The connection is to be failed (RFC 7692 7.1).
+    /// Returns an error if the answer does not fit the offer. The client then has to fail the connection (RFC
+    /// 7692 7.1).
     pub fn verify(self, answer: &[Extension<'_>]) -> Result<Option<Self>, InvalidAnswer> {
         let answer = match answer {
             [] => return Ok(None),
@@ -209,7 +218,7 @@ impl Window {
         (value.len() == if bits < 10 { 1 } else { 2 }).then_some(Self::Of(bits))
     }
 
-    /// Whether that was not done before, and makes sense.
+    /// Sets the value. Returns `false` if the value is invalid or was set before.
     fn set(&mut self, value: Option<&str>) -> bool {
         let is_new = matches!(self, Self::NotGiven);
         *self = Self::parse(value).unwrap_or_default();

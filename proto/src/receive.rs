@@ -9,22 +9,24 @@ use crate::frame::{COMPRESSED, FrameHeader, MessageKind, Opcode, Role};
 use crate::mask::{append_masked, mask, to_unmasked};
 use crate::utf8::{Utf8Validator, is_utf8};
 
-/// How much a peer may send in one message.
+/// The limits on one received message.
 #[derive(Clone, Copy, Debug)]
 pub struct ReceiveLimits {
     /// The size of a message in bytes, all fragments together.
     pub message_size: u64,
-    /// The number of frames in a message, empty ones included.
+    /// The number of frames in a message, including empty frames.
     pub frames_per_message: u32,
 }
 
-/// The receiving half: takes bytes, gives [`Event`]s.
+/// The receiving half of a connection: bytes in, [`Event`]s out.
 ///
-/// It works in place on the caller's buffer and owns none: [`handle_bytes`](Self::handle_bytes) unmasks there and
-/// hands out ranges of it. Data frames come out as their bytes arrive, control frames when they are whole.
+/// The half works in place on the caller's buffer and owns none: [`handle_bytes`](Self::handle_bytes) unmasks
+/// there and returns ranges of the buffer. Data frames are reported as their bytes arrive, and control frames
+/// when they are whole.
 ///
 /// - inputs: [`handle_bytes`](Self::handle_bytes), [`take_whole_message`](Self::take_whole_message)
-/// - commands: [`allow_compression`](Self::allow_compression), [`discard_data`](Self::discard_data), [`fail`](Self::fail)
+/// - commands: [`allow_compression`](Self::allow_compression), [`discard_data`](Self::discard_data),
+///   [`fail`](Self::fail)
 /// - getters: all others
 ///
 /// ```
@@ -63,7 +65,7 @@ enum State {
         received: u64,
         remaining: u64,
     },
-    /// Behind a Close frame.
+    /// After a Close frame.
     Closed,
     Failed(Failure),
 }
@@ -76,7 +78,8 @@ struct OpenMessage {
     frames: u32,
 }
 
-/// What arrived. Ranges are positions in the bytes given to [`ReceiveHalf::handle_bytes`].
+/// An event in the received bytes. Ranges are positions in the bytes that [`ReceiveHalf::handle_bytes`] was
+/// called with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// A part of a message.
@@ -85,7 +88,7 @@ pub enum Event {
     Ping(Range<usize>),
     /// A Pong frame.
     Pong(Range<usize>),
-    /// The Close frame; nothing that follows it is looked at.
+    /// The Close frame. All later bytes are ignored.
     Close(Option<CloseFrame>),
 }
 
@@ -94,25 +97,26 @@ pub enum Event {
 pub struct Data {
     /// The kind of the whole message.
     pub kind: MessageKind,
-    /// Whether the message is compressed (RFC 7692): then its size was not limited, nor its text validated.
+    /// `true` if the message is compressed (RFC 7692). Its size is then not limited yet, nor its text
+    /// validated.
     pub compressed: bool,
-    /// Where the payload is, unmasked; empty if only a header has arrived. Text is valid UTF-8 so far, though it may
-    /// end inside a code point.
+    /// The position of the unmasked payload, empty if only a header has arrived. Text is valid UTF-8 so far,
+    /// but may end inside a code point.
     pub payload: Range<usize>,
-    /// Whether the message begins here.
+    /// `true` if the message begins here.
     pub first: bool,
-    /// Whether the message ends here.
+    /// `true` if the message ends here.
     pub last: bool,
 }
 
-/// A message that came in one frame.
+/// A message that arrived in one frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WholeMessage {
-    /// Its kind.
+    /// The kind of the message.
     pub kind: MessageKind,
-    /// Its payload; text is valid UTF-8.
+    /// The payload. Text is valid UTF-8.
     pub payload: Vec<u8>,
-    /// How many bytes the frame took.
+    /// The size of the frame, in bytes.
     pub frame_size: usize,
 }
 
@@ -126,7 +130,7 @@ struct WholeFrame<'a> {
 }
 
 impl ReceiveHalf {
-    /// The receiving half of `role`'s connection, right after the opening handshake.
+    /// Creates the receiving half of `role`'s connection, right after the opening handshake.
     pub fn new(role: Role, limits: ReceiveLimits) -> Self {
         Self {
             role,
@@ -146,13 +150,13 @@ impl ReceiveHalf {
 
     /// Processes the front of `bytes` in place: up to one event, and how many bytes it took.
     ///
-    /// Call it again with the rest until there is no event; what is left then must come again, in front of the bytes
-    /// that arrive next. After the Close frame everything is taken and nothing comes of it.
+    /// Call it again with the rest until there is no event; what is left then must come again, in front of
+    /// the bytes that arrive next. After the Close frame everything is taken and nothing comes of it.
     ///
     /// # Errors
     ///
-    /// A [`Failure`] as soon as the wrong header is whole or the first wrong byte of a payload is there, even in the
-    /// middle of a frame; then the same one again.
+    /// Returns a [`Failure`] as soon as an invalid header is whole or the first invalid byte of a payload has
+    /// arrived, even in the middle of a frame. Later calls return the failure again.
     pub fn handle_bytes(&mut self, bytes: &mut [u8]) -> Result<(usize, Option<Event>), Failure> {
         let result = match self.state {
             State::Header => self.handle_frame(bytes),
@@ -167,8 +171,9 @@ impl ReceiveHalf {
         result
     }
 
-    /// Takes the most frequent case by a shorter way: `bytes` begin with a whole message in one frame, and nothing is
-    /// wrong with it. Its payload is unmasked while it is copied, so that memory is passed over once.
+    /// Takes the most frequent case by a shorter way: `bytes` begin with a whole message in one frame, and
+    /// nothing is wrong with it. Its payload is unmasked while it is copied, so that memory is passed over
+    /// once.
     ///
     /// In all other cases `None`: nothing was changed, and it is up to [`handle_bytes`](Self::handle_bytes).
     #[inline]
@@ -184,7 +189,8 @@ impl ReceiveHalf {
 
     /// Does the same as [`take_whole_message`](Self::take_whole_message), but appends the payload to `out`.
     ///
-    /// Returns the kind of the message and the size of its frame. If it returns `None`, `out` has not changed.
+    /// Returns the kind of the message and the size of its frame. If it returns `None`, `out` has not
+    /// changed.
     #[inline]
     pub fn append_whole_message(&self, bytes: &[u8], out: &mut Vec<u8>) -> Option<(MessageKind, usize)> {
         let WholeFrame { kind, masked, masking_key, size } = self.whole_frame(bytes)?;
@@ -200,7 +206,8 @@ impl ReceiveHalf {
         Some((kind, size))
     }
 
-    /// Finds a frame with which `bytes` begin and that is a whole message, if nothing is wrong with its header.
+    /// Finds a frame with which `bytes` begin and that is a whole message, if nothing is wrong with its
+    /// header.
     #[expect(clippy::inline_always, reason = "measured: part of the shortest way of a small message")]
     #[inline(always)]
     fn whole_frame<'a>(&self, bytes: &'a [u8]) -> Option<WholeFrame<'a>> {
@@ -233,23 +240,23 @@ impl ReceiveHalf {
         Some(WholeFrame { kind, masked, masking_key, size })
     }
 
-    /// What this half may receive.
+    /// Returns the limits.
     pub fn limits(&self) -> ReceiveLimits {
         self.limits
     }
 
-    /// Nothing more is taken, as when the payload of a compressed message turned out to be wrong.
+    /// Fails the half, so that it accepts no more bytes: for a compressed message that can't be decompressed.
     pub fn fail(&mut self, failure: Failure) {
         self.state = State::Failed(failure);
     }
 
-    /// From now on the payload of data frames is neither validated nor counted: for the time between our Close frame
-    /// and the peer's. The events still come.
+    /// Stops validating and counting the payload of data frames: for the time between our Close frame and the
+    /// peer's. The events are still reported.
     pub fn discard_data(&mut self) {
         self.discards_data = true;
     }
 
-    /// How many bytes of the current data frame's payload have not arrived yet.
+    /// Returns the number of bytes of the current data frame's payload that have not arrived yet.
     pub fn remaining(&self) -> u64 {
         match self.state {
             State::Payload { remaining, .. } => remaining,
@@ -257,7 +264,8 @@ impl ReceiveHalf {
         }
     }
 
-    /// Whether data comes next: `bytes`, those not yet taken, begin with a data frame or go on with one.
+    /// Returns `true` if data comes next: `bytes`, which are not yet consumed, begin with or continue a data
+    /// frame.
     pub fn is_at_data(&self, bytes: &[u8]) -> bool {
         match self.state {
             // RFC 6455 5.2: control opcodes have the high bit of the four set.
@@ -267,14 +275,14 @@ impl ReceiveHalf {
         }
     }
 
-    /// Whether `bytes`, those not yet taken, begin with a whole frame, be it a right one or not.
+    /// Returns `true` if `bytes`, which are not yet consumed, begin with a whole frame, valid or not.
     #[inline]
     pub fn is_at_whole_frame(&self, bytes: &[u8]) -> bool {
         matches!(self.state, State::Header)
             && FrameHeader::frame_size(bytes).is_some_and(|size| size <= bytes.len() as u64)
     }
 
-    /// Whether the Close frame has arrived.
+    /// Returns `true` if the Close frame has arrived.
     pub fn is_closed(&self) -> bool {
         matches!(self.state, State::Closed)
     }
@@ -321,8 +329,8 @@ impl ReceiveHalf {
         if self.discards_data {
             return Ok(());
         }
-        // RFC 6455 10.4: implementations limit the size of frames and messages. Both are known here, before any
-        // memory is taken.
+        // RFC 6455 10.4: implementations limit the size of frames and messages. Both are known here, before
+        // any memory is taken.
         if message.size > self.limits.message_size && !message.compressed {
             return Err(Limit::MessageSize(self.limits.message_size).into());
         }

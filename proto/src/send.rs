@@ -7,15 +7,16 @@ use crate::error::Misuse;
 use crate::frame::{COMPRESSED, FrameHeader, MessageKind, Opcode, Role};
 use crate::mask::{append_masked, mask};
 
-/// The sending half: appends frames to the caller's buffer.
+/// The sending half of a connection, which appends frames to the caller's buffer.
 ///
-/// Every frame of a client is masked, while it is copied or in place. `masking_key` must be fresh for each frame and come from a
-/// cryptographically secure generator (RFC 6455 5.3, 10.3); a server's is not used.
+/// Every frame of a client is masked, while it is copied or in place. `masking_key` must be fresh for each
+/// frame and come from a cryptographically secure generator (RFC 6455 5.3, 10.3); a server's is not used.
 ///
 /// - commands: [`message`](Self::message), [`message_in_place`](Self::message_in_place),
 ///   [`message_header`](Self::message_header), [`message_apart`](Self::message_apart),
-///   [`encoded_message`](Self::encoded_message), [`fragment`](Self::fragment), [`last_fragment`](Self::last_fragment),
-///   [`ping`](Self::ping), [`pong`](Self::pong), [`close`](Self::close)
+///   [`encoded_message`](Self::encoded_message), [`fragment`](Self::fragment),
+///   [`last_fragment`](Self::last_fragment), [`ping`](Self::ping), [`pong`](Self::pong),
+///   [`close`](Self::close)
 /// - getters: all others
 ///
 /// ```
@@ -32,13 +33,13 @@ use crate::mask::{append_masked, mask};
 #[derive(Clone, Debug)]
 pub struct SendHalf {
     role: Role,
-    /// Whether some fragments of a message were sent, but not its last.
+    /// `true` between the first and the last fragment of a message.
     in_message: bool,
     closed: bool,
 }
 
 impl SendHalf {
-    /// The sending half of `role`'s connection, right after the opening handshake.
+    /// Creates the sending half of `role`'s connection, right after the opening handshake.
     pub fn new(role: Role) -> Self {
         Self { role, in_message: false, closed: false }
     }
@@ -47,7 +48,8 @@ impl SendHalf {
     ///
     /// # Errors
     ///
-    /// [`Misuse::CloseSent`], [`Misuse::MessageOpen`].
+    /// - Returns [`Misuse::CloseSent`] if the Close frame was sent.
+    /// - Returns [`Misuse::MessageOpen`] if a fragmented message is not finished.
     #[inline]
     pub fn message(
         &mut self,
@@ -61,11 +63,12 @@ impl SendHalf {
         Ok(())
     }
 
-    /// The same for a payload that was compressed, as agreed on in the handshake (RFC 7692 6).
+    /// Encodes a whole message with a compressed payload, as negotiated in the handshake (RFC 7692 6).
     ///
     /// # Errors
     ///
-    /// [`Misuse::CloseSent`], [`Misuse::MessageOpen`].
+    /// - Returns [`Misuse::CloseSent`] if the Close frame was sent.
+    /// - Returns [`Misuse::MessageOpen`] if a fragmented message is not finished.
     pub fn compressed_message(
         &mut self,
         kind: MessageKind,
@@ -81,7 +84,8 @@ impl SendHalf {
     /// Makes a whole message in one frame of a buffer that holds its payload already, behind
     /// [`FrameHeader::MAX_SIZE`] bytes of room for the header; gives the position at which the frame begins.
     ///
-    /// So a payload whose size is known only once it is written, like that of a serialiser, need not be copied.
+    /// So a payload whose size is known only once it is written, like that of a serialiser, need not be
+    /// copied.
     ///
     /// ```
     /// use bowline_proto::{FrameHeader, MessageKind, Role, SendHalf};
@@ -95,8 +99,9 @@ impl SendHalf {
     ///
     /// # Errors
     ///
-    /// [`Misuse::CloseSent`], [`Misuse::MessageOpen`]; and [`Misuse::NoRoomForHeader`] if the buffer is smaller than
-    /// that room.
+    /// - Returns [`Misuse::CloseSent`] if the Close frame was sent.
+    /// - Returns [`Misuse::MessageOpen`] if a fragmented message is not finished.
+    /// - Returns [`Misuse::NoRoomForHeader`] if the buffer is smaller than the room for the header.
     pub fn message_in_place(
         &mut self,
         kind: MessageKind,
@@ -112,7 +117,7 @@ impl SendHalf {
         if let Some(key) = masking_key {
             mask(payload, key, 0);
         }
-        // It is written behind the payload, as everywhere, and moved to its place.
+        // The header is written after the payload, and then moved to its place.
         header.encode(buffer);
         let start = FrameHeader::MAX_SIZE - (buffer.len() - end);
         buffer.copy_within(end.., start);
@@ -124,7 +129,9 @@ impl SendHalf {
     ///
     /// # Errors
     ///
-    /// [`Misuse::CloseSent`], [`Misuse::MessageOpen`], and [`Misuse::UnmaskedPayload`] for a client.
+    /// - Returns [`Misuse::CloseSent`] if the Close frame was sent.
+    /// - Returns [`Misuse::MessageOpen`] if a fragmented message is not finished.
+    /// - Returns [`Misuse::UnmaskedPayload`] if the half is a client's.
     pub fn message_header(
         &mut self,
         kind: MessageKind,
@@ -136,12 +143,15 @@ impl SendHalf {
         Ok(())
     }
 
-    /// Encodes the header alone, too, and masks the payload where it is if this is a client's; the payload must follow the header on
-    /// the wire.
+    /// Encodes the header alone, too, and masks the payload where it is if this is a client's; the payload
+    /// must follow the header on the wire.
     ///
     /// # Errors
     ///
-    /// [`Misuse::CloseSent`], [`Misuse::MessageOpen`]; then the payload is as it was.
+    /// - Returns [`Misuse::CloseSent`] if the Close frame was sent.
+    /// - Returns [`Misuse::MessageOpen`] if a fragmented message is not finished.
+    ///
+    /// After an error, the payload is unchanged.
     pub fn message_apart(
         &mut self,
         kind: MessageKind,
@@ -158,13 +168,16 @@ impl SendHalf {
         Ok(())
     }
 
-    /// Sends a whole message in one frame that was encoded before, by another half; the frame must be next on the wire.
+    /// Sends a whole message in one frame that was encoded before, by another half; the frame must be next on
+    /// the wire.
     ///
     /// Only servers can do that, as clients mask each frame anew (RFC 6455 5.3).
     ///
     /// # Errors
     ///
-    /// [`Misuse::CloseSent`], [`Misuse::MessageOpen`], and [`Misuse::UnmaskedPayload`] for a client.
+    /// - Returns [`Misuse::CloseSent`] if the Close frame was sent.
+    /// - Returns [`Misuse::MessageOpen`] if a fragmented message is not finished.
+    /// - Returns [`Misuse::UnmaskedPayload`] if the half is a client's.
     pub fn encoded_message(&mut self) -> Result<(), Misuse> {
         self.check_message()?;
         if self.role == Role::Client { Err(Misuse::UnmaskedPayload) } else { Ok(()) }
@@ -172,12 +185,12 @@ impl SendHalf {
 
     /// Encodes a fragment that others follow; the first begins the message.
     ///
-    /// The kind is that of the whole message, and counts in the first fragment only. Text may be split inside a code
-    /// point.
+    /// The kind is that of the whole message, and counts in the first fragment only. Text may be split inside
+    /// a code point.
     ///
     /// # Errors
     ///
-    /// [`Misuse::CloseSent`].
+    /// Returns [`Misuse::CloseSent`] if the Close frame was sent.
     pub fn fragment(
         &mut self,
         kind: MessageKind,
@@ -192,7 +205,7 @@ impl SendHalf {
     ///
     /// # Errors
     ///
-    /// [`Misuse::CloseSent`].
+    /// Returns [`Misuse::CloseSent`] if the Close frame was sent.
     pub fn last_fragment(
         &mut self,
         kind: MessageKind,
@@ -203,12 +216,12 @@ impl SendHalf {
         self.any_fragment(true, 0, kind, payload, masking_key, out)
     }
 
-    /// Encodes a fragment of a message that was compressed, as agreed on in the handshake (RFC 7692 6); `last` ends the
-    /// message.
+    /// Encodes a fragment of a message that was compressed, as agreed on in the handshake (RFC 7692 6);
+    /// `last` ends the message.
     ///
     /// # Errors
     ///
-    /// [`Misuse::CloseSent`].
+    /// Returns [`Misuse::CloseSent`] if the Close frame was sent.
     pub fn compressed_fragment(
         &mut self,
         kind: MessageKind,
@@ -224,7 +237,8 @@ impl SendHalf {
     ///
     /// # Errors
     ///
-    /// [`Misuse::CloseSent`], and [`Misuse::OversizedControlFrame`] over 125 bytes.
+    /// - Returns [`Misuse::CloseSent`] if the Close frame was sent.
+    /// - Returns [`Misuse::OversizedControlFrame`] if the payload has more than 125 bytes.
     pub fn ping(&mut self, payload: &[u8], masking_key: [u8; 4], out: &mut Vec<u8>) -> Result<(), Misuse> {
         self.control(Opcode::Ping, payload, masking_key, out)
     }
@@ -233,7 +247,8 @@ impl SendHalf {
     ///
     /// # Errors
     ///
-    /// [`Misuse::CloseSent`], and [`Misuse::OversizedControlFrame`] over 125 bytes.
+    /// - Returns [`Misuse::CloseSent`] if the Close frame was sent.
+    /// - Returns [`Misuse::OversizedControlFrame`] if the payload has more than 125 bytes.
     pub fn pong(&mut self, payload: &[u8], masking_key: [u8; 4], out: &mut Vec<u8>) -> Result<(), Misuse> {
         self.control(Opcode::Pong, payload, masking_key, out)
     }
@@ -242,7 +257,7 @@ impl SendHalf {
     ///
     /// # Errors
     ///
-    /// [`Misuse::CloseSent`].
+    /// Returns [`Misuse::CloseSent`] if the Close frame was sent.
     pub fn close(
         &mut self,
         frame: Option<&CloseFrame>,
@@ -255,12 +270,12 @@ impl SendHalf {
         Ok(())
     }
 
-    /// Whether the Close frame was sent.
+    /// Returns `true` if the Close frame was sent.
     pub fn is_closed(&self) -> bool {
         self.closed
     }
 
-    /// Which end of the connection this is.
+    /// Returns the role.
     pub fn role(&self) -> Role {
         self.role
     }

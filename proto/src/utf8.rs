@@ -45,8 +45,8 @@ impl Utf8Validator {
     ///
     /// # Errors
     ///
-    /// [`InvalidUtf8`] as soon as no continuation could make the text valid. Then the piece was not taken: the validator
-    /// stands where it stood before.
+    /// Returns [`InvalidUtf8`] as soon as no continuation could make the text valid. The state of the
+    /// validator is then unchanged.
     #[inline]
     pub fn feed(&mut self, piece: &[u8]) -> Result<(), InvalidUtf8> {
         // Most often a piece begins and ends between code points.
@@ -56,12 +56,12 @@ impl Utf8Validator {
         if is_utf8(piece) { Ok(()) } else { Err(InvalidUtf8) }
     }
 
-    /// Whether the text could end here: not inside a code point.
+    /// Returns `true` if the text may end here, which is not inside a code point.
     pub const fn is_complete(&self) -> bool {
         self.partial_len == 0
     }
 
-    /// The same for a piece that begins or ends inside a code point.
+    /// Feeds a piece that begins or ends inside a code point.
     fn feed_part(&mut self, piece: &[u8]) -> Result<(), InvalidUtf8> {
         let mut next = self.clone();
         next.advance(piece)?;
@@ -96,7 +96,7 @@ impl Utf8Validator {
     }
 }
 
-/// How many bytes at the end begin a code point that needs more; at most three.
+/// Returns the number of bytes at the end that begin an incomplete code point: at most three.
 #[inline]
 fn incomplete_tail(piece: &[u8]) -> usize {
     for (count, &byte) in (1..=3).zip(piece.iter().rev()) {

@@ -4,7 +4,8 @@ use bowline_proto::{CloseCode, CloseFrame, Failure, Limit, Misuse, Violation};
 
 #[test]
 fn rfc6455_7_4_which_codes_may_be_sent() {
-    // RFC 6455 11.7 and the "WebSocket Close Code Number Registry", without the reserved 1004, 1005, 1006 and 1015.
+    // RFC 6455 11.7 and the "WebSocket Close Code Number Registry", without the reserved 1004, 1005, 1006 and
+    // 1015.
     let registered = [1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014];
     for code in (0..=u16::MAX).step_by(if cfg!(miri) { 331 } else { 1 }) {
         // RFC 6455 7.4.2: registered for libraries, and free for applications.

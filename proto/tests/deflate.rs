@@ -117,7 +117,8 @@ fn what_is_cut_off_or_wrong_is_a_violation() {
         assert_eq!(error, Failure::Violation(Violation::InvalidCompression), "cut off at {end}");
         assert_eq!(CloseCode::from(error), CloseCode::INVALID_DATA);
     }
-    // A block of the reserved type, a stored block whose lengths differ, and a reference before the beginning.
+    // A block of the reserved type, a stored block whose lengths differ, and a reference before the
+    // beginning.
     for wrong in [&[0x07][..], &[0x00, 0x05, 0x00, 0x05, 0x00], &[0xF2, 0x00, 0x11, 0x00, 0x00]] {
         assert_eq!(inflated(wrong).unwrap_err(), Failure::Violation(Violation::InvalidCompression));
     }
@@ -195,7 +196,8 @@ fn one_step_brings_64_kib_at_most() {
     assert_eq!(total, 1 << 20);
 }
 
-/// Decompressors are lent, too. Wherever one was left, or has failed, whoever comes next begins anew: with nothing in the window.
+/// Decompressors are lent, too. Wherever one was left, or has failed, whoever comes next begins anew: with
+/// nothing in the window.
 #[test]
 fn a_message_that_was_not_read_to_its_end_leaves_nothing_behind() {
     let text: Vec<u8> = (0..500_u32).flat_map(|i| (i * i % 251).to_string().into_bytes()).collect();
@@ -269,7 +271,8 @@ fn a_message_from_which_nothing_comes_has_an_end() {
     }
 }
 
-/// However a message is flushed, and wherever last blocks are, it is not taken for one from which nothing comes.
+/// However a message is flushed, and wherever last blocks are, it is not taken for one from which nothing
+/// comes.
 #[test]
 fn a_message_in_the_smallest_of_pieces_is_no_larger_than_it_may_be() {
     let last_block = [0xF3, 0x48, 0xCD, 0xC9, 0xC9, 0x07, 0x00];
@@ -400,8 +403,8 @@ impl CutOff {
     }
 }
 
-/// Compressors are lent to one connection after the other. Nothing of a message that was cut off is in the next one,
-/// whoever sends it: a compressor with a past writes exactly what a new one does.
+/// Compressors are lent to one connection after the other. Nothing of a message that was cut off is in the
+/// next one, whoever sends it: a compressor with a past writes exactly what a new one does.
 #[test]
 fn a_message_that_was_cut_off_leaves_nothing_behind() {
     for level in 0..=9 {

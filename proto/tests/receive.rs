@@ -403,8 +403,8 @@ fn rfc6455_5_6_binary_is_any_bytes() {
 
 #[test]
 fn four_mebibytes_of_text_in_small_fragments_take_linear_time() {
-    // A code point lies across every border between fragments. Every frame is in a buffer of its own and each is
-    // handed over once: what a call can look at are 66 bytes and a state of fixed size.
+    // A code point lies across every border between fragments. Every frame is in a buffer of its own and each
+    // is handed over once: what a call can look at are 66 bytes and a state of fixed size.
     const FRAGMENTS: usize = if cfg!(miri) { 256 } else { 4 * 1024 * 1024 / 64 };
     assert!(size_of::<ReceiveHalf>() <= 128);
     let text = format!("{}€", "x".repeat(61)).repeat(FRAGMENTS);

@@ -1,4 +1,4 @@
-//! Connecting to servers.
+//! The builder of client options, and the way from a URL to a connection.
 
 use std::time::Duration;
 
@@ -8,31 +8,26 @@ use http::header::{HOST, HeaderName, HeaderValue, ORIGIN};
 use http::{Request, Response};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::client::dial::{dial, dial_through};
+use crate::client::dial::{dial, dial_through, dial_through_tls};
 use crate::client::handshake::ClientHandshake;
-use crate::client::http1::exchange;
-#[cfg(feature = "http2")]
-use crate::client::http2::Http2Connection;
+use crate::client::http1;
+use crate::client::http2::{Http2Connection, HttpVersion};
 use crate::client::proxy::Proxy;
-use crate::client::request::{Offer, Opening};
-#[cfg(feature = "tls")]
-use crate::client::url::Scheme;
-use crate::client::url::Url;
-#[cfg(feature = "deflate")]
-use crate::compression::CompressionOptions;
+use crate::client::request::{Attempt, Offer};
+use crate::client::url::{Scheme, Url};
 use crate::connection::parts::ConnectionParts;
-use crate::error::Error;
-#[cfg(all(feature = "http2", feature = "tls"))]
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::handshake::negotiated::Negotiated;
 use crate::limits::Limits;
 use crate::socket::WebSocket;
-use crate::transport::from_hyper::transport_of;
-#[cfg(feature = "tls")]
-use crate::transport::tls;
-use crate::transport::{Addresses, Stream, Transport};
+use crate::transport::alpn::Alpn;
+use crate::transport::from_hyper::from_stream;
+use crate::transport::tls::{self, ClientTls};
+use crate::transport::{Addresses, IoStream};
 
-/// Connects to a WebSocket server: with the defaults of [`Connector`], see [`Connector::connect`].
+/// Connects to a WebSocket server with the default options.
+///
+/// See [`Connector`] for the options, and [`Connector::connect`] for the URL.
 ///
 /// ```no_run
 /// # async fn example() -> Result<(), bowline::Error> {
@@ -47,20 +42,20 @@ use crate::transport::{Addresses, Stream, Transport};
 ///
 /// # Errors
 ///
-/// See [`Connector::connect`].
+/// Returns the errors that [`Connector::connect`] returns.
 ///
 /// # Cancel safety
 ///
-/// Dropping it ends the attempt.
+/// This function is cancel safe. Dropping the future ends the attempt and closes its connection.
 pub async fn connect(url: impl AsRef<str>) -> Result<WebSocket, Error> {
     let (socket, _) = Connector::new().connect(url).await?;
     Ok(socket)
 }
 
-/// Connects to WebSocket servers: the options of a client.
+/// A builder of client options, which connects to WebSocket servers.
 ///
-/// An argument that makes no sense is remembered, and returned as an error by what uses the connector; nothing is
-/// sent then.
+/// The methods that set options never fail. An invalid setting is kept, and the methods that connect return
+/// it as [`ErrorKind::InvalidInput`] before anything is sent.
 ///
 /// ```no_run
 /// use bowline::{Connector, Limits};
@@ -79,40 +74,32 @@ pub async fn connect(url: impl AsRef<str>) -> Result<WebSocket, Error> {
 pub struct Connector {
     offer: Offer,
     proxy: Proxy,
-    #[cfg(feature = "tls")]
-    tls: Option<std::sync::Arc<rustls::ClientConfig>>,
+    tls: Option<ClientTls>,
     version: HttpVersion,
 }
 
-/// The version of HTTP in which a [`Connector`] opens WebSockets: see [`Connector::http_version`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-#[cfg_attr(not(feature = "http2"), allow(unreachable_pub, reason = "without it there is no choice"))]
-pub enum HttpVersion {
-    /// HTTP/1.1 (RFC 6455 4): a TCP connection for each WebSocket. The default.
-    #[default]
-    Http1,
-    /// HTTP/2 (RFC 8441): in clear text with prior knowledge, over TLS by ALPN. A server that does not speak it, or
-    /// accepts no WebSockets over it, is an error.
-    #[cfg(feature = "http2")]
-    Http2,
-    /// Over TLS, the server's choice of both by ALPN; HTTP/1.1 on another connection if it chooses HTTP/2 and accepts no
-    /// WebSockets over it. In clear text, where nothing can be chosen, HTTP/1.1.
-    #[cfg(feature = "http2")]
-    Automatic,
-}
-
 impl Connector {
-    /// A connector with the defaults: no headers, no subprotocols, the proxy that the environment names, the roots that
-    /// the operating system trusts, the default [`Limits`].
+    /// Returns a connector with the default options.
+    ///
+    /// By default there are no additional headers and no subprotocols. The environment names the proxy, and
+    /// the operating system the trusted root certificates. The limits are [`Limits::default`].
+    ///
+    /// ```
+    /// let connector = bowline::Connector::new();
+    /// ```
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Adds a header to the request; repeated calls add all.
+    /// Adds a header to the request. Repeated calls add further headers, also of the same name. Default:
+    /// none.
     ///
-    /// The headers of the handshake itself are refused: Host, Origin and Sec-WebSocket-Protocol have methods of their
-    /// own, the others are set by the library. A value can't have line breaks.
+    /// The headers of the handshake itself are invalid here. `Host`, `Origin` and `Sec-WebSocket-Protocol`
+    /// have methods of their own, and the library sets the others. A value can't contain line breaks.
+    ///
+    /// ```
+    /// let connector = bowline::Connector::new().header("authorization", "Bearer 1234");
+    /// ```
     pub fn header<N, V>(mut self, name: N, value: V) -> Self
     where
         N: TryInto<HeaderName>,
@@ -124,7 +111,11 @@ impl Connector {
         self
     }
 
-    /// The Host header. Default: the host and port of the URL.
+    /// Sets the `Host` header. Default: the host and port of the URL (RFC 6455 4.1).
+    ///
+    /// ```
+    /// let connector = bowline::Connector::new().host("internal.example.com");
+    /// ```
     pub fn host<V>(mut self, value: V) -> Self
     where
         V: TryInto<HeaderValue>,
@@ -134,7 +125,11 @@ impl Connector {
         self
     }
 
-    /// The Origin header. Default: none, as for all clients that are no browsers (RFC 6455 4.1).
+    /// Sets the `Origin` header. Default: none, as usual for clients that are not browsers (RFC 6455 4.1).
+    ///
+    /// ```
+    /// let connector = bowline::Connector::new().origin("https://example.com");
+    /// ```
     pub fn origin<V>(mut self, value: V) -> Self
     where
         V: TryInto<HeaderValue>,
@@ -144,42 +139,57 @@ impl Connector {
         self
     }
 
-    /// The subprotocols to offer, the preferred one first (RFC 6455 1.9). Default: none.
+    /// Sets the subprotocols to offer, the preferred one first (RFC 6455 1.9). Default: none.
     ///
-    /// Each has to be a token (RFC 9110 5.6.2), and none may be there twice. Which the server chose, if any, says
-    /// [`WebSocket::subprotocol`].
+    /// Each must be a token (RFC 9110 5.6.2) and occur once. [`WebSocket::subprotocol`] returns the server's
+    /// choice.
+    ///
+    /// ```
+    /// let connector = bowline::Connector::new().subprotocols(["chat.v2", "chat.v1"]);
+    /// ```
     pub fn subprotocols<S: Into<String>>(mut self, subprotocols: impl IntoIterator<Item = S>) -> Self {
         self.offer.set_subprotocols(subprotocols.into_iter().map(Into::into).collect());
         self
     }
 
-    /// How TLS is done, for servers and for proxies. Default: rustls with its provider `ring`, TLS 1.2 and 1.3, and the
-    /// roots that the operating system trusts, by `rustls-platform-verifier`.
+    /// Sets the TLS configuration for servers and proxies. Available with the feature `tls`.
     ///
-    /// The ALPN protocols of the configuration are replaced by those of `Connector::http_version`: `http/1.1`, `h2`, or both;
-    /// for a proxy by `http/1.1`.
+    /// Default: TLS 1.2 and 1.3 by rustls with its provider `ring`, and the root certificates that the
+    /// operating system trusts, by `rustls-platform-verifier`.
+    ///
+    /// The ALPN protocols of the configuration are replaced. A server is offered those of
+    /// `Connector::http_version`: `http/1.1`, `h2` or both. A proxy is offered `http/1.1`.
+    ///
+    /// ```
+    /// # fn example(config: std::sync::Arc<rustls::ClientConfig>) {
+    /// let connector = bowline::Connector::new().tls(config);
+    /// # }
+    /// ```
     #[cfg(feature = "tls")]
     pub fn tls(mut self, config: std::sync::Arc<rustls::ClientConfig>) -> Self {
-        self.tls = Some(config);
+        self.tls = Some(ClientTls(config));
         self
     }
 
-    /// The proxy to go through. Default: [`Proxy::from_env`].
+    /// Sets the proxy to connect through. Default: [`Proxy::from_env`].
+    ///
+    /// ```
+    /// use bowline::{Connector, Proxy};
+    ///
+    /// let connector = Connector::new().proxy(Proxy::none());
+    /// ```
     pub fn proxy(mut self, proxy: Proxy) -> Self {
         self.proxy = proxy;
         self
     }
 
-    /// The version of HTTP. Default: [`HttpVersion::Http1`].
+    /// Sets the limits of the handshake and of the connection. Default: [`Limits::default`].
     ///
-    /// For many WebSockets over one connection, see [`connect_http2`](Self::connect_http2).
-    #[cfg(feature = "http2")]
-    pub fn http_version(mut self, version: HttpVersion) -> Self {
-        self.version = version;
-        self
-    }
-
-    /// What a server may cost: see [`Limits`] for the defaults.
+    /// ```
+    /// use bowline::{Connector, Limits};
+    ///
+    /// let connector = Connector::new().limits(Limits::default().message_size(64 * 1024));
+    /// ```
     pub fn limits(mut self, limits: Limits) -> Self {
         if let Some(text) = limits.invalid() {
             self.offer.refuse(text);
@@ -188,98 +198,88 @@ impl Connector {
         self
     }
 
-    /// Whether and how messages are compressed. Default: [`Compression::Off`](crate::Compression::Off).
+    /// Sets the keepalive interval. Default: 20 s. `None` switches the keepalive off.
     ///
-    /// A [`Compression`](crate::Compression), or its [options](crate::CompressionOptions).
-    #[cfg(feature = "deflate")]
-    pub fn compression(mut self, options: impl Into<CompressionOptions>) -> Self {
-        self.offer.config.compression = options.into();
-        if let Some(text) = self.offer.config.compression.invalid() {
-            self.offer.refuse(text);
-        }
-        self
-    }
-
-    /// After how much silence a ping is sent: at least this long, at most twice as long. Default: 20 s; `None` turns
-    /// it off.
+    /// A ping is sent after one to two intervals in which one side was silent. The client's own silence
+    /// counts too, because many servers and balancers close a connection on which the client sends nothing,
+    /// often after a minute.
     ///
-    /// The silence of either side counts. Many servers and balancers close a connection on which they hear nothing, often after a
-    /// minute, even if they send all the time.
+    /// The connection ends with [`ErrorKind::Timeout`] in two cases: if nothing arrives for one interval
+    /// after the ping, or if the transport accepts no byte for one interval while bytes wait to be written.
+    /// Bytes in a buffer of the stream's own, such as that of TLS, count as accepted once the stream is
+    /// flushed.
     ///
-    /// If nothing at all arrives for as long again, the connection is dead and ends with [`ErrorKind::Timeout`].
+    /// ```
+    /// use std::time::Duration;
     ///
-    /// It is dead as well if the transport takes no byte for that long though some wait. What a stream like TLS takes
-    /// into a buffer of its own counts when that is flushed.
+    /// let connector = bowline::Connector::new().keepalive(Duration::from_secs(60));
+    /// ```
     pub fn keepalive(mut self, interval: impl Into<Option<Duration>>) -> Self {
         self.offer.config.keepalive = interval.into();
         if self.offer.config.keepalive == Some(Duration::ZERO) {
-            self.offer.refuse("the keepalive interval is zero");
+            self.offer
+                .refuse("the keepalive interval is zero: pass None to Connector::keepalive to switch it off");
         }
         self
     }
 
-    /// Connects to a server, and gives the connection and the response of the handshake, with its headers.
+    /// Connects to a server. Returns the connection, and the head of the server's response.
     ///
-    /// The URL's scheme is `ws`, `wss`, `http` or `https`. A user name and a password in it are sent as basic
-    /// authentication, unless there is an Authorization [`header`](Self::header). Redirects are not followed.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::InvalidInput`] if the URL or an option makes no sense; then nothing was sent.
-    /// [`ErrorKind::Timeout`] after [`Limits::handshake_timeout`], name resolution and TLS included.
-    /// [`ErrorKind::Io`] if the name can't be resolved, the server or the proxy can't be reached, or TLS fails.
-    /// [`ErrorKind::Handshake`] if the server does not accept: [`Error::response`] has what it answered instead, if
-    /// that is HTTP. [`ErrorKind::Limit`] if the head of its response is too large.
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropping it ends the attempt.
-    pub async fn connect(&self, url: impl AsRef<str>) -> Result<(WebSocket, Response<()>), Error> {
-        let opening = self.offer.open(Url::parse(url.as_ref())?)?;
-        // In boxes, so that the caller's future is not larger for all of the connection's life.
-        Box::pin(self.connect_to(opening)).await
-    }
-
-    /// Opens an HTTP/2 connection, and waits for the server's settings: for many WebSockets over one connection (RFC
-    /// 8441). The path of the URL does not matter.
+    /// The scheme of the URL is `ws`, `wss`, `http` or `https`. A user name and a password in the URL are
+    /// sent as basic authentication, unless an `Authorization` [`header`](Self::header) is set. Redirects are
+    /// not followed.
     ///
     /// ```no_run
     /// # async fn example() -> Result<(), bowline::Error> {
-    /// let connection = bowline::Connector::new().connect_http2("wss://example.com").await?;
-    /// let (news, _) = connection.connect("/news").await?;
-    /// let (chat, _) = connection.connect("/chat?room=1").await?;
+    /// let (mut socket, response) = bowline::Connector::new().connect("wss://example.com/feed").await?;
+    /// println!("{:?} says {:?}", response.headers().get("server"), socket.recv().await?);
     /// # Ok(())
     /// # }
     /// ```
     ///
     /// # Errors
     ///
-    /// As [`connect`](Self::connect); [`ErrorKind::Handshake`] if the server does not speak HTTP/2, or accepts no
-    /// WebSockets over it.
+    /// - Returns [`ErrorKind::InvalidInput`] if the URL or an option is invalid. In that case nothing was
+    ///   sent.
+    /// - Returns [`ErrorKind::Timeout`] if the handshake takes longer than [`Limits::handshake_timeout`],
+    ///   name resolution and TLS included.
+    /// - Returns [`ErrorKind::Io`] if the name can't be resolved, the server or the proxy can't be reached,
+    ///   or TLS fails.
+    /// - Returns [`ErrorKind::Handshake`] if the server does not accept the handshake. [`Error::response`]
+    ///   returns the response that the server sent instead, if it sent one.
+    /// - Returns [`ErrorKind::Limit`] if the head of the response is too large.
     ///
     /// # Cancel safety
     ///
-    /// Dropping it ends the attempt.
-    #[cfg(feature = "http2")]
-    pub async fn connect_http2(&self, url: impl AsRef<str>) -> Result<Http2Connection, Error> {
-        let opening = self.offer.open(Url::parse(url.as_ref())?)?;
-        match Box::pin(self.reach(opening, HttpVersion::Http2)).await? {
-            Reached::Http2(connection, _) => connection.check_settings().map(|()| connection),
-            Reached::WebSocket(..) => unreachable!("only HTTP/2 was asked for"),
-        }
+    /// This method is cancel safe. Dropping the future ends the attempt and closes its connection.
+    pub async fn connect(&self, url: impl AsRef<str>) -> Result<(WebSocket, Response<()>), Error> {
+        let attempt = self.offer.prepare(Url::parse(url.as_ref())?)?;
+        // A box keeps the caller's future small for the rest of the connection's life.
+        Box::pin(self.connect_to(attempt)).await
     }
 
-    /// Does the handshake over a stream of your own, such as a Unix socket or a pipe; with TLS, if the URL says so.
+    /// Does the handshake over a stream of your own, such as a Unix socket or a pipe.
     ///
-    /// The host of the URL is what the server is asked for; no name is resolved and no proxy used.
+    /// TLS is used if the URL says so. The host of the URL is sent to the server, but its name is not
+    /// resolved, and no proxy is used.
+    ///
+    /// ```no_run
+    /// # #[cfg(unix)]
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let stream = tokio::net::UnixStream::connect("/run/feed.sock").await?;
+    /// let (mut socket, _) = bowline::Connector::new().connect_over("ws://localhost/feed", stream).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
-    /// As [`connect`](Self::connect), but for what has to do with reaching the server.
+    /// Returns the errors that [`connect`](Self::connect) returns, except those of name resolution, dialling
+    /// and proxies.
     ///
     /// # Cancel safety
     ///
-    /// Dropping it drops the stream.
+    /// This method is cancel safe. Dropping the future ends the attempt and drops the stream.
     pub async fn connect_over<S>(
         &self,
         url: impl AsRef<str>,
@@ -288,15 +288,16 @@ impl Connector {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let opening = self.offer.open(Url::parse(url.as_ref())?)?;
-        Box::pin(async { self.finish(self.secure(opening, self.version, stream).await?).await }).await
+        let attempt = self.offer.prepare(Url::parse(url.as_ref())?)?;
+        Box::pin(async { self.finish(self.secure(attempt, self.version, stream).await?).await }).await
     }
 
-    /// The request of a handshake, for an HTTP client of your own, and what takes its response and the upgraded stream.
+    /// Returns the request of a handshake for an HTTP client of your own, and the handshake that its response
+    /// finishes.
     ///
-    /// The request is one of HTTP/1.1, to an http or https URL; a client that might choose HTTP/2 has to be kept from
-    /// that. The proxy, TLS and the timeout are that client's. The examples `reqwest_client` and `hyper_client` show all
-    /// of it.
+    /// The request is for HTTP/1.1, and its URL has the scheme `http` or `https`. A client that also speaks
+    /// HTTP/2 must be told not to choose it. Proxies, TLS and timeouts are the business of that client. The
+    /// examples `reqwest_client` and `hyper_client` are whole programs.
     ///
     /// ```
     /// # fn example() -> Result<(), bowline::Error> {
@@ -312,20 +313,29 @@ impl Connector {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidInput`] if the URL or an option makes no sense.
+    /// Returns [`ErrorKind::InvalidInput`] if the URL or an option is invalid.
     pub fn request(&self, url: impl AsRef<str>) -> Result<(Request<()>, ClientHandshake), Error> {
-        let Opening { url, mut request, handshake, .. } = self.offer.open(Url::parse(url.as_ref())?)?;
+        let Attempt { url, mut request, handshake, .. } = self.offer.prepare(Url::parse(url.as_ref())?)?;
         *request.uri_mut() = url.http_uri();
         Ok((request, handshake))
     }
 
-    /// Takes a stream whose handshake was done elsewhere, as the client of the connection.
+    /// Makes a WebSocket of a stream whose handshake was done elsewhere, as the client of the connection.
     ///
-    /// `leftover` is what was already read behind the handshake.
+    /// `leftover` contains the bytes that were already read after the handshake.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let (stream, _server) = tokio::io::duplex(1024);
+    /// let socket = bowline::Connector::new().adopt(stream, Vec::new(), Some("chat.v1"));
+    /// assert_eq!(socket.subprotocol(), Some("chat.v1"));
+    /// # }
+    /// ```
     ///
     /// # Panics
     ///
-    /// Outside of a tokio runtime, or in one without its time driver.
+    /// Panics outside of a tokio runtime, and in a runtime without its time driver.
     pub fn adopt<S>(&self, stream: S, leftover: impl Into<Bytes>, subprotocol: Option<&str>) -> WebSocket
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
@@ -333,14 +343,128 @@ impl Connector {
         self.adopt_as(stream, leftover.into(), Negotiated::on_subprotocol(subprotocol))
     }
 
-    /// The same for a connection whose handshake has agreed on compression; the level and the threshold are those of
-    /// [`compression`](Self::compression).
+    fn adopt_as<S>(&self, stream: S, leftover: Bytes, agreed: Negotiated) -> WebSocket
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let (transport, leftover) = from_stream(stream, leftover);
+        WebSocket::open(ConnectionParts {
+            transport,
+            role: Role::Client,
+            leftover: &leftover,
+            config: &self.offer.config,
+            negotiated: agreed,
+        })
+    }
+
+    async fn connect_to(&self, attempt: Attempt) -> Result<(WebSocket, Response<()>), Error> {
+        let reached = self.reach(attempt, self.version).await?;
+        if let Reached::Http2(connection, attempt) = reached {
+            if self.version.falls_back() && !connection.accepts_websockets() {
+                drop(connection);
+                return self.finish(self.reach(*attempt, HttpVersion::Http1).await?).await;
+            }
+            return self.finish(Reached::Http2(connection, attempt)).await;
+        }
+        self.finish(reached).await
+    }
+
+    async fn finish(&self, reached: Reached) -> Result<(WebSocket, Response<()>), Error> {
+        match reached {
+            Reached::WebSocket(opened) => Ok(opened),
+            Reached::Http2(connection, attempt) => {
+                connection.check_settings()?;
+                connection.exchange(*attempt).await
+            }
+        }
+    }
+
+    async fn reach(&self, attempt: Attempt, version: HttpVersion) -> Result<Reached, Error> {
+        let target = attempt.url.dial_uri();
+        let doing = format!("connecting to {}", attempt.url.address());
+        let deadline = attempt.deadline;
+        let Some(proxy) = self.proxy.on_the_way_to(&target)? else {
+            let stream = deadline.bound(&doing, dial(target)).await?;
+            return Box::pin(self.secure(attempt, version, stream)).await;
+        };
+        let doing = doing + " through a proxy";
+        if proxy.uri().scheme_str() == Some("https") {
+            let dialling = dial_through_tls(&proxy, target, self.tls.clone());
+            let stream = deadline.bound(&doing, dialling).await?;
+            return Box::pin(self.secure(attempt, version, stream)).await;
+        }
+        let stream = deadline.bound(&doing, dial_through(&proxy, target)).await?;
+        Box::pin(self.secure(attempt, version, stream)).await
+    }
+
+    async fn secure<S: IoStream>(
+        &self,
+        attempt: Attempt,
+        version: HttpVersion,
+        stream: S,
+    ) -> Result<Reached, Error> {
+        let addresses = Addresses::of_any(&stream);
+        if attempt.url.scheme() == Scheme::Wss {
+            let server = tls::server_name(attempt.url.host())?;
+            let connecting = tls::connect(self.tls.clone(), version.offered(), server, stream);
+            let (stream, chosen) = attempt.deadline.bound("doing the TLS handshake", connecting).await?;
+            if chosen == Alpn::Http2 {
+                return self.start_http2(attempt, stream, addresses).await;
+            } else if version.is_only_http2() {
+                let text = "the server does not speak HTTP/2, as it did not choose h2 by ALPN: set another \
+                            version with Connector::http_version";
+                return Err(Error::new(ErrorKind::Handshake, text));
+            }
+            return http1::exchange(stream, addresses, attempt).await.map(Reached::WebSocket);
+        }
+        if version.is_only_http2() {
+            return self.start_http2(attempt, stream, addresses).await;
+        }
+        http1::exchange(stream, addresses, attempt).await.map(Reached::WebSocket)
+    }
+
+    async fn start_http2<S: IoStream>(
+        &self,
+        attempt: Attempt,
+        stream: S,
+        addresses: Addresses,
+    ) -> Result<Reached, Error> {
+        let (url, deadline) = (attempt.url.clone(), attempt.deadline);
+        let connection =
+            Http2Connection::handshake(self.offer.clone(), url, stream, addresses, deadline).await?;
+        Ok(Reached::Http2(connection, Box::new(attempt)))
+    }
+}
+
+#[cfg(feature = "deflate")]
+impl Connector {
+    /// Sets the compression of messages (RFC 7692). Default: [`Compression::Off`](crate::Compression::Off).
+    /// Available with the feature `deflate`.
+    ///
+    /// The argument is a [`Compression`](crate::Compression), or its [options](crate::CompressionOptions).
+    ///
+    /// ```
+    /// use bowline::{Compression, Connector};
+    ///
+    /// let connector = Connector::new().compression(Compression::NoContextTakeover);
+    /// ```
+    pub fn compression(mut self, options: impl Into<crate::CompressionOptions>) -> Self {
+        self.offer.config.compression = options.into();
+        if let Some(text) = self.offer.config.compression.invalid() {
+            self.offer.refuse(text);
+        }
+        self
+    }
+
+    /// Makes a WebSocket of a stream, as [`adopt`](Self::adopt) does, whose handshake agreed on compression.
+    /// Available with the feature `deflate`.
+    ///
+    /// The level and the threshold are those of [`compression`](Self::compression).
     ///
     /// # Panics
     ///
-    /// Outside of a tokio runtime, or in one without its time driver; if a window in `parameters` has not 8 to 15 bits, or
-    /// an option of the compression makes no sense.
-    #[cfg(feature = "deflate")]
+    /// Panics outside of a tokio runtime, and in a runtime without its time driver. Also panics if a window
+    /// in `parameters` is not between 8 and 15 bits, or if an option of the compression is invalid.
     pub fn adopt_compressed<S>(
         &self,
         stream: S,
@@ -355,145 +479,57 @@ impl Connector {
         let agreed = Negotiated { deflate: Some(parameters), ..Negotiated::on_subprotocol(subprotocol) };
         self.adopt_as(stream, leftover.into(), agreed)
     }
-
-    fn adopt_as<S>(&self, stream: S, leftover: Bytes, agreed: Negotiated) -> WebSocket
-    where
-        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    {
-        let (transport, unread) = transport_of(stream);
-        let leftover = [leftover, unread].concat();
-        WebSocket::open(ConnectionParts {
-            transport,
-            role: Role::Client,
-            leftover: &leftover,
-            config: &self.offer.config,
-            negotiated: agreed,
-        })
-    }
-
-    async fn connect_to(&self, opening: Opening) -> Result<(WebSocket, Response<()>), Error> {
-        let reached = self.reach(opening, self.version).await?;
-        #[cfg(feature = "http2")]
-        if let Reached::Http2(connection, opening) = reached {
-            if self.version == HttpVersion::Automatic && !connection.accepts_websockets() {
-                drop(connection);
-                return self.finish(self.reach(*opening, HttpVersion::Http1).await?).await;
-            }
-            return self.finish(Reached::Http2(connection, opening)).await;
-        }
-        self.finish(reached).await
-    }
-
-    #[cfg_attr(not(feature = "http2"), expect(clippy::unused_async, reason = "only HTTP/2 has more to do"))]
-    async fn finish(&self, reached: Reached) -> Result<(WebSocket, Response<()>), Error> {
-        match reached {
-            Reached::WebSocket(socket, response) => Ok((socket, response)),
-            #[cfg(feature = "http2")]
-            Reached::Http2(connection, opening) => {
-                connection.check_settings()?;
-                let deadline = opening.deadline;
-                connection.open_websocket(*opening, Some(deadline)).await
-            }
-        }
-    }
-
-    async fn reach(&self, opening: Opening, version: HttpVersion) -> Result<Reached, Error> {
-        let target = opening.url.dial_uri();
-        let doing = format!("connecting to {}", opening.url.address());
-        let deadline = opening.deadline;
-        let Some(proxy) = self.proxy.on_the_way_to(&target)? else {
-            let stream = deadline.bound(&doing, dial(target)).await?;
-            return Box::pin(self.secure(opening, version, stream)).await;
-        };
-        let doing = doing + " through a proxy";
-        #[cfg(feature = "tls")]
-        if proxy.uri().scheme_str() == Some("https") {
-            let dialling = crate::client::dial::dial_through_tls(&proxy, target, self.tls.clone());
-            let stream = deadline.bound(&doing, dialling).await?;
-            return Box::pin(self.secure(opening, version, stream)).await;
-        }
-        let stream = deadline.bound(&doing, dial_through(&proxy, target)).await?;
-        Box::pin(self.secure(opening, version, stream)).await
-    }
-
-    async fn secure<S: Stream>(
-        &self,
-        opening: Opening,
-        version: HttpVersion,
-        stream: S,
-    ) -> Result<Reached, Error> {
-        let addresses = Addresses::of_any(&stream);
-        #[cfg(feature = "tls")]
-        if opening.url.scheme() == Scheme::Wss {
-            let server = tls::server_name(opening.url.host())?;
-            let connecting = tls::connect(self.tls.clone(), version.alpn(), server, stream);
-            let stream = opening.deadline.bound("doing the TLS handshake", connecting).await?;
-            #[cfg(feature = "http2")]
-            if stream.get_ref().1.alpn_protocol() == Some(tls::HTTP_2) {
-                return self.begin_http2(opening, stream, addresses).await;
-            } else if version == HttpVersion::Http2 {
-                let text = "the server does not speak HTTP/2: it did not choose it by ALPN";
-                return Err(Error::new(ErrorKind::Handshake, text));
-            }
-            return self.shake_hands(opening, stream, addresses).await;
-        }
-        #[cfg(feature = "http2")]
-        if version == HttpVersion::Http2 {
-            return self.begin_http2(opening, stream, addresses).await;
-        }
-        let _ = version;
-        self.shake_hands(opening, stream, addresses).await
-    }
-
-    #[cfg(feature = "http2")]
-    async fn begin_http2<S: Stream>(
-        &self,
-        opening: Opening,
-        stream: S,
-        addresses: Addresses,
-    ) -> Result<Reached, Error> {
-        let (url, deadline) = (opening.url.clone(), opening.deadline);
-        let connection = Http2Connection::open(self.offer.clone(), url, stream, addresses, deadline).await?;
-        Ok(Reached::Http2(connection, Box::new(opening)))
-    }
-
-    async fn shake_hands<S: Stream>(
-        &self,
-        opening: Opening,
-        stream: S,
-        addresses: Addresses,
-    ) -> Result<Reached, Error> {
-        let Opening { request, handshake, deadline, .. } = opening;
-        let done = exchange(stream, request, &handshake, &self.offer.config.limits, deadline).await?;
-        let transport = Transport::with_addresses(done.stream, addresses);
-        let socket = WebSocket::open(ConnectionParts {
-            transport,
-            role: Role::Client,
-            leftover: &done.leftover,
-            config: &self.offer.config,
-            negotiated: done.agreed,
-        });
-        Ok(Reached::WebSocket(socket, done.response))
-    }
 }
 
-impl HttpVersion {
-    /// What is offered by ALPN (RFC 7301), the preferred one first.
-    #[cfg(feature = "tls")]
-    fn alpn(self) -> &'static [&'static [u8]] {
-        match self {
-            Self::Http1 => &[tls::HTTP_1_1],
-            #[cfg(feature = "http2")]
-            Self::Http2 => &[tls::HTTP_2],
-            #[cfg(feature = "http2")]
-            Self::Automatic => &[tls::HTTP_2, tls::HTTP_1_1],
+#[cfg(feature = "http2")]
+impl Connector {
+    /// Sets the version of HTTP. Default: [`HttpVersion::Http1`]. Available with the feature `http2`.
+    ///
+    /// For many WebSockets over one connection, see [`connect_http2`](Self::connect_http2).
+    ///
+    /// ```
+    /// use bowline::{Connector, HttpVersion};
+    ///
+    /// let connector = Connector::new().http_version(HttpVersion::Automatic);
+    /// ```
+    pub fn http_version(mut self, version: HttpVersion) -> Self {
+        self.version = version;
+        self
+    }
+
+    /// Opens an HTTP/2 connection for many WebSockets (RFC 8441), and waits for the server's settings.
+    /// Available with the feature `http2`.
+    ///
+    /// The path of the URL does not matter.
+    ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), bowline::Error> {
+    /// let connection = bowline::Connector::new().connect_http2("wss://example.com").await?;
+    /// let (news, _) = connection.connect("/news").await?;
+    /// let (chat, _) = connection.connect("/chat?room=1").await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Returns the errors that [`connect`](Self::connect) returns, and [`ErrorKind::Handshake`] if the server
+    /// does not speak HTTP/2 or does not accept WebSockets over HTTP/2.
+    ///
+    /// # Cancel safety
+    ///
+    /// This method is cancel safe. Dropping the future ends the attempt and closes its connection.
+    pub async fn connect_http2(&self, url: impl AsRef<str>) -> Result<Http2Connection, Error> {
+        let attempt = self.offer.prepare(Url::parse(url.as_ref())?)?;
+        match Box::pin(self.reach(attempt, HttpVersion::Http2)).await? {
+            Reached::Http2(connection, _) => connection.check_settings().map(|()| connection),
+            Reached::WebSocket(..) => unreachable!("only HTTP/2 was asked for"),
         }
     }
 }
 
-/// What there is once the server is reached.
+/// The result of reaching a server.
 enum Reached {
-    WebSocket(WebSocket, Response<()>),
-    #[cfg(feature = "http2")]
-    Http2(Http2Connection, Box<Opening>),
+    WebSocket((WebSocket, Response<()>)),
+    Http2(Http2Connection, Box<Attempt>),
 }

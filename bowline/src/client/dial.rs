@@ -1,6 +1,9 @@
-//! Name resolution, TCP and proxies, by hyper-util.
+//! Name resolution, TCP connections and proxies, by hyper-util.
 
 use std::error::Error as StdError;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
 use http::Uri;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -11,8 +14,10 @@ use tokio::net::{TcpStream, lookup_host};
 use tower_service::Service;
 
 use crate::error::{Error, ErrorKind};
+use crate::transport::alpn::Alpn;
+use crate::transport::tls::{self, ClientTls, ClientTlsStream};
 
-/// What SOCKS proxies listen on by convention (RFC 1928 3).
+/// The conventional port of SOCKS proxies (RFC 1928 3).
 const SOCKS_PORT: u16 = 1080;
 
 /// Connects to the host and port of `target`.
@@ -26,7 +31,7 @@ pub(crate) async fn dial_through(proxy: &Intercept, target: Uri) -> Result<TcpSt
     let text = refusal(proxy, &target);
     match proxy.uri().scheme_str() {
         Some("socks5h") => call(socks(proxy), target, text).await,
-        // hyper-util would block the thread to resolve the name.
+        // hyper-util would resolve the name by a call that blocks the thread.
         Some("socks5") => call(socks(proxy), resolve(target).await?, text).await,
         _ => call(tunnel(proxy, tcp_connector()), target, text).await,
     }
@@ -69,11 +74,11 @@ where
     }
 }
 
-/// The same URL with an address in the place of the name.
+/// Resolves the host of `target`, and returns the URL with an address instead of the name.
 async fn resolve(target: Uri) -> Result<Uri, Error> {
     let host = address(&target);
     let addresses = lookup_host(&host).await.and_then(|mut addresses| {
-        addresses.next().ok_or_else(|| std::io::Error::other("the name has no address"))
+        addresses.next().ok_or_else(|| std::io::Error::other("the name has no addresses"))
     });
     match addresses {
         Ok(address) => Ok(with_address(&target, &address.to_string())),
@@ -83,8 +88,8 @@ async fn resolve(target: Uri) -> Result<Uri, Error> {
 
 fn with_address(uri: &Uri, address: &str) -> Uri {
     let mut parts = uri.clone().into_parts();
-    parts.authority = Some(address.parse().expect("an address is an authority"));
-    Uri::from_parts(parts).expect("the other parts did not change")
+    parts.authority = Some(address.parse().expect("a socket address is an authority"));
+    Uri::from_parts(parts).expect("only the authority changed, into another")
 }
 
 fn address_with(uri: &Uri, port: u16) -> String {
@@ -99,51 +104,35 @@ fn refusal(proxy: &Intercept, target: &Uri) -> String {
     format!("connecting to {} through the proxy {} failed", address(target), address(proxy.uri()))
 }
 
-#[cfg(feature = "tls")]
-pub(crate) use over_tls::dial_through_tls;
+/// Connects to the host and port of `target` through a proxy that is reached by TLS.
+pub(crate) async fn dial_through_tls(
+    proxy: &Intercept,
+    target: Uri,
+    config: Option<ClientTls>,
+) -> Result<ClientTlsStream<TcpStream>, Error> {
+    let failure = refusal(proxy, &target);
+    call(tunnel(proxy, ProxyTlsConnector(config)), target, failure).await
+}
 
-#[cfg(feature = "tls")]
-mod over_tls {
-    use std::future::Future;
-    use std::pin::Pin;
-    use std::sync::Arc;
-    use std::task::{Context, Poll};
+/// The connector that hyper-util's tunnel calls to reach a proxy by TLS.
+struct ProxyTlsConnector(Option<ClientTls>);
 
-    use tokio_rustls::client::TlsStream;
-    use tokio_rustls::rustls::ClientConfig;
+impl Service<Uri> for ProxyTlsConnector {
+    type Response = TokioIo<ClientTlsStream<TcpStream>>;
+    type Error = Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Error>> + Send>>;
 
-    use super::{Error, Intercept, Service, TcpStream, TokioIo, Uri, call, dial, refusal, tunnel};
-    use crate::transport::tls::{HTTP_1_1, connect, server_name};
-
-    /// Connects to the host and port of `target` through a proxy that is reached by TLS.
-    pub(crate) async fn dial_through_tls(
-        proxy: &Intercept,
-        target: Uri,
-        config: Option<Arc<ClientConfig>>,
-    ) -> Result<TlsStream<TcpStream>, Error> {
-        let failure = refusal(proxy, &target);
-        call(tunnel(proxy, TlsConnector(config)), target, failure).await
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        Poll::Ready(Ok(()))
     }
 
-    /// A connector for hyper-util's tunnel, which wants one that can be called repeatedly.
-    struct TlsConnector(Option<Arc<ClientConfig>>);
-
-    impl Service<Uri> for TlsConnector {
-        type Response = TokioIo<TlsStream<TcpStream>>;
-        type Error = Error;
-        type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Error>> + Send>>;
-
-        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
-            Poll::Ready(Ok(()))
-        }
-
-        fn call(&mut self, proxy: Uri) -> Self::Future {
-            let config = self.0.clone();
-            Box::pin(async move {
-                let host = proxy.host().unwrap_or_default().trim_matches(['[', ']']);
-                let server = server_name(host)?;
-                Ok(TokioIo::new(connect(config, &[HTTP_1_1], server, dial(proxy).await?).await?))
-            })
-        }
+    fn call(&mut self, proxy: Uri) -> Self::Future {
+        let config = self.0.clone();
+        Box::pin(async move {
+            let host = proxy.host().unwrap_or_default().trim_matches(['[', ']']);
+            let server = tls::server_name(host)?;
+            let (stream, _) = tls::connect(config, &[Alpn::Http1], server, dial(proxy).await?).await?;
+            Ok(TokioIo::new(stream))
+        })
     }
 }

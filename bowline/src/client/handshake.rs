@@ -1,4 +1,4 @@
-//! The client's side of an opening handshake, without its I/O (RFC 6455 4.1).
+//! The client's side of an opening handshake, without I/O (RFC 6455 4.1, RFC 8441 5).
 
 use std::fmt;
 
@@ -18,22 +18,38 @@ use crate::error::Error;
 use crate::events;
 use crate::handshake::headers::{Occurrence, has_token};
 use crate::handshake::negotiated::Negotiated;
+use crate::limits::Limits;
 use crate::random::{random, renew_after_fork};
 use crate::socket::WebSocket;
 use crate::transport::Transport;
-use crate::transport::from_hyper::transport_of;
+use crate::transport::from_hyper::from_stream;
 
-/// A handshake whose request is sent by an HTTP client of the user's own: see
-/// [`Connector::request`](crate::Connector::request).
+/// An opening handshake that another HTTP client carries out.
+///
+/// [`Connector::request`](crate::Connector::request) returns it together with the request.
+///
+/// ```no_run
+/// use bowline::{Connector, WebSocket};
+/// # use tokio::io::DuplexStream;
+/// # async fn send(_: http::Request<()>) -> (http::Response<()>, DuplexStream) { unimplemented!() }
+///
+/// # async fn example() -> Result<(), bowline::Error> {
+/// let (request, handshake) = Connector::new().request("wss://example.com/feed")?;
+/// // `send` stands for the HTTP client: it returns the response, and the upgraded stream.
+/// let (response, upgraded) = send(request).await;
+/// let socket: WebSocket = handshake.finish(&response, upgraded)?;
+/// # Ok(())
+/// # }
+/// ```
 pub struct ClientHandshake {
     key: Key,
-    /// What was offered.
+    /// The subprotocols that were offered.
     subprotocols: Vec<String>,
     config: Config,
 }
 
 impl ClientHandshake {
-    /// Begins with a new key.
+    /// Begins a handshake with a new key.
     pub(crate) fn new(subprotocols: Vec<String>, config: Config) -> Self {
         renew_after_fork();
         // RFC 6455 4.1: a nonce of 16 bytes, selected randomly for each connection.
@@ -43,7 +59,7 @@ impl ClientHandshake {
     /// Adds the headers of the handshake to those of a request.
     pub(crate) fn write_headers(&self, headers: &mut HeaderMap) {
         let key = HeaderValue::from_str(self.key.as_str()).expect("base64 is a header's value");
-        // RFC 6455 4.1: Upgrade, Connection, Sec-WebSocket-Key, -Version and maybe -Protocol.
+        // RFC 6455 4.1: Upgrade, Connection, Sec-WebSocket-Key, -Version and optionally -Protocol.
         headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
         headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
         headers.insert(SEC_WEBSOCKET_KEY, key);
@@ -51,7 +67,7 @@ impl ClientHandshake {
         if !self.subprotocols.is_empty() {
             let list = self.subprotocols.join(", ");
             let mut list = HeaderValue::try_from(list).expect("tokens are a header's value");
-            // Pages in browsers have no other place for a token, so that it may be one.
+            // Pages in browsers can send a token only as a subprotocol, so this may be one.
             list.set_sensitive(true);
             headers.insert(SEC_WEBSOCKET_PROTOCOL, list);
         }
@@ -63,33 +79,44 @@ impl ClientHandshake {
 
     /// Checks the response, and opens the connection on the upgraded stream.
     ///
-    /// The stream is what the HTTP client gives for the connection after the response, such as `reqwest::Upgraded`, or
-    /// hyper's `Upgraded` in a `TokioIo`, of which nothing is left if there is TCP in it.
+    /// The stream is the one that the HTTP client returns after the response, such as `reqwest::Upgraded`, or
+    /// hyper's `Upgraded` in a `TokioIo`. If hyper's runs over plain TCP, the TCP stream is taken out and
+    /// nothing of hyper remains.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Handshake`](crate::ErrorKind::Handshake) if the response does not accept the handshake: the text
-    /// says why, and [`Error::response`] has it, without its body.
+    /// Returns [`ErrorKind::Handshake`](crate::ErrorKind::Handshake) if the response does not accept the
+    /// handshake. The text of the error says why, and [`Error::response`] returns the response without its
+    /// body.
     ///
     /// # Panics
     ///
-    /// Outside of a tokio runtime, or in one without its time driver.
+    /// Panics outside of a tokio runtime, and in a runtime without its time driver.
     pub fn finish<B, S>(self, response: &Response<B>, stream: S) -> Result<WebSocket, Error>
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let agreed = self.conclude(response).map_err(|text| refused(text, response, Bytes::new()))?;
-        let (transport, leftover) = transport_of(stream);
-        Ok(self.open(transport, &leftover, agreed))
+        let (transport, leftover) = from_stream(stream, Bytes::new());
+        Ok(self.complete(transport, &leftover, agreed))
     }
 
-    /// Opens the connection behind a response that was verified.
-    pub(crate) fn open(&self, transport: Transport, leftover: &[u8], agreed: Negotiated) -> WebSocket {
-        let (role, config) = (Role::Client, &self.config);
-        WebSocket::open(ConnectionParts { transport, role, leftover, config, negotiated: agreed })
+    /// Opens the connection after a response that was accepted.
+    pub(crate) fn complete(&self, transport: Transport, leftover: &[u8], agreed: Negotiated) -> WebSocket {
+        WebSocket::open(ConnectionParts {
+            transport,
+            role: Role::Client,
+            leftover,
+            config: &self.config,
+            negotiated: agreed,
+        })
     }
 
-    /// Finds what was agreed on, or says what is wrong with the response; that is the end of the handshake.
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.config.limits
+    }
+
+    /// Checks the response, and returns what was agreed on, or what is wrong.
     pub(crate) fn conclude<B>(&self, response: &Response<B>) -> Result<Negotiated, String> {
         self.verify(response)
             .inspect(|agreed| agreed.announce(Role::Client))
@@ -101,7 +128,8 @@ impl ClientHandshake {
         if response.version() <= Version::HTTP_11 {
             self.verify_upgrade(response)?;
         } else if !response.status().is_success() {
-            // RFC 8441 5, RFC 9110 9.3.6: the answer to a CONNECT that succeeds is 200, or another 2xx. There is no key.
+            // RFC 8441 5, RFC 9110 9.3.6: a CONNECT that succeeds is answered with 200 or another 2xx, and
+            // without a key.
             return Err(describe_status(response.status(), StatusCode::OK, headers));
         }
         let mut agreed = Negotiated::on_subprotocol(self.verify_subprotocol(headers)?);
@@ -111,24 +139,26 @@ impl ClientHandshake {
 
     fn verify_upgrade<B>(&self, response: &Response<B>) -> Result<(), String> {
         let headers = response.headers();
-        // RFC 6455 4.1: a status other than 101 is not the end of a handshake.
+        // RFC 6455 4.1: a status other than 101 does not accept the handshake.
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
             return Err(describe_status(response.status(), StatusCode::SWITCHING_PROTOCOLS, headers));
         }
-        // RFC 6455 4.1: Upgrade is `websocket`, in any case, and Connection has `Upgrade`, in any case.
+        // RFC 6455 4.1: Upgrade is `websocket`, and Connection contains `Upgrade`, both in any case.
         match Occurrence::of(headers, UPGRADE) {
             Occurrence::Once(value) if value.as_bytes().eq_ignore_ascii_case(b"websocket") => {}
-            Occurrence::Repeated => return Err("the server's response has more than one Upgrade".to_owned()),
+            Occurrence::Repeated => {
+                return Err("the server's response has more than one Upgrade header".to_owned());
+            }
             _ => return Err("the server's response does not have `Upgrade: websocket`".to_owned()),
         }
         if !has_token(headers, CONNECTION, "upgrade") {
             return Err("the server's response does not have `Connection: Upgrade`".to_owned());
         }
-        // RFC 6455 4.1, 11.3.3: Sec-WebSocket-Accept is there once, and has the value that our key demands.
+        // RFC 6455 4.1, 11.3.3: Sec-WebSocket-Accept occurs once, with the value that the key demands.
         match Occurrence::of(headers, SEC_WEBSOCKET_ACCEPT) {
             Occurrence::Once(accept) if self.key.accept().matches(accept.as_bytes()) => Ok(()),
             Occurrence::Once(_) => {
-                Err("the server's Sec-WebSocket-Accept does not belong to our request".to_owned())
+                Err("the server's Sec-WebSocket-Accept does not belong to this request".to_owned())
             }
             Occurrence::None => Err("the server's response has no Sec-WebSocket-Accept".to_owned()),
             Occurrence::Repeated => {
@@ -147,7 +177,7 @@ impl ClientHandshake {
         if let Some(wish) = self.config.compression.wish() {
             agreed.deflate = wish.verify(&answer).map_err(describe_answer)?;
         } else if !answer.is_empty() {
-            // RFC 6455 4.1: an extension that was not offered fails the connection, and none was.
+            // RFC 6455 4.1: an extension that was not offered fails the connection. Here none was offered.
             return Err("the server chose an extension, but none was offered".to_owned());
         }
         Ok(())
@@ -157,7 +187,7 @@ impl ClientHandshake {
         match Occurrence::of(headers, SEC_WEBSOCKET_PROTOCOL) {
             Occurrence::None => Ok(None),
             Occurrence::Repeated => Err("the server chose more than one subprotocol".to_owned()),
-            // RFC 9110 5.6.1: a list without an element chooses nothing.
+            // RFC 9110 5.6.1: an empty list chooses no subprotocol.
             Occurrence::Once(value) if value.as_bytes().trim_ascii().is_empty() => Ok(None),
             // RFC 6455 4.1: a subprotocol that was not offered fails the connection.
             Occurrence::Once(value) => match value.to_str() {
@@ -169,13 +199,13 @@ impl ClientHandshake {
 }
 
 impl fmt::Debug for ClientHandshake {
-    /// Tells neither the key nor the subprotocols, any of which may be a token.
+    /// Omits the key and the subprotocols, any of which may be a token.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ClientHandshake").field("config", &self.config).finish_non_exhaustive()
     }
 }
 
-/// The error for a response that does not accept the handshake.
+/// Returns the error for a response that does not accept the handshake.
 pub(crate) fn refused<B>(text: String, response: &Response<B>, body: Bytes) -> Error {
     let mut copy = Response::new(body);
     *copy.status_mut() = response.status();
@@ -185,7 +215,8 @@ pub(crate) fn refused<B>(text: String, response: &Response<B>, body: Bytes) -> E
     Error::with_response(text, copy)
 }
 
-/// Has `Debug` of a response tell nothing that may let others in: cookies, and tokens in a URL or a subprotocol.
+/// Hides from `Debug` the headers that may contain credentials: cookies, and tokens in a URL or a
+/// subprotocol.
 pub(crate) fn hide_secrets(headers: &mut HeaderMap) {
     for name in [SET_COOKIE, LOCATION, SEC_WEBSOCKET_PROTOCOL] {
         if let Entry::Occupied(mut values) = headers.entry(name) {
@@ -197,14 +228,15 @@ pub(crate) fn hide_secrets(headers: &mut HeaderMap) {
 fn describe_status(status: StatusCode, wanted: StatusCode, headers: &HeaderMap) -> String {
     match headers.get(LOCATION) {
         Some(location) if status.is_redirection() => format!(
-            "the server redirects to {:?} with {status}; redirects are not followed: connect there if it can be trusted",
+            "the server redirects to {:?} with {status}; redirects are not followed: connect there if it \
+             can be trusted",
             without_secrets(&String::from_utf8_lossy(location.as_bytes()))
         ),
         _ => format!("the server answered {status} instead of {wanted}"),
     }
 }
 
-/// A URL without what often holds passwords and tokens: its userinfo and its query.
+/// Returns a URL without its userinfo and its query, which often contain passwords and tokens.
 fn without_secrets(url: &str) -> String {
     let (shown, hidden) = url.split_at(url.find(['?', '#']).unwrap_or(url.len()));
     let (scheme, rest) = shown.split_at(shown.find("//").map_or(0, |slashes| slashes + 2));
@@ -215,14 +247,15 @@ fn without_secrets(url: &str) -> String {
     format!("{scheme}{authority}{path}{query}")
 }
 
-/// What is wrong with the server's choice of an extension, and what to do about it.
+/// Describes an invalid choice of an extension, and how to avoid the error.
 fn describe_answer(invalid: InvalidAnswer) -> String {
     match invalid {
         InvalidAnswer::ContextTakeover => {
             format!("{invalid}: use Compression::ContextTakeover, or none, with this server")
         }
         InvalidAnswer::WindowBits => format!(
-            "{invalid}: raise CompressionOptions::server_max_window_bits or CompressionOptions::client_max_window_bits"
+            "{invalid}: raise CompressionOptions::server_max_window_bits or \
+             CompressionOptions::client_max_window_bits"
         ),
         _ => invalid.to_string(),
     }

@@ -1,42 +1,33 @@
-//! The client's side of an opening handshake over a stream.
+//! The client's side of an opening handshake over HTTP/1.1, by hyper.
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::Response;
 use hyper::body::{Body, Incoming};
 use hyper::client::conn::http1;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 
-use crate::client::handshake::{ClientHandshake, hide_secrets, refused};
+use crate::client::handshake::{hide_secrets, refused};
+use crate::client::request::Attempt;
 use crate::error::{Error, ErrorKind};
-use crate::handshake::deadline::Deadline;
-use crate::handshake::negotiated::Negotiated;
 use crate::limits::Limits;
-use crate::transport::Stream;
+use crate::socket::WebSocket;
+use crate::transport::{Addresses, IoStream, Transport};
 
-/// How much of the body of a response that refuses the handshake is kept.
+/// The number of bytes that are kept of the body of a response that refuses the handshake.
 pub(crate) const BODY_KEPT: usize = 1024;
 
-/// A stream behind an accepted handshake.
-pub(crate) struct Exchanged<S> {
-    pub(crate) stream: S,
-    /// What came behind the response.
-    pub(crate) leftover: Bytes,
-    pub(crate) response: Response<()>,
-    pub(crate) agreed: Negotiated,
-}
-
-/// Sends the request, and checks the response.
-pub(crate) async fn exchange<S: Stream>(
+/// Sends the request, checks the response, and opens the connection.
+pub(crate) async fn exchange<S: IoStream>(
     stream: S,
-    request: Request<()>,
-    handshake: &ClientHandshake,
-    limits: &Limits,
-    deadline: Deadline,
-) -> Result<Exchanged<S>, Error> {
+    addresses: Addresses,
+    attempt: Attempt,
+) -> Result<(WebSocket, Response<()>), Error> {
+    let Attempt { request, handshake, deadline, .. } = attempt;
+    let limits = handshake.limits();
     let http_error = |error| http_error(error, limits);
     let (mut sender, connection) = http1::Builder::new()
         .max_headers(limits.max_headers)
@@ -45,7 +36,7 @@ pub(crate) async fn exchange<S: Stream>(
         .handshake(TokioIo::new(stream))
         .await
         .map_err(http_error)?;
-    let mut connection = Connection { http: connection, ended: false };
+    let mut connection = Http1Driver { http: connection, ended: false };
     let answer = async {
         let sent = sender.send_request(request.map(|()| String::new()));
         connection.drive_until(sent).await.map_err(http_error)
@@ -55,7 +46,7 @@ pub(crate) async fn exchange<S: Stream>(
         Ok(agreed) => agreed,
         Err(text) => {
             let mut body = Vec::new();
-            // What has come until the deadline is enough for an error.
+            // The bytes that arrive before the deadline are enough for an error.
             let read = connection.drive_until(read_start(response.body_mut(), &mut body));
             let _ = deadline.bound("reading the refusal", read).await;
             return Err(refused(text, &response, body.into()));
@@ -65,20 +56,21 @@ pub(crate) async fn exchange<S: Stream>(
     hide_secrets(response.headers_mut());
     let finish = async { connection.finish().await.map_err(http_error) };
     let (stream, leftover) = deadline.bound("taking over the connection", finish).await?;
-    Ok(Exchanged { stream, leftover, response: response.map(drop), agreed })
+    let transport = Transport::with_addresses(stream, addresses);
+    Ok((handshake.complete(transport, &leftover, agreed), response.map(drop)))
 }
 
-/// hyper's part, which has to be polled for anything to happen.
-struct Connection<S: Stream> {
+/// hyper's side of the connection, which has to be polled for anything to happen.
+struct Http1Driver<S: IoStream> {
     http: http1::Connection<TokioIo<S>, String>,
     ended: bool,
 }
 
-impl<S: Stream> Connection<S> {
+impl<S: IoStream> Http1Driver<S> {
     async fn drive_until<T>(&mut self, work: impl Future<Output = T>) -> T {
         let mut work = pin!(work);
         poll_fn(|cx| {
-            // What goes wrong is also the result of the work.
+            // An error of the connection is also the result of the work.
             self.ended = self.ended || self.http.poll_without_shutdown(cx).is_ready();
             work.as_mut().poll(cx)
         })
@@ -94,11 +86,11 @@ impl<S: Stream> Connection<S> {
     }
 }
 
-/// Reads as much of a body as is kept.
+/// Reads the part of a body that is kept.
 async fn read_start(body: &mut Incoming, start: &mut Vec<u8>) -> Result<(), Error> {
     while start.len() < BODY_KEPT {
         let frame = poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await;
-        // The end, or one of the connection: the rest is not worth an error of its own.
+        // The end of the body, or of the connection. A missing rest is not worth an error of its own.
         let Some(Ok(frame)) = frame else { break };
         if let Ok(data) = frame.into_data() {
             let kept = data.len().min(BODY_KEPT - start.len());
@@ -112,8 +104,8 @@ fn http_error(error: hyper::Error, limits: &Limits) -> Error {
     if error.is_parse_too_large() {
         let (size, headers) = (limits.head_size, limits.max_headers);
         let text = format!(
-            "the response's head is over the limits of {size} bytes (Limits::head_size) and {headers} headers \
-             (Limits::max_headers)"
+            "the response's head is over the limits of {size} bytes (Limits::head_size) and {headers} \
+             headers (Limits::max_headers)"
         );
         Error::with_source(ErrorKind::Limit, text, error)
     } else if error.is_parse() {
@@ -121,6 +113,10 @@ fn http_error(error: hyper::Error, limits: &Limits) -> Error {
     } else if error.is_incomplete_message() {
         Error::new(ErrorKind::Handshake, "the server closed the connection without a response")
     } else {
-        Error::with_source(ErrorKind::Io, "the connection broke during the opening handshake", error)
+        Error::with_source(
+            ErrorKind::Io,
+            "the connection to the server broke during the opening handshake",
+            error,
+        )
     }
 }

@@ -1,4 +1,4 @@
-//! What a client offers in its opening handshake.
+//! The request of an opening handshake.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -16,19 +16,20 @@ use crate::client::url::{Scheme, Url};
 use crate::connection::parts::Config;
 use crate::error::{Error, ErrorKind};
 use crate::handshake::deadline::Deadline;
+use crate::transport::tls;
 
-/// The options of a client that don't depend on how the server is reached.
+/// The options of a client that do not depend on how the server is reached.
 #[derive(Clone, Default)]
 pub(crate) struct Offer {
     headers: HeaderMap,
     subprotocols: Vec<String>,
     pub(crate) config: Config,
-    /// The first argument that made no sense.
+    /// The error of the first invalid setting.
     invalid: Option<Error>,
 }
 
-/// A handshake that is about to begin.
-pub(crate) struct Opening {
+/// An attempt to open a WebSocket: everything is checked, and nothing was sent.
+pub(crate) struct Attempt {
     pub(crate) url: Url,
     pub(crate) request: Request<()>,
     pub(crate) handshake: ClientHandshake,
@@ -36,7 +37,7 @@ pub(crate) struct Opening {
 }
 
 impl Offer {
-    /// Adds a header that is none of the handshake's own.
+    /// Adds a header that is not one of the handshake's own.
     pub(crate) fn add_header<N, V>(&mut self, name: N, value: V)
     where
         N: TryInto<HeaderName>,
@@ -47,7 +48,7 @@ impl Offer {
         let name = match name.try_into() {
             Ok(name) => name,
             Err(error) => {
-                return self.refuse_for("the name of a header has a character that it can't have", error);
+                return self.refuse_for("the name of a header contains an invalid character", error);
             }
         };
         if let Some(hint) = reserved(&name) {
@@ -55,14 +56,14 @@ impl Offer {
         }
         if let Some(mut value) = self.value_of(&name, value) {
             if [AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION].contains(&name) {
-                // So that `Debug` of the request does not tell it.
+                // `Debug` of the request omits sensitive values.
                 value.set_sensitive(true);
             }
             self.headers.append(name, value);
         }
     }
 
-    /// Sets a header that there is only one of.
+    /// Sets a header that occurs once.
     pub(crate) fn set_header<V>(&mut self, name: HeaderName, value: V)
     where
         V: TryInto<HeaderValue>,
@@ -79,7 +80,7 @@ impl Offer {
         V::Error: Into<http::Error>,
     {
         let refused = |error| {
-            let what = "has a character that it can't have, such as a line break";
+            let what = "contains an invalid character, such as a line break";
             self.refuse_for(format!("the value of the header {name} {what}"), error);
         };
         value.try_into().map_err(refused).ok()
@@ -87,7 +88,7 @@ impl Offer {
 
     pub(crate) fn set_subprotocols(&mut self, subprotocols: Vec<String>) {
         let mut seen = HashSet::new();
-        // RFC 6455 4.1: the elements are tokens, and unique.
+        // RFC 6455 4.1: the elements are tokens, and each occurs once.
         let wrong = subprotocols.iter().find_map(|subprotocol| {
             if !is_token(subprotocol) {
                 Some(format!("the subprotocol {subprotocol:?} is not a token"))
@@ -103,7 +104,7 @@ impl Offer {
         self.subprotocols = subprotocols;
     }
 
-    /// An argument made no sense: nothing is ever sent.
+    /// Keeps the error of an invalid setting, unless there was one before. Nothing is sent then.
     pub(crate) fn refuse(&mut self, text: impl Into<Cow<'static, str>>) {
         self.invalid.get_or_insert_with(|| Error::new(ErrorKind::InvalidInput, text));
     }
@@ -112,33 +113,33 @@ impl Offer {
         self.invalid.get_or_insert_with(|| Error::with_source(ErrorKind::InvalidInput, text, error.into()));
     }
 
-    /// Checks everything, before anything is sent.
-    pub(crate) fn open(&self, url: Url) -> Result<Opening, Error> {
+    /// Checks the settings, and builds the request.
+    pub(crate) fn prepare(&self, url: Url) -> Result<Attempt, Error> {
         self.invalid.clone().map_or(Ok(()), Err)?;
-        if url.scheme() == Scheme::Wss && cfg!(not(feature = "tls")) {
-            let text = "wss:// and https:// need the feature `tls` of bowline";
+        if url.scheme() == Scheme::Wss && !tls::IS_SUPPORTED {
+            let text = "wss:// and https:// need the feature `tls` of the crate bowline";
             return Err(Error::new(ErrorKind::InvalidInput, text));
         }
         let handshake = ClientHandshake::new(self.subprotocols.clone(), self.config.clone());
         let mut request = Request::new(());
         *request.uri_mut() = Uri::from(url.path_and_query());
         let headers = request.headers_mut();
-        // RFC 6455 4.1: the Host header has the host, and the port unless it is the default.
+        // RFC 6455 4.1: the Host header contains the host, and the port unless it is the default.
         let host = HeaderValue::try_from(url.authority()).expect("an authority is a header's value");
         headers.insert(HOST, host);
         handshake.write_headers(headers);
         if let Some(authorization) = url.authorization() {
             headers.insert(AUTHORIZATION, authorization.clone());
         }
-        // `extend` replaces what is there, and keeps lines of the same name together.
+        // `extend` replaces headers of the same name, and keeps all lines of one name that it adds.
         headers.extend(self.headers.clone());
         let deadline = Deadline::after(self.config.limits.handshake_timeout);
-        Ok(Opening { url, request, handshake, deadline })
+        Ok(Attempt { url, request, handshake, deadline })
     }
 }
 
 impl fmt::Debug for Offer {
-    /// Tells the names of headers, but no value and no subprotocol: any of them may be a token.
+    /// Shows the names of the headers, but no value and no subprotocol, any of which may be a token.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let headers: Vec<&HeaderName> = self.headers.keys().collect();
         f.debug_struct("Offer")
@@ -150,7 +151,7 @@ impl fmt::Debug for Offer {
     }
 }
 
-/// What to do instead of setting a header of the handshake.
+/// Returns the hint for a header that belongs to the handshake, or `None` if a user may set the header.
 fn reserved(name: &HeaderName) -> Option<&'static str> {
     match name.as_str() {
         "host" => Some("use Connector::host"),
@@ -158,7 +159,7 @@ fn reserved(name: &HeaderName) -> Option<&'static str> {
         "sec-websocket-protocol" => Some("use Connector::subprotocols"),
         name if name.starts_with("sec-websocket-") => Some("the library sets it"),
         _ if [CONNECTION, UPGRADE].contains(name) => Some("the library sets it"),
-        _ if [CONTENT_LENGTH, TRANSFER_ENCODING].contains(name) => Some("its request has no body"),
+        _ if [CONTENT_LENGTH, TRANSFER_ENCODING].contains(name) => Some("the request has no body"),
         _ => None,
     }
 }

@@ -9,13 +9,13 @@ use percent_encoding::percent_decode_str;
 use crate::error::{Error, ErrorKind};
 use crate::handshake::authority::split_authority;
 
-/// The most bytes of a name (RFC 1035 2.3.4, without what is not written), a colon and a port.
+/// The largest size of a host and a port: a name (RFC 1035 2.3.4, as it is written), a colon and five digits.
 const MAX_ADDRESS: usize = 253 + 6;
 
-/// The most bytes of a path and a query that [`PathAndQuery`] can hold.
+/// The largest size of a path and a query that [`PathAndQuery`] can hold.
 const MAX_TARGET: usize = u16::MAX as usize - 1;
 
-/// Where to connect to.
+/// The URL of a server, checked.
 #[derive(Clone)]
 pub(crate) struct Url {
     scheme: Scheme,
@@ -27,7 +27,7 @@ pub(crate) struct Url {
     authorization: Option<HeaderValue>,
 }
 
-/// Whether there is TLS.
+/// The scheme of a URL, which decides on TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Scheme {
     Ws,
@@ -42,7 +42,7 @@ impl Scheme {
         }
     }
 
-    /// The name for clients and proxies that know HTTP only.
+    /// Returns the scheme for clients and proxies that know only those of HTTP.
     fn http_name(self) -> &'static str {
         match self {
             Self::Ws => "http",
@@ -58,26 +58,27 @@ impl Url {
         let UrlParts { scheme, userinfo, host, port, target } = parts;
         let is_secure = ["wss", "https"].iter().any(|secure| secure.eq_ignore_ascii_case(scheme));
         let scheme = if is_secure { Scheme::Wss } else { Scheme::Ws };
-        Ok(Self {
+        let server = Self {
             scheme,
             host: host.to_owned(),
             port: port.filter(|port| *port != scheme.default_port()),
-            path_and_query: parse_path_and_query(target)?,
-            authorization: userinfo.map(basic_authorization).transpose()?,
-        })
+            path_and_query: PathAndQuery::from_static("/"),
+            authorization: None,
+        };
+        let url = server.with_target(target)?;
+        Ok(Self { authorization: userinfo.map(basic_authorization).transpose()?, ..url })
     }
 
     pub(crate) fn scheme(&self) -> Scheme {
         self.scheme
     }
 
-    /// The host, an IPv6 address without its brackets.
-    #[cfg(feature = "tls")]
+    /// Returns the host: a name, or an address without brackets.
     pub(crate) fn host(&self) -> &str {
         self.host.trim_start_matches('[').trim_end_matches(']')
     }
 
-    /// The value of a Host header: the default port is left out (RFC 6455 4.1).
+    /// Returns the value of a Host header, which omits the default port (RFC 6455 4.1).
     pub(crate) fn authority(&self) -> String {
         match self.port {
             Some(port) => format!("{}:{port}", self.host),
@@ -85,7 +86,7 @@ impl Url {
         }
     }
 
-    /// The host and the port, default or not.
+    /// Returns the host and the port, also the default port.
     pub(crate) fn address(&self) -> String {
         format!("{}:{}", self.host, self.port.unwrap_or(self.scheme.default_port()))
     }
@@ -94,23 +95,22 @@ impl Url {
         self.path_and_query.clone()
     }
 
-    /// Basic authentication, from the user name and password in the URL.
+    /// Returns the credentials in the URL, as the value of an Authorization header.
     pub(crate) fn authorization(&self) -> Option<&HeaderValue> {
         self.authorization.as_ref()
     }
 
-    /// The same server, but another path, and maybe a query.
-    #[cfg(feature = "http2")]
-    pub(crate) fn with_target(&self, target: &str) -> Result<Self, Error> {
-        Ok(Self { path_and_query: parse_path_and_query(target)?, ..self.clone() })
+    /// Replaces the path and the query.
+    pub(crate) fn with_target(self, target: &str) -> Result<Self, Error> {
+        Ok(Self { path_and_query: parse_path_and_query(target)?, ..self })
     }
 
-    /// The URL for HTTP clients: http or https.
+    /// Returns the URL with the scheme `http` or `https`, for HTTP clients.
     pub(crate) fn http_uri(&self) -> Uri {
         self.uri(&self.authority(), self.path_and_query())
     }
 
-    /// Where to dial: with the port in any case, without the path.
+    /// Returns the URL to dial, with a port and without a path.
     pub(crate) fn dial_uri(&self) -> Uri {
         self.uri(&self.address(), PathAndQuery::from_static("/"))
     }
@@ -125,7 +125,7 @@ impl Url {
     }
 }
 
-/// The parts of a URL that has an authority (RFC 3986 3). All but the target are checked.
+/// The parts of a URL that has an authority (RFC 3986 3). All parts but the target are checked.
 pub(crate) struct UrlParts<'a> {
     pub(crate) scheme: &'a str,
     userinfo: Option<&'a str>,
@@ -136,12 +136,12 @@ pub(crate) struct UrlParts<'a> {
 }
 
 impl<'a> UrlParts<'a> {
-    /// Splits a URL with one of these schemes, or says what is wrong: a predicate, whose subject is the URL.
+    /// Splits a URL with one of these schemes.
     ///
-    /// What is wrong is told without user name and password.
+    /// An error is a predicate whose subject is the URL. It contains neither the user name nor the password.
     pub(crate) fn split(text: &'a str, schemes: &[&str]) -> Result<Self, String> {
         let Some((scheme, rest)) = text.split_once("://").filter(|(scheme, _)| may_be_scheme(scheme)) else {
-            return Err(format!("has no scheme: it has to begin with {}://", schemes.join(":// or ")));
+            return Err(format!("has no scheme: it must begin with {}://", schemes.join(":// or ")));
         };
         if !schemes.iter().any(|known| known.eq_ignore_ascii_case(scheme)) {
             return Err(format!("has the scheme {scheme:?}, which is none of {}", schemes.join(", ")));
@@ -152,10 +152,10 @@ impl<'a> UrlParts<'a> {
             None => (None, authority),
         };
         if userinfo.is_some_and(|userinfo| disallowed(userinfo, ":").is_some()) {
-            let text = "has a character in its user name or password that has to be percent-encoded";
+            let text = "has a character in its user name or password that must be percent-encoded";
             return Err(text.to_owned());
         }
-        // An `@` in a path is fine, but behind something that is no host it may be the end of a password.
+        // An `@` in a path is valid. After an invalid host, however, it may be the end of a password.
         let is_clear = !target.contains('@');
         match split_authority(address).filter(|_| address.len() <= MAX_ADDRESS) {
             Some((host, port)) if is_clear || !address.ends_with(':') => {
@@ -168,16 +168,17 @@ impl<'a> UrlParts<'a> {
     }
 }
 
-/// What is wrong with a host and a port.
+/// Describes what is wrong with a host and a port.
 fn describe_address(address: &str) -> String {
     if address.len() > MAX_ADDRESS {
         format!("has a host and a port of {} bytes, where a name can have at most 253", address.len())
     } else if !address.is_ascii() {
         format!("has the host of {address:?}, which is not ASCII: write it in punycode (xn--...)")
     } else if address.starts_with('[') && address.contains('%') {
-        // RFC 6874: it would have to be removed before the address is sent, as it means something on this host only.
+        // RFC 6874: a zone has a meaning on this host only, and would have to be removed before the address
+        // is sent.
         format!(
-            "has an IPv6 address with a zone, {address:?}, which is not supported: connect by yourself, and use \
+            "has an IPv6 address with a zone, {address:?}, which is not supported: connect yourself, and use \
              Connector::connect_over"
         )
     } else {
@@ -185,12 +186,14 @@ fn describe_address(address: &str) -> String {
     }
 }
 
-/// RFC 3986 3.1: whether it is a scheme, as far as its characters go. What is none may be anything, such as a password.
+/// Returns `true` if all characters may be in a scheme (RFC 3986 3.1). Other text may be anything, such as a
+/// password.
 fn may_be_scheme(text: &str) -> bool {
     text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte))
 }
 
-/// The first character that may not be where all have to be unreserved, sub-delims, percent-encoded or in `also` (RFC 3986 2).
+/// Returns the first character that is neither unreserved, a sub-delim, percent-encoded nor in `also` (RFC
+/// 3986 2).
 fn disallowed(text: &str, also: &str) -> Option<char> {
     let is_hex = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_hexdigit);
     let is_allowed = |position: usize, character: char| match character {
@@ -213,7 +216,7 @@ fn parse_path_and_query(target: &str) -> Result<PathAndQuery, Error> {
     // RFC 6455 3: fragment identifiers must not be used.
     if target.contains('#') {
         return Err(invalid(
-            "the URL has a fragment, which WebSocket URLs can't have: remove # and what follows",
+            "the URL has a fragment, which WebSocket URLs can't have: remove `#` and all that follows",
         ));
     }
     if !target.is_ascii() {
@@ -221,7 +224,7 @@ fn parse_path_and_query(target: &str) -> Result<PathAndQuery, Error> {
     }
     if let Some(character) = disallowed(target, ":@/?") {
         return Err(invalid(format!(
-            "the path or query of the URL has {character:?}, which has to be percent-encoded"
+            "the path or query of the URL has {character:?}, which must be percent-encoded"
         )));
     }
     // RFC 6455 3: an empty path is `/`.
@@ -233,12 +236,12 @@ fn parse_path_and_query(target: &str) -> Result<PathAndQuery, Error> {
         )));
     }
     PathAndQuery::try_from(target).map_err(|error| {
-        let text = "the path or query of the URL has a character that has to be percent-encoded";
+        let text = "the path or query of the URL has a character that must be percent-encoded";
         Error::with_source(ErrorKind::InvalidInput, text, error)
     })
 }
 
-/// RFC 7617 2: the base64 of `user:password`.
+/// Returns the value of an Authorization header: the base64 of `user:password` (RFC 7617 2).
 fn basic_authorization(userinfo: &str) -> Result<HeaderValue, Error> {
     let (user, password) = userinfo.split_once(':').unwrap_or((userinfo, ""));
     let mut credentials: Vec<u8> = percent_decode_str(user).collect();

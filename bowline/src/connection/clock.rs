@@ -1,4 +1,4 @@
-//! Time in four bytes, as the task of every connection keeps several points of it.
+//! Points in time of four bytes each, since every driver stores several.
 
 use std::fmt;
 use std::num::NonZeroU32;
@@ -6,16 +6,16 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How long something takes, in whole milliseconds, rounded up.
+/// A duration in whole milliseconds, rounded up.
 ///
-/// What is longer than twelve days is twelve days: nobody waits for the difference.
+/// Durations of more than twelve days become twelve days: nobody waits for the difference.
 #[derive(Clone, Copy)]
 pub(crate) struct Span(u32);
 
 impl Span {
     const MAX: u32 = 1 << 30;
 
-    /// An eighth of it, but something.
+    /// Returns an eighth of the span, and at least one millisecond.
     pub(crate) fn eighth(self) -> Self {
         Self((self.0 / 8).max(1))
     }
@@ -38,7 +38,7 @@ impl fmt::Debug for Span {
     }
 }
 
-/// A point in time, in whole milliseconds since some other, modulo 2^32.
+/// A point in time, in whole milliseconds since an arbitrary one, modulo 2^32.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Moment(NonZeroU32);
 
@@ -57,46 +57,50 @@ impl Moment {
         Self(NonZeroU32::new(self.0.get().wrapping_add(millis)).unwrap_or(NonZeroU32::MIN))
     }
 
-    #[expect(clippy::cast_possible_wrap, reason = "that is how the earlier is told from the later")]
+    #[expect(
+        clippy::cast_possible_wrap,
+        reason = "the sign of the difference tells which of the two is earlier"
+    )]
     fn millis_since(self, other: Self) -> i32 {
         self.0.get().wrapping_sub(other.0.get()) as i32
     }
 }
 
-/// What time it is.
+/// The current time, as a [`Moment`] and as an [`Instant`].
 pub(crate) struct Now {
     moment: Moment,
-    /// When it began.
+    /// The instant at which `moment` began.
     begun: Instant,
-    /// Some of it has passed.
+    /// A part of the millisecond of `moment` has passed.
     partial: bool,
 }
 
 impl Now {
-    /// By a clock on which `instant` is `moment`.
+    /// Reads the clock. `instant` and `moment` are the same point in time, to which the result relates.
     pub(crate) fn by(instant: Instant, moment: Moment) -> Self {
         let now = Instant::now();
         let nanos = nanos_between(instant, now);
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
-            reason = "it is meant modulo 2^32"
+            reason = "moments are modulo 2^32"
         )]
         let moment = moment.plus_millis(nanos.div_euclid(1_000_000) as u32);
         let passed = nanos.rem_euclid(1_000_000).unsigned_abs();
         Self { moment, begun: now - Duration::from_nanos(passed), partial: passed > 0 }
     }
 
-    /// So much later.
+    /// Returns the moment at which `span` has passed, rounded up.
     pub(crate) fn after(&self, span: Span) -> Moment {
         self.moment.plus_millis(u32::from(self.partial)).plus(span)
     }
 
+    /// Returns whether `moment` is now or earlier.
     pub(crate) fn is_past(&self, moment: Moment) -> bool {
         moment.millis_since(self.moment) <= 0
     }
 
-    /// When it is `moment`.
+    /// Returns the instant at which `moment` begins.
     pub(crate) fn instant(&self, moment: Moment) -> Instant {
         let millis = moment.millis_since(self.moment);
         let distance = Duration::from_millis(millis.unsigned_abs().into());
@@ -104,7 +108,8 @@ impl Now {
     }
 }
 
-/// How much later `later` is; negative if it is earlier, as tests may have it.
+/// Returns the nanoseconds from `earlier` to `later`. The result is negative if `later` is earlier, which
+/// happens in tests with a paused clock.
 fn nanos_between(earlier: Instant, later: Instant) -> i64 {
     let nanos = |duration: Duration| i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX);
     match later.checked_duration_since(earlier) {

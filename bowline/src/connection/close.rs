@@ -1,4 +1,4 @@
-//! The end of a connection, as our own side brings it about.
+//! The end of a connection that our own side brings about.
 
 use bowline_proto::CloseFrame;
 
@@ -8,23 +8,29 @@ use crate::error::{Error, ErrorKind};
 use crate::events;
 
 impl Connection {
-    /// Begins the closing handshake, unless it has begun.
+    /// Starts the closing handshake, unless it was started before.
     pub(crate) fn start_close(&self, frame: &CloseFrame) {
         self.start_close_with(frame, closed_by_us(), |_| ());
     }
 
-    /// The same. Later senders get `error`; `prepare` is called right before.
+    /// Starts the closing handshake as [`start_close`](Self::start_close) does. Later senders receive
+    /// `error`.
+    ///
+    /// `prepare` is called right before, with the outbound half locked.
     pub(crate) fn start_close_with(
         &self,
         frame: &CloseFrame,
         error: Error,
         prepare: impl FnOnce(&mut Outbound),
     ) {
-        // Both are locked, so that whoever reads on finds that ours was the first Close frame, and whoever sends that it was sent.
+        // Both halves are locked, since they have to agree on which Close frame was first. Otherwise another
+        // thread could read the peer's Close frame after `inbound.close()`, and send its echo before our
+        // frame: the inbound half would report ours as the first, the outbound half the peer's.
         let mut inbound = self.inbound();
         let mut outbound = self.outbound();
         if !outbound.has_transport() {
-            // That is how the connection ends, not by us; and there is nobody to wait for.
+            // The connection ends by the loss of the transport, not by this close, and there is nobody to
+            // wait for.
             drop(inbound);
             prepare(&mut outbound);
             let lost = outbound.closed().filter(|_| !outbound.is_finished()).cloned();
@@ -50,7 +56,8 @@ impl Connection {
         }
     }
 
-    /// The application will neither read nor close: writes what was accepted, and ends the transport.
+    /// Ends a connection whose application will neither read nor close: writes what was accepted, then ends
+    /// the transport without a Close frame.
     pub(crate) fn abandon(&self) {
         let mut outbound = self.outbound();
         if outbound.closed().is_some() {
@@ -58,7 +65,8 @@ impl Connection {
             // The closing handshake goes on, but nobody wants the messages that are left.
             return self.discard_input();
         }
-        // Before the lock is given back, so that a close beside this one comes first or is refused.
+        // This happens before the lock is released, so that a concurrent close either comes first or is
+        // refused.
         let error = Error::new(ErrorKind::Closed, "the connection is closed: its WebSocket was dropped");
         outbound.stop_accepting(error.clone());
         self.end_cork();
@@ -71,13 +79,14 @@ impl Connection {
         events::connection_closed(self.addresses.peer, events::Initiator::Us, None);
     }
 
-    /// The application will not read any more, but someone will close.
+    /// Discards all that was and will be received. The application does not read any more, but a supervisor
+    /// will close.
     pub(crate) fn discard_input(&self) {
         self.inbound().discard();
         self.waker.wake_task();
     }
 
-    /// Ends the transport at once.
+    /// Closes the transport at once. `error` is the reason unless an earlier one is known.
     pub(crate) fn close_transport(&self, error: &Error) {
         let mut inbound = self.inbound();
         inbound.close_transport(error.clone());

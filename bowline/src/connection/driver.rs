@@ -1,22 +1,25 @@
 //! The driver: one task for each connection, which does everything that belongs to no caller.
 //!
-//! - It writes what a full transport left in the queue, and replies that are still held back when a poll of the application has ended.
-//! - It reads while the application does not: pings are answered and Close frames echoed, up to the first message that nobody has
-//!   asked for.
+//! - It writes what a full transport left in the queue, and replies that are still held back when a poll of
+//!   the application has ended.
+//! - It reads while the application does not: pings are answered and Close frames echoed, up to the first
+//!   message that nobody has asked for.
 //! - It runs the [`keepalive`](crate::connection::keepalive).
 //! - It ends the transport in the order of the RFC, within the close timeout.
 //!
 //! # When the driver runs
 //!
 //! The transport wakes the driver only if no `recv` waits, or if the driver itself waits for something (see
-//! [`waker`](crate::connection::waker)). A connection whose application reads all the time therefore costs the driver almost nothing.
-//! The driver has a single timer, the earliest of the keepalive, the close deadline and its patience with the application.
+//! [`waker`](crate::connection::waker)). A connection whose application reads all the time therefore costs
+//! the driver almost nothing. The driver has a single timer, the earliest of the keepalive, the close
+//! deadline and its patience with the application.
 //!
 //! # Deadlines under load
 //!
-//! A peer that never stops sending keeps every poll of the driver busy until the budget of the task is spent. A timer polled
-//! without budget is pending, whatever the time. The driver therefore compares the clock itself with the deadline, and polls its
-//! timer outside of the budget. A deadline that is handled late, as after a stop of the process, is no [`Verdict`] on the peer.
+//! A peer that never stops sending keeps every poll of the driver busy until the budget of the task is spent.
+//! A timer polled without budget is pending, whatever the time. The driver therefore compares the clock
+//! itself with the deadline, and polls its timer outside of the budget. A deadline that is handled late, as
+//! after a stop of the process, is no [`Verdict`] on the peer.
 //!
 //! # The end of a connection
 //!
@@ -42,73 +45,75 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::connection::Connection;
 use crate::connection::clock::{Moment, Now, Span};
-use crate::connection::keepalive::{Keepalive, PeerLife};
+use crate::connection::keepalive::{Keepalive, PeerLife, Reader};
 use crate::connection::verdict::Verdict;
 use crate::error::{Error, ErrorKind};
 use crate::events;
 use crate::transport::poll_without_budget;
 
-/// How long an application that was just handed something, or woken, is left alone before the task reads in its place.
+/// The time for which an application that was just handed something, or woken, is left alone before the
+/// driver reads in its place.
 ///
-/// It may be about to answer, and what follows could be the peer's Close frame or a violation, behind which nothing
-/// can be sent. Pings wait as long, or twice, which is less than a second; an application that has not read for longer
-/// does not delay them at all. It is no shorter, as each look of the task costs about as much as a message.
+/// The application may be about to answer, and the following bytes could be the peer's Close frame or a
+/// violation, after which nothing can be sent. Pings wait for this time, or for twice as long, which is less
+/// than a second. An application that has not read for longer does not delay pings at all. The time is no
+/// shorter, since each run of the driver costs about as much as a message.
 const PATIENCE: Duration = Duration::from_millis(400);
 
-/// Looks after a connection until it has ended.
+/// The state of the driver of a connection.
 ///
 /// Every connection has one, so that its size counts.
 struct Driver {
     connection: Arc<Connection>,
     close_timeout: Span,
     stage: Stage,
-    /// Until then we do not look whether to read in the application's place.
+    /// The driver does not check before this time whether to read in the application's place.
     patient_until: Option<Moment>,
-    /// What the timer was set to.
+    /// The moment to which the timer was set.
     timer_at: Moment,
 }
 
-/// How far the end of the connection has come.
+/// The progress of the connection towards its end: see the diagram in the module's docs.
 enum Stage {
+    /// Messages are sent and received; the keepalive runs, unless it is turned off.
     Open(Option<Keepalive>),
-    /// Nothing more is accepted: the rest is written, and the peer's Close frame awaited if ours was first.
-    Closing {
-        deadline: Verdict,
-    },
+    /// Nothing more is accepted. The rest is written, and the peer's Close frame is awaited if ours was
+    /// first.
+    Closing { deadline: Verdict },
     /// Our direction of the transport is being shut down.
-    ShuttingDown {
-        deadline: Verdict,
-    },
-    /// Whatever still comes is thrown away until the peer ends the transport, so that no TCP reset overtakes our
-    /// Close frame.
+    ShuttingDown { deadline: Verdict },
+    /// Bytes that still arrive are discarded until the peer ends the transport, so that no TCP reset
+    /// overtakes our Close frame.
     Draining {
         deadline: Verdict,
-        /// Our direction of the transport was shut down.
+        /// Our direction of the transport was shut down before.
         shut_down: bool,
     },
 }
 
-/// Who reads next: see [`Driver::next_reader`].
+/// The one that reads next: see [`Driver::next_reader`].
 enum NextReader {
     Application,
-    /// The application has [`PATIENCE`] to come.
+    /// The application, which has [`PATIENCE`] to come.
     ApplicationSoon,
     Driver,
 }
 
 pin_project! {
-    /// The connection's task. A type of its own, as an `async fn` would hold the attendant twice.
+    /// The driver as a future. It is a type of its own, as an `async fn` would store the driver twice.
     pub(crate) struct DriverTask {
-        attendant: Driver,
+        driver: Driver,
         #[pin]
         timer: Sleep,
     }
 }
 
 impl DriverTask {
+    /// Returns the task to be spawned for `connection`. The keepalive is off if its interval is `None`.
+    ///
     /// # Panics
     ///
-    /// Outside of a tokio runtime, or in one without a timer.
+    /// Panics outside of a tokio runtime, and in a runtime without a timer.
     pub(crate) fn new(
         connection: Arc<Connection>,
         keepalive: Option<Duration>,
@@ -116,14 +121,14 @@ impl DriverTask {
     ) -> Self {
         let (instant, moment) = (Instant::now(), Moment::FIRST);
         let now = Now::by(instant, moment);
-        let attendant = Driver {
+        let driver = Driver {
             connection,
             close_timeout: close_timeout.into(),
             stage: Stage::Open(keepalive.map(|interval| Keepalive::new(interval.into(), &now))),
             patient_until: None,
             timer_at: moment,
         };
-        Self { attendant, timer: sleep_until(instant) }
+        Self { driver, timer: sleep_until(instant) }
     }
 }
 
@@ -132,7 +137,7 @@ impl Future for DriverTask {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.project();
-        this.attendant.poll(cx, this.timer)
+        this.driver.poll(cx, this.timer)
     }
 }
 
@@ -140,11 +145,11 @@ impl Driver {
     fn poll(&mut self, cx: &mut Context<'_>, mut timer: Pin<&mut Sleep>) -> Poll<()> {
         self.connection.waker.set_task(Some(cx.waker()));
         self.connection.uncork();
-        #[cfg(feature = "http2")]
         self.connection.gather();
         if self.is_patient() && !timer.is_elapsed() {
             return Poll::Pending;
         }
+        let reader = if self.connection.waker.has_reader() { Reader::Waits } else { Reader::Absent };
         loop {
             let now = Now::by(timer.deadline(), self.timer_at);
             self.write(&now);
@@ -158,22 +163,25 @@ impl Driver {
                 self.timer_at = deadline;
                 timer.as_mut().reset(now.instant(deadline));
             }
-            // By the clock itself: if the budget is spent, as it is when the peer never stops sending, a timer tells nothing.
+            // The clock itself decides: if the budget is spent, as under a peer that never stops sending, a
+            // timer is pending whatever the time.
             let is_waiting =
                 !now.is_past(deadline) && poll_without_budget(cx, |cx| timer.as_mut().poll(cx)).is_pending();
             if is_waiting {
                 return Poll::Pending;
             }
-            self.handle_timeout(&Now::by(timer.deadline(), self.timer_at), cx);
+            self.handle_timeout(&Now::by(timer.deadline(), self.timer_at), reader, cx);
         }
     }
 
-    /// Whether there is nothing to do before the timer runs out: what a task that is woken for each batch finds most often.
+    /// Returns whether there is nothing to do before the timer runs out. This is the usual case of a driver
+    /// that is woken for each batch.
     fn is_patient(&self) -> bool {
         self.patient_until.is_some() && !self.connection.outbound().needs_task()
     }
 
-    /// Writes what a full transport left behind.
+    /// Writes the bytes that a full transport left in the queue, and starts or ends the deadlines of the
+    /// keepalive that depend on writing.
     fn write(&mut self, now: &Now) {
         let mut outbound = self.connection.outbound();
         if outbound.is_blocked() {
@@ -193,7 +201,7 @@ impl Driver {
         self.connection.waker.set_task_waits(outbound.needs_task());
     }
 
-    /// Reads in the application's place, if the application does not.
+    /// Reads in the application's place if the application does not read.
     fn read(&mut self, now: &Now, cx: &mut Context<'_>) {
         match self.next_reader(now) {
             NextReader::Application => {}
@@ -206,6 +214,9 @@ impl Driver {
     }
 
     /// Decides who reads next.
+    ///
+    /// A wake-up of the application counts only if the patience had not begun. The driver grants patience
+    /// once for each wake-up, and again for each message that the application was handed meanwhile.
     ///
     /// | a ping or a close waits | patience | since the last look, the application | `recv` | next reader |
     /// |---|---|---|---|---|
@@ -225,15 +236,15 @@ impl Driver {
         if is_awaited {
             return NextReader::Driver;
         }
-        // The timer is left to run out, not moved with every message.
+        // The timer runs out, and is not moved with every message.
         if self.patient_until.is_some_and(|until| !now.is_past(until)) {
             return NextReader::Application;
         }
         let waited = self.patient_until.take().is_some();
         let was_handed = connection.inbound().take_handed_out();
         let was_woken = connection.waker.is_watched() && !waited;
-        // An application that came while it was watched will come again. It stays watched, so that the next message does not
-        // wake the driver, too.
+        // An application that came while it was watched is likely to come again. It stays watched, so that
+        // the next message does not wake the driver, too.
         let keeps_coming = was_handed && waited;
         if !was_woken && !keeps_coming && connection.waker.leave_to_reader() {
             return NextReader::Application;
@@ -243,7 +254,7 @@ impl Driver {
         if comes_soon { NextReader::ApplicationSoon } else { NextReader::Driver }
     }
 
-    /// Takes the end of the connection as far as it can be taken now; ready when the transport has ended.
+    /// Advances the end of the connection as far as possible now. Ready when the transport has ended.
     fn poll_end(&mut self, now: &Now) -> Poll<()> {
         loop {
             let connection = &self.connection;
@@ -269,7 +280,8 @@ impl Driver {
                         let _ = connection.inbound().poll_drain(&mut connection.context());
                         return Poll::Pending;
                     }
-                    // RFC 6455 7.1.1: the server closes the TCP connection first; a client waits for it.
+                    // RFC 6455 7.1.1: the server closes the TCP connection first, and a client waits for
+                    // that.
                     if outbound.role() == Role::Client && peer_closed {
                         Stage::Draining { deadline, shut_down: false }
                     } else {
@@ -288,7 +300,7 @@ impl Driver {
         }
     }
 
-    /// When to look again, whatever happens.
+    /// Returns when the driver has to run again even if nothing happens.
     fn deadline(&self) -> Option<Moment> {
         match &self.stage {
             Stage::Open(keepalive) => {
@@ -300,12 +312,14 @@ impl Driver {
         }
     }
 
-    fn handle_timeout(&mut self, now: &Now, cx: &mut Context<'_>) {
+    /// Handles the deadline that has passed. A connection whose peer is gone, or does not end it in time,
+    /// loses its transport.
+    fn handle_timeout(&mut self, now: &Now, reader: Reader, cx: &mut Context<'_>) {
         let connection = &self.connection;
         let timeout = self.close_timeout;
         let lost = match &mut self.stage {
             Stage::Open(Some(keepalive)) if now.is_past(keepalive.deadline()) => {
-                keepalive.handle_timeout(now, connection, cx)
+                keepalive.handle_timeout(now, connection, reader, cx)
             }
             Stage::Open(_) => Ok(()),
             Stage::Closing { deadline }
@@ -328,6 +342,7 @@ impl Driver {
         }
     }
 
+    /// Releases the transport, and reports the end to all who wait for it.
     fn finish(&self) {
         let read_half = self.connection.inbound().release();
         drop(read_half);
@@ -343,7 +358,7 @@ impl Driver {
 
 impl Drop for Driver {
     fn drop(&mut self) {
-        // Also when the runtime is shut down: nobody is to wait for a task that is gone.
+        // A runtime that is shut down drops the driver early. Nobody may then wait for a task that is gone.
         if !self.connection.outbound().is_finished() {
             let text = "the connection ended without a Close frame: its runtime was shut down";
             let error = Error::new(ErrorKind::Disconnected, text);
@@ -354,17 +369,18 @@ impl Drop for Driver {
     }
 }
 
-/// Why the end of a connection took too long.
+/// Returns the error of a connection that did not end within the close timeout.
 fn close_timed_out(connection: &Connection, timeout: Span) -> Error {
-    // If writing failed, that is why it ends.
+    // An earlier failure of writing is the reason why the connection ends.
     let is_cause = |error: &&Error| matches!(error.kind(), ErrorKind::Disconnected | ErrorKind::Io);
     let failed = connection.outbound().closed().filter(is_cause).cloned();
     failed.unwrap_or_else(|| {
-        let text = format!("the peer did not end the connection within the close timeout of {timeout:?}");
+        let text = format!("the peer did not end the connection within {timeout:?} (Limits::close_timeout)");
         Error::new(ErrorKind::Timeout, text)
     })
 }
 
+/// Returns the earlier of two moments that may be missing.
 fn earliest(one: Option<Moment>, other: Option<Moment>) -> Option<Moment> {
     one.into_iter().chain(other).reduce(Moment::min)
 }

@@ -11,24 +11,29 @@
 //!                    '--- whole small messages ---> batch ----------------------> recv
 //! ```
 //!
-//! - The most frequent case has a path of its own: a message that is one frame and entirely in memory is copied and unmasked in one
-//!   pass. If more such messages follow, a [`batch`] takes all of them under the same lock.
-//! - All other frames go through [`ReceiveHalf::handle_bytes`], one at a time. A large message is read from the transport straight
-//!   into its own memory.
+//! - The most frequent case has a path of its own: a message that is one frame and entirely in memory is
+//!   copied and unmasked in one pass. If more such messages follow, a [`batch`] takes all of them under the
+//!   same lock.
+//! - All other frames go through [`ReceiveHalf::handle_bytes`], one at a time. A large message is read from
+//!   the transport straight into its own memory.
 //! - Control frames become an [`Effect`] for the outbound half.
-//! - When our side closes, the whole messages that are in memory become [`undelivered`] ones, which the application may still take.
+//! - When our side closes, the whole messages that are in memory become [`undelivered`] ones, which the
+//!   application may still take.
 //!
 //! # The end
 //!
-//! Three things are tracked apart, since they happen in any order: which data the application still receives ([`Delivery`]), why
-//! nothing more arrives ([`End`]), and whether the stream of bytes itself has ended ([`StreamEnd`]).
+//! Three things are tracked apart, since they happen in any order: which data the application still receives
+//! ([`Delivery`]), why nothing more arrives ([`End`]), and whether the stream of bytes itself has ended
+//! ([`StreamEnd`]).
 //!
-//! Receiving ends once, by the peer's Close frame, a violation or limit, the end of the stream, or an error of the transport. The
-//! application learns of the end after every message that arrived before, and only after the outbound half has acted on it. A
-//! `send` that follows such a `recv` therefore reports the same end.
+//! Receiving ends once, by the peer's Close frame, a violation or limit, the end of the stream, or an error
+//! of the transport. The application learns of the end after every message that arrived before, and only
+//! after the outbound half has acted on it. A `send` that follows such a `recv` therefore reports the same
+//! end.
 //!
-//! A peer may shut down its direction of the stream and still receive. If the application has been handed a message, it may be about
-//! to reply. The connection then stays open for sending until the application has learned of the end.
+//! A peer may shut down its direction of the stream and still receive. If the application has been handed a
+//! message, it may be about to reply. The connection then stays open for sending until the application has
+//! learned of the end.
 
 mod assembler;
 pub(crate) mod batch;
@@ -61,77 +66,89 @@ const READING_FAILED: &str = "the connection ended without a Close frame: readin
 
 /// Everything that reading touches, behind one lock.
 ///
-/// A thread that holds it may take that of the sending half too, so that answers keep the order of what was received.
+/// A thread that holds this lock may take that of the outbound half too, so that answers keep the order of
+/// what was received.
 pub(crate) struct Inbound {
     transport: Option<ReadTransport>,
     half: ReceiveHalf,
     buffer: ReadBuffer,
     message: Assembler,
-    /// Whole messages that had arrived when we closed. In a box, as most of the time there are none.
-    backlog: Option<Box<Undelivered>>,
+    /// Whole messages that had arrived before our side closed. In a box, as most of the time there are none.
+    undelivered: Option<Box<Undelivered>>,
     delivery: Delivery,
-    /// In a box, as most of the time there is none.
+    /// The peer's Close frame, once it has arrived. In a box, as most of the time there is none.
     peer_close: Option<Box<PeerClose>>,
-    /// Set once nothing more arrives.
+    /// Present once nothing more arrives.
     end: Option<End>,
-    /// Something arrived since [`take_received`](Self::take_received).
+    /// Something has arrived since [`take_received`](Self::take_received).
     received: bool,
-    /// The transport had nothing when it was asked last, and knows whom to call.
+    /// The transport had nothing when it was last asked, and knows the connection's waker.
     awaits_transport: bool,
-    /// The `WebSocket` has messages that were taken together, and has not handed out the last of them.
+    /// The `WebSocket` has a batch of messages, and has not handed out the last of them.
     has_batch: bool,
     handed_out: HandedOut,
     stream: StreamEnd,
-    /// Messages may be compressed, in this window.
+    /// Present if messages may be compressed, with this window.
     window: Option<DeflateWindow>,
-    /// There is one once a message was compressed.
-    inflation: Option<Box<Decompressor>>,
+    /// Present once a compressed message has arrived.
+    decompressor: Option<Box<Decompressor>>,
 }
 
 /// The peer's Close frame, which may have no code.
 struct PeerClose(Option<CloseFrame>);
 
-/// What the application still receives.
+/// The data that the application still receives.
 ///
 /// ```text
-///  All --close--> Collecting --> Arrived
-///   '--- WebSocket dropped -------'---------> Nothing
+/// All --our side closes--> Collecting --everything in memory is parsed--> Arrived
+///  |                                                                         |
+///  '---------------------- the WebSocket is dropped -------------------------+--> Nothing
 /// ```
+///
+/// `Collecting` is left before the lock is released.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Delivery {
+    /// All data.
     All,
-    /// Our Close frame is about to be sent: all bytes in memory are parsed, and the messages in them set aside.
+    /// Our Close frame is about to be sent: all bytes in memory are parsed, and the messages in them are set
+    /// aside.
     Collecting,
-    /// The messages that had arrived before we sent our Close frame. Later data is discarded.
+    /// The messages that arrived before our Close frame was sent. Later data is discarded.
     Arrived,
+    /// Nothing: the application has dropped its `WebSocket`.
     Nothing,
 }
 
 impl Delivery {
-    /// Whether data that arrives is not for the application any more.
+    /// Returns whether data that arrives is not for the application any more.
     fn discards(self) -> bool {
         matches!(self, Self::Arrived | Self::Nothing)
     }
 }
 
-/// Why nothing more arrives.
+/// The end of receiving, and its reason.
 struct End {
     /// `Ok` after a normal Close frame.
     outcome: Result<(), Error>,
-    /// We sent the first Close frame: whatever the outcome, the application receives a normal end.
+    /// Our side sent the first Close frame: whatever the outcome, the application receives a normal end.
     closed_by_us: bool,
     notice: Notice,
 }
 
-/// How far the news of the end has come.
+/// The progress of the news of the end.
 ///
 /// ```text
-/// Unsettled --outbound has acted--> Settled --a read finds nothing left--> Due
-///                                      ^---a message set aside begins------'
+/// Unsettled --outbound has reacted--> Settled --a read finds nothing left--> Due
+///                                        ^                                    |
+///                                        '-- an undelivered message begins ---'
+///                                            to be decompressed
 /// ```
+///
+/// The end of a stream that stays open in our direction is settled at once: the outbound half has only to
+/// give up its pings.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Notice {
-    /// The outbound half has yet to do what the end asks of it.
+    /// The outbound half has not reacted to the end yet.
     Unsettled,
     /// The application may learn of the end, after everything that arrived before.
     Settled,
@@ -139,45 +156,53 @@ enum Notice {
     Due,
 }
 
-/// Whether the application was handed anything.
+/// Tells whether the application was handed anything.
+///
+/// ```text
+/// Never --hand_out--> Recently --take_handed_out--> Before
+///                         ^------- hand_out -----------'
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum HandedOut {
+    /// Nothing since the connection was opened.
     Never,
-    /// Not since [`take_handed_out`](Inbound::take_handed_out).
+    /// Something before the last [`take_handed_out`](Inbound::take_handed_out), nothing since then.
     Before,
-    /// Since then, too.
+    /// Something since then.
     Recently,
 }
 
 /// The end of the stream of bytes, which is not always that of the connection.
 ///
 /// ```text
-/// Open --end, and the application may be replying--> HalfOpen --it is told--> Told
-///   '------------------- end, or an error --------------------------------------^
+/// Open --end, and the application may be replying--> HalfOpen --it has learned of the end--> Told
+///   '--------------------- any other end, or an error of the transport ----------------------^
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum StreamEnd {
+    /// Bytes may still arrive.
     Open,
-    /// The peer sends nothing more, but may still receive. The application has yet to hear of it.
+    /// The peer sends nothing more, but may still receive. The application has not learned of that yet.
     HalfOpen,
+    /// The end of the stream is the end of the connection.
     Told,
 }
 
-/// What was found in the bytes that have arrived.
+/// The result of parsing one step of the bytes that have arrived.
 pub(crate) enum Advance {
-    /// A part of a message, or its end; or something that nobody wants.
+    /// A part of a message, or its end, or something that nobody wants.
     Data,
-    /// Something for the sending half to do.
+    /// A request to the outbound half.
     Effect(Effect),
-    /// All bytes have been looked at.
+    /// All bytes have been parsed.
     NeedsBytes,
 }
 
-/// What has come of reading.
+/// The result of one read.
 pub(crate) enum Fill {
-    /// So many bytes have arrived. None if that was the end, which may have been known before.
+    /// The number of bytes that have arrived. 0 is the end, which may have been known before.
     Bytes(usize),
-    /// The end, and what the sending half has to do about it.
+    /// The end, and its request to the outbound half.
     Effect(Effect),
 }
 
@@ -190,7 +215,7 @@ impl Inbound {
             half,
             buffer,
             message: Assembler::default(),
-            backlog: None,
+            undelivered: None,
             delivery: Delivery::All,
             peer_close: None,
             end: None,
@@ -200,24 +225,24 @@ impl Inbound {
             handed_out: HandedOut::Never,
             stream: StreamEnd::Open,
             window: None,
-            inflation: None,
+            decompressor: None,
         }
     }
 
-    /// From now on messages may be compressed.
-    pub(crate) fn decompress(&mut self, window: DeflateWindow) {
+    /// Accepts compressed messages from now on, with this window.
+    pub(crate) fn enable_compression(&mut self, window: DeflateWindow) {
         self.window = Some(window);
         self.half.allow_compression();
     }
 
-    // ---- what the application takes
+    // ---- taking
 
-    /// The next whole message, or the end.
+    /// Takes the next whole message, or returns the end. Returns `None` if neither is there yet.
     pub(crate) fn take_message(&mut self) -> Option<Result<Option<Message>, Error>> {
         if let Some(message) = self.take_whole_message() {
             return Some(Ok(Some(message)));
         }
-        if self.message.is_open() || self.backlog.is_some() {
+        if self.message.is_open() || self.undelivered.is_some() {
             self.message.abandon();
             let message = self.take_whole().or_else(|| self.message.finish());
             if message.is_some() {
@@ -227,13 +252,14 @@ impl Inbound {
         self.end().map(|end| end.map(|()| None))
     }
 
-    /// Whether the next thing for the application may be at the front of the buffer.
+    /// Returns whether the next thing for the application may be at the front of the buffer.
     #[inline]
     fn is_next_in_buffer(&self) -> bool {
         !self.buffer.is_empty() && !self.message.is_open() && !self.delivery.discards() && self.end.is_none()
     }
 
-    /// The next message, if all of it is in one frame and in memory, and it is the next thing for the application.
+    /// Takes the next message if all of it is in one frame and in memory, and if it is the next thing for the
+    /// application.
     #[inline]
     fn take_whole_message(&mut self) -> Option<Message> {
         if !self.is_next_in_buffer() {
@@ -245,7 +271,7 @@ impl Inbound {
         Some(Message::from_validated(message.kind, payload))
     }
 
-    /// Takes the small messages that come next all at once. The last batch was handed out.
+    /// Takes the next small messages into `batch`, all at once. The last batch was handed out entirely.
     pub(crate) fn fill(&mut self, batch: &mut Batch) {
         if self.is_next_in_buffer() {
             let size = batch.fill(&self.half, self.buffer.bytes());
@@ -259,12 +285,12 @@ impl Inbound {
         self.has_batch = false;
     }
 
-    /// Begins to read a message of a batch, whose reader gets it from here.
+    /// Makes a message of a batch the open message, which belongs to its reader.
     pub(crate) fn read_whole(&mut self, message: Message) {
         self.message = Assembler::of(message);
     }
 
-    /// The kind of the message that has begun, which is the reader's from now on; or the end.
+    /// Gives the open message to a reader and returns its kind, or returns the end.
     pub(crate) fn take_start(&mut self) -> Option<Result<Option<MessageKind>, Error>> {
         self.message.abandon();
         if let Some(message) = self.take_whole() {
@@ -278,22 +304,24 @@ impl Inbound {
         self.end().map(|end| end.map(|()| None))
     }
 
-    /// The next of the messages that had arrived when we closed. A compressed one begins with this, and is taken when
-    /// [`inflate`](Self::inflate) has come to its end.
+    /// Takes the next of the undelivered messages.
+    ///
+    /// A compressed one only starts to be decompressed, so that this returns `None`. The message is taken
+    /// once [`decompress_part`](Self::decompress_part) has come to its end.
     fn take_whole(&mut self) -> Option<Message> {
-        let backlog = self.backlog.as_mut()?;
-        if self.inflation.as_ref().is_some_and(|inflation| inflation.is_pending()) {
+        let undelivered = self.undelivered.as_mut()?;
+        if self.decompressor.as_ref().is_some_and(|decompressor| decompressor.is_pending()) {
             return None;
         }
         if let Some(message) = self.message.finish() {
             return Some(message);
         }
-        match backlog.pop()? {
+        match undelivered.pop()? {
             UndeliveredMessage::Message(message) => Some(message),
             UndeliveredMessage::Compressed(kind, payload) => {
                 self.message.begin_compressed(kind);
-                self.inflation()?.begin_set_aside(kind, payload);
-                // The end comes behind it.
+                self.decompressor()?.begin_set_aside(kind, payload);
+                // The end is due again only after this message.
                 if let Some(end) = self.end.as_mut().filter(|end| end.notice == Notice::Due) {
                     end.notice = Notice::Settled;
                 }
@@ -302,7 +330,7 @@ impl Inbound {
         }
     }
 
-    /// Moves a part of the reader's message into `buf`; nothing at its end.
+    /// Moves a part of the reader's message into `buf`, or nothing at the end of the message.
     pub(crate) fn take_bytes(&mut self, buf: &mut ReadBuf<'_>) -> Option<Result<(), Error>> {
         if self.message.take_bytes(buf).is_some() {
             return Some(Ok(()));
@@ -310,23 +338,23 @@ impl Inbound {
         (self.due_end().is_some() || !self.message.is_open()).then(|| Err(self.interruption()))
     }
 
-    /// The reader of the message has gone; the rest of it is passed over.
+    /// Notes that the reader of the message was dropped. The rest of the message is skipped.
     pub(crate) fn abandon_message(&mut self) {
         self.message.abandon();
     }
 
-    /// How receiving ended, once all that arrived before has been taken.
+    /// Returns how receiving ended, once everything that arrived before has been taken.
     fn end(&self) -> Option<Result<(), Error>> {
         let end = self.due_end()?;
         Some(if end.closed_by_us { Ok(()) } else { end.outcome.clone() })
     }
 
-    /// The end, once everything that arrived before has been parsed.
+    /// Returns the end, once everything that arrived before has been parsed.
     fn due_end(&self) -> Option<&End> {
         self.end.as_ref().filter(|end| end.notice == Notice::Due)
     }
 
-    /// Why a message that has begun will not end.
+    /// Returns the reason why an open message will not be completed.
     fn interruption(&self) -> Error {
         match &self.end {
             Some(End { outcome: Err(error), closed_by_us: false, .. }) => error.clone(),
@@ -334,12 +362,12 @@ impl Inbound {
         }
     }
 
-    /// Takes note that the application was handed something.
+    /// Notes that the application was handed something.
     pub(crate) fn hand_out(&mut self) {
         self.handed_out = HandedOut::Recently;
     }
 
-    /// Whether the application was handed anything since the last call.
+    /// Returns whether the application was handed anything since the last call.
     pub(crate) fn take_handed_out(&mut self) -> bool {
         let recently = self.handed_out == HandedOut::Recently;
         if recently {
@@ -348,13 +376,13 @@ impl Inbound {
         recently
     }
 
-    // ---- what has arrived
+    // ---- parsing and reading
 
-    /// Looks at the next frame, or part of one.
+    /// Parses the next frame, or a part of one.
     #[inline]
     pub(crate) fn advance(&mut self) -> Advance {
-        if self.is_inflating() {
-            self.inflate()
+        if self.is_decompressing() {
+            self.decompress_part()
         } else if self.buffer.is_empty() {
             Advance::NeedsBytes
         } else {
@@ -362,62 +390,64 @@ impl Inbound {
         }
     }
 
-    /// Whether compressed payload is at the front of the buffer.
+    /// Returns whether compressed payload waits to be decompressed.
     #[inline]
-    fn is_inflating(&self) -> bool {
-        self.inflation.as_ref().is_some_and(|inflation| inflation.is_pending())
+    fn is_decompressing(&self) -> bool {
+        self.decompressor.as_ref().is_some_and(|decompressor| decompressor.is_pending())
     }
 
-    /// Whether a part of a message came out, and more of it could at once.
-    pub(crate) fn has_more_to_inflate(&self) -> bool {
-        self.inflation.as_ref().is_some_and(|inflation| inflation.has_more())
+    /// Returns whether more of the message could be decompressed at once.
+    pub(crate) fn has_more_to_decompress(&self) -> bool {
+        self.decompressor.as_ref().is_some_and(|decompressor| decompressor.has_more())
     }
 
-    /// What decompresses, if that was agreed on.
-    fn inflation(&mut self) -> Option<&mut Decompressor> {
+    /// Returns the decompressor, if compression was agreed on.
+    fn decompressor(&mut self) -> Option<&mut Decompressor> {
         let (window, limit) = (self.window?, self.half.limits().message_size);
-        Some(self.inflation.get_or_insert_with(|| Box::new(Decompressor::new(window, limit))))
+        Some(self.decompressor.get_or_insert_with(|| Box::new(Decompressor::new(window, limit))))
     }
 
-    /// Puts a part of a compressed message behind what waits, if we are closing.
+    /// Adds a part of a compressed message to the undelivered ones, if our side is closing. Returns whether
+    /// it did.
     fn set_aside(&mut self, data: &Data) -> bool {
         if self.delivery != Delivery::Collecting {
             return false;
         }
         let payload = &self.buffer.bytes()[data.payload.clone()];
-        if !self.backlog.get_or_insert_default().push_compressed(data, payload) {
+        if !self.undelivered.get_or_insert_default().push_compressed(data, payload) {
             self.set_rest_aside(data.payload.clone(), data.last);
         }
         true
     }
 
-    /// The same for a part of the message that had begun before.
+    /// Adds a part of the compressed message that had begun before our side closed.
     fn set_rest_aside(&mut self, payload: Range<usize>, last: bool) {
-        let backlog = self.backlog.get_or_insert_default();
-        backlog.push_rest(&self.buffer.bytes()[payload]);
+        let undelivered = self.undelivered.get_or_insert_default();
+        undelivered.push_rest(&self.buffer.bytes()[payload]);
         if last {
-            // Those behind it are put together meanwhile.
-            backlog.push_begun(std::mem::take(&mut self.message));
+            // The following messages are assembled in its place meanwhile.
+            undelivered.push_begun(std::mem::take(&mut self.message));
         }
     }
 
-    /// Decompresses a part of it.
+    /// Decompresses a part of the compressed payload.
     #[cold]
-    fn inflate(&mut self) -> Advance {
-        let Some(inflation) = &mut self.inflation else { return Advance::Data };
-        // Of what was set aside when we closed, all is for the application.
+    fn decompress_part(&mut self) -> Advance {
+        let Some(decompressor) = &mut self.decompressor else { return Advance::Data };
+        // An open message was set aside when our side closed, and is for the application. Any other payload
+        // is discarded.
         if self.delivery.discards() && !self.message.is_open() {
-            inflation.discard(&mut self.buffer);
-        } else if let Err(failure) = inflation.advance(&mut self.buffer, &mut self.message) {
-            inflation.discard(&mut self.buffer);
+            decompressor.discard(&mut self.buffer);
+        } else if let Err(failure) = decompressor.advance(&mut self.buffer, &mut self.message) {
+            decompressor.discard(&mut self.buffer);
             if self.delivery.discards() {
-                // Our Close frame was sent: it is too late to say what is wrong.
+                // Our Close frame was sent, so that the peer can't be told any more what is wrong.
                 self.message = Assembler::default();
-                self.backlog = None;
+                self.undelivered = None;
                 return Advance::Data;
             }
             self.half.fail(failure);
-            // Of a transport that was lost, what had arrived before still comes out.
+            // Messages that arrived before the loss of the transport are still delivered.
             if self.end.is_none() {
                 return Advance::Effect(self.fail(failure));
             }
@@ -425,7 +455,7 @@ impl Inbound {
         Advance::Data
     }
 
-    /// Looks at one frame, or what there is of it: how many is up to the caller, as each is work.
+    /// Parses one frame, or the part of it that is in memory. The caller decides how many, as each is work.
     fn advance_in_buffer(&mut self) -> Advance {
         let (mut consumed, event) = match self.half.handle_bytes(self.buffer.bytes_mut()) {
             Ok(progress) => progress,
@@ -443,8 +473,8 @@ impl Inbound {
                     return Advance::Data;
                 }
                 self.message.track(&data);
-                if let Some(inflation) = self.inflation() {
-                    inflation.begin(&data);
+                if let Some(decompressor) = self.decompressor() {
+                    decompressor.begin(&data);
                 }
                 self.buffer.consume(data.payload.start);
                 return Advance::Data;
@@ -457,13 +487,13 @@ impl Inbound {
                 Advance::Data
             }
             Event::Ping(payload) => Advance::Effect(Effect::Answer(self.buffer.bytes()[payload].into())),
-            // RFC 6455 5.5.3: a pong that nobody asked for is not answered.
+            // RFC 6455 5.5.3: an unsolicited pong is not answered.
             Event::Pong(payload) => match self.buffer.bytes()[payload].try_into() {
                 Ok(payload) => Advance::Effect(Effect::Ponged(payload)),
                 Err(_) => Advance::Data,
             },
             Event::Close(frame) => {
-                // RFC 6455 1.4: whatever follows is discarded, and so holds no memory.
+                // RFC 6455 1.4: all data after a Close frame is discarded, and so holds no memory.
                 consumed = self.buffer.bytes().len();
                 Advance::Effect(self.close_received(frame))
             }
@@ -472,10 +502,10 @@ impl Inbound {
         advance
     }
 
-    /// Reads once. Ready when there is something new to look at, which may be the end.
+    /// Reads once. Ready when there is something new to parse, or at the end.
     ///
-    /// Once receiving has ended, all that arrived counts as looked at; whoever [settles](Self::settle) that wakes the
-    /// reader.
+    /// After the end, all bytes that arrived count as parsed. The end is pending until it is
+    /// [settled](Self::settle). The one who settles it wakes the reader.
     pub(crate) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Fill> {
         if let Some(end) = &mut self.end {
             if end.notice == Notice::Unsettled {
@@ -505,9 +535,9 @@ impl Inbound {
             return Poll::Pending;
         };
         let effect = match read {
-            Ok(Some(Filled { count, behind, failure })) => {
+            Ok(Some(Filled { count, following, failure })) => {
                 self.received = true;
-                self.buffer.load(&behind);
+                self.buffer.load(&following);
                 match failure {
                     None => return Poll::Ready(Fill::Bytes(count)),
                     Some(failure) => self.fail(failure),
@@ -522,26 +552,26 @@ impl Inbound {
         Poll::Ready(Fill::Effect(effect))
     }
 
-    /// Whether there is nothing to read for now, so that the transport will call when there is.
+    /// Returns whether there is nothing to read for now, so that the transport will call the waker when there
+    /// is.
     pub(crate) fn is_idle(&mut self, cx: &mut Context<'_>) -> bool {
         self.awaits_transport = self.end.is_none()
             && self.transport.as_ref().is_some_and(|transport| transport.poll_readable(cx).is_pending())
-            // A stream whose budget is spent says nothing, and remembers nobody.
+            // A stream whose budget is spent says that it has nothing, and remembers no waker.
             && has_budget_remaining();
         self.awaits_transport
     }
 
-    /// Has the transport take what has arrived, without reading it.
-    #[cfg(feature = "http2")]
+    /// Has the transport take the bytes that have arrived, without reading them.
     pub(crate) fn gather(&mut self, cx: &mut Context<'_>) {
         if let Some(transport) = &mut self.transport {
             transport.gather(cx);
-            // There may be something to read now, of which it has told already.
+            // There may be something to read now, for which the transport has called before.
             self.awaits_transport = false;
         }
     }
 
-    /// Reads and throws away, until the stream ends.
+    /// Reads and discards, until the stream ends.
     pub(crate) fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match &mut self.transport {
             Some(transport) if self.stream == StreamEnd::Open => ReadBuffer::poll_drain(transport, cx),
@@ -549,7 +579,7 @@ impl Inbound {
         }
     }
 
-    /// Whether reading on would go past data that nobody has asked for.
+    /// Returns whether further reading would go past data that nobody has asked for.
     pub(crate) fn is_stopped_by_data(&self) -> bool {
         !self.delivery.discards()
             && self.end.is_none()
@@ -559,52 +589,56 @@ impl Inbound {
                     && self.half.is_at_data(self.buffer.bytes())))
     }
 
-    /// Whether the transport will call when there is something to read.
+    /// Returns whether the transport will call the waker when there is something to read.
     pub(crate) fn awaits_transport(&self) -> bool {
         self.awaits_transport && self.end.is_none()
     }
 
-    /// Whether nothing is in memory, be it bytes, a message, or the end.
+    /// Returns whether nothing is in memory, be it bytes, a message, or the end.
     #[inline]
     pub(crate) fn is_bare(&self) -> bool {
         self.buffer.is_empty() && self.end.is_none() && self.is_quiet()
     }
 
-    /// Whether nothing was left for the application, if there is nothing to read either.
+    /// Returns whether nothing is left for the application, provided that the buffer is empty and the
+    /// transport has nothing.
     pub(crate) fn is_quiet(&self) -> bool {
-        !self.message.is_open() && self.backlog.is_none() && !self.is_inflating()
+        !self.message.is_open() && self.undelivered.is_none() && !self.is_decompressing()
     }
 
-    /// Whether the next message is in memory already.
+    /// Returns whether the next whole frame is in memory.
     #[inline]
     pub(crate) fn has_more_frames(&self) -> bool {
-        !self.is_inflating() && self.half.is_at_whole_frame(self.buffer.bytes())
+        !self.is_decompressing() && self.half.is_at_whole_frame(self.buffer.bytes())
     }
 
-    /// Whether something has arrived that was not looked at.
+    /// Returns whether bytes have arrived that are not parsed.
     pub(crate) fn has_bytes(&self) -> bool {
         !self.buffer.is_empty()
     }
 
-    /// Whether a message is being received.
+    /// Returns whether a message is being received.
     pub(crate) fn is_in_message(&self) -> bool {
         self.message.is_open() && !self.message.is_spent()
     }
 
-    /// Keeps no more memory than there are bytes.
+    /// Releases all memory that holds no bytes.
     pub(crate) fn park(&mut self) {
         self.buffer.park();
         self.message.park();
     }
 
-    /// Whether anything arrived since the last call.
+    /// Returns whether anything has arrived since the last call.
     pub(crate) fn take_received(&mut self) -> bool {
         std::mem::take(&mut self.received)
     }
 
     // ---- the end
 
-    /// We close: whole messages that are here stay, what comes later is thrown away.
+    /// Parses everything in memory, as our side closes. Whole messages become undelivered ones; later data is
+    /// discarded.
+    ///
+    /// Returns the requests to the outbound half that were found on the way.
     pub(crate) fn close(&mut self) -> Vec<Effect> {
         let mut effects = Vec::new();
         if self.end.is_some() || self.delivery == Delivery::Arrived {
@@ -617,20 +651,22 @@ impl Inbound {
             return effects;
         }
         self.delivery = Delivery::Collecting;
-        // To decompress is more work than may be done at once, and left to whoever takes the message.
-        if let Some(inflation) = self.inflation.as_mut().filter(|inflation| inflation.is_pending()) {
-            let (pending, last) = inflation.take_pending();
+        // Decompressing is more work than may be done at once. It is left to the one who takes the message.
+        if let Some(decompressor) =
+            self.decompressor.as_mut().filter(|decompressor| decompressor.is_pending())
+        {
+            let (pending, last) = decompressor.take_pending();
             self.set_rest_aside(0..pending, last);
             self.buffer.consume(pending);
         }
-        // The message that has begun keeps its place; those behind it queue up.
+        // The open message keeps its reader; the messages after it queue up.
         let mut read = None;
         loop {
             if self.message.has_reader() && self.message.is_whole() {
                 read = Some(std::mem::take(&mut self.message));
             }
             if let Some(message) = self.message.finish() {
-                self.backlog.get_or_insert_default().push(message);
+                self.undelivered.get_or_insert_default().push(message);
             }
             match self.advance() {
                 Advance::Data => {}
@@ -638,20 +674,23 @@ impl Inbound {
                 Advance::NeedsBytes => break,
             }
         }
-        let (begun, rest) = self.backlog.as_mut().map(|backlog| backlog.end()).unwrap_or_default();
+        let (begun, rest) =
+            self.undelivered.as_mut().map(|undelivered| undelivered.end()).unwrap_or_default();
         let is_whole = begun.is_some();
         if !self.message.has_reader() {
             self.message = read.or(begun).unwrap_or_default();
         }
-        if let Some(inflation) = self.inflation.as_mut().filter(|_| is_whole || self.message.has_reader()) {
-            inflation.go_on_with(rest, is_whole);
+        if let Some(decompressor) =
+            self.decompressor.as_mut().filter(|_| is_whole || self.message.has_reader())
+        {
+            decompressor.continue_with(rest, is_whole);
         }
         self.delivery = Delivery::Arrived;
         self.half.discard_data();
         effects
     }
 
-    /// The next thing in memory for the outbound half to do.
+    /// Parses up to the next request to the outbound half.
     fn next_effect(&mut self) -> Option<Effect> {
         loop {
             match self.advance() {
@@ -662,15 +701,15 @@ impl Inbound {
         }
     }
 
-    /// The application does not take anything any more.
+    /// Discards everything that was and will be received, as the application takes nothing any more.
     pub(crate) fn discard(&mut self) {
         self.message = Assembler::default();
-        self.backlog = None;
+        self.undelivered = None;
         self.delivery = Delivery::Nothing;
         self.half.discard_data();
     }
 
-    /// The transport is given up.
+    /// Ends receiving, as the transport is given up.
     pub(crate) fn close_transport(&mut self, error: Error) -> Effect {
         if self.end.is_none() {
             self.set_end(Err(error.clone()));
@@ -678,35 +717,37 @@ impl Inbound {
         Effect::Lost(error)
     }
 
-    /// Nothing more arrives, and why.
+    /// Sets the end of receiving, and its reason.
     fn set_end(&mut self, outcome: Result<(), Error>) {
         let closed_by_us = matches!(self.delivery, Delivery::Collecting | Delivery::Arrived);
         self.end = Some(End { outcome, closed_by_us, notice: Notice::Unsettled });
     }
 
-    /// The sending half has done what the end asked of it.
+    /// Notes that the outbound half has reacted to the end.
     pub(crate) fn settle(&mut self) {
         if let Some(end) = self.end.as_mut().filter(|end| end.notice == Notice::Unsettled) {
             end.notice = Notice::Settled;
         }
     }
 
-    /// Lets go of the transport, which the caller drops once no lock is held.
-    #[must_use = "it is to be dropped once no lock is held"]
+    /// Returns the transport, which the caller drops once no lock is held.
+    #[must_use = "the transport has to be dropped once no lock is held"]
     pub(crate) fn release(&mut self) -> Option<ReadTransport> {
         self.buffer.park();
         self.transport.take()
     }
 
+    /// Returns whether nothing more arrives.
     pub(crate) fn has_ended(&self) -> bool {
         self.end.is_some()
     }
 
+    /// Returns whether the peer's Close frame has arrived.
     pub(crate) fn has_peer_close(&self) -> bool {
         self.peer_close.is_some()
     }
 
-    /// The peer's Close frame, or why there is none.
+    /// Returns the peer's Close frame, or the reason why there is none.
     pub(crate) fn peer_close(&self) -> Result<Option<CloseFrame>, Error> {
         match (&self.peer_close, &self.end) {
             (Some(close), _) => Ok(close.0.clone()),
@@ -715,8 +756,10 @@ impl Inbound {
         }
     }
 
-    /// The peer's direction has ended without a Close frame. If the application may be about to reply to what it was
-    /// handed, that is not yet the end of ours.
+    /// Ends receiving, as the peer has ended its direction without a Close frame.
+    ///
+    /// The application may be about to reply to something that it was handed. In that case our direction
+    /// stays open.
     fn end_of_stream(&mut self) -> Effect {
         let error = Error::new(ErrorKind::Disconnected, ENDED);
         let may_reply = !self.delivery.discards() && self.handed_out != HandedOut::Never;
@@ -730,19 +773,22 @@ impl Inbound {
         Effect::HalfOpen(error)
     }
 
-    /// That the peer has ended its direction of the stream, if the application does not know yet.
+    /// Returns the error of a stream whose peer has ended its direction, if the application has not learned
+    /// of it yet.
     pub(crate) fn half_open(&self) -> Option<Error> {
         let end = self.end.as_ref().filter(|_| self.stream == StreamEnd::HalfOpen)?;
         end.outcome.as_ref().err().cloned()
     }
 
-    /// Once the application has been told, the end of the peer's direction is that of ours.
+    /// Returns the request to end our direction, once the application has learned that the peer has ended its
+    /// own.
     pub(crate) fn tell(&mut self) -> Option<Effect> {
         let ended = self.half_open().filter(|_| self.due_end().is_some())?;
         self.stream = StreamEnd::Told;
         Some(Effect::EndOfStream(ended))
     }
 
+    /// Ends receiving, as the peer's Close frame has arrived.
     fn close_received(&mut self, frame: Option<CloseFrame>) -> Effect {
         let normal = frame
             .as_ref()
@@ -753,13 +799,14 @@ impl Inbound {
             let text = frame.as_ref().map(ToString::to_string).unwrap_or_default();
             Err(Error::with_close_frame(format!("the peer closed the connection with {text}"), frame.clone()))
         };
-        // While messages are collected, the peer's Close frame was here before ours.
+        // While messages are collected, the peer's Close frame arrived before ours was sent.
         let closed_by_us = self.delivery == Delivery::Arrived;
         self.end = Some(End { outcome, closed_by_us, notice: Notice::Unsettled });
         self.peer_close = Some(Box::new(PeerClose(frame.clone())));
         Effect::Echo(frame)
     }
 
+    /// Ends receiving after a violation of the peer, or after a limit was exceeded.
     fn fail(&mut self, failure: Failure) -> Effect {
         let error = Error::of(failure);
         self.set_end(Err(error.clone()));

@@ -1,5 +1,7 @@
-//! What callers of a connection wait for: futures by hand where one is polled for each message, and what is left to do if
-//! they are dropped.
+//! The futures of a connection's callers, and the cleanup if one is dropped.
+//!
+//! A future that is polled for each message is written by hand, since its size and its instructions count.
+//! The others are `async fn`s.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -17,12 +19,13 @@ use crate::connection::outbound::{Outbound, Queue, misuse};
 use crate::error::Error;
 
 impl Connection {
-    /// Waits for the next message, and begins to read it.
+    /// Waits for the next message, starts to read it, and returns its kind.
     pub(crate) fn next_start<'a>(self: &'a Arc<Self>, batch: &'a mut Batch) -> NextStart<'a> {
         NextStart { connection: self, batch, waits: false }
     }
 
-    /// Waits for its turn and for room, then lets `accept`, which is called once, put something into the write buffer.
+    /// Waits for its turn and for room in the queue. Then calls `accept`, once, to put something into the
+    /// queue.
     pub(crate) fn send_with<T, F>(self: &Arc<Self>, hold: Hold, accept: F) -> SendMessage<'_, F>
     where
         F: FnMut(&mut Outbound) -> Result<T, Error> + Unpin,
@@ -30,7 +33,7 @@ impl Connection {
         SendMessage { connection: self, place: Place::default(), accept, is_accepted: false, hold }
     }
 
-    /// Waits until all that was accepted before was handed to the transport.
+    /// Waits until everything that was accepted before has been handed to the transport.
     pub(crate) async fn flush(self: &Arc<Self>) -> Result<(), Error> {
         let end = {
             let mut outbound = self.outbound();
@@ -42,12 +45,13 @@ impl Connection {
         self.watch(|outbound| outbound.flushed(end)).await
     }
 
-    /// Waits until `check`, which is called again after each change, gives something.
+    /// Waits until `check` returns something. It is called again after each change of what is written.
     async fn watch<T>(self: &Arc<Self>, check: impl FnMut(&mut Outbound) -> Option<T>) -> T {
         self.watch_in(Queue::Watchers, check).await
     }
 
-    /// The same for what only the end of the connection changes.
+    /// Waits until `check` returns something. It is called again only when the connection is closed, and when
+    /// it has ended.
     pub(crate) async fn watch_end<T>(self: &Arc<Self>, check: impl FnMut(&mut Outbound) -> Option<T>) -> T {
         self.watch_in(Queue::End, check).await
     }
@@ -69,7 +73,7 @@ impl Connection {
         .await
     }
 
-    /// Measures a round trip.
+    /// Sends a ping, waits for its pong, and returns the time between.
     pub(crate) async fn ping(self: &Arc<Self>) -> Result<Duration, Error> {
         let payload = self
             .watch(|outbound| {
@@ -79,7 +83,7 @@ impl Connection {
                 outbound.has_space().then(|| Ok(outbound.accept_ping()))
             })
             .await?;
-        let _forget = Pinged { connection: self, payload };
+        let _guard = PingGuard { connection: self, payload };
         self.write(self.outbound(), Hold::Never);
         self.waker.set_task_waits(true);
         self.waker.wake_task();
@@ -90,16 +94,16 @@ impl Connection {
         .await
     }
 
-    /// Gives a place up.
+    /// Gives up a place in a queue.
     #[cold]
     fn leave_place(&self, queue: Queue, place: &mut Place) {
         let mut outbound = self.outbound();
         outbound.leave(queue, place);
-        // It may have been its turn.
+        // If it was the turn of this place, then the next sender has to be woken.
         outbound.wake_senders();
     }
 
-    /// Begins the closing handshake, and waits until the connection has ended.
+    /// Starts the closing handshake, and waits until the connection has ended.
     pub(crate) async fn close(
         self: &Arc<Self>,
         code: CloseCode,
@@ -112,7 +116,7 @@ impl Connection {
     }
 }
 
-/// See [`Connection::next_start`].
+/// The future of [`Connection::next_start`].
 pub(crate) struct NextStart<'a> {
     connection: &'a Arc<Connection>,
     batch: &'a mut Batch,
@@ -138,13 +142,12 @@ impl Drop for NextStart<'_> {
     }
 }
 
-/// See [`Connection::send_with`].
-///
-/// It makes up much of what a task takes that sends, so that its size counts.
+/// The future of [`Connection::send_with`]. Its size counts, since it makes up much of the size of a task
+/// that sends.
 pub(crate) struct SendMessage<'a, F> {
     connection: &'a Arc<Connection>,
     place: Place,
-    /// Called where it is: it holds the message, which would have to be moved.
+    /// Called in place: the closure contains the message, which a call by value would move.
     accept: F,
     is_accepted: bool,
     hold: Hold,
@@ -156,7 +159,7 @@ impl<T, F: FnMut(&mut Outbound) -> Result<T, Error> + Unpin> Future for SendMess
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let Self { connection, place, accept, is_accepted, hold } = self.get_mut();
-        assert!(!*is_accepted, "a future is not polled after it is ready");
+        assert!(!*is_accepted, "a future must not be polled after it is ready");
         let progress = ready!(poll_proceed(cx));
         let mut outbound = connection.outbound();
         if let Some(error) = outbound.closed() {
@@ -167,7 +170,8 @@ impl<T, F: FnMut(&mut Outbound) -> Result<T, Error> + Unpin> Future for SendMess
             outbound.wait(Queue::Senders, place, Manner::Future, cx.waker());
             drop(outbound);
             if turn == Turn::Soon {
-                // Those in front have until all others who are to run now have run.
+                // The senders in front may still come: they have until all other tasks that are ready have
+                // run.
                 cx.waker().wake_by_ref();
             }
             return Poll::Pending;
@@ -193,7 +197,7 @@ impl<F> Drop for SendMessage<'_, F> {
     }
 }
 
-/// A place in one of the queues, until it is dropped.
+/// A place in one of the queues, which is given up when the guard is dropped.
 pub(crate) struct PlaceGuard<'a> {
     connection: &'a Arc<Connection>,
     queue: Queue,
@@ -215,13 +219,13 @@ impl Drop for PlaceGuard<'_> {
     }
 }
 
-/// A ping whose pong is waited for, until it is dropped.
-struct Pinged<'a> {
+/// A ping that waits for its pong, and is forgotten when the guard is dropped.
+struct PingGuard<'a> {
     connection: &'a Connection,
     payload: [u8; 8],
 }
 
-impl Drop for Pinged<'_> {
+impl Drop for PingGuard<'_> {
     fn drop(&mut self) {
         self.connection.outbound().pings.forget(self.payload);
     }

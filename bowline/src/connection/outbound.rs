@@ -8,19 +8,21 @@
 //!                            large owned payloads, by reference --------'
 //! ```
 //!
-//! - A message is accepted whole or not at all. Accepting never waits: callers wait before, in [`wait_queue`], until it is their turn
-//!   and the queue has room.
-//! - The queue is written by whoever has accepted something, in the same call. When the transport accepts no more, the half is
-//!   *blocked*, and only the driver writes until it accepts bytes again.
-//! - While the half is blocked, only the newest ping is owed a pong (RFC 6455 5.5.3), so that a flood of pings takes no memory.
-//! - Replies to a batch may stay in the queue for a while ([`held_replies`]): see [`cork`](crate::connection::cork).
+//! - A message is accepted whole or not at all. Accepting never waits: callers wait before, in
+//!   [`wait_queue`], until it is their turn and the queue has room.
+//! - The queue is written by whoever has accepted something, in the same call. When the transport accepts no
+//!   more, the half is *blocked*, and only the driver writes until it accepts bytes again.
+//! - While the half is blocked, only the newest ping is owed a pong (RFC 6455 5.5.3), so that a flood of
+//!   pings takes no memory.
+//! - Replies to a batch may stay in the queue for a while ([`held_replies`]): see
+//!   [`cork`](crate::connection::cork).
 //! - Foreign code that a locked half has come to run goes to [`later`]; the [`guard`] runs it after the lock.
 //!
 //! # The end
 //!
-//! [`Phase`] only goes forward. Accepting the Close frame, a violation by the peer, or a lost transport makes it `Closed`: nothing more
-//! is accepted, and the queue is still written unless the transport is lost. The driver makes it `Finished` once the transport is
-//! closed. Callers who wait for the end watch for that.
+//! [`Phase`] only goes forward. Accepting the Close frame, a violation by the peer, or a lost transport makes
+//! it `Closed`: nothing more is accepted, and the queue is still written unless the transport is lost. The
+//! driver makes it `Finished` once the transport is closed. Callers who wait for the end watch for that.
 
 mod compressor;
 #[cfg(any(feature = "json", feature = "protobuf"))]
@@ -54,71 +56,76 @@ use crate::message::{Payload, Prepared, PreparedFrame, Source};
 use crate::random::random;
 use crate::transport::WriteTransport;
 
-/// From how many bytes on an owned payload is queued by reference.
+/// Owned payloads of at least this size are queued by reference, without a copy.
 const SHARED_SIZE: usize = 16 * 1024;
 
-/// The same while replies gather. Measured: one write of all of them from one place is faster than a vectored one, by more
-/// than their copies take.
+/// Owned payloads of at least this size are queued by reference while replies gather. Measured: one write of
+/// all replies from one place is faster than a vectored one, by more than the copies take.
 const GATHERED_SHARED_SIZE: usize = 64 * 1024;
 
-/// The same for a prepared one: many share it, so that those who don't keep up should not hold a copy each.
+/// Prepared payloads of at least this size are queued by reference. Many connections share such a payload, so
+/// that connections that don't keep up should not hold a copy each.
 const PREPARED_SHARED_SIZE: usize = 1024;
 
-/// How many times the high-water mark is gathered before it is written to a transport that takes all. It is as much as is
-/// read at once with the default. Measured: a third less time for 16 KiB, 16 messages in flight.
+/// Replies gather up to this multiple of the high-water mark before they are written to a transport that
+/// accepts everything. With the default mark, this is as much as is read at once. Measured: a third less time
+/// for 16 KiB, 16 messages in flight.
 const GATHERED: usize = 4;
 
-/// How many bytes of pongs gather for one write: as many may be stuck should the peer stop reading.
+/// Pongs gather up to this many bytes for one write. As many may be stuck in the queue if the peer stops
+/// reading.
 const PONGS_MAX: usize = 1024;
 
 /// Everything that writing touches, behind one lock.
 ///
-/// A thread that holds the lock of the receiving half may take this one too, so that answers keep the order of what was
-/// received; never the other way round. See [`Later`] for what must not happen under either.
+/// A thread that holds the lock of the inbound half may take this one too, so that answers keep the order of
+/// what was received. The opposite order never occurs. See [`Later`] for what must not run under either lock.
 pub(crate) struct Outbound {
     transport: Option<WriteTransport>,
     half: SendHalf,
     queue: WriteQueue,
-    /// From how many waiting bytes on senders wait.
+    /// Senders wait while at least this many bytes are in the queue.
     high_water_mark: usize,
-    /// Senders, in order of arrival.
+    /// The senders that wait, in order of arrival.
     senders: WaitQueue,
-    /// Those who wait for something to change with what is written: `flush`, `ping`, a `MessageWriter`.
+    /// The callers that wait for a change of what is written: `flush`, `ping`, a `MessageWriter`.
     watchers: WaitQueue,
-    /// A `MessageWriter` has the right to send data.
+    /// A `MessageWriter` has the exclusive right to send data.
     writer_open: bool,
-    /// The transport took all it could; the connection's task waits until it takes more.
+    /// The transport accepts nothing more for now. The driver waits until it does.
     blocked: bool,
-    /// The transport holds bytes back until it is flushed; or it was lost before it had all.
+    /// The transport holds bytes back until it is flushed, or was lost before it had accepted all bytes.
     unflushed: bool,
     activity: Activity,
     held: HeldReplies,
-    /// Those whose pongs are waited for.
+    /// The pings that wait for their pongs.
     pub(crate) pings: Pings,
-    /// In a box, as most connections never have any of it.
-    seldom: Option<Box<Seldom>>,
-    /// Where the last ping of the keepalive ends, in bytes since the connection was opened.
+    /// In a box, as most connections never have any of this.
+    rare: Option<Box<Rare>>,
+    /// The end of the last ping of the keepalive, in bytes since the connection was opened.
     keepalive_end: u64,
     phase: Phase,
-    /// Foreign code to be run once the lock is given back: see [`OutboundGuard`](guard::OutboundGuard).
+    /// Foreign code to be run once the lock is released: see [`OutboundGuard`](guard::OutboundGuard).
     pub(crate) later: Vec<Later>,
-    deflation: Option<Box<Compressor>>,
+    /// Present if messages are compressed.
+    compressor: Option<Box<Compressor>>,
 }
 
-/// How far the end of our direction has come.
+/// The progress of our direction towards its end.
 ///
 /// ```text
 /// Open --a Close frame is accepted, or the transport is lost--> Closed --the transport is closed--> Finished
 /// ```
 enum Phase {
     Open,
-    /// Nothing more may be sent, and why. What was accepted before is still written.
+    /// Nothing more may be sent, for this reason. Everything that was accepted before is still written,
+    /// unless the transport was lost.
     Closed(Error),
-    /// The transport is closed, and why nothing could be sent before.
+    /// The transport is closed. The reason is that of `Closed`.
     Finished(Error),
 }
 
-/// What the transport took since each of these was looked at.
+/// Flags that record whether the transport accepted anything since each of them was read.
 #[derive(Default)]
 struct Activity {
     /// See [`take_progress`](Outbound::take_progress).
@@ -127,25 +134,25 @@ struct Activity {
     spoken: bool,
 }
 
-/// What most connections never have.
+/// State that most connections never have.
 #[derive(Default)]
-struct Seldom {
-    /// The newest ping that could not be answered yet.
+struct Rare {
+    /// The payload of the newest ping that could not be answered yet.
     owed_pong: Option<Box<[u8]>>,
-    /// Why no pong will come any more.
+    /// The reason why no pong will arrive any more.
     pings_ended: Option<Error>,
-    /// Those who wait for the end: `closed`, `close`.
+    /// The callers that wait for the end: `closed`, `close`.
     end_watchers: WaitQueue,
 }
 
-/// The queues of those who wait.
+/// The queues of waiting callers.
 #[derive(Clone, Copy)]
 pub(crate) enum Queue {
-    /// For a turn to send.
+    /// Senders that wait for their turn.
     Senders,
-    /// For a change of what is written.
+    /// Callers that wait for a change of what is written.
     Watchers,
-    /// For the end.
+    /// Callers that wait for the end.
     End,
 }
 
@@ -164,54 +171,56 @@ impl Outbound {
             activity: Activity::default(),
             held: HeldReplies::default(),
             pings: Pings::default(),
-            seldom: None,
+            rare: None,
             keepalive_end: 0,
             phase: Phase::Open,
             later: Vec::new(),
-            deflation: None,
+            compressor: None,
         }
     }
 
-    // ---- what is sent
+    // ---- accepting
 
-    /// Whether a message may be accepted from the sender at `place`.
+    /// Returns whether a message may be accepted from the sender at `place`.
     #[inline]
     pub(crate) fn turn(&mut self, place: &Place) -> Turn {
         if self.writer_open || !self.has_space() { Turn::Later } else { self.senders.turn(place) }
     }
 
-    /// Whether a `MessageWriter` has the right to send data.
+    /// Returns whether a `MessageWriter` has the exclusive right to send data.
     #[cfg(feature = "futures")]
     pub(crate) fn has_writer(&self) -> bool {
         self.writer_open
     }
 
-    /// Whether less waits to be written than makes senders wait.
+    /// Returns whether the queue is below the size that makes senders wait.
     ///
-    /// As long as the transport takes all, only replies to a batch wait, and they are to leave with few writes.
+    /// As long as the transport accepts everything, only replies to a batch wait in the queue. They may
+    /// gather beyond the high-water mark, in order to leave with few writes.
     #[inline]
     pub(crate) fn has_space(&self) -> bool {
         let len = self.queue.len();
         len < self.high_water_mark || (!self.blocked && len / GATHERED < self.high_water_mark)
     }
 
-    /// Accepts a message whole; what is owned may be taken out of it.
+    /// Accepts a message whole. An owned payload may be taken out of `payload`.
     #[expect(clippy::inline_always, reason = "measured: 20 instructions less of a small message")]
     #[inline(always)]
     pub(crate) fn accept(&mut self, payload: &mut Payload<'_>) -> Result<(), Error> {
         let (kind, bytes) = payload.parts();
-        if self.deflation.is_some() || bytes.len() >= PREPARED_SHARED_SIZE {
-            return self.accept_with_care(payload);
+        if self.compressor.is_some() || bytes.len() >= PREPARED_SHARED_SIZE {
+            return self.accept_large_or_compressed(payload);
         }
         self.half.message(kind, bytes, self.masking_key(), self.queue.out()).map_err(misuse)
     }
 
-    /// The same for a message that may be compressed, or that need not be copied: it is prepared, or owned and worth it. What a
-    /// client owns alone is masked in place.
+    /// Accepts a message that may be compressed, or that need not be copied since it is prepared, or owned
+    /// and large enough. A payload that a client owns alone is masked in place.
     #[inline(never)]
-    fn accept_with_care(&mut self, payload: &mut Payload<'_>) -> Result<(), Error> {
+    fn accept_large_or_compressed(&mut self, payload: &mut Payload<'_>) -> Result<(), Error> {
         let (kind, bytes) = payload.parts();
-        if self.deflation.as_ref().is_some_and(|deflation| deflation.wants(payload.compress, bytes.len())) {
+        if self.compressor.as_ref().is_some_and(|compressor| compressor.wants(payload.compress, bytes.len()))
+        {
             return self.accept_compressed(kind, bytes, payload.prepared());
         }
         let may_share = bytes.len() >= PREPARED_SHARED_SIZE && self.half.role() == Role::Server;
@@ -237,12 +246,12 @@ impl Outbound {
         self.half.message(kind, bytes, self.masking_key(), self.queue.out()).map_err(misuse)
     }
 
-    /// Accepts a message that was encoded for us: without a copy, unless something waits already or it is compressed.
+    /// Accepts an encoded message without a copy, unless bytes wait already or the message is compressed.
     #[cfg(any(feature = "json", feature = "protobuf"))]
     pub(crate) fn accept_encoded(&mut self, encoded: &mut Encoded) -> Result<(), Error> {
         let key = self.masking_key();
         let (kind, len) = (encoded.kind, encoded.payload().len());
-        if self.deflation.as_ref().is_some_and(|deflation| deflation.wants(None, len)) {
+        if self.compressor.as_ref().is_some_and(|compressor| compressor.wants(None, len)) {
             return self.accept_compressed(kind, encoded.payload(), None);
         }
         if !self.queue.is_empty() {
@@ -268,12 +277,12 @@ impl Outbound {
         prepared: Option<&Prepared>,
     ) -> Result<(), Error> {
         let key = self.masking_key();
-        let Self { deflation: Some(deflation), half, queue, .. } = self else { return Ok(()) };
+        let Self { compressor: Some(compressor), half, queue, .. } = self else { return Ok(()) };
         let accepted = match prepared {
-            Some(prepared) => match prepared.compressed(deflation.compressing) {
+            Some(prepared) => match prepared.compressed(compressor.compressing) {
                 Some(frame) => {
-                    // The peer's window has what ours has not.
-                    deflation.forget();
+                    // The peer's window will contain the frame, which our window does not.
+                    compressor.forget();
                     if frame.payload().len() >= PREPARED_SHARED_SIZE && half.role() == Role::Server {
                         return self.accept_frame(&frame);
                     }
@@ -284,7 +293,7 @@ impl Outbound {
                 }
                 None => half.message(kind, bytes, key, queue.out()),
             },
-            None => deflation.message(bytes, |compressed| match compressed {
+            None => compressor.message(bytes, |compressed| match compressed {
                 Some(compressed) => half.compressed_message(kind, compressed, key, queue.out()),
                 None => half.message(kind, bytes, key, queue.out()),
             }),
@@ -292,36 +301,38 @@ impl Outbound {
         accepted.map_err(misuse)
     }
 
-    /// From now on messages are compressed.
-    pub(crate) fn compress(&mut self, compressing: Option<CompressorSettings>) {
-        self.deflation = compressing.map(|compressing| Box::new(Compressor::new(compressing)));
+    /// Has messages compressed from now on, if there are settings for that.
+    pub(crate) fn enable_compression(&mut self, compressing: Option<CompressorSettings>) {
+        self.compressor = compressing.map(|compressing| Box::new(Compressor::new(compressing)));
     }
 
-    /// Whether messages are compressed.
+    /// Returns whether messages are compressed.
     pub(crate) fn compresses(&self) -> bool {
-        self.deflation.is_some()
+        self.compressor.is_some()
     }
 
-    /// Lets a `MessageWriter` begin; other senders wait until [`end_writing`](Self::end_writing).
+    /// Grants a `MessageWriter` the exclusive right to send data. Other senders wait until
+    /// [`end_writing`](Self::end_writing).
     pub(crate) fn begin_writing(&mut self) {
         self.writer_open = true;
     }
 
+    /// Ends the right of a `MessageWriter`, whose message is complete.
     pub(crate) fn end_writing(&mut self) {
         self.writer_open = false;
         self.wake_senders();
         self.wake_watchers();
     }
 
-    /// The same if the message was not finished.
+    /// Ends the right of a `MessageWriter`, whose message is not complete.
     pub(crate) fn abandon_writing(&mut self) {
-        if let Some(deflation) = &mut self.deflation {
-            deflation.forget();
+        if let Some(compressor) = &mut self.compressor {
+            compressor.forget();
         }
         self.end_writing();
     }
 
-    /// Accepts a fragment of the open message; `false` if there is nothing to be sent yet.
+    /// Accepts a fragment of the open message. Returns `false` if there is nothing to be sent yet.
     pub(crate) fn accept_fragment(
         &mut self,
         kind: MessageKind,
@@ -331,9 +342,9 @@ impl Outbound {
     ) -> Result<bool, Error> {
         let key = self.masking_key();
         let Self { half, queue, .. } = self;
-        if let Some(deflation) = self.deflation.as_mut().filter(|_| compress) {
+        if let Some(compressor) = self.compressor.as_mut().filter(|_| compress) {
             let last = end == FragmentEnd::Last;
-            let sent = deflation.fragment(bytes, end, |compressed| {
+            let sent = compressor.fragment(bytes, end, |compressed| {
                 half.compressed_fragment(kind, compressed, last, key, queue.out())
             });
             return sent.transpose().map(|sent| sent.is_some()).map_err(misuse);
@@ -345,14 +356,15 @@ impl Outbound {
         accepted.map(|()| true).map_err(misuse)
     }
 
-    /// Accepts a ping with a payload of its own.
+    /// Accepts a ping with a payload of its own, and returns the payload.
     pub(crate) fn accept_ping(&mut self) -> [u8; 8] {
         let payload = self.pings.begin();
         self.encode_ping(&payload);
         payload
     }
 
-    /// Accepts a ping whose pong is not waited for: any byte that arrives will do.
+    /// Accepts a ping of the keepalive. Nobody waits for its pong, since any byte that arrives is a sign of
+    /// life.
     pub(crate) fn accept_keepalive(&mut self) {
         match self.pings.begin_keepalive() {
             Some(payload) => self.encode_ping(&payload),
@@ -361,75 +373,75 @@ impl Outbound {
         self.keepalive_end = self.queue.end();
     }
 
-    /// The pong of one of our pings has arrived, perhaps.
+    /// Notes a pong, which may answer one of our pings.
     pub(crate) fn ponged(&mut self, payload: [u8; 8]) {
         if self.pings.ponged(payload) {
             self.wake_watchers();
         }
     }
 
-    /// The peer will send nothing any more, no pong either.
+    /// Gives up all pings, since the peer will send no pong any more.
     pub(crate) fn end_pings(&mut self, error: Error) {
-        self.seldom.get_or_insert_default().pings_ended = Some(error);
+        self.rare.get_or_insert_default().pings_ended = Some(error);
         self.pings.clear();
         self.wake_watchers();
     }
 
-    /// Why there is no use in a ping, nor in waiting for its pong.
+    /// Returns the reason why a ping can't be sent, or why no pong will arrive, if there is one.
     pub(crate) fn pings_ended(&self) -> Option<&Error> {
-        self.closed().or_else(|| self.seldom.as_ref()?.pings_ended.as_ref())
+        self.closed().or_else(|| self.rare.as_ref()?.pings_ended.as_ref())
     }
 
-    /// Answers a ping, as soon as the transport takes bytes.
+    /// Accepts the pong to a ping, or keeps it for later while the transport is blocked.
     pub(crate) fn answer(&mut self, payload: Box<[u8]>) {
         if self.closed().is_some() {
             return;
         }
         // RFC 6455 5.5.3: only the most recent ping has to be answered.
         if self.blocked {
-            self.seldom.get_or_insert_default().owed_pong = Some(payload);
+            self.rare.get_or_insert_default().owed_pong = Some(payload);
         } else {
             self.encode_pong(&payload);
         }
     }
 
-    /// Whether pongs may wait for others, or for the transport.
+    /// Returns whether pongs may wait for other pongs, or for the transport.
     pub(crate) fn gathers_pongs(&self) -> bool {
         self.blocked || self.queue.len() < PONGS_MAX
     }
 
-    /// Accepts the Close frame, behind everything else; later senders get `error`.
+    /// Accepts the Close frame, after everything that was accepted before. Later senders receive `error`.
     pub(crate) fn close(&mut self, frame: Option<&CloseFrame>, error: Error) {
         if self.closed().is_none() {
-            // RFC 6455 5.5.1: an endpoint that has not sent a Close frame does so.
+            // RFC 6455 5.5.1: an endpoint that has not sent a Close frame before sends one in response.
             let key = self.masking_key();
             let encoded = self.half.close(frame, key, self.queue.out());
-            debug_assert!(encoded.is_ok(), "the half is closed only with us");
+            debug_assert!(encoded.is_ok(), "the `SendHalf` is open as long as this half is");
             self.stop_accepting(error);
         }
     }
 
-    /// Fails the connection with a code of ours.
+    /// Fails the connection with a close code of ours (RFC 6455 7.1.7).
     pub(crate) fn fail(&mut self, code: CloseCode, error: Error) {
         let frame = CloseFrame::new(code, "").ok();
         self.close(frame.as_ref(), error);
     }
 
-    /// Accepts nothing more; what was accepted is still written.
+    /// Accepts nothing more. Everything that was accepted before is still written.
     pub(crate) fn stop_accepting(&mut self, error: Error) {
         if self.closed().is_none() {
             self.phase = Phase::Closed(error);
         } else {
             self.later.push(Later::DropError(error));
         }
-        self.senders.call_all(&mut self.later);
+        self.senders.wake_all(&mut self.later);
         self.wake_end_watchers();
         self.wake_watchers();
     }
 
-    /// The transport is of no use any more.
+    /// Closes the transport at once, and discards everything that is not written.
     pub(crate) fn close_transport(&mut self, error: Error) {
-        // A later flush is not to take for written what is thrown away here.
+        // A later flush must not take the discarded bytes for written ones.
         self.unflushed |= !self.queue.is_empty();
         self.queue.clear(&mut self.later);
         self.later.extend(self.transport.take().map(Later::Abort));
@@ -437,16 +449,16 @@ impl Outbound {
         self.stop_accepting(error);
     }
 
-    /// The peer has ended the stream, so that nothing more can be sent.
+    /// Ends a transport whose peer has ended the stream, so that nothing more can be sent.
     pub(crate) fn end_transport(&mut self, cx: &mut Context<'_>) {
         let is_tcp = self.transport.as_ref().is_some_and(WriteTransport::is_tcp);
         if !is_tcp {
-            // This is all the courtesy that TLS asks for.
+            // A single attempt is all that TLS asks for.
             let _ = self.poll_shutdown(cx);
         }
     }
 
-    /// The connection has ended entirely.
+    /// Records that the connection has ended entirely.
     pub(crate) fn finish(&mut self) {
         self.later.extend(self.transport.take().map(Later::Forget));
         self.phase = match mem::replace(&mut self.phase, Phase::Open) {
@@ -458,23 +470,28 @@ impl Outbound {
         self.wake_watchers();
     }
 
-    // ---- what is written
+    // ---- writing
 
-    /// Whether a reply to a batch is to be written, with those before it, instead of being held back.
+    /// Counts a reply to a batch. Returns whether it has to be written, together with those before it,
+    /// instead of being held back.
     #[expect(clippy::inline_always, reason = "measured: 15 instructions less of a small message")]
     #[inline(always)]
     pub(crate) fn is_reply_due(&mut self) -> bool {
         self.held.is_due() || !self.has_space()
     }
 
-    /// Writes what the transport takes. `Err` if the transport fails.
+    /// Writes as much as the transport accepts.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the transport fails.
     #[inline]
     pub(crate) fn write(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         while self.write_queued(cx)? {}
         Ok(())
     }
 
-    /// The same, and whether more has come up to be written.
+    /// Writes as much as the transport accepts. Returns whether more has come up to be written.
     #[inline]
     fn write_queued(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
         let Some(transport) = &mut self.transport else { return Ok(false) };
@@ -494,12 +511,12 @@ impl Outbound {
             progress = true;
         };
         self.unflushed &= self.blocked;
-        // A flush that was waited for is news, too.
+        // The end of a flush that was pending also counts as progress.
         if progress || (was_blocked && !self.blocked) {
             self.activity = Activity { progress: true, spoken: true };
             self.wake_senders();
             self.wake_watchers();
-            if let Some(payload) = self.seldom.as_mut().and_then(|seldom| seldom.owed_pong.take()) {
+            if let Some(payload) = self.rare.as_mut().and_then(|rare| rare.owed_pong.take()) {
                 self.encode_pong(&payload);
                 return Ok(!self.blocked);
             }
@@ -507,7 +524,7 @@ impl Outbound {
         Ok(false)
     }
 
-    /// Ends the stream in our direction.
+    /// Ends our direction of the stream.
     pub(crate) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match &mut self.transport {
             // An error means that the stream has ended already.
@@ -516,15 +533,15 @@ impl Outbound {
         }
     }
 
-    // ---- those who wait
+    // ---- waiting
 
-    /// Has the one at `place` woken when there is news.
+    /// Has the caller at `place` woken when there is news.
     pub(crate) fn wait(&mut self, queue: Queue, place: &mut Place, manner: Manner, waker: &Waker) {
         let (queue, later) = self.queue_and_later(queue);
         queue.wait(place, manner, waker, later);
     }
 
-    /// The one at `place` waits no more.
+    /// Removes the caller at `place` from its queue.
     pub(crate) fn leave(&mut self, queue: Queue, place: &mut Place) {
         if place.is_taken() {
             let (queue, later) = self.queue_and_later(queue);
@@ -532,38 +549,40 @@ impl Outbound {
         }
     }
 
+    /// Returns a queue, and the list for wakers that the queue has to wake or drop.
     fn queue_and_later(&mut self, queue: Queue) -> (&mut WaitQueue, &mut Vec<Later>) {
         let queue = match queue {
             Queue::Senders => &mut self.senders,
             Queue::Watchers => &mut self.watchers,
-            Queue::End => &mut self.seldom.get_or_insert_default().end_watchers,
+            Queue::End => &mut self.rare.get_or_insert_default().end_watchers,
         };
         (queue, &mut self.later)
     }
 
+    /// Wakes the first sender if a message would be accepted from it.
     #[inline]
     pub(crate) fn wake_senders(&mut self) {
         if !self.senders.is_empty() && !self.writer_open && self.has_space() {
-            self.senders.call_first(&mut self.later);
+            self.senders.wake_first(&mut self.later);
         }
     }
 
     #[inline]
     fn wake_watchers(&mut self) {
         if !self.watchers.is_empty() {
-            self.watchers.call_all(&mut self.later);
+            self.watchers.wake_all(&mut self.later);
         }
     }
 
     fn wake_end_watchers(&mut self) {
-        if let Some(seldom) = &mut self.seldom {
-            seldom.end_watchers.call_all(&mut self.later);
+        if let Some(rare) = &mut self.rare {
+            rare.end_watchers.wake_all(&mut self.later);
         }
     }
 
     // ---- getters
 
-    /// Why nothing can be sent.
+    /// Returns the reason why nothing can be sent, if there is one.
     #[inline]
     pub(crate) fn closed(&self) -> Option<&Error> {
         match &self.phase {
@@ -572,56 +591,58 @@ impl Outbound {
         }
     }
 
+    /// Returns whether the connection has ended entirely.
     pub(crate) fn is_finished(&self) -> bool {
         matches!(self.phase, Phase::Finished(_))
     }
 
-    /// Whether the transport takes no more for now.
+    /// Returns whether the transport accepts nothing more for now.
     pub(crate) fn is_blocked(&self) -> bool {
         self.blocked
     }
 
-    /// Whether nothing that was accepted is still to be handed to the transport.
+    /// Returns whether everything that was accepted has been handed to the transport.
     pub(crate) fn is_written(&self) -> bool {
         self.transport.is_none() || (self.queue.is_empty() && !self.unflushed)
     }
 
-    /// How many bytes will have been written once all that was accepted is.
+    /// Returns the number of bytes that will have been written once everything accepted so far is.
     pub(crate) fn end(&self) -> u64 {
         self.queue.end()
     }
 
-    /// Whether so many bytes were handed to the transport.
+    /// Returns whether the bytes up to `end` were handed to the transport.
     pub(crate) fn has_written(&self, end: u64) -> bool {
         self.queue.written() >= end && (self.queue.written() > end || !self.unflushed)
     }
 
-    /// How a flush of what was accepted before `end` has come out, if it has.
+    /// Returns the result of a flush of the bytes before `end`, or `None` if it is not known yet.
     pub(crate) fn flushed(&self, end: u64) -> Option<Result<(), Error>> {
         if self.has_written(end) {
             return Some(Ok(()));
         }
-        // After our Close frame, the end of the connection tells whether everything was written.
+        // After our Close frame, only the end of the connection tells whether everything was written.
         let error = self.closed().filter(|_| self.transport.is_none())?;
         Some(Err(error.clone()))
     }
 
-    /// Whether the ping of the keepalive was handed to the transport.
+    /// Returns whether the ping of the keepalive was handed to the transport.
     pub(crate) fn has_written_keepalive(&self) -> bool {
         self.has_written(self.keepalive_end)
     }
 
-    /// Whether the transport took anything since the last call.
+    /// Returns whether the transport accepted anything since the last call.
     pub(crate) fn take_progress(&mut self) -> bool {
         mem::take(&mut self.activity.progress)
     }
 
-    /// Whether the transport took anything since the last call: the peer, and all on the way to it, have heard of us.
+    /// Returns whether the transport accepted anything since the last call. In that case the peer, and
+    /// everything on the way to it, has heard of our side.
     pub(crate) fn take_spoken(&mut self) -> bool {
         mem::take(&mut self.activity.spoken)
     }
 
-    /// Whether the connection's task has something to wait for: the transport, a pong, or the end.
+    /// Returns whether the driver has something to wait for: the transport, a pong, or the end.
     pub(crate) fn needs_task(&self) -> bool {
         self.blocked || !self.pings.is_empty() || self.closed().is_some()
     }
@@ -640,10 +661,10 @@ impl Outbound {
 
     // ---- helpers
 
-    /// A key for the next frame.
+    /// Returns the masking key of the next frame.
     #[inline]
     fn masking_key(&self) -> [u8; 4] {
-        // RFC 6455 5.3: a client's keys are fresh for each frame and can't be predicted.
+        // RFC 6455 5.3: a client selects a fresh, unpredictable masking key for each frame.
         match self.half.role() {
             Role::Client => random(),
             Role::Server => [0; 4],
@@ -652,7 +673,7 @@ impl Outbound {
 
     fn encode_ping(&mut self, payload: &[u8]) {
         let key = self.masking_key();
-        // It fails only behind a Close frame, where no ping is needed.
+        // This fails only after a Close frame, when no ping is needed.
         let _ = self.half.ping(payload, key, self.queue.out());
     }
 
@@ -663,13 +684,13 @@ impl Outbound {
     }
 }
 
-/// Our own side asked for what may not be sent.
+/// Returns the error of a call that asked for something that may not be sent.
 #[cold]
 pub(crate) fn misuse(misuse: Misuse) -> Error {
     Error::new(ErrorKind::InvalidInput, misuse.to_string())
 }
 
-/// The error that those get who send on a connection that we have closed.
+/// Returns the error that senders receive on a connection that our side has closed.
 pub(crate) fn closed_by_us() -> Error {
     Error::new(ErrorKind::Closed, "the connection is closed: close() was called")
 }

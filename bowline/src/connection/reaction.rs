@@ -1,4 +1,4 @@
-//! What passes from the receiving half of a connection to the sending half.
+//! The reactions of the outbound half to what was received.
 
 use std::sync::Arc;
 
@@ -13,16 +13,17 @@ use crate::error::Error;
 use crate::events;
 use crate::sync::MutexGuard;
 
-/// How the connection has ended for us.
+/// The way in which the connection has ended.
 pub(crate) enum Ending {
     ClosedByPeer(Option<CloseCode>),
-    /// The peer broke the protocol, or went over a limit.
+    /// The peer violated the protocol, or exceeded a limit.
     Failed(CloseCode, Error),
+    /// The transport has failed, or has ended without a Close frame.
     Lost,
 }
 
 impl Effect {
-    /// Does what is asked, and says if that is the end of the connection.
+    /// Carries out the effect. Returns an [`Ending`] if the effect ends the connection.
     pub(crate) fn apply(self, outbound: &mut Outbound) -> Option<Ending> {
         match self {
             Self::Answer(payload) => {
@@ -33,7 +34,7 @@ impl Effect {
                 outbound.ponged(payload);
                 None
             }
-            // RFC 6455 5.5.1: the answer to a Close frame typically echoes its code.
+            // RFC 6455 5.5.1: the answer to a Close frame typically echoes the status code received.
             Self::Echo(frame) => {
                 let text = frame.as_ref().map_or("no code".to_owned(), ToString::to_string);
                 let error = Error::with_close_frame(
@@ -64,14 +65,15 @@ impl Effect {
 }
 
 impl Connection {
-    /// Does what receiving asks of the sending half.
+    /// Carries out the effects of what was received, and writes.
     pub(crate) fn apply(
         self: &Arc<Self>,
         inbound: MutexGuard<'_, Inbound>,
         effects: impl IntoIterator<Item = Effect>,
         hold: Hold,
     ) {
-        // OutboundGuard before the other is given back: whoever reads on is answered behind this.
+        // The outbound half is locked before the inbound half is unlocked. Otherwise another thread could
+        // read the next ping and answer it first, so that answers would not keep the order of the pings.
         let mut outbound = self.outbound();
         drop(inbound);
         match self.apply_locked(&mut outbound, effects) {
@@ -83,18 +85,19 @@ impl Connection {
         }
     }
 
-    /// The same; to be followed by writing, and by [`report_end`](Self::report_end) if that was the end.
+    /// Carries out the effects of what was received. The caller writes afterwards, and calls
+    /// [`report_end`](Self::report_end) with the result, if there is one.
     pub(crate) fn apply_locked(
         &self,
         outbound: &mut Outbound,
         effects: impl IntoIterator<Item = Effect>,
     ) -> Option<Concluded> {
-        // An answer to our Close frame decides nothing.
+        // The peer's answer to our Close frame decides nothing.
         let decides = outbound.closed().is_none();
         let mut ending = None;
         for effect in effects {
             if let Effect::Lost(error) = &effect {
-                // What waits behind a cork is still written. If that fails, the reason is known already.
+                // Replies that are held back are still written. If that fails, the reason is known already.
                 outbound.stop_accepting(error.clone());
                 self.write_locked(outbound);
             }
@@ -103,7 +106,7 @@ impl Connection {
         ending.map(|ending| Concluded { ending, decides })
     }
 
-    /// The connection has ended for us.
+    /// Reports the end of receiving, with no lock held.
     pub(crate) fn report_end(&self, Concluded { ending, decides }: Concluded) {
         self.settle();
         match ending {
@@ -115,7 +118,7 @@ impl Connection {
         }
     }
 
-    /// The application may hear of the end now, and do with the connection what it wants.
+    /// Lets the application learn of the end. From now on it may do with the connection what it wants.
     pub(crate) fn settle(&self) {
         self.inbound().settle();
         self.waker.wake_reader();
@@ -123,9 +126,9 @@ impl Connection {
     }
 }
 
-/// How the connection has ended for us, to be told once nothing is locked.
+/// The end of a connection, to be reported once no lock is held.
 pub(crate) struct Concluded {
     ending: Ending,
-    /// The first Close frame, or what stands in for it, was this.
+    /// The connection was open before: this was the first Close frame, or what stands in for it.
     decides: bool,
 }

@@ -13,15 +13,16 @@
 //!
 //! # Budget
 //!
-//! The work of one poll is bounded, so that a flood does not starve the other tasks of its thread. Each frame and each read count as
-//! [`Work`]. A unit of the budget of the tokio task pays for 32 frames or 256 KiB. Without budget, or after 128 units, the poll
-//! ends, and the task is woken to go on.
+//! The work of one poll is bounded, so that a flood does not starve the other tasks of its thread. Each frame
+//! and each read count as steps of a [`ReadPass`]. A unit of the budget of the tokio task pays for 32 frames
+//! or 256 KiB. Without budget, or after 128 units, the poll ends, and the task is woken to go on.
 //!
 //! # What a reader leaves
 //!
-//! The application may compute for a long time after it was handed a message. The reader therefore leaves the half so that others can
-//! go on: no buffer is kept while nothing is in it, and the transport knows to call the connection's waker for the next bytes. If
-//! more whole messages are in memory, they are left in the batch, and nobody reads past them.
+//! The application may compute for a long time after it was handed a message. The reader therefore leaves the
+//! half so that others can go on: no buffer is kept while nothing is in it, and the transport knows to call
+//! the connection's waker for the next bytes. If more whole messages are in memory, they are left in the
+//! batch, and nobody reads past them.
 
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -39,9 +40,10 @@ use crate::message::Message;
 use crate::sync::MutexGuard;
 
 impl Connection {
-    /// Returns the next message of the batch, or else what comes of reading.
+    /// Returns the next message: from the batch if it has one, otherwise by reading.
     ///
-    /// `WRITES` says whether the replies to a batch are written before it waits, or are left to the connection's task.
+    /// `WRITES` says whether the replies to a batch are written before this call waits, or are left to the
+    /// driver.
     #[expect(clippy::inline_always, reason = "measured: 30 instructions less of a small message")]
     #[inline(always)]
     pub(crate) fn poll_message<const WRITES: bool>(
@@ -55,6 +57,7 @@ impl Connection {
         self.poll_batch(cx, batch)
     }
 
+    /// Returns the next message of a batch that has one, without the lock of the inbound half.
     #[inline(never)]
     fn poll_batch(
         self: &Arc<Self>,
@@ -64,15 +67,15 @@ impl Connection {
         ready!(poll_proceed(cx)).made_progress();
         let message = batch.pop();
         if !batch.has_messages() {
-            self.leave_batch(batch);
+            self.finish_batch(batch);
         } else if !self.is_corked() {
-            // The driver has run since the last message: it has to look after the replies to the others, too.
+            // The driver has run since the last message. It has to write the replies to the others, too.
             self.cork();
         }
         Poll::Ready(Ok(message))
     }
 
-    /// Begins to read the next message, and returns its kind.
+    /// Starts to read the next message, and returns its kind.
     pub(crate) fn poll_start(
         self: &Arc<Self>,
         cx: &mut Context<'_>,
@@ -85,7 +88,7 @@ impl Connection {
         Poll::Ready(Ok(self.read_from_batch(batch)))
     }
 
-    /// Begins to read the next message of the batch, if there is one.
+    /// Starts to read the next message of the batch, if there is one.
     fn read_from_batch(&self, batch: &mut Batch) -> Option<MessageKind> {
         let message = batch.pop()?;
         let kind = message.kind();
@@ -99,7 +102,7 @@ impl Connection {
         Some(kind)
     }
 
-    /// Moves a part of the reader's message into `buf`; nothing at its end.
+    /// Moves a part of the reader's message into `buf`, or nothing at the end of the message.
     pub(crate) fn poll_read(
         self: &Arc<Self>,
         cx: &mut Context<'_>,
@@ -109,7 +112,8 @@ impl Connection {
         self.poll_next(cx, batch, |inbound| inbound.take_bytes(buf))
     }
 
-    /// Ready once `take` finds what it wants in what has arrived, which is read as needed. The batch has to be empty.
+    /// Ready once `take` returns something from the inbound half, which is read as needed. The batch has to
+    /// be empty.
     pub(crate) fn poll_next<T>(
         self: &Arc<Self>,
         cx: &mut Context<'_>,
@@ -119,6 +123,8 @@ impl Connection {
         self.poll_next_in_batch::<true, T>(cx, batch, take)
     }
 
+    /// Does the work of [`poll_next`](Self::poll_next). A reader that is polled again without need is
+    /// recognised before any lock of a half is taken.
     #[inline]
     fn poll_next_in_batch<const WRITES: bool, T>(
         self: &Arc<Self>,
@@ -134,8 +140,11 @@ impl Connection {
         taken.map_or(Poll::Pending, Poll::Ready)
     }
 
-    /// The same, if it is not known that there is nothing to take. It is ready once `taken` has something: measured, as a result it
-    /// would be copied once more after the lock was given back.
+    /// The loop of the module's docs: lets `take` look for something, and parses or reads until there is
+    /// something.
+    ///
+    /// Ready once `taken` is set. Measured: as a result instead, the message would be copied once more after
+    /// the lock was released.
     #[inline(never)]
     fn poll_take<const WRITES: bool, T>(
         self: &Arc<Self>,
@@ -144,109 +153,114 @@ impl Connection {
         mut take: impl FnMut(&mut Inbound) -> Option<T>,
         taken: &mut Option<T>,
     ) -> Poll<()> {
-        // One flooding connection must not starve the others of its thread, even if all of the flood is in memory.
+        // One flooding connection must not starve the others on its thread, even if all of the flood is in
+        // memory.
         let progress = ready!(poll_proceed(cx));
         let mut inbound = self.inbound();
-        let mut work = Work::within(batch.hold());
-        // The most frequent case: woken by the transport, with nothing in memory.
+        let mut pass = ReadPass::within(batch.hold());
+        // The most frequent case is that the transport has woken the reader, and that nothing is in memory.
         if !self.is_corked() && inbound.is_bare() && self.waker.was_called() {
             match self.poll_fill(&mut inbound) {
-                Poll::Ready(Fill::Bytes(count)) => work.add_read(count),
-                Poll::Ready(Fill::Effect(effect)) => inbound = self.act(inbound, effect, &mut work),
+                Poll::Ready(Fill::Bytes(count)) => pass.add_read(count),
+                Poll::Ready(Fill::Effect(effect)) => inbound = self.apply_effect(inbound, effect, &mut pass),
                 Poll::Pending => {}
             }
         }
         loop {
-            // Called at one place only, and little else in this function, so that it is inlined.
+            // `take` is called at a single place of a small function, so that the compiler inlines it.
             *taken = take(&mut inbound);
             if taken.is_some() {
                 progress.made_progress();
-                self.leave_reading(inbound, batch);
-                self.finish(&work);
+                self.finish_reading(inbound, batch);
+                self.write_pongs(&pass);
                 return Poll::Ready(());
             }
-            let Some(unlocked) = self.step::<WRITES>(inbound, cx, batch, &progress, &mut work) else { break };
+            let Some(unlocked) = self.read_step::<WRITES>(inbound, cx, batch, &progress, &mut pass) else {
+                break;
+            };
             inbound = unlocked;
         }
-        self.finish(&work);
+        self.write_pongs(&pass);
         Poll::Pending
     }
 
-    /// Looks at the next frame, or reads; `None` if the reader has to wait, for the transport or for others to have their turn.
+    /// Parses the next frame, or reads. Returns `None` if the reader has to wait, either for the transport or
+    /// for other tasks to have their turn.
     #[inline(never)]
-    fn step<'a, const WRITES: bool>(
+    fn read_step<'a, const WRITES: bool>(
         self: &'a Arc<Self>,
         mut inbound: MutexGuard<'a, Inbound>,
         cx: &mut Context<'_>,
         batch: &mut Batch,
         progress: &RestoreOnPending,
-        work: &mut Work,
+        pass: &mut ReadPass,
     ) -> Option<MutexGuard<'a, Inbound>> {
         match inbound.advance() {
-            Advance::Data => work.add_data(&inbound),
-            Advance::Effect(effect) => inbound = self.act(inbound, effect, work),
+            Advance::Data => pass.add_data(&inbound),
+            Advance::Effect(effect) => inbound = self.apply_effect(inbound, effect, pass),
             Advance::NeedsBytes if WRITES && self.is_corked() => {
-                (batch.has_more, work.hold) = (false, Hold::Never);
+                (batch.has_more, pass.hold) = (false, Hold::Never);
                 drop(inbound);
                 self.uncork();
-                // The task may have read meanwhile.
+                // The driver may have read meanwhile, while nothing was locked.
                 return Some(self.inbound());
             }
-            // A transport that had nothing, and has not called since, is not asked again.
+            // A transport that had nothing, and has not called the waker since, is not asked again.
             Advance::NeedsBytes if inbound.awaits_transport() && !self.waker.was_called() => {
                 return self.sleep_reader(inbound, cx);
             }
             Advance::NeedsBytes => match self.poll_fill(&mut inbound) {
-                Poll::Ready(Fill::Bytes(count)) => work.add_read(count),
-                Poll::Ready(Fill::Effect(effect)) => inbound = self.act(inbound, effect, work),
+                Poll::Ready(Fill::Bytes(count)) => pass.add_read(count),
+                Poll::Ready(Fill::Effect(effect)) => inbound = self.apply_effect(inbound, effect, pass),
                 Poll::Pending => return self.sleep_reader(inbound, cx),
             },
         }
-        if !work.is_unit() {
+        if !pass.is_unit() {
             return Some(inbound);
         }
         progress.made_progress();
         drop(inbound);
         let Poll::Ready(unit) = poll_proceed(cx) else { return None };
         unit.made_progress();
-        if work.begin_unit() {
-            // Nobody but us bounds a poll outside of tokio.
+        if pass.begin_unit() {
+            // Outside of tokio there is no budget, and nothing else bounds a poll.
             cx.waker().wake_by_ref();
             return None;
         }
         Some(self.inbound())
     }
 
-    /// Does what receiving asks of the sending half, and goes on.
+    /// Applies an effect to the outbound half, and locks the inbound half again.
     #[inline(never)]
-    fn act<'a>(
+    fn apply_effect<'a>(
         self: &'a Arc<Self>,
         inbound: MutexGuard<'a, Inbound>,
         effect: Effect,
-        work: &mut Work,
+        pass: &mut ReadPass,
     ) -> MutexGuard<'a, Inbound> {
         match effect {
-            // The first is answered at once, which shows whether the transport takes anything. The others leave together, as far as
-            // their pings have arrived together.
-            Effect::Answer(payload) if work.has_answered && inbound.has_more_frames() => {
-                work.add(1);
+            // The first ping is answered at once, which shows whether the transport accepts anything. The
+            // pongs to pings that have arrived together with it leave together.
+            Effect::Answer(payload) if pass.has_answered && inbound.has_more_frames() => {
+                pass.add(1);
                 let mut outbound = self.outbound();
                 outbound.answer(payload);
-                if !outbound.gathers_pongs() && work.hold == Hold::Never {
+                if !outbound.gathers_pongs() && pass.hold == Hold::Never {
                     self.write_locked(&mut outbound);
                 }
                 drop(inbound);
             }
             effect => {
-                work.has_answered |= matches!(effect, Effect::Answer(_));
-                work.add(Work::UNIT);
-                self.apply(inbound, [effect], work.hold);
+                pass.has_answered |= matches!(effect, Effect::Answer(_));
+                pass.add(ReadPass::UNIT);
+                self.apply(inbound, [effect], pass.hold);
             }
         }
         self.inbound()
     }
 
-    /// Has the reader woken by the transport; at once if it has called since it had nothing.
+    /// Registers the reader to be woken by the transport. Wakes it at once if the transport has called the
+    /// waker since it had nothing.
     fn sleep_reader<'a>(
         &'a self,
         inbound: MutexGuard<'a, Inbound>,
@@ -262,69 +276,73 @@ impl Connection {
         None
     }
 
-    /// Writes the answers that were left for later, unless they leave with the replies to a batch.
+    /// Writes the pongs that were left for later, unless they leave with the replies to a batch.
     #[inline]
-    fn finish(self: &Arc<Self>, work: &Work) {
-        if work.has_answered {
-            self.write(self.outbound(), work.hold);
+    fn write_pongs(self: &Arc<Self>, pass: &ReadPass) {
+        if pass.has_answered {
+            self.write(self.outbound(), pass.hold);
         }
     }
 
-    /// Whoever was waiting to read does so no more.
+    /// Unregisters the waiting reader, whose future was dropped.
     #[cold]
     pub(crate) fn stop_waiting(&self) {
-        // If it is not asleep any more then it was woken, and leaves the work to the task.
+        // A reader that is not registered any more was woken by the transport. It will not read, so that the
+        // driver has to.
         if self.waker.remove_reader().is_none() {
             self.waker.watch(false);
             self.waker.wake_task();
         }
     }
 
+    /// Reads once. A call of the transport counts from here on: see
+    /// [`ConnectionWaker::begin_read`](crate::connection::waker::ConnectionWaker::begin_read).
     fn poll_fill(&self, inbound: &mut Inbound) -> Poll<Fill> {
         self.waker.begin_read();
         inbound.poll_fill(&mut self.context())
     }
 
-    /// The application has got something, and may be away for long.
+    /// Leaves the inbound half in order, as the application was handed something and may compute for long.
     #[expect(clippy::inline_always, reason = "measured: 20 instructions less of a small message")]
     #[inline(always)]
-    fn leave_reading(self: &Arc<Self>, inbound: MutexGuard<'_, Inbound>, batch: &mut Batch) {
+    fn finish_reading(self: &Arc<Self>, inbound: MutexGuard<'_, Inbound>, batch: &mut Batch) {
         if self.waker.has_sleeping_reader() {
-            return self.leave_reading_awake(inbound, batch);
+            return self.finish_reading_registered(inbound, batch);
         }
-        self.leave(inbound, batch);
+        self.prepare_for_next(inbound, batch);
     }
 
-    /// The same for a reader that was not woken: its waker is dropped once nothing is locked.
+    /// Does the same for a reader that is still registered. Its waker is dropped once nothing is locked.
     #[cold]
-    fn leave_reading_awake(self: &Arc<Self>, inbound: MutexGuard<'_, Inbound>, batch: &mut Batch) {
+    fn finish_reading_registered(self: &Arc<Self>, inbound: MutexGuard<'_, Inbound>, batch: &mut Batch) {
         let reader = self.waker.remove_reader();
-        self.leave(inbound, batch);
+        self.prepare_for_next(inbound, batch);
         drop(reader);
     }
 
-    /// The application has got the last message of its batch.
+    /// Leaves the inbound half in order after the last message of a batch.
     #[inline(never)]
-    fn leave_batch(self: &Arc<Self>, batch: &mut Batch) {
+    fn finish_batch(self: &Arc<Self>, batch: &mut Batch) {
         let mut inbound = self.inbound();
         inbound.end_batch();
-        self.leave_reading(inbound, batch);
+        self.finish_reading(inbound, batch);
     }
 
+    /// Notes that the application was handed something. Fills the next batch if whole frames are in memory.
     #[expect(clippy::inline_always, reason = "measured: 20 instructions less of a small message")]
     #[inline(always)]
-    fn leave(self: &Arc<Self>, mut inbound: MutexGuard<'_, Inbound>, batch: &mut Batch) {
+    fn prepare_for_next(self: &Arc<Self>, mut inbound: MutexGuard<'_, Inbound>, batch: &mut Batch) {
         inbound.hand_out();
         if !inbound.has_more_frames() || inbound.is_in_message() {
             batch.has_more = false;
-            return self.leave_idle(inbound, batch);
+            return self.prepare_to_idle(inbound, batch);
         }
-        self.leave_busy(inbound, batch);
+        self.fill_batch(inbound, batch);
     }
 
-    /// The same, with more frames in memory.
+    /// Takes the whole messages that are in memory as the next batch.
     #[inline(never)]
-    fn leave_busy(self: &Arc<Self>, mut inbound: MutexGuard<'_, Inbound>, batch: &mut Batch) {
+    fn fill_batch(self: &Arc<Self>, mut inbound: MutexGuard<'_, Inbound>, batch: &mut Batch) {
         inbound.fill(batch);
         if !inbound.has_bytes() {
             inbound.park();
@@ -336,8 +354,17 @@ impl Connection {
         }
     }
 
-    /// The same, with no whole frame in memory that a `recv` could take.
-    fn leave_idle(self: &Arc<Self>, mut inbound: MutexGuard<'_, Inbound>, batch: &mut Batch) {
+    /// Leaves the half in order if no whole frame that `recv` could take is in memory. Each case names the
+    /// one who goes on:
+    ///
+    /// - The end, after which our direction is still open: the application has learned of it by now, so that
+    ///   our direction ends, too.
+    /// - A message that is being received: its reader.
+    /// - Nothing at all: the transport, which will call the connection's waker. If nothing was left for the
+    ///   application either, the half is quiet, and a `recv` sleeps without locking it.
+    /// - A part of a data message: the application.
+    /// - A part of anything else: the driver.
+    fn prepare_to_idle(self: &Arc<Self>, mut inbound: MutexGuard<'_, Inbound>, batch: &mut Batch) {
         if inbound.has_ended() {
             if let Some(effect) = inbound.tell() {
                 self.apply(inbound, [effect], Hold::Never);
@@ -345,14 +372,19 @@ impl Connection {
             return;
         }
         if inbound.is_in_message() {
-            // Its reader may take its time. Whole frames are about to be taken, and not worth a copy.
+            // The reader of the message may compute for long. If whole frames are in memory, they are about
+            // to be taken, and moving them is not worth a copy.
             if !inbound.has_more_frames() {
                 inbound.park();
             }
             return;
         }
         if !inbound.has_bytes() {
-            // The transport has to know whom to wake if a ping comes while the application is busy.
+            // The transport has to know the connection's waker, in case a ping arrives while the application
+            // is busy.
+            //
+            // `begin_read` comes first. In the other order, a call of the transport right after the check
+            // would be forgotten, and the half be taken for quiet although bytes have arrived.
             self.waker.begin_read();
             if inbound.is_idle(&mut self.context()) {
                 inbound.park();
@@ -366,10 +398,11 @@ impl Connection {
             }
         }
         if inbound.has_more_frames() {
-            // More has just come.
-            self.leave_busy(inbound, batch);
+            // More frames have just arrived.
+            self.fill_batch(inbound, batch);
         } else if inbound.is_stopped_by_data() {
-            // A part of the next message: no reason to hold a large buffer while the application is busy.
+            // A part of the next message is in memory, which is no reason to keep a large buffer while the
+            // application is busy.
             inbound.park();
         } else {
             drop(inbound);
@@ -377,24 +410,24 @@ impl Connection {
         }
     }
 
-    /// Reads while nobody else does: as far as the first message that nobody has asked for.
+    /// Reads while nobody else does, up to the first message that nobody has asked for.
     pub(crate) fn read_unattended(self: &Arc<Self>, cx: &mut Context<'_>) {
-        let mut work = Work::default();
+        let mut pass = ReadPass::default();
         while let Poll::Ready(unit) = poll_proceed(cx) {
             unit.made_progress();
-            // The task runs on tokio, within its budget.
-            let _ = work.begin_unit();
-            if self.read_unit_unattended(&mut work) {
+            // The driver runs on tokio, whose budget bounds it.
+            let _ = pass.begin_unit();
+            if self.read_unit(&mut pass) {
                 break;
             }
         }
-        self.finish(&work);
+        self.write_pongs(&pass);
     }
 
-    /// Does one unit of that; whether it is done.
-    fn read_unit_unattended(self: &Arc<Self>, work: &mut Work) -> bool {
+    /// Reads for one unit of the budget. Returns whether there is nothing more to read for now.
+    fn read_unit(self: &Arc<Self>, pass: &mut ReadPass) -> bool {
         let mut inbound = self.inbound();
-        while !work.is_unit() {
+        while !pass.is_unit() {
             if inbound.has_ended() || inbound.is_stopped_by_data() {
                 inbound.park();
                 drop(inbound);
@@ -402,11 +435,11 @@ impl Connection {
                 return true;
             }
             match inbound.advance() {
-                Advance::Data => work.add_data(&inbound),
-                Advance::Effect(effect) => inbound = self.act(inbound, effect, work),
+                Advance::Data => pass.add_data(&inbound),
+                Advance::Effect(effect) => inbound = self.apply_effect(inbound, effect, pass),
                 Advance::NeedsBytes => match self.poll_fill(&mut inbound) {
-                    Poll::Ready(Fill::Bytes(count)) => work.add_read(count),
-                    Poll::Ready(Fill::Effect(effect)) => inbound = self.act(inbound, effect, work),
+                    Poll::Ready(Fill::Bytes(count)) => pass.add_read(count),
+                    Poll::Ready(Fill::Effect(effect)) => inbound = self.apply_effect(inbound, effect, pass),
                     Poll::Pending => return true,
                 },
             }
@@ -414,37 +447,41 @@ impl Connection {
         false
     }
 
-    /// Takes what has arrived, though nobody asks for it, where it must not be left to the transport.
-    #[cfg(feature = "http2")]
+    /// Takes the bytes that have arrived out of the HTTP/2 connection, although nobody asks for them. Left
+    /// there, small frames cost more than their bytes.
     pub(crate) fn gather(&self) {
-        if self.is_multiplexed {
+        if self.multiplexed.is_some() {
             self.inbound().gather(&mut self.context());
         }
     }
 }
 
-/// What was done since the last unit of the task's budget was paid.
+/// One pass of a poll over the inbound half: the work that was done, in units of the budget, and the pongs
+/// that are still to be written.
 #[derive(Default)]
-struct Work {
+struct ReadPass {
+    /// The steps that no unit has paid for yet.
     steps: u32,
+    /// The units that were paid for in this poll.
     units: u32,
     has_read: bool,
-    /// A pong was written; others may be still to be.
+    /// A pong was written, and others may still have to be.
     has_answered: bool,
-    /// Whether what is answered may leave with the replies to a batch.
+    /// Tells whether pongs may leave with the replies to a batch.
     hold: Hold,
 }
 
-impl Work {
-    /// How many steps one unit pays for: of the smallest frames, they take about a microsecond.
+impl ReadPass {
+    /// The steps that one unit pays for: with the smallest frames they take about a microsecond.
     const UNIT: u32 = 32;
 
-    /// As many as tokio's budget has.
+    /// The most units of one poll, as many as tokio's budget has.
     const UNITS_MAX: u32 = 128;
 
-    /// How many bytes that were read are a step: a unit pays for 256 KiB.
+    /// The bytes that count as one step if they are read: a unit pays for 256 KiB.
     const STEP_SIZE: usize = 8 * 1024;
 
+    /// Returns a pass that has done nothing yet.
     fn within(hold: Hold) -> Self {
         Self { hold, ..Self::default() }
     }
@@ -453,12 +490,12 @@ impl Work {
         self.steps = self.steps.saturating_add(steps);
     }
 
-    /// A frame, or a part of one. A message that comes out large is as much work as many.
+    /// Counts a frame, or a part of one. A message that comes out large is as much work as many messages.
     fn add_data(&mut self, inbound: &Inbound) {
-        self.add(if inbound.has_more_to_inflate() { Self::UNIT } else { 1 });
+        self.add(if inbound.has_more_to_decompress() { Self::UNIT } else { 1 });
     }
 
-    /// The first read belongs to the first unit, all others are one each at least.
+    /// Counts a read. The first read belongs to the first unit, and every further one costs a unit at least.
     fn add_read(&mut self, bytes: usize) {
         self.add(u32::try_from(bytes / Self::STEP_SIZE).unwrap_or(u32::MAX));
         if std::mem::replace(&mut self.has_read, true) {
@@ -466,11 +503,13 @@ impl Work {
         }
     }
 
+    /// Returns whether another unit has to be paid.
     fn is_unit(&self) -> bool {
         self.steps >= Self::UNIT
     }
 
-    /// Begins another unit, for which what is more than a unit is left; whether that makes more of them than a poll may take.
+    /// Begins another unit, to which the surplus of steps is carried over. Returns whether the units of this
+    /// poll are used up.
     fn begin_unit(&mut self) -> bool {
         self.steps = self.steps.saturating_sub(Self::UNIT);
         self.units += 1;

@@ -1,21 +1,22 @@
-//! A time within which the peer has to do something, by a clock that may be read late.
+//! A time limit for the peer, by a clock that may be read late.
 
 use crate::connection::clock::{Moment, Now, Span};
 
-/// A time within which the peer has to do something.
+/// A time limit within which the peer has to do something.
 ///
-/// When this process stood still (stopped, suspended, starved of its processor), all deadlines that passed meanwhile are
-/// handled at once, before anyone has read what the peer has done in time. So the time is up only if it was looked at twice
-/// and neither was late: shortly before the end, and at the end. A late look puts the end off, for as long as it takes the
-/// runtime to find out what has arrived.
+/// A process may stand still: stopped, suspended, or starved of its processor. All deadlines that pass
+/// meanwhile are handled at once afterwards, before anyone has read the bytes that the peer sent in time. The
+/// time is therefore up only if the clock was read twice and neither reading was late: shortly before the
+/// end, and at the end. A late reading postpones the end by an eighth of the time, in which the runtime finds
+/// out which bytes have arrived. At most three late readings are forgiven.
 ///
 /// ```text
-/// Look --in time--> End --in time--> up
-///   '----- late ----> ^-.
-///                     '-' late
+/// Look --in time--> End --in time, or late without a pardon left--> up
+///   '--late, one     ^ '--late, one pardon less--.
+///      pardon less---'---------------------------'
 /// ```
 ///
-/// Every connection keeps two of them, so that they are packed.
+/// Every driver stores up to two verdicts, so that they are packed.
 #[derive(Clone, Copy)]
 #[repr(Rust, packed)]
 pub(crate) struct Verdict {
@@ -25,11 +26,14 @@ pub(crate) struct Verdict {
 
 #[derive(Clone, Copy)]
 enum Stage {
+    /// The next reading of the clock is the one shortly before the end.
     Look,
+    /// The next reading of the clock is the one at the end.
     End { pardons: Pardons },
 }
 
-/// How often a clock that is read late is still forgiven before the time is up all the same.
+/// The number of late readings that are still forgiven. An enum rather than a number, so that a [`Stage`], or
+/// the lack of one, fits into one byte.
 #[derive(Clone, Copy)]
 enum Pardons {
     Three,
@@ -39,6 +43,7 @@ enum Pardons {
 }
 
 impl Pardons {
+    /// Returns the pardons that are left after one more late reading, or `None` if there was none left.
     fn less(self) -> Option<Self> {
         match self {
             Self::Three => Some(Self::Two),
@@ -50,17 +55,17 @@ impl Pardons {
 }
 
 impl Verdict {
-    /// The time begins now.
+    /// Starts the time limit now.
     pub(crate) fn after(now: &Now, time: Span) -> Self {
         Self { at: now.after(time.minus(time.eighth())), stage: Stage::Look }
     }
 
-    /// When to look next.
+    /// Returns when the clock has to be read next.
     pub(crate) fn next_look(self) -> Moment {
         self.at
     }
 
-    /// Looks whether the time is up; `time` is that with which it has begun.
+    /// Returns whether the time is up. `time` is the span with which the limit was started.
     pub(crate) fn is_up(&mut self, now: &Now, time: Span) -> bool {
         if !now.is_past(self.at) {
             return false;

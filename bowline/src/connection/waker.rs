@@ -1,8 +1,9 @@
 //! The waker of a connection: whom a transport that is ready wakes.
 //!
-//! A transport remembers one waker for each direction, or a single one. If a caller's waker reached it, then a later poll by someone
-//! else would replace that waker, and the caller would sleep forever. So each poll of the transport, whoever makes it, uses the
-//! waker of the connection. The waker of the connection wakes those who wait at that time: a reader, and the driver.
+//! A transport remembers one waker for each direction, or a single one. If a caller's waker reached it, then
+//! a later poll by someone else would replace that waker, and the caller would sleep forever. So each poll of
+//! the transport, whoever makes it, uses the waker of the connection. The waker of the connection wakes those
+//! who wait at that time: a reader, and the driver.
 //!
 //! ```text
 //!             transport calls
@@ -15,7 +16,8 @@
 //!
 //! # How a reader falls asleep
 //!
-//! A call of the transport between the last look at it and the sleep of the reader must not be lost. `called` closes that gap:
+//! A call of the transport between the last look at it and the sleep of the reader must not be lost. `called`
+//! closes that gap:
 //!
 //! ```text
 //! reader                                         transport, on another thread
@@ -27,41 +29,44 @@
 //!   called is true: do not sleep, poll again
 //! ```
 //!
-//! The flag is set and tested with the slots locked, so that exactly one of two things happens: the reader sees the call, or the call
-//! finds the reader.
+//! The flag is set and tested with the slots locked, so that exactly one of two things happens: the reader
+//! sees the call, or the call finds the reader.
 //!
-//! A second flag, `quiet`, spares the reader the lock of the inbound half. While it is set, nothing was left in that half for the
-//! application, and nobody has touched the half since.
+//! A second flag, `quiet`, spares the reader the lock of the inbound half. While it is set, nothing was left
+//! in that half for the application, and nobody has touched the half since.
 //!
 //! `interleavings/` runs these functions in every order that loom finds.
 
-use std::cell::{Cell, RefCell};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
-use std::task::{Context, Wake, Waker};
+use std::task::{Wake, Waker};
 
 use crate::sync::{AtomicBool, Mutex, MutexGuard};
+use crate::transport::polling;
 
-/// The connection's own waker, for both directions of its transport.
+/// The waker of a connection, for both directions of its transport.
 ///
-/// A transport remembers one waker a direction, or only one at all. So each poll, whoever makes it, gives it this
-/// one, and it wakes those who wait at the time: the reader if there is one, and the connection's task. A caller's
-/// waker never reaches the transport.
+/// The reader's waker is foreign: no lock of the connection is held while it is woken or dropped. A transport
+/// that calls while it is polled does so under such a lock, so that the reader is then left to the driver.
+/// The waker of the driver is tokio's own, which only schedules, and may be woken anywhere.
 ///
-/// The reader's waker is foreign: it is neither woken nor dropped under a lock of the connection. A transport that calls
-/// while it is polled does so under such a lock, so that the reader is then left to the task. The task's own waker is
-/// tokio's, which only schedules, and may be woken anywhere.
-///
-/// Its size counts: measured, 8 bytes more are 100 more of resident memory, as what fits between tokio's blocks then does not.
+/// The size counts. Measured: 8 bytes more are 100 bytes more of resident memory, as the rest of a connection
+/// then does not fit between tokio's blocks.
 #[derive(Default)]
 pub(crate) struct ConnectionWaker {
     slots: Mutex<Slots>,
-    /// The transport called since [`begin_read`](Self::begin_read). Set with `slots` locked.
+    /// The transport has called since [`begin_read`](Self::begin_read). Set with `slots` locked.
     called: AtomicBool,
-    /// There is a reader in `slots`, at least as far as the reader itself knows.
+    /// A reader is in `slots`, as far as the reader itself knows.
+    ///
+    /// `Relaxed` is enough: only the reader sets the flag, so that it never misses its own registration. A
+    /// stale `true` costs the reader one lock.
     asleep: AtomicBool,
-    /// Since the application was handed something, nobody has touched the receiving half, in which nothing was left for it.
-    /// Changed with that half locked.
+    /// Nobody has touched the inbound half since the application was handed something, and nothing was left
+    /// in the half for the application. Changed with the inbound half locked.
+    ///
+    /// `Relaxed` is enough: a stale `false` costs a look at the half, and
+    /// [`sleep_if_quiet`](Self::sleep_if_quiet) excludes a stale `true`.
     quiet: AtomicBool,
 }
 
@@ -69,30 +74,43 @@ pub(crate) struct ConnectionWaker {
 struct Slots {
     reader: Option<Waker>,
     task: Option<Waker>,
-    /// The connection's task waits for the transport too, beside a reader.
+    /// The driver waits for the transport, too, whether there is a reader or not.
     task_waits: bool,
-    /// The connection's task will see by itself whether a reader that was woken has come, and wants no waking for it.
+    /// The driver will check by itself whether a reader that was woken has come, and need not be woken for
+    /// that.
     task_watches: bool,
-    /// The transport called while it was polled: the task is to wake the reader.
+    /// The transport has called while it was polled: the driver has to wake the reader.
     reader_is_due: bool,
 }
 
 impl ConnectionWaker {
-    /// To be called before the transport is polled for bytes.
+    /// Forgets the calls of the transport until now. Has to precede each poll of the transport for bytes.
+    ///
+    /// The orderings make the bytes of a forgotten call visible to that poll. `Acquire` pairs with the
+    /// `Release` of [`wake`](Wake::wake). The flag is cleared by a swap, since a second call may come between
+    /// the load and the clearing: the swap reads from that call, too, and the poll sees its bytes. A plain
+    /// store would overwrite the second call unseen, the poll could miss the bytes, and nobody would call
+    /// again. The `Release` half orders `quiet`: see [`sleep_if_quiet`](Self::sleep_if_quiet).
     pub(crate) fn begin_read(&self) {
         if self.called.load(Ordering::Acquire) {
             self.called.swap(false, Ordering::AcqRel);
         }
     }
 
-    /// Whether the transport, having had nothing since [`begin_read`](Self::begin_read), has called since.
+    /// Returns whether the transport has called since [`begin_read`](Self::begin_read).
+    ///
+    /// `Acquire`: the poll that follows a call sees the bytes of that call.
     #[inline]
     pub(crate) fn was_called(&self) -> bool {
         self.called.load(Ordering::Acquire)
     }
 
-    /// A reader goes to sleep, after the transport had nothing; `false` if that has changed since. The waker of an earlier poll is
-    /// `retired`: it is to be dropped once no lock is held.
+    /// Registers the reader, which sleeps after the transport had nothing. Returns `false` without
+    /// registering if the transport has called since.
+    ///
+    /// A waker from an earlier poll is moved to `retired`, to be dropped once no lock is held. The caller
+    /// holds the lock of the inbound half, so that nobody else has called [`begin_read`](Self::begin_read)
+    /// since the transport had nothing.
     pub(crate) fn sleep_reader(&self, waker: &Waker, retired: &mut Option<Waker>) -> bool {
         let mut slots = self.slots();
         if self.called.load(Ordering::Acquire) {
@@ -103,7 +121,10 @@ impl ConnectionWaker {
         true
     }
 
-    /// The same for a reader that has not looked at the receiving half, if there is no need to.
+    /// Registers a reader that has not locked the inbound half, if that half is quiet and the transport has
+    /// not called.
+    ///
+    /// This is the fast check, which may be out of date. [`sleep_if_quiet`](Self::sleep_if_quiet) decides.
     #[inline]
     pub(crate) fn sleep_in_quiet(&self, waker: &Waker) -> bool {
         self.quiet.load(Ordering::Relaxed)
@@ -111,12 +132,32 @@ impl ConnectionWaker {
             && self.sleep_if_quiet(waker)
     }
 
+    /// Registers the reader if the half is quiet and the transport has not called.
+    ///
+    /// Someone who reads in the application's place, the driver, may be running on another thread without the
+    /// lock of the slots:
+    ///
+    /// ```text
+    /// driver                                   reader
+    /// ------                                   ------
+    /// inbound(): quiet = false
+    /// begin_read: called = false (Release)
+    ///                                          lock the slots
+    ///                                          called is false (Acquire)
+    ///                                          quiet is false: do not sleep
+    /// poll the transport: a message
+    /// wake_reader: lock the slots
+    /// ```
+    ///
+    /// `called` is loaded first, with `Acquire`. If that load sees the driver's `false`, then the load of
+    /// `quiet` sees the driver's `false`, too. In the other order, the reader could find the half still
+    /// quiet, and the call of the transport already forgotten. A driver that reads later finds the reader in
+    /// the slots, and wakes it if anything is left for the application.
     #[inline(never)]
     fn sleep_if_quiet(&self, waker: &Waker) -> bool {
         let waker = waker.clone();
         let mut slots = self.slots();
-        // Again, now that it is locked: whoever has since changed that half for a reader wakes it, through this lock. In this
-        // order, as whoever reads makes it unquiet first, and forgets the call then.
+        // The flags decide only now that the slots are locked.
         if self.called.load(Ordering::Acquire) || !self.quiet.load(Ordering::Relaxed) {
             drop(slots);
             return false;
@@ -128,19 +169,22 @@ impl ConnectionWaker {
         true
     }
 
+    /// Sets whether nothing is in the inbound half for the application. The caller holds the lock of that
+    /// half.
     pub(crate) fn set_quiet(&self, quiet: bool) {
         self.quiet.store(quiet, Ordering::Relaxed);
     }
 
-    /// Whether there is a reader that was not woken, as far as the reader itself knows.
+    /// Returns whether a reader is registered, as far as the reader itself knows.
     #[inline]
     pub(crate) fn has_sleeping_reader(&self) -> bool {
         self.asleep.load(Ordering::Relaxed)
     }
 
-    /// The reader has gone; its waker, if it was asleep, is to be dropped once no lock is held.
+    /// Unregisters the reader. Returns the waker if the reader was asleep, to be dropped once no lock is
+    /// held.
     #[inline]
-    #[must_use = "it is to be dropped once no lock is held"]
+    #[must_use = "the waker has to be dropped once no lock is held"]
     pub(crate) fn remove_reader(&self) -> Option<Waker> {
         if !self.asleep.load(Ordering::Relaxed) {
             return None;
@@ -148,32 +192,35 @@ impl ConnectionWaker {
         self.take_reader(&mut self.slots())
     }
 
+    /// Takes the reader out of the slots.
     fn take_reader(&self, slots: &mut Slots) -> Option<Waker> {
         self.asleep.store(false, Ordering::Relaxed);
         slots.reader.take()
     }
 
+    /// Returns whether a reader is registered.
     pub(crate) fn has_reader(&self) -> bool {
         self.slots().reader.is_some()
     }
 
-    /// Whether a reader is asleep; then the connection's task need not watch it.
+    /// Returns whether a reader is registered. In that case the driver stops watching the reader.
     pub(crate) fn leave_to_reader(&self) -> bool {
         let mut slots = self.slots();
         slots.task_watches &= slots.reader.is_none();
         slots.reader.is_some()
     }
 
-    /// Whether a reader was woken that the connection's task has to watch.
+    /// Returns whether the driver watches a reader that was woken.
     pub(crate) fn is_watched(&self) -> bool {
         self.slots().task_watches
     }
 
-    /// Sets whether the connection's task will see by itself what becomes of a reader.
+    /// Sets whether the driver checks by itself if a reader that was woken has come.
     pub(crate) fn watch(&self, watches: bool) {
         self.slots().task_watches = watches;
     }
 
+    /// Wakes the reader, if one is registered.
     pub(crate) fn wake_reader(&self) {
         let reader = self.take_reader(&mut self.slots());
         if let Some(reader) = reader {
@@ -181,6 +228,7 @@ impl ConnectionWaker {
         }
     }
 
+    /// Wakes the driver.
     pub(crate) fn wake_task(&self) {
         let task = self.slots().task.clone();
         if let Some(task) = task {
@@ -188,7 +236,8 @@ impl ConnectionWaker {
         }
     }
 
-    /// The waker of the connection's task; `None` once it has ended. Wakes a reader that was left to the task.
+    /// Sets the waker of the driver, or `None` once the driver has ended. Wakes a reader that was left to the
+    /// driver.
     pub(crate) fn set_task(&self, waker: Option<&Waker>) {
         let mut slots = self.slots();
         match (&mut slots.task, waker) {
@@ -202,7 +251,7 @@ impl ConnectionWaker {
         }
     }
 
-    /// Has the connection's task woken even if there is a reader, or not.
+    /// Sets whether the driver is woken even if a reader is registered.
     pub(crate) fn set_task_waits(&self, waits: bool) {
         self.slots().task_waits = waits;
     }
@@ -219,70 +268,26 @@ impl Wake for ConnectionWaker {
 
     fn wake_by_ref(self: &Arc<Self>) {
         let mut slots = self.slots();
-        let reader = if self.is_polled() {
+        let reader = if polling::is_polled(Arc::as_ptr(self).addr()) {
             slots.reader_is_due |= slots.reader.is_some();
             None
         } else {
             self.take_reader(&mut slots)
         };
-        // Also if there is one: it may be the waker of an earlier poll, while a later one is about to go to sleep.
-        // A swap, as `begin_read` has one: whichever of them is later has seen all that was before the other.
+        // The flag is set even if there is a reader: that waker may belong to an earlier poll, while a later
+        // poll is about to go to sleep.
+        //
+        // A swap with `AcqRel`, as in `begin_read`: of the two, the later one sees everything that happened
+        // before the earlier one. Either the poll after `begin_read` finds the bytes of this call, or the
+        // reader finds the flag set before it sleeps.
         self.called.swap(true, Ordering::AcqRel);
-        // A reader need not come, though it was woken: its future may be kept without being polled. The task looks after
-        // that, but is woken for it only once in a while.
+        // A reader that was woken need not come: its future may be kept without being polled. The driver
+        // checks that, but is woken for it only once in a while.
         let watched = slots.task_watches;
         slots.task_watches |= reader.is_some();
         let wakes_task = slots.task_waits || slots.reader_is_due || !watched;
         let task = if wakes_task { slots.task.clone() } else { None };
         drop(slots);
         reader.into_iter().chain(task).for_each(Waker::wake);
-    }
-}
-
-thread_local! {
-    /// The connection whose boxed stream this thread is calling, under its locks; 0 if none.
-    static POLLED: Cell<usize> = const { Cell::new(0) };
-    /// Those in whose streams that one is tunnelled.
-    static OUTER: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };
-}
-
-/// The time in which a stream of the user's is called, with the locks of its connection held.
-pub(crate) struct Polling {
-    outer: usize,
-}
-
-impl Polling {
-    /// `cx` is that in which the stream is polled: it has the waker of the connection.
-    pub(crate) fn begin(cx: &Context<'_>) -> Self {
-        // It fails only while the thread ends.
-        let outer = POLLED.try_with(|polled| polled.replace(cx.waker().data().addr())).unwrap_or_default();
-        if outer != 0 {
-            let _ = OUTER.try_with(|all| all.borrow_mut().push(outer));
-        }
-        Self { outer }
-    }
-}
-
-impl Drop for Polling {
-    fn drop(&mut self) {
-        let _ = POLLED.try_with(|polled| polled.set(self.outer));
-        if self.outer != 0 {
-            let _ = OUTER.try_with(|all| all.borrow_mut().pop());
-        }
-    }
-}
-
-impl ConnectionWaker {
-    /// Whether this thread is calling the stream of this connection.
-    #[inline]
-    fn is_polled(self: &Arc<Self>) -> bool {
-        let polled = POLLED.try_with(Cell::get).unwrap_or_default();
-        polled != 0 && self.is_among_polled(polled)
-    }
-
-    #[cold]
-    fn is_among_polled(self: &Arc<Self>, polled: usize) -> bool {
-        let this = Arc::as_ptr(self).addr();
-        polled == this || OUTER.try_with(|all| all.borrow().contains(&this)).unwrap_or_default()
     }
 }

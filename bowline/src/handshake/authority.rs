@@ -2,7 +2,7 @@
 
 use std::net::Ipv6Addr;
 
-/// Splits `host[:port]`; `None` if it is something else. An IPv6 address keeps its brackets.
+/// Splits `host[:port]`, or returns `None` if the text has another form. An IPv6 address keeps its brackets.
 pub(crate) fn split_authority(authority: &str) -> Option<(&str, Option<u16>)> {
     let host_end = match authority.strip_prefix('[') {
         Some(rest) => rest.find(']')? + 2,
@@ -11,7 +11,7 @@ pub(crate) fn split_authority(authority: &str) -> Option<(&str, Option<u16>)> {
     let (host, rest) = authority.split_at(host_end);
     let port = match rest.strip_prefix(':') {
         None if rest.is_empty() => None,
-        // RFC 3986 3.2.3: the port may be empty, and is the default then.
+        // RFC 3986 3.2.3: an empty port means the default port.
         Some("") => None,
         Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => Some(digits.parse().ok()?),
         _ => return None,
@@ -26,7 +26,8 @@ fn is_host(host: &str) -> bool {
     }
 }
 
-/// Whether a registered name may have it (RFC 3986 3.2.2). `%` is left out: no name that resolves has one.
+/// Returns `true` if a registered name may contain the byte (RFC 3986 3.2.2). `%` is left out, because no
+/// name that resolves contains it.
 fn is_host_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=".contains(&byte)
 }

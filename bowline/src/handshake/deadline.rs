@@ -1,4 +1,4 @@
-//! When an opening handshake has to be done.
+//! The deadline of an opening handshake.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -10,10 +10,10 @@ use tokio::time::{Instant, Timeout, timeout_at};
 
 use crate::error::{Error, ErrorKind};
 
-/// So far away that it makes no difference, and no clock overflows.
+/// A time so long that it makes no difference, and short enough that no clock overflows: 30 years.
 pub(crate) const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
 
-/// The end of the time that an opening handshake may take.
+/// The time at which an opening handshake has to be done.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Deadline {
     at: Instant,
@@ -21,12 +21,13 @@ pub(crate) struct Deadline {
 }
 
 impl Deadline {
-    /// The time begins now.
+    /// Creates a deadline that is `timeout` from now.
     pub(crate) fn after(timeout: Duration) -> Self {
         Self { at: Instant::now() + timeout.min(FAR), timeout }
     }
 
-    /// Does `work` until the deadline; `doing` says in an error what was under way.
+    /// Runs `work` until the deadline. The error after the deadline contains `doing`, which describes the
+    /// work.
     pub(crate) fn bound<T, F: Future<Output = Result<T, Error>>>(
         self,
         doing: &str,
@@ -37,7 +38,7 @@ impl Deadline {
 }
 
 pin_project! {
-    /// Work that has to be done in time. An `async fn` would hold it twice.
+    /// A future with a deadline. An `async fn` in its place would hold `work` twice.
     pub(crate) struct BoundedFuture<'a, F> {
         #[pin]
         work: Timeout<F>,

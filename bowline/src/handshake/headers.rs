@@ -1,8 +1,8 @@
-//! Reading the headers of an opening handshake.
+//! The headers of an opening handshake.
 
 use http::header::{AsHeaderName, HeaderMap, HeaderValue};
 
-/// How often a header occurs, and its value if that is once.
+/// The number of times that a header occurs, with its value if it occurs once.
 pub(crate) enum Occurrence<'a> {
     None,
     Once(&'a HeaderValue),
@@ -20,7 +20,7 @@ impl<'a> Occurrence<'a> {
     }
 }
 
-/// Whether a list, in any of its lines, has `token`, in any case.
+/// Returns `true` if a list header contains `token`, in any of its lines and in any case (RFC 9110 5.6.1).
 pub(crate) fn has_token(headers: &HeaderMap, name: impl AsHeaderName, token: &str) -> bool {
     let lines = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
     lines.flat_map(|line| line.split(',')).any(|element| element.trim().eq_ignore_ascii_case(token))

@@ -1,4 +1,4 @@
-//! What an opening handshake has agreed on.
+//! The result of an opening handshake.
 
 use bowline_proto::DeflateParameters;
 #[cfg(any(feature = "client", feature = "server"))]
@@ -7,7 +7,7 @@ use bowline_proto::Role;
 #[cfg(any(feature = "client", feature = "server"))]
 use crate::events;
 
-/// What holds for a connection beside RFC 6455 itself.
+/// The subprotocol and the extension that an opening handshake has negotiated.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Negotiated {
     pub(crate) subprotocol: Option<Box<str>>,
@@ -15,7 +15,7 @@ pub(crate) struct Negotiated {
 }
 
 impl Negotiated {
-    /// A subprotocol at most.
+    /// Creates the result of a handshake without extensions.
     #[cfg(any(feature = "client", feature = "server"))]
     pub(crate) fn on_subprotocol(subprotocol: Option<&str>) -> Self {
         Self { subprotocol: subprotocol.map(Into::into), ..Self::default() }

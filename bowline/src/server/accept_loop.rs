@@ -1,4 +1,4 @@
-//! Accepting, and the end of all connections.
+//! The loop that accepts connections, and the shutdown of the server.
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
@@ -12,24 +12,24 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::time::{sleep, timeout};
 
-use crate::server::connection_task::{Options, Shared, serve_connection};
+use crate::server::connection_task::{ServerOptions, ServerState, serve_connection};
 use crate::server::handler::Handler;
 use crate::server::registry::ShutdownSummary;
 
-/// How long accepting pauses after the operating system refused it, as when the process has no file descriptors left.
+/// The pause after the operating system failed to accept a connection, as when the process has no file
+/// descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// A server at work.
-pub(crate) struct Service<H> {
-    shared: Arc<Shared<H>>,
+/// A server that accepts connections. Dropping it ends them.
+pub(crate) struct AcceptLoop<H> {
+    state: Arc<ServerState<H>>,
 }
 
-impl<H> Service<H> {
-    pub(crate) fn new(options: Options, handler: H, local: Option<SocketAddr>) -> Self {
-        #[cfg(feature = "tls")]
+impl<H> AcceptLoop<H> {
+    pub(crate) fn new(options: ServerOptions, handler: H, local: Option<SocketAddr>) -> Self {
         let options = options.with_protocols();
-        let shared = Shared { options, handler, local, connections: Arc::default() };
-        Self { shared: Arc::new(shared) }
+        let state = ServerState { options, handler, local, registry: Arc::default() };
+        Self { state: Arc::new(state) }
     }
 
     /// Accepts connections until `signal` is ready.
@@ -55,40 +55,41 @@ impl<H> Service<H> {
         loop {
             match listener.accept().await {
                 Ok((stream, peer)) => {
-                    self.shared.connections.spawn(|place| {
-                        let open = move |shared: Arc<_>| Shared::open(shared, place, stream, peer);
-                        serve_connection(Arc::clone(&self.shared), Box::new(open))
+                    self.state.registry.spawn(|registration| {
+                        let establish =
+                            move |state: Arc<_>| ServerState::establish(state, registration, stream, peer);
+                        serve_connection(Arc::clone(&self.state), Box::new(establish))
                     });
                 }
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
-                    self.shared.report(error.into());
+                    self.state.report(error.into());
                     sleep(ACCEPT_PAUSE).await;
                 }
             }
         }
     }
 
-    /// Closes all connections, and ends what is left of them after `deadline`.
+    /// Closes all connections. After `deadline`, closes the transports of those that remain.
     pub(crate) async fn shut_down(self, deadline: Duration) -> ShutdownSummary {
-        let connections = &self.shared.connections;
+        let registry = &self.state.registry;
         let closing = async {
-            connections.stop().await;
-            connections.ended().await;
+            registry.stop().await;
+            registry.all_ended().await;
         };
-        // What the deadline means for each connection is found out below.
+        // `abort` finds out for each connection if it has ended in time.
         let _ = timeout(deadline, closing).await;
-        connections.abort()
+        registry.abort()
     }
 }
 
-impl<H> Drop for Service<H> {
+impl<H> Drop for AcceptLoop<H> {
     fn drop(&mut self) {
-        self.shared.connections.abort();
+        self.state.registry.abort();
     }
 }
 
-/// Errors that say something about the connection that was to be accepted, not about accepting.
+/// Returns `true` for errors that concern only the connection that was about to be accepted.
 fn is_of_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)

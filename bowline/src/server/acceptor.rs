@@ -1,4 +1,4 @@
-//! Accepting opening handshakes.
+//! The builder of handshake options, and the handshake inside of other people's servers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,30 +12,27 @@ use http::{Request, Response, StatusCode};
 use hyper::upgrade::OnUpgrade;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-#[cfg(feature = "deflate")]
-use crate::compression::CompressionOptions;
-use crate::connection::parts::{Config, ConnectionParts};
+use crate::connection::parts::ConnectionParts;
 use crate::error::{Error, ErrorKind};
 use crate::events;
 use crate::handshake::deadline::Deadline;
 use crate::handshake::negotiated::Negotiated;
 use crate::limits::Limits;
+use crate::server::check::RequestCheck;
 use crate::server::handshake::{Agreement, RequestHead, Terms};
-use crate::server::http1::{Check, shake_hands};
-#[cfg(feature = "http2")]
-use crate::server::http2::{Accepted, Incoming};
-#[cfg(feature = "tls")]
-use crate::server::origin::Arrival;
-use crate::server::origin::Pattern;
+use crate::server::http1;
+use crate::server::origin::{Pattern, RequestScheme};
 use crate::server::rejection::Rejection;
 use crate::server::upgrade::Upgrade;
 use crate::socket::WebSocket;
-use crate::transport::from_hyper::transport_of;
-use crate::transport::rewind::Begun;
-use crate::transport::{Addresses, Stream};
+use crate::transport::Addresses;
+use crate::transport::from_hyper::from_stream;
+use crate::transport::rewind::Rewind;
 
-/// Accepts an opening handshake inside a server of any HTTP library that uses [`http`]'s types and hyper: with the
-/// defaults of [`Acceptor`], see [`Acceptor::accept`].
+/// Accepts an opening handshake with the default options, inside of a server that uses hyper.
+///
+/// The server may use any HTTP library that is built on [`http`]'s types and hyper. See [`Acceptor`] for the
+/// options, and [`Acceptor::accept`] for the checks.
 ///
 /// ```
 /// use http::{Request, Response};
@@ -58,15 +55,17 @@ use crate::transport::{Addresses, Stream};
 ///
 /// # Errors
 ///
-/// The response to send instead: see [`Acceptor::accept`].
+/// Returns the response to send instead if the request is not an acceptable handshake: see
+/// [`Acceptor::accept`].
 pub fn accept<A, B: Default>(request: &mut Request<A>) -> Result<(Response<B>, Upgrade), Rejection> {
     Acceptor::default().accept(request)
 }
 
-/// Accepts opening handshakes: the options of a server.
+/// A builder of a server's options, which accepts opening handshakes.
 ///
-/// A clone is cheap and shares the options. An argument that makes no sense is remembered: every handshake is
-/// answered with a 500 that names it, and [`Server::serve`](crate::Server::serve) fails at once.
+/// Clones are cheap, as they share the options. The methods that set options never fail. An invalid setting
+/// is kept: then [`Server::serve`](crate::Server::serve) returns an error at once, and
+/// [`accept`](Self::accept) rejects every handshake with a 500 that names the setting.
 ///
 /// ```
 /// use bowline::{Acceptor, Limits};
@@ -77,142 +76,189 @@ pub fn accept<A, B: Default>(request: &mut Request<A>) -> Result<(Response<B>, U
 ///     .limits(Limits::default().message_size(64 * 1024));
 /// ```
 #[derive(Clone, Debug, Default)]
-pub struct Acceptor(Arc<Options>);
+pub struct Acceptor(Arc<Settings>);
 
 #[derive(Clone, Debug, Default)]
-struct Options {
+struct Settings {
     terms: Terms,
-    config: Config,
-    /// The first argument that made no sense.
+    /// The error of the first invalid setting.
     invalid: Option<Error>,
 }
 
 impl Acceptor {
-    /// An acceptor with the defaults: no subprotocols, pages of the same origin only, the default [`Limits`].
+    /// Returns an acceptor with the default options.
+    ///
+    /// The defaults are no subprotocols, pages of the same origin only, and the default [`Limits`].
+    ///
+    /// ```
+    /// let acceptor = bowline::Acceptor::new();
+    /// ```
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The subprotocols that are spoken here, the preferred one first (RFC 6455 1.9). Default: none.
+    /// Sets the subprotocols that the server speaks, the preferred one first (RFC 6455 1.9). Default: none.
     ///
-    /// The first that the client offers too is agreed on; if there is none, the connection has no subprotocol. Each
-    /// has to be a token (RFC 9110 5.6.2).
+    /// The first one that the client offers too is chosen. If there is none, the connection has no
+    /// subprotocol. Each must be a token (RFC 9110 5.6.2).
+    ///
+    /// ```
+    /// let acceptor = bowline::Acceptor::new().subprotocols(["chat.v2", "chat.v1"]);
+    /// ```
     pub fn subprotocols<S: Into<String>>(self, subprotocols: impl IntoIterator<Item = S>) -> Self {
         let subprotocols: Vec<String> = subprotocols.into_iter().map(Into::into).collect();
         let invalid = subprotocols.iter().find(|subprotocol| !is_token(subprotocol));
         let invalid = invalid.map(|invalid| format!("the subprotocol {invalid:?} is not a token"));
-        self.with(|options| options.terms.subprotocols = subprotocols).check(invalid)
+        self.with(|settings| settings.terms.subprotocols = subprotocols).refuse_if(invalid)
     }
 
-    /// Lets pages of other origins connect too; may be called repeatedly. Default: only pages of the same host and
-    /// port as the request's Host header (RFC 6455 10.2). Clients that are no browsers send no origin, and may always
-    /// connect.
+    /// Allows pages of other origins to connect, in addition to those of earlier calls. Default: only pages
+    /// of the same origin (RFC 6455 10.2).
     ///
-    /// A pattern is a host, a host below a domain, or one of both with a scheme, a port or both: `example.com`,
-    /// `*.example.com`, `https://example.com`, `*.example.com:8443`. Without a scheme, all match; without a port, the
-    /// default port of the scheme. `*` matches everything, `null` too.
+    /// A page is of the same origin if its host and port equal those of the request's `Host` header. Clients
+    /// other than browsers send no `Origin` header and may always connect.
     ///
-    /// `null` matches `Origin: null`, which browsers send for pages whose origin they don't tell: from `file:` and `data:`
-    /// URLs, and in sandboxed frames. Anybody can make such a page, so it opens the server to all sites, as `*` does.
+    /// | pattern | matches |
+    /// |---|---|
+    /// | `example.com` | this host with every scheme, at the default port of the scheme |
+    /// | `*.example.com` | all hosts below this domain |
+    /// | `https://example.com` | this host with this scheme |
+    /// | `*.example.com:8443` | all hosts below this domain, at this port |
+    /// | `*` | everything, `null` too |
+    /// | `null` | `Origin: null` |
     ///
-    /// Pages are loaded by `http` and `https`; other schemes, such as that of a browser's extension, need a pattern. Under
-    /// [`Server::tls`](crate::Server::tls), and where the request's URL has the scheme `https` (as in HTTP/2), a page of
-    /// the same host that was loaded by `http` is foreign too. Elsewhere both are accepted, because a proxy may have ended TLS.
+    /// Browsers send `Origin: null` for pages without an origin of their own, such as those from `file:` and
+    /// `data:` URLs and in sandboxed frames. Anybody can make such a page, so that `null` opens the server to
+    /// all sites, as `*` does.
     ///
-    /// The Host header is named by the client. A site whose name its owner points at 127.0.0.1, or at a private address (DNS
-    /// rebinding), is of the same origin as its requests: a server that relies on being reachable from there only has to
-    /// compare Host with its own names, by [`Server::on_request`](crate::Server::on_request).
+    /// A page of the same host must have been loaded by `http` or `https`; other schemes, such as those of
+    /// browser extensions, need a pattern. Under [`Server::tls`](crate::Server::tls), and if the request's
+    /// URL has the scheme `https` (as in HTTP/2), the page must have been loaded by `https`. Otherwise `http`
+    /// and `https` are both accepted, because a proxy may have terminated TLS.
+    ///
+    /// The client chooses the `Host` header. The owner of a site can point its name at 127.0.0.1 or a private
+    /// address (DNS rebinding). Pages of the site are then of the same origin as their requests. A server
+    /// that relies on being reachable only from there must compare `Host` with its own names, by
+    /// [`Server::on_request`](crate::Server::on_request).
+    ///
+    /// ```
+    /// use bowline::Acceptor;
+    ///
+    /// let acceptor = Acceptor::new().allow_origin("https://*.example.com").allow_origin("localhost:3000");
+    /// ```
     pub fn allow_origin(self, pattern: impl AsRef<str>) -> Self {
         let text = pattern.as_ref();
         match Pattern::parse(text) {
-            Some(pattern) => self.with(|options| options.terms.origins.allow(pattern)),
-            None => self.check(Some(format!(
+            Some(pattern) => self.with(|settings| settings.terms.origins.allow(pattern)),
+            None => self.refuse_if(Some(format!(
                 "the origin pattern {text:?} is not of the form `[scheme://][*.]host[:port]`, `*` or `null`"
             ))),
         }
     }
 
-    /// Lets `check` decide about origins that are not allowed otherwise: it gets the value of the Origin header and
-    /// all headers of the request.
+    /// Sets a function that decides about origins that are not allowed otherwise. Default: they are rejected.
     ///
-    /// It is also asked about `null` and other values that name no origin.
+    /// `check` receives the value of the `Origin` header and all headers of the request. The value may also
+    /// be `null`, or text that is not an origin.
+    ///
+    /// ```
+    /// let acceptor = bowline::Acceptor::new().check_origin(|origin, _headers| origin.starts_with("app://"));
+    /// ```
     pub fn check_origin(self, check: impl Fn(&str, &HeaderMap) -> bool + Send + Sync + 'static) -> Self {
-        self.with(|options| options.terms.origins.allow_if(check))
+        self.with(|settings| settings.terms.origins.allow_if(check))
     }
 
-    /// What a client may cost: see [`Limits`] for the defaults.
+    /// Sets the limits of the handshake and of the connection. Default: [`Limits::default`].
     ///
-    /// Under an HTTP server of your own, the head of the request is limited there.
+    /// Inside of another HTTP server, that server limits the head of the request.
+    ///
+    /// ```
+    /// use bowline::{Acceptor, Limits};
+    ///
+    /// let acceptor = Acceptor::new().limits(Limits::default().message_size(64 * 1024));
+    /// ```
     pub fn limits(self, limits: Limits) -> Self {
         let invalid = limits.invalid();
-        self.with(|options| options.config.limits = limits).check(invalid)
+        self.with(|settings| settings.terms.config.limits = limits).refuse_if(invalid)
     }
 
-    /// Whether and how messages are compressed. Default: [`Compression::Off`](crate::Compression::Off).
+    /// Sets the keepalive interval. Default: 20 s. `None` switches the keepalive off.
     ///
-    /// A [`Compression`](crate::Compression), or its [options](crate::CompressionOptions).
-    #[cfg(feature = "deflate")]
-    pub fn compression(self, options: impl Into<CompressionOptions>) -> Self {
-        let compression = options.into();
-        let invalid = compression.invalid();
-        self.with(|options| {
-            options.terms.deflate = compression.wish();
-            options.config.compression = compression;
-        })
-        .check(invalid)
-    }
-
-    /// After how much silence a ping is sent: at least this long, at most twice as long. Default: 20 s; `None` turns
-    /// it off.
+    /// A ping is sent after one to two intervals in which one side was silent. The server's own silence
+    /// counts too, because many clients and balancers close a connection on which the server sends nothing,
+    /// often after a minute.
     ///
-    /// The silence of either side counts. Many servers and balancers close a connection on which they hear nothing, often after a
-    /// minute, even if they send all the time.
+    /// The connection ends with [`ErrorKind::Timeout`] in two cases: if nothing arrives for one interval
+    /// after the ping, or if the transport accepts no byte for one interval while bytes wait to be written.
+    /// Bytes in a buffer of the stream's own, such as that of TLS, count as accepted once the stream is
+    /// flushed.
     ///
-    /// If nothing at all arrives for as long again, the connection is dead and ends with
-    /// [`ErrorKind::Timeout`](crate::ErrorKind::Timeout).
+    /// ```
+    /// use std::time::Duration;
     ///
-    /// It is dead as well if the transport takes no byte for that long though some wait. What a stream like TLS takes
-    /// into a buffer of its own counts when that is flushed.
+    /// let acceptor = bowline::Acceptor::new().keepalive(Duration::from_secs(60));
+    /// ```
     pub fn keepalive(self, interval: impl Into<Option<Duration>>) -> Self {
         let interval = interval.into();
-        let invalid = (interval == Some(Duration::ZERO)).then(|| "the keepalive interval is zero".to_owned());
-        self.with(|options| options.config.keepalive = interval).check(invalid)
+        let invalid = (interval == Some(Duration::ZERO)).then(|| {
+            "the keepalive interval is zero: to switch the keepalive off, pass None to Acceptor::keepalive"
+                .to_owned()
+        });
+        self.with(|settings| settings.terms.config.keepalive = interval).refuse_if(invalid)
     }
 
-    /// Checks an opening handshake. Return the response from your HTTP service, and await the [`Upgrade`] in a task of
-    /// its own: the connection opens when the response has been sent.
+    /// Checks an opening handshake, and returns the response to send and the connection to come.
     ///
-    /// Extensions that the client offers are declined, but for compression if it is on.
+    /// Return the response from your HTTP service, and await the [`Upgrade`] in a task of its own. The
+    /// connection opens after the response was sent. Extensions that the client offers are declined, except
+    /// compression if that is on.
     ///
-    /// Over HTTP/2, a WebSocket is opened by an extended CONNECT (RFC 8441), which is recognised with the feature `http2`: your
-    /// server has to advertise it (`enable_connect_protocol` of hyper's builder), and its router to let CONNECT through.
-    /// There, what is dropped without a Close frame ends as hyper ends it, and [`flush`](WebSocket::flush) waits until hyper
-    /// has the bytes. [`Server`](crate::Server) knows HTTP/2 by itself.
+    /// Over HTTP/2, a WebSocket is opened by an extended CONNECT (RFC 8441), which the feature `http2`
+    /// recognises. Your server must advertise extended CONNECT (`enable_connect_protocol` of hyper's
+    /// builder), and its router must let CONNECT through. A WebSocket that is dropped without a Close frame
+    /// then ends as hyper ends a stream, and [`flush`](WebSocket::flush) waits until hyper has the bytes.
+    /// [`Server`](crate::Server) speaks HTTP/2 without hyper.
+    ///
+    /// ```
+    /// use bowline::Acceptor;
+    /// use http::{Request, Response};
+    ///
+    /// fn answer<A>(acceptor: &Acceptor, mut request: Request<A>) -> Response<String> {
+    ///     match acceptor.accept(&mut request) {
+    ///         Ok((response, upgrade)) => {
+    ///             tokio::spawn(async move { upgrade.await?.send("welcome").await });
+    ///             response
+    ///         }
+    ///         Err(rejection) => rejection.into_response(),
+    ///     }
+    /// }
+    /// ```
     ///
     /// # Errors
     ///
-    /// The response to send instead (RFC 6455 4.2):
+    /// Returns the response to send instead if the request is not an acceptable handshake (RFC 6455 4.2):
     ///
     /// | status | reason |
     /// |---|---|
-    /// | 405 | not GET; over HTTP/2, not CONNECT |
-    /// | 426 | HTTP/1.0, or no upgrade to `websocket` asked for |
-    /// | 501 | over HTTP/2, another `:protocol` than `websocket` |
-    /// | 400 | version other than 13; a key that is missing, repeated or malformed; no Host; malformed lists; a body |
-    /// | 403 | a page of a foreign origin: see [`allow_origin`](Self::allow_origin) |
-    /// | 500 | hyper's upgrade is not in the request; or an option of this acceptor makes no sense |
+    /// | 405 | the method is not GET; over HTTP/2, not CONNECT |
+    /// | 426 | the request is of HTTP/1.0, or asks for no upgrade to `websocket` |
+    /// | 501 | over HTTP/2, the `:protocol` is not `websocket` |
+    /// | 400 | the version is not 13; the key is missing, repeated or malformed; a header is no valid list |
+    /// | 400 | the request has no Host, or has a body |
+    /// | 403 | the page is of a foreign origin: see [`allow_origin`](Self::allow_origin) |
+    /// | 500 | hyper's upgrade is not in the request, or an option of this acceptor is invalid |
     pub fn accept<A, B: Default>(
         &self,
         request: &mut Request<A>,
     ) -> Result<(Response<B>, Upgrade), Rejection> {
-        self.check_request(request)
-            .inspect(|(_, upgrade)| upgrade.agreed().announce(Role::Server))
-            .inspect_err(|rejection| {
+        self.try_accept(request).inspect(|(_, upgrade)| upgrade.agreed().announce(Role::Server)).inspect_err(
+            |rejection| {
                 events::handshake_rejected(Role::Server, rejection.status(), rejection);
-            })
+            },
+        )
     }
 
-    fn check_request<A, B: Default>(
+    fn try_accept<A, B: Default>(
         &self,
         request: &mut Request<A>,
     ) -> Result<(Response<B>, Upgrade), Rejection> {
@@ -220,31 +266,32 @@ impl Acceptor {
         let agreement = self.agree(&*request)?;
         let on_upgrade = request.extensions_mut().remove::<OnUpgrade>().ok_or_else(|| {
             internal_error(
-                "hyper's upgrade is not in the request: the connection is served without upgrades, or a middleware \
-                 took it",
+                "hyper's upgrade is not in the request: the connection is served without upgrades, or a \
+                 middleware took the upgrade",
             )
         })?;
         let response = agreement.response();
-        Ok((response, Upgrade::new(on_upgrade, version, agreement.agreed, self.0.config.clone())))
+        Ok((response, Upgrade::new(on_upgrade, version, agreement.agreed, self.0.terms.config.clone())))
     }
 
-    /// Checks an opening handshake, and takes nothing from it yet.
+    /// Checks an opening handshake without taking anything from the request.
     pub(crate) fn agree<'a>(&self, request: impl Into<RequestHead<'a>>) -> Result<Agreement, Rejection> {
         self.validate().map_err(|error| internal_error(&format!("this server is misconfigured: {error}")))?;
         self.0.terms.check(request)
     }
 
-    /// The subprotocol that is agreed on with a client that sends these headers, if any.
+    /// Returns the subprotocol for a client that sends these headers, if any.
     #[cfg(feature = "axum")]
     pub(crate) fn choose_subprotocol(&self, headers: &HeaderMap) -> Option<&str> {
         self.0.terms.choose_subprotocol(headers).ok().flatten()
     }
 
-    /// Does the whole server's side of an opening handshake on a stream, for servers without an HTTP stack; gives the
-    /// connection and the head of the request.
+    /// Does the server's side of an opening handshake on a stream, without another HTTP library. Returns the
+    /// connection, and the head of the request.
     ///
-    /// The stream is a [`TcpStream`](tokio::net::TcpStream), or any other. A request that is no acceptable handshake is
-    /// answered with what [`accept`](Self::accept) documents, and the stream is closed.
+    /// The stream is a [`TcpStream`](tokio::net::TcpStream) or any other stream. A request that is not an
+    /// acceptable handshake receives the response that [`accept`](Self::accept) documents, and the stream is
+    /// closed.
     ///
     /// ```no_run
     /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -258,32 +305,45 @@ impl Acceptor {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Handshake`] if the request was rejected (the [`Rejection`] is the
-    /// [source](std::error::Error::source)) or is not HTTP, [`ErrorKind::Limit`] if its head is too large,
-    /// [`ErrorKind::Timeout`] after [`Limits::handshake_timeout`], [`ErrorKind::Disconnected`] and [`ErrorKind::Io`]
-    /// if the connection ended before; [`ErrorKind::InvalidInput`] if an option of this acceptor makes no sense.
+    /// - Returns [`ErrorKind::Handshake`] if the request was rejected or is not HTTP. The [`Rejection`] is
+    ///   the [source](std::error::Error::source).
+    /// - Returns [`ErrorKind::Limit`] if the head of the request is too large.
+    /// - Returns [`ErrorKind::Timeout`] if the handshake takes longer than [`Limits::handshake_timeout`].
+    /// - Returns [`ErrorKind::Disconnected`] or [`ErrorKind::Io`] if the stream ends or breaks before.
+    /// - Returns [`ErrorKind::InvalidInput`] if an option of this acceptor is invalid.
     ///
     /// # Cancel safety
     ///
-    /// Dropping it drops the stream.
+    /// This method is cancel safe. Dropping the future ends the handshake and drops the stream.
     pub async fn accept_stream<S>(&self, stream: S) -> Result<(WebSocket, Parts), Error>
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         self.validate()?;
-        let deadline = Deadline::after(self.0.config.limits.handshake_timeout);
+        let terms = &self.0.terms;
+        let deadline = Deadline::after(terms.config.limits.handshake_timeout);
         let addresses = Addresses::of_any(&stream);
-        // In a box, so that the caller's future is not larger for all of the connection's life.
-        Box::pin(self.shake_hands(Begun::new(stream), addresses, None, deadline)).await
+        let check = RequestCheck::default();
+        // A box keeps the caller's future small for the rest of the connection's life.
+        Box::pin(http1::exchange(Rewind::new(stream), addresses, terms, &check, deadline)).await
     }
 
-    /// Takes a stream whose handshake was done elsewhere, as the server of the connection.
+    /// Makes a WebSocket of a stream whose handshake was done elsewhere, as the server of the connection.
     ///
-    /// `leftover` is what was already read behind the handshake.
+    /// `leftover` contains the bytes that were already read after the handshake.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let (stream, _client) = tokio::io::duplex(1024);
+    /// let socket = bowline::Acceptor::new().adopt(stream, Vec::new(), Some("chat.v1"));
+    /// assert_eq!(socket.subprotocol(), Some("chat.v1"));
+    /// # }
+    /// ```
     ///
     /// # Panics
     ///
-    /// Outside of a tokio runtime, or in one without its time driver.
+    /// Panics outside of a tokio runtime, and in a runtime without its time driver.
     pub fn adopt<S>(&self, stream: S, leftover: impl Into<Bytes>, subprotocol: Option<&str>) -> WebSocket
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
@@ -291,14 +351,79 @@ impl Acceptor {
         self.adopt_as(stream, leftover.into(), Negotiated::on_subprotocol(subprotocol))
     }
 
-    /// The same for a connection whose handshake has agreed on compression; the level and the threshold are those of
-    /// [`compression`](Self::compression).
+    fn adopt_as<S>(&self, stream: S, leftover: Bytes, agreed: Negotiated) -> WebSocket
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let (transport, leftover) = from_stream(stream, leftover);
+        WebSocket::open(ConnectionParts {
+            transport,
+            role: Role::Server,
+            leftover: &leftover,
+            config: &self.0.terms.config,
+            negotiated: agreed,
+        })
+    }
+
+    /// Returns the error of the first invalid setting, if there is one.
+    pub(crate) fn validate(&self) -> Result<(), Error> {
+        self.0.invalid.clone().map_or(Ok(()), Err)
+    }
+
+    /// Sets that all requests arrive over TLS.
+    pub(crate) fn over_tls(self) -> Self {
+        self.with(|settings| settings.terms.origins.set_scheme(RequestScheme::Https))
+    }
+
+    /// Returns the terms of a handshake.
+    pub(crate) fn terms(&self) -> &Terms {
+        &self.0.terms
+    }
+
+    fn with(mut self, change: impl FnOnce(&mut Settings)) -> Self {
+        change(Arc::make_mut(&mut self.0));
+        self
+    }
+
+    /// Keeps the error of an invalid setting, unless there was one before.
+    fn refuse_if(self, invalid: Option<String>) -> Self {
+        let Some(text) = invalid else { return self };
+        self.with(|settings| {
+            settings.invalid.get_or_insert_with(|| Error::new(ErrorKind::InvalidInput, text));
+        })
+    }
+}
+
+#[cfg(feature = "deflate")]
+impl Acceptor {
+    /// Sets the compression of messages (RFC 7692). Default: [`Compression::Off`](crate::Compression::Off).
+    /// Available with the feature `deflate`.
+    ///
+    /// The argument is a [`Compression`](crate::Compression), or its [options](crate::CompressionOptions).
+    ///
+    /// ```
+    /// use bowline::{Acceptor, Compression};
+    ///
+    /// let acceptor = Acceptor::new().compression(Compression::NoContextTakeover);
+    /// ```
+    pub fn compression(self, options: impl Into<crate::CompressionOptions>) -> Self {
+        let compression = options.into();
+        let invalid = compression.invalid();
+        self.with(|settings| {
+            settings.terms.config.compression = compression;
+        })
+        .refuse_if(invalid)
+    }
+
+    /// Makes a WebSocket of a stream, as [`adopt`](Self::adopt) does, whose handshake agreed on compression.
+    /// Available with the feature `deflate`.
+    ///
+    /// The level and the threshold are those of [`compression`](Self::compression).
     ///
     /// # Panics
     ///
-    /// Outside of a tokio runtime, or in one without its time driver; if a window in `parameters` has not 8 to 15 bits, or
-    /// an option of the compression makes no sense.
-    #[cfg(feature = "deflate")]
+    /// Panics outside of a tokio runtime, and in a runtime without its time driver. Also panics if a window
+    /// in `parameters` is not between 8 and 15 bits, or if an option of the compression is invalid.
     pub fn adopt_compressed<S>(
         &self,
         stream: S,
@@ -309,80 +434,9 @@ impl Acceptor {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        self.0.config.compression.assert_fits(parameters);
+        self.0.terms.config.compression.assert_fits(parameters);
         let agreed = Negotiated { deflate: Some(parameters), ..Negotiated::on_subprotocol(subprotocol) };
         self.adopt_as(stream, leftover.into(), agreed)
-    }
-
-    fn adopt_as<S>(&self, stream: S, leftover: Bytes, agreed: Negotiated) -> WebSocket
-    where
-        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    {
-        let (transport, unread) = transport_of(stream);
-        let leftover = [leftover, unread].concat();
-        WebSocket::open(ConnectionParts {
-            transport,
-            role: Role::Server,
-            leftover: &leftover,
-            config: &self.0.config,
-            negotiated: agreed,
-        })
-    }
-
-    /// The first argument that made no sense, if there is one.
-    pub(crate) fn validate(&self) -> Result<(), Error> {
-        self.0.invalid.clone().map_or(Ok(()), Err)
-    }
-
-    /// The same for requests that come over TLS.
-    #[cfg(feature = "tls")]
-    pub(crate) fn over_tls(self) -> Self {
-        self.with(|options| options.terms.origins.set_arrival(Arrival::OverTls))
-    }
-
-    pub(crate) fn handshake_timeout(&self) -> Duration {
-        self.0.config.limits.handshake_timeout
-    }
-
-    pub(crate) fn shake_hands<S: Stream>(
-        &self,
-        stream: Begun<S>,
-        addresses: Addresses,
-        check: Option<&Check>,
-        deadline: Deadline,
-    ) -> impl Future<Output = Result<(WebSocket, Parts), Error>> {
-        let Options { terms, config, .. } = &*self.0;
-        shake_hands(stream, addresses, terms, config, check, deadline)
-    }
-
-    /// Answers a request of an HTTP/2 connection, and opens the WebSocket that it asks for.
-    #[cfg(feature = "http2")]
-    pub(crate) fn shake_hands_over_http2(
-        &self,
-        request: Incoming,
-        addresses: Addresses,
-        check: Option<&Check>,
-    ) -> impl Future<Output = Result<Accepted, Error>> {
-        let Options { terms, config, .. } = &*self.0;
-        request.shake_hands(addresses, terms, config, check)
-    }
-
-    #[cfg(feature = "http2")]
-    pub(crate) fn limits_in_force(&self) -> &Limits {
-        &self.0.config.limits
-    }
-
-    fn with(mut self, change: impl FnOnce(&mut Options)) -> Self {
-        change(Arc::make_mut(&mut self.0));
-        self
-    }
-
-    /// Remembers what is wrong, unless something was before.
-    fn check(self, invalid: Option<String>) -> Self {
-        let Some(text) = invalid else { return self };
-        self.with(|options| {
-            options.invalid.get_or_insert_with(|| Error::new(ErrorKind::InvalidInput, text));
-        })
     }
 }
 

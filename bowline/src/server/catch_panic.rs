@@ -1,4 +1,4 @@
-//! What an application's code panics with is an error like others.
+//! Panics of the application's code, caught and turned into errors.
 
 use std::any::Any;
 use std::fmt;
@@ -10,10 +10,12 @@ use std::task::{Context, Poll};
 use pin_project_lite::pin_project;
 
 pin_project! {
-    /// The future of an application's closure, or what that panicked with when it was called. It ends with the future's output,
-    /// or with what the future panicked with, also when it was dropped.
+    /// A future of the application's that returns its own panics as errors.
     ///
-    /// An async fn around the future would need twice its memory, for as long as the connection is open.
+    /// The panic may come from the closure that makes the future, from a poll, or from the drop of the
+    /// future.
+    ///
+    /// An async fn around the future would take twice its memory for as long as the connection is open.
     #[project = Projection]
     pub(crate) enum CatchPanic<F> {
         Called { #[pin] future: F },
@@ -45,7 +47,7 @@ impl<F: Future> Future for CatchPanic<F> {
                 Ok(Poll::Ready(output)) => Ok(output),
                 Err(panic) => Err(panic),
             },
-            Projection::Panicked { panic } => Err(panic.take().expect("it is taken once")),
+            Projection::Panicked { panic } => Err(panic.take().expect("the panic is taken once")),
             Projection::Done => unreachable!("a future is not polled after it is ready"),
         };
         let dropped = catch(|| self.set(Self::Done));
@@ -53,7 +55,8 @@ impl<F: Future> Future for CatchPanic<F> {
     }
 }
 
-/// Calls a closure of the application's. Nothing that a panic may have left broken is used again.
+/// Calls a closure of the application's, and returns its panic as an error. The caller uses nothing again
+/// that a panic may have left broken.
 pub(crate) fn catch<T>(closure: impl FnOnce() -> T) -> Result<T, Panicked> {
     catch_unwind(AssertUnwindSafe(closure)).map_err(|payload| Panicked::with(&*payload))
 }
@@ -62,7 +65,7 @@ impl Panicked {
     fn with(payload: &(dyn Any + Send)) -> Self {
         let text = payload.downcast_ref::<&str>().copied();
         let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
-        Self(text.unwrap_or("with something that is no text").to_owned())
+        Self(text.unwrap_or("with a value that is not text").to_owned())
     }
 }
 

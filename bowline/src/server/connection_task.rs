@@ -1,4 +1,4 @@
-//! The task of a connection of a server, from its first byte to its end.
+//! The task of a server's connection, from its first byte to its end.
 
 use std::error::Error as StdError;
 use std::future::{Future, poll_fn};
@@ -15,261 +15,253 @@ use crate::error::{Error, ErrorKind};
 use crate::handshake::deadline::Deadline;
 use crate::server::acceptor::Acceptor;
 use crate::server::catch_panic::{CatchPanic, catch};
+use crate::server::check::RequestCheck;
 use crate::server::handler::Handler;
-use crate::server::http1::Check;
-#[cfg(feature = "http2")]
-use crate::server::http2::{self, Accepted};
-use crate::server::registry::{Connections, OpenConnection, Place};
+use crate::server::http1;
+use crate::server::http2::{Accepted, Http2Request, Http2Server};
+use crate::server::registry::{OpenRegistration, Registration, Registry};
 use crate::socket::WebSocket;
-use crate::transport::rewind::Begun;
-#[cfg(feature = "tls")]
-use crate::transport::tls;
-use crate::transport::{Addresses, Stream};
+use crate::transport::alpn::Alpn;
+use crate::transport::rewind::Rewind;
+use crate::transport::tls::ServerTls;
+use crate::transport::{Addresses, IoStream};
 
-/// How HTTP/2 begins (RFC 9113 3.4): no request of HTTP/1.1 does.
-#[cfg(feature = "http2")]
-const HTTP2_PREFACE: &[u8; 3] = b"PRI";
-
-/// What the builder of a server decides.
+/// The options of a server.
 #[derive(Default)]
-pub(crate) struct Options {
+pub(crate) struct ServerOptions {
     pub(crate) acceptor: Acceptor,
-    #[cfg(feature = "tls")]
-    pub(crate) tls: Option<Arc<rustls::ServerConfig>>,
-    #[cfg(feature = "http2")]
-    pub(crate) http2: bool,
-    pub(crate) check: Option<Check>,
-    pub(crate) on_error: Option<Box<dyn OnError>>,
+    pub(crate) tls: Option<ServerTls>,
+    pub(crate) http2: Option<Http2Server>,
+    pub(crate) check: RequestCheck,
+    pub(crate) on_error: Option<Box<dyn ReportError>>,
 }
 
-#[cfg(feature = "tls")]
-impl Options {
-    /// Has TLS agree on what is spoken behind it.
+impl ServerOptions {
+    /// Sets the protocols that the TLS handshake can agree on.
     pub(crate) fn with_protocols(mut self) -> Self {
-        let protocols: &[&[u8]] = &[tls::HTTP_1_1];
-        #[cfg(feature = "http2")]
-        let protocols = if self.http2 { &[tls::HTTP_2, tls::HTTP_1_1] } else { protocols };
-        self.tls = self.tls.map(|config| tls::with_protocols(config, protocols));
+        let protocols: &[Alpn] =
+            if self.http2.is_some() { &[Alpn::Http2, Alpn::Http1] } else { &[Alpn::Http1] };
+        self.tls = self.tls.map(|tls| tls.with_protocols(protocols));
         self
     }
 }
 
-/// What the closure that hears of errors has to be.
-pub(crate) trait OnError: Fn(Box<dyn StdError + Send + Sync>) + Send + Sync {}
+/// A closure that is called with errors.
+pub(crate) trait ReportError: Fn(Box<dyn StdError + Send + Sync>) + Send + Sync {}
 
-impl<F: Fn(Box<dyn StdError + Send + Sync>) + Send + Sync> OnError for F {}
+impl<F: Fn(Box<dyn StdError + Send + Sync>) + Send + Sync> ReportError for F {}
 
-/// What all connections share.
-pub(crate) struct Shared<H> {
-    pub(crate) options: Options,
+/// The state that all connections of a server share.
+pub(crate) struct ServerState<H> {
+    pub(crate) options: ServerOptions,
     pub(crate) handler: H,
-    /// Our own address, unless each connection has to say its own.
+    /// The server's own address, unless each connection has another.
     pub(crate) local: Option<SocketAddr>,
-    pub(crate) connections: Arc<Connections>,
+    pub(crate) registry: Arc<Registry>,
 }
 
-impl<H> Shared<H> {
+impl<H> ServerState<H> {
     pub(crate) fn report(&self, error: Box<dyn StdError + Send + Sync>) {
         if let Some(on_error) = &self.options.on_error {
-            // There is nobody to tell, and no reason to end more than what has failed.
+            // A panic of the closure can't be reported, and is no reason to end more than this call.
             let _ = catch(|| on_error(error));
         }
     }
 }
 
-/// A connection whose handshake is done.
-pub(crate) struct Opened {
+/// A connection whose handshake is done, and whose handler has not been called.
+pub(crate) struct Established {
     socket: WebSocket,
     head: Parts,
-    connection: OpenConnection,
+    registration: OpenRegistration,
 }
 
-/// What a client turns out to have connected for.
-#[cfg_attr(feature = "http2", expect(clippy::large_enum_variant, reason = "it lives for a moment only"))]
+/// The result of the first bytes of a TCP connection.
+#[allow(clippy::large_enum_variant, reason = "the value lives for a moment only")]
 enum Arrived {
     WebSocket(WebSocket, Parts),
-    #[cfg(feature = "http2")]
-    Http2(Box<dyn Stream>),
+    Http2(Http2Server, Box<dyn IoStream>),
 }
 
-impl<H> Shared<H> {
-    /// Everything before a connection is open; `None` if that fails, and behind the end of an HTTP/2 connection, of which the
-    /// streams are opened.
-    pub(crate) async fn open<M: 'static>(
+impl<H> ServerState<H> {
+    /// Does all that precedes the handler. Returns `None` if that fails, and also after the end of an HTTP/2
+    /// connection, whose streams have tasks of their own.
+    pub(crate) async fn establish<M: 'static>(
         self: Arc<Self>,
-        place: Place,
+        registration: Registration,
         stream: TcpStream,
         peer: SocketAddr,
-    ) -> Option<Opened>
+    ) -> Option<Established>
     where
         H: Handler<M>,
     {
         let local = self.local.or_else(|| stream.local_addr().ok());
         let addresses = Addresses { local, peer: Some(peer) };
-        let deadline = Deadline::after(self.options.acceptor.handshake_timeout());
-        // In a box of its own, because combinators keep what they are given twice.
-        let arriving = Box::pin(self.meet(stream, addresses, deadline));
-        let arrived = self.unless_failing(arriving).await?;
+        let deadline = Deadline::after(self.options.acceptor.terms().config.limits.handshake_timeout);
+        // A box of its own, because combinators hold their futures twice.
+        let arriving = Box::pin(self.handshake(stream, addresses, deadline));
+        let arrived = self.or_report(arriving).await?;
         match arrived {
-            Arrived::WebSocket(socket, head) => Some(Opened::new(place, socket, head)),
-            #[cfg(feature = "http2")]
-            Arrived::Http2(stream) => {
-                // It keeps its place on the list until its end.
-                let _place = place;
-                Box::pin(self.serve_http2(stream, addresses, deadline)).await;
+            Arrived::WebSocket(socket, head) => Some(Established::new(registration, socket, head)),
+            Arrived::Http2(http2, stream) => {
+                // The HTTP/2 connection is registered until its end.
+                let _registration = registration;
+                Box::pin(self.serve_http2(http2, stream, addresses, deadline)).await;
                 None
             }
         }
     }
 
-    /// TLS, and the handshake of HTTP/1.1.
-    async fn meet(
+    /// Does the TLS handshake, if there is one, and the opening handshake over HTTP/1.1. Returns early for
+    /// HTTP/2.
+    async fn handshake(
         &self,
         stream: TcpStream,
         addresses: Addresses,
         deadline: Deadline,
     ) -> Result<Arrived, Error> {
-        // A client that says nothing gets nothing of what follows, which takes several KiB each.
-        let mut stream = Begun::new(stream);
-        let first = poll_fn(|cx| stream.poll_first(cx).map_err(broken));
+        // The following takes several KiB per connection, which only clients that send something receive.
+        let mut stream = Rewind::new(stream);
+        let first = poll_fn(|cx| stream.poll_read_ahead(cx).map_err(broken));
         deadline.bound("waiting for the request", first).await?;
-        #[cfg(feature = "tls")]
         if let Some(config) = &self.options.tls {
-            // In a box, as it is much larger than what follows.
+            // A box, because the TLS handshake is much larger than all that follows.
             let handshake = async {
-                // It fails only on a socket that is broken, which the next read says better.
-                let _ = stream.rest.set_nodelay(true);
-                let accepting = tls::accept(Arc::clone(config), stream);
-                let stream = deadline.bound("doing the TLS handshake", accepting).await?;
-                #[cfg(feature = "http2")]
-                if stream.get_ref().1.alpn_protocol() == Some(tls::HTTP_2) {
-                    return Ok(Arrived::Http2(Box::new(stream)));
+                // This fails only on a broken socket. The next read reports that better.
+                let _ = stream.stream.set_nodelay(true);
+                let accepting = config.accept(stream);
+                let (stream, chosen) = deadline.bound("doing the TLS handshake", accepting).await?;
+                if let (Some(http2), Alpn::Http2) = (self.options.http2, chosen) {
+                    return Ok(Arrived::Http2(http2, Box::new(stream)));
                 }
-                self.shake_hands(Begun::new(stream), addresses, deadline).await
+                self.exchange_over_http1(Rewind::new(stream), addresses, deadline).await
             };
             return Box::pin(handshake).await;
         }
-        #[cfg(feature = "http2")]
-        if self.options.http2 {
-            while stream.first.len() < HTTP2_PREFACE.len() && HTTP2_PREFACE.starts_with(&stream.first) {
-                let more = poll_fn(|cx| stream.poll_first(cx).map_err(broken));
+        if let Some(http2) = self.options.http2 {
+            while http2.may_begin_with(&stream.prefix) {
+                let more = poll_fn(|cx| stream.poll_read_ahead(cx).map_err(broken));
                 if !deadline.bound("waiting for the request", more).await? {
                     break;
                 }
             }
-            if stream.first.starts_with(HTTP2_PREFACE) {
-                let _ = stream.rest.set_nodelay(true);
-                return Ok(Arrived::Http2(Box::new(stream)));
+            if http2.begins_with(&stream.prefix) {
+                let _ = stream.stream.set_nodelay(true);
+                return Ok(Arrived::Http2(http2, Box::new(stream)));
             }
         }
-        Box::pin(self.shake_hands(stream, addresses, deadline)).await
+        Box::pin(self.exchange_over_http1(stream, addresses, deadline)).await
     }
 
-    async fn shake_hands<S: Stream>(
+    async fn exchange_over_http1<S: IoStream>(
         &self,
-        stream: Begun<S>,
+        stream: Rewind<S>,
         addresses: Addresses,
         deadline: Deadline,
     ) -> Result<Arrived, Error> {
-        let Options { acceptor, check, .. } = &self.options;
-        let (socket, head) = acceptor.shake_hands(stream, addresses, check.as_ref(), deadline).await?;
+        let ServerOptions { acceptor, check, .. } = &self.options;
+        let exchanging = http1::exchange(stream, addresses, acceptor.terms(), check, deadline);
+        let (socket, head) = exchanging.await?;
         Ok(Arrived::WebSocket(socket, head))
     }
 
-    /// Serves an HTTP/2 connection, until it has ended.
-    #[cfg(feature = "http2")]
+    /// Serves an HTTP/2 connection until it has ended.
     async fn serve_http2<M: 'static>(
         self: &Arc<Self>,
-        stream: Box<dyn Stream>,
+        http2: Http2Server,
+        stream: Box<dyn IoStream>,
         addresses: Addresses,
         deadline: Deadline,
     ) where
         H: Handler<M>,
     {
         let begin = |request| {
-            self.connections.spawn(|place| {
-                let open = move |shared: Arc<_>| Shared::open_stream(shared, place, request, addresses);
-                serve_connection(Arc::clone(self), Box::new(open))
+            self.registry.spawn(|registration| {
+                let establish = move |state: Arc<_>| {
+                    ServerState::establish_over_http2(state, registration, request, addresses)
+                };
+                serve_connection(Arc::clone(self), Box::new(establish))
             });
         };
-        let limits = self.options.acceptor.limits_in_force();
-        let stop = self.connections.stopped();
-        if let Err(error) = http2::serve(stream, limits, deadline, stop, begin).await {
+        let limits = &self.options.acceptor.terms().config.limits;
+        let stop = self.registry.stopped();
+        if let Err(error) = http2.serve(stream, limits, deadline, stop, begin).await {
             self.report(error.into());
         }
     }
 
-    /// The same as [`open`](Self::open) for a request of an HTTP/2 connection.
-    #[cfg(feature = "http2")]
-    async fn open_stream(
+    /// Does all that precedes the handler, as [`establish`](Self::establish) does, for a request of an HTTP/2
+    /// connection.
+    async fn establish_over_http2(
         self: Arc<Self>,
-        place: Place,
-        request: http2::Incoming,
+        registration: Registration,
+        request: Http2Request,
         addresses: Addresses,
-    ) -> Option<Opened> {
-        let Options { acceptor, check, .. } = &self.options;
-        let handshake = Box::pin(acceptor.shake_hands_over_http2(request, addresses, check.as_ref()));
-        let Accepted { socket, head, slot } = self.unless_failing(handshake).await?;
-        let mut opened = Opened::new(place, socket, head);
-        opened.connection.slot = Some(slot);
-        Some(opened)
+    ) -> Option<Established> {
+        let ServerOptions { acceptor, check, .. } = &self.options;
+        let handshake = Box::pin(request.exchange(addresses, acceptor.terms(), check));
+        let Accepted { socket, head, slot } = self.or_report(handshake).await?;
+        let mut established = Established::new(registration, socket, head);
+        established.registration.slot = Some(slot);
+        Some(established)
     }
 
-    /// `None` if the server goes down meanwhile, or there is an error, which is reported.
-    async fn unless_failing<T>(&self, opening: impl Future<Output = Result<T, Error>>) -> Option<T> {
-        let opened = self.connections.unless_stopping(opening).await?;
+    /// Waits for `opening`, and reports its error. Returns `None` after an error, and if the server shuts
+    /// down meanwhile.
+    async fn or_report<T>(&self, opening: impl Future<Output = Result<T, Error>>) -> Option<T> {
+        let opened = self.registry.unless_stopping(opening).await?;
         opened.map_err(|error| self.report(error.into())).ok()
     }
 }
 
-impl Opened {
-    fn new(place: Place, mut socket: WebSocket, head: Parts) -> Self {
-        let connection = place.open(socket.supervise());
-        Self { socket, head, connection }
+impl Established {
+    fn new(registration: Registration, mut socket: WebSocket, head: Parts) -> Self {
+        let registration = registration.complete(socket.supervise());
+        Self { socket, head, registration }
     }
 }
 
 fn broken(error: io::Error) -> Error {
-    Error::with_source(ErrorKind::Io, "the connection broke during the opening handshake", error)
+    Error::with_source(ErrorKind::Io, "the client's connection broke during the opening handshake", error)
 }
 
 /// The task of a connection.
 ///
-/// `open` is in a box, and small: what is allocated while connections are accepted lies between their tasks and sockets, and
-/// leaves a hole of its size once it is freed.
+/// `establish` is a small closure in a box. Memory that is allocated while connections are accepted lies
+/// between their tasks and sockets. Once freed, it leaves a hole of its size.
 pub(crate) async fn serve_connection<
     H: Handler<M>,
     M,
-    F: Future<Output = Option<Opened>> + Send + 'static,
+    F: Future<Output = Option<Established>> + Send + 'static,
 >(
-    shared: Arc<Shared<H>>,
-    open: Box<impl FnOnce(Arc<Shared<H>>) -> F>,
+    state: Arc<ServerState<H>>,
+    establish: Box<impl FnOnce(Arc<ServerState<H>>) -> F>,
 ) {
-    let opening = begin(open, Arc::clone(&shared));
-    let Some(Opened { socket, head, mut connection }) = opening.await else { return };
-    let code = match CatchPanic::call(|| shared.handler.handle(head, socket)).await {
+    let opening = boxed(establish, Arc::clone(&state));
+    let Some(Established { socket, head, mut registration }) = opening.await else { return };
+    let code = match CatchPanic::call(|| state.handler.handle(head, socket)).await {
         Ok(Ok(())) => CloseCode::NORMAL,
         Ok(Err(error)) => {
-            shared.report(error);
+            state.report(error);
             CloseCode::INTERNAL_ERROR
         }
         Err(panic) => {
-            shared.report(format!("the handler {panic}").into());
+            state.report(format!("the handler {panic}").into());
             CloseCode::INTERNAL_ERROR
         }
     };
-    drop(shared);
-    connection.closed = connection.sender.close(code, "").await.is_ok();
+    drop(state);
+    registration.closed = registration.sender.close(code, "").await.is_ok();
 }
 
-/// What opens a connection, in a box, so that the memory is free again when the handler runs.
+/// Boxes the future that establishes a connection, so that its memory is free again when the handler runs.
 ///
-/// Its type is forgotten, as the compiler would make one function of all: each poll of a handler would take 16 KiB of stack, and
-/// touch all of its pages.
+/// The type is erased, because the compiler would otherwise merge both futures into one function. Each poll
+/// of a handler would then take 16 KiB of stack and touch all of its pages.
 #[inline(never)]
-fn begin<H, F: Future<Output = Option<Opened>> + Send + 'static>(
-    open: Box<impl FnOnce(Arc<Shared<H>>) -> F>,
-    shared: Arc<Shared<H>>,
-) -> Pin<Box<dyn Future<Output = Option<Opened>> + Send>> {
-    Box::pin(open(shared))
+fn boxed<H, F: Future<Output = Option<Established>> + Send + 'static>(
+    establish: Box<impl FnOnce(Arc<ServerState<H>>) -> F>,
+    state: Arc<ServerState<H>>,
+) -> Pin<Box<dyn Future<Output = Option<Established>> + Send>> {
+    Box::pin(establish(state))
 }

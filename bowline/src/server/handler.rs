@@ -1,4 +1,4 @@
-//! What a server does with a connection.
+//! The application's closure that a server calls with each connection.
 
 use std::error::Error;
 use std::future::Future;
@@ -7,14 +7,16 @@ use http::request::Parts;
 
 use crate::socket::WebSocket;
 
-/// An async function or closure of a [`WebSocket`], or of the head of the request and a [`WebSocket`], that returns
-/// `Result<(), Box<dyn Error + Send + Sync>>`.
+/// A handler of connections: an async function or closure.
 ///
-/// It need not be implemented for other types: closures are all that [`serve`](crate::serve) is made for. `M` tells the
-/// two apart, and is always inferred. The type of a closure's argument has to be written.
+/// Its arguments are a [`WebSocket`], or the head of the request and a [`WebSocket`]. It returns
+/// `Result<(), Box<dyn Error + Send + Sync>>`. The argument types of a closure must be written.
 ///
-/// The head shares memory with the buffer that the request was read into: for as long as the connection is open, keep
-/// only what you need of it.
+/// All suitable functions and closures implement the trait, and there is no need to implement it for other
+/// types. `M` tells the two kinds of arguments apart, and is always inferred.
+///
+/// The head shares memory with the buffer into which the request was read. While the connection is open, keep
+/// only the parts that you need.
 ///
 /// ```
 /// use bowline::WebSocket;
@@ -38,12 +40,12 @@ use crate::socket::WebSocket;
 /// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a handler of WebSocket connections",
-    label = "has to be `Fn(WebSocket)` or `Fn(http::request::Parts, WebSocket)`, async, and `Send + Sync + 'static`",
+    label = "must be `Fn(WebSocket)` or `Fn(Parts, WebSocket)`, async, and `Send + Sync + 'static`",
     note = "write the argument's type, `|socket: WebSocket| async move {{ ... }}`",
     note = "the result is `Result<(), Box<dyn Error + Send + Sync>>`, and the future is `Send`"
 )]
 pub trait Handler<M>: Send + Sync + 'static {
-    /// Uses the connection, until it returns.
+    /// Handles one connection, which is closed when the future completes.
     fn handle(
         &self,
         head: Parts,

@@ -1,6 +1,5 @@
-//! The server's side of an opening handshake, without its I/O (RFC 6455 4.2).
+//! The server's side of an opening handshake, without I/O (RFC 6455 4.2, RFC 8441 5).
 
-use bowline_proto::DeflateParameters;
 use bowline_proto::handshake::{Key, VERSION};
 use bowline_proto::header::{Extension, is_token, parse_tokens};
 use http::header::{
@@ -9,21 +8,23 @@ use http::header::{
     TRANSFER_ENCODING, UPGRADE,
 };
 use http::request::Parts;
-use http::{Extensions, Method, Request, Response, StatusCode, Uri, Version};
+use http::{Method, Request, Response, StatusCode, Uri, Version};
 
+use crate::connection::parts::Config;
 use crate::handshake::headers::{Occurrence, has_token};
 use crate::handshake::negotiated::Negotiated;
 use crate::server::origin::Origins;
 use crate::server::rejection::Rejection;
+use crate::transport::hyper_http2::protocol_of;
 
-/// What a server asks of a handshake.
+/// The terms on which a server accepts handshakes.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Terms {
     /// In the order of preference.
     pub(crate) subprotocols: Vec<String>,
     pub(crate) origins: Origins,
-    /// How messages are to be compressed, if at all.
-    pub(crate) deflate: Option<DeflateParameters>,
+    /// The options of the connection, whose compression is part of the handshake.
+    pub(crate) config: Config,
 }
 
 /// The head of a request that may be a handshake.
@@ -55,26 +56,12 @@ impl<'a, A> From<&'a Request<A>> for RequestHead<'a> {
     }
 }
 
-/// What hyper, or h2, has found in the place of `:protocol`.
-fn protocol_of(extensions: &Extensions) -> Option<&str> {
-    #[cfg(feature = "http2")]
-    {
-        let by_hyper = extensions.get::<hyper::ext::Protocol>().map(hyper::ext::Protocol::as_str);
-        by_hyper.or_else(|| extensions.get::<h2::ext::Protocol>().map(h2::ext::Protocol::as_str))
-    }
-    #[cfg(not(feature = "http2"))]
-    {
-        let _ = extensions;
-        None
-    }
-}
-
-/// What was agreed on.
+/// The result of a request that is acceptable.
 #[derive(Debug)]
 pub(crate) struct Agreement {
-    /// The answer to the key; over HTTP/2 there is none.
+    /// The answer to the key, which HTTP/2 does not have.
     accept: Option<HeaderValue>,
-    /// The extension that is agreed on, as the response says it.
+    /// The chosen extension, as the response lists it.
     extension: Option<HeaderValue>,
     pub(crate) agreed: Negotiated,
 }
@@ -90,13 +77,13 @@ impl Terms {
             check_connect(method, protocol)?;
         }
         check_version(headers)?;
-        // RFC 8441 5.1: an extended CONNECT has no key, and its answer none either.
+        // RFC 8441 5: an extended CONNECT has no key, and the response has no answer to one.
         let key = is_upgrade.then(|| check_key(headers)).transpose()?;
-        // RFC 6455 4.2.1: the request has a Host header.
+        // RFC 6455 4.2.1: the request has one Host header.
         if uri.authority().is_none() && !matches!(Occurrence::of(headers, HOST), Occurrence::Once(_)) {
             return Err(bad_request("the request needs one Host header"));
         }
-        // RFC 6455 4.2.2, 10.2: the server checks where a page that uses a browser's connection comes from.
+        // RFC 6455 4.2.2, 10.2: the server checks the origin of a page that connects from a browser.
         if !self.origins.allows(headers, uri) {
             return Err(Rejection::new(StatusCode::FORBIDDEN, "pages of this origin may not connect here"));
         }
@@ -109,7 +96,7 @@ impl Terms {
         Ok(agreement)
     }
 
-    /// Extensions are declined by not naming them in the response, but they have to be well-formed.
+    /// Chooses an extension. The response omits declined extensions, but their offers must be well-formed.
     fn choose_extension(&self, headers: &HeaderMap, agreement: &mut Agreement) -> Result<(), Rejection> {
         // RFC 6455 9.1: a value that does not follow the grammar fails the connection.
         let malformed = || bad_request("Sec-WebSocket-Extensions is not a list of extensions");
@@ -118,7 +105,7 @@ impl Terms {
             let line = line.to_str().map_err(|_| malformed())?;
             offers.extend(Extension::parse_list(line).ok_or_else(malformed)?);
         }
-        if let Some((agreed, answer)) = self.deflate.and_then(|wish| wish.accept(&offers)) {
+        if let Some((agreed, answer)) = self.config.compression.wish().and_then(|wish| wish.accept(&offers)) {
             let answer = HeaderValue::try_from(answer.to_string()).expect("tokens are a header's value");
             agreement.extension = Some(answer);
             agreement.agreed.deflate = Some(agreed);
@@ -126,7 +113,7 @@ impl Terms {
         Ok(())
     }
 
-    /// RFC 6455 4.2.2: one of those that the client offers, or none.
+    /// Chooses one of the subprotocols that the client offers, or none (RFC 6455 4.2.2).
     pub(crate) fn choose_subprotocol(&self, headers: &HeaderMap) -> Result<Option<&str>, Rejection> {
         let malformed =
             |why: &str| bad_request(&format!("Sec-WebSocket-Protocol is not a list of tokens: {why}"));
@@ -141,9 +128,9 @@ impl Terms {
 }
 
 impl Agreement {
-    /// The response that accepts the handshake.
+    /// Returns the response that accepts the handshake.
     pub(crate) fn response<B: Default>(&self) -> Response<B> {
-        // RFC 8441 5: the answer to an extended CONNECT is 200.
+        // RFC 8441 5: an extended CONNECT is accepted with 200, which is the default of `Response`.
         let mut response = Response::new(B::default());
         if let Some(accept) = &self.accept {
             // RFC 6455 4.2.2: status 101, Upgrade, Connection and Sec-WebSocket-Accept.
@@ -165,9 +152,10 @@ impl Agreement {
     }
 }
 
-/// Says which element of a list is no token, and why. `before` are those of the lines before.
+/// Describes the first element of a line that is not a token. `before` is the number of elements in the lines
+/// before.
 ///
-/// The element itself is not told, as it may be a token in the other sense of the word.
+/// The text omits the element, which may be a credential.
 fn describe_no_token(line: &str, before: usize) -> String {
     let elements = line.split(',').map(str::trim).filter(|element| !element.is_empty());
     let wrong = elements.zip(before + 1..).find(|(element, _)| !is_token(element));
@@ -178,7 +166,7 @@ fn describe_no_token(line: &str, before: usize) -> String {
     wrong.and_then(character).unwrap_or_default()
 }
 
-/// RFC 6455 4.2.1: a GET request of HTTP/1.1 or higher that asks for an upgrade to `websocket`.
+/// Checks for a GET request of HTTP/1.1 or higher that asks for an upgrade to `websocket` (RFC 6455 4.2.1).
 fn check_upgrade(method: &Method, version: Version, headers: &HeaderMap) -> Result<(), Rejection> {
     if method != Method::GET {
         let rejection = Rejection::new(StatusCode::METHOD_NOT_ALLOWED, "a WebSocket is opened with GET");
@@ -193,7 +181,7 @@ fn check_upgrade(method: &Method, version: Version, headers: &HeaderMap) -> Resu
             .with_header(CONNECTION, "Upgrade")
             .with_header(SEC_WEBSOCKET_VERSION, VERSION));
     }
-    // What follows the request are frames: with a body, others on the way might see it otherwise.
+    // Frames follow the request. An intermediary might take the first ones for a body, or a body for frames.
     let length = headers.get_all(CONTENT_LENGTH).iter().any(|length| length.as_bytes() != b"0");
     if length || headers.contains_key(TRANSFER_ENCODING) {
         return Err(bad_request("the request of a handshake has no body"));
@@ -201,12 +189,12 @@ fn check_upgrade(method: &Method, version: Version, headers: &HeaderMap) -> Resu
     Ok(())
 }
 
-/// RFC 8441 4: over HTTP/2, the method is CONNECT and the `:protocol` is `websocket`.
+/// Checks for an extended CONNECT with the `:protocol` `websocket` (RFC 8441 4).
 fn check_connect(method: &Method, protocol: Option<&str>) -> Result<(), Rejection> {
     let text = "over HTTP/2, a WebSocket is opened with CONNECT and the :protocol websocket";
     match protocol {
         Some("websocket") if method == Method::CONNECT => Ok(()),
-        // RFC 9220 3: what an unknown protocol is answered with.
+        // RFC 9220 3: an unknown protocol is answered with 501.
         Some(_) => Err(Rejection::new(StatusCode::NOT_IMPLEMENTED, text)),
         None if method == Method::CONNECT => Err(bad_request(text)),
         None => Err(Rejection::new(StatusCode::METHOD_NOT_ALLOWED, text).with_header(ALLOW, "CONNECT")),
@@ -214,7 +202,7 @@ fn check_connect(method: &Method, protocol: Option<&str>) -> Result<(), Rejectio
 }
 
 fn check_version(headers: &HeaderMap) -> Result<(), Rejection> {
-    // RFC 6455 4.2.1, 4.4: the version is 13; if not, the answer says so.
+    // RFC 6455 4.2.1, 4.4: the version is 13. The rejection of another version names this one.
     match Occurrence::of(headers, SEC_WEBSOCKET_VERSION) {
         Occurrence::Once(version) if version.as_bytes().trim_ascii() == VERSION.as_bytes() => Ok(()),
         _ => {
@@ -225,7 +213,7 @@ fn check_version(headers: &HeaderMap) -> Result<(), Rejection> {
 }
 
 fn check_key(headers: &HeaderMap) -> Result<Key, Rejection> {
-    // RFC 6455 4.2.1, 11.3.1: the key is there once, and is the base64 of 16 bytes.
+    // RFC 6455 4.2.1, 11.3.1: the key occurs once, and is the base64 of 16 bytes.
     match Occurrence::of(headers, SEC_WEBSOCKET_KEY) {
         Occurrence::Once(key) => Key::parse(key.as_bytes())
             .ok_or_else(|| bad_request("Sec-WebSocket-Key is not the base64 of 16 bytes")),

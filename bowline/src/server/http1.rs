@@ -1,14 +1,12 @@
-//! The server's side of an opening handshake over a stream.
+//! The server's side of an opening handshake over HTTP/1.1, by hyper.
 
 use std::convert::Infallible;
-use std::fmt;
-use std::future::{Future, poll_fn};
-use std::pin::Pin;
-use std::sync::{Arc, OnceLock};
+use std::future::poll_fn;
+use std::sync::OnceLock;
 
 use bowline_proto::Role;
 use http::request::Parts;
-use http::{HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderValue, Request, header};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -17,56 +15,31 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::coop::consume_budget;
 
-use crate::connection::parts::{Config, ConnectionParts};
+use crate::connection::parts::ConnectionParts;
 use crate::error::{Error, ErrorKind};
-use crate::events;
 use crate::handshake::deadline::Deadline;
 use crate::limits::Limits;
-use crate::server::catch_panic::CatchPanic;
-use crate::server::handshake::{Agreement, Terms};
-use crate::server::rejection::Rejection;
+use crate::server::check::{RequestCheck, answer};
+use crate::server::handshake::Terms;
 use crate::socket::WebSocket;
-use crate::transport::rewind::Begun;
-use crate::transport::{Addresses, Stream, Transport};
+use crate::transport::rewind::Rewind;
+use crate::transport::{Addresses, IoStream, Transport};
 
-/// What an application decides about a request, before it is accepted.
-#[derive(Clone)]
-pub(crate) struct Check(Arc<dyn Fn(Parts) -> Checking + Send + Sync>);
-
-struct Checking(Pin<Box<dyn Future<Output = Result<Parts, Rejection>> + Send>>);
-
-impl Check {
-    pub(crate) fn new<F, Fut>(check: F) -> Self
-    where
-        F: Fn(Parts) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = Result<Parts, Rejection>> + Send + 'static,
-    {
-        Self(Arc::new(move |head| Checking(Box::pin(check(head)))))
-    }
-}
-
-impl fmt::Debug for Check {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a closure")
-    }
-}
-
-/// Reads a request, answers it, and opens the connection that it asks for.
+/// Reads a request, answers it, and opens the connection.
 ///
-/// The extensions of the head have the address of the client, if it is known.
-pub(crate) async fn shake_hands<S: Stream>(
-    stream: Begun<S>,
+/// The extensions of the head contain the address of the client, if it is known.
+pub(crate) async fn exchange<S: IoStream>(
+    stream: Rewind<S>,
     addresses: Addresses,
     terms: &Terms,
-    config: &Config,
-    check: Option<&Check>,
+    check: &RequestCheck,
     deadline: Deadline,
 ) -> Result<(WebSocket, Parts), Error> {
     let answered = OnceLock::new();
     let service = service_fn(|request: Request<Incoming>| {
         Box::pin(async {
             let (mut head, _body) = request.into_parts();
-            // We take the stream from hyper ourselves.
+            // The stream is taken out of hyper's connection, below.
             head.extensions.remove::<OnUpgrade>();
             if let Some(peer) = addresses.peer {
                 head.extensions.insert(peer);
@@ -75,12 +48,12 @@ pub(crate) async fn shake_hands<S: Stream>(
             if answer.is_err() {
                 response.headers_mut().append(header::CONNECTION, HeaderValue::from_static("close"));
             }
-            // There is no second request: a rejection closes the connection.
+            // The connection carries one request: a rejection closes it.
             let _ = answered.set(answer);
             Ok::<_, Infallible>(response)
         })
     });
-    let limits = &config.limits;
+    let limits = &terms.config.limits;
     let mut connection = http1::Builder::new()
         .max_headers(limits.max_headers)
         .max_header_size(limits.head_size)
@@ -90,11 +63,11 @@ pub(crate) async fn shake_hands<S: Stream>(
     let exchange = async { exchange.await.map_err(|error| http_error(error, limits)) };
     let exchanged = deadline.bound("waiting for the request", exchange).await;
     let parts = connection.into_parts();
-    let Begun { first, rest: mut stream } = parts.io.into_inner();
-    let leftover = [parts.read_buf, first].concat();
+    let Rewind { prefix, mut stream } = parts.io.into_inner();
+    let leftover = [parts.read_buf, prefix].concat();
     if let Err(error) = exchanged {
         if matches!(error.kind(), ErrorKind::Limit | ErrorKind::Handshake) {
-            // hyper has answered 431 or 400.
+            // hyper has answered with 431 or 400.
             let _ = deadline.bound("closing", linger(&mut stream)).await;
         }
         return Err(error);
@@ -106,7 +79,7 @@ pub(crate) async fn shake_hands<S: Stream>(
                 transport,
                 role: Role::Server,
                 leftover: &leftover,
-                config,
+                config: &terms.config,
                 negotiated: agreement.agreed,
             });
             Ok((socket, head))
@@ -121,53 +94,17 @@ pub(crate) async fn shake_hands<S: Stream>(
     }
 }
 
-/// What becomes of a request, and what to tell the client. If the application panics, it is not told more than that.
-pub(crate) async fn answer(
-    head: Parts,
-    terms: &Terms,
-    check: Option<&Check>,
-) -> (Result<(Parts, Agreement), Error>, Response<String>) {
-    let agreeing = async {
-        let agreement = terms.check(&head)?;
-        let head = match check {
-            Some(check) => check.0(head).0.await?,
-            None => head,
-        };
-        Ok((head, agreement))
-    };
-    match CatchPanic::call(|| agreeing).await {
-        Ok(Ok((head, agreement))) => {
-            agreement.agreed.announce(Role::Server);
-            let response = agreement.response();
-            (Ok((head, agreement)), response)
-        }
-        Ok(Err(rejection)) => rejected("the client's request was rejected".to_owned(), rejection),
-        Err(panic) => {
-            let rejection = Rejection::from(StatusCode::INTERNAL_SERVER_ERROR);
-            rejected(format!("the check of a client's request {panic}"), rejection)
-        }
-    }
-}
-
-/// Says the same to both sides.
-pub(crate) fn rejected<T>(text: String, rejection: Rejection) -> (Result<T, Error>, Response<String>) {
-    events::handshake_rejected(Role::Server, rejection.status(), &rejection);
-    let mut response: Response<String> = rejection.clone().into_response();
-    for name in [header::CONTENT_LENGTH, header::TRANSFER_ENCODING] {
-        // hyper knows better, which would send what the application says, whatever the body is.
-        response.headers_mut().remove(name);
-    }
-    (Err(Error::with_source(ErrorKind::Handshake, text, rejection)), response)
-}
-
-/// Ends a stream after a rejection. If we closed it with unread bytes in it, TCP would reset it, and the client might
-/// never see the response.
-async fn linger(stream: &mut impl Stream) -> Result<(), Error> {
+/// Closes a stream after a rejection, in the order that delivers the response.
+///
+/// TCP resets a socket that is closed with unread bytes, and a reset may overtake the response. So the
+/// writing side is shut down first, and the unread bytes are discarded until the client closes its side.
+async fn linger(stream: &mut impl IoStream) -> Result<(), Error> {
     let mut scratch = [0; 512];
     let mut open = stream.shutdown().await.is_ok();
     while open {
         open = stream.read(&mut scratch).await.is_ok_and(|count| count > 0);
-        // A stream that is always ready would keep the thread, and the deadline would never come.
+        // Without this, a stream that is always ready would occupy the thread, and the deadline would not be
+        // polled.
         consume_budget().await;
     }
     Ok(())
@@ -177,13 +114,13 @@ fn http_error(error: hyper::Error, limits: &Limits) -> Error {
     if error.is_parse_too_large() {
         let (size, headers) = (limits.head_size, limits.max_headers);
         let text = format!(
-            "the request's head is over the limits of {size} bytes (Limits::head_size) and {headers} headers \
-             (Limits::max_headers)"
+            "the request's head is over the limits of {size} bytes (Limits::head_size) and {headers} \
+             headers (Limits::max_headers)"
         );
         Error::with_source(ErrorKind::Limit, text, error)
     } else if error.is_parse() {
         Error::with_source(ErrorKind::Handshake, "the client's request is not HTTP/1.1", error)
     } else {
-        Error::with_source(ErrorKind::Io, "the connection broke during the opening handshake", error)
+        Error::with_source(ErrorKind::Io, "the client's connection broke during the opening handshake", error)
     }
 }

@@ -1,4 +1,4 @@
-//! The requests of one HTTP/2 connection, as its server (RFC 8441).
+//! The server's side of an HTTP/2 connection, which carries many WebSockets (RFC 8441), by h2.
 
 use std::future::{Future, poll_fn};
 use std::io::IoSlice;
@@ -20,30 +20,37 @@ use tokio::task::coop::unconstrained;
 use tokio::task::yield_now;
 use tokio::time::{Instant, Sleep, sleep};
 
-use crate::connection::parts::{Config, ConnectionParts};
+use crate::connection::parts::ConnectionParts;
 use crate::error::{Error, ErrorKind};
 use crate::handshake::deadline::{Deadline, FAR};
 use crate::limits::Limits;
+use crate::server::check::{RequestCheck, answer, rejected};
 use crate::server::handshake::Terms;
-use crate::server::http1::{Check, answer, rejected};
 use crate::server::rejection::Rejection;
 use crate::socket::WebSocket;
 use crate::transport::http2::{CONNECTION_WINDOW, FRAME_BUDGET, Http2Receive, Http2Send, Piece, SEND_BUFFER};
 use crate::transport::pacer::Paced;
-use crate::transport::{Addresses, Stream, Transport};
+use crate::transport::{Addresses, IoStream, Transport};
 
-/// How often it is looked at whether a connection is used, at most.
+/// The first bytes of HTTP/2 (RFC 9113 3.4), with which no request of HTTP/1.1 begins.
+const PREFACE: &[u8; 3] = b"PRI";
+
+/// The shortest period for which a connection without WebSockets is kept.
 const SHORTEST_PERIOD: Duration = Duration::from_millis(1);
 
-/// A request that has arrived.
-pub(crate) struct Incoming {
+/// The proof that a server speaks HTTP/2. Without the feature `http2`, this type has no values.
+#[derive(Clone, Copy)]
+pub(crate) struct Http2Server;
+
+/// A request that has arrived on an HTTP/2 connection.
+pub(crate) struct Http2Request {
     head: Parts,
     receive: RecvStream,
     respond: SendResponse<Piece>,
-    /// The time of the handshake begins on arrival, whatever the request waits for.
+    /// The deadline of the handshake, whose time begins on arrival, whatever the request waits for.
     deadline: Deadline,
     slots: Arc<Semaphore>,
-    websockets: Arc<WebSockets>,
+    usage: Arc<Usage>,
 }
 
 /// A request that was accepted.
@@ -53,38 +60,39 @@ pub(crate) struct Accepted {
     pub(crate) slot: Slot,
 }
 
-/// The WebSockets of a connection, from which follows whether the client uses it. Nothing else is use: a request costs a
-/// client nothing.
+/// The use that a client makes of its connection, measured by open WebSockets.
+///
+/// A request alone is no use, as requests cost a client nothing.
 #[derive(Default)]
-struct WebSockets {
+struct Usage {
     open: AtomicUsize,
-    /// One has opened since this was last looked at.
+    /// A WebSocket has opened since the last look at the clock.
     opened: AtomicBool,
 }
 
-impl WebSockets {
-    /// Counts one, until the result is dropped.
-    fn open(self: &Arc<Self>) -> OpenWebSocket {
+impl Usage {
+    /// Counts a WebSocket until the result is dropped.
+    fn count_one(self: &Arc<Self>) -> CountedUse {
         self.open.fetch_add(1, Ordering::Relaxed);
         self.opened.store(true, Ordering::Relaxed);
-        OpenWebSocket(Arc::clone(self))
+        CountedUse(Arc::clone(self))
     }
 
-    /// Whether one is open, or has opened since this was last called.
-    fn were_used(&self) -> bool {
+    /// Returns `true` if a WebSocket is open, or has opened since the last call.
+    fn was_used(&self) -> bool {
         self.opened.swap(false, Ordering::Relaxed) || self.open.load(Ordering::Relaxed) > 0
     }
 }
 
-struct OpenWebSocket(Arc<WebSockets>);
+struct CountedUse(Arc<Usage>);
 
-impl Drop for OpenWebSocket {
+impl Drop for CountedUse {
     fn drop(&mut self) {
         self.0.open.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-/// How far a connection is on its way to its end.
+/// The stage of a connection on the way to its end.
 ///
 /// ```text
 /// Serving --no WebSocket for a period--> Unused --another--> cut off
@@ -94,46 +102,50 @@ impl Drop for OpenWebSocket {
 ///                                                   +--no WebSocket for a (shorter) period--> cut off
 /// ```
 ///
-/// `Unused` and `Stopping` have begun with a GOAWAY that lets the client finish; `Closing` lasts until another is written.
+/// `Unused` and `Stopping` begin with a GOAWAY that lets the client finish. `Closing` lasts until another
+/// GOAWAY is written.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Phase {
+enum Http2Phase {
     Serving,
     Unused,
     Stopping,
     Closing,
 }
 
-/// For how many periods in a row a connection had no WebSocket. A period is the time of a handshake; once the server goes down,
-/// that of a close, if it is shorter.
-struct Idle {
+/// The number of successive periods in which a connection had no WebSocket.
+///
+/// A period is the time of a handshake. Once the server shuts down, it is the time of a close if that is
+/// shorter.
+struct IdleTimer {
     periods: u32,
     period: Duration,
     tick: Pin<Box<Sleep>>,
 }
 
-impl Idle {
+impl IdleTimer {
     fn new(limits: &Limits) -> Self {
         let period = limits.handshake_timeout.clamp(SHORTEST_PERIOD, FAR);
         Self { periods: 0, period, tick: Box::pin(sleep(period)) }
     }
 
-    /// Begins again, with periods of at most that long.
+    /// Starts counting again, with periods of at most `period`.
     fn hurry(&mut self, period: Duration) {
         self.period = self.period.min(period.max(SHORTEST_PERIOD));
         self.periods = 0;
         self.tick.as_mut().reset(Instant::now() + self.period);
     }
 
-    /// Looks at the clock, also if a client that keeps sending has used up the task's budget.
-    fn poll(&mut self, cx: &mut Context<'_>, websockets: &WebSockets) -> u32 {
+    /// Looks at the clock, and returns the count. A client that keeps sending can't prevent that by using up
+    /// the task's budget.
+    fn poll(&mut self, cx: &mut Context<'_>, usage: &Usage) -> u32 {
         while pin!(unconstrained(&mut self.tick)).poll(cx).is_ready() {
             self.tick.as_mut().reset(Instant::now() + self.period);
-            self.periods = if websockets.were_used() { 0 } else { self.periods + 1 };
+            self.periods = if usage.was_used() { 0 } else { self.periods + 1 };
         }
         self.periods
     }
 
-    /// Why a connection has ended on which there was no request.
+    /// Returns the reason for the end of a connection without requests.
     fn why_ended(&self) -> Error {
         let period = self.period;
         if self.periods == 0 {
@@ -141,86 +153,152 @@ impl Idle {
             return Error::new(ErrorKind::Disconnected, text);
         }
         let text = format!(
-            "the client opened no WebSocket on its HTTP/2 connection for {period:?} (Limits::handshake_timeout)"
+            "the client opened no WebSocket on its HTTP/2 connection for {period:?} \
+             (Limits::handshake_timeout)"
         );
         Error::new(ErrorKind::Timeout, text)
     }
 }
 
-/// The place of one request among those that a connection may have under way. It is held until all work for the request is
-/// done, also if its stream has ended before: a client that resets its streams gets no more work done than another. A request
-/// waits for it, in order of arrival, for as long as its stream lives and a handshake may take.
-pub(crate) type Slot = OwnedSemaphorePermit;
-
-/// Serves an HTTP/2 connection until it has ended: `begin` is called for each request, and must not wait.
+/// The right to work on one request of a connection.
 ///
-/// When `stop` is ready, or there was no WebSocket for the time of a handshake, no more requests are accepted, and it ends
-/// with the last WebSocket. If the client does not let it end for as long again, it is cut off; behind `stop`, as soon as
-/// there was no WebSocket for the time of a close.
-pub(crate) async fn serve<S: Stream>(
-    stream: S,
-    limits: &Limits,
-    deadline: Deadline,
-    stop: impl Future<Output = ()>,
-    mut begin: impl FnMut(Incoming),
-) -> Result<(), Error> {
-    let preface = async { builder(limits).handshake(Paced::new(stream)).await.map_err(connection_error) };
-    let mut stop = pin!(stop);
-    let mut preface = pin!(deadline.bound("waiting for the preface of HTTP/2", preface));
-    let opening = poll_fn(|cx| match stop.as_mut().poll(cx) {
-        Poll::Ready(()) => Poll::Ready(None),
-        Poll::Pending => preface.as_mut().poll(cx).map(Some),
-    });
-    let Some(opened) = opening.await else { return Ok(()) };
-    let mut connection = opened?;
-    let websockets = Arc::new(WebSockets::default());
-    let streams = usize::try_from(limits.max_streams).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
-    let slots = Arc::new(Semaphore::new(streams));
-    let mut phase = Phase::Serving;
-    let (mut idle, mut requested) = (Idle::new(limits), false);
-    loop {
-        let next = poll_fn(|cx| {
-            if matches!(phase, Phase::Serving | Phase::Unused) && stop.as_mut().poll(cx).is_ready() {
-                phase = Phase::Stopping;
-                connection.graceful_shutdown();
-                idle.hurry(limits.close_timeout);
+/// A request waits for its slot in order of arrival, as long as its stream lives and a handshake may take.
+/// The slot is held until all work for the request is done, even if the stream ends before. So a client that
+/// resets its streams receives no more work than another.
+pub(crate) struct Slot {
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Slot {
+    /// Waits for a slot, as long as the client wants the request and its deadline allows.
+    async fn reserve(
+        slots: Arc<Semaphore>,
+        respond: &mut SendResponse<Piece>,
+        receive: &mut Http2Receive,
+        deadline: Deadline,
+    ) -> Result<Self, Error> {
+        let acquiring = async { Ok(slots.acquire_owned().await.expect("the semaphore is never closed")) };
+        let waiting = while_wanted(respond, receive, acquiring);
+        let reserved = deadline.bound("waiting for one of Limits::max_streams", waiting).await;
+        let permit = reserved.inspect_err(|_| {
+            // RFC 9113 8.7: no work was done for the request, so that the client may repeat it.
+            respond.send_reset(Reason::REFUSED_STREAM);
+        })?;
+        Ok(Self { _permit: permit })
+    }
+}
+
+#[expect(clippy::unused_self, reason = "a value is a proof, and has no content")]
+impl Http2Server {
+    /// Returns `true` if `bytes` are an incomplete beginning of HTTP/2.
+    pub(crate) fn may_begin_with(self, bytes: &[u8]) -> bool {
+        bytes.len() < PREFACE.len() && PREFACE.starts_with(bytes)
+    }
+
+    /// Returns `true` if `bytes` begin like HTTP/2.
+    pub(crate) fn begins_with(self, bytes: &[u8]) -> bool {
+        bytes.starts_with(PREFACE)
+    }
+
+    /// Serves an HTTP/2 connection until it has ended. `begin` is called with each request, and must not
+    /// wait.
+    ///
+    /// The connection stops accepting requests when `stop` completes, or when there was no WebSocket for the
+    /// time of a handshake. It then ends with the last WebSocket. A client that does not let it end is cut
+    /// off: after one more time of a handshake without a WebSocket or, after `stop`, the time of a close.
+    pub(crate) async fn serve<S: IoStream>(
+        self,
+        stream: S,
+        limits: &Limits,
+        deadline: Deadline,
+        stop: impl Future<Output = ()>,
+        mut begin: impl FnMut(Http2Request),
+    ) -> Result<(), Error> {
+        let preface = async { builder(limits).handshake(Paced::new(stream)).await.map_err(connection_error) };
+        let mut stop = pin!(stop);
+        let mut preface = pin!(deadline.bound("waiting for the preface of HTTP/2", preface));
+        let opening = poll_fn(|cx| match stop.as_mut().poll(cx) {
+            Poll::Ready(()) => Poll::Ready(None),
+            Poll::Pending => preface.as_mut().poll(cx).map(Some),
+        });
+        let Some(opened) = opening.await else { return Ok(()) };
+        let usage = Arc::new(Usage::default());
+        let streams = usize::try_from(limits.max_streams).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
+        let slots = Arc::new(Semaphore::new(streams));
+        let (phase, idle) = (Http2Phase::Serving, IdleTimer::new(limits));
+        let mut serving = Serving { connection: opened?, limits, phase, idle, usage, slots };
+        let mut requested = false;
+        loop {
+            match poll_fn(|cx| serving.poll_accept(cx, stop.as_mut())).await {
+                Some(Ok(request)) => {
+                    requested = true;
+                    begin(request);
+                    // A flood of requests that are reset at once must not keep the tasks from running that
+                    // answer them.
+                    yield_now().await;
+                }
+                // The WebSockets of the connection report its end themselves.
+                Some(Err(error)) if requested && error.is_io() => return Ok(()),
+                Some(Err(error)) => return Err(connection_error(error)),
+                None if requested || serving.is_stopping() => return Ok(()),
+                None => return Err(serving.idle.why_ended()),
             }
-            // Before the clock is looked at, so that it does not decide about a client that nobody has listened to.
-            let next = connection.poll_accept(cx);
-            // Nothing is under way any more: the client need not agree.
-            if phase == Phase::Stopping && next.is_pending() && !connection.has_streams() {
-                phase = Phase::Closing;
-                connection.abrupt_shutdown(Reason::NO_ERROR);
+        }
+    }
+}
+
+/// A connection that is being served.
+struct Serving<'a, S: IoStream> {
+    connection: h2::server::Connection<Paced<S>, Piece>,
+    limits: &'a Limits,
+    phase: Http2Phase,
+    idle: IdleTimer,
+    usage: Arc<Usage>,
+    slots: Arc<Semaphore>,
+}
+
+impl<S: IoStream> Serving<'_, S> {
+    /// Accepts the next request. Returns `None` when the connection has ended, or is to be cut off.
+    fn poll_accept(
+        &mut self,
+        cx: &mut Context<'_>,
+        stop: Pin<&mut impl Future<Output = ()>>,
+    ) -> Poll<Option<Result<Http2Request, h2::Error>>> {
+        if matches!(self.phase, Http2Phase::Serving | Http2Phase::Unused) && stop.poll(cx).is_ready() {
+            self.phase = Http2Phase::Stopping;
+            self.connection.graceful_shutdown();
+            self.idle.hurry(self.limits.close_timeout);
+        }
+        // Reading comes before the look at the clock, which otherwise might judge a client by requests that
+        // were not read.
+        let next = self.connection.poll_accept(cx);
+        // No stream is open any more, so that the client need not agree to the end.
+        if self.phase == Http2Phase::Stopping && next.is_pending() && !self.connection.has_streams() {
+            self.phase = Http2Phase::Closing;
+            self.connection.abrupt_shutdown(Reason::NO_ERROR);
+            cx.waker().wake_by_ref();
+        }
+        match (self.idle.poll(cx, &self.usage), self.phase) {
+            (0, _) | (1, Http2Phase::Unused) => {}
+            (1, Http2Phase::Serving) => {
+                self.phase = Http2Phase::Unused;
+                self.connection.graceful_shutdown();
                 cx.waker().wake_by_ref();
             }
-            match (idle.poll(cx, &websockets), phase) {
-                (0, _) | (1, Phase::Unused) => {}
-                (1, Phase::Serving) => {
-                    phase = Phase::Unused;
-                    connection.graceful_shutdown();
-                    cx.waker().wake_by_ref();
-                }
-                // Dropped, the connection ends at once, whatever has not been written yet.
-                _ => return Poll::Ready(None),
-            }
-            next
-        });
-        match next.await {
-            Some(Ok((request, respond))) => {
-                requested = true;
-                let (head, receive) = request.into_parts();
-                let deadline = Deadline::after(limits.handshake_timeout);
-                let (slots, websockets) = (Arc::clone(&slots), Arc::clone(&websockets));
-                begin(Incoming { head, receive, respond, deadline, slots, websockets });
-                // A flood of requests that are reset at once must not keep those from running that answer them.
-                yield_now().await;
-            }
-            // What its WebSockets hear of need not be said twice.
-            Some(Err(error)) if requested && error.is_io() => return Ok(()),
-            Some(Err(error)) => return Err(connection_error(error)),
-            None if requested || matches!(phase, Phase::Stopping | Phase::Closing) => return Ok(()),
-            None => return Err(idle.why_ended()),
+            // The drop of the connection ends it at once. Bytes that have not been written are lost.
+            _ => return Poll::Ready(None),
         }
+        next.map_ok(|(request, respond)| {
+            let (head, receive) = request.into_parts();
+            let deadline = Deadline::after(self.limits.handshake_timeout);
+            let (slots, usage) = (Arc::clone(&self.slots), Arc::clone(&self.usage));
+            Http2Request { head, receive, respond, deadline, slots, usage }
+        })
+    }
+
+    /// Returns `true` after the server began to shut down.
+    fn is_stopping(&self) -> bool {
+        matches!(self.phase, Http2Phase::Stopping | Http2Phase::Closing)
     }
 }
 
@@ -238,31 +316,24 @@ fn builder(limits: &Limits) -> Builder {
     builder
 }
 
-impl Incoming {
-    /// Answers the request, and opens the connection that it asks for.
+impl Http2Request {
+    /// Answers the request, and opens the connection.
     ///
-    /// The extensions of the head have the address of the client.
-    pub(crate) async fn shake_hands(
+    /// The extensions of the head contain the address of the client, if it is known.
+    pub(crate) async fn exchange(
         self,
         addresses: Addresses,
         terms: &Terms,
-        config: &Config,
-        check: Option<&Check>,
+        check: &RequestCheck,
     ) -> Result<Accepted, Error> {
-        let Self { mut head, receive, mut respond, deadline, slots, websockets } = self;
+        let Self { mut head, receive, mut respond, deadline, slots, usage } = self;
         let mut receive = Http2Receive::new(receive);
         if let Some(peer) = addresses.peer {
             head.extensions.insert(peer);
         }
-        let waiting = async { Ok(slots.acquire_owned().await.expect("nobody closes it")) };
-        let waiting = while_wanted(&mut respond, &mut receive, waiting);
-        let slot =
-            deadline.bound("waiting for one of Limits::max_streams", waiting).await.inspect_err(|_| {
-                // RFC 9113 8.7: nothing was done for it, so that the client may ask again.
-                respond.send_reset(Reason::REFUSED_STREAM);
-            })?;
+        let slot = Slot::reserve(slots, &mut respond, &mut receive, deadline).await?;
         let answering = async {
-            if head.headers.len() > config.limits.max_headers {
+            if head.headers.len() > terms.config.limits.max_headers {
                 let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
                 let rejection = Rejection::new(status, "the request has too many headers");
                 return Ok(rejected("the client's request was rejected".to_owned(), rejection));
@@ -278,22 +349,24 @@ impl Incoming {
         let send = respond.send_response(response, is_last).map_err(connection_error)?;
         match answer {
             Ok((head, agreement)) => {
-                let send = Http2Send::new(send, Box::new(websockets.open()));
+                let send = Http2Send::new(send, Box::new(usage.count_one()));
                 let transport = Transport::http2(receive, send, addresses);
                 let socket = WebSocket::open(ConnectionParts {
                     transport,
                     role: Role::Server,
                     leftover: &[],
-                    config,
+                    config: &terms.config,
                     negotiated: agreement.agreed,
                 });
                 Ok(Accepted { socket, head, slot })
             }
             Err(error) => {
-                // Nobody reads what else comes. It would take much more than its bytes while the answer waits for room.
+                // Further bytes are not read. They would take much more memory than their size while the
+                // answer waits.
                 drop(receive);
                 if !is_last {
-                    // It fails only if the client does not want the answer any more. Dropped, it resets the stream.
+                    // This fails only if the client does not want the answer any more. Dropping `send` resets
+                    // the stream.
                     let mut send = Http2Send::new(send, Box::new(()));
                     let _ = deadline.bound("sending the answer", send_all(&mut send, body.as_bytes())).await;
                 }
@@ -303,9 +376,10 @@ impl Incoming {
     }
 }
 
-/// Does `work` for a request, which ends with its stream, whoever reset that, or with the connection.
+/// Does `work` for a request, which is dropped when the stream or the connection ends.
 ///
-/// What the stream brings meanwhile is gathered, as its frames would cost much more than their bytes in the HTTP/2 connection.
+/// Bytes that arrive meanwhile are taken out, as their frames would cost much more memory in the HTTP/2
+/// connection.
 async fn while_wanted<T>(
     respond: &mut SendResponse<Piece>,
     receive: &mut Http2Receive,
@@ -322,9 +396,9 @@ async fn while_wanted<T>(
     .await
 }
 
-/// Sends the whole body of an answer, as far as the client's windows let it.
+/// Sends the whole body of an answer, as fast as the client's windows allow.
 async fn send_all(send: &mut Http2Send, mut body: &[u8]) -> Result<(), Error> {
-    let broken = |error| Error::with_source(ErrorKind::Io, "the client takes no answer", error);
+    let broken = |error| Error::with_source(ErrorKind::Io, "the client does not receive the answer", error);
     while !body.is_empty() {
         let count = poll_fn(|cx| send.poll_write(cx, &[IoSlice::new(body)])).await.map_err(broken)?;
         body.advance(count);
@@ -332,7 +406,7 @@ async fn send_all(send: &mut Http2Send, mut body: &[u8]) -> Result<(), Error> {
     send.end().map_err(broken)
 }
 
-/// RFC 9113 8.2.2: headers that are about an HTTP/1.1 connection make a message malformed.
+/// Removes the headers of an HTTP/1.1 connection, which make a message malformed (RFC 9113 8.2.2).
 fn remove_connection_headers(headers: &mut HeaderMap) {
     for name in [CONNECTION, UPGRADE, TRANSFER_ENCODING] {
         headers.remove(name);

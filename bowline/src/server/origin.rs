@@ -1,4 +1,4 @@
-//! Which web pages may open connections (RFC 6454, RFC 6455 10.2).
+//! The check of origins: which web pages may open connections (RFC 6454, RFC 6455 10.2).
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,28 +9,28 @@ use http::uri::{Authority, Scheme, Uri};
 use crate::handshake::authority::split_authority;
 use crate::handshake::headers::Occurrence;
 
-/// The origins that a server allows beside its own.
+/// The origins that a server allows in addition to its own.
 #[derive(Clone, Default)]
 pub(crate) struct Origins {
     patterns: Vec<Pattern>,
-    check: Option<Arc<dyn Check>>,
-    arrival: Arrival,
+    check: Option<Arc<dyn OriginCheck>>,
+    scheme: RequestScheme,
 }
 
-/// How requests reach the server.
+/// The scheme by which requests reach the server, as far as it is known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Arrival {
-    /// Over TLS that is ended here.
-    OverTls,
-    /// In clear text, which may come from a proxy that ends TLS; or nobody can tell.
+pub(crate) enum RequestScheme {
+    /// `https`, because TLS is terminated here.
+    Https,
+    /// Unknown: clear text may come from a proxy that terminates TLS.
     #[default]
     Unknown,
 }
 
-/// What the user's own closure has to be.
-trait Check: Fn(&str, &HeaderMap) -> bool + Send + Sync {}
+/// The user's closure that decides about origins.
+trait OriginCheck: Fn(&str, &HeaderMap) -> bool + Send + Sync {}
 
-impl<F: Fn(&str, &HeaderMap) -> bool + Send + Sync> Check for F {}
+impl<F: Fn(&str, &HeaderMap) -> bool + Send + Sync> OriginCheck for F {}
 
 impl Origins {
     pub(crate) fn allow(&mut self, pattern: Pattern) {
@@ -41,16 +41,16 @@ impl Origins {
         self.check = Some(Arc::new(check));
     }
 
-    /// Tells how all requests reach the server.
-    #[cfg(feature = "tls")]
-    pub(crate) fn set_arrival(&mut self, arrival: Arrival) {
-        self.arrival = arrival;
+    /// Sets the scheme by which all requests reach the server.
+    pub(crate) fn set_scheme(&mut self, scheme: RequestScheme) {
+        self.scheme = scheme;
     }
 
-    /// Whether a request comes from where it may. `target` is that of the request line, or of HTTP/2's pseudo-headers.
+    /// Returns `true` if a request may connect. `target` is the request's target, or that of HTTP/2's
+    /// pseudo-headers.
     pub(crate) fn allows(&self, headers: &HeaderMap, target: &Uri) -> bool {
         let origin = match Occurrence::of(headers, ORIGIN) {
-            // Not from a browser.
+            // The client is not a browser.
             Occurrence::None => return true,
             Occurrence::Repeated => return false,
             Occurrence::Once(origin) => origin,
@@ -58,9 +58,10 @@ impl Origins {
         let Ok(text) = origin.to_str() else { return false };
         let parsed = Origin::parse(text);
         let host = target.authority().map(Authority::as_str).or_else(|| headers.get(HOST)?.to_str().ok());
-        let arrival = if target.scheme() == Some(&Scheme::HTTPS) { Arrival::OverTls } else { self.arrival };
+        let is_https = target.scheme() == Some(&Scheme::HTTPS);
+        let scheme = if is_https { RequestScheme::Https } else { self.scheme };
         self.patterns.iter().any(|pattern| pattern.matches(text, parsed.as_ref()))
-            || parsed.zip(host).is_some_and(|(origin, host)| origin.is_served_at(host, arrival))
+            || parsed.zip(host).is_some_and(|(origin, host)| origin.is_served_at(host, scheme))
             || self.check.as_ref().is_some_and(|check| check(text, headers))
     }
 }
@@ -75,40 +76,41 @@ impl fmt::Debug for Origins {
     }
 }
 
-/// The value of an Origin header that names one (RFC 6454 6.1).
+/// An origin, as the value of an Origin header has it (RFC 6454 6.1).
 struct Origin<'a> {
     scheme: &'a str,
     host: &'a str,
-    /// `None` for the default of a scheme that we do not know.
+    /// The port, or `None` for the default port of an unknown scheme.
     port: Option<u16>,
 }
 
 impl<'a> Origin<'a> {
-    /// `None` for `null` and everything else that is no origin.
+    /// Parses an origin. Returns `None` for `null` and other text that is not an origin.
     fn parse(text: &'a str) -> Option<Self> {
         let (scheme, authority) = text.split_once("://")?;
         let (host, port) = split_authority(authority)?;
         Some(Self { scheme, host, port: port.or_else(|| default_port(scheme)) })
     }
 
-    /// Whether `host`, the value of a Host header, is where the page came from.
-    fn is_served_at(&self, host: &str, arrival: Arrival) -> bool {
+    /// Returns `true` if the page was loaded from `host`, the value of a Host header.
+    fn is_served_at(&self, host: &str, scheme: RequestScheme) -> bool {
         let Some((host, port)) = split_authority(host) else { return false };
-        // RFC 6454 5: another scheme is another origin. Behind a proxy that ends TLS we can't know our own, so the page's
-        // decides on the default port. No other scheme loads a page from a host.
+        // RFC 6454 5: another scheme is another origin. A server after a proxy that terminates TLS can't know
+        // its own scheme, so the page's scheme decides on the default port. Only `http` and `https` load a
+        // page from a host.
         let is_ours = self.scheme.eq_ignore_ascii_case("https")
-            || arrival == Arrival::Unknown && self.scheme.eq_ignore_ascii_case("http");
+            || scheme == RequestScheme::Unknown && self.scheme.eq_ignore_ascii_case("http");
         is_ours
             && self.host.eq_ignore_ascii_case(host)
             && self.port == port.or_else(|| default_port(self.scheme))
     }
 }
 
-/// A description of origins: see [`Acceptor::allow_origin`](crate::Acceptor::allow_origin).
+/// A pattern of origins: see [`Acceptor::allow_origin`](crate::Acceptor::allow_origin).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Pattern {
     Any,
-    /// What a browser says for a page whose origin it does not tell (RFC 6454 6.1).
+    /// The value `null`, which browsers send for pages without an origin of their own (RFC 6454 6.1).
     Null,
     Like {
         scheme: Option<Box<str>>,
@@ -120,12 +122,12 @@ pub(crate) enum Pattern {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum HostPattern {
     Exactly(Box<str>),
-    /// Every name that ends with this, which begins with a dot.
+    /// All names with this ending, which begins with a dot.
     Below(Box<str>),
 }
 
 impl Pattern {
-    /// `None` if it is not of the form that is documented.
+    /// Parses a pattern. Returns `None` if the text does not have the documented form.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         if text == "*" {
             return Some(Self::Any);
@@ -150,7 +152,8 @@ impl Pattern {
         Some(Self::Like { scheme, host, port })
     }
 
-    /// Whether it describes the value of an Origin header, which is `origin` if it names one.
+    /// Returns `true` if the pattern matches the value of an Origin header. `origin` is the value, if it
+    /// parses.
     fn matches(&self, text: &str, origin: Option<&Origin<'_>>) -> bool {
         match self {
             Self::Any => true,

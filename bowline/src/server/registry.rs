@@ -1,4 +1,4 @@
-//! The tasks and open connections of a server.
+//! The registry of a server's connections and their tasks, by which a shutdown closes them.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -9,45 +9,57 @@ use tokio::sync::Notify;
 use tokio::task::{AbortHandle, yield_now};
 use tokio_util::sync::CancellationToken;
 
+use crate::server::http2::Slot;
 use crate::socket::Sender;
 
-/// How many connections are closed before other tasks have their turn.
+/// The number of connections that a shutdown closes before other tasks run.
 const CLOSED_AT_ONCE: usize = 100;
 
-/// The connections of a server, to close them when it goes down.
+/// The connections of a server.
 ///
-/// It is touched only when one begins, opens or ends. (A `JoinSet` would take as much memory again for each.)
+/// A connection touches the registry only when its task begins, when its handshake is done, and when it ends.
+/// (A `JoinSet` would take as much memory again per connection.)
 #[derive(Default)]
-pub(crate) struct Connections {
-    /// Nothing foreign runs while it is locked: no spawn, no waker, no call of a connection, no drop of a task or of a
-    /// connection. A runtime that is shutting down drops a future within the call that spawns or wakes its task, and each of
-    /// these futures has a [`Place`], which locks this.
-    list: Mutex<List>,
+pub(crate) struct Registry {
+    /// The registered connections. Nothing foreign runs under the lock: no spawn, no waker, no call of a
+    /// connection, and no drop of a task or connection.
+    ///
+    /// A runtime that is shutting down drops a future within the call that spawns or wakes its task. Each of
+    /// these futures owns a [`Registration`], whose drop takes this lock.
+    state: Mutex<RegistryState>,
     stopping: CancellationToken,
-    /// The last has ended.
+    /// Notified when the last connection has ended.
     all_ended: Notify,
 }
 
 #[derive(Default)]
-struct List {
-    entries: HashMap<u64, Entry>,
-    /// How many there were, which numbers them.
+struct RegistryState {
+    connections: HashMap<u64, ConnectionEntry>,
+    /// The number of connections so far, which numbers them.
     count: u64,
-    /// Those that were left have been ended, and no other may begin.
+    /// The remaining connections were aborted, and no other may begin.
     aborted: bool,
-    /// What became of those that were open when the server went down.
+    /// The ends of the connections that were open at the shutdown.
     shutdown: ShutdownSummary,
 }
 
 #[derive(Default)]
-struct Entry {
-    /// Once it has been spawned.
+struct ConnectionEntry {
+    /// The task, once it was spawned.
     task: Option<AbortHandle>,
-    /// Once the handshake is done.
+    /// A sender of the connection, once the handshake is done.
     sender: Option<Sender>,
 }
 
-/// How the connections of a server ended that was shut down.
+/// A summary of a server's shutdown: the number of connections by the way in which they ended.
+///
+/// ```no_run
+/// # async fn example(server: bowline::Server, listener: tokio::net::TcpListener) -> std::io::Result<()> {
+/// let shutdown = server.serve(listener, |_: bowline::WebSocket| async { Ok(()) }).await?;
+/// println!("{} connections closed, {} were ended", shutdown.closed(), shutdown.ended());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ShutdownSummary {
     closed: usize,
@@ -55,61 +67,62 @@ pub struct ShutdownSummary {
 }
 
 impl ShutdownSummary {
-    /// How many connections were open at the signal, and ended with a closing handshake.
+    /// Returns the number of connections that were open at the signal and ended with a closing handshake.
     pub fn closed(&self) -> usize {
         self.closed
     }
 
-    /// How many connections were open at the signal, and ended without one: because of their peer, or at the deadline.
+    /// Returns the number of connections that were open at the signal and ended without a closing handshake:
+    /// because of their peer, or at the deadline.
     pub fn ended(&self) -> usize {
         self.ended
     }
 }
 
-impl Connections {
-    /// Starts the task of a connection, unless the server has ended.
-    pub(crate) fn spawn<F>(self: &Arc<Self>, task: impl FnOnce(Place) -> F)
+impl Registry {
+    /// Spawns the task of a connection, unless the server has ended.
+    pub(crate) fn spawn<F>(self: &Arc<Self>, task: impl FnOnce(Registration) -> F)
     where
         F: Future<Output = ()> + Send + 'static,
     {
         let number = {
-            let mut list = self.list();
-            if list.aborted {
+            let mut state = self.state();
+            if state.aborted {
                 return;
             }
-            list.count += 1;
-            let number = list.count;
-            list.entries.insert(number, Entry::default());
+            state.count += 1;
+            let number = state.count;
+            state.connections.insert(number, ConnectionEntry::default());
             number
         };
-        let task = tokio::spawn(task(Place { connections: Arc::clone(self), number })).abort_handle();
-        let mut list = self.list();
-        if let Some(entry) = list.entries.get_mut(&number) {
+        let task = tokio::spawn(task(Registration { registry: Arc::clone(self), number })).abort_handle();
+        let mut state = self.state();
+        if let Some(entry) = state.connections.get_mut(&number) {
             entry.task = Some(task);
         } else {
-            // It has ended already, or is to, as the server has.
-            drop(list);
+            // The connection has ended, or must end because the server has.
+            drop(state);
             task.abort();
         }
     }
 
-    /// Does `handshake`, unless the server goes down before it is done.
+    /// Waits for `handshake`. Returns `None` if the server shuts down before it completes.
     pub(crate) async fn unless_stopping<T>(&self, handshake: impl Future<Output = T>) -> Option<T> {
         self.stopping.run_until_cancelled(handshake).await
     }
 
-    /// Waits until the server goes down.
-    #[cfg(feature = "http2")]
+    /// Waits until the server shuts down.
     pub(crate) async fn stopped(&self) {
         self.stopping.cancelled().await;
     }
 
-    /// Ends the handshakes under way, and sends a Close frame on all connections.
+    /// Ends the handshakes in progress, and starts the closing handshake on all connections.
     pub(crate) async fn stop(&self) {
-        // Before the list is read: a connection that opens meanwhile is either on it, or sees this.
+        // This comes before the lock: a connection that opens meanwhile either is in the map, or sees the
+        // token.
         self.stopping.cancel();
         let senders: Vec<Sender> =
-            self.list().entries.values().filter_map(|entry| entry.sender.clone()).collect();
+            self.state().connections.values().filter_map(|entry| entry.sender.clone()).collect();
         for some in senders.chunks(CLOSED_AT_ONCE) {
             for sender in some {
                 sender.start_close(&going_away());
@@ -119,100 +132,95 @@ impl Connections {
     }
 
     /// Waits until all tasks have ended.
-    pub(crate) async fn ended(&self) {
+    pub(crate) async fn all_ended(&self) {
         let ended = self.all_ended.notified();
-        if !self.list().entries.is_empty() {
+        if !self.state().connections.is_empty() {
             ended.await;
         }
     }
 
-    /// Ends the tasks that are left, and their transports, and says what became of all.
+    /// Aborts the remaining tasks, closes their transports, and returns the summary.
     pub(crate) fn abort(&self) -> ShutdownSummary {
-        let mut list = self.list();
-        list.aborted = true;
-        let entries = std::mem::take(&mut list.entries);
-        list.shutdown.ended += entries.values().filter(|entry| entry.sender.is_some()).count();
-        let shutdown = list.shutdown;
-        drop(list);
-        for entry in entries.values() {
+        let mut state = self.state();
+        state.aborted = true;
+        let connections = std::mem::take(&mut state.connections);
+        state.shutdown.ended += connections.values().filter(|entry| entry.sender.is_some()).count();
+        let shutdown = state.shutdown;
+        drop(state);
+        for entry in connections.values() {
             entry.task.iter().for_each(AbortHandle::abort);
             entry.sender.iter().for_each(Sender::abort);
         }
         shutdown
     }
 
-    fn list(&self) -> MutexGuard<'_, List> {
-        self.list.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, RegistryState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The place of a task on the list.
-pub(crate) struct Place {
-    connections: Arc<Connections>,
+/// The registration of a task, which its drop ends.
+pub(crate) struct Registration {
+    registry: Arc<Registry>,
     number: u64,
 }
 
-impl Place {
-    /// The handshake is done.
-    pub(crate) fn open(self, sender: Sender) -> OpenConnection {
-        if let Some(entry) = self.connections.list().entries.get_mut(&self.number) {
+impl Registration {
+    /// Adds a sender of the connection, whose handshake is done.
+    pub(crate) fn complete(self, sender: Sender) -> OpenRegistration {
+        if let Some(entry) = self.registry.state().connections.get_mut(&self.number) {
             entry.sender = Some(sender.clone());
         }
-        // After it is on the list, so that no connection falls between this and `stop`. To close one twice is to close it.
-        if self.connections.stopping.is_cancelled() {
+        // This comes after the sender is in the map, so that no connection escapes `stop`. Closing one twice
+        // does no harm.
+        if self.registry.stopping.is_cancelled() {
             sender.start_close(&going_away());
         }
-        OpenConnection {
-            place: self,
-            sender,
-            closed: false,
-            #[cfg(feature = "http2")]
-            slot: None,
-        }
+        OpenRegistration { registration: self, sender, closed: false, slot: None }
     }
 }
 
-impl Drop for Place {
+impl Drop for Registration {
     fn drop(&mut self) {
-        let mut list = self.connections.list();
-        let entry = list.entries.remove(&self.number);
-        let is_empty = list.entries.is_empty();
-        drop(list);
+        let mut state = self.registry.state();
+        let entry = state.connections.remove(&self.number);
+        let is_empty = state.connections.is_empty();
+        drop(state);
         drop(entry);
         if is_empty {
-            self.connections.all_ended.notify_waiters();
+            self.registry.all_ended.notify_waiters();
         }
     }
 }
 
-/// A connection whose handler runs. When this is dropped, nothing is left of the connection.
-pub(crate) struct OpenConnection {
-    place: Place,
+/// The registration of a connection whose handler runs. Its drop closes the transport.
+pub(crate) struct OpenRegistration {
+    registration: Registration,
     pub(crate) sender: Sender,
-    /// It ended with a closing handshake.
+    /// The connection ended with a closing handshake.
     pub(crate) closed: bool,
-    /// What its HTTP/2 connection counts it by.
-    #[cfg(feature = "http2")]
-    pub(crate) slot: Option<crate::server::http2::Slot>,
+    /// The slot by which its HTTP/2 connection counts the WebSocket.
+    pub(crate) slot: Option<Slot>,
 }
 
-impl Drop for OpenConnection {
+impl Drop for OpenRegistration {
     fn drop(&mut self) {
-        let connections = &self.place.connections;
-        let mut list = connections.list();
-        let counts = list.entries.contains_key(&self.place.number) && connections.stopping.is_cancelled();
+        let registry = &self.registration.registry;
+        let mut state = registry.state();
+        let counts =
+            state.connections.contains_key(&self.registration.number) && registry.stopping.is_cancelled();
         if counts && self.closed {
-            list.shutdown.closed += 1;
+            state.shutdown.closed += 1;
         } else if counts {
-            list.shutdown.ended += 1;
+            state.shutdown.ended += 1;
         }
-        drop(list);
-        // Nothing happens to a connection that has ended already.
+        drop(state);
+        // This does nothing if the connection has ended.
         self.sender.abort();
     }
 }
 
 fn going_away() -> CloseFrame {
-    // RFC 6455 7.4.1: 1001 is for a server that goes down.
+    // RFC 6455 7.4.1: 1001 is the code of a server that goes down.
     CloseFrame::new(CloseCode::GOING_AWAY, "").expect("1001 may be sent")
 }

@@ -1,4 +1,4 @@
-//! A handshake that a server does not accept.
+//! The rejection of an opening handshake.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -8,10 +8,11 @@ use http::{Response, StatusCode};
 
 use crate::error::escaped;
 
-/// Why a server did not accept an opening handshake, as the response that says so.
+/// The response that rejects an opening handshake.
 ///
-/// [`accept`](crate::accept) makes them, and so may the closure of
-/// [`Server::on_request`](crate::Server::on_request): from a [`StatusCode`], or from any response.
+/// [`accept`](crate::accept) returns rejections. The closure of
+/// [`Server::on_request`](crate::Server::on_request) makes its own: from a [`StatusCode`], or from any
+/// response.
 ///
 /// ```
 /// use bowline::Rejection;
@@ -37,20 +38,35 @@ impl Rejection {
         self
     }
 
-    /// The status of the response.
+    /// Returns the status of the response.
+    ///
+    /// ```
+    /// let rejection = bowline::Rejection::from(http::StatusCode::FORBIDDEN);
+    /// assert_eq!(rejection.status(), 403);
+    /// ```
     pub fn status(&self) -> StatusCode {
         self.0.status()
     }
 
-    /// The response to send. Its body is a line of text that says what is wrong, unless the rejection was made from a
-    /// response, which comes back as it was.
+    /// Returns the response to send.
+    ///
+    /// Its body is a line of text that says what is wrong. A rejection that was made from a response returns
+    /// that response.
+    ///
+    /// ```
+    /// use bowline::Rejection;
+    /// use http::{Response, StatusCode};
+    ///
+    /// let response: Response<String> = Rejection::from(StatusCode::FORBIDDEN).into_response();
+    /// assert_eq!(response.body(), "Forbidden\n");
+    /// ```
     pub fn into_response<B: From<String>>(self) -> Response<B> {
         self.0.map(B::from)
     }
 }
 
 impl From<StatusCode> for Rejection {
-    /// A response with this status, and its name as the body.
+    /// Makes a response with this status, and the name of the status as its body.
     fn from(status: StatusCode) -> Self {
         Self::new(status, status.canonical_reason().unwrap_or("rejected"))
     }
@@ -63,14 +79,15 @@ impl From<Response<String>> for Rejection {
 }
 
 impl fmt::Display for Rejection {
-    /// Writes the status and the body in one line: control characters, which may come from the request, are escaped.
+    /// Writes the status and the body in one line. Control characters, which may come from the request, are
+    /// escaped.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.status(), escaped(self.0.body().trim_end()))
     }
 }
 
 impl fmt::Debug for Rejection {
-    /// Leaves the headers out, which may set cookies.
+    /// Omits the headers, which may set cookies.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut debug = f.debug_struct("Rejection");
         debug.field("status", &self.status()).field("body", self.0.body()).finish_non_exhaustive()

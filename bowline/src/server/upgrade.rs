@@ -1,4 +1,4 @@
-//! The wait between the response to a handshake and the connection.
+//! The time between the response to a handshake and the connection.
 
 use std::fmt;
 use std::future::Future;
@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bowline_proto::Role;
+use bytes::Bytes;
 use http::Version;
 use hyper::upgrade::OnUpgrade;
 
@@ -14,25 +15,32 @@ use crate::error::{Error, ErrorKind};
 use crate::handshake::deadline::Deadline;
 use crate::handshake::negotiated::Negotiated;
 use crate::socket::WebSocket;
-#[cfg(feature = "http2")]
-use crate::transport::Transport;
-use crate::transport::from_hyper::unwrap;
-#[cfg(feature = "http2")]
-use crate::transport::hyper_http2::Tunnel;
+use crate::transport::from_hyper::from_upgraded;
+use crate::transport::hyper_http2::tunnel;
 
-/// A connection that opens once the response has been sent: a future of the [`WebSocket`].
+/// A future of the [`WebSocket`] that opens after the response was sent.
 ///
-/// Spawn a task that awaits it, and return the response meanwhile. It gives up when
-/// [`Limits::handshake_timeout`](crate::Limits::handshake_timeout) has passed since the request was accepted.
+/// Spawn a task that awaits it, and return the response meanwhile.
+///
+/// ```
+/// use bowline::Upgrade;
+///
+/// async fn greet(upgrade: Upgrade) -> Result<(), bowline::Error> {
+///     let socket = upgrade.await?;
+///     socket.send("welcome").await
+/// }
+/// ```
 ///
 /// # Errors
 ///
-/// [`ErrorKind::Timeout`] if the response was not sent in time, [`ErrorKind::Handshake`] if it never will be, or if
-/// the connection broke before.
+/// - Returns [`ErrorKind::Timeout`] if the response is not sent within
+///   [`Limits::handshake_timeout`](crate::Limits::handshake_timeout) after the request was accepted.
+/// - Returns [`ErrorKind::Handshake`] if the response will never be sent, or if the connection broke before.
 ///
 /// # Cancel safety
 ///
-/// It may be polled again after a timeout or a `select!` dropped a borrow of it. Dropping it ends the connection.
+/// The future may be polled again after a timeout or a `select!` has dropped a borrow of it. Dropping the
+/// future itself ends the connection.
 #[must_use = "the connection opens only when this is awaited"]
 pub struct Upgrade {
     opening: Pin<Box<dyn Future<Output = Result<WebSocket, Error>> + Send>>,
@@ -40,15 +48,11 @@ pub struct Upgrade {
 }
 
 impl Upgrade {
-    /// Of a request in `version`.
+    /// Waits for the upgrade of a request in `version`.
     pub(crate) fn new(on_upgrade: OnUpgrade, version: Version, agreed: Negotiated, config: Config) -> Self {
         let deadline = Deadline::after(config.limits.handshake_timeout);
         let negotiated = agreed.clone();
         let opening = Box::pin(async move {
-            let open = |transport, leftover: &[u8]| {
-                let role = Role::Server;
-                WebSocket::open(ConnectionParts { transport, role, leftover, config: &config, negotiated })
-            };
             let upgraded = deadline
                 .bound("waiting for the response to be sent", async {
                     on_upgrade.await.map_err(|error| {
@@ -58,14 +62,18 @@ impl Upgrade {
                     })
                 })
                 .await?;
-            #[cfg(feature = "http2")]
-            if version == Version::HTTP_2 {
-                let transport = Transport::new(Tunnel::new(upgraded));
-                return Ok(open(transport, &[]));
-            }
-            let _ = version;
-            let (transport, leftover) = unwrap(upgraded);
-            Ok(open(transport, &leftover))
+            let (transport, leftover) = if version == Version::HTTP_2 {
+                (tunnel(upgraded), Bytes::new())
+            } else {
+                from_upgraded(upgraded)
+            };
+            Ok(WebSocket::open(ConnectionParts {
+                transport,
+                role: Role::Server,
+                leftover: &leftover,
+                config: &config,
+                negotiated,
+            }))
         });
         Self { opening, agreed }
     }
@@ -74,7 +82,14 @@ impl Upgrade {
         &self.agreed
     }
 
-    /// The subprotocol that was agreed on, if any (RFC 6455 1.9).
+    /// Returns the subprotocol that was chosen, if any (RFC 6455 1.9).
+    ///
+    /// ```
+    /// async fn join(upgrade: bowline::Upgrade) -> Result<(), bowline::Error> {
+    ///     let room = upgrade.subprotocol().unwrap_or("chat.v1").to_owned();
+    ///     upgrade.await?.send(room).await
+    /// }
+    /// ```
     pub fn subprotocol(&self) -> Option<&str> {
         self.agreed.subprotocol.as_deref()
     }

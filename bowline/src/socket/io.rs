@@ -1,4 +1,4 @@
-//! A connection as a stream of bytes.
+//! A connection as a stream of bytes, to tunnel another protocol.
 
 use std::fmt;
 use std::io;
@@ -15,18 +15,23 @@ use crate::message::Payload;
 use crate::socket::poll_sender::PollSender;
 use crate::socket::websocket::WebSocket;
 
-/// How much one write takes. Other libraries refuse larger messages by default than this.
+/// The size of the largest message that one write sends, in bytes. Other libraries accept messages of this
+/// size by default.
 const WRITE_SIZE: usize = 32 * 1024;
 
 impl WebSocket {
-    /// The connection as a stream of bytes, which its messages of `kind` carry: to tunnel another protocol.
+    /// Converts the connection into a stream of bytes, which messages of `kind` carry.
+    ///
+    /// The stream can tunnel another protocol: see [`WebSocketIo`].
+    ///
+    /// # Examples
     ///
     /// ```
     /// # async fn example(socket: bowline::WebSocket) -> std::io::Result<()> {
     /// use bowline::MessageKind;
     /// use tokio::net::TcpStream;
     ///
-    /// // What comes over the WebSocket goes to a TCP server, and the other way round.
+    /// // Relays bytes between the WebSocket and a TCP server, in both directions.
     /// let mut tunnel = socket.into_io(MessageKind::Binary);
     /// let mut target = TcpStream::connect("127.0.0.1:5432").await?;
     /// tokio::io::copy_bidirectional(&mut tunnel, &mut target).await?;
@@ -39,19 +44,48 @@ impl WebSocket {
     }
 }
 
-/// A connection as a stream of bytes: see [`WebSocket::into_io`].
+/// A connection as a stream of bytes, as returned by [`WebSocket::into_io`].
 ///
-/// - **Reading** gives the payloads one after the other, as they arrive; where one message ends and the next begins is
-///   not to be seen. The end of the stream is the peer's Close frame with 1000, 1001 or no code. All else is an
-///   [`io::Error`] with the [`Error`] inside. A message of the other kind closes the connection with 1003.
-/// - **Writing**: each call is one message, of at most the first 32 KiB of what it is given; of nothing it makes none.
-///   Text has to be UTF-8 in each call. It waits while [`Limits::write_buffer`](crate::Limits::write_buffer) or more is
-///   to be written, in the order of arrival with all others who send. A write that was given up is passed by the others.
-/// - **Shutting down** closes the connection with 1000 and waits for its end. There is no half of it: what the peer sends
-///   behind our Close frame is thrown away. A protocol in which one side finishes first has to say so in its own
-///   bytes.
+/// - **Reading** returns the payloads of successive messages as they arrive, without the boundaries between
+///   messages. The end of the stream is a Close frame of the peer with 1000, 1001 or no code. Every other end
+///   is an [`io::Error`] that contains the [`Error`]. A message of the other kind closes the connection with
+///   1003 (RFC 6455 7.4.1).
+/// - **Writing** sends one message for each call, with at most the first 32 KiB of the bytes; an empty write
+///   sends none. Text has to be valid UTF-8 in each call. While
+///   [`Limits::write_buffer`](crate::Limits::write_buffer) is reached, a write waits in order of arrival,
+///   together with all other senders. A write that is no longer polled is skipped.
+/// - **Shutting down** closes the connection with 1000 and waits for its end. There is no half-closed state:
+///   bytes that the peer sends after our Close frame are discarded. A protocol in which one side finishes
+///   first has to express that in its own bytes.
 ///
-/// Dropping it drops the [`WebSocket`].
+/// Dropping the stream drops the [`WebSocket`].
+///
+/// # Cancel safety
+///
+/// `read`, `write`, `flush` and `shutdown` are cancel safe: a dropped `read` has consumed nothing, a dropped
+/// `write` has sent nothing, and the others can be called again. Methods that read or write repeatedly, such
+/// as `read_exact` and `write_all`, are not.
+///
+/// # Examples
+///
+/// ```
+/// use bowline::MessageKind;
+/// use tokio::io::{AsyncReadExt, AsyncWriteExt};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> std::io::Result<()> {
+/// let (client, server) = bowline::pair();
+/// let mut client = client.into_io(MessageKind::Binary);
+/// let mut server = server.into_io(MessageKind::Binary);
+/// client.write_all(b"two messages, ").await?;
+/// client.write_all(b"one stream").await?;
+///
+/// let mut bytes = [0; 24];
+/// server.read_exact(&mut bytes).await?;
+/// assert_eq!(&bytes, b"two messages, one stream");
+/// # Ok(())
+/// # }
+/// ```
 pub struct WebSocketIo {
     sender: PollSender,
     socket: WebSocket,
@@ -62,7 +96,7 @@ pub struct WebSocketIo {
 }
 
 impl WebSocketIo {
-    /// Waits until a message is being read; `false` at the end.
+    /// Waits until a message is being read. Returns `false` at the end of the stream.
     fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, Error>> {
         if let Some(error) = &self.refused {
             return Poll::Ready(Err(error.clone()));
@@ -80,31 +114,34 @@ impl WebSocketIo {
         Poll::Ready(Ok(true))
     }
 
+    /// Closes the connection because of a message of the other kind.
     fn refuse(&mut self) -> Error {
         let text = format!("the peer sent a message that is not {:?}: the connection is closed", self.kind);
         let error = Error::new(ErrorKind::InvalidData, text);
         self.refused = Some(error.clone());
-        // RFC 6455 7.4.1: 1003 is for a type of data that can't be accepted.
+        // RFC 6455 7.4.1: 1003 reports a type of data that can't be accepted.
         let frame = CloseFrame::new(CloseCode::UNSUPPORTED_DATA, "").expect("1003 may be sent");
         self.socket.connection.start_close(&frame);
         error
     }
 
-    /// What one write sends of `bytes`.
+    /// Returns the payload of the message that one write of `bytes` sends.
     fn payload<'a>(&self, bytes: &'a [u8]) -> Result<Payload<'a>, Error> {
         let piece = &bytes[..bytes.len().min(WRITE_SIZE)];
         if self.kind == MessageKind::Binary {
             return Ok(piece.into());
         }
-        // RFC 6455 5.6: a text message is UTF-8. What is cut off for its size is cut between code points.
+        // RFC 6455 5.6: a text message is UTF-8. A piece that is cut at the size limit is cut between code
+        // points.
         match std::str::from_utf8(piece) {
             Ok(text) => Ok(text.into()),
             Err(error) if error.error_len().is_none() && piece.len() < bytes.len() => {
                 let text = std::str::from_utf8(&piece[..error.valid_up_to()]);
-                Ok(text.expect("it was found to be valid so far").into())
+                Ok(text.expect("the text is valid up to here").into())
             }
             Err(error) => {
-                let text = "what is written as text has to be UTF-8 in each call: nothing was sent";
+                let text =
+                    "bytes that are written as text have to be valid UTF-8 in each call: nothing was sent";
                 Err(Error::with_source(ErrorKind::InvalidInput, text, error))
             }
         }
@@ -121,7 +158,7 @@ impl AsyncRead for WebSocketIo {
             }
             let WebSocket { connection, batch, .. } = &mut stream.socket;
             ready!(connection.poll_read(cx, batch, buf))?;
-            // Nothing is the end of the message, not that of the stream.
+            // No bytes mean the end of the message, not the end of the stream.
             stream.is_in_message = buf.filled().len() > before;
         }
         Poll::Ready(Ok(()))

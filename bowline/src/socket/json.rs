@@ -1,25 +1,25 @@
-//! Values sent and received as JSON.
+//! Methods that send and receive values as JSON.
 
 use std::future::Future;
-use std::sync::Arc;
 
 use bowline_proto::MessageKind;
 use serde::Serialize;
 use serde::de::{DeserializeOwned, Error as _};
 
-use crate::connection::Connection;
 use crate::connection::inbound::batch::Hold;
 use crate::connection::outbound::encoded::Encoded;
 use crate::error::{Error, ErrorKind, escaped};
 use crate::message::Message;
-use crate::socket::sender::Sender;
+use crate::socket::sender::{Sender, send_encoded};
 use crate::socket::websocket::WebSocket;
 
-/// With the feature `json`.
 impl WebSocket {
-    /// Sends a value as JSON, in a text message; it waits as [`send`](Self::send) does.
+    /// Sends a value as JSON in a text message.
     ///
-    /// The value is serialised at once, when this is called, straight into what becomes the write buffer.
+    /// The call itself serializes the value, into memory that becomes the write buffer. The returned future
+    /// waits as [`send`](Self::send) does.
+    ///
+    /// # Examples
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -40,61 +40,61 @@ impl WebSocket {
     ///
     /// # Errors
     ///
-    /// Why the connection is closed; or [`ErrorKind::InvalidInput`] if the value can't be serialised, with what
-    /// `serde_json` says as the source. Nothing was sent then, and the connection goes on.
+    /// - Returns [`ErrorKind::InvalidInput`] if the value can't be serialized. The error of `serde_json` is
+    ///   the source, and the connection stays open.
+    /// - Returns [`ErrorKind::Closed`] if either side has closed the connection, or else the error that ended
+    ///   it.
+    ///
+    /// After an error, nothing was sent.
     ///
     /// # Cancel safety
     ///
-    /// If it is dropped before it is ready, nothing was sent.
+    /// This method is cancel safe. A future that is dropped before it is ready has sent nothing.
     pub fn send_json<T: Serialize + ?Sized>(&self, value: &T) -> impl Future<Output = Result<(), Error>> {
-        send(&self.connection, self.batch.hold(), encode(value))
+        send_encoded(&self.connection, self.batch.hold(), encode(value))
     }
 
-    /// Receives the next message, text or binary, as a value in JSON; `None` once the connection has ended normally.
+    /// Receives the next message, text or binary, as a value in JSON, or `None` after the connection has
+    /// ended normally.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidData`] if the message is not JSON, or not that of a `T`: it says at which line and column,
-    /// and has what `serde_json` says as its source, with control characters of the message escaped. The message is gone, and the connection goes on: the next call
-    /// gives the next message. All others are those of [`recv`](Self::recv).
+    /// - Returns [`ErrorKind::InvalidData`] if the message is not the JSON of a `T`. The text has the line
+    ///   and the column, and the error of `serde_json` is the source, with the control characters of the
+    ///   message escaped. The message is consumed, and the connection stays open.
+    /// - Returns the errors of [`recv`](Self::recv).
     ///
     /// # Cancel safety
     ///
-    /// As [`recv`](Self::recv): nothing is lost if the future is dropped.
+    /// This method is cancel safe. A dropped future loses nothing, as with [`recv`](Self::recv).
     pub async fn recv_json<T: DeserializeOwned>(&mut self) -> Result<Option<T>, Error> {
         self.recv().await?.map(|message| decode(&message)).transpose()
     }
 }
 
-/// With the feature `json`.
 impl Sender {
-    /// Sends a value as JSON: see [`WebSocket::send_json`].
+    /// Sends a value as JSON in a text message: see [`WebSocket::send_json`].
     ///
     /// # Errors
     ///
-    /// Why the connection is closed; or [`ErrorKind::InvalidInput`] if the value can't be serialised. Nothing was sent.
+    /// - Returns [`ErrorKind::InvalidInput`] if the value can't be serialized.
+    /// - Returns [`ErrorKind::Closed`] if either side has closed the connection, or else the error that ended
+    ///   it.
+    ///
+    /// After an error, nothing was sent.
     ///
     /// # Cancel safety
     ///
-    /// If it is dropped before it is ready, nothing was sent.
+    /// This method is cancel safe. A future that is dropped before it is ready has sent nothing.
     pub fn send_json<T: Serialize + ?Sized>(&self, value: &T) -> impl Future<Output = Result<(), Error>> {
-        send(&self.connection, Hold::Never, encode(value))
+        send_encoded(&self.connection, Hold::Never, encode(value))
     }
-}
-
-async fn send(
-    connection: &Arc<Connection>,
-    hold: Hold,
-    encoded: Result<Encoded, Error>,
-) -> Result<(), Error> {
-    let mut encoded = encoded?;
-    connection.send_with(hold, move |outbound| outbound.accept_encoded(&mut encoded)).await
 }
 
 fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Encoded, Error> {
     Encoded::new(MessageKind::Text, |buffer| {
         serde_json::to_writer(buffer, value).map_err(|error| {
-            let text = "the value can't be serialised as JSON: nothing was sent";
+            let text = "the value can't be serialized as JSON: nothing was sent";
             Error::with_source(ErrorKind::InvalidInput, text, error)
         })
     })
@@ -108,7 +108,7 @@ fn decode<T: DeserializeOwned>(message: &Message) -> Result<T, Error> {
     decoded.map_err(|error| {
         let (line, column) = (error.line(), error.column());
         let text = format!("the message is not the JSON that was asked for, at line {line}, column {column}");
-        // It quotes the names of fields, and strings.
+        // The text quotes names of fields and strings of the peer.
         let said = error.to_string();
         let shown = escaped(&said);
         let error = if shown == said { error } else { serde_json::Error::custom(shown) };

@@ -1,4 +1,4 @@
-//! Two connected WebSockets in memory.
+//! Two connected WebSockets in memory, for tests.
 
 use bowline_proto::Role;
 
@@ -7,10 +7,15 @@ use crate::handshake::negotiated::Negotiated;
 use crate::socket::websocket::WebSocket;
 use crate::transport::Transport;
 
-/// How many bytes may be under way in each direction.
+/// The number of bytes that may be in flight in each direction.
 const CAPACITY: usize = 64 * 1024;
 
-/// Two connected WebSockets in memory, a client's and a server's: for tests of code that uses one.
+/// Creates two connected WebSockets in memory: a client and a server.
+///
+/// The pair is for tests of code that uses a [`WebSocket`]. Both ends have the default
+/// [`Limits`](crate::Limits), and up to 64 KiB are in flight in each direction.
+///
+/// # Examples
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -24,7 +29,7 @@ const CAPACITY: usize = 64 * 1024;
 ///
 /// # Panics
 ///
-/// Outside of a tokio runtime, or in one without its time driver.
+/// Panics if it is called outside of a tokio runtime, or in a runtime without a time driver.
 pub fn pair() -> (WebSocket, WebSocket) {
     let (client, server) = tokio::io::duplex(CAPACITY);
     let config = Config::default();

@@ -1,4 +1,8 @@
-//! Sending by polls, for the traits that work so.
+//! Sending through polls, for the traits `AsyncWrite` and `Sink`.
+//!
+//! A future gives its place in the queue of senders back when it is dropped. A trait object with `poll_*`
+//! methods may be kept and never polled again, as after a timeout. Therefore its place is skipped once it was
+//! woken in vain.
 
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -12,24 +16,24 @@ use crate::connection::outbound::guard::OutboundGuard;
 use crate::connection::outbound::wait_queue::{Manner, Place, Turn};
 use crate::error::Error;
 
-/// What one who polls has begun to wait for.
+/// A sender that is polled, with its places in the queues of the connection.
 ///
-/// It stands in the line of the senders, as all do; but one who stops polling, as after a timeout, is passed once it was
-/// called: see [`Manner::Poll`].
+/// It waits in the queue of senders, in order of arrival. If it is not polled after it was woken, the senders
+/// after it pass: see [`Manner::Poll`].
 pub(crate) struct PollSender {
     pub(crate) connection: Arc<Connection>,
-    /// Whether what it sends may be held back: if it stands for the `WebSocket`.
-    #[cfg_attr(not(feature = "futures"), expect(dead_code, reason = "byte streams always may"))]
+    /// The permission to hold back messages, if this sends on behalf of the `WebSocket`.
+    #[cfg_attr(not(feature = "futures"), expect(dead_code, reason = "byte streams use that of their batch"))]
     pub(crate) hold: Hold,
-    /// In the line of the senders.
+    /// The place in the queue of senders.
     turn: Place,
-    /// Among those who watch what is written.
+    /// The place among the tasks that watch what is written.
     watch: Place,
-    /// Among those who wait for the end.
+    /// The place among the tasks that wait for the end.
     end: Place,
-    /// Where a flush under way ends.
+    /// The position in the outbound stream that a flush under way waits for.
     flush_end: Option<u64>,
-    /// We have closed, and wait for the end.
+    /// The closing handshake was started here.
     closing: bool,
 }
 
@@ -39,7 +43,7 @@ impl PollSender {
         Self { connection, hold, turn, watch, end, flush_end: None, closing: false }
     }
 
-    /// Waits until a message may be accepted, and gives the lock under which it may.
+    /// Waits until a message can be accepted, and returns the lock under which to accept it.
     pub(crate) fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<OutboundGuard<'_>, Error>> {
         let progress = ready!(tokio::task::coop::poll_proceed(cx));
         let mut outbound = self.connection.outbound();
@@ -48,8 +52,8 @@ impl PollSender {
         }
         let turn = outbound.turn(&self.turn);
         if turn != Turn::Now {
-            // One that gives way was called, and may be passed should it not come again.
-            let manner = if turn == Turn::Soon { Manner::CALLED } else { Manner::POLL };
+            // A sender that gives way counts as woken, and is skipped if it does not come back.
+            let manner = if turn == Turn::Soon { Manner::WOKEN } else { Manner::POLL };
             outbound.wait(Queue::Senders, &mut self.turn, manner, cx.waker());
             drop(outbound);
             if turn == Turn::Soon {
@@ -60,15 +64,15 @@ impl PollSender {
         progress.made_progress();
         if self.turn.is_taken() {
             outbound.leave(Queue::Senders, &mut self.turn);
-            // There may be room for the next, too.
+            // There may be space for the next sender, too.
             outbound.wake_senders();
         }
-        // A flush that was begun before does not cover what comes now.
+        // A flush that was begun earlier does not cover the message that comes now.
         self.flush_end = None;
         Poll::Ready(Ok(outbound))
     }
 
-    /// Waits until all that was accepted was handed to the transport.
+    /// Waits until the transport has taken all accepted messages.
     pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         let mut outbound = self.connection.outbound();
         if self.flush_end.is_none() && !outbound.is_blocked() {
@@ -109,7 +113,7 @@ impl Drop for PollSender {
             outbound.leave(Queue::Senders, &mut self.turn);
             outbound.leave(Queue::Watchers, &mut self.watch);
             outbound.leave(Queue::End, &mut self.end);
-            // It may have been its turn.
+            // This may have been the sender whose turn it was.
             outbound.wake_senders();
         }
     }

@@ -1,24 +1,24 @@
-//! Values sent and received as messages of protobuf.
+//! Methods that send and receive protobuf messages.
 
 use std::future::Future;
-use std::sync::Arc;
 
 use bowline_proto::{FrameHeader, MessageKind};
 use prost::Message as Protobuf;
 
-use crate::connection::Connection;
 use crate::connection::inbound::batch::Hold;
 use crate::connection::outbound::encoded::Encoded;
 use crate::error::{Error, ErrorKind};
 use crate::message::Message;
-use crate::socket::sender::Sender;
+use crate::socket::sender::{Sender, send_encoded};
 use crate::socket::websocket::WebSocket;
 
-/// With the feature `protobuf`.
 impl WebSocket {
-    /// Sends a message of protobuf, in a binary message; it waits as [`send`](Self::send) does.
+    /// Sends a protobuf message in a binary message.
     ///
-    /// It is encoded at once, when this is called, straight into what becomes the write buffer.
+    /// The call itself encodes the message, into memory that becomes the write buffer. The returned future
+    /// waits as [`send`](Self::send) does.
+    ///
+    /// # Examples
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -41,59 +41,51 @@ impl WebSocket {
     ///
     /// # Errors
     ///
-    /// Why the connection is closed; nothing was sent.
+    /// Returns [`ErrorKind::Closed`] if either side has closed the connection, or else the error that ended
+    /// it. In both cases nothing was sent.
     ///
     /// # Cancel safety
     ///
-    /// If it is dropped before it is ready, nothing was sent.
+    /// This method is cancel safe. A future that is dropped before it is ready has sent nothing.
     pub fn send_protobuf<M: Protobuf>(&self, message: &M) -> impl Future<Output = Result<(), Error>> {
-        send(&self.connection, self.batch.hold(), encode(message))
+        send_encoded(&self.connection, self.batch.hold(), encode(message))
     }
 
-    /// Receives the next message as one of protobuf; `None` once the connection has ended normally.
+    /// Receives the next message as a protobuf message, or `None` after the connection has ended normally.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidData`] if it is a text message, or not an `M`: what `prost` says is the source then. The
-    /// message is gone, and the connection goes on: the next call gives the next message. All others are those of
-    /// [`recv`](Self::recv).
+    /// - Returns [`ErrorKind::InvalidData`] if the message is text, or is not an encoded `M`; in the second
+    ///   case the error of `prost` is the source. The message is consumed, and the connection stays open.
+    /// - Returns the errors of [`recv`](Self::recv).
     ///
     /// # Cancel safety
     ///
-    /// As [`recv`](Self::recv): nothing is lost if the future is dropped.
+    /// This method is cancel safe. A dropped future loses nothing, as with [`recv`](Self::recv).
     pub async fn recv_protobuf<M: Protobuf + Default>(&mut self) -> Result<Option<M>, Error> {
         self.recv().await?.map(decode).transpose()
     }
 }
 
-/// With the feature `protobuf`.
 impl Sender {
-    /// Sends a message of protobuf: see [`WebSocket::send_protobuf`].
+    /// Sends a protobuf message in a binary message: see [`WebSocket::send_protobuf`].
     ///
     /// # Errors
     ///
-    /// Why the connection is closed; nothing was sent.
+    /// Returns [`ErrorKind::Closed`] if either side has closed the connection, or else the error that ended
+    /// it. In both cases nothing was sent.
     ///
     /// # Cancel safety
     ///
-    /// If it is dropped before it is ready, nothing was sent.
+    /// This method is cancel safe. A future that is dropped before it is ready has sent nothing.
     pub fn send_protobuf<M: Protobuf>(&self, message: &M) -> impl Future<Output = Result<(), Error>> {
-        send(&self.connection, Hold::Never, encode(message))
+        send_encoded(&self.connection, Hold::Never, encode(message))
     }
-}
-
-async fn send(
-    connection: &Arc<Connection>,
-    hold: Hold,
-    encoded: Result<Encoded, Error>,
-) -> Result<(), Error> {
-    let mut encoded = encoded?;
-    connection.send_with(hold, move |outbound| outbound.accept_encoded(&mut encoded)).await
 }
 
 fn encode<M: Protobuf>(message: &M) -> Result<Encoded, Error> {
     Encoded::new(MessageKind::Binary, |buffer| {
-        // With what the header takes for a moment.
+        // With the space that the header takes in front of the payload, once it is encoded.
         buffer.reserve(message.encoded_len() + FrameHeader::MAX_SIZE);
         message.encode(buffer).map_err(|error| {
             let text = "the message can't be encoded: nothing was sent";
@@ -105,7 +97,7 @@ fn encode<M: Protobuf>(message: &M) -> Result<Encoded, Error> {
 fn decode<M: Protobuf + Default>(message: Message) -> Result<M, Error> {
     match message {
         Message::Text(_) => {
-            let text = "the message is text, where a binary one with protobuf was asked for";
+            let text = "the message is text, but a binary message with protobuf was asked for";
             Err(Error::new(ErrorKind::InvalidData, text))
         }
         Message::Binary(bytes) => M::decode(bytes).map_err(|error| {

@@ -1,4 +1,4 @@
-//! One message, read piece by piece.
+//! One message as a stream of bytes to read.
 
 use std::fmt;
 use std::io;
@@ -12,17 +12,45 @@ use tokio::io::{AsyncRead, ReadBuf};
 use crate::connection::Connection;
 use crate::connection::inbound::batch::Batch;
 
-/// A message that is read as it arrives: see [`WebSocket::reader`](crate::WebSocket::reader).
+/// A reader of one message, as returned by [`WebSocket::reader`](crate::WebSocket::reader).
 ///
-/// The end of the stream is the end of the message; if the connection ends before, reading fails with an [`Error`](crate::Error)
-/// inside the [`io::Error`]. Text is UTF-8 as far as it was read, though a read may end inside a code point.
+/// The reader implements [`AsyncRead`] and returns the payload as it arrives. The end of the stream is the
+/// end of the message. Text is validated before it is returned, but a read may end inside a code point.
 ///
-/// If it is dropped before its end, the rest of the message is passed over.
+/// Dropping the reader before the end discards the rest of the message.
+///
+/// # Errors
+///
+/// Reading fails if the connection ends before the message does. The [`io::Error`] then contains the
+/// [`Error`](crate::Error) that [`WebSocket::recv`](crate::WebSocket::recv) returns.
 ///
 /// # Cancel safety
 ///
-/// A `read` that is dropped before it is ready has taken nothing. What goes on until it has enough, such as `read_exact`,
-/// loses what it has taken.
+/// `read` is cancel safe: a dropped future has consumed nothing. Methods that read repeatedly, such as
+/// `read_exact`, are not: a dropped future loses the bytes that it has read.
+///
+/// # Examples
+///
+/// ```
+/// use tokio::io::AsyncReadExt;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let (client, mut server) = bowline::pair();
+/// client.send("a message that may be larger than memory").await?;
+///
+/// let mut reader = server.reader().await?.expect("the connection is open");
+/// let (mut buffer, mut size) = ([0; 16], 0);
+/// loop {
+///     match reader.read(&mut buffer).await? {
+///         0 => break,
+///         count => size += count,
+///     }
+/// }
+/// assert_eq!(size, 40);
+/// # Ok(())
+/// # }
+/// ```
 pub struct MessageReader<'a> {
     connection: &'a Arc<Connection>,
     batch: &'a mut Batch,
@@ -34,7 +62,7 @@ impl<'a> MessageReader<'a> {
         Self { connection, batch, kind }
     }
 
-    /// Whether it is text or binary.
+    /// Returns the kind of the message: text or binary.
     pub fn kind(&self) -> MessageKind {
         self.kind
     }

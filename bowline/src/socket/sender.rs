@@ -1,4 +1,4 @@
-//! A handle for sending, of which there may be many.
+//! A handle for sending from any task.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,19 +8,30 @@ use bowline_proto::{CloseCode, CloseFrame, MessageKind};
 
 use crate::connection::Connection;
 use crate::connection::inbound::batch::Hold;
+#[cfg(any(feature = "json", feature = "protobuf"))]
+use crate::connection::outbound::encoded::Encoded;
 use crate::error::{Error, TrySendError};
 use crate::message::Payload;
 use crate::socket::writer::MessageWriter;
 
-/// A handle on a connection that sends: cheap to clone, to be used by any number of tasks at once.
+/// A handle for sending messages on a connection.
 ///
-/// Messages of concurrent senders never interleave, and each task's go out in its order. A `Sender` does not keep the
-/// connection open: once the [`WebSocket`](crate::WebSocket) is dropped, sending fails.
+/// [`WebSocket::sender`](crate::WebSocket::sender) returns one. Clones are cheap, and any number of tasks can
+/// use them at the same time. Messages of concurrent senders never interleave, and the messages of one task
+/// keep their order.
+///
+/// A `Sender` does not keep the connection open: once the [`WebSocket`](crate::WebSocket) is dropped, sending
+/// fails.
+///
+/// # Examples
 ///
 /// ```
-/// # async fn example(socket: bowline::WebSocket) -> Result<(), bowline::Error> {
-/// let sender = socket.sender();
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), bowline::Error> {
+/// let (client, mut server) = bowline::pair();
+/// let sender = client.sender();
 /// tokio::spawn(async move { sender.send("from another task").await });
+/// assert_eq!(server.recv().await?, Some("from another task".into()));
 /// # Ok(())
 /// # }
 /// ```
@@ -34,15 +45,19 @@ impl Sender {
         Self { connection }
     }
 
-    /// Sends a message: see [`WebSocket::send`](crate::WebSocket::send).
+    /// Sends a message.
+    ///
+    /// The method waits and accepts messages as [`WebSocket::send`](crate::WebSocket::send) does, but never
+    /// holds a message back: the message is written at once if the transport takes it.
     ///
     /// # Errors
     ///
-    /// Why the connection is closed; nothing was sent.
+    /// Returns [`ErrorKind::Closed`](crate::ErrorKind::Closed) if either side has closed the connection, or
+    /// else the error that ended it. In both cases nothing was sent.
     ///
     /// # Cancel safety
     ///
-    /// A `send` that is dropped before it is ready sent nothing.
+    /// This method is cancel safe. A future that is dropped before it is ready has sent nothing.
     pub fn send<'a>(&self, message: impl Into<Payload<'a>>) -> impl Future<Output = Result<(), Error>> {
         let mut payload = message.into();
         self.connection.send_with(Hold::Never, move |outbound| outbound.accept(&mut payload))
@@ -52,67 +67,75 @@ impl Sender {
     ///
     /// # Errors
     ///
-    /// [`TrySendError::Full`] and [`TrySendError::Closed`] hand the message back.
+    /// - Returns [`TrySendError::Full`] with the message if [`send`](Self::send) would wait.
+    /// - Returns [`TrySendError::Closed`] with the message if the connection is closed.
     pub fn try_send<'a, M: Into<Payload<'a>>>(&self, message: M) -> Result<(), TrySendError<M>> {
         self.connection.try_send(message, Hold::Never)
     }
 
-    /// Waits until all that was sent before was handed to the transport; for plain TCP, to the kernel.
-    ///
-    /// It is not needed for the messages to go out: they do as soon as the transport takes them.
+    /// Waits until the transport has taken all messages that were sent before: see
+    /// [`WebSocket::flush`](crate::WebSocket::flush).
     ///
     /// # Errors
     ///
-    /// Why the connection ended before.
+    /// Returns the error that ended the connection if it ended before all messages were written.
     ///
     /// # Cancel safety
     ///
-    /// Dropping it changes nothing.
+    /// This method is cancel safe. A dropped future changes nothing about what is written.
     pub async fn flush(&self) -> Result<(), Error> {
         self.connection.flush().await
     }
 
-    /// Begins a message that is written piece by piece: see [`WebSocket::writer`](crate::WebSocket::writer).
+    /// Begins a message that is written piece by piece, and returns its writer: see
+    /// [`WebSocket::writer`](crate::WebSocket::writer).
     ///
     /// # Errors
     ///
-    /// Why the connection is closed.
+    /// Returns [`ErrorKind::Closed`](crate::ErrorKind::Closed) if either side has closed the connection, or
+    /// else the error that ended it.
     ///
     /// # Cancel safety
     ///
-    /// If it is dropped before it is ready, no message was begun.
+    /// This method is cancel safe. A future that is dropped before it is ready has begun no message.
     pub async fn writer(&self, kind: MessageKind) -> Result<MessageWriter, Error> {
         MessageWriter::open(Arc::clone(&self.connection), kind).await
     }
 
-    /// Measures a round trip: see [`WebSocket::ping`](crate::WebSocket::ping).
+    /// Sends a ping, waits for its pong, and returns the round-trip time: see
+    /// [`WebSocket::ping`](crate::WebSocket::ping).
     ///
     /// # Errors
     ///
-    /// Why the connection ended before the pong came.
+    /// Returns the error that ended the connection if it ended before the pong arrived.
     ///
     /// # Cancel safety
     ///
-    /// If it is dropped, the ping may have been sent; its pong is ignored.
+    /// This method is cancel safe. If the future is dropped, the ping may have been sent, and its pong is
+    /// ignored.
     pub async fn ping(&self) -> Result<Duration, Error> {
         self.connection.ping().await
     }
 
-    /// Closes the connection: see [`WebSocket::close`](crate::WebSocket::close).
+    /// Closes the connection, and returns the Close frame of the peer, or `None` if the peer's frame has no
+    /// code: see [`WebSocket::close`](crate::WebSocket::close).
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for a code or reason that may not be sent; then
-    /// nothing was. Otherwise why the peer's Close frame did not come.
+    /// - Returns [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) if the code or the reason may
+    ///   not be sent. In that case nothing was sent.
+    /// - Returns [`ErrorKind::Timeout`](crate::ErrorKind::Timeout) if the peer did not answer in time.
+    /// - Returns the error that ended the connection if it ended without a Close frame of the peer.
     ///
     /// # Cancel safety
     ///
-    /// Once polled, the closing goes on though the future is dropped. It may be called again, to wait for the end.
+    /// This method is cancel safe. Once the future was polled, the closing handshake goes on without it, and
+    /// another call waits for the end.
     pub async fn close(&self, code: CloseCode, reason: &str) -> Result<Option<CloseFrame>, Error> {
         self.connection.close(code, reason).await
     }
 
-    /// Begins to close the connection, without waiting for its end.
+    /// Starts the closing handshake, without waiting for its end.
     #[cfg(feature = "server")]
     pub(crate) fn start_close(&self, frame: &CloseFrame) {
         self.connection.start_close(frame);
@@ -127,24 +150,26 @@ impl Sender {
         }
     }
 
-    /// The peer's Close frame, if it came and had a code.
+    /// Returns the Close frame of the peer, if one has arrived and has a code.
     pub fn close_frame(&self) -> Option<CloseFrame> {
         self.connection.inbound().peer_close().ok().flatten()
     }
 
-    /// Waits until nothing can be sent any more: the connection was closed by either side, failed, or was dropped.
+    /// Waits until no more messages can be sent, because either side closed the connection, the connection
+    /// failed, or its [`WebSocket`](crate::WebSocket) was dropped.
     ///
-    /// A peer that ends its stream without a Close frame may still receive. Once the application has received a message, to which
-    /// it may be about to reply, such an end counts when `recv` has reported it, when writing fails, or when the keepalive finds it.
+    /// A peer that ends its stream without a Close frame may still receive. Once the application has received
+    /// a message, to which it may be about to reply, such an end counts only when `recv` has reported the
+    /// end, when writing fails, or when the keepalive finds the peer gone.
     ///
     /// # Cancel safety
     ///
-    /// Dropping it changes nothing.
+    /// This method is cancel safe. A dropped future changes nothing about the connection.
     pub async fn closed(&self) {
         self.connection.watch_end(|outbound| outbound.closed().map(|_| ())).await;
     }
 
-    /// Whether nothing can be sent any more.
+    /// Returns `true` if no more messages can be sent.
     pub fn is_closed(&self) -> bool {
         self.connection.outbound().closed().is_some()
     }
@@ -154,4 +179,15 @@ impl fmt::Debug for Sender {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Sender").field("peer_addr", &self.connection.addresses.peer).finish_non_exhaustive()
     }
+}
+
+/// Sends a message that is encoded already.
+#[cfg(any(feature = "json", feature = "protobuf"))]
+pub(crate) async fn send_encoded(
+    connection: &Arc<Connection>,
+    hold: Hold,
+    encoded: Result<Encoded, Error>,
+) -> Result<(), Error> {
+    let mut encoded = encoded?;
+    connection.send_with(hold, move |outbound| outbound.accept_encoded(&mut encoded)).await
 }

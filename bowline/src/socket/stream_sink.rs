@@ -1,4 +1,4 @@
-//! The traits of the `futures` crates.
+//! The connection as a `Stream` and a `Sink` of the `futures` crates.
 
 use std::fmt;
 use std::pin::Pin;
@@ -15,12 +15,13 @@ use crate::socket::poll_sender::PollSender;
 use crate::socket::sender::Sender;
 use crate::socket::websocket::WebSocket;
 
-/// With the feature `futures`: the messages, as [`recv`](WebSocket::recv) gives them.
+/// A stream of the messages that [`recv`](WebSocket::recv) returns.
 ///
-/// The stream ends when `recv` would give `None`, and behind the first error. It is fused: from then on it gives `None`.
+/// The stream ends when `recv` would return `None`, and after the first error. It is fused: after the end, it
+/// keeps returning `None`.
 ///
-/// `WebSocket` is no `Sink`, as the methods of `SinkExt` would stand in the way of its own:
-/// [`into_stream_sink`](WebSocket::into_stream_sink) makes one.
+/// `WebSocket` is not a `Sink`, because the methods of `SinkExt` would shadow its own. Use
+/// [`into_stream_sink`](WebSocket::into_stream_sink) for a type that is both.
 impl Stream for WebSocket {
     type Item = Result<Message, Error>;
 
@@ -29,15 +30,16 @@ impl Stream for WebSocket {
     }
 }
 
-/// So that `futures::select!` takes it.
+/// Required by `futures::select!`.
 impl FusedStream for WebSocket {
     fn is_terminated(&self) -> bool {
         self.batch.stream_ended
     }
 }
 
-/// With the feature `futures`.
 impl WebSocket {
+    /// Returns the next item of the stream. `WRITES` says whether the replies to a batch are written before
+    /// the stream waits.
     fn poll_item<const WRITES: bool>(
         &mut self,
         cx: &mut Context<'_>,
@@ -50,8 +52,10 @@ impl WebSocket {
         Poll::Ready(item)
     }
 
-    /// The same connection as a `Stream` and a `Sink` of messages: for `split`, `forward` and all else that the
-    /// `futures` crates have for the two together.
+    /// Converts the connection into a `Stream` and a `Sink` of messages, for the combinators of the `futures`
+    /// crates such as `split` and `forward`.
+    ///
+    /// # Examples
     ///
     /// ```
     /// use futures_util::{SinkExt, StreamExt};
@@ -76,9 +80,10 @@ impl WebSocket {
     }
 }
 
-/// With the feature `futures`.
 impl Sender {
-    /// The same handle as a `Sink` of messages.
+    /// Converts the handle into a `Sink` of messages.
+    ///
+    /// # Examples
     ///
     /// ```
     /// use futures_util::{StreamExt, stream};
@@ -98,18 +103,19 @@ impl Sender {
     }
 }
 
-/// A connection as a `Stream` and a `Sink` of messages: see [`WebSocket::into_stream_sink`].
+/// A connection as a `Stream` and a `Sink` of messages, as returned by [`WebSocket::into_stream_sink`].
 ///
-/// The stream is that of [`WebSocket`], the sink works as [`SenderSink`] does.
+/// The `Stream` behaves like the one of [`WebSocket`], and the `Sink` like [`SenderSink`].
 pub struct WebSocketStreamSink {
     sink: SenderSink,
     socket: WebSocket,
 }
 
 impl WebSocketStreamSink {
-    /// The connection itself again.
+    /// Returns the connection.
     ///
-    /// Nothing is lost, unless a message waits for a [`MessageWriter`](crate::MessageWriter): see [`SenderSink`].
+    /// No message is lost, unless one waits in the sink for a [`MessageWriter`](crate::MessageWriter): see
+    /// [`SenderSink`].
     pub fn into_inner(self) -> WebSocket {
         self.socket
     }
@@ -121,14 +127,14 @@ impl Stream for WebSocketStreamSink {
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let Self { sink, socket } = self.get_mut();
         let hold = socket.batch.hold();
-        // `forward` flushes when it has to wait, and `split` holds the last message of a batch back until then.
+        // `forward` flushes before it waits. `split` holds back the last message of a batch until then.
         let poll = socket.poll_item::<false>(cx);
         sink.sender.hold = if poll.is_ready() { hold.or(socket.batch.hold()) } else { Hold::Never };
         poll
     }
 }
 
-/// So that `futures::select!` takes it.
+/// Required by `futures::select!`.
 impl FusedStream for WebSocketStreamSink {
     fn is_terminated(&self) -> bool {
         self.socket.is_terminated()
@@ -155,21 +161,22 @@ impl Sink<Message> for WebSocketStreamSink {
     }
 }
 
-/// A [`Sender`] as a `Sink` of messages: see [`Sender::into_sink`].
+/// A [`Sender`] as a `Sink` of messages, as returned by [`Sender::into_sink`].
 ///
-/// - It is ready when less than [`Limits::write_buffer`](crate::Limits::write_buffer) waits to be written, in the order of arrival
-///   with all others who send. If it is polled no more, the others pass.
-/// - A message that it took goes out without any further call, as with `send`. Only one that finds a
-///   [`MessageWriter`](crate::MessageWriter) open, begun since the sink was ready, waits in the sink until it is polled
-///   again.
-/// - It is flushed when all was handed to the transport. `SinkExt::send` waits for that each time; `feed` and `forward`
-///   don't, so that a batch leaves with one write.
-/// - Closing it closes the connection with 1000 and waits for its end, as [`Sender::close`] does.
+/// - **`poll_ready`** waits until fewer bytes than [`Limits::write_buffer`](crate::Limits::write_buffer) wait
+///   to be written, in order of arrival, together with all other senders. A sink that is no longer polled is
+///   skipped.
+/// - **`start_send`** accepts a message, which is then written without any further call. There is one
+///   exception: if a [`MessageWriter`](crate::MessageWriter) was opened after the sink became ready, the
+///   message waits in the sink until the sink is polled again.
+/// - **`poll_flush`** waits until the transport has taken all messages. `SinkExt::send` flushes each time;
+///   `feed` and `forward` don't, so that a batch leaves with one write.
+/// - **`poll_close`** closes the connection with 1000 and waits for its end, as [`Sender::close`] does.
 pub struct SenderSink {
     sender: PollSender,
     /// `start_send` may be called.
     ready: bool,
-    /// What found a `MessageWriter` open.
+    /// The message that was accepted while a `MessageWriter` was open.
     held: Option<Message>,
 }
 
@@ -178,7 +185,7 @@ impl SenderSink {
         Self { sender, ready: false, held: None }
     }
 
-    /// Waits until nothing is held.
+    /// Waits until the sink holds no message.
     fn poll_release(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         let Self { sender, held, .. } = self;
         if held.is_some() {
@@ -206,7 +213,7 @@ impl Sink<Message> for SenderSink {
     fn start_send(self: Pin<&mut Self>, message: Message) -> Result<(), Error> {
         let sink = self.get_mut();
         if !std::mem::take(&mut sink.ready) {
-            let text = "the sink was not ready: start_send may be called once after each poll_ready";
+            let text = "the sink is not ready: call poll_ready before each start_send";
             return Err(Error::new(ErrorKind::InvalidInput, text));
         }
         let connection = &sink.sender.connection;
@@ -230,7 +237,7 @@ impl Sink<Message> for SenderSink {
 
     fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         let sink = self.get_mut();
-        // If the connection is closed, that is what is wanted.
+        // An error means that the connection is closed, which is the purpose of the call.
         let _ = ready!(sink.poll_release(cx));
         sink.sender.poll_close(cx)
     }

@@ -1,4 +1,4 @@
-//! The connection, as its owner sees it.
+//! The handle of the owner of a connection.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -24,62 +24,112 @@ use crate::sync::spawn;
 
 /// A WebSocket connection.
 ///
-/// Reading ([`recv`](Self::recv), [`reader`](Self::reader)) takes `&mut self`; everything else takes `&self` and may
-/// be called by several tasks at once, also through a [`Sender`].
+/// [`connect`](crate::connect) and [`Connector`](crate::Connector) open connections as a client;
+/// [`serve`](crate::serve), [`accept`](crate::accept) and their builders open them as a server. The type is
+/// the same for both roles, and for all transports: TCP, TLS, HTTP/2, and any stream of the application.
 ///
-/// Pings are answered, Close frames echoed and the keepalive held by the library, also while the application does not
-/// read: as far as the first message that it has not asked for.
+/// Only [`recv`](Self::recv) and [`reader`](Self::reader) take `&mut self`. All other methods take `&self`,
+/// so that any number of tasks can call them at the same time, also through clones of a [`Sender`].
 ///
-/// Dropping the `WebSocket` ends the connection: its [`Sender`]s fail, what was sent is still written, and the
-/// transport ends without a Close frame. [`close`](Self::close) it to end it in the way of the protocol. Under
-/// `serve`, the result of the handler closes it.
+/// # Control frames
+///
+/// The library answers pings, echoes Close frames and sends keepalive pings, even while the application does
+/// not read. An unread data message stops this, because frames after the message are not read before the
+/// message: memory is bounded.
+///
+/// # Dropping
+///
+/// Dropping the `WebSocket` ends the connection without a Close frame, which the peer reports as a lost
+/// connection. Messages that were sent before are still written, for at most
+/// [`Limits::close_timeout`](crate::Limits::close_timeout), and all [`Sender`]s fail. Call
+/// [`close`](Self::close) for a normal end. Under [`serve`](crate::serve), the result of the handler closes
+/// the connection.
+///
+/// # Examples
+///
+/// ```
+/// use bowline::{CloseCode, WebSocket};
+///
+/// async fn echo(mut socket: WebSocket) -> Result<(), bowline::Error> {
+///     while let Some(message) = socket.recv().await? {
+///         socket.send(message).await?;
+///     }
+///     Ok(())
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), bowline::Error> {
+/// let (mut client, server) = bowline::pair();
+/// tokio::spawn(echo(server));
+/// client.send("hello").await?;
+/// assert_eq!(client.recv().await?, Some("hello".into()));
+/// client.close(CloseCode::NORMAL, "").await?;
+/// # Ok(())
+/// # }
+/// ```
 pub struct WebSocket {
     pub(crate) connection: Arc<Connection>,
     pub(crate) batch: Batch,
 }
 
 impl WebSocket {
-    /// Receives the next message; `None` once the connection has ended normally.
+    /// Receives the next message, or `None` after the connection has ended normally.
     ///
-    /// That is: the peer closed it with 1000, 1001 or no code, or we had closed it first. After the end, the answer
-    /// stays the same.
+    /// A connection ends normally if the peer closes it with 1000, 1001 or no code, or if this side closed it
+    /// first. After the end, all calls return the same result again.
     ///
     /// # Errors
     ///
-    /// The peer closed with another code ([`Error::close_frame`]), the transport ended without a Close frame, the peer
-    /// broke the protocol or went over a limit, or it is gone: see [`ErrorKind`](crate::ErrorKind).
+    /// - Returns [`ErrorKind::Closed`](crate::ErrorKind::Closed) if the peer closed the connection with
+    ///   another code; [`Error::close_frame`] has the code and the reason.
+    /// - Returns [`ErrorKind::Disconnected`](crate::ErrorKind::Disconnected) if the transport ended without a
+    ///   Close frame.
+    /// - Returns [`ErrorKind::Protocol`](crate::ErrorKind::Protocol) if the peer broke the protocol.
+    /// - Returns [`ErrorKind::Limit`](crate::ErrorKind::Limit) if the peer exceeded one of our
+    ///   [`Limits`](crate::Limits).
+    /// - Returns [`ErrorKind::Timeout`](crate::ErrorKind::Timeout) if the peer did not answer a keepalive
+    ///   ping, or took no bytes, in time.
+    /// - Returns [`ErrorKind::Io`](crate::ErrorKind::Io) if the transport failed in another way.
     ///
     /// # Cancel safety
     ///
-    /// Nothing is lost if the future is dropped: what has arrived of a message stays for the next call. A timeout
-    /// around `recv` does not end the connection.
+    /// This method is cancel safe. A dropped future loses nothing: the part of a message that has arrived
+    /// stays for the next call, and the connection stays open.
     pub fn recv(&mut self) -> impl Future<Output = Result<Option<Message>, Error>> {
         NextMessage { socket: self, waits: false }
     }
 
-    /// Sends a message: text (`&str`, `String`, ...), bytes (`&[u8]`, `Vec<u8>`, [`Bytes`](bytes::Bytes), ...), a
-    /// [`Message`] or a `&`[`Prepared`](crate::Prepared).
+    /// Sends a message.
     ///
-    /// It waits, in order of arrival, until less than [`Limits::write_buffer`](crate::Limits::write_buffer) waits to
-    /// be written; then it accepts the message whole and returns. What was accepted goes out as fast as the transport
-    /// takes it, without any further call.
+    /// Text (`&str`, `String`, ...), bytes (`&[u8]`, `Vec<u8>`, [`Bytes`](bytes::Bytes), ...), a [`Message`]
+    /// and a `&`[`Prepared`](crate::Prepared) convert into a message; [`Payload`] has the full list.
     ///
-    /// While a [`MessageWriter`] is open, `send` waits for its end: awaiting `send` while holding a writer in the same
-    /// task is a deadlock.
+    /// The method waits, in order of arrival, until fewer bytes than
+    /// [`Limits::write_buffer`](crate::Limits::write_buffer) wait to be written. Then it accepts the message
+    /// whole and returns. Accepted bytes are written as fast as the transport takes them, without a
+    /// [`flush`](Self::flush) or any other call.
     ///
-    /// A `send` that waits, and whose future is kept without being polled, holds up all senders behind it: drop it instead.
+    /// Replies to messages that arrived together may leave together: while the next of those messages is in
+    /// memory, the messages that the `WebSocket` itself sends are held back. They leave at the latest when
+    /// the task yields or a millisecond has passed; only a task that keeps its thread busy without sending
+    /// holds them longer. A [`Sender`] writes at once.
     ///
-    /// Replies to messages that have arrived together may leave together: while the next one is in memory, what the `WebSocket`
-    /// itself sends is held back for a millisecond, and for as long as the application computes without sending or yielding. A
-    /// [`Sender`] writes at once.
+    /// # Deadlocks
+    ///
+    /// While a [`MessageWriter`] is open, `send` waits for its end. A task that awaits `send` while it holds
+    /// a writer of the same connection waits forever.
+    ///
+    /// A future of `send` that waits for its turn and is kept without being polled holds up all senders after
+    /// it. Drop the future instead.
     ///
     /// # Errors
     ///
-    /// Why the connection is closed; nothing was sent.
+    /// Returns [`ErrorKind::Closed`](crate::ErrorKind::Closed) if either side has closed the connection, or
+    /// else the error that ended it. In both cases nothing was sent.
     ///
     /// # Cancel safety
     ///
-    /// A `send` that is dropped before it is ready sent nothing.
+    /// This method is cancel safe. A future that is dropped before it is ready has sent nothing.
     pub fn send<'a>(&self, message: impl Into<Payload<'a>>) -> impl Future<Output = Result<(), Error>> {
         let mut payload = message.into();
         self.connection.send_with(self.batch.hold(), move |outbound| outbound.accept(&mut payload))
@@ -89,32 +139,36 @@ impl WebSocket {
     ///
     /// # Errors
     ///
-    /// [`TrySendError::Full`] and [`TrySendError::Closed`] hand the message back.
+    /// - Returns [`TrySendError::Full`] with the message if [`send`](Self::send) would wait.
+    /// - Returns [`TrySendError::Closed`] with the message if the connection is closed.
     pub fn try_send<'a, M: Into<Payload<'a>>>(&self, message: M) -> Result<(), TrySendError<M>> {
         self.connection.try_send(message, self.batch.hold())
     }
 
-    /// Waits until all that was sent before was handed to the transport: for plain TCP to the kernel, for HTTP/2 to its
-    /// connection's task.
+    /// Waits until the transport has taken all messages that were sent before.
     ///
-    /// It is not needed for the messages to go out: they do as soon as the transport takes them.
+    /// The transport is the kernel for plain TCP, and the task of the HTTP/2 connection for HTTP/2. Messages
+    /// leave without this method too, as soon as the transport takes them.
     ///
     /// # Errors
     ///
-    /// Why the connection ended before.
+    /// Returns the error that ended the connection if it ended before all messages were written.
     ///
     /// # Cancel safety
     ///
-    /// Dropping it changes nothing.
+    /// This method is cancel safe. A dropped future changes nothing about what is written.
     pub async fn flush(&self) -> Result<(), Error> {
         self.connection.flush().await
     }
 
-    /// Waits for the next message and gives a reader of it, which takes it piece by piece as it arrives; `None` once
-    /// the connection has ended normally.
+    /// Waits for the next message and returns a reader of its payload, or `None` after the connection has
+    /// ended normally.
     ///
-    /// Nothing holds the whole message, not even that of one frame; the limits of its size still hold. Text is
-    /// validated as it arrives.
+    /// The reader returns the payload as it arrives, even within a frame, so that the message is never held
+    /// in memory as a whole. [`Limits::message_size`](crate::Limits::message_size) applies nevertheless. Text
+    /// is validated as it arrives.
+    ///
+    /// # Examples
     ///
     /// ```
     /// # async fn example(mut socket: bowline::WebSocket) -> Result<(), Box<dyn std::error::Error>> {
@@ -131,20 +185,24 @@ impl WebSocket {
     ///
     /// # Errors
     ///
-    /// As [`recv`](Self::recv).
+    /// Returns the errors of [`recv`](Self::recv).
     ///
     /// # Cancel safety
     ///
-    /// Nothing is lost if the future is dropped: the message is still there for `recv` or `reader`.
+    /// This method is cancel safe. A dropped future loses nothing: the next `recv` or `reader` returns the
+    /// same message.
     pub async fn reader(&mut self) -> Result<Option<MessageReader<'_>>, Error> {
         let start = self.connection.next_start(&mut self.batch).await?;
         Ok(start.map(|kind| MessageReader::new(&self.connection, &mut self.batch, kind)))
     }
 
-    /// Begins a message that is written piece by piece, in fragments (RFC 6455 5.4).
+    /// Begins a message that is written piece by piece, and returns its writer.
     ///
-    /// It waits for its turn as [`send`](Self::send) does. Until the writer is finished or dropped, other senders of
-    /// data wait; pings and [`close`](Self::close) pass between the fragments.
+    /// The message is sent in fragments (RFC 6455 5.4). The method waits for its turn as [`send`](Self::send)
+    /// does. Other senders of data wait until the writer is finished or dropped; pings and
+    /// [`close`](Self::close) pass between the fragments.
+    ///
+    /// # Examples
     ///
     /// ```
     /// # async fn example(socket: bowline::WebSocket) -> Result<(), Box<dyn std::error::Error>> {
@@ -161,86 +219,111 @@ impl WebSocket {
     ///
     /// # Errors
     ///
-    /// Why the connection is closed.
+    /// Returns [`ErrorKind::Closed`](crate::ErrorKind::Closed) if either side has closed the connection, or
+    /// else the error that ended it.
     ///
     /// # Cancel safety
     ///
-    /// If it is dropped before it is ready, no message was begun.
+    /// This method is cancel safe. A future that is dropped before it is ready has begun no message.
     pub async fn writer(&self, kind: MessageKind) -> Result<MessageWriter, Error> {
         MessageWriter::open(Arc::clone(&self.connection), kind).await
     }
 
-    /// Sends a ping and waits for its own pong: the time that took is the round trip.
+    /// Sends a ping, waits for its pong, and returns the round-trip time.
     ///
-    /// The pong of a later ping counts as well, as a peer may answer only the newest (RFC 6455 5.5.3). Nobody has to read meanwhile;
-    /// but a message that the application has not asked for keeps the pong behind it waiting until someone reads.
+    /// The pong of a later ping counts as well, because a peer may answer only the newest ping (RFC 6455
+    /// 5.5.3). The application does not have to read meanwhile. However, a pong after an unread data message
+    /// is not seen until the application has received that message.
     ///
     /// # Errors
     ///
-    /// Why the connection ended before the pong came.
+    /// Returns the error that ended the connection if it ended before the pong arrived.
     ///
     /// # Cancel safety
     ///
-    /// If it is dropped, the ping may have been sent; its pong is ignored.
+    /// This method is cancel safe. If the future is dropped, the ping may have been sent, and its pong is
+    /// ignored.
     pub async fn ping(&self) -> Result<Duration, Error> {
         self.connection.ping().await
     }
 
-    /// A handle that sends on this connection, for other tasks.
+    /// Returns a handle for sending on this connection from other tasks.
     pub fn sender(&self) -> Sender {
         Sender::new(Arc::clone(&self.connection))
     }
 
-    /// Closes the connection, and gives the Close frame of the peer's answer; `None` if that has no code.
+    /// Closes the connection, and returns the Close frame of the peer, or `None` if the peer's frame has no
+    /// code.
     ///
-    /// Our Close frame goes behind all that was sent. Messages that are here already can still be received; what
-    /// comes later is thrown away. It waits until the peer has answered and the transport has ended, for at most
-    /// [`Limits::close_timeout`](crate::Limits::close_timeout). Other tasks may read and close at the same time; the
-    /// first Close frame, ours or the peer's, decides.
+    /// The method performs the closing handshake (RFC 6455 7.1.2). Our Close frame is sent after all messages
+    /// that were sent before. Messages that have arrived by then can still be received; later ones are
+    /// discarded. The method returns once the peer has answered and the transport has ended, after at most
+    /// [`Limits::close_timeout`](crate::Limits::close_timeout).
     ///
-    /// The reason is for people and has at most 123 bytes; it is often empty.
+    /// Several tasks may call this method, also while another task is in [`recv`](Self::recv). The first
+    /// Close frame, ours or the peer's, decides.
+    ///
+    /// The reason is a text for people, of at most 123 bytes, and may be empty.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use bowline::CloseCode;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), bowline::Error> {
+    /// let (client, mut server) = bowline::pair();
+    /// tokio::spawn(async move { while let Ok(Some(_)) = server.recv().await {} });
+    /// let answer = client.close(CloseCode::NORMAL, "done").await?;
+    /// assert_eq!(answer.unwrap().code(), CloseCode::NORMAL);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for a code or reason that may not be sent; then
-    /// nothing was. Otherwise why the peer's Close frame did not come.
+    /// - Returns [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) if the code or the reason may
+    ///   not be sent. In that case nothing was sent.
+    /// - Returns [`ErrorKind::Timeout`](crate::ErrorKind::Timeout) if the peer did not answer in time.
+    /// - Returns the error that ended the connection if it ended without a Close frame of the peer.
     ///
     /// # Cancel safety
     ///
-    /// Once polled, the closing goes on though the future is dropped. It may be called again, to wait for the end.
+    /// This method is cancel safe. Once the future was polled, the closing handshake goes on without it, and
+    /// another call waits for the end.
     pub async fn close(&self, code: CloseCode, reason: &str) -> Result<Option<CloseFrame>, Error> {
         self.connection.close(code, reason).await
     }
 
-    /// The peer's Close frame, if it came and had a code.
+    /// Returns the Close frame of the peer, if one has arrived and has a code.
     pub fn close_frame(&self) -> Option<CloseFrame> {
         self.connection.inbound().peer_close().ok().flatten()
     }
 
-    /// The subprotocol that was agreed on, if any (RFC 6455 1.9).
+    /// Returns the negotiated subprotocol, if there is one (RFC 6455 1.9).
     pub fn subprotocol(&self) -> Option<&str> {
         self.connection.agreed.subprotocol.as_deref()
     }
 
-    /// How messages are compressed, if that was agreed on (RFC 7692).
+    /// Returns the negotiated parameters of compression, or `None` if messages are not compressed (RFC 7692).
     #[cfg(feature = "deflate")]
     pub fn compression(&self) -> Option<bowline_proto::DeflateParameters> {
         self.connection.agreed.deflate
     }
 
-    /// The address of the peer, where the transport is a TCP stream or TLS over one.
+    /// Returns the address of the peer, if the transport is a TCP stream, or TLS or HTTP/2 over TCP.
     ///
-    /// Behind a proxy it is that of the proxy.
+    /// For a connection through a proxy, this is the address of the proxy.
     pub fn peer_addr(&self) -> Option<SocketAddr> {
         self.connection.addresses.peer
     }
 
-    /// Our own address, where the transport is a TCP stream or TLS over one.
+    /// Returns the local address, if the transport is a TCP stream, or TLS or HTTP/2 over TCP.
     pub fn local_addr(&self) -> Option<SocketAddr> {
         self.connection.addresses.local
     }
 
-    /// Whether the transport is a TCP stream that we use directly. For tests.
+    /// Returns `true` if the transport is a TCP stream that is used directly. For tests only.
     #[doc(hidden)]
     pub fn is_tcp_fast_path(&self) -> bool {
         self.connection.outbound().is_tcp()
@@ -248,7 +331,7 @@ impl WebSocket {
 }
 
 impl WebSocket {
-    /// Opens a connection whose handshake is done, and starts its task.
+    /// Opens a connection whose handshake is done, and spawns its task.
     pub(crate) fn open(parts: ConnectionParts<'_>) -> Self {
         let role = parts.role;
         if role == Role::Client {
@@ -261,7 +344,8 @@ impl WebSocket {
         Self { connection, batch: Batch::default() }
     }
 
-    /// From now on the holder of the result closes the connection, not the drop of this.
+    /// Hands the end of the connection to the holder of the returned sender: dropping the `WebSocket` no
+    /// longer ends it.
     #[cfg(feature = "server")]
     pub(crate) fn supervise(&mut self) -> Sender {
         self.connection.supervise();
@@ -269,7 +353,7 @@ impl WebSocket {
     }
 }
 
-/// See [`WebSocket::recv`].
+/// The future of [`WebSocket::recv`].
 struct NextMessage<'a> {
     socket: &'a mut WebSocket,
     waits: bool,

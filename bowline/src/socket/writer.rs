@@ -1,4 +1,4 @@
-//! One message, written piece by piece.
+//! One message as a stream of bytes to write.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -18,33 +18,57 @@ use crate::connection::outbound::wait_queue::{Manner, Place};
 use crate::connection::outbound::{Outbound, Queue};
 use crate::error::{Error, ErrorKind};
 
-/// The size up to which small writes are gathered into one fragment, and the largest fragment.
+/// The size of the largest fragment, in bytes. Small writes are gathered up to this size.
 const FRAGMENT_SIZE: usize = 16 * 1024;
 
-/// A message that is written piece by piece: see [`WebSocket::writer`](crate::WebSocket::writer).
+/// A writer of one message, as returned by [`WebSocket::writer`](crate::WebSocket::writer).
 ///
-/// What is written goes out in fragments of up to 16 KiB; `flush` sends at once what was written so far.
-/// [`finish`](Self::finish) (or `shutdown`) ends the message.
+/// The writer implements [`AsyncWrite`] and sends the message in fragments of up to 16 KiB. `flush` sends the
+/// bytes that were written so far; [`finish`](Self::finish) and `shutdown` end the message.
 ///
-/// If it is dropped before that, and some of the message was sent, the message can be neither finished nor withdrawn,
-/// so the connection is closed with 1011; if nothing was sent, nothing happens. Writing text that is not UTF-8 fails,
-/// and takes nothing of the piece in which it is.
+/// Writing text that is not valid UTF-8 fails, and sends nothing of the slice that was passed.
+///
+/// # Dropping
+///
+/// If the writer is dropped before the end of the message, and a part of the message was sent, the message
+/// can be neither finished nor withdrawn. The connection is then closed with 1011 (RFC 6455 7.4.1). If
+/// nothing was sent, the connection stays open.
 ///
 /// # Cancel safety
 ///
-/// A `write` that is dropped before it is ready has taken nothing; a `flush` or `shutdown` may be called again. A
-/// `write_all` that is dropped may have written a part.
+/// `write`, `flush` and `shutdown` are cancel safe: a dropped `write` has accepted nothing, and the others
+/// can be called again. `write_all` is not: a dropped future may have written a part of its bytes.
+///
+/// # Examples
+///
+/// ```
+/// use bowline::MessageKind;
+/// use tokio::io::AsyncWriteExt;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let (client, mut server) = bowline::pair();
+/// let mut writer = client.writer(MessageKind::Text).await?;
+/// for line in ["first line", "second line"] {
+///     writer.write_all(line.as_bytes()).await?;
+///     writer.write_all(b"\n").await?;
+/// }
+/// writer.finish().await?;
+/// assert_eq!(server.recv().await?, Some("first line\nsecond line\n".into()));
+/// # Ok(())
+/// # }
+/// ```
 pub struct MessageWriter {
     connection: Arc<Connection>,
     kind: MessageKind,
     utf8: Utf8Validator,
-    /// What was written and is not yet in a fragment.
+    /// The bytes that were written and are not yet in a fragment.
     gathered: Vec<u8>,
     compress: bool,
-    /// The compressor holds something back.
+    /// The compressor may hold back a part of the message.
     held_back: bool,
     stage: WriterStage,
-    /// Where a flush under way ends.
+    /// The position in the outbound stream that a flush under way waits for.
     flush_end: Option<u64>,
     place: Place,
 }
@@ -85,14 +109,15 @@ impl MessageWriter {
         })
     }
 
-    /// Whether it is text or binary.
+    /// Returns the kind of the message: text or binary.
     pub fn kind(&self) -> MessageKind {
         self.kind
     }
 
-    /// Has the message compressed or not, if compression was agreed on. Default: it is, whatever its size.
+    /// Sets whether the message is compressed. Default: `true`, whatever the size of the message.
     ///
-    /// It counts only before something was written.
+    /// The setting has no effect on connections that did not negotiate compression, and none after the first
+    /// write.
     #[cfg(feature = "deflate")]
     pub fn compress(mut self, compress: bool) -> Self {
         if self.gathered.is_empty() && !self.held_back && self.stage == WriterStage::Unsent {
@@ -105,19 +130,23 @@ impl MessageWriter {
     ///
     /// # Errors
     ///
-    /// Why the connection is closed, or [`ErrorKind::InvalidInput`] if text ends inside a code point; the message is
-    /// then as if it had been dropped.
+    /// - Returns [`ErrorKind::InvalidInput`] if the message is text and ends inside a code point.
+    /// - Returns [`ErrorKind::Closed`] if either side has closed the connection, or else the error that ended
+    ///   it.
+    ///
+    /// After an error, the message is treated as if the writer had been dropped.
     ///
     /// # Cancel safety
     ///
-    /// If it is dropped before it is ready, so is the writer.
+    /// This method is not cancel safe. Dropping the future before it is ready drops the writer: see
+    /// [Dropping](#dropping).
     pub async fn finish(mut self) -> Result<(), Error> {
         poll_fn(|cx| self.poll_finish(cx)).await
     }
 
-    /// Waits for room, then puts a fragment of what was gathered into the write buffer.
+    /// Waits for space, and then sends the gathered bytes as a fragment.
     fn poll_accept(&mut self, cx: &mut Context<'_>, end: FragmentEnd) -> Poll<Result<(), Error>> {
-        // One long message must not starve the other tasks of its thread.
+        // One long message must not starve the other tasks of the thread.
         let progress = ready!(poll_proceed(cx));
         let mut outbound = self.connection.outbound();
         if let Some(error) = outbound.closed() {
@@ -161,7 +190,7 @@ impl AsyncWrite for MessageWriter {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let writer = self.get_mut();
         if writer.stage == WriterStage::Finished {
-            let text = "the message was finished";
+            let text = "the message is finished: no more can be written";
             return Poll::Ready(Err(Error::new(ErrorKind::InvalidInput, text).into()));
         }
         if writer.gathered.len() >= FRAGMENT_SIZE {
@@ -173,7 +202,7 @@ impl AsyncWrite for MessageWriter {
         if writer.kind == MessageKind::Text {
             // RFC 6455 5.6: a text message is UTF-8.
             writer.utf8.feed(piece).map_err(|_| {
-                let text = "a text message has to be UTF-8: nothing of this piece was taken";
+                let text = "a text message has to be valid UTF-8: nothing of this write was accepted";
                 Error::new(ErrorKind::InvalidInput, text)
             })?;
         }
@@ -213,9 +242,9 @@ impl Drop for MessageWriter {
             WriterStage::Unsent => return outbound.abandon_writing(),
             WriterStage::Begun => drop(outbound),
         }
-        // A truncated message is never passed off as whole.
+        // The peer must not take a truncated message for a whole one.
         let frame = CloseFrame::new(CloseCode::INTERNAL_ERROR, "a message was not finished")
-            .expect("the code is allowed and the reason short");
+            .expect("the code is allowed and the reason is short");
         let text = "the connection is closed: a MessageWriter was dropped before its message was finished";
         self.connection.start_close_with(
             &frame,

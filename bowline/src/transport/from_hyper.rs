@@ -1,35 +1,45 @@
-//! The way back from what hyper hands out after an upgrade to the stream inside.
+//! The way back from hyper's `Upgraded` to the stream inside.
 
 use std::any::Any;
 
 use bytes::Bytes;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
+#[cfg(feature = "server")]
+use hyper_util::server::conn::auto::upgrade::downcast as downcast_auto;
 use tokio::net::TcpStream;
 
-use crate::transport::{Stream, Transport};
+use crate::transport::{IoStream, Transport};
 
-/// Takes any stream, and what came behind the handshake. One of hyper's is unwrapped if possible.
-pub(crate) fn transport_of<S: Stream>(stream: S) -> (Transport, Bytes) {
+/// Makes a transport of any stream; a stream of hyper's is unwrapped if possible. Also returns the unread
+/// bytes: `leftover`, followed by the bytes that hyper has read ahead.
+pub(crate) fn from_stream<S: IoStream>(stream: S, leftover: Bytes) -> (Transport, Bytes) {
     let mut stream = Some(stream);
     let any: &mut dyn Any = &mut stream;
-    match any.downcast_mut::<Option<TokioIo<Upgraded>>>().and_then(Option::take) {
-        Some(upgraded) => unwrap(upgraded.into_inner()),
-        None => (Transport::new(stream.expect("it was not taken")), Bytes::new()),
-    }
+    let Some(upgraded) = any.downcast_mut::<Option<TokioIo<Upgraded>>>().and_then(Option::take) else {
+        return (Transport::new(stream.expect("the stream was not taken out")), leftover);
+    };
+    let (transport, unread) = from_upgraded(upgraded.into_inner());
+    (transport, [leftover, unread].concat().into())
 }
 
-/// Finds the TCP stream, so that nothing is left of hyper; a stream that we do not know stays as it is.
-pub(crate) fn unwrap(upgraded: Upgraded) -> (Transport, Bytes) {
+/// Makes a transport of the TCP stream inside of `upgraded`, and returns the bytes that hyper has read ahead.
+/// If another stream is inside, `upgraded` itself becomes the transport.
+pub(crate) fn from_upgraded(upgraded: Upgraded) -> (Transport, Bytes) {
     let upgraded = match upgraded.downcast::<TokioIo<TcpStream>>() {
         Ok(parts) => return (Transport::new(parts.io.into_inner()), parts.read_buf),
         Err(upgraded) => upgraded,
     };
-    #[cfg(feature = "server")]
-    // What hyper-util's servers for both versions of HTTP wrap the stream in, axum's among them.
-    let upgraded = match hyper_util::server::conn::auto::upgrade::downcast::<TokioIo<TcpStream>>(upgraded) {
+    // hyper-util's servers for both versions of HTTP, such as axum's, wrap the stream once more.
+    let upgraded = match downcast_auto::<TokioIo<TcpStream>>(upgraded) {
         Ok(parts) => return (Transport::new(parts.io.into_inner()), parts.read_buf),
         Err(upgraded) => upgraded,
     };
     (Transport::new(TokioIo::new(upgraded)), Bytes::new())
+}
+
+/// Without the feature `server`, the streams of hyper-util's servers are not recognised.
+#[cfg(not(feature = "server"))]
+fn downcast_auto<T>(upgraded: Upgraded) -> Result<hyper::upgrade::Parts<T>, Upgraded> {
+    Err(upgraded)
 }

@@ -1,4 +1,4 @@
-//! One stream of an HTTP/2 connection, as the transport of a WebSocket (RFC 8441 5).
+//! One stream of an HTTP/2 connection as the transport of a WebSocket (RFC 8441 5).
 
 use std::any::Any;
 use std::io::{self, IoSlice};
@@ -12,26 +12,44 @@ use tokio::io::{AsyncRead, ReadBuf};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::PollSemaphore;
 
-/// How much of all streams of a connection together their peer may send before we read it: no stream that is not read keeps
-/// another from being. Each is bounded by `Limits::stream_window`.
+use crate::transport::{Addresses, AnyStream, Transport};
+
+/// The number of bytes that the peer may send on all streams of a connection together before they are read.
+///
+/// The window is the largest possible, so that an unread stream never blocks another. `Limits::stream_window`
+/// bounds each stream.
 pub(crate) const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
 
-/// How many bytes of a stream may wait in the HTTP/2 connection to be written.
+/// The number of bytes of one stream that may wait in the HTTP/2 connection to be written.
 pub(crate) const SEND_BUFFER: usize = 64 * 1024;
 
-/// How many pieces of a stream may wait there. Each becomes a DATA frame, which takes hundreds of bytes, however small it is.
+/// The number of pieces of one stream that may wait there. Each becomes a DATA frame, which takes hundreds of
+/// bytes of memory, however small the piece is.
 const PIECES: usize = 16;
 
-/// What small DATA frames may cost in all, until they are taken from the HTTP/2 connection: 256 for each, less their size.
-/// Peers that cork don't come near it, and ours are taken as soon as their connection's task runs. It is not lower, as frames of
-/// streams that have ended are never given back, however long their connection lives.
+/// The budget for small DATA frames that wait in the HTTP/2 connection to be read. Each costs 256 less its
+/// size.
+///
+/// Peers that cork don't come near the budget, and frames are taken out as soon as the task of their
+/// WebSocket runs. The budget is no lower, because h2 never returns the costs of streams that have ended,
+/// however long their connection lives.
 pub(crate) const FRAME_BUDGET: usize = 16 * 1024 * 1024;
 
-/// Bytes that the HTTP/2 connection has been handed, and drops when it has written them.
+/// The proof that a transport shares its TCP connection, and the memory of that, with other streams.
+pub(crate) struct Multiplexed;
+
+impl Transport {
+    /// Makes a transport of a stream of an HTTP/2 connection, which runs over TCP with these addresses.
+    pub(crate) fn http2(receive: Http2Receive, send: Http2Send, addresses: Addresses) -> Self {
+        Self { stream: AnyStream::Http2(receive, send), addresses }
+    }
+}
+
+/// Bytes that wait in the HTTP/2 connection, which drops them after writing them.
 pub(crate) struct Piece {
     bytes: Bytes,
-    /// One of [`PIECES`]; the empty one at the end takes none.
-    _place: Option<OwnedSemaphorePermit>,
+    /// One of [`PIECES`]; the empty piece that ends the stream needs none.
+    _permit: Option<OwnedSemaphorePermit>,
 }
 
 impl Buf for Piece {
@@ -48,11 +66,11 @@ impl Buf for Piece {
     }
 }
 
-/// Bytes that wait to be read, with little capacity to spare.
+/// Bytes that wait to be read, in a buffer with little spare capacity.
 #[derive(Default)]
 struct Unread {
     bytes: Vec<u8>,
-    /// Those before it were read.
+    /// The position of the first byte that was not read.
     start: usize,
 }
 
@@ -64,7 +82,8 @@ impl Unread {
     fn push(&mut self, bytes: &[u8]) {
         self.bytes.drain(..std::mem::take(&mut self.start));
         if self.bytes.capacity() - self.bytes.len() < bytes.len() {
-            // So that many small pieces are not copied each time, nor is half of it empty.
+            // An eighth is enough that small pieces don't copy the buffer each time. Doubling would leave
+            // half of it empty.
             self.bytes.reserve_exact(bytes.len().max(self.bytes.len() / 8));
         }
         self.bytes.extend_from_slice(bytes);
@@ -83,9 +102,10 @@ impl Unread {
 /// The readable half.
 pub(crate) struct Http2Receive {
     stream: RecvStream,
-    /// What was taken from `stream` and not read yet. The peer's window does not open for it before it is.
+    /// Bytes that were taken from `stream` and not read yet. The peer's window reopens only when they are
+    /// read.
     unread: Unread,
-    /// How `stream` has ended.
+    /// The end of `stream`, once there is one.
     end: Option<Result<(), h2::Error>>,
 }
 
@@ -94,14 +114,15 @@ impl Http2Receive {
         Self { stream, unread: Unread::default(), end: None }
     }
 
-    /// Takes what has arrived, as many small frames in the HTTP/2 connection would cost much more than their bytes.
+    /// Takes out the bytes that have arrived: small frames cost much more memory in the HTTP/2 connection
+    /// than here.
     pub(crate) fn gather(&mut self, cx: &mut Context<'_>) {
         while let Poll::Ready(Some(chunk)) = self.poll_chunk(cx) {
             self.unread.push(&chunk);
         }
     }
 
-    /// The next DATA frame; `None` at the end.
+    /// Returns the payload of the next DATA frame, or `None` at the end.
     fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
         if self.end.is_some() {
             return Poll::Ready(None);
@@ -115,7 +136,7 @@ impl Http2Receive {
     }
 
     fn release(&mut self, count: usize) {
-        // It fails only if the stream has ended, when there is no window any more.
+        // This fails only after the end of the stream, when there is no window any more.
         let _ = self.stream.flow_control().release_capacity(count);
     }
 }
@@ -151,36 +172,48 @@ impl AsyncRead for Http2Receive {
     }
 }
 
-/// The writable half. Dropping it before both directions have ended resets the stream with CANCEL, and whatever was not sent
-/// yet is lost; behind the end of a server's direction with `NO_ERROR`, as RFC 9113 8.1 says.
+/// The writable half.
+///
+/// Dropping it before both directions have ended resets the stream with `CANCEL`, and bytes that have not
+/// left are lost. If a server's direction has ended, the reset is `NO_ERROR` instead (RFC 9113 8.1).
 pub(crate) struct Http2Send {
     stream: SendStream<Piece>,
-    /// The places of those [`PIECES`] that don't wait.
-    places: PollSemaphore,
+    /// A permit for each of the [`PIECES`] that may still be queued.
+    permits: PollSemaphore,
     ended: bool,
-    /// What its connection counts it by.
-    _place: Box<dyn Any + Send>,
+    /// The guard by which the HTTP/2 connection counts the stream.
+    _guard: Box<dyn Any + Send>,
 }
 
 impl Http2Send {
-    /// `place` is dropped with it.
-    pub(crate) fn new(stream: SendStream<Piece>, place: Box<dyn Any + Send>) -> Self {
-        let places = PollSemaphore::new(Arc::new(Semaphore::new(PIECES)));
-        Self { stream, places, ended: false, _place: place }
+    /// Takes the writable half of a stream. `guard` is dropped with the result.
+    pub(crate) fn new(stream: SendStream<Piece>, guard: Box<dyn Any + Send>) -> Self {
+        let permits = PollSemaphore::new(Arc::new(Semaphore::new(PIECES)));
+        Self { stream, permits, ended: false, _guard: guard }
     }
 
-    /// Writes as much as the peer's windows let through, in one DATA frame if that is not too large.
+    #[expect(
+        clippy::unused_self,
+        clippy::unnecessary_wraps,
+        reason = "the stand-in without the feature returns nothing"
+    )]
+    pub(crate) fn multiplexed(&self) -> Option<Multiplexed> {
+        Some(Multiplexed)
+    }
+
+    /// Writes as many bytes as the peer's windows allow, in one DATA frame if they fit.
     ///
-    /// A window may open a byte at a time, and messages may be as small. So what waits behind [`PIECES`] waits here, where it
-    /// gathers: to wait for a larger window instead would be to wait for ever, where that is all that the peer gives.
+    /// A peer may open its window one byte at a time, and no further, so that even one byte has to be
+    /// written. Waiting for one of the [`PIECES`] bounds the number of such frames: further bytes gather in
+    /// the write buffer.
     pub(crate) fn poll_write(
         &mut self,
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let wanted = slices.iter().map(|slice| slice.len()).sum();
-        // Its places are not closed.
-        let place = ready!(self.places.poll_acquire(cx));
+        // `None` would mean that the semaphore is closed, which it never is.
+        let permit = ready!(self.permits.poll_acquire(cx));
         self.stream.reserve_capacity(wanted);
         while self.stream.capacity() == 0 {
             match ready!(self.stream.poll_capacity(cx)) {
@@ -194,29 +227,33 @@ impl Http2Send {
         for slice in slices {
             data.extend_from_slice(&slice[..slice.len().min(count - data.len())]);
         }
-        let sent = self.stream.send_data(Piece { bytes: data.into(), _place: place }, false);
+        let sent = self.stream.send_data(Piece { bytes: data.into(), _permit: permit }, false);
         Poll::Ready(sent.map(|()| count).map_err(|error| describe(&error)))
     }
 
-    /// RFC 8441 5: the orderly end of the stream is what the end of a TCP connection is.
+    /// Ends this direction in order.
+    ///
+    /// RFC 8441 5: `END_STREAM` stands for the orderly end of a TCP connection.
     pub(crate) fn end(&mut self) -> io::Result<()> {
         if std::mem::replace(&mut self.ended, true) {
             return Ok(());
         }
         self.stream
-            .send_data(Piece { bytes: Bytes::new(), _place: None }, true)
+            .send_data(Piece { bytes: Bytes::new(), _permit: None }, true)
             .map_err(|error| describe(&error))
     }
 
-    /// RFC 8441 5: a reset is what that of a TCP connection is. What was not sent yet is thrown away.
+    /// Resets the stream, and discards the bytes that have not left.
+    ///
+    /// RFC 8441 5: `RST_STREAM` with `CANCEL` stands for the reset of a TCP connection.
     pub(crate) fn reset(mut self) {
         self.stream.send_reset(Reason::CANCEL);
     }
 }
 
-/// Says how a stream was ended by the peer, or its connection.
+/// Describes how a stream ended: who reset it or its connection, and why.
 fn describe(error: &h2::Error) -> io::Error {
-    let by = if error.is_remote() { "the peer" } else { "our side" };
+    let by = if error.is_remote() { "the peer" } else { "this side" };
     let what = if error.is_go_away() { "HTTP/2 connection" } else { "HTTP/2 stream" };
     match (error.get_io(), error.reason()) {
         (Some(io), _) => io::Error::new(io.kind(), format!("the HTTP/2 connection broke: {io}")),

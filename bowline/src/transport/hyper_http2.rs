@@ -4,25 +4,42 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use http::Extensions;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// What hyper makes of a stream of HTTP/2, where a reset by the peer reads like an orderly end. What tells the two apart is
-/// hyper's task that writes: it ends with the reset.
-pub(crate) struct Tunnel {
+use crate::transport::Transport;
+
+/// Returns the `:protocol` of an extended CONNECT (RFC 8441 4), as hyper or h2 has parsed it.
+pub(crate) fn protocol_of(extensions: &Extensions) -> Option<&str> {
+    let by_hyper = extensions.get::<hyper::ext::Protocol>().map(hyper::ext::Protocol::as_str);
+    by_hyper.or_else(|| extensions.get::<h2::ext::Protocol>().map(h2::ext::Protocol::as_str))
+}
+
+/// Makes a transport of a stream of HTTP/2 that hyper has upgraded.
+pub(crate) fn tunnel(upgraded: Upgraded) -> Transport {
+    Transport::new(HyperHttp2Stream::new(upgraded))
+}
+
+/// A stream of HTTP/2 that hyper has upgraded.
+///
+/// hyper reports a reset by the peer like an orderly end. The two differ in hyper's writing task, which ends
+/// with the reset. So after the end, the stream lets that task run once, and then asks by a flush if the task
+/// is still there.
+struct HyperHttp2Stream {
     stream: TokioIo<Upgraded>,
-    /// The end was read, and the task that writes had its turn since.
+    /// The end was read, and hyper's writing task has had its turn since.
     has_ended: bool,
 }
 
-impl Tunnel {
-    pub(crate) fn new(upgraded: Upgraded) -> Self {
+impl HyperHttp2Stream {
+    fn new(upgraded: Upgraded) -> Self {
         Self { stream: TokioIo::new(upgraded), has_ended: false }
     }
 }
 
-/// hyper has no kind for what ends a stream.
+/// Names the kind of an error that ends a stream, which hyper leaves open.
 fn describe(error: io::Error) -> io::Error {
     if error.kind() == io::ErrorKind::Other {
         return io::Error::new(io::ErrorKind::ConnectionReset, error);
@@ -30,7 +47,7 @@ fn describe(error: io::Error) -> io::Error {
     error
 }
 
-impl AsyncRead for Tunnel {
+impl AsyncRead for HyperHttp2Stream {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -45,7 +62,8 @@ impl AsyncRead for Tunnel {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        // It fails if the stream was reset. If something is still to be written, that will show it.
+        // A flush fails if the stream was reset. Where bytes are still to be written, their write will show a
+        // reset.
         match self.poll_flush(cx) {
             Poll::Ready(flushed) => Poll::Ready(flushed),
             Poll::Pending => Poll::Ready(Ok(())),
@@ -53,7 +71,7 @@ impl AsyncRead for Tunnel {
     }
 }
 
-impl AsyncWrite for Tunnel {
+impl AsyncWrite for HyperHttp2Stream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, buf).map_err(describe)
     }

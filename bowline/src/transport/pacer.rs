@@ -8,17 +8,17 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::yield_now;
 
-/// How much is read at a time, and up to one read more. Frames of HTTP/2 may be as small as nine bytes, and one of settings may
-/// concern all streams of its connection.
+/// The number of bytes that are read before other tasks run; the last read may exceed it. A frame of HTTP/2
+/// can be as small as nine bytes, and a SETTINGS frame can concern all streams of its connection.
 const PORTION: usize = 16 * 1024;
 
-/// A stream that lets other tasks run behind each [`PORTION`].
+/// A stream that lets other tasks run after each [`PORTION`].
 ///
-/// An HTTP/2 connection goes on for as long as there is something to read. tokio's budget ends that only after 128 reads, which
-/// bring up to 100,000 frames.
+/// An HTTP/2 connection reads for as long as there are bytes to read. tokio's budget ends that only after 128
+/// reads, which can bring 100,000 frames.
 pub(crate) struct Paced<S> {
     stream: S,
-    /// How much is left of the portion.
+    /// The bytes left of the current portion.
     left: usize,
 }
 
@@ -36,7 +36,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for Paced<S> {
     ) -> Poll<io::Result<()>> {
         if self.left == 0 {
             self.left = PORTION;
-            // Polled once, it has others run before this task is polled again, and those who wait for the operating system.
+            // One poll of `yield_now` defers this task until other tasks have run and the I/O driver has been
+            // polled.
             let _ = pin!(yield_now()).poll(cx);
             return Poll::Pending;
         }

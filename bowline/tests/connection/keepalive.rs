@@ -43,6 +43,39 @@ async fn a_dead_peer_ends_recv_in_the_keepalive_time() {
     .await;
 }
 
+/// A part of a message is unread data only as long as nobody waits for the rest.
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_dies_in_the_middle_of_a_message_ends_recv() {
+    for_each(async |role, mut socket, wire| {
+        let sender = socket.sender();
+        // A ping that waits for its pong has the driver read, too.
+        for pings in [false, true] {
+            if pings {
+                let sender = sender.clone();
+                tokio::spawn(async move { sender.ping().await });
+            }
+            let frame = Frame::binary(vec![7; 100]).encode(peer_of(role));
+            wire.feed(&frame[..50]);
+            if pings {
+                let end = tokio::time::timeout(Duration::from_secs(120), socket.recv()).await;
+                assert_eq!(end.expect("the peer is found dead").unwrap_err().kind(), ErrorKind::Timeout);
+                return;
+            }
+            // The rest comes, and all is well.
+            let waiting = tokio::time::timeout(Duration::from_secs(10), socket.recv()).await;
+            assert!(waiting.is_err());
+            wire.feed(&frame[50..]);
+            assert!(socket.recv().await.unwrap().is_some());
+            // Without a ping.
+            let (mut other, wire) = open(role, Limits::default());
+            wire.feed(&frame[..50]);
+            let end = tokio::time::timeout(Duration::from_secs(120), other.recv()).await;
+            assert_eq!(end.expect("the peer is found dead").unwrap_err().kind(), ErrorKind::Timeout);
+        }
+    })
+    .await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_dead_peer_ends_senders_though_nobody_reads() {
     let (socket, _wire) = opened();

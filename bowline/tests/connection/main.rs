@@ -14,6 +14,7 @@ mod receiving;
 mod reentrancy;
 mod sending;
 mod simulation;
+mod states;
 mod streams;
 #[path = "../support/mod.rs"]
 mod support;

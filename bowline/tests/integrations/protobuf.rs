@@ -48,7 +48,7 @@ async fn what_is_no_protobuf_is_an_error_and_the_connection_goes_on() {
     client.send_protobuf(&Point::default()).await.unwrap();
     let error = server.recv_protobuf::<Point>().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidData);
-    assert_eq!(error.to_string(), "the message is text, where a binary one with protobuf was asked for");
+    assert_eq!(error.to_string(), "the message is text, but a binary message with protobuf was asked for");
     let error = server.recv_protobuf::<Point>().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidData);
     assert_eq!(error.to_string(), "the message is not the protobuf that was asked for");

@@ -1,4 +1,4 @@
-//! The wakers of a connection alone: the steps are few enough for every interleaving.
+//! The waker of a connection alone: the steps are few enough for every interleaving.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -8,10 +8,10 @@ use loom::sync::atomic::AtomicBool;
 use loom::thread;
 
 use crate::sync::block_on;
-use crate::waker::Signals;
+use crate::waker::ConnectionWaker;
 
 /// Reads like a connection: sleeps only if the transport had no bytes and has not woken the reader since.
-async fn read(signals: &Signals, ready: &AtomicBool) {
+async fn read(signals: &ConnectionWaker, ready: &AtomicBool) {
     std::future::poll_fn(|cx| {
         signals.begin_read();
         if ready.load(Ordering::Acquire) {
@@ -29,7 +29,7 @@ async fn read(signals: &Signals, ready: &AtomicBool) {
 #[test]
 fn a_reader_hears_of_every_call() {
     loom::model(|| {
-        let (signals, ready) = (Arc::new(Signals::default()), Arc::new(AtomicBool::new(false)));
+        let (signals, ready) = (Arc::new(ConnectionWaker::default()), Arc::new(AtomicBool::new(false)));
         let transport = {
             let (waker, ready) = (Waker::from(Arc::clone(&signals)), Arc::clone(&ready));
             thread::spawn(move || {
@@ -48,7 +48,7 @@ fn a_reader_hears_of_every_call() {
 #[test]
 fn the_task_hears_of_a_call_beside_a_reader_that_comes_and_goes() {
     loom::model(|| {
-        let (signals, ready) = (Arc::new(Signals::default()), Arc::new(AtomicBool::new(false)));
+        let (signals, ready) = (Arc::new(ConnectionWaker::default()), Arc::new(AtomicBool::new(false)));
         signals.set_task_waits(true);
         let transport = {
             let (waker, ready) = (Waker::from(Arc::clone(&signals)), Arc::clone(&ready));

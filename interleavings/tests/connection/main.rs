@@ -14,8 +14,13 @@ mod alone;
 #[path = "../../../bowline/tests/support/frames.rs"]
 mod frames;
 mod line;
+#[path = "../../../bowline/src/transport/polling.rs"]
+mod polling;
 #[path = "../../../bowline/src/sync.rs"]
 mod sync;
+mod transport {
+    pub(crate) use crate::polling;
+}
 #[path = "../../../bowline/src/connection/waker.rs"]
 mod waker;
 

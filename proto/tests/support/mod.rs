@@ -129,7 +129,8 @@ impl Receiver {
     }
 }
 
-/// Puts neighbouring pieces of one message together, so that only what was said is left, not how it was split.
+/// Puts neighbouring pieces of one message together, so that only what was said is left, not how it was
+/// split.
 pub(crate) fn joined(seen: Vec<Seen>) -> Vec<Seen> {
     let mut joined: Vec<Seen> = Vec::new();
     for next in seen {

@@ -1,4 +1,4 @@
-//! The message that is being received.
+//! The assembly of the message that is being received.
 
 use std::io;
 use std::pin::Pin;
@@ -13,20 +13,20 @@ use crate::compression::codec::{Inflated, Inflater};
 use crate::connection::inbound::read_buffer::READ_SIZE;
 use crate::message::Message;
 
-/// From how many missing bytes on a message is read straight into its own memory.
+/// A message of which at least this many bytes are missing is read straight into its own memory.
 const DIRECT_SIZE: usize = 16 * 1024;
 
-/// How much more than a message is asked for, so that the read comes back short and the end of the data is known
-/// without another call.
+/// The bytes that a read asks for beyond the message. The read then returns less than it was asked for, so
+/// that the end of the data is known without another call.
 const DIRECT_SLACK: usize = 64;
 
-/// What has arrived of the message that is not complete, or not taken, yet.
+/// The open message: the part that has arrived of a message that is not complete, or not taken yet.
 #[derive(Default)]
 pub(crate) struct Assembler {
     open: Option<OpenMessage>,
     /// The payload, as far as it has arrived.
     payload: Vec<u8>,
-    /// How much of `payload` a reader has taken.
+    /// The number of bytes of `payload` that a reader has taken.
     taken: usize,
 }
 
@@ -37,54 +37,60 @@ struct OpenMessage {
     consumer: Consumer,
 }
 
-/// Who gets a message.
+/// The one who receives the message.
+///
+/// ```text
+/// Recv --begin_reading--> Reader --its MessageReader is dropped--> Nobody
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Consumer {
-    /// `recv`, once it is whole; or a reader, if one comes first.
+    /// `recv` once the message is whole, or a reader if one comes first.
     Recv,
+    /// A `MessageReader`.
     Reader,
-    /// Its reader was dropped: the rest is passed over.
+    /// Nobody, since the reader was dropped: the rest is skipped.
     Nobody,
 }
 
-/// What came of reading straight into a message.
+/// The result of a read straight into a message.
 pub(crate) struct Filled {
-    /// How many bytes were read.
+    /// The number of bytes that were read.
     pub(crate) count: usize,
-    /// What came from behind the current frame.
-    pub(crate) behind: Vec<u8>,
+    /// The bytes that follow the current frame.
+    pub(crate) following: Vec<u8>,
+    /// The violation or limit at which parsing has failed.
     pub(crate) failure: Option<Failure>,
 }
 
 impl Assembler {
-    /// A whole message, to be read piece by piece.
+    /// Returns an assembler with a whole message, to be read piece by piece.
     pub(crate) fn of(message: Message) -> Self {
         let kind = message.kind();
         let open = OpenMessage { kind, compressed: false, whole: true, consumer: Consumer::Reader };
         Self { open: Some(open), payload: message.into_bytes().into(), taken: 0 }
     }
 
-    // ---- what arrives
+    // ---- assembling
 
-    /// Takes note of a part of a message; whether anyone wants its payload.
+    /// Notes a part of a message. Returns whether anyone wants its payload.
     pub(crate) fn track(&mut self, data: &Data) -> bool {
         let Data { kind, compressed, .. } = *data;
         let begin = || OpenMessage { kind, compressed, whole: false, consumer: Consumer::Recv };
         let open = self.open.get_or_insert_with(begin);
         let wanted = open.consumer != Consumer::Nobody;
-        // A compressed one is whole when all of it was decompressed.
+        // A compressed message is whole once all of it was decompressed.
         if data.last && !compressed {
             self.end();
         }
         wanted
     }
 
-    /// A compressed message begins.
+    /// Opens a compressed message.
     pub(crate) fn begin_compressed(&mut self, kind: MessageKind) {
         self.open = Some(OpenMessage { kind, compressed: true, whole: false, consumer: Consumer::Recv });
     }
 
-    /// All of the message has arrived.
+    /// Notes that all of the message has arrived.
     fn end(&mut self) {
         self.open = self.open.take().filter(|open| open.consumer != Consumer::Nobody);
         if let Some(open) = &mut self.open {
@@ -92,7 +98,7 @@ impl Assembler {
         }
     }
 
-    /// Decompresses a part of what has arrived.
+    /// Decompresses a part of the payload that has arrived.
     pub(crate) fn inflate(
         &mut self,
         inflater: &mut Inflater,
@@ -104,16 +110,16 @@ impl Assembler {
             self.payload.clear();
         }
         if progress.done {
-            // It was not known how much would come.
+            // The size was not known in advance.
             self.payload.shrink_to_fit();
             self.end();
         }
         Ok(progress)
     }
 
-    /// Appends what has arrived of a frame of which `remaining` bytes are missing.
+    /// Appends the part that has arrived of a frame, of which `remaining` bytes are missing.
     ///
-    /// What is announced takes no memory before it arrives: that of the payload about doubles at most.
+    /// Announced bytes take no memory before they arrive: the memory of the payload about doubles at most.
     pub(crate) fn append(&mut self, arrived: &[u8], remaining: u64, last: bool) {
         if last && self.payload.capacity() == 0 {
             self.payload = arrived.to_vec();
@@ -129,14 +135,15 @@ impl Assembler {
         self.payload.extend_from_slice(arrived);
     }
 
-    /// Whether so much is missing of the current frame that it should be read straight into the message.
+    /// Returns whether so much of the current frame is missing that it should be read straight into the
+    /// message.
     pub(crate) fn is_direct(&self, remaining: u64) -> bool {
         remaining >= DIRECT_SIZE as u64
             && self.payload.len() >= DIRECT_SIZE
             && self.open.as_ref().is_some_and(|open| open.consumer == Consumer::Recv && !open.compressed)
     }
 
-    /// Reads once, straight into the message; `None` at the end of the stream.
+    /// Reads once, straight into the message. Ready with `None` at the end of the stream.
     pub(crate) fn poll_fill(
         &mut self,
         transport: &mut (impl AsyncRead + Unpin),
@@ -157,35 +164,36 @@ impl Assembler {
         let (consumed, event) = match half.handle_bytes(&mut payload[arrived..]) {
             Ok(progress) => progress,
             Err(failure) => {
-                let filled = Filled { count, behind: Vec::new(), failure: Some(failure) };
+                let filled = Filled { count, following: Vec::new(), failure: Some(failure) };
                 return Poll::Ready(Ok(Some(filled)));
             }
         };
-        let behind = payload[arrived + consumed..].to_vec();
+        let following = payload[arrived + consumed..].to_vec();
         payload.truncate(arrived + consumed);
         if let Some(Event::Data(data)) = event {
             self.track(&data);
         }
-        Poll::Ready(Ok(Some(Filled { count, behind, failure: None })))
+        Poll::Ready(Ok(Some(Filled { count, following, failure: None })))
     }
 
-    // ---- what is taken
+    // ---- taking
 
-    /// The message, if it is whole and no reader's.
+    /// Takes the message if it is whole and belongs to no reader.
     pub(crate) fn finish(&mut self) -> Option<Message> {
         let open = self.open.take_if(|open| open.whole && open.consumer == Consumer::Recv)?;
         let payload = Bytes::from(std::mem::take(&mut self.payload));
         Some(Message::from_validated(open.kind, payload))
     }
 
-    /// Gives the message that has begun to a reader.
+    /// Gives the open message to a reader, and returns its kind.
     pub(crate) fn begin_reading(&mut self) -> Option<MessageKind> {
         let open = self.open.as_mut().filter(|open| open.consumer == Consumer::Recv)?;
         open.consumer = Consumer::Reader;
         Some(open.kind)
     }
 
-    /// Moves a part of the reader's message into `buf`, nothing at its end; `None` if more has to arrive.
+    /// Moves a part of the reader's message into `buf`, or nothing at the end of the message. Returns `None`
+    /// if more has to arrive first.
     pub(crate) fn take_bytes(&mut self, buf: &mut ReadBuf<'_>) -> Option<()> {
         let available = &self.payload[self.taken..];
         let count = available.len().min(buf.remaining());
@@ -199,7 +207,8 @@ impl Assembler {
         (some || self.is_whole()).then_some(())
     }
 
-    /// The reader of the message has gone, if there was one; the rest of it is passed over.
+    /// Notes that the reader of the message was dropped, if there was one. The rest of the message is
+    /// skipped.
     pub(crate) fn abandon(&mut self) {
         let Some(open) = self.open.as_mut().filter(|open| open.consumer == Consumer::Reader) else { return };
         open.consumer = Consumer::Nobody;
@@ -210,7 +219,7 @@ impl Assembler {
         self.taken = 0;
     }
 
-    /// Keeps no memory for what its reader has taken.
+    /// Releases the memory of bytes that the reader has taken.
     pub(crate) fn park(&mut self) {
         if self.payload.is_empty() && self.has_reader() {
             self.payload = Vec::new();
@@ -219,25 +228,27 @@ impl Assembler {
 
     // ---- getters
 
+    /// Returns whether there is an open message.
     pub(crate) fn is_open(&self) -> bool {
         self.open.is_some()
     }
 
+    /// Returns whether all of the open message has arrived.
     pub(crate) fn is_whole(&self) -> bool {
         self.open.as_ref().is_some_and(|open| open.whole)
     }
 
-    /// Whether a reader takes the message.
+    /// Returns whether the message belongs to a reader.
     pub(crate) fn has_reader(&self) -> bool {
         self.open.as_ref().is_some_and(|open| open.consumer == Consumer::Reader)
     }
 
-    /// Whether a message has begun that someone may want.
+    /// Returns whether there is an open message that someone may want.
     pub(crate) fn is_wanted(&self) -> bool {
         self.open.as_ref().is_some_and(|open| open.consumer != Consumer::Nobody) && !self.is_spent()
     }
 
-    /// Whether its reader has taken all of it.
+    /// Returns whether the reader of the message has taken all of it.
     pub(crate) fn is_spent(&self) -> bool {
         self.has_reader() && self.is_whole() && self.payload.is_empty()
     }

@@ -8,25 +8,27 @@ use crate::message::Message;
 /// The largest block, headers included. A message that the application keeps holds on to its block.
 const BLOCK_SIZE: usize = 4096;
 
-/// The largest frame that is copied into a block. The larger a message, the less it saves to share an allocation.
+/// The largest frame that is copied into a block. The larger a message, the less is saved by sharing an
+/// allocation.
 const FRAME_SIZE: usize = 1024;
 
-/// How much memory a block may have to spare, beside as much as it has.
+/// The memory that a block may have to spare, beyond as much as it uses.
 const SPARE_SIZE: usize = 256;
 
-/// The size of what is in front of each payload.
+/// The size of the header in front of each payload.
 const HEADER_SIZE: usize = 2;
 
 /// The bit of a header that is set for a text message. The other bits are the length of the payload.
 const TEXT: u16 = 0x8000;
 
-/// The messages that a `WebSocket` has taken from its connection together and not handed out yet.
+/// The messages that a `WebSocket` has taken from its connection together, and has not handed out yet.
 ///
-/// Small messages that have arrived together are unmasked and validated under one lock, into one block of memory: each is a
-/// header of two bytes and the payload. Messages are then handed out without any lock, and share the block.
+/// Small messages that have arrived together are unmasked and validated under one lock, into one block of
+/// memory. Each is a header of two bytes and the payload. The messages are then handed out without any lock,
+/// and share the block.
 ///
 /// ```text
-/// empty --recv: more frames in the read buffer--> at work --recv: the last frame was handed out--> empty
+/// empty --recv: more frames are in memory--> at work --recv: the last frame was handed out--> empty
 /// ```
 ///
 /// While a `WebSocket` works off a batch, the replies that it sends itself are held back: see [`Hold`].
@@ -34,23 +36,25 @@ const TEXT: u16 = 0x8000;
 pub(crate) struct Batch {
     /// In a box, as most of the time there is none.
     block: Option<Box<Bytes>>,
-    /// More messages are in memory: in the block, or in the read buffer.
+    /// More messages are in memory, either in the block or in the read buffer.
     pub(crate) has_more: bool,
-    /// As a stream, the `WebSocket` has ended.
+    /// The `WebSocket` has ended as a stream.
     #[cfg(feature = "futures")]
     pub(crate) stream_ended: bool,
 }
 
-/// Whether a message may wait for those that are sent after it.
+/// Tells whether a message may wait for messages that are sent after it.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum Hold {
     /// The `WebSocket` sends it while working off a batch.
     InBatch,
+    /// Anyone sends it outside of a batch: it is written at once.
     #[default]
     Never,
 }
 
 impl Hold {
+    /// Returns `other` if this is [`Never`](Self::Never).
     #[cfg(feature = "futures")]
     pub(crate) fn or(self, other: Self) -> Self {
         if self == Self::Never { other } else { self }
@@ -58,18 +62,19 @@ impl Hold {
 }
 
 impl Batch {
-    /// Returns whether what the `WebSocket` sends now may be held back.
+    /// Returns the [`Hold`] of a message that the `WebSocket` sends now.
     #[inline]
     pub(crate) fn hold(&self) -> Hold {
         if self.has_more || self.has_messages() { Hold::InBatch } else { Hold::Never }
     }
 
+    /// Returns whether messages are in the block.
     #[inline]
     pub(crate) fn has_messages(&self) -> bool {
         self.block.is_some()
     }
 
-    /// Takes the next message.
+    /// Takes the next message out of the block.
     #[inline]
     pub(crate) fn pop(&mut self) -> Option<Message> {
         let block = self.block.as_mut()?;
@@ -80,13 +85,14 @@ impl Batch {
         Some(Message::from_validated(kind, payload))
     }
 
-    /// Copies the small messages with which `bytes` begins into a new block, up to the first frame that is anything else.
+    /// Copies the small messages at the start of `bytes` into a new block, up to the first frame that is
+    /// anything else.
     ///
-    /// Returns the size of what was copied. There must be no message left in the batch.
+    /// Returns the number of bytes that were copied. No message may be left in the batch.
     pub(crate) fn fill(&mut self, half: &ReceiveHalf, mut bytes: &[u8]) -> usize {
-        debug_assert!(self.block.is_none(), "a batch is filled when it is empty");
+        debug_assert!(self.block.is_none(), "a batch is filled only when it is empty");
         let size = bytes.len();
-        // The header of a frame is no shorter than ours.
+        // The header of a frame is no shorter than the header in the block.
         let mut block = Vec::with_capacity(size.min(BLOCK_SIZE));
         loop {
             let start = block.len();
@@ -106,7 +112,8 @@ impl Batch {
             bytes = &bytes[size..];
         }
         if !block.is_empty() {
-            // Memory for the headers of the frames is left over, and for frames that are in no block. Little is not worth a copy.
+            // Memory is left over for the headers of frames, and for frames that are not in the block. A
+            // little of it is not worth a copy.
             if block.capacity() > 2 * block.len() + SPARE_SIZE {
                 block.shrink_to_fit();
             }

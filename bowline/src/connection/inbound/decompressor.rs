@@ -1,4 +1,4 @@
-//! The decompression of the messages that are received.
+//! The decompression of messages that are received.
 
 use bowline_proto::{Data, Failure, MessageKind};
 use bytes::{Buf, Bytes};
@@ -10,17 +10,18 @@ use crate::connection::inbound::read_buffer::ReadBuffer;
 
 /// Compressed payload on its way from the read buffer into a message.
 ///
-/// What has arrived of a frame stays at the front of the buffer, and is decompressed step by step: no further than the
-/// application takes it. What had arrived when we closed has left the buffer, and is decompressed in the same way.
+/// The part of a frame that has arrived stays at the front of the buffer. It is decompressed step by step, no
+/// further than the application takes it. Payload that had arrived before our side closed has left the
+/// buffer, and is decompressed in the same way.
 pub(crate) struct Decompressor {
     inflater: Inflater,
-    /// Payload that is not in the buffer; while there is some, none is there.
+    /// Payload that is not in the buffer. While there is some, no payload is in the buffer.
     set_aside: Bytes,
-    /// How much of the front of the buffer is payload.
+    /// The number of bytes at the front of the buffer that are payload.
     pending: usize,
-    /// It is the end of its message.
+    /// The payload is the end of its message.
     last: bool,
-    /// Not all of it was read, as too much came out.
+    /// Not all of the payload was decompressed in the last step, as too much came out.
     more: bool,
 }
 
@@ -30,7 +31,7 @@ impl Decompressor {
         Self { inflater, set_aside: Bytes::new(), pending: 0, last: false, more: false }
     }
 
-    /// A part of a message has arrived, and is at the front of the buffer.
+    /// Starts with a part of a message, which has arrived and is at the front of the buffer.
     pub(crate) fn begin(&mut self, data: &Data) {
         if data.first {
             self.inflater.begin(data.kind);
@@ -39,29 +40,29 @@ impl Decompressor {
         self.last = data.last;
     }
 
-    /// A message is to be decompressed all of which was set aside.
+    /// Starts with a message that was set aside entirely.
     pub(crate) fn begin_set_aside(&mut self, kind: MessageKind, payload: Vec<u8>) {
         self.inflater.begin(kind);
-        self.go_on_with(payload, true);
+        self.continue_with(payload, true);
     }
 
-    /// The message goes on with payload that was set aside.
-    pub(crate) fn go_on_with(&mut self, payload: Vec<u8>, last: bool) {
+    /// Continues the message with payload that was set aside.
+    pub(crate) fn continue_with(&mut self, payload: Vec<u8>, last: bool) {
         self.set_aside = payload.into();
         self.last = last;
     }
 
-    /// Whether [`advance`](Self::advance) has something to do.
+    /// Returns whether [`advance`](Self::advance) has something to do.
     pub(crate) fn is_pending(&self) -> bool {
         self.pending > 0 || self.last || !self.set_aside.is_empty()
     }
 
-    /// Whether more comes out of what was read from the transport.
+    /// Returns whether more comes out of the bytes that were read from the transport.
     pub(crate) fn has_more(&self) -> bool {
         self.more
     }
 
-    /// Decompresses a part of what is pending: 1 KiB at most, from which 64 KiB come at most.
+    /// Decompresses a part of the pending payload: at most 1 KiB, which becomes at most 64 KiB.
     pub(crate) fn advance(
         &mut self,
         buffer: &mut ReadBuffer,
@@ -81,13 +82,13 @@ impl Decompressor {
         Ok(())
     }
 
-    /// Takes what is pending out of the hands of [`advance`](Self::advance): how much of the front of the buffer it is, and whether
-    /// the message ends with it.
+    /// Takes the pending payload away from [`advance`](Self::advance). Returns its length at the front of the
+    /// buffer, and whether the message ends with it.
     pub(crate) fn take_pending(&mut self) -> (usize, bool) {
         (std::mem::take(&mut self.pending), std::mem::take(&mut self.last))
     }
 
-    /// Nobody wants what is pending.
+    /// Discards the pending payload.
     pub(crate) fn discard(&mut self, buffer: &mut ReadBuffer) {
         buffer.consume(std::mem::take(&mut self.pending));
         self.set_aside = Bytes::new();

@@ -4,19 +4,20 @@ use bowline_proto::{CloseCode, CloseFrame};
 
 use crate::error::Error;
 
-/// What receiving asks of the sending half.
+/// A request of the inbound half to the outbound half.
 pub(crate) enum Effect {
-    /// A ping is to be answered.
+    /// Answer a ping with this payload.
     Answer(Box<[u8]>),
-    /// The pong to one of our pings, perhaps.
+    /// A pong has arrived, perhaps the answer to one of our pings.
     Ponged([u8; 8]),
-    /// The peer's Close frame is to be echoed.
+    /// Echo the peer's Close frame.
     Echo(Option<CloseFrame>),
-    /// The connection is to be failed with this code (RFC 6455 7.1.7).
+    /// Fail the connection with this code (RFC 6455 7.1.7).
     Fail(CloseCode, Error),
-    /// The peer has ended its direction of the transport, while ours goes on: no pong will come any more.
+    /// The peer has ended its direction of the transport, while ours continues: no pong will arrive any more.
     HalfOpen(Error),
-    /// The peer has ended its direction of the transport, so that ours is to end as well, in order.
+    /// The peer has ended its direction of the transport: end ours as well, after everything that was
+    /// accepted.
     EndOfStream(Error),
     /// The transport has failed.
     Lost(Error),

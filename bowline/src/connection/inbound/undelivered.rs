@@ -1,4 +1,4 @@
-//! Whole messages that had arrived when we closed.
+//! Whole messages that had arrived before our side closed.
 
 use std::collections::VecDeque;
 
@@ -7,32 +7,35 @@ use bowline_proto::{Data, MessageKind};
 use crate::connection::inbound::assembler::Assembler;
 use crate::message::Message;
 
-/// Messages that wait for the application, in the order in which they have arrived.
+/// Messages that wait for the application, in the order in which they arrived.
 ///
-/// Compressed ones stay as they came until they are taken: together they may be a thousand times as large as what was
-/// received.
+/// Compressed messages stay compressed until they are taken: decompressed, they may together be a thousand
+/// times as large as what was received.
 #[derive(Default)]
 pub(crate) struct Undelivered {
     messages: VecDeque<UndeliveredMessage>,
-    /// A compressed one of which the end is missing.
+    /// A compressed message whose end is missing.
     open: Option<(MessageKind, Vec<u8>)>,
-    /// What goes on with the compressed one that had begun before.
+    /// The rest of the compressed message that had begun before.
     rest: Vec<u8>,
-    /// That one, once the rest is all of it.
+    /// The message that had begun before, once its rest is complete.
     begun: Option<Assembler>,
 }
 
+/// A message that waits for the application.
 pub(crate) enum UndeliveredMessage {
     Message(Message),
     Compressed(MessageKind, Vec<u8>),
 }
 
 impl Undelivered {
+    /// Adds a message.
     pub(crate) fn push(&mut self, message: Message) {
         self.messages.push_back(UndeliveredMessage::Message(message));
     }
 
-    /// Takes a part of a compressed message; `false` if it belongs to one that had begun before.
+    /// Adds a part of a compressed message. Returns `false` if the part belongs to a message that had begun
+    /// before.
     pub(crate) fn push_compressed(&mut self, data: &Data, payload: &[u8]) -> bool {
         if data.first {
             self.open = Some((data.kind, Vec::new()));
@@ -46,22 +49,23 @@ impl Undelivered {
         true
     }
 
-    /// Takes what goes on with the message that had begun before.
+    /// Adds a part of the message that had begun before.
     pub(crate) fn push_rest(&mut self, payload: &[u8]) {
         self.rest.extend_from_slice(payload);
     }
 
-    /// Takes the message that had begun before, all of which is here.
+    /// Adds the message that had begun before, whose rest is complete.
     pub(crate) fn push_begun(&mut self, message: Assembler) {
         self.begun = Some(message);
     }
 
-    /// Nothing more will come. Gives back the message that had begun before, if its end is here, and how it goes on.
+    /// Ends the collection. Returns the message that had begun before, if its end has arrived, and its rest.
     pub(crate) fn end(&mut self) -> (Option<Assembler>, Vec<u8>) {
         self.open = None;
         (self.begun.take(), std::mem::take(&mut self.rest))
     }
 
+    /// Takes the first message.
     pub(crate) fn pop(&mut self) -> Option<UndeliveredMessage> {
         self.messages.pop_front()
     }

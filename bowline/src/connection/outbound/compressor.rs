@@ -1,4 +1,4 @@
-//! The compression of the messages that are sent.
+//! The compression of messages that are sent.
 
 use std::cell::Cell;
 
@@ -6,14 +6,15 @@ use crate::compression::CompressorSettings;
 use crate::compression::codec::Deflater;
 use crate::connection::outbound::fragment::FragmentEnd;
 
-/// The most capacity that a thread keeps for compressed messages on their way into a write buffer.
+/// The largest capacity of the buffer that a thread keeps for compressed messages on their way into a write
+/// buffer.
 const SCRATCH_CAPACITY: usize = 256 * 1024;
 
 thread_local! {
     static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
-/// The compressor of a connection: nothing but its settings, until a message is to be compressed.
+/// The compressor of a connection. It consists of its settings alone until a message has to be compressed.
 pub(crate) struct Compressor {
     pub(crate) compressing: CompressorSettings,
     deflater: Option<Box<Deflater>>,
@@ -24,15 +25,16 @@ impl Compressor {
         Self { compressing, deflater: None }
     }
 
-    /// Whether a message of so many bytes is compressed, if its sender has not said so.
-    pub(crate) fn wants(&self, said: Option<bool>, len: usize) -> bool {
-        said.unwrap_or(len >= self.compressing.threshold)
+    /// Returns whether a message of `len` bytes is compressed. `choice` is that of its sender, if there is
+    /// one.
+    pub(crate) fn wants(&self, choice: Option<bool>, len: usize) -> bool {
+        choice.unwrap_or(len >= self.compressing.threshold)
     }
 
-    /// Hands a compressed message to `send`, unless it would be larger than it was.
+    /// Passes the compressed message to `send`, or `None` if it would be larger than the original.
     pub(crate) fn message<T>(&mut self, payload: &[u8], send: impl FnOnce(Option<&[u8]>) -> T) -> T {
         let grows = |compressed: &[u8]| {
-            // If there is a window, what went into it has to be sent.
+            // With context takeover, everything that went into the window has to be sent.
             !self.compressing.is_taken_over && compressed.len() >= payload.len()
         };
         with_scratch(|scratch| {
@@ -41,7 +43,7 @@ impl Compressor {
         })
     }
 
-    /// Hands a part of a message to `send`, or nothing if there is nothing to be sent yet.
+    /// Passes a compressed part of a message to `send`. Returns `None` if there is nothing to be sent yet.
     pub(crate) fn fragment<T>(
         &mut self,
         payload: &[u8],
@@ -59,25 +61,27 @@ impl Compressor {
         })
     }
 
-    /// Something was sent that did not go through the window, or not sent that did.
+    /// Forgets the window: something was sent without it, or not sent that is in it.
     pub(crate) fn forget(&mut self) {
         if let Some(deflater) = &mut self.deflater {
             deflater.forget();
         }
     }
 
+    /// Returns the deflater, which is allocated for the first message.
     fn deflater(compressing: CompressorSettings, deflater: &mut Option<Box<Deflater>>) -> &mut Deflater {
         let CompressorSettings { level, window_bits, is_taken_over, .. } = compressing;
         deflater.get_or_insert_with(|| Box::new(Deflater::new(level, window_bits, is_taken_over)))
     }
 }
 
+/// Lends an empty buffer of this thread to `work`.
 fn with_scratch<T>(work: impl FnOnce(&mut Vec<u8>) -> T) -> T {
     let mut scratch = SCRATCH.try_with(Cell::take).unwrap_or_default();
     let result = work(&mut scratch);
     scratch.clear();
     if scratch.capacity() <= SCRATCH_CAPACITY {
-        // It fails only while the thread ends.
+        // This fails only while the thread ends.
         let _ = SCRATCH.try_with(|spare| spare.set(scratch));
     }
     result

@@ -1,12 +1,12 @@
 //! Fragments of a message that is written piece by piece.
 
-/// What comes behind a fragment.
+/// The continuation after a fragment.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum FragmentEnd {
-    /// More of the message, soon.
+    /// More of the message follows soon.
     More,
-    /// More of the message, some time: the peer is to see what there is.
+    /// More of the message follows at some time. The peer has to see everything so far.
     Flush,
-    /// The next message.
+    /// Nothing: the fragment ends its message.
     Last,
 }

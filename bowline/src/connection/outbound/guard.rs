@@ -7,7 +7,12 @@ use crate::connection::outbound::Outbound;
 use crate::connection::outbound::later::run_all;
 use crate::sync::{Mutex, MutexGuard};
 
-/// Access to a [`Outbound`]. Once that is given back, the foreign code runs that the access has come to run.
+/// The lock of an [`Outbound`] half. After the guard has unlocked, it runs the foreign code that was
+/// collected meanwhile: see [`Later`](crate::connection::outbound::later::Later).
+///
+/// The list is moved out of the half before the half is unlocked. Another thread may lock the half right
+/// after that, and collects in a list of its own. Code that runs from the list may lock the half again, on
+/// the same thread or another one.
 pub(crate) struct OutboundGuard<'a>(Option<MutexGuard<'a, Outbound>>);
 
 impl<'a> OutboundGuard<'a> {
@@ -18,15 +23,16 @@ impl<'a> OutboundGuard<'a> {
 }
 
 impl OutboundGuard<'_> {
-    /// What dropping it does, by a shorter way if nothing is to be run.
+    /// Unlocks, as a drop of the guard does. This way is shorter if there is nothing to run.
     #[inline]
-    pub(crate) fn give_back(mut self) {
+    pub(crate) fn unlock(mut self) {
         if self.later.is_empty() {
             self.0 = None;
             std::mem::forget(self);
         }
     }
 
+    /// Unlocks, then runs the foreign code.
     #[cold]
     fn unlock_and_run(&mut self) {
         let later = std::mem::take(&mut self.later);
@@ -48,12 +54,12 @@ impl Deref for OutboundGuard<'_> {
     type Target = Outbound;
 
     fn deref(&self) -> &Outbound {
-        self.0.as_ref().expect("it is locked until it is dropped")
+        self.0.as_ref().expect("the guard holds the lock until it is dropped")
     }
 }
 
 impl DerefMut for OutboundGuard<'_> {
     fn deref_mut(&mut self) -> &mut Outbound {
-        self.0.as_mut().expect("it is locked until it is dropped")
+        self.0.as_mut().expect("the guard holds the lock until it is dropped")
     }
 }

@@ -1,4 +1,4 @@
-//! How many replies to a batch are held back, and for how long.
+//! The bounds of the replies to a batch that are held back: their number and their age.
 
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -8,20 +8,21 @@ use tokio::time::Instant;
 /// The most replies that a `WebSocket` holds back while it works off a batch.
 const HELD_MAX: u32 = 1024;
 
-/// For how long replies are held back while the application computes. The clock is read with the first two replies, and with
-/// every eighth one, since reading the clock costs a tenth of a small message.
+/// The longest time for which replies are held back while the application computes. The clock is read at the
+/// first two replies, and at every eighth one, since reading the clock costs a tenth of a small message.
 const HELD_TIME: Duration = Duration::from_millis(1);
 
 /// The replies that a `WebSocket` holds back while it works off a batch.
 #[derive(Default)]
 pub(crate) struct HeldReplies {
     count: u32,
-    /// When the first of them was accepted.
+    /// The time at which the first of them was accepted.
     since: Tick,
 }
 
 impl HeldReplies {
-    /// Adds a reply, and returns whether it is to be written with those before it, instead of being held back.
+    /// Adds a reply. Returns whether it has to be written, together with those before it, instead of being
+    /// held back.
     #[expect(clippy::inline_always, reason = "measured: 15 instructions less of a small message")]
     #[inline(always)]
     pub(crate) fn is_due(&mut self) -> bool {
@@ -29,6 +30,7 @@ impl HeldReplies {
         (self.count <= 2 || self.count % 8 == 0) && self.is_due_by_clock()
     }
 
+    /// Returns whether there are too many replies, or whether the first of them is too old.
     #[inline(never)]
     fn is_due_by_clock(&mut self) -> bool {
         let now = Tick::now();
@@ -43,7 +45,8 @@ impl HeldReplies {
     }
 }
 
-/// A point in time for spans of milliseconds, in units of 2^16 nanoseconds since some other, modulo 2^32.
+/// A point in time for spans of milliseconds, in units of 2^16 nanoseconds since an arbitrary one, modulo
+/// 2^32.
 #[derive(Clone, Copy, Default)]
 struct Tick(u32);
 
@@ -51,17 +54,17 @@ impl Tick {
     fn now() -> Self {
         static FIRST: OnceLock<Instant> = OnceLock::new();
         let now = Instant::now();
-        #[expect(clippy::cast_possible_truncation, reason = "it is meant modulo 2^32")]
+        #[expect(clippy::cast_possible_truncation, reason = "ticks are modulo 2^32")]
         let ticks = |duration: Duration| Self((duration.as_nanos() >> 16) as u32);
         let first = *FIRST.get_or_init(|| now);
-        // Paused clocks of tests may show an earlier time than the first.
+        // The paused clock of a test may show an earlier time than the first.
         match now.checked_duration_since(first) {
             Some(duration) => ticks(duration),
             None => Self(ticks(first.duration_since(now)).0.wrapping_neg()),
         }
     }
 
-    /// Whether this is later than `earlier` by more than `duration`, which is short.
+    /// Returns whether this is later than `earlier` by more than `duration`, which has to be short.
     fn is_after(self, earlier: Self, duration: Duration) -> bool {
         u128::from(self.0.wrapping_sub(earlier.0)) > duration.as_nanos() >> 16
     }

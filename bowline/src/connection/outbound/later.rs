@@ -1,4 +1,4 @@
-//! Foreign code that waits until no lock is held.
+//! Foreign code that runs once no lock is held.
 
 use std::cell::Cell;
 use std::task::Waker;
@@ -8,7 +8,7 @@ use bytes::Bytes;
 use crate::error::Error;
 use crate::transport::WriteTransport;
 
-/// The most capacity of a spare list.
+/// The largest capacity of a list that is kept as the spare.
 const SPARE_CAPACITY: usize = 64;
 
 thread_local! {
@@ -16,16 +16,25 @@ thread_local! {
     static SPARE: Cell<Vec<Later>> = const { Cell::new(Vec::new()) };
 }
 
-/// Foreign code that a locked half has come to run: it runs after the lock.
+/// Foreign code that a locked half has come to run, and that runs after the lock.
 ///
-/// A waker is an executor's code, and the drop of a waker, payload, stream or error may be an application's. All of it
-/// may well call the connection, whose locks it would wait for on the thread that holds them.
+/// A waker is an executor's code. The drop of a waker, payload, stream or error may be an application's code.
+/// All of it may well call the connection, and would then wait for the lock that its own thread holds:
+///
+/// ```text
+/// send --locks outbound--> write --a payload is written--> drop(payload)
+///                                                            '--the application's Drop calls try_send
+///                                                                 '--locks outbound: waits forever
+/// ```
 pub(crate) enum Later {
+    /// Wake a waiter.
     Wake(Waker),
-    DropWaker(#[expect(dead_code, reason = "it is dropped")] Waker),
-    DropPayload(#[expect(dead_code, reason = "it is dropped")] Bytes),
-    DropError(#[expect(dead_code, reason = "it is dropped")] Error),
+    DropWaker(#[expect(dead_code, reason = "its drop is what runs")] Waker),
+    DropPayload(#[expect(dead_code, reason = "its drop is what runs")] Bytes),
+    DropError(#[expect(dead_code, reason = "its drop is what runs")] Error),
+    /// Drop the writable half of a transport that has ended in order.
     Forget(WriteTransport),
+    /// Drop the writable half of a transport at once: bytes on their way may be lost.
     Abort(WriteTransport),
 }
 
@@ -40,16 +49,17 @@ impl Later {
     }
 }
 
-/// Returns a list to collect in.
+/// Returns an empty list.
 pub(crate) fn spare_list() -> Vec<Later> {
     SPARE.try_with(Cell::take).unwrap_or_default()
 }
 
+/// Runs everything in the list, and keeps the list as the spare of this thread. No lock may be held.
 #[cold]
 pub(crate) fn run_all(mut list: Vec<Later>) {
     list.drain(..).for_each(Later::run);
     if list.capacity() <= SPARE_CAPACITY {
-        // It fails only while the thread ends.
+        // This fails only while the thread ends.
         let _ = SPARE.try_with(|spare| spare.set(list));
     }
 }

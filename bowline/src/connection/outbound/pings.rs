@@ -1,4 +1,4 @@
-//! Pings whose pongs are waited for.
+//! Pings that wait for their pongs.
 
 use std::time::Duration;
 
@@ -6,8 +6,8 @@ use tokio::time::Instant;
 
 use crate::random::random;
 
-/// The pings under way, in the order in which they were sent, if there are any.
-#[expect(clippy::box_collection, reason = "most of the time it costs only the pointer")]
+/// The pings under way, in the order in which they were sent. Without any, this is one pointer.
+#[expect(clippy::box_collection, reason = "most of the time there are none, which costs only the pointer")]
 #[derive(Default)]
 pub(crate) struct Pings(Option<Box<Vec<Ping>>>);
 
@@ -15,7 +15,7 @@ struct Ping {
     payload: [u8; 8],
     sent: Instant,
     round_trip: Option<Duration>,
-    /// The ping of the keepalive, whose round trip nobody asks for.
+    /// A ping of the keepalive, whose round trip nobody asks for.
     is_keepalive: bool,
 }
 
@@ -28,7 +28,8 @@ impl Pings {
         payload
     }
 
-    /// Adds a ping of the keepalive, and returns its payload; `None` if there is no ping that its pong would settle.
+    /// Adds a ping of the keepalive, and returns its payload. Returns `None` if no ping is under way that its
+    /// pong would settle.
     pub(crate) fn begin_keepalive(&mut self) -> Option<[u8; 8]> {
         let pings = self.0.as_mut()?;
         let ping = Ping::new(true);
@@ -37,9 +38,10 @@ impl Pings {
         Some(payload)
     }
 
-    /// A pong has arrived; whether it is that of one of these.
+    /// Notes a pong. Returns whether the pong belongs to one of these pings.
     ///
-    /// RFC 6455 5.5.3: a peer may answer only the newest of several pings, so that a pong settles those sent before its own, too.
+    /// RFC 6455 5.5.3: a peer may answer only the most recent of several pings. A pong therefore also settles
+    /// all pings that were sent before its own.
     pub(crate) fn ponged(&mut self, payload: [u8; 8]) -> bool {
         let Some(pings) = &mut self.0 else { return false };
         let Some(position) = pings.iter().position(|ping| ping.payload == payload) else { return false };
@@ -50,11 +52,12 @@ impl Pings {
         true
     }
 
-    /// How long the ping took, once its pong, or a later one, has arrived.
+    /// Returns the round trip of a ping, once its pong or a later one has arrived.
     pub(crate) fn round_trip(&self, payload: [u8; 8]) -> Option<Duration> {
         self.0.as_ref()?.iter().find(|ping| ping.payload == payload)?.round_trip
     }
 
+    /// Forgets a ping. Pings of the keepalive are forgotten with the last other one.
     pub(crate) fn forget(&mut self, payload: [u8; 8]) {
         if let Some(pings) = &mut self.0 {
             pings.retain(|ping| ping.payload != payload);
@@ -62,11 +65,12 @@ impl Pings {
         self.0.take_if(|pings| pings.iter().all(|ping| ping.is_keepalive));
     }
 
-    /// Forgets all of them.
+    /// Forgets all pings.
     pub(crate) fn clear(&mut self) {
         self.0 = None;
     }
 
+    /// Returns whether no ping is under way.
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_none()
     }

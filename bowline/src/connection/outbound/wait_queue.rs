@@ -6,73 +6,100 @@ use std::task::Waker;
 
 use crate::connection::outbound::later::Later;
 
-/// A queue of tasks that wait for a change of the state the queue is in. An empty queue is one pointer.
+/// A queue of tasks that wait for a change of the locked state that contains the queue. An empty queue is one
+/// pointer.
 ///
-/// Wakers are neither woken nor dropped here: both may run foreign code, and the state is locked. They go to `later`,
-/// to be dealt with after the lock.
+/// The queue neither wakes nor drops a waker: both may run foreign code, and the state is locked. Wakers are
+/// pushed to `later` instead, which runs after the lock.
+///
+/// # Turns
+///
+/// Two kinds of waiters stand in one line, in order of arrival. A future leaves its place when it is dropped,
+/// so that a future in front is always a reason to wait. One who polls by hand, such as a `Sink`, may stop
+/// polling at any time without a word. Such a waiter keeps its place, but must not hold up the others
+/// forever:
+///
+/// ```text
+/// line: P (polls by hand, has stopped), F (a future)
+///
+/// room in the write buffer   wake_first: P is woken; so is F, as P might not come
+/// F is polled                turn: P was woken and has not come: P is marked as missed, F yields once (Soon)
+/// other tasks run            P had the time to come first
+/// F is polled                turn: P was missed already: F passes it (Now)
+/// ```
+///
+/// Without the yield, F could be polled before P by chance, and P would lose its turn although it was about
+/// to come. Without the mark, F would yield to P again and again.
 #[derive(Default)]
 pub(crate) struct WaitQueue(Option<Box<Waiters>>);
 
 #[derive(Default)]
 struct Waiters {
-    /// In order of their tickets.
+    /// The waiters, in order of their tickets.
     queue: VecDeque<Waiter>,
-    /// How many tickets were given out, which is the newest of them.
+    /// The number of tickets issued so far, which is the newest ticket.
     tickets: u64,
 }
 
 struct Waiter {
     ticket: NonZeroU64,
-    /// Taken when the waiter is called; the place stays until it is left.
+    /// Taken when the waiter is woken. The waiter keeps its place until it leaves.
     waker: Option<Waker>,
     manner: Manner,
 }
 
-/// How one waits, which decides whether those behind may pass.
+/// The manner of waiting, which decides whether later waiters may pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Manner {
-    /// A future, which leaves its place when it is dropped: nobody passes.
+    /// A future, which leaves its place when it is dropped. Nobody passes it.
     Future,
-    /// Polls by hand, which may stop at any time without a word: one who was called and does not come is passed.
+    /// Polls by hand, which may stop at any time without a word. A waiter that was woken and does not come is
+    /// passed.
     ///
     /// ```text
-    /// Waits --called--> Called --seen by one behind--> Missed (passed from then on)
-    ///   ^                 ^ '-- polled, no room --.        |
-    ///   |                 '-- polled, gives way --+--------'
-    ///   '------------------------------------------'
+    /// Waiting --wake_first--> Woken --a later waiter asks for its turn--> Missed (passed from now on)
+    ///
+    /// any state --polled again: Turn::Later--> Waiting
+    /// any state --polled again: Turn::Soon---> Woken
     /// ```
     Poll(Attention),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Attention {
-    /// Not called since the last poll.
-    Waits,
-    Called,
-    /// One behind it has given way to it once.
+    /// Not woken since the last poll.
+    Waiting,
+    /// Woken since the last poll, or about to be polled again.
+    Woken,
+    /// A later waiter has yielded to this one once.
     Missed,
 }
 
 impl Manner {
-    pub(crate) const POLL: Self = Self::Poll(Attention::Waits);
-    pub(crate) const CALLED: Self = Self::Poll(Attention::Called);
+    /// Polls by hand, and was not woken.
+    pub(crate) const POLL: Self = Self::Poll(Attention::Waiting);
+    /// Polls by hand, and has yielded, so that it will be polled again.
+    pub(crate) const WOKEN: Self = Self::Poll(Attention::Woken);
 }
 
-/// Whose turn it is.
+/// The answer to the one that asks for its turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Turn {
-    /// It is the turn of whoever asked.
+    /// The one that asks may go ahead.
     Now,
-    /// All in front were called and may be about to come: ask again after other tasks have run.
+    /// All waiters in front were woken and may be about to come. The one that asks has to ask again after
+    /// other tasks have run.
     Soon,
+    /// Someone in front waits, or there is no room: the one that asks has to wait.
     Later,
 }
 
-/// A place in a [`WaitQueue`], once one was needed.
+/// A place in a [`WaitQueue`], or none yet.
 #[derive(Default)]
 pub(crate) struct Place(Option<NonZeroU64>);
 
 impl Place {
+    /// Returns whether the place is in a queue.
     pub(crate) fn is_taken(&self) -> bool {
         self.0.is_some()
     }
@@ -83,7 +110,7 @@ impl WaitQueue {
         self.0.is_none()
     }
 
-    /// Whether it is the turn of the one at `place`.
+    /// Returns whether it is the turn of the waiter at `place`.
     #[inline]
     pub(crate) fn turn(&mut self, place: &Place) -> Turn {
         match &mut self.0 {
@@ -92,7 +119,7 @@ impl WaitQueue {
         }
     }
 
-    /// Waits at `place`, at the end if it is a new one.
+    /// Waits at `place`, which is added at the end of the queue if it is new.
     pub(crate) fn wait(&mut self, place: &mut Place, manner: Manner, waker: &Waker, later: &mut Vec<Later>) {
         let waiters = self.0.get_or_insert_default();
         if let Some(position) = waiters.position(place) {
@@ -103,13 +130,13 @@ impl WaitQueue {
             }
         } else {
             waiters.tickets += 1;
-            let ticket = NonZeroU64::new(waiters.tickets).expect("nobody waits for 2^64 others");
+            let ticket = NonZeroU64::new(waiters.tickets).expect("a queue issues fewer than 2^64 tickets");
             place.0 = Some(ticket);
             waiters.queue.push_back(Waiter { ticket, waker: Some(waker.clone()), manner });
         }
     }
 
-    /// Gives the place up.
+    /// Removes the place from the queue.
     pub(crate) fn leave(&mut self, place: &mut Place, later: &mut Vec<Later>) {
         if let Some(waiters) = &mut self.0 {
             if let Some(position) = waiters.position(place) {
@@ -123,20 +150,21 @@ impl WaitQueue {
         place.0 = None;
     }
 
-    /// Calls the first who waits; if that is one who polls, all up to the first future, as they might not come.
-    pub(crate) fn call_first(&mut self, later: &mut Vec<Later>) {
+    /// Wakes the first waiter. If it polls by hand, all others up to the first future are woken too, as those
+    /// who poll by hand might not come.
+    pub(crate) fn wake_first(&mut self, later: &mut Vec<Later>) {
         for waiter in self.0.iter_mut().flat_map(|waiters| &mut waiters.queue) {
             later.extend(waiter.waker.take().map(Later::Wake));
             match &mut waiter.manner {
                 Manner::Future => return,
-                Manner::Poll(attention @ Attention::Waits) => *attention = Attention::Called,
+                Manner::Poll(attention @ Attention::Waiting) => *attention = Attention::Woken,
                 Manner::Poll(_) => {}
             }
         }
     }
 
-    /// Calls all who wait.
-    pub(crate) fn call_all(&mut self, later: &mut Vec<Later>) {
+    /// Wakes all waiters.
+    pub(crate) fn wake_all(&mut self, later: &mut Vec<Later>) {
         let all = self.0.iter_mut().flat_map(|waiters| &mut waiters.queue);
         later.extend(all.filter_map(|waiter| waiter.waker.take()).map(Later::Wake));
     }
@@ -150,8 +178,8 @@ impl Waiters {
                 break;
             }
             match &mut waiter.manner {
-                Manner::Future | Manner::Poll(Attention::Waits) => return Turn::Later,
-                Manner::Poll(attention @ Attention::Called) => {
+                Manner::Future | Manner::Poll(Attention::Waiting) => return Turn::Later,
+                Manner::Poll(attention @ Attention::Woken) => {
                     *attention = Attention::Missed;
                     turn = Turn::Soon;
                 }

@@ -1,4 +1,4 @@
-//! The bytes that were accepted and not yet written.
+//! The bytes that were accepted and are not written yet.
 
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -8,61 +8,68 @@ use bytes::{Buf, Bytes};
 
 use crate::connection::outbound::later::{Later, spare_list};
 
-/// The most capacity a spare buffer keeps. There is one a thread: with less, each large message of a client would be masked
-/// into fresh memory.
+/// The largest capacity of a spare buffer. Each thread has one. With a lower limit, each large message of a
+/// client would be masked into fresh memory.
 const SPARE_CAPACITY: usize = 2 * 1024 * 1024;
 
-/// How many pieces one vectored write takes.
+/// The most pieces of one vectored write.
 const SLICES: usize = 16;
 
 thread_local! {
-    /// A buffer of this thread, for whichever connection writes next.
+    /// A buffer of this thread, for the connection that writes next.
     static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
-    /// The same for payloads.
+    /// A list of payloads of this thread, for the connection that writes next.
     static SPARE_SHARED: Cell<Option<Box<Shared>>> = const { Cell::new(None) };
 }
 
 /// Encoded frames, in order. Large payloads are held by reference between them.
+///
+/// ```text
+/// encoded   [ written | header 1, payload 1, header 2 | header 3, payload 3 ]
+///                     ^ start                         ^ position of payload 2
+/// shared                                            ( position, payload 2 )
+/// ```
 #[derive(Default)]
 pub(crate) struct WriteQueue {
-    /// Encoded bytes; those before `start` are written.
+    /// Encoded bytes. The bytes before `start` are written.
     encoded: Vec<u8>,
     start: usize,
     /// Large payloads. In a box, as most of the time there are none.
     shared: Option<Box<Shared>>,
-    /// How many bytes were ever written.
+    /// The number of bytes written since the connection was opened.
     written: u64,
 }
 
 #[derive(Default)]
 struct Shared {
-    /// Each has the position in `encoded` that it comes in front of.
+    /// Payloads, each with the position in `encoded` in front of which it comes.
     payloads: VecDeque<(usize, Bytes)>,
-    /// How many bytes they are.
+    /// The length of all payloads together.
     len: usize,
 }
 
 impl WriteQueue {
-    /// How many bytes wait.
+    /// Returns the number of bytes that wait.
     pub(crate) fn len(&self) -> usize {
         self.encoded.len() - self.start + self.shared.as_ref().map_or(0, |shared| shared.len)
     }
 
+    /// Returns whether no bytes wait.
     pub(crate) fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// How many bytes were ever written.
+    /// Returns the number of bytes written since the connection was opened.
     pub(crate) fn written(&self) -> u64 {
         self.written
     }
 
-    /// How many bytes will have been written once all that waits now is.
+    /// Returns the number of bytes that will have been written once everything that waits now is written.
     pub(crate) fn end(&self) -> u64 {
         self.written + self.len() as u64
     }
 
-    /// Where frames are appended.
+    /// Returns the buffer to which frames are appended.
     #[inline]
     pub(crate) fn out(&mut self) -> &mut Vec<u8> {
         if self.encoded.capacity() == 0 {
@@ -73,7 +80,8 @@ impl WriteQueue {
         &mut self.encoded
     }
 
-    /// So that a queue that never quite empties doesn't grow. Each byte is moved once at most, amortised.
+    /// Removes the written bytes, so that a queue that never quite empties does not grow. Amortised, each
+    /// byte is moved once at most.
     #[cold]
     fn compact(&mut self) {
         self.encoded.drain(..self.start);
@@ -91,15 +99,15 @@ impl WriteQueue {
         shared.payloads.push_back((self.encoded.len(), bytes));
     }
 
-    /// Takes a buffer whole, from `start` on. The queue has to be empty.
+    /// Makes `encoded` the queue, from `start` on, without a copy. The queue has to be empty.
     #[cfg(any(feature = "json", feature = "protobuf"))]
     pub(crate) fn replace(&mut self, encoded: Vec<u8>, start: usize) {
-        debug_assert!(self.is_empty(), "what waits would be lost");
+        debug_assert!(self.is_empty(), "the bytes that wait would be lost");
         self.release();
         (self.encoded, self.start) = (encoded, start);
     }
 
-    /// Gives the first pieces, at least one byte if there are any, to a vectored write.
+    /// Passes the first pieces of the queue to a vectored write: at least one byte, if there are any.
     pub(crate) fn with_slices<R>(&self, write: impl FnOnce(&[IoSlice<'_>]) -> R) -> R {
         let (single, mut several);
         let slices: &[IoSlice<'_>] = match self.shared.as_deref().map(|shared| &shared.payloads) {
@@ -107,7 +115,7 @@ impl WriteQueue {
                 single = [IoSlice::new(&self.encoded[self.start..])];
                 &single
             }
-            // A broadcast, most likely: nothing to gather.
+            // Most likely a broadcast: there is nothing to gather.
             Some(payloads) if self.encoded.is_empty() && payloads.len() == 1 => {
                 single = [IoSlice::new(&payloads[0].1)];
                 &single
@@ -121,7 +129,7 @@ impl WriteQueue {
         write(slices)
     }
 
-    /// Puts the first pieces into `slices`, and tells how many there are.
+    /// Puts the first pieces into `slices`, and returns their number.
     fn gather<'a>(&'a self, payloads: &'a VecDeque<(usize, Bytes)>, slices: &mut [IoSlice<'a>]) -> usize {
         let mut count = 0;
         let mut position = self.start;
@@ -144,7 +152,8 @@ impl WriteQueue {
         count
     }
 
-    /// The first `count` bytes have been written. Payloads of which nothing is left go to `later`.
+    /// Removes the first `count` bytes, which have been written. Payloads that are written entirely go to
+    /// `later`.
     pub(crate) fn advance(&mut self, mut count: usize, later: &mut Vec<Later>) {
         self.written += count as u64;
         if let Some(shared) = &mut self.shared {
@@ -168,7 +177,7 @@ impl WriteQueue {
         }
     }
 
-    /// Throws away all that waits.
+    /// Discards all bytes that wait.
     pub(crate) fn clear(&mut self, later: &mut Vec<Later>) {
         if let Some(shared) = self.shared.take() {
             shared.payloads.into_iter().for_each(|(_, bytes)| later.push(Later::DropPayload(bytes)));
@@ -176,21 +185,21 @@ impl WriteQueue {
         self.release();
     }
 
-    /// Gives the empty buffers back to the thread.
+    /// Returns the empty buffers to the thread.
     fn release(&mut self) {
         self.start = 0;
         self.encoded.clear();
         let buffer = std::mem::take(&mut self.encoded);
-        give_spare(buffer);
+        put_spare(buffer);
         if let Some(shared) = self.shared.take_if(|shared| shared.payloads.capacity() <= SLICES) {
-            // It fails only while the thread ends.
+            // This fails only while the thread ends.
             let _ = SPARE_SHARED.try_with(|spare| spare.set(Some(shared)));
         }
         self.shared = None;
     }
 }
 
-/// The drop of a payload may be an application's code.
+/// Moves a written payload to `later`, as its drop may be an application's code.
 fn push_payload(payload: Option<(usize, Bytes)>, later: &mut Vec<Later>) {
     if later.capacity() == 0 {
         *later = spare_list();
@@ -198,19 +207,19 @@ fn push_payload(payload: Option<(usize, Bytes)>, later: &mut Vec<Later>) {
     later.extend(payload.map(|(_, bytes)| Later::DropPayload(bytes)));
 }
 
-/// Takes the buffer of this thread, or an empty one.
+/// Takes the buffer of this thread, or returns a new one without capacity.
 #[inline]
 pub(crate) fn take_spare() -> Vec<u8> {
     SPARE.try_with(Cell::take).unwrap_or_default()
 }
 
-/// Gives a buffer to this thread, which is empty again.
+/// Returns an empty buffer to this thread.
 #[inline]
-pub(crate) fn give_spare(buffer: Vec<u8>) {
-    debug_assert!(buffer.is_empty(), "the next connection would send it");
-    // One that never took a buffer has none to give back.
+pub(crate) fn put_spare(buffer: Vec<u8>) {
+    debug_assert!(buffer.is_empty(), "the next connection would send the bytes");
+    // A queue that never took a buffer has none to return.
     if (1..=SPARE_CAPACITY).contains(&buffer.capacity()) {
-        // It fails only while the thread ends.
+        // This fails only while the thread ends.
         let _ = SPARE.try_with(|spare| spare.set(buffer));
     }
 }

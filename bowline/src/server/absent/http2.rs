@@ -1,0 +1,61 @@
+//! The stand-in for the server of HTTP/2 without the feature `http2`. Its types are uninhabited, so that
+//! matches on them take no code.
+
+use std::future::Future;
+
+use http::request::Parts;
+
+use crate::error::Error;
+use crate::handshake::deadline::Deadline;
+use crate::limits::Limits;
+use crate::server::check::RequestCheck;
+use crate::server::handshake::Terms;
+use crate::socket::WebSocket;
+use crate::transport::{Addresses, IoStream};
+
+#[derive(Clone, Copy)]
+pub(crate) enum Http2Server {}
+
+pub(crate) enum Http2Request {}
+
+pub(crate) enum Slot {}
+
+pub(crate) struct Accepted {
+    pub(crate) socket: WebSocket,
+    pub(crate) head: Parts,
+    pub(crate) slot: Slot,
+}
+
+impl Http2Server {
+    pub(crate) fn may_begin_with(self, _bytes: &[u8]) -> bool {
+        match self {}
+    }
+
+    pub(crate) fn begins_with(self, _bytes: &[u8]) -> bool {
+        match self {}
+    }
+
+    #[expect(clippy::unused_async, reason = "the signature is that of the real one")]
+    pub(crate) async fn serve<S: IoStream>(
+        self,
+        _stream: S,
+        _limits: &Limits,
+        _deadline: Deadline,
+        _stop: impl Future<Output = ()>,
+        _begin: impl FnMut(Http2Request),
+    ) -> Result<(), Error> {
+        match self {}
+    }
+}
+
+impl Http2Request {
+    #[expect(clippy::unused_async, reason = "the signature is that of the real one")]
+    pub(crate) async fn exchange(
+        self,
+        _addresses: Addresses,
+        _terms: &Terms,
+        _check: &RequestCheck,
+    ) -> Result<Accepted, Error> {
+        match self {}
+    }
+}

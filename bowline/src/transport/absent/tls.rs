@@ -1,0 +1,57 @@
+//! The stand-in for TLS without the feature `tls`. The types that are proof of TLS are uninhabited.
+
+#[cfg(feature = "client")]
+pub(crate) use client::{ClientTls, ClientTlsStream, IS_SUPPORTED, connect, server_name};
+#[cfg(feature = "server")]
+pub(crate) use server::ServerTls;
+
+#[cfg(feature = "client")]
+mod client {
+    use crate::error::{Error, ErrorKind};
+    use crate::transport::IoStream;
+    use crate::transport::alpn::Alpn;
+
+    pub(crate) const IS_SUPPORTED: bool = false;
+
+    #[derive(Clone, Debug)]
+    pub(crate) enum ClientTls {}
+
+    pub(crate) enum ServerName {}
+
+    pub(crate) type ClientTlsStream<S> = S;
+
+    pub(crate) fn server_name(_host: &str) -> Result<ServerName, Error> {
+        let text = "TLS needs the feature `tls` of the crate bowline";
+        Err(Error::new(ErrorKind::InvalidInput, text))
+    }
+
+    #[expect(clippy::unused_async, reason = "the signature is that of the real one")]
+    pub(crate) async fn connect<S: IoStream>(
+        _config: Option<ClientTls>,
+        _protocols: &[Alpn],
+        server: ServerName,
+        _stream: S,
+    ) -> Result<(ClientTlsStream<S>, Alpn), Error> {
+        match server {}
+    }
+}
+
+#[cfg(feature = "server")]
+mod server {
+    use crate::error::Error;
+    use crate::transport::IoStream;
+    use crate::transport::alpn::Alpn;
+
+    pub(crate) enum ServerTls {}
+
+    impl ServerTls {
+        pub(crate) fn with_protocols(self, _: &[Alpn]) -> Self {
+            match self {}
+        }
+
+        #[expect(clippy::unused_async, reason = "the signature is that of the real one")]
+        pub(crate) async fn accept<S: IoStream>(&self, _: S) -> Result<(S, Alpn), Error> {
+            match *self {}
+        }
+    }
+}
