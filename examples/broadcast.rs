@@ -1,4 +1,4 @@
-//! The same messages to many clients, some of which don't read: three ways to deal with those who don't keep up.
+//! Broadcasts messages to many clients, some of which don't read, with three ways to treat slow clients.
 //!
 //! `cargo run --release -p bowline-examples --example broadcast`
 
@@ -16,17 +16,19 @@ const STUCK: usize = 5;
 const MESSAGES: usize = 1000;
 const SIZE: usize = 10_000;
 
-/// How long all wait for one.
+/// The time that all clients wait for a slow one.
 const PATIENCE: Duration = Duration::from_millis(100);
 
-/// What is done about a client whose write buffer is full.
+/// The treatment of a client whose write buffer is full.
 #[derive(Clone, Copy, Debug)]
 enum Policy {
-    /// It misses the message: for prices or positions, where the next message makes up for it.
+    /// Drops the message for this client. Suits prices or positions, where the next message makes up for a
+    /// lost one.
     Drop,
-    /// It is closed with 1008, and may come back: where every message counts.
+    /// Closes the connection with 1008; the client may reconnect. Suits applications in which every message
+    /// counts.
     Kick,
-    /// All wait for it, for a while, before it is kicked: where there is no hurry.
+    /// Waits for the client for a while, then closes the connection. Suits applications in no hurry.
     Wait,
 }
 
@@ -44,7 +46,7 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
         let mut ticks = interval(Duration::from_millis(1));
         for _ in 0..MESSAGES {
             ticks.tick().await;
-            // Encoded once, and not copied for each client.
+            // A prepared message is encoded once, and not copied for each client.
             let message = Prepared::new(vec![7; SIZE]);
             for subscriber in std::mem::take(&mut subscribers) {
                 if deliver(policy, &message, &subscriber, &mut tally).await {
@@ -52,7 +54,7 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
                 }
             }
         }
-        // The stuck ones have no answer to a Close frame.
+        // Stuck clients would not answer a Close frame.
         drop(stuck);
         for subscriber in subscribers {
             tokio::spawn(async move { subscriber.close(CloseCode::NORMAL, "").await });
@@ -68,7 +70,7 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     Ok(())
 }
 
-/// Sends a message to a client as far as the policy goes, and gives whether it stays.
+/// Sends a message to a client according to the policy. Returns whether the client stays.
 async fn deliver(policy: Policy, message: &Prepared, subscriber: &Sender, tally: &mut Tally) -> bool {
     match subscriber.try_send(message) {
         Ok(()) => return true,
@@ -80,7 +82,7 @@ async fn deliver(policy: Policy, message: &Prepared, subscriber: &Sender, tally:
             tally.dropped += 1;
             return true;
         }
-        // A `send` that a timeout drops has sent nothing.
+        // If the timeout drops the `send`, nothing was sent.
         Policy::Wait if matches!(timeout(PATIENCE, subscriber.send(message)).await, Ok(Ok(()))) => {
             return true;
         }
@@ -91,7 +93,8 @@ async fn deliver(policy: Policy, message: &Prepared, subscriber: &Sender, tally:
     false
 }
 
-/// Starts a server and its clients: the server's ends, what counts the messages of those that read, and those that don't.
+/// Starts a server and its clients. Returns the server's senders, the tasks that count the messages of
+/// reading clients, and the stuck clients.
 async fn connect_all() -> Result<(Vec<Sender>, JoinSet<usize>, Vec<WebSocket>), Box<dyn Error + Send + Sync>>
 {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
@@ -101,7 +104,7 @@ async fn connect_all() -> Result<(Vec<Sender>, JoinSet<usize>, Vec<WebSocket>), 
         let subscribe = subscribe.clone();
         async move {
             subscribe.send(socket.sender())?;
-            // What clients say is of no interest here.
+            // The server ignores messages of clients.
             while socket.recv().await?.is_some() {}
             Ok(())
         }

@@ -1,7 +1,7 @@
-//! A chat with rooms, in an axum router: a page, and a WebSocket for each room.
+//! A chat with rooms in an axum router: one page, and a WebSocket for each room.
 //!
-//! `cargo run -p bowline-examples --features axum --example chat`, then open <http://127.0.0.1:8080/#lobby> in several
-//! windows.
+//! Run `cargo run -p bowline-examples --features axum --example chat`, then open
+//! <http://127.0.0.1:8080/#lobby> in several windows.
 
 use std::collections::HashMap;
 use std::error::Error;
@@ -22,21 +22,21 @@ struct Chat {
     rooms: Arc<Mutex<HashMap<String, Room>>>,
 }
 
-/// Who is in a room, by number.
+/// The members of a room, by number.
 #[derive(Default)]
 struct Room {
     members: HashMap<u64, Sender>,
-    /// How many there ever were, which numbers them.
+    /// The number of members so far, from which the next member's number is derived.
     count: u64,
 }
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    // No message of a chat is long.
+    // Chat messages are short.
     let acceptor = Acceptor::new().limits(Limits::default().message_size(4096));
     let router = Router::new()
         .route("/", get(async || Html(include_str!("chat.html"))))
-        // Over HTTP/1.1 a WebSocket is opened with GET, over HTTP/2 with CONNECT.
+        // WebSockets are opened with GET over HTTP/1.1, and with CONNECT over HTTP/2.
         .route("/rooms/{room}", any(join))
         .with_state(Chat { acceptor, rooms: Arc::default() });
     let listener = TcpListener::bind("127.0.0.1:8080").await?;
@@ -97,7 +97,7 @@ impl Chat {
         self.say(room, &format!("guest {number} has gone"));
     }
 
-    /// Says something to all in a room. Nobody is waited for: who does not keep up has to go.
+    /// Sends text to all members of a room. Nobody waits for slow members, which are disconnected.
     fn say(&self, room: &str, text: &str) {
         let message = Prepared::new(text);
         let rooms = self.rooms();

@@ -1,4 +1,4 @@
-//! Lines from the terminal become messages, and messages become lines.
+//! Sends lines from the terminal as messages, and prints received messages as lines.
 //!
 //! `cargo run -p bowline-examples --example client -- ws://127.0.0.1:8080`
 
@@ -10,7 +10,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 
 #[derive(Parser)]
 struct Arguments {
-    /// Where to connect to: ws://... or wss://...
+    /// The URL of the server: ws://... or wss://...
     url: String,
 }
 
@@ -20,7 +20,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let sender = socket.sender();
     let mut lines = BufReader::new(tokio::io::stdin()).lines();
     loop {
-        // Whichever is first; the other loses nothing.
+        // `select!` drops the slower future, which loses no data.
         tokio::select! {
             message = socket.recv() => match message? {
                 Some(Message::Text(text)) => println!("{text}"),
@@ -33,7 +33,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
             },
         }
     }
-    // At the end of the input, what the server has sent by the time it answers a ping is still shown.
+    // At the end of the input, messages that arrive before the pong to a ping are still printed.
     let closing = tokio::spawn(async move {
         sender.ping().await?;
         sender.close(CloseCode::NORMAL, "").await

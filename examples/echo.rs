@@ -1,4 +1,4 @@
-//! Everything in one program: a server on a free port, a client that dials it, and what they say to each other.
+//! A whole tour in one program: a server on a free port, a client, and their conversation.
 //!
 //! `cargo run -p bowline-examples --example echo`
 
@@ -23,7 +23,7 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     socket.send(&[1, 2, 3]).await?;
     println!("sent binary, got {:?}", socket.recv().await?);
 
-    // A message of a million bytes, of which this client never holds more than a piece.
+    // Stream a message of a million bytes, of which the client never holds more than a piece.
     let mut writer = socket.writer(MessageKind::Binary).await?;
     let writing = async {
         for _ in 0..1000 {

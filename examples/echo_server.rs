@@ -1,4 +1,4 @@
-//! A server that sends back what it receives.
+//! A server that sends back each message.
 //!
 //! ```sh
 //! cargo run --release -p bowline-examples --features deflate,http2 --example echo_server -- \
@@ -18,28 +18,28 @@ use tokio::runtime::Builder;
 
 #[derive(Parser)]
 struct Arguments {
-    /// Where to listen; port 0 takes a free one.
+    /// The address to listen on; port 0 selects a free port.
     address: String,
-    /// How many threads serve; 1 is a current-thread runtime. All cores, if it is not given.
+    /// The number of threads; 1 selects a current-thread runtime. Default: all cores.
     #[arg(long)]
     threads: Option<usize>,
     /// The largest message, in bytes.
     #[arg(long)]
     max_message_size: Option<usize>,
-    /// Serve wss://, with a certificate for localhost and 127.0.0.1 that is made at start.
+    /// Serve wss://, with a certificate for localhost and 127.0.0.1 that is generated at startup.
     #[arg(long)]
     tls: bool,
     /// Serve HTTP/2 as well, on the same port.
     #[cfg(feature = "http2")]
     #[arg(long)]
     http2: bool,
-    /// Print a line about each request that was accepted.
+    /// Print a line about each accepted request.
     #[arg(long)]
     verbose: bool,
-    /// Let pages of this origin connect too, such as `https://*.example.com`; may be given repeatedly.
+    /// Allow pages of this origin to connect, such as `https://*.example.com`; may be repeated.
     #[arg(long, value_name = "PATTERN")]
     allow_origin: Vec<String>,
-    /// Whether to agree on compression, and whether messages may refer to earlier ones.
+    /// Whether to accept offers of compression, and whether messages may refer to earlier ones.
     #[cfg(feature = "deflate")]
     #[arg(long, value_enum, default_value_t)]
     compression: Compression,
@@ -69,7 +69,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 async fn serve(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     let mut limits = Limits::default();
     if let Some(bytes) = arguments.max_message_size {
-        // Also when it comes in fragments of 64 bytes.
+        // The limit of frames allows the largest message in fragments of 64 bytes.
         let frames = u32::try_from(bytes / 64).unwrap_or(u32::MAX).max(16_384);
         limits = limits.message_size(bytes).frames_per_message(frames);
     }

@@ -1,8 +1,9 @@
-//! A page and WebSockets on one HTTPS port, over HTTP/2, and a client with many WebSockets over one connection.
+//! A server with a page and WebSockets on one HTTPS port, over HTTP/2, and a client with many WebSockets over
+//! one connection.
 //!
 //! `cargo run --release -p bowline-examples --features http2 --example http2 -- 127.0.0.1:8443`, then open
-//! <https://127.0.0.1:8443> in a browser, which has to be told to trust the certificate. With `--open 1000` it opens so
-//! many WebSockets to itself, and ends.
+//! <https://127.0.0.1:8443> in a browser, which has to trust the certificate. With `--open 1000`, the program
+//! opens 1,000 WebSockets to itself, and ends.
 
 use std::error::Error;
 use std::net::SocketAddr;
@@ -33,10 +34,10 @@ type Failure = Box<dyn Error + Send + Sync>;
 
 #[derive(Parser)]
 struct Arguments {
-    /// Where to listen; port 0 takes a free one.
+    /// The address to listen on; port 0 selects a free port.
     #[arg(default_value = "127.0.0.1:0")]
     address: SocketAddr,
-    /// How many WebSockets to open, over one TCP connection.
+    /// The number of WebSockets to open over one TCP connection.
     #[arg(long)]
     open: Option<u32>,
 }
@@ -73,15 +74,16 @@ async fn serve_connection(tls: TlsAcceptor, stream: TcpStream) -> Result<(), Fai
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
         .http2()
-        // Tells clients that they may open WebSockets; browsers then do so over the connection that the page came over.
+        // Tells clients that they may open WebSockets. Browsers then open them over the page's connection.
         .enable_connect_protocol()
-        // Each WebSocket is a stream for as long as it lives; by default, the 201st would wait for another to end.
+        // Each WebSocket is one stream for its whole life. With the default, the 201st would wait for another
+        // to end.
         .max_concurrent_streams(1_000)
-        // What may come before it is read, by each WebSocket and by all together: by default as much for all as for one,
-        // so that one that is not read would keep all others from being.
+        // The windows for unread bytes, per WebSocket and in total. By default both are equal, so that one
+        // unread WebSocket would block all others.
         .initial_stream_window_size(256 * 1024)
         .initial_connection_window_size((1 << 31) - 1);
-    // `upgrades`, or hyper does not give the streams back.
+    // Without `with_upgrades`, hyper doesn't hand over the streams.
     builder.serve_connection_with_upgrades(TokioIo::new(stream), service_fn(answer)).await
 }
 

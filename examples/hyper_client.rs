@@ -1,7 +1,10 @@
-//! A handshake through a client of hyper-util, whose connector is our own: it connects to one address, whatever the URL's
-//! host. It could as well ask a service registry, or connect to a Unix socket.
+//! An opening handshake through hyper-util's client, with a custom connector. The connector dials one
+//! address, whatever the host of the URL. It could also ask a service registry, or connect to a Unix socket.
 //!
-//! `cargo run -p bowline-examples --features hyper-client --example hyper_client -- ws://chat.internal/ 127.0.0.1:8080`
+//! ```sh
+//! cargo run -p bowline-examples --features hyper-client --example hyper_client -- \
+//!     ws://chat.internal/ 127.0.0.1:8080
+//! ```
 
 use std::error::Error;
 use std::net::SocketAddr;
@@ -15,9 +18,9 @@ use tokio::net::TcpStream;
 
 #[derive(Parser)]
 struct Arguments {
-    /// What to ask for: ws://...
+    /// The URL to request: ws://...
     url: String,
-    /// Where to connect to.
+    /// The address to connect to.
     address: SocketAddr,
 }
 
@@ -40,7 +43,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         return Err(format!("the server answered {}", response.status()).into());
     }
     let upgraded = hyper::upgrade::on(&mut response).await?;
-    // Of hyper nothing is left if there is TCP in it.
+    // If the stream is TCP, bowline unwraps it from hyper's types.
     let mut socket = handshake.finish(&response, TokioIo::new(upgraded))?;
 
     socket.send("hello through hyper").await?;

@@ -1,4 +1,4 @@
-//! WebSockets beside plain pages, in one server of hyper.
+//! A hyper server with WebSockets beside plain pages.
 //!
 //! `cargo run -p bowline-examples --example hyper_server`, then open <http://127.0.0.1:8080> in a browser.
 
@@ -26,7 +26,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     loop {
         let (stream, _) = listener.accept().await?;
         let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service_fn(answer));
-        // Without `with_upgrades` hyper does not give the stream back.
+        // Without `with_upgrades`, hyper doesn't hand over the stream.
         tokio::spawn(connection.with_upgrades());
     }
 }

@@ -1,4 +1,4 @@
-//! A client that stays connected: after each loss it waits a little, longer each time, and connects again.
+//! A client that stays connected: after each loss, it waits and reconnects, with growing pauses.
 //!
 //! `cargo run -p bowline-examples --example reconnect -- ws://127.0.0.1:8080`
 
@@ -13,7 +13,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 #[derive(Parser)]
 struct Arguments {
-    /// Where to connect to: ws://... or wss://...
+    /// The URL of the server: ws://... or wss://...
     url: String,
 }
 
@@ -40,14 +40,14 @@ async fn main() -> Result<(), Error> {
             }
             Err(error) => println!("{error}"),
         }
-        // Up to twice as long, so that not all clients of a server that comes back arrive at once.
+        // Random jitter of up to the pause's own length spreads the clients of a server that restarts.
         let jitter = f64::from(getrandom::u32().unwrap_or_default()) / f64::from(u32::MAX);
         tokio::time::sleep(pause.mul_f64(1.0 + jitter)).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }
 
-/// Shows what arrives, until the server closes the connection, and gives the code that it does so with.
+/// Prints messages until the server closes the connection, and returns the close code.
 async fn follow(socket: &mut WebSocket) -> Result<Option<CloseCode>, Error> {
     while let Some(message) = socket.recv().await? {
         println!("{message:?}");
@@ -55,7 +55,7 @@ async fn follow(socket: &mut WebSocket) -> Result<Option<CloseCode>, Error> {
     Ok(socket.close_frame().map(|frame| frame.code()))
 }
 
-/// Neither a mistake of ours nor a refusal changes by being repeated.
+/// Returns whether a retry makes sense. Invalid input and refusals would only repeat.
 fn is_worth_another_try(error: &Error) -> bool {
     let refused = error.response().is_some_and(|response| {
         response.status().is_client_error() && response.status() != StatusCode::TOO_MANY_REQUESTS

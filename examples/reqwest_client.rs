@@ -1,5 +1,4 @@
-//! A handshake through reqwest: with the cookies, the headers, the TLS and the proxies of a client that does more than
-//! WebSockets.
+//! An opening handshake through reqwest, which adds its cookies, headers, TLS and proxies.
 //!
 //! `cargo run -p bowline-examples --features reqwest --example reqwest_client -- ws://127.0.0.1:8080`
 
@@ -11,18 +10,19 @@ use reqwest::{Body, Client};
 
 #[derive(Parser)]
 struct Arguments {
-    /// Where to connect to: ws://... or wss://...
+    /// The URL of the server: ws://... or wss://...
     url: String,
 }
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    // Only because this reqwest is built without the provider that it has by default.
+    // This build of reqwest lacks its default crypto provider.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let client = Client::builder()
         .cookie_store(true)
         .user_agent("a client of many things")
-        // With its feature `http2`, reqwest would offer HTTP/2 to servers of wss://, where this request makes no sense.
+        // With its feature `http2`, reqwest would negotiate HTTP/2 with wss:// servers, where this request is
+        // invalid.
         .http1_only()
         .build()?;
 

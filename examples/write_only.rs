@@ -1,4 +1,5 @@
-//! A server that only sends: it never reads, and still answers pings, notices a close and finds out about dead peers.
+//! A server that only sends. Although the server never reads, bowline answers pings, notices closes and
+//! detects dead peers.
 //!
 //! `cargo run -p bowline-examples --example write_only -- 127.0.0.1:8080`
 
@@ -11,7 +12,7 @@ use tokio::net::TcpListener;
 
 #[derive(Parser)]
 struct Arguments {
-    /// Where to listen.
+    /// The address to listen on.
     #[arg(default_value = "127.0.0.1:8080")]
     address: String,
 }
@@ -31,7 +32,7 @@ async fn tick(socket: WebSocket) -> Result<(), Box<dyn Error + Send + Sync>> {
     loop {
         tokio::select! {
             _ = ticks.tick() => sender.send(format!("{:?}", start.elapsed())).await?,
-            // The peer has closed, or is gone.
+            // The peer has closed the connection, or is dead.
             () = sender.closed() => return Ok(()),
         }
     }

@@ -1,22 +1,22 @@
-//! Counts allocations, when that is asked for.
+//! A global allocator that counts allocations on request.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
 static COUNTING: AtomicBool = AtomicBool::new(false);
 static COUNT: AtomicU64 = AtomicU64::new(0);
-/// How many bytes are held.
+/// The number of bytes held.
 static HELD: AtomicI64 = AtomicI64::new(0);
-/// How many allocations of each size there are; only small ones.
+/// The number of live allocations of each size below 4,096 bytes.
 static LIVE: [AtomicI64; 4096] = [const { AtomicI64::new(0) }; 4096];
 
-/// The system's allocator, for all.
+/// The system's allocator, with counters.
 struct Counting;
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// From now on allocations are counted. They cost a little more then, so nothing else is measured.
+/// Starts to count. Counting makes each allocation slightly slower, so runs that count measure nothing else.
 pub fn start() {
     COUNTING.store(true, Ordering::Relaxed);
 }
@@ -25,16 +25,17 @@ pub fn count() -> u64 {
     COUNT.load(Ordering::Relaxed)
 }
 
-/// How many bytes are held of what was allocated since the start.
+/// Returns how many bytes are held of those allocated since [`start`].
 pub fn held() -> i64 {
     HELD.load(Ordering::Relaxed)
 }
 
-/// The sizes, in bytes, of what each of so many connections holds, the largest first.
+/// Returns the sizes in bytes of the allocations that each of `connections` connections holds, the largest
+/// first.
 pub fn held_by_each(connections: i64) -> Vec<usize> {
     let mut sizes = Vec::new();
     for (size, live) in LIVE.iter().enumerate().rev() {
-        // Some are held by all alike, and by a few others.
+        // The other holders of an allocation of this size are few, so that rounding removes them.
         let each = (live.load(Ordering::Relaxed) + connections / 10) / connections;
         sizes.extend((0..each).map(|_| size));
     }

@@ -1,4 +1,5 @@
-//! How the measuring process talks with its children: a line on standard input, a line on standard output.
+//! The protocol between the measuring process and its child processes: a line on standard input, a line on
+//! standard output.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
@@ -9,23 +10,23 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::{allocations, process};
 
-/// How long a part may take for an answer. Nothing that is measured takes nearly as long.
+/// The time limit for an answer. No measurement takes nearly as long.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// Says a line to the measuring process.
+/// Writes a line to the measuring process.
 pub fn say(line: impl std::fmt::Display) {
     println!("{line}");
     let _ = std::io::stdout().flush();
 }
 
-/// Waits for a line from the measuring process; `None` at the end.
+/// Waits for a line from the measuring process. Returns `None` at the end.
 pub fn listen() -> Option<String> {
     let mut line = String::new();
     std::io::stdin().read_line(&mut line).ok().filter(|count| *count > 0)?;
     Some(line.trim().to_owned())
 }
 
-/// Answers questions about the process until the measuring process has gone, then ends it.
+/// Answers questions about the process until the measuring process ends, and then exits.
 pub fn answer_in_background() {
     std::thread::spawn(|| {
         while let Some(line) = listen() {
@@ -42,7 +43,7 @@ pub fn answer_in_background() {
     });
 }
 
-/// This program, run as a part of a measurement. Killed when dropped.
+/// A child process that runs a part of a measurement. Dropping the handle kills the process.
 pub struct Part {
     child: Child,
     input: Option<ChildStdin>,
@@ -50,7 +51,7 @@ pub struct Part {
 }
 
 impl Part {
-    /// Starts this program, on some cores if they are given, under another program if there is one.
+    /// Starts this program as a child, on `cores` if given, and under another program if `under` names one.
     pub fn start(under: &[String], cores: &[usize], arguments: &[String]) -> Result<Self> {
         let program = std::env::current_exe()?;
         let mut command = match under {
@@ -65,7 +66,7 @@ impl Part {
         if !under.is_empty() {
             command.stderr(Stdio::null());
         }
-        // The system's allocator as it is, for all.
+        // All parts use the system's allocator with its defaults.
         for (name, _) in std::env::vars_os() {
             if name.as_encoded_bytes().starts_with(b"MALLOC_") {
                 command.env_remove(name);
@@ -77,7 +78,7 @@ impl Part {
         let input = child.stdin.take();
         let output = child.stdout.take().expect("it is piped");
         let (sender, lines) = channel();
-        // A thread of its own, so that waiting for a line can be given up.
+        // A separate thread reads the lines, so that waiting for a line can time out.
         std::thread::spawn(move || {
             for line in BufReader::new(output).lines().map_while(Result::ok) {
                 if sender.send(line).is_err() {
@@ -105,32 +106,32 @@ impl Part {
         }
     }
 
-    /// The part's CPU time so far, in nanoseconds.
+    /// Returns the part's CPU time so far, in nanoseconds.
     pub fn cpu_time(&self) -> Result<u64> {
         process::cpu_time(self.child.id())
     }
 
-    /// The part's resident memory, in bytes.
+    /// Returns the part's resident memory, in bytes.
     pub fn memory(&self) -> Result<u64> {
         process::memory(self.child.id())
     }
 
-    /// How many files the part has open.
+    /// Returns the number of files that the part has open.
     pub fn open_files(&self) -> Result<usize> {
         process::open_files(self.child.id())
     }
 
-    /// The most resident memory that the part ever had, in bytes.
+    /// Returns the peak of the part's resident memory, in bytes.
     pub fn peak_memory(&self) -> Result<u64> {
         process::peak_memory(self.child.id())
     }
 
-    /// Ends the part in its own way.
+    /// Closes the part's input and waits until the part exits.
     pub fn end(mut self) -> Result<()> {
         self.wait().map(drop)
     }
 
-    /// Ends the part in its own way, which has to be without an error.
+    /// Closes the part's input and waits until the part exits. Returns an error if the part fails.
     pub fn end_well(mut self) -> Result<()> {
         let status = self.wait()?;
         ensure!(status.success(), "a part ended: {status}");

@@ -1,11 +1,11 @@
-//! Frames by hand: the load and the floor use no WebSocket library.
+//! Frames by hand, for the load and the floor, which use no WebSocket library.
 
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress};
 
-/// The bit of a compressed message in its first byte.
+/// The bit in the first byte of a frame that marks a compressed message (RFC 7692 6).
 const COMPRESSED: u8 = 0x40;
 
-/// What the messages of a case are.
+/// The kind of a case's messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Kind {
     Binary,
@@ -29,7 +29,7 @@ impl Kind {
     }
 }
 
-/// The payload of the message with this number.
+/// Returns the payload of the message with this number.
 pub fn payload(kind: Kind, size: usize, number: usize) -> Vec<u8> {
     if kind == Kind::Json {
         return json(size, number as u32);
@@ -47,7 +47,7 @@ pub fn payload(kind: Kind, size: usize, number: usize) -> Vec<u8> {
     (0..size).map(|index| (index.wrapping_mul(31).wrapping_add(number * 7)) as u8).collect()
 }
 
-/// Records as an API may give them, no two alike.
+/// Returns distinct JSON records, as an API may return them.
 fn json(size: usize, number: u32) -> Vec<u8> {
     let mut state = number.wrapping_mul(0x9E37_79B9);
     let mut text = String::from("[");
@@ -64,7 +64,7 @@ fn json(size: usize, number: u32) -> Vec<u8> {
     text.into_bytes()
 }
 
-/// A message as it is compressed (RFC 7692 7.2.1).
+/// Compresses a message (RFC 7692 7.2.1).
 fn compressed(payload: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(payload.len() + 1024);
     let mut compress = Compress::new(Compression::default(), false);
@@ -73,7 +73,7 @@ fn compressed(payload: &[u8]) -> Vec<u8> {
     out
 }
 
-/// The payload of a message that may be compressed.
+/// Returns the payload of a message, decompressed if needed.
 pub fn decompressed(payload: &[u8], is_compressed: bool) -> Vec<u8> {
     if !is_compressed {
         return payload.to_vec();
@@ -84,13 +84,13 @@ pub fn decompressed(payload: &[u8], is_compressed: bool) -> Vec<u8> {
     out
 }
 
-/// Appends a message as a client sends it.
+/// Appends a message that a client sends.
 pub fn encode_masked(kind: Kind, payload: &[u8], number: usize, out: &mut Vec<u8>) {
     let key = (0x9E37_79B9_u32.wrapping_mul(number as u32 + 1)).to_be_bytes();
     encode(kind, payload, Some(key), out);
 }
 
-/// Appends a message as a server sends it.
+/// Appends a message that a server sends.
 pub fn encode_unmasked(kind: Kind, payload: &[u8], out: &mut Vec<u8>) {
     encode(kind, payload, None, out);
 }
@@ -146,7 +146,7 @@ pub struct Header {
     pub size: usize,
 }
 
-/// The header at the start of `bytes`, if it is whole.
+/// Returns the header at the start of `bytes`, if complete.
 #[inline]
 pub fn header(bytes: &[u8]) -> Option<Header> {
     let (&[first, second], rest) = bytes.split_first_chunk()?;
@@ -163,7 +163,7 @@ pub fn header(bytes: &[u8]) -> Option<Header> {
     Some(Header { first, len, key, size })
 }
 
-/// Appends `bytes` with the mask taken off (or put on), the key being rotated to where it begins.
+/// Appends `bytes`, masked or unmasked with `key`. The key is already rotated to the start of `bytes`.
 #[inline]
 pub fn copy_masked(bytes: &[u8], key: [u8; 4], out: &mut Vec<u8>) {
     let start = out.len();
@@ -171,7 +171,7 @@ pub fn copy_masked(bytes: &[u8], key: [u8; 4], out: &mut Vec<u8>) {
     mask(&mut out[start..], key);
 }
 
-/// Puts a mask on or takes it off.
+/// Masks or unmasks `bytes`.
 #[inline]
 pub fn mask(bytes: &mut [u8], key: [u8; 4]) {
     let word = u64::from_ne_bytes([key[0], key[1], key[2], key[3], key[0], key[1], key[2], key[3]]);
@@ -188,22 +188,22 @@ pub fn mask(bytes: &mut [u8], key: [u8; 4]) {
 /// Counts the messages in a stream of frames.
 #[derive(Default)]
 pub struct Counter {
-    /// A header that has not arrived in full.
+    /// The bytes of an incomplete header.
     partial: Vec<u8>,
-    /// How much of the current frame's payload is missing.
+    /// The number of missing bytes of the current frame's payload.
     remaining: u64,
-    /// The current frame ends its message.
+    /// Whether the current frame ends its message.
     fin: bool,
-    /// If payloads are wanted: those of the messages so far, unmasked.
+    /// The payloads of all messages so far, unmasked, if they are kept.
     payloads: Option<Vec<u8>>,
-    /// Where each message ends in them, and whether it is compressed.
+    /// The end of each message in `payloads`, and whether the message is compressed.
     ends: Vec<(usize, bool)>,
     is_compressed: bool,
     key: [u8; 4],
 }
 
 impl Counter {
-    /// One that keeps the payloads as well.
+    /// Creates a counter that also keeps the payloads.
     pub fn keeping() -> Self {
         Self { payloads: Some(Vec::new()), ..Self::default() }
     }
@@ -212,7 +212,7 @@ impl Counter {
         self.payloads.as_deref().unwrap_or_default()
     }
 
-    /// Those of the messages so far, decompressed.
+    /// Returns the payloads of all messages so far, decompressed.
     pub fn messages(&self) -> Vec<u8> {
         let mut start = 0;
         let mut messages = Vec::new();
@@ -223,7 +223,7 @@ impl Counter {
         messages
     }
 
-    /// How many messages end in `bytes`.
+    /// Returns how many messages end in `bytes`.
     #[inline]
     pub fn count(&mut self, mut bytes: &[u8]) -> usize {
         let mut count = 0;

@@ -1,4 +1,4 @@
-//! The opening handshake by hand, for the floor and for those libraries that leave it to their users.
+//! The opening handshake by hand, for the floor and for libraries that leave the handshake to their users.
 
 use std::io;
 
@@ -7,7 +7,7 @@ use base64::prelude::BASE64_STANDARD;
 use sha1::{Digest, Sha1};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-/// Where the head of a request or response ends.
+/// Returns the end of the head of a request or response.
 pub fn head_end(bytes: &[u8]) -> Option<usize> {
     bytes.windows(4).position(|window| window == b"\r\n\r\n").map(|position| position + 4)
 }
@@ -23,10 +23,10 @@ pub const REQUEST_TO_COMPRESS: &[u8] =
       Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
       Sec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover; client_no_context_takeover\r\n\r\n";
 
-/// What is answered to it.
+/// The answer to an offer of compression.
 pub const COMPRESSION: &str = "permessage-deflate; server_no_context_takeover; client_no_context_takeover";
 
-/// The response to a request, with an extension or without.
+/// Returns the response to a request, with an extension or without.
 pub fn accept(head: &[u8], extension: Option<&str>) -> String {
     let text = String::from_utf8_lossy(head);
     let key = text
@@ -44,7 +44,7 @@ pub fn accept(head: &[u8], extension: Option<&str>) -> String {
     )
 }
 
-/// The answer to a key (RFC 6455 4.2.2).
+/// Returns the accept value for a key (RFC 6455 4.2.2).
 pub fn accept_key(key: &[u8]) -> String {
     let mut digest = Sha1::new();
     digest.update(key);
@@ -52,7 +52,7 @@ pub fn accept_key(key: &[u8]) -> String {
     BASE64_STANDARD.encode(digest.finalize())
 }
 
-/// Reads a request and answers it.
+/// Reads a request and writes the response.
 pub async fn shake_hands<S: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut S,
     extension: Option<&str>,
@@ -67,10 +67,10 @@ pub async fn shake_hands<S: AsyncRead + AsyncWrite + Unpin>(
     stream.flush().await
 }
 
-/// Sends a request and reads the response, as a client that trusts its server.
+/// Writes a request and reads the response, without checking it.
 pub async fn ask<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) -> io::Result<()> {
     stream.write_all(REQUEST).await?;
-    // Not more: the first messages may be right behind it.
+    // Reads no further, as the first messages may follow the response.
     let mut head = vec![0; accept(REQUEST, None).len()];
     stream.read_exact(&mut head).await?;
     Ok(())

@@ -1,22 +1,13 @@
-//! bowline beside its peers and beside the floor, in one run.
+//! The benchmark: bowline beside other libraries and beside the floor, in one run.
 
 mod allocations;
-mod cases;
-mod chart;
 mod control;
-mod counts;
 mod frames;
 mod handshake;
-mod idle;
-mod libraries;
 mod load;
-mod matrix;
 mod measure;
 mod micro;
 mod process;
-mod report;
-mod rooms;
-mod sample;
 mod servers;
 mod soak;
 mod statistics;
@@ -36,7 +27,7 @@ struct Arguments {
     options: measure::Options,
 }
 
-/// The parts of a measurement, which are processes of their own.
+/// The subcommands. The hidden ones are parts of a measurement, each a process of its own.
 #[derive(Subcommand)]
 enum Command {
     /// Measures masking and UTF-8 validation alone
@@ -44,16 +35,16 @@ enum Command {
     /// Lets thousands of connections talk, die, stall and misbehave, and accounts for every message
     Soak(soak::Soak),
     /// Holds as many idle connections as the process may have files, with keepalive
-    Idle(idle::Idle),
+    Idle(soak::idle::Idle),
     /// Sends over HTTP/2 with windows of several sizes
     #[cfg(feature = "http2")]
     Windows(windows::Windows),
     #[command(hide = true)]
-    Serve(servers::Serve),
+    Serve(servers::serve::Serve),
     #[command(hide = true)]
-    Connect(servers::Connect),
+    Connect(servers::connect::Connect),
     #[command(hide = true)]
-    Load(load::Load),
+    Load(load::echo::Echo),
     #[command(hide = true)]
     LoadHandshakes(load::handshakes::Handshakes),
     #[command(hide = true)]
@@ -76,14 +67,14 @@ fn main() -> Result<()> {
             Ok(())
         }
         Command::Soak(options) => soak::run(&options),
-        Command::Idle(options) => idle::run(&options),
+        Command::Idle(options) => soak::idle::run(&options),
         #[cfg(feature = "http2")]
         Command::Windows(options) => windows::run(&options),
         Command::SoakServe(options) => soak::serve::run(&options),
         Command::SoakClients(options) => soak::clients::run(&options),
-        Command::Serve(options) => servers::run(&options),
-        Command::Connect(options) => servers::connect(&options),
-        Command::Load(options) => load::run(&options),
+        Command::Serve(options) => servers::serve::run(&options),
+        Command::Connect(options) => servers::connect::run(&options),
+        Command::Load(options) => load::echo::run(&options),
         Command::LoadHandshakes(options) => load::handshakes::run(&options),
         Command::LoadIdle(options) => load::idle::run(&options),
         Command::LoadBroadcast(options) => load::broadcast::run(&options),

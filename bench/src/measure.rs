@@ -1,16 +1,24 @@
-//! The measurement as a whole: what is asked for on the command line, run, printed and written.
+//! The whole measurement: parses the options, runs the cases, prints and writes the results.
+
+mod cases;
+mod chart;
+mod counts;
+mod libraries;
+mod matrix;
+mod report;
+mod sample;
 
 use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::cases::{self, Case, Group};
-use crate::counts::Tools;
-use crate::matrix::{self, Plan, Results};
-use crate::report::{self, Table};
+use crate::process;
 use crate::statistics::ROUNDS_FOR_VERDICT;
-use crate::{chart, libraries, process};
+use cases::{Case, Group};
+use counts::Tools;
+use matrix::{Plan, Results};
+use report::Table;
 
 #[derive(clap::Args, Clone, Debug)]
 pub struct Options {
@@ -20,10 +28,10 @@ pub struct Options {
     /// Run only this library; may be given several times
     #[arg(long, value_name = "NAME")]
     library: Vec<String>,
-    /// How many samples are taken of each library in each case; fewer than 9 make no verdict
+    /// Samples of each library in each case; fewer than 9 make no verdict
     #[arg(long, default_value_t = ROUNDS_FOR_VERDICT)]
     rounds: usize,
-    /// How long a sample takes
+    /// The duration of a sample
     #[arg(long, default_value_t = 0.5)]
     seconds: f64,
     /// Count no system calls, allocations and instructions
@@ -32,19 +40,19 @@ pub struct Options {
     /// Count no instructions, which takes the longest
     #[arg(long)]
     no_instructions: bool,
-    /// Where the tables go [default: bench/results.md after a run of all cases and libraries, nowhere after others]
+    /// The file for the tables [default: bench/results.md if all cases and libraries run, none otherwise]
     #[arg(long, value_name = "FILE")]
     markdown: Option<PathBuf>,
-    /// Where the chart goes [default: bench/results.svg after a run of all cases and libraries, nowhere after others]
+    /// The file for the chart [default: bench/results.svg if all cases and libraries run, none otherwise]
     #[arg(long, value_name = "FILE")]
     chart: Option<PathBuf>,
-    /// Say which cases there are, and which libraries take part in them
+    /// List the cases and the libraries that take part in them
     #[arg(long)]
     list: bool,
 }
 
 impl Options {
-    /// Where a result goes, if it goes anywhere.
+    /// Returns the path of a result, if the result is to be written.
     fn path(&self, chosen: &Option<PathBuf>, name: &str) -> Option<PathBuf> {
         let whole = self.case.is_empty() && self.library.is_empty();
         chosen.clone().or_else(|| whole.then(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(name)))
@@ -83,7 +91,7 @@ pub fn run(options: &Options) -> Result<()> {
         progress.suspend(|| println!("{}", table.to_text()));
         tables.push(table);
         all.extend(results);
-        // After each group, so that a run that is broken off has not been in vain.
+        // Results are written after each group, so that an interrupted run leaves results.
         if let Some(path) = &markdown {
             write(path, &document(&about, &tables))?;
         }
@@ -119,7 +127,7 @@ fn groups(cases: &[Case]) -> Vec<Group> {
     groups
 }
 
-/// What the figures depend on.
+/// Describes the machine and the tools.
 fn about(plan: &Plan, installed: Tools) -> String {
     let processor = fs::read_to_string("/proc/cpuinfo").ok().and_then(|text| {
         let line = text.lines().find(|line| line.starts_with("model name"))?;

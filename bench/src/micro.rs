@@ -1,5 +1,5 @@
-//! Masking and UTF-8 validation alone, beside what could do no less: a copy, and other validators. And what a message costs
-//! at least that has a payload of its own, and that any task may send or receive.
+//! Masking and UTF-8 validation alone, beside a copy and other validators. Also the minimum cost of a message
+//! that owns its payload, and that any task may send or receive.
 
 use std::future::poll_fn;
 use std::hint::black_box;
@@ -17,17 +17,17 @@ use crate::statistics::{interquartile_range, median};
 
 #[derive(clap::Args, Clone, Debug)]
 pub struct Micro {
-    /// How many samples are taken of each
+    /// Samples of each operation
     #[arg(long, default_value_t = 21)]
     rounds: usize,
-    /// How long a sample takes, in milliseconds
+    /// The duration of a sample, in milliseconds
     #[arg(long, default_value_t = 5)]
     milliseconds: u64,
 }
 
 const SIZES: [usize; 6] = [16, 125, 1024, 16 * 1024, 64 * 1024, 1024 * 1024];
 
-/// Something that is done with bytes.
+/// An operation on bytes.
 type Work<'a> = (&'static str, Box<dyn FnMut() + 'a>);
 
 pub fn run(options: &Micro) {
@@ -62,8 +62,8 @@ pub fn run(options: &Micro) {
     parts_of_a_message(options);
 }
 
-/// What no message of 16 bytes can do without, whatever the library: its memory, two locks, two looks at the budget of its
-/// task. The floor does none of it.
+/// The work that every message of 16 bytes needs, with any library: its memory, two locks, and two checks of
+/// its task's budget. The floor does none of this work.
 fn parts_of_a_message(options: &Micro) {
     let (receive, transmit) = (Mutex::new(0_u64), Mutex::new(0_u64));
     let bytes = [7; 16];
@@ -99,7 +99,7 @@ fn parts_of_a_message(options: &Micro) {
     }
 }
 
-/// They take turns, so that a disturbance meets all alike.
+/// The operations take turns, so that a disturbance affects all of them.
 fn compare(options: &Micro, title: &str, size: usize, mut works: Vec<Work>) {
     let mut speeds = vec![Vec::new(); works.len()];
     for _ in 0..options.rounds {
@@ -119,7 +119,7 @@ fn compare(options: &Micro, title: &str, size: usize, mut works: Vec<Work>) {
     }
 }
 
-/// Bytes in a nanosecond.
+/// Returns bytes per nanosecond.
 fn speed(size: usize, duration: Duration, work: &mut dyn FnMut()) -> f64 {
     let at_once = (64 * 1024 / size).max(1);
     let began = Instant::now();

@@ -1,4 +1,4 @@
-//! What the operating system says about a process.
+//! Figures of the operating system about a process.
 
 use std::fs;
 
@@ -6,16 +6,16 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
-/// The environment variable that says on which cores a part has to stay.
+/// The environment variable with the cores that a part must stay on.
 pub const CORES: &str = "BOWLINE_BENCH_CORES";
 
-/// The cores that may be used.
+/// Returns the usable cores.
 pub fn cores() -> Vec<usize> {
     let set = sched_getaffinity(None).expect("the kernel tells which cores a process may use");
     (0..CpuSet::MAX_CPU).filter(|core| set.is_set(*core)).collect()
 }
 
-/// Keeps this process where the measuring process wants it.
+/// Pins this process to the cores that the measuring process has chosen.
 pub fn stay_on_cores() {
     let Ok(cores) = std::env::var(CORES) else { return };
     let cores: Vec<usize> = cores.split(',').filter_map(|core| core.parse().ok()).collect();
@@ -29,7 +29,7 @@ pub fn stay_on_cores() {
     sched_setaffinity(None, &set).expect("the cores exist");
 }
 
-/// Sees to it that a process may have so many files open; its children inherit that.
+/// Raises the limit of open files of this process to `files`. Child processes inherit the limit.
 pub fn allow_files(count: u64) -> Result<()> {
     let limit = getrlimit(Resource::Nofile);
     if limit.current.is_none_or(|current| current >= count) {
@@ -44,7 +44,7 @@ pub fn allow_files(count: u64) -> Result<()> {
     Ok(())
 }
 
-/// The CPU time of all threads of a process, in nanoseconds.
+/// Returns the CPU time of all threads of a process, in nanoseconds.
 pub fn cpu_time(pid: u32) -> Result<u64> {
     let mut total = 0;
     for task in fs::read_dir(format!("/proc/{pid}/task"))? {
@@ -54,14 +54,14 @@ pub fn cpu_time(pid: u32) -> Result<u64> {
     Ok(total)
 }
 
-/// The resident memory of a process, in bytes.
+/// Returns the resident memory of a process, in bytes.
 pub fn memory(pid: u32) -> Result<u64> {
     let text = fs::read_to_string(format!("/proc/{pid}/statm"))?;
     let pages: u64 = text.split(' ').nth(1).context("statm is short")?.parse()?;
     Ok(pages * rustix::param::page_size() as u64)
 }
 
-/// The most resident memory that a process ever had, in bytes.
+/// Returns the peak of a process's resident memory, in bytes.
 pub fn peak_memory(pid: u32) -> Result<u64> {
     let text = fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("status has no VmHWM")?;
@@ -69,12 +69,12 @@ pub fn peak_memory(pid: u32) -> Result<u64> {
     Ok(kibibytes * 1024)
 }
 
-/// How many files a process has open.
+/// Returns the number of files that a process has open.
 pub fn open_files(pid: u32) -> Result<usize> {
     Ok(fs::read_dir(format!("/proc/{pid}/fd"))?.count())
 }
 
-/// How many files a process may open at most.
+/// Returns the largest number of files that this process may open.
 pub fn most_files() -> u64 {
     getrlimit(Resource::Nofile).maximum.unwrap_or(1 << 20)
 }

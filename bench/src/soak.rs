@@ -1,25 +1,22 @@
-//! Connections that talk, die, stall and misbehave: every message is accounted for, and nothing is left.
+//! A soak test: connections talk, die, stall and misbehave, while every message is accounted for and nothing
+//! leaks.
 //!
-//! There are two parts. In the mix, bowline talks with itself over every carrier and in every way there is to
-//! use it; in the crowd, thousands of clients written by hand talk with its server, in a process of its own.
+//! There are two parts. In the mix, bowline talks with itself over every carrier and through all of its API.
+//! In the crowd, thousands of hand-written clients talk with its server, in a process of its own.
 
 pub mod clients;
+mod crowd;
+pub mod idle;
 #[cfg(any(feature = "soak", test))]
 mod mix;
 mod peer;
 pub mod serve;
+mod sides;
+mod verdict;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Result, bail};
-
-use crate::control;
-use crate::process;
-use clients::{Fate, Totals};
-use serve::Counts;
-
-/// How often the memory is looked at while the connections talk.
-const STEP: Duration = Duration::from_secs(10);
+use anyhow::Result;
 
 #[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 enum Part {
@@ -31,129 +28,19 @@ enum Part {
 
 #[derive(clap::Args, Clone, Debug)]
 pub struct Soak {
-    /// The only part to run; both, one after the other, if none is named
+    /// The only part to run; without this, both run one after the other
     #[arg(long)]
     part: Option<Part>,
-    /// How long each part talks; the crowd after a minute to warm up
+    /// The duration of each part; the crowd first warms up for a minute
     #[arg(long, default_value_t = 10.0)]
     minutes: f64,
     #[arg(long, default_value_t = 1)]
     seed: u64,
     #[command(flatten)]
-    crowd: Crowd,
+    crowd: crowd::Crowd,
     #[cfg(any(feature = "soak", test))]
     #[command(flatten)]
     mix: mix::Arguments,
-}
-
-#[derive(clap::Args, Clone, Debug)]
-#[command(next_help_heading = "The crowd")]
-struct Crowd {
-    #[arg(long, default_value_t = 10_000)]
-    connections: usize,
-    /// Threads of the server
-    #[arg(long, default_value_t = 1)]
-    threads: usize,
-    /// Within how many minutes of talking each connection dies, reconnects, stalls or misbehaves
-    #[arg(long, default_value_t = 100)]
-    life: u64,
-}
-
-/// A server and its clients, each in a process of its own.
-pub struct Sides {
-    pub server: control::Part,
-    pub clients: control::Part,
-}
-
-impl Sides {
-    pub fn start(connections: usize, threads: usize, life: Duration, seed: u64) -> Result<Self> {
-        process::allow_files(connections as u64 + 64)?;
-        let part = |arguments: &[&str]| {
-            let arguments: Vec<_> = arguments.iter().map(ToString::to_string).collect();
-            control::Part::start(&[], &process::cores(), &arguments)
-        };
-        let mut server = part(&["soak-serve", "--threads", &threads.to_string()])?;
-        let address = server.hear()?;
-        let mut clients = part(&[
-            "soak-clients",
-            "--address",
-            &address,
-            "--connections",
-            &connections.to_string(),
-            "--life",
-            &life.as_secs().to_string(),
-            "--seed",
-            &seed.to_string(),
-        ])?;
-        clients.hear()?;
-        Ok(Self { server, clients })
-    }
-
-    pub fn counts(&mut self) -> Result<Counts> {
-        self.server.ask("counts")?.parse()
-    }
-
-    pub fn totals(&mut self) -> Result<Totals> {
-        self.clients.ask("totals")?.parse()
-    }
-
-    pub fn footprint(&mut self) -> Result<Footprint> {
-        Ok(Footprint {
-            resident: self.server.memory()?,
-            held: self.server.ask("held")?.parse()?,
-            files: self.server.open_files()?,
-        })
-    }
-
-    /// Shuts the server down, whose connections all have to be closed in order; how many there were, and how
-    /// many ended in another way.
-    pub fn shut_down(&mut self) -> Result<(usize, usize)> {
-        self.clients.tell("farewell")?;
-        std::thread::sleep(Duration::from_secs(3));
-        let ends = self.server.ask("shut down")?;
-        self.clients.hear()?;
-        let Some((closed, ended)) = ends.split_once(' ') else { bail!("the server says {ends:?}") };
-        Ok((closed.parse()?, ended.parse()?))
-    }
-}
-
-/// What the server takes.
-#[derive(Clone, Copy, Debug)]
-pub struct Footprint {
-    pub resident: u64,
-    pub held: i64,
-    pub files: usize,
-}
-
-impl Footprint {
-    pub fn print(&self, when: &str) {
-        let (resident, held) = (mebibytes(self.resident as f64), mebibytes(self.held as f64));
-        println!("{when:<32} {resident:>8.1} MiB resident {held:>8.1} MiB of heap {:>6} files", self.files);
-    }
-}
-
-fn mebibytes(bytes: f64) -> f64 {
-    bytes / 1024.0 / 1024.0
-}
-
-/// What has to hold, and whether it did.
-#[derive(Default)]
-pub struct Verdict {
-    failures: usize,
-}
-
-impl Verdict {
-    pub fn check(&mut self, holds: bool, what: impl std::fmt::Display) {
-        println!("{:<6} {what}", if holds { "ok" } else { "FAILED" });
-        self.failures += usize::from(!holds);
-    }
-
-    pub fn result(self) -> Result<()> {
-        match self.failures {
-            0 => Ok(()),
-            failures => bail!("{failures} checks failed"),
-        }
-    }
 }
 
 pub fn run(options: &Soak) -> Result<()> {
@@ -164,7 +51,7 @@ pub fn run(options: &Soak) -> Result<()> {
         _ => run_mix(options, time)?,
     }
     if options.part != Some(Part::Mix) {
-        run_crowd(&options.crowd, time, options.seed)?;
+        crowd::run(&options.crowd, time, options.seed)?;
     }
     Ok(())
 }
@@ -176,122 +63,5 @@ fn run_mix(options: &Soak, time: Duration) -> Result<()> {
 
 #[cfg(not(any(feature = "soak", test)))]
 fn run_mix(_: &Soak, _: Duration) -> Result<()> {
-    bail!("the mix needs more of bowline: build with `--features soak`")
-}
-
-fn run_crowd(options: &Crowd, time: Duration, seed: u64) -> Result<()> {
-    let connections = options.connections as u64;
-    let life = Duration::from_secs(60 * options.life);
-    let mut sides = Sides::start(options.connections, options.threads, life, seed)?;
-    let empty = sides.footprint()?;
-    empty.print("without connections");
-    sides.clients.ask("rest")?;
-    sides.footprint()?.print("all open, before any message");
-    talk(&mut sides, Duration::from_secs(60))?;
-    let before = sides.footprint()?;
-    before.print("at rest, after a minute");
-    let talked = talk(&mut sides, time)?;
-    let (counts, totals) = settled(&mut sides, connections)?;
-    let after = sides.footprint()?;
-    after.print(&format!("at rest, after {} minutes more", time.as_secs_f64() / 60.0));
-    let (closed, ended) = sides.shut_down()?;
-    let last = sides.footprint()?;
-    last.print("after the shutdown");
-    let finally = sides.counts()?;
-
-    let fate = |fate: Fate| totals.fates[fate as usize];
-    println!(
-        "{} connections opened, {} messages echoed, {} in doubt",
-        totals.opened, totals.echoed, totals.in_doubt
-    );
-    for kind in Fate::ALL {
-        println!("{:>8} connections: {kind:?}", fate(kind));
-    }
-    let mut verdict = Verdict::default();
-    verdict.check(counts.opened == totals.opened, "the server opened as many connections as the clients did");
-    let known = totals.echoed..=totals.echoed + totals.in_doubt;
-    verdict.check(
-        known.contains(&counts.received) && known.contains(&counts.sent) && counts.sent <= counts.received,
-        format_args!(
-            "the server received {} and sent {} messages: all accounted for",
-            counts.received, counts.sent
-        ),
-    );
-    verdict.check(counts.normal == fate(Fate::Close), format_args!("{} ended normally", counts.normal));
-    let lost = fate(Fate::Vanish) + fate(Fate::Reset);
-    verdict.check(counts.lost == lost, format_args!("{} were lost, by a drop or a reset", counts.lost));
-    let dead = fate(Fate::FallSilent) + fate(Fate::Stall);
-    verdict.check(
-        counts.timed_out == dead,
-        format_args!("{} ended by keepalive: silent or stalled", counts.timed_out),
-    );
-    verdict.check(
-        counts.violated == fate(Fate::Misbehave),
-        format_args!("{} broke the protocol", counts.violated),
-    );
-    verdict.check(counts.other == 0, "none ended in another way");
-    let flat = after.held <= before.held + before.held / 50 + 256 * 1024;
-    verdict.check(flat, format_args!("the heap is flat: {} bytes, then {}", before.held, after.held));
-    let flat = after.resident <= before.resident + before.resident / 20 + 4 * 1024 * 1024;
-    verdict.check(
-        flat,
-        format_args!("resident memory is flat: {} bytes, then {}", before.resident, after.resident),
-    );
-    let (first, last_of_all) = talked;
-    let flat = last_of_all <= first + first / 10 + 4 * 1024 * 1024;
-    verdict.check(
-        flat,
-        format_args!("and so while they talk: {first} bytes in the first minute, {last_of_all} in the last"),
-    );
-    let open = empty.files + options.connections;
-    verdict.check(
-        before.files == open && after.files == open,
-        format_args!(
-            "open files: {} and {}, as many as connections and {} more",
-            before.files, after.files, empty.files
-        ),
-    );
-    verdict.check(
-        last.files <= empty.files,
-        format_args!("{} files after the shutdown, {} at the start", last.files, empty.files),
-    );
-    verdict.check(
-        closed == options.connections && ended == 0,
-        format_args!("the shutdown closed {closed} connections with a handshake, {ended} without"),
-    );
-    verdict.check(finally.ended() == finally.opened, "every handler has returned");
-    sides.server.end_well()?;
-    sides.clients.end_well()?;
-    verdict.result()
-}
-
-/// Lets the connections talk, and then rest; the memory of the server in the first and in the last minute.
-fn talk(sides: &mut Sides, time: Duration) -> Result<(u64, u64)> {
-    sides.clients.ask("run")?;
-    let began = Instant::now();
-    let mut samples = Vec::new();
-    while began.elapsed() < time {
-        std::thread::sleep(STEP);
-        samples.push(sides.server.memory()?);
-    }
-    sides.clients.ask("rest")?;
-    let minute = samples.len().min(6);
-    let median = |samples: &[u64]| {
-        let mut sorted = samples.to_vec();
-        sorted.sort_unstable();
-        sorted[sorted.len() / 2]
-    };
-    Ok((median(&samples[..minute]), median(&samples[samples.len() - minute..])))
-}
-
-/// The counts, once the server has noticed the last ends.
-fn settled(sides: &mut Sides, connections: u64) -> Result<(Counts, Totals)> {
-    let began = Instant::now();
-    loop {
-        let (counts, totals) = (sides.counts()?, sides.totals()?);
-        if counts.opened - counts.ended() == connections || began.elapsed() > Duration::from_secs(20) {
-            return Ok((counts, totals));
-        }
-        std::thread::sleep(Duration::from_millis(100));
-    }
+    anyhow::bail!("the mix needs more of bowline: build with `--features soak`")
 }

@@ -1,16 +1,16 @@
-//! What many samples come to.
+//! Statistics of samples.
 
-/// The middle of these values; of none, not a number.
+/// Returns the median, or NaN if there are no values.
 pub fn median(values: &[f64]) -> f64 {
     quantile(values, 0.5)
 }
 
-/// How far the middle half of these values is spread.
+/// Returns the interquartile range.
 pub fn interquartile_range(values: &[f64]) -> f64 {
     quantile(values, 0.75) - quantile(values, 0.25)
 }
 
-/// Between two values, it is what lies on the straight line from one to the other.
+/// Returns a quantile, by linear interpolation between two values.
 fn quantile(values: &[f64], quantile: f64) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -33,13 +33,13 @@ pub struct Comparison {
 pub const ROUNDS_FOR_VERDICT: usize = 9;
 
 impl Comparison {
-    /// Of pairs of costs, the first of which is compared with the second.
+    /// Compares pairs of costs: the first of each pair with the second.
     pub fn new(pairs: &[(f64, f64)]) -> Self {
         let ratios: Vec<_> = pairs.iter().map(|(ours, theirs)| ours / theirs).collect();
         Self { ratio: median(&ratios), noise: interquartile_range(&ratios), rounds: ratios.len() }
     }
 
-    /// `None` after too few rounds.
+    /// Returns the verdict, or `None` after too few rounds.
     pub fn verdict(&self) -> Option<&'static str> {
         if self.rounds < ROUNDS_FOR_VERDICT {
             return None;

@@ -1,4 +1,5 @@
-//! WebSockets over HTTP/2 with windows of several sizes: what they carry, near and far, and what they hold unread.
+//! WebSockets over HTTP/2 with windows of several sizes: their throughput to near and far peers, and the
+//! memory that they hold unread.
 
 use std::io;
 use std::net::SocketAddr;
@@ -20,15 +21,15 @@ use crate::statistics::median;
 const KIB: usize = 1024;
 const WINDOWS: [usize; 6] = [64 * KIB, 128 * KIB, 256 * KIB, 512 * KIB, 1024 * KIB, 4096 * KIB];
 
-/// Of what is sent.
+/// The size of a sent message.
 const MESSAGE_SIZE: usize = 64 * KIB;
 
-/// How many WebSockets are left unread.
+/// The number of unread WebSockets.
 const UNREAD: usize = 100;
 
 #[derive(clap::Args, Clone, Debug)]
 pub struct Windows {
-    /// How long each measurement takes
+    /// The duration of each measurement
     #[arg(long, default_value_t = 1.0)]
     seconds: f64,
     #[arg(long, default_value_t = 9)]
@@ -48,7 +49,7 @@ async fn measure(options: &Windows) -> Result<()> {
     let far = Duration::from_millis(options.round_trip);
     let mut near_rates = vec![Vec::new(); WINDOWS.len()];
     let mut far_rates = near_rates.clone();
-    // They take turns, as in the other measurements.
+    // The windows take turns, like the libraries in the other measurements.
     for round in 0..options.rounds {
         for turn in 0..WINDOWS.len() {
             let index = (round + turn) % WINDOWS.len();
@@ -68,12 +69,12 @@ async fn measure(options: &Windows) -> Result<()> {
     Ok(())
 }
 
-/// How many megabytes a second arrive at a client so far away.
+/// Returns how many megabytes per second arrive at a client with this round-trip time.
 async fn rate(window: usize, round_trip: Duration, time: Duration) -> Result<f64> {
     let mut tasks = JoinSet::new();
     let connection = connect(window, round_trip, &mut tasks).await?;
     let (mut socket, _) = connection.connect("/").await?;
-    // Until the window is what holds it up.
+    // Waits until the window limits the sender.
     let warm = Instant::now() + time / 5 + 4 * round_trip;
     while Instant::now() < warm {
         receive(&mut socket).await?;
@@ -89,7 +90,7 @@ async fn receive(socket: &mut WebSocket) -> Result<usize> {
     Ok(socket.recv().await?.context("the server closed the connection")?.len())
 }
 
-/// How many bytes both ends hold for each WebSocket that nobody reads.
+/// Returns how many bytes both ends hold for each unread WebSocket.
 async fn held(window: usize) -> Result<i64> {
     let mut tasks = JoinSet::new();
     let connection = connect(window, Duration::ZERO, &mut tasks).await?;
@@ -98,7 +99,7 @@ async fn held(window: usize) -> Result<i64> {
     for _ in 0..UNREAD {
         sockets.push(connection.connect("/").await?.0);
     }
-    // Until all has been sent that can be.
+    // Waits until the sender is blocked.
     let mut last = 0;
     loop {
         sleep(Duration::from_millis(200)).await;
@@ -110,7 +111,8 @@ async fn held(window: usize) -> Result<i64> {
     }
 }
 
-/// A connection to a server that sends all it can on each WebSocket. They end with `tasks`.
+/// Opens a connection to a server that sends as much as possible on each WebSocket. Dropping `tasks` ends
+/// both.
 async fn connect(window: usize, round_trip: Duration, tasks: &mut JoinSet<()>) -> Result<Http2Connection> {
     let limits = Limits::default().stream_window(window);
     let listener = TcpListener::bind("127.0.0.1:0").await?;
@@ -135,7 +137,7 @@ async fn send_without_end(socket: WebSocket) -> Result<(), Box<dyn std::error::E
     }
 }
 
-/// A port that leads to another, whose bytes arrive so much later.
+/// Opens a port that relays to another one, and delays all bytes.
 async fn relay(to: SocketAddr, delay: Duration, tasks: &mut JoinSet<()>) -> io::Result<SocketAddr> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;

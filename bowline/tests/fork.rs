@@ -1,4 +1,5 @@
-//! A process that forks, and goes on twice with the same memory. A program of its own, with one test.
+//! A process that forks, and continues twice with equal memory. This file is a program of its own, with one
+//! test.
 #![cfg(unix)]
 #![allow(unsafe_code, reason = "nothing safe forks")]
 
@@ -10,7 +11,7 @@ use std::panic::catch_unwind;
 use bowline::Connector;
 use tokio::io::{AsyncReadExt, duplex};
 
-/// The masking keys of a few frames of a new connection, and the key of an opening handshake.
+/// Returns the masking keys of a few frames of a new connection, and the key of an opening handshake.
 fn new_keys() -> Vec<u8> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     let connector = Connector::new();
@@ -32,7 +33,7 @@ fn new_keys() -> Vec<u8> {
     keys
 }
 
-/// Calls `work` in a process that was forked from this one, and returns what it returned there.
+/// Calls `work` in a forked process, and returns its result.
 fn in_a_child(work: fn() -> Vec<u8>) -> Vec<u8> {
     let mut ends = [0; 2];
     // SAFETY: there is room for two descriptors.
@@ -62,7 +63,7 @@ fn in_a_child(work: fn() -> Vec<u8>) -> Vec<u8> {
 
 #[test]
 fn rfc6455_5_3_processes_that_were_forked_have_different_masking_keys() {
-    // So that random bytes are kept.
+    // This makes the library keep random bytes.
     new_keys();
     let of_children = [in_a_child(new_keys), in_a_child(new_keys)];
     let all = [&of_children[0], &of_children[1], &new_keys()];

@@ -1,7 +1,7 @@
-//! What is told to `tracing`, caught by a subscriber of our own.
+//! The events for `tracing`, received by a subscriber of the test.
 //!
-//! A program of its own: while there is one subscriber, `tracing` has the thread that comes to an event first decide for all
-//! threads whether anybody wants it, and a test without a subscriber would say no.
+//! This file is a program of its own. With a single subscriber, the first thread at an event decides for all
+//! threads whether the event is enabled, and a test without a subscriber would disable it.
 #![cfg(feature = "tracing")]
 
 mod support;
@@ -19,16 +19,16 @@ use tracing::{Event, Metadata, Subscriber};
 use support::frames::Frame;
 use support::{open, settle};
 
-/// Remembers each event as its level, its name and its fields.
+/// A subscriber that records the level, name and fields of each event.
 #[derive(Clone, Default)]
 struct Events {
     lines: Arc<Mutex<Vec<String>>>,
-    /// Asked about at each event: whether it can be.
+    /// Called at each event, to check that no lock is held.
     sender: Arc<Mutex<Option<Sender>>>,
 }
 
 impl Events {
-    /// Catches what this thread tells, until the guard is dropped.
+    /// Records this thread's events until the guard is dropped.
     fn catch() -> (Self, DefaultGuard) {
         let events = Self::default();
         let guard = tracing::subscriber::set_default(events.clone());
@@ -50,7 +50,7 @@ impl Subscriber for Events {
         event.record(&mut line);
         self.lines.lock().unwrap().push(line.0);
         if let Some(sender) = &*self.sender.lock().unwrap() {
-            // It deadlocks if an event is told under a lock.
+            // This deadlocks if an event is sent under a lock.
             let _ = (sender.is_closed(), sender.close_frame());
         }
     }

@@ -77,7 +77,7 @@ async def is_echoed(message):
 
 
 async def closes(stream, code=1000, reason=""):
-    """By both Close frames, and then by END_STREAM of the server, which no reset follows."""
+    """Expects both Close frames, and then END_STREAM of the server without a reset after it."""
     closed = await stream.close(code, reason)
     expect((closed.code, closed.reason), (code, reason))
     expect(await stream.how_it_ended(), "END_STREAM")
@@ -107,7 +107,7 @@ async def fragmented():
 
 
 async def streamed():
-    """Each fragment comes back before the next one is sent."""
+    """Checks that each fragment is returned before the next one is sent."""
     async with Session() as session:
         stream = await session.connect("/fragments")
         for piece in ["one, ", "two, ", "three"]:
@@ -181,12 +181,12 @@ async def server_drops():
         except Closed as closed:
             # There was no Close frame.
             expect((closed.code, closed.reason), (1006, "END_STREAM"))
-        # Another one is not harmed.
+        # Other streams are unharmed.
         await closes(await session.connect("/echo"))
 
 
 async def many():
-    """A hundred at once, over one connection."""
+    """Opens a hundred WebSockets at once, over one connection."""
     async with Session() as session:
         async def one(number):
             stream = await session.connect("/echo")
@@ -204,7 +204,7 @@ async def many():
 async def is_refused(status, *arguments, **named):
     async with Session() as session:
         expect(await session.status(*arguments, **named), status)
-        # The connection goes on.
+        # The connection continues.
         await closes(await session.connect("/echo"))
 
 

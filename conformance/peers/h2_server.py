@@ -10,7 +10,7 @@ from wsproto.extensions import PerMessageDeflate
 
 SUBPROTOCOLS = ["chat.v2", "chat.v1"]
 
-# How /record connections ended, and their streams, for /outcome or /ending connections to tell.
+# The ends of /record connections, and of their streams, which /outcome and /ending connections report.
 ends = asyncio.Queue()
 
 

@@ -23,7 +23,7 @@ RST_STREAM = 3
 
 
 class Closed(Exception):
-    """The peer's Close frame, or that there was none."""
+    """The peer's Close frame, or its absence."""
 
     def __init__(self, code, reason):
         super().__init__(f"closed with {code} {reason}")
@@ -49,7 +49,7 @@ class Http2:
         # Replaced whenever the peer opens a window.
         self.windows = asyncio.Event()
         self.acknowledged = asyncio.Event()
-        # All streams that the peer has reset: `h2` says nothing about resets behind the end of a stream.
+        # All streams that the peer has reset: `h2` doesn't report resets after the end of a stream.
         self.resets = {}
         self.unseen = b""
         # The preface of a client (RFC 9113 3.4).
@@ -112,7 +112,7 @@ class Http2:
         self.windows = asyncio.Event()
 
     async def round_trip(self):
-        """What the peer has sent in answer to all that was sent before, is here then."""
+        """Waits until the peer's answers to all earlier frames have arrived."""
         self.acknowledged.clear()
         self.h2.ping(b"are you?")
         self.flush()
@@ -134,15 +134,15 @@ class Stream:
     def __init__(self, http2, stream_id, headers):
         self.http2, self.id, self.headers = http2, stream_id, headers
         loop = asyncio.get_running_loop()
-        # The last two are how the peer ended it: first, and by a reset.
+        # The last two record how the peer ended the stream: first, and by a reset.
         self.response, self.ended, self.was_reset = loop.create_future(), loop.create_future(), loop.create_future()
         self.writing = asyncio.Lock()
         self.websocket = None
-        # What came before the handshake was done, or is the body of a refusal.
+        # Bytes that arrived before the handshake was complete, or the body of a refusal.
         self.early = b""
         self.events = asyncio.Queue()
         self.pongs = asyncio.Queue()
-        # So that they are not collected as garbage.
+        # The references keep the tasks from being collected as garbage.
         self.answers = set()
 
     def become_websocket(self, extensions):
@@ -156,7 +156,7 @@ class Stream:
         if not self.websocket:
             self.early += data
             return
-        # The end of the stream may be an empty DATA frame, of which `wsproto` is not to hear behind the Close frames.
+        # The end of the stream may be an empty DATA frame, which `wsproto` must not receive after the Close frames.
         if data:
             self.websocket.receive_data(data)
         for event in self.websocket.events():
@@ -176,7 +176,7 @@ class Stream:
 
     def answer(self, event, is_last):
         async def write():
-            # There is nobody to answer when the stream or the connection has ended meanwhile.
+            # There is no peer to answer if the stream or the connection has ended in the meantime.
             with contextlib.suppress(h2.exceptions.ProtocolError):
                 if event:
                     await self.send(event)
@@ -208,7 +208,7 @@ class Stream:
             await self.write(self.websocket.send(event))
 
     async def write(self, data):
-        """As fast as the peer's windows let it."""
+        """Sends as fast as the peer's windows permit."""
         h2 = self.http2.h2
         while data:
             size = min(h2.local_flow_control_window(self.id), h2.max_outbound_frame_size, len(data))
@@ -221,7 +221,7 @@ class Stream:
             await self.http2.writer.drain()
 
     async def how_it_ended(self):
-        """How the peer has ended it, for good."""
+        """Returns how the peer has ended the stream, once it has ended."""
         how = await self.ended
         if how != "END_STREAM":
             return how
@@ -255,7 +255,7 @@ class Stream:
         return await self.pongs.get()
 
     async def close(self, code, reason):
-        """Sends a Close frame, and gives the peer's."""
+        """Sends a Close frame, and returns the peer's."""
         await self.send(wsproto.events.CloseConnection(code=code, reason=reason))
         while True:
             try:
@@ -264,7 +264,7 @@ class Stream:
                 return closed
 
     async def receive(self):
-        """The next message, whole."""
+        """Receives the next message as a whole."""
         pieces = []
         while True:
             piece, is_last = await self.receive_piece()
@@ -273,7 +273,7 @@ class Stream:
                 return pieces[0][:0].join(pieces)
 
     async def receive_piece(self):
-        """The next part of a message, and whether it is the last one."""
+        """Receives the next part of a message. Returns also whether it is the last one."""
         event = await self.events.get()
         if event is None:
             raise Closed(1006, await self.ended)

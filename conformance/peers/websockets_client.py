@@ -39,7 +39,7 @@ async def fragmented():
 
 
 async def streamed():
-    """Each fragment comes back before the next one is sent."""
+    """Checks that each fragment is returned before the next one is sent."""
     async with connect(f"{URL}/fragments") as socket:
         echoed = asyncio.Queue()
 

@@ -8,7 +8,7 @@ from websockets.exceptions import ConnectionClosed, ConnectionClosedOK
 
 SUBPROTOCOLS = ["chat.v2", "chat.v1"]
 
-# How /record connections ended, for /outcome connections to tell.
+# The ends of /record connections, which /outcome connections report.
 outcomes = asyncio.Queue()
 
 

@@ -1,1 +1,1 @@
-"""What RFC 6455 requires of an endpoint, where that is implemented, and which test holds it."""
+"""The requirements of RFC 6455 on an endpoint, with their implementation and tests."""

@@ -1,4 +1,4 @@
-"""Applies mutations in a copy of the workspace, and sees whether the tests notice."""
+"""Applies mutations in a copy of the workspace, and checks that the tests notice."""
 
 import json
 import os
@@ -11,12 +11,12 @@ from .requirements import WORKSPACE, Wrong
 SCRATCH = WORKSPACE / "target" / "rfc6455"
 COPY = SCRATCH / "workspace"
 
-# Longer than any of the tests takes. What hangs does not pass.
+# Longer than any of the tests takes. A hanging test doesn't pass.
 SECONDS = 60
 
 
 def run(requirements, jobs):
-    """Tries each mutation; gives the failures."""
+    """Tries each mutation, and returns the failures."""
     copy_workspace()
     rows = [row for row in requirements if row.mutation]
     # A test that fails anyway would prove nothing.
@@ -48,7 +48,7 @@ def try_out(row, jobs):
 
 
 def fails(test, jobs):
-    """How a test of the copy fails; `None` if it passes. `Wrong` if it can't be run."""
+    """Returns how a test of the copy fails, or `None` if it passes. Raises `Wrong` if the test can't run."""
     # `crate/tests/binary.rs`, or a module of it: `crate/tests/binary/module.rs`.
     crate, _, binary, *modules = test.path.removesuffix(".rs").split("/")
     folder = COPY / crate
@@ -66,7 +66,7 @@ def fails(test, jobs):
 def build(folder, binary, jobs):
     command = ["cargo", "test", "--locked", "--no-run", "--message-format=json", "--all-features", "--test", binary]
     environment = os.environ | {"CARGO_TARGET_DIR": str(SCRATCH / "target"), "CARGO_PROFILE_TEST_DEBUG": "0"}
-    # A mutation may leave something unused.
+    # A mutation may leave items unused.
     environment.pop("RUSTFLAGS", None)
     if jobs:
         command += ["--jobs", str(jobs)]
@@ -86,7 +86,7 @@ def is_error(message):
 
 
 def copy_workspace():
-    """Brings the copy up to date; files that did not change keep their times, so that little is built anew."""
+    """Updates the copy. Unchanged files keep their times, so that little is rebuilt."""
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
         cwd=WORKSPACE,

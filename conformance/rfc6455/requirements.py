@@ -1,4 +1,4 @@
-"""Reads `requirements.toml`, and finds in the sources what it names."""
+"""Reads `requirements.toml`, and finds its items in the sources."""
 
 import re
 import tomllib
@@ -15,12 +15,12 @@ NOT_HELD = {"section", "who", "requires", "gap"}
 
 
 class Wrong(Exception):
-    """The data does not fit itself or the sources."""
+    """The data contradicts itself or the sources."""
 
 
 @dataclass(frozen=True)
 class Item:
-    """Something in a source file, written as `path: name`."""
+    """An item of a source file, written as `path: name`."""
 
     path: str
     name: str
@@ -33,7 +33,7 @@ class Item:
         return cls(path, name)
 
     def lines(self, root=WORKSPACE):
-        """The numbers, from 0, of the lines of all items of this name; empty if there is none."""
+        """Returns the numbers, from 0, of all lines of the items of this name."""
         numbers = []
         lines = read_lines(root / self.path)
         kinds = r"(?:const fn|async fn|fn|const|static|struct|enum)"
@@ -46,14 +46,14 @@ class Item:
 
 @dataclass(frozen=True)
 class Mutation:
-    """One line, and what it is replaced by, so that the test has to fail."""
+    """A line and its replacement, with which the test has to fail."""
 
     item: Item
     line: str
     becomes: str
 
     def apply(self, root):
-        """Changes the file; gives its path and what was in it."""
+        """Changes the file. Returns its path and its previous content."""
         path = root / self.item.path
         before = path.read_text()
         lines = before.split("\n")
@@ -87,7 +87,7 @@ class Requirement:
         return f"row {self.number} ({self.section}, {self.who}): {self.requires}"
 
     def check(self):
-        """Raises `Wrong` if the sources do not have what the row names."""
+        """Raises `Wrong` if an item of the row is missing in the sources."""
         if self.gap:
             return
         if not self.place.lines():
@@ -124,7 +124,7 @@ def parse(number, row):
 
 
 def end_of(lines, start, indent):
-    """The number of the line in which the item ends that begins at `start`; the sources are formatted."""
+    """Returns the number of the last line of the item that begins at `start`; the sources are formatted."""
     for number in range(start, len(lines)):
         line = lines[number].rstrip()
         if number == start and line.endswith((";", "}")):
@@ -136,7 +136,7 @@ def end_of(lines, start, indent):
 
 @cache
 def tests_in(path):
-    """The names of the tests in a file that run by default."""
+    """Returns the names of the tests in a file that run by default."""
     text = "\n".join(read_lines(WORKSPACE / path))
     tests = re.finditer(r"^#\[(?:tokio::)?test\b[^\n]*\]\n((?:#\[[^\n]*\]\n)*)(?:async )?fn (\w+)", text, re.MULTILINE)
     return {test[2] for test in tests if "#[ignore" not in test[1]}

@@ -1,4 +1,4 @@
-//! What the programs of this package share.
+//! Code that the programs of this package share.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -7,15 +7,15 @@ use clap::ValueEnum;
 use rustls::ServerConfig;
 use rustls::pki_types::PrivateKeyDer;
 
-/// Whether compression is agreed on, and whether messages may refer to earlier ones.
+/// The choice of compression, and whether messages may refer to earlier ones.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Compression {
-    /// Not offered, and declined.
+    /// Neither offers nor accepts compression.
     #[default]
     Off,
-    /// Each message by itself.
+    /// Compresses each message by itself.
     NoTakeover,
-    /// With reference to earlier ones.
+    /// Lets messages refer to earlier ones.
     Takeover,
 }
 
@@ -26,12 +26,12 @@ impl From<Compression> for bowline::CompressionOptions {
             Compression::NoTakeover => bowline::Compression::NoContextTakeover,
             Compression::Takeover => bowline::Compression::ContextTakeover,
         };
-        // Short messages, too, as they are what most of the checks send.
+        // Compress short messages as well, since most checks send short ones.
         compression.options().threshold(0)
     }
 }
 
-/// TLS with a certificate for localhost and 127.0.0.1 that is made at once.
+/// Creates a TLS configuration with a new self-signed certificate for localhost and 127.0.0.1.
 pub fn self_signed() -> Result<ServerConfig, Box<dyn Error + Send + Sync>> {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned(), "127.0.0.1".to_owned()])?;
     let key = PrivateKeyDer::try_from(made.signing_key.serialize_der())?;
@@ -43,7 +43,7 @@ pub fn self_signed() -> Result<ServerConfig, Box<dyn Error + Send + Sync>> {
     Ok(config)
 }
 
-/// The examples of the pages that are no part of a crate: the published one could not include them.
+/// The examples of pages outside of the crates. The published crate could not include these pages.
 #[cfg(doctest)]
 mod pages {
     #[doc = include_str!("../../README.md")]

@@ -1,1 +1,1 @@
-"""Runs other people's test suites and clients against bowline."""
+"""Runs test suites and clients of other projects against bowline."""

@@ -27,7 +27,7 @@ def main():
 
 
 def attempt(report, name, run):
-    """Runs a step; whether it could be carried out."""
+    """Runs a step. Returns whether the step completed."""
     try:
         run()
     except processes.ProcessFailure as failure:

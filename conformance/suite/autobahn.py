@@ -11,23 +11,23 @@ from contextlib import ExitStack
 from . import install, processes
 from .paths import CACHE, PROGRAMS, SOURCE, WORKSPACE
 
-# How many cases these make is checked: a run in which cases go missing must not pass.
+# The number of cases is checked: a run with missing cases must not pass.
 GROUPS = [f"{group}.*" for group in range(1, 11)]
 NUMBER_OF_CASES = 301
 
-# Compression: how many subgroups there are, each with 18 cases of 1,000 messages. The first six have messages of up to
-# 8 KiB, the eleventh those of 8 KiB in fragments of 256 bytes; the others take most of the time.
+# The subgroups of compression, each with 18 cases of 1,000 messages. The first six have messages of up to 8 KiB, the
+# eleventh messages of 8 KiB in fragments of 256 bytes. The others take most of the time.
 COMPRESSION_GROUPS = {12: 5, 13: 7}
 SHORT_CASES = [*range(1, 7), 11]
 LONG_CASES = [range(7, 11), range(12, 15), range(15, 19)]
-# Compression is the same over HTTP/2, where these are enough to show that it is agreed on and works.
+# Compression doesn't depend on the HTTP version: over HTTP/2, these subgroups show that it is negotiated and works.
 SHORT_CASES_OVER_HTTP2 = [1, 11]
 ALL_CASES = 18
 
 # The largest message of group 9.
 MESSAGE_SIZE = 16 << 20
 
-# What the suite itself has no verdict on: who closes TCP first, and close codes that nobody has defined.
+# The cases without a verdict of the suite: the side that closes TCP first, and undefined close codes.
 INFORMATIONAL = {"7.1.6", "7.13.1", "7.13.2"}
 
 # One role takes 2 minutes on two cores, and 20 with the long cases.
@@ -37,7 +37,7 @@ AGENT = "bowline"
 
 
 def run(report, cases, long, versions):
-    """Runs the cases that the globs in `cases` name, or all; without `long`, all but the long ones."""
+    """Runs the cases that match the globs in `cases`, or all; without `long`, all except the long ones."""
     for version in versions:
         http2 = version == "2"
         short = SHORT_CASES_OVER_HTTP2 if http2 and not long else SHORT_CASES
@@ -49,7 +49,7 @@ def run(report, cases, long, versions):
 
 
 def results(report, name, test, batches, http2):
-    """Runs the cases in one role: for each, where its details are, and its verdicts."""
+    """Runs the cases in one role. Returns the path of the details and the verdicts of each case."""
     command, environment = install.autobahn()
     wstest = [*command, SOURCE / "autobahn" / "wstest.py"]
     reports = CACHE / f"autobahn-{file_name(name)}-reports"
@@ -74,7 +74,7 @@ def file_name(name):
 
 
 def batches_of_all(short, long):
-    """The suite keeps what each case has sent and received in memory, so that the long ones need fresh processes."""
+    """Splits the cases: the suite keeps the bytes of each case in memory, so that long cases need fresh processes."""
     batches = [GROUPS + [f"{subgroup}.{case}" for subgroup in compression_subgroups() for case in short]]
     if long:
         for subgroup in compression_subgroups():
@@ -123,7 +123,7 @@ def test_client(wstest, environment, specification, reports, http2):
 
 
 def bridge(role, version, target):
-    """From the other version to a target that speaks `version`."""
+    """Runs the bridge from the other HTTP version to a target that speaks `version`."""
     return processes.server(f"autobahn-bridge-{role}", [PROGRAMS / "http2_bridge", version, target])
 
 

@@ -17,9 +17,9 @@ MODES = {"": [], "-no-takeover": ["--compression=no-takeover"], "-takeover": ["-
 SERVERS = {"ws": [], "wss": ["--tls"], "no-takeover": MODES["-no-takeover"], "takeover": MODES["-takeover"]}
 CHECKS = [f"{server} {exchange}" for server in SERVERS for exchange in EXCHANGES] + ["foreign origin refused"]
 
-# Those of `page_server`, by path.
+# The checks of `page_server`, by path.
 HYPER_SERVERS = {"http2-hyper": "/off", "http2-hyper-no-takeover": "/no-takeover", "http2-hyper-takeover": "/takeover"}
-# Those of `echo_server`.
+# The checks of `echo_server`.
 OUR_SERVERS = {f"http2{mode}": ["--tls", "--http2", *arguments] for mode, arguments in MODES.items()}
 HTTP2_EXCHANGES = ["request before", *EXCHANGES]
 HTTP2_CHECKS = [f"{server} {exchange}" for server in [*HYPER_SERVERS, *OUR_SERVERS] for exchange in HTTP2_EXCHANGES]
@@ -38,7 +38,7 @@ def run(report):
 def run_page_over_http1(report, chromium):
     with ExitStack() as stack:
         page = stack.enter_context(page_server())
-        # bowline checks Origin by default, and this page comes from another port than theirs.
+        # bowline checks Origin by default, and this page comes from another port than the servers'.
         ours = ["--allow-origin", page.origin]
         try:
             addresses = {}
@@ -55,7 +55,7 @@ def run_page_over_http1(report, chromium):
 
 
 def run_page_over_http2(report, chromium):
-    """The page comes from a server of hyper with `bowline::accept`, whose WebSockets then come over the same connection.
+    """A page from a hyper server with `bowline::accept`; its WebSockets use the same connection.
 
     `Server` serves no pages: there, what the page requests before gets an error, but over HTTP/2.
     """
@@ -80,7 +80,7 @@ def run_page_over_http2(report, chromium):
         logs = {name: log.read_text() for name, log in logs.items()}
     report.takes_over("chromium", logs.get("http2-hyper", ""), HTTP2_CHECKS)
     for name, log in logs.items():
-        # Each mode has two, and there is the one that the server closes.
+        # Each mode has two WebSockets, and the server closes another one.
         websockets = 2 * len(HYPER_SERVERS) + 1 if name == "http2-hyper" else 2
         judge_connections(report, f"chromium: {name} one connection", log, websockets)
     answer = "the page answered the Close frame with Some(4001)"
@@ -91,7 +91,7 @@ def run_page_over_http2(report, chromium):
 
 
 def judge_connections(report, name, log, websockets):
-    """All requests have come over one HTTP/2 connection, and so many of them were WebSockets."""
+    """Checks that all requests came over one HTTP/2 connection, and that this many of them were WebSockets."""
     requests = re.findall(r"^([A-Z]+) \S+ (HTTP/\S+) from (\S+)$", log, re.MULTILINE)
     versions = {version for _, version, _ in requests}
     peers = {peer for _, _, peer in requests}
@@ -109,12 +109,12 @@ def echo_server(name, arguments):
 
 @contextmanager
 def browser(chromium, name, url):
-    """Chromium as root, without a display, and with nothing kept from run to run."""
-    # Not in the cache: Chromium puts a Unix socket there, whose path may have 107 bytes at most.
+    """Runs Chromium as root, without a display and without state from earlier runs."""
+    # Outside of the cache: Chromium creates a Unix socket there, whose path has at most 107 bytes.
     home = tempfile.mkdtemp(prefix="bowline-chromium-")
     command = [chromium, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
     command += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
-    # For the certificate that echo_server signs itself.
+    # For the self-signed certificate of echo_server.
     command += ["--ignore-certificate-errors", f"--user-data-dir={home}/profile", url]
     try:
         with processes.background(name, command, {"HOME": home, "TMPDIR": home}) as process:

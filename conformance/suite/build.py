@@ -7,7 +7,7 @@ SECONDS = 1200
 
 
 def release():
-    # At once, so that what they depend on is built with the same features, and once.
+    # All at once, so that dependencies are built once and with equal features.
     cargo = ["cargo", "build", "--release", "--manifest-path", WORKSPACE / "Cargo.toml"]
     cargo += ["--package", "bowline-conformance", "--package", "bowline-examples"]
     cargo += ["--features", "bowline-examples/deflate,bowline-examples/http2"]

@@ -1,4 +1,4 @@
-"""Installs what the suites need, once, below `CACHE`; only Chromium and Node.js go into the system, through apt."""
+"""Installs the dependencies of the suites, once, below `CACHE`. Only Chromium and Node.js go into the system, through apt."""
 
 import hashlib
 import re
@@ -82,7 +82,7 @@ def install_autobahn(folder):
     unpack_pypy(folder)
     build_tools, packages, wheels = folder / "build-tools", folder / "packages", folder / "wheels"
 
-    # pip as it is today can fetch a pip for Python 2, which then runs from its wheel.
+    # A current pip can download a pip for Python 2, which then runs from its wheel.
     today = folder / "pip"
     make_virtual_environment(today)
     download = [today / "bin" / "python", "-m", "pip", "download", "--python-version", "2.7", "--implementation", "py"]
@@ -104,12 +104,12 @@ def install_autobahn(folder):
         15 * MINUTES,
         {**environment, "PYTHONPATH": str(build_tools)},
     )
-    # A .pth file declares this package, and those are not read from PYTHONPATH.
+    # A .pth file declares this package, and PYTHONPATH ignores .pth files.
     (packages / "zope" / "__init__.py").touch()
 
 
 def unpack_pypy(folder):
-    """Takes PyPy for Python 2 from an older Debian and unpacks it beside the system, which stays as it is."""
+    """Downloads PyPy for Python 2 from an older Debian, and unpacks it without changing the system."""
     lists, downloads = folder / "lists", folder / "downloads"
     (lists / "partial").mkdir(parents=True)
     downloads.mkdir()
@@ -126,7 +126,7 @@ def unpack_pypy(folder):
 
 
 def debian_repository():
-    """Where this machine gets Debian from."""
+    """Returns the mirror from which this machine installs Debian packages."""
     release = re.search(r"^VERSION_CODENAME=(\w+)$", Path("/etc/os-release").read_text(), re.MULTILINE)[1]
     query = ["apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages"]
     query += ["Origin: Debian", f"Codename: {release}", "Component: main"]

@@ -1,4 +1,4 @@
-"""Where things are. Whatever a run creates lies below `CACHE`, which git ignores."""
+"""The paths of the suites. Runs create files only below `CACHE`, which git ignores."""
 
 from pathlib import Path
 

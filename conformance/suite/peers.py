@@ -21,16 +21,16 @@ CHECKS = [
     "client closes with 4002",
     "client closes with 1000",
 ]
-# What our side asks for; the others are ready for each.
+# The modes that bowline's side requests; the other sides accept each.
 MODES = ["off", "no-takeover", "takeover"]
 
-# `ws` hands out whole messages only, so neither side of it can answer a fragment before the last one has come.
+# `ws` delivers only whole messages, so neither of its sides can answer a fragment before the last one has arrived.
 CHECKS_OF_WS = [check for check in CHECKS if check != "streamed"]
 
-# What only HTTP/2 has.
+# Checks that only HTTP/2 has.
 CHECKS_OF_H2_CLIENT = [*CHECKS, "client resets", "many", "foreign origin", "version 12", "another protocol"]
 CHECKS_OF_H2_SERVER = [*CHECKS, "client closes its stream", "client drops", "server resets", "refused", "many"]
-# Of a server of hyper with `bowline::accept`.
+# Checks of a hyper server with `bowline::accept`.
 CHECKS_OF_HYPER = ["text", "1 MiB of binary", "server drops", "foreign origin", "version 12", "another protocol"]
 
 # Each check has 10 s; all of one client together take about 1 s.
@@ -61,7 +61,7 @@ def run(report):
         run_pair(report, f"bowline client, ws server, {mode}", client, ws_server, checks_of_ws, ws_environment)
         checks_of_client, checks_of_server = CHECKS_OF_H2_CLIENT + more, CHECKS_OF_H2_SERVER + more
         if more:
-            # `wsproto` sends nothing of a compressed message before it has all of it.
+            # `wsproto` sends no part of a compressed message before the message is complete.
             checks_of_client.remove("streamed")
             checks_of_server.remove("streamed")
         run_pair(report, f"h2 client, bowline server, {mode}", h2_client, server, checks_of_client)
@@ -83,7 +83,7 @@ def run_pair(report, name, client, server, checks, environment=None, scheme="ws"
 
 
 def run_example(report, name, example, arguments):
-    """It fails if anything is not as it should be."""
+    """Runs an example, which exits non-zero if one of its own checks fails."""
     try:
         processes.run(f"example-{example}", [PROGRAMS / "examples" / example, *arguments], SECONDS)
         report.passes(name)

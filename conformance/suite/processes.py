@@ -53,7 +53,7 @@ def background(name, command, environment=None):
 
 
 def run(name, command, seconds, environment=None):
-    """Runs `command` to its end and gives what it wrote."""
+    """Runs `command` to its end and returns its output."""
     with background(name, command, environment) as process:
         try:
             status = process.wait(timeout=seconds)
@@ -66,14 +66,14 @@ def run(name, command, seconds, environment=None):
 
 @contextlib.contextmanager
 def server(name, command, environment=None, seconds=20):
-    """Runs a server that prints `listening on ADDRESS` when it is ready, and gives that address."""
+    """Runs a server that prints `listening on ADDRESS` when it is ready, and returns that address."""
     with background(name, command, environment) as process:
         ready = wait_until(lambda: re.search(r"listening on (\S+)\n", output(process)), process, seconds)
         yield ready[1]
 
 
 def wait_until(condition, process, seconds):
-    """Waits for `condition` to become true while `process` runs, and gives its value."""
+    """Waits for `condition` to become true while `process` runs, and returns its value."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
         if process.poll() is not None:
@@ -85,12 +85,12 @@ def wait_until(condition, process, seconds):
 
 
 def output(process):
-    """What `process` has written so far."""
+    """Returns the output of `process` so far."""
     return process.log.read_text(errors="replace")
 
 
 def free_port():
-    """A port for a program that can't pick one itself."""
+    """Returns a port for a program that can't pick one itself."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]

@@ -1,4 +1,4 @@
-"""Counts what passed and names what failed."""
+"""A report that counts passed checks and names failed ones."""
 
 
 class Report:
@@ -31,7 +31,7 @@ class Report:
             self.fails(f"{name}: {check}", "it did not run")
 
     def finish(self):
-        """Names the failures once more, prints the totals, and gives the exit status."""
+        """Repeats the failures, prints the totals, and returns the exit status."""
         for failure in self.failures:
             print(f"failed: {failure}")
         print(f"{self.passed} passed, {len(self.failures)} failed", flush=True)

@@ -1,6 +1,7 @@
 //! Writes the seeds of the corpus: `cargo run --example seeds -- corpus`.
 //!
-//! What the targets read is plain bytes, so that seeds can be written down: see the comment above each `fuzz_target!`.
+//! The inputs of the targets are plain bytes, so that seeds can be written by hand: see the comment above
+//! each `fuzz_target!`.
 
 use std::fs;
 use std::path::Path;
@@ -41,7 +42,7 @@ const TEXTS: &[&[u8]] = &[
     b"0123456789 0123456789 0123456789 0123456789 0123456789 0123456789 \xf0\x9f\x98\x80",
 ];
 
-/// Conversations as `role` sends them.
+/// Returns conversations as `role` sends them.
 fn streams(role: Role) -> Vec<Vec<u8>> {
     let frame = |fin, opcode, payload: &[u8]| encode_frame(role, fin, opcode, payload);
     let close = |code: u16, reason: &str| {
@@ -201,21 +202,21 @@ fn responses() -> Vec<Vec<u8>> {
     answers.iter().map(|answer| [&[6], answer.as_bytes()].concat()).collect()
 }
 
-/// What is done, and its arguments: see `Run::step` of the target.
+/// Operations and their arguments: see `Run::step` of the target.
 const SCRIPTS: &[&[u8]] = &[
-    // Messages there and back, and our Close frame.
+    // Messages in both directions, and our Close frame.
     &[15, 20, 0, 15, 200, 1, 1, 0, 3, 20, 4, 220, 6, 7, 8, 1, 0, 18, 0, 9, 0, 7],
-    // A transport that takes nothing, then a little, then all; a send that is dropped.
+    // A transport that accepts nothing, then a little, then all; a dropped send.
     &[21, 0, 3, 200, 3, 100, 4, 50, 4, 60, 10, 1, 21, 10, 22, 10, 9, 0, 1, 21, 255, 22, 5, 9, 0, 7],
-    // Pings of both sides, among them one that is dropped.
+    // Pings of both sides, one of which is dropped.
     &[7, 1, 7, 1, 23, 7, 17, 0, 9, 0, 7, 16, 5, 16, 125, 10, 0, 23, 7, 22, 1],
-    // A message in fragments with a ping between them, and one that is not finished.
+    // A fragmented message with a ping in between, and an unfinished message.
     &[11, 0, 12, 100, 16, 3, 12, 250, 13, 7, 22, 1, 11, 1, 12, 50, 23, 1, 14, 0, 22, 1],
-    // Messages that are read in part, and a recv that is dropped.
+    // Messages that are read in part, and a dropped recv.
     &[0, 1, 15, 250, 0, 2, 5, 2, 100, 25, 30, 0, 1, 0, 7, 15, 100, 2, 1, 0],
     // A byte at a time, from a stream that hesitates.
     &[20, 5, 20, 3, 15, 40, 1, 1, 0, 3, 40, 6, 7, 20, 4, 20, 7, 15, 220, 3, 1, 0],
-    // The peer's Close frame in front of its next message.
+    // The peer's Close frame before its next message.
     &[15, 5, 0, 18, 0, 15, 5, 0, 1, 0, 3, 5],
     &[3, 20, 18, 26, 22, 1, 1, 0],
     &[16, 7, 18, 5, 22, 1, 1, 0],
@@ -223,12 +224,12 @@ const SCRIPTS: &[&[u8]] = &[
     &[3, 100, 20, 0, 22, 1, 1, 0],
     &[15, 30, 0, 20, 1, 1, 0, 3, 5],
     &[21, 3, 3, 100, 20, 2, 22, 1, 1, 0],
-    // Silence, and a peer that takes nothing for too long.
+    // Silence, and a peer that accepts nothing for too long.
     &[22, 255, 22, 150, 1, 0],
     &[21, 0, 3, 20, 22, 255, 9, 0, 7],
-    // The application goes away.
+    // The application drops the connection.
     &[21, 5, 3, 50, 4, 60, 24, 255, 22, 1, 21, 255, 22, 10],
-    // Bytes that are no frames.
+    // Bytes that are not frames.
     &[19, 4, 0xFF, 0xFF, 0xFF, 0xFF, 1, 0],
     // Text that is read in part before it turns out to be wrong.
     &[19, 7, 0x01, 0x17, 0, 1, 0x17, 0, 0x7D, 1, 0, 2, 0x16, 18, 1, 1, 0],

@@ -1,4 +1,4 @@
-//! Close frames: which codes and reasons may be sent and received.
+//! Close frames: the codes and reasons that may be sent and received.
 #![no_main]
 
 use bowline_fuzz::{NO_LIMITS, Outgoing, Receiver, Seen, encode_frame};
@@ -59,7 +59,7 @@ fn send(code: u16, reason: &str) {
     }
 }
 
-/// RFC 6455 7.4 and the IANA registry, written down once more.
+/// Returns whether a code may be sent: a second implementation of RFC 6455 7.4 and the IANA registry.
 fn is_registered(code: u16) -> bool {
     const REGISTERED: [u16; 12] = [1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014];
     REGISTERED.contains(&code) || code / 1000 == 3 || code / 1000 == 4

@@ -1,5 +1,5 @@
-//! A whole connection, driven by a script: what goes out is whole frames, no message is lost or repeated, nothing hangs,
-//! and the connection ends.
+//! A whole connection, driven by a script: the output consists of whole frames, no message is lost or
+//! repeated, nothing hangs, and the connection ends.
 #![no_main]
 
 use std::future::{Future, poll_fn};
@@ -22,13 +22,13 @@ const MESSAGE_SIZE: usize = 40_000;
 const FRAMES_PER_MESSAGE: u32 = 8;
 const WRITE_BUFFER: usize = 300;
 
-/// More than the library takes for anything that has a deadline.
+/// A time longer than any deadline of the library.
 const LONG: Duration = Duration::from_secs(120);
 
-/// How many steps a script has at most.
+/// The largest number of steps of a script.
 const STEPS: usize = 100;
 
-// the role, then steps: a byte for what is done, and its arguments
+// the role, then steps: a byte for the operation, and its arguments
 fuzz_target!(|script: &[u8]| {
     let mut script = script;
     let role = if take_byte(&mut script) & 1 == 0 { Role::Client } else { Role::Server };
@@ -45,7 +45,7 @@ fuzz_target!(|script: &[u8]| {
     });
 });
 
-/// A send, a close, a ping or a flush that is under way, and what it sends if it does.
+/// A send, close, ping or flush in progress, and the message that it sends, if any.
 struct Pending {
     work: Pin<Box<dyn Future<Output = Result<(), Error>>>>,
     message: Option<(MessageKind, Vec<u8>)>,
@@ -58,21 +58,21 @@ struct Run {
     wire: Wire,
     pending: Vec<Pending>,
     writer: Option<(MessageWriter, Vec<u8>)>,
-    /// How many messages were made.
+    /// The number of messages created.
     made: u16,
     outgoing: Outgoing,
-    /// The messages that were accepted.
+    /// The accepted messages.
     accepted: Vec<(MessageKind, Vec<u8>)>,
-    /// All that was fed, whether read or not.
+    /// All bytes fed so far, read or unread.
     fed: Vec<u8>,
     pings_fed: Vec<Vec<u8>>,
-    /// The messages that were received; of one that was read in part, the part.
+    /// The received messages; of a message that was read in part, the part.
     received: Vec<(MessageKind, Vec<u8>, Part)>,
-    /// How many bytes the library had read when we closed.
+    /// The number of bytes that the library had read at our close.
     closed_at: Option<usize>,
-    /// Something went wrong with the transport, so that what was accepted may be lost.
+    /// Whether the transport has failed, so that accepted messages may be lost.
     cut: bool,
-    /// The transport takes all that it gets.
+    /// Whether the transport accepts all bytes.
     has_room: bool,
     end: Option<Result<(), ErrorKind>>,
 }
@@ -170,7 +170,7 @@ impl Run {
                 self.pings_fed.push(payload);
             }
             17 => {
-                // The pong to the ping before so many.
+                // The pong to an earlier ping, counted backwards.
                 let ping = self.outgoing.pings.iter().nth_back(polls).cloned();
                 self.feed(&encode_frame(self.peer(), true, Opcode::Pong, &ping.unwrap_or_default()));
             }
@@ -208,7 +208,7 @@ impl Run {
                 self.wire.set_room(if self.has_room { usize::MAX } else { usize::from(many) });
             }
             22 => {
-                // Never no time at all, in which nobody else would run.
+                // At least some time, so that other tasks run.
                 sleep(Duration::from_millis(u64::from(many.max(1)) * 200)).await;
                 self.look();
                 self.expect_written();
@@ -228,7 +228,7 @@ impl Run {
         }
     }
 
-    /// A message that no other is like: of so many bytes, or as many kilobytes.
+    /// Creates a unique message of this many bytes or kilobytes.
     fn message(&mut self, size: u8) -> (MessageKind, Vec<u8>) {
         self.made += 1;
         let mut payload = self.made.to_string().into_bytes();
@@ -247,7 +247,7 @@ impl Run {
         }
     }
 
-    /// Receives all that there is. Then nothing of what was fed is left.
+    /// Receives all messages. All fed bytes are then read.
     async fn recv_until_idle(&mut self) {
         loop {
             let Some(socket) = &mut self.socket else { return };
@@ -257,7 +257,7 @@ impl Run {
                 if !closed && !self.sender.is_closed() {
                     assert_eq!(self.wire.unread(), 0, "a reader that waits has read all");
                     let fed = self.messages_fed(self.fed.len());
-                    // One that is not whole may have been read in part.
+                    // An incomplete message may have been read in part.
                     let begun = self.received.len() == fed.whole.len() + 1 && fed.begun.is_some();
                     assert!(
                         begun || self.received.len() == fed.whole.len(),
@@ -272,7 +272,7 @@ impl Run {
         }
     }
 
-    /// Reads the start of a message, and drops its reader.
+    /// Reads the start of a message, and drops the reader.
     async fn read_part(&mut self, many: u8) {
         let Some(socket) = &mut self.socket else { return };
         let polls = usize::from(many % 8);
@@ -290,7 +290,7 @@ impl Run {
         }
     }
 
-    /// Whether it was a message.
+    /// Records a result of receiving. Returns whether it was a message.
     fn note(&mut self, received: Result<Option<bowline::Message>, Error>) -> bool {
         let end = match received {
             Ok(Some(message)) => {
@@ -324,7 +324,7 @@ impl Run {
                 self.accepted.extend(pending.message);
             }
         }
-        // A close may be polled for the first time here.
+        // A close may receive its first poll here.
         if !closed && self.sender.is_closed() {
             self.closed_at.get_or_insert(read);
         }
@@ -428,7 +428,7 @@ impl Run {
         }
     }
 
-    /// The messages in the first bytes that were fed, by the protocol core alone.
+    /// Returns the messages in the first bytes that were fed, according to the protocol core alone.
     fn messages_fed(&self, read: usize) -> Messages {
         let limits =
             ReceiveLimits { message_size: MESSAGE_SIZE as u64, frames_per_message: FRAMES_PER_MESSAGE };
@@ -437,19 +437,19 @@ impl Run {
 
     // ---- what has to hold
 
-    /// Looks at what was sent.
+    /// Checks the output.
     fn look(&mut self) {
         self.outgoing.arrive(&self.wire.take_written());
         let sent = &self.outgoing.messages;
         assert!(self.accepted.starts_with(sent), "what is sent is what was accepted, in that order");
         let mut fed = self.pings_fed.iter();
         for pong in &self.outgoing.pongs {
-            // Pings in raw bytes are not in the list.
+            // The list doesn't contain pings in raw bytes.
             let _ = fed.any(|ping| ping == pong);
         }
     }
 
-    /// Nobody has to do anything for what was accepted to go out.
+    /// Checks that accepted messages are written without a further call.
     fn expect_written(&self) {
         if self.has_room && !self.cut && !self.sender.is_closed() {
             assert!(self.outgoing.is_whole());
@@ -457,7 +457,7 @@ impl Run {
         }
     }
 
-    /// Ends the connection, however it stands.
+    /// Ends the connection in any state.
     async fn end(&mut self) {
         self.has_room = true;
         self.wire.set_room(usize::MAX);
@@ -471,7 +471,7 @@ impl Run {
             let _ = closing.await.expect("close never hangs");
             let socket = self.socket.as_mut().expect("it is there");
             let mut rest = Vec::new();
-            // Each message that was fed, and the end twice.
+            // The bound covers each fed message, and the end twice.
             for _ in 0..messages + 2 {
                 rest.push(timeout(LONG, socket.recv()).await.expect("recv never hangs behind the end"));
             }
@@ -492,7 +492,7 @@ impl Run {
         assert!(self.wire.is_dropped(), "the transport is let go of");
     }
 
-    /// No message was lost, repeated or made up.
+    /// Checks that no message was lost, repeated or invented.
     fn check_received(&self) {
         let Messages { whole, begun } = self.messages_fed(self.wire.read());
         let mut received = self.received.iter();
@@ -503,7 +503,7 @@ impl Run {
                 Part::Start => assert!(fed_payload.starts_with(payload)),
             }
         }
-        // Of the last one, which will never be whole, the start may have been read.
+        // The start of the last, incomplete message may have been read.
         if let Some((kind, payload, part)) = received.next() {
             let begun = begun.expect("it has begun");
             assert_eq!((*kind, *part), (begun.0, Part::Start));
@@ -516,7 +516,7 @@ impl Run {
     }
 }
 
-/// Polls so many times, and lets the others run in between.
+/// Polls a future this many times, and lets other tasks run in between.
 async fn poll_times<T>(times: usize, work: &mut (impl Future<Output = T> + Unpin)) -> Option<T> {
     for _ in 0..times {
         let polled = poll_fn(|cx| Poll::Ready(Pin::new(&mut *work).poll(cx))).await;
@@ -528,7 +528,7 @@ async fn poll_times<T>(times: usize, work: &mut (impl Future<Output = T> + Unpin
     None
 }
 
-/// Reads the start of a message, with so many reads.
+/// Reads the start of a message, with this many reads.
 async fn read_start(mut reader: MessageReader<'_>, polls: usize, reads: u8) -> (MessageKind, Vec<u8>, Part) {
     let (kind, mut start) = (reader.kind(), Vec::new());
     for _ in 0..reads {

@@ -1,4 +1,5 @@
-//! The verdict on a stream of frames is that of tungstenite, but for the differences that the README justifies.
+//! The verdict on a stream of frames equals that of tungstenite, apart from the differences that the README
+//! justifies.
 #![no_main]
 
 use std::io::{self, Read, Write};
@@ -10,10 +11,10 @@ use tungstenite::Message;
 use tungstenite::error::{Error, ProtocolError};
 use tungstenite::protocol::{WebSocketConfig, WebSocketContext};
 
-/// The largest message, and so the largest frame.
+/// The largest message, and therefore the largest frame.
 const MESSAGE_SIZE: usize = 4096;
 
-/// What a side makes of a frame.
+/// The result of a frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Said {
     Message(MessageKind, Vec<u8>),
@@ -32,20 +33,20 @@ fuzz_target!(|data: &[u8]| {
     let (mut their_messages, mut theirs) = tungstenite(role, &bytes);
 
     match ours {
-        // Difference 1: lengths in more bytes than they need. In a control frame, any such length is one too large.
+        // Difference 1: lengths in more bytes than needed. A control frame with such a length is too large.
         Some(Failure::Violation(Violation::NonMinimalLength | Violation::OversizedControlFrame))
             if !is_minimal(&rest) =>
         {
             assert!(their_messages.starts_with(&our_messages));
             return;
         }
-        // Difference 2: the code of a Close frame. Theirs answers with 1002 to one that it does not allow.
+        // Difference 2: the code of a Close frame. tungstenite answers forbidden codes with 1002.
         Some(Failure::Violation(Violation::InvalidCloseCode(_))) if theirs.is_none() => {
             let replaced = Said::Close(Some((1002, "Protocol violation".to_owned())));
             assert_eq!(their_messages.pop(), Some(replaced));
             theirs = Some(ProtocolError::InvalidCloseSequence.into());
         }
-        // Difference 3: 1014 was registered after RFC 6455, and theirs does not know it.
+        // Difference 3: 1014 was registered after RFC 6455, and tungstenite doesn't know it.
         None if matches!(our_messages.last(), Some(Said::Close(Some((1014, _))))) => {
             let replaced = Said::Close(Some((1002, "Protocol violation".to_owned())));
             assert_eq!(their_messages.pop(), Some(replaced));
@@ -57,7 +58,7 @@ fuzz_target!(|data: &[u8]| {
     assert_eq!(ours.is_some(), theirs.is_some(), "{ours:?} {theirs:?}");
 });
 
-/// What is said up to a Close frame or a failure, the failure, and the bytes from its frame on.
+/// Returns the events up to a Close frame or a failure, the failure, and the bytes from its frame on.
 fn bowline(role: Role, bytes: &[u8]) -> (Vec<Said>, Option<Failure>, Vec<u8>) {
     let limits = ReceiveLimits { message_size: MESSAGE_SIZE as u64, frames_per_message: u32::MAX };
     let mut receiver = Receiver::new(role, limits);
@@ -112,7 +113,7 @@ fn tungstenite(role: Role, bytes: &[u8]) -> (Vec<Said>, Option<Error>) {
     }
 }
 
-/// Gives the bytes, and swallows what is written.
+/// A stream that returns the bytes, and discards writes.
 struct Stream<'a>(&'a [u8]);
 
 impl Read for Stream<'_> {
@@ -131,7 +132,8 @@ impl Write for Stream<'_> {
     }
 }
 
-/// Makes the last frame whole, as tungstenite looks at whole frames only; ours fails at their first wrong byte.
+/// Completes the last frame, since tungstenite parses only whole frames, whereas bowline fails at their first
+/// wrong byte.
 fn complete(bytes: &mut Vec<u8>) {
     let mut start = 0;
     while let Some((len, size)) = raw_length(&bytes[start..]) {
@@ -148,7 +150,7 @@ fn complete(bytes: &mut Vec<u8>) {
     bytes.truncate(start);
 }
 
-/// Whether the length of the payload takes as few bytes as it can.
+/// Returns whether the payload length uses the minimal number of bytes.
 fn is_minimal(frame: &[u8]) -> bool {
     match (raw_length(frame), frame[1] & 0x7F) {
         (Some((len, _)), 126) => len > 125,
@@ -157,7 +159,7 @@ fn is_minimal(frame: &[u8]) -> bool {
     }
 }
 
-/// The length of the payload and of the header in front, whatever is wrong with it.
+/// Returns the lengths of the payload and of the header before it, whatever is wrong with the header.
 fn raw_length(bytes: &[u8]) -> Option<(u64, usize)> {
     let [_, second, rest @ ..] = bytes else { return None };
     let (len, size) = match second & 0x7F {

@@ -1,4 +1,5 @@
-//! Receiving: no panic, nothing touched that was not taken, and the same result however the bytes are split.
+//! Receiving: no panic, bytes that were not consumed stay unchanged, and the result doesn't depend on how the
+//! bytes are split.
 #![no_main]
 
 use bowline_fuzz::{NO_LIMITS, Receiver, assert_same, pieces, take_byte};
@@ -38,7 +39,8 @@ fuzz_target!(|data: &[u8]| {
     check_header(bytes);
 });
 
-/// A header that is decoded is encoded as it was, and only its whole is one.
+/// Asserts that a decoded header is encoded to the original bytes, and that every shorter input is
+/// incomplete.
 fn check_header(bytes: &[u8]) {
     let Ok(Some((header, size))) = FrameHeader::decode(bytes) else { return };
     let mut encoded = Vec::new();

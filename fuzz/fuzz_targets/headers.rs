@@ -1,4 +1,4 @@
-//! The grammar of lists of tokens and of extensions, and handshake keys.
+//! Header grammar: lists of tokens and of extensions, and handshake keys.
 #![no_main]
 
 use base64::Engine;

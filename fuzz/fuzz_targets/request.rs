@@ -1,4 +1,5 @@
-//! Opening handshakes that a server gets: the same verdict however they arrive and whoever reads them.
+//! Opening handshakes at a server: the verdict doesn't depend on how the bytes are split, or on who parses
+//! them.
 #![no_main]
 
 use bowline::{Acceptor, ErrorKind, Rejection};
@@ -12,7 +13,7 @@ use http::{HeaderName, HeaderValue, Method, Request, Response, Uri, Version};
 use libfuzzer_sys::fuzz_target;
 use std::error::Error as _;
 
-// the most bytes that come at once, then the request
+// the largest number of bytes that arrive at once, then the request
 fuzz_target!(|data: &[u8]| {
     let mut bytes = data;
     let chunk = usize::from(take_byte(&mut bytes)) + 1;
@@ -20,22 +21,22 @@ fuzz_target!(|data: &[u8]| {
 
     let whole = accept_stream(&acceptor, bytes, usize::MAX);
     let split = accept_stream(&acceptor, bytes, chunk);
-    // Empty lines in front of a head are none of its end.
+    // Empty lines before a head don't count as its end.
     let skipped = bytes.iter().take_while(|byte| b"\r\n".contains(byte)).count();
     let ends = &bytes[skipped..];
-    // hyper answers the preface of HTTP/2 with nothing, if it comes at once, be it at the start or behind a head.
+    // hyper answers the preface of HTTP/2 with nothing, if it arrives at once, at the start or after a head.
     let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
     if ends.starts_with(&preface[..16]) || ends.windows(preface.len()).any(|window| window == preface) {
         return assert_eq!(whole.0.is_err(), split.0.is_err());
     }
-    // hyper may find the end of the stream in a body before it asks us about the head; there are none in handshakes.
+    // hyper may find the end of the stream in a body before it reports the head. Handshakes have no body.
     let has_body = |head: Parts| {
         head.headers.contains_key(CONTENT_LENGTH) || head.headers.contains_key(TRANSFER_ENCODING)
     };
     if parse(bytes).is_some_and(has_body) {
         return assert_eq!(whole.0.is_err(), split.0.is_err());
     }
-    // hyper looks again at a head that was not whole only when its end is there.
+    // hyper parses an incomplete head again only when its end has arrived.
     if ends.windows(2).any(|window| window == b"\n\n") || ends.windows(3).any(|window| window == b"\n\r\n") {
         assert_eq!(whole, split);
     } else {
@@ -47,7 +48,7 @@ fuzz_target!(|data: &[u8]| {
     }
 });
 
-/// The verdict on what arrives on a stream: how it ended, and the status that was answered.
+/// Returns the verdict on the bytes of a stream, and the status of the response.
 fn accept_stream(acceptor: &Acceptor, bytes: &[u8], chunk: usize) -> (Result<(), ErrorKind>, Vec<u8>) {
     block_on_paused(async {
         let (stream, wire) = wire();
@@ -56,7 +57,7 @@ fn accept_stream(acceptor: &Acceptor, bytes: &[u8], chunk: usize) -> (Result<(),
         wire.end();
         let result = acceptor.accept_stream(stream).await;
         let written = wire.take_written();
-        // No more than one response.
+        // There is at most one response.
         let heads = written.split(|byte| *byte == b'\n').filter(|line| line.starts_with(b"HTTP/1.")).count();
         assert!(heads <= 1 || result.is_ok(), "{:?}", String::from_utf8_lossy(&written));
         let status = written.get(9..12).unwrap_or_default().to_vec();
@@ -81,7 +82,7 @@ fn accept_stream(acceptor: &Acceptor, bytes: &[u8], chunk: usize) -> (Result<(),
     })
 }
 
-/// The verdict on a head, and whether a second opinion agrees.
+/// Checks that a second opinion agrees with the verdict on a head.
 fn check_accept(acceptor: &Acceptor, head: Parts) {
     let headers = head.headers.clone();
     let (method, version, has_host) = (head.method.clone(), head.version, head.uri.authority().is_some());
@@ -115,7 +116,7 @@ fn check_accept(acceptor: &Acceptor, head: Parts) {
     }
 }
 
-/// Reads a head as no HTTP parser would: whatever the types can hold.
+/// Parses a head leniently: accepts everything that the types can hold.
 fn parse(bytes: &[u8]) -> Option<Parts> {
     let mut lines = bytes.split(|byte| *byte == b'\n');
     let mut first = lines.next()?.splitn(3, |byte| *byte == b' ');

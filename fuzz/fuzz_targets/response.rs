@@ -1,21 +1,21 @@
-//! Opening handshakes that a client gets answered: the same verdict however the answer arrives.
+//! Responses to opening handshakes: the client's verdict doesn't depend on how the bytes are split.
 #![no_main]
 
 use bowline::{Connector, ErrorKind};
 use bowline_fuzz::{block_on_paused, take_byte, wire};
 use libfuzzer_sys::fuzz_target;
 
-/// Stands in an answer for the value of Sec-WebSocket-Accept that the request demands.
+/// A placeholder for the Sec-WebSocket-Accept value that the request demands.
 const ACCEPT: &[u8] = b"$ACCEPT";
 
-// the most bytes that come at once, then the response
+// the largest number of bytes that arrive at once, then the response
 fuzz_target!(|data: &[u8]| {
     let mut bytes = data;
     let chunk = usize::from(take_byte(&mut bytes)) + 1;
     let whole = connect(bytes, usize::MAX);
     let split = connect(bytes, chunk);
-    // hyper looks again at a head that was not whole only when its end is there.
-    // Empty lines in front of it are none of its end.
+    // hyper parses an incomplete head again only when its end has arrived. Empty lines before the head don't
+    // count as its end.
     let skipped = bytes.iter().take_while(|byte| b"\r\n".contains(byte)).count();
     let ends = &bytes[skipped..];
     if ends.windows(2).any(|window| window == b"\n\n") || ends.windows(3).any(|window| window == b"\n\r\n") {
@@ -25,7 +25,7 @@ fuzz_target!(|data: &[u8]| {
     }
 });
 
-/// How it ended: the subprotocol; or the kind of the error, and the status if it has one.
+/// Returns the result: the subprotocol, or the kind of the error and its status, if any.
 fn connect(answer: &[u8], chunk: usize) -> Result<Option<String>, (ErrorKind, Option<u16>)> {
     block_on_paused(async {
         let (stream, wire) = wire();
@@ -60,7 +60,7 @@ fn connect(answer: &[u8], chunk: usize) -> Result<Option<String>, (ErrorKind, Op
     })
 }
 
-/// The answer with the value in it that belongs to the request.
+/// Returns the response with the accept value for the request.
 fn fill_in(answer: &[u8], request: &[u8]) -> Vec<u8> {
     let request = std::str::from_utf8(request).expect("our request is ASCII");
     let key =

@@ -1,5 +1,5 @@
-//! What a user hands to the builders: URLs, headers, subprotocols, patterns of origins. It is taken or refused, and never
-//! smuggles anything into a request.
+//! Arguments of the builders: URLs, headers, subprotocols, patterns of origins. Arguments are accepted or
+//! refused, and never smuggle anything into a request.
 #![no_main]
 
 use bowline::{Acceptor, Connector, ErrorKind};
@@ -51,7 +51,7 @@ fuzz_target!(|text: &str| {
         Ok(_) => unreachable!("hyper's upgrade is not there"),
         Err(rejection) => rejection.into_response::<String>().status().as_u16(),
     };
-    // 500 is an accepted request without hyper's upgrade, or a pattern that makes no sense.
+    // The status 500 means an accepted request without hyper's upgrade, or an invalid pattern.
     let verdict = status(Acceptor::new());
     assert!(matches!(verdict, 403 | 500));
     let with_pattern = status(Acceptor::new().allow_origin(pattern));

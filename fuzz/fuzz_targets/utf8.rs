@@ -1,4 +1,4 @@
-//! Text that arrives in pieces: the verdict of the standard library, as soon as it can be given.
+//! Text that arrives in pieces: the verdict equals that of the standard library, as early as possible.
 #![no_main]
 
 use bowline_fuzz::{pieces, take_byte};

@@ -1,4 +1,4 @@
-//! Frames, and receivers that note what comes out.
+//! Frames, and receivers that record their events.
 
 use bowline_proto::{
     CloseFrame, Event, Failure, FrameHeader, MessageKind, Opcode, ReceiveHalf, ReceiveLimits, Role, mask,
@@ -6,7 +6,8 @@ use bowline_proto::{
 
 pub const NO_LIMITS: ReceiveLimits = ReceiveLimits { message_size: u64::MAX, frames_per_message: u32::MAX };
 
-/// The pieces into which `splits` cuts `bytes`: their sizes in turn, from 1 on; the last one over and over.
+/// Returns the pieces into which `splits` cuts `bytes`. The bytes of `splits` are sizes, from 1 on; the last
+/// one repeats.
 pub fn pieces<'a>(bytes: &'a [u8], splits: &[u8]) -> Vec<&'a [u8]> {
     let last = splits.last().copied().unwrap_or(u8::MAX);
     let mut sizes = splits.iter().copied().chain(std::iter::repeat(last));
@@ -21,7 +22,7 @@ pub fn pieces<'a>(bytes: &'a [u8], splits: &[u8]) -> Vec<&'a [u8]> {
     pieces
 }
 
-/// A frame as `role` sends it.
+/// Encodes a frame of `role`.
 pub fn encode_frame(role: Role, fin: bool, opcode: Opcode, payload: &[u8]) -> Vec<u8> {
     let masking_key = (role == Role::Client).then_some([0x12, 0x34, 0x56, 0x78]);
     let mut bytes = Vec::new();
@@ -33,7 +34,7 @@ pub fn encode_frame(role: Role, fin: bool, opcode: Opcode, payload: &[u8]) -> Ve
     bytes
 }
 
-/// An event with the bytes that its range stands for.
+/// An event with the bytes of its range.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Seen {
     Data { kind: MessageKind, payload: Vec<u8>, first: bool, last: bool },
@@ -42,7 +43,7 @@ pub enum Seen {
     Close(Option<CloseFrame>),
 }
 
-/// A receiving half with the buffer that its caller keeps. Every step checks what the half promises.
+/// A receiving half with its caller's buffer. Each step checks the promises of the half.
 pub struct Receiver {
     pub half: ReceiveHalf,
     pub pending: Vec<u8>,
@@ -55,14 +56,14 @@ impl Receiver {
         Self { half, pending: Vec::new(), seen: Vec::new() }
     }
 
-    /// Takes in `bytes` and notes all events up to the first failure.
+    /// Receives `bytes`, and records all events up to the first failure.
     pub fn arrive(&mut self, bytes: &[u8]) -> Result<(), Failure> {
         self.pending.extend_from_slice(bytes);
         while self.step()? {}
         Ok(())
     }
 
-    /// Whether there was an event.
+    /// Handles one event. Returns whether there was one.
     fn step(&mut self) -> Result<bool, Failure> {
         let whole = self.half.take_whole_message(&self.pending);
         let mut appended = Vec::new();
@@ -107,7 +108,7 @@ impl Receiver {
     }
 }
 
-/// Puts neighbouring pieces of one message together, so that only what was said is left, not how it was split.
+/// Joins adjacent pieces of a message, so that the result doesn't depend on the splits.
 pub fn joined(seen: &[Seen]) -> Vec<Seen> {
     let mut joined: Vec<Seen> = Vec::new();
     for next in seen {
@@ -125,7 +126,8 @@ pub fn joined(seen: &[Seen]) -> Vec<Seen> {
     joined
 }
 
-/// Asserts that two receivers saw the same. Of the frame in which they failed, one may have seen more than the other.
+/// Asserts that two receivers saw equal events. In the frame that failed, one receiver may have seen more
+/// bytes than the other.
 pub fn assert_same(one: &Receiver, other: &Receiver, failed: bool) {
     let (mut one, mut other) = (joined(&one.seen), joined(&other.seen));
     if failed {
@@ -142,11 +144,11 @@ fn pop_unfinished(seen: &mut Vec<Seen>) -> Vec<u8> {
     }
 }
 
-/// The messages in `bytes`, which `role` receives, up to a Close frame or a failure.
+/// The messages in the bytes that a role received, up to a Close frame or a failure.
 pub struct Messages {
-    /// Those that are whole, and where each ends.
+    /// The complete messages, and the end of each.
     pub whole: Vec<(MessageKind, Vec<u8>, usize)>,
-    /// What there is of the one behind them.
+    /// The start of the incomplete message after them.
     pub begun: Option<(MessageKind, Vec<u8>)>,
 }
 
@@ -166,7 +168,7 @@ pub fn messages_in(role: Role, limits: ReceiveLimits, bytes: &[u8]) -> Messages 
             Err(_) => break before,
         }
     };
-    // What is right of the frame may have come before what is wrong with it.
+    // The valid start of the frame may have arrived before the wrong byte.
     half = at_failure;
     let mut arrived = Vec::new();
     for &byte in &bytes[end..] {
@@ -180,7 +182,7 @@ pub fn messages_in(role: Role, limits: ReceiveLimits, bytes: &[u8]) -> Messages 
 }
 
 impl Messages {
-    /// Takes what an event in `bytes` says, behind which the bytes of all go on at `end`.
+    /// Applies an event in `bytes`, whose end is at `end` of all bytes.
     fn arrive(&mut self, event: Event, bytes: &[u8], end: usize) {
         let Event::Data(data) = event else { return };
         let (kind, mut open) = self.begun.take().unwrap_or((data.kind, Vec::new()));
@@ -193,7 +195,7 @@ impl Messages {
     }
 }
 
-/// A frame that was sent, unmasked.
+/// A sent frame, unmasked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame {
     pub fin: bool,
@@ -201,17 +203,17 @@ pub struct Frame {
     pub payload: Vec<u8>,
 }
 
-/// What one side has sent, and whether that follows the rules.
+/// The output of one side, checked against the rules.
 pub struct Outgoing {
     role: Role,
-    /// A frame that is not whole yet.
+    /// The bytes of an incomplete frame.
     partial: Vec<u8>,
-    /// What was sent of a message that is not whole yet.
+    /// The fragments of an incomplete message.
     open: Option<(MessageKind, Vec<u8>)>,
     pub messages: Vec<(MessageKind, Vec<u8>)>,
     pub pings: Vec<Vec<u8>>,
     pub pongs: Vec<Vec<u8>>,
-    /// The payload of the Close frame.
+    /// The payload of the Close frame, once it was sent.
     pub close: Option<Vec<u8>>,
 }
 
@@ -228,7 +230,7 @@ impl Outgoing {
         }
     }
 
-    /// Whether all of what was sent is whole frames.
+    /// Returns whether the output consists of whole frames.
     pub fn is_whole(&self) -> bool {
         self.partial.is_empty()
     }

@@ -1,4 +1,4 @@
-//! A stream in memory whose every step the script decides.
+//! A stream in memory that a script controls step by step.
 
 use std::collections::VecDeque;
 use std::io;
@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Waker};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// A stream for the library, and the script's end of it.
+/// Creates a stream for the library, and the script's end of it.
 pub fn wire() -> (Stream, Wire) {
     let state = Arc::new(Mutex::new(State {
         incoming: VecDeque::new(),
@@ -26,7 +26,7 @@ pub fn wire() -> (Stream, Wire) {
     (Stream(Arc::clone(&state)), Wire(state))
 }
 
-/// The library's end. It remembers only the last waker of each direction.
+/// The library's end, which remembers only the last waker of each direction.
 pub struct Stream(Arc<Mutex<State>>);
 
 /// The script's end.
@@ -35,16 +35,16 @@ pub struct Wire(Arc<Mutex<State>>);
 struct State {
     incoming: VecDeque<u8>,
     incoming_end: Option<io::Result<()>>,
-    /// How many bytes the library has read.
+    /// The number of bytes that the library has read.
     read: usize,
     outgoing: Vec<u8>,
-    /// How many bytes may still be written.
+    /// The number of bytes that may still be written.
     room: usize,
-    /// The most bytes that one call takes or gives.
+    /// The largest number of bytes per call.
     chunk: usize,
-    /// If every other call of each direction says "not now": whether the last one did.
+    /// For each direction, whether the last call returned `Pending`, if every other call does so.
     hesitated: Option<[bool; 2]>,
-    /// Writing fails.
+    /// Whether writing fails.
     broken: bool,
     wakers: [Option<Waker>; 2],
     shut_down: bool,
@@ -75,7 +75,7 @@ impl Wire {
         wakers.into_iter().flatten().for_each(Waker::wake);
     }
 
-    /// Lets bytes arrive.
+    /// Makes bytes arrive.
     pub fn feed(&self, bytes: &[u8]) {
         self.change(|state| state.incoming.extend(bytes));
     }
@@ -95,32 +95,32 @@ impl Wire {
         self.change(|state| state.broken = true);
     }
 
-    /// Lets no more than so many bytes be written from now on.
+    /// Sets the number of bytes that may be written from now on.
     pub fn set_room(&self, room: usize) {
         self.change(|state| state.room = room);
     }
 
-    /// Lets each call take or give no more than so many bytes.
+    /// Sets the largest number of bytes per call.
     pub fn set_chunk(&self, chunk: usize) {
         self.change(|state| state.chunk = chunk);
     }
 
-    /// Lets every other call say "not now", or no longer.
+    /// Sets whether every other call returns `Pending`.
     pub fn set_hesitating(&self, hesitates: bool) {
         self.change(|state| state.hesitated = hesitates.then_some([false; 2]));
     }
 
-    /// How many bytes the library has read.
+    /// Returns the number of bytes that the library has read.
     pub fn read(&self) -> usize {
         self.state().read
     }
 
-    /// How many bytes have arrived that the library has not read.
+    /// Returns the number of bytes that have arrived and are unread.
     pub fn unread(&self) -> usize {
         self.state().incoming.len()
     }
 
-    /// Takes what was written.
+    /// Removes and returns the written bytes.
     pub fn take_written(&self) -> Vec<u8> {
         std::mem::take(&mut self.state().outgoing)
     }
@@ -137,8 +137,8 @@ impl Wire {
 impl AsyncRead for Stream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let mut state = self.0.lock().expect("no panic is survived");
-        // It says "not now" only where it could do something: two directions that always call would keep each other awake,
-        // and the paused clock would stand still.
+        // A call hesitates only if it could proceed. Otherwise two directions that always wake their task
+        // would keep each other awake, and the paused clock would never advance.
         let idle = state.incoming.is_empty() && state.incoming_end.is_none();
         if !idle && state.hesitate(0, cx) {
             return Poll::Pending;

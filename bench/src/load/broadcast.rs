@@ -1,4 +1,4 @@
-//! The load on servers that give a message to all connections: fan-out, chat.
+//! The load on servers that send a message to all connections: fan-out and chat.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::SocketAddr;
@@ -21,7 +21,8 @@ pub struct Broadcast {
     /// Bytes in a message.
     #[arg(long)]
     pub size: usize,
-    /// Every connection sends a message of its own in each round; otherwise the first asks the server for one.
+    /// Each connection sends a message of its own in each round. Without this, the first connection requests
+    /// one from the server.
     #[arg(long)]
     pub chat: bool,
 }
@@ -40,7 +41,7 @@ pub fn run(load: &Broadcast) -> Result<()> {
         }
         members.push(Member { stream, message, received: Counter::keeping(), missing: 0 });
     }
-    // The response to a handshake is there before the server has put the connection on its list.
+    // The response to a handshake may arrive before the server has added the connection to its list.
     std::thread::sleep(Duration::from_millis(500));
     let mut running =
         Running { poll, members, events: Events::with_capacity(1024), buffer: vec![0; 256 * 1024] };
@@ -64,10 +65,10 @@ pub fn run(load: &Broadcast) -> Result<()> {
 
 struct Member {
     stream: mio::net::TcpStream,
-    /// What it sends in each round, maybe nothing.
+    /// The bytes to send in each round, possibly none.
     message: Vec<u8>,
     received: Counter,
-    /// How many messages of this round it has not got.
+    /// The number of missing messages in this round.
     missing: usize,
 }
 
@@ -79,7 +80,7 @@ struct Running {
 }
 
 impl Running {
-    /// Everybody has to get the right messages, byte for byte, in whatever order.
+    /// Checks that each connection receives the right messages, byte for byte, in any order.
     fn check(&mut self, load: &Broadcast) -> Result<()> {
         self.round(&mut Histogram::new(3)?)?;
         let mut expected: Vec<Vec<u8>> = match load.chat {
@@ -96,7 +97,8 @@ impl Running {
         Ok(())
     }
 
-    /// Sends what is to be sent, and waits until everybody has all of it. The result is how many messages came.
+    /// Sends the messages of a round, waits until all connections have received them, and returns their
+    /// number.
     fn round(&mut self, latencies: &mut Histogram<u64>) -> Result<usize> {
         let began = Instant::now();
         let each = self.members.iter().filter(|member| !member.message.is_empty()).count();
@@ -104,7 +106,7 @@ impl Running {
             member.missing = each;
         }
         for member in &mut self.members {
-            // Its message is small, and the one before has been taken.
+            // The message is small, and the previous one has been consumed.
             let count = member.stream.write(&member.message)?;
             ensure!(count == member.message.len(), "a message was not taken whole");
         }

@@ -1,4 +1,4 @@
-//! The load of opening handshakes: eight threads, each opens a connection and ends it, over and over.
+//! The load of opening handshakes: each of eight threads opens and ends connections, one after another.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -8,7 +8,7 @@ use anyhow::{Result, anyhow};
 use super::runs::{self, Span};
 use super::wire;
 
-/// How many handshakes are under way at once.
+/// The number of concurrent handshakes.
 const AT_ONCE: usize = 8;
 
 #[derive(clap::Args, Clone, Debug)]
@@ -37,7 +37,7 @@ pub fn run(load: &Handshakes) -> Result<()> {
     })
 }
 
-/// Opens connections one after another, and says how long each took.
+/// Opens connections one after another, and returns the duration of each opening.
 fn shake_hands(address: SocketAddr, span: Span) -> Result<Vec<Duration>> {
     let began = Instant::now();
     let mut times = Vec::new();

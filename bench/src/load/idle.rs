@@ -1,6 +1,6 @@
-//! The load of idle connections: it opens them, and later has each echo one message.
+//! The load of idle connections: it opens all connections, and later makes each echo one message.
 //!
-//! It says "ready" at once, and "done" after each of the lines "open" and "echo".
+//! The load writes "ready" at once, and "done" after each of the commands "open" and "echo".
 
 use std::io::{Read, Write};
 use std::net::SocketAddr;
@@ -11,7 +11,7 @@ use super::wire;
 use crate::control::{listen, say};
 use crate::frames::{Counter, Kind, encode_masked, payload};
 
-/// How many handshakes, and later how many echoes, are under way at once.
+/// The number of concurrent handshakes, and later of concurrent echoes.
 const AT_ONCE: usize = 64;
 
 #[derive(clap::Args, Clone, Debug)]
@@ -60,7 +60,7 @@ fn run_on<S: Read + Write + Send>(load: &Idle, open: impl Fn() -> Result<S> + Sy
     Ok(())
 }
 
-/// Does each of these things in a thread of its own.
+/// Runs each job in a thread of its own.
 fn at_once<T: Send, R: Send>(items: Vec<T>, work: impl Fn(T) -> Result<R> + Sync) -> Result<Vec<R>> {
     std::thread::scope(|scope| {
         let work = &work;

@@ -1,5 +1,5 @@
-//! The line protocol of all loads: they say "ready"; then "for MILLISECONDS" and "rounds COUNT" each make a run, whose
-//! answer is "MESSAGES NANOSECONDS P50 P99".
+//! The line protocol of all loads. A load writes "ready". Each of the commands "for MILLISECONDS" and "rounds
+//! COUNT" then makes a run, and the answer is "MESSAGES NANOSECONDS P50 P99".
 
 use std::time::{Duration, Instant};
 
@@ -8,15 +8,15 @@ use hdrhistogram::Histogram;
 
 use crate::control::{listen, say};
 
-/// How long a run lasts.
+/// The length of a run.
 #[derive(Clone, Copy, Debug)]
 pub enum Span {
     Time(Duration),
-    /// So many on each connection.
+    /// A number of rounds on each connection.
     Rounds(usize),
 }
 
-/// Makes a run for each line until there are no more.
+/// Makes a run for each command, until the input ends.
 pub fn obey(mut run: impl FnMut(Span, &mut Histogram<u64>) -> Result<usize>) -> Result<()> {
     let mut latencies = Histogram::new(3)?;
     say("ready");

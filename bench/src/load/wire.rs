@@ -1,4 +1,4 @@
-//! What the load reads from and writes to: TCP, or TLS over it. Opened with blocking calls, used without.
+//! The transports of the load: TCP, or TLS over TCP. They are opened with blocking calls, and used without.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -12,12 +12,12 @@ use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, SignatureSch
 
 use crate::handshake;
 
-/// A connection that never blocks.
+/// A non-blocking connection.
 pub trait Wire: Read + Write {
-    /// What mio watches.
+    /// Returns the socket that mio watches.
     fn socket(&mut self) -> &mut mio::net::TcpStream;
 
-    /// A read that does not fill the buffer has emptied the socket.
+    /// Reads. A read that doesn't fill the buffer has emptied the socket.
     const SHORT_READ_EMPTIES: bool;
 }
 
@@ -29,9 +29,10 @@ impl Wire for mio::net::TcpStream {
     const SHORT_READ_EMPTIES: bool = true;
 }
 
-/// Opens a connection and shakes hands.
+/// Opens a connection and performs the opening handshake.
 ///
-/// Its end is a reset, so that thousands of connections leave nothing behind that the next measurement could meet.
+/// Dropping the connection resets it, so that thousands of connections leave no state behind for the next
+/// measurement.
 pub fn open(address: SocketAddr, compress: bool) -> Result<TcpStream> {
     let mut stream = connect(address)?;
     shake_hands(&mut stream, if compress { handshake::REQUEST_TO_COMPRESS } else { handshake::REQUEST })?;
@@ -46,14 +47,14 @@ fn connect(address: SocketAddr) -> Result<TcpStream> {
     Ok(stream)
 }
 
-/// The same, for use with mio.
+/// Opens a connection for use with mio.
 pub fn open_plain(address: SocketAddr, compress: bool) -> Result<mio::net::TcpStream> {
     let stream = open(address, compress)?;
     stream.set_nonblocking(true)?;
     Ok(mio::net::TcpStream::from_std(stream))
 }
 
-/// Accepts a connection and shakes hands, for use with mio.
+/// Accepts a connection and performs the opening handshake, for use with mio.
 pub fn accept_plain(listener: &TcpListener) -> Result<mio::net::TcpStream> {
     let (mut stream, _) = listener.accept()?;
     stream.set_nodelay(true)?;
@@ -91,14 +92,14 @@ pub struct Tls {
     session: ClientConnection,
 }
 
-/// Opens a connection with TLS and shakes hands.
+/// Opens a connection with TLS, and performs the opening handshake.
 pub fn open_tls(address: SocketAddr, config: &Arc<ClientConfig>) -> Result<Tls> {
     let (session, stream) = open_blocking_tls(address, config)?.into_parts();
     stream.set_nonblocking(true)?;
     Ok(Tls { socket: mio::net::TcpStream::from_std(stream), session })
 }
 
-/// The same, for use with blocking calls.
+/// Opens a connection with TLS for use with blocking calls.
 pub fn open_blocking_tls(
     address: SocketAddr,
     config: &Arc<ClientConfig>,
@@ -109,7 +110,7 @@ pub fn open_blocking_tls(
     Ok(stream)
 }
 
-/// A configuration that trusts every certificate: the servers under test sign their own.
+/// Returns a configuration that trusts every certificate, since the servers under test sign their own.
 pub fn trusting_config() -> Result<Arc<ClientConfig>> {
     let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_safe_default_protocol_versions()?
@@ -158,7 +159,7 @@ impl ServerCertVerifier for Trusting {
 }
 
 impl Tls {
-    /// Writes what the session has encrypted, as far as the socket takes it.
+    /// Writes encrypted bytes of the session, as far as the socket accepts them.
     fn push(&mut self) -> io::Result<()> {
         while self.session.wants_write() {
             match self.session.write_tls(&mut self.socket) {

@@ -1,4 +1,4 @@
-//! Servers that send back a message while it arrives.
+//! Servers that send back a message as it arrives.
 
 use std::error::Error;
 
@@ -7,14 +7,16 @@ use bowline::{Acceptor, Limits, Server, WebSocket};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
-use super::{Library, Side, each, floor};
+use super::accept::each;
+use super::echo::{Side, floor};
+use super::library::Library;
 
-/// The largest message that is streamed.
+/// The largest streamed message.
 const MESSAGE_SIZE: usize = 64 * 1024 * 1024;
 
 pub async fn serve(library: Library, listener: TcpListener) -> Result<()> {
     match library {
-        // It has never done anything else.
+        // The floor always streams.
         Library::Floor => each(listener, |stream| floor::echo(Side::Server, stream)).await,
         Library::Bowline => {
             Server::new()

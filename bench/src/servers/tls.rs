@@ -1,4 +1,4 @@
-//! The same servers over TLS, with a certificate that they sign themselves.
+//! The echo servers over TLS, with a self-signed certificate.
 
 use std::sync::Arc;
 
@@ -8,7 +8,9 @@ use rustls::pki_types::PrivatePkcs8KeyDer;
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
-use super::{Library, Side, bowline, each, floor};
+use super::accept::each;
+use super::echo::{Side, bowline, floor};
+use super::library::Library;
 
 pub async fn serve(library: Library, listener: TcpListener) -> Result<()> {
     let config = config()?;

@@ -1,8 +1,9 @@
 //! The clients of the soak, in one process.
 //!
-//! It says "ready", and then answers "rest" (open all connections, and let nothing be under way) and "run" with "done",
-//! "totals" with its [`Totals`], and "farewell" (all have to be closed with 1001 now) with "done". The first thing that
-//! goes wrong ends the process.
+//! The process writes "ready", and then accepts commands. The answer to "rest" (open all connections, and
+//! finish all messages) and to "run" is "done". The answer to "totals" is [`Totals`]. The answer to
+//! "farewell" (the server closes all connections with 1001 now) is "done". The first failure ends the
+//! process.
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -18,12 +19,12 @@ use super::peer::{Peer, Random, Tally};
 use crate::control::{listen, say};
 use crate::process;
 
-/// How many connections share a source address.
+/// The number of connections that share a source address.
 const PER_ADDRESS: usize = 2500;
 
 const FOR_EVER: Duration = Duration::from_secs(1 << 30);
 
-/// How many handshakes are under way at once.
+/// The number of concurrent handshakes.
 const AT_ONCE: usize = 64;
 
 #[derive(clap::Args, Clone, Debug)]
@@ -32,21 +33,21 @@ pub struct Clients {
     address: SocketAddr,
     #[arg(long)]
     connections: usize,
-    /// Within how many seconds of talking each connection meets its fate.
+    /// The number of seconds of talking within which each connection meets its fate.
     #[arg(long)]
     life: u64,
     #[arg(long)]
     seed: u64,
 }
 
-/// What all connections did, those that have ended included.
+/// The totals of all connections, including those that have ended.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Totals {
     pub opened: u64,
     pub echoed: u64,
     pub in_doubt: u64,
     pub pings: u64,
-    /// How many met each fate.
+    /// The number of connections that met each fate.
     pub fates: [u64; 6],
 }
 
@@ -85,7 +86,7 @@ impl FromStr for Totals {
     }
 }
 
-/// What can happen to a connection.
+/// The fate of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
     Close,
@@ -124,9 +125,9 @@ struct Shared {
     life: u64,
     totals: Mutex<Totals>,
     phase: watch::Receiver<Phase>,
-    /// How many connections have nothing under way.
+    /// The number of connections with no message in progress.
     resting: watch::Sender<usize>,
-    /// How many were closed by the server at last.
+    /// The number of connections that the server closed at the end.
     parted: watch::Sender<usize>,
     handshakes: Semaphore,
 }
@@ -190,13 +191,13 @@ impl Shared {
         self.totals.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts what a connection did since it was last asked.
+    /// Adds the tally of a connection since the previous call.
     fn collect(&self, peer: &mut Peer) {
         self.totals().add(std::mem::take(&mut peer.tally));
     }
 }
 
-/// One connection after the other, until the farewell.
+/// Runs one connection after another, until the farewell.
 async fn attend(shared: &Shared, number: usize, mut random: Random) -> Result<()> {
     let source = Ipv4Addr::new(127, 0, 0, 2 + (number / PER_ADDRESS) as u8);
     let mut phases = shared.phase.clone();
@@ -205,7 +206,7 @@ async fn attend(shared: &Shared, number: usize, mut random: Random) -> Result<()
         let mut peer = Peer::open(source, shared.address, Random(random.next())).await?;
         drop(turn);
         shared.totals().opened += 1;
-        // So that about the same share meets its fate in each second.
+        // Fates are spread evenly, so that about the same share of connections meets its fate in each second.
         let mut life = Duration::from_millis(random.below(shared.life * 1000));
         let fate = loop {
             let phase = *phases.borrow_and_update();

@@ -1,10 +1,11 @@
-//! bowline against itself, over every carrier and in every way there is to use it, until something is wrong.
+//! The mix: bowline against itself, over every carrier and through all of its API, until something fails.
 //!
-//! A run is a sequence of groups of connections. The [plan](plan) of a group is drawn from the seed and its
-//! number; its [connections](group) are [opened](carriers), talk by tasks that [send](senders) and
-//! [receive](receivers), and end as planned, in order or by a [fault](relay) of the transport. The [ledger]
-//! accounts for every message, the [watchdog] names what hangs, and the [judgement](endings) compares what
-//! both sides saw. At rest, between two groups, nothing may be left: no tasks, no descriptors, no memory.
+//! A run is a sequence of groups of connections. The [plan](plan) of a group is drawn from the seed and the
+//! number of the group. The [connections](group) are [opened](carriers), and their tasks [send](senders) and
+//! [receive](receivers). Connections end as planned, in order or by a [fault](relay) of the transport. The
+//! [ledger] accounts for every message, the [watchdog] names hanging tasks, and the [judgement](endings)
+//! compares the views of both sides. At rest, between two groups, no tasks, descriptors or memory may be
+//! left.
 
 mod cancel;
 mod carriers;
@@ -30,52 +31,54 @@ use anyhow::{Context, Result};
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::task::JoinSet;
 
+use super::sides::mebibytes;
+use super::verdict::Verdict;
 use crate::{allocations, process};
 use carriers::Network;
 use plan::{Carrier, GroupPlan, Side};
 use run::{Counts, Run, Violation};
 use servers::Servers;
 
-/// How much more heap there may be at the end than after the first groups: what two runtimes' threads and the
-/// main one may lend, compressors and decompressors of 1.7 MB each, and a MiB for tables that grow.
+/// The allowed growth of the heap after the first groups: compressors and decompressors that the threads of
+/// two runtimes and the main thread may lend, 1.7 MB each, and 1 MiB for growing tables.
 const MARGIN: i64 = 3 * 1_700_000 + (1 << 20);
 
-/// What a user may decide.
+/// The options of the mix on the command line.
 #[derive(clap::Args, Clone, Debug)]
 #[command(next_help_heading = "The mix")]
 pub struct Arguments {
-    /// How many groups of connections talk at most
+    /// The largest number of groups
     #[arg(long, default_value_t = u32::MAX / 64)]
     pub groups: u32,
-    /// How many groups talk at the same time
+    /// The number of concurrent groups
     #[arg(long, default_value_t = 16)]
     pub at_once: usize,
-    /// The only group, to see it again; with the same seed
+    /// The only group to run, to repeat a failure with the same seed
     #[arg(long)]
     pub group: Option<u32>,
-    /// The only carrier
+    /// The only carrier to use
     #[arg(long)]
     pub carrier: Option<Carrier>,
-    /// Within how many seconds each operation has to end
+    /// The number of seconds within which each operation has to end
     #[arg(long, default_value_t = 30)]
     pub patience: u64,
 }
 
-/// What a run is about.
+/// The options of a run.
 #[derive(Clone, Debug)]
 pub struct Options {
     pub seed: u64,
-    /// How long groups are started.
+    /// The time during which groups are started.
     pub time: Duration,
     pub arguments: Arguments,
 }
 
-/// Runs, and fails if anything was wrong.
+/// Runs the mix. Returns an error if a check fails.
 pub fn run(options: &Options) -> Result<()> {
     allocations::start();
     process::allow_files(4096)?;
     println!("seed {}", options.seed);
-    // Neither they nor what tokio has for the process are growth.
+    // Neither the books nor tokio's process-wide state count as growth.
     record::books();
     drop(Builder::new_current_thread().enable_all().build()?);
     let files = process::open_files(std::process::id())?;
@@ -85,7 +88,7 @@ pub fn run(options: &Options) -> Result<()> {
     let at_start = Rest::now(&handles, 0)?;
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let single = thread::spawn(move || {
-        // It is dropped once it has nothing more to do.
+        // The runtime is dropped when it has no more work.
         let _ = single.block_on(stopped);
         single
     });
@@ -99,7 +102,7 @@ pub fn run(options: &Options) -> Result<()> {
     is_over.store(true, Relaxed);
     guard.join().expect("the watchdog does not panic");
     print_summary(&run);
-    let mut checks = super::Verdict::default();
+    let mut checks = Verdict::default();
     let violations = run.counts.violations.load(Relaxed);
     checks.check(violations == 0, format_args!("{violations} violations"));
     let (before, after) = (first.held, last.held);
@@ -132,7 +135,7 @@ fn end(single: Runtime, multi: Runtime) {
     drop(multi);
 }
 
-/// Looks at what hangs, from a thread that does not depend on the runtimes.
+/// Starts a thread that watches for hanging tasks, independent of the runtimes.
 fn watch(run: &Arc<Run>, is_over: &Arc<AtomicBool>, patience: Duration) -> thread::JoinHandle<()> {
     let (watchdog, is_over) = (Arc::clone(&run.watchdog), Arc::clone(is_over));
     thread::spawn(move || {
@@ -143,7 +146,7 @@ fn watch(run: &Arc<Run>, is_over: &Arc<AtomicBool>, patience: Duration) -> threa
     })
 }
 
-/// Lets one group after the other talk; what was held at rest after the first groups, and at last.
+/// Runs one group after another. Returns what was held at rest after the first groups, and at the end.
 async fn talk(network: &Arc<Network>, options: &Options) -> Result<(Rest, Rest)> {
     let Arguments { groups: count, at_once, group, carrier, .. } = options.arguments;
     let numbers = group.map_or(0..count, |group| group..group + 1);
@@ -184,10 +187,10 @@ fn joined(run: &Run, ended: Option<Result<(), tokio::task::JoinError>>) {
     }
 }
 
-/// What is held when nothing is under way.
+/// The resources held at rest.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Rest {
-    /// But for those of the servers, and of the run.
+    /// The number of tasks, without those of the servers and of the run.
     tasks: usize,
     files: usize,
     held: i64,
@@ -201,7 +204,8 @@ impl Rest {
     }
 }
 
-/// Waits until nothing is under way any more, and no more descriptors are open than before; for a while.
+/// Waits until no connection is in progress, and no more descriptors are open than before, up to a time
+/// limit.
 async fn settle(runtimes: &[Handle], servers: usize, before: &Rest) -> Result<Rest> {
     let began = Instant::now();
     let mut calm = 0;
@@ -218,12 +222,12 @@ async fn settle(runtimes: &[Handle], servers: usize, before: &Rest) -> Result<Re
 
 fn print_progress(run: &Run, number: u32, time: Duration) -> Result<()> {
     let Counts { connections, messages, bytes, violations, .. } = &run.counts;
-    let resident = super::mebibytes(process::memory(std::process::id())? as f64);
+    let resident = mebibytes(process::memory(std::process::id())? as f64);
     print!("{:>6.0} s {number:>7} groups {:>8} connections", time.as_secs_f64(), connections.load(Relaxed));
     println!(
         " {:>10} messages {:>8.0} MiB {resident:>6.0} MiB resident {} violations",
         messages.load(Relaxed),
-        super::mebibytes(bytes.load(Relaxed) as f64),
+        mebibytes(bytes.load(Relaxed) as f64),
         violations.load(Relaxed),
     );
     Ok(())
@@ -235,7 +239,7 @@ fn print_summary(run: &Run) {
         "{} connections, {} messages of {:.0} MiB, {} pings, {} futures dropped",
         connections.load(Relaxed),
         messages.load(Relaxed),
-        super::mebibytes(bytes.load(Relaxed) as f64),
+        mebibytes(bytes.load(Relaxed) as f64),
         pings.load(Relaxed),
         cancelled.load(Relaxed),
     );
@@ -248,7 +252,7 @@ fn print_summary(run: &Run) {
 mod tests {
     use super::*;
 
-    /// Bounded by counts; time only ends what hangs.
+    /// The run is bounded by counts. Time limits only end hanging runs.
     #[test]
     fn a_short_soak_finds_nothing() {
         let arguments = Arguments { groups: 40, at_once: 8, group: None, carrier: None, patience: 120 };

@@ -1,4 +1,4 @@
-//! A client by hand, which can do what no library would let it do.
+//! A hand-written client, which can misbehave as no library would allow.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -12,17 +12,17 @@ use tokio::time::{sleep, timeout};
 use crate::frames::{Kind, copy_masked, encode_header, encode_masked, header};
 use crate::handshake;
 
-/// How long an answer may take on a machine that is busy.
+/// The time limit for an answer on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// How long a server needs at most to notice that a peer is dead: 20 to 40 s until it asks, 20 s for the answer.
+/// The longest time until a server notices a dead peer: 20 to 40 s until the ping, 20 s for the answer.
 const DEAD: Duration = Duration::from_secs(75);
 
 const CLOSE: u8 = 0x88;
 const PING: u8 = 0x89;
 const PONG: u8 = 0x8A;
 
-/// Numbers that look random, the same for each seed (splitmix64).
+/// A pseudorandom generator with a seed (splitmix64).
 #[derive(Clone, Debug)]
 pub struct Random(pub u64);
 
@@ -40,18 +40,18 @@ impl Random {
     }
 }
 
-/// What a connection sent and got back.
+/// The counts of a connection.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Tally {
-    /// Messages that came back, right and in order.
+    /// Messages that were echoed, correct and in order.
     pub echoed: u64,
-    /// Messages of which nobody knows whether the server got them, as their connection was broken on purpose.
+    /// Messages that the server may or may not have received, as their connection was broken on purpose.
     pub in_doubt: u64,
-    /// Pings of the server that were answered.
+    /// Answered pings of the server.
     pub pings: u64,
 }
 
-/// A frame that the server sent.
+/// A frame from the server.
 struct Frame {
     first: u8,
     payload: Vec<u8>,
@@ -65,7 +65,7 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// Connects from an address of its own, and shakes hands.
+    /// Connects from the given address, and performs the opening handshake.
     pub async fn open(source: Ipv4Addr, address: SocketAddr, random: Random) -> Result<Self> {
         let opening = async {
             let socket = TcpSocket::new_v4()?;
@@ -79,7 +79,7 @@ impl Peer {
                 ensure!(count > 0, "the server ended the handshake");
                 if let Some(end) = handshake::head_end(&arrived) {
                     ensure!(arrived.starts_with(b"HTTP/1.1 101 "), "the handshake failed");
-                    // Nothing of it is kept, if nothing is behind it.
+                    // The buffer is released if nothing follows the response.
                     break Ok((stream, arrived[end..].to_vec()));
                 }
             }
@@ -88,7 +88,7 @@ impl Peer {
         Ok(Self { stream, arrived, random, tally: Tally::default() })
     }
 
-    /// Sends some messages, and sees that they come back.
+    /// Sends some messages, and checks that they are echoed.
     pub async fn exchange(&mut self) -> Result<()> {
         let sent = self.send_some().await?;
         let answers = async {
@@ -107,7 +107,7 @@ impl Peer {
         timeout(PATIENCE, answers).await.context("a reply took too long")?
     }
 
-    /// Answers the server for so long.
+    /// Answers the server for this long.
     pub async fn rest(&mut self, time: Duration) -> Result<()> {
         match timeout(time, self.read_message()).await {
             Err(_) => Ok(()),
@@ -116,7 +116,7 @@ impl Peer {
         }
     }
 
-    /// Answers the server until it closes with this code and ends the connection.
+    /// Answers the server until the server closes with this code and ends the connection.
     pub async fn wait_for_close(&mut self, code: u16) -> Result<()> {
         let close = self.read_close().await?;
         ensure!(close == code, "the server closed with {close}, not with {code}");
@@ -126,7 +126,7 @@ impl Peer {
 
     // ---- the ways to end
 
-    /// Closes as one should.
+    /// Closes in order.
     pub async fn close(mut self) -> Result<Tally> {
         self.write(CLOSE, &1000_u16.to_be_bytes()).await?;
         let code = timeout(PATIENCE, self.read_close()).await.context("a Close frame took too long")??;
@@ -135,13 +135,13 @@ impl Peer {
         Ok(self.tally)
     }
 
-    /// Goes away with messages under way, without a Close frame.
+    /// Disconnects with messages in progress, without a Close frame.
     pub async fn vanish(mut self) -> Result<Tally> {
         self.send_some().await?;
         Ok(self.tally)
     }
 
-    /// Goes away with a reset in the middle of a frame.
+    /// Resets the connection in the middle of a frame.
     pub async fn reset(mut self) -> Result<Tally> {
         let mut frame = Vec::new();
         encode_header(0x82, 1000, Some([1, 2, 3, 4]), &mut frame);
@@ -151,7 +151,7 @@ impl Peer {
         Ok(self.tally)
     }
 
-    /// Says nothing any more, and answers no ping. The server has to end it.
+    /// Falls silent, and answers no ping. The server has to end the connection.
     pub async fn fall_silent(mut self) -> Result<Tally> {
         let ended = async {
             let mut scratch = [0; 512];
@@ -161,7 +161,8 @@ impl Peer {
         Ok(self.tally)
     }
 
-    /// Sends without reading until nothing fits any more, and then does nothing. The server has to end it.
+    /// Sends without reading until the transport is full, and then stalls. The server has to end the
+    /// connection.
     pub async fn stall(mut self) -> Result<Tally> {
         let payload = vec![7; 64 * 1024];
         let mut frame = Vec::new();
@@ -176,7 +177,7 @@ impl Peer {
         };
         timeout(Duration::from_secs(3), filling).await.err().context("a stalled connection ended at once")?;
         let ended = async {
-            // A peer that reads would not stall, so the end is found by what the kernel says about errors.
+            // A peer that reads would not stall, so the end is detected through the socket's error.
             while self.stream.take_error().is_ok_and(|error| error.is_none()) {
                 let ready = timeout(Duration::from_secs(1), self.stream.ready(Interest::ERROR)).await;
                 if ready.is_ok_and(|ready| ready.is_ok_and(|ready| ready.is_error())) {
@@ -189,19 +190,19 @@ impl Peer {
         Ok(self.tally)
     }
 
-    /// Breaks the protocol. The server has to say so, and to end the connection.
+    /// Violates the protocol. The server has to close with the right code, and to end the connection.
     pub async fn misbehave(mut self) -> Result<Tally> {
         let violations: [(&[u8], u16); 10] = [
-            // Not masked; a reserved bit; unknown opcodes.
+            // An unmasked frame; a reserved bit; unknown opcodes.
             (&[0x82, 0x01, 0x00], 1002),
             (&[0xC2, 0x80, 0, 0, 0, 0], 1002),
             (&[0x83, 0x80, 0, 0, 0, 0], 1002),
             (&[0x8B, 0x80, 0, 0, 0, 0], 1002),
-            // A fragmented ping; a length in too many bytes; nothing to continue.
+            // A fragmented ping; a length in too many bytes; a continuation of no message.
             (&[0x09, 0x80, 0, 0, 0, 0], 1002),
             (&[0x82, 0xFE, 0, 5, 0, 0, 0, 0, 1, 2, 3, 4, 5], 1002),
             (&[0x80, 0x80, 0, 0, 0, 0], 1002),
-            // Half a close code; a code that may not be sent; text that is not UTF-8.
+            // Half a close code; a forbidden code; text that is not UTF-8.
             (&[0x88, 0x81, 0, 0, 0, 0, 3], 1002),
             (&[0x88, 0x82, 0, 0, 0, 0, 0x03, 0xED], 1002),
             (&[0x81, 0x81, 0, 0, 0, 0, 0xFF], 1007),
@@ -221,7 +222,7 @@ impl Peer {
         let mut sent = Vec::new();
         for _ in 0..=self.random.below(4) {
             let kind = if self.random.below(2) == 0 { Kind::Text } else { Kind::Binary };
-            // Mostly small, now and then large.
+            // Most messages are small, a few are large.
             let most = [32, 200, 2000, 20_000][(self.random.below(16) as usize).saturating_sub(12)];
             let size = self.random.below(most) as usize;
             let mut payload = Vec::with_capacity(size + 8);
@@ -248,13 +249,13 @@ impl Peer {
         Ok(())
     }
 
-    /// The next message; pings before it are answered. Dropping it loses nothing.
+    /// Receives the next message, and answers pings before it. Dropping the future loses nothing.
     async fn read_message(&mut self) -> Result<Frame> {
         loop {
             let frame = self.read_frame().await?;
             match frame.first {
                 PING => {
-                    // It has less than what a socket takes at once, so it isn't dropped half-way.
+                    // A pong is smaller than a socket's buffer, so that the write isn't dropped halfway.
                     self.write(PONG, &frame.payload).await?;
                     self.tally.pings += 1;
                 }
@@ -264,7 +265,7 @@ impl Peer {
         }
     }
 
-    /// The code of the server's Close frame.
+    /// Returns the code of the server's Close frame.
     async fn read_close(&mut self) -> Result<u16> {
         loop {
             let frame = self.read_frame().await?;

@@ -1,7 +1,7 @@
-//! The server of the soak: an echo with all of bowline's defaults, which counts.
+//! The server of the soak: an echo with all of bowline's defaults, which counts messages and ends.
 //!
-//! It says its address; then it answers "held" with bytes of heap, "counts" with its [`Counts`], and "shut down" with
-//! "CLOSED ENDED" once all connections have ended.
+//! The process writes its address, and then accepts commands. The answer to "held" is the number of bytes of
+//! heap, to "counts" the [`Counts`], and to "shut down" "CLOSED ENDED" after all connections have ended.
 
 use std::error::Error;
 use std::fmt;
@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 use crate::control::{listen, say};
 use crate::{allocations, process};
 
-/// How long a shutdown may take.
+/// The time limit of a shutdown.
 const DEADLINE: Duration = Duration::from_secs(60);
 
 #[derive(clap::Args, Clone, Debug)]
@@ -27,23 +27,23 @@ pub struct Serve {
     threads: usize,
 }
 
-/// What the server saw.
+/// The counts of the server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     pub opened: u64,
-    /// Messages that came.
+    /// Received messages.
     pub received: u64,
-    /// Messages that were accepted to be sent.
+    /// Messages that `send` accepted.
     pub sent: u64,
     /// Connections that ended with a closing handshake.
     pub normal: u64,
-    /// Without a Close frame, or by an error of the operating system.
+    /// Connections that ended without a Close frame, or with an error of the operating system.
     pub lost: u64,
-    /// By keepalive.
+    /// Connections that keepalive ended.
     pub timed_out: u64,
-    /// By a violation of the protocol.
+    /// Connections that ended after a violation of the protocol.
     pub violated: u64,
-    /// Everything else, which is nothing.
+    /// Connections that ended in another way; there should be none.
     pub other: u64,
 }
 
@@ -75,7 +75,7 @@ impl FromStr for Counts {
     }
 }
 
-/// The counts, while they grow.
+/// The counts in progress.
 #[derive(Debug, Default)]
 struct Live {
     opened: AtomicU64,
@@ -154,7 +154,7 @@ pub fn run(options: &Serve) -> Result<()> {
         };
         let shutdown = Server::new().shutdown(signal, DEADLINE).serve(listener, handler).await?;
         say(format_args!("{} {}", shutdown.closed(), shutdown.ended()));
-        // There may be more questions.
+        // Further commands may follow.
         let _ = gone.await;
         Ok(())
     })
@@ -169,7 +169,7 @@ async fn echo(live: &Live, mut socket: WebSocket) -> Result<(), bowline::Error> 
     Ok(())
 }
 
-/// Answers until the measuring process has gone.
+/// Answers until the measuring process ends.
 fn answer(live: &Live, stop: oneshot::Sender<()>) {
     let mut stop = Some(stop);
     while let Some(line) = listen() {

@@ -1,4 +1,4 @@
-//! One message to ten thousand connections: what it costs, counted by the allocator.
+//! The cost of one message to ten thousand connections, counted by the allocator.
 
 use std::collections::HashSet;
 use std::io;
@@ -14,18 +14,18 @@ use crate::support::settle;
 
 const PEERS: usize = 10_000;
 
-/// What a connection may take for a message that it holds by reference: a few places in its queue.
+/// The memory that a connection may use for a message held by reference: a few entries of its queue.
 const BYTES_BY_REFERENCE: isize = 200;
 
-/// What all peers were given.
+/// The bytes that all peers received.
 #[derive(Default)]
 struct Given {
-    /// Where in memory that was.
+    /// The address of these bytes.
     places: HashSet<usize>,
     bytes: usize,
 }
 
-/// A peer that says nothing, and takes everything or nothing.
+/// A silent peer that accepts everything or nothing.
 struct Peer {
     given: Arc<Mutex<Given>>,
     takes: bool,
@@ -94,12 +94,12 @@ async fn it_is_encoded_once_and_not_copied() {
             }
             let (allocations, taken) = (ALLOCATIONS.get() - allocations, TAKEN.get() - taken);
             let given = given.lock().unwrap();
-            // A copy in a buffer would be one place for both.
+            // A copy in a buffer would have one address for both.
             assert_eq!(given.places.len(), 2, "{size}: all peers were given the memory of the messages");
             assert!((size..=size + 10).contains(&(given.bytes / 2 / PEERS)), "{size}: {}", given.bytes);
             if round > 0 {
                 assert!(allocations < 20, "{size}: {allocations} allocations for {PEERS} peers");
-                // Each as it is given, and as it is encoded.
+                // Each message before and after encoding.
                 let most = 2 * 3 * isize::try_from(size).unwrap() + 2000;
                 assert!(taken < most, "{size}: {taken} bytes were taken in all");
             }
@@ -108,7 +108,7 @@ async fn it_is_encoded_once_and_not_copied() {
 }
 
 #[tokio::test]
-async fn those_who_do_not_keep_up_share_what_they_wait_for() {
+async fn slow_peers_share_the_message_they_wait_for() {
     const SIZE: isize = 10_000;
     let (mut sockets, given) = connect_all(false).await;
     let senders: Vec<_> = sockets.iter().map(WebSocket::sender).collect();
@@ -124,7 +124,7 @@ async fn those_who_do_not_keep_up_share_what_they_wait_for() {
         messages += 1;
         settle().await;
     };
-    // As many as are below the high-water mark of 64 KiB, and one.
+    // As many as fit below the high-water mark of 64 KiB, and one more.
     assert_eq!(messages, 7);
     assert_eq!(given.lock().unwrap().places.len(), 1, "all wait with the first");
     let each = (held() - before - (messages + 1) * SIZE) / isize::try_from(PEERS).unwrap();
@@ -150,7 +150,7 @@ async fn those_who_do_not_keep_up_share_what_they_wait_for() {
 async fn it_is_compressed_once_for_each_way_to_compress() {
     use bowline::{Compression, DeflateParameters};
 
-    // A level and a window; takeover makes no difference to a message that refers to no other.
+    // A level and a window. Takeover makes no difference to a message that refers to no other.
     let ways = [(1, 15, false), (6, 15, false), (6, 15, true), (6, 10, false)];
     let (peers, given) = peers(true);
     let connect = |(number, peer)| {

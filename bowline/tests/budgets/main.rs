@@ -1,4 +1,4 @@
-//! What connections cost: memory, copies and system calls.
+//! The costs of connections: memory, copies and system calls.
 
 mod broadcast;
 mod memory;

@@ -1,4 +1,4 @@
-//! What a connection costs, counted by the allocator.
+//! The memory of a connection, counted by the allocator.
 
 use std::io::{Read, Write};
 
@@ -9,7 +9,8 @@ use crate::support::allocations::{ALLOCATIONS, TAKEN, held, peak_since_now};
 use crate::support::frames::{Frame, all_frames, encode_all};
 use crate::support::{self, open, settle, warm_up};
 
-/// What a connection takes over a boxed stream: its state, its task, its waker, what was negotiated and the addresses.
+/// The memory of a connection over a boxed stream: its state, its task, its waker, the negotiated parameters
+/// and the addresses.
 const IDLE_SIZE: isize = 1100;
 
 async fn socket_message(socket: &mut bowline::WebSocket) -> Message {
@@ -33,7 +34,7 @@ async fn an_idle_connection_holds_no_buffer() {
                 socket.send(message).await.unwrap();
                 socket.flush().await.unwrap();
                 assert!(wire.take_written().len() > size);
-                // The application waits for the next one, for a while.
+                // The application waits for the next message, for a while.
                 assert!(support::poll_times(2, socket.recv()).await.is_none());
             }
         }
@@ -46,8 +47,8 @@ async fn an_idle_connection_holds_no_buffer() {
     }
 }
 
-/// The blocks that make up an idle connection: each goes into one of the allocator's classes, and tokio aligns the tasks to 128
-/// bytes, so that a few bytes more of a struct may take a hundred more of every connection.
+/// The blocks of an idle connection. Each block falls into one of the allocator's size classes, and tokio
+/// aligns tasks to 128 bytes, so a few more bytes in a struct may cost a hundred in every connection.
 #[tokio::test]
 async fn an_idle_connection_takes_few_blocks() {
     warm_up().await;
@@ -60,7 +61,7 @@ async fn an_idle_connection_takes_few_blocks() {
     assert!(taken <= IDLE_SIZE, "{taken} bytes");
 }
 
-/// Unread messages take no more memory than they are large.
+/// Unread messages take no more memory than their size.
 #[tokio::test(start_paused = true)]
 async fn a_busy_application_with_a_batch_holds_no_buffer() {
     warm_up().await;
@@ -86,8 +87,8 @@ async fn a_busy_application_with_a_batch_holds_no_buffer() {
     }
 }
 
-/// Also not while the application is busy with one message and a part of the next is here, or while it reads one
-/// slowly.
+/// This also holds while the application processes a message and a part of the next has arrived, or while it
+/// reads one slowly.
 #[tokio::test]
 async fn a_busy_application_holds_no_buffer() {
     #[derive(Clone, Copy, Debug, PartialEq)]
@@ -217,8 +218,8 @@ async fn a_slow_reader_of_a_large_message_costs_constant_memory() {
     drop(feeding.await.unwrap());
 }
 
-/// Both ends send 64 MiB before either reads on its own account: as long as each also reads while it sends, neither
-/// waits for ever, and memory is bounded.
+/// Both ends send 64 MiB before either reads on its own account. As long as each also reads while it sends,
+/// neither waits forever, and memory is bounded.
 #[tokio::test]
 async fn full_duplex_under_back_pressure_holds_bounded_memory() {
     const MESSAGES: usize = 256;
@@ -258,7 +259,7 @@ async fn a_stalled_peer_costs_the_high_water_mark_and_one_message() {
     assert_eq!(all_frames(Role::Server, wire.take_written()).len(), 66);
 }
 
-/// Replies gather beyond the high-water mark, but not without end.
+/// Replies gather beyond the high-water mark, but not without bound.
 #[tokio::test]
 async fn a_peer_that_stalls_within_a_batch_costs_four_times_as_much() {
     let (mut socket, wire) = open(Role::Server, Limits::default());
@@ -274,7 +275,8 @@ async fn a_peer_that_stalls_within_a_batch_costs_four_times_as_much() {
     assert_eq!(all_frames(Role::Server, wire.take_written()).len(), 262);
 }
 
-/// A client masks where it is what it owns alone. What others have, too, is copied, and stays for them as it was.
+/// A client masks payloads in place if it is their only owner. Shared payloads are copied, and stay
+/// unchanged.
 #[tokio::test]
 async fn a_client_copies_no_large_payload_that_it_owns_alone() {
     const SIZE: usize = 1 << 20;
@@ -294,8 +296,8 @@ async fn a_client_copies_no_large_payload_that_it_owns_alone() {
     }
 }
 
-/// Growing moves each byte a bounded number of times: all the memory that was ever taken is a small multiple of the
-/// message, and so much the same multiple for four times the message.
+/// Growing moves each byte a bounded number of times: the total memory allocated is a small multiple of the
+/// message, and about the same multiple for a message four times as large.
 #[tokio::test]
 async fn much_text_in_small_fragments_takes_linear_memory_and_so_linear_time() {
     warm_up().await;
@@ -311,7 +313,7 @@ async fn much_text_in_small_fragments_takes_linear_memory_and_so_linear_time() {
         let bytes: Vec<u8> = frames.flat_map(|frame| frame.encode(Role::Client)).collect();
         wire.feed(&bytes);
         settle().await;
-        // What the test's stream takes to hand the bytes out is counted as well.
+        // The count includes the memory with which the test's stream returns the bytes.
         let before = TAKEN.get();
         let message = socket_message(&mut socket).await;
         let taken = TAKEN.get() - before;
@@ -321,7 +323,7 @@ async fn much_text_in_small_fragments_takes_linear_memory_and_so_linear_time() {
     }
 }
 
-/// The same for one large frame, which is read straight into the message.
+/// A large frame is read straight into the message.
 #[tokio::test]
 async fn a_large_message_in_small_reads_takes_linear_memory_and_so_linear_time() {
     const SIZE: usize = 8 * 1024 * 1024;
@@ -332,12 +334,13 @@ async fn a_large_message_in_small_reads_takes_linear_memory_and_so_linear_time()
     settle().await;
     let before = TAKEN.get();
     assert_eq!(socket_message(&mut socket).await.len(), SIZE);
-    // Once the size of the message in the test's stream, and doubling up to it here.
+    // The size of the message once in the test's stream, and up to twice more in the connection.
     let taken = TAKEN.get() - before;
     assert!(taken < 4 * isize::try_from(SIZE).unwrap(), "{taken} bytes were taken in all");
 }
 
-/// A connection over TCP, and its peer's end, in blocking mode: a thread of its own is not counted.
+/// Returns a connection over TCP, and its peer's end in blocking mode. The allocator doesn't count the peer's
+/// thread.
 async fn open_tcp(role: Role) -> (bowline::WebSocket, std::net::TcpStream) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let peer = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -349,14 +352,14 @@ async fn open_tcp(role: Role) -> (bowline::WebSocket, std::net::TcpStream) {
     (socket, peer)
 }
 
-/// What a handshake takes is taken when the client begins it.
+/// A handshake allocates its memory only when the client begins.
 #[tokio::test]
 async fn a_client_that_says_nothing_takes_little() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let serving =
         tokio::spawn(bowline::Server::new().serve(listener, |_: bowline::WebSocket| async { Ok(()) }));
-    // Once this one has been served, so have all that came before it.
+    // This connection is served after all earlier ones.
     let serve_one = || async {
         let (mut socket, _) = bowline::Connector::new().connect(format!("ws://{address}/")).await.unwrap();
         assert_eq!(socket.recv().await.unwrap(), None);
@@ -375,7 +378,7 @@ async fn a_client_that_says_nothing_takes_little() {
 #[tokio::test]
 async fn an_echo_allocates_no_more_than_its_payload() {
     for role in [Role::Client, Role::Server] {
-        // So many messages at once.
+        // The number of messages at once.
         for (depth, size) in [(1, 1), (1, 125), (1, 1000), (1, 10_000), (16, 16), (16, 1000)] {
             let (mut socket, mut peer) = open_tcp(role).await;
             let frame = Frame::binary(vec![7; size]);
@@ -399,7 +402,8 @@ async fn an_echo_allocates_no_more_than_its_payload() {
             }
             socket.flush().await.unwrap();
             let allocations = ALLOCATIONS.get() - before;
-            // Small messages that arrive together share one block: four allocations for all of them. TCP may tear a batch in two.
+            // Small messages that arrive together share one block, so that there are four allocations for all
+            // of them. TCP may split a batch in two.
             let expected = if (depth, size) == (16, 16) { 8 * rounds } else { rounds * depth + 5 };
             assert!(
                 (rounds..=expected).contains(&allocations),
@@ -469,7 +473,8 @@ mod compression {
         Frame::binary(payload).compressed()
     }
 
-    /// What a connection holds, and what it holds in addition once it has echoed some compressed messages.
+    /// Returns the memory of a connection, and the additional memory after it has echoed some compressed
+    /// messages.
     async fn cost(mode: Compression, level: u8) -> (isize, isize) {
         let frame = compressed(&[7; 5000]);
         let before = held();
@@ -489,17 +494,18 @@ mod compression {
 
     #[tokio::test]
     async fn only_context_takeover_holds_memory_between_messages() {
-        // What the thread keeps to lend counts for nobody.
+        // The memory that the thread keeps for lending belongs to no connection.
         cost(Compression::NoContextTakeover, 6).await;
         let (fresh, after) = cost(Compression::NoContextTakeover, 6).await;
         assert!(after < 700, "{after}");
-        // Nothing is taken before a message was compressed. The level is one that the thread has no compressor of.
+        // No memory is allocated before the first compressed message. The thread has no compressor of this
+        // level.
         let (fresh_with_takeover, after) = cost(Compression::ContextTakeover, 5).await;
         assert!(fresh_with_takeover <= fresh, "{fresh_with_takeover}, {fresh}");
         assert!((250_000..420_000).contains(&after), "{after}");
     }
 
-    /// The table in the docs of `Compression`, in bytes.
+    /// The table in the documentation of `Compression`, in bytes.
     const WINDOWS: [(u8, isize, isize); 7] = [
         (9, 251_000, 900),
         (10, 253_000, 1_500),
@@ -531,7 +537,7 @@ mod compression {
             }
             settle().await;
         };
-        // What the thread keeps to lend counts for nobody.
+        // The memory that the thread keeps for lending belongs to no connection.
         let (mut first, wire) = open(9);
         receive(&mut first, &wire).await;
         first.send(vec![7; 5000]).await.unwrap();
@@ -552,7 +558,7 @@ mod compression {
         }
     }
 
-    /// 1 GiB of zeros in a little more than 1 MiB.
+    /// Returns 1 GiB of zeros in a little more than 1 MiB.
     fn bomb() -> Vec<u8> {
         let mut part = Vec::new();
         Deflater::new(9, 15, false).fragment(&vec![0; 1 << 20], true, &mut part);
@@ -580,12 +586,13 @@ mod compression {
                         let mut reader = socket.reader().await.unwrap().unwrap();
                         let mut piece = [0; 4096];
                         while tokio::io::AsyncReadExt::read(&mut reader, &mut piece).await.is_ok() {}
-                        // What was read at once, moved to let go of a larger buffer, and a decompressor with its window.
+                        // The bytes of one read, moved to release a larger buffer, and a decompressor with
+                        // its window.
                         768 << 10
                     } else {
                         socket.recv().await.unwrap_err();
-                        // The message as far as the limit, half of it again while that moves, what is read at once, and
-                        // a decompressor with its window.
+                        // The message up to the limit, half of it again while it moves, the bytes of one
+                        // read, and a decompressor with its window.
                         (3 << 19) + (512 << 10)
                     };
                     let peak = peak();
@@ -619,7 +626,7 @@ mod compression {
         assert!(peak < 1 << 20, "{peak}");
     }
 
-    /// What has arrived when we close waits as it came.
+    /// Messages that arrived before the close wait in compressed form.
     #[tokio::test]
     async fn messages_that_wait_behind_a_close_are_not_decompressed_ahead() {
         const COUNT: usize = 50;
@@ -651,7 +658,7 @@ mod compression {
     async fn a_prepared_message_is_compressed_once_for_each_level_and_window() {
         let (none, over) = (Compression::NoContextTakeover, Compression::ContextTakeover);
         let prepared = Prepared::new(text(100_000));
-        // With which ones it is to be compressed anew.
+        // The parameters with which the message has to be compressed again.
         let mut connections = Vec::new();
         for (mode, level, bits, anew) in [
             (none, 6, 15, true),
@@ -670,7 +677,7 @@ mod compression {
             };
             let acceptor = Acceptor::new().compression(mode.options().level(level));
             let socket = acceptor.adopt_compressed(stream, Vec::new(), None, parameters);
-            // So that there is room for what follows in the test's stream.
+            // Makes room for the following bytes in the test's stream.
             socket.send(Payload::from(vec![7; 200_000]).compress(false)).await.unwrap();
             assert_eq!(wire.take_frames(Role::Server).len(), 1);
             connections.push((socket, wire, anew));
@@ -686,7 +693,7 @@ mod compression {
         }
     }
 
-    /// Text that can be compressed, but not to nothing.
+    /// Returns text of moderate compressibility.
     fn text(size: usize) -> String {
         (0..).flat_map(|i: u32| (i * i % 1009).to_string().into_bytes()).map(char::from).take(size).collect()
     }

@@ -1,4 +1,4 @@
-//! What an echo over TCP asks of the kernel, counted by strace: one read and one write for what has come at once.
+//! The system calls of an echo over TCP, counted by strace: one read and one write for each batch.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -14,7 +14,7 @@ const ROUNDS: usize = 1000;
 /// The environment variable that tells the process that it is traced.
 const TRACED: &str = "BOWLINE_TRACED";
 
-/// What the traced process says before its address.
+/// The prefix of the line with which the traced process prints its address.
 const LISTENING: &str = "listening on ";
 
 #[test]
@@ -22,14 +22,14 @@ const LISTENING: &str = "listening on ";
 fn an_echo_takes_one_read_and_one_write_a_batch() {
     for depth in [1, 16] {
         let [reads, writes] = count_while_echoing(depth);
-        // The end, and a batch that TCP has torn in two.
+        // The end, and a batch that TCP has split in two.
         let expected = ROUNDS..=ROUNDS + ROUNDS / 20;
         assert!(expected.contains(&writes), "{writes} writes for {ROUNDS} batches of {depth}");
         assert!(expected.contains(&reads), "{reads} reads for {ROUNDS} batches of {depth}");
     }
 }
 
-/// The process that is traced.
+/// The traced process.
 #[test]
 #[ignore = "for the other test"]
 fn echo_one_connection() {
@@ -42,14 +42,14 @@ fn echo_one_connection() {
         println!("{LISTENING}{}", listener.local_addr().unwrap());
         let (stream, _) = listener.accept().await.unwrap();
         let mut socket = Acceptor::new().adopt(stream, Vec::new(), None);
-        // Until the peer just goes.
+        // Until the peer disconnects.
         while let Ok(Some(message)) = socket.recv().await {
             socket.send(message).await.unwrap();
         }
     });
 }
 
-/// How often the socket was read from and written to.
+/// Returns the numbers of reads and writes of the socket.
 fn count_while_echoing(depth: usize) -> [usize; 2] {
     let summary = std::env::temp_dir().join(format!("bowline-strace-{}-{depth}", std::process::id()));
     let mut server = Command::new("strace")

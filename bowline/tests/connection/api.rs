@@ -1,4 +1,4 @@
-//! What the types promise by themselves.
+//! The promises of the types themselves.
 
 use std::borrow::Borrow;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -60,7 +60,8 @@ fn text_is_text() {
     assert!(Message::from("").is_empty());
 }
 
-/// What `Borrow` promises: the owned value and the borrowed one are equal, ordered and hashed alike.
+/// Asserts the contract of `Borrow`: the owned value and the borrowed one are equal, ordered and hashed
+/// alike.
 fn assert_borrows_alike<B: Hash + Ord + ?Sized>(values: &[impl Borrow<B> + Hash + Ord]) {
     let state = RandomState::new();
     for one in values {

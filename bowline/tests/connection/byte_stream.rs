@@ -20,12 +20,13 @@ fn inner(error: &io::Error) -> &Error {
     error.get_ref().and_then(|inner| inner.downcast_ref()).expect("our error is inside")
 }
 
-/// So many bytes each way.
+/// The number of bytes in each direction.
 const TUNNELLED: u64 = 50 * 1024 * 1024;
 
 const PIECE: usize = 64 * 1024;
 
-/// 251 numbers over and over, so that no size of a buffer repeats them: whatever is lost, doubled or swapped shows.
+/// 251 numbers repeated, so that no buffer size is a multiple of the period, and every lost, doubled or
+/// swapped byte shows.
 struct Pattern(Vec<u8>);
 
 impl Pattern {
@@ -62,7 +63,8 @@ async fn receive_all(mut stream: impl AsyncRead + Unpin) {
     assert_eq!(position, TUNNELLED);
 }
 
-/// A client and a server of TCP talk through: TCP, a WebSocket over TCP, TCP. 100 MiB in all.
+/// A TCP client and a TCP server talk through a chain of TCP, a WebSocket over TCP, and TCP. 100 MiB in
+/// total.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_tcp_connection_passes_through() {
     let target = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -86,7 +88,7 @@ async fn a_tcp_connection_passes_through() {
         let mut stream = TcpStream::connect(entrance_address).await.unwrap();
         let (read, write) = stream.split();
         tokio::join!(send_all(write, [65_536, 1, 40_000]), receive_all(read));
-        // Both directions are through: now the end may pass, which ends both.
+        // Both directions are complete. The end may pass now, which ends both.
         stream.shutdown().await.unwrap();
         assert_eq!(stream.read(&mut [0; 1]).await.unwrap(), 0);
     });

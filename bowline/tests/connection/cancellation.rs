@@ -11,10 +11,11 @@ use crate::support::pairs::{CARRIERS_IN_MEMORY, Carrier};
 use crate::support::wire::{Wire, wire};
 use crate::support::{arrive, open_over, peer_of, poll_times, settle};
 
-/// Up to how many polls a future lives. With one byte a call, that covers each position in what is exchanged.
+/// The largest number of polls before a future is dropped. With one byte per call, these polls cover each
+/// position of the exchange.
 const POLLS: std::ops::Range<usize> = 1..40;
 
-/// All modes in memory, and HTTP/2, for both roles.
+/// Lists all modes in memory, and HTTP/2, for both roles.
 fn cases() -> impl Iterator<Item = (Role, Mode, Carrier)> {
     let modes = MODES.iter().map(|mode| (*mode, Carrier::Memory));
     let carriers = CARRIERS_IN_MEMORY[1..].iter().map(|carrier| (Mode::Plain, *carrier));
@@ -30,7 +31,7 @@ fn open(role: Role, mode: Mode, write_buffer: usize) -> (WebSocket, Wire, Codec)
     (socket, wire, Codec::new(mode))
 }
 
-/// A slow connection: one byte a call, and every other call says "not now".
+/// Opens a slow connection: one byte per call, and every other call returns `Pending`.
 async fn open_slow(case: (Role, Mode, Carrier), write_buffer: usize) -> (WebSocket, Wire, Codec) {
     let (role, mode, carrier) = case;
     let (socket, wire, codec) = if carrier == Carrier::Memory {
@@ -224,7 +225,7 @@ async fn writer_dropped_after_any_number_of_polls_sends_a_whole_message_or_close
             })
             .await;
             let after = socket.send("after").await;
-            // Everything is written, whether the connection lives on or not.
+            // Everything is written, whether the connection continues or not.
             let _ = socket.flush().await;
             arrive(&wire).await;
             let mut sent = codec.decode(all_frames(role, wire.take_written()));
@@ -294,7 +295,7 @@ async fn everything_dropped_all_the_time_on_four_threads() {
     }
 }
 
-/// One step of an application that gives up on everything at any time.
+/// One step of an application that drops any future at any time.
 #[derive(Clone, Debug)]
 enum Step {
     Recv,
@@ -304,9 +305,9 @@ enum Step {
     Ping,
     Flush,
     Write(u8),
-    /// More of what the peer sends arrives.
+    /// More of the peer's bytes arrive.
     Arrive(usize),
-    /// The transport takes more.
+    /// The transport accepts more.
     Room(usize),
 }
 

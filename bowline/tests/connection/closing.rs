@@ -13,7 +13,7 @@ use crate::support::{open, peer_of, poll_times, settle};
 
 #[tokio::test]
 async fn rfc6455_7_1_1_the_server_ends_the_transport_first() {
-    // A server, whoever closes.
+    // The server ends the transport, whichever side closes.
     for we_close in [true, false] {
         let (socket, wire) = open(Role::Server, Limits::default());
         let sender = socket.sender();
@@ -32,7 +32,7 @@ async fn rfc6455_7_1_1_the_server_ends_the_transport_first() {
         assert_eq!(close.await.unwrap().unwrap().unwrap().code(), CloseCode::NORMAL);
         assert!(wire.is_dropped());
     }
-    // A client waits for it.
+    // A client waits for the server.
     let (socket, wire) = open(Role::Client, Limits::default());
     let sender = socket.sender();
     let close = tokio::spawn(async move { sender.close(CloseCode::NORMAL, "").await });
@@ -89,7 +89,7 @@ async fn the_peers_first_is_an_error_unless_it_is_normal() {
             let (mut socket, wire) = open(role, Limits::default());
             wire.feed_frame(peer_of(role), &Frame::text("before"));
             wire.feed_frame(peer_of(role), &frame);
-            // RFC 6455 5.5.1: bytes after the Close frame are not looked at.
+            // RFC 6455 5.5.1: bytes after the Close frame are ignored.
             wire.feed(&[0xFF; 50]);
             assert_eq!(socket.recv().await.unwrap(), Some("before".into()));
             for _ in 0..3 {
@@ -158,7 +158,7 @@ async fn messages_that_are_here_when_we_close_are_delivered_and_later_ones_are_n
     settle().await;
     let later = [
         Frame::continuation("the end of three"),
-        // Nobody looks at it any more: not at its size, and not at its text.
+        // The message is ignored: neither its size nor its text is checked.
         Frame::text(vec![0xFF; 2 * 1024 * 1024]),
         Frame::close(1000, ""),
     ];
@@ -262,7 +262,7 @@ async fn a_transport_that_dies_midway_ends_the_close() {
     }
 }
 
-/// The peer neither says nor ends anything.
+/// The peer neither answers nor ends its stream.
 #[tokio::test(start_paused = true)]
 async fn writing_that_fails_is_said_by_recv_too() {
     for role in [Role::Client, Role::Server] {
@@ -355,7 +355,7 @@ async fn closing_after_writing_has_failed_does_not_hide_the_failure() {
     assert_eq!(socket.recv().await.unwrap_err().kind(), ErrorKind::Disconnected);
 }
 
-/// There is nobody to wait for, whatever lies there unread.
+/// Nobody has to be waited for, whatever is unread.
 #[tokio::test(start_paused = true)]
 async fn closing_after_writing_has_failed_takes_no_time() {
     for role in [Role::Client, Role::Server] {
@@ -375,7 +375,7 @@ async fn closing_after_writing_has_failed_takes_no_time() {
     }
 }
 
-/// Ours was the first Close frame, so that the peer's is no more than the answer to it.
+/// Our Close frame was first, so the peer's is only the answer.
 #[tokio::test]
 async fn a_reader_in_the_middle_of_a_message_hears_that_we_have_closed() {
     for role in [Role::Client, Role::Server] {

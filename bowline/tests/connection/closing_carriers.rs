@@ -10,7 +10,7 @@ use crate::support::frames::{Frame, encode_all, take_frames};
 use crate::support::pairs::{CARRIERS, Carrier, Stream, both, with_raw_peer};
 use crate::support::peer_of;
 
-/// Reads the next frame that `role` sends, or the end of the stream.
+/// Reads the next frame from `role`, or the end of the stream.
 async fn read_frame(role: Role, stream: &mut Box<dyn Stream>) -> Option<Frame> {
     let mut bytes = Vec::new();
     loop {
@@ -33,7 +33,8 @@ async fn for_each(test: impl AsyncFn(Role, Carrier)) {
     }
 }
 
-/// A client that says all it has to say and ends its direction, as `echo message | tool` does, still gets its answers.
+/// A client that sends everything and then ends its direction, as `echo message | tool` does, still receives
+/// its answers.
 #[tokio::test]
 async fn the_peer_may_end_its_direction_before_it_is_answered() {
     for_each(async |role, carrier| {
@@ -43,7 +44,7 @@ async fn the_peer_may_end_its_direction_before_it_is_answered() {
                 let end = loop {
                     match socket.recv().await {
                         Ok(Some(message)) => {
-                            // As one that looks something up.
+                            // As a server that performs a lookup.
                             tokio::task::yield_now().await;
                             socket.send(message).await.unwrap();
                         }
@@ -85,7 +86,7 @@ async fn a_ping_to_a_peer_that_has_ended_its_direction_fails() {
     .await;
 }
 
-/// Those who only send need not read to find that the peer is gone.
+/// A side that only sends notices the peer's end without reading.
 #[tokio::test]
 async fn the_end_of_a_peer_that_was_never_read_is_the_end_for_senders() {
     for_each(async |role, carrier| {
@@ -106,7 +107,7 @@ async fn simultaneous() {
                 client.close(CloseCode(4001), "client"),
                 server.close(CloseCode(4002), "server")
             );
-            // One may have been seen by the other before it called `close`; then it is the echo of that one.
+            // One Close frame may arrive before the other side calls `close`, whose frame is then the echo.
             let (by_client, by_server) = (closes.0.unwrap().unwrap(), closes.1.unwrap().unwrap());
             assert!(matches!(by_client.code().0, 4001 | 4002), "{by_client}");
             assert!(matches!(by_server.code().0, 4001 | 4002), "{by_server}");
@@ -152,7 +153,7 @@ async fn with_data_in_flight_both_ways() {
             while let Ok(Some(_)) = other.recv().await {
                 received += 1;
                 if received == 20 {
-                    // It stops reading for a while: the closing has to get through all the same.
+                    // The peer stops reading for a while. The closing handshake has to succeed nevertheless.
                     tokio::task::yield_now().await;
                 }
             }
@@ -229,7 +230,8 @@ async fn the_transport_dies_midway() {
     .await;
 }
 
-/// A peer that has sent much that nobody reads must still get our Close frame: a TCP reset would overtake it.
+/// A peer that has sent many unread bytes must still receive our Close frame, which a TCP reset would
+/// overtake.
 #[tokio::test]
 async fn a_violation_with_unread_data_behind_it_does_not_reset_the_connection() {
     for_each(async |role, carrier| {
@@ -276,7 +278,7 @@ async fn a_dropped_websocket_writes_what_was_sent_and_ends_without_a_close_frame
     .await;
 }
 
-/// The peer writes a lot before it reads anything: our last words must not wait for it, nor its for us.
+/// The peer writes a lot before it reads. Our Close frame must not wait for the peer, nor the peer's for us.
 #[tokio::test]
 async fn the_last_words_reach_a_peer_that_writes_before_it_reads() {
     for_each(async |role, carrier| {
@@ -284,7 +286,7 @@ async fn the_last_words_reach_a_peer_that_writes_before_it_reads() {
             let limits =
                 Limits::default().write_buffer(8 * 1024 * 1024).close_timeout(Duration::from_secs(10));
             let (mut socket, mut peer) = with_raw_peer(role, carrier, limits).await;
-            // More than the transport takes at once.
+            // More than the transport accepts at once.
             for _ in 0..6 {
                 socket.send(vec![7; 1024 * 1024]).await.unwrap();
             }

@@ -28,7 +28,7 @@ fn parameters(mode: Compression) -> DeflateParameters {
     }
 }
 
-/// A connection over a scripted stream that has agreed on compression.
+/// Creates a connection over a scripted stream, with negotiated compression.
 fn open_with(
     role: Role,
     limits: Limits,
@@ -80,7 +80,7 @@ impl Peer {
         Frame::binary(self.compress(bytes)).compressed()
     }
 
-    /// A message in fragments of so many bytes.
+    /// Encodes a message in fragments of this many bytes.
     fn fragments(&mut self, message: &[u8], size: usize) -> Vec<Frame> {
         let payload = self.compress(message);
         let count = payload.len().div_ceil(size);
@@ -96,7 +96,7 @@ impl Peer {
         self.decompress_all(std::slice::from_ref(frame))
     }
 
-    /// What a message in these frames is.
+    /// Decompresses the message in these frames.
     fn decompress_all(&mut self, frames: &[Frame]) -> Vec<u8> {
         assert!(frames[0].compressed && !frames[1..].iter().any(|frame| frame.compressed));
         let kind = if frames[0].opcode == Opcode::Text { MessageKind::Text } else { MessageKind::Binary };
@@ -121,7 +121,7 @@ fn text(size: usize) -> String {
     "{\"id\":1234,\"name\":\"κόσμε\",\"tags\":[\"a\",\"b\"]},".chars().cycle().take(size).collect()
 }
 
-/// What can't be compressed.
+/// Returns incompressible bytes.
 fn noise() -> Vec<u8> {
     noise_of(20_000)
 }
@@ -340,7 +340,7 @@ async fn a_client_that_may_not_use_a_window_of_9_bits_compresses_nothing() {
     assert_eq!(wire.next_frame(Role::Client).await, Frame::text(text(1000)));
 }
 
-/// What is wrong is said at once, and not when the first message is sent.
+/// Invalid parameters are reported at once, not with the first message.
 #[tokio::test]
 async fn parameters_that_nobody_agrees_on_are_not_adopted() {
     let over = Compression::ContextTakeover.options();
@@ -410,7 +410,7 @@ async fn a_sender_decides_for_a_message() {
             writer.finish().await.unwrap();
             assert_eq!(wire.next_frame(role).await, Frame::text(text(100)));
 
-            // RFC 7692 7.2.1: what is not compressed does not go through the window.
+            // RFC 7692 7.2.1: uncompressed messages don't enter the window.
             socket.send(text(700)).await.unwrap();
             let last = wire.next_frame(role).await;
             assert_eq!(peer.decompress(&last), text(700).as_bytes());
@@ -420,19 +420,20 @@ async fn a_sender_decides_for_a_message() {
     }
 }
 
-/// How a message ends that is being written.
+/// The end of a message in progress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum CutOff {
     /// The writer is dropped before anything was sent.
     BeforeTheFirstFragment,
-    /// The same after a fragment, which ends the connection.
+    /// The writer is dropped after a fragment, which ends the connection.
     AfterAFragment,
     WithTheConnection,
     ByClose,
     ByTheTransport,
 }
 
-/// Connections lend each other their compressors. One of them whose message was cut off breaks no other's.
+/// Connections lend each other their compressors. A connection whose message was cut off breaks no other
+/// message.
 #[tokio::test(start_paused = true)]
 async fn a_message_that_was_cut_off_breaks_no_other() {
     for cut_off in [
@@ -463,7 +464,7 @@ async fn cut_off_a_message(
     let (socket, wire) = open_with(role, Limits::default(), options, mode);
     let mut writer = socket.writer(MessageKind::Binary).await.unwrap();
     if cut_off == CutOff::BeforeTheFirstFragment {
-        // It has gone through the compressor, which has not sent anything.
+        // The message went through the compressor, which has not produced any output.
         writer.write_all(&vec![b'a'; 16 * 1024 + 1]).await.unwrap();
         assert!(wire.take_frames(role).is_empty(), "{case}");
     } else {
@@ -477,7 +478,7 @@ async fn cut_off_a_message(
     match cut_off {
         CutOff::BeforeTheFirstFragment => {
             drop(writer);
-            // The same connection goes on.
+            // The connection continues.
             socket.send(&text(700)).await.unwrap();
             let frame = wire.next_frame(role).await;
             assert_eq!(Peer::new(mode).decompress(&frame), text(700).as_bytes(), "{case}");
@@ -503,7 +504,7 @@ async fn cut_off_a_message(
     wire.until(Wire::is_dropped).await;
     settle().await;
 
-    // Others go on with what it has left to them.
+    // Other connections continue with the compressor that it returned.
     for prepared in [false, true] {
         let (socket, wire) = open_with(role, Limits::default(), options, mode);
         let mut peer = Peer::new(mode);
@@ -540,7 +541,7 @@ async fn context_takeover_refers_to_earlier_messages() {
     assert!(over[2] < 25, "{over:?}");
 }
 
-/// RFC 7692 7.1.1, 7.1.2: each parameter is about what one side sends.
+/// RFC 7692 7.1.1, 7.1.2: each parameter is about the messages of one side.
 #[tokio::test]
 async fn each_direction_has_its_own_parameters() {
     let (none, over) = (Compression::NoContextTakeover, Compression::ContextTakeover);
@@ -578,12 +579,12 @@ async fn each_direction_has_its_own_parameters() {
                 sizes.push(frame.payload.len());
             }
             assert_eq!(sizes[1] < sizes[0] / 2, ours == over, "{role:?}: {sizes:?}");
-            // What repeats itself is out of reach of 9 bits.
+            // The repetition is out of reach of a window of 9 bits.
             socket.send(Payload::from(&repeated).compress(true)).await.unwrap();
             let len = wire.next_frame(role).await.payload.len();
             assert_eq!(len < 1000, our_bits == 15, "{role:?}: {len}");
 
-            // A peer that refers to earlier messages is understood only if it said so.
+            // A peer that refers to earlier messages is understood only if this was negotiated.
             let mut deflater = Peer::new(over);
             wire.feed_frame(peer_of(role), &deflater.text(&text(700)));
             wire.feed_frame(peer_of(role), &deflater.text(&text(700)));
@@ -603,7 +604,7 @@ async fn what_would_grow_is_sent_as_it_is_without_takeover() {
     socket.send(&noise).await.unwrap();
     let frame = wire.next_frame(Role::Server).await;
     assert!(!frame.compressed && frame.payload == noise);
-    // With it, the peer has to see what went into the window.
+    // With takeover, the peer has to receive all bytes that went into the window.
     let (socket, wire) = open(Role::Server, Compression::ContextTakeover);
     let mut peer = Peer::new(Compression::ContextTakeover);
     for _ in 0..2 {
@@ -645,7 +646,7 @@ async fn a_prepared_message_that_would_grow_is_sent_as_it_is() {
                 socket.send(&prepared).await.unwrap();
                 assert_eq!(wire.next_frame(role).await, Frame::binary(noise()));
             }
-            // The context is what it was.
+            // The context is unchanged.
             socket.send(text(700)).await.unwrap();
             let second = wire.next_frame(role).await;
             assert_eq!(peer.decompress(&second), text(700).as_bytes());
@@ -695,7 +696,7 @@ async fn a_writer_compresses_its_fragments() {
             assert!(frames[0].compressed && !frames[0].fin && frames[1].fin);
             let message = text(50_000) + "the end";
             assert!(peer.decompress_all(&frames) == message.as_bytes());
-            // And the next message is in step with it.
+            // The next message is in step with the context.
             socket.send(&message).await.unwrap();
             assert!(peer.decompress(&wire.next_frame(role).await) == message.as_bytes());
         }
@@ -776,7 +777,7 @@ async fn a_reader_takes_a_compressed_message_piece_by_piece() {
         }
         assert_eq!(reader.read(&mut piece).await.unwrap(), 0);
         drop(reader);
-        // One that is dropped in the middle.
+        // A message that is dropped in the middle.
         let mut reader = socket.reader().await.unwrap().unwrap();
         reader.read_exact(&mut piece[..10]).await.unwrap();
         drop(reader);
@@ -785,7 +786,7 @@ async fn a_reader_takes_a_compressed_message_piece_by_piece() {
     }
 }
 
-/// How a connection ends that gets these frames.
+/// Returns how a connection ends that receives these frames.
 async fn failure(limits: Limits, frames: &[Frame]) -> (Error, u16) {
     let mode = Compression::ContextTakeover;
     let mut results = Vec::new();
@@ -926,7 +927,7 @@ const EMPTY_BLOCKS: [&[u8]; 4] = [
     &[0x04, 0xC0, 0x81, 0x00, 0x00, 0x00, 0x00, 0x00, 0x90, 0xFF, 0x6B, 0x00, 0x00, 0x00, 0xFF, 0xFF],
 ];
 
-/// RFC 6455 10.4: also of a message that has no size, there is no more than the limit.
+/// RFC 6455 10.4: the limit also holds for the compressed form of a message without content.
 #[tokio::test]
 async fn a_message_from_which_nothing_comes_goes_over_the_limit() {
     let limits = Limits::default().message_size(100_000);
@@ -946,7 +947,7 @@ async fn a_message_from_which_nothing_comes_goes_over_the_limit() {
     }
 }
 
-/// The bytes of a connection whose peer sends them for nothing are worked off in as many polls as they are work.
+/// The number of polls is proportional to the work of the peer's useless bytes.
 #[tokio::test]
 async fn blocks_without_content_leave_time_to_others() {
     for mode in MODES {
@@ -954,15 +955,15 @@ async fn blocks_without_content_leave_time_to_others() {
             for block in EMPTY_BLOCKS {
                 let (mut socket, wire) = open(role, mode);
                 let mut peer = Peer::new(mode);
-                // So that there is a window.
+                // This creates a window.
                 wire.feed_frame(peer_of(role), &peer.binary(&noise()));
                 assert_eq!(received(&mut socket).await, noise().into());
-                // Only so many that they are no reason to fail the connection.
+                // Few enough not to exceed the limit.
                 let count = (200_000 / block.len()).min(30_000);
                 let payload = [&block.repeat(count)[..], &[0x00]].concat();
                 wire.feed_frame(peer_of(role), &Frame::text(&payload).compressed());
                 settle().await;
-                // A poll may do 128 things. This is one for each KiB, and for each stream.
+                // A poll may do 128 units of work. Each KiB and each stream counts as one.
                 let is_last = block[0] & 1 == 1;
                 let steps = if is_last { count } else { payload.len() / 1024 };
                 let polls = steps / 128;
@@ -1010,12 +1011,12 @@ async fn messages_that_have_arrived_are_delivered_though_the_transport_is_lost()
             wire.feed_frame(peer_of(role), &peer.text(&text(700)));
             wire.feed_frame(peer_of(role), &Frame::text([0x07]).compressed());
             wire.feed_frame(peer_of(role), &Frame::text("behind the one that is wrong"));
-            // A part of them is in memory when writing fails.
+            // A part of the messages is in memory when writing fails.
             assert_eq!(received(&mut socket).await, text(600).into());
             wire.break_writing(std::io::ErrorKind::BrokenPipe);
             socket.send("for nobody").await.unwrap();
             assert_eq!(socket.flush().await.unwrap_err().kind(), ErrorKind::Disconnected);
-            // Until the close timeout is over, what is unread keeps the connection from its end.
+            // Until the close timeout, unread messages keep the connection from its end.
             wire.until(Wire::is_dropped).await;
             assert_eq!(received(&mut socket).await, text(700).into());
             assert_eq!(socket.recv().await.unwrap_err().kind(), ErrorKind::Disconnected);
@@ -1057,7 +1058,7 @@ async fn messages_behind_the_one_that_is_being_read_are_understood_after_a_close
         assert_eq!(read, text(700));
         assert_eq!(received(&mut socket).await, text(800).as_bytes().into());
         assert_eq!(received(&mut socket).await, "not compressed".into());
-        // What can't be understood is the end.
+        // Undecodable bytes are the end.
         wire.feed_frame(Role::Server, &Frame::close(1000, ""));
         wire.end();
         assert_eq!(socket.recv().await.unwrap(), None);
@@ -1065,7 +1066,7 @@ async fn messages_behind_the_one_that_is_being_read_are_understood_after_a_close
     }
 }
 
-/// Who takes the message that has begun before a close.
+/// The receiver of a message that began before a close.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Taker {
     Recv,
@@ -1074,7 +1075,7 @@ enum Taker {
     Nobody,
 }
 
-/// A message that has begun is one of those that have arrived, if its end has.
+/// A message in progress counts as arrived if its end has arrived.
 #[tokio::test(start_paused = true)]
 async fn a_message_that_has_begun_before_a_close_is_understood() {
     for role in ROLES {
@@ -1093,7 +1094,7 @@ async fn close_in_a_message(role: Role, mode: Compression, taker: Taker, has_end
     let start = Instant::now();
     let (mut socket, wire) = open(role, mode);
     let mut peer = Peer::new(mode);
-    // More than one poll takes of it, or none that a read would not bring.
+    // More than one poll decompresses, or nothing beyond a single read.
     let begun = noise_of(if taker == Taker::Recv { 180_000 } else { 40_000 });
     let mut compressed = Vec::new();
     for (i, piece) in begun.chunks(1000).enumerate() {
@@ -1151,7 +1152,7 @@ async fn close_in_a_message(role: Role, mode: Compression, taker: Taker, has_end
     assert_eq!(start.elapsed(), Duration::ZERO, "{case}: something waited for a deadline");
 }
 
-/// To decompress what had arrived before a close is no less work than before, and done by and by.
+/// Decompressing messages that arrived before a close is as much work as before, and done in steps.
 #[tokio::test]
 async fn messages_that_wait_behind_a_close_leave_time_to_others() {
     for role in ROLES {
@@ -1166,7 +1167,7 @@ async fn messages_that_wait_behind_a_close_leave_time_to_others() {
                 assert!(poll_times(1, socket.recv()).await.is_none() == has_begun);
                 assert!(poll_times(1, socket.close(CloseCode::NORMAL, "")).await.is_none());
                 wire.feed_frame(peer_of(role), &Frame::close(1000, ""));
-                // The connection's task does half of it, perhaps.
+                // The connection's task may do half of the work.
                 let polls = 15_000 / 128 / 2;
                 assert!(poll_times(polls, socket.recv()).await.is_none(), "{role:?} {mode:?} {has_begun}");
                 assert_eq!(received(&mut socket).await, "".into(), "{role:?} {mode:?}");
@@ -1216,7 +1217,7 @@ async fn futures_dropped_after_any_number_of_polls_lose_nothing() {
                         }
                     };
                     assert_eq!(received, message.as_str().into());
-                    // It was accepted whole, or not at all.
+                    // The message was accepted whole, or not at all.
                     while poll_times(polls, socket.send(message)).await.is_none() {}
                 }
                 socket.flush().await.unwrap();

@@ -1,4 +1,4 @@
-//! The work of one poll is bounded, and those who wait are served in the order of their arrival.
+//! The work of one poll is bounded, and waiters are served in order of arrival.
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
@@ -18,10 +18,10 @@ const ROLES: [Role; 2] = [Role::Client, Role::Server];
 
 // ---- the work of one poll
 
-/// How many frames there are in a flood.
+/// The number of frames in a flood.
 const FLOOD: usize = 400_000;
 
-/// Polls a future to its end, within tokio's budget for each poll as a task is, and counts.
+/// Polls a future to its end, with tokio's budget for each poll as in a task, and counts the polls.
 async fn count_polls<F: Future>(mut future: Pin<&mut F>) -> (usize, F::Output) {
     let mut polls = 0;
     let output = poll_fn(|cx| {
@@ -32,7 +32,7 @@ async fn count_polls<F: Future>(mut future: Pin<&mut F>) -> (usize, F::Output) {
     (polls, output)
 }
 
-/// Frames that nobody wants, of which one poll may pass over 128 units of 32, and a little.
+/// Ignored frames, of which one poll may skip 128 units of 32, and a few more.
 fn assert_bounded(polls: usize, name: &str) {
     let bound = FLOOD / (128 * 32) / 2;
     assert!(polls >= bound, "{name}: {polls} polls for {FLOOD} frames, {bound} expected at least");
@@ -81,7 +81,7 @@ async fn fragments_are_work_whether_anyone_wants_them_or_not() {
     }
 }
 
-/// Data behind our Close frame is looked at for the peer's, and thrown away.
+/// Data after our Close frame is searched for the peer's, and discarded.
 #[tokio::test]
 async fn data_behind_our_close_frame_is_work() {
     for role in ROLES {
@@ -95,7 +95,7 @@ async fn data_behind_our_close_frame_is_work() {
             wire.feed_frame(peer, &Frame::close(1000, ""));
             wire.end();
             if in_task {
-                // Nobody reads but the connection's own task, which lets others run all the time.
+                // Only the connection's own task reads, and it lets others run all the time.
                 let mut turns = 0;
                 while poll_once(close.as_mut()).await.is_none() {
                     turns += 1;
@@ -113,7 +113,8 @@ async fn data_behind_our_close_frame_is_work() {
     }
 }
 
-/// A poll takes at most as long as a few reads do, whatever it reads; and another connection on the thread is served in between.
+/// A poll takes at most as long as a few reads, whatever arrives, and another connection on the thread is
+/// served in between.
 #[tokio::test]
 async fn no_flood_keeps_the_thread_from_others() {
     for role in ROLES {
@@ -172,9 +173,9 @@ impl Wake for Counting {
     }
 }
 
-/// Whoever waits for the end is not woken by what is written before.
+/// Waiters for the end are not woken by earlier writes.
 #[tokio::test]
-async fn those_who_wait_for_the_end_are_woken_by_the_end_alone() {
+async fn waiters_for_the_end_are_woken_only_by_the_end() {
     let (socket, wire) = open(Role::Server, Limits::default());
     let sender = socket.sender();
     let counting = Arc::new(Counting::default());
@@ -205,7 +206,7 @@ async fn those_who_wait_for_the_end_are_woken_by_the_end_alone() {
     }
 }
 
-/// The text of each message that is written, from now on.
+/// Returns the text of each message written from now on.
 fn texts(wire: &Wire) -> Vec<String> {
     let frames = wire.take_frames(Role::Server);
     frames.iter().map(|frame| String::from_utf8(frame.payload.clone()).unwrap()).collect()
@@ -219,7 +220,7 @@ mod polling {
     use futures_util::SinkExt;
     use tokio::io::AsyncWriteExt;
 
-    /// Lets one message out at a time.
+    /// Lets the stream accept one message at a time.
     async fn let_one_out(wire: &Wire) {
         wire.set_room(wire.room() + 4);
         settle().await;
@@ -260,7 +261,7 @@ mod polling {
         }
     }
 
-    /// One that has given way to those in front, and is polled no more, is passed as well.
+    /// A sink that has given way to earlier senders, and is no longer polled, is also passed over.
     #[tokio::test(start_paused = true)]
     async fn a_sink_that_gave_way_and_stopped_is_passed() {
         let (socket, wire) = open(Role::Server, Limits::default().write_buffer(8));
@@ -273,7 +274,8 @@ mod polling {
         }
         let mut third = Box::pin(sender.send("third"));
         assert!(poll_once(third.as_mut()).await.is_none());
-        // All are called. The first was given up; the second comes once, as in a `select!` whose other branch is ready.
+        // All are woken. The first was dropped; the second is polled once, as in a `select!` whose other
+        // branch is ready.
         wire.set_room(usize::MAX);
         settle().await;
         assert!(poll_once(pin!(sinks[1].feed("no".into()))).await.is_none());
@@ -283,7 +285,7 @@ mod polling {
             .unwrap();
     }
 
-    /// A sink that is polled no more holds up nobody, however they send.
+    /// A sink that is no longer polled holds up no sender.
     #[tokio::test]
     async fn a_sink_that_is_polled_no_more_is_passed() {
         let (socket, wire) = open(Role::Server, Limits::default().write_buffer(1));
@@ -311,13 +313,13 @@ mod polling {
         let live = feeding.await.unwrap();
         sending.await.unwrap();
         assert_eq!(texts(&wire), ["xx", "a_", "b_"]);
-        // `try_send` can't let the others run first: it says once that it is full.
+        // `try_send` can't let the others run first: it returns `Full` once.
         let mut tries = 0;
         while let Err(TrySendError::Full(_)) = sender.try_send("c_") {
             tries += 1;
             assert!(tries < 3);
         }
-        // One that is polled again has its place again.
+        // A sink that is polled again regains its place.
         assert!(poll_once(pin!(sinks[0].feed("d_".into()))).await.is_none());
         let sending = tokio::spawn({
             let sender = sender.clone();

@@ -1,4 +1,4 @@
-//! A peer that is gone is noticed. Time is paused.
+//! Dead peers are detected. Time is paused.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ fn opened() -> (WebSocket, Wire) {
     open(Role::Server, Limits::default())
 }
 
-/// Connections over all that carries them in memory, in both roles.
+/// Connections over all transports in memory, in both roles.
 async fn for_each(test: impl AsyncFn(Role, WebSocket, Wire)) {
     for &carrier in CARRIERS_IN_MEMORY {
         for role in [Role::Client, Role::Server] {
@@ -95,7 +95,7 @@ async fn a_transport_that_takes_nothing_ends_a_blocked_send() {
     assert_eq!(start.elapsed(), INTERVAL);
 }
 
-/// The peer sends, but takes nothing.
+/// The peer sends, but accepts nothing.
 #[tokio::test(start_paused = true)]
 async fn a_transport_that_takes_nothing_is_dead_though_bytes_arrive() {
     let (mut socket, wire) = open(Role::Server, Limits::default());
@@ -134,7 +134,7 @@ async fn one_byte_taken_now_and_then_is_life() {
 async fn any_byte_that_arrives_is_life() {
     for role in [Role::Client, Role::Server] {
         let (socket, wire) = open(role, Limits::default());
-        // Not one whole frame: a byte at a time of a ping, in the last second before the verdict.
+        // No whole frame: one byte of a ping at a time, in the last second before the deadline.
         let bytes = Frame::ping([0; 100]).encode(peer_of(role));
         for byte in &bytes[..50] {
             sleep(INTERVAL + Duration::from_secs(19)).await;
@@ -142,7 +142,7 @@ async fn any_byte_that_arrives_is_life() {
             settle().await;
         }
         assert!(!socket.sender().is_closed());
-        // A peer that speaks is not pinged in vain: at most once for each silence.
+        // A peer that sends is pinged at most once per silence.
         assert!(wire.take_frames(role).len() <= 50);
     }
 }
@@ -172,7 +172,7 @@ async fn a_busy_feed_hears_from_us_though_we_have_nothing_to_say() {
             wire.feed_frame(peer_of(role), &Frame::text("news"));
             socket.recv().await.unwrap().unwrap();
             settle().await;
-            // The peer does not answer, and is not held to it: it speaks.
+            // The peer doesn't answer, and need not, since it sends.
             if wire.take_frames(role).contains(&Frame::ping("")) {
                 last = Instant::now();
             }
@@ -202,7 +202,7 @@ async fn silence_proves_nothing_while_an_unread_message_stops_us() {
         wire.feed_frame(peer_of(role), &Frame::text("unread"));
         sleep(10 * INTERVAL).await;
         assert!(!socket.sender().is_closed());
-        // The peer hears from us all the same; whether it answers can't be seen.
+        // The peer still receives pings, although its answers can't be read.
         let pings = wire.take_frames(role);
         assert!((5..=10).contains(&pings.len()), "{pings:?}");
         assert!(pings.iter().all(|ping| *ping == Frame::ping("")));

@@ -1,4 +1,4 @@
-//! Deadlines that hold whatever the peer sends, and however late they are looked at.
+//! Deadlines hold whatever the peer sends, and however late they are checked.
 
 use std::future::Future;
 use std::io;
@@ -19,14 +19,14 @@ use crate::support::{self, peer_of};
 
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// Far longer than any of these takes, even on a machine that does much else.
+/// A time far longer than any of these tests takes, even on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 fn limits() -> Limits {
     Limits::default().close_timeout(CLOSE_TIMEOUT).frames_per_message(u32::MAX).message_size(1 << 25)
 }
 
-/// What a peer may send for ever.
+/// Bytes that a peer may send forever.
 fn floods(role: Role) -> Vec<(&'static str, Vec<u8>)> {
     let small = |frame: Frame| encode_all(role, &vec![frame; 10_000]);
     let mut fragments = vec![Frame::continuation("").unfinished(); 10_000];
@@ -44,7 +44,7 @@ fn floods(role: Role) -> Vec<(&'static str, Vec<u8>)> {
 
 // ---- a stream that is always ready
 
-/// A peer that sends the same again and again, as fast as it is read.
+/// A peer that repeats its bytes, as fast as they are read.
 struct Endless {
     bytes: Vec<u8>,
     position: usize,
@@ -91,7 +91,8 @@ impl Drop for Endless {
     }
 }
 
-/// A connection whose peer never stops, whether it takes what we send, and whether it was dropped.
+/// Returns a connection whose peer never stops sending, and whether the stream was dropped. The peer accepts
+/// bytes if `takes` is true.
 fn endless(role: Role, bytes: Vec<u8>, takes: bool) -> (WebSocket, Arc<AtomicBool>) {
     open_endless(role, bytes, takes, true)
 }
@@ -155,7 +156,7 @@ async fn a_shutdown_that_never_ends_ends_under_an_endless_flood() {
             let flood = if violates { wrong() } else { flood.clone() };
             let (mut socket, dropped) = open_endless(role, flood, true, false);
             if violates {
-                // It is masked the wrong way round.
+                // The frame has the wrong masking.
                 assert_eq!(socket.recv().await.unwrap_err().kind(), ErrorKind::Protocol);
             }
             drop(socket);
@@ -165,7 +166,7 @@ async fn a_shutdown_that_never_ends_ends_under_an_endless_flood() {
     .await;
 }
 
-/// Our Close frame, or what waited before it, can't be written.
+/// Our Close frame, or earlier bytes, can't be written.
 #[tokio::test]
 async fn close_ends_under_an_endless_flood_of_a_peer_that_takes_nothing() {
     for_each_flood(async |role, flood| {
@@ -183,7 +184,8 @@ async fn close_ends_under_an_endless_flood_of_a_peer_that_takes_nothing() {
     .await;
 }
 
-/// The peer sends and sends, but takes nothing: that is the end of the connection, though it is read all the time.
+/// The peer sends without end, but accepts nothing. This ends the connection, although it is read all the
+/// time.
 #[tokio::test]
 async fn a_stalled_transport_is_noticed_under_an_endless_flood() {
     for_each_flood(async |role, flood| {
@@ -203,7 +205,7 @@ async fn a_stalled_transport_is_noticed_under_an_endless_flood() {
     .await;
 }
 
-/// Where tokio's budget does not hold, we bound a poll ourselves.
+/// Without tokio's budget, the library itself bounds a poll.
 #[test]
 fn one_poll_ends_outside_of_tokio() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
@@ -217,7 +219,7 @@ fn one_poll_ends_outside_of_tokio() {
 
 // ---- real transports
 
-/// Sends the same for ever, until the other end is gone, and throws away what comes back.
+/// Repeats bytes until the other end is gone, and discards received bytes.
 async fn flood_and_drain(stream: impl AsyncRead + AsyncWrite + Send + 'static, bytes: Vec<u8>) {
     let (mut reading, mut writing) = tokio::io::split(stream);
     let flooding = async { while writing.write_all(&bytes).await.is_ok() {} };
@@ -289,7 +291,7 @@ mod stopped {
     /// The environment variable that tells the child which case it is.
     const CASE: &str = "BOWLINE_STOPPED";
 
-    /// What the child says before its address, and where its certificate is.
+    /// The prefixes of the lines with the child's address, and with the path of its certificate.
     const LISTENING: &str = "listening on ";
 
     const INTERVAL: Duration = Duration::from_secs(1);
@@ -297,10 +299,10 @@ mod stopped {
     /// More than the kernel's buffers hold.
     const FILLING: usize = 16 * 1024 * 1024;
 
-    /// How long the child is stopped.
+    /// The time for which the child is stopped.
     const STOPPED: Duration = Duration::from_millis(2500);
 
-    /// The process that is stopped: it echoes, closes when it is told to, and says how that ended.
+    /// The stopped process. It echoes, closes on request, and prints how the connection ended.
     #[test]
     #[ignore = "for the other tests"]
     fn child() {
@@ -423,7 +425,7 @@ mod stopped {
             }
         }
 
-        /// Reads until a frame of `opcode` comes.
+        /// Reads until a frame of `opcode` arrives.
         fn wait_for(&mut self, opcode: Opcode) -> Frame {
             loop {
                 let frame = self.next_frame();
@@ -439,17 +441,17 @@ mod stopped {
 
         fn stop(&self) {
             self.signal(Signal::STOP);
-            // All its threads, not only the one that hears of it first.
+            // Waits until all threads are stopped.
             let id = Some(Pid::from_child(&self.child));
             let status = waitpid(id, WaitOptions::UNTRACED).unwrap();
             assert!(status.is_some_and(|(_, status)| status.stopped()), "it has ended: {status:?}");
         }
 
-        /// Stops the child for as long as it takes all its deadlines to pass, and does something meanwhile.
+        /// Stops the child until all of its deadlines have passed, and runs an action meanwhile.
         fn while_stopped(&mut self, something: impl FnOnce(&mut Self)) {
             self.stop();
             something(self);
-            // Nothing comes from one that is stopped: this takes its time.
+            // A stopped process sends nothing, so this waits for the timeout.
             self.socket.set_read_timeout(Some(STOPPED)).unwrap();
             let nothing = self.socket.peek(&mut [0]);
             assert!(nothing.is_err(), "it is not stopped: {nothing:?}");
@@ -510,14 +512,14 @@ mod stopped {
         });
     }
 
-    /// The child could have written all the time that it was stopped.
+    /// The child could have written during all the time in which it was stopped.
     #[test]
     fn room_in_the_socket_is_progress() {
         for_each_case(|mut peer| {
             peer.send(&Frame::text("fill"));
             let _ = peer.socket.peek(&mut [0]).unwrap();
             peer.stop();
-            // What is under way fits here; the child can go on writing as soon as it runs.
+            // The bytes in progress fit here, so that the child can continue to write as soon as it runs.
             peer.socket.set_read_timeout(Some(STOPPED)).unwrap();
             let mut buf = vec![0; 1 << 20];
             while let Ok(count) = peer.stream.read(&mut buf) {

@@ -1,4 +1,4 @@
-//! Connections: what is sent and received, how they end, and that whoever uses them may do so as they like.
+//! Connections: sending, receiving, closing, and the freedom of their users.
 
 mod api;
 mod byte_stream;

@@ -115,7 +115,7 @@ async fn the_rest_of_a_dropped_readers_message_is_still_validated() {
     assert_eq!(wire.next_frame(Role::Server).await.close_code(), Some(1007));
 }
 
-/// What the application gets, and which code the peer gets.
+/// Returns the application's error, and the close code that the peer receives.
 async fn expect_failure(limits: Limits, bytes: &[u8]) -> (bowline::Error, Option<u16>) {
     let (mut socket, wire) = open(Role::Server, limits);
     wire.feed(bytes);
@@ -124,7 +124,7 @@ async fn expect_failure(limits: Limits, bytes: &[u8]) -> (bowline::Error, Option
     assert_eq!(error.to_string(), again.to_string(), "after the end it stays ended");
     assert_eq!(socket.send("more").await.unwrap_err().kind(), error.kind());
     let close = wire.next_frame(Role::Server).await;
-    // RFC 6455 7.1.7: the connection is failed. What still comes is thrown away until the peer has ended as well.
+    // RFC 6455 7.1.7: the connection fails. Later bytes are discarded until the peer has ended as well.
     wire.until(Wire::is_shut_down).await;
     wire.feed(&vec![0; 100_000]);
     wire.until(|wire| wire.unread() == 0).await;
@@ -265,7 +265,7 @@ async fn pings_are_answered_between_two_calls_of_recv() {
     wire.feed_frame(Role::Client, &Frame::ping("after a recv was dropped"));
     assert_eq!(wire.next_frame(Role::Server).await, Frame::pong("after a recv was dropped"));
     {
-        // It was woken, and is dropped before it can do anything.
+        // The `recv` was woken, and is dropped before it can act.
         let mut recv = std::pin::pin!(socket.recv());
         assert!(poll_once(recv.as_mut()).await.is_none());
         wire.feed_frame(Role::Client, &Frame::ping("for a recv that is gone"));
@@ -273,7 +273,7 @@ async fn pings_are_answered_between_two_calls_of_recv() {
     assert_eq!(wire.next_frame(Role::Server).await, Frame::pong("for a recv that is gone"));
     assert!(start.elapsed().is_zero(), "nothing was handed to the application that it could be busy with");
     {
-        // It had to wait, so that the connection's task was not woken; now the application is busy.
+        // The `recv` had to wait, so the connection's task was not woken. Now the application is busy.
         let mut recv = std::pin::pin!(socket.recv());
         assert!(poll_once(recv.as_mut()).await.is_none());
         settle().await;
@@ -299,7 +299,7 @@ async fn pings_are_answered_between_two_calls_of_recv() {
     assert!(start.elapsed() < 3 * Duration::from_secs(1), "each within a second: {:?}", start.elapsed());
 }
 
-/// However many messages it has taken before, and whenever the last was.
+/// This holds however many messages were received before, and whenever the last was.
 #[tokio::test(start_paused = true)]
 async fn pings_are_answered_once_a_lively_application_stops_reading() {
     for messages in 0..40 {
@@ -319,7 +319,7 @@ async fn pings_are_answered_once_a_lively_application_stops_reading() {
     }
 }
 
-/// A message, and right behind it what ends the connection: the application gets the chance to answer.
+/// A message, directly followed by the end of the connection: the application can still answer.
 #[tokio::test(start_paused = true)]
 async fn an_application_that_was_handed_a_message_can_answer_it_before_the_end() {
     for role in [Role::Client, Role::Server] {
@@ -344,7 +344,7 @@ async fn an_application_that_was_handed_a_message_can_answer_it_before_the_end()
     }
 }
 
-/// Replies wait for the end of the batch, and so they must not be lost with it.
+/// Replies wait for the end of the batch, so they must not be lost with it.
 #[tokio::test]
 async fn replies_to_a_batch_go_out_though_the_stream_ends_behind_it() {
     for role in [Role::Client, Role::Server] {
@@ -360,11 +360,11 @@ async fn replies_to_a_batch_go_out_though_the_stream_ends_behind_it() {
     }
 }
 
-/// Small messages that arrive together are decoded together. Nobody can tell, whichever way each of them is received.
+/// Small messages that arrive together are decoded together, with no visible effect on any way of receiving.
 #[tokio::test]
 async fn a_batch_is_received_in_order_by_recv_and_readers_alike() {
     for role in [Role::Client, Role::Server] {
-        // More than one block takes, and among them what is never in one.
+        // More than one block holds, and among them messages that never enter a block.
         let messages: Vec<Frame> = (0..3000)
             .map(|number: usize| match number % 7 {
                 0 => Frame::text(format!("{number}€")),
@@ -384,7 +384,7 @@ async fn a_batch_is_received_in_order_by_recv_and_readers_alike() {
                     assert_eq!(reader.read(&mut [0]).await.unwrap(), 0, "the end stays");
                 }
                 1 => {
-                    // What is left of it is passed over.
+                    // The rest of the message is skipped.
                     let mut reader = socket.reader().await.unwrap().unwrap();
                     let mut first = vec![0; sent.payload.len() / 2];
                     reader.read_exact(&mut first).await.unwrap();
@@ -400,8 +400,8 @@ async fn a_batch_is_received_in_order_by_recv_and_readers_alike() {
     }
 }
 
-/// A Close frame or a violation that arrived with messages takes effect when the last of them was received, so that all of them
-/// can be answered.
+/// A Close frame or a violation that arrived with messages takes effect after the last of them was received,
+/// so that all of them can be answered.
 #[tokio::test]
 async fn the_end_that_follows_a_batch_waits_for_its_last_message() {
     for role in [Role::Client, Role::Server] {
@@ -427,7 +427,7 @@ async fn the_end_that_follows_a_batch_waits_for_its_last_message() {
     }
 }
 
-/// Also through a `Sender`, while the `WebSocket` works off a batch.
+/// This also holds for a `Sender`, while the `WebSocket` works through a batch.
 #[tokio::test]
 async fn what_is_left_of_a_batch_is_received_after_a_close() {
     for role in [Role::Client, Role::Server] {
@@ -452,8 +452,8 @@ async fn what_is_left_of_a_batch_is_received_after_a_close() {
     }
 }
 
-/// What is left of a batch is unread as what is left in the read buffer is: the peer's silence proves nothing, and what follows
-/// waits until the last message was received, and no longer.
+/// The rest of a batch counts as unread, like bytes in the read buffer. The peer's silence proves nothing,
+/// and later frames wait until the last message was received.
 #[tokio::test(start_paused = true)]
 async fn a_ping_behind_a_batch_is_answered_once_its_last_message_was_received() {
     for role in [Role::Client, Role::Server] {
@@ -464,7 +464,8 @@ async fn a_ping_behind_a_batch_is_answered_once_its_last_message_was_received() 
         wire.feed(&encode_all(peer_of(role), &frames));
         assert_eq!(socket.recv().await.unwrap(), Some("message".into()));
         for _ in 1..5 {
-            // The keepalive would have found the peer dead by now. No multiple of its interval, which would answer, too.
+            // The keepalive would have declared the peer dead by now. The time is no multiple of its
+            // interval, at which it would also answer.
             tokio::time::sleep(Duration::from_secs(3607)).await;
             assert!(wire.take_frames(role).iter().all(|frame| *frame == Frame::ping("")));
             assert_eq!(socket.recv().await.unwrap(), Some("message".into()));
@@ -474,7 +475,7 @@ async fn a_ping_behind_a_batch_is_answered_once_its_last_message_was_received() 
     }
 }
 
-/// An application that was handed messages may be busy for long, and send nothing meanwhile.
+/// An application that received messages may be busy for a long time, and send nothing.
 #[tokio::test(start_paused = true)]
 async fn what_follows_a_batch_is_answered_while_the_application_is_busy() {
     for role in [Role::Client, Role::Server] {
@@ -486,7 +487,7 @@ async fn what_follows_a_batch_is_answered_while_the_application_is_busy() {
             ] {
                 for in_time in [true, false] {
                     let (stream, wire) = crate::support::wire::wire();
-                    // With it, the driver would look now and then.
+                    // With keepalive, the driver would check now and then.
                     let mut socket = match role {
                         Role::Server => Acceptor::new().keepalive(None).adopt(stream, Vec::new(), None),
                         Role::Client => Connector::new().keepalive(None).adopt(stream, Vec::new(), None),
@@ -571,7 +572,7 @@ async fn ping_drives_reading_and_waits_for_its_own_pong_or_a_later_one() {
         wire.feed_frame(peer_of(role), &Frame::pong(&payloads[1]));
         settle().await;
         assert_eq!([0, 1, 2].map(|number| pings[number].is_finished()), [true, true, false]);
-        // Behind a message that nobody reads, the pong waits; then somebody reads.
+        // The pong waits behind an unread message until somebody reads it.
         wire.feed_frame(peer_of(role), &Frame::text("unread"));
         wire.feed_frame(peer_of(role), &Frame::pong(&payloads[2]));
         settle().await;
@@ -584,7 +585,7 @@ async fn ping_drives_reading_and_waits_for_its_own_pong_or_a_later_one() {
     }
 }
 
-/// The pong to the keepalive's ping settles those before it as well.
+/// The pong to the keepalive's ping also answers earlier pings.
 #[tokio::test(start_paused = true)]
 async fn a_ping_that_the_keepalive_overtakes_is_settled_with_it() {
     for role in [Role::Client, Role::Server] {
@@ -602,7 +603,7 @@ async fn a_ping_that_the_keepalive_overtakes_is_settled_with_it() {
     }
 }
 
-/// Also right after a message, when the task would leave the application alone for a while.
+/// This also holds right after a message, when the task would leave the application alone for a while.
 #[tokio::test(start_paused = true)]
 async fn a_ping_after_a_message_measures_nothing_but_the_round_trip() {
     let (mut socket, wire) = open(Role::Server, Limits::default());
@@ -706,7 +707,7 @@ async fn a_flood_in_memory_does_not_starve_others() {
 struct Endless {
     first: Option<Vec<u8>>,
     repeated: Vec<u8>,
-    /// How much one read brings, if there is room for it.
+    /// The number of bytes per read, if there is room.
     read_size: usize,
 }
 
@@ -755,7 +756,7 @@ async fn endless_beside_quiet(endless: Endless) {
     let adopt = || bowline::Acceptor::new().limits(limits.clone()).adopt(endless.clone(), Vec::new(), None);
     // In `recv`, and in the connection's task.
     let (socket, unread) = (adopt(), adopt());
-    // And while a connection that was dropped waits for its peer to end.
+    // This also holds while a dropped connection waits for its peer to end.
     drop(adopt());
     flood_beside_quiet(socket, tokio::spawn(std::future::pending())).await;
     drop(unread);
@@ -767,7 +768,7 @@ async fn a_flood_of_pings_does_not_starve_others() {
     endless_beside_quiet(Endless { first: None, repeated, read_size: usize::MAX }).await;
 }
 
-/// Nothing comes of them, so that all that has a price is to read.
+/// The frames have no effect, so that only reading costs time.
 #[tokio::test]
 async fn a_flood_of_pongs_does_not_starve_others() {
     let repeated = Frame::pong("flood").encode(Role::Client);

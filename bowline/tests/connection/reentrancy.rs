@@ -1,5 +1,5 @@
-//! Foreign code that calls back into the connection that has called it: wakers, payloads, streams, errors. Under a lock of the
-//! connection, any of them would hang.
+//! Foreign code calls back into the connection that called it: wakers, payloads, streams, errors. Any such
+//! call under a lock of the connection would hang.
 
 use std::io;
 use std::pin::Pin;
@@ -19,7 +19,7 @@ use crate::support::pairs::{CARRIERS, with_raw_peer};
 use crate::support::wire::{Stream, Wire, wire};
 use crate::support::{open, peer_of, poll_once, settle};
 
-/// Runs a test on a thread of its own, so that one that hangs is told from one that fails.
+/// Runs a test on a thread of its own, to distinguish hangs from failures.
 fn bounded(test: impl AsyncFnOnce() + Send + 'static) {
     let (done, result) = mpsc::channel();
     std::thread::spawn(move || {
@@ -30,7 +30,7 @@ fn bounded(test: impl AsyncFnOnce() + Send + 'static) {
     result.recv_timeout(Duration::from_secs(60)).expect("it hangs or fails");
 }
 
-/// What foreign code calls. It must not hang, whatever it is called from.
+/// The calls of foreign code, which must not hang in any context.
 #[derive(Clone, Default)]
 struct CallBack(Arc<Called>);
 
@@ -112,7 +112,7 @@ fn a_payload_may_call_when_it_is_dropped() {
     }
 }
 
-/// Those that are never written are dropped with the connection.
+/// Payloads that are never written are dropped with the connection.
 #[test]
 fn a_payload_that_is_thrown_away_may_call() {
     for role in [Role::Client, Role::Server] {
@@ -161,7 +161,7 @@ impl IntoWaiting for Sender {
 
 // ---- streams, and the errors that they return
 
-/// A stream whose drop calls back, and whose errors do.
+/// A stream whose drop calls back, as do its errors.
 struct Calling {
     stream: Stream,
     call_back: CallBack,
@@ -282,7 +282,7 @@ fn a_stream_and_its_errors_may_call_when_they_are_dropped() {
                 }
                 wire.until(Wire::is_dropped).await;
                 assert!(call_back.count() > 0);
-                // They refer to each other.
+                // The stream and the connection refer to each other.
                 *call_back.0.sender.lock().unwrap() = None;
                 assert!(sender.is_closed());
             });
@@ -292,8 +292,8 @@ fn a_stream_and_its_errors_may_call_when_they_are_dropped() {
 
 // ---- wakers
 
-/// A waker that calls back when it is woken and when it is dropped: that of an executor which polls at once, and drops a task
-/// with the last waker of it.
+/// A waker that calls back when woken and when dropped, like that of an executor that polls at once and drops
+/// a task with its last waker.
 struct CallingWaker(CallBack);
 
 impl Wake for CallingWaker {
@@ -328,7 +328,7 @@ fn a_waker_may_call_when_it_is_replaced_dropped_or_woken() {
                 tokio::time::pause();
                 let (mut socket, wire) = open(role, Limits::default().write_buffer(1));
                 if hesitates {
-                    // It wakes while it is polled, under the locks of the connection.
+                    // The stream wakes its task while it is polled, under the connection's locks.
                     wire.set_hesitating();
                 }
                 let sender = socket.sender();
@@ -375,8 +375,8 @@ fn a_waker_may_call_when_it_is_replaced_dropped_or_woken() {
     }
 }
 
-/// A task that holds its own connection, and that nothing holds but its waker, as that of a small executor: dropping the waker
-/// drops the connection.
+/// A task that owns its connection, and is owned only by its waker, as in a small executor: dropping the
+/// waker drops the connection.
 #[test]
 fn a_waker_may_drop_the_websocket_itself() {
     struct Task(Mutex<Option<WebSocket>>);
@@ -394,7 +394,7 @@ fn a_waker_may_drop_the_websocket_itself() {
             let task = Arc::new(Task(Mutex::new(None)));
             let waker = Waker::from(Arc::clone(&task));
             let mut cx = Context::from_waker(&waker);
-            // The waker stays with the connection, though the future is gone without a word.
+            // The waker stays with the connection, although the future is dropped.
             let mut recv = Box::pin(socket.recv());
             assert!(recv.as_mut().poll(&mut cx).is_pending());
             std::mem::forget(recv);

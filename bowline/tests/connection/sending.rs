@@ -52,8 +52,8 @@ async fn send_takes_text_and_bytes_in_all_their_forms() {
     }
 }
 
-/// Owned and prepared payloads of all sizes go out whole, whether they are copied or queued by reference, and however
-/// little the transport takes at a time.
+/// Owned and prepared payloads of all sizes are written whole, whether they are copied or queued by
+/// reference, and however few bytes the transport accepts.
 #[tokio::test]
 async fn large_payloads_go_out_whole() {
     for role in [Role::Client, Role::Server] {
@@ -116,7 +116,7 @@ async fn senders_wait_in_order_of_arrival() {
         })
         .collect();
     settle().await;
-    // Some give up: that must neither block those behind them nor reorder them.
+    // Some senders are dropped, which must neither block nor reorder later ones.
     for (number, task) in (1..).zip(&tasks) {
         if number % 3 == 0 {
             task.abort();
@@ -273,7 +273,7 @@ async fn a_writer_takes_only_utf8_for_text_and_stays_usable() {
     let mut writer = socket.writer(MessageKind::Text).await.unwrap();
     writer.write_all("é".as_bytes().split_at(1).0).await.unwrap();
     assert_eq!(writer.finish().await.unwrap_err().kind(), ErrorKind::InvalidInput);
-    // Nothing of it was sent, so the connection lives on.
+    // No part of the message was sent, so the connection continues.
     socket.send("next").await.unwrap();
     assert_eq!(all_frames(Role::Server, wire.take_written()), [Frame::text("next")]);
 }
@@ -300,7 +300,8 @@ async fn a_pipelined_echo_costs_one_read_and_one_write_a_batch() {
     }
 }
 
-/// A transport that takes everything is given much at once; one that doesn't makes senders wait at the high-water mark.
+/// A transport that accepts everything receives large writes. Any other transport makes senders wait at the
+/// high-water mark.
 #[tokio::test]
 async fn a_batch_gathers_to_four_times_the_high_water_mark() {
     let (mut socket, wire) = open(Role::Server, Limits::default().write_buffer(1000));
@@ -337,9 +338,9 @@ async fn a_corked_message_goes_out_though_the_application_never_reads_again() {
     assert_eq!(socket.recv().await.unwrap(), Some("1".into()));
     socket.send("reply").await.unwrap();
     assert_eq!(wire.written_len(), 0, "two more messages are here");
-    // The task yields, and calls nothing.
+    // The task yields without a further call.
     assert_eq!(wire.next_frame(Role::Server).await, Frame::text("reply"));
-    // And so does a sender elsewhere, while the reading task is between two messages.
+    // A sender elsewhere also writes at once, while the reading task is between two messages.
     assert_eq!(socket.recv().await.unwrap(), Some("2".into()));
     let sender = socket.sender();
     tokio::spawn(async move { sender.send("elsewhere").await }).await.unwrap().unwrap();
@@ -347,7 +348,7 @@ async fn a_corked_message_goes_out_though_the_application_never_reads_again() {
     drop(socket);
 }
 
-/// A batch of two messages, of which the first was received.
+/// Returns a connection within a batch of two messages, the first of which was received.
 async fn within_a_batch() -> (bowline::WebSocket, Wire) {
     let (mut socket, wire) = open(Role::Server, Limits::default());
     wire.feed(&encode_all(Role::Client, &[Frame::text("1"), Frame::text("2")]));
@@ -355,7 +356,7 @@ async fn within_a_batch() -> (bowline::WebSocket, Wire) {
     (socket, wire)
 }
 
-/// Only the `WebSocket` knows that it works off a batch.
+/// Only the `WebSocket` works through the batch.
 #[tokio::test]
 async fn a_sender_never_waits_behind_a_cork() {
     let (socket, wire) = within_a_batch().await;
@@ -376,7 +377,7 @@ async fn a_sender_never_waits_behind_a_cork() {
     assert_eq!(wire.calls().1, 4);
 }
 
-/// The thread that works off a batch may be busy, which is no reason for those on others to wait.
+/// The thread that works through a batch may be busy. Senders on other threads must not wait for it.
 #[test]
 fn a_websocket_on_another_thread_never_waits_behind_a_cork() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
@@ -387,14 +388,14 @@ fn a_websocket_on_another_thread_never_waits_behind_a_cork() {
     let busy = runtime.spawn(async move {
         let message = socket.recv().await.unwrap().unwrap();
         assert!(handing_on.send((socket, message)).is_ok());
-        // It does not yield before the reply is there.
+        // The task doesn't yield before the reply has arrived.
         let start = std::time::Instant::now();
         while observed.written_len() == 0 {
             assert!(start.elapsed() < Duration::from_secs(20), "the reply is held back");
             std::hint::spin_loop();
         }
     });
-    // Spawned by a third thread: a task that is woken on the busy one may have to wait for that.
+    // A third thread spawns this task, which might otherwise wait for the busy thread.
     let (socket, message) = handed_on.recv().unwrap();
     let replying = runtime.spawn(async move {
         socket.send(message).await.unwrap();
@@ -404,7 +405,7 @@ fn a_websocket_on_another_thread_never_waits_behind_a_cork() {
     assert_eq!(wire.take_frames(Role::Server), [Frame::text("1")]);
 }
 
-/// The same if the `WebSocket` is shared: the first replies are those of a thread that then computes.
+/// If the `WebSocket` is shared, the first replies are those of a thread that then computes.
 #[test]
 fn a_thread_that_shares_a_websocket_never_waits_for_another_that_computes() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
@@ -427,7 +428,7 @@ fn a_thread_that_shares_a_websocket_never_waits_for_another_that_computes() {
     runtime.block_on(async { (computing.await.unwrap(), sending.await.unwrap().unwrap()) });
 }
 
-/// Once the driver has run, the application is not working off the batch as fast as it can.
+/// If the driver has run, the application is not working through the batch at full speed.
 #[tokio::test(start_paused = true)]
 async fn nothing_is_held_back_once_the_driver_has_run() {
     let (mut socket, wire) = open(Role::Server, Limits::default());
@@ -456,14 +457,14 @@ async fn more_replies_than_can_be_counted_may_wait_for_a_transport_that_takes_no
     assert_eq!(wire.take_frames(Role::Server).len(), 70_001);
 }
 
-/// Nobody runs the tasks of a runtime of one thread between two calls of `block_on`, or after the last.
+/// The tasks of a current-thread runtime don't run between two calls of `block_on`, or after the last.
 #[test]
 fn a_reply_is_written_when_block_on_returns() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let (mut socket, wire) = runtime.block_on(within_a_batch());
     runtime.block_on(socket.send("reply to 1")).unwrap();
     assert_eq!(wire.take_frames(Role::Server), [Frame::text("reply to 1")]);
-    // In one call, those of a batch leave together, whether it was all of it or not.
+    // In one call, the replies to a batch are written together, whether or not the batch is complete.
     wire.feed(&encode_all(Role::Client, &[Frame::text("3"), Frame::text("4"), Frame::text("5")]));
     let before = wire.calls().1;
     runtime.block_on(async {
@@ -481,8 +482,8 @@ fn a_reply_is_written_when_block_on_returns() {
     assert_eq!(wire.take_frames(Role::Server), [Frame::text("5")]);
 }
 
-/// The same if the future yields in between: that wakes what waits for the end of the poll, and the future may be ready before the
-/// driver runs.
+/// The future yields in between. This wakes the task that waits for the end of the poll, and the future may
+/// be ready before the driver runs.
 #[test]
 fn a_reply_is_written_though_block_on_returns_right_after_a_yield() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -530,7 +531,7 @@ fn every_reply_that_is_accepted_while_the_runtime_is_dropped_is_written() {
     }
 }
 
-/// What was accepted is not lost with the runtime.
+/// Accepted messages are not lost with the runtime.
 #[test]
 fn a_dropped_runtime_writes_what_it_can() {
     for role in [Role::Client, Role::Server] {
@@ -549,7 +550,7 @@ fn a_dropped_runtime_writes_what_it_can() {
     }
 }
 
-/// Keeps the thread busy, as an application that computes does.
+/// Keeps the thread busy, like an application that computes.
 fn compute(time: Duration) {
     let start = std::time::Instant::now();
     while start.elapsed() < time {
@@ -568,7 +569,7 @@ async fn replies_do_not_wait_for_an_application_that_computes() {
                 let message = socket.recv().await.unwrap().unwrap();
                 compute(Duration::from_millis(5));
                 socket.send(message).await.unwrap();
-                // The first can't know how long the second will take.
+                // The first thread can't know how long the second computes.
                 let replies = all_frames(Role::Server, written.copy_written()).len();
                 assert!(replies >= number - 1, "{replies} replies after {number} messages");
             }
@@ -715,7 +716,7 @@ async fn a_dropped_websocket_holds_its_transport_for_the_close_timeout_at_most()
     assert_eq!(start.elapsed(), Duration::from_secs(3));
 }
 
-/// One task that sends to many has no budget for all of them, but no transport is held back by that.
+/// A task that sends to many connections may exhaust its budget, but no transport is held back by that.
 #[tokio::test]
 async fn a_broadcast_is_written_at_once_to_all() {
     let connections: Vec<_> = (0..1000).map(|_| open(Role::Server, Limits::default())).collect();

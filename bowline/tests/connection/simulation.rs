@@ -1,6 +1,7 @@
-//! Random conversations over a simulated network: whatever happens, what the library promises holds.
+//! Random conversations over a simulated network, in which all promises of the library have to hold.
 //!
-//! A seed decides all: `BOWLINE_SEED=<seed>` replays one and prints what happens, `BOWLINE_SEEDS=<count>` tries more.
+//! A seed decides everything: `BOWLINE_SEED=<seed>` replays one conversation and prints its events, and
+//! `BOWLINE_SEEDS=<count>` runs more.
 
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};

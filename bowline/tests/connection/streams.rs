@@ -155,8 +155,8 @@ async fn a_unix_socket_carries_a_connection() {
     exchange(client, server).await;
 }
 
-/// The mock stream keeps the last waker it has seen, whoever polled and in which direction. The reader, the senders
-/// and the connection's task are all woken all the same.
+/// The mock stream remembers only its last waker, of either direction. The reader, the senders and the
+/// connection's task are all woken nevertheless.
 #[tokio::test]
 async fn a_stream_that_keeps_only_the_last_waker_wakes_everybody() {
     for role in [Role::Client, Role::Server] {
@@ -182,7 +182,7 @@ async fn a_stream_that_keeps_only_the_last_waker_wakes_everybody() {
         for sending in sending {
             sending.await.unwrap().unwrap();
         }
-        // And the task, who answers while nobody reads.
+        // The task answers while nobody reads.
         wire.take_written();
         wire.feed_frame(peer_of(role), &Frame::ping("wake the task"));
         assert_eq!(wire.next_frame(role).await, Frame::pong("wake the task"));

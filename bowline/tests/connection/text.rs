@@ -79,8 +79,8 @@ async fn an_invalid_close_reason_is_reported_before_its_frame_is_complete() {
     assert_eq!(wire.next_frame(Role::Client).await.close_code(), Some(1007));
 }
 
-/// 64 KiB more of payload never cost more reads or a longer wait than the 64 KiB before: each step is checked for
-/// itself, so that a cost that grows with the size of the message shows without a clock.
+/// Each further 64 KiB of payload never cost more reads or a longer wait than the 64 KiB before. Each step is
+/// checked for itself, so that a cost that grows with the message shows without a clock.
 #[tokio::test]
 async fn much_text_in_small_fragments_arrives_whole() {
     const SIZE: usize = 4 * 1024 * 1024;

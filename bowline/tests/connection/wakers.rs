@@ -14,7 +14,7 @@ use crate::support::frames::{Frame, all_frames};
 use crate::support::wire::wire;
 use crate::support::{open, peer_of, poll_once, settle};
 
-/// Counts how often it was woken.
+/// A waker that counts its wake-ups.
 #[derive(Default)]
 struct Counting(AtomicUsize);
 
@@ -24,7 +24,7 @@ impl Wake for Counting {
     }
 }
 
-/// Calls the library when it is woken, as an executor that polls at once does.
+/// A waker that calls the library when woken, like an executor that polls at once.
 struct Calling {
     sender: Sender,
     woken: Mutex<usize>,
@@ -42,7 +42,7 @@ impl Wake for Calling {
 async fn a_recv_that_moves_to_another_task_is_woken_there() {
     for role in [Role::Client, Role::Server] {
         let (mut socket, wire) = open(role, Limits::default());
-        // Every other read is not ready, and says so only by waking while it is called.
+        // A stream that returns `Pending` for every other read, and wakes during that call.
         wire.set_hesitating();
         let (one, two) = (Arc::new(Counting::default()), Arc::new(Counting::default()));
         let (first, second) = (Waker::from(Arc::clone(&one)), Waker::from(Arc::clone(&two)));
@@ -57,7 +57,7 @@ async fn a_recv_that_moves_to_another_task_is_woken_there() {
         while one.0.swap(0, Ordering::SeqCst) > 0 {
             assert!(recv.as_mut().poll(&mut Context::from_waker(&first)).is_pending());
         }
-        // From now on it is this one that has to come back.
+        // From now on, this waker has to be called.
         assert!(recv.as_mut().poll(&mut Context::from_waker(&second)).is_pending());
         wire.feed_frame(peer_of(role), &Frame::text("at last"));
         let mut output = Poll::Pending;
@@ -68,7 +68,7 @@ async fn a_recv_that_moves_to_another_task_is_woken_there() {
     }
 }
 
-/// Without the lock given back before, this hangs.
+/// This hangs unless the lock was released before.
 #[test]
 fn a_waker_may_call_the_library() {
     let (done, result) = mpsc::channel();
@@ -104,7 +104,8 @@ fn a_waker_may_call_the_library() {
     result.recv_timeout(Duration::from_secs(20)).expect("a waker that calls the library hangs or fails");
 }
 
-/// The future of a `recv` is kept while something else is awaited: what arrives wakes a task that does not poll it.
+/// A `recv` future is kept while another future is awaited: arriving bytes wake a task that doesn't poll the
+/// `recv`.
 #[tokio::test(start_paused = true)]
 async fn pings_are_answered_while_a_recv_is_kept_but_not_polled() {
     for role in [Role::Client, Role::Server] {
@@ -119,11 +120,11 @@ async fn pings_are_answered_while_a_recv_is_kept_but_not_polled() {
                 assert_eq!(wire.next_frame(role).await, Frame::pong([number, again]));
                 assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
             }
-            // It gets something, and the application begins anew.
+            // The `recv` receives a message, and the application starts again.
             wire.feed_frame(peer_of(role), &Frame::text("message"));
             assert_eq!(recv.as_mut().await.unwrap(), Some("message".into()));
         }
-        // The same with the peer's Close frame.
+        // The peer's Close frame is handled alike.
         let mut recv = pin!(socket.recv());
         assert!(poll_once(recv.as_mut()).await.is_none());
         let start = Instant::now();
@@ -134,7 +135,8 @@ async fn pings_are_answered_while_a_recv_is_kept_but_not_polled() {
     }
 }
 
-/// An application that was just handed something is left alone for a while, but nothing else has to wait for that.
+/// An application that just received a message is left alone for a while, but nothing else has to wait for
+/// this.
 #[tokio::test(start_paused = true)]
 async fn an_application_that_is_left_alone_delays_neither_writing_nor_the_end() {
     for role in [Role::Client, Role::Server] {
@@ -186,7 +188,7 @@ async fn a_message_for_a_recv_that_is_not_polled_waits_for_it() {
     assert_eq!(wire.next_frame(Role::Server).await, Frame::pong("behind"));
 }
 
-/// Steady traffic is not watched at every message: the connection's task looks now and then.
+/// Steady traffic is not watched at every message: the connection's task checks now and then.
 #[tokio::test(start_paused = true)]
 async fn a_kept_recv_is_noticed_under_steady_traffic_too() {
     let (mut socket, wire) = open(Role::Server, Limits::default());
@@ -207,7 +209,7 @@ async fn a_kept_recv_is_noticed_under_steady_traffic_too() {
     }
 }
 
-/// The connection's task reads for a ping of ours; afterwards it watches as before.
+/// The connection's task reads for a local ping, and afterwards watches as before.
 #[tokio::test(start_paused = true)]
 async fn a_kept_recv_is_noticed_after_a_ping_of_ours() {
     let (mut socket, wire) = open(Role::Server, Limits::default());
@@ -227,7 +229,7 @@ async fn a_kept_recv_is_noticed_after_a_ping_of_ours() {
     assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
 }
 
-/// A reader that was read to its end, but is still there, does not keep what follows unread.
+/// A reader that was read to its end, but not dropped, doesn't keep later frames unread.
 #[tokio::test(start_paused = true)]
 async fn pings_are_answered_while_a_reader_is_kept_beyond_its_end() {
     for role in [Role::Client, Role::Server] {
@@ -243,7 +245,7 @@ async fn pings_are_answered_while_a_reader_is_kept_beyond_its_end() {
             assert_eq!(wire.next_frame(role).await, Frame::pong([number]));
         }
         assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
-        // What belongs to the next message is not given to it.
+        // Bytes of the next message are not returned to this reader.
         wire.feed_frame(peer_of(role), &Frame::text("next"));
         tokio::time::sleep(Duration::from_secs(5)).await;
         assert_eq!(reader.read_to_string(&mut text).await.unwrap(), 0);
@@ -252,7 +254,7 @@ async fn pings_are_answered_while_a_reader_is_kept_beyond_its_end() {
     }
 }
 
-/// What blocks is not the write but the flush of a stream that buffers.
+/// The stream buffers, so that its flush blocks instead of its write.
 #[tokio::test]
 async fn a_flush_that_was_blocked_goes_on() {
     for role in [Role::Client, Role::Server] {
@@ -282,8 +284,8 @@ async fn a_flush_that_was_blocked_goes_on() {
     }
 }
 
-/// A `block_on` whose future is ready in the very poll that has spent tokio's budget: whom its streams would have woken is then
-/// forgotten.
+/// A `block_on` future is ready in the poll that has spent tokio's budget. The wakers that the streams would
+/// have called are then forgotten.
 #[test]
 fn a_spent_budget_loses_no_wakeup() {
     for count in 120..=130 {

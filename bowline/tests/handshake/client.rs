@@ -1,4 +1,4 @@
-//! The opening handshake, as a client does it: RFC 6455 4.1.
+//! The opening handshake of a client: RFC 6455 4.1.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::support::{self, poll_once, poll_times};
 
 const URL: &str = "ws://example.com/chat";
 
-/// Connects to a server that answers with what `answer` makes of the request, and then keeps the stream open.
+/// Connects to a server that answers each request with `answer`, and then keeps the stream open.
 async fn connect_to(
     connector: &Connector,
     answer: impl FnOnce(Head) -> Vec<u8>,
@@ -29,7 +29,7 @@ async fn connect_to(
     result
 }
 
-/// What is wrong with an answer that differs from a good one.
+/// Returns the error for an answer that differs from a good one.
 async fn refusal(connector: &Connector, answer: impl FnOnce(Head) -> Head) -> String {
     let error = connect_to(connector, |request| answer(acceptance(&request)).text().into_bytes())
         .await
@@ -39,7 +39,7 @@ async fn refusal(connector: &Connector, answer: impl FnOnce(Head) -> Head) -> St
     error.to_string()
 }
 
-/// The request that a connector sends.
+/// Returns the request that a connector sends.
 async fn request_of(connector: &Connector, url: &str) -> Head {
     let (client, mut server) = duplex(64 * 1024);
     let connecting = async {
@@ -53,7 +53,7 @@ async fn request_of(connector: &Connector, url: &str) -> Head {
     tokio::join!(connecting, serving).1
 }
 
-/// The error of a connector or a URL that makes no sense; nothing must be sent.
+/// Returns the error of an invalid connector or URL. Nothing must be sent.
 async fn invalid(connector: &Connector, url: &str) -> String {
     let (client, mut server) = duplex(1024);
     let error = connector.connect_over(url, client).await.expect_err("it makes no sense");
@@ -181,7 +181,7 @@ async fn rfc6455_3_urls_that_make_no_sense_are_named() {
         ("ws://example.com/?%zz", "'%'"),
         ("ws://exam%70le.com/", "exam%70le.com"),
         ("w\\s://example.com/", "w"),
-        // Where the userinfo ends can't be told, and it may be in any part.
+        // The end of the userinfo is ambiguous, and it may be in any part.
         ("ws://user:secret/x@example.com/", "percent-encode"),
         ("ws://user:secret?x@example.com/", "percent-encode"),
         ("ws://user:secret#x@example.com/", "percent-encode"),
@@ -196,7 +196,7 @@ async fn rfc6455_3_urls_that_make_no_sense_are_named() {
         ("ws://user:secret@example.com/#", "fragment"),
         ("user:secret@example.com/?next=ws://example.com", "ws://"),
         ("ws:/user:secret@example.com/://", "ws://"),
-        // RFC 6874, RFC 9844: a zone means something on one host only.
+        // RFC 6874, RFC 9844: a zone has a meaning on one host only.
         ("ws://[fe80::1%25eth0]/", "zone"),
         ("ws://[fe80::1%eth0]:80/", "zone"),
         ("ws://user:secret@[fe80::1%25eth0]/", "zone"),
@@ -209,7 +209,7 @@ async fn rfc6455_3_urls_that_make_no_sense_are_named() {
 
 #[tokio::test]
 async fn parts_of_a_url_that_are_too_long_are_named() {
-    // What `http` can hold.
+    // Values that `http` can represent.
     let path = format!("/{}", "a".repeat(65_533));
     let request = Connector::new().request(format!("ws://example.com{path}")).unwrap().0;
     assert_eq!(request.uri().path(), path);
@@ -237,7 +237,7 @@ async fn all_characters_of_rfc3986_are_sent_as_they_are() {
         assert_eq!(request.get("host").as_deref(), Some("example.com:81"));
     }
     let request = request_of(&Connector::new(), "ws://AZaz09-._~!$&'()*+,;=%40%2F:a:b%25@example.com/").await;
-    // Names can have them as well, though few do.
+    // Names can contain these characters as well, although few do.
     for character in "AZaz09-._~!$&'()*+,;=".chars() {
         let url = format!("ws://a{character}b:81/");
         let authority = format!("a{character}b:81");
@@ -357,7 +357,7 @@ async fn rfc6455_4_1_the_response_is_verified() {
         (|good| good.without("sec-websocket-accept"), "no Sec-WebSocket-Accept"),
         (|good| good.replace("Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo="), "does not belong"),
         (|good| good.replace("Sec-WebSocket-Accept:"), "does not belong"),
-        // It belongs to no key that we sent.
+        // The accept value belongs to another key.
         (|_| acceptance(&Head::request()), "does not belong"),
         (
             |good| {
@@ -438,7 +438,7 @@ async fn good_responses_are_accepted() {
             assert_eq!(response.status(), 101);
         }
     }
-    // It makes no difference either if nothing was offered.
+    // An empty list also has no effect if nothing was offered.
     for connector in with_and_without_compression(&Connector::new()) {
         let answer = |request: Head| acceptance(&request).with("Sec-WebSocket-Protocol:").text().into_bytes();
         assert_eq!(connect_to(&connector, answer).await.unwrap().0.subprotocol(), None);
@@ -494,7 +494,8 @@ async fn the_error_has_status_headers_and_the_start_of_the_body() {
     assert_eq!(&response.body()[..], b"who are?");
 }
 
-/// A server that sends the head, and then bytes of a body for as long as they are taken; gives how many were.
+/// Runs a server that sends the head, and then bytes of a body for as long as they are accepted. Returns
+/// their number.
 async fn pour(mut server: DuplexStream, head: &str) -> usize {
     read_head(&mut server).await;
     server.write_all(head.as_bytes()).await.unwrap();

@@ -1,4 +1,4 @@
-//! Proxies: explicit ones, and those that the environment names.
+//! Proxies: explicit ones, and those of the environment.
 
 use std::error::Error;
 use std::net::SocketAddr;
@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 
 use crate::support::http::{Head, echo, http_proxy, listen, read_head, soon, start, tunnel};
 
-/// What a client told a SOCKS 5 proxy (RFC 1928, RFC 1929).
+/// The request of a client to a SOCKS 5 proxy (RFC 1928, RFC 1929).
 #[derive(Debug, PartialEq)]
 struct Asked {
     credentials: Option<(String, String)>,
@@ -23,7 +23,7 @@ struct Asked {
     port: u16,
 }
 
-/// A SOCKS 5 proxy that connects to `target`, whatever it is asked for.
+/// Starts a SOCKS 5 proxy that connects to `target`, whatever the request.
 async fn socks_proxy(target: SocketAddr) -> (SocketAddr, mpsc::UnboundedReceiver<Asked>) {
     let (sender, asked) = mpsc::unbounded_channel();
     let (listener, address) = listen().await;
@@ -70,7 +70,7 @@ async fn answer_socks(stream: &mut TcpStream) -> Asked {
     Asked { credentials, address_type, address, port }
 }
 
-/// A byte that says how many follow, and those.
+/// Reads a length byte and as many bytes.
 async fn counted(stream: &mut TcpStream) -> Vec<u8> {
     let mut bytes = vec![0; usize::from(stream.read_u8().await.unwrap())];
     stream.read_exact(&mut bytes).await.unwrap();
@@ -91,7 +91,7 @@ fn through(proxy: &str) -> Connector {
 async fn an_http_proxy_is_asked_for_a_tunnel() {
     let target = start(Server::new(), echo).await;
     let (proxy, mut heads) = http_proxy(target).await;
-    // The name is not resolved here: it does not exist.
+    // The name is not resolved locally: it does not exist.
     assert_echo(&through(&format!("http://{proxy}")), "ws://name.invalid/chat").await;
     let head = heads.recv().await.unwrap();
     assert!(head.text().starts_with("CONNECT name.invalid:80 HTTP/1.1\r\n"), "{head:?}");
@@ -254,7 +254,7 @@ mod tls {
     }
 }
 
-/// Whether a process with these variables connects through the proxy that gives these heads.
+/// Returns whether a process with these variables connects through the proxy that returns these heads.
 async fn uses_proxy(
     url: &str,
     choice: &str,
@@ -317,11 +317,12 @@ async fn a_password_of_the_environment_is_not_taken_for_a_host() {
     assert!(!uses_proxy(&url, "refused", &mut heads, &[("HTTP_PROXY", &proxy)]).await);
 }
 
-/// Not a test of its own: it is what tests above run, because the environment belongs to the whole process.
+/// This function is no test of its own. The tests above run it as a process, because the environment belongs
+/// to the whole process.
 #[tokio::test]
 #[ignore = "run by others"]
 async fn in_a_process_of_its_own() {
-    // Without the variables, somebody runs all ignored tests.
+    // Without the variables, this is a run of all ignored tests.
     let Ok(url) = std::env::var("BOWLINE_TEST_URL") else { return };
     let connector = match std::env::var("BOWLINE_TEST_PROXY").unwrap().as_str() {
         "refused" => {

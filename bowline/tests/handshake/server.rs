@@ -1,4 +1,4 @@
-//! The opening handshake, as a server does it: RFC 6455 4.2.
+//! The opening handshake of a server: RFC 6455 4.2.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use crate::support::frames::{Frame, take_frames};
 use crate::support::http::{ACCEPT, Head, KEY, echo, exchange, listen, read_head, soon, start, upgrade};
 
-/// Requests that are rejected, with the status, and a header of the response, if there is one to look for.
+/// Returns rejected requests, with the status and an expected header of the response, if any.
 fn rejected() -> Vec<(Head, u16, &'static str)> {
     let request = Head::request;
     let upgrade = "upgrade: websocket";
@@ -180,7 +180,7 @@ async fn rfc6455_4_2_2_the_server_prefers_a_subprotocol() {
     assert_eq!(head.get("sec-websocket-protocol").as_deref(), Some("v2"));
 }
 
-/// Whether a request with this Host and this Origin is accepted.
+/// Returns whether a request with this Host and Origin is accepted.
 fn is_allowed(acceptor: &Acceptor, host: &str, origin: &str) -> bool {
     let request = Head::request().replace(&format!("Host: {host}")).with(&format!("Origin: {origin}"));
     let rejection = acceptor.accept::<_, ()>(&mut request.to_request()).expect_err("no upgrade is in it");
@@ -328,7 +328,7 @@ async fn options_that_make_no_sense_are_named() {
     }
 }
 
-/// A request with frames behind it in the same packet.
+/// Returns a request followed by frames in the same packet.
 fn pipelined() -> Vec<u8> {
     let mut bytes = Head::request().text().into_bytes();
     bytes.extend(Frame::text("first").encode(Role::Client));
@@ -376,7 +376,7 @@ async fn heads_over_the_limits_are_431() {
     let long = Head::request().with(&format!("x-long: {}", "a".repeat(8 * 1024)));
     let many = (0..10).fold(Head::request(), |head, number| head.with(&format!("x-{number}: a")));
     for request in [long, many] {
-        // Over TCP, where a reset would take the response with it.
+        // Over TCP, where a reset would discard the response.
         let (listener, address) = listen().await;
         let asking = async {
             let mut client = TcpStream::connect(address).await.unwrap();
@@ -431,7 +431,7 @@ async fn a_client_that_sends_a_byte_a_second_times_out() {
 
 #[tokio::test(start_paused = true)]
 async fn an_upgrade_whose_response_is_never_sent_times_out() {
-    // hyper's upgrade is only made by hyper, so its service is asked, and never answers.
+    // Only hyper creates its upgrade, so its service is called, and never answers.
     let (mut client, server) = duplex(4096);
     client.write_all(Head::request().text().as_bytes()).await.unwrap();
     let (sender, mut receiver) = tokio::sync::mpsc::channel(1);

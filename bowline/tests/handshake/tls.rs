@@ -1,4 +1,4 @@
-//! wss://
+//! Opening handshakes over wss://.
 
 use std::error::Error;
 use std::net::SocketAddr;
@@ -43,7 +43,7 @@ async fn a_server_speaks_tls() {
     }
 }
 
-/// Whether a page of this origin may connect.
+/// Returns whether a page of this origin may connect.
 async fn is_allowed(connector: &Connector, url: &str, origin: &str) -> bool {
     match soon(connector.clone().origin(origin).connect(url)).await {
         Ok(_) => true,
@@ -115,7 +115,7 @@ async fn a_certificate_that_is_not_trusted_is_an_io_error() {
     assert!(error.to_string().contains("localhost"), "{error}");
     assert!(error.source().unwrap().to_string().contains("certificate"), "{:?}", error.source());
 
-    // The roots of the operating system do not have it either; if there are none, that is an error too.
+    // The roots of the operating system don't contain it either. If there are none, that is also an error.
     let error = soon(Connector::new().proxy(Proxy::none()).connect(&url)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Io);
 }
@@ -171,7 +171,7 @@ async fn configurations_that_offer_http2_speak_http1() {
     let (mut socket, _) = soon(connector(Arc::clone(&client)).connect(url)).await.unwrap();
     assert_echo(&mut socket).await;
 
-    // Of a client's offer, only HTTP/1.1 is taken.
+    // Of a client's offer, only HTTP/1.1 is accepted.
     let stream = TcpStream::connect(address).await.unwrap();
     let name = "localhost".try_into().unwrap();
     let stream = soon(TlsConnector::from(Arc::clone(&client)).connect(name, stream)).await.unwrap();

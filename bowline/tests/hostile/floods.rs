@@ -1,6 +1,7 @@
-//! More than anyone can take, and peers that take nothing.
+//! Floods of frames, and peers that accept nothing.
 //!
-//! The largest numbers take long without optimisation:
+//! The largest tests are slow without optimisation:
+//! `cargo test --release -p bowline --all-features --test hostile floods:: -- --include-ignored`.
 //! `cargo test --release -p bowline --all-features --test hostile floods:: -- --include-ignored`.
 
 use std::time::Duration;
@@ -17,7 +18,7 @@ use crate::support::{self, open, peer_of, poll_times, settle, warm_up};
 
 const ROLES: [Role; 2] = [Role::Client, Role::Server];
 
-/// Feeds frames a thousand at a time, each batch when the one before was read.
+/// Feeds frames in batches of a thousand, each after the previous one was read.
 async fn flood(wire: &Wire, role: Role, count: usize, mut frame: impl FnMut(usize) -> Frame) {
     for start in (0..count).step_by(1000) {
         let frames: Vec<_> = (start..start + 1000).map(&mut frame).collect();
@@ -30,12 +31,12 @@ async fn flood(wire: &Wire, role: Role, count: usize, mut frame: impl FnMut(usiz
 
 // ---- control frames
 
-/// RFC 6455 5.5.3: of pings that could not be answered yet, only the newest has to be.
+/// RFC 6455 5.5.3: of several unanswered pings, only the newest needs a pong.
 async fn ping_flood(count: usize) {
     for role in ROLES {
         for reads in [false, true] {
             warm_up().await;
-            // The keepalive is not to end what is blocked, nor to send a ping of its own.
+            // The keepalive must neither end the blocked connection nor send pings.
             let (stream, wire) = wire();
             let mut socket = match role {
                 Role::Client => Connector::new().keepalive(None).adopt(stream, Vec::new(), None),
@@ -80,7 +81,7 @@ async fn four_hundred_thousand_pings_from_a_peer_that_never_reads() {
     ping_flood(400_000).await;
 }
 
-/// The keepalive ends what the peer never reads, however much it sends.
+/// The keepalive ends a connection whose peer never reads, however much it sends.
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_pings_and_never_reads_ends_by_keepalive() {
     for role in ROLES {
@@ -153,7 +154,7 @@ async fn four_million_one_byte_messages_all_arrive() {
     message_flood(4_000_000).await;
 }
 
-/// An application that does not receive is sent no more than its transport and one read hold.
+/// An application that doesn't receive accepts no more bytes than its transport and one read hold.
 #[tokio::test]
 async fn a_flood_that_nobody_receives_stops_at_its_sender() {
     for role in ROLES {
@@ -238,7 +239,7 @@ async fn a_hundred_senders_to_a_peer_that_stops_reading_wait_and_then_end_by_kee
             accepted += sent;
         }
         assert_eq!(start.elapsed(), Duration::from_secs(20), "{role:?}");
-        // What was read, what the stream holds, the write buffer and one message.
+        // The bytes of a read, those in the stream, the write buffer and one message.
         let most = (300_000 + 16 * 1024 + 64 * 1024) / SIZE + 1;
         assert!(accepted <= most, "{role:?}: {accepted} messages were accepted");
         assert!(accepted >= 300_000 / (SIZE + 14), "{role:?}: {accepted} messages were accepted");
@@ -246,7 +247,8 @@ async fn a_hundred_senders_to_a_peer_that_stops_reading_wait_and_then_end_by_kee
     }
 }
 
-/// It is alive, if slow: nobody ends the connection, memory stays bounded, and a close takes no longer than ever.
+/// The peer is slow but alive. The connection stays open, memory stays bounded, and a close takes no longer
+/// than usual.
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_reads_one_byte_a_second_costs_bounded_memory() {
     for role in ROLES {
@@ -271,7 +273,7 @@ async fn a_peer_that_reads_one_byte_a_second_costs_bounded_memory() {
             }
             unreachable!("it ends before")
         });
-        // It says no word of its own, so the keepalive would be right to end it, but for its answers to pings.
+        // The peer sends nothing of its own, so only its pongs keep the keepalive from ending the connection.
         let start = Instant::now();
         settle().await;
         let before = held();
@@ -292,7 +294,7 @@ async fn a_peer_that_reads_one_byte_a_second_costs_bounded_memory() {
     }
 }
 
-/// The slowest of readers that is not dead: what it gets is right to the last byte.
+/// The slowest live reader still receives every byte correctly.
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_reads_one_byte_a_second_gets_everything() {
     for role in ROLES {
@@ -311,7 +313,7 @@ async fn a_peer_that_reads_one_byte_a_second_gets_everything() {
         while frames.len() < 50 {
             read.push(peer.read_u8().await.unwrap());
             sleep(Duration::from_secs(1)).await;
-            // Pings of the keepalive are between them, and answered.
+            // Pings of the keepalive lie in between, and are answered.
             for frame in support::frames::take_frames(role, &mut read) {
                 if frame.opcode == bowline_proto::Opcode::Ping {
                     peer.write_all(&Frame::pong(&frame.payload).encode(peer_of(role))).await.unwrap();
@@ -320,7 +322,7 @@ async fn a_peer_that_reads_one_byte_a_second_gets_everything() {
                 }
             }
             if read.len() % 10 == 0 {
-                // It is no less alive for being slow, and says so.
+                // The slow peer is alive, and answers pings.
                 peer.write_all(&Frame::pong("").encode(peer_of(role))).await.unwrap();
             }
         }

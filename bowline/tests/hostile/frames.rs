@@ -1,4 +1,4 @@
-//! A peer that sends frames that no peer should send.
+//! Invalid frames of a hostile peer.
 
 use bowline::{ErrorKind, Limits, Message, Role};
 use bowline_proto::Opcode;
@@ -10,7 +10,7 @@ use crate::support::{self, open, peer_of, settle, warm_up};
 
 const ROLES: [Role; 2] = [Role::Client, Role::Server];
 
-/// How the length of a payload is written: in 7 bits, 16 or 64.
+/// The encoding of a payload length: in 7, 16 or 64 bits.
 #[derive(Clone, Copy, Debug)]
 enum Length {
     Short(u8),
@@ -18,7 +18,7 @@ enum Length {
     Long(u64),
 }
 
-/// The header of a frame to `role`, right or wrong, with a masking key of zeros if there is to be one.
+/// Encodes a valid or invalid frame header for `role`, with a masking key of zeros if masked.
 fn header(role: Role, first: u8, length: Length) -> Vec<u8> {
     let mask_bit = if role == Role::Server { 0x80 } else { 0 };
     let mut bytes = vec![first];
@@ -39,8 +39,8 @@ fn header(role: Role, first: u8, length: Length) -> Vec<u8> {
     bytes
 }
 
-/// What `role` makes of bytes that it must not accept: the kind of the error and the code in the Close frame, the same
-/// however the bytes are split.
+/// Returns the reaction of `role` to invalid bytes: the kind of the error and the code in the Close frame.
+/// The reaction must not depend on how the bytes are split.
 async fn refused_with(role: Role, limits: &Limits, bytes: &[u8]) -> (ErrorKind, Option<u16>) {
     let whole = refused(role, limits, bytes, usize::MAX).await;
     assert_eq!(refused(role, limits, bytes, 1).await, whole, "byte by byte it is the same");
@@ -56,7 +56,7 @@ async fn refused(role: Role, limits: &Limits, bytes: &[u8], chunk: usize) -> (Er
     assert!(error.to_string().len() > 20, "it says what is wrong: {error}");
     assert_eq!(socket.recv().await.expect_err("it stays ended").kind(), error.kind());
     assert_eq!(socket.send("more").await.expect_err("nothing can be sent").kind(), error.kind());
-    // RFC 6455 7.1.7: what still comes is not looked at.
+    // RFC 6455 7.1.7: later bytes are ignored.
     wire.feed(&encode_all(peer_of(role), &[Frame::ping("p"), Frame::text("t"), Frame::close(1000, "")]));
     wire.until(|wire| wire.unread() == 0).await;
     wire.end();
@@ -101,7 +101,7 @@ async fn announced_sizes_are_refused_before_memory_is_taken() {
     }
 }
 
-/// A limit, also the largest, holds for the fragments of a message together.
+/// A limit, even the largest, holds for all fragments of a message together.
 #[tokio::test]
 async fn sizes_of_fragments_do_not_overflow() {
     for role in ROLES {
@@ -209,7 +209,7 @@ async fn rfc6455_5_1_frames_are_masked_by_clients_alone() {
             Frame::close(1000, ""),
             Frame::close_without_code(),
         ] {
-            // As if the peer had our own role.
+            // As if the peer had the role of this side.
             assert_violation(role, &frame.encode(role), "masking").await;
         }
         let mut bytes = Frame::text("a").unfinished().encode(peer_of(role));
@@ -254,7 +254,7 @@ async fn rfc6455_5_4_a_new_message_inside_a_fragmented_one_is_refused() {
         for first in [Frame::continuation("a"), Frame::continuation("a").unfinished()] {
             assert_violation(role, &first.encode(peer_of(role)), "nothing to continue").await;
         }
-        // Nor does a message that has ended go on.
+        // A message that has ended can't continue either.
         let frames = [Frame::text("a").unfinished(), Frame::continuation("b"), Frame::continuation("c")];
         let (mut socket, wire) = open(role, Limits::default());
         wire.feed(&encode_all(peer_of(role), &frames));
@@ -264,7 +264,8 @@ async fn rfc6455_5_4_a_new_message_inside_a_fragmented_one_is_refused() {
     }
 }
 
-/// Feeds fragments for as long as the connection takes them; gives how many were fed and how it ended.
+/// Feeds fragments for as long as the connection accepts them. Returns their number and the end of the
+/// connection.
 async fn pour_fragments(role: Role, limits: Limits, payload: &[u8]) -> (usize, bowline::Error) {
     const BATCH: usize = 1000;
     let (mut socket, wire) = open(role, limits);
@@ -311,7 +312,7 @@ async fn a_million_empty_continuations_cost_nothing_that_grows() {
     const FRAMES: usize = 1_000_000;
     warm_up().await;
     for role in ROLES {
-        // Those that are within the limits, as the user has raised them.
+        // Fragments within limits that the user has raised.
         let (mut socket, wire) = open(role, Limits::default().frames_per_message(u32::MAX));
         let receiving = tokio::spawn(async move { socket.recv().await });
         wire.feed_frame(peer_of(role), &Frame::text("a").unfinished());
@@ -325,7 +326,7 @@ async fn a_million_empty_continuations_cost_nothing_that_grows() {
         settle().await;
         let peak = peak();
         assert!(peak < 50_000, "{role:?}: {peak} bytes were held at once");
-        // The test's stream takes some for each read.
+        // The test's stream allocates for each read.
         let taken = (TAKEN.get() - taken) / 1_000_000;
         assert!(taken < 100, "{role:?}: {taken} bytes were taken for each frame");
         assert!(!receiving.is_finished());
@@ -355,7 +356,7 @@ async fn rfc6455_7_4_wrong_bodies_of_close_frames_are_refused() {
     }
 }
 
-/// What decides is the first Close frame, whatever it is followed by.
+/// The first Close frame decides, whatever follows it.
 #[tokio::test]
 async fn rfc6455_1_4_bytes_after_a_close_frame_are_nothing() {
     for role in ROLES {

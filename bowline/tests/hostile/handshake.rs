@@ -1,4 +1,4 @@
-//! Opening handshakes that mean no good.
+//! Hostile opening handshakes.
 
 use std::future::pending;
 use std::pin::Pin;
@@ -19,7 +19,7 @@ use crate::support::{peer_of, warm_up};
 
 const ROLES: [Role; 2] = [Role::Client, Role::Server];
 
-/// Does `role`'s handshake.
+/// Performs the handshake of `role`.
 async fn shake_hands(role: Role, limits: Limits, stream: impl Stream) -> Result<WebSocket, Error> {
     match role {
         Role::Client => {
@@ -30,7 +30,7 @@ async fn shake_hands(role: Role, limits: Limits, stream: impl Stream) -> Result<
     }
 }
 
-/// The good head of `role`'s peer, without the empty line at its end.
+/// Returns the good head of `role`'s peer, without the empty line at its end.
 async fn head_of_peer(role: Role, peer: &mut DuplexStream) -> String {
     let head = match role {
         Role::Client => acceptance(&read_head(peer).await),
@@ -39,7 +39,7 @@ async fn head_of_peer(role: Role, peer: &mut DuplexStream) -> String {
     head.text().trim_end().to_owned() + "\r\n"
 }
 
-/// What `role` makes of a head with more lines in it. Whoever it is fails if it has to be waited for.
+/// Returns the verdict of `role` on a head with more lines. The test fails if the verdict takes too long.
 async fn with_lines(role: Role, limits: &Limits, lines: &[u8], chunk: usize) -> Result<WebSocket, Error> {
     let (ours, mut peer) = duplex(chunk);
     let (result, ()) = tokio::join!(soon(shake_hands(role, limits.clone(), ours)), async move {
@@ -49,7 +49,7 @@ async fn with_lines(role: Role, limits: &Limits, lines: &[u8], chunk: usize) -> 
         let (mut from, mut to) = tokio::io::split(peer);
         tokio::select! {
             biased;
-            // It may be refused before all of it is there.
+            // The head may be refused before all of it has arrived.
             _ = read_answer(&mut from), if role == Role::Server => {}
             _ = async { to.write_all(&head).await.is_ok() && role == Role::Server && pending().await } => {}
         }
@@ -57,7 +57,7 @@ async fn with_lines(role: Role, limits: &Limits, lines: &[u8], chunk: usize) -> 
     result
 }
 
-/// The status of what a server answers, if it does.
+/// Returns the status of a server's response, if any.
 async fn read_answer(stream: &mut (impl AsyncRead + Unpin)) -> Option<u16> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
@@ -68,7 +68,7 @@ async fn read_answer(stream: &mut (impl AsyncRead + Unpin)) -> Option<u16> {
 
 // ---- a head that never ends
 
-/// `size` bytes of headers, in lines of `line` bytes.
+/// Returns `size` bytes of headers, in lines of `line` bytes.
 fn lines(size: usize, line: usize) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(size + line);
     let mut number = 0;
@@ -128,7 +128,7 @@ async fn a_head_that_never_ends_is_refused_as_soon_as_it_is_too_large() {
     }
 }
 
-/// With limits that let it through, the time grows as the head does, however it is split.
+/// With sufficient limits, the time is linear in the size of the head, however it is split.
 #[tokio::test]
 async fn a_large_head_takes_linear_time() {
     // On a busy machine, the slowest takes longer than the default.
@@ -167,7 +167,7 @@ async fn a_large_head_takes_linear_time() {
     }
 }
 
-/// What our own code reads of a head: lists, with as many elements as the head has room for.
+/// The parts of a head that bowline parses itself: lists, with as many elements as fit into the head.
 #[tokio::test]
 async fn long_lists_take_linear_time() {
     let limits = Limits::default().head_size(4 * 1024 * 1024);
@@ -187,7 +187,7 @@ async fn long_lists_take_linear_time() {
             let mut best = Duration::MAX;
             for _ in 0..2 {
                 let start = cpu_time();
-                // Those with only parameters behind one name are accepted or not: what matters is the time.
+                // Lists with only parameters after one name may be accepted or not: only the time matters.
                 let _ = with_lines(Role::Server, &limits, list.as_bytes(), 1 << 22).await;
                 best = best.min(cpu_time().saturating_sub(start));
             }
@@ -246,7 +246,7 @@ async fn a_head_of_a_byte_a_second_ends_at_the_deadline() {
 
 // ---- heads with something odd in them
 
-/// Whether a server accepts a request with these lines instead of those of the same names.
+/// Returns whether a server accepts a request with these lines instead of those of the same names.
 async fn server_accepts(lines: &[&str]) -> bool {
     let replaced = lines.iter().fold(Head::request(), |head, line| {
         head.without(line.split_once(':').expect("a header").0.trim_end())
@@ -267,8 +267,8 @@ async fn server_accepts(lines: &[&str]) -> bool {
     }
 }
 
-/// Whether a client accepts a response with these lines instead of those of the same names. `{accept}` stands for the
-/// right value.
+/// Returns whether a client accepts a response with these lines instead of those of the same names.
+/// `{accept}` stands for the right value.
 async fn client_accepts(lines: &[&str]) -> bool {
     let (ours, mut peer) = duplex(64 * 1024);
     let (result, _peer) = tokio::join!(soon(shake_hands(Role::Client, Limits::default(), ours)), async {
@@ -290,7 +290,7 @@ async fn client_accepts(lines: &[&str]) -> bool {
     }
 }
 
-/// Ten thousand spaces.
+/// Returns ten thousand spaces.
 fn spaces() -> String {
     " ".repeat(10_000)
 }
@@ -304,7 +304,7 @@ async fn rfc6455_4_2_1_repeated_headers_of_a_request() {
     assert!(!server_accepts(&[&format!("{key}, {KEY}")]).await);
     assert!(!server_accepts(&["Sec-WebSocket-Version: 13", "Sec-WebSocket-Version: 13"]).await);
     assert!(!server_accepts(&["Sec-WebSocket-Version: 13, 13"]).await);
-    // RFC 9110 5.3, 7.8: lists, the same in one line or in many.
+    // RFC 9110 5.3, 7.8: lists may be split into several lines.
     assert!(server_accepts(&["Upgrade: websocket", "Upgrade: websocket"]).await);
     assert!(server_accepts(&["Connection: upgrade", "Connection: Upgrade"]).await);
     assert!(server_accepts(&["Connection: close, x, keep-alive, upgrade, upgrade"]).await);
@@ -343,7 +343,7 @@ async fn headers_with_spaces_folds_and_other_bytes() {
         assert!(accepts(&["X-Other: \u{e4}\u{20ac}"]).await);
         assert!(!accepts(&["Upgrade: websocket\u{e4}"]).await);
         assert!(!accepts(&["Connection: Upgrade\u{e4}"]).await);
-        // U+212A is a K only for those who compare text too generously.
+        // U+212A equals K only in an overly lenient comparison.
         assert!(!accepts(&["Upgrade: websoc\u{212a}et"]).await);
         assert!(!accepts(&["Sec-WebSocket-Protocol: \u{e4}"]).await);
         assert!(!accepts(&["Sec-WebSocket-Extensions: \u{e4}"]).await);
@@ -384,7 +384,7 @@ async fn rfc6455_4_1_what_was_not_offered_or_does_not_belong_is_refused() {
 
 // ---- bodies
 
-/// RFC 9110 15.2: a 101 has no body, whatever its headers say: what follows are frames.
+/// RFC 9110 15.2: a 101 has no body, whatever its headers say. The following bytes are frames.
 #[tokio::test]
 async fn rfc9110_15_2_a_101_has_no_body() {
     let frames = encode_all(Role::Server, &[Frame::text("a"), Frame::text("b")]);
@@ -427,8 +427,8 @@ async fn a_request_with_a_body_opens_nothing_out_of_step() {
     }
 }
 
-/// A rejected request is followed by a gibibyte, as fast as it is taken: it is thrown away, up to the deadline, so that
-/// the answer is not lost to a reset. The clock stands still as long as any of it is taken.
+/// A rejected request is followed by a gibibyte, sent as fast as it is read. The bytes are discarded until
+/// the deadline, so that no reset discards the response. The clock stands still while bytes are read.
 #[tokio::test(start_paused = true)]
 async fn a_gibibyte_behind_a_rejected_request_costs_no_memory() {
     const SIZE: usize = 1024 * 1024 * 1024;
@@ -451,12 +451,12 @@ async fn a_gibibyte_behind_a_rejected_request_costs_no_memory() {
     assert!(peak < 300_000, "{peak} bytes were held");
 }
 
-/// A stream that is always ready, takes no part in tokio's budget, and repeats the last of its bytes for ever.
+/// A stream that is always ready, ignores tokio's budget, and repeats its last byte forever.
 struct Endless {
     head: Vec<u8>,
     position: usize,
     repeated: &'static [u8],
-    /// A client is answered when it has asked.
+    /// A client receives the answer after its request.
     answers: bool,
     waker: Option<Waker>,
 }
@@ -502,7 +502,7 @@ impl AsyncWrite for Endless {
     }
 }
 
-/// A peer that sends without end, and is always ready: the deadline comes all the same.
+/// A peer that sends without end and is always ready. The deadline takes effect nevertheless.
 #[test]
 fn a_peer_that_never_stops_sending_is_left_at_the_deadline() {
     let limits = Limits::default().handshake_timeout(Duration::from_millis(200));
@@ -522,7 +522,7 @@ fn a_peer_that_never_stops_sending_is_left_at_the_deadline() {
             waker: None,
         };
         let limits = limits.clone();
-        // In a thread of its own, so that the test does not hang with it.
+        // A thread of its own keeps the test from hanging.
         let (done, finished) = std::sync::mpsc::channel();
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -534,7 +534,7 @@ fn a_peer_that_never_stops_sending_is_left_at_the_deadline() {
     }
 }
 
-/// As are informational responses without end.
+/// Endless informational responses are treated alike.
 #[tokio::test]
 async fn informational_responses_without_end_are_left_at_the_deadline() {
     warm_up().await;
@@ -597,7 +597,7 @@ async fn a_slow_or_endless_proxy_ends_in_an_error() {
 
 // ---- frames behind the handshake
 
-/// More of them than any buffer holds, in the same packets as the head.
+/// More frames than any buffer holds, in the same packets as the head.
 #[tokio::test]
 async fn many_frames_behind_the_handshake_all_arrive() {
     const COUNT: usize = 10_000;
@@ -610,7 +610,7 @@ async fn many_frames_behind_the_handshake_all_arrive() {
                 let frames: Vec<_> = (0..COUNT).map(|number| Frame::text(number.to_string())).collect();
                 bytes.extend(encode_all(peer_of(role), &frames));
                 let feeding = tokio::spawn(async move {
-                    // The response has to go somewhere.
+                    // The response has to be read.
                     let (mut from, mut to) = tokio::io::split(peer);
                     let mut rest = Vec::new();
                     let _ = tokio::join!(to.write_all(&bytes), from.read_to_end(&mut rest));
@@ -626,7 +626,7 @@ async fn many_frames_behind_the_handshake_all_arrive() {
     }
 }
 
-/// Over TCP as well, where the rejection of a head that is too large must not be lost to a reset.
+/// Over TCP, a reset must not discard the rejection of a head that is too large.
 #[tokio::test]
 async fn a_client_that_goes_on_sending_still_gets_its_rejection() {
     let (listener, address) = listen().await;

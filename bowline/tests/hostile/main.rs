@@ -1,4 +1,4 @@
-//! Peers and streams that mean no good.
+//! Hostile peers and broken streams.
 
 mod floods;
 mod frames;

@@ -1,4 +1,4 @@
-//! Streams that break, cheat and dawdle.
+//! Streams that break, truncate and stall.
 
 use std::error::Error as StdError;
 use std::io::ErrorKind as IoKind;
@@ -19,7 +19,7 @@ use crate::support::{self, open, peer_of};
 
 const ROLES: [Role; 2] = [Role::Client, Role::Server];
 
-/// A client's part of a conversation that has everything: handshake, text, fragments, a ping, the closing handshake.
+/// The client's part of a complete conversation: handshake, text, fragments, a ping, the closing handshake.
 async fn talk(stream: impl Stream) -> Result<(), Box<dyn StdError>> {
     let (mut socket, _) = Connector::new().connect_over("ws://example.com/", stream).await?;
     socket.send("text").await?;
@@ -55,7 +55,8 @@ async fn echo_all(socket: &mut WebSocket) -> Result<(), Error> {
     Ok(())
 }
 
-/// How the conversation ended at the client and at the server. Time is paused, so that whoever would hang is found.
+/// Returns how the conversation ended at the client and at the server. Time is paused, so that hangs are
+/// detected.
 async fn converse(client: impl Stream, server: impl Stream) -> [Result<(), Box<dyn StdError>>; 2] {
     let both = async { tokio::join!(talk(client), listen_and_echo(server)) };
     let (client, server) = timeout(Duration::from_secs(300), both).await.expect("nobody hangs");
@@ -67,7 +68,7 @@ fn assert_clear(result: &Result<(), Box<dyn StdError>>, named: &str) {
     assert!(error.to_string().len() > 25, "{named}: it says what happened: {error}");
 }
 
-/// How many bytes the whole conversation takes in each direction.
+/// Returns the number of bytes of the whole conversation in each direction.
 async fn whole_conversation() -> [usize; 2] {
     let (client, server, cable) = cable();
     let [client, server] = converse(client, server).await;
@@ -76,11 +77,11 @@ async fn whole_conversation() -> [usize; 2] {
     cable.passed()
 }
 
-/// Whoever can't know that the conversation came to its end has to be told.
+/// A side that can't know that the conversation was complete has to receive an error.
 fn assert_told(results: &[Result<(), Box<dyn StdError>>; 2], cable: &Cable, total: [usize; 2], named: &str) {
     let passed = cable.passed();
     if passed[0] < total[0] {
-        // The server did not get the client's Close frame, so neither got what it waits for.
+        // The server did not receive the client's Close frame, so both sides are incomplete.
         assert_clear(&results[0], named);
         assert_clear(&results[1], named);
     } else if passed[1] < total[1] {
@@ -104,7 +105,7 @@ async fn a_reset_at_every_byte_of_a_conversation_is_an_error_on_both_sides() {
             assert!(start.elapsed().is_zero(), "{named}: it is noticed at once, in {:?}", start.elapsed());
             assert_told(&results, &cable, total, &named);
             if direction == 0 || at < total[1] - 8 {
-                // All but the server that has answered the Close frame lose something.
+                // Only a server that has answered the Close frame loses nothing.
                 assert_clear(&results[0], &named);
                 assert_clear(&results[1], &named);
             }
@@ -147,7 +148,7 @@ async fn an_error_at_every_call_ends_the_conversation() {
     }
 }
 
-/// The same over TCP, whose path is another.
+/// TCP uses another code path.
 #[tokio::test]
 async fn a_tcp_reset_at_every_byte_is_an_error() {
     let frames = |role| {
@@ -203,7 +204,7 @@ async fn a_write_of_nothing_is_an_error_that_all_hear_of() {
         let mut socket = adopt(role, ours, Limits::default());
         socket.send("goes out").await.unwrap();
         socket.flush().await.unwrap();
-        // It is accepted, and then can't be written.
+        // The message is accepted, and then can't be written.
         socket.send("does not").await.unwrap();
         for error in [
             socket.flush().await.unwrap_err(),
@@ -227,14 +228,14 @@ fn adopt(role: Role, stream: impl Stream, limits: Limits) -> WebSocket {
 
 // ---- a stream that dawdles
 
-/// Messages of all sizes there and back, a reader and a writer, and the closing handshake.
+/// Messages of all sizes in both directions, a reader and a writer, and the closing handshake.
 async fn exchange_everything(client: End, server: End, large: usize) {
     let client = async {
         let (mut socket, _) = Connector::new().connect_over("ws://example.com/", client).await?;
         for size in [0, 1, 125, 126, 17_000, large] {
             let text = "x".repeat(size);
             socket.send(&text).await?;
-            // By reference, where the library can.
+            // Queued by reference where possible.
             socket.send(Message::from(text.clone())).await?;
             for _ in 0..2 {
                 assert_eq!(socket.recv().await?, Some(Message::from(text.as_str())));
@@ -277,7 +278,7 @@ async fn one_byte_at_a_time_and_spurious_wakeups_change_nothing() {
     }
 }
 
-/// Woken for nothing, over and over, nobody takes it for something, and nobody works for ever.
+/// Repeated spurious wake-ups cause neither wrong results nor endless work.
 #[tokio::test(start_paused = true)]
 async fn wakeups_for_nothing_are_nothing() {
     for role in ROLES {
@@ -288,7 +289,7 @@ async fn wakeups_for_nothing_are_nothing() {
         let flushing = tokio::spawn(async move { sender.flush().await });
         let receiving = tokio::spawn(async move { (socket.recv().await, socket) });
         for _ in 0..1000 {
-            // It wakes whoever waits, and changes nothing.
+            // It wakes all waiters without a change.
             wire.feed(&[]);
             wire.set_room(0);
             tokio::task::yield_now().await;
@@ -305,7 +306,7 @@ async fn wakeups_for_nothing_are_nothing() {
 #[tokio::test(start_paused = true)]
 async fn both_directions_blocked_at_once_go_on_when_someone_reads() {
     let (mut client, mut server) = blocked().await;
-    // For less than the keepalive's patience nobody reads.
+    // Nobody reads, for less than the keepalive's deadline.
     tokio::time::sleep(Duration::from_secs(19)).await;
     let start = Instant::now();
     assert_eq!(client.recv().await.unwrap().unwrap().len(), 100_000);
@@ -323,7 +324,7 @@ async fn both_directions_blocked_for_good_end_by_keepalive() {
     let start = Instant::now();
     let (client, server) = blocked().await;
     let errors = tokio::join!(client.flush(), server.flush());
-    // One may be told by the other's end.
+    // One side may learn of it through the other's end.
     let kinds = [errors.0.unwrap_err().kind(), errors.1.unwrap_err().kind()];
     assert!(kinds.contains(&ErrorKind::Timeout), "{kinds:?}");
     assert!(
@@ -347,7 +348,7 @@ async fn blocked() -> (WebSocket, WebSocket) {
 
 // ---- TLS
 
-/// How far a peer goes before it ends TCP without TLS's `close_notify`.
+/// The point at which a peer ends TCP without TLS's `close_notify`.
 #[cfg(feature = "tls")]
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Until {
@@ -357,7 +358,7 @@ enum Until {
     Close,
 }
 
-/// The peer's part of a connection, from the opening handshake on; then the stream ends as it is.
+/// The peer's part of a connection, from the opening handshake on. The stream then ends abruptly.
 #[cfg(feature = "tls")]
 async fn play(mut stream: impl Stream, role: Role, until: Until) {
     let mut head = match role {
@@ -386,7 +387,7 @@ async fn play(mut stream: impl Stream, role: Role, until: Until) {
     }
 }
 
-/// Only before the closing handshake is it a truncation; behind it nothing can be missing.
+/// This is a truncation only before the closing handshake, after which nothing can be missing.
 #[cfg(feature = "tls")]
 #[tokio::test]
 async fn a_missing_close_notify_is_an_error_until_the_connection_is_closed() {
@@ -436,7 +437,7 @@ async fn a_missing_close_notify_is_an_error_until_the_connection_is_closed() {
     }
 }
 
-/// Receives to the end, and waits until nothing is left of the connection; how many messages came.
+/// Receives to the end, and waits until the connection is gone. Returns the number of messages.
 #[cfg(feature = "tls")]
 async fn drain(mut socket: WebSocket) -> Result<usize, Error> {
     let mut received = 0;

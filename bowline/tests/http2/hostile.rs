@@ -1,4 +1,4 @@
-//! Peers over HTTP/2 that stall, flood and misbehave: memory is bounded, and the other WebSockets are unharmed.
+//! Peers over HTTP/2 that stall, flood and misbehave. Memory is bounded, and other WebSockets are unharmed.
 
 use std::future::pending;
 use std::io;
@@ -30,7 +30,7 @@ use crate::support::http2::{
 };
 use crate::support::tls::configs;
 
-/// Serves an echo, and on `/stall` reads nothing until the WebSocket is closed.
+/// Serves an echo; on `/stall`, reads nothing until the WebSocket is closed.
 async fn serve(limits: Limits) -> (SocketAddr, mpsc::UnboundedReceiver<WebSocket>) {
     let (sender, stalled) = mpsc::unbounded_channel();
     let server = Server::new().acceptor(Acceptor::new().limits(limits)).http2();
@@ -41,7 +41,7 @@ async fn serve(limits: Limits) -> (SocketAddr, mpsc::UnboundedReceiver<WebSocket
                 return echo(socket).await;
             }
             let closed = socket.sender();
-            // A test that is over does not listen any more.
+            // The test may be over.
             let _ = sender.send(socket);
             closed.closed().await;
             HandlerResult::Ok(())
@@ -62,7 +62,7 @@ async fn assert_echoes(connection: &Http2Connection) {
     soon(socket.close(CloseCode::NORMAL, "")).await.unwrap();
 }
 
-/// A client by h2 alone.
+/// Connects a client that uses only h2.
 async fn raw_client(address: SocketAddr) -> SendRequest<Bytes> {
     let stream = TcpStream::connect(address).await.unwrap();
     let mut builder = h2::client::Builder::new();
@@ -85,7 +85,7 @@ async fn open(requests: &mut SendRequest<Bytes>, path: &str) -> (SendStream<Byte
     (send, soon(response).await.unwrap().into_body())
 }
 
-/// Sends as far as the peer's window lets it.
+/// Sends as much as the peer's window permits.
 async fn send(stream: &mut SendStream<Bytes>, mut data: Bytes) -> Result<(), h2::Error> {
     while !data.is_empty() {
         stream.reserve_capacity(data.len());
@@ -95,7 +95,7 @@ async fn send(stream: &mut SendStream<Bytes>, mut data: Bytes) -> Result<(), h2:
     Ok(())
 }
 
-/// What a server's first SETTINGS frame says (RFC 9113 6.5).
+/// Returns the settings in a server's first SETTINGS frame (RFC 9113 6.5).
 async fn setting(address: SocketAddr, wanted: u16) -> Option<u32> {
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00").await.unwrap();
@@ -141,7 +141,8 @@ async fn a_hundred_streams_of_which_all_but_one_are_stalled() {
     }
     assert_echoes(&connection).await;
     let parked = (support::allocations::held() - before) / 99;
-    // The receiver's window, what waits in the HTTP/2 connection, and in the WebSocket, at each end.
+    // The receiver's window, and the bytes that wait in the HTTP/2 connection and in the WebSocket, at each
+    // end.
     assert!(parked < 2 * (256 + 64 + 64 + 20 + 60) * 1024, "{parked} bytes for each stalled WebSocket");
     let (mut socket, _) = soon(connection.connect("/")).await.unwrap();
     let message = vec![7; 500_000];
@@ -166,7 +167,7 @@ async fn what_nobody_reads_takes_little_more_than_the_window() {
         let (server, message) = (soon(stalled.recv()).await.unwrap(), message.clone());
         tokio::spawn(async move { while server.send(message.clone()).await.is_ok() {} });
     }
-    // Until the window is full, and nothing moves any more. The clock goes on when there is nothing else to do.
+    // Waits until the window is full and no bytes move. The clock advances when all tasks wait.
     tokio::time::pause();
     let steady = async {
         let (mut held, mut last) = (0, 0);
@@ -177,11 +178,11 @@ async fn what_nobody_reads_takes_little_more_than_the_window() {
         held
     };
     let held = soon(steady).await;
-    // At the client the window of 256 KiB, at the server its write buffer and that of the HTTP/2 connection.
+    // The client's window of 256 KiB, and the server's write buffer and that of the HTTP/2 connection.
     assert!(held < (256 * 9 / 8 + 64 + 64 + 20) * 1024, "{held} bytes for each");
 }
 
-/// h2 ends a connection in which too many small frames lie unread.
+/// h2 ends a connection with too many small unread frames.
 #[tokio::test]
 async fn small_frames_that_nobody_reads() {
     let (address, mut stalled) = serve(Limits::default()).await;
@@ -226,7 +227,7 @@ async fn a_flood_of_empty_frames_ends_the_connection() {
     // GOAWAY, with ENHANCE_YOUR_CALM; the end of the TCP connection may overtake it.
     soon(receive.data()).await.unwrap().unwrap_err();
     soon(socket.recv()).await.unwrap_err();
-    // Other clients are not concerned.
+    // Other clients are unaffected.
     assert_echoes(&connection_to(address).await).await;
 }
 
@@ -271,7 +272,7 @@ async fn ten_thousand_opens_at_once() {
     for open in opens {
         open.await.unwrap();
     }
-    // And a client that does not care for the limit.
+    // A client that ignores the limit.
     let mut requests = raw_client(address).await;
     let opens: Vec<_> =
         (0..10_000).map_while(|_| requests.send_request(request("/stall"), false).ok()).collect();
@@ -288,10 +289,10 @@ async fn ten_thousand_opens_at_once() {
 
 // ---- connections that never become a WebSocket
 
-/// How long the tests below let a handshake take. The clock is paused, and goes on when there is nothing else to do.
+/// The handshake timeout of the tests below. The clock is paused, and advances when all tasks wait.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Serves an echo to all but those who ask for `/refused`, which takes a while.
+/// Serves an echo on all paths except `/refused`, which is refused after a while.
 async fn serve_impatiently(tls: Option<Arc<rustls::ServerConfig>>) -> SocketAddr {
     let limits = Limits::default().handshake_timeout(TIMEOUT);
     let server = Server::new().acceptor(Acceptor::new().limits(limits)).http2();
@@ -309,7 +310,7 @@ async fn serve_impatiently(tls: Option<Arc<rustls::ServerConfig>>) -> SocketAddr
     start(server, echo).await
 }
 
-/// A stream to such a server, over TLS or not, that has chosen HTTP/2.
+/// Connects a stream to such a server, over TLS or not, that has negotiated HTTP/2.
 async fn impatient_stream(tls: bool) -> Box<dyn Stream> {
     if !tls {
         return Box::new(TcpStream::connect(serve_impatiently(None).await).await.unwrap());
@@ -325,8 +326,8 @@ trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
-/// Begins with `first` and goes on with what `then` says, each second, until the server has ended the connection; gives
-/// how long that took. What the server sends is read, or nothing of it.
+/// Sends `first`, and then the bytes of `then` each second, until the server has ended the connection.
+/// Returns the time until the end. The server's bytes are all read, or not at all.
 async fn lifetime(tls: bool, reads: bool, first: &[u8], mut then: impl FnMut(u32) -> Vec<u8>) -> Duration {
     let stream = impatient_stream(tls).await;
     let begun = Instant::now();
@@ -340,7 +341,7 @@ async fn lifetime(tls: bool, reads: bool, first: &[u8], mut then: impl FnMut(u32
                 return begun.elapsed();
             }
         }
-        // Where the server reads no more, no more is written.
+        // When the server stops reading, this side stops writing.
         if let Ok(Err(_)) =
             timeout_at(until + Duration::from_millis(500), write.write_all(&then(second))).await
         {
@@ -351,7 +352,8 @@ async fn lifetime(tls: bool, reads: bool, first: &[u8], mut then: impl FnMut(u32
     panic!("it has not ended after {:?}", begun.elapsed());
 }
 
-/// Whatever such a client does, it is gone after the time of a handshake, of an idle connection, and of a graceful end.
+/// Whatever the client does, its connection ends after the time of a handshake, of an idle connection, and of
+/// a graceful end.
 #[tokio::test(start_paused = true)]
 async fn a_connection_without_websockets_ends() {
     let nothing = |_: u32| Vec::new();
@@ -360,7 +362,7 @@ async fn a_connection_without_websockets_ends() {
     for (tls, reads) in [(false, true), (true, true), (false, false)] {
         let gone = async |name: &str, first: Vec<u8>, then: &mut dyn FnMut(u32) -> Vec<u8>| {
             let lifetime = lifetime(tls, reads, &first, then).await;
-            // What it takes to notice is a second.
+            // Detection takes up to a second.
             let bound = TIMEOUT * 3 + Duration::from_millis(1500);
             assert!(lifetime <= bound, "{name}, TLS {tls}, reads {reads}: {lifetime:?}");
         };
@@ -390,12 +392,12 @@ async fn a_connection_without_websockets_ends() {
     }
 }
 
-/// The same behind its last WebSocket; while there is one, it stays.
+/// The connection also ends after its last WebSocket, and stays while there is one.
 #[tokio::test(start_paused = true)]
 async fn a_connection_ends_behind_its_last_websocket() {
     let (mut read, mut write) = TcpStream::connect(serve_impatiently(None).await).await.unwrap().into_split();
     write.write_all(&[hello(&[]), connect_headers(1, "/", "13")].concat()).await.unwrap();
-    // It answers the pings of the WebSocket, and none of HTTP/2.
+    // The client answers pings of the WebSocket, but not those of HTTP/2.
     let begun = Instant::now();
     let mut closed = None;
     let life = async {
@@ -418,7 +420,7 @@ async fn a_connection_ends_behind_its_last_websocket() {
     assert!(lifetime <= Duration::from_secs(5) + TIMEOUT * 3, "{lifetime:?}");
 }
 
-/// Also on a connection that is used, an answer that the client gives no window for is not kept.
+/// Even on a connection in use, an answer for which the client opens no window is not kept.
 #[tokio::test(start_paused = true)]
 async fn an_answer_that_never_fits_is_reset() {
     let mut stream = TcpStream::connect(serve_impatiently(None).await).await.unwrap();
@@ -433,7 +435,7 @@ async fn an_answer_that_never_fits_is_reset() {
 
 // ---- work for streams that are gone
 
-/// How much of something is under way, and how much was at most.
+/// A gauge: the current number, and the largest so far.
 #[derive(Default)]
 struct Work {
     now: AtomicUsize,
@@ -458,7 +460,8 @@ impl Drop for UnderWay {
     }
 }
 
-/// Serves at most ten streams a connection, whose checks on `/check` and whose handlers on other paths take for ever.
+/// Serves at most ten streams per connection. The checks on `/check` and the handlers on other paths never
+/// return.
 async fn serve_slowly() -> (SocketAddr, Arc<Work>) {
     let work = Arc::new(Work::default());
     let (checks, handlers) = (Arc::clone(&work), Arc::clone(&work));
@@ -483,7 +486,8 @@ async fn serve_slowly() -> (SocketAddr, Arc<Work>) {
     (address.await, work)
 }
 
-/// Writes frames, and waits until the server has seen them; `false` if it has ended the connection.
+/// Writes frames, and waits until the server has read them. Returns `false` if the server has ended the
+/// connection.
 async fn arrives(stream: &mut TcpStream, frames: &[u8]) -> bool {
     let ping = frame(PING, 0, 0, &[7; 8]);
     if stream.write_all(&[frames, &ping].concat()).await.is_err() {
@@ -500,7 +504,8 @@ async fn arrives(stream: &mut TcpStream, frames: &[u8]) -> bool {
     true
 }
 
-/// Opens streams and has them reset, ten at a time, until the server ends the connection; `false` if it did.
+/// Opens streams and has them reset, ten at a time, until the server ends the connection. Returns `false` if
+/// it did.
 async fn flood(stream: &mut TcpStream, path: &str, reset: &dyn Fn(u32) -> Vec<u8>) -> bool {
     for round in 0..200 {
         let streams = (0..10).map(|count| 2 * (10 * round + count) + 1);
@@ -514,7 +519,7 @@ async fn flood(stream: &mut TcpStream, path: &str, reset: &dyn Fn(u32) -> Vec<u8
     true
 }
 
-/// CVE-2023-44487, and CVE-2025-8671, where it is the server that resets the streams.
+/// CVE-2023-44487, and CVE-2025-8671, in which the server resets the streams.
 #[tokio::test]
 async fn a_check_ends_with_its_stream() {
     let overflow = |id| window_update(id, (1 << 31) - 1);
@@ -530,7 +535,7 @@ async fn a_check_ends_with_its_stream() {
         support::settle().await;
         assert_eq!(work.now.load(Ordering::Relaxed), 0, "behind the last reset");
 
-        // And with the connection.
+        // The check also ends with the connection.
         if goes_on {
             assert!(arrives(&mut stream, &connect_headers(5001, "/check", "13")).await);
             assert_eq!(work.now.load(Ordering::Relaxed), 1);
@@ -545,7 +550,7 @@ async fn a_check_ends_with_its_stream() {
     }
 }
 
-/// A handler may go on behind the end of its stream. It counts as one, as long as it does.
+/// A handler may continue after the end of its stream, and counts until it returns.
 #[tokio::test]
 async fn handlers_of_streams_that_are_gone_are_bounded() {
     let (address, work) = serve_slowly().await;
@@ -557,7 +562,7 @@ async fn handlers_of_streams_that_are_gone_are_bounded() {
 
 // ---- small pieces in large buffers
 
-/// Each byte arrives behind an ignored frame that fills a buffer of h2's, which the byte would keep.
+/// Each byte follows an ignored frame that fills a buffer of h2, which the byte would keep allocated.
 async fn assert_pins_nothing(stream: &mut TcpStream, id: u32, name: &str) {
     let before = support::allocations::held();
     let unit = [frame(0x77, 0, 0, &[0; 8_100]), frame(DATA, 0, id, &[0x82])].concat();
@@ -582,14 +587,15 @@ async fn small_pieces_pin_no_large_buffers() {
     let waiting = use_up_slots(&mut stream).await;
     assert_pins_nothing(&mut stream, waiting, "waiting").await;
 
-    // While the answer does not fit into the client's window.
+    // While the response doesn't fit into the client's window.
     let mut stream = TcpStream::connect(address).await.unwrap();
     let first = [hello(&[(SETTINGS_INITIAL_WINDOW_SIZE, 0)]), get_headers(1)].concat();
     assert!(arrives(&mut stream, &first).await);
     assert_pins_nothing(&mut stream, 1, "refused").await;
 }
 
-/// Leaves the ten slots of a slow server to handlers of streams that are gone; gives the stream of a request that waits.
+/// Fills the ten slots of a slow server with handlers of closed streams. Returns the stream of a waiting
+/// request.
 async fn use_up_slots(stream: &mut TcpStream) -> u32 {
     let opens: Vec<u8> = (0..10).flat_map(|count| connect_headers(2 * count + 1, "/", "13")).collect();
     assert!(arrives(stream, &opens).await);
@@ -599,7 +605,7 @@ async fn use_up_slots(stream: &mut TcpStream) -> u32 {
     21
 }
 
-/// RFC 9113 8.7: it is refused so that the client may ask again.
+/// RFC 9113 8.7: the refusal permits the client to retry.
 #[tokio::test(start_paused = true)]
 async fn rfc9113_8_7_a_request_that_waits_for_a_slot_is_refused_in_time() {
     let (address, work) = serve_slowly().await;
@@ -620,16 +626,17 @@ async fn rfc9113_8_7_a_request_that_waits_for_a_slot_is_refused_in_time() {
 
 // ---- frames that cost much more than their bytes
 
-/// How many bytes may be read before others have their turn: 16 KiB would be right, and what may be read at once.
+/// The number of bytes that may be read before other tasks run: 16 KiB, plus the size of one read.
 const BEFORE_OTHERS: usize = 32 * 1024;
 
 fn floods() -> [(&'static str, Vec<u8>); 2] {
-    // Changes of the initial window, each of which concerns all streams.
+    // Changes of the initial window, each of which affects all streams.
     let settings = [1, 0].map(|size| frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, size])).concat();
     [("settings", settings.repeat(30_000)), ("unknown frames", frame(0x77, 0, 0, &[]).repeat(200_000))]
 }
 
-/// How often others have their turn until a flood has been read that has arrived already, and the PING behind it is answered.
+/// Returns how often other tasks run while a flood that has already arrived is read, until the PING after it
+/// is answered.
 async fn turns_until_answered<S>(stream: S, rest: Vec<u8>) -> usize
 where
     S: AsyncRead + AsyncWrite + Send + 'static,
@@ -664,7 +671,8 @@ where
 async fn small_frames_let_others_have_their_turn() {
     for (name, flood) in floods() {
         let least = flood.len() / BEFORE_OTHERS;
-        // Against a server. What the operating system takes has arrived before the server runs again.
+        // Against a server. Bytes that the operating system accepts have arrived before the server runs
+        // again.
         let (address, _stalled) = serve(Limits::default()).await;
         let mut stream = TcpStream::connect(address).await.unwrap();
         assert!(arrives(&mut stream, &hello(&[(SETTINGS_INITIAL_WINDOW_SIZE, 0)])).await);
@@ -694,8 +702,8 @@ async fn small_frames_let_others_have_their_turn() {
 
 // ---- windows that open a byte at a time
 
-/// A client of HTTP/2 by hand that gives no window on its streams, whose TCP connection is full after some KiB that are not
-/// read; each of its WebSockets is sent messages without end.
+/// Connects a hand-written HTTP/2 client that opens no stream windows, and whose TCP connection is full after
+/// some unread KiB. Each of its WebSockets receives an endless flow of messages.
 async fn narrow_connection(streams: u32) -> (TcpStream, Vec<u32>) {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_send_buffer_size(4096).unwrap();
@@ -719,7 +727,8 @@ async fn narrow_connection(streams: u32) -> (TcpStream, Vec<u32>) {
     (stream, ids)
 }
 
-/// Each byte would be a DATA frame in the HTTP/2 connection, which takes hundreds of bytes while TCP takes none.
+/// Each byte would be a DATA frame in the HTTP/2 connection, which takes hundreds of bytes while TCP accepts
+/// none.
 #[tokio::test]
 async fn windows_that_open_a_byte_at_a_time() {
     let (mut stream, ids) = narrow_connection(99).await;
@@ -734,7 +743,7 @@ async fn windows_that_open_a_byte_at_a_time() {
     assert!(grown < 16 * 1024, "{grown} bytes for each WebSocket");
 }
 
-/// The same where it is the server that opens them.
+/// Here the server opens the windows.
 #[tokio::test]
 async fn a_servers_windows_that_open_a_byte_at_a_time() {
     let (near, mut server) = duplex(4096);
@@ -760,7 +769,7 @@ async fn a_servers_windows_that_open_a_byte_at_a_time() {
     assert!(grown < 32 * 1024, "{grown} bytes");
 }
 
-/// However small a window is, what fits into it is sent.
+/// However small the window, the bytes that fit are sent.
 #[tokio::test]
 async fn a_window_of_one_byte() {
     let (mut stream, ids) = narrow_connection(3).await;
@@ -785,7 +794,7 @@ async fn a_window_of_one_byte() {
     }
 }
 
-/// The same where it is the messages that are small.
+/// Here the messages are small.
 #[tokio::test]
 async fn small_messages_that_nobody_reads() {
     let (address, mut stalled) = serve(Limits::default()).await;
@@ -794,7 +803,7 @@ async fn small_messages_that_nobody_reads() {
     assert!(arrives(&mut stream, &connect_headers(1, "/stall", "13")).await);
     let socket = soon(stalled.recv()).await.unwrap();
     let before = support::allocations::held();
-    // No other task runs in between, as if TCP took nothing.
+    // No other task runs in between, as if TCP accepted nothing.
     while socket.try_send(&[7]).is_ok() {}
     let grown = support::allocations::held() - before;
     assert!(grown < (64 + 64 + 32) * 1024, "{grown} bytes");
@@ -803,7 +812,7 @@ async fn small_messages_that_nobody_reads() {
 
 // ---- servers that never let go
 
-/// A stream that holds something until it is dropped.
+/// A stream that holds a value until it is dropped.
 struct Holding(DuplexStream, #[expect(dead_code, reason = "it is only held")] Arc<()>);
 
 impl AsyncRead for Holding {
@@ -830,7 +839,7 @@ impl AsyncWrite for Holding {
     }
 }
 
-/// Accepts a WebSocket of ours, as a server by hand with these settings.
+/// Accepts a WebSocket of the library, as a hand-written server with these settings.
 async fn accept_by_hand(stream: &mut DuplexStream, settings: &[(u16, u32)]) {
     let mut preface = [0; PREFACE.len()];
     stream.read_exact(&mut preface).await.unwrap();
@@ -840,7 +849,7 @@ async fn accept_by_hand(stream: &mut DuplexStream, settings: &[(u16, u32)]) {
     stream.write_all(&headers(1, &[(":status", "200")])).await.unwrap();
 }
 
-/// A client that is done with its connection keeps nothing of it, though the server reads no more.
+/// A client that no longer uses its connection keeps no part of it, although the server reads nothing.
 #[tokio::test(start_paused = true)]
 async fn a_connection_ends_though_its_server_reads_nothing() {
     let (near, mut server) = duplex(4096);

@@ -1,4 +1,5 @@
-//! WebSockets over HTTP/2 (RFC 8441): handshakes, many on one connection, and the ends of streams and connections.
+//! WebSockets over HTTP/2 (RFC 8441): handshakes, many WebSockets on one connection, and the ends of streams
+//! and connections.
 
 use std::convert::Infallible;
 use std::error::Error as StdError;
@@ -50,7 +51,7 @@ async fn connection_to(address: SocketAddr) -> Http2Connection {
     soon(Connector::new().connect_http2(format!("ws://{address}"))).await.unwrap()
 }
 
-/// All causes of an error in one text.
+/// Returns all causes of an error in one text.
 fn chain(error: &dyn StdError) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -61,7 +62,7 @@ fn chain(error: &dyn StdError) -> String {
     text
 }
 
-/// A server of the user's own, by hyper.
+/// Starts a hyper server of an application.
 async fn serve_with_hyper() -> SocketAddr {
     let (listener, address) = listen().await;
     tokio::spawn(async move {
@@ -86,7 +87,7 @@ async fn serve_with_hyper() -> SocketAddr {
     address
 }
 
-/// A server that hands its WebSockets out, and keeps them open as long as it is told.
+/// Starts a server that hands out its WebSockets, and keeps them open until told otherwise.
 async fn serve_by_hand(server: Server) -> (SocketAddr, mpsc::UnboundedReceiver<WebSocket>) {
     let (sender, sockets) = mpsc::unbounded_channel();
     let address = start(server, move |socket: WebSocket| {
@@ -102,7 +103,7 @@ async fn serve_by_hand(server: Server) -> (SocketAddr, mpsc::UnboundedReceiver<W
     (address, sockets)
 }
 
-/// A server by h2 alone, which accepts one stream.
+/// Starts a server that uses only h2, and accepts one stream.
 async fn h2_server(
     builder: h2::server::Builder,
 ) -> (SocketAddr, tokio::task::JoinHandle<(h2::RecvStream, h2::SendStream<Bytes>)>) {
@@ -118,7 +119,7 @@ async fn h2_server(
     (address, accepted)
 }
 
-/// What comes next, or the end; not a reset.
+/// Returns the next bytes, or the end; never a reset.
 async fn next_data(receive: &mut h2::RecvStream) -> Option<Vec<u8>> {
     loop {
         let data = soon(receive.data()).await?.expect("no reset");
@@ -148,7 +149,7 @@ async fn a_server_by_prior_knowledge() {
     // On the same port, HTTP/1.1.
     let mut socket = soon(bowline::connect(format!("ws://{address}"))).await.unwrap();
     exchange(&mut socket).await;
-    // And what is neither, though it begins like the preface.
+    // Bytes that are neither, although they begin like the preface.
     let mut stream = TcpStream::connect(address).await.unwrap();
     let request = Head::request().first_line("POST / HTTP/1.1");
     assert_eq!(exchange_heads(&mut stream, &request).await.0.status(), 405);
@@ -164,7 +165,7 @@ async fn a_preface_in_pieces_and_what_begins_like_one() {
         for bytes in [&preface[..], others[0].as_bytes(), others[1].as_bytes()] {
             let mut stream = TcpStream::connect(address).await.unwrap();
             stream.write_all(&bytes[..cut]).await.unwrap();
-            // When this one has been served, what came before it has been read.
+            // This connection is served after the bytes of earlier ones were read.
             drop(soon(bowline::connect(format!("ws://{address}"))).await.unwrap());
             stream.write_all(&bytes[cut..]).await.unwrap();
             if bytes == preface {
@@ -176,7 +177,7 @@ async fn a_preface_in_pieces_and_what_begins_like_one() {
             }
         }
     }
-    // One that ends too early is not waited for.
+    // A preface that ends too early is not waited for.
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(b"PR").await.unwrap();
     stream.shutdown().await.unwrap();
@@ -212,7 +213,7 @@ async fn versions_are_chosen_by_alpn() {
         close(&socket).await;
     }
     let error = soon(connector.http_version(HttpVersion::Http2).connect(url(old))).await.unwrap_err();
-    // rustls refuses by an alert; others would go on without ALPN.
+    // rustls refuses with an alert; other implementations would continue without ALPN.
     assert!(
         chain(&error).contains("ApplicationProtocol") || error.kind() == ErrorKind::Handshake,
         "{error:?}"
@@ -317,7 +318,7 @@ async fn what_is_agreed_on_is_as_over_http1() {
         echo(socket).await
     })
     .await;
-    // The page of an origin that is served here.
+    // A page of this server's origin.
     let connector = over_http2()
         .header("cookie", "a=b")
         .origin(format!("http://{address}"))
@@ -331,7 +332,7 @@ async fn what_is_agreed_on_is_as_over_http1() {
     close(&socket).await;
 }
 
-/// RFC 8441 5.1: data may come right behind the request, before the answer to it.
+/// RFC 8441 5.1: data may follow the request before the response.
 #[tokio::test]
 async fn data_before_the_response() {
     let address = start(Server::new().http2(), echo).await;
@@ -388,7 +389,7 @@ async fn the_streams_that_a_server_allows_are_waited_for() {
     let first = soon(connect()).await.unwrap();
     let second = soon(connect()).await.unwrap();
     let accepted = [soon(sockets.recv()).await.unwrap(), soon(sockets.recv()).await.unwrap()];
-    // Two that give up while they wait must not take a place.
+    // Two waiting attempts that are dropped must not take a slot.
     for impatient in [connect(), connect()] {
         support::settle().await;
         impatient.abort();
@@ -434,7 +435,7 @@ async fn a_connection_that_nobody_uses_ends() {
     let limits = Limits::default().handshake_timeout(Duration::from_millis(50));
     let server = Server::new().acceptor(Acceptor::new().limits(limits)).http2();
     let (address, mut sockets) = serve_by_hand(server).await;
-    // One that never says anything, and one that only says hello.
+    // One client that sends nothing, and one that sends only the preface.
     let mut silent = TcpStream::connect(address).await.unwrap();
     assert_eq!(soon(silent.read(&mut [0])).await.unwrap(), 0);
     let idle = connection_to(address).await;
@@ -450,7 +451,7 @@ async fn a_connection_that_nobody_uses_ends() {
 
 // ---- the end of a stream
 
-/// RFC 8441 5: `END_STREAM` is what a FIN is, a reset what RST is.
+/// RFC 8441 5: `END_STREAM` corresponds to a FIN, a reset to RST.
 #[tokio::test]
 async fn rfc8441_5_a_clean_close_ends_the_stream_without_a_reset() {
     let (address, accepted) = h2_server(accepting()).await;
@@ -495,7 +496,7 @@ async fn rfc8441_5_a_dropped_websocket_ends_its_stream_and_then_resets_it() {
     drop(socket);
     let mut data = next_data(&mut receive).await.unwrap();
     assert_eq!(take_frames(Role::Client, &mut data), [Frame::text("last words")]);
-    // A reset at once would have thrown away what was not read yet.
+    // An immediate reset would have discarded unread bytes.
     assert_eq!(next_data(&mut receive).await, None);
     let reset = soon(std::future::poll_fn(|cx| send.poll_reset(cx))).await.unwrap();
     assert_eq!(reset, Reason::CANCEL);
@@ -529,7 +530,7 @@ async fn rfc8441_5_a_reset_is_an_end_without_a_close_frame() {
     assert!(chain(&error).contains("without a Close frame") && chain(&error).contains("CANCEL"), "{error:?}");
 
     let (mut socket, peer) = support::http2::server(Limits::default()).await;
-    // hyper resets what is dropped with CANCEL.
+    // hyper resets dropped streams with CANCEL.
     drop(peer);
     let error = soon(socket.recv()).await.unwrap_err();
     assert!(chain(&error).contains("without a Close frame"), "{error:?}");
@@ -546,7 +547,7 @@ async fn the_end_of_the_connection_ends_its_websockets() {
             let (_, mut respond) = connection.accept().await.unwrap().unwrap();
             sends.push(respond.send_response(http::Response::new(()), false).unwrap());
         }
-        // So that the responses are sent.
+        // This lets the responses be sent.
         let _ = support::poll_times(20, connection.accept()).await;
         connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
         let _ = connection.accept().await;

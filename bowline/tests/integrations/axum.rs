@@ -45,7 +45,7 @@ async fn end_of(mut socket: WebSocket) -> Option<CloseFrame> {
     socket.close_frame()
 }
 
-/// What the handler of a router without a network answers.
+/// Returns the response of a router's handler, without a network.
 async fn answer(upgrade: fn(WebSocketUpgrade) -> Response, request: &Head) -> (StatusCode, http::HeaderMap) {
     let router =
         Router::new().route("/chat", any(async move |extracted: WebSocketUpgrade| upgrade(extracted)));
@@ -229,7 +229,7 @@ async fn rfc8441_5_it_works_over_http2() {
     assert_eq!(error.response().unwrap().status(), 403);
 }
 
-/// A router with this handler, and what `on_error` hears.
+/// Returns a router with this handler, and the errors of `on_error`.
 async fn serve_reporting(
     handler: fn(WebSocket) -> HandlerResult,
 ) -> (SocketAddr, mpsc::UnboundedReceiver<Box<dyn StdError + Send + Sync>>) {
@@ -269,7 +269,7 @@ async fn an_upgrade_that_fails_is_reported() {
     let (sender, mut errors) = mpsc::unbounded_channel();
     let chat = async move |upgrade: WebSocketUpgrade| -> Response {
         let _response = upgrade.on_error(move |error| sender.send(error).unwrap()).on_upgrade(echo);
-        // Before the response is sent, the client has gone.
+        // The client disconnects before the response is sent.
         pending().await
     };
     let address = serve(Router::new().route("/chat", any(chat))).await;

@@ -1,4 +1,4 @@
-//! Plain TCP is used directly, whatever HTTP library did the handshake.
+//! Plain TCP is used directly, whichever HTTP library performed the handshake.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -17,7 +17,7 @@ use tokio::net::TcpStream;
 use crate::support::frames::{Frame, take_frames};
 use crate::support::http::{HandlerResult, Head, listen, read_head, soon, start};
 
-/// Says which path was taken, and then sends back one message.
+/// Sends the path in use, and then sends back one message.
 async fn report(mut socket: WebSocket) -> HandlerResult {
     assert!(socket.peer_addr().is_some());
     let path = if socket.is_tcp_fast_path() { "fast" } else { "slow" };

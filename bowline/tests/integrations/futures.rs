@@ -42,11 +42,11 @@ async fn a_stream_ends_behind_its_first_error() {
     let error = socket.next().await.unwrap().unwrap_err();
     assert_eq!(error.close_frame().unwrap().code(), CloseCode(4000));
     assert!(socket.next().await.is_none() && socket.is_terminated());
-    // `recv` gives the same answer again.
+    // `recv` returns the same result again.
     assert_eq!(socket.recv().await.unwrap_err().kind(), ErrorKind::Closed);
 }
 
-/// The methods of the extension traits don't stand in the way of our own.
+/// The methods of the extension traits don't shadow the inherent ones.
 #[tokio::test]
 async fn its_own_methods_win() {
     let (client, mut server) = pair();
@@ -58,7 +58,8 @@ async fn its_own_methods_win() {
     assert!(borrowed.next().now_or_never().is_none());
 }
 
-/// An application that has polled the stream once and does something else does not keep pings from being answered.
+/// An application that has polled the stream once and then does other work doesn't keep pings from being
+/// answered.
 #[tokio::test(start_paused = true)]
 async fn a_ping_is_answered_though_the_stream_is_left_alone() {
     let (mut socket, wire) = open(Role::Server, Limits::default());
@@ -117,7 +118,7 @@ async fn a_sink_is_ready_when_there_is_room_and_flushed_when_all_is_written() {
     assert_eq!(wire.take_frames(Role::Server), [Frame::text("again")]);
 }
 
-/// What was accepted goes out without being flushed.
+/// Accepted messages are written without a flush.
 #[tokio::test]
 async fn a_sink_needs_no_flush() {
     let (socket, wire) = open(Role::Server, Limits::default());
@@ -126,7 +127,7 @@ async fn a_sink_needs_no_flush() {
     assert_eq!(wire.next_frame(Role::Server).await, Frame::text("fed"));
 }
 
-/// After a timeout, say. A place in the line of the senders would hold all of them up.
+/// For example after a timeout. A place in the queue of senders would hold up all others.
 #[tokio::test]
 async fn a_sink_that_is_polled_no_more_holds_up_nobody() {
     let (socket, wire) = open(Role::Server, Limits::default().write_buffer(10));
@@ -166,7 +167,7 @@ async fn a_sink_waits_for_the_end_of_a_writer() {
             sink.flush().await.unwrap();
         });
         settle().await;
-        // Nothing of it was accepted, so that nothing is written that could wake the sink.
+        // No message was accepted, so that no write could wake the sink.
         drop(writer);
         sending.await.unwrap();
         assert_eq!(server.recv().await.unwrap(), Some("from the sink".into()));

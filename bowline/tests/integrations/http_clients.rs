@@ -1,4 +1,4 @@
-//! Handshakes through HTTP clients of the user's own: `Connector::request` and `ClientHandshake::finish`.
+//! Handshakes through other HTTP clients: `Connector::request` and `ClientHandshake::finish`.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::support::http::{acceptance, echo, http_proxy, listen, read_head, soon
 use crate::support::tls::configs;
 
 fn reqwest_client() -> reqwest::ClientBuilder {
-    // reqwest is built without one, and it need not be the one that others install.
+    // This reqwest is built without a crypto provider, and the installed one may be another.
     let _ = rustls::crypto::ring::default_provider().install_default();
     reqwest::Client::builder().no_proxy().http1_only()
 }
@@ -111,7 +111,7 @@ async fn what_does_not_accept_the_handshake_is_refused() {
     assert!(error.to_string().contains("Sec-WebSocket-Accept"), "{error}");
 }
 
-/// Does the handshake through a client of hyper-util with a connector that goes to `address`, whatever it is asked for.
+/// Performs the handshake through hyper-util's client, with a connector that dials `address` for every URL.
 async fn connect_with_hyper(address: SocketAddr, url: &str) -> (WebSocket, Uri) {
     let asked = Arc::new(std::sync::Mutex::new(None));
     let asking = Arc::clone(&asked);

@@ -32,7 +32,7 @@ impl Serialize for Broken {
     }
 }
 
-/// Sends on the connection that it is about to be sent on.
+/// A value that sends on its own connection while it is serialised.
 struct Intruding(Sender);
 
 impl Serialize for Intruding {
@@ -60,7 +60,7 @@ async fn values_arrive_as_they_were() {
     assert_eq!(error.kind(), ErrorKind::Closed);
 }
 
-/// Sent when nothing waits, which takes the buffer over; and behind what waits, which copies.
+/// Sent while no bytes wait, which moves the buffer; and after waiting bytes, which copies.
 #[tokio::test]
 async fn a_value_is_one_text_message_whatever_waits_before_it() {
     for role in [Role::Client, Role::Server] {
@@ -122,7 +122,7 @@ struct Strict {
     a: u32,
 }
 
-/// Where a peer's text becomes part of ours, it forges no lines of a log.
+/// A peer's text inside an error can't forge lines of a log.
 #[tokio::test]
 async fn what_is_wrong_with_json_is_escaped() {
     let (client, mut server) = pair();

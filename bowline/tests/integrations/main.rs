@@ -1,4 +1,5 @@
-//! What is built upon connections or around them: servers, HTTP libraries, streams and sinks, formats of values.
+//! Integrations on top of connections and around them: servers, HTTP libraries, streams and sinks, formats of
+//! values.
 
 #[cfg(feature = "axum")]
 mod axum;

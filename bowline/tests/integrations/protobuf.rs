@@ -56,14 +56,14 @@ async fn what_is_no_protobuf_is_an_error_and_the_connection_goes_on() {
     assert_eq!(server.recv_protobuf::<Point>().await.unwrap(), Some(Point::default()));
 }
 
-/// The thread's buffer is all the memory that it takes.
+/// Only the thread's buffer takes memory.
 #[tokio::test]
 async fn sending_a_value_allocates_nothing() {
     warm_up().await;
     for role in [Role::Client, Role::Server] {
         let (socket, wire) = open(role, Limits::default());
         let point = Point { x: 1, name: vec![7; 5000] };
-        // What the test's stream takes is not counted.
+        // The memory of the test's stream isn't counted.
         let large = vec![7; 2_000_000];
         socket.send(&large).await.unwrap();
         wire.set_room(0);

@@ -21,14 +21,14 @@ use tokio::task::JoinHandle;
 use crate::support::frames::{Frame, take_frames};
 use crate::support::http::{HandlerResult, Head, echo, exchange, listen, read_head, soon, start, upgrade};
 
-/// The errors that a server reports.
+/// The errors that a server reports to `on_error`.
 struct Reports(mpsc::UnboundedReceiver<Box<dyn StdError + Send + Sync>>);
 
 impl Reports {
     fn of(server: Server) -> (Server, Self) {
         let (sender, receiver) = mpsc::unbounded_channel();
         let server = server.on_error(move |error| {
-            // A test that is over does not listen any more.
+            // The test may be over.
             let _ = sender.send(error);
         });
         (server, Self(receiver))
@@ -47,7 +47,7 @@ async fn connect(address: SocketAddr) -> WebSocket {
     soon(bowline::connect(format!("ws://{address}/path?query"))).await.unwrap()
 }
 
-/// Waits for the end of a connection, and gives the peer's Close frame.
+/// Waits for the end of a connection, and returns the peer's Close frame.
 async fn end_of(mut socket: WebSocket) -> Option<CloseFrame> {
     while let Ok(Some(_)) = soon(socket.recv()).await {}
     socket.close_frame()
@@ -127,7 +127,7 @@ async fn a_handler_that_panics_closes_with_1011() {
     let frame = end_of(connect(address).await).await.unwrap();
     assert_eq!(frame.code(), CloseCode::INTERNAL_ERROR);
     assert_eq!(reports.next().await.to_string(), "the handler panicked: number 7");
-    // The server goes on.
+    // The server continues.
     assert!(end_of(connect(address).await).await.is_some());
 
     let (server, mut reports) = Reports::of(Server::new());
@@ -184,7 +184,7 @@ async fn a_peer_that_closes_gets_its_code_back() {
     let socket = connect(address).await;
     let answer = soon(socket.close(CloseCode(4001), "done")).await.unwrap();
     assert_eq!(answer.unwrap().code(), CloseCode(4001));
-    // The handler passes on what `recv` said.
+    // The handler returns the error of `recv`.
     assert_eq!(reports.next_kind().await, ErrorKind::Closed);
 }
 
@@ -218,7 +218,7 @@ async fn errors_before_the_upgrade_are_reported() {
     assert_eq!(reports.next_kind().await, ErrorKind::Handshake);
 }
 
-/// The first bytes are read before it is known what they are.
+/// The first bytes are read before their protocol is known.
 #[tokio::test]
 async fn a_request_arrives_in_pieces_or_with_what_follows_it() {
     let address = start(Server::new(), echo).await;
@@ -229,7 +229,7 @@ async fn a_request_arrives_in_pieces_or_with_what_follows_it() {
         for cut in [1, 4, head.len() - 1, head.len(), head.len() + 3, bytes.len()] {
             let mut stream = TcpStream::connect(address).await.unwrap();
             stream.write_all(&bytes[..cut]).await.unwrap();
-            // When this one has been served, what came before it has been read.
+            // This connection is served after the bytes of earlier ones were read.
             drop(connect(address).await);
             stream.write_all(&bytes[cut..]).await.unwrap();
             assert_eq!(read_head(&mut stream).await.status(), 101);
@@ -253,7 +253,7 @@ async fn a_rejected_request_with_a_body_is_not_reset() {
 }
 
 #[tokio::test]
-async fn check_rejects_with_any_response() {
+async fn on_request_rejects_with_any_response() {
     let server = Server::new().on_request(|head: Parts| async move {
         match head.headers.get("authorization").map(http::HeaderValue::as_bytes) {
             Some(b"Bearer 1234") => Ok(head),
@@ -284,7 +284,7 @@ async fn check_rejects_with_any_response() {
     assert_eq!(soon(socket.recv()).await.unwrap(), Some("hello".into()));
 }
 
-/// A client for each version of HTTP.
+/// Returns a client for each version of HTTP.
 fn clients() -> Vec<Connector> {
     vec![
         Connector::new(),
@@ -300,7 +300,7 @@ fn serves_both(server: Server) -> Server {
 }
 
 #[tokio::test]
-async fn what_decides_about_a_request_and_panics_is_a_500() {
+async fn a_panic_in_a_check_of_the_request_is_a_500() {
     let at_once = |head: Parts| {
         assert!(head.uri.path() == "/fine", "the database is gone");
         async { Ok(head) }
@@ -334,7 +334,7 @@ async fn what_decides_about_a_request_and_panics_is_a_500() {
                 "{text}"
             );
             assert_eq!(report.downcast_ref::<Error>().unwrap().kind(), ErrorKind::Handshake);
-            // The server goes on.
+            // The server continues.
             let client = client.header("x-fine", "yes");
             let (socket, _) = soon(client.connect(format!("ws://{address}/fine"))).await.unwrap();
             soon(socket.close(CloseCode::NORMAL, "")).await.unwrap();
@@ -342,7 +342,7 @@ async fn what_decides_about_a_request_and_panics_is_a_500() {
     }
 }
 
-/// What an application says about the length of its answer is not what counts.
+/// The length in an application's headers doesn't count.
 #[tokio::test]
 async fn a_rejection_has_the_length_that_it_has() {
     let server = serves_both(Server::new()).on_request(|_| async {
@@ -360,7 +360,7 @@ async fn a_rejection_has_the_length_that_it_has() {
 }
 
 #[tokio::test]
-async fn check_can_tell_the_handler_something() {
+async fn on_request_passes_values_to_the_handler() {
     #[derive(Clone)]
     struct User(String);
 
@@ -381,7 +381,7 @@ async fn check_can_tell_the_handler_something() {
 }
 
 #[tokio::test]
-async fn check_is_not_asked_about_invalid_handshakes() {
+async fn on_request_is_not_called_for_invalid_handshakes() {
     let server = Server::new().on_request(|_| async { panic!("nobody should ask") });
     let address = start(server, echo).await;
     let mut stream = TcpStream::connect(address).await.unwrap();
@@ -398,10 +398,10 @@ async fn a_slow_handshake_is_given_up() {
     let (server, mut reports) = Reports::of(server);
     let address = start(server, echo).await;
 
-    // This one is open when the time of the others runs out, and is not affected.
+    // This connection is open when the deadline of the others passes, and is unaffected.
     let mut open = connect(address).await;
 
-    // A client that goes on sending, a byte at a time, does not get longer.
+    // A client that keeps sending single bytes gains no time.
     let (mut read, mut write) = TcpStream::connect(address).await.unwrap().into_split();
     let trickle = tokio::spawn(async move {
         for byte in Head::request().text().bytes().cycle() {
@@ -417,7 +417,7 @@ async fn a_slow_handshake_is_given_up() {
     assert_eq!(reports.next_kind().await, ErrorKind::Timeout);
     trickle.abort();
 
-    // The time that `check` takes counts.
+    // The time of `on_request` counts.
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(Head::request().first_line("GET /slow HTTP/1.1").text().as_bytes()).await.unwrap();
     assert_eq!(soon(stream.read(&mut [0])).await.unwrap(), 0);
@@ -427,7 +427,7 @@ async fn a_slow_handshake_is_given_up() {
     assert_eq!(soon(open.recv()).await.unwrap(), Some("hello".into()));
 }
 
-/// A server that can be shut down.
+/// Starts a server that can be shut down.
 async fn stoppable<H: bowline::Handler<M>, M: Send + 'static>(
     deadline: Duration,
     handler: H,
@@ -447,7 +447,7 @@ async fn rfc6455_7_4_1_a_shutdown_closes_all_with_1001() {
     let mut sockets = Vec::new();
     for _ in 0..10 {
         let mut socket = connect(address).await;
-        // The server has called the handler when this is back.
+        // At this point, the server has called the handler.
         socket.send("hello").await.unwrap();
         soon(socket.recv()).await.unwrap();
         sockets.push(socket);
@@ -460,7 +460,7 @@ async fn rfc6455_7_4_1_a_shutdown_closes_all_with_1001() {
     assert_eq!((shutdown.closed(), shutdown.ended()), (10, 0));
 }
 
-/// On an address of its own, so that no other test gets the port.
+/// The address is its own, so that no other test uses the port.
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn a_shutdown_stops_listening() {
@@ -475,7 +475,7 @@ async fn a_shutdown_stops_listening() {
     socket.send("hello").await.unwrap();
     soon(socket.recv()).await.unwrap();
     stop.send(()).unwrap();
-    // The Close frame of the server says that the signal has come; it still waits for ours.
+    // The server's Close frame shows that the signal has arrived. The server still waits for the client's.
     soon(socket.sender().closed()).await;
     assert!(TcpStream::connect(address).await.is_err(), "somebody listens");
     assert_eq!(end_of(socket).await.unwrap().code(), CloseCode::GOING_AWAY);
@@ -489,7 +489,7 @@ async fn a_shutdown_ends_what_is_stuck_at_the_deadline() {
             while let Some(message) = socket.recv().await? {
                 socket.send(message.clone()).await?;
                 if message == "stay".into() {
-                    // It does not care about the end of its connection.
+                    // The handler ignores the end of its connection.
                     pending::<()>().await;
                 }
             }
@@ -544,7 +544,7 @@ async fn a_shutdown_waits_for_no_handshake() {
     let _ = soon(late.read_to_end(&mut Vec::new())).await;
 }
 
-/// Whoever has no WebSocket is not waited for, whatever it does not answer.
+/// Clients without a WebSocket are not waited for.
 #[cfg(feature = "http2")]
 #[tokio::test(start_paused = true)]
 async fn a_shutdown_waits_for_no_connection_without_a_websocket() {
@@ -657,11 +657,11 @@ async fn too_many_open_files_do_not_end_a_server() {
     assert!(output.status.success() && said.contains("1 passed"), "{said}");
 }
 
-/// Not a test of its own: the limit belongs to the whole process.
+/// This function is no test of its own, since the limit belongs to the whole process.
 #[tokio::test]
 #[ignore = "run by too_many_open_files_do_not_end_a_server"]
 async fn runs_out_of_files() {
-    // Without it, somebody runs all ignored tests.
+    // Without the variable, this is a run of all ignored tests.
     if std::env::var_os("BOWLINE_TEST_FILES").is_none() {
         return;
     }
@@ -672,7 +672,7 @@ async fn runs_out_of_files() {
     });
     let mut reports = Reports(receiver);
     let address = start(server, echo).await;
-    // All of them wait to be accepted when there is no file left: this does not let the server run meanwhile.
+    // All of them wait to be accepted when no file is left: this doesn't let the server run meanwhile.
     let mut clients = Vec::new();
     let error = loop {
         match std::net::TcpStream::connect(address) {
@@ -690,11 +690,11 @@ async fn runs_out_of_files() {
 // ---- settings
 
 thread_local! {
-    /// What has panicked on this thread, also in a task, which would not be heard of.
+    /// The panics on this thread, including those in tasks, which would go unnoticed.
     static PANICS: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
 }
 
-/// The least and the most of each limit, and what is next to them.
+/// Returns the bounds of each limit, and the values next to them.
 fn extreme_limits() -> Vec<(String, Limits)> {
     let mut all = Vec::new();
     for number in [0, 1, usize::MAX - 1, usize::MAX] {
@@ -718,7 +718,7 @@ fn extreme_limits() -> Vec<(String, Limits)> {
     all
 }
 
-/// What is allowed but makes no sense may fail, of course. Gives whether it did not.
+/// Valid but useless settings may fail. Returns whether the connection succeeded.
 async fn use_once(server: Server, connector: Connector) -> bool {
     let address = start(server, echo).await;
     // In virtual time: some settings make both ends wait.
@@ -802,18 +802,18 @@ async fn no_setting_panics() {
 
 // ---- the end of the runtime
 
-/// Its drop says that it has begun, and waits until it may end.
+/// A value whose drop reports its start, and waits for permission to end.
 struct Dropping(std::sync::mpsc::Sender<()>, std::sync::mpsc::Receiver<()>);
 
 impl Drop for Dropping {
     fn drop(&mut self) {
-        // Whoever is gone has failed already.
+        // A test that is gone has failed already.
         let _ = self.0.send(());
         let _ = self.1.recv();
     }
 }
 
-/// What is spawned on a runtime that is shutting down is dropped at once, by whoever spawns.
+/// A task spawned on a runtime that is shutting down is dropped at once, by the spawning thread.
 #[test]
 fn a_connection_that_is_accepted_while_the_runtime_shuts_down() {
     let ending = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
@@ -828,7 +828,7 @@ fn a_connection_that_is_accepted_while_the_runtime_shuts_down() {
     ending.shutdown_background();
     begins.recv().unwrap();
 
-    // Its tasks are being dropped, and it does the rest still.
+    // The tasks are being dropped, and the thread still does the rest.
     let (sender, receiver) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
         let own = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -859,14 +859,14 @@ fn a_connection_that_is_accepted_while_the_runtime_shuts_down() {
     go_on.send(()).unwrap();
 }
 
-/// What is dropped with a handler, which uses its own connection and those of others.
+/// A value that is dropped with a handler, and uses its own connection and those of others.
 struct CallsBack(bowline::Sender, Arc<Mutex<Vec<bowline::Sender>>>);
 
 impl Drop for CallsBack {
     fn drop(&mut self) {
         let all = self.1.lock().unwrap().clone();
         for sender in all.iter().chain([&self.0]) {
-            // Whatever comes of it.
+            // The result doesn't matter.
             let _ = (sender.is_closed(), sender.close_frame(), sender.try_send("one more").is_ok());
         }
     }

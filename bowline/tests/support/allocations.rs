@@ -1,9 +1,10 @@
-//! What is allocated, counted.
+//! An allocator that counts.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
-/// Counts what the current thread holds: each test has a thread of its own. To be a file's `#[global_allocator]`.
+/// Counts the allocations of the current thread, since each test has a thread of its own. Use it as a file's
+/// `#[global_allocator]`.
 pub struct Counting;
 
 thread_local! {
@@ -37,7 +38,7 @@ unsafe impl GlobalAlloc for Counting {
     }
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        // Less is no allocation.
+        // A smaller number is no allocation.
         ALLOCATIONS.set(ALLOCATIONS.get() + usize::from(size > layout.size()));
         count(size as isize);
         count(-(layout.size() as isize));
@@ -50,7 +51,7 @@ pub fn held() -> isize {
     HELD.get()
 }
 
-/// The most that was held at once since this was called, beyond what was held then.
+/// Returns the largest number of bytes held at once since this call, beyond those held at the call.
 pub fn peak_since_now() -> impl FnOnce() -> isize {
     let before = held();
     PEAK.set(before);

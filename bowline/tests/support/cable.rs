@@ -8,10 +8,10 @@ use std::task::{Context, Poll, Waker};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// How many bytes a direction holds.
+/// The number of bytes that a direction holds.
 const CAPACITY: usize = 64 * 1024;
 
-/// Connected ends; the first one's bytes are direction 0.
+/// Returns connected ends; the first one's bytes are direction 0.
 pub fn cable() -> (End, End, Cable) {
     let state = Arc::new(Mutex::new(State::default()));
     let end = |side| End {
@@ -32,7 +32,7 @@ pub struct Cable(Arc<Mutex<State>>);
 #[derive(Default)]
 struct State {
     directions: [Direction; 2],
-    /// A reset comes when so many bytes have passed in this direction.
+    /// The number of bytes in this direction after which the connection is reset.
     reset_at: Option<(usize, usize)>,
     reset: bool,
     faulted: bool,
@@ -53,19 +53,19 @@ impl State {
 }
 
 impl Cable {
-    /// Resets the connection once so many bytes have been written in a direction. What was not read by then is lost.
+    /// Resets the connection after this many bytes have been written in a direction. Unread bytes are lost.
     pub fn reset_at(&self, direction: usize, bytes: usize) {
         let mut state = self.0.lock().unwrap();
         state.reset_at = Some((direction, bytes));
         state.reset = bytes == 0;
     }
 
-    /// Whether a [`Fault`] has happened.
+    /// Returns whether a [`Fault`] has happened.
     pub fn has_faulted(&self) -> bool {
         self.0.lock().unwrap().faulted
     }
 
-    /// How many bytes have been written in each direction.
+    /// Returns the number of bytes written in each direction.
     pub fn passed(&self) -> [usize; 2] {
         let state = self.0.lock().unwrap();
         [state.directions[0].passed, state.directions[1].passed]
@@ -78,11 +78,11 @@ pub struct End {
     state: Arc<Mutex<State>>,
     fault: Option<Fault>,
     calls: usize,
-    /// The most bytes that one call takes or gives.
+    /// The largest number of bytes per call.
     chunk: usize,
     /// Whether it takes vectored writes, of no more than `chunk` bytes either.
     vectored: bool,
-    /// If each call says "not now" before it does anything, and wakes its caller: what the last call said.
+    /// Whether each call first returns `Pending` and wakes its caller: the last result.
     hesitated: Option<[bool; 4]>,
 }
 
@@ -90,7 +90,7 @@ pub struct End {
 #[derive(Clone, Copy, Debug)]
 pub struct Fault {
     pub call: Call,
-    /// How many calls of this kind succeed.
+    /// The number of calls of this kind that succeed.
     pub after: usize,
     pub how: How,
 }
@@ -103,7 +103,7 @@ pub enum Call {
     Shutdown,
 }
 
-/// How a call fails.
+/// The failure of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum How {
     WithError,
@@ -142,7 +142,7 @@ impl End {
         *hesitated
     }
 
-    /// Whether this call fails.
+    /// Returns whether this call fails.
     fn fails(&mut self, call: Call) -> Option<How> {
         let fault = self.fault.filter(|fault| fault.call == call)?;
         self.calls += 1;
@@ -276,7 +276,7 @@ impl Drop for End {
         for direction in &mut state.directions {
             direction.ended = true;
         }
-        // What its peer still writes goes nowhere.
+        // Bytes that the peer still writes are lost.
         state.directions[1 - side].bytes.clear();
         state.wake();
     }

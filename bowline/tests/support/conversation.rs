@@ -1,4 +1,5 @@
-//! A random conversation between our client and our server over a simulated network, and what must hold in it.
+//! A random conversation between a client and a server of the library over a simulated network, with the
+//! promises that must hold.
 
 use std::cell::RefCell;
 use std::future::Future;
@@ -18,19 +19,19 @@ use super::network::{Conditions, Fault, Network, network};
 use super::poll_times;
 use super::random::Random;
 
-/// What is random about a whole conversation.
+/// The random parameters of a whole conversation.
 #[derive(Clone, Debug)]
 struct Plan {
     conditions: Conditions,
-    /// The network carries all that is sent, soon; both applications read all the time and close in the end. Then the
-    /// connection has to end in order.
+    /// Whether the network delivers all bytes soon, and both applications read all the time and close at the
+    /// end. The connection then has to end in order.
     orderly: bool,
     mode: Mode,
     write_buffer: usize,
     close_timeout: Duration,
     keepalive: Duration,
     largest: usize,
-    /// When someone closes, if nobody has.
+    /// The time at which a side closes, if none has.
     ends_after: Duration,
     messages: usize,
     senders: [usize; 2],
@@ -79,17 +80,17 @@ impl Plan {
     }
 }
 
-/// What one side has done and seen.
+/// The events of one side.
 #[derive(Default)]
 struct Side {
-    /// In the order in which the library has accepted them.
+    /// The messages in the order in which the library has accepted them.
     accepted: Vec<Message>,
-    /// How many of them were flushed.
+    /// The number of flushed messages.
     flushed: usize,
     received: Vec<Received>,
-    /// The codes with which it has begun to close, or may have.
+    /// The codes with which this side has started to close, or may have.
     closed_with: Vec<CloseCode>,
-    /// It has let go of its `WebSocket` before the end.
+    /// Whether the side has dropped its `WebSocket` before the end.
     dropped: bool,
     end: Option<End>,
     next: usize,
@@ -97,7 +98,7 @@ struct Side {
 
 enum Received {
     Whole(Message),
-    /// The reader was dropped, or failed, when it had read so much.
+    /// The number of bytes after which the reader was dropped, or failed.
     Part(MessageKind, Vec<u8>),
 }
 
@@ -113,10 +114,10 @@ impl End {
     }
 }
 
-/// What has come of a conversation, for statistics.
+/// The outcome of a conversation, for statistics.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Outcome {
-    /// Everything that has happened, and when, as a number.
+    /// A hash of all events and their times.
     pub digest: u64,
     pub messages: usize,
     pub parts: usize,
@@ -146,7 +147,7 @@ impl Outcome {
     }
 }
 
-/// What all tasks of a conversation share.
+/// The state that all tasks of a conversation share.
 struct Talk {
     plan: Plan,
     sides: [RefCell<Side>; 2],
@@ -169,7 +170,7 @@ impl Talk {
         }
     }
 
-    /// A message unlike all others of its side.
+    /// Returns a message unlike all others of its side.
     fn message(&self, side: usize, random: &mut Random) -> Message {
         let number = {
             let mut this = self.sides[side].borrow_mut();
@@ -217,13 +218,13 @@ impl Talk {
     }
 }
 
-/// Holds a conversation. Panics if a promise is broken.
+/// Runs a conversation. Panics if a promise is broken.
 pub fn converse(seed: u64, log: bool) -> Outcome {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     let local = LocalSet::new();
     runtime.block_on(local.run_until(async {
-        // Far more than any of the timeouts that may add up.
+        // Far longer than the sum of all timeouts.
         timeout(Duration::from_secs(3600), converse_now(seed, log)).await.expect("nothing hangs")
     }))
 }
@@ -272,7 +273,7 @@ async fn converse_now(seed: u64, log: bool) -> Outcome {
         task.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
     }
 
-    // The application has let go of everything: so does the library, soon.
+    // The application has dropped everything, and the library follows soon.
     let soon = talk.plan.close_timeout + Duration::from_millis(20);
     timeout(soon, network.dropped()).await.expect("the transport is dropped");
     driver.abort();
@@ -289,7 +290,7 @@ async fn converse_now(seed: u64, log: bool) -> Outcome {
 
 // ---- what the tasks do
 
-/// One of several senders of a side.
+/// Runs one of several senders of a side.
 async fn send(talk: Rc<Talk>, side: usize, sender: Sender, mut random: Random) {
     for _ in 0..talk.plan.messages {
         let goes_on = match random.within(0..=11) {
@@ -304,7 +305,7 @@ async fn send(talk: Rc<Talk>, side: usize, sender: Sender, mut random: Random) {
             5 => try_send(&talk, side, &sender, &mut random),
             6 | 7 => write(&talk, side, &sender, &mut random).await,
             8 => flush(&talk, side, &sender).await,
-            // It also fails where the peer has ended its direction, though messages may still be sent.
+            // A ping also fails if the peer has ended its direction, although messages may still be sent.
             9 => ping(&talk, side, &sender, &mut random).await || !sender.is_closed(),
             _ => {
                 sleep(Duration::from_millis(random.within(0..=300) as u64)).await;
@@ -321,7 +322,7 @@ async fn send(talk: Rc<Talk>, side: usize, sender: Sender, mut random: Random) {
     }
 }
 
-/// Whether the connection is still open.
+/// Notes the result of a send. Returns whether the connection is still open.
 fn sent(talk: &Talk, side: usize, result: &Result<(), Error>, message: Message) -> bool {
     match result {
         Ok(()) => talk.accepted(side, message),
@@ -336,7 +337,7 @@ async fn drop_send(talk: &Talk, side: usize, sender: &Sender, random: &mut Rando
     if let Some(result) = give_up(random, send).await {
         return sent(talk, side, &result, message);
     }
-    // It must not arrive.
+    // The message must not arrive.
     talk.outcome.borrow_mut().dropped_sends += 1;
     true
 }
@@ -380,7 +381,7 @@ async fn write(talk: &Talk, side: usize, sender: &Sender, random: &mut Random) -
     while !rest.is_empty() {
         if gives_up && random.percent(20) {
             talk.note(side, "gives up writing", rest.len());
-            // If any of it is under way, the connection is closed.
+            // If a part of the message is in transit, the connection is closed.
             talk.sides[side].borrow_mut().closed_with.push(CloseCode::INTERNAL_ERROR);
             return true;
         }
@@ -454,7 +455,7 @@ async fn close(talk: &Talk, side: usize, sender: &Sender, mut random: Random) {
     }
 }
 
-/// The task that owns the `WebSocket`.
+/// Runs the task that owns the `WebSocket`.
 async fn own(talk: Rc<Talk>, side: usize, mut socket: WebSocket, mut random: Random) {
     let orderly = talk.plan.orderly;
     let sender = socket.sender();
@@ -498,7 +499,7 @@ async fn own(talk: Rc<Talk>, side: usize, mut socket: WebSocket, mut random: Ran
         }
         assert!(start.elapsed() < patience, "the connection has to end");
     }
-    // The end stays.
+    // The end stays the same.
     for _ in 0..3 {
         let result = timeout(Duration::from_millis(1), socket.recv()).await.expect("the end does not wait");
         took(&talk, side, result);
@@ -555,7 +556,7 @@ async fn read(talk: &Talk, side: usize, socket: &mut WebSocket, random: &mut Ran
     );
 }
 
-/// Whether the message was read to its end.
+/// Returns whether the message was read to its end.
 async fn read_on(reader: &mut MessageReader<'_>, bytes: &mut Vec<u8>, random: &mut Random) -> bool {
     let gives_up = random.percent(20);
     let most = random.choose(&[1, 100, 100_000]);
@@ -564,7 +565,7 @@ async fn read_on(reader: &mut MessageReader<'_>, bytes: &mut Vec<u8>, random: &m
             return false;
         }
         let mut piece = vec![0; random.within(1..=most)];
-        // A `read` that is dropped has taken nothing.
+        // A dropped `read` has consumed no bytes.
         let Some(result) = give_up(random, reader.read(&mut piece)).await else { continue };
         match result {
             Ok(0) => return true,
@@ -592,7 +593,7 @@ fn check(talk: &Talk, network: &Network) {
                 (Received::Part(kind, bytes), Some(sent)) => {
                     assert!(*kind == sent.kind() && sent.as_bytes().starts_with(bytes), "message {index}");
                 }
-                // The beginning of one that was never finished.
+                // The start of an unfinished message.
                 (Received::Part(..), None) => assert_eq!(index + 1, this.received.len()),
             }
         }

@@ -1,8 +1,8 @@
-//! Time that does not depend on what else the machine does.
+//! Processor time, which doesn't depend on other load of the machine.
 
 use std::time::Duration;
 
-/// How long this thread has run on a processor.
+/// Returns how long this thread has run on a processor.
 #[cfg(unix)]
 pub fn cpu_time() -> Duration {
     use rustix::time::{ClockId, clock_gettime};

@@ -48,25 +48,25 @@ impl Frame {
         Self::new(Opcode::Close, [])
     }
 
-    /// The same frame as a fragment that others follow.
+    /// Returns the same frame as a fragment that others follow.
     pub fn unfinished(mut self) -> Self {
         self.fin = false;
         self
     }
 
-    /// The same frame, said to be compressed.
+    /// Returns the same frame, said to be compressed.
     pub fn compressed(mut self) -> Self {
         self.compressed = true;
         self
     }
 
-    /// The code in a Close frame.
+    /// Returns the code in a Close frame.
     pub fn close_code(&self) -> Option<u16> {
         assert_eq!(self.opcode, Opcode::Close, "not a Close frame: {self:?}");
         self.payload.first_chunk().map(|code| u16::from_be_bytes(*code))
     }
 
-    /// The bytes as `role` sends them.
+    /// Returns the bytes as `role` sends them.
     pub fn encode(&self, role: Role) -> Vec<u8> {
         let masking_key = (role == Role::Client).then_some([0x12, 0x34, 0x56, 0x78]);
         let mut bytes = Vec::new();
@@ -85,12 +85,12 @@ impl Frame {
     }
 }
 
-/// The bytes of many frames, one after the other.
+/// Returns the bytes of many frames, one after another.
 pub fn encode_all(role: Role, frames: &[Frame]) -> Vec<u8> {
     frames.iter().flat_map(|frame| frame.encode(role)).collect()
 }
 
-/// Takes the whole frames from the front of what `role` sent; a part of one stays.
+/// Removes the whole frames from the front of the bytes of `role`. A partial frame stays.
 pub fn take_frames(role: Role, bytes: &mut Vec<u8>) -> Vec<Frame> {
     let mut frames = Vec::new();
     loop {
@@ -111,7 +111,7 @@ pub fn take_frames(role: Role, bytes: &mut Vec<u8>) -> Vec<Frame> {
     }
 }
 
-/// All frames in what `role` sent, which must end with a whole one.
+/// Returns all frames in the bytes of `role`, which must end with a whole one.
 pub fn all_frames(role: Role, mut bytes: Vec<u8>) -> Vec<Frame> {
     let frames = take_frames(role, &mut bytes);
     assert!(bytes.is_empty(), "the bytes end inside a frame: {} are left", bytes.len());

@@ -14,10 +14,10 @@ use tokio::time::timeout;
 pub const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 pub const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
-/// What a handler returns.
+/// The result of a handler.
 pub type HandlerResult = Result<(), Box<dyn Error + Send + Sync>>;
 
-/// A handler that sends back what it receives.
+/// Sends back each received message.
 pub async fn echo(mut socket: WebSocket) -> HandlerResult {
     while let Some(message) = socket.recv().await? {
         socket.send(message).await?;
@@ -32,7 +32,7 @@ pub async fn start<H: Handler<M>, M: Send + 'static>(server: Server, handler: H)
     address
 }
 
-/// A free port.
+/// Listens on a free port, and returns its address.
 pub async fn listen() -> (TcpListener, SocketAddr) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -49,7 +49,7 @@ pub async fn soon<F: Future>(future: F) -> F::Output {
 pub struct Head(Vec<String>);
 
 impl Head {
-    /// A request that every server accepts.
+    /// Returns a request that every server accepts.
     pub fn request() -> Self {
         Self::from([
             "GET /chat HTTP/1.1",
@@ -97,7 +97,7 @@ impl Head {
         self.0[1..].iter().map(|line| split(line).expect("a header"))
     }
 
-    /// The values of a header, joined by commas.
+    /// Returns the values of a header, joined by commas.
     pub fn get(&self, name: &str) -> Option<String> {
         let values: Vec<&str> = self
             .headers()
@@ -107,7 +107,7 @@ impl Head {
         (!values.is_empty()).then(|| values.join(", "))
     }
 
-    /// The second word of the first line: the status, or the target.
+    /// Returns the second word of the first line: the status, or the target.
     pub fn second_word(&self) -> &str {
         self.0[0].split(' ').nth(1).expect("three words")
     }
@@ -155,7 +155,7 @@ pub async fn exchange(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), reques
     (head, body)
 }
 
-/// Connects, does a handshake by hand, and gives the stream behind it.
+/// Connects, performs a handshake by hand, and returns the stream after it.
 pub async fn upgrade(address: SocketAddr, request: &Head) -> (TcpStream, Head) {
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(request.text().as_bytes()).await.unwrap();
@@ -164,7 +164,7 @@ pub async fn upgrade(address: SocketAddr, request: &Head) -> (TcpStream, Head) {
     (stream, head)
 }
 
-/// The answer that accepts a request.
+/// Returns the response that accepts a request.
 pub fn acceptance(request: &Head) -> Head {
     let key = request.get("sec-websocket-key").expect("a key");
     let accept = bowline_proto::handshake::Key::parse(key.as_bytes()).expect("a valid key").accept();
@@ -176,7 +176,7 @@ pub fn acceptance(request: &Head) -> Head {
     ])
 }
 
-/// Answers a CONNECT, whose head it gives, and then passes everything on to `target`.
+/// Answers a CONNECT, sends its head to `heads`, and relays all bytes to `target`.
 pub async fn tunnel<S>(mut stream: S, target: SocketAddr, heads: mpsc::UnboundedSender<Head>)
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -189,7 +189,7 @@ where
     let _ = copy_bidirectional(&mut stream, &mut target).await;
 }
 
-/// An HTTP proxy that connects to `target`, whatever it is asked for.
+/// Starts an HTTP proxy that connects to `target`, whatever the request.
 pub async fn http_proxy(target: SocketAddr) -> (SocketAddr, mpsc::UnboundedReceiver<Head>) {
     let (sender, heads) = mpsc::unbounded_channel();
     let (listener, address) = listen().await;

@@ -1,4 +1,5 @@
-//! WebSockets of ours over HTTP/2, with the peer's end of the stream as hyper gives it: bytes, and no frames of WebSocket.
+//! WebSockets of the library over HTTP/2, with hyper's end of the stream as the peer: plain bytes, without
+//! WebSocket frames.
 
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -17,10 +18,10 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, duplex};
 use tokio::sync::oneshot;
 
-/// How much is under way between the two ends of a connection in memory.
+/// The number of bytes in transit between the two ends of a connection in memory.
 const CAPACITY: usize = 64 * 1024;
 
-/// A client of ours, and the server's end.
+/// Returns a client of the library, and the server's end.
 pub async fn client(limits: Limits) -> (WebSocket, TokioIo<Upgraded>) {
     let (near, far) = duplex(CAPACITY);
     let (sender, upgrade) = oneshot::channel();
@@ -39,7 +40,7 @@ pub async fn client(limits: Limits) -> (WebSocket, TokioIo<Upgraded>) {
     (socket, TokioIo::new(upgrade.await.unwrap().await.unwrap()))
 }
 
-/// A server of ours under hyper, and the client's end.
+/// Returns a server of the library under hyper, and the client's end.
 pub async fn server(limits: Limits) -> (WebSocket, TokioIo<Upgraded>) {
     let (near, far) = duplex(CAPACITY);
     let (sender, upgrade) = oneshot::channel();
@@ -60,7 +61,7 @@ pub async fn server(limits: Limits) -> (WebSocket, TokioIo<Upgraded>) {
     (upgrade.await.unwrap().await.unwrap(), peer)
 }
 
-/// An extended CONNECT for a WebSocket.
+/// Returns an extended CONNECT for a WebSocket.
 pub fn connect_request() -> Request<String> {
     let mut request = Request::new(String::new());
     *request.method_mut() = Method::CONNECT;
@@ -82,7 +83,7 @@ where
     requests.send_request(request).await.unwrap()
 }
 
-/// The answer to a request that is not accepted.
+/// Returns the response to a rejected request.
 pub async fn refusal<S>(stream: S, request: Request<String>) -> Response<String>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
@@ -98,7 +99,7 @@ where
 
 // ---- frames by hand (RFC 9113 4.1)
 
-/// How a client begins.
+/// The start of a client's connection.
 pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 pub const DATA: u8 = 0;
@@ -121,7 +122,7 @@ pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// The preface and the settings of a client.
+/// Returns the preface and the settings of a client.
 pub fn hello(settings: &[(u16, u32)]) -> Vec<u8> {
     let settings: Vec<u8> = settings
         .iter()
@@ -130,7 +131,7 @@ pub fn hello(settings: &[(u16, u32)]) -> Vec<u8> {
     [PREFACE, &frame(SETTINGS, 0, 0, &settings)].concat()
 }
 
-/// A HEADERS frame with fields that are not compressed (RFC 7541 6.2.2).
+/// Returns a HEADERS frame with fields that are not compressed (RFC 7541 6.2.2).
 pub fn headers(stream: u32, fields: &[(&str, &str)]) -> Vec<u8> {
     let mut block = Vec::new();
     for (name, value) in fields {
@@ -143,7 +144,7 @@ pub fn headers(stream: u32, fields: &[(&str, &str)]) -> Vec<u8> {
     frame(HEADERS, END_HEADERS, stream, &block)
 }
 
-/// An extended CONNECT for a WebSocket (RFC 8441 4), with a version that is accepted or not.
+/// Returns an extended CONNECT for a WebSocket (RFC 8441 4), with a version that is accepted or not.
 pub fn connect_headers(stream: u32, path: &str, version: &str) -> Vec<u8> {
     headers(
         stream,
@@ -158,7 +159,7 @@ pub fn connect_headers(stream: u32, path: &str, version: &str) -> Vec<u8> {
     )
 }
 
-/// A request for something else.
+/// Returns a request for something else.
 pub fn get_headers(stream: u32) -> Vec<u8> {
     headers(stream, &[(":method", "GET"), (":scheme", "http"), (":authority", "localhost"), (":path", "/")])
 }
@@ -172,7 +173,7 @@ pub fn rst_stream(stream: u32) -> Vec<u8> {
     frame(RST_STREAM, 0, stream, &CANCEL.to_be_bytes())
 }
 
-/// The next frame: its kind, flags, stream and payload; `None` at the end.
+/// Reads the next frame: its kind, flags, stream and payload, or `None` at the end.
 pub async fn read_frame(stream: &mut (impl AsyncRead + Unpin)) -> Option<(u8, u8, u32, Vec<u8>)> {
     let mut header = [0; 9];
     stream.read_exact(&mut header).await.ok()?;

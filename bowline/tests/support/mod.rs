@@ -1,4 +1,4 @@
-//! What the tests share. Each test file uses its part of it.
+//! Code that the tests share. Each test program uses a part of it.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
 pub mod allocations;
@@ -25,7 +25,7 @@ use bowline::{Acceptor, Connector, Limits, Role, WebSocket};
 use self::pairs::Carrier;
 use self::wire::{Wire, wire};
 
-/// A connection over a scripted stream.
+/// Returns a connection over a scripted stream.
 pub fn open(role: Role, limits: Limits) -> (WebSocket, Wire) {
     let (stream, wire) = wire();
     let socket = match role {
@@ -35,7 +35,7 @@ pub fn open(role: Role, limits: Limits) -> (WebSocket, Wire) {
     (socket, wire)
 }
 
-/// The same over `carrier`, [`Carrier::Memory`] or [`Carrier::Http2`].
+/// Creates a connection over `carrier`, which is [`Carrier::Memory`] or [`Carrier::Http2`].
 pub async fn open_over(carrier: Carrier, role: Role, limits: Limits) -> (WebSocket, Wire) {
     match carrier {
         #[cfg(feature = "http2")]
@@ -54,7 +54,7 @@ pub async fn open_over(carrier: Carrier, role: Role, limits: Limits) -> (WebSock
     }
 }
 
-/// So that what a thread keeps for its next connection is not counted for the first.
+/// Warms up the thread: the memory that it keeps for its next connection must not count for the first.
 pub async fn warm_up() {
     for role in [Role::Client, Role::Server] {
         let (mut socket, wire) = open(role, Limits::default());
@@ -65,7 +65,7 @@ pub async fn warm_up() {
     settle().await;
 }
 
-/// Polls a future so many times, lets other tasks run in between, and drops it if it is not ready by then.
+/// Polls a future this many times, lets other tasks run in between, and drops the future if it is not ready.
 pub async fn poll_times<F: Future>(times: usize, future: F) -> Option<F::Output> {
     let mut future = pin!(future);
     for _ in 0..times {
@@ -93,7 +93,7 @@ pub async fn settle() {
     }
 }
 
-/// Lets what was written arrive, where other tasks carry it. Only for a current-thread runtime.
+/// Lets written bytes arrive, if other tasks carry them. Only for a current-thread runtime.
 pub async fn arrive(wire: &Wire) {
     loop {
         let before = wire.written_len();
@@ -104,7 +104,7 @@ pub async fn arrive(wire: &Wire) {
     }
 }
 
-/// The role of the other end.
+/// Returns the role of the other end.
 pub fn peer_of(role: Role) -> Role {
     match role {
         Role::Client => Role::Server,

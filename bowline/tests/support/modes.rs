@@ -1,4 +1,4 @@
-//! Connections that compress, and those that do not, for tests in which it must make no difference.
+//! Connections with and without compression, for tests in which compression must make no difference.
 
 use bowline::{Acceptor, Connector, Payload, Role, WebSocket};
 #[cfg(feature = "deflate")]
@@ -9,7 +9,7 @@ use bowline_proto::{Deflater, Inflater, MessageKind, Opcode};
 use super::frames::Frame;
 use super::pairs::Stream;
 
-/// How messages go.
+/// The mode of compression.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     Plain,
@@ -28,7 +28,7 @@ pub const MODES: &[Mode] = &[
 ];
 
 impl Mode {
-    /// A connection on a stream. Messages of any size are compressed, if they are at all.
+    /// Creates a connection on a stream. If it compresses, it compresses messages of all sizes.
     pub fn adopt(
         self,
         role: Role,
@@ -72,7 +72,7 @@ impl Mode {
     }
 }
 
-/// A message that is to be compressed or not, where that is possible.
+/// Returns a message that is to be compressed or not, where possible.
 #[cfg(feature = "deflate")]
 pub fn compress(payload: Payload<'_>, compress: bool) -> Payload<'_> {
     payload.compress(compress)
@@ -83,7 +83,7 @@ pub fn compress(payload: Payload<'_>, _compress: bool) -> Payload<'_> {
     payload
 }
 
-/// The codec of a peer that is played by a test.
+/// The codec of a peer that a test plays.
 pub struct Codec {
     #[cfg(feature = "deflate")]
     codec: Option<(Deflater, Inflater)>,
@@ -115,7 +115,7 @@ impl Codec {
         Self { codec }
     }
 
-    /// The same messages in as many frames, as this peer sends them.
+    /// Converts messages to this peer's frames, with an unchanged number of frames.
     pub fn encode(&mut self, mut frames: Vec<Frame>) -> Vec<Frame> {
         let Some((deflater, _)) = &mut self.codec else { return frames };
         for frame in frames.iter_mut().filter(|frame| is_data(frame)) {
@@ -131,7 +131,7 @@ impl Codec {
         frames
     }
 
-    /// The frames of messages that this peer gets, as if they had not been compressed.
+    /// Converts received frames to uncompressed ones.
     pub fn decode(&mut self, mut frames: Vec<Frame>) -> Vec<Frame> {
         let Some((_, inflater)) = &mut self.codec else { return frames };
         let mut compressed = false;

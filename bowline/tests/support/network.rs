@@ -1,5 +1,5 @@
-//! A network in memory which a seed decides: delay, partial reads and writes, late and spurious wakeups, partitions,
-//! resets. Its clock is tokio's, which has to be paused.
+//! A simulated network in memory, controlled by a seed: delay, partial reads and writes, late and spurious
+//! wake-ups, partitions, resets. Its clock is tokio's, which has to be paused.
 
 use std::collections::VecDeque;
 use std::io;
@@ -14,23 +14,23 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::random::Random;
 
-/// How the network treats its bytes.
+/// The behaviour of the network.
 #[derive(Clone, Debug)]
 pub struct Conditions {
-    /// The longest time that bytes are under way, in milliseconds.
+    /// The longest transit time of bytes, in milliseconds.
     pub delay: usize,
-    /// The most bytes that one call takes or gives.
+    /// The largest number of bytes per call.
     pub chunk: usize,
-    /// How many bytes may be under way or unread in each direction.
+    /// The number of bytes that may be in transit or unread in each direction.
     pub capacity: usize,
-    /// How often a call says "not now", in percent.
+    /// The share of calls that return `Pending`, in percent.
     pub hesitation: usize,
-    /// How late a wakeup may come, in milliseconds.
+    /// The longest delay of a wake-up, in milliseconds.
     pub lateness: usize,
-    /// What was written leaves only with a flush, or when no more fits.
+    /// Whether written bytes leave only with a flush, or when no more fit.
     pub holds_back: bool,
     pub vectored: bool,
-    /// The stream remembers only the last waker, whatever it was for.
+    /// Whether the stream remembers only the last waker, of either direction.
     pub one_waker: bool,
     pub fault: Option<(Duration, Fault)>,
 }
@@ -39,9 +39,9 @@ pub struct Conditions {
 pub enum Fault {
     /// Both ends get an error.
     Reset,
-    /// From now on, what this end writes disappears.
+    /// From now on, bytes that this end writes are lost.
     Vanish([bool; 2]),
-    /// Nothing of what this end writes arrives until the partition heals, if it does.
+    /// Bytes that this end writes arrive only when the partition heals, if it does.
     Stall([bool; 2], Option<Duration>),
 }
 
@@ -63,15 +63,15 @@ struct Shared {
 struct State {
     conditions: Conditions,
     random: Random,
-    /// By the side that writes.
+    /// Indexed by the writing side.
     directions: [Direction; 2],
-    /// By side, then by reading and writing.
+    /// Indexed by side, then by reading and writing.
     wakers: [[Option<Waker>; 2]; 2],
-    /// Wakeups that are under way.
+    /// The pending wake-ups.
     wakeups: Vec<(Instant, Waker)>,
     dropped: [bool; 2],
     resets: usize,
-    /// What has happened, as a number.
+    /// A hash of all events.
     digest: u64,
 }
 
@@ -99,7 +99,7 @@ enum Item {
 const READ: usize = 0;
 const WRITE: usize = 1;
 
-/// Two ends of a network, and the network.
+/// Returns two ends of a network, and the network.
 pub fn network(conditions: Conditions, random: Random) -> (Network, End, End) {
     let state = State {
         conditions,
@@ -121,7 +121,7 @@ impl Network {
         self.0.state.lock().unwrap()
     }
 
-    /// Lets time do its work. Never returns.
+    /// Runs the network. Never returns.
     pub async fn run(self) {
         loop {
             let now = Instant::now();
@@ -139,7 +139,7 @@ impl Network {
         }
     }
 
-    /// Does what is to go wrong, when it is to.
+    /// Causes the planned faults at their times.
     pub async fn run_fault(self) {
         let Some((after, fault)) = self.state().conditions.fault else { return };
         let start = Instant::now();
@@ -167,14 +167,15 @@ impl Network {
         self.0.changed.notify_one();
     }
 
-    /// Waits until the library has let go of both ends.
+    /// Waits until the library has dropped both ends.
     pub async fn dropped(&self) {
         while self.state().dropped != [true; 2] {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
 
-    /// Whether bytes were lost because an end was dropped before it had read all, or the network reset them.
+    /// Returns whether bytes were lost because an end was dropped before reading all, or because the network
+    /// reset the connection.
     pub fn was_reset(&self) -> bool {
         self.state().resets > 0
     }
@@ -191,7 +192,7 @@ impl State {
         }
     }
 
-    /// Moves what has been under way for long enough.
+    /// Delivers bytes that have been in transit for long enough.
     fn arrive(&mut self, now: Instant) {
         for side in 0..2 {
             loop {
@@ -204,7 +205,7 @@ impl State {
                     Item::Bytes(bytes) => {
                         direction.flying_size -= bytes.len();
                         if self.dropped[1 - side] {
-                            // Nobody is there to read them, as TCP tells the writer.
+                            // Nobody is left to read the bytes, which TCP reports to the writer.
                             self.send(1 - side, Item::Reset);
                             self.wake(side, WRITE);
                             continue;
@@ -402,7 +403,7 @@ impl State {
                 self.send(side, Item::End);
             }
         } else {
-            // As TCP does when an end is closed that was not read to its end.
+            // Like TCP when an end with unread bytes is closed.
             self.send(side, Item::Reset);
         }
     }

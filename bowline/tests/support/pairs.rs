@@ -13,13 +13,13 @@ pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Stream for T {}
 
-/// What carries the bytes.
+/// The transport.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Carrier {
     Memory,
     Tcp,
     Tls,
-    /// A stream of HTTP/2: a client's our own, a server's hyper's.
+    /// A stream of HTTP/2; the client's from the library, the server's from hyper.
     #[cfg(feature = "http2")]
     Http2,
 }
@@ -32,14 +32,14 @@ pub const CARRIERS: &[Carrier] = &[
     Carrier::Http2,
 ];
 
-/// Those in which nothing but our own tasks takes time.
+/// The transports in which only the test's own tasks take time.
 pub const CARRIERS_IN_MEMORY: &[Carrier] = &[
     Carrier::Memory,
     #[cfg(feature = "http2")]
     Carrier::Http2,
 ];
 
-/// A connection of ours as `role`, and the other end by hand.
+/// Creates a connection of the library as `role`, and the other end by hand.
 pub async fn with_raw_peer(role: Role, carrier: Carrier, limits: Limits) -> (WebSocket, Box<dyn Stream>) {
     #[cfg(feature = "http2")]
     if let Carrier::Http2 = carrier {
@@ -56,7 +56,7 @@ pub async fn with_raw_peer(role: Role, carrier: Carrier, limits: Limits) -> (Web
     }
 }
 
-/// Two connections of ours, the client's and the server's.
+/// Creates two connections of the library, the client's and the server's.
 pub async fn both(carrier: Carrier) -> (WebSocket, WebSocket) {
     let (client, server) = match carrier {
         #[cfg(feature = "http2")]
@@ -77,7 +77,7 @@ fn adopt(role: Role, stream: Box<dyn Stream>, limits: Limits) -> WebSocket {
     }
 }
 
-/// The client's end and the server's.
+/// Returns the client's end and the server's.
 async fn connected(carrier: Carrier) -> (Box<dyn Stream>, Box<dyn Stream>) {
     match carrier {
         Carrier::Memory => {

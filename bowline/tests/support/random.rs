@@ -1,4 +1,4 @@
-//! Random numbers that a seed decides.
+//! Random numbers from a seed.
 
 use std::ops::RangeInclusive;
 
@@ -11,7 +11,7 @@ impl Random {
         Self(seed)
     }
 
-    /// A generator of its own for a part, so that the parts don't depend on each other's use.
+    /// Creates a separate generator for a part, so that the parts don't depend on each other's use.
     pub fn fork(&mut self) -> Self {
         Self(self.next())
     }

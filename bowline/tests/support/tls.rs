@@ -5,7 +5,8 @@ use std::sync::Arc;
 use rustls::pki_types::PrivateKeyDer;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
-/// A server's configuration with a new certificate for localhost and 127.0.0.1, and a client's that trusts it.
+/// Creates a server's configuration with a new certificate for localhost and 127.0.0.1, and a client's that
+/// trusts it.
 pub fn configs() -> (Arc<ServerConfig>, Arc<ClientConfig>) {
     let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
     let made = rcgen::generate_simple_self_signed(names).unwrap();

@@ -1,4 +1,4 @@
-//! A stream in memory whose every step the test decides.
+//! A stream in memory that the test controls step by step.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::frames::{Frame, take_frames};
 use bowline::Role;
 
-/// A stream for the library, and the test's end of it.
+/// Returns a stream for the library, and the test's end of it.
 pub fn wire() -> (Stream, Wire) {
     let state = Arc::new(Mutex::new(State {
         incoming: VecDeque::new(),
@@ -33,7 +33,7 @@ pub fn wire() -> (Stream, Wire) {
     (Stream(Arc::clone(&state)), Wire(state))
 }
 
-/// The library's end. It remembers one waker in all, the last one, as the worst of streams do.
+/// The library's end. It remembers only one waker in total, the last one, like the worst of streams.
 pub struct Stream(Arc<Mutex<State>>);
 
 /// The test's end.
@@ -44,18 +44,18 @@ struct State {
     incoming: VecDeque<u8>,
     incoming_end: Option<io::Result<()>>,
     outgoing: Vec<u8>,
-    /// How many bytes may still be written.
+    /// The number of bytes that may still be written.
     room: usize,
-    /// The most bytes that one call takes or gives.
+    /// The largest number of bytes per call.
     chunk: usize,
-    /// If every other call of each direction says "not now": whether the last one did.
+    /// For each direction, whether the last call returned `Pending`, if every other call does so.
     hesitated: Option<[bool; 2]>,
     broken: Option<io::ErrorKind>,
     waker: Option<Waker>,
     observer: Option<Waker>,
     shut_down: bool,
     dropped: bool,
-    /// The last read found nothing.
+    /// Whether the last read found no bytes.
     idle: bool,
     reads: usize,
     writes: usize,
@@ -97,12 +97,12 @@ impl Wire {
         }
     }
 
-    /// Lets bytes arrive.
+    /// Makes bytes arrive.
     pub fn feed(&self, bytes: &[u8]) {
         self.change(|state| state.incoming.extend(bytes));
     }
 
-    /// Lets a frame of the peer arrive, who is `role`.
+    /// Makes a frame of the peer arrive, whose role is `role`.
     pub fn feed_frame(&self, role: Role, frame: &Frame) {
         self.feed(&frame.encode(role));
     }
@@ -122,59 +122,59 @@ impl Wire {
         self.change(|state| state.broken = Some(kind));
     }
 
-    /// Lets no more than so many bytes be written from now on.
+    /// Sets the number of bytes that may be written from now on.
     pub fn set_room(&self, room: usize) {
         self.change(|state| state.room = room);
     }
 
-    /// How many bytes may still be written.
+    /// Returns the number of bytes that may still be written.
     pub fn room(&self) -> usize {
         self.state().room
     }
 
-    /// Lets each call take or give no more than so many bytes.
+    /// Sets the largest number of bytes per call.
     pub fn set_chunk(&self, chunk: usize) {
         self.change(|state| state.chunk = chunk);
     }
 
-    /// Lets every other call say "not now".
+    /// Makes every other call return `Pending`.
     pub fn set_hesitating(&self) {
         self.change(|state| state.hesitated = Some([false; 2]));
     }
 
-    /// How many bytes have arrived that the library has not read.
+    /// Returns the number of bytes that have arrived and are unread.
     pub fn unread(&self) -> usize {
         self.state().incoming.len()
     }
 
-    /// Whether the library has read all that has arrived, and wants more.
+    /// Returns whether the library has read all bytes, and waits for more.
     pub fn is_idle(&self) -> bool {
         let state = self.state();
         state.incoming.is_empty() && state.idle
     }
 
-    /// How many bytes were written and not taken.
+    /// Returns the number of written bytes that were not taken.
     pub fn written_len(&self) -> usize {
         self.state().outgoing.len()
     }
 
-    /// How often the library read and wrote successfully.
+    /// Returns the numbers of successful reads and writes of the library.
     pub fn calls(&self) -> (usize, usize) {
         let state = self.state();
         (state.reads, state.writes)
     }
 
-    /// Takes what was written.
+    /// Removes and returns the written bytes.
     pub fn take_written(&self) -> Vec<u8> {
         std::mem::take(&mut self.state().outgoing)
     }
 
-    /// What was written and not taken.
+    /// Returns the written bytes that were not taken.
     pub fn copy_written(&self) -> Vec<u8> {
         self.state().outgoing.clone()
     }
 
-    /// Takes the whole frames that `role` has written.
+    /// Removes and returns the whole frames that `role` has written.
     pub fn take_frames(&self, role: Role) -> Vec<Frame> {
         take_frames(role, &mut self.state().outgoing)
     }
@@ -229,7 +229,7 @@ impl AsyncRead for Stream {
             let bytes: Vec<u8> = state.incoming.drain(..count).collect();
             buf.put_slice(&bytes);
             if state.incoming.is_empty() {
-                // The tests that count memory mean the library's.
+                // Tests that count memory count only the library's.
                 state.incoming = VecDeque::new();
             }
             state.reads += 1;

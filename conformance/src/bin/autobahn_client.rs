@@ -1,4 +1,4 @@
-//! The client that Autobahn's `fuzzingserver` tests: it asks for each case in turn and echoes what it is sent.
+//! The client for Autobahn's `fuzzingserver`. The client requests each case in turn, and echoes messages.
 
 use bowline::{CloseCode, Connector, Error, HttpVersion, Limits, WebSocket};
 use bowline_conformance::Compression;
@@ -11,7 +11,7 @@ struct Arguments {
     /// The name under which the server reports the results.
     #[arg(long)]
     agent: String,
-    /// The largest message to take, in bytes.
+    /// The largest message to accept, in bytes.
     #[arg(long)]
     max_message_size: usize,
     /// Whether compression is offered.
@@ -25,7 +25,7 @@ struct Arguments {
 #[tokio::main]
 async fn main() -> Result<(), Error> {
     let Arguments { url, agent, max_message_size, compression, http2 } = Arguments::parse();
-    // Group 9 sends its messages in fragments of 64 bytes as well.
+    // Group 9 also sends its messages in fragments of 64 bytes.
     let frames = u32::try_from(max_message_size / 64).unwrap_or(u32::MAX);
     let limits = Limits::default().message_size(max_message_size).frames_per_message(frames);
     let version = if http2 { HttpVersion::Http2 } else { HttpVersion::Http1 };
@@ -39,7 +39,7 @@ async fn main() -> Result<(), Error> {
             Some(connection) => connection.connect(path).await?,
             None => connector.connect(format!("{url}{path}")).await?,
         };
-        // Most cases end in an error on purpose: the server broke a rule. It judges how we took it.
+        // Most cases end in an error on purpose, as the server violates a rule and judges the reaction.
         match echo(socket).await {
             Ok(()) => println!("case {case} of {cases}"),
             Err(error) => println!("case {case} of {cases}: {error}"),
@@ -57,10 +57,10 @@ async fn number_of_cases(connector: &Connector, url: &str) -> Result<u32, Error>
     Ok(number.expect("the number of cases is a number"))
 }
 
-/// Echoes until the connection has ended: the server has a verdict on the case only then.
+/// Echoes until the connection has ended. Only then does the server have a verdict.
 async fn echo(mut socket: WebSocket) -> Result<(), Error> {
     let result = echo_messages(&mut socket).await;
-    // Whatever it says, it is over then.
+    // The case is over, whatever the result.
     let _ = socket.close(CloseCode::NORMAL, "").await;
     result
 }

@@ -1,5 +1,5 @@
-//! Lets Autobahn, which speaks HTTP/1.1 only, test WebSockets over HTTP/2: it takes WebSockets in one version, opens one in
-//! the other for each, and passes on what comes, without a look at it, and how it ends.
+//! A bridge with which Autobahn, which speaks only HTTP/1.1, tests WebSockets over HTTP/2. For each WebSocket
+//! in one version, the bridge opens one in the other version, and relays bytes and ends unchanged.
 
 use std::error::Error;
 use std::future::poll_fn;
@@ -30,7 +30,7 @@ type Failure = Box<dyn Error + Send + Sync>;
 
 #[derive(Parser)]
 struct Arguments {
-    /// The version that the target speaks; who connects to the bridge speaks the other one.
+    /// The HTTP version of the target. Clients of the bridge use the other version.
     #[arg(value_enum)]
     version: Version,
     /// The target, such as `127.0.0.1:9001`.
@@ -43,16 +43,16 @@ enum Version {
     Http2,
 }
 
-/// How much of a stream may come before it is passed on.
+/// The window of a stream: the bytes that may arrive before they are relayed.
 const STREAM_WINDOW: u32 = 1 << 20;
 
-/// The same for all together.
+/// The window of the connection, for all streams together.
 const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
 
-/// What small DATA frames may cost: the suite has messages in fragments of 64 bytes.
+/// The allowance for small DATA frames: the suite has messages in fragments of 64 bytes.
 const FRAME_BUDGET: usize = 64 << 20;
 
-/// What the two sides agree on by the handshake.
+/// The headers that the two sides negotiate in the opening handshake.
 const OF_REQUEST: [HeaderName; 4] =
     [SEC_WEBSOCKET_VERSION, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_EXTENSIONS, ORIGIN];
 const OF_RESPONSE: [HeaderName; 2] = [SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_EXTENSIONS];
@@ -77,7 +77,7 @@ fn report(failure: impl AsRef<dyn Error + Send + Sync>) {
     eprintln!("{text}");
 }
 
-/// All WebSockets become streams of one HTTP/2 connection.
+/// Relays all WebSockets as streams of one HTTP/2 connection.
 async fn bridge_to_http2(listener: TcpListener, target: SocketAddr) -> Result<(), Failure> {
     let stream = TcpStream::connect(target).await?;
     stream.set_nodelay(true)?;
@@ -94,7 +94,7 @@ async fn bridge_to_http2(listener: TcpListener, target: SocketAddr) -> Result<()
             Err(error) => report(Failure::from(error)),
         }
     });
-    // RFC 8441 3: a client must not use it before it has seen the setting.
+    // RFC 8441 3: a client must not use extended CONNECT before it has received the setting.
     let enabled = async {
         while !requests.is_extended_connect_protocol_enabled() {
             sleep(Duration::from_millis(5)).await;
@@ -152,7 +152,7 @@ async fn answer_over_http1(
     Ok(response)
 }
 
-/// Each WebSocket becomes a TCP connection.
+/// Relays each WebSocket as a TCP connection.
 async fn bridge_to_http1(listener: TcpListener, target: SocketAddr) -> Result<(), Failure> {
     println!("listening on {}", listener.local_addr()?);
     loop {
@@ -195,7 +195,7 @@ async fn answer_over_http2(
     stream.set_nodelay(true)?;
     let (mut requests, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     tokio::spawn(connection.with_upgrades());
-    // That it should be random is of no use here.
+    // A random key has no use here.
     let key = Key::from_nonce(*b"the bridge's key");
     let mut get = Request::builder()
         .uri(request.uri().path_and_query().ok_or("the request has no path")?.as_str())
@@ -232,13 +232,14 @@ fn copy(names: &[HeaderName], from: &HeaderMap, to: &mut HeaderMap) {
     }
 }
 
-/// What has ended, and not in order.
+/// The sides that have ended abnormally.
 enum Broken {
     Tcp,
     Http2,
 }
 
-/// RFC 8441 5: `END_STREAM` is what the end of a TCP connection is, and `RST_STREAM` with CANCEL is a TCP reset.
+/// RFC 8441 5: the end of a TCP connection corresponds to `END_STREAM`, a TCP reset to `RST_STREAM` with
+/// CANCEL.
 async fn tunnel(upgraded: Upgraded, mut send: SendStream<Bytes>, receive: RecvStream) {
     let parts = upgraded.downcast::<TokioIo<TcpStream>>().expect("all connections of the bridge are TCP");
     let mut stream = parts.io.into_inner();
@@ -247,7 +248,7 @@ async fn tunnel(upgraded: Upgraded, mut send: SendStream<Bytes>, receive: RecvSt
     match tokio::try_join!(up, pass_on_http2(receive, write)) {
         Ok(_) => {}
         Err(Broken::Tcp) => send.send_reset(Reason::CANCEL),
-        // It fails only on a socket that is broken already.
+        // This call fails only on a broken socket.
         Err(Broken::Http2) => drop(stream.set_zero_linger()),
     }
 }
@@ -281,7 +282,7 @@ async fn pass_on_http2(mut receive: RecvStream, mut write: WriteHalf<'_>) -> Res
     while let Some(data) = poll_fn(|cx| receive.poll_data(cx)).await {
         let data = data.map_err(|_| Broken::Http2)?;
         write.write_all(&data).await.map_err(|_| Broken::Tcp)?;
-        // It fails only if the stream has ended.
+        // This call fails only if the stream has ended.
         let _ = receive.flow_control().release_capacity(data.len());
     }
     write.shutdown().await.map_err(|_| Broken::Tcp)

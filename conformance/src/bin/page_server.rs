@@ -1,4 +1,5 @@
-//! A page and WebSockets on one HTTPS port, by hyper; prints a line about each request, and what the page posts.
+//! A hyper server for a page and WebSockets on one HTTPS port. The program prints a line about each request,
+//! and the results that the page posts.
 
 use std::error::Error;
 use std::future::poll_fn;

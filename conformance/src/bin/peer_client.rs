@@ -86,7 +86,7 @@ fn every_byte(size: usize) -> Vec<u8> {
     (0..=u8::MAX).cycle().take(size).collect()
 }
 
-/// Fails with both values, shortened, when they differ.
+/// Returns an error with both values, shortened, if they differ.
 fn expect<T: Debug + PartialEq + ?Sized>(observed: &T, expected: &T) -> Result<(), Box<dyn Error>> {
     if observed == expected {
         return Ok(());
@@ -112,7 +112,7 @@ async fn connect(connector: &Connector, url: &str, path: &str) -> Result<WebSock
     Ok(socket)
 }
 
-/// Messages of which each is much like the one before.
+/// Sends messages that each resemble the previous one.
 async fn compression(connector: &Connector, mode: Compression, url: &str) -> Result<(), Box<dyn Error>> {
     let mut socket = connect(connector, url, "/echo").await?;
     let agreed = socket.compression().ok_or("it was not agreed on")?;
@@ -131,7 +131,7 @@ async fn close(socket: &WebSocket) -> Result<(), Box<dyn Error>> {
     expect(&answer.map(|frame| frame.code()), &Some(CloseCode::NORMAL))
 }
 
-/// The fragments end within code points, and the answer is read piecemeal as well.
+/// Sends fragments that end within code points, and reads the answer piecemeal.
 async fn fragmented(connector: &Connector, url: &str) -> Result<(), Box<dyn Error>> {
     let text = "one, δύο, three";
     let mut socket = connect(connector, url, "/fragments").await?;
@@ -151,7 +151,7 @@ async fn fragmented(connector: &Connector, url: &str) -> Result<(), Box<dyn Erro
     close(&socket).await
 }
 
-/// Each fragment comes back before the next one is sent.
+/// Checks that each fragment is returned before the next one is sent.
 async fn streamed(connector: &Connector, url: &str) -> Result<(), Box<dyn Error>> {
     let mut socket = connect(connector, url, "/fragments").await?;
     let mut writer = socket.writer(MessageKind::Binary).await?;
@@ -212,7 +212,7 @@ async fn server_closes_normally(connector: &Connector, url: &str) -> Result<(), 
     expect(&(frame.code().0, frame.reason()), &(1000, "enough"))
 }
 
-/// The server answers our Close frame, and tells another connection what it saw.
+/// Checks that the server answers a Close frame, and reports the close to another connection.
 async fn client_closes(
     connector: &Connector,
     url: &str,
@@ -226,7 +226,7 @@ async fn client_closes(
     expect(&asking.recv().await?, &Some(outcome.into()))
 }
 
-/// Of HTTP/2: with `END_STREAM`, and no reset.
+/// Checks that the stream ends with `END_STREAM`, without a reset.
 async fn client_closes_its_stream(connector: &Connector, url: &str) -> Result<(), Box<dyn Error>> {
     let socket = connect(connector, url, "/record").await?;
     close(&socket).await?;
@@ -234,7 +234,7 @@ async fn client_closes_its_stream(connector: &Connector, url: &str) -> Result<()
     expect(&asking.recv().await?, &Some("END_STREAM".into()))
 }
 
-/// Of HTTP/2: the reset comes later, or it might overtake what was sent.
+/// Checks that the reset comes later, or it might overtake earlier bytes.
 async fn client_drops(connector: &Connector, url: &str) -> Result<(), Box<dyn Error>> {
     let limits = Limits::default().close_timeout(Duration::from_millis(100));
     drop(connect(&connector.clone().limits(limits), url, "/record").await?);
@@ -256,7 +256,7 @@ async fn refused(connector: &Connector, url: &str) -> Result<(), Box<dyn Error>>
     expect(&(response.status().as_u16(), response.body().as_ref()), &(403, b"not you".as_slice()))
 }
 
-/// More over one connection than the server lets be open at once.
+/// Opens more WebSockets over one connection than the server allows at once.
 async fn many(connector: &Connector, url: &str) -> Result<(), Box<dyn Error>> {
     let connection = connector.connect_http2(url).await?;
     let tasks: Vec<_> = (0..150)

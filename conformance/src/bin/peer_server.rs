@@ -13,7 +13,7 @@ use tokio::sync::{Mutex, mpsc};
 
 #[derive(Parser)]
 struct Arguments {
-    /// Whether compression is agreed on.
+    /// Whether to accept offers of compression.
     #[arg(long, value_enum, default_value_t)]
     compression: Compression,
 }
@@ -35,7 +35,7 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     Ok(())
 }
 
-/// How `/record` connections ended, for `/outcome` connections to tell.
+/// The ends of `/record` connections, which `/outcome` connections report.
 struct Outcomes {
     add: mpsc::UnboundedSender<String>,
     take: Mutex<mpsc::UnboundedReceiver<String>>,
@@ -77,7 +77,7 @@ async fn handle(
     Ok(())
 }
 
-/// Sends each message back while it arrives: what one read gives becomes a fragment.
+/// Sends each message back as it arrives. The bytes of each read become a fragment.
 async fn send_back_fragments(mut socket: WebSocket) -> Result<(), Box<dyn Error + Send + Sync>> {
     let sender = socket.sender();
     let mut buffer = vec![0; 4096];

@@ -1,4 +1,4 @@
-//! The waker of a connection alone: few enough steps for every interleaving there is.
+//! The wakers of a connection alone: the steps are few enough for every interleaving.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -10,7 +10,7 @@ use loom::thread;
 use crate::sync::block_on;
 use crate::waker::ConnectionWaker;
 
-/// Reads as a connection does: sleeps only after the transport had nothing, and has not called since.
+/// Reads like a connection: sleeps only if the transport had no bytes and has not woken the reader since.
 async fn read(signals: &ConnectionWaker, ready: &AtomicBool) {
     std::future::poll_fn(|cx| {
         signals.begin_read();
@@ -33,7 +33,7 @@ fn a_reader_hears_of_every_call() {
         let transport = {
             let (waker, ready) = (Waker::from(Arc::clone(&signals)), Arc::clone(&ready));
             thread::spawn(move || {
-                // For nothing, as it may.
+                // A spurious wake-up, which is allowed.
                 waker.wake_by_ref();
                 ready.store(true, Ordering::Release);
                 waker.wake();

@@ -1,4 +1,4 @@
-//! A stream in memory and its other end, made of loom's parts.
+//! A stream in memory and its other end, built on loom.
 
 use std::collections::VecDeque;
 use std::io;
@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::frames::{Frame, take_frames};
 
-/// Our end. It remembers the last waker only, whatever that waits for.
+/// The library's end, which remembers only the last waker, of whichever direction.
 pub struct Stream(Arc<Line>);
 
 /// The peer's end.
@@ -28,7 +28,7 @@ struct Line {
 struct State {
     input: VecDeque<u8>,
     ended: bool,
-    /// How many bytes are taken.
+    /// The number of bytes that the stream accepts.
     room: usize,
     output: Vec<u8>,
     shut_down: bool,
@@ -59,12 +59,12 @@ impl Peer {
         self.change(|state| state.room += bytes);
     }
 
-    /// What has come from `role`.
+    /// Returns the bytes from `role`.
     pub fn frames(&self, role: Role) -> Vec<Frame> {
         take_frames(role, &mut self.0.state().output.clone())
     }
 
-    /// Waits until `found` is content with what has come from `role`, or `role` has ended the stream.
+    /// Waits until `found` returns true for the bytes from `role`, or until `role` has ended the stream.
     pub fn wait_until(&self, role: Role, found: impl Fn(&[Frame]) -> bool) -> Vec<Frame> {
         let mut state = self.0.state();
         loop {

@@ -1,7 +1,8 @@
-//! Those who share a connection, in every interleaving of their threads with up to two preemptions.
+//! Tasks that share a connection, in every interleaving of their threads with up to two preemptions.
 //!
-//! The library's own code runs here, over loom's locks and atomics; its task is a thread. A wake-up that is lost leaves
-//! a thread that waits for ever, which loom reports. No time passes, so that no timer makes up for it.
+//! The library's own code runs on loom's locks and atomics, and each of its tasks is a thread. A lost wake-up
+//! leaves a thread waiting forever, which loom reports. Time stands still, so that no timer hides a lost
+//! wake-up.
 //!
 //! ```sh
 //! RUSTFLAGS="--cfg bowline_loom" cargo test --release -p bowline-interleavings
@@ -34,11 +35,11 @@ use frames::Frame;
 use line::{Peer, line};
 use sync::block_on;
 
-/// More than any model writes.
+/// A capacity that no model fills.
 const ENOUGH: usize = 1000;
 
 fn explore(model: fn(Role)) {
-    // For its clock, which stands still.
+    // The runtime provides the clock, which stands still.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     let runtime = runtime.unwrap();
     let _inside = runtime.enter();
@@ -50,7 +51,7 @@ fn explore(model: fn(Role)) {
     }
 }
 
-/// A connection with one byte of write buffer, over a stream that takes `room` bytes.
+/// Creates a connection with a write buffer of one byte, over a stream that accepts `room` bytes.
 fn open(role: Role, room: usize) -> (WebSocket, Peer) {
     let (stream, peer) = line(room);
     let limits = Limits::default().write_buffer(1);
@@ -68,7 +69,7 @@ fn from_peer(role: Role, frame: &Frame) -> Vec<u8> {
     })
 }
 
-/// Polls once, with a waker that nobody hears.
+/// Polls once, with a waker that does nothing.
 fn poll_once<T>(future: impl Future<Output = T>) -> Poll<T> {
     pin!(future).poll(&mut Context::from_waker(Waker::noop()))
 }

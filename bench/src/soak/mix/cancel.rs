@@ -1,4 +1,4 @@
-//! Dropping futures before they are ready.
+//! Cancellation: futures that are dropped before they are ready.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -8,7 +8,7 @@ use std::task::Poll;
 
 use crate::soak::peer::Random;
 
-/// Polls a future so many times at most, and drops it then.
+/// Polls a future at most this many times, and then drops it.
 pub async fn at_most<T>(polls: usize, future: impl Future<Output = T>) -> Option<T> {
     let mut future = pin!(future);
     let mut left = polls;
@@ -22,7 +22,7 @@ pub async fn at_most<T>(polls: usize, future: impl Future<Output = T>) -> Option
     .await
 }
 
-/// Decides which futures are dropped.
+/// A random choice of the futures to drop.
 pub struct Cancels {
     one_in: u64,
     pub random: Random,
@@ -34,7 +34,7 @@ impl Cancels {
         Self { one_in, random, count }
     }
 
-    /// After how many polls the next future is dropped.
+    /// Returns the number of polls after which the next future is dropped.
     pub fn polls(&mut self) -> usize {
         if self.one_in == 0 || self.random.below(self.one_in) > 0 {
             return usize::MAX;
@@ -47,7 +47,7 @@ impl Cancels {
     }
 }
 
-/// Awaits a future, which may be dropped and made anew several times before.
+/// Awaits a future, which may be dropped and created again several times before.
 macro_rules! cancelling {
     ($cancels:expr, $future:expr) => {
         loop {

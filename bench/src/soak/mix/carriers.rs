@@ -1,4 +1,4 @@
-//! Opening a connection over each carrier: the client's side here, the server's side where it is expected.
+//! Opens connections over each carrier: the client's side here, the server's side where it is expected.
 
 use std::io;
 use std::sync::Arc;
@@ -16,31 +16,31 @@ use super::run::Run;
 use super::servers::{Expected, Registry, Servers, acceptor, compression, limits};
 use super::side::{Task, run};
 
-/// What the groups of a run connect to.
+/// The servers that the groups of a run connect to.
 pub struct Network {
     pub run: Arc<Run>,
     pub servers: Servers,
     pub registry: Arc<Registry>,
 }
 
-/// What the connections of a group share.
+/// The resources that the connections of a group share.
 pub struct Group {
     pub network: Arc<Network>,
     pub plan: Arc<GroupPlan>,
     connector: Connector,
     http2: Option<Http2Connection>,
-    /// The relay that it goes through, if there is one.
+    /// The address of the relay, if there is one.
     _relay: Option<Task<()>>,
 }
 
-/// The client's side of a connection, and what has to live as long.
+/// The client's side of a connection, and the resources that have to live as long.
 pub struct Opened {
     pub socket: WebSocket,
     pub tasks: Vec<Task<()>>,
 }
 
 impl Group {
-    /// Opens what all connections share.
+    /// Opens the resources that all connections share.
     pub async fn open(network: Arc<Network>, plan: Arc<GroupPlan>) -> Result<Self, Error> {
         let mut connector = Connector::new().limits(limits()).tls(Arc::clone(&network.servers.client_tls));
         if let Some(plan) = &plan.compression {
@@ -56,7 +56,7 @@ impl Group {
         Ok(group)
     }
 
-    /// Where to connect to, over TCP.
+    /// Returns the address to connect to over TCP.
     async fn url(&self) -> (String, Option<Task<()>>) {
         let mut address = self.network.servers.address(&self.plan);
         let mut task = None;
@@ -69,7 +69,7 @@ impl Group {
         (format!("{scheme}://{address}"), task)
     }
 
-    /// Opens a connection, whose server's side is `expected`.
+    /// Opens a connection whose server's side is `expected`.
     pub async fn connect(&self, path: &str, expected: Expected) -> Result<Opened, Error> {
         let mut tasks = Vec::new();
         let socket = match self.plan.carrier {
@@ -126,13 +126,13 @@ impl Group {
         let Some(fault) = self.plan.fault else { return (client, one) };
         let (mut other, server) = pair();
         tasks.push(Task(tokio::spawn(async move {
-            // Both are dropped then, whatever it says.
+            // Both sides are dropped then, whatever the result.
             let _ = relay::relay(&mut one, &mut other, fault).await;
         })));
         (client, server)
     }
 
-    /// The client's stream, and the server's for its own runtime.
+    /// Returns the client's stream, and the server's stream for its own runtime.
     fn unix(&self, tasks: &mut Vec<Task<()>>) -> io::Result<(UnixStream, std::os::unix::net::UnixStream)> {
         let pair = || {
             let (one, other) = std::os::unix::net::UnixStream::pair()?;
@@ -151,8 +151,7 @@ impl Group {
     }
 }
 
-/// Does the opening handshake of a server over a Unix socket; unless it is to be cancelled, which ends the
-/// attempt.
+/// Performs the opening handshake of a server over a Unix socket. A planned cancellation ends the attempt.
 async fn accept(acceptor: Acceptor, stream: std::os::unix::net::UnixStream, expected: Expected) {
     let Expected { talk, done } = expected;
     let stream = UnixStream::from_std(stream).expect("it does not block");
@@ -161,7 +160,7 @@ async fn accept(acceptor: Acceptor, stream: std::os::unix::net::UnixStream, expe
             talk.handshake_done(talk.accept_polls());
             let _ = done.send(run(&talk, Side::Server, socket).await);
         }
-        // The client says why.
+        // The client reports the reason.
         Some(Err(_)) => {}
         None => {
             talk.run.counts.cancelled.fetch_add(1, Relaxed);
@@ -169,7 +168,7 @@ async fn accept(acceptor: Acceptor, stream: std::os::unix::net::UnixStream, expe
     }
 }
 
-/// How one side compresses, if the other agrees.
+/// Returns how one side compresses, if the other agrees.
 fn options(plan: &CompressionPlan, side: Side) -> CompressionOptions {
     let takeover = plan.takeover.iter().all(|takeover| *takeover);
     let options = compression(takeover)
@@ -183,7 +182,7 @@ fn options(plan: &CompressionPlan, side: Side) -> CompressionOptions {
     }
 }
 
-/// What both sides agree on where no handshake does.
+/// Returns the parameters for both sides of a carrier without a handshake.
 fn parameters(plan: &CompressionPlan) -> DeflateParameters {
     DeflateParameters {
         server_no_context_takeover: !plan.takeover[Side::Server as usize],

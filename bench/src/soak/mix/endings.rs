@@ -1,4 +1,4 @@
-//! The judgement on a connection that has ended: what both sides saw has to be what was planned.
+//! The judgement of a connection that has ended: the views of both sides have to match the plan.
 
 use bowline::{CloseFrame, Error, ErrorKind};
 
@@ -6,11 +6,11 @@ use super::ledger::Talk;
 use super::plan::{Closers, ConnectionPlan, Reading, Side};
 use super::side::{End, Outcome};
 
-/// Blames the connection for all that is wrong.
+/// Records all violations of the connection.
 pub fn judge(talk: &Talk, client: &Outcome, server: &Outcome) {
     let outcomes = [client, server];
     if outcomes.iter().any(|outcome| matches!(outcome.end, End::GivenUp)) {
-        // The watchdog has said why.
+        // The watchdog has reported the reason.
         return;
     }
     for side in Side::BOTH {
@@ -22,7 +22,8 @@ pub fn judge(talk: &Talk, client: &Outcome, server: &Outcome) {
                 "{side:?}: {text}\n  the client saw {client:?}\n  the server saw {server:?}"
             ));
         }
-        // What a side sent arrived if the other was not the first to close, or if all had been sent.
+        // All messages of a side arrived if the other side was not the first to close, or if all had been
+        // sent.
         let Closers::One(by) = talk.plan.ending.by else {
             balance(talk, side, talk.plan.ending.is_complete(), outcomes);
             continue;
@@ -42,7 +43,7 @@ fn balance(talk: &Talk, side: Side, is_complete: bool, outcomes: [&Outcome; 2]) 
     }
 }
 
-/// The end of a connection whose transport did its duty.
+/// Judges the end of a connection with an intact transport.
 fn in_order(plan: &ConnectionPlan, side: Side, outcome: &Outcome) -> Result<(), String> {
     let ending = &plan.ending;
     if let Some(Err(error)) = &outcome.closed {
@@ -52,15 +53,15 @@ fn in_order(plan: &ConnectionPlan, side: Side, outcome: &Outcome) -> Result<(), 
     if is_first && outcome.interruption.as_ref().is_some_and(|error| error.close_frame().is_some()) {
         return Err("it closed, but its reader calls the answer the peer's Close".to_owned());
     }
-    // What a byte stream says when it is closed in the middle of a message, like a reader; also if all bytes were there, and an
-    // empty fragment was still to come.
+    // The error of a byte stream or reader that is closed in the middle of a message. The middle includes the
+    // point at which all bytes have arrived and only an empty last fragment is missing.
     let is_interrupted = |error: &Error| {
         let is_stream =
             plan.side(side).reading == Reading::Bytes && (!ending.is_complete() || outcome.is_whole);
         is_stream && error.kind() == ErrorKind::Closed && error.close_frame().is_none()
     };
     if ending.is_by(side) {
-        // RFC 6455 7.1.5: the first Close frame decides, which is ours, unless both are.
+        // RFC 6455 7.1.5: the first Close frame decides. It is ours, unless both sides send one.
         return match &outcome.end {
             End::Normal | End::Left => Ok(()),
             End::Failed(error) if !is_first && is_planned(plan, error.close_frame()) => Ok(()),
@@ -91,7 +92,8 @@ fn is_planned(plan: &ConnectionPlan, frame: Option<&CloseFrame>) -> bool {
     frame.is_some_and(|frame| frame.code().0 == ending.code && frame.reason() == ending.reason)
 }
 
-/// The end of a connection whose transport may have failed: it says so, and blames nobody.
+/// Judges the end of a connection whose transport may have failed: the end has to report this, and blame
+/// nobody.
 fn at_all(end: &End) -> Result<(), String> {
     match end {
         End::Normal | End::Left | End::GivenUp => Ok(()),

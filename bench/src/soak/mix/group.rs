@@ -1,4 +1,4 @@
-//! A group of connections, from the first attempt to connect to the judgement on the last.
+//! A group of connections, from the first attempt to connect to the judgement of the last.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -14,7 +14,7 @@ use super::run::Violation;
 use super::servers::Expected;
 use super::side::{Task, run};
 
-/// Lets the connections of a group talk at the same time, until all have ended.
+/// Runs the connections of a group concurrently, until all have ended.
 pub async fn talk(network: Arc<Network>, plan: Arc<GroupPlan>) {
     let group = match Group::open(Arc::clone(&network), Arc::clone(&plan)).await {
         Ok(group) => Arc::new(group),
@@ -38,13 +38,13 @@ pub async fn talk(network: Arc<Network>, plan: Arc<GroupPlan>) {
     network.run.prepared.forget(plan.number);
 }
 
-/// Connects, after attempts that are cancelled, and talks.
+/// Connects, after cancelled attempts, and runs the connection.
 async fn attend(group: &Group, plan: &ConnectionPlan) {
     for attempt in 0.. {
         let talk = Talk::new(&group.network.run, &group.plan, plan, attempt);
         let path = format!("/{}/{attempt}", plan.number);
         let is_over = talk_once(group, &talk, &path).await;
-        // A client that gave up may leave its server waiting.
+        // The server of a client that gave up may still wait.
         drop(group.network.registry.take(&path));
         if is_over || talk.given_up.is_cancelled() {
             return;
@@ -52,7 +52,8 @@ async fn attend(group: &Group, plan: &ConnectionPlan) {
     }
 }
 
-/// Makes one attempt to connect, and talks if it succeeds; `false` if it is cancelled.
+/// Makes one attempt to connect, and runs the connection if it succeeds. Returns `false` if the attempt is
+/// cancelled.
 async fn talk_once(group: &Group, talk: &Arc<Talk>, path: &str) -> bool {
     let (done, server) = oneshot::channel();
     let expected = Expected { talk: Arc::clone(talk), done };
@@ -90,7 +91,7 @@ async fn talk_once(group: &Group, talk: &Arc<Talk>, path: &str) -> bool {
     match server {
         Some(server) => judge(talk, &client, &server),
         None if talk.is_void() => return false,
-        // The fault came before the server's handshake was done.
+        // The fault occurred before the server had completed its handshake.
         None if group.plan.fault.is_some() => {}
         None => talk.blame("the server's side never ran, or panicked"),
     }

@@ -1,4 +1,4 @@
-//! The account of every message of a connection: what each sender was told is accepted, and what arrived.
+//! The account of every message of a connection: the accepted messages of each sender, and the received ones.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
@@ -12,36 +12,36 @@ use super::record::{HEADER, LAST, Record, TORN};
 use super::run::{Run, Violation};
 use super::watchdog::{Probe, Watched};
 
-/// A connection, or an attempt at one, as both of its sides know it.
+/// A connection, or an attempt to connect, as both of its sides see it.
 pub struct Talk {
     pub run: Arc<Run>,
     pub group: Arc<GroupPlan>,
     pub plan: ConnectionPlan,
     attempt: usize,
     directions: [Direction; 2],
-    /// It hangs: all that is left of it is to be dropped.
+    /// Cancelled if the connection hangs. All of its tasks are then dropped.
     pub given_up: CancellationToken,
-    /// How many sides may still cancel their handshake, or have.
+    /// The number of sides that may still cancel their handshake, or have cancelled it.
     cancelling: AtomicU32,
-    /// Something was wrong.
+    /// Whether a check has failed.
     is_blamed: AtomicBool,
 }
 
-/// What one side sends.
+/// The account of one side's messages.
 struct Direction {
     lines: Vec<Line>,
-    /// The last message has arrived.
+    /// Whether the last message has arrived.
     ended: AtomicBool,
 }
 
-/// What one sender sends. Its numbers are counts of messages.
+/// The account of one sender, in numbers of messages.
 #[derive(Default)]
 struct Line {
     accepted: AtomicU32,
-    /// One more may have been accepted: a sink is flushed after that.
+    /// Whether one more message may have been accepted: a sink is flushed after the message is accepted.
     in_doubt: AtomicBool,
     received: AtomicU32,
-    /// The last one that was received was not read to its end.
+    /// Whether the last received message was not read to its end.
     unread: AtomicBool,
 }
 
@@ -67,24 +67,25 @@ impl Talk {
         Arc::new(talk)
     }
 
-    /// The attempt is cancelled on purpose, or may be: nothing is expected of it.
+    /// Returns whether the attempt is cancelled on purpose, or may be. Nothing is expected of such an
+    /// attempt.
     pub fn is_void(&self) -> bool {
         self.cancelling.load(SeqCst) > 0
     }
 
-    /// The handshake of one side was not cancelled after so many polls, but is over.
+    /// Notes that the handshake of one side ended before the planned cancellation.
     pub fn handshake_done(&self, polls: usize) {
         if polls < usize::MAX {
             self.cancelling.fetch_sub(1, SeqCst);
         }
     }
 
-    /// After how many polls the attempt to connect is cancelled.
+    /// Returns the number of polls after which the attempt to connect is cancelled.
     pub fn connect_polls(&self) -> usize {
         self.plan.connects_cancelled.get(self.attempt).copied().unwrap_or(usize::MAX)
     }
 
-    /// After how many polls the attempt to accept is cancelled.
+    /// Returns the number of polls after which the attempt to accept is cancelled.
     pub fn accept_polls(&self) -> usize {
         let is_due = self.attempt == 0 && self.group.carrier == Carrier::Unix;
         self.plan.accept_cancelled.filter(|_| is_due).unwrap_or(usize::MAX)
@@ -95,12 +96,12 @@ impl Talk {
         self.run.watchdog.probe(watched, format!("{side:?}, {task}"))
     }
 
-    /// Which futures of a task are dropped, and what else it decides.
+    /// Returns the decisions of a task: the futures that it drops, and others.
     pub fn cancels(&self, side: Side, task: &str) -> Cancels {
         self.run.cancels(self.plan.side(side).cancels, (self.plan.number, side as usize, task))
     }
 
-    /// Counts what the connection has exercised.
+    /// Counts an exercised feature.
     pub fn covered(&self, compression: Option<DeflateParameters>) {
         self.run.counts.connections.fetch_add(1, SeqCst);
         let (plan, group) = (&self.plan, &self.group);
@@ -127,12 +128,12 @@ impl Talk {
         }
     }
 
-    /// Whether the transport does its duty, and both sides stay until the end.
+    /// Returns whether the transport is intact, and both sides stay until the end.
     pub fn is_undisturbed(&self) -> bool {
         self.group.fault.is_none() && self.plan.ending.how != How::Drop
     }
 
-    /// Notes that something is wrong, unless nothing was to be expected.
+    /// Records a violation, unless nothing was expected.
     pub fn blame(&self, what: impl std::fmt::Display) {
         if self.is_void() || self.given_up.is_cancelled() {
             return;
@@ -141,14 +142,14 @@ impl Talk {
         let plan = &self.plan;
         let text = format!("group {number}, connection {}: {what}", plan.number);
         if self.is_blamed.swap(true, SeqCst) {
-            // The rest follows from the first, most often.
+            // Further violations are mostly consequences of the first.
             return self.run.violated(Violation::More, text);
         }
         let place = format!("{carrier:?}, runtimes {runtimes:?}, capacity {capacity}, {fault:?}");
         self.run.violated(Violation::First, format!("{text}\n  {place}\n  {compression:?}\n  {plan:?}"));
     }
 
-    /// A sender or pinger failed, or was told that the connection is closed.
+    /// Notes that a sender or pinger failed, or found the connection closed.
     pub fn sending_failed(&self, side: Side, error: &Error) {
         let is_early = !self.is_undisturbed() || !self.plan.ending.is_complete();
         let is_due = matches!(error.kind(), ErrorKind::Closed | ErrorKind::Disconnected | ErrorKind::Io);
@@ -163,19 +164,19 @@ impl Talk {
         line.in_doubt.store(false, SeqCst);
     }
 
-    /// A message is about to be sent in a way that may fail though it was accepted.
+    /// Notes a message that may be accepted although sending it fails.
     pub fn in_doubt(&self, side: Side, sender: u8) {
         self.directions[side as usize].lines[usize::from(sender)].in_doubt.store(true, SeqCst);
     }
 
-    /// The channel of a sender's messages.
+    /// Returns the channel of a sender's messages.
     pub fn channel(&self, side: Side, sender: u8) -> u32 {
         let senders = &self.plan.side(side).senders;
         let is_prepared = senders.get(usize::from(sender)).is_some_and(|plan| plan.way == Way::Prepared);
         if is_prepared { self.group.number } else { self.plan.number }
     }
 
-    /// A header has arrived of `side`'s: whether it is what has to come next.
+    /// Notes a header from `side`. Returns whether it is the expected one.
     fn check(&self, side: Side, kind: Option<MessageKind>, record: &Record) -> Result<(), String> {
         let Record { channel, sender, number, .. } = *record;
         let direction = &self.directions[side as usize];
@@ -184,7 +185,7 @@ impl Talk {
             None if sender == LAST || sender == TORN => 0,
             None => return Err(format!("{record:?} is of no sender")),
         };
-        // What is prepared for all has one sender for all.
+        // Messages prepared for all connections have one common sender.
         let is_right = channel == self.channel(side, sender)
             && number == expected
             && kind.is_none_or(|kind| kind == record.kind)
@@ -212,12 +213,13 @@ impl Talk {
         Ok(())
     }
 
-    /// All that `side` has to send has arrived.
+    /// Returns whether all messages of `side` have arrived.
     pub fn has_ended(&self, side: Side) -> bool {
         self.directions[side as usize].ended.load(SeqCst)
     }
 
-    /// Whether what arrived of `side` is what was accepted; or no more than that, if it is not complete.
+    /// Checks that the messages that arrived from `side` are those that were accepted, or a prefix of them if
+    /// `complete` is false.
     pub fn balance(&self, side: Side, is_complete: bool) -> Result<(), String> {
         for (sender, line) in self.directions[side as usize].lines.iter().enumerate() {
             let (accepted, received) = (line.accepted.load(SeqCst), line.received.load(SeqCst));
@@ -243,14 +245,14 @@ impl Watched for Talk {
     }
 }
 
-/// What a side receives, checked as it comes.
+/// The received messages of one side, checked as they arrive.
 pub struct Inbox {
     talk: Arc<Talk>,
-    /// Who sends it.
+    /// The sending side.
     from: Side,
-    /// How many messages have arrived.
+    /// The number of received messages.
     pub count: u32,
-    /// Messages are pieces of a stream of records.
+    /// Whether messages are pieces of a stream of records.
     is_stream: bool,
     unparsed: Vec<u8>,
 }
@@ -265,12 +267,12 @@ impl Inbox {
         self.is_stream
     }
 
-    /// How many senders there are but for the last.
+    /// Returns the number of senders, without the sender of the last message.
     pub fn senders(&self) -> usize {
         self.talk.plan.side(self.from).senders.len()
     }
 
-    /// Takes a message, or a piece of a stream if the sender has made one.
+    /// Accepts a message, or a piece of a stream if the sender writes one.
     pub fn message(&mut self, kind: MessageKind, bytes: &[u8]) -> Result<(), String> {
         if self.is_stream {
             return self.piece(bytes);
@@ -285,7 +287,7 @@ impl Inbox {
         self.arrived(&record)
     }
 
-    /// Takes a piece of a stream of records.
+    /// Accepts a piece of a stream of records.
     pub fn piece(&mut self, bytes: &[u8]) -> Result<(), String> {
         self.unparsed.extend_from_slice(bytes);
         let mut start = 0;
@@ -304,14 +306,14 @@ impl Inbox {
         Ok(())
     }
 
-    /// Takes a header of which the body is still to come.
+    /// Accepts a header whose body follows.
     pub fn header(&self, kind: Option<MessageKind>, header: &[u8]) -> Result<Record, String> {
         let record = Record::parse(header)?;
         self.talk.check(self.from, kind, &record)?;
         Ok(record)
     }
 
-    /// Takes a message in parts.
+    /// Accepts a message in parts.
     pub fn parts(&mut self, record: &Record, body: &str) -> Result<(), String> {
         self.talk.check(self.from, Some(MessageKind::Text), record)?;
         if body.as_bytes() != record.body() {
@@ -320,19 +322,19 @@ impl Inbox {
         self.arrived(record)
     }
 
-    /// The body of the message has arrived, and was right.
+    /// Notes that the body of the message has arrived and is correct.
     pub fn arrived(&mut self, record: &Record) -> Result<(), String> {
         self.count += 1;
         self.talk.received(self.from, record, true)
     }
 
-    /// The rest of the message is not read.
+    /// Notes that the rest of the message is not read.
     pub fn skipped(&mut self, record: &Record) -> Result<(), String> {
         self.count += 1;
         self.talk.received(self.from, record, false)
     }
 
-    /// Whether nothing is left of a record that did not arrive whole.
+    /// Returns whether no part of an incomplete record is left.
     pub fn is_empty(&self) -> bool {
         self.unparsed.is_empty()
     }

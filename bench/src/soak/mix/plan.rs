@@ -4,11 +4,11 @@ use bowline::MessageKind;
 
 use crate::soak::peer::Random;
 
-/// How servers compress: level and context takeover. Each of them listens on its own.
+/// The compression variants of servers: level and context takeover. Each variant has its own listener.
 pub const VARIANTS: [Option<(u8, bool)>; 5] =
     [None, Some((1, true)), Some((1, false)), Some((6, true)), Some((6, false))];
 
-/// How many runtimes there are: one with a single thread, one with two.
+/// The number of runtimes: one with a single thread, one with two.
 pub const RUNTIMES: usize = 2;
 
 #[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,7 +17,7 @@ pub enum Carrier {
     Tcp,
     Tls,
     Http2,
-    /// Over TLS.
+    /// HTTP/2 over TLS.
     Http2Tls,
     Unix,
 }
@@ -33,7 +33,7 @@ impl Carrier {
         matches!(self, Self::Tls | Self::Http2Tls)
     }
 
-    /// The server's side runs in a handler of `Server::serve`.
+    /// Returns whether the server's side runs in a handler of `Server::serve`.
     pub fn is_served(self) -> bool {
         !matches!(self, Self::Memory | Self::Unix)
     }
@@ -56,7 +56,7 @@ impl Side {
     }
 }
 
-/// Connections of one carrier, which are open at the same time; over HTTP/2, in one connection.
+/// Concurrent connections of one carrier; with HTTP/2, in one HTTP/2 connection.
 #[derive(Clone, Debug)]
 pub struct GroupPlan {
     pub number: u32,
@@ -64,25 +64,25 @@ pub struct GroupPlan {
     /// The runtime of each side.
     pub runtimes: [usize; 2],
     pub compression: Option<CompressionPlan>,
-    /// Of a memory pair, in bytes.
+    /// The capacity of a memory pair, in bytes.
     pub capacity: usize,
-    /// What happens to the transport; for each connection on its own, unless they share it.
+    /// The fault of the transport; for each connection on its own, unless they share it.
     pub fault: Option<Fault>,
     pub connections: Vec<ConnectionPlan>,
 }
 
-/// Each for the client and the server.
+/// The plan of compression. Each array has one value for the client and one for the server.
 #[derive(Clone, Debug)]
 pub struct CompressionPlan {
     pub levels: [u8; 2],
     pub takeover: [bool; 2],
     pub window_bits: [u8; 2],
     pub threshold: Option<usize>,
-    /// The index of the server's variant, where it is served.
+    /// The index of the server's variant, for carriers with a `Server`.
     pub variant: usize,
 }
 
-/// What a relay between the two sides does to the transport after it has carried so many bytes.
+/// A fault that a relay causes after this many bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct Fault {
     pub kind: FaultKind,
@@ -91,22 +91,22 @@ pub struct Fault {
 
 #[derive(Clone, Copy, Debug)]
 pub enum FaultKind {
-    /// Both sides get a reset.
+    /// Both sides receive a reset.
     Reset,
-    /// Nothing of this side arrives any more but the end of its stream.
+    /// The stream of this side ends, and its later bytes are lost.
     HalfClose(Side),
 }
 
 #[derive(Clone, Debug)]
 pub struct ConnectionPlan {
     pub number: u32,
-    /// Attempts to connect that are dropped after so many polls.
+    /// The attempts to connect that are dropped, each after this many polls.
     pub connects_cancelled: Vec<usize>,
-    /// After how many polls the first attempt to accept is dropped.
+    /// The number of polls after which the first attempt to accept is dropped.
     pub accept_cancelled: Option<usize>,
     pub ending: Ending,
     pub sides: [SidePlan; 2],
-    /// The kind of the messages that each side sends, if all have the same.
+    /// The kind of the messages of each side, if all are of one kind.
     pub kinds: [Option<MessageKind>; 2],
 }
 
@@ -120,11 +120,12 @@ impl ConnectionPlan {
 pub struct Ending {
     pub how: How,
     pub by: Closers,
-    /// After how many received messages; if there is none, when both sides have sent all they had.
+    /// The number of received messages after which the end begins. Without it, the end begins when both sides
+    /// have sent all messages.
     pub after: Option<u32>,
     pub code: u16,
     pub reason: String,
-    /// The side that closes goes on receiving meanwhile.
+    /// Whether the closing side continues to receive.
     pub reads_on: bool,
 }
 
@@ -150,7 +151,7 @@ impl Ending {
         self.by == Closers::Both || self.by == Closers::One(side)
     }
 
-    /// Everything that was to be sent is sent before.
+    /// Returns whether all messages are sent before the end.
     pub fn is_complete(&self) -> bool {
         self.after.is_none() && matches!(self.how, How::Close | How::Leave)
     }
@@ -159,12 +160,12 @@ impl Ending {
 #[derive(Clone, Debug)]
 pub struct SidePlan {
     pub senders: Vec<SenderPlan>,
-    /// How many pings each of several tasks sends, and on which runtime.
+    /// The number of pings that each task sends, and the task's runtime.
     pub pingers: Vec<(u32, usize)>,
     pub reading: Reading,
-    /// One in so many receives comes late; 0 for none.
+    /// One in this many receives is delayed; 0 means none.
     pub slow: u64,
-    /// One in so many futures is dropped before it is ready; 0 for none.
+    /// One in this many futures is dropped before it is ready; 0 means none.
     pub cancels: u64,
 }
 
@@ -172,17 +173,17 @@ pub struct SidePlan {
 pub struct SenderPlan {
     pub way: Way,
     pub messages: u32,
-    /// The largest body, in bytes.
+    /// The size of the largest body, in bytes.
     pub largest: usize,
     pub runtime: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
-    /// `send`, `try_send` and `writer` as it comes.
+    /// `send`, `try_send` and `writer` at random.
     Any,
     Sink,
-    /// The sink of a `WebSocket` that was split.
+    /// The sink of a split `WebSocket`.
     SplitSink,
     Bytes,
     Prepared,
@@ -199,7 +200,7 @@ pub enum Reading {
     Json,
 }
 
-/// How many messages of each kind a group has prepared.
+/// The number of messages of each kind that a group has prepared.
 pub const PREPARED: u32 = 24;
 
 impl GroupPlan {
@@ -224,7 +225,8 @@ impl CompressionPlan {
         let variant = random.below(VARIANTS.len() as u64) as usize;
         let (level, _) = VARIANTS[variant]?;
         let mut bool = || random.below(2) == 0;
-        // A handshake has it for both sides or for neither, unless the server wants none.
+        // A handshake negotiates compression for both sides or neither, and for neither if the server
+        // declines.
         let both = bool();
         let takeover = [both || bool(), both || bool()];
         let client_level = if bool() { 1 } else { 6 };
@@ -242,7 +244,7 @@ impl Fault {
             1 => FaultKind::HalfClose(Side::Server),
             _ => FaultKind::Reset,
         };
-        // From the middle of the handshake to the middle of large messages.
+        // Faults occur from the middle of the handshake to the middle of large messages.
         let most = 1 << (8 + random.below(12));
         Self { kind, after: random.below(most) }
     }
@@ -263,7 +265,7 @@ impl ConnectionPlan {
                 sides[that].reading = Reading::Json;
             }
         }
-        // A byte stream has one kind for both directions.
+        // A byte stream uses one kind of message for both directions.
         let any = if random.below(2) == 0 { MessageKind::Text } else { MessageKind::Binary };
         for side in Side::BOTH {
             let (this, that) = (side as usize, side.other() as usize);

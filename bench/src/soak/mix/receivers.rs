@@ -1,4 +1,4 @@
-//! The ways to receive.
+//! The tasks that receive, in each way of the API.
 
 use std::io;
 
@@ -13,12 +13,12 @@ use super::cancel::{Cancels, cancelling};
 use super::ledger::Inbox;
 use super::plan::Reading;
 use super::record::{HEADER, Record};
-use super::senders::{Half, Json};
+use super::senders::{Half, Json, error_of};
 
-/// A `WebSocket`, or what was made of it.
+/// A `WebSocket`, or a type that was made from it.
 pub struct Receiver {
     handle: Handle,
-    /// Why a message was not read to its end, of which more than the end was to be read.
+    /// The error that interrupted the reading of a message, if more than its end was missing.
     pub interruption: Option<Error>,
 }
 
@@ -31,12 +31,12 @@ enum Handle {
     Json(WebSocket),
 }
 
-/// Why nothing more is received.
+/// The reason why nothing more is received.
 #[derive(Debug)]
 pub enum Stop {
-    /// The connection has failed, or was closed with a code that is no normal one.
+    /// The connection has failed, or was closed with an abnormal code.
     Failed(Error),
-    /// What arrived is not what was sent.
+    /// The received bytes are not those that were sent.
     Wrong(String),
 }
 
@@ -58,14 +58,8 @@ impl From<io::Error> for Stop {
     }
 }
 
-/// The error inside, as there always is one.
-pub fn error_of(error: io::Error) -> Error {
-    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()).cloned();
-    inner.unwrap_or_else(|| panic!("an I/O error without an Error in it: {error:?}"))
-}
-
 impl Receiver {
-    /// What `reading` says, and the other half of it.
+    /// Creates the receiver for `reading`, and returns the writing half that is left.
     pub fn new(reading: Reading, kind: MessageKind, socket: WebSocket) -> (Self, Option<Half>) {
         let (handle, half) = match reading {
             Reading::Recv => (Handle::Recv(socket), None),
@@ -84,7 +78,7 @@ impl Receiver {
         (Self { handle, interruption: None }, half)
     }
 
-    /// Receives a message, or a piece of one; `false` at the end.
+    /// Receives a message or a piece of one. Returns `false` at the end.
     pub async fn receive(&mut self, inbox: &mut Inbox, cancels: &mut Cancels) -> Result<bool, Stop> {
         let message = match &mut self.handle {
             Handle::Recv(socket) => cancelling!(cancels, socket.recv())?,
@@ -93,7 +87,7 @@ impl Receiver {
             Handle::Reader(socket) => {
                 let Some(reader) = cancelling!(cancels, socket.reader())? else { return Ok(false) };
                 return match read(reader, inbox, cancels).await {
-                    // The next reader says how the connection has ended.
+                    // The next reader reports how the connection has ended.
                     Err(Stop::Failed(error)) if self.interruption.is_none() => {
                         self.interruption = Some(error);
                         Ok(true)
@@ -121,7 +115,7 @@ impl Receiver {
         Ok(message.is_some())
     }
 
-    /// Receives again after the end, which stays what it was.
+    /// Receives again after the end. The result has to be unchanged.
     pub async fn receive_again(&mut self) -> Option<Result<(), ErrorKind>> {
         match &mut self.handle {
             Handle::Recv(socket) => {
@@ -138,7 +132,7 @@ fn take(message: &Message, inbox: &mut Inbox) -> Result<(), String> {
     inbox.message(message.kind(), message.as_bytes())
 }
 
-/// Reads a message piece by piece; some not to the end.
+/// Reads a message piece by piece, and some messages not to the end.
 async fn read(mut reader: MessageReader<'_>, inbox: &mut Inbox, cancels: &mut Cancels) -> Result<(), Stop> {
     let kind = reader.kind();
     let mut buffer = vec![0; 1 + cancels.random.below(32 * 1024) as usize];
@@ -162,7 +156,7 @@ async fn read(mut reader: MessageReader<'_>, inbox: &mut Inbox, cancels: &mut Ca
     }
     let record = inbox.header(Some(kind), &header)?;
     let mut rest = record.body();
-    // The last message, and one that is never finished, says more than a number.
+    // The last message, and a torn one, carry more than a number.
     let is_skipped = usize::from(record.sender) < inbox.senders() && cancels.random.below(16) == 0;
     let enough = if is_skipped { cancels.random.below(record.len as u64 + 1) as usize } else { usize::MAX };
     loop {

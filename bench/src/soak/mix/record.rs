@@ -1,4 +1,4 @@
-//! Messages that say who sent them and which they are, and whose every byte is known.
+//! Messages that carry their sender and number, and whose every byte is predictable.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -7,11 +7,11 @@ use bowline::{Message, MessageKind, Prepared};
 
 use crate::soak::peer::Random;
 
-/// What is before the body: T or B, the channel, the sender, the number, the size of the body, and a check of
-/// all that.
+/// The size of the header: T or B, the channel, the sender, the number, the size of the body, and a checksum
+/// of these.
 pub const HEADER: usize = 32;
 
-/// The largest body.
+/// The size of the largest body.
 pub const LARGEST: usize = 2 << 20;
 
 /// The sender of the last message of a side.
@@ -26,7 +26,7 @@ const UNIT: usize = 4;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Record {
     pub kind: MessageKind,
-    /// The connection, or the group of what is prepared for many.
+    /// The connection, or the group for messages prepared for many.
     pub channel: u32,
     pub sender: u8,
     pub number: u32,
@@ -34,7 +34,7 @@ pub struct Record {
 }
 
 impl Record {
-    /// A record whose body is of about `size` bytes.
+    /// Creates a record with a body of about `size` bytes.
     pub fn new(kind: MessageKind, channel: u32, sender: u8, number: u32, size: usize) -> Self {
         Self { kind, channel, sender, number, len: size.min(LARGEST) / UNIT * UNIT }
     }
@@ -70,7 +70,7 @@ impl Record {
         Ok(Self { kind, channel: number(1, 9)?, sender: number(9, 11)? as u8, number: number(11, 19)?, len })
     }
 
-    /// A stretch of a book, of which no two are likely to be alike.
+    /// Returns a part of a book; parts are unlikely to be alike.
     pub fn body(&self) -> &'static [u8] {
         let book = &books()[usize::from(self.kind == MessageKind::Text)];
         let who = u64::from(self.channel) << 40 ^ u64::from(self.sender) << 32 ^ u64::from(self.number);
@@ -86,7 +86,7 @@ fn check(bytes: &[u8]) -> u32 {
     sum & 0xF_FFFF
 }
 
-/// Twice the largest body, of bytes and of text, as well to compress as what people send.
+/// Returns a stock of bytes and text, twice as long as the largest body, and as compressible as typical data.
 pub fn books() -> &'static [Vec<u8>; 2] {
     static BOOKS: OnceLock<[Vec<u8>; 2]> = OnceLock::new();
     BOOKS.get_or_init(|| {
@@ -118,12 +118,12 @@ fn book(unit: impl Fn(&mut Random) -> [u8; UNIT]) -> Vec<u8> {
     book
 }
 
-/// What a group has prepared, by its number, the sender, the number of the message and its kind.
+/// Prepared messages, by the number of the group, the sender, the number of the message and its kind.
 #[derive(Default)]
 pub struct Stock(Mutex<HashMap<(u32, u8, u32, bool), Arc<Prepared>>>);
 
 impl Stock {
-    /// A message as it is for all, of a kind if there is only one that may be sent.
+    /// Returns the prepared message for all, of the given kind if only one may be sent.
     pub fn get(&self, group: u32, sender: u8, number: u32, kind: Option<MessageKind>) -> Arc<Prepared> {
         let any = if number % 2 == 0 { MessageKind::Text } else { MessageKind::Binary };
         let kind = kind.unwrap_or(any);
@@ -139,7 +139,7 @@ impl Stock {
         Arc::clone(prepared)
     }
 
-    /// Forgets what was for a group.
+    /// Removes the prepared messages of a group.
     pub fn forget(&self, group: u32) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|(of, ..), _| *of != group);
     }

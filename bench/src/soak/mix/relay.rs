@@ -1,4 +1,4 @@
-//! A relay between the two sides of a transport, which resets it or closes one half.
+//! A relay between the two sides of a transport, which resets the transport or closes one half of it.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -11,7 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::plan::{Fault, FaultKind, Side};
 
-/// Listens for one client, and relays it to a server. To be run in a task.
+/// Listens for one client, and relays its bytes to a server. This future runs in a task.
 pub async fn listen(
     target: SocketAddr,
     fault: Fault,
@@ -24,7 +24,7 @@ pub async fn listen(
         let Ok(mut server) = TcpStream::connect(target).await else { return };
         if relay(&mut client, &mut server, fault).await.is_err() {
             for stream in [&client, &server] {
-                // What it closes then is reset.
+                // Closing these streams then resets them.
                 let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
             }
         }
@@ -32,7 +32,7 @@ pub async fn listen(
     Ok((address, relay))
 }
 
-/// Relays until both directions have ended; an error if both streams are to be reset.
+/// Relays until both directions have ended. Returns an error if both streams are to be reset.
 pub async fn relay<A, B>(client: &mut A, server: &mut B, fault: Fault) -> io::Result<()>
 where
     A: AsyncRead + AsyncWrite + Unpin,
@@ -48,7 +48,7 @@ where
     Ok(())
 }
 
-/// Carries what `side` writes.
+/// Relays the bytes that `side` writes.
 async fn carry(
     side: Side,
     mut from: impl AsyncRead + Unpin,
@@ -68,7 +68,7 @@ async fn carry(
             FaultKind::Reset if is_due => return Err(io::ErrorKind::ConnectionReset.into()),
             FaultKind::HalfClose(half) if half == side && is_due && is_open => {
                 is_open = false;
-                // What comes from now on is thrown away, so that its sender is not held up.
+                // Later bytes are discarded, so that their sender isn't held up.
                 to.shutdown().await?;
             }
             _ => {}

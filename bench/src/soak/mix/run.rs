@@ -1,5 +1,4 @@
-//! What all connections of a run share: where they run, what they count, and who is told that something is
-//! wrong.
+//! The state that all connections of a run share: runtimes, counts, and the report of violations.
 
 use std::collections::BTreeMap;
 use std::collections::hash_map::DefaultHasher;
@@ -14,7 +13,7 @@ use super::record::Stock;
 use super::watchdog::Watchdog;
 use crate::soak::peer::Random;
 
-/// How many violations are printed with all that is known.
+/// The number of violations that are printed in full.
 const PRINTED: u64 = 20;
 
 pub struct Run {
@@ -23,27 +22,27 @@ pub struct Run {
     pub watchdog: Arc<Watchdog>,
     pub prepared: Stock,
     pub counts: Counts,
-    /// How often each thing was exercised.
+    /// The number of times that each feature was exercised.
     coverage: Mutex<BTreeMap<String, u64>>,
 }
 
-/// What has happened so far.
+/// The events so far.
 #[derive(Default)]
 pub struct Counts {
     pub connections: AtomicU64,
     pub messages: AtomicU64,
     pub bytes: AtomicU64,
     pub pings: AtomicU64,
-    /// Futures that were dropped before they were ready.
+    /// The number of futures dropped before they were ready.
     pub cancelled: Arc<AtomicU64>,
-    /// Connections of which something was wrong.
+    /// The number of connections with a violation.
     pub violations: AtomicU64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Violation {
     First,
-    /// Of a connection that was blamed before.
+    /// A further violation of a connection that was blamed before.
     More,
 }
 
@@ -59,7 +58,7 @@ impl Run {
         }
     }
 
-    /// Notes that something is wrong.
+    /// Records a violation.
     pub fn violated(&self, violation: Violation, text: String) {
         let first = u64::from(violation == Violation::First);
         let number = self.counts.violations.fetch_add(first, Relaxed) + first;
@@ -69,7 +68,7 @@ impl Run {
         }
     }
 
-    /// Which futures of a task are dropped, and what else it decides; the same for each run with the seed.
+    /// Returns the decisions of a task: the futures that it drops, and others. They depend only on the seed.
     pub fn cancels(&self, one_in: u64, task: impl Hash) -> Cancels {
         let mut hasher = DefaultHasher::new();
         (self.seed, task).hash(&mut hasher);

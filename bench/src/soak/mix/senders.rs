@@ -1,5 +1,6 @@
-//! The tasks that send: messages in each way there is, and pings.
+//! The tasks that send messages, in each way of the API, and pings.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -14,11 +15,10 @@ use tokio::io::{AsyncWriteExt, WriteHalf};
 use super::cancel::{Cancels, at_most, cancelling};
 use super::ledger::Talk;
 use super::plan::{Reading, SenderPlan, Side, Way};
-use super::receivers::error_of;
 use super::record::{LAST, Record, TORN};
 use super::watchdog::Probe;
 
-/// The writing half of a `WebSocket` that was made something else.
+/// The writing half of a type that was made from a `WebSocket`.
 pub enum Half {
     Sink(SplitSink<WebSocketStreamSink, Message>),
     Bytes(WriteHalf<WebSocketIo>),
@@ -39,8 +39,8 @@ impl Outbox {
         Self { talk: Arc::clone(talk), side, sender, probe: talk.probe(side, task), cancels }
     }
 
-    /// Sends all that the plan has for one sender, as long as the connection is open. Returns the half that
-    /// it used.
+    /// Sends the planned messages of one sender, as long as the connection is open. Returns the half that was
+    /// used.
     pub async fn send_all(mut self, index: u8, half: Option<Half>) -> Option<Half> {
         let plan = self.talk.plan.side(self.side).senders[usize::from(index)];
         let (half, sent) = match (plan.way, half) {
@@ -97,7 +97,7 @@ impl Outbox {
         let choice = self.cancels.random.below(8);
         if choice < 2 || record.len > 256 * 1024 {
             if self.talk.plan.side(self.side.other()).reading == Reading::Bytes && record.sender != LAST {
-                // A stream of bytes shows a message before it is finished.
+                // A byte stream delivers a message before it is complete.
                 self.talk.in_doubt(self.side, record.sender);
             }
             return self.write(record).await;
@@ -112,7 +112,7 @@ impl Outbox {
             };
             match tried {
                 Ok(()) => return Ok(()),
-                // `send` says why.
+                // `send` reports the reason.
                 Err(TrySendError::Full(()) | TrySendError::Closed(())) => {}
             }
         }
@@ -136,13 +136,13 @@ impl Outbox {
         self.probe.during("send", send).await
     }
 
-    /// Sends a message by a `MessageWriter`, in pieces of any size.
+    /// Sends a message through a `MessageWriter`, in pieces of any size.
     async fn write(&mut self, record: &Record) -> Result<(), Error> {
         let kind = record.kind;
         let open = async {
             loop {
                 let mut writer = cancelling!(self.cancels, self.sender.writer(kind))?;
-                // One of which nothing was sent may be dropped, and nothing happens.
+                // A writer that has sent nothing may be dropped without effect.
                 match self.cancels.random.below(16) {
                     0 => {}
                     1 => drop(writer.write(b"gathered, and never sent").await),
@@ -212,7 +212,7 @@ impl Outbox {
         Ok(())
     }
 
-    /// Says that there are no more messages.
+    /// Sends the last message.
     pub async fn send_last(mut self, half: &mut Option<Half>) {
         let last = self.last();
         let way = self.talk.plan.side(self.side).senders[0].way;
@@ -230,14 +230,14 @@ impl Outbox {
         }
     }
 
-    /// Begins a message, and drops it in the middle.
+    /// Starts a message, and drops its writer in the middle.
     pub async fn tear(mut self) {
         let (kind, channel) = (self.kind(), self.talk.plan.number);
         let record = Record::new(kind, channel, TORN, 0, 64 << 10);
         let Ok(mut writer) = self.probe.during("writer", self.sender.writer(kind)).await else { return };
         let bytes = record.encode();
         let piece = &bytes[..bytes.len() / 2];
-        // They fail if the other side has closed.
+        // Both fail if the other side has closed.
         let _ = self.probe.during("write of a MessageWriter", writer.write_all(piece)).await;
         if self.cancels.random.below(2) == 0 {
             let flush = at_most(self.cancels.polls(), writer.flush());
@@ -245,14 +245,14 @@ impl Outbox {
         }
         drop(writer);
         if !self.sender.is_closed() {
-            // The compressor had kept it all to itself: nothing of it was sent, and nothing has happened.
+            // The compressor had held back all of the message: nothing was sent, and the drop has no effect.
             let ending = &self.talk.plan.ending;
             let close = self.sender.close(CloseCode(ending.code), &ending.reason);
             let _ = self.probe.during("close", close).await;
         }
     }
 
-    /// Sends pings one after the other.
+    /// Sends pings one after another.
     pub async fn ping(mut self, count: u32) {
         for _ in 0..count {
             let ping = async { cancelling!(self.cancels, self.sender.ping()) };
@@ -263,7 +263,7 @@ impl Outbox {
         }
     }
 
-    /// A message of a sender: its kind and size.
+    /// Draws a message of a sender: its kind and size.
     fn record(&mut self, index: u8, number: u32, plan: SenderPlan) -> Record {
         let size = match self.cancels.random.below(8) {
             0 => self.cancels.random.below(plan.largest as u64 + 1) as usize,
@@ -283,7 +283,7 @@ impl Outbox {
     }
 }
 
-/// What `recv_json` expects.
+/// The type that `recv_json` receives.
 pub type Json = (u32, u8, u32, String);
 
 fn json(record: &Record) -> Json {
@@ -296,4 +296,10 @@ fn drop_message<M>(error: TrySendError<M>) -> TrySendError<()> {
         TrySendError::Full(_) => TrySendError::Full(()),
         TrySendError::Closed(_) => TrySendError::Closed(()),
     }
+}
+
+/// Returns the inner error, which always exists.
+pub fn error_of(error: io::Error) -> Error {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()).cloned();
+    inner.unwrap_or_else(|| panic!("an I/O error without an Error in it: {error:?}"))
 }

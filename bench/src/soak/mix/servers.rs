@@ -22,19 +22,19 @@ use super::ledger::Talk;
 use super::plan::{GroupPlan, How, Side, VARIANTS};
 use super::side::{Outcome, run};
 
-/// Longer than any operation may take, so that it is the watchdog that says what hangs.
+/// A timeout longer than the watchdog's, so that the watchdog reports hanging operations.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// How long the servers have for their end.
+/// The time limit for the servers' shutdown.
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// A side of a server that waits for its connection.
+/// A server's side that waits for its connection.
 pub struct Expected {
     pub talk: Arc<Talk>,
     pub done: oneshot::Sender<Outcome>,
 }
 
-/// The sides that wait, by the paths that their clients ask for.
+/// The waiting sides, by the paths that their clients request.
 #[derive(Default)]
 pub struct Registry(Mutex<HashMap<String, Expected>>);
 
@@ -56,7 +56,7 @@ impl Registry {
     }
 }
 
-/// Where one server listens.
+/// A server with its address.
 struct Listening {
     runtime: usize,
     variant: usize,
@@ -111,7 +111,7 @@ impl Servers {
         self.tasks.len()
     }
 
-    /// The server that a group connects to.
+    /// Returns the server that a group connects to.
     pub fn address(&self, plan: &GroupPlan) -> SocketAddr {
         let variant = plan.compression.as_ref().map_or(0, |compression| compression.variant);
         let runtime = plan.runtimes[Side::Server as usize];
@@ -121,7 +121,7 @@ impl Servers {
         found.expect("there is a server of each kind").address
     }
 
-    /// Shuts them down; how many connections were still open.
+    /// Shuts the servers down. Returns how many connections were still open.
     pub async fn stop(self) -> Result<usize> {
         self.stop.cancel();
         let mut open = 0;
@@ -133,7 +133,7 @@ impl Servers {
     }
 }
 
-/// Serves a side that is expected; or a client that has changed its mind.
+/// Serves an expected side, or a client that has given up.
 async fn handle_one(
     expected: Option<Expected>,
     mut socket: WebSocket,
@@ -143,7 +143,7 @@ async fn handle_one(
         return Ok(());
     };
     let outcome = run(&talk, Side::Server, socket).await;
-    // It is not waited for if the client gave up.
+    // Nobody waits for the result if the client gave up.
     let _ = done.send(outcome);
     let ending = &talk.plan.ending;
     if ending.how == How::Leave && ending.code != 1000 {
@@ -164,7 +164,7 @@ pub fn compression(takeover: bool) -> Compression {
     if takeover { Compression::ContextTakeover } else { Compression::NoContextTakeover }
 }
 
-/// The defaults, but for larger messages.
+/// Returns the default limits, apart from larger messages.
 pub fn limits() -> Limits {
     Limits::default()
         .message_size(4 << 20)

@@ -16,8 +16,8 @@ use tokio::time::sleep;
 use super::cancel::{Cancels, cancelling};
 use super::ledger::{Inbox, Talk};
 use super::plan::{How, Side};
-use super::receivers::{Receiver, Stop, error_of};
-use super::senders::{Half, Outbox};
+use super::receivers::{Receiver, Stop};
+use super::senders::{Half, Outbox, error_of};
 use super::watchdog::Probe;
 
 /// A task that ends when this is dropped.
@@ -43,20 +43,20 @@ impl<T> Future for Task<T> {
     }
 }
 
-/// What `close` returns.
+/// The result of `close`.
 type Closed = Result<Option<CloseFrame>, Error>;
 
-/// How one side saw the end.
+/// The end as one side saw it.
 #[derive(Debug)]
 pub struct Outcome {
     pub end: End,
     /// The peer's Close frame.
     pub frame: Option<CloseFrame>,
-    /// What `close` returned, if it was called.
+    /// The result of `close`, if it was called.
     pub closed: Option<Closed>,
-    /// Nothing is left of a message that did not arrive whole.
+    /// Whether no part of an incomplete message is left.
     pub is_whole: bool,
-    /// Why a message was not read to its end.
+    /// The error that interrupted the reading of a message.
     pub interruption: Option<Error>,
 }
 
@@ -67,11 +67,11 @@ pub enum End {
     Failed(Error),
     /// This side left before the end.
     Left,
-    /// It was found to hang.
+    /// The watchdog found the connection hanging.
     GivenUp,
 }
 
-/// Talks, until the connection has ended in the way that is planned.
+/// Runs one side until the connection has ended as planned.
 pub async fn run(talk: &Arc<Talk>, side: Side, socket: WebSocket) -> Outcome {
     tokio::select! {
         outcome = attend(talk, side, socket) => outcome,
@@ -81,7 +81,7 @@ pub async fn run(talk: &Arc<Talk>, side: Side, socket: WebSocket) -> Outcome {
     }
 }
 
-/// One side while it talks.
+/// One side in progress.
 struct Attendance<'a> {
     talk: &'a Arc<Talk>,
     side: Side,
@@ -90,7 +90,7 @@ struct Attendance<'a> {
     inbox: Inbox,
     cancels: Cancels,
     probe: Probe,
-    /// What it is to end the connection with is under way, or done.
+    /// The planned end in progress.
     closing: Option<Task<Closed>>,
     closed: Option<Closed>,
     tearing: Option<Task<()>>,
@@ -138,7 +138,7 @@ async fn attend(talk: &Arc<Talk>, side: Side, socket: WebSocket) -> Outcome {
 }
 
 impl Attendance<'_> {
-    /// Receives until the end, and begins that when it is due.
+    /// Receives until the end, and begins the planned end when it is due.
     async fn receive_all(&mut self, all_sent: oneshot::Receiver<Option<Half>>) -> End {
         let (slow, ending) = (self.talk.plan.side(self.side).slow, &self.talk.plan.ending);
         let mut all_sent = ending.is_by(self.side).then_some(all_sent);
@@ -157,7 +157,7 @@ impl Attendance<'_> {
         }
     }
 
-    /// Receives a message; the end if there is no more.
+    /// Receives a message. Returns the end if there are no more.
     async fn receive(&mut self) -> Option<End> {
         let receive = self.receiver.receive(&mut self.inbox, &mut self.cancels);
         match self.probe.during("receive", receive).await {
@@ -171,7 +171,7 @@ impl Attendance<'_> {
         }
     }
 
-    /// Does what the connection is to end with; whether this side leaves.
+    /// Begins the planned end. Returns whether this side leaves.
     async fn begin_end(&mut self, all_sent: oneshot::Receiver<Option<Half>>) -> bool {
         let (talk, side, ending) = (self.talk, self.side, &self.talk.plan.ending);
         match ending.how {
@@ -181,7 +181,7 @@ impl Attendance<'_> {
             }
             How::Close => {
                 let half = if ending.after.is_none() { self.wait(all_sent).await } else { None };
-                // Messages that have arrived wait meanwhile, and others are thrown away.
+                // Messages that have arrived wait until the close is complete, and later ones are discarded.
                 self.closed = Some(close(talk, side, &self.sender, half).await);
             }
             How::Torn => {
@@ -197,21 +197,21 @@ impl Attendance<'_> {
         false
     }
 
-    /// Waits until all is sent, and receives meanwhile, though nothing comes.
+    /// Waits until all messages are sent, and continues to receive, although no message comes.
     ///
-    /// The pongs behind the end of the last message would wait for that.
+    /// Otherwise the pongs after the last message would wait for a receive.
     async fn wait(&mut self, all_sent: oneshot::Receiver<Option<Half>>) -> Option<Half> {
         tokio::pin!(all_sent);
         tokio::select! {
             sent = &mut all_sent => return sent.ok().flatten(),
-            // The end, of which the next receive tells again.
+            // The connection has ended, and the next receive reports the end again.
             _ = self.receive() => {}
         }
         all_sent.await.ok().flatten()
     }
 }
 
-/// Does all of the sending of one side.
+/// Runs all senders of one side.
 async fn send(
     talk: Arc<Talk>,
     side: Side,
@@ -224,7 +224,7 @@ async fn send(
     let mut half = half;
     for (index, sender_plan) in plan.senders.iter().enumerate() {
         let outbox = Outbox::new(&talk, side, sender.clone(), format!("sender {index}"));
-        // The first has the half, if any has.
+        // The first sender owns the half, if there is one.
         tasks.spawn_on(outbox.send_all(index as u8, half.take()), &talk.run.runtimes[sender_plan.runtime]);
     }
     for (index, (count, runtime)) in plan.pingers.iter().enumerate() {
@@ -243,11 +243,11 @@ async fn send(
         }
     }
     Outbox::new(&talk, side, sender, "last sender".to_owned()).send_last(&mut half).await;
-    // There may be nobody to whom it matters.
+    // The receiver may have been dropped.
     let _ = sent.send(half);
 }
 
-/// Closes the connection once all is sent, or at once if that is planned.
+/// Closes the connection after all messages are sent, or at once if planned.
 async fn close_when_sent(
     talk: Arc<Talk>,
     side: Side,
@@ -261,7 +261,7 @@ async fn close_when_sent(
     close(&talk, side, &sender, half).await
 }
 
-/// Closes the connection, in one of the ways there are for that.
+/// Closes the connection in one of the ways of the API.
 async fn close(talk: &Arc<Talk>, side: Side, sender: &Sender, half: Option<Half>) -> Closed {
     let ending = &talk.plan.ending;
     let probe = talk.probe(side, "closer");
@@ -282,7 +282,7 @@ async fn close(talk: &Arc<Talk>, side: Side, sender: &Sender, half: Option<Half>
     probe.during("close", close).await
 }
 
-/// Comes late, now and then.
+/// Delays the caller now and then.
 async fn pause(one_in: u64, cancels: &mut Cancels) {
     if one_in > 0 && cancels.random.below(one_in) == 0 {
         if cancels.random.below(8) == 0 {
@@ -295,7 +295,7 @@ async fn pause(one_in: u64, cancels: &mut Cancels) {
     }
 }
 
-/// After the end, the answer stays the same.
+/// Checks that the result stays the same after the end.
 async fn check_again(talk: &Arc<Talk>, side: Side, receiver: &mut Receiver, end: &End) {
     let expected = match end {
         End::Failed(error) => Err(error.kind()),

@@ -1,4 +1,4 @@
-//! Names what hangs: each task says what it does, and since when.
+//! A watchdog that names hanging tasks. Each task notes its current operation, and the start of it.
 
 use std::collections::HashMap;
 use std::fmt::Write;
@@ -15,16 +15,16 @@ pub struct Watchdog {
     count: AtomicU64,
 }
 
-/// What is made of several tasks: a connection.
+/// A unit of several tasks, such as a connection.
 pub trait Watched: Send + Sync {
-    /// One of its tasks hangs.
+    /// Reports that one of the tasks hangs.
     fn blame(&self, what: String);
 
-    /// Once it hangs, all that is left of it is dropped.
+    /// Returns the token that is cancelled when a task hangs. All tasks are then dropped.
     fn given_up(&self) -> &CancellationToken;
 }
 
-/// What a task of a connection does.
+/// The current operation of a task.
 struct Label {
     connection: Arc<dyn Watched>,
     task: String,
@@ -40,7 +40,8 @@ impl Watchdog {
         Probe { watchdog: Arc::clone(self), id }
     }
 
-    /// Blames each connection of which a task has been at the same operation for longer, and gives it up.
+    /// Blames each connection with a task that has spent longer than the limit in one operation, and gives
+    /// that connection up.
     pub fn look(&self, bound: Duration) {
         let mut overdue: Vec<(Arc<dyn Watched>, String)> = Vec::new();
         let tasks = self.tasks();
@@ -74,14 +75,14 @@ impl Watchdog {
 
 const IDLE: &str = "between two operations";
 
-/// The place of a task.
+/// The entry of a task.
 pub struct Probe {
     watchdog: Arc<Watchdog>,
     id: u64,
 }
 
 impl Probe {
-    /// Does something under the eyes of the watchdog.
+    /// Runs an operation under the watchdog.
     pub async fn during<T>(&self, operation: &'static str, future: impl Future<Output = T>) -> T {
         self.set(operation);
         let output = future.await;

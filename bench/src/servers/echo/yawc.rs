@@ -1,4 +1,5 @@
-//! yawc: `next` and `send`; the buffers are those of its own benchmark. It takes a stream whose handshake is done.
+//! yawc: `next` and `send`, with the buffer sizes of its own benchmark. The library expects a stream whose
+//! handshake is complete.
 
 use anyhow::Result;
 use tokio::net::TcpStream;

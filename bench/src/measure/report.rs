@@ -2,12 +2,12 @@
 
 use std::fmt::Write;
 
-use crate::cases::Group;
-use crate::libraries;
-use crate::matrix::{Results, Row};
-use crate::sample::Figure;
+use super::cases::Group;
+use super::libraries;
+use super::matrix::{Results, Row};
+use super::sample::Figure;
 
-/// Cells with a heading each, and what to know about them.
+/// A table with its title and note.
 pub struct Table {
     pub title: String,
     pub note: String,
@@ -15,12 +15,12 @@ pub struct Table {
     pub rows: Vec<Vec<String>>,
 }
 
-/// The table of one group of cases.
+/// Returns the table of one group of cases.
 pub fn table(group: Group, results: &[&Results]) -> Table {
     let mut figures: Vec<_> = results.iter().flat_map(|results| results.figures()).collect();
     figures.sort_unstable();
     figures.dedup();
-    // The load's own cost matters only where it is in the server's way.
+    // The load's own cost matters only if it competes with the server.
     figures.retain(|figure| *figure != Figure::LoadCpu || group == Group::Threads);
     let cost = results.first().map(|results| results.cost());
     let mut header = vec!["case".to_owned(), "library".to_owned()];
@@ -70,7 +70,7 @@ pub fn table(group: Group, results: &[&Results]) -> Table {
     Table { title: group.title().to_owned(), note: group.note().to_owned(), header, rows }
 }
 
-/// The ratio, its noise and the verdict.
+/// Formats the ratio, its noise and the verdict.
 fn comparison(results: &Results, row: &Row, with: Option<&Row>) -> String {
     let Some(with) = with else { return "-".to_owned() };
     if row.library == with.library {
@@ -111,13 +111,13 @@ fn format(figure: Figure, value: f64) -> String {
         Figure::Instructions if value < 100.0 => format!("{value:.2}"),
         Figure::Median | Figure::Tail => format!("{:.0}", value / 1000.0),
         Figure::PeakMemory => whole(value / 1024.0),
-        // Two digits, without a minus that stands before nothing.
+        // Two digits, and no negative zero.
         Figure::SystemCalls | Figure::Allocations => format!("{:.2}", value.max(0.0)),
         _ => whole(value),
     }
 }
 
-/// A whole number with its thousands apart.
+/// Formats a whole number with thousands separators.
 fn whole(value: f64) -> String {
     let digits = format!("{:.0}", value.abs());
     let mut text = String::new();
@@ -134,7 +134,7 @@ fn whole(value: f64) -> String {
 }
 
 impl Table {
-    /// For a terminal: columns as wide as they have to be.
+    /// Formats the table for a terminal, with aligned columns.
     pub fn to_text(&self) -> String {
         let widths: Vec<usize> = (0..self.header.len())
             .map(|column| {
@@ -148,7 +148,7 @@ impl Table {
         for row in [&self.header].into_iter().chain(&self.rows) {
             let mut line = String::new();
             for (column, (cell, width)) in row.iter().zip(&widths).enumerate() {
-                // The name of the case once is enough.
+                // The name of a case is printed once.
                 let cell = if column == 0 && cell == last { "" } else { cell };
                 let _ = match column {
                     0 | 1 => write!(line, "{cell:<width$}  "),

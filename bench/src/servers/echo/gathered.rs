@@ -1,4 +1,4 @@
-//! A stream that gathers what is written to it, for the libraries that write each message at once.
+//! A stream that gathers writes, for libraries that write each message separately.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -6,7 +6,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, BufWriter, ReadBuf};
 
-/// Writes when there is nothing to read, or when so much is there.
+/// Writes when nothing is available to read, or when this many bytes are gathered.
 const SIZE: usize = 64 * 1024;
 
 pub struct Gathered<S>(BufWriter<S>);

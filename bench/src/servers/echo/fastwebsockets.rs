@@ -1,5 +1,6 @@
-//! fastwebsockets: `read_frame` and `write_frame` of a `FragmentCollector`, as in its example `echo_server`, but without
-//! hyper around the stream, which would make it slower. In batches: the same over a stream that gathers.
+//! fastwebsockets: `read_frame` and `write_frame` of a `FragmentCollector`, as in its example `echo_server`,
+//! but without hyper around the stream, which would be slower. The batch form runs over a stream that
+//! gathers.
 
 use anyhow::Result;
 use fastwebsockets::{FragmentCollector, OpCode, Role, WebSocket};

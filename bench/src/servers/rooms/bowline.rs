@@ -8,27 +8,27 @@ use bowline::{Prepared, Sender, Server, TrySendError, WebSocket};
 use tokio::net::TcpListener;
 
 use super::requested;
-use crate::servers::Workload;
+use crate::servers::library::Behavior;
 
-/// All connections.
+/// The connections of the room.
 #[derive(Clone, Default)]
 struct Room(Arc<Mutex<Vec<Sender>>>);
 
-pub async fn serve(workload: Workload, listener: TcpListener) -> Result<()> {
+pub async fn serve(behavior: Behavior, listener: TcpListener) -> Result<()> {
     let room = Room::default();
-    Server::new().serve(listener, move |socket: WebSocket| attend(room.clone(), workload, socket)).await?;
+    Server::new().serve(listener, move |socket: WebSocket| attend(room.clone(), behavior, socket)).await?;
     Ok(())
 }
 
 async fn attend(
     room: Room,
-    workload: Workload,
+    behavior: Behavior,
     mut socket: WebSocket,
 ) -> Result<(), Box<dyn Error + Send + Sync>> {
     room.senders().push(socket.sender());
     while let Some(message) = socket.recv().await? {
-        let prepared = match workload {
-            Workload::Chat => Prepared::new(message),
+        let prepared = match behavior {
+            Behavior::Chat => Prepared::new(message),
             _ => match requested(message.as_bytes()) {
                 Some(payload) => Prepared::new(payload),
                 None => continue,
@@ -51,7 +51,7 @@ impl Room {
             _ => true,
         });
         for sender in full {
-            // If the connection has gone, it needs no message.
+            // A closed connection needs no message.
             let _ = sender.send(message).await;
         }
     }

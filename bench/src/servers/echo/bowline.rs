@@ -1,4 +1,4 @@
-//! bowline: the loop of its README.
+//! bowline: the loop of the README.
 
 use std::net::SocketAddr;
 
@@ -18,7 +18,7 @@ pub async fn serve(listener: TcpListener, compress: Option<u8>) -> std::io::Resu
     echo(Server::new().acceptor(acceptor), listener).await
 }
 
-/// A server that allows what the cases need.
+/// Returns a server with the limits that the cases need.
 pub fn server() -> Server {
     Server::new().acceptor(Acceptor::new().limits(limits()))
 }

@@ -1,5 +1,5 @@
-//! Counts that don't depend on the machine: system calls, allocations, instructions. They are taken in runs of their
-//! own, since counting takes time.
+//! Counts that don't depend on the machine: system calls, allocations, instructions. Separate runs take these
+//! counts, since counting takes time.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -8,10 +8,10 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
 
-use crate::cases::{Case, Messages, Workload};
-use crate::sample::{Figure, Figures, Manner, Pair};
+use super::cases::{Case, Messages, Workload};
+use super::sample::{Figure, Figures, Manner, Pair};
 
-/// What can be counted here.
+/// The available tools for counting.
 #[derive(Clone, Copy, Debug)]
 pub struct Tools {
     pub strace: bool,
@@ -19,7 +19,7 @@ pub struct Tools {
 }
 
 impl Tools {
-    /// Those that are installed.
+    /// Detects the installed tools.
     pub fn installed() -> Self {
         Self { strace: exists("strace"), valgrind: exists("valgrind") }
     }
@@ -31,9 +31,10 @@ fn exists(program: &str) -> bool {
     command.status().is_ok_and(|status| status.success())
 }
 
-/// Counts per message (or whatever the case's unit is) of one library. What cannot be counted is left out.
+/// Returns the counts of one library per message, or per unit of the case. Counts whose tool is missing are
+/// left out.
 ///
-/// Of an idle connection, the sizes of what it holds.
+/// For an idle connection, returns the sizes of its allocations.
 pub fn take(case: &Case, library: &str, cores: &[usize], tools: Tools) -> Result<(Figures, Option<String>)> {
     if let Workload::Idle { connections, .. } = case.workload {
         let manner = Manner { count_allocations: true, ..Manner::default() };
@@ -58,7 +59,7 @@ pub fn take(case: &Case, library: &str, cores: &[usize], tools: Tools) -> Result
     Ok((Figures(figures), None))
 }
 
-/// The same workload with fewer connections, for the sake of the slow tools.
+/// Returns the workload with fewer connections, since the tools are slow.
 fn small(workload: Workload) -> Workload {
     match workload {
         Workload::Echo(messages) => {
@@ -71,7 +72,8 @@ fn small(workload: Workload) -> Workload {
     }
 }
 
-/// So many rounds that startup and handshakes don't matter, and the slow tools come to an end.
+/// Returns the number of rounds. It balances the weight of startup and handshakes against the time that slow
+/// tools take.
 fn rounds(workload: Workload) -> usize {
     match workload {
         Workload::Echo(messages) | Workload::Client(messages) | Workload::Stream(messages) => {
@@ -84,7 +86,7 @@ fn rounds(workload: Workload) -> usize {
     }
 }
 
-/// The counts of a short and of a long run differ by those of the messages alone.
+/// Returns the count per message, as the difference of a short and a long run.
 fn difference(rounds: usize, count: impl Fn(usize) -> Result<(f64, f64)>) -> Result<f64> {
     let (few_messages, few) = count(rounds)?;
     let (many_messages, many) = count(3 * rounds)?;
@@ -107,7 +109,7 @@ fn system_calls(workload: Workload, library: &str, cores: &[usize], rounds: usiz
     let messages = run_under(under, workload, library, cores, rounds)?;
     let text = output.read()?;
     let total = text.lines().rev().find(|line| line.trim_end().ends_with(" total"));
-    // % time, seconds, microseconds per call, calls, maybe errors, name.
+    // The columns are: % time, seconds, microseconds per call, calls, possibly errors, name.
     let calls = total.and_then(|line| line.split_whitespace().nth(3)).context("strace printed no total")?;
     Ok((messages, calls.parse()?))
 }
@@ -117,7 +119,8 @@ fn instructions(workload: Workload, library: &str, cores: &[usize], rounds: usiz
     let log = format!("--log-file={}", output.path());
     let under = [
         "env",
-        // The C library copies large blocks with one instruction that repeats itself, and valgrind counts each time.
+        // The C library copies large blocks with one repeating instruction, and valgrind counts every
+        // repetition.
         "GLIBC_TUNABLES=glibc.cpu.x86_rep_movsb_threshold=1073741824:\
          glibc.cpu.x86_rep_stosb_threshold=1073741824",
         "valgrind",
@@ -132,7 +135,7 @@ fn instructions(workload: Workload, library: &str, cores: &[usize], rounds: usiz
     Ok((messages, count.trim().parse()?))
 }
 
-/// The result is the number of messages.
+/// Runs a workload under a tool, and returns the number of messages.
 fn run_under(
     under: Vec<String>,
     workload: Workload,
@@ -146,7 +149,7 @@ fn run_under(
     Ok(run.messages)
 }
 
-/// A file for what a tool says, gone with this.
+/// A temporary file for the output of a tool, removed on drop.
 struct Output(PathBuf);
 
 impl Output {

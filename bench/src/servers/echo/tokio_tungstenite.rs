@@ -18,7 +18,8 @@ pub async fn echo_batches(side: Side, stream: TcpStream) -> Result<()> {
 
 async fn open(side: Side, stream: TcpStream) -> Result<WebSocketStream<TcpStream>> {
     let config = WebSocketConfig::default()
-        // It is zeroed before each read: the default of 128 KiB would make small messages three times as dear.
+        // The library zeroes this buffer before each read. With the default of 128 KiB, small messages would
+        // cost three times as much.
         .read_buffer_size(16 * 1024)
         .max_message_size(Some(MESSAGE_SIZE))
         .max_frame_size(Some(MESSAGE_SIZE));

@@ -1,11 +1,11 @@
-//! The chart of the README: what a message costs, beside the floor.
+//! The chart of the README: the cost of a message, relative to the floor.
 
 use std::fmt::Write;
 
-use crate::libraries::{self, FLOOR, LIMIT};
-use crate::matrix::Results;
+use super::libraries::{self, FLOOR, LIMIT};
+use super::matrix::Results;
 
-/// The cases that are drawn, and what they are called there.
+/// The cases in the chart, with their labels.
 const CASES: [(&str, &str); 4] = [
     ("echo-16B-x1", "16 bytes, one message in flight"),
     ("echo-1KiB-x16", "1 KiB, 16 messages in flight"),
@@ -16,7 +16,7 @@ const CASES: [(&str, &str); 4] = [
 const BAR: usize = 14;
 const LEFT: usize = 190;
 const WIDTH: usize = 760;
-/// Where the axis ends: what costs more goes as far, and its number is there all the same.
+/// The end of the axis. Higher costs are drawn up to here, with their number.
 const LARGEST: f64 = 32.0;
 
 const STYLE: &str = "text{font:12px sans-serif;fill:#24292f}.title{font-weight:bold}.ours{fill:#0a7f5a}\
@@ -24,7 +24,7 @@ const STYLE: &str = "text{font:12px sans-serif;fill:#24292f}.title{font-weight:b
                      @media(prefers-color-scheme:dark){text{fill:#e6edf3}.ours{fill:#2fbf8f}.plain{fill:#7d8590}\
                      .batch{fill:#484f58}line{stroke:#30363d}}";
 
-/// The chart as an SVG; `None` if not all of its cases were run.
+/// Returns the chart as an SVG, or `None` if not all of its cases were run.
 pub fn draw(results: &[Results]) -> Option<String> {
     let mut body = String::new();
     let mut top = 20;
@@ -71,7 +71,7 @@ pub fn draw(results: &[Results]) -> Option<String> {
     ))
 }
 
-/// Of a bar: none for the floor itself.
+/// Returns the length of a bar; the floor's is the shortest.
 fn length(ratio: f64) -> usize {
     let share = ratio.clamp(1.0, LARGEST).ln() / LARGEST.ln();
     (share * (WIDTH - LEFT - 60) as f64).round().max(1.0) as usize

@@ -5,27 +5,27 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::cases::{Case, Workload};
-use crate::counts::{self, Tools};
-use crate::libraries;
-use crate::sample::{self, Figure, Figures};
+use super::cases::{Case, Workload};
+use super::counts::{self, Tools};
+use super::libraries;
+use super::sample::{self, Figure, Figures};
 use crate::statistics::{Comparison, median};
 
-/// How the matrix is run.
+/// The options of a run of the matrix.
 #[derive(Clone, Debug)]
 pub struct Plan {
     pub rounds: usize,
-    /// How long each sample takes, without its warm-up.
+    /// The duration of each sample, without its warm-up.
     pub seconds: f64,
-    /// What is counted, if anything is.
+    /// The tools for counting, if counts are requested.
     pub tools: Option<Tools>,
     pub cores: Vec<usize>,
-    /// Only these; all if there are none.
+    /// The only libraries to run; all if empty.
     pub libraries: Vec<String>,
 }
 
 impl Plan {
-    /// The libraries that take part in a case.
+    /// Returns the libraries that take part in a case.
     pub fn libraries(&self, case: &Case) -> Vec<String> {
         let mut libraries = libraries::of(case);
         libraries.retain(|library| self.libraries.is_empty() || self.libraries.contains(library));
@@ -33,24 +33,24 @@ impl Plan {
     }
 }
 
-/// All that was found out about one case.
+/// The results of one case.
 pub struct Results {
     pub case: Case,
     pub rows: Vec<Row>,
 }
 
-/// All that was found out about one library in one case.
+/// The results of one library in one case.
 pub struct Row {
     pub library: String,
-    /// One of each round, as long as nothing failed.
+    /// The figures of each round, until a failure.
     samples: Vec<Figures>,
     counts: Figures,
     pub failure: Option<String>,
-    /// The sizes of what an idle connection holds.
+    /// The sizes of the allocations that an idle connection holds.
     pub parts: Option<String>,
 }
 
-/// Runs one case: the libraries take turns within each round, and each round begins with another.
+/// Runs one case. The libraries take turns within each round, and each round begins with another library.
 pub fn run(case: &Case, plan: &Plan, progress: &ProgressBar) -> Results {
     let libraries = plan.libraries(case);
     let mut rows: Vec<_> = libraries
@@ -91,9 +91,9 @@ pub fn run(case: &Case, plan: &Plan, progress: &ProgressBar) -> Results {
     Results { case: case.clone(), rows }
 }
 
-/// How many samples are taken of each library.
+/// Returns the number of samples of each library.
 ///
-/// Memory is the same every time but for some bytes, and opening 10,000 connections takes long.
+/// Memory hardly varies, and opening 10,000 connections takes long.
 pub fn rounds(case: &Case, plan: &Plan) -> usize {
     match case.workload {
         Workload::Idle { .. } => plan.rounds.min(3),
@@ -101,14 +101,14 @@ pub fn rounds(case: &Case, plan: &Plan) -> usize {
     }
 }
 
-/// A bar for so many samples.
+/// Returns a progress bar for this many samples.
 pub fn progress(samples: usize) -> Result<ProgressBar> {
     let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {eta} left  {msg}")?;
     Ok(ProgressBar::new(samples as u64).with_style(style))
 }
 
 impl Row {
-    /// The median of the samples, or the count.
+    /// Returns the median of the samples, or the count.
     pub fn value(&self, figure: Figure) -> Option<f64> {
         if let Some(count) = self.counts.0.get(&figure) {
             return Some(*count);
@@ -128,7 +128,7 @@ impl Row {
 }
 
 impl Results {
-    /// What the libraries are compared by.
+    /// Returns the figure that decides the comparison of libraries.
     pub fn cost(&self) -> Figure {
         match self.case.workload {
             Workload::Idle { .. } => Figure::Memory,
@@ -136,7 +136,7 @@ impl Results {
         }
     }
 
-    /// The cheapest of the peers that `wanted` lets through.
+    /// Returns the cheapest of the peers that `wanted` accepts.
     pub fn best_peer(&self, wanted: impl Fn(&str) -> bool) -> Option<&Row> {
         self.rows
             .iter()
@@ -150,17 +150,17 @@ impl Results {
         self.rows.iter().find(|row| row.library == library)
     }
 
-    /// The floor's row.
+    /// Returns the floor's row.
     pub fn floor(&self) -> Option<&Row> {
         self.row(libraries::FLOOR)
     }
 
-    /// One row beside another, by what the case costs.
+    /// Compares two rows by the case's cost.
     pub fn compare(&self, row: &Row, with: &Row) -> Option<Comparison> {
         row.compared_with(with, self.cost())
     }
 
-    /// All figures that any row has.
+    /// Returns all figures that at least one row has.
     pub fn figures(&self) -> Vec<Figure> {
         let mut figures = BTreeMap::new();
         for row in &self.rows {

@@ -1,4 +1,4 @@
-//! Servers that give a message to all connections.
+//! Servers that send each message to all connections.
 
 mod bowline;
 mod floor;
@@ -6,20 +6,20 @@ mod floor;
 use anyhow::{Result, bail};
 use tokio::net::TcpListener;
 
+use super::library::{Behavior, Library};
 use crate::frames::{Kind, payload};
-use crate::servers::{Library, Workload};
 
 /// Serves fan-out or chat.
-pub async fn serve(library: Library, workload: Workload, listener: TcpListener) -> Result<()> {
+pub async fn serve(library: Library, behavior: Behavior, listener: TcpListener) -> Result<()> {
     match library {
-        Library::Floor => floor::serve(workload, listener).await,
-        Library::Bowline => bowline::serve(workload, listener).await,
+        Library::Floor => floor::serve(behavior, listener).await,
+        Library::Bowline => bowline::serve(behavior, listener).await,
         #[allow(unreachable_patterns, reason = "there may be no other libraries")]
         other => bail!("{other:?} has no rooms"),
     }
 }
 
-/// What a connection asks for: "go SIZE" is a message of that size to all.
+/// Parses a request: "go SIZE" asks for a message of `SIZE` bytes to all.
 fn requested(request: &[u8]) -> Option<Vec<u8>> {
     let size = std::str::from_utf8(request).ok()?.strip_prefix("go ")?.parse().ok()?;
     Some(payload(Kind::Binary, size, 0))

@@ -1,5 +1,5 @@
-//! soketto: `receive_data`, `send_binary` or `send_text`, and `flush`, as in the documentation of the crate. It validates no
-//! text: to send it as text takes a `&str`.
+//! soketto: `receive_data`, `send_binary` or `send_text`, and `flush`, as in the documentation of the crate.
+//! The loop validates text, since sending text takes a `&str`.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -34,14 +34,14 @@ pub async fn echo(side: Side, stream: TcpStream) -> Result<()> {
     }
 }
 
-/// Flushes when nothing more is there.
+/// Flushes when no further message is available.
 pub async fn echo_batches(side: Side, stream: TcpStream) -> Result<()> {
     let (mut sender, mut receiver) = Box::pin(open(side, stream)).await?;
     let mut data = Vec::new();
     loop {
         data.clear();
         let kind = {
-            // Not to be dropped before it is ready.
+            // This future must not be dropped before it is ready.
             let mut receiving = pin!(receiver.receive_data(&mut data));
             let first = poll_fn(|cx| Poll::Ready(receiving.as_mut().poll_unpin(cx))).await;
             match first {

@@ -1,4 +1,4 @@
-//! The floor of rooms: the frame is encoded once and written to each socket at once, without a library.
+//! The floor of rooms: each frame is encoded once and written directly to each socket, without a library.
 
 use std::cell::RefCell;
 use std::io::ErrorKind;
@@ -10,13 +10,14 @@ use tokio::net::{TcpListener, TcpStream};
 use super::requested;
 use crate::frames::{copy_masked, encode_header, header};
 use crate::handshake::shake_hands;
-use crate::servers::{Workload, each};
+use crate::servers::accept::each;
+use crate::servers::library::Behavior;
 
 thread_local! {
     static INPUT: RefCell<Vec<u8>> = RefCell::new(vec![0; 256 * 1024]);
 }
 
-/// All connections.
+/// The connections of the room.
 #[derive(Default)]
 struct Room {
     members: Mutex<Vec<Arc<Member>>>,
@@ -24,27 +25,27 @@ struct Room {
 
 struct Member {
     stream: TcpStream,
-    /// What the socket has not taken.
+    /// Bytes that the socket has not accepted yet.
     unwritten: Mutex<Vec<u8>>,
 }
 
-pub async fn serve(workload: Workload, listener: TcpListener) -> Result<()> {
+pub async fn serve(behavior: Behavior, listener: TcpListener) -> Result<()> {
     let room = Arc::new(Room::default());
-    each(listener, move |stream| attend(Arc::clone(&room), workload, stream)).await
+    each(listener, move |stream| attend(Arc::clone(&room), behavior, stream)).await
 }
 
-async fn attend(room: Arc<Room>, workload: Workload, mut stream: TcpStream) -> Result<()> {
-    // In a future of its own, so that its buffer is not there for all of the connection's life.
+async fn attend(room: Arc<Room>, behavior: Behavior, mut stream: TcpStream) -> Result<()> {
+    // The handshake is a boxed future, so that its buffer doesn't live as long as the connection.
     Box::pin(shake_hands(&mut stream, None)).await?;
     let member = Arc::new(Member { stream, unwritten: Mutex::default() });
     locked(&room.members).push(Arc::clone(&member));
-    let done = member.read(&room, workload).await;
+    let done = member.read(&room, behavior).await;
     locked(&room.members).retain(|other| !Arc::ptr_eq(other, &member));
     done
 }
 
 impl Member {
-    async fn read(self: &Arc<Self>, room: &Room, workload: Workload) -> Result<()> {
+    async fn read(self: &Arc<Self>, room: &Room, behavior: Behavior) -> Result<()> {
         let mut partial = Vec::new();
         loop {
             self.stream.readable().await?;
@@ -53,11 +54,11 @@ impl Member {
                 Ok(count) => {
                     let mut out = Vec::new();
                     if partial.is_empty() {
-                        let taken = answer(&input[..count], workload, &mut out);
+                        let taken = answer(&input[..count], behavior, &mut out);
                         partial.extend_from_slice(&input[taken..count]);
                     } else {
                         partial.extend_from_slice(&input[..count]);
-                        let taken = answer(&partial, workload, &mut out);
+                        let taken = answer(&partial, behavior, &mut out);
                         partial.drain(..taken);
                     }
                     if !out.is_empty() {
@@ -74,13 +75,13 @@ impl Member {
         }
     }
 
-    /// Writes a frame; what the socket does not take goes out later.
+    /// Writes a frame. A task writes the bytes that the socket doesn't accept at once.
     fn write(self: &Arc<Self>, frame: &[u8]) {
         let mut unwritten = locked(&self.unwritten);
         if !unwritten.is_empty() {
             return unwritten.extend_from_slice(frame);
         }
-        // If the connection has failed, its own task finds out.
+        // If the connection has failed, its reading task notices.
         let count = self.stream.try_write(frame).unwrap_or_default();
         if count < frame.len() {
             unwritten.extend_from_slice(&frame[count..]);
@@ -105,13 +106,14 @@ impl Member {
     }
 }
 
-/// Appends the frames that all are to get because of those in `bytes`, and says how many bytes those had.
-fn answer(bytes: &[u8], workload: Workload, out: &mut Vec<u8>) -> usize {
+/// Appends the frames that the messages in `bytes` cause for all members, and returns how many bytes were
+/// consumed.
+fn answer(bytes: &[u8], behavior: Behavior, out: &mut Vec<u8>) -> usize {
     let mut rest = bytes;
     while let Some(found) = header(rest) {
         let end = found.size + found.len as usize;
         let Some(masked) = rest.get(found.size..end) else { break };
-        if workload == Workload::Chat {
+        if behavior == Behavior::Chat {
             encode_header(found.first, masked.len(), None, out);
             copy_masked(masked, found.key, out);
         } else {
@@ -127,7 +129,7 @@ fn answer(bytes: &[u8], workload: Workload, out: &mut Vec<u8>) -> usize {
     bytes.len() - rest.len()
 }
 
-/// Nothing panics while it holds one of these locks.
+/// Locks a mutex. No code panics while holding one of these locks.
 fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,24 +1,24 @@
-//! Which libraries take part in which case.
+//! The libraries that take part in each case.
 
 use clap::ValueEnum;
 
-use crate::cases::{Case, Group, Workload};
+use super::cases::{Case, Group, Workload};
 use crate::frames::Kind;
 use crate::servers::Library;
 
 pub const FLOOR: &str = "floor";
-/// What owned messages, locks and a handshake through hyper cost at least.
+/// The minimum cost of owned messages, locks and a handshake through hyper.
 pub const LIMIT: &str = "limit";
 pub const BOWLINE: &str = "bowline";
 
-/// Those whose documentation shows a handshake of their own over a plain stream.
+/// The libraries whose documentation shows a handshake over a plain stream.
 const SHAKE_HANDS: [&str; 7] =
     [FLOOR, LIMIT, BOWLINE, "tokio-websockets", "tokio-tungstenite", "sockudo-ws", "soketto"];
 
-/// Those that compress, and what the rest costs.
+/// The libraries that compress, and the floor.
 const COMPRESS: [&str; 4] = [FLOOR, BOWLINE, "yawc", "sockudo-ws"];
 
-/// Those that take part, by their names on the command line.
+/// Returns the libraries that take part, by their names on the command line.
 pub fn of(case: &Case) -> Vec<String> {
     let all = || {
         let names = Library::value_variants().iter().filter_map(name);
@@ -27,7 +27,7 @@ pub fn of(case: &Case) -> Vec<String> {
     let only = |names: &[&str]| all().filter(|library| names.contains(&library.as_str())).collect();
     match case.group {
         Group::SixteenInFlight => all().collect(),
-        // A batch of one is none.
+        // With one message in flight there are no batches.
         Group::OneInFlight | Group::Connections | Group::Idle if !case.is_over_tls() => {
             all().filter(|name| !is_batched(name)).collect()
         }
@@ -44,7 +44,7 @@ fn name<V: ValueEnum>(value: &V) -> Option<String> {
     value.to_possible_value().map(|value| value.get_name().to_owned())
 }
 
-/// Whether the limit takes part: of messages, it only knows those in one frame.
+/// Returns whether the limit takes part. The limit supports only unfragmented messages.
 fn has_limit(case: &Case) -> bool {
     match case.workload {
         Workload::Echo(messages) | Workload::Client(messages) => {
@@ -55,12 +55,12 @@ fn has_limit(case: &Case) -> bool {
     }
 }
 
-/// Whether it is a library that others can use, and not ours.
+/// Returns whether `library` is a published library other than bowline.
 pub fn is_peer(library: &str) -> bool {
     ![FLOOR, LIMIT, BOWLINE].contains(&library)
 }
 
-/// Whether its loop gathers replies by hand, and flushes once for all that was ready.
+/// Returns whether the library's loop gathers replies by hand, and flushes once per batch.
 pub fn is_batched(library: &str) -> bool {
     library.ends_with("batch")
 }

@@ -1,9 +1,9 @@
-//! The loops of all libraries whose sockets are a `Stream` and a `Sink`.
+//! The loops of all libraries whose connections are a `Stream` and a `Sink`.
 
 use anyhow::Result;
 use futures_util::{FutureExt, Sink, SinkExt, Stream, StreamExt};
 
-/// Sends each reply when its message has come, and flushes it.
+/// Sends and flushes each reply as soon as its message has arrived.
 pub async fn echo<S, M, E>(mut socket: S, reply: impl Fn(S::Item) -> Result<Option<M>, E>) -> Result<()>
 where
     S: Stream + Sink<M, Error = E> + Unpin,
@@ -17,8 +17,8 @@ where
     Ok(())
 }
 
-/// Feeds the replies to all messages that are there, and flushes once. They are taken first: for some sockets, trying to
-/// take one more flushes what was fed.
+/// Feeds the replies to all available messages, and flushes once. The messages are received first: with some
+/// libraries, trying to receive one more flushes the fed replies.
 pub async fn echo_batches<S, M, E>(
     mut socket: S,
     reply: impl Fn(S::Item) -> Result<Option<M>, E>,

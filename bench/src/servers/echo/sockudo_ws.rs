@@ -1,4 +1,4 @@
-//! sockudo-ws: `next` and `send`, as in its example `simple_echo`, its own handshake among it.
+//! sockudo-ws: `next` and `send`, with the library's own handshake, as in its example `simple_echo`.
 
 use anyhow::Result;
 use sockudo_ws::handshake::{client_handshake, server_handshake};

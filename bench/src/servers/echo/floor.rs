@@ -1,7 +1,7 @@
 //! The floor: a tokio TCP echo without a library.
 //!
-//! It finds out where frames end, takes the mask off and writes them back: from one shared buffer into another. It
-//! checks nothing, and keeps nothing for a connection but what has to be kept of a frame that has not arrived in full.
+//! The floor finds the ends of frames, unmasks payloads from one shared buffer into another, and writes them
+//! back. The floor validates nothing, and a connection stores only the bytes of incomplete frames.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -30,11 +30,11 @@ pub async fn echo<S: AsyncRead + AsyncWrite + Unpin>(side: Side, mut stream: S) 
 
 struct Echo<S> {
     stream: S,
-    /// A client masks what it sends.
+    /// The generator of masking keys, for clients.
     random: Option<Random>,
     partial: Vec<u8>,
     remaining: u64,
-    /// Takes the mask off, if there is one, and puts the new one on, if there is one.
+    /// The XOR of the received masking key and the sent one, where present.
     key: [u8; 4],
     unwritten: Vec<u8>,
 }
@@ -104,7 +104,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Echo<S> {
     }
 }
 
-/// xorshift64: the cheapest that makes keys.
+/// xorshift64, the cheapest generator of masking keys.
 struct Random(u64);
 
 impl Random {

@@ -1,5 +1,6 @@
-//! web-socket: `recv` and `send` over a `BufReader`, since it reads headers in small pieces. It has no handshake, and
-//! does not put fragments together: they are sent back as they come. It validates no text: to send it as text takes a
+//! web-socket: `recv` and `send` over a `BufReader`, since the library reads headers in small pieces. The
+//! library has no handshake, and doesn't assemble fragments, which are sent back one by one. The loop
+//! validates text, since sending text takes a `&str`.
 //! `&str`.
 
 use anyhow::{Result, bail};
@@ -19,7 +20,7 @@ pub async fn echo(side: Side, mut stream: TcpStream) -> Result<()> {
     }
 }
 
-/// What has been read decides when to flush.
+/// Flushes when no unread bytes are left.
 pub async fn echo_batches(side: Side, mut stream: TcpStream) -> Result<()> {
     side.shake_hands(&mut stream).await?;
     let stream = BufReader::with_capacity(SIZE, BufWriter::with_capacity(SIZE, stream));

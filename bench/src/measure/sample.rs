@@ -5,28 +5,28 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::cases::{Case, DEFAULT_LEVEL, Messages, Workload};
+use super::cases::{Case, DEFAULT_LEVEL, Messages, Workload};
 use crate::control::Part;
 use crate::frames::Kind;
 
-/// What is found out about a library in a case.
+/// A figure about a library in a case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Figure {
     /// Nanoseconds of CPU time.
     Cpu,
     /// Bytes of resident memory per connection.
     Memory,
-    /// The same, after each connection has echoed a message.
+    /// Bytes of resident memory per connection, after each has echoed a message.
     MemoryAfterEcho,
     /// Messages in a second.
     Rate,
-    /// Nanoseconds until a reply, in half of the cases.
+    /// The median of the nanoseconds until a reply.
     Median,
-    /// The same in 99 of 100 cases.
+    /// The 99th percentile of the nanoseconds until a reply.
     Tail,
-    /// Nanoseconds of CPU time that the load took.
+    /// Nanoseconds of the load's CPU time.
     LoadCpu,
-    /// Bytes of resident memory, at most.
+    /// The peak of resident memory, in bytes.
     PeakMemory,
     SystemCalls,
     Allocations,
@@ -44,7 +44,7 @@ pub struct Pair {
     pub load: Part,
 }
 
-/// What a run said about itself.
+/// The answer of a load about a run.
 pub struct Run {
     pub messages: f64,
     nanoseconds: f64,
@@ -52,16 +52,16 @@ pub struct Run {
     tail: f64,
 }
 
-/// How the measured process is run.
+/// The way in which the measured process runs.
 #[derive(Clone, Debug, Default)]
 pub struct Manner {
-    /// Under this program.
+    /// The program and its arguments under which the process runs, if any.
     pub under: Vec<String>,
     pub count_allocations: bool,
 }
 
 impl Pair {
-    /// Starts both, and waits until the first replies have been checked.
+    /// Starts both processes, and waits until the first replies have been checked.
     pub fn start(workload: Workload, library: &str, cores: &[usize], manner: &Manner) -> Result<Self> {
         let count = workload.threads().min(cores.len());
         let (measured, other) = (&cores[..count], &cores[cores.len() - 1..]);
@@ -93,9 +93,9 @@ impl Pair {
         Ok(Run { messages, nanoseconds, median, tail })
     }
 
-    /// Ends both in their own way, so that a tool around the measured one can write what it saw.
+    /// Ends the measured process in order, so that a tool around it can write its output.
     pub fn end(self) -> Result<()> {
-        // Under a tool, its end takes long, and the load would be surprised by it.
+        // Under a tool, the end takes long. Dropping the load kills it.
         self.measured.end()
     }
 }
@@ -135,7 +135,7 @@ fn memory(pair: &mut Pair, connections: usize) -> Result<Figures> {
     Ok(Figures(figures))
 }
 
-/// Resident memory once it stays the same for half a second; as it is after ten seconds.
+/// Waits until resident memory is constant for half a second, or for ten seconds, and returns it.
 fn settled_memory(part: &Part) -> Result<u64> {
     let began = Instant::now();
     let (mut last, mut since) = (part.memory()?, Instant::now());
@@ -177,7 +177,7 @@ fn serve_arguments(workload: Workload, library: &str, count_allocations: bool) -
     arguments
 }
 
-/// Without an address, it is the server.
+/// Returns the arguments of the load, which is the server if there is no address.
 fn load_arguments(workload: Workload, address: Option<&str>) -> Vec<String> {
     let mut arguments = load_arguments_without_address(workload);
     if let Some(address) = address {

@@ -1,9 +1,9 @@
-//! The limit: the floor, and what bowline's contract asks of any implementation.
+//! The limit: the floor plus the demands of bowline's contract on any implementation.
 //!
-//! A message has memory of its own, as its receiver may keep it, and one of text is UTF-8. Any task may send, so that each
-//! direction is behind a lock. A future that goes on and on lets others have their turn. HTTP is hyper's. Everything else
-//! is left out: neither requests nor frames are checked, nobody waits for a turn to send, and there are neither control
-//! frames nor an end of the connection.
+//! A message owns its memory, as its receiver may keep the message, and text is valid UTF-8. Any task may
+//! send, so each direction is behind a lock. A busy future yields to others. hyper handles HTTP. Everything
+//! else is left out: neither requests nor frames are checked, senders don't queue, and there are no control
+//! frames and no closing handshakes.
 
 use std::cell::RefCell;
 use std::future::{poll_fn, ready};
@@ -34,19 +34,20 @@ use crate::handshake::accept_key;
 
 const SIZE: usize = 256 * 1024;
 
-/// A message of which so much is missing is read straight into its own memory, and written from there.
+/// A message with at least this many missing bytes is read straight into its own memory, and written from
+/// there.
 const LARGE: usize = 64 * 1024;
 
 const TEXT: u8 = 1;
 
-/// How many masking keys are asked for at once.
+/// The number of masking keys generated at once.
 const KEYS_AT_ONCE: usize = 256;
 
 thread_local! {
-    /// Those of the connection that reads or writes, until it has nothing more in them.
+    /// The buffers of the connection that reads or writes, until that connection has emptied them.
     static INPUT: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
     static OUTPUT: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-    /// Masking keys, of which some are used.
+    /// A block of masking keys, some of which are used.
     static KEYS: RefCell<(usize, [[u8; 4]; KEYS_AT_ONCE])> = const { RefCell::new((KEYS_AT_ONCE, [[0; 4]; KEYS_AT_ONCE])) };
 }
 
@@ -89,7 +90,7 @@ async fn shake_hands(stream: TcpStream) -> io::Result<TcpStream> {
 struct Socket {
     receive: Mutex<Receive>,
     transmit: Mutex<Transmit>,
-    /// More messages are in memory.
+    /// Whether further messages are in memory.
     corked: AtomicBool,
 }
 
@@ -101,7 +102,7 @@ struct Receive {
     large: Option<Box<Large>>,
 }
 
-/// A message that has not arrived in full. All of its memory is there at once, which is more than bowline may take.
+/// An incomplete message. Its memory is allocated at once, whereas bowline allocates as bytes arrive.
 struct Large {
     first: u8,
     key: [u8; 4],
@@ -111,10 +112,10 @@ struct Large {
 
 struct Transmit {
     write: OwnedWriteHalf,
-    /// A client masks what it sends.
+    /// The generator of masking keys, for clients.
     masks: bool,
     buffer: Vec<u8>,
-    /// A payload behind it.
+    /// A payload to write after the buffer.
     large: Bytes,
 }
 
@@ -318,8 +319,8 @@ impl Transmit {
     }
 }
 
-/// Reads up to `size` bytes, as tokio's `poll_read` on Linux, but without the task's budget, which is paid for already, and
-/// without its waker, which only a socket that is not ready has to know.
+/// Reads up to `size` bytes like tokio's `poll_read` on Linux, but without the task's budget, which is
+/// already paid, and without its waker, which only a socket that is not ready needs.
 #[inline]
 fn read_at_once(
     stream: &TcpStream,
@@ -330,7 +331,7 @@ fn read_at_once(
     let tried = stream.try_io(Interest::READABLE, || {
         let count = read()?;
         moved = Some(count);
-        // A socket that moved less is not ready any more.
+        // A socket that accepted or returned fewer bytes is no longer ready.
         if (1..size).contains(&count) { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
     });
     match tried {
@@ -339,7 +340,7 @@ fn read_at_once(
     }
 }
 
-/// Takes a mask off; what a server sends has none.
+/// Unmasks a payload; servers send unmasked ones.
 #[inline]
 fn unmask(bytes: &mut [u8], key: [u8; 4]) {
     if key != [0; 4] {
@@ -347,7 +348,7 @@ fn unmask(bytes: &mut [u8], key: [u8; 4]) {
     }
 }
 
-/// A key that nobody can predict (RFC 6455 5.3).
+/// Returns an unpredictable masking key (RFC 6455 5.3).
 #[inline]
 fn masking_key() -> [u8; 4] {
     KEYS.with_borrow_mut(|(used, keys)| {

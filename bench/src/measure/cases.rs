@@ -1,10 +1,10 @@
-//! What is measured.
+//! The cases of the benchmark.
 
 use anyhow::{Result, ensure};
 
 use crate::frames::Kind;
 
-/// Cases that share a table.
+/// A group of cases that share a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Group {
     OneInFlight,
@@ -43,21 +43,22 @@ impl Group {
         }
     }
 
-    /// What a reader has to know to read the table.
+    /// Returns the note above the table.
     pub fn note(self) -> &'static str {
         match self {
             Self::OneInFlight | Self::SixteenInFlight => "Costs are those of the server, per message.",
             Self::Client => {
-                "Costs are those of the client, per message: it sends back what the load, which is the server here, sends. \
-                 The floor is a client without a library."
+                "Costs are those of the client, per message. The client sends back the messages of the \
+                 load, which is the server here. The floor is a client without a library."
             }
             Self::Tls => "Costs are those of the server, per message. The floor is an echo over rustls.",
             Self::Compression => {
-                "Without context takeover, at level 6, the default of all, and at level 1. Costs are those of the server, \
-                 per message. The floor sends the compressed bytes back as they are."
+                "Without context takeover, at level 6, the default of all libraries, and at level 1. Costs \
+                 are those of the server, per message. The floor sends the compressed bytes back unchanged."
             }
             Self::Handshakes => {
-                "Costs are those of the server, per connection: accepted, shaken hands with, and ended by a reset."
+                "Costs are those of the server, per connection: accepting, the opening handshake, and the \
+                 end by a reset."
             }
             Self::Idle => {
                 "Bytes of resident memory per connection: (now - before the first connection) / 10,000. First when \
@@ -72,64 +73,67 @@ impl Group {
                  until a connection had all messages of a round."
             }
             Self::Threads => {
-                "The server on one core with a current-thread runtime, and on two with a multi-thread runtime. The \
-                 load needs a core of its own: where there are only two, it takes that from the server's second \
-                 thread. Its own cost per message is printed beside the server's."
+                "The server runs on one core with a current-thread runtime, and on two with a multi-thread \
+                 runtime. The load needs a core of its own. On a machine with two cores, the load takes \
+                 that core from the server's second thread. The load's cost per message is printed beside \
+                 the server's."
             }
             Self::Connections => {
-                "Growth is the cost beside that at 32 connections. More connections cost everybody more: the \
-                 kernel's and the processor's caches hold less of each. What matters is the floor's growth."
+                "Growth is the cost relative to that at 32 connections. With more connections, every \
+                 library costs more, since the caches of the kernel and the processor hold less of each. \
+                 Compare the growth with the floor's."
             }
             Self::Fragments => {
-                "Costs are per byte. Growth is the cost beside that of the smaller message: 1 is linear."
+                "Costs are per byte. Growth is the cost relative to that of the smaller message: 1 is \
+                 linear."
             }
             Self::Stream => {
-                "Costs are per byte. Peak memory is the most that the server ever had resident. Growth is the cost \
-                 beside that of the smaller message."
+                "Costs are per byte. Peak memory is the server's largest resident memory. Growth is the \
+                 cost relative to that of the smaller message."
             }
         }
     }
 
-    /// The rows of a library say how its cost grew from the group's first case.
+    /// Returns whether the rows of a library show the growth of its cost from the group's first case.
     pub fn shows_growth(self) -> bool {
         matches!(self, Self::Connections | Self::Fragments | Self::Stream)
     }
 }
 
-/// Messages on connections.
+/// The messages of a case, and their connections.
 #[derive(Clone, Copy, Debug)]
 pub struct Messages {
     pub connections: usize,
-    /// How many messages each connection has in flight.
+    /// The number of messages in flight on each connection.
     pub depth: usize,
     /// Bytes in a message.
     pub size: usize,
     pub kind: Kind,
-    /// Of compression, if there is any.
+    /// The level of compression, if the messages are compressed.
     pub level: u8,
-    /// Of the server's runtime.
+    /// The threads of the server's runtime.
     pub threads: usize,
     pub tls: bool,
 }
 
-/// What the measured process has to do.
+/// The job of the measured process.
 #[derive(Clone, Copy, Debug)]
 pub enum Workload {
-    /// A server that sends back what it gets.
+    /// A server that sends back each message.
     Echo(Messages),
-    /// A client that sends back what it gets.
+    /// A client that sends back each message.
     Client(Messages),
-    /// A server that sends back each message piece by piece, while it arrives.
+    /// A server that sends back each message piece by piece, as it arrives.
     Stream(Messages),
     Handshakes,
     Idle {
         connections: usize,
         tls: bool,
-        /// Of the message that each echoes.
+        /// The kind of the message that each connection echoes.
         kind: Kind,
     },
-    /// A server that gives a message to all connections: of its own if it is asked for one, or in a chat each that a
-    /// connection sends.
+    /// A server that sends a message to all connections: one of its own on request, or in a chat each message
+    /// that a connection sends.
     Broadcast {
         connections: usize,
         size: usize,
@@ -146,7 +150,7 @@ pub struct Case {
 }
 
 impl Case {
-    /// How many messages each connection has in flight, if that is what it is about.
+    /// Returns the number of messages in flight on each connection, if the case is about that.
     pub fn depth(&self) -> Option<usize> {
         match self.workload {
             Workload::Echo(messages) | Workload::Client(messages) => Some(messages.depth),
@@ -162,7 +166,7 @@ impl Case {
         }
     }
 
-    /// What a cost is divided by, beside the number of messages.
+    /// Returns the number of units in a message, by which costs are divided.
     pub fn units_per_message(&self) -> usize {
         match (self.group, self.workload) {
             (Group::Fragments | Group::Stream, Workload::Echo(messages) | Workload::Stream(messages)) => {
@@ -174,7 +178,7 @@ impl Case {
 }
 
 impl Workload {
-    /// How many files each process has to open.
+    /// Returns how many files each process has to open.
     pub fn files(self) -> u64 {
         let connections = match self {
             Self::Echo(messages) | Self::Client(messages) | Self::Stream(messages) => messages.connections,
@@ -192,13 +196,13 @@ impl Workload {
     }
 }
 
-/// The level of compression that all libraries default to.
+/// The default compression level of all libraries.
 pub const DEFAULT_LEVEL: u8 = 6;
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
 
-/// All cases, in the order of the report.
+/// Returns all cases, in the order of the report.
 pub fn all() -> Vec<Case> {
     let mut cases = Vec::new();
     let mut add = |group, name: String, workload| cases.push(Case { group, name, workload });
@@ -260,7 +264,8 @@ pub fn all() -> Vec<Case> {
     cases
 }
 
-/// The cases that are meant by `names`: by one in full, or by a part of it; all if there are no names.
+/// Returns the cases that match `names`, each of which is a full name or a part of names. Returns all cases
+/// if `names` is empty.
 pub fn select(names: &[String]) -> Result<Vec<Case>> {
     let all = all();
     if names.is_empty() {
@@ -296,7 +301,7 @@ fn text(depth: usize, size: usize) -> Messages {
     Messages { kind: Kind::Text, ..messages(depth, size) }
 }
 
-/// How a size is written in the name of a case.
+/// Formats a size for the name of a case.
 fn name(size: usize) -> String {
     match size {
         0..KIB => format!("{size}B"),

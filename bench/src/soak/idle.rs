@@ -1,18 +1,19 @@
-//! As many idle connections as a process may have files, with keepalive: what each takes.
+//! The cost of idle connections with keepalive, as many as a process may have files.
 
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
+use super::sides::Sides;
+use super::verdict::Verdict;
 use crate::process;
-use crate::soak::{Sides, Verdict};
 
-/// Files that are no connections.
+/// The number of files that are not connections.
 const OTHER_FILES: u64 = 100;
 
 #[derive(clap::Args, Clone, Debug)]
 pub struct Idle {
-    /// As many as the limit of open files permits, if it isn't given
+    /// The number of connections; without this, as many as the limit of open files permits
     #[arg(long)]
     connections: Option<usize>,
     #[arg(long, default_value_t = 3)]
@@ -26,7 +27,7 @@ pub fn run(options: &Idle) -> Result<()> {
     let empty = sides.footprint()?;
     empty.print("without connections");
     sides.clients.ask("rest")?;
-    // Until all have been silent for so long that pings go out.
+    // Waits until the connections have been silent for long enough to be pinged.
     std::thread::sleep(Duration::from_secs(60));
     let began = Instant::now();
     let (cpu, pings) = (sides.server.cpu_time()?, sides.totals()?.pings);
@@ -38,7 +39,7 @@ pub fn run(options: &Idle) -> Result<()> {
     let (closed, ended) = sides.shut_down()?;
     let last = sides.footprint()?;
     last.print("after the shutdown");
-    // Resting, they are counted when they are asked to part.
+    // Connections at rest report their counts only at the farewell.
     let pings = sides.totals()?.pings - pings;
 
     let each = |bytes: f64| bytes / connections as f64;

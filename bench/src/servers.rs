@@ -1,0 +1,12 @@
+//! The servers and clients that are compared.
+
+mod accept;
+pub mod connect;
+mod echo;
+mod library;
+mod rooms;
+pub mod serve;
+mod stream;
+mod tls;
+
+pub use library::Library;

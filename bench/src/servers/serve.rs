@@ -1,0 +1,62 @@
+//! The process of a server.
+
+use anyhow::Result;
+use tokio::net::TcpListener;
+
+use super::echo::{self, Side};
+use super::library::{Behavior, Library};
+use super::{rooms, stream, tls};
+use crate::allocations;
+use crate::control::{answer_in_background, say};
+
+#[derive(clap::Args, Clone, Debug)]
+pub struct Serve {
+    #[arg(long)]
+    pub library: Library,
+    #[arg(long, default_value = "echo")]
+    pub workload: Behavior,
+    #[arg(long)]
+    pub tls: bool,
+    /// Compress at this level, without context takeover.
+    #[arg(long)]
+    pub compress: Option<u8>,
+    #[arg(long, default_value_t = 1)]
+    pub threads: usize,
+    #[arg(long)]
+    pub count_allocations: bool,
+}
+
+pub fn run(options: &Serve) -> Result<()> {
+    if options.count_allocations {
+        allocations::start();
+    }
+    let mut builder = match options.threads {
+        1 => tokio::runtime::Builder::new_current_thread(),
+        _ => tokio::runtime::Builder::new_multi_thread(),
+    };
+    if options.threads > 1 {
+        builder.worker_threads(options.threads);
+    }
+    builder.enable_all().build()?.block_on(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        say(listener.local_addr()?);
+        answer_in_background();
+        match options.workload {
+            Behavior::Echo if options.tls => return tls::serve(options.library, listener).await,
+            Behavior::Echo => {}
+            Behavior::Stream => return stream::serve(options.library, listener).await,
+            Behavior::FanOut | Behavior::Chat => {
+                return rooms::serve(options.library, options.workload, listener).await;
+            }
+        }
+        match options.library {
+            Library::Bowline => Ok(echo::bowline::serve(listener, options.compress).await?),
+            library => loop {
+                let (stream, _) = listener.accept().await?;
+                stream.set_nodelay(true)?;
+                let side = options.compress.map_or(Side::Server, |level| Side::CompressingServer { level });
+                echo::spawn_echo(library, side, stream);
+            },
+        }
+    })
+}
