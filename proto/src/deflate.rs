@@ -124,7 +124,7 @@ impl Deflater {
             out.reserve(input.len() + input.len() / 64 + 64);
             let before = compress.total_in();
             let status = compress.compress_vec(input, out, flush);
-            debug_assert!(status.is_ok(), "only what was not asked for fails");
+            debug_assert!(status.is_ok(), "compressing without a dictionary does not fail");
             #[expect(clippy::cast_possible_truncation, reason = "at most the size of the input")]
             let consumed = (compress.total_in() - before) as usize;
             input = &input[consumed..];

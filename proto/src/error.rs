@@ -80,9 +80,9 @@ impl fmt::Display for Limit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::MessageSize(limit) => write!(f, "a message is larger than the limit of {limit} bytes"),
-            Self::FramesPerMessage(limit) => write!(f, "a message has more than the limit of {limit} frames"),
+            Self::FramesPerMessage(limit) => write!(f, "a message has more frames than the limit of {limit}"),
             Self::CompressedSize(limit) => {
-                write!(f, "a message counts for more than {limit} bytes in compressed form")
+                write!(f, "the compressed form of a message is over the limit of {limit} bytes")
             }
         }
     }
@@ -157,9 +157,7 @@ impl fmt::Display for Misuse {
                 write!(f, "a close reason has at most 123 bytes, not {size}")
             }
             Self::UnmaskedPayload => f.write_str("a client's payload must be masked"),
-            Self::NoRoomForHeader => {
-                f.write_str("the buffer has no room for a header in front of the payload")
-            }
+            Self::NoRoomForHeader => f.write_str("the buffer has no room for a header before the payload"),
         }
     }
 }

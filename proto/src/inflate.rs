@@ -234,7 +234,7 @@ fn load(decompress: &mut Decompress, window: &[u8]) {
     if !window.is_empty() {
         let window = &window[window.len().saturating_sub(1 << 15)..];
         let set = decompress.set_dictionary(window);
-        debug_assert!(set.is_ok(), "a raw stream takes any dictionary at its start");
+        debug_assert!(set.is_ok(), "a raw stream accepts any dictionary at its start");
     }
 }
 

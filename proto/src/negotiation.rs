@@ -68,7 +68,9 @@ impl fmt::Display for InvalidAnswer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::NotOffered => "the server chose an extension that was not offered",
-            Self::Parameter => "the server chose permessage-deflate with a parameter that makes no sense",
+            Self::Parameter => {
+                "the server chose permessage-deflate with an unknown, repeated or invalid parameter"
+            }
             Self::ContextTakeover => {
                 "the server chose permessage-deflate without server_no_context_takeover, which was asked for"
             }
