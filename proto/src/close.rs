@@ -1,4 +1,4 @@
-//! Close codes and Close frames (RFC 6455 5.5.1, 7.4 and the IANA registry).
+//! Close codes and Close frames (RFC 6455 5.5.1 and 7.4, and the IANA registry).
 
 use alloc::borrow::ToOwned;
 use alloc::boxed::Box;
@@ -9,26 +9,23 @@ use core::fmt;
 use crate::error::{Failure, Misuse, Violation};
 use crate::utf8::Utf8Validator;
 
-/// The code of a Close frame, which says why a connection is closed (RFC 6455 7.4).
+/// A close code: the number that says why a connection is closed (RFC 6455 7.4).
 ///
-/// The constants are the codes of the IANA "WebSocket Close Code Number Registry". Applications define their
-/// own codes in the range from 4000 to 4999. A value can hold any number; [`is_allowed`](Self::is_allowed)
-/// says which numbers may be sent.
-///
-/// # Examples
+/// The codes are registered in the IANA "WebSocket Close Code Number Registry". The type can hold any number;
+/// [`is_allowed`](Self::is_allowed) returns `true` for a code that may appear in a Close frame.
 ///
 /// ```
-/// use bowline_proto::CloseCode;
+/// use bowline_proto::{CloseCode, Failure, Violation};
 ///
-/// const SESSION_EXPIRED: CloseCode = CloseCode(4001);
+/// assert!(CloseCode::GOING_AWAY.is_allowed());
+/// // 4000 to 4999 are free for applications.
+/// assert!(CloseCode(4001).is_allowed());
+/// // 1005 stands for a Close frame without a code, so no Close frame may carry 1005.
+/// assert!(!CloseCode::NO_STATUS.is_allowed());
 ///
-/// fn should_log_in_again(code: CloseCode) -> bool {
-///     matches!(code, SESSION_EXPIRED | CloseCode::POLICY_VIOLATION)
-/// }
-///
-/// assert!(should_log_in_again(CloseCode(4001)));
-/// assert!(SESSION_EXPIRED.is_allowed());
-/// assert!(!CloseCode::ABNORMAL.is_allowed());
+/// let failure = Failure::Violation(Violation::InvalidText);
+/// assert_eq!(CloseCode::from(failure), CloseCode::INVALID_DATA);
+/// assert_eq!(CloseCode::INVALID_DATA.to_string(), "1007");
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CloseCode(pub u16);
@@ -36,7 +33,7 @@ pub struct CloseCode(pub u16);
 impl CloseCode {
     /// 1000: the purpose of the connection has been fulfilled.
     pub const NORMAL: Self = Self(1000);
-    /// 1001: a server shuts down, or a browser leaves the page.
+    /// 1001: an endpoint goes away, as when a server shuts down or a browser leaves the page.
     pub const GOING_AWAY: Self = Self(1001);
     /// 1002: the peer broke the protocol.
     pub const PROTOCOL_ERROR: Self = Self(1002);
@@ -46,17 +43,17 @@ impl CloseCode {
     pub const NO_STATUS: Self = Self(1005);
     /// 1006: the connection ended without a Close frame. Never sent.
     pub const ABNORMAL: Self = Self(1006);
-    /// 1007: the data does not fit the kind of the message, such as text that is not valid UTF-8.
+    /// 1007: the data does not match the kind of the message, such as text that is not UTF-8.
     pub const INVALID_DATA: Self = Self(1007);
     /// 1008: a message violates a policy of the receiver, and no other code fits.
     pub const POLICY_VIOLATION: Self = Self(1008);
-    /// 1009: a message is too big to be processed.
+    /// 1009: a message is too big to process.
     pub const MESSAGE_TOO_BIG: Self = Self(1009);
     /// 1010: a client expected an extension that the server did not negotiate.
     pub const MANDATORY_EXTENSION: Self = Self(1010);
-    /// 1011: an unexpected condition prevents the sender of the code from going on.
+    /// 1011: an unexpected condition prevents the sender of the code from continuing.
     pub const INTERNAL_ERROR: Self = Self(1011);
-    /// 1012: the service restarts.
+    /// 1012: the service is restarting.
     pub const SERVICE_RESTART: Self = Self(1012);
     /// 1013: the service is overloaded, and the client should try again later.
     pub const TRY_AGAIN_LATER: Self = Self(1013);
@@ -67,11 +64,10 @@ impl CloseCode {
 
     /// Returns `true` if the code may appear in a Close frame.
     ///
-    /// The registered codes 1000 to 1003 and 1007 to 1014 may, as well as 3000 to 3999 (for libraries and
-    /// frameworks) and 4000 to 4999 (for applications). The codes 1004, 1005, 1006 and 1015 are reserved (RFC
-    /// 6455 7.4).
+    /// Codes 1000-1003 and 1007-1014 are registered, 3000-3999 are for libraries and frameworks, and
+    /// 4000-4999 are for applications. Codes 1004, 1005, 1006 and 1015 are reserved (RFC 6455 7.4).
     pub const fn is_allowed(self) -> bool {
-        // RFC 6455 7.4.2: 0-999 are not used, 1000-2999 need a registration.
+        // RFC 6455 7.4.2: 0-999 are not used, and 1000-2999 need a registration.
         matches!(self.0, 1000..=1003 | 1007..=1014 | 3000..=4999)
     }
 }
@@ -95,7 +91,7 @@ impl From<u16> for CloseCode {
 }
 
 impl From<Failure> for CloseCode {
-    /// Returns the code with which to fail the connection (RFC 6455 7.4.1).
+    /// Returns the close code with which to fail the connection.
     fn from(failure: Failure) -> Self {
         use crate::error::Limit;
         match failure {
@@ -123,9 +119,7 @@ impl From<Failure> for CloseCode {
     }
 }
 
-/// The code and the reason of a Close frame (RFC 6455 5.5.1).
-///
-/// # Examples
+/// The code and reason of a Close frame.
 ///
 /// ```
 /// use bowline_proto::{CloseCode, CloseFrame, Misuse};
@@ -142,12 +136,12 @@ pub struct CloseFrame {
 }
 
 impl CloseFrame {
-    /// Creates a frame that may be sent.
+    /// Creates a Close frame that may be sent.
     ///
     /// # Errors
     ///
-    /// - Returns [`Misuse::ReservedCloseCode`] if the code is not [allowed](CloseCode::is_allowed).
-    /// - Returns [`Misuse::CloseReasonTooLong`] if the reason has more than 123 bytes (RFC 6455 5.5).
+    /// Returns [`Misuse::ReservedCloseCode`] if the code is not [allowed](CloseCode::is_allowed), and
+    /// [`Misuse::CloseReasonTooLong`] if the reason is over 123 bytes long.
     pub fn new(code: CloseCode, reason: &str) -> Result<Self, Misuse> {
         // RFC 6455 7.4.1: 1005, 1006 and 1015 must not be set by an endpoint.
         if !code.is_allowed() {
@@ -160,28 +154,28 @@ impl CloseFrame {
         Ok(Self { code, reason: reason.into() })
     }
 
-    /// Returns the code.
+    /// Returns the close code.
     pub fn code(&self) -> CloseCode {
         self.code
     }
 
-    /// Returns the reason: a text for people of at most 123 bytes, often empty.
+    /// Returns the reason: an explanation for people of at most 123 bytes, and often empty.
     ///
-    /// The text is unchanged from the peer, and may contain line breaks and escape sequences. `Display`
-    /// escapes them.
+    /// Nothing is escaped, so a reason from the peer may contain line breaks and escape sequences. `Display`
+    /// escapes such characters.
     pub fn reason(&self) -> &str {
         &self.reason
     }
 
-    /// The payload of the frame.
+    /// Returns the payload of the frame.
     pub(crate) fn payload(&self) -> Vec<u8> {
-        // RFC 6455 5.5.1: the code in network byte order, then the reason.
+        // RFC 6455 5.5.1: the code in network byte order precedes the reason.
         let mut payload = self.code.0.to_be_bytes().to_vec();
         payload.extend_from_slice(self.reason.as_bytes());
         payload
     }
 
-    /// Reads the payload of a Close frame; an empty one has no code.
+    /// Parses the payload of a Close frame. An empty payload has no code, and the result is `None`.
     pub(crate) fn parse(payload: &[u8]) -> Result<Option<Self>, Violation> {
         Self::check_prefix(payload)?;
         let Some((code, reason)) = payload.split_first_chunk() else {
@@ -191,7 +185,7 @@ impl CloseFrame {
         Ok(Some(Self { code: CloseCode(u16::from_be_bytes(*code)), reason: reason.to_owned().into() }))
     }
 
-    /// Finds what is wrong already with the first bytes of a payload.
+    /// Checks the first bytes of a payload, before the rest has arrived.
     pub(crate) fn check_prefix(payload: &[u8]) -> Result<(), Violation> {
         let Some((code, reason)) = payload.split_first_chunk() else { return Ok(()) };
         let code = CloseCode(u16::from_be_bytes(*code));
@@ -204,14 +198,15 @@ impl CloseFrame {
 }
 
 impl fmt::Display for CloseFrame {
-    /// Writes the code and the reason. Control characters in the reason, and characters that change the
-    /// direction of writing, are escaped as in Rust, because they could forge lines of a log or control a
-    /// terminal.
+    /// Writes the code and the reason for people to read.
+    ///
+    /// Control characters in the reason, and characters that change the direction of text, are escaped as in
+    /// Rust. Unescaped, such characters could forge lines of a log or control a terminal.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.reason.is_empty() {
             return self.code.fmt(f);
         }
-        // Quotes need no escape in parentheses.
+        // Quotes need no escape inside parentheses.
         let reason = self.reason.escape_debug().to_string().replace("\\\"", "\"").replace("\\'", "'");
         write!(f, "{} ({reason})", self.code)
     }

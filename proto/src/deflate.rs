@@ -1,4 +1,4 @@
-//! Compressing messages (RFC 7692 7.2.1).
+//! The compression of messages (RFC 7692 7.2.1).
 
 extern crate std;
 
@@ -10,13 +10,13 @@ use flate2::{Compress, Compression, FlushCompress};
 
 use crate::negotiation::DeflateParameters;
 
-/// The end of every flush, which is removed from the end of a message (RFC 7692 7.2.1).
+/// The bytes with which every flush ends. They are removed from the end of a message (RFC 7692 7.2.1).
 pub(crate) const TAIL: [u8; 4] = [0x00, 0x00, 0xFF, 0xFF];
 
-/// An empty block without [`TAIL`].
+/// An empty block without its [`TAIL`].
 const EMPTY: u8 = 0x00;
 
-/// The number of idle compressors that a thread keeps.
+/// The number of idle compressors that a thread keeps for reuse.
 const SPARES: usize = 4;
 
 std::thread_local! {
@@ -29,11 +29,33 @@ struct Settings {
     window_bits: u8,
 }
 
-/// Compresses the messages of one direction.
+/// A compressor for the messages of one direction (RFC 7692 7.2.1).
 ///
-/// The memory of a compressor, 250 to 380 KB, is that of one which the thread has to spare. Without context
-/// takeover it is given back after each message; with it, it is kept from the first message on. A compressor
-/// that was left in the middle of a message is not lent again.
+/// The memory, 250 to 380 KB, comes from the idle compressors of the thread if there are any. Without context
+/// takeover, the memory is returned after each message. With context takeover, the memory is kept from the
+/// first message on. A compressor that is abandoned in the middle of a message is not reused.
+///
+/// ```
+/// use bowline_proto::{Deflater, Inflater, MessageKind};
+///
+/// let (level, window_bits, takes_context_over) = (6, 15, true);
+/// let mut deflater = Deflater::new(level, window_bits, takes_context_over);
+/// let mut payload = Vec::new();
+/// deflater.message(b"Hello, hello, hello", &mut payload);
+///
+/// let mut inflater = Inflater::new(1 << 20, window_bits, takes_context_over);
+/// inflater.begin(MessageKind::Text);
+/// let (mut message, mut consumed) = (Vec::new(), 0);
+/// loop {
+///     let inflated = inflater.inflate(&payload[consumed..], true, &mut message)?;
+///     consumed += inflated.consumed;
+///     if inflated.done {
+///         break;
+///     }
+/// }
+/// assert_eq!(message, b"Hello, hello, hello");
+/// # Ok::<(), bowline_proto::Failure>(())
+/// ```
 ///
 /// - commands: [`message`](Self::message), [`fragment`](Self::fragment),
 ///   [`last_fragment`](Self::last_fragment), [`forget`](Self::forget)
@@ -41,17 +63,20 @@ pub struct Deflater {
     settings: Settings,
     takes_context_over: bool,
     compress: Option<Compress>,
-    /// All that went into the compressor has come out: the last call was a flush, and has returned.
+    /// Set if the last call was a flush and returned, so that no input is left in the compressor.
     is_flushed: bool,
 }
 
 impl Deflater {
-    /// A compressor with windows of `window_bits` and this level: 0, which only stores, to 9, which is the
-    /// slowest.
+    /// Creates a compressor with this level and windows of `window_bits`.
+    ///
+    /// Levels range from 0, which only stores, to 9, which is the slowest. With context takeover, a message
+    /// may refer to earlier messages.
     ///
     /// # Panics
     ///
-    /// If `window_bits` are not from [`DeflateParameters::MIN_WINDOW_BITS`] to 15, or the level is over 9.
+    /// Panics if `window_bits` is not between [`DeflateParameters::MIN_WINDOW_BITS`] and 15, or if the level
+    /// is over 9.
     pub fn new(level: u8, window_bits: u8, takes_context_over: bool) -> Self {
         assert!(
             (DeflateParameters::MIN_WINDOW_BITS..=15).contains(&window_bits),
@@ -66,19 +91,21 @@ impl Deflater {
         }
     }
 
-    /// Appends the payload of a message in one frame to `out`.
+    /// Compresses a whole message, and appends the payload of its only frame to `out`.
     pub fn message(&mut self, payload: &[u8], out: &mut Vec<u8>) {
         self.last_fragment(payload, out);
     }
 
-    /// Appends the payload of a frame that others of its message follow, to `out`; nothing if there is
-    /// nothing to send yet, which is never so with `flush`.
+    /// Compresses a part of a message that is not the last, and appends the payload of its frame to `out`.
+    ///
+    /// Without `flush`, the compressor may hold data back and append nothing. With `flush`, no data is held
+    /// back.
     pub fn fragment(&mut self, payload: &[u8], flush: bool, out: &mut Vec<u8>) {
         let flush = if flush { FlushCompress::Sync } else { FlushCompress::None };
         self.run(payload, flush, out);
     }
 
-    /// Appends the payload of the last frame of a message to `out`.
+    /// Compresses the last part of a message, and appends the payload of its frame to `out`.
     pub fn last_fragment(&mut self, payload: &[u8], out: &mut Vec<u8>) {
         let start = out.len();
         self.run(payload, FlushCompress::Sync, out);
@@ -86,7 +113,7 @@ impl Deflater {
         if out[start..].ends_with(&TAIL) {
             out.truncate(out.len() - TAIL.len());
         } else {
-            // RFC 7692 7.2.3.6: there was nothing left to flush.
+            // RFC 7692 7.2.3.6: nothing was left to flush, and the payload is an empty block.
             out.push(EMPTY);
         }
         if !self.takes_context_over {
@@ -94,18 +121,20 @@ impl Deflater {
         }
     }
 
-    /// Gives the window up, and what was compressed since the last flush with it: the next message refers to
-    /// nothing before it. To be called if what came out was not sent, or if something else was.
+    /// Forgets the window and all input since the last flush, so that the next message refers to nothing
+    /// before it.
+    ///
+    /// The caller must call this method if compressed payloads were not sent, or were replaced by others.
     pub fn forget(&mut self) {
         let Some(mut compress) = self.compress.take() else { return };
-        // `reset` is not enough: at level 1 it does not forget that a block is open, and whoever comes next
-        // would go on with that. After a flush no block is open, at any level; and nothing is known of a
-        // compressor that has panicked.
+        // `reset` is not enough: at level 1, a compressor that is reset does not forget an open block, and
+        // the next message would continue that block. After a flush no block is open, at any level. The state
+        // of a compressor that has panicked is unknown.
         if !self.is_flushed {
             return;
         }
         compress.reset();
-        // Access fails only while the thread ends.
+        // `try_with` fails only while the thread ends.
         let _ = SPARE.try_with(|spares| {
             let mut spares = spares.borrow_mut();
             if spares.len() == SPARES {
@@ -124,7 +153,7 @@ impl Deflater {
             out.reserve(input.len() + input.len() / 64 + 64);
             let before = compress.total_in();
             let status = compress.compress_vec(input, out, flush);
-            debug_assert!(status.is_ok(), "only what was not asked for fails");
+            debug_assert!(status.is_ok(), "compressing without a dictionary does not fail");
             #[expect(clippy::cast_possible_truncation, reason = "at most the size of the input")]
             let consumed = (compress.total_in() - before) as usize;
             input = &input[consumed..];

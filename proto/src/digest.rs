@@ -1,8 +1,8 @@
-//! SHA-1 (RFC 3174) and base64 (RFC 4648), of the sizes that the opening handshake needs.
+//! SHA-1 (RFC 3174) and base64 (RFC 4648), for the sizes that the opening handshake needs.
 
-/// SHA-1 of 60 bytes: a key of 24 and a GUID of 36.
+/// Computes the SHA-1 digest of 60 bytes: a key of 24 bytes and a GUID of 36 bytes.
 pub(crate) fn sha1(input: &[u8; 60]) -> [u8; 20] {
-    // RFC 3174 4: a one bit, zeros, and the length in bits, in two blocks of 64 bytes.
+    // RFC 3174 4: a one bit, zeros, and the length in bits fill up two blocks of 64 bytes.
     let mut padded = [0; 128];
     padded[..60].copy_from_slice(input);
     padded[60] = 0x80;
@@ -46,20 +46,19 @@ fn compress(state: &mut [u32; 5], block: &[u8]) {
 
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
-/// Base64 with padding: `out` must have the size of the result.
+/// Encodes `input` as base64 with padding into `out`, which must have the size of the result.
 pub(crate) fn base64(input: &[u8], out: &mut [u8]) {
     for (bytes, out) in input.chunks(3).zip(out.chunks_exact_mut(4)) {
         let byte = |i: usize| u32::from(bytes.get(i).copied().unwrap_or(0));
         let group = byte(0) << 16 | byte(1) << 8 | byte(2);
         for (i, out) in out.iter_mut().enumerate() {
-            // A group of one byte has two digits, one of two bytes has three.
+            // A group of one byte has two digits, and a group of two bytes has three.
             *out = if i > bytes.len() { b'=' } else { ALPHABET[(group >> (18 - 6 * i)) as usize & 0x3F] };
         }
     }
 }
 
-/// Returns `true` if `text` is the base64 of 16 bytes: 22 digits and two of padding, with the unused bits
-/// zero.
+/// Returns `true` if `text` is the base64 of 16 bytes: 22 digits, whose unused bits are zero, and `==`.
 pub(crate) fn is_base64_of_16_bytes(text: &[u8; 24]) -> bool {
     let value = |digit: u8| ALPHABET.iter().position(|&candidate| candidate == digit);
     text.ends_with(b"==")

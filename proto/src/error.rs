@@ -1,12 +1,12 @@
-//! What can go wrong, told apart by who is to blame: the peer, a limit of ours, or our own side.
+//! The errors, separated by blame: violations by the peer, limits of ours, and misuse by our own side.
 
 use core::fmt;
 
-/// The peer broke the protocol. The connection can only be failed (RFC 6455 7.1.7).
+/// A violation of the protocol by the peer. Our side must fail the connection (RFC 6455 7.1.7).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Violation {
-    /// RFC 6455 5.2: a reserved bit is set and no extension that defines it was negotiated.
+    /// RFC 6455 5.2: a reserved bit is set, and no extension that defines the bit was negotiated.
     ReservedBits,
     /// RFC 6455 5.2: the opcode is one of 3-7 and 11-15.
     UnknownOpcode(u8),
@@ -14,7 +14,7 @@ pub enum Violation {
     UnmaskedFrame,
     /// RFC 6455 5.1: a server's frame is masked.
     MaskedFrame,
-    /// RFC 6455 5.2: a payload length takes more bytes than it needs.
+    /// RFC 6455 5.2: a payload length is not encoded in the fewest bytes.
     NonMinimalLength,
     /// RFC 6455 5.2: the most significant bit of a 64-bit payload length is set.
     LengthOverflow,
@@ -22,9 +22,9 @@ pub enum Violation {
     FragmentedControlFrame,
     /// RFC 6455 5.5: a control frame has a payload of over 125 bytes.
     OversizedControlFrame,
-    /// RFC 6455 5.4: a continuation frame without a message to continue.
+    /// RFC 6455 5.4: a continuation frame has no message to continue.
     UnexpectedContinuation,
-    /// RFC 6455 5.4: a new data frame inside a fragmented message.
+    /// RFC 6455 5.4: a new message begins inside a fragmented message.
     ExpectedContinuation,
     /// RFC 6455 5.5.1: a Close frame has a payload of one byte.
     CloseBodyTooShort,
@@ -64,15 +64,15 @@ impl fmt::Display for Violation {
 
 impl core::error::Error for Violation {}
 
-/// The peer went over a limit of ours. The connection can only be failed.
+/// A limit of ours that the peer exceeded. Our side must fail the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Limit {
-    /// A message is larger than this many bytes.
+    /// A message is larger than this number of bytes.
     MessageSize(u64),
-    /// A message has more frames than this.
+    /// A message has more than this number of frames.
     FramesPerMessage(u32),
-    /// In compressed form, a message counts for more than this many bytes.
+    /// The compressed form of a message counts for more than this number of bytes, as defined by `Inflater`.
     CompressedSize(u64),
 }
 
@@ -80,9 +80,9 @@ impl fmt::Display for Limit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::MessageSize(limit) => write!(f, "a message is larger than the limit of {limit} bytes"),
-            Self::FramesPerMessage(limit) => write!(f, "a message has more than the limit of {limit} frames"),
+            Self::FramesPerMessage(limit) => write!(f, "a message has more frames than the limit of {limit}"),
             Self::CompressedSize(limit) => {
-                write!(f, "a message counts for more than {limit} bytes in compressed form")
+                write!(f, "the compressed form of a message is over the limit of {limit} bytes")
             }
         }
     }
@@ -90,14 +90,14 @@ impl fmt::Display for Limit {
 
 impl core::error::Error for Limit {}
 
-/// The reason for which a [`ReceiveHalf`](crate::ReceiveHalf) accepts no more frames.
+/// The reason why a [`ReceiveHalf`](crate::ReceiveHalf) accepts no more bytes.
 ///
-/// [`CloseCode::from`](crate::CloseCode) returns the code with which to fail the connection.
+/// [`CloseCode::from`](crate::CloseCode) returns the close code with which to fail the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {
     /// The peer broke the protocol.
     Violation(Violation),
-    /// The peer went over a limit.
+    /// The peer exceeded a limit.
     Limit(Limit),
 }
 
@@ -124,7 +124,7 @@ impl From<Limit> for Failure {
     }
 }
 
-/// Our own side asked for something that may not be sent. Nothing was encoded.
+/// A request by our own side to send something that may not be sent. Nothing was encoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Misuse {
@@ -136,11 +136,11 @@ pub enum Misuse {
     OversizedControlFrame(usize),
     /// RFC 6455 7.4: this close code may not be sent.
     ReservedCloseCode(u16),
-    /// RFC 6455 5.5: with its code, a close reason fits in at most 123 bytes.
+    /// RFC 6455 5.5: a close reason has at most 123 bytes, as the Close frame carries the code too.
     CloseReasonTooLong(usize),
-    /// RFC 6455 5.1: a client's payload must be masked, so it can't be left to the caller.
+    /// RFC 6455 5.1: a client must mask its payloads, so its caller may not write a payload unmasked.
     UnmaskedPayload,
-    /// A buffer is too small to have room for a header in front of its payload.
+    /// A buffer is too small to have room for a header before the payload.
     NoRoomForHeader,
 }
 
@@ -157,9 +157,7 @@ impl fmt::Display for Misuse {
                 write!(f, "a close reason has at most 123 bytes, not {size}")
             }
             Self::UnmaskedPayload => f.write_str("a client's payload must be masked"),
-            Self::NoRoomForHeader => {
-                f.write_str("the buffer has no room for a header in front of the payload")
-            }
+            Self::NoRoomForHeader => f.write_str("the buffer has no room for a header before the payload"),
         }
     }
 }

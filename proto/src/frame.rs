@@ -4,25 +4,25 @@ use alloc::vec::Vec;
 
 use crate::error::Violation;
 
-/// The end of a connection that an endpoint is.
+/// The role of an endpoint in its connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// The end that dialled. A client masks its frames (RFC 6455 5.1).
+    /// The endpoint that opened the connection. A client masks its frames.
     Client,
-    /// The end that accepted. A server does not mask its frames (RFC 6455 5.1).
+    /// The endpoint that accepted the connection. A server does not mask its frames.
     Server,
 }
 
-/// The kind of a message (RFC 6455 5.6).
+/// The kind of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum MessageKind {
     /// UTF-8 text.
     Text,
-    /// Binary data.
+    /// Bytes.
     Binary,
 }
 
-/// The opcode of a frame (RFC 6455 5.2, 11.8).
+/// The type of a frame (RFC 6455 11.8).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Opcode {
@@ -32,16 +32,16 @@ pub enum Opcode {
     Text = 0x1,
     /// A binary message, or its first fragment.
     Binary = 0x2,
-    /// The last frame of one direction.
+    /// The last frame in its direction.
     Close = 0x8,
-    /// Asks for a Pong.
+    /// A frame that asks for a Pong.
     Ping = 0x9,
-    /// Answers a Ping.
+    /// A frame that answers a Ping.
     Pong = 0xA,
 }
 
 impl Opcode {
-    /// The opcode in the low four bits of a frame's first byte.
+    /// Returns the opcode in the low four bits of a frame's first byte.
     const fn from_first_byte(byte: u8) -> Result<Self, Violation> {
         // RFC 6455 5.2: an unknown opcode fails the connection.
         Ok(match byte & 0x0F {
@@ -55,7 +55,7 @@ impl Opcode {
         })
     }
 
-    /// Returns `true` for the control opcodes: Close, Ping and Pong.
+    /// Returns `true` for Close, Ping and Pong.
     pub const fn is_control(self) -> bool {
         matches!(self, Self::Close | Self::Ping | Self::Pong)
     }
@@ -70,10 +70,10 @@ impl From<MessageKind> for Opcode {
     }
 }
 
-/// All of a frame but its payload.
+/// The header of a frame: everything before the payload.
 ///
-/// [`ReceiveHalf`](crate::ReceiveHalf) and [`SendHalf`](crate::SendHalf) read and write headers themselves;
-/// this is for what looks at frames from outside, such as a proxy or a test.
+/// [`ReceiveHalf`](crate::ReceiveHalf) and [`SendHalf`](crate::SendHalf) decode and encode headers
+/// themselves. This type is for code that looks at frames from outside, such as a proxy or a test.
 ///
 /// ```
 /// use bowline_proto::{FrameHeader, Opcode};
@@ -90,11 +90,11 @@ impl From<MessageKind> for Opcode {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FrameHeader {
-    /// `true` in the last fragment of a message.
+    /// Set if the frame is the last fragment of its message.
     pub fin: bool,
-    /// The three reserved bits, RSV1 the highest: 0 to 7.
+    /// The three reserved bits as a number from 0 to 7, in which RSV1 is the highest bit.
     pub reserved: u8,
-    /// The opcode.
+    /// The type of the frame.
     pub opcode: Opcode,
     /// The masking key, if the payload is masked.
     pub masking_key: Option<[u8; 4]>,
@@ -102,27 +102,28 @@ pub struct FrameHeader {
     pub payload_len: u64,
 }
 
-/// The reserved bit that says that a message is compressed (RFC 7692 6).
+/// The reserved bit that marks a message as compressed (RFC 7692 6).
 pub(crate) const COMPRESSED: u8 = 0b100;
 
 impl FrameHeader {
-    /// The size of the largest header, in bytes.
+    /// The largest size of a header, in bytes.
     pub const MAX_SIZE: usize = 14;
 
-    /// Decodes a header at the front of `bytes`, and returns it with its size. Returns `None` if more bytes
-    /// are needed.
+    /// Decodes the header at the front of `bytes`.
+    ///
+    /// Returns the header and its size in bytes, or `None` if more bytes are needed.
     ///
     /// # Errors
     ///
-    /// Returns a violation that does not depend on the role, the state and the extensions, as early as it can
-    /// be known.
+    /// Returns a [`Violation`] if the header is invalid for every role, state and set of extensions. An
+    /// invalid header is reported as early as possible, even if more bytes are needed to complete the header.
     pub fn decode(bytes: &[u8]) -> Result<Option<(Self, usize)>, Violation> {
         let [first, second, rest @ ..] = bytes else { return Ok(None) };
         let opcode = Opcode::from_first_byte(*first)?;
         let fin = first & 0x80 != 0;
         let short_len = second & 0x7F;
         if opcode.is_control() {
-            // RFC 6455 5.4, 5.5: control frames are not fragmented and have at most 125 bytes.
+            // RFC 6455 5.4, 5.5: control frames are not fragmented and have payloads of at most 125 bytes.
             if !fin {
                 return Err(Violation::FragmentedControlFrame);
             }
@@ -164,7 +165,7 @@ impl FrameHeader {
         Ok(Some((header, bytes.len() - rest.len())))
     }
 
-    /// Appends the header to `out`.
+    /// Encodes the header and appends it to `out`.
     #[expect(
         clippy::inline_always,
         reason = "measured: a call takes 43 of 890 instructions of a small message"
@@ -173,7 +174,7 @@ impl FrameHeader {
     pub fn encode(&self, out: &mut Vec<u8>) {
         let first = u8::from(self.fin) << 7 | (self.reserved & 0x7) << 4 | self.opcode as u8;
         let mask_bit = u8::from(self.masking_key.is_some()) << 7;
-        // RFC 6455 5.2: the length in the fewest bytes, in network byte order.
+        // RFC 6455 5.2: the length is encoded in the fewest bytes and in network byte order.
         #[expect(clippy::cast_possible_truncation, reason = "each arm's range fits")]
         match self.payload_len {
             len @ 0..=125 => out.extend_from_slice(&[first, mask_bit | len as u8]),
@@ -191,8 +192,9 @@ impl FrameHeader {
         }
     }
 
-    /// Returns the size of the frame at the front of `bytes`, header and payload, or `None` if more bytes are
-    /// needed to tell. The header is not checked.
+    /// Returns the size in bytes, payload included, of the frame at the front of `bytes`.
+    ///
+    /// Returns `None` if more bytes are needed to compute the size. The header is not validated.
     #[inline]
     pub(crate) fn frame_size(bytes: &[u8]) -> Option<u64> {
         let [_, second, rest @ ..] = bytes else { return None };

@@ -1,11 +1,21 @@
-//! The grammar of the handshake's headers: tokens, lists of tokens, extensions (RFC 6455 4.3, 9.1).
+//! The grammar of the handshake's headers: tokens, lists of tokens, and extensions (RFC 6455 4.3, 9.1).
 
 use alloc::borrow::Cow;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
-/// Returns `true` if `text` is a token (RFC 9110 5.6.2), as every subprotocol and extension name is.
+/// Returns `true` if `text` is a token (RFC 9110 5.6.2).
+///
+/// The name of every subprotocol and extension is a token.
+///
+/// ```
+/// use bowline_proto::header::is_token;
+///
+/// assert!(is_token("graphql-transport-ws"));
+/// assert!(!is_token("two words"));
+/// assert!(!is_token(""));
+/// ```
 pub fn is_token(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(is_token_byte)
 }
@@ -14,10 +24,9 @@ fn is_token_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
-/// Parses a list of tokens, as in `Sec-WebSocket-Protocol` and `Connection`. Returns `None` if an element is
-/// not a token.
+/// Parses a list of tokens, as in `Sec-WebSocket-Protocol` and `Connection`.
 ///
-/// Empty elements are skipped (RFC 9110 5.6.1).
+/// Returns `None` if an element is not a token. Empty elements are skipped (RFC 9110 5.6.1).
 ///
 /// ```
 /// use bowline_proto::header::parse_tokens;
@@ -32,7 +41,8 @@ pub fn parse_tokens(value: &str) -> Option<Vec<&str>> {
 
 /// An extension with its parameters, as offered or accepted in `Sec-WebSocket-Extensions` (RFC 6455 9.1).
 ///
-/// [`Display`](fmt::Display) writes it as it goes into the header; the name and all values must be tokens.
+/// [`Display`](fmt::Display) writes the extension in the form of the header. All names and values must be
+/// tokens.
 ///
 /// ```
 /// use bowline_proto::header::Extension;
@@ -50,13 +60,14 @@ pub fn parse_tokens(value: &str) -> Option<Vec<&str>> {
 pub struct Extension<'a> {
     /// The registered name.
     pub name: Cow<'a, str>,
-    /// Names and values in their order; repeated ones are kept.
+    /// The names and values of the parameters, in order and with repetitions. Values are optional.
     pub parameters: Vec<(Cow<'a, str>, Option<Cow<'a, str>>)>,
 }
 
 impl<'a> Extension<'a> {
-    /// Parses the value of a header: a list of extensions. Returns `None` if the value does not follow the
-    /// grammar.
+    /// Parses the value of a header, which is a list of extensions.
+    ///
+    /// Returns `None` if the value does not follow the grammar.
     pub fn parse_list(value: &'a str) -> Option<Vec<Self>> {
         let mut rest = value;
         let mut extensions = Vec::new();
@@ -77,7 +88,7 @@ impl<'a> Extension<'a> {
         }
     }
 
-    /// Reads one extension, up to the comma behind it.
+    /// Parses one extension, up to the comma after it.
     fn parse(value: &'a str) -> Option<(Self, &'a str)> {
         let (name, mut rest) = take_token(value)?;
         let mut parameters = Vec::new();
@@ -115,7 +126,7 @@ impl fmt::Display for Extension<'_> {
     }
 }
 
-/// Optional whitespace is spaces and tabs (RFC 9110 5.6.3).
+/// Removes optional whitespace, which is spaces and tabs (RFC 9110 5.6.3), from both ends.
 fn trim(text: &str) -> &str {
     text.trim_matches([' ', '\t'])
 }
@@ -125,7 +136,7 @@ fn take_token(text: &str) -> Option<(&str, &str)> {
     (end > 0).then(|| text.split_at(end))
 }
 
-/// Reads a quoted string (RFC 9110 5.6.4); what it stands for must be a token (RFC 6455 9.1).
+/// Parses a quoted string (RFC 9110 5.6.4), whose unescaped value must be a token (RFC 6455 9.1).
 fn take_quoted(text: &str) -> Option<(Cow<'_, str>, &str)> {
     let mut value = String::new();
     let mut characters = text.char_indices().skip(1);

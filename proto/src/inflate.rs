@@ -1,4 +1,4 @@
-//! Decompressing messages (RFC 7692 7.2.2).
+//! The decompression of messages (RFC 7692 7.2.2).
 
 extern crate std;
 
@@ -12,82 +12,92 @@ use crate::error::{Failure, Limit, Violation};
 use crate::frame::MessageKind;
 use crate::utf8::Utf8Validator;
 
-/// The bytes that are read after the last frame of a message: the tail that the sender has removed, and an
-/// empty block marked as the last one. If the decompressor reads all of them, the message did not end inside
-/// a block.
+/// The bytes that are read after the last frame of a message: the tail that the sender removed, and an empty
+/// block that is marked as the last. A message that ends inside a block is invalid with these bytes appended.
 const END: [u8; 9] = [0x00, 0x00, 0xFF, 0xFF, 0x01, 0x00, 0x00, 0xFF, 0xFF];
 
-/// The number of idle decompressors that a thread keeps.
+/// The number of idle decompressors that a thread keeps for reuse.
 const SPARES: usize = 4;
 
-/// The most that comes out of one step, in bytes.
+/// The largest output of one step, in bytes.
 const STEP: usize = 64 * 1024;
 
-/// The most that goes into one step, in bytes. Measured: in the dearest form, headers of blocks without
-/// content, they take as long as the step of a text from which 64 KiB come.
+/// The largest input of one step, in bytes.
+///
+/// Measured: the most expensive input, headers of blocks without content, then takes as long as a step that
+/// outputs 64 KiB of text.
 const STEP_INPUT: usize = 1024;
 
-/// The number of bytes that a message may have in compressed form beyond twice the limit of its size: 16 for
-/// each of 16,384 frames. A flush takes 5.
+/// The allowance for the compressed form of a message, in bytes, in addition to twice the limit of its size.
+///
+/// The allowance is 16 bytes for each of 16,384 frames. A flush takes 5 bytes.
 const OVERHEAD: u64 = 256 * 1024;
 
-/// The number of bytes that each deflate stream of a message counts for. Another stream starts after a last
-/// block, which may have 2 bytes, and the window is loaded for it.
+/// The number of bytes that each deflate stream of a message counts for, in addition to its size.
+///
+/// A block marked as the last ends a stream and may be as small as 2 bytes, but beginning another stream
+/// costs the loading of the window.
 const STREAM_SIZE: u64 = 64;
 
 std::thread_local! {
     static SPARE: RefCell<Vec<Decompress>> = const { RefCell::new(Vec::new()) };
-    /// The output of one step, whose size is not known in advance, on its way into a message.
+    /// The output of one step, on its way into a message. The size is not known in advance.
     static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
-/// Decompresses the messages of one direction: compressed payload in, whatever the frames are, and messages
-/// out, within a limit of size and with text that is UTF-8.
+/// A decompressor for the messages of one direction (RFC 7692 7.2.2).
 ///
-/// The limit is on what comes out. A message from which little comes has one, too: what goes in may be twice
-/// as much and 256 KiB, and what follows a last block, which no usual compressor writes but at the end,
-/// counts for 64 bytes more.
+/// The input is the compressed payload of a message, however it is divided into frames. The output is within
+/// the limit of the message size, and text is validated as UTF-8.
 ///
-/// The memory of a decompressor, about 40 KiB, is taken from one that the thread has to spare, for as long as
-/// a message is incomplete. In between, with context takeover, the window alone is kept.
+/// The limit applies to the decompressed size. The compressed form has a limit too, for messages with little
+/// output: twice the limit of the message size and 256 KiB. Each deflate stream of a message counts for 64
+/// bytes more than its size. A stream ends with a block that is marked as the last; usual compressors
+/// write such a block only at the end of a message.
+///
+/// The memory, about 40 KiB, comes from the idle decompressors of the thread if there are any, and is held
+/// only while a message is incomplete. Between messages, only the window is kept, and only with context
+/// takeover.
+///
+/// [`Deflater`](crate::Deflater) has an example of both directions.
 ///
 /// - commands: [`begin`](Self::begin), [`inflate`](Self::inflate)
 pub struct Inflater {
     message_size: u64,
-    /// The size of the window, if it is taken over.
+    /// The size of the window in bytes, if the context is taken over.
     window_size: Option<usize>,
-    /// The last output: at most a quarter more than the window.
+    /// The most recent output, at most a quarter more than the window.
     window: Vec<u8>,
     decompress: Option<Decompress>,
     kind: MessageKind,
     utf8: Utf8Validator,
-    /// The size of the message so far.
+    /// The size of the message so far, in bytes.
     size: u64,
-    /// The number of bytes that the message counts for in compressed form so far.
+    /// The number of bytes that the compressed form of the message counts for so far.
     compressed_size: u64,
     /// The number of bytes of [`END`] that were read after the message.
     end: usize,
-    /// Nothing was read yet, or nothing behind a block that was said to be the last.
+    /// Set before the first byte of the message, and after a block that is marked as the last.
     between_streams: bool,
 }
 
-/// The result of [`Inflater::inflate`].
+/// The progress of a call to [`Inflater::inflate`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Inflated {
     /// The number of bytes of the input that were read.
     pub consumed: usize,
-    /// `true` if all input was read and more is needed.
+    /// Set if all of the input was read and the message has not ended, so that more input is needed.
     pub needs_input: bool,
-    /// `true` at the end of the message.
+    /// Set if the message has ended.
     pub done: bool,
 }
 
 impl Inflater {
-    /// A decompressor of messages of at most so many bytes, with windows of `window_bits`.
+    /// Creates a decompressor for messages of at most `message_size` bytes, with windows of `window_bits`.
     ///
     /// # Panics
     ///
-    /// If `window_bits` are not from 8 to 15.
+    /// Panics if `window_bits` is not between 8 and 15.
     pub fn new(message_size: u64, window_bits: u8, takes_context_over: bool) -> Self {
         assert!((8..=15).contains(&window_bits), "a window has 8 to 15 bits");
         Self {
@@ -115,15 +125,20 @@ impl Inflater {
         self.between_streams = true;
     }
 
-    /// Appends some of what `input` goes on with to `out`: 64 KiB at most, of 1 KiB of the input at most.
-    /// `last` says that nothing of the message follows this input.
+    /// Decompresses the front of `input` and appends the output to `out`.
+    ///
+    /// One call reads at most 1 KiB and appends at most 64 KiB. `last` means that no part of the message
+    /// follows `input`. The caller repeats the call with the remaining input until the message is
+    /// [`done`](Inflated::done) or [`needs_input`](Inflated::needs_input).
     ///
     /// # Errors
     ///
-    /// - Returns [`Violation::InvalidCompression`] if the input can't be decompressed.
-    /// - Returns [`Violation::InvalidText`] as soon as the output has an invalid byte.
-    /// - Returns [`Limit::MessageSize`] before memory is taken for output beyond the limit.
-    /// - Returns [`Limit::CompressedSize`] if the message is too large in compressed form.
+    /// - Returns [`Violation::InvalidCompression`] if the message can't be decompressed.
+    /// - Returns [`Violation::InvalidText`] if text is not UTF-8, as soon as the first invalid byte comes
+    ///   out.
+    /// - Returns [`Limit::MessageSize`] if the message is too large, before memory is allocated for the
+    ///   excess.
+    /// - Returns [`Limit::CompressedSize`] if the compressed form of the message counts for too much.
     pub fn inflate(&mut self, input: &[u8], last: bool, out: &mut Vec<u8>) -> Result<Inflated, Failure> {
         let Some(mut decompress) = self.decompress.take() else {
             return Ok(Inflated { consumed: input.len(), needs_input: true, done: false });
@@ -151,7 +166,7 @@ impl Inflater {
         let in_end = input.is_empty() && last;
         let source = if in_end { &END[self.end..] } else { &input[..input.len().min(STEP_INPUT)] };
         if std::mem::take(&mut self.between_streams) {
-            // RFC 7692 7.2.3.5: what follows a last block is another stream of the same window.
+            // RFC 7692 7.2.3.5: another stream with the same window may follow a last block.
             load(decompress, &self.window);
             self.compressed_size += STREAM_SIZE;
         }
@@ -159,14 +174,14 @@ impl Inflater {
         let (status, all_out) = with_scratch(|bytes| {
             let status = decompress.decompress_vec(source, bytes, FlushDecompress::None);
             self.accept(bytes, out)?;
-            // As long as there was no room left, more may come out.
+            // More output may follow if no room was left.
             Ok::<_, Failure>((status, bytes.len() < bytes.capacity()))
         })?;
         let status = status.map_err(|_| Violation::InvalidCompression)?;
         self.between_streams = status == Status::StreamEnd;
         let consumed = decompress.total_in() - before;
         self.compressed_size += consumed;
-        // RFC 6455 10.4: that from which nothing comes is work, too.
+        // RFC 6455 10.4: input without output is work too.
         let limit = self.message_size.saturating_mul(2).saturating_add(OVERHEAD);
         if self.compressed_size > limit {
             return Err(Limit::CompressedSize(limit).into());
@@ -187,16 +202,16 @@ impl Inflater {
         Ok(Inflated { consumed, needs_input, done: false })
     }
 
-    /// Looks at what has come out, and appends it to `out`.
+    /// Checks the output of a step and appends the output to `out`.
     fn accept(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), Failure> {
         let left = self.message_size - self.size;
-        // RFC 6455 10.4: what counts is the size after decompression.
+        // RFC 6455 10.4: the limit applies to the size after decompression.
         if bytes.len() as u64 > left {
             return Err(Limit::MessageSize(self.message_size).into());
         }
         self.size += bytes.len() as u64;
         if self.kind == MessageKind::Text {
-            // RFC 6455 8.1, RFC 7692 6.2: text is UTF-8 once it is decompressed.
+            // RFC 6455 8.1, RFC 7692 6.2: text is UTF-8 after decompression.
             self.utf8.feed(bytes).map_err(|_| Violation::InvalidText)?;
         }
         if let Some(size) = self.window_size {
@@ -223,31 +238,31 @@ impl Inflater {
     }
 }
 
-/// Makes room for so many bytes, of at most `left` that may come. The capacity about doubles, but not beyond
-/// the limit.
+/// Makes room for `room` more bytes, of at most `left` that the limit allows. The capacity roughly doubles,
+/// but not beyond the limit.
 fn make_room(out: &mut Vec<u8>, room: usize, left: usize) {
     if out.capacity() - out.len() < room {
         out.reserve_exact(out.len().min(left).max(room));
     }
 }
 
-/// Makes it begin a stream that may refer to `window`.
+/// Resets `decompress` to the start of a stream that may refer to `window`.
 fn load(decompress: &mut Decompress, window: &[u8]) {
     decompress.reset(false);
     if !window.is_empty() {
         let window = &window[window.len().saturating_sub(1 << 15)..];
         let set = decompress.set_dictionary(window);
-        debug_assert!(set.is_ok(), "a raw stream takes any dictionary at its start");
+        debug_assert!(set.is_ok(), "a raw stream accepts any dictionary at its start");
     }
 }
 
-/// Lends `work` an empty buffer with room for what one step brings.
+/// Calls `work` with an empty buffer that has room for the output of one step.
 fn with_scratch<T>(work: impl FnOnce(&mut Vec<u8>) -> T) -> T {
     let mut scratch = SCRATCH.try_with(Cell::take).unwrap_or_default();
     scratch.clear();
     scratch.reserve_exact(STEP);
     let result = work(&mut scratch);
-    // Access fails only while the thread ends.
+    // `try_with` fails only while the thread ends.
     let _ = SCRATCH.try_with(|spare| spare.set(scratch));
     result
 }
@@ -258,7 +273,7 @@ fn take_decompress() -> Decompress {
 }
 
 fn give_back(decompress: Decompress) {
-    // Access fails only while the thread ends.
+    // `try_with` fails only while the thread ends.
     let _ = SPARE.try_with(|spares| {
         let mut spares = spares.borrow_mut();
         if spares.len() < SPARES {

@@ -2,21 +2,23 @@
 
 use alloc::vec::Vec;
 
-/// The number of bytes in the longest run of vectors.
+/// The number of bytes that the longest run of vector instructions masks.
 const BLOCK: usize = 64;
 
-/// The number of bytes that are masked in one step: a block, or a word where the processor has instructions
-/// that gather and scatter words. With blocks, the compiler would use these instructions on the words of
-/// several blocks, which takes ten times as long (measured).
+/// The number of bytes that are masked per step: a word if the processor can gather and scatter words, and a
+/// block otherwise.
+///
+/// With a block per step, the compiler would gather and scatter the words of several blocks. Such code
+/// took ten times as long when measured.
 const STEP: usize =
     if cfg!(any(target_feature = "avx512f", target_feature = "sve")) { size_of::<u32>() } else { BLOCK };
 
-/// The number of bytes that are copied before they are masked.
+/// The number of bytes that are copied and then masked at a time.
 const PIECE: usize = 4096;
 
-/// Masks or unmasks `payload` in place: the operation is its own inverse.
+/// Masks or unmasks `payload` in place (RFC 6455 5.3). The operation is its own inverse.
 ///
-/// `offset` is the number of bytes of the same frame's payload before `payload`.
+/// `offset` is the number of bytes that precede `payload` in the payload of its frame.
 ///
 /// ```
 /// let key = [0x37, 0xFA, 0x21, 0x3D];
@@ -37,7 +39,7 @@ pub fn mask(payload: &mut [u8], masking_key: [u8; 4], offset: u64) {
     for step in blocks.chunks_exact_mut(STEP) {
         mask_words(step, key);
     }
-    // The rest by halves: each of these sizes is there once at most.
+    // The rest is masked by halves, since each of these sizes occurs at most once.
     rest = mask_first::<32>(rest, key);
     rest = mask_first::<16>(rest, key);
     rest = mask_first::<8>(rest, key);
@@ -45,12 +47,12 @@ pub fn mask(payload: &mut [u8], masking_key: [u8; 4], offset: u64) {
     rest.iter_mut().zip(key).for_each(|(byte, key)| *byte ^= key);
 }
 
-/// Appends `payload`, masked or unmasked.
+/// Appends `payload` to `out`, masked or unmasked.
 ///
-/// The function works in pieces that stay in the nearest cache, so that memory is read and written once.
+/// The copy proceeds in pieces that stay in the nearest cache, so that memory is traversed only once.
 #[inline]
 pub(crate) fn append_masked(payload: &[u8], masking_key: [u8; 4], out: &mut Vec<u8>) {
-    // A multiple of 4, so that each piece begins with the first octet of the key.
+    // The size of a piece is a multiple of 4, so each piece begins with the first octet of the key.
     for piece in payload.chunks(PIECE) {
         let start = out.len();
         out.extend_from_slice(piece);
@@ -58,7 +60,7 @@ pub(crate) fn append_masked(payload: &[u8], masking_key: [u8; 4], out: &mut Vec<
     }
 }
 
-/// A copy of `payload` without its mask, and without capacity to spare.
+/// Returns an unmasked copy of `payload` without spare capacity.
 #[inline]
 pub(crate) fn to_unmasked(payload: &[u8], masking_key: [u8; 4]) -> Vec<u8> {
     if payload.len() <= PIECE {
@@ -66,7 +68,8 @@ pub(crate) fn to_unmasked(payload: &[u8], masking_key: [u8; 4]) -> Vec<u8> {
         mask(&mut unmasked, masking_key, 0);
         return unmasked;
     }
-    // Measured: a large one is faster in one pass; what the last step has too much is cut off in place.
+    // Measured: a large payload is faster in one pass. The spare capacity of the last step is cut off in
+    // place.
     let steps = payload.chunks_exact(STEP);
     let rest = steps.remainder();
     let mut unmasked = Vec::with_capacity(payload.len().div_ceil(STEP));
@@ -83,7 +86,7 @@ pub(crate) fn to_unmasked(payload: &[u8], masking_key: [u8; 4]) -> Vec<u8> {
     unmasked
 }
 
-/// Masks the first `N` bytes, if there are as many, and gives the rest.
+/// Masks the first `N` bytes and returns the rest. Masks nothing if there are fewer than `N` bytes.
 #[inline]
 fn mask_first<const N: usize>(bytes: &mut [u8], key: [u8; 4]) -> &mut [u8] {
     if bytes.len() < N {
@@ -94,7 +97,7 @@ fn mask_first<const N: usize>(bytes: &mut [u8], key: [u8; 4]) -> &mut [u8] {
     rest
 }
 
-/// Masks whole words. Where their number is fixed, the compiler turns it into vector instructions.
+/// Masks whole words. If the number of words is fixed, the compiler emits vector instructions.
 #[inline]
 fn mask_words(bytes: &mut [u8], key: [u8; 4]) {
     let key = u32::from_ne_bytes(key);

@@ -12,38 +12,43 @@ const CLIENT_NO_CONTEXT_TAKEOVER: &str = "client_no_context_takeover";
 const SERVER_MAX_WINDOW_BITS: &str = "server_max_window_bits";
 const CLIENT_MAX_WINDOW_BITS: &str = "client_max_window_bits";
 
-/// The parameters of permessage-deflate (RFC 7692 7.1), as wished by one side or as negotiated.
+/// The parameters of permessage-deflate: the wishes of one side, or the outcome of the negotiation.
 ///
-/// - negotiation of a server: [`accept`](Self::accept)
-/// - negotiation of a client: [`offer`](Self::offer), [`verify`](Self::verify)
-///
-/// # Examples
+/// - negotiation by a server: [`accept`](Self::accept)
+/// - negotiation by a client: [`offer`](Self::offer), [`verify`](Self::verify)
 ///
 /// ```
 /// use bowline_proto::DeflateParameters;
 /// use bowline_proto::header::Extension;
 ///
-/// let value = "permessage-deflate; server_max_window_bits=10";
-/// let offers = Extension::parse_list(value).expect("the value follows the grammar");
-/// let (agreed, answer) = DeflateParameters::default().accept(&offers).expect("the offer is valid");
+/// let client = DeflateParameters { server_max_window_bits: 10, ..Default::default() };
+/// let offer = client.offer().to_string();
+/// assert_eq!(offer, "permessage-deflate; server_max_window_bits=10; client_max_window_bits");
+///
+/// let server = DeflateParameters::default();
+/// let offers = Extension::parse_list(&offer).expect("the offer follows the grammar");
+/// let (agreed, answer) = server.accept(&offers).expect("the offer is valid");
 /// assert_eq!(agreed.server_max_window_bits, 10);
 /// assert_eq!(answer.to_string(), "permessage-deflate; server_max_window_bits=10");
+///
+/// assert_eq!(client.verify(&[answer]), Ok(Some(agreed)));
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct DeflateParameters {
-    /// The server compresses each message without reference to earlier ones.
+    /// Set if the server compresses each message without reference to earlier messages.
     pub server_no_context_takeover: bool,
-    /// The client compresses each message without reference to earlier ones.
+    /// Set if the client compresses each message without reference to earlier messages.
     pub client_no_context_takeover: bool,
-    /// The base-2 logarithm of the size of the server's window in bytes, from 8 to 15. The server's messages
-    /// refer to no data before the window.
+    /// The base-2 logarithm of the size of the server's window in bytes, from 8 to 15.
+    ///
+    /// A window is the distance over which compressed data may refer back.
     pub server_max_window_bits: u8,
     /// The base-2 logarithm of the size of the client's window in bytes, from 8 to 15.
     pub client_max_window_bits: u8,
 }
 
 impl Default for DeflateParameters {
-    /// Returns the parameters that restrict nothing: context takeover by both sides, and windows of 15 bits.
+    /// Returns parameters without restrictions: both sides take their context over, in windows of 15 bits.
     fn default() -> Self {
         Self {
             server_no_context_takeover: false,
@@ -54,17 +59,17 @@ impl Default for DeflateParameters {
     }
 }
 
-/// The error of a client that received an answer that does not fit its offer.
+/// The reason why the answer of a server does not fit the offer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum InvalidAnswer {
     /// RFC 6455 4.1: the server chose an extension that was not offered.
     NotOffered,
-    /// RFC 7692 7.1: a parameter is unknown, occurs twice, or has an invalid value.
+    /// RFC 7692 7.1: a parameter is unknown, repeated, or has an invalid value.
     Parameter,
-    /// RFC 7692 7.1.1.1: the client asked for `server_no_context_takeover`, which is missing.
+    /// RFC 7692 7.1.1.1: `server_no_context_takeover` was offered but is missing.
     ContextTakeover,
-    /// RFC 7692 7.1.2: a window is larger than the offer allows.
+    /// RFC 7692 7.1.2: the server's window is larger than requested, or the client's than announced.
     WindowBits,
 }
 
@@ -72,7 +77,9 @@ impl fmt::Display for InvalidAnswer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::NotOffered => "the server chose an extension that was not offered",
-            Self::Parameter => "the server chose permessage-deflate with a parameter that makes no sense",
+            Self::Parameter => {
+                "the server chose permessage-deflate with an unknown, repeated or invalid parameter"
+            }
             Self::ContextTakeover => {
                 "the server chose permessage-deflate without server_no_context_takeover, which was asked for"
             }
@@ -84,24 +91,24 @@ impl fmt::Display for InvalidAnswer {
 impl core::error::Error for InvalidAnswer {}
 
 impl DeflateParameters {
-    /// The smallest window of a compressor, in bits. (Decompressors also read windows of 8 bits.)
+    /// The smallest window, in bits, with which this crate compresses. Windows of 8 bits are only supported
+    /// for decompression.
     pub const MIN_WINDOW_BITS: u8 = 9;
 
-    /// Chooses among the offers of a client, and returns the negotiated parameters and the answer. Returns
-    /// `None` if the server has to decline all offers.
+    /// Chooses one of a client's offers on behalf of a server, whose wishes are `self`.
     ///
-    /// `self` has the wishes of the server. They can't limit the window of a client that does not offer
-    /// `client_max_window_bits`.
+    /// Returns the negotiated parameters and the answer, or `None` if all offers are declined. A server can't
+    /// limit the window of a client that does not offer `client_max_window_bits`.
     pub fn accept(self, offers: &[Extension<'_>]) -> Option<(Self, Extension<'static>)> {
-        // RFC 7692 5.1, 7.1: the first offer in the client's order of preference that is well-formed and can
-        // be met.
+        // RFC 7692 5.1, 7.1: the offers are in the client's order of preference. The server takes the first
+        // well-formed offer that it can meet.
         offers.iter().filter(|offer| offer.name == NAME).find_map(|offer| self.accept_one(offer))
     }
 
     fn accept_one(self, offer: &Extension<'_>) -> Option<(Self, Extension<'static>)> {
         let offered = Given::parse(offer)?;
         let server_max_window_bits = match offered.server_window {
-            // RFC 7692 7.1.2.1: in an offer it has a value.
+            // RFC 7692 7.1.2.1: in an offer, the parameter has a value.
             Window::Any => return None,
             Window::Of(bits) => bits.min(self.server_max_window_bits),
             Window::NotGiven => self.server_max_window_bits,
@@ -112,11 +119,11 @@ impl DeflateParameters {
         let client_max_window_bits = match offered.client_window {
             Window::Any => self.client_max_window_bits,
             Window::Of(bits) => bits.min(self.client_max_window_bits),
-            // RFC 7692 7.1.2.2: it may not be in the answer if it was not in the offer.
+            // RFC 7692 7.1.2.2: without the parameter in the offer, the answer may not have it.
             Window::NotGiven => 15,
         };
         let agreed = Self {
-            // RFC 7692 7.1.1.1: who is asked for it has to comply.
+            // RFC 7692 7.1.1.1: a side that is asked not to take its context over has to comply.
             server_no_context_takeover: offered.server_no_context_takeover || self.server_no_context_takeover,
             client_no_context_takeover: offered.client_no_context_takeover || self.client_no_context_takeover,
             server_max_window_bits,
@@ -128,23 +135,24 @@ impl DeflateParameters {
         Some((agreed, answer))
     }
 
-    /// Returns the offer of a client with the wishes `self`.
+    /// Returns the offer of a client whose wishes are `self`.
     pub fn offer(self) -> Extension<'static> {
         let client_window = match self.client_max_window_bits {
-            // RFC 7692 7.1.2.2: it says that the server may choose.
+            // RFC 7692 7.1.2.2: without a value, the parameter lets the server choose.
             15.. => Window::Any,
             bits => Window::Of(bits),
         };
         self.extension(Window::of(self.server_max_window_bits, false), client_window)
     }
 
-    /// Checks the answer of a server to [`offer`](Self::offer), and returns the negotiated parameters, or
-    /// `None` if the server declined.
+    /// Checks the server's answer to an [`offer`](Self::offer) on behalf of a client.
+    ///
+    /// Returns the negotiated parameters, or `None` if the server declined the offer.
     ///
     /// # Errors
     ///
-    /// Returns an error if the answer does not fit the offer. The client then has to fail the connection (RFC
-    /// 7692 7.1).
+    /// Returns an [`InvalidAnswer`] if the answer does not fit the offer. The client must then fail the
+    /// connection (RFC 7692 7.1).
     pub fn verify(self, answer: &[Extension<'_>]) -> Result<Option<Self>, InvalidAnswer> {
         let answer = match answer {
             [] => return Ok(None),
@@ -156,7 +164,7 @@ impl DeflateParameters {
             return Err(InvalidAnswer::ContextTakeover);
         }
         let (server_bits, client_bits) = match (given.server_window, given.client_window) {
-            // RFC 7692 7.1.2: in an answer, both have values.
+            // RFC 7692 7.1.2: in an answer, both parameters have values.
             (Window::Any, _) | (_, Window::Any) => return Err(InvalidAnswer::Parameter),
             (server, client) => (server.bits(15), client.bits(self.client_max_window_bits)),
         };
@@ -188,18 +196,18 @@ impl DeflateParameters {
     }
 }
 
-/// A parameter for the size of a window.
+/// A parameter that limits the size of a window.
 #[derive(Clone, Copy, Default)]
 enum Window {
     #[default]
     NotGiven,
-    /// Given without a value.
+    /// The parameter is given without a value.
     Any,
     Of(u8),
 }
 
 impl Window {
-    /// Not given if it is the largest, unless it has to be.
+    /// Returns the parameter for a window of `bits`. The largest window is only given if `always` is set.
     fn of(bits: u8, always: bool) -> Self {
         if bits < 15 || always { Self::Of(bits) } else { Self::NotGiven }
     }
@@ -211,14 +219,14 @@ impl Window {
         }
     }
 
-    /// RFC 7692 7.1.2: a decimal number from 8 to 15 without leading zeros.
+    /// Parses a decimal number from 8 to 15 without leading zeros (RFC 7692 7.1.2), or a missing value.
     fn parse(value: Option<&str>) -> Option<Self> {
         let Some(value) = value else { return Some(Self::Any) };
         let bits = value.parse().ok().filter(|bits| (8..=15).contains(bits))?;
         (value.len() == if bits < 10 { 1 } else { 2 }).then_some(Self::Of(bits))
     }
 
-    /// Sets the value. Returns `false` if the value is invalid or was set before.
+    /// Sets the parameter. Returns `true` if the parameter was not given before and `value` is valid.
     fn set(&mut self, value: Option<&str>) -> bool {
         let is_new = matches!(self, Self::NotGiven);
         *self = Self::parse(value).unwrap_or_default();
@@ -236,7 +244,9 @@ struct Given {
 }
 
 impl Given {
-    /// RFC 7692 7.1: `None` if a parameter is unknown, repeated, or has a value that it can't have.
+    /// Parses the parameters of an extension (RFC 7692 7.1).
+    ///
+    /// Returns `None` if a parameter is unknown, repeated, or has an invalid value.
     fn parse(extension: &Extension<'_>) -> Option<Self> {
         let mut given = Self::default();
         for (name, value) in &extension.parameters {

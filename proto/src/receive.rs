@@ -9,22 +9,23 @@ use crate::frame::{COMPRESSED, FrameHeader, MessageKind, Opcode, Role};
 use crate::mask::{append_masked, mask, to_unmasked};
 use crate::utf8::{Utf8Validator, is_utf8};
 
-/// The limits on one received message.
+/// The limits on a message that the peer sends.
 #[derive(Clone, Copy, Debug)]
 pub struct ReceiveLimits {
-    /// The size of a message in bytes, all fragments together.
+    /// The largest size of a message in bytes, all fragments together.
     pub message_size: u64,
-    /// The number of frames in a message, including empty frames.
+    /// The largest number of frames in a message, including empty frames.
     pub frames_per_message: u32,
 }
 
-/// The receiving half of a connection: bytes in, [`Event`]s out.
+/// The receiving half of a connection, which turns bytes into [`Event`]s.
 ///
-/// The half works in place on the caller's buffer and owns none: [`handle_bytes`](Self::handle_bytes) unmasks
-/// there and returns ranges of the buffer. Data frames are reported as their bytes arrive, and control frames
-/// when they are whole.
+/// The half works in place on the caller's buffer and owns no buffer: [`handle_bytes`](Self::handle_bytes)
+/// unmasks payloads in the caller's buffer and returns ranges of it. Data frames are returned as their bytes
+/// arrive, and control frames as soon as they are complete.
 ///
-/// - inputs: [`handle_bytes`](Self::handle_bytes), [`take_whole_message`](Self::take_whole_message)
+/// - inputs: [`handle_bytes`](Self::handle_bytes), [`take_whole_message`](Self::take_whole_message),
+///   [`append_whole_message`](Self::append_whole_message)
 /// - commands: [`allow_compression`](Self::allow_compression), [`discard_data`](Self::discard_data),
 ///   [`fail`](Self::fail)
 /// - getters: all others
@@ -34,12 +35,18 @@ pub struct ReceiveLimits {
 ///
 /// let limits = ReceiveLimits { message_size: 1 << 20, frames_per_message: 1024 };
 /// let mut half = ReceiveHalf::new(Role::Client, limits);
-/// // Three of five bytes have arrived.
+/// // Three of the payload's five bytes have arrived.
 /// let mut bytes = *b"\x81\x05Hel";
 /// let (taken, event) = half.handle_bytes(&mut bytes)?;
 /// let data = Data { kind: MessageKind::Text, compressed: false, payload: 2..5, first: true, last: false };
 /// assert_eq!((taken, event), (5, Some(Event::Data(data))));
 /// assert_eq!(half.remaining(), 2);
+/// // The rest of the message, and a Ping frame after it.
+/// let mut bytes = *b"lo\x89\x00";
+/// let (taken, event) = half.handle_bytes(&mut bytes)?;
+/// let data = Data { kind: MessageKind::Text, compressed: false, payload: 0..2, first: false, last: true };
+/// assert_eq!((taken, event), (2, Some(Event::Data(data))));
+/// assert_eq!(half.handle_bytes(&mut bytes[taken..])?, (2, Some(Event::Ping(2..2))));
 /// # Ok::<(), bowline_proto::Failure>(())
 /// ```
 #[derive(Clone, Debug)]
@@ -47,13 +54,23 @@ pub struct ReceiveHalf {
     role: Role,
     limits: ReceiveLimits,
     state: State,
-    /// The message that is not complete yet.
+    /// The message that has begun and not ended.
     message: Option<OpenMessage>,
     utf8: Utf8Validator,
     allows_compression: bool,
     discards_data: bool,
 }
 
+/// The position in the stream of frames.
+///
+/// ```text
+/// Header ──the header of a data frame──▶ Payload ──the end of the payload──▶ Header
+///    │                                      │
+///    ├────────────────a failure─────────────┴──▶ Failed
+///    └────────────────a Close frame────────────▶ Closed
+/// ```
+///
+/// [`ReceiveHalf::fail`] leads from every state to `Failed`.
 #[derive(Clone, Copy, Debug)]
 enum State {
     /// Between two frames.
@@ -65,7 +82,7 @@ enum State {
         received: u64,
         remaining: u64,
     },
-    /// After a Close frame.
+    /// After the Close frame.
     Closed,
     Failed(Failure),
 }
@@ -78,34 +95,34 @@ struct OpenMessage {
     frames: u32,
 }
 
-/// An event in the received bytes. Ranges are positions in the bytes that [`ReceiveHalf::handle_bytes`] was
-/// called with.
+/// An event of [`ReceiveHalf::handle_bytes`]. Ranges are positions in the bytes passed to the call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// A part of a message.
     Data(Data),
-    /// A Ping frame, to be answered with a Pong frame of the same payload (RFC 6455 5.5.2).
+    /// A Ping frame with the range of its payload. The answer is a Pong frame with an identical payload
+    /// (RFC 6455 5.5.2, 5.5.3).
     Ping(Range<usize>),
-    /// A Pong frame.
+    /// A Pong frame with the range of its payload.
     Pong(Range<usize>),
-    /// The Close frame. All later bytes are ignored.
+    /// The Close frame, or `None` if its payload is empty. All later bytes are ignored.
     Close(Option<CloseFrame>),
 }
 
-/// A part of a message: what has arrived of one frame.
+/// A part of a message: the payload bytes of one frame that have just arrived.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Data {
     /// The kind of the whole message.
     pub kind: MessageKind,
-    /// `true` if the message is compressed (RFC 7692). Its size is then not limited yet, nor its text
-    /// validated.
+    /// Set if the message is compressed (RFC 7692). Compressed messages are not limited in size, and their
+    /// text is not validated.
     pub compressed: bool,
-    /// The position of the unmasked payload, empty if only a header has arrived. Text is valid UTF-8 so far,
-    /// but may end inside a code point.
+    /// The range of the unmasked payload, empty if only a header has arrived. Text is valid UTF-8 so far, but
+    /// may end inside a code point.
     pub payload: Range<usize>,
-    /// `true` if the message begins here.
+    /// Set on the first part of a message.
     pub first: bool,
-    /// `true` if the message ends here.
+    /// Set on the last part of a message.
     pub last: bool,
 }
 
@@ -114,9 +131,9 @@ pub struct Data {
 pub struct WholeMessage {
     /// The kind of the message.
     pub kind: MessageKind,
-    /// The payload. Text is valid UTF-8.
+    /// The unmasked payload. Text is valid UTF-8.
     pub payload: Vec<u8>,
-    /// The size of the frame, in bytes.
+    /// The size of the frame in bytes, header included.
     pub frame_size: usize,
 }
 
@@ -125,12 +142,12 @@ struct WholeFrame<'a> {
     kind: MessageKind,
     masked: &'a [u8],
     masking_key: Option<[u8; 4]>,
-    /// The size of the frame, header included.
+    /// The size of the frame in bytes, header included.
     size: usize,
 }
 
 impl ReceiveHalf {
-    /// Creates the receiving half of `role`'s connection, right after the opening handshake.
+    /// Creates the receiving half of an endpoint with this role, right after the opening handshake.
     pub fn new(role: Role, limits: ReceiveLimits) -> Self {
         Self {
             role,
@@ -143,20 +160,22 @@ impl ReceiveHalf {
         }
     }
 
-    /// From now on messages may be compressed, as agreed on in the handshake (RFC 7692).
+    /// Allows compressed messages from now on, as negotiated in the handshake (RFC 7692).
     pub fn allow_compression(&mut self) {
         self.allows_compression = true;
     }
 
-    /// Processes the front of `bytes` in place: up to one event, and how many bytes it took.
+    /// Processes the front of `bytes` in place, up to one event.
     ///
-    /// Call it again with the rest until there is no event; what is left then must come again, in front of
-    /// the bytes that arrive next. After the Close frame everything is taken and nothing comes of it.
+    /// Returns the number of bytes taken, and the event if there is one. The caller repeats the call with the
+    /// remaining bytes until there is no event. The bytes left then must be passed again, followed by the
+    /// bytes that arrive next. After the Close frame, all bytes are taken without an event.
     ///
     /// # Errors
     ///
-    /// Returns a [`Failure`] as soon as an invalid header is whole or the first invalid byte of a payload has
-    /// arrived, even in the middle of a frame. Later calls return the failure again.
+    /// Returns a [`Failure`] if the peer violates the protocol or exceeds a limit. Failures are returned as
+    /// soon as an invalid header is complete or the first invalid byte of a payload arrives, even in the
+    /// middle of a frame. All later calls return an equal failure.
     pub fn handle_bytes(&mut self, bytes: &mut [u8]) -> Result<(usize, Option<Event>), Failure> {
         let result = match self.state {
             State::Header => self.handle_frame(bytes),
@@ -171,11 +190,24 @@ impl ReceiveHalf {
         result
     }
 
-    /// Takes the most frequent case by a shorter way: `bytes` begin with a whole message in one frame, and
-    /// nothing is wrong with it. Its payload is unmasked while it is copied, so that memory is passed over
-    /// once.
+    /// Decodes a whole message in one valid frame, the most frequent case, by a shorter path.
     ///
-    /// In all other cases `None`: nothing was changed, and it is up to [`handle_bytes`](Self::handle_bytes).
+    /// The frame is at the front of `bytes`, and the caller continues after [`WholeMessage::frame_size`]
+    /// bytes. The payload is unmasked while it is copied, so that memory is traversed only once.
+    ///
+    /// Returns `None` in all other cases, which are left to [`handle_bytes`](Self::handle_bytes).
+    ///
+    /// ```
+    /// use bowline_proto::{MessageKind, ReceiveHalf, ReceiveLimits, Role};
+    ///
+    /// let limits = ReceiveLimits { message_size: 1 << 20, frames_per_message: 1024 };
+    /// let half = ReceiveHalf::new(Role::Client, limits);
+    /// let message = half.take_whole_message(b"\x81\x05Hello\x89\x00").expect("a whole message");
+    /// assert_eq!((message.kind, &*message.payload), (MessageKind::Text, &b"Hello"[..]));
+    /// assert_eq!(message.frame_size, 7);
+    /// // A Ping frame is not a message.
+    /// assert_eq!(half.take_whole_message(b"\x89\x00"), None);
+    /// ```
     #[inline]
     pub fn take_whole_message(&self, bytes: &[u8]) -> Option<WholeMessage> {
         let WholeFrame { kind, masked, masking_key, size: frame_size } = self.whole_frame(bytes)?;
@@ -187,10 +219,11 @@ impl ReceiveHalf {
         valid.then_some(WholeMessage { kind, payload, frame_size })
     }
 
-    /// Does the same as [`take_whole_message`](Self::take_whole_message), but appends the payload to `out`.
+    /// Decodes a message as [`take_whole_message`](Self::take_whole_message) does, and appends the payload to
+    /// `out`.
     ///
-    /// Returns the kind of the message and the size of its frame. If it returns `None`, `out` has not
-    /// changed.
+    /// Returns the kind of the message and the size of its frame in bytes. If the result is `None`, `out` is
+    /// unchanged.
     #[inline]
     pub fn append_whole_message(&self, bytes: &[u8], out: &mut Vec<u8>) -> Option<(MessageKind, usize)> {
         let WholeFrame { kind, masked, masking_key, size } = self.whole_frame(bytes)?;
@@ -206,9 +239,8 @@ impl ReceiveHalf {
         Some((kind, size))
     }
 
-    /// Finds a frame with which `bytes` begin and that is a whole message, if nothing is wrong with its
-    /// header.
-    #[expect(clippy::inline_always, reason = "measured: part of the shortest way of a small message")]
+    /// Returns the frame at the front of `bytes` if the frame is a whole message with a valid header.
+    #[expect(clippy::inline_always, reason = "measured: part of the shortest path of a small message")]
     #[inline(always)]
     fn whole_frame<'a>(&self, bytes: &'a [u8]) -> Option<WholeFrame<'a>> {
         let [first, second, rest @ ..] = bytes else { return None };
@@ -221,7 +253,7 @@ impl ReceiveHalf {
         if !between_messages || self.discards_data || self.limits.frames_per_message == 0 {
             return None;
         }
-        // More than 126 if the length is longer, or the mask bit wrong.
+        // Over 126 if the length takes eight bytes or the mask bit is wrong.
         let (mask_bit, key_size) = if self.role == Role::Server { (0x80, 4) } else { (0, 0) };
         let (len, start) = match *second ^ mask_bit {
             len @ 0..126 => (usize::from(len), 2 + key_size),
@@ -240,18 +272,21 @@ impl ReceiveHalf {
         Some(WholeFrame { kind, masked, masking_key, size })
     }
 
-    /// Returns the limits.
+    /// Returns the limits on received messages.
     pub fn limits(&self) -> ReceiveLimits {
         self.limits
     }
 
-    /// Fails the half, so that it accepts no more bytes: for a compressed message that can't be decompressed.
+    /// Fails this half, so that no more bytes are accepted.
+    ///
+    /// The caller fails the half if, for example, the payload of a compressed message is invalid.
     pub fn fail(&mut self, failure: Failure) {
         self.state = State::Failed(failure);
     }
 
-    /// Stops validating and counting the payload of data frames: for the time between our Close frame and the
-    /// peer's. The events are still reported.
+    /// Stops validating and counting the payload of data frames.
+    ///
+    /// A caller does so after sending its Close frame, until the peer's arrives. Events are still returned.
     pub fn discard_data(&mut self) {
         self.discards_data = true;
     }
@@ -264,8 +299,9 @@ impl ReceiveHalf {
         }
     }
 
-    /// Returns `true` if data comes next: `bytes`, which are not yet consumed, begin with or continue a data
-    /// frame.
+    /// Returns `true` if `bytes` begin or continue a data frame.
+    ///
+    /// `bytes` are the bytes that [`handle_bytes`](Self::handle_bytes) has not taken yet.
     pub fn is_at_data(&self, bytes: &[u8]) -> bool {
         match self.state {
             // RFC 6455 5.2: control opcodes have the high bit of the four set.
@@ -275,7 +311,9 @@ impl ReceiveHalf {
         }
     }
 
-    /// Returns `true` if `bytes`, which are not yet consumed, begin with a whole frame, valid or not.
+    /// Returns `true` if `bytes` begin with a whole frame, valid or not.
+    ///
+    /// `bytes` are the bytes that [`handle_bytes`](Self::handle_bytes) has not taken yet.
     #[inline]
     pub fn is_at_whole_frame(&self, bytes: &[u8]) -> bool {
         matches!(self.state, State::Header)
@@ -289,7 +327,8 @@ impl ReceiveHalf {
 
     fn handle_frame(&mut self, bytes: &mut [u8]) -> Result<(usize, Option<Event>), Failure> {
         let Some((header, size)) = FrameHeader::decode(bytes)? else { return Ok((0, None)) };
-        // RFC 7692 6: the first bit is set in the first frame of a compressed message, and in no other.
+        // RFC 7692 6: the first reserved bit is set in the first frame of a compressed message, and in no
+        // other.
         let defined = self.allows_compression && matches!(header.opcode, Opcode::Text | Opcode::Binary);
         // RFC 6455 5.2: reserved bits must be 0 unless an extension defines them.
         if header.reserved & !(if defined { COMPRESSED } else { 0 }) != 0 {
@@ -312,7 +351,7 @@ impl ReceiveHalf {
         self.handle_payload(bytes, size)
     }
 
-    /// Applies the rules of messages to the header of a data frame.
+    /// Applies the rules for messages to the header of a data frame.
     fn begin_data_frame(&mut self, header: &FrameHeader) -> Result<(), Failure> {
         let compressed = header.reserved & COMPRESSED != 0;
         let begin = |kind| OpenMessage { kind, compressed, size: 0, frames: 0 };
@@ -329,8 +368,8 @@ impl ReceiveHalf {
         if self.discards_data {
             return Ok(());
         }
-        // RFC 6455 10.4: implementations limit the size of frames and messages. Both are known here, before
-        // any memory is taken.
+        // RFC 6455 10.4: implementations limit the size of frames and messages. Both sizes are known here,
+        // before any memory is allocated.
         if message.size > self.limits.message_size && !message.compressed {
             return Err(Limit::MessageSize(self.limits.message_size).into());
         }
@@ -340,7 +379,7 @@ impl ReceiveHalf {
         Ok(())
     }
 
-    /// Unmasks and validates what there is of a data frame's payload, behind the first `start` bytes.
+    /// Unmasks and validates the available part of a data frame's payload, which begins at `start`.
     fn handle_payload(&mut self, bytes: &mut [u8], start: usize) -> Result<(usize, Option<Event>), Failure> {
         let (State::Payload { fin, masking_key, received, remaining }, Some(message)) =
             (&mut self.state, self.message)
@@ -387,6 +426,7 @@ impl ReceiveHalf {
         let end = start + header.payload_len as usize;
         let Some(payload) = bytes.get_mut(start..end) else {
             if header.opcode == Opcode::Close {
+                // An invalid code or reason fails the connection before the whole frame has arrived.
                 let mut arrived = [0; 125];
                 let arrived = &mut arrived[..bytes.len() - start];
                 arrived.copy_from_slice(&bytes[start..]);

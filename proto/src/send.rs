@@ -9,13 +9,15 @@ use crate::mask::{append_masked, mask};
 
 /// The sending half of a connection, which appends frames to the caller's buffer.
 ///
-/// Every frame of a client is masked, while it is copied or in place. `masking_key` must be fresh for each
-/// frame and come from a cryptographically secure generator (RFC 6455 5.3, 10.3); a server's is not used.
+/// A client masks the payload of every frame, either in place or while copying. `masking_key` must be fresh
+/// for each frame and come from a cryptographically secure generator (RFC 6455 5.3, 10.3). A server ignores
+/// the argument.
 ///
 /// - commands: [`message`](Self::message), [`message_in_place`](Self::message_in_place),
 ///   [`message_header`](Self::message_header), [`message_apart`](Self::message_apart),
-///   [`encoded_message`](Self::encoded_message), [`fragment`](Self::fragment),
-///   [`last_fragment`](Self::last_fragment), [`ping`](Self::ping), [`pong`](Self::pong),
+///   [`encoded_message`](Self::encoded_message), [`compressed_message`](Self::compressed_message),
+///   [`fragment`](Self::fragment), [`last_fragment`](Self::last_fragment),
+///   [`compressed_fragment`](Self::compressed_fragment), [`ping`](Self::ping), [`pong`](Self::pong),
 ///   [`close`](Self::close)
 /// - getters: all others
 ///
@@ -33,13 +35,13 @@ use crate::mask::{append_masked, mask};
 #[derive(Clone, Debug)]
 pub struct SendHalf {
     role: Role,
-    /// `true` between the first and the last fragment of a message.
+    /// Set if some fragments of a message were sent, but not the last.
     in_message: bool,
     closed: bool,
 }
 
 impl SendHalf {
-    /// Creates the sending half of `role`'s connection, right after the opening handshake.
+    /// Creates the sending half of an endpoint with this role, right after the opening handshake.
     pub fn new(role: Role) -> Self {
         Self { role, in_message: false, closed: false }
     }
@@ -48,8 +50,8 @@ impl SendHalf {
     ///
     /// # Errors
     ///
-    /// - Returns [`Misuse::CloseSent`] if the Close frame was sent.
-    /// - Returns [`Misuse::MessageOpen`] if a fragmented message is not finished.
+    /// Returns [`Misuse::CloseSent`] if the Close frame was sent, and [`Misuse::MessageOpen`] if a fragmented
+    /// message has not ended.
     #[inline]
     pub fn message(
         &mut self,
@@ -63,12 +65,13 @@ impl SendHalf {
         Ok(())
     }
 
-    /// Encodes a whole message with a compressed payload, as negotiated in the handshake (RFC 7692 6).
+    /// Encodes a whole message in one frame whose payload is compressed, as negotiated in the handshake
+    /// (RFC 7692 6).
     ///
     /// # Errors
     ///
-    /// - Returns [`Misuse::CloseSent`] if the Close frame was sent.
-    /// - Returns [`Misuse::MessageOpen`] if a fragmented message is not finished.
+    /// Returns [`Misuse::CloseSent`] if the Close frame was sent, and [`Misuse::MessageOpen`] if a fragmented
+    /// message has not ended.
     pub fn compressed_message(
         &mut self,
         kind: MessageKind,
@@ -81,10 +84,10 @@ impl SendHalf {
         Ok(())
     }
 
-    /// Makes a whole message in one frame of a buffer that holds its payload already, behind
-    /// [`FrameHeader::MAX_SIZE`] bytes of room for the header; gives the position at which the frame begins.
+    /// Encodes a whole message in one frame inside the buffer that holds the payload.
     ///
-    /// So a payload whose size is known only once it is written, like that of a serialiser, need not be
+    /// The payload follows [`FrameHeader::MAX_SIZE`] bytes of room for the header. Returns the position at
+    /// which the frame begins. A payload of unknown size, such as the output of a serialiser, need not be
     /// copied.
     ///
     /// ```
@@ -99,9 +102,9 @@ impl SendHalf {
     ///
     /// # Errors
     ///
-    /// - Returns [`Misuse::CloseSent`] if the Close frame was sent.
-    /// - Returns [`Misuse::MessageOpen`] if a fragmented message is not finished.
-    /// - Returns [`Misuse::NoRoomForHeader`] if the buffer is smaller than the room for the header.
+    /// Returns [`Misuse::CloseSent`] if the Close frame was sent, [`Misuse::MessageOpen`] if a fragmented
+    /// message has not ended, and [`Misuse::NoRoomForHeader`] if the buffer is smaller than the room for the
+    /// header.
     pub fn message_in_place(
         &mut self,
         kind: MessageKind,
@@ -117,7 +120,7 @@ impl SendHalf {
         if let Some(key) = masking_key {
             mask(payload, key, 0);
         }
-        // The header is written after the payload, and then moved to its place.
+        // The header is appended after the payload, and then moved to its place.
         header.encode(buffer);
         let start = FrameHeader::MAX_SIZE - (buffer.len() - end);
         buffer.copy_within(end.., start);
@@ -125,13 +128,14 @@ impl SendHalf {
         Ok(start)
     }
 
-    /// Encodes the header alone of a whole message in one frame; the payload must follow it on the wire.
+    /// Encodes only the header of a whole message in one frame.
+    ///
+    /// The payload must follow the header on the wire.
     ///
     /// # Errors
     ///
-    /// - Returns [`Misuse::CloseSent`] if the Close frame was sent.
-    /// - Returns [`Misuse::MessageOpen`] if a fragmented message is not finished.
-    /// - Returns [`Misuse::UnmaskedPayload`] if the half is a client's.
+    /// Returns [`Misuse::CloseSent`] if the Close frame was sent, [`Misuse::MessageOpen`] if a fragmented
+    /// message has not ended, and [`Misuse::UnmaskedPayload`] if this endpoint is a client.
     pub fn message_header(
         &mut self,
         kind: MessageKind,
@@ -143,15 +147,14 @@ impl SendHalf {
         Ok(())
     }
 
-    /// Encodes the header alone, too, and masks the payload where it is if this is a client's; the payload
-    /// must follow the header on the wire.
+    /// Encodes only the header of a whole message in one frame, and masks a client's payload in place.
+    ///
+    /// The payload must follow the header on the wire.
     ///
     /// # Errors
     ///
-    /// - Returns [`Misuse::CloseSent`] if the Close frame was sent.
-    /// - Returns [`Misuse::MessageOpen`] if a fragmented message is not finished.
-    ///
-    /// After an error, the payload is unchanged.
+    /// Returns [`Misuse::CloseSent`] if the Close frame was sent, and [`Misuse::MessageOpen`] if a fragmented
+    /// message has not ended. The payload is then unchanged.
     pub fn message_apart(
         &mut self,
         kind: MessageKind,
@@ -168,25 +171,39 @@ impl SendHalf {
         Ok(())
     }
 
-    /// Sends a whole message in one frame that was encoded before, by another half; the frame must be next on
-    /// the wire.
+    /// Checks that a whole message in one frame, encoded by another half, may be sent now.
     ///
-    /// Only servers can do that, as clients mask each frame anew (RFC 6455 5.3).
+    /// The frame must come next on the wire. Only servers can share frames, since clients mask each frame
+    /// with a fresh key (RFC 6455 5.3).
     ///
     /// # Errors
     ///
-    /// - Returns [`Misuse::CloseSent`] if the Close frame was sent.
-    /// - Returns [`Misuse::MessageOpen`] if a fragmented message is not finished.
-    /// - Returns [`Misuse::UnmaskedPayload`] if the half is a client's.
+    /// Returns [`Misuse::CloseSent`] if the Close frame was sent, [`Misuse::MessageOpen`] if a fragmented
+    /// message has not ended, and [`Misuse::UnmaskedPayload`] if this endpoint is a client.
     pub fn encoded_message(&mut self) -> Result<(), Misuse> {
         self.check_message()?;
         if self.role == Role::Client { Err(Misuse::UnmaskedPayload) } else { Ok(()) }
     }
 
-    /// Encodes a fragment that others follow; the first begins the message.
+    /// Encodes a fragment that other fragments follow. The first fragment begins the message.
     ///
-    /// The kind is that of the whole message, and counts in the first fragment only. Text may be split inside
-    /// a code point.
+    /// `kind` is the kind of the whole message, and only counts with the first fragment. Text may be split
+    /// inside a code point.
+    ///
+    /// ```
+    /// use bowline_proto::{MessageKind, Misuse, Role, SendHalf};
+    ///
+    /// let mut half = SendHalf::new(Role::Server);
+    /// let mut out = Vec::new();
+    /// half.fragment(MessageKind::Text, b"Hel", [0; 4], &mut out)?;
+    /// // Control frames may come between fragments, other messages may not.
+    /// half.ping(b"", [0; 4], &mut out)?;
+    /// let refused = half.message(MessageKind::Text, b"Bye", [0; 4], &mut out);
+    /// assert_eq!(refused, Err(Misuse::MessageOpen));
+    /// half.last_fragment(MessageKind::Text, b"lo", [0; 4], &mut out)?;
+    /// assert_eq!(out, b"\x01\x03Hel\x89\x00\x80\x02lo");
+    /// # Ok::<(), Misuse>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -201,7 +218,7 @@ impl SendHalf {
         self.any_fragment(false, 0, kind, payload, masking_key, out)
     }
 
-    /// Encodes the fragment that ends the message, which may be its only one.
+    /// Encodes the last fragment of a message, which may also be the only one.
     ///
     /// # Errors
     ///
@@ -216,7 +233,8 @@ impl SendHalf {
         self.any_fragment(true, 0, kind, payload, masking_key, out)
     }
 
-    /// Encodes a fragment of a message that was compressed, as agreed on in the handshake (RFC 7692 6);
+    /// Encodes a fragment of a compressed message, as negotiated in the handshake (RFC 7692 6).
+    ///
     /// `last` ends the message.
     ///
     /// # Errors
@@ -233,31 +251,31 @@ impl SendHalf {
         self.any_fragment(last, COMPRESSED, kind, payload, masking_key, out)
     }
 
-    /// Encodes a Ping frame; it may come between the fragments of a message.
+    /// Encodes a Ping frame, which may come between the fragments of a message.
     ///
     /// # Errors
     ///
-    /// - Returns [`Misuse::CloseSent`] if the Close frame was sent.
-    /// - Returns [`Misuse::OversizedControlFrame`] if the payload has more than 125 bytes.
+    /// Returns [`Misuse::CloseSent`] if the Close frame was sent, and [`Misuse::OversizedControlFrame`] if
+    /// the payload is over 125 bytes long.
     pub fn ping(&mut self, payload: &[u8], masking_key: [u8; 4], out: &mut Vec<u8>) -> Result<(), Misuse> {
         self.control(Opcode::Ping, payload, masking_key, out)
     }
 
-    /// Encodes a Pong frame; it may come between the fragments of a message.
+    /// Encodes a Pong frame, which may come between the fragments of a message.
     ///
     /// # Errors
     ///
-    /// - Returns [`Misuse::CloseSent`] if the Close frame was sent.
-    /// - Returns [`Misuse::OversizedControlFrame`] if the payload has more than 125 bytes.
+    /// Returns [`Misuse::CloseSent`] if the Close frame was sent, and [`Misuse::OversizedControlFrame`] if
+    /// the payload is over 125 bytes long.
     pub fn pong(&mut self, payload: &[u8], masking_key: [u8; 4], out: &mut Vec<u8>) -> Result<(), Misuse> {
         self.control(Opcode::Pong, payload, masking_key, out)
     }
 
-    /// Encodes the Close frame, with no code for `None`. No frame may follow it.
+    /// Encodes the Close frame, which has no code if `frame` is `None`. No frame may follow the Close frame.
     ///
     /// # Errors
     ///
-    /// Returns [`Misuse::CloseSent`] if the Close frame was sent.
+    /// Returns [`Misuse::CloseSent`] if the Close frame was sent before.
     pub fn close(
         &mut self,
         frame: Option<&CloseFrame>,
@@ -275,7 +293,7 @@ impl SendHalf {
         self.closed
     }
 
-    /// Returns the role.
+    /// Returns the role of this endpoint.
     pub fn role(&self) -> Role {
         self.role
     }
@@ -320,7 +338,7 @@ impl SendHalf {
         if self.closed {
             return Err(Misuse::CloseSent);
         }
-        // RFC 6455 5.5: control frames have at most 125 bytes.
+        // RFC 6455 5.5: control frames have payloads of at most 125 bytes.
         if payload.len() > 125 {
             return Err(Misuse::OversizedControlFrame(payload.len()));
         }

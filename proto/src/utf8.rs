@@ -1,8 +1,8 @@
 //! UTF-8 validation of text that arrives in pieces (RFC 6455 8.1).
 
-/// Validates text as it arrives; a piece may end inside a code point.
+/// A validator for text that arrives in pieces, which may end inside a code point.
 ///
-/// Every byte is looked at once, and an invalid one is found as soon as it is there.
+/// Every byte is examined once, and an invalid byte is found as soon as it arrives.
 ///
 /// ```
 /// use bowline_proto::Utf8Validator;
@@ -12,18 +12,18 @@
 /// assert!(!text.is_complete());
 /// text.feed(b"\xA9")?;
 /// assert!(text.is_complete());
-/// // 0xED begins a code point, but none goes on with 0xA0.
+/// // 0xED begins a code point, but 0xA0 may not follow 0xED.
 /// assert!(text.feed(b"\xED\xA0").is_err());
 /// # Ok::<(), bowline_proto::InvalidUtf8>(())
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct Utf8Validator {
-    /// The first bytes of a code point that is not complete yet.
+    /// The first bytes of an incomplete code point.
     partial: [u8; 4],
     partial_len: usize,
 }
 
-/// The text is not UTF-8.
+/// The error for text that is not UTF-8.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InvalidUtf8;
 
@@ -36,7 +36,7 @@ impl core::fmt::Display for InvalidUtf8 {
 impl core::error::Error for InvalidUtf8 {}
 
 impl Utf8Validator {
-    /// A validator at the start of a text.
+    /// Creates a validator at the start of a text.
     pub const fn new() -> Self {
         Self { partial: [0; 4], partial_len: 0 }
     }
@@ -45,23 +45,23 @@ impl Utf8Validator {
     ///
     /// # Errors
     ///
-    /// Returns [`InvalidUtf8`] as soon as no continuation could make the text valid. The state of the
-    /// validator is then unchanged.
+    /// Returns [`InvalidUtf8`] as soon as no continuation could make the text valid. The validator is then
+    /// unchanged, as if the piece had not been fed.
     #[inline]
     pub fn feed(&mut self, piece: &[u8]) -> Result<(), InvalidUtf8> {
-        // Most often a piece begins and ends between code points.
+        // Most pieces begin and end between code points.
         if !self.is_complete() || incomplete_tail(piece) > 0 {
             return self.feed_part(piece);
         }
         if is_utf8(piece) { Ok(()) } else { Err(InvalidUtf8) }
     }
 
-    /// Returns `true` if the text may end here, which is not inside a code point.
+    /// Returns `true` if the text so far does not end inside a code point.
     pub const fn is_complete(&self) -> bool {
         self.partial_len == 0
     }
 
-    /// Feeds a piece that begins or ends inside a code point.
+    /// Validates a piece that begins or ends inside a code point.
     fn feed_part(&mut self, piece: &[u8]) -> Result<(), InvalidUtf8> {
         let mut next = self.clone();
         next.advance(piece)?;
@@ -96,7 +96,7 @@ impl Utf8Validator {
     }
 }
 
-/// Returns the number of bytes at the end that begin an incomplete code point: at most three.
+/// Returns the number of bytes, at most three, at the end of `piece` that begin an incomplete code point.
 #[inline]
 fn incomplete_tail(piece: &[u8]) -> usize {
     for (count, &byte) in (1..=3).zip(piece.iter().rev()) {

@@ -1,4 +1,4 @@
-//! Close codes and Close frames (RFC 6455 5.5.1, 7.4, and the IANA registry).
+//! Close codes and Close frames (RFC 6455 5.5.1 and 7.4, and the IANA registry).
 
 use bowline_proto::{CloseCode, CloseFrame, Failure, Limit, Misuse, Violation};
 
@@ -8,7 +8,7 @@ fn rfc6455_7_4_which_codes_may_be_sent() {
     // 1015.
     let registered = [1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014];
     for code in (0..=u16::MAX).step_by(if cfg!(miri) { 331 } else { 1 }) {
-        // RFC 6455 7.4.2: registered for libraries, and free for applications.
+        // RFC 6455 7.4.2: 3000-3999 are registered for libraries, and 4000-4999 are free for applications.
         let expected = registered.contains(&code) || (3000..=3999).contains(&code) || code / 1000 == 4;
         assert_eq!(CloseCode(code).is_allowed(), expected, "{code}");
         let frame = CloseFrame::new(CloseCode(code), "");
@@ -58,7 +58,7 @@ fn rfc6455_5_5_a_reason_has_at_most_123_bytes() {
             Err(Misuse::CloseReasonTooLong(len))
         );
     }
-    // Bytes count, not characters.
+    // The limit counts bytes, not characters.
     assert!(CloseFrame::new(CloseCode::NORMAL, &"€".repeat(41)).is_ok());
     assert_eq!(CloseFrame::new(CloseCode::NORMAL, &"€".repeat(42)), Err(Misuse::CloseReasonTooLong(126)));
 }
@@ -74,10 +74,10 @@ fn a_reason_can_not_forge_what_stands_around_it() {
     for (reason, shown) in [
         ("x\r\nFAKE LOG LINE\u{1b}[2J", r"4000 (x\r\nFAKE LOG LINE\u{1b}[2J)"),
         ("\0\t\u{7f}\u{85}\u{9b}", r"4000 (\0\t\u{7f}\u{85}\u{9b})"),
-        // Line and paragraph separators, and what turns the direction of writing around.
+        // Line and paragraph separators, and characters that change the direction of text.
         ("\u{2028}\u{2029}", r"4000 (\u{2028}\u{2029})"),
         ("\u{202e}txet\u{202c}\u{2066}\u{200f}", r"4000 (\u{202e}txet\u{202c}\u{2066}\u{200f})"),
-        // A backslash is told from an escape.
+        // A backslash is distinguished from an escape.
         (r"C:\new", r"4000 (C:\\new)"),
         ("it's \"fine\"", "4000 (it's \"fine\")"),
         ("héllo, 世界, नमस्ते, שלום, 😀", "4000 (héllo, 世界, नमस्ते, שלום, 😀)"),
@@ -112,7 +112,7 @@ fn rfc6455_7_4_1_the_code_for_each_failure() {
     ];
     for (failure, code) in codes {
         assert_eq!(CloseCode::from(failure), code, "{failure:?}");
-        // So that the connection can be failed with it.
+        // A Close frame can carry the code.
         assert!(CloseFrame::new(code, "").is_ok());
     }
 }

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 
 const NO_LIMIT: u64 = u64::MAX;
 
-/// Inflates a message whose payload comes in these pieces.
+/// Decompresses a message whose payload arrives in these pieces.
 fn inflate(inflater: &mut Inflater, kind: MessageKind, pieces: &[&[u8]]) -> Result<Vec<u8>, Failure> {
     inflater.begin(kind);
     let mut out = Vec::new();
@@ -37,7 +37,7 @@ fn deflated(deflater: &mut Deflater, payload: &[u8]) -> Vec<u8> {
     out
 }
 
-/// Bytes that can't be compressed, the same in each run.
+/// Returns incompressible bytes, which are equal in each run.
 fn noise(len: usize) -> Vec<u8> {
     let mut state = 0x2545_F491_4F6C_DD1D_u64;
     let next = || {
@@ -53,7 +53,7 @@ fn noise(len: usize) -> Vec<u8> {
 
 #[test]
 fn rfc7692_7_2_3_examples() {
-    // One block, no compression, a final block, two blocks, and an empty message.
+    // One block, a stored block, a final block, two blocks, and an empty message.
     let examples: [(&[u8], &[u8]); 5] = [
         (&[0xF2, 0x48, 0xCD, 0xC9, 0xC9, 0x07, 0x00], b"Hello"),
         (&[0x00, 0x05, 0x00, 0xFA, 0xFF, 0x48, 0x65, 0x6C, 0x6C, 0x6F, 0x00], b"Hello"),
@@ -91,11 +91,11 @@ fn the_window_goes_on_behind_a_last_block() {
     assert_eq!(inflate(&mut inflater, MessageKind::Text, &[&last_block]).unwrap(), b"Hello");
     let reference = [0xF2, 0x00, 0x11, 0x00, 0x00];
     assert_eq!(inflate(&mut inflater, MessageKind::Text, &[&reference]).unwrap(), b"Hello");
-    // Two of them in one message.
+    // Two last blocks in one message.
     let mut alone = Inflater::new(NO_LIMIT, 15, false);
     let both = [&last_block[..7], &last_block].concat();
     assert_eq!(inflate(&mut alone, MessageKind::Text, &[&both]).unwrap(), b"HelloHello");
-    // Both within one message; the byte that should follow a last block at the end may be missing.
+    // Both within one message. The byte that should follow a last block at the end may be missing.
     let both = [&last_block[..7], &reference, &[0x00, 0x00, 0xFF, 0xFF], &last_block[..7]].concat();
     assert_eq!(inflate(&mut inflater, MessageKind::Text, &[&both]).unwrap(), b"HelloHelloHello");
 }
@@ -196,8 +196,8 @@ fn one_step_brings_64_kib_at_most() {
     assert_eq!(total, 1 << 20);
 }
 
-/// Decompressors are lent, too. Wherever one was left, or has failed, whoever comes next begins anew: with
-/// nothing in the window.
+// Decompressors are reused too. Wherever a decompressor was abandoned or has failed, its next user begins
+// with an empty window.
 #[test]
 fn a_message_that_was_not_read_to_its_end_leaves_nothing_behind() {
     let text: Vec<u8> = (0..500_u32).flat_map(|i| (i * i % 251).to_string().into_bytes()).collect();
@@ -234,7 +234,7 @@ const EMPTY_BLOCKS: [&[u8]; 5] = [
     &[0x04, 0xC0, 0x81, 0x00, 0x00, 0x00, 0x00, 0x00, 0x90, 0xFF, 0x6B, 0x00, 0x00, 0x00, 0xFF, 0xFF],
 ];
 
-/// RFC 6455 10.4: what a message may cost is limited, though nothing comes of it.
+// RFC 6455 10.4: the cost of a message is limited, even if there is no output.
 #[test]
 fn a_message_from_which_nothing_comes_has_an_end() {
     for block in EMPTY_BLOCKS {
@@ -250,7 +250,7 @@ fn a_message_from_which_nothing_comes_has_an_end() {
                 while !input.is_empty() {
                     match inflater.inflate(input, false, &mut out) {
                         Ok(step) => {
-                            // A step is a bounded amount of work, and no memory is made ready for nothing.
+                            // A step is a bounded amount of work, and memory is only allocated for output.
                             assert!(step.consumed <= 1024 && !step.done);
                             assert_eq!(out.capacity(), 0);
                             len += step.consumed;
@@ -264,15 +264,15 @@ fn a_message_from_which_nothing_comes_has_an_end() {
             let limit = (2 << 20) + (256 << 10);
             assert_eq!(error, Failure::Limit(Limit::CompressedSize(limit)), "{block:?}");
             assert_eq!(CloseCode::from(error), CloseCode::MESSAGE_TOO_BIG);
-            // Each last block counts for more than it has.
+            // Each last block counts for more than its size.
             let is_last = block[0] & 1 == 1;
             assert_eq!(len < (block.len() << 16), is_last, "{block:?}: {len}");
         }
     }
 }
 
-/// However a message is flushed, and wherever last blocks are, it is not taken for one from which nothing
-/// comes.
+// However a message is flushed, and wherever last blocks are, the message is not mistaken for one without
+// output.
 #[test]
 fn a_message_in_the_smallest_of_pieces_is_no_larger_than_it_may_be() {
     let last_block = [0xF3, 0x48, 0xCD, 0xC9, 0xC9, 0x07, 0x00];
@@ -314,7 +314,7 @@ fn text_is_validated_as_it_comes_out() {
     assert_eq!(error, Failure::Violation(Violation::InvalidText));
     assert!(inflate(&mut inflater, MessageKind::Binary, &[&incomplete]).is_ok());
 
-    // The message goes on, but it is known already that it is none.
+    // The message continues, but is already known to be invalid.
     let mut wrong = Vec::new();
     deflater.fragment(b"\xFF", true, &mut wrong);
     inflater.begin(MessageKind::Text);
@@ -343,7 +343,7 @@ fn every_window_and_level_can_be_read() {
 
 #[test]
 fn the_window_is_no_larger_than_agreed() {
-    // What repeats after 600 bytes is out of reach of a window of 512.
+    // A repetition after 600 bytes is out of reach of a window of 512 bytes.
     let text = noise(600).repeat(2);
     let size = |window_bits| deflated(&mut Deflater::new(6, window_bits, false), &text).len();
     assert!(size(9) > 1200, "{}", size(9));
@@ -356,7 +356,7 @@ fn context_takeover_makes_repeated_messages_small() {
     let mut deflater = Deflater::new(6, 15, true);
     assert!(deflated(&mut deflater, &text).len() > 1000);
     assert!(deflated(&mut deflater, &text).len() < 30);
-    // What was forgotten is not referred to, and can still be read by one that has not forgotten.
+    // The output does not refer to forgotten bytes, and an inflater that has not forgotten can still read it.
     deflater.forget();
     assert!(deflated(&mut deflater, &text).len() > 1000);
     let mut deflater = Deflater::new(6, 15, false);
@@ -384,7 +384,7 @@ fn forgetting_keeps_the_other_end_in_step() {
     }
 }
 
-/// How a message is left without its end.
+/// The way in which a message is left without its end.
 #[derive(Clone, Copy, Debug)]
 enum CutOff {
     Fragment,
@@ -403,15 +403,16 @@ impl CutOff {
     }
 }
 
-/// Compressors are lent to one connection after the other. Nothing of a message that was cut off is in the
-/// next one, whoever sends it: a compressor with a past writes exactly what a new one does.
+// Compressors are reused by one connection after the other. No message contains a part of an earlier message
+// that was cut off, whoever sends the messages: the output of a reused compressor is exactly that of a new
+// one.
 #[test]
 fn a_message_that_was_cut_off_leaves_nothing_behind() {
     for level in 0..=9 {
         for window_bits in [9, 15] {
             for takes_over in [false, true] {
                 let new = move || Deflater::new(level, window_bits, takes_over);
-                // A thread of its own has no compressors to lend.
+                // A new thread has no idle compressors.
                 let expected = std::thread::spawn(move || all_deflated(&mut new())).join().unwrap();
                 for cut_off in [CutOff::Fragment, CutOff::Flush, CutOff::FlushAndFragment] {
                     for size in [2, 300, 60_000] {
@@ -542,7 +543,7 @@ fn a_server_takes_the_first_offer_that_it_can_meet() {
     let cases = [
         (BOTH, "permessage-deflate", "permessage-deflate"),
         (BOTH, "x-other, permessage-deflate", "permessage-deflate"),
-        // What the client does not offer may not be in the answer.
+        // A parameter that the client does not offer may not be in the answer.
         (small(15, 10), "permessage-deflate", "permessage-deflate"),
         (
             small(15, 10),
@@ -596,7 +597,7 @@ fn a_server_takes_the_first_offer_that_it_can_meet() {
             "permessage-deflate; server_max_window_bits=\"10\"",
             "permessage-deflate; server_max_window_bits=10",
         ),
-        // RFC 7692 7.1.3: the second is for servers that can't meet the first.
+        // RFC 7692 7.1.3: the second offer is for servers that can't meet the first.
         (
             BOTH,
             "permessage-deflate; server_max_window_bits=8, permessage-deflate; server_max_window_bits=10, \
@@ -649,7 +650,7 @@ fn a_server_tells_what_was_agreed_on() {
     let (agreed, _) = small(14, 10).accept(&offers).unwrap();
     let expected = DeflateParameters { client_no_context_takeover: true, ..small(12, 10) };
     assert_eq!(agreed, expected);
-    // Without the offer, the client may use what it likes.
+    // Without the parameter in the offer, the client may use any window.
     let offers = Extension::parse_list("permessage-deflate").unwrap();
     assert_eq!(small(14, 10).accept(&offers).unwrap().0, small(14, 15));
 }
@@ -679,7 +680,7 @@ fn a_client_takes_the_answers_that_fit_its_offer() {
     let no_takeover = "permessage-deflate; server_no_context_takeover; client_no_context_takeover";
     assert_eq!(verified(BOTH, no_takeover), Ok(Some(NEITHER)));
     assert_eq!(verified(NEITHER, no_takeover), Ok(Some(NEITHER)));
-    // It forgets its context if it said so, whatever the server says.
+    // A client that offered to drop its context does so, whatever the server answers.
     assert_eq!(verified(NEITHER, "permessage-deflate; server_no_context_takeover"), Ok(Some(NEITHER)));
     let windows = "permessage-deflate; server_max_window_bits=10; client_max_window_bits=8";
     assert_eq!(verified(BOTH, windows), Ok(Some(small(10, 8))));
@@ -731,7 +732,7 @@ proptest! {
         }
     }
 
-    /// RFC 7692 7.1: of the parameters, one alone may be in an answer only if it was in the offer.
+    // RFC 7692 7.1: an answer may have `client_max_window_bits` only if the offer had the parameter.
     #[test]
     fn an_answer_holds_what_the_offer_allows(
         server in wishes(),

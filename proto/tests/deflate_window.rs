@@ -1,13 +1,13 @@
-//! How far compressed messages refer back, seen by a decoder that is RFC 1951 and nothing else.
+//! The distance over which compressed messages refer back, measured by a decoder of RFC 1951.
 #![cfg(feature = "deflate")]
 
 use bowline_proto::Deflater;
 
-/// RFC 7692 7.1.2: the other end may have no more memory than it has agreed on.
+// RFC 7692 7.1.2: the peer may have no more memory than the negotiated window.
 #[test]
 fn rfc7692_7_1_2_nothing_refers_back_further_than_the_window() {
     for window_bits in 9..=15 {
-        // What repeats itself after a distance that is just within the window, and just not.
+        // Repetitions after distances just within and just beyond the window.
         let distances = [-300, -263, -262, -258, -1, 0, 1, 40].map(|more| (1 << window_bits) + more);
         let messages = distances.map(|distance| noise(usize::try_from(distance).unwrap()).repeat(2));
         for level in 1..=9 {
@@ -41,7 +41,7 @@ fn rfc7692_7_1_2_nothing_refers_back_further_than_the_window() {
     }
 }
 
-/// Bytes that can't be compressed, the same in each run.
+/// Returns incompressible bytes, which are equal in each run.
 fn noise(len: usize) -> Vec<u8> {
     let mut state = 0x2545_F491_4F6C_DD1D_u64;
     let next = || {
@@ -61,7 +61,7 @@ struct Decoder {
 }
 
 impl Decoder {
-    /// RFC 1951 3.2.3: blocks, until there are no more bytes.
+    /// Decodes blocks until no bytes are left (RFC 1951 3.2.3).
     fn decode(&mut self, payload: &[u8]) {
         let mut bits = Bits { bytes: payload, position: 0 };
         while bits.position.div_ceil(8) < payload.len() {
@@ -93,7 +93,7 @@ impl Decoder {
         }
     }
 
-    /// RFC 1951 3.2.5: literals, and lengths with distances.
+    /// Decodes literals, and lengths with distances (RFC 1951 3.2.5).
     fn block(&mut self, bits: &mut Bits<'_>, literals: &Code, distances: &Code) {
         loop {
             let len = match literals.next(bits) {
@@ -124,7 +124,7 @@ impl Decoder {
     }
 }
 
-/// RFC 1951 3.2.7.
+/// Decodes the codes for literals and for distances of a dynamic block (RFC 1951 3.2.7).
 fn dynamic_codes(bits: &mut Bits<'_>) -> (Code, Code) {
     let (literals, distances, count) = (257 + bits.take(5), 1 + bits.take(5), 4 + bits.take(4));
     let mut lengths = vec![0; 19];
@@ -148,14 +148,14 @@ fn dynamic_codes(bits: &mut Bits<'_>) -> (Code, Code) {
 
 /// A Huffman code (RFC 1951 3.2.2).
 struct Code {
-    /// How many symbols have so many bits.
+    /// The number of symbols by the number of their bits.
     counts: [usize; 16],
-    /// All symbols, those with fewer bits first.
+    /// All symbols, ordered by the number of their bits.
     symbols: Vec<usize>,
 }
 
 impl Code {
-    /// The code in which each symbol has so many bits.
+    /// Creates the code in which the symbols have these numbers of bits.
     fn new(lengths: &[usize]) -> Self {
         let mut counts = [0; 16];
         for length in lengths {
@@ -187,7 +187,7 @@ struct Bits<'a> {
 }
 
 impl Bits<'_> {
-    /// The next bits as a number, the first the least.
+    /// Returns the next bits as a number. The first bit is the least significant.
     fn take(&mut self, count: usize) -> usize {
         let bit = |position: usize| usize::from(self.bytes[position / 8] >> (position % 8) & 1);
         let number = (0..count).map(|i| bit(self.position + i) << i).sum();

@@ -1,4 +1,4 @@
-//! Frame headers (RFC 6455 5.2) there and back.
+//! Frame headers (RFC 6455 5.2), encoded and decoded.
 
 use bowline_proto::{FrameHeader, MessageKind, Opcode, Violation};
 use proptest::prelude::*;
@@ -22,7 +22,7 @@ fn data_header(payload_len: u64, masking_key: Option<[u8; 4]>) -> FrameHeader {
     FrameHeader { fin: true, reserved: 0, opcode: Opcode::Binary, masking_key, payload_len }
 }
 
-/// Headers that may be on the wire.
+/// Generates headers that may be on the wire.
 fn any_header() -> impl Strategy<Value = FrameHeader> {
     let payload_len = prop_oneof![0..=125_u64, 126..=0xFFFF_u64, 0x1_0000..=i64::MAX as u64];
     (any::<bool>(), 0..8_u8, 0..6_usize, any::<Option<[u8; 4]>>(), payload_len).prop_map(
@@ -130,7 +130,7 @@ fn rfc6455_5_2_lengths_take_the_fewest_bytes() {
     for len in [0, 1, 125, 126, 0xFFFF_u64] {
         let bytes = [&[0x82, 127], &len.to_be_bytes()[..]].concat();
         assert_eq!(FrameHeader::decode(&bytes), Err(Violation::NonMinimalLength), "{len}");
-        // It is known before the masking key is there.
+        // The error is found before the masking key has arrived.
         let bytes = [&[0x82, 0xFF], &len.to_be_bytes()[..]].concat();
         assert_eq!(FrameHeader::decode(&bytes), Err(Violation::NonMinimalLength), "{len}, masked");
     }
@@ -148,7 +148,7 @@ fn rfc6455_5_2_the_most_significant_bit_of_a_length_is_0() {
 fn rfc6455_5_2_unknown_opcodes_fail() {
     for opcode in (3..8).chain(11..16) {
         for fin in [0, 0x80] {
-            // All but the first two bytes are missing.
+            // Only the first two bytes have arrived.
             for second in [0, 126, 127, 0xFF] {
                 assert_eq!(
                     FrameHeader::decode(&[fin | opcode, second]),
@@ -171,7 +171,7 @@ fn rfc6455_5_5_control_frames_are_not_fragmented() {
 fn rfc6455_5_5_control_frames_have_at_most_125_bytes() {
     for opcode in [8, 9, 10] {
         assert!(matches!(FrameHeader::decode(&[0x80 | opcode, 125]), Ok(Some(_))));
-        // Known from the first two bytes; the length itself is still missing.
+        // The error is found in the first two bytes, before the length has arrived.
         for second in [0x7E, 0x7F, 0xFE, 0xFF] {
             assert_eq!(FrameHeader::decode(&[0x80 | opcode, second]), Err(Violation::OversizedControlFrame));
         }

@@ -1,4 +1,5 @@
-//! The opening handshake's key and its answer (RFC 6455 1.3, 4), against the crates `sha1` and `base64`.
+//! The key and the accept value of the opening handshake (RFC 6455 1.3, 4), compared with the crates `sha1`
+//! and `base64`.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -25,7 +26,7 @@ fn rfc6455_4_2_1_a_key_is_16_bytes_in_base64() {
         b"",
         b"=",
         b"========================",
-        // Without padding, with one, with three.
+        // With no, one and three characters of padding.
         b"dGhlIHNhbXBsZSBub25jZQ",
         b"dGhlIHNhbXBsZSBub25jZQ=",
         b"dGhlIHNhbXBsZSBub25jZQ===",
@@ -33,12 +34,12 @@ fn rfc6455_4_2_1_a_key_is_16_bytes_in_base64() {
         b"dGhlIHNhbXBsZSBub25jZQA=",
         b"dGhlIHNhbXBsZSBub25jZQAA",
         b"dGhlIHNhbXBsZSBub25j==ZQ",
-        // Not in the alphabet: URL-safe digits, a space, a byte that is not ASCII.
+        // Bytes outside the alphabet: URL-safe digits, a space, and a byte that is not ASCII.
         b"-GhlIHNhbXBsZSBub25jZQ==",
         b"dGhlIHNhbXBsZSBub2_jZQ==",
         b"dGhlIHNhbXBs SBub25jZQ==",
         b"dGhlIHNhbXBsZSBub25j\xE9Q==",
-        // Twice.
+        // A key that occurs twice.
         b"dGhlIHNhbXBsZSBub25jZQ==, dGhlIHNhbXBsZSBub25jZQ==",
     ];
     for value in wrong {
@@ -72,7 +73,7 @@ fn rfc6455_4_1_an_accept_value_must_be_the_keys() {
     assert_ne!(accept, other);
     assert!(!accept.matches(other.as_str().as_bytes()));
     assert!(!accept.matches(b""));
-    // Base64 tells case apart.
+    // Base64 is case-sensitive.
     assert!(!accept.matches(accept.as_str().to_lowercase().as_bytes()));
     assert!(!accept.matches(&accept.as_str().as_bytes()[..27]));
     assert!(!accept.matches(format!("{}=", accept.as_str()).as_bytes()));

@@ -26,11 +26,11 @@ fn rfc9110_5_6_1_lists_of_tokens() {
         ("chat, superchat", &["chat", "superchat"]),
         ("chat,superchat", &["chat", "superchat"]),
         ("\t chat \t,\t superchat ", &["chat", "superchat"]),
-        // Empty elements are passed over.
+        // Empty elements are skipped.
         (", chat,, ,superchat,", &["chat", "superchat"]),
         ("", &[]),
         (" , ", &[]),
-        // Order and repetition are kept, case too.
+        // Order, repetition and case are kept.
         ("b, A, b", &["b", "A", "b"]),
     ];
     for (value, expected) in lists {
@@ -53,7 +53,7 @@ fn rfc6455_9_1_extensions() {
     let lists: [(&str, Vec<Extension<'_>>); 14] = [
         ("foo", vec![extension("foo", &[])]),
         ("bar; baz=2", vec![extension("bar", &[("baz", Some("2"))])]),
-        // The examples of the section.
+        // The examples of RFC 6455 9.1.
         ("foo, bar; baz=2", vec![extension("foo", &[]), extension("bar", &[("baz", Some("2"))])]),
         (
             "deflate-stream, mux; max-channels=4; flow-control, deflate-stream",
@@ -75,7 +75,7 @@ fn rfc6455_9_1_extensions() {
                 extension("permessage-deflate", &[]),
             ],
         ),
-        // Whitespace anywhere between tokens, or nowhere.
+        // No whitespace, and whitespace between all tokens.
         ("a;b=c;d,e", vec![extension("a", &[("b", Some("c")), ("d", None)]), extension("e", &[])]),
         (
             "\ta ; b\t= c\t;  d \t,\te ",
@@ -83,7 +83,7 @@ fn rfc6455_9_1_extensions() {
         ),
         ("a , b\t", vec![extension("a", &[]), extension("b", &[])]),
         ("a; b=c , d", vec![extension("a", &[("b", Some("c"))]), extension("d", &[])]),
-        // Empty elements, and nothing else.
+        // Empty elements, and no others.
         (",, a, ,b,", vec![extension("a", &[]), extension("b", &[])]),
         ("", vec![]),
         // Repeated parameters are kept.
@@ -102,7 +102,7 @@ fn rfc9110_5_6_4_quoted_values() {
         (r#"a; b="c""#, "c"),
         (r#"a; b="10""#, "10"),
         (r#"a; b = "c" "#, "c"),
-        // RFC 9110 5.6.4: a backslash stands before any character.
+        // RFC 9110 5.6.4: a backslash may escape any character.
         (r#"a; b="\c""#, "c"),
         (r#"a; b="\c\d\e""#, "cde"),
         (r#"a; b="c\de""#, "cde"),

@@ -1,13 +1,13 @@
-//! Masking against its definition (RFC 6455 5.3).
+//! Masking, compared with its definition (RFC 6455 5.3).
 
 use bowline_proto::mask;
 
 const KEY: [u8; 4] = [0x37, 0xFA, 0x21, 0x3D];
 
-/// Miri takes its time.
+/// The number of sizes. Miri is slow.
 const SIZES: usize = if cfg!(miri) { 20 } else { 150 };
 
-/// The RFC's words: octet i is combined with octet i modulo 4 of the key.
+/// Masks by the definition of the RFC: octet i is combined with octet i modulo 4 of the key.
 fn by_definition(payload: &[u8], offset: usize) -> Vec<u8> {
     payload.iter().enumerate().map(|(i, byte)| byte ^ KEY[(offset + i) % 4]).collect()
 }

@@ -1,4 +1,4 @@
-//! The receiving half: which events come of which bytes (RFC 6455 5, 6.2, 7.1, 8.1).
+//! The receiving half: the events that bytes result in (RFC 6455 5, 6.2, 7.1, 8.1).
 
 mod support;
 
@@ -15,7 +15,7 @@ use support::{
 const ROLES: [Role; 2] = [Role::Client, Role::Server];
 const EURO: &[u8] = "€".as_bytes();
 
-/// What comes of `wire` when it arrives in one piece.
+/// Returns the events of `wire`, received in one piece.
 fn received(role: Role, wire: &[u8]) -> Result<Vec<Seen>, Failure> {
     let mut receiver = Receiver::new(role);
     receiver.arrive(wire)?;
@@ -31,7 +31,7 @@ fn assert_fails_at_the_end(mut receiver: Receiver, wire: &[u8], failure: impl In
         let expected = if i + 1 == wire.len() { Err(failure) } else { Ok(()) };
         assert_eq!(receiver.arrive(&[*byte]), expected, "byte {i} of {wire:x?}");
     }
-    // RFC 6455 7.1.7: what follows is not processed. The same answer again, and no byte is taken.
+    // RFC 6455 7.1.7: later bytes are not processed. The failure is returned again, and no byte is taken.
     let mut next = unmasked_frame(FIN | TEXT, b"next");
     for _ in 0..3 {
         assert_eq!(receiver.half.handle_bytes(&mut next), Err(failure));
@@ -77,7 +77,7 @@ fn ranges_are_positions_in_the_callers_buffer() {
         Data { kind: MessageKind::Text, compressed: false, payload: 6..11, first: true, last: false };
     assert_eq!((taken, event), (11, Some(Event::Data(expected))));
     assert_eq!(wire[6..11], *b"Hello");
-    // What was not taken was not changed either.
+    // Bytes that were not taken are unchanged.
     assert_eq!(wire[11..], untouched[11..]);
     assert_eq!(half.handle_bytes(&mut wire[11..]), Ok((10, Some(Event::Ping(6..10)))));
     assert_eq!(wire[17..], *b"ping");
@@ -146,7 +146,7 @@ fn rfc6455_5_4_a_continuation_continues_something() {
     for first in [CONTINUATION, FIN | CONTINUATION] {
         let wire = &masked_frame(first, b"one")[..6];
         assert_fails_at_the_end(Receiver::new(Role::Server), wire, Violation::UnexpectedContinuation);
-        // Nor after a message that has ended, of one frame or several.
+        // Nor after a message that has ended, in one frame or several.
         let mut receiver = Receiver::new(Role::Server);
         receiver.arrive(&masked_frame(FIN | TEXT, b"one")).unwrap();
         assert_fails_at_the_end(receiver.clone(), wire, Violation::UnexpectedContinuation);
@@ -181,7 +181,7 @@ fn rfc6455_5_1_a_client_refuses_masked_frames() {
     for first in [TEXT, BINARY, FIN | TEXT, FIN | BINARY, PING, PONG, CLOSE] {
         let wire = &masked_frame(first, b"12")[..6];
         assert_fails_at_the_end(Receiver::new(Role::Client), wire, Violation::MaskedFrame);
-        // A key of zeros is a key too.
+        // A masking key of zeros is a key too.
         assert_fails_at_the_end(
             Receiver::new(Role::Client),
             &[first, 0x82, 0, 0, 0, 0],
@@ -223,7 +223,7 @@ fn rfc6455_5_2_wrong_headers_fail() {
     ];
     for (wire, violation) in headers {
         assert_fails_at_the_end(Receiver::new(Role::Server), wire, violation);
-        // Between the fragments of a message, too.
+        // The frame may also come between the fragments of a message.
         let mut receiver = Receiver::new(Role::Server);
         receiver.arrive(&masked_frame(TEXT, b"one")).unwrap();
         assert_fails_at_the_end(receiver, wire, violation);
@@ -249,11 +249,11 @@ fn rfc6455_10_4_the_size_of_a_message_is_checked_before_its_payload_arrives() {
     let receiver = Receiver::with_limits(Role::Server, limits(10, 100));
     let wire = &masked_frame(FIN | BINARY, &[0; 11])[..6];
     assert_fails_at_the_end(receiver.clone(), wire, Limit::MessageSize(10));
-    // The largest length there is.
+    // The largest possible length.
     let huge = [&[0x82, 0xFF, 0x7F], &[0xFF; 7][..], &KEY].concat();
     assert_fails_at_the_end(receiver.clone(), &huge, Limit::MessageSize(10));
 
-    // Exactly the limit is allowed, in one frame or in several, and for every message anew.
+    // Each message may have exactly the size of the limit, in one frame or in several.
     let mut receiver = receiver;
     for _ in 0..3 {
         receiver.arrive(&masked_frame(FIN | BINARY, &[0; 10])).unwrap();
@@ -270,7 +270,7 @@ fn rfc6455_10_4_the_size_of_a_message_is_checked_before_its_payload_arrives() {
 fn rfc6455_5_2_the_largest_length_there_is() {
     let mut receiver = Receiver::new(Role::Client);
     receiver.arrive(&unmasked_frame(BINARY, &[0; 2])).unwrap();
-    // 2^63 - 1 bytes, which never come.
+    // 2^63 - 1 bytes are announced, and never arrive.
     receiver.arrive(&[&[0x00, 127, 0x7F], &[0xFF; 7][..]].concat()).unwrap();
     assert_eq!(receiver.half.remaining(), i64::MAX as u64);
     receiver.arrive(&[0; 1000]).unwrap();
@@ -306,7 +306,7 @@ fn rfc6455_8_1_a_code_point_split_at_every_byte() {
             let text = format!("a{point}b");
             for split in 0..=text.len() {
                 let (front, back) = text.as_bytes().split_at(split);
-                // Over fragments, with a control frame and an empty fragment between them.
+                // Split across fragments, with a control frame and an empty fragment in between.
                 let wire = [
                     frame_for(role, TEXT, front),
                     frame_for(role, PING, EURO),
@@ -314,7 +314,7 @@ fn rfc6455_8_1_a_code_point_split_at_every_byte() {
                     frame_for(role, FIN | CONTINUATION, back),
                 ]
                 .concat();
-                // And over reads: byte by byte, and in two of every size.
+                // Split across reads too: byte by byte, and in two reads of every size.
                 for read in (0..=wire.len()).step_by(if cfg!(miri) { 5 } else { 1 }) {
                     let mut receiver = Receiver::new(role);
                     receiver.arrive(&wire[..read]).unwrap();
@@ -331,7 +331,7 @@ fn rfc6455_8_1_a_code_point_split_at_every_byte() {
     }
 }
 
-/// The text messages among the events.
+/// Returns the text messages among the events.
 fn texts(seen: &[Seen]) -> Vec<String> {
     let mut texts = Vec::new();
     let mut text = Vec::new();
@@ -352,14 +352,14 @@ fn rfc6455_8_1_an_invalid_byte_is_found_before_its_frame_is_complete() {
     let wrong: [&[u8]; 5] = [b"abc\x80", b"abc\xC0", b"abc\xE0\x80", b"abc\xED\xA0", b"abc\xF4\x90"];
     for role in ROLES {
         for text in wrong {
-            // The frame has a hundred bytes more, and would not be the last.
+            // The frame has a hundred more bytes, and is not the last of the message.
             let payload = [text, &[b'x'; 100]].concat();
             let wire = frame_for(role, TEXT, &payload);
             let wire = &wire[..wire.len() - 100];
             assert_fails_at_the_end(Receiver::new(role), wire, Violation::InvalidText);
-            // All in one read.
+            // Everything in one read.
             assert_eq!(received(role, wire), Err(Violation::InvalidText.into()));
-            // Behind a fragment.
+            // After a fragment.
             let mut receiver = Receiver::new(role);
             receiver.arrive(&frame_for(role, TEXT, EURO)).unwrap();
             let wire = frame_for(role, CONTINUATION, &payload);
@@ -382,7 +382,7 @@ fn rfc6455_8_1_a_message_does_not_end_inside_a_code_point() {
         let part = &point.as_bytes()[..size];
         let wire = masked_frame(FIN | TEXT, part);
         assert_fails_at_the_end(Receiver::new(Role::Server), &wire, Violation::InvalidText);
-        // The end may be an empty fragment.
+        // The last fragment may be empty.
         let mut receiver = Receiver::new(Role::Server);
         receiver.arrive(&masked_frame(TEXT, part)).unwrap();
         let wire = masked_frame(FIN | CONTINUATION, b"");
@@ -403,8 +403,8 @@ fn rfc6455_5_6_binary_is_any_bytes() {
 
 #[test]
 fn four_mebibytes_of_text_in_small_fragments_take_linear_time() {
-    // A code point lies across every border between fragments. Every frame is in a buffer of its own and each
-    // is handed over once: what a call can look at are 66 bytes and a state of fixed size.
+    // A code point lies across every border between fragments. Every frame has a buffer of its own and is
+    // passed once. A call can only examine 66 bytes and a state of fixed size.
     const FRAGMENTS: usize = if cfg!(miri) { 256 } else { 4 * 1024 * 1024 / 64 };
     assert!(size_of::<ReceiveHalf>() <= 128);
     let text = format!("{}€", "x".repeat(61)).repeat(FRAGMENTS);
@@ -509,7 +509,7 @@ fn a_part_of_a_control_frame_is_left_as_it_was() {
 fn rfc6455_1_4_what_follows_the_close_frame_is_discarded() {
     for role in ROLES {
         let mut receiver = Receiver::new(role);
-        // In the middle of a message, too.
+        // The frame may also come in the middle of a message.
         receiver.arrive(&frame_for(role, TEXT, b"one")).unwrap();
         receiver.take_seen();
         assert!(!receiver.half.is_closed());
@@ -543,7 +543,7 @@ fn discarded_data_is_neither_validated_nor_counted() {
     receiver.take_seen();
     receiver.arrive(&wire.concat()).unwrap();
     let text = MessageKind::Text;
-    // The events still come, unmasked.
+    // Events are still returned, with unmasked payloads.
     assert_eq!(
         receiver.take_seen(),
         [
@@ -599,7 +599,8 @@ fn is_at_data_looks_at_the_next_frame() {
             assert_eq!(receiver.half.is_at_data(&[first]), expected);
             assert_eq!(receiver.half.is_at_data(&frame_for(role, first, b"12")), expected);
         }
-        // In the middle of a payload it is data whatever the byte is, or if there is none.
+        // In the middle of a payload, data comes next, whatever the next byte is and even if no byte has
+        // arrived.
         let wire = frame_for(role, FIN | BINARY, &[PING; 4]);
         receiver.arrive(&wire[..wire.len() - 2]).unwrap();
         assert!(receiver.half.is_at_data(&[]));
@@ -625,7 +626,7 @@ fn is_at_whole_frame_needs_all_of_it() {
             assert!(receiver.half.is_at_whole_frame(&wire));
             assert!(receiver.half.is_at_whole_frame(&[&wire[..], b"more"].concat()));
         }
-        // Lengths that are far away, the middle of a frame.
+        // Lengths far beyond the bytes, and the middle of a frame.
         assert!(!receiver.half.is_at_whole_frame(&[&[0x82, 127, 0x7F], &[0xFF; 7][..]].concat()));
         assert!(!receiver.half.is_at_whole_frame(&[&[0x82, 255], &[0xFF; 8][..]].concat()));
         let wire = frame_for(role, FIN | BINARY, &[0; 10]);
@@ -694,27 +695,27 @@ fn take_whole_message_leaves_all_else_to_handle_bytes() {
         for first in (0..=255).filter(|first| ![FIN | TEXT, FIN | BINARY].contains(first)) {
             assert!(refused(&receiver, &frame_for(role, first, b"good")), "{first:#x}");
         }
-        // Masked the wrong way.
+        // Masked by the wrong side.
         assert!(refused(
             &receiver,
             &frame_for(if role == Role::Client { Role::Server } else { Role::Client }, FIN | TEXT, b"good")
         ));
-        // Lengths in more bytes than they need.
+        // Lengths that are not encoded in the fewest bytes.
         let mask_bit = if role == Role::Server { 0x80 } else { 0 };
         assert!(refused(&receiver, &[&[FIN | TEXT, mask_bit | 0x7E, 0, 125], &[0; 200][..]].concat()));
         assert!(refused(
             &receiver,
             &[&[FIN | TEXT, mask_bit | 0x7F, 0, 0, 0, 0, 0, 0, 0, 130], &[0; 200][..]].concat()
         ));
-        // What is larger than a limit, or than what this is for.
+        // Messages that are larger than a limit, or too large for the shorter path.
         assert!(!refused(&receiver, &frame_for(role, FIN | BINARY, &[0; 1000])));
         assert!(refused(&receiver, &frame_for(role, FIN | BINARY, &[0; 1001])));
         assert!(refused(&Receiver::with_limits(role, limits(1000, 0)), &good));
         assert!(refused(&Receiver::new(role), &frame_for(role, FIN | BINARY, &vec![0; 65_536])));
-        // Text that is none.
+        // Text that is not UTF-8.
         assert!(refused(&receiver, &frame_for(role, FIN | TEXT, &EURO[..2])));
         assert!(!refused(&receiver, &frame_for(role, FIN | BINARY, &EURO[..2])));
-        // In a message, in a frame, after the end, after a violation, when data is not wanted.
+        // In a message, in a frame, after the Close frame, after a violation, and while data is discarded.
         for (wire, size) in [
             (frame_for(role, TEXT, b"begun"), usize::MAX),
             (frame_for(role, FIN | TEXT, b"begun, not ended"), 8),
@@ -737,9 +738,9 @@ fn take_whole_message_leaves_all_else_to_handle_bytes() {
 struct Message {
     kind: MessageKind,
     payload: Vec<u8>,
-    /// Where it is cut into fragments.
+    /// The positions at which the message is cut into fragments.
     cuts: Vec<prop::sample::Index>,
-    /// Before each fragment a Ping (true), a Pong, or nothing.
+    /// The control frame before each fragment: a Ping (`true`), a Pong (`false`), or none.
     controls: Vec<Option<(bool, Vec<u8>)>>,
 }
 
@@ -757,7 +758,7 @@ fn any_message() -> impl Strategy<Value = Message> {
     })
 }
 
-/// The frames of `messages` and the events that must come of them, joined.
+/// Returns the frames of `messages` and the events that the frames must result in, joined.
 fn on_the_wire(role: Role, messages: &[Message]) -> (Vec<u8>, Vec<Seen>) {
     let mut wire = Vec::new();
     let mut expected = Vec::new();

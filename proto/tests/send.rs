@@ -1,4 +1,4 @@
-//! The sending half: the exact bytes, and what it refuses (RFC 6455 5, 6.1).
+//! The sending half: the exact bytes of frames, and refusals (RFC 6455 5, 6.1).
 
 mod support;
 
@@ -9,7 +9,7 @@ use support::{
     unmasked_frame,
 };
 
-/// The frame as `role` must send it.
+/// Returns the frame in the form that `role` must send.
 fn frame_of(role: Role, first: u8, payload: &[u8]) -> Vec<u8> {
     match role {
         Role::Client => masked_frame(first, payload),
@@ -19,7 +19,7 @@ fn frame_of(role: Role, first: u8, payload: &[u8]) -> Vec<u8> {
 
 const ROLES: [Role; 2] = [Role::Client, Role::Server];
 
-/// What `command` encodes.
+/// Returns the bytes that `command` encodes.
 fn sent(
     half: &mut SendHalf,
     command: impl FnOnce(&mut SendHalf, &mut Vec<u8>) -> Result<(), Misuse>,
@@ -78,9 +78,9 @@ fn rfc6455_5_7_examples() {
 
 #[test]
 fn rfc6455_5_1_a_client_masks_and_a_server_does_not() {
-    // Around the length forms, and around the blocks by which a payload is masked.
+    // Sizes around the forms of the length, and around the blocks of masking.
     let sizes = [0, 1, 3, 4, 7, 125, 126, 127, 4097, 4095, 4096, 8191, 8192, 8193, 65535, 65536, 70_001];
-    // Miri takes its time.
+    // Miri is slow.
     let sizes = if cfg!(miri) { &sizes[..9] } else { &sizes[..] };
     for role in ROLES {
         for &size in sizes {
@@ -103,12 +103,12 @@ fn rfc6455_5_4_fragments_after_the_first_are_continuations() {
         assert_eq!(sent(&mut half, |half, out| half.fragment(kind, b"one", KEY, out)), expected);
         let expected = frame_of(role, CONTINUATION, b"");
         assert_eq!(sent(&mut half, |half, out| half.fragment(kind, b"", KEY, out)), expected);
-        // Only the first kind counts.
+        // Only the kind of the first fragment counts.
         let expected = frame_of(role, CONTINUATION, b"two");
         assert_eq!(sent(&mut half, |half, out| half.fragment(MessageKind::Text, b"two", KEY, out)), expected);
         let expected = frame_of(role, FIN | CONTINUATION, b"three");
         assert_eq!(sent(&mut half, |half, out| half.last_fragment(kind, b"three", KEY, out)), expected);
-        // A message of one fragment, and the next begins anew.
+        // A message of one fragment, after which the next message begins.
         let expected = frame_of(role, FIN | TEXT, b"alone");
         let kind = MessageKind::Text;
         assert_eq!(sent(&mut half, |half, out| half.last_fragment(kind, b"alone", KEY, out)), expected);
@@ -127,7 +127,7 @@ fn rfc6455_5_4_control_frames_pass_between_fragments() {
         assert_eq!(sent(&mut half, |half, out| half.pong(b"", KEY, out)), frame_of(role, PONG, b""));
         let expected = frame_of(role, CONTINUATION, b"two");
         assert_eq!(sent(&mut half, |half, out| half.fragment(kind, b"two", KEY, out)), expected);
-        // A message that is not finished does not keep from closing.
+        // An unfinished message does not prevent the Close frame.
         assert_eq!(sent(&mut half, |half, out| half.close(None, KEY, out)), frame_of(role, CLOSE, b""));
     }
 }
@@ -142,7 +142,7 @@ fn rfc6455_5_4_messages_are_not_interleaved() {
         refused(&mut half, Misuse::MessageOpen, |half, out| half.message_apart(kind, &mut [0; 3], KEY, out));
         refused(&mut half, Misuse::MessageOpen, |half, _| half.encoded_message());
     }
-    // The message can still be finished, and then others go out again.
+    // The message can still be finished, and other messages can be sent afterwards.
     let last = sent(&mut half, |half, out| half.last_fragment(MessageKind::Text, b"two", KEY, out));
     assert_eq!(last, unmasked_frame(FIN | CONTINUATION, b"two"));
     sent(&mut half, |half, out| half.message(MessageKind::Text, b"new", KEY, out));
@@ -289,7 +289,7 @@ proptest! {
     }
 }
 
-/// Whatever the size of the header, it is the same frame as that of a message which is copied.
+// Whatever the size of the header, the frame equals that of a message that is copied.
 #[test]
 fn a_message_in_place_is_the_same_frame() {
     for role in [Role::Client, Role::Server] {

@@ -1,14 +1,14 @@
-//! UTF-8 in pieces (RFC 6455 8.1, RFC 3629), the same with and without the feature `simdutf8`.
+//! UTF-8 in pieces (RFC 6455 8.1, RFC 3629), with and without the feature `simdutf8`.
 
 use bowline_proto::{InvalidUtf8, Utf8Validator};
 use proptest::prelude::*;
 
-/// How much text stands around what is tested: around the sizes of SIMD blocks. Miri takes its time.
+/// The sizes of the text around the tested part, chosen around the sizes of SIMD blocks. Miri is slow.
 const FILLS: &[usize] = if cfg!(miri) { &[16] } else { &[1, 15, 16, 31, 32, 63, 64, 65, 128] };
 
-/// Whether `prefix` can be the beginning of UTF-8, from the table of RFC 3629 4, one byte after the other.
+/// Returns `true` if `prefix` can be the beginning of UTF-8, by the table of RFC 3629 4, byte by byte.
 fn can_go_on(prefix: &[u8]) -> bool {
-    // What the bytes that are still missing of a code point must be.
+    // The ranges of the bytes that the current code point still needs.
     let mut missing: &[(u8, u8)] = &[];
     for &byte in prefix {
         missing = match missing {
@@ -30,7 +30,7 @@ fn can_go_on(prefix: &[u8]) -> bool {
     true
 }
 
-/// Feeds `text` piece by piece and checks every answer against the reference.
+/// Feeds a text piece by piece and compares every result with the reference.
 fn check<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) {
     let mut validator = Utf8Validator::new();
     let mut text = Vec::new();
@@ -102,13 +102,13 @@ fn every_code_point_class_split_at_every_byte() {
 
 #[test]
 fn rfc6455_8_1_invalid_sequences() {
-    // After Markus Kuhn's "UTF-8 decoder capability and stress test".
+    // From Markus Kuhn's "UTF-8 decoder capability and stress test".
     let invalid: [&[u8]; 26] = [
         // Lone continuation bytes.
         b"\x80",
         b"\xBF",
         b"\x80\xBF\x80\xBF",
-        // A code point that another begins in, or ends.
+        // A code point that is cut short by another code point.
         b"\xC3 ",
         b"\xE2\x82 ",
         b"\xF0\x9F\x98 ",
@@ -120,7 +120,7 @@ fn rfc6455_8_1_invalid_sequences() {
         b"\xF5\x80\x80\x80",
         b"\xF8\x88\x80\x80\x80",
         b"\xFC\x84\x80\x80\x80\x80",
-        // Overlong.
+        // Overlong encodings.
         b"\xC0\xAF",
         b"\xC1\xBF",
         b"\xE0\x80\xAF",
@@ -132,7 +132,7 @@ fn rfc6455_8_1_invalid_sequences() {
         b"\xED\xA0\x80",
         b"\xED\xBF\xBF",
         b"\xED\xA0\x80\xED\xB0\x80",
-        // Over U+10FFFF.
+        // Code points over U+10FFFF.
         b"\xF4\x90\x80\x80",
         b"\xF7\xBF\xBF\xBF",
         b"\xFB\xBF\xBF\xBF\xBF",
@@ -161,7 +161,7 @@ fn the_first_byte_that_is_wrong_is_found() {
         let mut validator = Utf8Validator::new();
         validator.feed(&text[..position]).unwrap();
         assert_eq!(validator.feed(&text[position..=position]), Err(InvalidUtf8), "{text:x?}");
-        // The same when more stands before and behind it in one piece.
+        // The result is equal if other text precedes and follows in one piece.
         assert_eq!(Utf8Validator::new().feed(&text[..=position]), Err(InvalidUtf8), "{text:x?}");
     }
 }

@@ -1,4 +1,5 @@
-//! The public surface of both crates, with all features: one item a line, so that every addition is a decision.
+//! The public surface of both crates, with all features: one item a line, so that every addition is a
+//! decision.
 //!
 //! `check` compares it with the listings that are checked in; `write` makes them anew.
 

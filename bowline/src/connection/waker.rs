@@ -24,7 +24,8 @@
 //! ------                                         ----------------------------
 //! begin_read: called = false
 //! poll the transport: Pending
-//!                                                wake: lock the slots, take the reader (none yet), called = true
+//!                                                wake: lock the slots, take the reader
+//!                                                (there is none yet), called = true
 //! sleep_reader: lock the slots,
 //!   called is true: do not sleep, poll again
 //! ```

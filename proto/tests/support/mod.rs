@@ -1,4 +1,4 @@
-//! What the tests share: frames put together by hand, and a receiver that notes what comes out.
+//! Shared by the tests: frames assembled by hand, and a receiver that records its events.
 #![allow(dead_code, reason = "no test file uses all of it")]
 
 use bowline_proto::{CloseFrame, Event, Failure, MessageKind, ReceiveHalf, ReceiveLimits, Role};
@@ -8,7 +8,7 @@ pub(crate) const KEY: [u8; 4] = [0x37, 0xFA, 0x21, 0x3D];
 pub(crate) const NO_LIMITS: ReceiveLimits =
     ReceiveLimits { message_size: u64::MAX, frames_per_message: u32::MAX };
 
-// First bytes of frames: the fin bit and the opcode.
+// The parts of a frame's first byte: the fin bit and the opcode.
 pub(crate) const FIN: u8 = 0x80;
 pub(crate) const CONTINUATION: u8 = 0x0;
 pub(crate) const TEXT: u8 = 0x1;
@@ -17,19 +17,19 @@ pub(crate) const CLOSE: u8 = 0x88;
 pub(crate) const PING: u8 = 0x89;
 pub(crate) const PONG: u8 = 0x8A;
 
-/// RFC 6455 5.3, byte by byte.
+/// Masks byte by byte, as RFC 6455 5.3 defines.
 pub(crate) fn masked(payload: &[u8], key: [u8; 4]) -> Vec<u8> {
     payload.iter().enumerate().map(|(i, byte)| byte ^ key[i % 4]).collect()
 }
 
-/// A frame as a server sends it.
+/// Returns a frame in the form that a server sends.
 pub(crate) fn unmasked_frame(first: u8, payload: &[u8]) -> Vec<u8> {
     let mut frame = header(first, 0, payload.len());
     frame.extend_from_slice(payload);
     frame
 }
 
-/// A frame as a client sends it.
+/// Returns a frame in the form that a client sends.
 pub(crate) fn masked_frame(first: u8, payload: &[u8]) -> Vec<u8> {
     let mut frame = header(first, 0x80, payload.len());
     frame.extend_from_slice(&KEY);
@@ -37,7 +37,7 @@ pub(crate) fn masked_frame(first: u8, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// A frame as the peer of `role` sends it.
+/// Returns a frame in the form that the peer of `role` sends.
 pub(crate) fn frame_for(role: Role, first: u8, payload: &[u8]) -> Vec<u8> {
     match role {
         Role::Client => unmasked_frame(first, payload),
@@ -59,12 +59,12 @@ fn header(first: u8, mask_bit: u8, len: usize) -> Vec<u8> {
     header
 }
 
-/// The payload of a Close frame.
+/// Returns the payload of a Close frame.
 pub(crate) fn close_payload(code: u16, reason: &[u8]) -> Vec<u8> {
     [&code.to_be_bytes(), reason].concat()
 }
 
-/// An event with the bytes that its range stands for.
+/// An event with the bytes of its range.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Seen {
     Data { kind: MessageKind, payload: Vec<u8>, first: bool, last: bool },
@@ -77,13 +77,13 @@ pub(crate) fn data(kind: MessageKind, payload: &[u8], first: bool, last: bool) -
     Seen::Data { kind, payload: payload.to_vec(), first, last }
 }
 
-/// A receiving half with the buffer that its caller keeps.
+/// A receiving half with its caller's buffer.
 #[derive(Clone)]
 pub(crate) struct Receiver {
     pub(crate) half: ReceiveHalf,
     pub(crate) pending: Vec<u8>,
     pub(crate) seen: Vec<Seen>,
-    /// How often the half was called.
+    /// The number of calls to the half.
     pub(crate) calls: usize,
 }
 
@@ -96,7 +96,7 @@ impl Receiver {
         Self { half: ReceiveHalf::new(role, limits), pending: Vec::new(), seen: Vec::new(), calls: 0 }
     }
 
-    /// Takes in `bytes` and notes all events up to the first failure.
+    /// Handles `bytes` and records all events up to the first failure.
     pub(crate) fn arrive(&mut self, bytes: &[u8]) -> Result<(), Failure> {
         self.pending.extend_from_slice(bytes);
         loop {
@@ -123,14 +123,13 @@ impl Receiver {
         }
     }
 
-    /// What was seen since the last call.
+    /// Returns the events that were recorded since the last call.
     pub(crate) fn take_seen(&mut self) -> Vec<Seen> {
         std::mem::take(&mut self.seen)
     }
 }
 
-/// Puts neighbouring pieces of one message together, so that only what was said is left, not how it was
-/// split.
+/// Joins adjacent pieces of one message, so that the result does not depend on how the message was split.
 pub(crate) fn joined(seen: Vec<Seen>) -> Vec<Seen> {
     let mut joined: Vec<Seen> = Vec::new();
     for next in seen {
