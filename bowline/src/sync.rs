@@ -23,11 +23,10 @@ pub(crate) fn spawn(task: impl Future<Output = ()> + Send + 'static) {
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[allow(dead_code, reason = "the models compile this file too")]
 pub(crate) enum Poller {
-    /// A tokio runtime that runs its tasks after this poll.
+    /// A tokio runtime whose threads run its tasks, whatever becomes of this poll.
     Task,
-    /// A tokio runtime of one thread that blocks on a future. Once that future is ready, nothing runs the
-    /// tasks of the runtime.
-    BlockOn,
+    /// A tokio runtime of one thread. Once the future that it blocks on is ready, nothing runs its tasks.
+    OneThread,
     /// An executor other than tokio.
     Foreign,
 }
@@ -37,11 +36,8 @@ pub(crate) enum Poller {
 pub(crate) fn poller() -> Poller {
     use tokio::runtime::{Handle, RuntimeFlavor};
 
-    if tokio::task::try_id().is_some() {
-        return Poller::Task;
-    }
     match Handle::try_current().map(|runtime| runtime.runtime_flavor()) {
-        Ok(RuntimeFlavor::CurrentThread) => Poller::BlockOn,
+        Ok(RuntimeFlavor::CurrentThread) => Poller::OneThread,
         Ok(_) => Poller::Task,
         Err(_) => Poller::Foreign,
     }

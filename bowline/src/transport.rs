@@ -257,6 +257,11 @@ impl WriteTransport {
         }
     }
 
+    /// Returns `true` if the stream is a boxed one.
+    pub(crate) fn is_boxed(&self) -> bool {
+        matches!(self, Self::Boxed(_))
+    }
+
     /// Returns `true` if the stream takes the fast path.
     pub(crate) fn is_tcp(&self) -> bool {
         matches!(self, Self::Tcp(_))

@@ -23,9 +23,9 @@
 //! - It takes the last message of the batch: the reply to it is written together with all others.
 //! - It receives again, and nothing is in memory: `recv` uncorks before it waits.
 //! - It computes: the clock shows one of the next replies that the first one has waited for a millisecond.
-//! - It awaits something else, or returns: its poll ends, and the driver uncorks. Where the driver may never
-//!   run after this poll, as in `block_on` of a runtime with one thread, a waker that tokio drops at the end
-//!   of the poll does it.
+//! - It awaits something else, or returns: its poll ends, and the driver uncorks. A runtime of one thread may
+//!   never run the driver after this poll, if the future that it blocks on is then ready. There a waker that
+//!   tokio calls or drops at the end of the poll does it.
 //! - It replies without end: 1,024 replies, or four times the high-water mark, are written.
 //! - The runtime is dropped: the driver writes as it is dropped.
 
@@ -135,7 +135,7 @@ impl Connection {
         if self.corked.swap(thread, Ordering::SeqCst) != 0 {
             return;
         }
-        if poller == Poller::BlockOn {
+        if poller == Poller::OneThread {
             EndOfPoll::watch(self);
         }
         self.waker.wake_task();
@@ -168,6 +168,24 @@ impl Connection {
         }
     }
 
+    /// The poll that held replies back has ended, and the future of the runtime is not ready yet.
+    ///
+    /// The driver has been woken, but the runtime may run 60 other tasks before it, and then poll the future again. If that is
+    /// ready, nobody runs the driver. So the replies are written now.
+    ///
+    /// A boxed stream is left to the driver: it may defer a waker itself while it is polled, and tokio panics if that happens
+    /// in the call of a deferred waker, which this is. At least no later reply is held back.
+    #[cold]
+    fn end_watch(&self) {
+        if self.outbound().is_boxed() {
+            let corked = self.corked.load(Ordering::SeqCst);
+            let _ = self.corked.compare_exchange(corked, UNWATCHED, Ordering::SeqCst, Ordering::SeqCst);
+            self.waker.wake_task();
+        } else {
+            self.uncork();
+        }
+    }
+
     /// Holds nothing back from now on. The caller writes the replies that were held back.
     pub(crate) fn end_cork(&self) {
         self.corked.store(0, Ordering::SeqCst);
@@ -189,6 +207,9 @@ impl Connection {
         self.write_locked(&mut outbound);
     }
 }
+
+/// The value of `corked` with which no thread's replies are held back, though the driver has not run yet.
+const UNWATCHED: usize = 1;
 
 thread_local! {
     /// Only the address counts, which differs between threads that run.
@@ -251,7 +272,7 @@ impl Wake for EndOfPoll {
     fn wake_by_ref(self: &Arc<Self>) {
         // Most of the time the reader has already written all of them.
         if let Some(connection) = self.connection.as_ref().filter(|connection| connection.is_corked()) {
-            connection.waker.wake_task();
+            connection.end_watch();
         }
     }
 }

@@ -245,7 +245,7 @@ impl Connection {
                 pass.add(1);
                 let mut outbound = self.outbound();
                 outbound.answer(payload);
-                if !outbound.gathers_pongs() && pass.hold == Hold::Never {
+                if !outbound.gathers_pongs() {
                     self.write_locked(&mut outbound);
                 }
                 drop(inbound);

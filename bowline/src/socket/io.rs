@@ -19,6 +19,9 @@ use crate::socket::websocket::WebSocket;
 /// size by default.
 const WRITE_SIZE: usize = 32 * 1024;
 
+/// The largest number of empty messages that one poll skips: as many as tokio's budget allows.
+const EMPTY_MAX: usize = 128;
+
 impl WebSocket {
     /// Converts the connection into a stream of bytes, which messages of `kind` carry.
     ///
@@ -152,7 +155,14 @@ impl AsyncRead for WebSocketIo {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let stream = self.get_mut();
         let before = buf.filled().len();
+        let mut empty = 0;
         while buf.remaining() > 0 && buf.filled().len() == before {
+            if empty == EMPTY_MAX {
+                // Outside of tokio, no budget bounds a poll.
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            empty += 1;
             if !ready!(stream.poll_message(cx))? {
                 break;
             }

@@ -72,6 +72,12 @@ impl PollSender {
         Poll::Ready(Ok(outbound))
     }
 
+    /// Has the next flush cover what is accepted now, although a flush has begun.
+    #[cfg(feature = "futures")]
+    pub(crate) fn restart_flush(&mut self) {
+        self.flush_end = None;
+    }
+
     /// Waits until the transport has taken all accepted messages.
     pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         let mut outbound = self.connection.outbound();

@@ -216,6 +216,8 @@ impl Sink<Message> for SenderSink {
             let text = "the sink is not ready: call poll_ready before each start_send";
             return Err(Error::new(ErrorKind::InvalidInput, text));
         }
+        // A flush that has begun does not cover this message.
+        sink.sender.restart_flush();
         let connection = &sink.sender.connection;
         let outbound = connection.outbound();
         if let Some(error) = outbound.closed() {

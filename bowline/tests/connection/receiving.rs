@@ -515,6 +515,28 @@ async fn what_follows_a_batch_is_answered_while_the_application_is_busy() {
     }
 }
 
+/// The pongs to pings that arrived together gather, but only as many as may be stuck if the peer does not read.
+#[tokio::test]
+async fn pings_behind_a_batch_of_a_peer_that_does_not_read_are_owed_few_pongs() {
+    for messages in [0, 2] {
+        let (mut socket, wire) = open(Role::Server, Limits::default());
+        wire.set_room(0);
+        let mut frames = vec![Frame::text("m"); messages];
+        frames.extend((0..1500).map(|_| Frame::ping("p".repeat(125))));
+        wire.feed(&encode_all(Role::Client, &frames));
+        for _ in 0..messages {
+            assert!(socket.recv().await.unwrap().is_some());
+        }
+        assert!(timeout(Duration::from_millis(20), socket.recv()).await.is_err());
+        assert_eq!(wire.unread(), 0);
+        wire.set_room(usize::MAX);
+        socket.flush().await.unwrap();
+        settle().await;
+        let pongs = wire.take_frames(Role::Server).len();
+        assert!(pongs <= 16, "{pongs} pongs behind {messages} messages");
+    }
+}
+
 #[tokio::test]
 async fn a_close_is_echoed_though_nobody_reads() {
     for role in [Role::Client, Role::Server] {

@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bowline::{
-    CloseCode, ErrorKind, Limits, Message, MessageKind, Prepared, Role, TrySendError, Utf8Bytes, pair,
+    Acceptor, CloseCode, ErrorKind, Limits, Message, MessageKind, Prepared, Role, TrySendError, Utf8Bytes,
+    WebSocket, pair,
 };
 use bytes::Bytes;
 use tokio::io::AsyncWriteExt;
@@ -500,6 +501,103 @@ fn a_reply_is_written_though_block_on_returns_right_after_a_yield() {
         tokio::task::yield_now().await;
     });
     assert_eq!(wire.take_frames(Role::Server), [Frame::text("reply")]);
+}
+
+/// A runtime of one thread with more ready tasks than it runs between two polls of the future that it blocks on, and a connection
+/// over TCP, within a batch.
+fn busy_runtime(
+    event_interval: u32,
+    tasks: usize,
+) -> (tokio::runtime::Runtime, WebSocket, std::net::TcpStream) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .event_interval(event_interval)
+        .build()
+        .unwrap();
+    let (socket, peer) = runtime.block_on(async {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut peer = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (stream, _) = listener.accept().unwrap();
+        stream.set_nonblocking(true).unwrap();
+        let stream = tokio::net::TcpStream::from_std(stream).unwrap();
+        let mut socket = Acceptor::new().adopt(stream, Vec::new(), None);
+        settle().await;
+        std::io::Write::write_all(&mut peer, &encode_all(Role::Client, &vec![Frame::text("1"); 4])).unwrap();
+        assert_eq!(socket.recv().await.unwrap(), Some("1".into()));
+        for _ in 0..tasks {
+            tokio::spawn(std::future::poll_fn(|cx| {
+                cx.waker().wake_by_ref();
+                std::task::Poll::<()>::Pending
+            }));
+        }
+        (socket, peer)
+    });
+    (runtime, socket, peer)
+}
+
+fn assert_reply(mut peer: std::net::TcpStream) {
+    peer.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let expected = Frame::text("reply").encode(Role::Server);
+    let mut reply = vec![0; expected.len()];
+    std::io::Read::read_exact(&mut peer, &mut reply)
+        .expect("the reply is written, though nobody runs the runtime");
+    assert_eq!(reply, expected);
+}
+
+/// The driver may not be among the tasks that the runtime runs before it polls that future again.
+#[test]
+fn a_reply_is_written_though_block_on_returns_before_the_driver_has_run() {
+    for (event_interval, tasks) in [(61, 200), (1, 3)] {
+        for yields_first in [true, false] {
+            let (runtime, mut socket, peer) = busy_runtime(event_interval, tasks);
+            runtime.block_on(async {
+                assert_eq!(socket.recv().await.unwrap(), Some("1".into()));
+                if yields_first {
+                    tokio::task::yield_now().await;
+                }
+                socket.send("reply").await.unwrap();
+                if !yields_first {
+                    tokio::task::yield_now().await;
+                }
+            });
+            assert_reply(peer);
+        }
+    }
+}
+
+/// The same if a task replies, and its end makes that future ready.
+#[test]
+fn a_tasks_reply_is_written_though_block_on_returns_before_the_driver_has_run() {
+    for (event_interval, tasks) in [(61, 200), (1, 3)] {
+        let (runtime, mut socket, peer) = busy_runtime(event_interval, tasks);
+        let socket = runtime.block_on(async {
+            let replying = tokio::spawn(async move {
+                assert_eq!(socket.recv().await.unwrap(), Some("1".into()));
+                socket.send("reply").await.unwrap();
+                socket
+            });
+            replying.await.unwrap()
+        });
+        assert_reply(peer);
+        drop(socket);
+    }
+}
+
+/// The clock is read with each of the first replies, as the application may begin to compute at any of them.
+#[tokio::test]
+async fn a_reply_does_not_wait_for_several_computations() {
+    for quick in 0..7 {
+        let (mut socket, wire) = open(Role::Server, Limits::default());
+        wire.feed(&encode_all(Role::Client, &vec![Frame::text("work"); 20]));
+        for number in 0..=quick + 1 {
+            let message = socket.recv().await.unwrap().unwrap();
+            if number > quick {
+                compute(Duration::from_millis(5));
+            }
+            socket.send(message).await.unwrap();
+        }
+        assert!(wire.written_len() > 0, "{quick} quick replies, and a slow one");
+    }
 }
 
 /// Another runtime sends while that of the connection is dropped.

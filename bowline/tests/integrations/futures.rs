@@ -118,6 +118,24 @@ async fn a_sink_is_ready_when_there_is_room_and_flushed_when_all_is_written() {
     assert_eq!(wire.take_frames(Role::Server), [Frame::text("again")]);
 }
 
+/// A flush covers every message that was accepted before it returns `Ready`, also one that was accepted while it waited.
+#[tokio::test]
+async fn a_flush_under_way_covers_what_is_accepted_meanwhile() {
+    let (socket, wire) = open(Role::Server, Limits::default());
+    let mut sink = socket.into_stream_sink();
+    wire.set_room(3);
+    sink.feed("first".into()).await.unwrap();
+    std::future::poll_fn(|cx| Pin::new(&mut sink).poll_ready(cx)).await.unwrap();
+    assert!(poll_times(1, sink.flush()).await.is_none());
+    Pin::new(&mut sink).start_send("second".into()).unwrap();
+    wire.set_room(5);
+    settle().await;
+    assert!(poll_times(1, sink.flush()).await.is_none(), "the second message is not written yet");
+    wire.set_room(usize::MAX);
+    sink.flush().await.unwrap();
+    assert_eq!(wire.take_frames(Role::Server).len(), 2);
+}
+
 /// Accepted messages are written without a flush.
 #[tokio::test]
 async fn a_sink_needs_no_flush() {
