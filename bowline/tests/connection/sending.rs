@@ -583,20 +583,20 @@ fn a_tasks_reply_is_written_though_block_on_returns_before_the_driver_has_run() 
     }
 }
 
-/// The clock is read with each of the first replies, as the application may begin to compute at any of them.
+/// The clock is read with every second one of the first replies, as the application may begin to compute at any of them.
 #[tokio::test]
-async fn a_reply_does_not_wait_for_several_computations() {
+async fn a_reply_does_not_wait_for_more_than_two_computations() {
     for quick in 0..7 {
         let (mut socket, wire) = open(Role::Server, Limits::default());
         wire.feed(&encode_all(Role::Client, &vec![Frame::text("work"); 20]));
-        for number in 0..=quick + 1 {
+        for number in 0..=quick + 2 {
             let message = socket.recv().await.unwrap().unwrap();
             if number > quick {
                 compute(Duration::from_millis(5));
             }
             socket.send(message).await.unwrap();
         }
-        assert!(wire.written_len() > 0, "{quick} quick replies, and a slow one");
+        assert!(wire.written_len() > 0, "{quick} quick replies, and two slow ones");
     }
 }
 
