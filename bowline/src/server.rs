@@ -233,7 +233,7 @@ impl Server {
     /// Each WebSocket is a stream of its client's connection, and otherwise behaves as over HTTP/1.1. A
     /// connection may have [`Limits::max_streams`](crate::Limits::max_streams) streams. A connection without
     /// a WebSocket is shut down gracefully after one to two
-    /// [handshake timeouts](crate::Limits::handshake_timeout), and closed after a third.
+    /// [handshake timeouts](crate::Limits::handshake_timeout), and closed after one more.
     ///
     /// Browsers open WebSockets over HTTP/2 only to a server with which they already have an HTTP/2
     /// connection. If another server serves their pages, they use HTTP/1.1.
