@@ -46,7 +46,7 @@
 //! ```
 //!
 //! With the feature `http2`, the extractor works over HTTP/2 too (RFC 8441), if axum's feature of that name
-//! is on. The method is then CONNECT, so that routes must be made by `any`.
+//! is on. The method is then CONNECT, so routes must be made by `any`.
 //!
 //! A graceful shutdown of axum's server does not wait for WebSockets, which have left HTTP. Close them
 //! through their [`Sender`](crate::Sender)s.

@@ -139,8 +139,8 @@ impl CompressionOptions {
         self
     }
 
-    /// Sets the size, in bytes, from which on messages are compressed. Default: 128 with context takeover,
-    /// 512 without.
+    /// Sets the minimum size, in bytes, of messages to compress. Default: 128 with context takeover, 512
+    /// without.
     ///
     /// [`Payload::compress`](crate::Payload::compress) overrides the threshold for one message.
     pub fn threshold(mut self, bytes: usize) -> Self {
@@ -208,7 +208,7 @@ pub(crate) struct CompressorSettings {
     pub(crate) level: u8,
     pub(crate) window_bits: u8,
     pub(crate) is_taken_over: bool,
-    /// The size of a message, in bytes, from which on it is compressed.
+    /// The minimum size, in bytes, of messages to compress.
     pub(crate) threshold: usize,
 }
 

@@ -40,7 +40,7 @@ pub enum ErrorKind {
     Handshake,
     /// The operating system, the network or TLS failed. The [source](StdError::source) is the cause.
     Io,
-    /// An argument or a setting of the application is invalid. Nothing was sent.
+    /// An argument or a setting is invalid.
     InvalidInput,
     /// A message of the peer is not what the application asked for: neither the JSON nor the protobuf of the
     /// requested type, or not of the requested kind. The connection goes on, unless the method documents
@@ -53,7 +53,7 @@ pub enum ErrorKind {
 /// [`kind`](Self::kind) classifies the error. Its text says what happened and, where a setting helps, names
 /// the setting. The [source](StdError::source) is the underlying error, if there is one. Cloning is cheap.
 ///
-/// An `Error` converts into an [`io::Error`], so that `?` works in functions that return [`io::Result`].
+/// An `Error` converts into an [`io::Error`], so `?` works in functions that return [`io::Result`].
 ///
 /// # Examples
 ///
@@ -142,7 +142,9 @@ impl Error {
             Failure::Limit(limit) => {
                 let setting = match limit {
                     Limit::FramesPerMessage(_) => "Limits::frames_per_message",
-                    _ => "Limits::message_size",
+                    Limit::MessageSize(_) | Limit::CompressedSize(_) => "Limits::message_size",
+                    // `Limit` may grow in another version of its crate.
+                    _ => return Self::new(ErrorKind::Limit, limit.to_string()),
                 };
                 Self::new(ErrorKind::Limit, format!("{limit} (raise it with {setting})"))
             }

@@ -33,7 +33,7 @@
 //! [`pair`] creates two connected WebSockets in memory, for tests.
 //!
 //! The library needs a tokio runtime with its I/O and time drivers enabled. Each connection has one small
-//! task there.
+//! task on it.
 //!
 //! # Receiving, and the end of a connection
 //!
@@ -61,16 +61,17 @@
 //! }
 //! ```
 //!
-//! The library handles control frames, also while the application does not read: it answers pings, echoes
+//! The library handles control frames, even while the application does not read: it answers pings, echoes
 //! Close frames, and detects dead peers with keepalive pings. Only an unread data message stops this, because
 //! memory is bounded.
 //!
 //! # Cancellation
 //!
-//! Any future may be dropped at any await point. A dropped [`recv`](WebSocket::recv) keeps the bytes that it
-//! has read, and a dropped [`send`](WebSocket::send) has sent its message either whole or not at all.
-//! Timeouts and `select!` are therefore safe. The section "Cancel safety" of each async function states the
-//! details.
+//! All futures but one may be dropped at any await point. A dropped [`recv`](WebSocket::recv) keeps the bytes
+//! that it has read, and a dropped [`send`](WebSocket::send) has sent its message either whole or not at all.
+//! Timeouts and `select!` are therefore safe. The exception is [`MessageWriter::finish`]: if its future is
+//! dropped before it is ready, the connection may be closed. The section "Cancel safety" of each async
+//! function states the details.
 //!
 //! ```
 //! use bowline::{Error, WebSocket};
@@ -133,8 +134,8 @@
 //!
 //! # Limits
 //!
-//! Everything that a peer decides is limited by default: see [`Limits`]. The builders of both sides accept
-//! other limits and the keepalive interval. The builder of servers also has the origins whose pages may
+//! Everything that a peer decides is limited by default: see [`Limits`]. The builders of both sides override
+//! the limits and the keepalive interval. The builder of servers also has the origins whose pages may
 //! connect.
 //!
 //! ```
@@ -155,7 +156,7 @@
 //!
 //! # Errors
 //!
-//! All operations return the same [`Error`]. Its [`kind`](Error::kind) says who is to blame, and its text
+//! All operations return the same [`Error`]. Its [`kind`](Error::kind) classifies the failure, and its text
 //! says what to do. [`close_frame`](Error::close_frame) and [`response`](Error::response) return what the
 //! peer sent.
 //!

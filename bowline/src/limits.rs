@@ -21,7 +21,7 @@ const MAX_STREAM_WINDOW: usize = (1 << 31) - 1;
 /// The limits of a connection.
 ///
 /// All limits are on by default. [`Acceptor::limits`](crate::Acceptor::limits) and
-/// [`Connector::limits`](crate::Connector::limits) accept others.
+/// [`Connector::limits`](crate::Connector::limits) override them.
 ///
 /// | limit | default | when it is exceeded |
 /// |---|---|---|
@@ -35,8 +35,9 @@ const MAX_STREAM_WINDOW: usize = (1 << 31) - 1;
 /// | `max_streams` (HTTP/2) | 100 | clients wait |
 /// | `stream_window` (HTTP/2) | 256 KiB | the peer waits |
 ///
-/// The error that reports an exceeded limit has the kind [`ErrorKind::Limit`](crate::ErrorKind::Limit) or
-/// [`ErrorKind::Timeout`](crate::ErrorKind::Timeout), and names the setting.
+/// The error that reports an exceeded limit names the setting. Its kind is
+/// [`ErrorKind::Limit`](crate::ErrorKind::Limit) or [`ErrorKind::Timeout`](crate::ErrorKind::Timeout), or
+/// [`ErrorKind::Handshake`](crate::ErrorKind::Handshake) for too many headers over HTTP/2.
 ///
 /// A setting out of its range is reported as [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput),
 /// with its name, when the builder is used.
@@ -89,8 +90,8 @@ impl Limits {
     /// memory is taken for it.
     ///
     /// The limit applies to decompressed messages. In compressed form, a message may take twice the limit
-    /// plus 256 KiB: no compressor needs as much, but a peer could send blocks without content forever. Each
-    /// deflate stream that ends inside a message counts for another 64 bytes.
+    /// plus 256 KiB. This bound stops a peer that sends endless empty blocks; no real compressor reaches it.
+    /// Each deflate stream that ends inside a message counts for another 64 bytes.
     pub fn message_size(mut self, bytes: usize) -> Self {
         self.message_size = bytes;
         self
@@ -140,12 +141,12 @@ impl Limits {
         self
     }
 
-    /// Sets the number of bytes waiting to be written at which senders wait. Default: 64 KiB; at least 1.
+    /// Sets the high-water mark of the write buffer, in bytes. Default: 64 KiB; at least 1.
     ///
-    /// The setting is a high-water mark: while fewer bytes wait, the next message is accepted whole, whatever
-    /// its size. As long as the transport takes all bytes, replies to messages that arrived together gather
-    /// up to four times the mark and leave with one write. Over HTTP/2, up to 64 KiB more wait in the HTTP/2
-    /// connection.
+    /// While fewer bytes wait to be written, the next message is accepted whole, whatever its size. At the
+    /// mark, senders wait. As long as the transport takes all bytes, replies to messages that arrived
+    /// together gather up to four times the mark and leave with one write. Over HTTP/2, up to 64 KiB more
+    /// wait in the HTTP/2 connection.
     pub fn write_buffer(mut self, bytes: usize) -> Self {
         self.write_buffer = bytes;
         self
@@ -169,7 +170,7 @@ impl Limits {
     ///
     /// The window bounds the memory of an unread WebSocket, which may hold an eighth more. It also bounds the
     /// throughput of one WebSocket to one window per round trip: 256 KiB are 5 MB/s at a round-trip time of
-    /// 50 ms. Each WebSocket has a window of its own, so that no WebSocket keeps another waiting.
+    /// 50 ms. Each WebSocket has a window of its own, so no WebSocket keeps another waiting.
     #[cfg(feature = "http2")]
     pub fn stream_window(mut self, bytes: usize) -> Self {
         self.stream_window = bytes;

@@ -1,7 +1,7 @@
 //! The server: from a TCP connection to a handler.
 //!
 //! ```text
-//! acceptor         the options of a handshake, and the handshake inside of other people's servers
+//! acceptor         the options of a handshake, and the handshake in other people's servers
 //! accept_loop      accepts TCP connections, until the server shuts down
 //! connection_task  one connection: TLS, the handshake, the handler, the close
 //! http1            one request and its response, then the stream is the WebSocket's
@@ -10,7 +10,7 @@
 //! check            the application's decision about the request, for both; rejection: a negative one
 //! registry         all connections of a server, to close them at its end
 //! handler          the application's closure; catch_panic: its panics
-//! upgrade          the wait for the response, inside of other people's servers
+//! upgrade          the wait for the response, in other people's servers
 //! ```
 //!
 //! Without the feature `http2`, `absent/http2.rs` takes the place of `http2.rs`.
@@ -86,7 +86,7 @@ pub async fn serve<H: Handler<M>, M: 'static>(
     Server::new().serve(listener, handler).await
 }
 
-/// A builder of server options, which serves WebSocket connections and nothing else.
+/// A configurable server that serves WebSocket connections and nothing else.
 ///
 /// ```no_run
 /// use std::time::Duration;
@@ -232,8 +232,8 @@ impl Server {
     ///
     /// Each WebSocket is a stream of its client's connection, and otherwise behaves as over HTTP/1.1. A
     /// connection may have [`Limits::max_streams`](crate::Limits::max_streams) streams. A connection without
-    /// a WebSocket ends gracefully after one to two times
-    /// [`Limits::handshake_timeout`](crate::Limits::handshake_timeout), and is cut off after once more.
+    /// a WebSocket is shut down gracefully after one to two
+    /// [handshake timeouts](crate::Limits::handshake_timeout), and closed after one more.
     ///
     /// Browsers open WebSockets over HTTP/2 only to a server with which they already have an HTTP/2
     /// connection. If another server serves their pages, they use HTTP/1.1.
@@ -286,8 +286,8 @@ impl Server {
     ///   rejects with 500.
     /// - A [`std::io::Error`] is passed if the operating system fails to accept a connection.
     ///
-    /// Calls for one connection come one after the other, calls for several connections at once. The function
-    /// must not block. If it panics, the panic is discarded, and the server continues.
+    /// Calls for one connection are sequential; calls for different connections may be concurrent. The
+    /// function must not block. If it panics, the panic is discarded, and the server continues.
     ///
     /// ```
     /// let server = bowline::Server::new().on_error(|error| eprintln!("{error}"));

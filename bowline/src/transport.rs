@@ -8,14 +8,14 @@
 //!  comes from         serve, connect, adopt,    serve and connect_http2  TLS, Unix sockets, hyper,
 //!                     hyper and axum                                     the user's own types
 //!  halves             OwnedRead/WriteHalf       Http2Receive, Http2Send  one Box<dyn IoStream>, shared
-//!  lock               none                      none                     a mutex, taken last
+//!  lock               none                      none                     a mutex, after the half's
 //!  reads and writes   non-blocking calls        h2, with flow control    AsyncRead, AsyncWrite
 //!                     (tcp.rs)                  (http2.rs)               (with_stream, below)
 //! ```
 //!
 //! TCP has a fast path, because it is the most frequent transport and each message costs a system call there.
 //! So streams are recognised by their type: [`Transport::new`] finds a `TcpStream` in a generic argument, and
-//! `from_hyper` finds one inside of what hyper returns after an upgrade. Every other stream is boxed.
+//! `from_hyper` finds one in what hyper returns after an upgrade. Every other stream is boxed.
 //!
 //! Three rules hold for all of them:
 //!
@@ -25,6 +25,8 @@
 //!   of budget would look like one that is not ready, and some of tokio's streams then forget whom to wake.
 //! - A boxed stream is foreign code, and the connection's locks are held while it is polled. `polling.rs`
 //!   records that, so that a wake-up from within the poll does not call a foreign waker under these locks.
+//!   Such a wake-up takes the slots of the connection's waker under the stream's lock. The order is
+//!   therefore: the half, the boxed stream, the slots.
 //!
 //! HTTP/2 and TLS are optional. Without their features, the files in `absent/` take their places.
 

@@ -63,7 +63,7 @@ pub struct Deflater {
     settings: Settings,
     takes_context_over: bool,
     compress: Option<Compress>,
-    /// Set if the last call was a flush and returned, so that no input is left in the compressor.
+    /// Set if the last call was a flush and returned, so no input is left in the compressor.
     is_flushed: bool,
 }
 

@@ -86,7 +86,7 @@ pub struct Inflater {
 pub struct Inflated {
     /// The number of bytes of the input that were read.
     pub consumed: usize,
-    /// Set if all of the input was read and the message has not ended, so that more input is needed.
+    /// Set if all of the input was read and the message has not ended, so more input is needed.
     pub needs_input: bool,
     /// Set if the message has ended.
     pub done: bool,

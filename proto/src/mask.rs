@@ -49,7 +49,7 @@ pub fn mask(payload: &mut [u8], masking_key: [u8; 4], offset: u64) {
 
 /// Appends `payload` to `out`, masked or unmasked.
 ///
-/// The copy proceeds in pieces that stay in the nearest cache, so that memory is traversed only once.
+/// The copy proceeds in pieces that stay in the nearest cache, so memory is traversed only once.
 #[inline]
 pub(crate) fn append_masked(payload: &[u8], masking_key: [u8; 4], out: &mut Vec<u8>) {
     // The size of a piece is a multiple of 4, so each piece begins with the first octet of the key.

@@ -193,7 +193,7 @@ impl ReceiveHalf {
     /// Decodes a whole message in one valid frame, the most frequent case, by a shorter path.
     ///
     /// The frame is at the front of `bytes`, and the caller continues after [`WholeMessage::frame_size`]
-    /// bytes. The payload is unmasked while it is copied, so that memory is traversed only once.
+    /// bytes. The payload is unmasked while it is copied. Text is validated in a second pass over the copy.
     ///
     /// Returns `None` in all other cases, which are left to [`handle_bytes`](Self::handle_bytes).
     ///
@@ -277,7 +277,7 @@ impl ReceiveHalf {
         self.limits
     }
 
-    /// Fails this half, so that no more bytes are accepted.
+    /// Fails this half, so no more bytes are accepted.
     ///
     /// The caller fails the half if, for example, the payload of a compressed message is invalid.
     pub fn fail(&mut self, failure: Failure) {

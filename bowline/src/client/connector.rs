@@ -52,7 +52,7 @@ pub async fn connect(url: impl AsRef<str>) -> Result<WebSocket, Error> {
     Ok(socket)
 }
 
-/// A builder of client options, which connects to WebSocket servers.
+/// A configurable client that opens WebSocket connections.
 ///
 /// The methods that set options never fail. An invalid setting is kept, and the methods that connect return
 /// it as [`ErrorKind::InvalidInput`] before anything is sent.
@@ -81,8 +81,8 @@ pub struct Connector {
 impl Connector {
     /// Returns a connector with the default options.
     ///
-    /// By default there are no additional headers and no subprotocols. The environment names the proxy, and
-    /// the operating system the trusted root certificates. The limits are [`Limits::default`].
+    /// By default there are no additional headers and no subprotocols. The proxy comes from the environment,
+    /// and the root certificates from the operating system. The limits are [`Limits::default`].
     ///
     /// ```
     /// let connector = bowline::Connector::new();
@@ -204,10 +204,11 @@ impl Connector {
     /// counts too, because many servers and balancers close a connection on which the client sends nothing,
     /// often after a minute.
     ///
-    /// The connection ends with [`ErrorKind::Timeout`] in two cases: if nothing arrives for one interval
-    /// after the ping, or if the transport accepts no byte for one interval while bytes wait to be written.
-    /// Bytes in a buffer of the stream's own, such as that of TLS, count as accepted once the stream is
-    /// flushed.
+    /// The connection ends with [`ErrorKind::Timeout`] in two cases:
+    ///
+    /// - The peer was silent, and sends nothing within one interval of the ping.
+    /// - The transport accepts no byte for one interval while bytes wait to be written. Bytes in a buffer of
+    ///   the stream's own, such as that of TLS, count as accepted once the stream is flushed.
     ///
     /// ```
     /// use std::time::Duration;
@@ -258,7 +259,7 @@ impl Connector {
         Box::pin(self.connect_to(attempt)).await
     }
 
-    /// Does the handshake over a stream of your own, such as a Unix socket or a pipe.
+    /// Performs the handshake over a stream of your own, such as a Unix socket or a pipe.
     ///
     /// TLS is used if the URL says so. The host of the URL is sent to the server, but its name is not
     /// resolved, and no proxy is used.
@@ -296,8 +297,8 @@ impl Connector {
     /// finishes.
     ///
     /// The request is for HTTP/1.1, and its URL has the scheme `http` or `https`. A client that also speaks
-    /// HTTP/2 must be told not to choose it. Proxies, TLS and timeouts are the business of that client. The
-    /// examples `reqwest_client` and `hyper_client` are whole programs.
+    /// HTTP/2 must be told not to choose it. Proxies, TLS and timeouts are up to that client. The examples
+    /// `reqwest_client` and `hyper_client` are whole programs.
     ///
     /// ```
     /// # fn example() -> Result<(), bowline::Error> {
@@ -320,7 +321,7 @@ impl Connector {
         Ok((request, handshake))
     }
 
-    /// Makes a WebSocket of a stream whose handshake was done elsewhere, as the client of the connection.
+    /// Creates a client [`WebSocket`] from a stream whose handshake is already complete.
     ///
     /// `leftover` contains the bytes that were already read after the handshake.
     ///
@@ -456,8 +457,8 @@ impl Connector {
         self
     }
 
-    /// Makes a WebSocket of a stream, as [`adopt`](Self::adopt) does, whose handshake agreed on compression.
-    /// Available with the feature `deflate`.
+    /// Creates a client [`WebSocket`] from a stream, as [`adopt`](Self::adopt) does, whose handshake agreed
+    /// on compression. Available with the feature `deflate`.
     ///
     /// The level and the threshold are those of [`compression`](Self::compression).
     ///
@@ -500,7 +501,7 @@ impl Connector {
     /// Opens an HTTP/2 connection for many WebSockets (RFC 8441), and waits for the server's settings.
     /// Available with the feature `http2`.
     ///
-    /// The path of the URL does not matter.
+    /// The path of the URL is ignored.
     ///
     /// ```no_run
     /// # async fn example() -> Result<(), bowline::Error> {

@@ -1,7 +1,7 @@
 //! The codec of compressed messages.
 //!
 //! Without the feature `deflate`, no connection negotiates compression, and stand-ins with the signatures of
-//! the codec take its place. The feature is cut off here, so that no other file has to ask for it.
+//! the codec take its place. The feature is cut off here, so the connection need not ask for it.
 
 #[cfg(not(feature = "deflate"))]
 pub(crate) use absent::{Deflater, Inflated, Inflater};

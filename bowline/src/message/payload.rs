@@ -17,9 +17,9 @@ use crate::message::{Message, Prepared, Utf8Bytes};
 /// | [`Message`], `&`[`Prepared`] | of the kind of the value |
 ///
 /// Borrowed payloads are copied once, straight into the write buffer, and so are small owned ones. Owned
-/// payloads of at least 16 KiB are queued without copying; while replies to a batch of messages are gathered,
-/// the threshold is 64 KiB. A client masks a queued payload in place if nothing else refers to the memory,
-/// and copies the payload otherwise.
+/// payloads of at least 16 KiB are queued without copying; while replies to messages that arrived together
+/// are held back, the threshold is 64 KiB. A client masks a queued payload in place if nothing else refers to
+/// the memory, and copies the payload otherwise.
 ///
 /// # Examples
 ///
@@ -37,7 +37,7 @@ use crate::message::{Message, Prepared, Utf8Bytes};
 /// ```
 #[derive(Debug)]
 pub struct Payload<'a> {
-    /// The tag of this enum fills a word, so that a payload moves by whole words. With the kind inside the
+    /// The tag of this enum fills a word, so a payload moves by whole words. With the kind inside the
     /// enum, moves straddled words, and the processor stalled on them.
     pub(crate) source: Source<'a>,
     pub(crate) kind: MessageKind,

@@ -15,10 +15,9 @@ use crate::message::Message;
 ///
 /// - **Servers** share a frame of at least 1 KiB between all connections. Smaller frames are copied into each
 ///   write buffer, which is cheaper than sharing.
-/// - **Clients** have to mask each frame with a new key (RFC 6455 5.3), so that only the compression is
-///   shared.
-/// - **With context takeover**, the message refers to no earlier message, and later messages refer to nothing
-///   before them.
+/// - **Clients** have to mask each frame with a new key (RFC 6455 5.3), so only the compression is shared.
+/// - **With context takeover**, the message refers to no earlier message. Messages after it refer neither to
+///   it nor to anything sent before it.
 ///
 /// Cloning is cheap: clones share the encoded and the compressed forms.
 ///

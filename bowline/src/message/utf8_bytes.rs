@@ -12,7 +12,7 @@ use bytes::Bytes;
 /// Cloning is cheap. The type dereferences to `str` without validating again, and converts into [`Bytes`]
 /// without copying.
 ///
-/// Comparison and hashing agree with `str`, so that a map with keys of this type can be searched by `&str`.
+/// Comparison and hashing agree with `str`, so a map with keys of this type can be searched by `&str`.
 ///
 /// # Examples
 ///

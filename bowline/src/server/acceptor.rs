@@ -1,4 +1,4 @@
-//! The builder of handshake options, and the handshake inside of other people's servers.
+//! The builder of handshake options, and the handshake in other people's servers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,7 +29,7 @@ use crate::transport::Addresses;
 use crate::transport::from_hyper::from_stream;
 use crate::transport::rewind::Rewind;
 
-/// Accepts an opening handshake with the default options, inside of a server that uses hyper.
+/// Accepts an opening handshake with the default options, in a server that uses hyper.
 ///
 /// The server may use any HTTP library that is built on [`http`]'s types and hyper. See [`Acceptor`] for the
 /// options, and [`Acceptor::accept`] for the checks.
@@ -61,7 +61,7 @@ pub fn accept<A, B: Default>(request: &mut Request<A>) -> Result<(Response<B>, U
     Acceptor::default().accept(request)
 }
 
-/// A builder of a server's options, which accepts opening handshakes.
+/// A configurable acceptor of opening handshakes, for servers.
 ///
 /// Clones are cheap, as they share the options. The methods that set options never fail. An invalid setting
 /// is kept: then [`Server::serve`](crate::Server::serve) returns an error at once, and
@@ -128,18 +128,18 @@ impl Acceptor {
     /// | `null` | `Origin: null` |
     ///
     /// Browsers send `Origin: null` for pages without an origin of their own, such as those from `file:` and
-    /// `data:` URLs and in sandboxed frames. Anybody can make such a page, so that `null` opens the server to
-    /// all sites, as `*` does.
+    /// `data:` URLs and in sandboxed frames. Anybody can make such a page, so `null` opens the server to all
+    /// sites, as `*` does.
     ///
-    /// A page of the same host must have been loaded by `http` or `https`; other schemes, such as those of
+    /// A page of the same host must have been loaded over `http` or `https`; other schemes, such as those of
     /// browser extensions, need a pattern. Under [`Server::tls`](crate::Server::tls), and if the request's
-    /// URL has the scheme `https` (as in HTTP/2), the page must have been loaded by `https`. Otherwise `http`
-    /// and `https` are both accepted, because a proxy may have terminated TLS.
+    /// URL has the scheme `https` (as in HTTP/2), the page must have been loaded over `https`. Otherwise
+    /// `http` and `https` are both accepted, because a proxy may have terminated TLS.
     ///
     /// The client chooses the `Host` header. The owner of a site can point its name at 127.0.0.1 or a private
     /// address (DNS rebinding). Pages of the site are then of the same origin as their requests. A server
-    /// that relies on being reachable only from there must compare `Host` with its own names, by
-    /// [`Server::on_request`](crate::Server::on_request).
+    /// that relies on being reachable only from its own machine or network must compare `Host` with its own
+    /// names, in [`Server::on_request`](crate::Server::on_request).
     ///
     /// ```
     /// use bowline::Acceptor;
@@ -170,7 +170,7 @@ impl Acceptor {
 
     /// Sets the limits of the handshake and of the connection. Default: [`Limits::default`].
     ///
-    /// Inside of another HTTP server, that server limits the head of the request.
+    /// In another HTTP server, that server limits the head of the request.
     ///
     /// ```
     /// use bowline::{Acceptor, Limits};
@@ -188,10 +188,11 @@ impl Acceptor {
     /// counts too, because many clients and balancers close a connection on which the server sends nothing,
     /// often after a minute.
     ///
-    /// The connection ends with [`ErrorKind::Timeout`] in two cases: if nothing arrives for one interval
-    /// after the ping, or if the transport accepts no byte for one interval while bytes wait to be written.
-    /// Bytes in a buffer of the stream's own, such as that of TLS, count as accepted once the stream is
-    /// flushed.
+    /// The connection ends with [`ErrorKind::Timeout`] in two cases:
+    ///
+    /// - The peer was silent, and sends nothing within one interval of the ping.
+    /// - The transport accepts no byte for one interval while bytes wait to be written. Bytes in a buffer of
+    ///   the stream's own, such as that of TLS, count as accepted once the stream is flushed.
     ///
     /// ```
     /// use std::time::Duration;
@@ -243,8 +244,8 @@ impl Acceptor {
     /// | 405 | the method is not GET; over HTTP/2, not CONNECT |
     /// | 426 | the request is of HTTP/1.0, or asks for no upgrade to `websocket` |
     /// | 501 | over HTTP/2, the `:protocol` is not `websocket` |
-    /// | 400 | the version is not 13; the key is missing, repeated or malformed; a header is no valid list |
-    /// | 400 | the request has no Host, or has a body |
+    /// | 400 | the version is not 13; the key is missing, repeated or malformed |
+    /// | 400 | a header is not a valid list; the request has no Host, or has a body |
     /// | 403 | the page is of a foreign origin: see [`allow_origin`](Self::allow_origin) |
     /// | 500 | hyper's upgrade is not in the request, or an option of this acceptor is invalid |
     pub fn accept<A, B: Default>(
@@ -286,8 +287,8 @@ impl Acceptor {
         self.0.terms.choose_subprotocol(headers).ok().flatten()
     }
 
-    /// Does the server's side of an opening handshake on a stream, without another HTTP library. Returns the
-    /// connection, and the head of the request.
+    /// Performs the server's side of an opening handshake on a stream, without another HTTP library. Returns
+    /// the connection, and the head of the request.
     ///
     /// The stream is a [`TcpStream`](tokio::net::TcpStream) or any other stream. A request that is not an
     /// acceptable handshake receives the response that [`accept`](Self::accept) documents, and the stream is
@@ -309,7 +310,8 @@ impl Acceptor {
     ///   the [source](std::error::Error::source).
     /// - Returns [`ErrorKind::Limit`] if the head of the request is too large.
     /// - Returns [`ErrorKind::Timeout`] if the handshake takes longer than [`Limits::handshake_timeout`].
-    /// - Returns [`ErrorKind::Disconnected`] or [`ErrorKind::Io`] if the stream ends or breaks before.
+    /// - Returns [`ErrorKind::Disconnected`] or [`ErrorKind::Io`] if the stream ends or breaks
+    ///   before the handshake completes.
     /// - Returns [`ErrorKind::InvalidInput`] if an option of this acceptor is invalid.
     ///
     /// # Cancel safety
@@ -328,7 +330,7 @@ impl Acceptor {
         Box::pin(http1::exchange(Rewind::new(stream), addresses, terms, &check, deadline)).await
     }
 
-    /// Makes a WebSocket of a stream whose handshake was done elsewhere, as the server of the connection.
+    /// Creates a server [`WebSocket`] from a stream whose handshake is already complete.
     ///
     /// `leftover` contains the bytes that were already read after the handshake.
     ///
@@ -415,8 +417,8 @@ impl Acceptor {
         .refuse_if(invalid)
     }
 
-    /// Makes a WebSocket of a stream, as [`adopt`](Self::adopt) does, whose handshake agreed on compression.
-    /// Available with the feature `deflate`.
+    /// Creates a server [`WebSocket`] from a stream, as [`adopt`](Self::adopt) does, whose handshake agreed
+    /// on compression. Available with the feature `deflate`.
     ///
     /// The level and the threshold are those of [`compression`](Self::compression).
     ///

@@ -181,7 +181,7 @@ impl Slot {
         let waiting = while_wanted(respond, receive, acquiring);
         let reserved = deadline.bound("waiting for one of Limits::max_streams", waiting).await;
         let permit = reserved.inspect_err(|_| {
-            // RFC 9113 8.7: no work was done for the request, so that the client may repeat it.
+            // RFC 9113 8.7: no work was done for the request, so the client may repeat it.
             respond.send_reset(Reason::REFUSED_STREAM);
         })?;
         Ok(Self { _permit: permit })
@@ -272,7 +272,7 @@ impl<S: IoStream> Serving<'_, S> {
         // Reading comes before the look at the clock, which otherwise might judge a client by requests that
         // were not read.
         let next = self.connection.poll_accept(cx);
-        // No stream is open any more, so that the client need not agree to the end.
+        // No stream is open any more, so the client need not agree to the end.
         if self.phase == Http2Phase::Stopping && next.is_pending() && !self.connection.has_streams() {
             self.phase = Http2Phase::Closing;
             self.connection.abrupt_shutdown(Reason::NO_ERROR);
@@ -336,7 +336,11 @@ impl Http2Request {
             if head.headers.len() > terms.config.limits.max_headers {
                 let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
                 let rejection = Rejection::new(status, "the request has too many headers");
-                return Ok(rejected("the client's request was rejected".to_owned(), rejection));
+                let limit = terms.config.limits.max_headers;
+                let text = format!(
+                    "the client's request is over the limit of {limit} headers (Limits::max_headers)"
+                );
+                return Ok(rejected(text, rejection));
             }
             Ok(answer(head, terms, check).await)
         };

@@ -23,7 +23,7 @@ const WRITE_SIZE: usize = 32 * 1024;
 const EMPTY_MAX: usize = 128;
 
 impl WebSocket {
-    /// Converts the connection into a stream of bytes, which messages of `kind` carry.
+    /// Converts the connection into a stream of bytes, carried in messages of `kind`.
     ///
     /// The stream can tunnel another protocol: see [`WebSocketIo`].
     ///
@@ -53,8 +53,8 @@ impl WebSocket {
 ///   messages. The end of the stream is a Close frame of the peer with 1000, 1001 or no code. Every other end
 ///   is an [`io::Error`] that contains the [`Error`]. A message of the other kind closes the connection with
 ///   1003 (RFC 6455 7.4.1).
-/// - **Writing** sends one message for each call, with at most the first 32 KiB of the bytes; an empty write
-///   sends none. Text has to be valid UTF-8 in each call. While
+/// - **Writing**: Each write sends one message, with up to 32 KiB of the buffer; an empty write sends none.
+///   Text has to be valid UTF-8 in each call. While
 ///   [`Limits::write_buffer`](crate::Limits::write_buffer) is reached, a write waits in order of arrival,
 ///   together with all other senders. A write that is no longer polled is skipped.
 /// - **Shutting down** closes the connection with 1000 and waits for its end. There is no half-closed state:

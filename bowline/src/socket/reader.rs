@@ -22,7 +22,8 @@ use crate::connection::inbound::batch::Batch;
 /// # Errors
 ///
 /// Reading fails if the connection ends before the message does. The [`io::Error`] then contains the
-/// [`Error`](crate::Error) that [`WebSocket::recv`](crate::WebSocket::recv) returns.
+/// [`Error`](crate::Error) that ended the connection. After a normal end in the middle of the message, the
+/// kind of the error is [`ErrorKind::Closed`](crate::ErrorKind::Closed).
 ///
 /// # Cancel safety
 ///

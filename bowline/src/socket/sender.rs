@@ -129,8 +129,8 @@ impl Sender {
     ///
     /// # Cancel safety
     ///
-    /// This method is cancel safe. Once the future was polled, the closing handshake goes on without it, and
-    /// another call waits for the end.
+    /// This method is cancel safe. Once the future has been polled, the closing handshake goes on without it,
+    /// and another call waits for the end.
     pub async fn close(&self, code: CloseCode, reason: &str) -> Result<Option<CloseFrame>, Error> {
         self.connection.close(code, reason).await
     }

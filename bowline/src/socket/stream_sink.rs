@@ -170,7 +170,7 @@ impl Sink<Message> for WebSocketStreamSink {
 ///   exception: if a [`MessageWriter`](crate::MessageWriter) was opened after the sink became ready, the
 ///   message waits in the sink until the sink is polled again.
 /// - **`poll_flush`** waits until the transport has taken all messages. `SinkExt::send` flushes each time;
-///   `feed` and `forward` don't, so that a batch leaves with one write.
+///   `feed` and `forward` don't, so a batch leaves with one write.
 /// - **`poll_close`** closes the connection with 1000 and waits for its end, as [`Sender::close`] does.
 pub struct SenderSink {
     sender: PollSender,

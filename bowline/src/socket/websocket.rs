@@ -29,7 +29,7 @@ use crate::sync::spawn;
 /// the same for both roles, and for all transports: TCP, TLS, HTTP/2, and any stream of the application.
 ///
 /// Only [`recv`](Self::recv) and [`reader`](Self::reader) take `&mut self`. All other methods take `&self`,
-/// so that any number of tasks can call them at the same time, also through clones of a [`Sender`].
+/// so any number of tasks can call them at the same time, also through clones of a [`Sender`].
 ///
 /// # Control frames
 ///
@@ -110,9 +110,9 @@ impl WebSocket {
     /// [`flush`](Self::flush) or any other call.
     ///
     /// Replies to messages that arrived together may leave together: while the next of those messages is in
-    /// memory, the messages that the `WebSocket` itself sends are held back. They leave at the latest when
-    /// the task yields or a millisecond has passed; only a task that keeps its thread busy without sending
-    /// holds them longer. A [`Sender`] writes at once.
+    /// memory, the messages that the `WebSocket` itself sends are held back. They are written at the latest
+    /// when the task yields, or with the first messages that are sent after a millisecond. A [`Sender`]
+    /// writes at once.
     ///
     /// # Deadlocks
     ///
@@ -164,8 +164,8 @@ impl WebSocket {
     /// Waits for the next message and returns a reader of its payload, or `None` after the connection has
     /// ended normally.
     ///
-    /// The reader returns the payload as it arrives, even within a frame, so that the message is never held
-    /// in memory as a whole. [`Limits::message_size`](crate::Limits::message_size) applies nevertheless. Text
+    /// The reader returns the payload as it arrives, even within a frame, so the message is never held in
+    /// memory as a whole. [`Limits::message_size`](crate::Limits::message_size) applies nevertheless. Text
     /// is validated as it arrives.
     ///
     /// # Examples
@@ -256,14 +256,14 @@ impl WebSocket {
     /// code.
     ///
     /// The method performs the closing handshake (RFC 6455 7.1.2). Our Close frame is sent after all messages
-    /// that were sent before. Messages that have arrived by then can still be received; later ones are
+    /// accepted earlier. Messages that have arrived by then can still be received; later ones are
     /// discarded. The method returns once the peer has answered and the transport has ended, after at most
     /// [`Limits::close_timeout`](crate::Limits::close_timeout).
     ///
     /// Several tasks may call this method, also while another task is in [`recv`](Self::recv). The first
     /// Close frame, ours or the peer's, decides.
     ///
-    /// The reason is a text for people, of at most 123 bytes, and may be empty.
+    /// The reason is a human-readable text of at most 123 bytes, and may be empty.
     ///
     /// # Examples
     ///
@@ -289,8 +289,8 @@ impl WebSocket {
     ///
     /// # Cancel safety
     ///
-    /// This method is cancel safe. Once the future was polled, the closing handshake goes on without it, and
-    /// another call waits for the end.
+    /// This method is cancel safe. Once the future has been polled, the closing handshake goes on without it,
+    /// and another call waits for the end.
     pub async fn close(&self, code: CloseCode, reason: &str) -> Result<Option<CloseFrame>, Error> {
         self.connection.close(code, reason).await
     }

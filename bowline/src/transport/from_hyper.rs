@@ -23,7 +23,7 @@ pub(crate) fn from_stream<S: IoStream>(stream: S, leftover: Bytes) -> (Transport
     (transport, [leftover, unread].concat().into())
 }
 
-/// Makes a transport of the TCP stream inside of `upgraded`, and returns the bytes that hyper has read ahead.
+/// Makes a transport of the TCP stream in `upgraded`, and returns the bytes that hyper has read ahead.
 /// If another stream is inside, `upgraded` itself becomes the transport.
 pub(crate) fn from_upgraded(upgraded: Upgraded) -> (Transport, Bytes) {
     let upgraded = match upgraded.downcast::<TokioIo<TcpStream>>() {

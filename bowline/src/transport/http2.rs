@@ -16,7 +16,7 @@ use crate::transport::{Addresses, AnyStream, Transport};
 
 /// The number of bytes that the peer may send on all streams of a connection together before they are read.
 ///
-/// The window is the largest possible, so that an unread stream never blocks another. `Limits::stream_window`
+/// The window is the largest possible, so an unread stream never blocks another. `Limits::stream_window`
 /// bounds each stream.
 pub(crate) const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
 
@@ -203,7 +203,7 @@ impl Http2Send {
 
     /// Writes as many bytes as the peer's windows allow, in one DATA frame if they fit.
     ///
-    /// A peer may open its window one byte at a time, and no further, so that even one byte has to be
+    /// A peer may open its window one byte at a time, and no further, so even one byte has to be
     /// written. Waiting for one of the [`PIECES`] bounds the number of such frames: further bytes gather in
     /// the write buffer.
     pub(crate) fn poll_write(

@@ -5,7 +5,7 @@
 //! record of such polls, and the connection's waker asks the record which case it is in.
 //!
 //! A stream may itself be a tunnel in another WebSocket, whose stream is then polled within the outer poll.
-//! Therefore the record is a stack. The top is a cell of its own, so that a thread that polls no stream finds
+//! Therefore the record is a stack. The top is a cell of its own, so a thread that polls no stream finds
 //! that out with one load.
 
 use std::cell::{Cell, RefCell};

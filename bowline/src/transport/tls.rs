@@ -72,7 +72,7 @@ mod client {
     pub(crate) fn server_name(host: &str) -> Result<ServerName<'static>, Error> {
         ServerName::try_from(host.to_owned()).map_err(|error| {
             let text = format!(
-                "the host {host:?} is neither a DNS name nor an IP address, so that TLS can't verify its \
+                "the host {host:?} is neither a DNS name nor an IP address, so TLS can't verify its \
                  certificate"
             );
             Error::with_source(ErrorKind::InvalidInput, text, error)

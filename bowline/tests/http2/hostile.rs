@@ -15,6 +15,7 @@ use bowline::{
 use bytes::Bytes;
 use h2::client::SendRequest;
 use h2::{Reason, RecvStream, SendStream};
+use http::StatusCode;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf, duplex};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::mpsc;
@@ -603,6 +604,25 @@ async fn use_up_slots(stream: &mut TcpStream) -> u32 {
     assert!(arrives(stream, &resets).await);
     assert!(arrives(stream, &connect_headers(21, "/", "13")).await);
     21
+}
+
+#[tokio::test]
+async fn too_many_headers_are_refused_by_name() {
+    let (sender, mut errors) = mpsc::unbounded_channel();
+    let acceptor = Acceptor::new().limits(Limits::default().max_headers(1));
+    let server = Server::new().acceptor(acceptor).http2().on_error(move |error| {
+        // The test may be over.
+        let _ = sender.send(error.to_string());
+    });
+    let address = start(server, echo).await;
+    let mut requests = raw_client(address).await;
+    let mut request = request("/");
+    request.headers_mut().append("x-one", "1".parse().unwrap());
+    request.headers_mut().append("x-two", "2".parse().unwrap());
+    let (response, _send) = requests.send_request(request, false).unwrap();
+    assert_eq!(soon(response).await.unwrap().status(), StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
+    let error = soon(errors.recv()).await.unwrap();
+    assert!(error.contains("over the limit of 1 headers (Limits::max_headers)"), "{error}");
 }
 
 /// RFC 9113 8.7: the refusal permits the client to retry.

@@ -1,4 +1,4 @@
-//! The stand-in for the server of HTTP/2 without the feature `http2`. Its types are uninhabited, so that
+//! The stand-in for the server of HTTP/2 without the feature `http2`. Its types are uninhabited, so
 //! matches on them take no code.
 
 use std::future::Future;

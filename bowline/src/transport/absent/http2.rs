@@ -1,6 +1,6 @@
 //! The stand-in for streams of HTTP/2 without the feature `http2`.
 //!
-//! The types are uninhabited, so that enum variants of them take no space, and match arms on them no code.
+//! The types are uninhabited, so enum variants of them take no space, and match arms on them no code.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
