@@ -247,6 +247,11 @@ impl Http2Connection {
         let (response, send) = requests.send_request(request, false).map_err(|error| self.why(error))?;
         let answer = async { response.await.map_err(|error| self.why(error)) };
         let response = deadline.bound("waiting for the server's response", answer).await?;
+        let max_headers = handshake.limits().max_headers;
+        if response.headers().len() > max_headers {
+            let text = format!("the response has more than {max_headers} headers (Limits::max_headers)");
+            return Err(Error::new(ErrorKind::Limit, text));
+        }
         let agreed = match handshake.conclude(&response) {
             Ok(agreed) => agreed,
             Err(text) => {

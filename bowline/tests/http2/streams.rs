@@ -107,13 +107,20 @@ async fn serve_by_hand(server: Server) -> (SocketAddr, mpsc::UnboundedReceiver<W
 async fn h2_server(
     builder: h2::server::Builder,
 ) -> (SocketAddr, tokio::task::JoinHandle<(h2::RecvStream, h2::SendStream<Bytes>)>) {
+    h2_server_with(builder, http::Response::new(())).await
+}
+
+async fn h2_server_with(
+    builder: h2::server::Builder,
+    response: http::Response<()>,
+) -> (SocketAddr, tokio::task::JoinHandle<(h2::RecvStream, h2::SendStream<Bytes>)>) {
     let (listener, address) = listen().await;
     let accepted = tokio::spawn(async move {
         let (stream, _) = listener.accept().await.unwrap();
         let mut connection = builder.handshake(stream).await.unwrap();
         let (request, mut respond) = connection.accept().await.unwrap().unwrap();
         tokio::spawn(async move { while connection.accept().await.is_some() {} });
-        let send = respond.send_response(http::Response::new(()), false).unwrap();
+        let send = respond.send_response(response, false).unwrap();
         (request.into_body(), send)
     });
     (address, accepted)
@@ -136,6 +143,26 @@ fn accepting() -> h2::server::Builder {
 }
 
 // ---- the opening handshake
+
+#[tokio::test]
+async fn a_response_with_too_many_headers_is_refused_by_name() {
+    for (headers, accepted) in [(100, true), (101, false)] {
+        let mut response = http::Response::builder();
+        for number in 0..headers {
+            response = response.header(format!("x-{number}"), "");
+        }
+        let (address, _server) = h2_server_with(accepting(), response.body(()).unwrap()).await;
+        let result = soon(over_http2().connect(format!("ws://{address}"))).await;
+        match result {
+            Ok(_) => assert!(accepted, "{headers} headers"),
+            Err(error) => {
+                assert!(!accepted, "{error}");
+                assert_eq!(error.kind(), ErrorKind::Limit);
+                assert!(error.to_string().contains("100 headers (Limits::max_headers)"), "{error}");
+            }
+        }
+    }
+}
 
 #[tokio::test]
 async fn a_server_by_prior_knowledge() {
