@@ -48,9 +48,9 @@ impl Connection {
         if let Some(concluded) = concluded {
             self.report_end(concluded);
         }
-        self.waker.set_task_waits(true);
+        self.waker.set_driver_waits(true);
         self.waker.wake_reader();
-        self.waker.wake_task();
+        self.waker.wake_driver();
         if decides {
             events::connection_closed(self.addresses.peer, events::Initiator::Us, Some(frame.code()));
         }
@@ -75,7 +75,7 @@ impl Connection {
         inbound.discard();
         inbound.close_transport(error);
         drop(inbound);
-        self.waker.wake_task();
+        self.waker.wake_driver();
         events::connection_closed(self.addresses.peer, events::Initiator::Us, None);
     }
 
@@ -83,7 +83,7 @@ impl Connection {
     /// will close.
     pub(crate) fn discard_input(&self) {
         self.inbound().discard();
-        self.waker.wake_task();
+        self.waker.wake_driver();
     }
 
     /// Closes the transport at once. `error` is the reason unless an earlier one is known.

@@ -110,15 +110,15 @@ impl Connection {
             self.write_failed(outbound, error);
         } else if outbound.is_blocked() && !was_blocked {
             // The driver has to wait for the transport, and to know since when it waits.
-            self.waker.set_task_waits(true);
-            self.waker.wake_task();
+            self.waker.set_driver_waits(true);
+            self.waker.wake_driver();
         }
     }
 
     #[cold]
     fn write_failed(&self, outbound: &mut Outbound, error: io::Error) {
         outbound.close_transport(Error::of_transport("writing to the peer failed", error));
-        self.waker.wake_task();
+        self.waker.wake_driver();
     }
 
     /// Begins to hold back the replies to a batch. They are written when the poll under way has ended, even
@@ -138,7 +138,7 @@ impl Connection {
         if poller == Poller::BlockOn {
             EndOfPoll::watch(self);
         }
-        self.waker.wake_task();
+        self.waker.wake_driver();
     }
 
     /// Writes the replies that are held back. Nothing is held back from now on, until the `WebSocket`
@@ -251,7 +251,7 @@ impl Wake for EndOfPoll {
     fn wake_by_ref(self: &Arc<Self>) {
         // Most of the time the reader has already written all of them.
         if let Some(connection) = self.connection.as_ref().filter(|connection| connection.is_corked()) {
-            connection.waker.wake_task();
+            connection.waker.wake_driver();
         }
     }
 }

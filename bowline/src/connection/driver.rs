@@ -143,7 +143,7 @@ impl Future for DriverTask {
 
 impl Driver {
     fn poll(&mut self, cx: &mut Context<'_>, mut timer: Pin<&mut Sleep>) -> Poll<()> {
-        self.connection.waker.set_task(Some(cx.waker()));
+        self.connection.waker.set_driver(Some(cx.waker()));
         self.connection.uncork();
         self.connection.gather();
         if self.is_patient() && !timer.is_elapsed() {
@@ -177,7 +177,7 @@ impl Driver {
     /// Returns whether there is nothing to do before the timer runs out. This is the usual case of a driver
     /// that is woken for each batch.
     fn is_patient(&self) -> bool {
-        self.patient_until.is_some() && !self.connection.outbound().needs_task()
+        self.patient_until.is_some() && !self.connection.outbound().needs_driver()
     }
 
     /// Writes the bytes that a full transport left in the queue, and starts or ends the deadlines of the
@@ -198,7 +198,7 @@ impl Driver {
                 keepalive.dead = Some(Verdict::after(now, keepalive.interval));
             }
         }
-        self.connection.waker.set_task_waits(outbound.needs_task());
+        self.connection.waker.set_driver_waits(outbound.needs_driver());
     }
 
     /// Reads in the application's place if the application does not read.
@@ -264,7 +264,7 @@ impl Driver {
                     if matches!(error.kind(), ErrorKind::Disconnected | ErrorKind::Io) {
                         events::connection_lost(connection.addresses.peer, &error);
                     }
-                    connection.waker.set_task_waits(true);
+                    connection.waker.set_driver_waits(true);
                     Stage::Closing { deadline: Verdict::after(now, self.close_timeout) }
                 }
                 Stage::Closing { deadline } => {
@@ -365,7 +365,7 @@ impl Drop for Driver {
             self.connection.write_last(error.clone());
             self.connection.close_transport(&error);
         }
-        self.connection.waker.set_task(None);
+        self.connection.waker.set_driver(None);
     }
 }
 

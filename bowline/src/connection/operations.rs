@@ -85,8 +85,8 @@ impl Connection {
             .await?;
         let _guard = PingGuard { connection: self, payload };
         self.write(self.outbound(), Hold::Never);
-        self.waker.set_task_waits(true);
-        self.waker.wake_task();
+        self.waker.set_driver_waits(true);
+        self.waker.wake_driver();
         self.watch(|outbound| {
             let ended = || outbound.pings_ended().map(|error| Err(error.clone()));
             outbound.pings.round_trip(payload).map(Ok).or_else(ended)

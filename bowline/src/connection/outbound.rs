@@ -643,7 +643,7 @@ impl Outbound {
     }
 
     /// Returns whether the driver has something to wait for: the transport, a pong, or the end.
-    pub(crate) fn needs_task(&self) -> bool {
+    pub(crate) fn needs_driver(&self) -> bool {
         self.blocked || !self.pings.is_empty() || self.closed().is_some()
     }
 

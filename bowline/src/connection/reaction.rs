@@ -122,7 +122,7 @@ impl Connection {
     pub(crate) fn settle(&self) {
         self.inbound().settle();
         self.waker.wake_reader();
-        self.waker.wake_task();
+        self.waker.wake_driver();
     }
 }
 

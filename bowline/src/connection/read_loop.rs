@@ -291,7 +291,7 @@ impl Connection {
         // driver has to.
         if self.waker.remove_reader().is_none() {
             self.waker.watch(false);
-            self.waker.wake_task();
+            self.waker.wake_driver();
         }
     }
 
@@ -406,7 +406,7 @@ impl Connection {
             inbound.park();
         } else {
             drop(inbound);
-            self.waker.wake_task();
+            self.waker.wake_driver();
         }
     }
 

@@ -74,12 +74,12 @@ pub(crate) struct ConnectionWaker {
 #[derive(Default)]
 struct Slots {
     reader: Option<Waker>,
-    task: Option<Waker>,
+    driver: Option<Waker>,
     /// The driver waits for the transport, too, whether there is a reader or not.
-    task_waits: bool,
+    driver_waits: bool,
     /// The driver will check by itself whether a reader that was woken has come, and need not be woken for
     /// that.
-    task_watches: bool,
+    driver_watches: bool,
     /// The transport has called while it was polled: the driver has to wake the reader.
     reader_is_due: bool,
 }
@@ -207,18 +207,18 @@ impl ConnectionWaker {
     /// Returns whether a reader is registered. In that case the driver stops watching the reader.
     pub(crate) fn leave_to_reader(&self) -> bool {
         let mut slots = self.slots();
-        slots.task_watches &= slots.reader.is_none();
+        slots.driver_watches &= slots.reader.is_none();
         slots.reader.is_some()
     }
 
     /// Returns whether the driver watches a reader that was woken.
     pub(crate) fn is_watched(&self) -> bool {
-        self.slots().task_watches
+        self.slots().driver_watches
     }
 
     /// Sets whether the driver checks by itself if a reader that was woken has come.
     pub(crate) fn watch(&self, watches: bool) {
-        self.slots().task_watches = watches;
+        self.slots().driver_watches = watches;
     }
 
     /// Wakes the reader, if one is registered.
@@ -230,20 +230,20 @@ impl ConnectionWaker {
     }
 
     /// Wakes the driver.
-    pub(crate) fn wake_task(&self) {
-        let task = self.slots().task.clone();
-        if let Some(task) = task {
-            task.wake();
+    pub(crate) fn wake_driver(&self) {
+        let driver = self.slots().driver.clone();
+        if let Some(driver) = driver {
+            driver.wake();
         }
     }
 
     /// Sets the waker of the driver, or `None` once the driver has ended. Wakes a reader that was left to the
     /// driver.
-    pub(crate) fn set_task(&self, waker: Option<&Waker>) {
+    pub(crate) fn set_driver(&self, waker: Option<&Waker>) {
         let mut slots = self.slots();
-        match (&mut slots.task, waker) {
+        match (&mut slots.driver, waker) {
             (Some(known), Some(waker)) => known.clone_from(waker),
-            (task, waker) => *task = waker.cloned(),
+            (driver, waker) => *driver = waker.cloned(),
         }
         if std::mem::take(&mut slots.reader_is_due) {
             let reader = self.take_reader(&mut slots);
@@ -253,8 +253,8 @@ impl ConnectionWaker {
     }
 
     /// Sets whether the driver is woken even if a reader is registered.
-    pub(crate) fn set_task_waits(&self, waits: bool) {
-        self.slots().task_waits = waits;
+    pub(crate) fn set_driver_waits(&self, waits: bool) {
+        self.slots().driver_waits = waits;
     }
 
     fn slots(&self) -> MutexGuard<'_, Slots> {
@@ -284,11 +284,11 @@ impl Wake for ConnectionWaker {
         self.called.swap(true, Ordering::AcqRel);
         // A reader that was woken need not come: its future may be kept without being polled. The driver
         // checks that, but is woken for it only once in a while.
-        let watched = slots.task_watches;
-        slots.task_watches |= reader.is_some();
-        let wakes_task = slots.task_waits || slots.reader_is_due || !watched;
-        let task = if wakes_task { slots.task.clone() } else { None };
+        let watched = slots.driver_watches;
+        slots.driver_watches |= reader.is_some();
+        let wakes_driver = slots.driver_waits || slots.reader_is_due || !watched;
+        let driver = if wakes_driver { slots.driver.clone() } else { None };
         drop(slots);
-        reader.into_iter().chain(task).for_each(Waker::wake);
+        reader.into_iter().chain(driver).for_each(Waker::wake);
     }
 }

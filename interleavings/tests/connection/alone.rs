@@ -46,10 +46,10 @@ fn a_reader_hears_of_every_call() {
 }
 
 #[test]
-fn the_task_hears_of_a_call_beside_a_reader_that_comes_and_goes() {
+fn the_driver_hears_of_a_call_beside_a_reader_that_comes_and_goes() {
     loom::model(|| {
         let (signals, ready) = (Arc::new(ConnectionWaker::default()), Arc::new(AtomicBool::new(false)));
-        signals.set_task_waits(true);
+        signals.set_driver_waits(true);
         let transport = {
             let (waker, ready) = (Waker::from(Arc::clone(&signals)), Arc::clone(&ready));
             thread::spawn(move || {
@@ -66,10 +66,10 @@ fn the_task_hears_of_a_call_beside_a_reader_that_comes_and_goes() {
             })
         };
         block_on(std::future::poll_fn(|cx| {
-            signals.set_task(Some(cx.waker()));
+            signals.set_driver(Some(cx.waker()));
             if ready.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending }
         }));
-        signals.set_task(None);
+        signals.set_driver(None);
         transport.join().unwrap();
         reader.join().unwrap();
         assert!(!signals.has_reader());
