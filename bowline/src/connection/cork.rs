@@ -59,7 +59,7 @@ impl Connection {
         if outbound.closed().is_some() {
             return Err(TrySendError::Closed(message));
         }
-        if outbound.turn(&Place::default()) != Turn::Now {
+        if outbound.ask_turn(&Place::default()) != Turn::Now {
             return Err(TrySendError::Full(message));
         }
         let accepted = self.accept(outbound, message.into(), hold);
@@ -88,7 +88,7 @@ impl Connection {
         // A reply of another thread is never held back, since the thread that works off the batch may compute
         // for long.
         let is_reply = || hold == Hold::InBatch && self.corked.load(Ordering::SeqCst) == this_thread();
-        if !outbound.is_blocked() && (!is_reply() || outbound.is_reply_due()) {
+        if !outbound.is_blocked() && (!is_reply() || outbound.note_reply()) {
             self.write_locked(&mut outbound);
         }
         outbound.unlock();

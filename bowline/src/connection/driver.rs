@@ -325,7 +325,7 @@ impl Driver {
             Stage::Closing { deadline }
             | Stage::ShuttingDown { deadline }
             | Stage::Draining { deadline, .. } => {
-                if deadline.is_up(now, timeout) {
+                if deadline.check_expired(now, timeout) {
                     Err(close_timed_out(connection, timeout))
                 } else {
                     Ok(())

@@ -554,7 +554,7 @@ impl Inbound {
 
     /// Returns whether there is nothing to read for now, so that the transport will call the waker when there
     /// is.
-    pub(crate) fn is_idle(&mut self, cx: &mut Context<'_>) -> bool {
+    pub(crate) fn check_idle(&mut self, cx: &mut Context<'_>) -> bool {
         self.awaits_transport = self.end.is_none()
             && self.transport.as_ref().is_some_and(|transport| transport.poll_readable(cx).is_pending())
             // A stream whose budget is spent says that it has nothing, and remembers no waker.

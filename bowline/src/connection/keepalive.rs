@@ -84,12 +84,12 @@ impl Keepalive {
         cx: &mut Context<'_>,
     ) -> Result<(), Error> {
         let interval = self.interval;
-        if self.stalled.as_mut().is_some_and(|verdict| verdict.is_up(now, interval)) {
+        if self.stalled.as_mut().is_some_and(|verdict| verdict.check_expired(now, interval)) {
             let text = format!("the peer is gone: it accepted no byte for {interval:?} (keepalive)");
             return Err(Error::new(ErrorKind::Timeout, text));
         }
         self.note_life(connection, reader);
-        if self.dead.as_mut().is_some_and(|verdict| verdict.is_up(now, interval)) {
+        if self.dead.as_mut().is_some_and(|verdict| verdict.check_expired(now, interval)) {
             // A reader that was woken may not have run yet: the transport is read before the verdict.
             connection.read_unattended(cx);
             self.note_life(connection, reader);

@@ -165,7 +165,7 @@ impl<T, F: FnMut(&mut Outbound) -> Result<T, Error> + Unpin> Future for SendMess
         if let Some(error) = outbound.closed() {
             return Poll::Ready(Err(error.clone()));
         }
-        let turn = outbound.turn(place);
+        let turn = outbound.ask_turn(place);
         if turn != Turn::Now {
             outbound.wait(Queue::Senders, place, Manner::Future, cx.waker());
             drop(outbound);

@@ -183,8 +183,8 @@ impl Outbound {
 
     /// Returns whether a message may be accepted from the sender at `place`.
     #[inline]
-    pub(crate) fn turn(&mut self, place: &Place) -> Turn {
-        if self.writer_open || !self.has_space() { Turn::Later } else { self.senders.turn(place) }
+    pub(crate) fn ask_turn(&mut self, place: &Place) -> Turn {
+        if self.writer_open || !self.has_space() { Turn::Later } else { self.senders.ask_turn(place) }
     }
 
     /// Returns whether a `MessageWriter` has the exclusive right to send data.
@@ -476,8 +476,8 @@ impl Outbound {
     /// instead of being held back.
     #[expect(clippy::inline_always, reason = "measured: 15 instructions less of a small message")]
     #[inline(always)]
-    pub(crate) fn is_reply_due(&mut self) -> bool {
-        self.held.is_due() || !self.has_space()
+    pub(crate) fn note_reply(&mut self) -> bool {
+        self.held.note_reply() || !self.has_space()
     }
 
     /// Writes as much as the transport accepts.

@@ -132,7 +132,7 @@ impl Connection {
         batch: &mut Batch,
         take: impl FnMut(&mut Inbound) -> Option<T>,
     ) -> Poll<T> {
-        if !self.is_corked() && self.waker.sleep_in_quiet(cx.waker()) {
+        if !self.is_corked() && self.waker.try_sleep_quiet(cx.waker()) {
             return Poll::Pending;
         }
         let mut taken = None;
@@ -386,7 +386,7 @@ impl Connection {
             // `begin_read` comes first. In the other order, a call of the transport right after the check
             // would be forgotten, and the half be taken for quiet although bytes have arrived.
             self.waker.begin_read();
-            if inbound.is_idle(&mut self.context()) {
+            if inbound.check_idle(&mut self.context()) {
                 inbound.park();
                 return self.waker.set_quiet(inbound.is_quiet());
             }

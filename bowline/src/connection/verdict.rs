@@ -66,7 +66,7 @@ impl Verdict {
     }
 
     /// Returns whether the time is up. `time` is the span with which the limit was started.
-    pub(crate) fn is_up(&mut self, now: &Now, time: Span) -> bool {
+    pub(crate) fn check_expired(&mut self, now: &Now, time: Span) -> bool {
         if !now.is_past(self.at) {
             return false;
         }

@@ -67,7 +67,7 @@ pub(crate) struct ConnectionWaker {
     /// in the half for the application. Changed with the inbound half locked.
     ///
     /// `Relaxed` is enough: a stale `false` costs a look at the half, and
-    /// [`sleep_if_quiet`](Self::sleep_if_quiet) excludes a stale `true`.
+    /// [`sleep_quiet_locked`](Self::sleep_quiet_locked) excludes a stale `true`.
     quiet: AtomicBool,
 }
 
@@ -91,7 +91,7 @@ impl ConnectionWaker {
     /// `Release` of [`wake`](Wake::wake). The flag is cleared by a swap, since a second call may come between
     /// the load and the clearing: the swap reads from that call, too, and the poll sees its bytes. A plain
     /// store would overwrite the second call unseen, the poll could miss the bytes, and nobody would call
-    /// again. The `Release` half orders `quiet`: see [`sleep_if_quiet`](Self::sleep_if_quiet).
+    /// again. The `Release` half orders `quiet`: see [`sleep_quiet_locked`](Self::sleep_quiet_locked).
     pub(crate) fn begin_read(&self) {
         if self.called.load(Ordering::Acquire) {
             self.called.swap(false, Ordering::AcqRel);
@@ -125,12 +125,12 @@ impl ConnectionWaker {
     /// Registers a reader that has not locked the inbound half, if that half is quiet and the transport has
     /// not called.
     ///
-    /// This is the fast check, which may be out of date. [`sleep_if_quiet`](Self::sleep_if_quiet) decides.
+    /// This is the fast check, which may be out of date. [`sleep_quiet_locked`](Self::sleep_quiet_locked) decides.
     #[inline]
-    pub(crate) fn sleep_in_quiet(&self, waker: &Waker) -> bool {
+    pub(crate) fn try_sleep_quiet(&self, waker: &Waker) -> bool {
         self.quiet.load(Ordering::Relaxed)
             && !self.called.load(Ordering::Relaxed)
-            && self.sleep_if_quiet(waker)
+            && self.sleep_quiet_locked(waker)
     }
 
     /// Registers the reader if the half is quiet and the transport has not called.
@@ -155,7 +155,7 @@ impl ConnectionWaker {
     /// quiet, and the call of the transport already forgotten. A driver that reads later finds the reader in
     /// the slots, and wakes it if anything is left for the application.
     #[inline(never)]
-    fn sleep_if_quiet(&self, waker: &Waker) -> bool {
+    fn sleep_quiet_locked(&self, waker: &Waker) -> bool {
         let waker = waker.clone();
         let mut slots = self.slots();
         // The flags decide only now that the slots are locked.

@@ -25,14 +25,14 @@ impl HeldReplies {
     /// held back.
     #[expect(clippy::inline_always, reason = "measured: 15 instructions less of a small message")]
     #[inline(always)]
-    pub(crate) fn is_due(&mut self) -> bool {
+    pub(crate) fn note_reply(&mut self) -> bool {
         self.count += 1;
-        (self.count <= 2 || self.count % 8 == 0) && self.is_due_by_clock()
+        (self.count <= 2 || self.count % 8 == 0) && self.check_bounds()
     }
 
     /// Returns whether there are too many replies, or whether the first of them is too old.
     #[inline(never)]
-    fn is_due_by_clock(&mut self) -> bool {
+    fn check_bounds(&mut self) -> bool {
         let now = Tick::now();
         if self.count == 1 {
             self.since = now;

@@ -112,10 +112,10 @@ impl WaitQueue {
 
     /// Returns whether it is the turn of the waiter at `place`.
     #[inline]
-    pub(crate) fn turn(&mut self, place: &Place) -> Turn {
+    pub(crate) fn ask_turn(&mut self, place: &Place) -> Turn {
         match &mut self.0 {
             None => Turn::Now,
-            Some(waiters) => waiters.turn(place),
+            Some(waiters) => waiters.ask_turn(place),
         }
     }
 
@@ -171,7 +171,7 @@ impl WaitQueue {
 }
 
 impl Waiters {
-    fn turn(&mut self, place: &Place) -> Turn {
+    fn ask_turn(&mut self, place: &Place) -> Turn {
         let mut turn = Turn::Now;
         for waiter in &mut self.queue {
             if place.0 == Some(waiter.ticket) {
