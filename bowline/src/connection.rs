@@ -97,14 +97,14 @@ pub(crate) struct Connection {
     supervised: AtomicBool,
     /// This field and the next are in boxes, so that the rest of a connection fits between the blocks that
     /// tokio aligns to 128 bytes. Measured: 100 bytes less of resident memory.
-    pub(crate) agreed: Box<Negotiated>,
+    pub(crate) negotiated: Box<Negotiated>,
     pub(crate) addresses: Box<Addresses>,
 }
 
 impl Connection {
     /// Returns a connection whose opening handshake is complete.
     pub(crate) fn new(parts: ConnectionParts<'_>) -> Self {
-        let ConnectionParts { transport, role, leftover, config, negotiated: agreed } = parts;
+        let ConnectionParts { transport, role, leftover, config, negotiated } = parts;
         // The builders refuse a `write_buffer` of zero, with which nothing is ever sent; `adopt` can't.
         let limits = &config.limits;
         let addresses = transport.addresses;
@@ -120,10 +120,10 @@ impl Connection {
         let waker = Arc::new(ConnectionWaker::default());
         let (mut inbound, mut outbound) =
             (Inbound::new(read, half, leftover), Outbound::new(write, role, limits.write_buffer.max(1)));
-        if let Some(agreed) = agreed.deflate {
+        if let Some(deflate) = negotiated.deflate {
             let peer = if role == Role::Server { Role::Client } else { Role::Server };
-            inbound.enable_compression(DeflateWindow::of(agreed, peer));
-            outbound.enable_compression(config.compression.of_sender(agreed, role));
+            inbound.enable_compression(DeflateWindow::of(deflate, peer));
+            outbound.enable_compression(config.compression.of_sender(deflate, role));
         }
         Self {
             inbound: Mutex::new(inbound),
@@ -133,7 +133,7 @@ impl Connection {
             multiplexed,
             corked: AtomicUsize::new(0),
             supervised: AtomicBool::new(false),
-            agreed: Box::new(agreed),
+            negotiated: Box::new(negotiated),
             addresses: Box::new(addresses),
         }
     }

@@ -401,7 +401,7 @@ impl Inbound {
         self.decompressor.as_ref().is_some_and(|decompressor| decompressor.has_more())
     }
 
-    /// Returns the decompressor, if compression was agreed on.
+    /// Returns the decompressor, if compression was negotiated.
     fn decompressor(&mut self) -> Option<&mut Decompressor> {
         let (window, limit) = (self.window?, self.half.limits().message_size);
         Some(self.decompressor.get_or_insert_with(|| Box::new(Decompressor::new(window, limit))))
