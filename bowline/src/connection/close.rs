@@ -73,7 +73,7 @@ impl Connection {
         self.write_now(outbound);
         let mut inbound = self.inbound();
         inbound.discard();
-        inbound.close_transport(error);
+        inbound.mark_lost(error);
         drop(inbound);
         self.waker.wake_driver();
         events::connection_closed(self.addresses.peer, events::Initiator::Us, None);
@@ -89,7 +89,7 @@ impl Connection {
     /// Closes the transport at once. `error` is the reason unless an earlier one is known.
     pub(crate) fn close_transport(&self, error: &Error) {
         let mut inbound = self.inbound();
-        inbound.close_transport(error.clone());
+        inbound.mark_lost(error.clone());
         let read_half = inbound.release();
         drop(inbound);
         drop(read_half);

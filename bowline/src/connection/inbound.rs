@@ -244,7 +244,7 @@ impl Inbound {
         }
         if self.message.is_open() || self.undelivered.is_some() {
             self.message.abandon();
-            let message = self.take_whole().or_else(|| self.message.finish());
+            let message = self.take_undelivered().or_else(|| self.message.finish());
             if message.is_some() {
                 return Some(Ok(message));
             }
@@ -293,7 +293,7 @@ impl Inbound {
     /// Gives the open message to a reader and returns its kind, or returns the end.
     pub(crate) fn take_start(&mut self) -> Option<Result<Option<MessageKind>, Error>> {
         self.message.abandon();
-        if let Some(message) = self.take_whole() {
+        if let Some(message) = self.take_undelivered() {
             let kind = message.kind();
             self.message = Assembler::of(message);
             return Some(Ok(Some(kind)));
@@ -308,7 +308,7 @@ impl Inbound {
     ///
     /// A compressed one only starts to be decompressed, so that this returns `None`. The message is taken
     /// once [`decompress_part`](Self::decompress_part) has come to its end.
-    fn take_whole(&mut self) -> Option<Message> {
+    fn take_undelivered(&mut self) -> Option<Message> {
         let undelivered = self.undelivered.as_mut()?;
         if self.decompressor.as_ref().is_some_and(|decompressor| decompressor.is_pending()) {
             return None;
@@ -546,7 +546,7 @@ impl Inbound {
             Ok(None) => self.end_of_stream(),
             Err(error) => {
                 self.stream = StreamEnd::Told;
-                self.close_transport(Error::of_transport(READING_FAILED, error))
+                self.mark_lost(Error::of_transport(READING_FAILED, error))
             }
         };
         Poll::Ready(Fill::Effect(effect))
@@ -710,7 +710,7 @@ impl Inbound {
     }
 
     /// Ends receiving, as the transport is given up.
-    pub(crate) fn close_transport(&mut self, error: Error) -> Effect {
+    pub(crate) fn mark_lost(&mut self, error: Error) -> Effect {
         if self.end.is_none() {
             self.set_end(Err(error.clone()));
         }
@@ -782,7 +782,7 @@ impl Inbound {
 
     /// Returns the request to end our direction, once the application has learned that the peer has ended its
     /// own.
-    pub(crate) fn tell(&mut self) -> Option<Effect> {
+    pub(crate) fn end_half_open(&mut self) -> Option<Effect> {
         let ended = self.half_open().filter(|_| self.due_end().is_some())?;
         self.stream = StreamEnd::Told;
         Some(Effect::EndOfStream(ended))

@@ -366,7 +366,7 @@ impl Connection {
     /// - A part of anything else: the driver.
     fn prepare_to_idle(self: &Arc<Self>, mut inbound: MutexGuard<'_, Inbound>, batch: &mut Batch) {
         if inbound.has_ended() {
-            if let Some(effect) = inbound.tell() {
+            if let Some(effect) = inbound.end_half_open() {
                 self.apply(inbound, [effect], Hold::Never);
             }
             return;

@@ -21,18 +21,18 @@ use crate::connection::clock::{Moment, Now, Span};
 #[repr(Rust, packed)]
 pub(crate) struct Verdict {
     at: Moment,
-    stage: Stage,
+    stage: VerdictStage,
 }
 
 #[derive(Clone, Copy)]
-enum Stage {
+enum VerdictStage {
     /// The next reading of the clock is the one shortly before the end.
     Look,
     /// The next reading of the clock is the one at the end.
     End { pardons: Pardons },
 }
 
-/// The number of late readings that are still forgiven. An enum rather than a number, so that a [`Stage`], or
+/// The number of late readings that are still forgiven. An enum rather than a number, so that a [`VerdictStage`], or
 /// the lack of one, fits into one byte.
 #[derive(Clone, Copy)]
 enum Pardons {
@@ -57,7 +57,7 @@ impl Pardons {
 impl Verdict {
     /// Starts the time limit now.
     pub(crate) fn after(now: &Now, time: Span) -> Self {
-        Self { at: now.after(time.minus(time.eighth())), stage: Stage::Look }
+        Self { at: now.after(time.minus(time.eighth())), stage: VerdictStage::Look }
     }
 
     /// Returns when the clock has to be read next.
@@ -73,16 +73,16 @@ impl Verdict {
         let margin = time.eighth();
         let is_late = now.is_past(self.at.plus(margin));
         let pardons = match self.stage {
-            Stage::Look => Pardons::Three,
-            Stage::End { pardons } => pardons,
+            VerdictStage::Look => Pardons::Three,
+            VerdictStage::End { pardons } => pardons,
         };
         let next = match (self.stage, is_late) {
-            (Stage::Look, false) => Some((self.at.plus(margin), pardons)),
-            (Stage::End { .. }, false) => None,
+            (VerdictStage::Look, false) => Some((self.at.plus(margin), pardons)),
+            (VerdictStage::End { .. }, false) => None,
             (_, true) => pardons.less().map(|pardons| (now.after(margin), pardons)),
         };
         if let Some((at, pardons)) = next {
-            *self = Self { at, stage: Stage::End { pardons } };
+            *self = Self { at, stage: VerdictStage::End { pardons } };
         }
         next.is_none()
     }
