@@ -16,7 +16,7 @@
 //!   pings takes no memory.
 //! - Replies to a batch may stay in the queue for a while ([`held_replies`]): see
 //!   [`cork`](crate::connection::cork).
-//! - Foreign code that a locked half has come to run goes to [`later`]; the [`guard`] runs it after the lock.
+//! - Foreign code that a locked half has come to run goes to [`deferred`]; the [`guard`] runs it after the lock.
 //!
 //! # The end
 //!
@@ -25,12 +25,12 @@
 //! driver makes it `Finished` once the transport is closed. Callers who wait for the end watch for that.
 
 mod compressor;
+pub(crate) mod deferred;
 #[cfg(any(feature = "json", feature = "protobuf"))]
 pub(crate) mod encoded;
 pub(crate) mod fragment;
 pub(crate) mod guard;
 mod held_replies;
-pub(crate) mod later;
 mod pings;
 pub(crate) mod wait_queue;
 mod write_queue;
@@ -43,11 +43,11 @@ use bowline_proto::{CloseCode, CloseFrame, MessageKind, Misuse, Role, SendHalf};
 
 use crate::compression::CompressorSettings;
 use crate::connection::outbound::compressor::Compressor;
+use crate::connection::outbound::deferred::Later;
 #[cfg(any(feature = "json", feature = "protobuf"))]
 use crate::connection::outbound::encoded::Encoded;
 use crate::connection::outbound::fragment::FragmentEnd;
 use crate::connection::outbound::held_replies::HeldReplies;
-use crate::connection::outbound::later::Later;
 use crate::connection::outbound::pings::Pings;
 use crate::connection::outbound::wait_queue::{Manner, Place, Turn, WaitQueue};
 use crate::connection::outbound::write_queue::WriteQueue;

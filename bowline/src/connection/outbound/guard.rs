@@ -4,11 +4,11 @@ use std::ops::{Deref, DerefMut};
 use std::sync::PoisonError;
 
 use crate::connection::outbound::Outbound;
-use crate::connection::outbound::later::run_all;
+use crate::connection::outbound::deferred::run_all;
 use crate::sync::{Mutex, MutexGuard};
 
 /// The lock of an [`Outbound`] half. After the guard has unlocked, it runs the foreign code that was
-/// collected meanwhile: see [`Later`](crate::connection::outbound::later::Later).
+/// collected meanwhile: see [`Later`](crate::connection::outbound::deferred::Later).
 ///
 /// The list is moved out of the half before the half is unlocked. Another thread may lock the half right
 /// after that, and collects in a list of its own. Code that runs from the list may lock the half again, on

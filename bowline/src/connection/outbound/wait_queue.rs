@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::num::NonZeroU64;
 use std::task::Waker;
 
-use crate::connection::outbound::later::Later;
+use crate::connection::outbound::deferred::Later;
 
 /// A queue of tasks that wait for a change of the locked state that contains the queue. An empty queue is one
 /// pointer.

@@ -6,7 +6,7 @@ use std::io::IoSlice;
 
 use bytes::{Buf, Bytes};
 
-use crate::connection::outbound::later::{Later, spare_list};
+use crate::connection::outbound::deferred::{Later, spare_list};
 
 /// The largest capacity of a spare buffer. Each thread has one. With a lower limit, each large message of a
 /// client would be masked into fresh memory.
