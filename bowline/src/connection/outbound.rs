@@ -43,7 +43,7 @@ use bowline_proto::{CloseCode, CloseFrame, MessageKind, Misuse, Role, SendHalf};
 
 use crate::compression::CompressorSettings;
 use crate::connection::outbound::compressor::Compressor;
-use crate::connection::outbound::deferred::Later;
+use crate::connection::outbound::deferred::Deferred;
 #[cfg(any(feature = "json", feature = "protobuf"))]
 use crate::connection::outbound::encoded::Encoded;
 use crate::connection::outbound::fragment::FragmentEnd;
@@ -79,7 +79,7 @@ const PONGS_MAX: usize = 1024;
 /// Everything that writing touches, behind one lock.
 ///
 /// A thread that holds the lock of the inbound half may take this one too, so that answers keep the order of
-/// what was received. The opposite order never occurs. See [`Later`] for what must not run under either lock.
+/// what was received. The opposite order never occurs. See [`Deferred`] for what must not run under either lock.
 pub(crate) struct Outbound {
     transport: Option<WriteTransport>,
     half: SendHalf,
@@ -106,7 +106,7 @@ pub(crate) struct Outbound {
     keepalive_end: u64,
     phase: Phase,
     /// Foreign code to be run once the lock is released: see [`OutboundGuard`](guard::OutboundGuard).
-    pub(crate) later: Vec<Later>,
+    pub(crate) deferred: Vec<Deferred>,
     /// Present if messages are compressed.
     compressor: Option<Box<Compressor>>,
 }
@@ -174,7 +174,7 @@ impl Outbound {
             rare: None,
             keepalive_end: 0,
             phase: Phase::Open,
-            later: Vec::new(),
+            deferred: Vec::new(),
             compressor: None,
         }
     }
@@ -432,9 +432,9 @@ impl Outbound {
         if self.closed().is_none() {
             self.phase = Phase::Closed(error);
         } else {
-            self.later.push(Later::DropError(error));
+            self.deferred.push(Deferred::DropError(error));
         }
-        self.senders.wake_all(&mut self.later);
+        self.senders.wake_all(&mut self.deferred);
         self.wake_end_watchers();
         self.wake_watchers();
     }
@@ -443,8 +443,8 @@ impl Outbound {
     pub(crate) fn close_transport(&mut self, error: Error) {
         // A later flush must not take the discarded bytes for written ones.
         self.unflushed |= !self.queue.is_empty();
-        self.queue.clear(&mut self.later);
-        self.later.extend(self.transport.take().map(Later::Abort));
+        self.queue.clear(&mut self.deferred);
+        self.deferred.extend(self.transport.take().map(Deferred::Abort));
         self.blocked = false;
         self.stop_accepting(error);
     }
@@ -460,7 +460,7 @@ impl Outbound {
 
     /// Records that the connection has ended entirely.
     pub(crate) fn finish(&mut self) {
-        self.later.extend(self.transport.take().map(Later::Forget));
+        self.deferred.extend(self.transport.take().map(Deferred::Forget));
         self.phase = match mem::replace(&mut self.phase, Phase::Open) {
             Phase::Closed(error) => Phase::Finished(error),
             phase => phase,
@@ -506,7 +506,7 @@ impl Outbound {
             if count == 0 {
                 return Err(io::ErrorKind::WriteZero.into());
             }
-            self.queue.advance(count, &mut self.later);
+            self.queue.advance(count, &mut self.deferred);
             self.unflushed = true;
             progress = true;
         };
@@ -537,46 +537,46 @@ impl Outbound {
 
     /// Has the caller at `place` woken when there is news.
     pub(crate) fn wait(&mut self, queue: Queue, place: &mut Place, manner: Manner, waker: &Waker) {
-        let (queue, later) = self.queue_and_later(queue);
-        queue.wait(place, manner, waker, later);
+        let (queue, deferred) = self.queue_and_deferred(queue);
+        queue.wait(place, manner, waker, deferred);
     }
 
     /// Removes the caller at `place` from its queue.
     pub(crate) fn leave(&mut self, queue: Queue, place: &mut Place) {
         if place.is_taken() {
-            let (queue, later) = self.queue_and_later(queue);
-            queue.leave(place, later);
+            let (queue, deferred) = self.queue_and_deferred(queue);
+            queue.leave(place, deferred);
         }
     }
 
     /// Returns a queue, and the list for wakers that the queue has to wake or drop.
-    fn queue_and_later(&mut self, queue: Queue) -> (&mut WaitQueue, &mut Vec<Later>) {
+    fn queue_and_deferred(&mut self, queue: Queue) -> (&mut WaitQueue, &mut Vec<Deferred>) {
         let queue = match queue {
             Queue::Senders => &mut self.senders,
             Queue::Watchers => &mut self.watchers,
             Queue::End => &mut self.rare.get_or_insert_default().end_watchers,
         };
-        (queue, &mut self.later)
+        (queue, &mut self.deferred)
     }
 
     /// Wakes the first sender if a message would be accepted from it.
     #[inline]
     pub(crate) fn wake_senders(&mut self) {
         if !self.senders.is_empty() && !self.writer_open && self.has_space() {
-            self.senders.wake_first(&mut self.later);
+            self.senders.wake_first(&mut self.deferred);
         }
     }
 
     #[inline]
     fn wake_watchers(&mut self) {
         if !self.watchers.is_empty() {
-            self.watchers.wake_all(&mut self.later);
+            self.watchers.wake_all(&mut self.deferred);
         }
     }
 
     fn wake_end_watchers(&mut self) {
         if let Some(rare) = &mut self.rare {
-            rare.end_watchers.wake_all(&mut self.later);
+            rare.end_watchers.wake_all(&mut self.deferred);
         }
     }
 

@@ -4,13 +4,13 @@ use std::collections::VecDeque;
 use std::num::NonZeroU64;
 use std::task::Waker;
 
-use crate::connection::outbound::deferred::Later;
+use crate::connection::outbound::deferred::Deferred;
 
 /// A queue of tasks that wait for a change of the locked state that contains the queue. An empty queue is one
 /// pointer.
 ///
 /// The queue neither wakes nor drops a waker: both may run foreign code, and the state is locked. Wakers are
-/// pushed to `later` instead, which runs after the lock.
+/// pushed to `deferred` instead, which runs after the lock.
 ///
 /// # Turns
 ///
@@ -120,13 +120,19 @@ impl WaitQueue {
     }
 
     /// Waits at `place`, which is added at the end of the queue if it is new.
-    pub(crate) fn wait(&mut self, place: &mut Place, manner: Manner, waker: &Waker, later: &mut Vec<Later>) {
+    pub(crate) fn wait(
+        &mut self,
+        place: &mut Place,
+        manner: Manner,
+        waker: &Waker,
+        deferred: &mut Vec<Deferred>,
+    ) {
         let waiters = self.0.get_or_insert_default();
         if let Some(position) = waiters.position(place) {
             let waiter = &mut waiters.queue[position];
             waiter.manner = manner;
             if !waiter.waker.as_ref().is_some_and(|known| known.will_wake(waker)) {
-                later.extend(waiter.waker.replace(waker.clone()).map(Later::DropWaker));
+                deferred.extend(waiter.waker.replace(waker.clone()).map(Deferred::DropWaker));
             }
         } else {
             waiters.tickets += 1;
@@ -137,11 +143,11 @@ impl WaitQueue {
     }
 
     /// Removes the place from the queue.
-    pub(crate) fn leave(&mut self, place: &mut Place, later: &mut Vec<Later>) {
+    pub(crate) fn leave(&mut self, place: &mut Place, deferred: &mut Vec<Deferred>) {
         if let Some(waiters) = &mut self.0 {
             if let Some(position) = waiters.position(place) {
                 let waiter = waiters.queue.remove(position);
-                later.extend(waiter.and_then(|waiter| waiter.waker).map(Later::DropWaker));
+                deferred.extend(waiter.and_then(|waiter| waiter.waker).map(Deferred::DropWaker));
             }
             if waiters.queue.is_empty() {
                 self.0 = None;
@@ -152,9 +158,9 @@ impl WaitQueue {
 
     /// Wakes the first waiter. If it polls by hand, all others up to the first future are woken too, as those
     /// who poll by hand might not come.
-    pub(crate) fn wake_first(&mut self, later: &mut Vec<Later>) {
+    pub(crate) fn wake_first(&mut self, deferred: &mut Vec<Deferred>) {
         for waiter in self.0.iter_mut().flat_map(|waiters| &mut waiters.queue) {
-            later.extend(waiter.waker.take().map(Later::Wake));
+            deferred.extend(waiter.waker.take().map(Deferred::Wake));
             match &mut waiter.manner {
                 Manner::Future => return,
                 Manner::Poll(attention @ Attention::Waiting) => *attention = Attention::Woken,
@@ -164,9 +170,9 @@ impl WaitQueue {
     }
 
     /// Wakes all waiters.
-    pub(crate) fn wake_all(&mut self, later: &mut Vec<Later>) {
+    pub(crate) fn wake_all(&mut self, deferred: &mut Vec<Deferred>) {
         let all = self.0.iter_mut().flat_map(|waiters| &mut waiters.queue);
-        later.extend(all.filter_map(|waiter| waiter.waker.take()).map(Later::Wake));
+        deferred.extend(all.filter_map(|waiter| waiter.waker.take()).map(Deferred::Wake));
     }
 }
 
