@@ -58,7 +58,7 @@ use crate::transport::poll_without_budget;
 /// violation, after which nothing can be sent. Pings wait for this time, or for twice as long, which is less
 /// than a second. An application that has not read for longer does not delay pings at all. The time is no
 /// shorter, since each run of the driver costs about as much as a message.
-const PATIENCE: Duration = Duration::from_millis(400);
+const GRACE_PERIOD: Duration = Duration::from_millis(400);
 
 /// The state of the driver of a connection.
 ///
@@ -68,7 +68,7 @@ struct Driver {
     close_timeout: Span,
     stage: Stage,
     /// The driver does not check before this time whether to read in the application's place.
-    patient_until: Option<Moment>,
+    grace_until: Option<Moment>,
     /// The moment to which the timer was set.
     timer_at: Moment,
 }
@@ -94,7 +94,7 @@ enum Stage {
 /// The one that reads next: see [`Driver::next_reader`].
 enum NextReader {
     Application,
-    /// The application, which has [`PATIENCE`] to come.
+    /// The application, which has [`GRACE_PERIOD`] to come.
     ApplicationSoon,
     Driver,
 }
@@ -125,7 +125,7 @@ impl DriverTask {
             connection,
             close_timeout: close_timeout.into(),
             stage: Stage::Open(keepalive.map(|interval| Keepalive::new(interval.into(), &now))),
-            patient_until: None,
+            grace_until: None,
             timer_at: moment,
         };
         Self { driver, timer: sleep_until(instant) }
@@ -146,7 +146,7 @@ impl Driver {
         self.connection.waker.set_driver(Some(cx.waker()));
         self.connection.uncork();
         self.connection.gather();
-        if self.is_patient() && !timer.is_elapsed() {
+        if self.is_in_grace_period() && !timer.is_elapsed() {
             return Poll::Pending;
         }
         let reader = if self.connection.waker.has_reader() { Reader::Waits } else { Reader::Absent };
@@ -176,8 +176,8 @@ impl Driver {
 
     /// Returns whether there is nothing to do before the timer runs out. This is the usual case of a driver
     /// that is woken for each batch.
-    fn is_patient(&self) -> bool {
-        self.patient_until.is_some() && !self.connection.outbound().needs_driver()
+    fn is_in_grace_period(&self) -> bool {
+        self.grace_until.is_some() && !self.connection.outbound().needs_driver()
     }
 
     /// Writes the bytes that a full transport left in the queue, and starts or ends the deadlines of the
@@ -205,9 +205,9 @@ impl Driver {
     fn read(&mut self, now: &Now, cx: &mut Context<'_>) {
         match self.next_reader(now) {
             NextReader::Application => {}
-            NextReader::ApplicationSoon => self.patient_until = Some(now.after(PATIENCE.into())),
+            NextReader::ApplicationSoon => self.grace_until = Some(now.after(GRACE_PERIOD.into())),
             NextReader::Driver => {
-                self.patient_until = None;
+                self.grace_until = None;
                 self.connection.read_unattended(cx);
             }
         }
@@ -237,10 +237,10 @@ impl Driver {
             return NextReader::Driver;
         }
         // The timer runs out, and is not moved with every message.
-        if self.patient_until.is_some_and(|until| !now.is_past(until)) {
+        if self.grace_until.is_some_and(|until| !now.is_past(until)) {
             return NextReader::Application;
         }
-        let waited = self.patient_until.take().is_some();
+        let waited = self.grace_until.take().is_some();
         let was_handed = connection.inbound().take_handed_out();
         let was_woken = connection.waker.is_watched() && !waited;
         // An application that came while it was watched is likely to come again. It stays watched, so that
@@ -303,9 +303,7 @@ impl Driver {
     /// Returns when the driver has to run again even if nothing happens.
     fn deadline(&self) -> Option<Moment> {
         match &self.stage {
-            Stage::Open(keepalive) => {
-                earliest(keepalive.as_ref().map(Keepalive::deadline), self.patient_until)
-            }
+            Stage::Open(keepalive) => earliest(keepalive.as_ref().map(Keepalive::deadline), self.grace_until),
             Stage::Closing { deadline }
             | Stage::ShuttingDown { deadline }
             | Stage::Draining { deadline, .. } => Some(deadline.next_look()),
