@@ -159,7 +159,7 @@ impl Connection {
         let mut inbound = self.inbound();
         let mut pass = ReadPass::within(batch.hold());
         // The most frequent case is that the transport has woken the reader, and that nothing is in memory.
-        if !self.is_corked() && inbound.is_bare() && self.waker.was_called() {
+        if !self.is_corked() && inbound.is_bare() && self.waker.was_woken() {
             match self.poll_fill(&mut inbound) {
                 Poll::Ready(Fill::Bytes(count)) => pass.add_read(count),
                 Poll::Ready(Fill::Effect(effect)) => inbound = self.apply_effect(inbound, effect, &mut pass),
@@ -206,7 +206,7 @@ impl Connection {
                 return Some(self.inbound());
             }
             // A transport that had nothing, and has not called the waker since, is not asked again.
-            Advance::NeedsBytes if inbound.awaits_transport() && !self.waker.was_called() => {
+            Advance::NeedsBytes if inbound.awaits_transport() && !self.waker.was_woken() => {
                 return self.sleep_reader(inbound, cx);
             }
             Advance::NeedsBytes => match self.poll_fill(&mut inbound) {

@@ -16,18 +16,18 @@
 //!
 //! # How a reader falls asleep
 //!
-//! A call of the transport between the last look at it and the sleep of the reader must not be lost. `called`
+//! A call of the transport between the last look at it and the sleep of the reader must not be lost. `woken`
 //! closes that gap:
 //!
 //! ```text
 //! reader                                         transport, on another thread
 //! ------                                         ----------------------------
-//! begin_read: called = false
+//! begin_read: woken = false
 //! poll the transport: Pending
 //!                                                wake: lock the slots, take the reader
-//!                                                (there is none yet), called = true
+//!                                                (there is none yet), woken = true
 //! sleep_reader: lock the slots,
-//!   called is true: do not sleep, poll again
+//!   woken is true: do not sleep, poll again
 //! ```
 //!
 //! The flag is set and tested with the slots locked, so that exactly one of two things happens: the reader
@@ -57,7 +57,7 @@ use crate::transport::polling;
 pub(crate) struct ConnectionWaker {
     slots: Mutex<Slots>,
     /// The transport has called since [`begin_read`](Self::begin_read). Set with `slots` locked.
-    called: AtomicBool,
+    woken: AtomicBool,
     /// A reader is in `slots`, as far as the reader itself knows.
     ///
     /// `Relaxed` is enough: only the reader sets the flag, so that it never misses its own registration. A
@@ -93,8 +93,8 @@ impl ConnectionWaker {
     /// store would overwrite the second call unseen, the poll could miss the bytes, and nobody would call
     /// again. The `Release` half orders `quiet`: see [`sleep_quiet_locked`](Self::sleep_quiet_locked).
     pub(crate) fn begin_read(&self) {
-        if self.called.load(Ordering::Acquire) {
-            self.called.swap(false, Ordering::AcqRel);
+        if self.woken.load(Ordering::Acquire) {
+            self.woken.swap(false, Ordering::AcqRel);
         }
     }
 
@@ -102,8 +102,8 @@ impl ConnectionWaker {
     ///
     /// `Acquire`: the poll that follows a call sees the bytes of that call.
     #[inline]
-    pub(crate) fn was_called(&self) -> bool {
-        self.called.load(Ordering::Acquire)
+    pub(crate) fn was_woken(&self) -> bool {
+        self.woken.load(Ordering::Acquire)
     }
 
     /// Registers the reader, which sleeps after the transport had nothing. Returns `false` without
@@ -114,7 +114,7 @@ impl ConnectionWaker {
     /// since the transport had nothing.
     pub(crate) fn sleep_reader(&self, waker: &Waker, retired: &mut Option<Waker>) -> bool {
         let mut slots = self.slots();
-        if self.called.load(Ordering::Acquire) {
+        if self.woken.load(Ordering::Acquire) {
             return false;
         }
         *retired = slots.reader.replace(waker.clone());
@@ -129,7 +129,7 @@ impl ConnectionWaker {
     #[inline]
     pub(crate) fn try_sleep_quiet(&self, waker: &Waker) -> bool {
         self.quiet.load(Ordering::Relaxed)
-            && !self.called.load(Ordering::Relaxed)
+            && !self.woken.load(Ordering::Relaxed)
             && self.sleep_quiet_locked(waker)
     }
 
@@ -142,15 +142,15 @@ impl ConnectionWaker {
     /// driver                                   reader
     /// ------                                   ------
     /// inbound(): quiet = false
-    /// begin_read: called = false (Release)
+    /// begin_read: woken = false (Release)
     ///                                          lock the slots
-    ///                                          called is false (Acquire)
+    ///                                          woken is false (Acquire)
     ///                                          quiet is false: do not sleep
     /// poll the transport: a message
     /// wake_reader: lock the slots
     /// ```
     ///
-    /// `called` is loaded first, with `Acquire`. If that load sees the driver's `false`, then the load of
+    /// `woken` is loaded first, with `Acquire`. If that load sees the driver's `false`, then the load of
     /// `quiet` sees the driver's `false`, too. In the other order, the reader could find the half still
     /// quiet, and the call of the transport already forgotten. A driver that reads later finds the reader in
     /// the slots, and wakes it if anything is left for the application.
@@ -159,7 +159,7 @@ impl ConnectionWaker {
         let waker = waker.clone();
         let mut slots = self.slots();
         // The flags decide only now that the slots are locked.
-        if self.called.load(Ordering::Acquire) || !self.quiet.load(Ordering::Relaxed) {
+        if self.woken.load(Ordering::Acquire) || !self.quiet.load(Ordering::Relaxed) {
             drop(slots);
             return false;
         }
@@ -281,7 +281,7 @@ impl Wake for ConnectionWaker {
         // A swap with `AcqRel`, as in `begin_read`: of the two, the later one sees everything that happened
         // before the earlier one. Either the poll after `begin_read` finds the bytes of this call, or the
         // reader finds the flag set before it sleeps.
-        self.called.swap(true, Ordering::AcqRel);
+        self.woken.swap(true, Ordering::AcqRel);
         // A reader that was woken need not come: its future may be kept without being polled. The driver
         // checks that, but is woken for it only once in a while.
         let watched = slots.driver_watches;
