@@ -16,7 +16,8 @@
 //!   pings takes no memory.
 //! - Replies to a batch may stay in the queue for a while ([`held_replies`]): see
 //!   [`cork`](crate::connection::cork).
-//! - Foreign code that a locked half has come to run goes to [`deferred`]; the [`guard`] runs it after the lock.
+//! - Foreign code that a locked half has come to run goes to [`deferred`]; the [`guard`] runs it after the
+//!   lock.
 //!
 //! # The end
 //!
@@ -79,7 +80,8 @@ const PONGS_MAX: usize = 1024;
 /// Everything that writing touches, behind one lock.
 ///
 /// A thread that holds the lock of the inbound half may take this one too, so that answers keep the order of
-/// what was received. The opposite order never occurs. See [`Deferred`] for what must not run under either lock.
+/// what was received. The opposite order never occurs. See [`Deferred`] for what must not run under either
+/// lock.
 pub(crate) struct Outbound {
     transport: Option<WriteTransport>,
     half: SendHalf,

@@ -32,8 +32,8 @@ enum VerdictStage {
     End { pardons: Pardons },
 }
 
-/// The number of late readings that are still forgiven. An enum rather than a number, so that a [`VerdictStage`], or
-/// the lack of one, fits into one byte.
+/// The number of late readings that are still forgiven. An enum rather than a number, so that a
+/// [`VerdictStage`], or the lack of one, fits into one byte.
 #[derive(Clone, Copy)]
 enum Pardons {
     Three,

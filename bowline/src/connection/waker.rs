@@ -125,7 +125,8 @@ impl ConnectionWaker {
     /// Registers a reader that has not locked the inbound half, if that half is quiet and the transport has
     /// not called.
     ///
-    /// This is the fast check, which may be out of date. [`sleep_quiet_locked`](Self::sleep_quiet_locked) decides.
+    /// This is the fast check, which may be out of date. [`sleep_quiet_locked`](Self::sleep_quiet_locked)
+    /// decides.
     #[inline]
     pub(crate) fn try_sleep_quiet(&self, waker: &Waker) -> bool {
         self.quiet.load(Ordering::Relaxed)
