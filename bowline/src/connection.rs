@@ -60,6 +60,7 @@ mod reaction;
 mod read_loop;
 mod verdict;
 pub(crate) mod waker;
+mod write_path;
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
