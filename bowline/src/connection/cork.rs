@@ -1,8 +1,9 @@
 //! The cork: which replies are held back, to leave with one write.
 //!
-//! A message is written in the call that accepts it, with one exception: the cork. A `WebSocket` that has
-//! just been handed a message while more messages are in memory is working off a batch. Its replies are
-//! likely to be followed by more replies, so they are held back and leave with one write:
+//! A message is written in the call that accepts it ([`write_path`](super::write_path)), with one exception:
+//! the cork. A `WebSocket` that has just been handed a message while more messages are in memory is working
+//! through a batch. Its replies are likely to be followed by more replies, so they are held back and leave
+//! with one write:
 //!
 //! ```text
 //! time ----------------------------------------------------------------------------------------->
@@ -13,16 +14,17 @@
 //! driver          woken: uncorks when this poll ends
 //! ```
 //!
-//! The `WebSocket` alone knows whether more messages are in memory, from its
-//! [`Batch`](super::inbound::batch::Batch). A `Sender` is never part of a batch, and always writes at once.
+//! A reply is held back only under two conditions. First, the `WebSocket` that sends the reply is working
+//! through a [`Batch`](super::inbound::batch::Batch): the batch alone knows whether more messages are in
+//! memory. A `Sender` is never part of a batch, and always writes at once.
 //!
-//! A second condition makes sure that held replies never stay in the queue. `cork` wakes the driver, and
-//! `corked` stays set until the driver has run. Replies are held back only while it is set, and only those of
-//! the thread that corked. So whatever the application does next, the replies leave:
+//! Second, the driver is about to run, so held replies never stay in the queue. `cork` wakes the driver and
+//! sets `corked`, which stays set until the driver has run. Only the thread that corked holds replies back,
+//! and only while `corked` is set. So whatever the application does next, the replies leave:
 //!
 //! - It takes the last message of the batch: the reply to it is written together with all others.
 //! - It receives again, and nothing is in memory: `recv` uncorks before it waits.
-//! - It computes: the clock shows one of the next replies that the first one has waited for a millisecond.
+//! - It computes: a later reply finds that the first has waited a millisecond, and everything is written.
 //! - It awaits something else, or returns: its poll ends, and the driver uncorks. Where the driver may never
 //!   run after this poll, as in `block_on` of a runtime with one thread, a waker that tokio drops at the end
 //!   of the poll does it.
@@ -47,12 +49,12 @@ impl Connection {
     /// if the application never calls again.
     ///
     /// Within a task of tokio, the driver does so: it runs after this poll. `block_on` of a runtime with one
-    /// thread may return from this poll without running any other task, so that [`EndOfPoll`] watches for the
-    /// end. Without tokio, nobody says when the poll ends, so that nothing is held back.
+    /// thread may return from this poll without running any other task, so [`EndOfPoll`] watches for the end.
+    /// Without tokio, nobody says when the poll ends, so nothing is held back.
     #[inline(never)]
     pub(crate) fn cork(self: &Arc<Self>) {
         let poller = poller();
-        // Nobody knows when the tasks of the runtime will run, so that nothing is held back.
+        // Nobody knows when the tasks of the runtime will run, so nothing is held back.
         let thread = if poller == Poller::Foreign { 0 } else { this_thread() };
         if self.corked.swap(thread, Ordering::SeqCst) != 0 {
             return;
@@ -170,7 +172,7 @@ impl Wake for EndOfPoll {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        // Most of the time the reader has already written all of them.
+        // Most of the time the reader has already written all held replies.
         if let Some(connection) = self.connection.as_ref().filter(|connection| connection.is_corked()) {
             connection.waker.wake_driver();
         }

@@ -1,14 +1,14 @@
-//! A time limit for the peer, by a clock that may be read late.
+//! A time limit for the peer that tolerates late clock reads.
 
 use crate::connection::clock::{Moment, Now, Span};
 
 /// A time limit within which the peer has to do something.
 ///
-/// A process may stand still: stopped, suspended, or starved of its processor. All deadlines that pass
-/// meanwhile are handled at once afterwards, before anyone has read the bytes that the peer sent in time. The
-/// time is therefore up only if the clock was read twice and neither reading was late: shortly before the
-/// end, and at the end. A late reading postpones the end by an eighth of the time, in which the runtime finds
-/// out which bytes have arrived. At most three late readings are forgiven.
+/// A process may be paused: stopped, suspended, or starved of CPU time. All deadlines that pass meanwhile are
+/// handled at once afterwards, before anyone has read the bytes that the peer sent in time. The time is
+/// therefore up only if the clock was read twice and neither reading was late: shortly before the end, and at
+/// the end. A late reading postpones the end by an eighth of the time, in which the runtime finds out which
+/// bytes have arrived. At most three late readings are forgiven.
 ///
 /// ```text
 /// Look --in time--> End --in time, or late without a pardon left--> up
@@ -16,7 +16,7 @@ use crate::connection::clock::{Moment, Now, Span};
 ///      pardon less---'---------------------------'
 /// ```
 ///
-/// Every driver stores up to two verdicts, so that they are packed.
+/// Every driver stores up to two verdicts, so verdicts are packed.
 #[derive(Clone, Copy)]
 #[repr(Rust, packed)]
 pub(crate) struct Verdict {
@@ -65,7 +65,8 @@ impl Verdict {
         self.at
     }
 
-    /// Returns whether the time is up. `time` is the span with which the limit was started.
+    /// Returns whether the time is up, and forgives a late reading of the clock. `time` is the span with
+    /// which the limit was started.
     pub(crate) fn check_expired(&mut self, now: &Now, time: Span) -> bool {
         if !now.is_past(self.at) {
             return false;
