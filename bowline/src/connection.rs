@@ -39,9 +39,10 @@
 //! Nothing foreign runs under any of these locks: no waker of a caller; no drop of a waker, payload, stream
 //! or error; no spawn; no tracing event. A locked half collects such work in a list of
 //! [`Deferred`](outbound::deferred::Deferred), and the guard runs the list after it has unlocked. There are
-//! two exceptions. A stream of the application is polled under its own lock and that of its half, and also
-//! under the lock of the inbound half where the read loop writes a pong. A waker is cloned under a lock,
-//! since executors count references there. Tests in `tests/connection/reentrancy.rs` hold the rule.
+//! two exceptions. A stream of the application is polled under its own lock and that of its half. Where the
+//! read loop answers several pings that arrived together, the stream is written to under the locks of both
+//! halves. A waker is cloned under a lock, since executors count references there. Tests in
+//! `tests/connection/reentrancy.rs` hold the rule.
 //!
 //! # Memory
 //!

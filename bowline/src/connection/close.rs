@@ -65,8 +65,7 @@ impl Connection {
             // The closing handshake goes on, but nobody wants the messages that are left.
             return self.discard_input();
         }
-        // This happens before the lock is released, so that a concurrent close either comes first or is
-        // refused.
+        // This happens before the lock is released, so a concurrent close either comes first or is refused.
         let error = Error::new(ErrorKind::Closed, "the connection is closed: its WebSocket was dropped");
         outbound.stop_accepting(error.clone());
         self.end_cork();

@@ -20,7 +20,7 @@ pub(crate) struct Keepalive {
     pub(crate) dead: Option<Verdict>,
     /// Present while the transport accepts nothing: the peer is dead if that goes on for this time.
     pub(crate) stalled: Option<Verdict>,
-    /// At the last check, unread data kept our side from reading.
+    /// Set if unread data kept our side from reading at the last check.
     suspended: bool,
     pub(crate) peer: PeerLife,
 }
@@ -39,11 +39,10 @@ pub(crate) enum Reader {
 /// The signs of life that the peer has shown.
 ///
 /// ```text
-/// Silent --tick--> Pinged
-///   ^ '---.          |
-///  tick   '- shows --+
-///   |         life   |
-/// Heard <------------'
+/// Silent --tick: nothing has arrived, a ping is accepted--> Pinged
+/// Silent --a sign of life---------------------------------> Heard
+/// Pinged --a sign of life---------------------------------> Heard
+/// Heard  --tick-------------------------------------------> Silent
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PeerLife {

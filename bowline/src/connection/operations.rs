@@ -170,8 +170,7 @@ impl<T, F: FnMut(&mut Outbound) -> Result<T, Error> + Unpin> Future for SendMess
             outbound.wait(Queue::Senders, place, Manner::Future, cx.waker());
             drop(outbound);
             if turn == Turn::Soon {
-                // The senders in front may still come: they have until all other tasks that are ready have
-                // run.
+                // Yield once, so that the senders in front can be polled first.
                 cx.waker().wake_by_ref();
             }
             return Poll::Pending;

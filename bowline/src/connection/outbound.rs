@@ -12,12 +12,11 @@
 //!   [`wait_queue`], until it is their turn and the queue has room.
 //! - The queue is written by whoever has accepted something, in the same call. When the transport accepts no
 //!   more, the half is *blocked*, and only the driver writes until it accepts bytes again.
-//! - While the half is blocked, only the newest ping is owed a pong (RFC 6455 5.5.3), so that a flood of
-//!   pings takes no memory.
+//! - While the half is blocked, only the newest ping is owed a pong (RFC 6455 5.5.3), so a flood of pings
+//!   takes no memory.
 //! - Replies to a batch may stay in the queue for a while ([`held_replies`]): see
 //!   [`cork`](crate::connection::cork).
-//! - Foreign code that a locked half has come to run goes to [`deferred`]; the [`guard`] runs it after the
-//!   lock.
+//! - Foreign code that a locked half needs to run goes to [`deferred`]; the [`guard`] runs it after the lock.
 //!
 //! # The end
 //!
@@ -73,8 +72,8 @@ const PREPARED_SHARED_SIZE: usize = 1024;
 /// for 16 KiB, 16 messages in flight.
 const GATHERED: usize = 4;
 
-/// Pongs gather up to this many bytes for one write. As many may be stuck in the queue if the peer stops
-/// reading.
+/// Pongs gather up to this many bytes for one write. Up to this many bytes may remain queued if the peer
+/// stops reading.
 const PONGS_MAX: usize = 1024;
 
 /// Everything that writing touches, behind one lock.
@@ -92,11 +91,13 @@ pub(crate) struct Outbound {
     senders: WaitQueue,
     /// The callers that wait for a change of what is written: `flush`, `ping`, a `MessageWriter`.
     watchers: WaitQueue,
-    /// A `MessageWriter` has the exclusive right to send data.
+    /// Set if a `MessageWriter` has the exclusive right to send data.
     writer_open: bool,
-    /// The transport accepts nothing more for now. The driver waits until it does.
+    /// Set if the transport accepts nothing more for now. The driver waits until the transport accepts bytes
+    /// again.
     blocked: bool,
-    /// The transport holds bytes back until it is flushed, or was lost before it had accepted all bytes.
+    /// Set if the transport holds bytes back until it is flushed, or was lost before it had accepted all
+    /// bytes.
     unflushed: bool,
     activity: Activity,
     held: HeldReplies,
@@ -283,7 +284,7 @@ impl Outbound {
         let accepted = match prepared {
             Some(prepared) => match prepared.compressed(compressor.compressing) {
                 Some(frame) => {
-                    // The peer's window will contain the frame, which our window does not.
+                    // The peer's window will contain this frame, but ours does not.
                     compressor.forget();
                     if frame.payload().len() >= PREPARED_SHARED_SIZE && half.role() == Role::Server {
                         return self.accept_frame(&frame);
@@ -303,7 +304,7 @@ impl Outbound {
         accepted.map_err(misuse)
     }
 
-    /// Has messages compressed from now on, if there are settings for that.
+    /// Enables compression, unless `compressing` is `None`.
     pub(crate) fn enable_compression(&mut self, compressing: Option<CompressorSettings>) {
         self.compressor = compressing.map(|compressing| Box::new(Compressor::new(compressing)));
     }
@@ -451,7 +452,7 @@ impl Outbound {
         self.stop_accepting(error);
     }
 
-    /// Ends a transport whose peer has ended the stream, so that nothing more can be sent.
+    /// Ends a transport whose peer has ended the stream, after which nothing more can be sent.
     pub(crate) fn end_transport(&mut self, cx: &mut Context<'_>) {
         let is_tcp = self.transport.as_ref().is_some_and(WriteTransport::is_tcp);
         if !is_tcp {
@@ -493,7 +494,7 @@ impl Outbound {
         Ok(())
     }
 
-    /// Writes as much as the transport accepts. Returns whether more has come up to be written.
+    /// Writes as much as the transport accepts. Returns whether more was queued meanwhile.
     #[inline]
     fn write_queued(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
         let Some(transport) = &mut self.transport else { return Ok(false) };
@@ -537,7 +538,7 @@ impl Outbound {
 
     // ---- waiting
 
-    /// Has the caller at `place` woken when there is news.
+    /// Registers the caller at `place` of `queue` to be woken.
     pub(crate) fn wait(&mut self, queue: Queue, place: &mut Place, manner: Manner, waker: &Waker) {
         let (queue, deferred) = self.queue_and_deferred(queue);
         queue.wait(place, manner, waker, deferred);

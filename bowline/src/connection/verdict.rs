@@ -24,6 +24,7 @@ pub(crate) struct Verdict {
     stage: VerdictStage,
 }
 
+/// The purpose of the next reading of the clock.
 #[derive(Clone, Copy)]
 enum VerdictStage {
     /// The next reading of the clock is the one shortly before the end.

@@ -6,12 +6,12 @@
 //! wakes those who wait at that time: a reader, and the driver.
 //!
 //! ```text
-//!             transport calls
+//!          a ready transport
 //!                   |
 //!                   v
 //!            ConnectionWaker --> the reader, if a recv sleeps
-//!                   '----------> the driver, if it waits for the transport, or if nobody watches whether
-//!                                a reader that was woken does come
+//!                   '----------> the driver, if it waits for the transport, or if the driver does not
+//!                                yet watch whether a reader that was woken reads
 //! ```
 //!
 //! # How a reader falls asleep
@@ -112,8 +112,8 @@ impl ConnectionWaker {
     /// registering if the transport has woken the connection since.
     ///
     /// A waker from an earlier poll is moved to `retired`, to be dropped once no lock is held. The caller
-    /// holds the lock of the inbound half, so that nobody else has called [`begin_read`](Self::begin_read)
-    /// since the transport had nothing.
+    /// holds the lock of the inbound half, so nobody else has called [`begin_read`](Self::begin_read) since
+    /// the transport had nothing.
     pub(crate) fn sleep_reader(&self, waker: &Waker, retired: &mut Option<Waker>) -> bool {
         let mut slots = self.slots();
         if self.woken.load(Ordering::Acquire) {

@@ -89,7 +89,7 @@ impl Connection {
     /// connection any more.
     pub(crate) fn write_last(&self, error: Error) {
         let mut outbound = self.outbound();
-        // Both happen under one lock, so that everything that was accepted is written.
+        // Both happen under one lock, so everything that was accepted is written.
         outbound.stop_accepting(error);
         self.end_cork();
         self.write_locked(&mut outbound);

@@ -16,7 +16,7 @@ thread_local! {
     static SPARE: Cell<Vec<Deferred>> = const { Cell::new(Vec::new()) };
 }
 
-/// Foreign code that a locked half has come to run, and that runs after the lock.
+/// Foreign code that a locked half needs to run, and that runs after the lock.
 ///
 /// A waker is an executor's code. The drop of a waker, payload, stream or error may be an application's code.
 /// All of it may well call the connection, and would then wait for the lock that its own thread holds:

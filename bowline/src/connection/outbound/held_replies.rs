@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// The most replies that a `WebSocket` holds back while it works off a batch.
+/// The most replies that a `WebSocket` holds back while it works through a batch.
 const HELD_MAX: u32 = 1024;
 
 /// The longest time for which replies are held back while the application computes. The clock is read at the
 /// first two replies, and at every eighth one, since reading the clock costs a tenth of a small message.
 const HELD_TIME: Duration = Duration::from_millis(1);
 
-/// The replies that a `WebSocket` holds back while it works off a batch.
+/// The replies that a `WebSocket` holds back while it works through a batch.
 #[derive(Default)]
 pub(crate) struct HeldReplies {
     count: u32,
@@ -30,7 +30,8 @@ impl HeldReplies {
         (self.count <= 2 || self.count % 8 == 0) && self.check_bounds()
     }
 
-    /// Returns whether there are too many replies, or whether the first of them is too old.
+    /// Starts the clock at the first reply. Returns whether there are too many replies, or the first of them
+    /// is too old.
     #[inline(never)]
     fn check_bounds(&mut self) -> bool {
         let now = Tick::now();
@@ -45,7 +46,7 @@ impl HeldReplies {
     }
 }
 
-/// A point in time for spans of milliseconds, in units of 2^16 nanoseconds since an arbitrary one, modulo
+/// A point in time for spans of milliseconds, in units of 2^16 nanoseconds since an arbitrary epoch, modulo
 /// 2^32.
 #[derive(Clone, Copy, Default)]
 struct Tick(u32);
