@@ -220,7 +220,7 @@ impl Driver {
     /// A wake-up of the application counts only if no grace period was running. The driver grants one grace
     /// period for each wake-up, and another one if the application was handed something meanwhile.
     ///
-    /// | a ping or a close waits | grace period | since the last look, the application | `recv` | next reader |
+    /// | ping or close waits | grace period | since the last look, the application | `recv` | next reader |
     /// |---|---|---|---|---|
     /// | yes | any | any | any | the driver |
     /// | no | running | any | any | the application |
