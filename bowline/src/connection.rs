@@ -6,7 +6,7 @@
 //! ```text
 //!   WebSocket      Sender ...                 the driver (one task)
 //!       |              |                               |
-//!       |  read_loop   |  cork, operations             |  keepalive, end
+//!       |  read_loop   |  operations, write_path, cork |  keepalive, end
 //!       v              v                               v
 //!  +--------------------------------------------------------------+
 //!  | Connection                                                   |

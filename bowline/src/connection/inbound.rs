@@ -505,7 +505,7 @@ impl Inbound {
     /// Reads once. Ready when there is something new to parse, or at the end.
     ///
     /// After the end, all bytes that arrived count as parsed. The end is pending until it is
-    /// [settled](Self::settle). Whoever settles the end wakes the reader.
+    /// [settled](Self::settle). The caller that settles the end wakes the reader.
     pub(crate) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Fill> {
         if let Some(end) = &mut self.end {
             if end.notice == Notice::Unsettled {
@@ -651,8 +651,8 @@ impl Inbound {
             return effects;
         }
         self.delivery = Delivery::Collecting;
-        // Decompressing is more work than may be done at once. Decompressing is left to the caller that takes
-        // the message.
+        // Decompressing is more work than may be done at once, and is left to the caller that takes the
+        // message.
         if let Some(decompressor) =
             self.decompressor.as_mut().filter(|decompressor| decompressor.is_pending())
         {

@@ -464,7 +464,7 @@ struct ReadPass {
     /// The units that were paid for in this poll.
     units: u32,
     has_read: bool,
-    /// Set if a pong was written. Others may still have to be.
+    /// Set if a pong was written, after which other pongs may still have to be written.
     has_answered: bool,
     /// Tells whether pongs may leave with the replies to a batch.
     hold: Hold,

@@ -12,7 +12,7 @@ const BLOCK_SIZE: usize = 4096;
 /// allocation.
 const FRAME_SIZE: usize = 1024;
 
-/// The spare capacity that a block may have beyond its own length again.
+/// The spare capacity that a block may have beyond twice its length.
 const SPARE_SIZE: usize = 256;
 
 /// The size of the header in front of each payload.
