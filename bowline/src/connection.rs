@@ -6,7 +6,7 @@
 //! ```text
 //!   WebSocket      Sender ...                 the driver (one task)
 //!       |              |                               |
-//!       |  read_loop   |  cork, operations             |  keepalive, end
+//!       |  read_loop   |  operations, write_path, cork |  keepalive, end
 //!       v              v                               v
 //!  +--------------------------------------------------------------+
 //!  | Connection                                                   |
@@ -22,7 +22,7 @@
 //! - [`read_loop`] reads for the application, and for the driver while the application does not read.
 //! - [`reaction`] carries out what the inbound half asks of the outbound half: pongs, the echo of a Close
 //!   frame, failures.
-//! - [`cork`] decides whether an accepted message is written at once.
+//! - [`write_path`] accepts and writes messages; [`cork`] decides which replies are held back for a moment.
 //! - [`operations`] contains the futures of the callers; [`close`] ends the connection on behalf of our own
 //!   side.
 //! - [`driver`] is the task that does everything that belongs to no caller.
@@ -30,22 +30,25 @@
 //!
 //! # Locks
 //!
-//! The order is: inbound, outbound, the slots of the waker, the lock of a boxed stream. Both halves are
-//! locked at once only where an effect passes from inbound to outbound, so that answers keep the order in
-//! which frames were received. No lock is held across an await.
+//! The order is: inbound, outbound, the lock of a boxed stream, the slots of the waker. The slots come last,
+//! since a stream may wake the connection's waker while it is polled. Both halves are locked together in two
+//! cases. Where an effect passes from inbound to outbound, answers thereby keep the order in which frames
+//! were received. Where our side starts the closing handshake, both halves have to agree on which Close frame
+//! was first. No lock is held across an await.
 //!
 //! Nothing foreign runs under any of these locks: no waker of a caller; no drop of a waker, payload, stream
 //! or error; no spawn; no tracing event. A locked half collects such work in a list of
-//! [`Later`](outbound::later::Later), and the guard runs the list after it has unlocked. There are two
-//! exceptions. A stream of the application is polled under its own lock and that of its half. A waker is
-//! cloned under a lock, since executors count references there. Tests in `tests/connection/reentrancy.rs`
-//! hold the rule.
+//! [`Deferred`](outbound::deferred::Deferred), and the guard runs the list after it has unlocked. There are
+//! two exceptions. A stream of the application is polled under its own lock and that of its half. Where the
+//! read loop answers several pings that arrived together, the stream is written to under the locks of both
+//! halves. A waker is cloned under a lock, since executors count references there. Tests in
+//! `tests/connection/reentrancy.rs` hold the rule.
 //!
 //! # Memory
 //!
-//! Servers are sized for idle connections, so that every field here is weighed. Rare state is in boxes,
-//! points in time take four bytes (see [`clock`]), and buffers belong to threads while nobody reads or
-//! writes. The test `an_idle_connection_takes_few_blocks` bounds the sum.
+//! Servers are sized for idle connections, so every field here is weighed. Rare state is in boxes, points in
+//! time take four bytes (see [`clock`]), and buffers belong to threads while nobody reads or writes. The test
+//! `an_idle_connection_takes_few_blocks` bounds the sum.
 
 mod clock;
 mod close;
@@ -60,6 +63,7 @@ mod reaction;
 mod read_loop;
 mod verdict;
 pub(crate) mod waker;
+mod write_path;
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
@@ -80,31 +84,32 @@ use crate::transport::http2::Multiplexed;
 
 /// The state that a `WebSocket`, its `Sender`s and the driver share.
 pub(crate) struct Connection {
-    /// The lock order is: `inbound`, `outbound`, the slots of `waker`, the lock of a boxed stream. See the
+    /// The lock order is: `inbound`, `outbound`, the lock of a boxed stream, the slots of `waker`. See the
     /// module's docs.
     inbound: Mutex<Inbound>,
     outbound: Mutex<Outbound>,
     pub(crate) waker: Arc<ConnectionWaker>,
     /// The task form of `waker`, and the only waker that the transport ever sees.
     transport_waker: Waker,
-    /// The transport is one stream of a connection with several, and shares memory with the others.
+    /// Present if the transport is one of several streams of an HTTP/2 connection, with which it shares
+    /// memory.
     multiplexed: Option<Multiplexed>,
-    /// The thread on which the `WebSocket` works off a batch, so that its replies are held back. It is 0 if
-    /// there is no such thread, or once the driver has written the replies. While it is set, the driver has
-    /// been woken and has not run since.
+    /// The thread on which the `WebSocket` works through a batch and holds its replies back. The value is 0
+    /// if there is no such thread, or once the driver has written the replies. While the value is not 0, the
+    /// driver has been woken and has not run since.
     corked: AtomicUsize,
-    /// The connection is closed by a supervisor, not by the drop of its `WebSocket`.
+    /// Set if a supervisor closes the connection, instead of the drop of its `WebSocket`.
     supervised: AtomicBool,
     /// This field and the next are in boxes, so that the rest of a connection fits between the blocks that
     /// tokio aligns to 128 bytes. Measured: 100 bytes less of resident memory.
-    pub(crate) agreed: Box<Negotiated>,
+    pub(crate) negotiated: Box<Negotiated>,
     pub(crate) addresses: Box<Addresses>,
 }
 
 impl Connection {
     /// Returns a connection whose opening handshake is complete.
     pub(crate) fn new(parts: ConnectionParts<'_>) -> Self {
-        let ConnectionParts { transport, role, leftover, config, negotiated: agreed } = parts;
+        let ConnectionParts { transport, role, leftover, config, negotiated } = parts;
         // The builders refuse a `write_buffer` of zero, with which nothing is ever sent; `adopt` can't.
         let limits = &config.limits;
         let addresses = transport.addresses;
@@ -120,10 +125,10 @@ impl Connection {
         let waker = Arc::new(ConnectionWaker::default());
         let (mut inbound, mut outbound) =
             (Inbound::new(read, half, leftover), Outbound::new(write, role, limits.write_buffer.max(1)));
-        if let Some(agreed) = agreed.deflate {
+        if let Some(deflate) = negotiated.deflate {
             let peer = if role == Role::Server { Role::Client } else { Role::Server };
-            inbound.enable_compression(DeflateWindow::of(agreed, peer));
-            outbound.enable_compression(config.compression.of_sender(agreed, role));
+            inbound.enable_compression(DeflateWindow::of(deflate, peer));
+            outbound.enable_compression(config.compression.of_sender(deflate, role));
         }
         Self {
             inbound: Mutex::new(inbound),
@@ -133,12 +138,12 @@ impl Connection {
             multiplexed,
             corked: AtomicUsize::new(0),
             supervised: AtomicBool::new(false),
-            agreed: Box::new(agreed),
+            negotiated: Box::new(negotiated),
             addresses: Box::new(addresses),
         }
     }
 
-    /// Locks the inbound half. Every access may change the half, so that the waker is no longer quiet.
+    /// Locks the inbound half. Every access may change the half, so the waker is no longer quiet.
     pub(crate) fn inbound(&self) -> MutexGuard<'_, Inbound> {
         let inbound = self.inbound.lock().unwrap_or_else(PoisonError::into_inner);
         self.waker.set_quiet(false);

@@ -38,7 +38,7 @@ impl fmt::Debug for Span {
     }
 }
 
-/// A point in time, in whole milliseconds since an arbitrary one, modulo 2^32.
+/// A point in time, in whole milliseconds since an arbitrary epoch, modulo 2^32.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Moment(NonZeroU32);
 
@@ -71,12 +71,12 @@ pub(crate) struct Now {
     moment: Moment,
     /// The instant at which `moment` began.
     begun: Instant,
-    /// A part of the millisecond of `moment` has passed.
+    /// Set if a part of the millisecond of `moment` has passed.
     partial: bool,
 }
 
 impl Now {
-    /// Reads the clock. `instant` and `moment` are the same point in time, to which the result relates.
+    /// Reads the clock. `instant` and `moment` denote the same point in time; the result is relative to it.
     pub(crate) fn by(instant: Instant, moment: Moment) -> Self {
         let now = Instant::now();
         let nanos = nanos_between(instant, now);

@@ -48,9 +48,9 @@ impl Connection {
         if let Some(concluded) = concluded {
             self.report_end(concluded);
         }
-        self.waker.set_task_waits(true);
+        self.waker.set_driver_waits(true);
         self.waker.wake_reader();
-        self.waker.wake_task();
+        self.waker.wake_driver();
         if decides {
             events::connection_closed(self.addresses.peer, events::Initiator::Us, Some(frame.code()));
         }
@@ -65,17 +65,16 @@ impl Connection {
             // The closing handshake goes on, but nobody wants the messages that are left.
             return self.discard_input();
         }
-        // This happens before the lock is released, so that a concurrent close either comes first or is
-        // refused.
+        // This happens before the lock is released, so a concurrent close either comes first or is refused.
         let error = Error::new(ErrorKind::Closed, "the connection is closed: its WebSocket was dropped");
         outbound.stop_accepting(error.clone());
         self.end_cork();
         self.write_now(outbound);
         let mut inbound = self.inbound();
         inbound.discard();
-        inbound.close_transport(error);
+        inbound.mark_lost(error);
         drop(inbound);
-        self.waker.wake_task();
+        self.waker.wake_driver();
         events::connection_closed(self.addresses.peer, events::Initiator::Us, None);
     }
 
@@ -83,13 +82,13 @@ impl Connection {
     /// will close.
     pub(crate) fn discard_input(&self) {
         self.inbound().discard();
-        self.waker.wake_task();
+        self.waker.wake_driver();
     }
 
     /// Closes the transport at once. `error` is the reason unless an earlier one is known.
     pub(crate) fn close_transport(&self, error: &Error) {
         let mut inbound = self.inbound();
-        inbound.close_transport(error.clone());
+        inbound.mark_lost(error.clone());
         let read_half = inbound.release();
         drop(inbound);
         drop(read_half);

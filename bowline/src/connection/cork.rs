@@ -1,8 +1,9 @@
-//! The write path: which messages are written at once, and which replies are held back.
+//! The cork: which replies are held back, to leave with one write.
 //!
-//! A message is written in the call that accepts it, with one exception: the cork. A `WebSocket` that has
-//! just been handed a message while more messages are in memory is working off a batch. Its replies are
-//! likely to be followed by more replies, so they are held back and leave with one write:
+//! A message is written in the call that accepts it ([`write_path`](super::write_path)), with one exception:
+//! the cork. A `WebSocket` that has just been handed a message while more messages are in memory is working
+//! through a batch. Its replies are likely to be followed by more replies, so they are held back and leave
+//! with one write:
 //!
 //! ```text
 //! time ----------------------------------------------------------------------------------------->
@@ -13,16 +14,18 @@
 //! driver          woken: uncorks when this poll ends
 //! ```
 //!
-//! The `WebSocket` alone knows whether more messages are in memory, from its
-//! [`Batch`](super::inbound::batch::Batch). A `Sender` is never part of a batch, and always writes at once.
+//! A reply is held back only under two conditions. First, the `WebSocket` that sends the reply is working
+//! through a [`Batch`](super::inbound::batch::Batch): the batch alone knows whether more messages are in
+//! memory. A `Sender` is never part of a batch, and always writes at once.
 //!
-//! A second condition makes sure that held replies never stay in the queue. `cork` wakes the driver, and
-//! `corked` stays set until the driver has run. Replies are held back only while it is set, and only those of
-//! the thread that corked. So whatever the application does next, the replies leave:
+//! Second, the driver is about to run, so held replies never stay in the queue. `cork` wakes the driver and
+//! sets `corked`, which stays set until the driver has run. Only the thread that corked holds replies back,
+//! and only while `corked` is set. So whatever the application does next, the replies leave:
 //!
 //! - It takes the last message of the batch: the reply to it is written together with all others.
 //! - It receives again, and nothing is in memory: `recv` uncorks before it waits.
-//! - It computes: the clock shows one of the next replies that the first one has waited for a millisecond.
+//! - It computes: one of the next replies finds that the first has waited a millisecond, and everything is
+//!   written.
 //! - It awaits something else, or returns: its poll ends, and the driver uncorks. A runtime of one thread may
 //!   never run the driver after this poll, if the future that it blocks on is then ready. There a waker that
 //!   tokio calls or drops at the end of the poll does it.
@@ -31,7 +34,6 @@
 
 use std::cell::Cell;
 use std::future::Future;
-use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -41,96 +43,19 @@ use tokio::task::yield_now;
 
 use crate::connection::Connection;
 use crate::connection::inbound::batch::Hold;
-use crate::connection::outbound::Outbound;
-use crate::connection::outbound::guard::OutboundGuard;
-use crate::connection::outbound::wait_queue::{Place, Turn};
-use crate::error::{Error, TrySendError};
-use crate::message::Payload;
 use crate::sync::{Poller, poller};
 
 impl Connection {
-    /// Accepts `message` if this is possible without waiting, and returns it otherwise.
-    pub(crate) fn try_send<'a, M: Into<Payload<'a>>>(
-        self: &Arc<Self>,
-        message: M,
-        hold: Hold,
-    ) -> Result<(), TrySendError<M>> {
-        let mut outbound = self.outbound();
-        if outbound.closed().is_some() {
-            return Err(TrySendError::Closed(message));
-        }
-        if outbound.turn(&Place::default()) != Turn::Now {
-            return Err(TrySendError::Full(message));
-        }
-        let accepted = self.accept(outbound, message.into(), hold);
-        debug_assert!(accepted.is_ok(), "an open connection with room accepts a message");
-        Ok(())
-    }
-
-    /// Accepts a message for which there is room, and writes as [`write`](Self::write) does.
-    #[inline]
-    pub(crate) fn accept(
-        self: &Arc<Self>,
-        mut outbound: OutboundGuard<'_>,
-        mut payload: Payload<'_>,
-        hold: Hold,
-    ) -> Result<(), Error> {
-        let accepted = outbound.accept(&mut payload);
-        self.write(outbound, hold);
-        // The rest of the payload is dropped here, after the lock: its drop may be the application's code.
-        accepted
-    }
-
-    /// Writes and unlocks, unless a reply to a batch is better held back.
-    #[expect(clippy::inline_always, reason = "measured: 20 instructions less of a small message")]
-    #[inline(always)]
-    pub(crate) fn write(self: &Arc<Self>, mut outbound: OutboundGuard<'_>, hold: Hold) {
-        // A reply of another thread is never held back, since the thread that works off the batch may compute
-        // for long.
-        let is_reply = || hold == Hold::InBatch && self.corked.load(Ordering::SeqCst) == this_thread();
-        if !outbound.is_blocked() && (!is_reply() || outbound.is_reply_due()) {
-            self.write_locked(&mut outbound);
-        }
-        outbound.unlock();
-    }
-
-    /// Writes the whole queue and unlocks. A transport that is blocked is left to the driver.
-    pub(crate) fn write_now(&self, mut outbound: OutboundGuard<'_>) {
-        if !outbound.is_blocked() {
-            self.write_locked(&mut outbound);
-        }
-        outbound.unlock();
-    }
-
-    /// Writes as much as the transport accepts, and has the driver go on if that is not all.
-    #[inline(never)]
-    pub(crate) fn write_locked(&self, outbound: &mut Outbound) {
-        let was_blocked = outbound.is_blocked();
-        if let Err(error) = outbound.write(&mut self.context()) {
-            self.write_failed(outbound, error);
-        } else if outbound.is_blocked() && !was_blocked {
-            // The driver has to wait for the transport, and to know since when it waits.
-            self.waker.set_task_waits(true);
-            self.waker.wake_task();
-        }
-    }
-
-    #[cold]
-    fn write_failed(&self, outbound: &mut Outbound, error: io::Error) {
-        outbound.close_transport(Error::of_transport("writing to the peer failed", error));
-        self.waker.wake_task();
-    }
-
     /// Begins to hold back the replies to a batch. They are written when the poll under way has ended, even
     /// if the application never calls again.
     ///
     /// Within a task of tokio, the driver does so: it runs after this poll. `block_on` of a runtime with one
-    /// thread may return from this poll without running any other task, so that [`EndOfPoll`] watches for the
-    /// end. Without tokio, nobody says when the poll ends, so that nothing is held back.
+    /// thread may return from this poll without running any other task, so [`EndOfPoll`] watches for the end.
+    /// Without tokio, nobody says when the poll ends, so nothing is held back.
     #[inline(never)]
     pub(crate) fn cork(self: &Arc<Self>) {
         let poller = poller();
-        // Nobody knows when the tasks of the runtime will run, so that nothing is held back.
+        // Nobody knows when the tasks of the runtime will run, so nothing is held back.
         let thread = if poller == Poller::Foreign { 0 } else { this_thread() };
         if self.corked.swap(thread, Ordering::SeqCst) != 0 {
             return;
@@ -138,7 +63,7 @@ impl Connection {
         if poller == Poller::OneThread {
             EndOfPoll::watch(self);
         }
-        self.waker.wake_task();
+        self.waker.wake_driver();
     }
 
     /// Writes the replies that are held back. Nothing is held back from now on, until the `WebSocket`
@@ -170,17 +95,17 @@ impl Connection {
 
     /// The poll that held replies back has ended, and the future of the runtime is not ready yet.
     ///
-    /// The driver has been woken, but the runtime may run 60 other tasks before it, and then poll the future again. If that is
-    /// ready, nobody runs the driver. So the replies are written now.
+    /// The driver has been woken, but the runtime may run 60 other tasks before it, and then poll the future
+    /// again. If that is ready, nobody runs the driver. So the replies are written now.
     ///
-    /// A boxed stream is left to the driver: it may defer a waker itself while it is polled, and tokio panics if that happens
-    /// in the call of a deferred waker, which this is. At least no later reply is held back.
+    /// A boxed stream is left to the driver: it may defer a waker itself while it is polled, and tokio panics
+    /// if that happens in the call of a deferred waker, which this is. At least no later reply is held back.
     #[cold]
     fn end_watch(&self) {
         if self.outbound().is_boxed() {
             let corked = self.corked.load(Ordering::SeqCst);
             let _ = self.corked.compare_exchange(corked, UNWATCHED, Ordering::SeqCst, Ordering::SeqCst);
-            self.waker.wake_task();
+            self.waker.wake_driver();
         } else {
             self.uncork();
         }
@@ -191,20 +116,19 @@ impl Connection {
         self.corked.store(0, Ordering::SeqCst);
     }
 
+    /// Returns whether a message with this [`Hold`] is a reply that may be held back.
+    ///
+    /// A reply of another thread is never held back, since the thread that works through the batch may
+    /// compute for a long time.
+    #[inline]
+    pub(crate) fn holds_back(&self, hold: Hold) -> bool {
+        hold == Hold::InBatch && self.corked.load(Ordering::SeqCst) == this_thread()
+    }
+
     /// Returns whether replies may be held back.
     #[inline]
     pub(crate) fn is_corked(&self) -> bool {
         self.corked.load(Ordering::SeqCst) != 0
-    }
-
-    /// Accepts nothing more, and writes as much as the transport accepts. No driver will look after the
-    /// connection any more.
-    pub(crate) fn write_last(&self, error: Error) {
-        let mut outbound = self.outbound();
-        // Both happen under one lock, so that everything that was accepted is written.
-        outbound.stop_accepting(error);
-        self.end_cork();
-        self.write_locked(&mut outbound);
     }
 }
 
@@ -270,7 +194,7 @@ impl Wake for EndOfPoll {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        // Most of the time the reader has already written all of them.
+        // Most of the time the reader has already written all held replies.
         if let Some(connection) = self.connection.as_ref().filter(|connection| connection.is_corked()) {
             connection.end_watch();
         }

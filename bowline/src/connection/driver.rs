@@ -9,17 +9,18 @@
 //!
 //! # When the driver runs
 //!
-//! The transport wakes the driver only if no `recv` waits, or if the driver itself waits for something (see
-//! [`waker`](crate::connection::waker)). A connection whose application reads all the time therefore costs
-//! the driver almost nothing. The driver has a single timer, the earliest of the keepalive, the close
-//! deadline and its patience with the application.
+//! The transport wakes the driver if the driver itself waits for something, or if the driver is not watching
+//! the application (see [`waker`](crate::connection::waker)). A driver that watches finds out by its timer
+//! whether an application that was woken actually reads. A connection whose application reads all the time
+//! therefore costs the driver almost nothing. The driver has a single timer, for the earliest of the
+//! keepalive, the close deadline and the end of the application's grace period.
 //!
 //! # Deadlines under load
 //!
 //! A peer that never stops sending keeps every poll of the driver busy until the budget of the task is spent.
 //! A timer polled without budget is pending, whatever the time. The driver therefore compares the clock
-//! itself with the deadline, and polls its timer outside of the budget. A deadline that is handled late, as
-//! after a stop of the process, is no [`Verdict`] on the peer.
+//! itself with the deadline, and polls its timer outside of the budget. A [`Verdict`] forgives a deadline
+//! that is handled late, for example after the process was stopped.
 //!
 //! # The end of a connection
 //!
@@ -51,24 +52,25 @@ use crate::error::{Error, ErrorKind};
 use crate::events;
 use crate::transport::poll_without_budget;
 
-/// The time for which an application that was just handed something, or woken, is left alone before the
-/// driver reads in its place.
+/// The grace period for an application that was just handed something, or woken, before the driver reads in
+/// its place.
 ///
 /// The application may be about to answer, and the following bytes could be the peer's Close frame or a
-/// violation, after which nothing can be sent. Pings wait for this time, or for twice as long, which is less
-/// than a second. An application that has not read for longer does not delay pings at all. The time is no
+/// violation, after which nothing can be sent. Pings wait for one grace period, or for two, which is less
+/// than a second. An application that has not read for longer does not delay pings at all. The period is no
 /// shorter, since each run of the driver costs about as much as a message.
-const PATIENCE: Duration = Duration::from_millis(400);
+const GRACE_PERIOD: Duration = Duration::from_millis(400);
 
 /// The state of the driver of a connection.
 ///
-/// Every connection has one, so that its size counts.
+/// Every connection has one, so its size counts.
 struct Driver {
     connection: Arc<Connection>,
     close_timeout: Span,
     stage: Stage,
-    /// The driver does not check before this time whether to read in the application's place.
-    patient_until: Option<Moment>,
+    /// The end of the grace period that was granted last. `None` once the driver has found the period
+    /// expired.
+    grace_until: Option<Moment>,
     /// The moment to which the timer was set.
     timer_at: Moment,
 }
@@ -86,15 +88,15 @@ enum Stage {
     /// overtakes our Close frame.
     Draining {
         deadline: Verdict,
-        /// Our direction of the transport was shut down before.
+        /// Set if our direction of the transport was shut down before.
         shut_down: bool,
     },
 }
 
-/// The one that reads next: see [`Driver::next_reader`].
+/// The next reader, chosen by [`Driver::next_reader`].
 enum NextReader {
     Application,
-    /// The application, which has [`PATIENCE`] to come.
+    /// The application, if it reads within the [`GRACE_PERIOD`].
     ApplicationSoon,
     Driver,
 }
@@ -125,7 +127,7 @@ impl DriverTask {
             connection,
             close_timeout: close_timeout.into(),
             stage: Stage::Open(keepalive.map(|interval| Keepalive::new(interval.into(), &now))),
-            patient_until: None,
+            grace_until: None,
             timer_at: moment,
         };
         Self { driver, timer: sleep_until(instant) }
@@ -143,10 +145,10 @@ impl Future for DriverTask {
 
 impl Driver {
     fn poll(&mut self, cx: &mut Context<'_>, mut timer: Pin<&mut Sleep>) -> Poll<()> {
-        self.connection.waker.set_task(Some(cx.waker()));
+        self.connection.waker.set_driver(Some(cx.waker()));
         self.connection.uncork();
         self.connection.gather();
-        if self.is_patient() && !timer.is_elapsed() {
+        if self.is_in_grace_period() && !timer.is_elapsed() {
             return Poll::Pending;
         }
         let reader = if self.connection.waker.has_reader() { Reader::Waits } else { Reader::Absent };
@@ -174,10 +176,10 @@ impl Driver {
         }
     }
 
-    /// Returns whether there is nothing to do before the timer runs out. This is the usual case of a driver
-    /// that is woken for each batch.
-    fn is_patient(&self) -> bool {
-        self.patient_until.is_some() && !self.connection.outbound().needs_task()
+    /// Returns whether a grace period is running and nothing else is to be done before it ends. This is the
+    /// usual case of a driver that is woken for each batch.
+    fn is_in_grace_period(&self) -> bool {
+        self.grace_until.is_some() && !self.connection.outbound().needs_driver()
     }
 
     /// Writes the bytes that a full transport left in the queue, and starts or ends the deadlines of the
@@ -198,16 +200,16 @@ impl Driver {
                 keepalive.dead = Some(Verdict::after(now, keepalive.interval));
             }
         }
-        self.connection.waker.set_task_waits(outbound.needs_task());
+        self.connection.waker.set_driver_waits(outbound.needs_driver());
     }
 
     /// Reads in the application's place if the application does not read.
     fn read(&mut self, now: &Now, cx: &mut Context<'_>) {
         match self.next_reader(now) {
             NextReader::Application => {}
-            NextReader::ApplicationSoon => self.patient_until = Some(now.after(PATIENCE.into())),
+            NextReader::ApplicationSoon => self.grace_until = Some(now.after(GRACE_PERIOD.into())),
             NextReader::Driver => {
-                self.patient_until = None;
+                self.grace_until = None;
                 self.connection.read_unattended(cx);
             }
         }
@@ -215,18 +217,18 @@ impl Driver {
 
     /// Decides who reads next.
     ///
-    /// A wake-up of the application counts only if the patience had not begun. The driver grants patience
-    /// once for each wake-up, and again for each message that the application was handed meanwhile.
+    /// A wake-up of the application counts only if no grace period was running. The driver grants one grace
+    /// period for each wake-up, and another one if the application was handed something meanwhile.
     ///
-    /// | a ping or a close waits | patience | since the last look, the application | `recv` | next reader |
+    /// | ping or close waits | grace period | since the last look, the application | `recv` | next reader |
     /// |---|---|---|---|---|
     /// | yes | any | any | any | the driver |
-    /// | no | has not run out | any | any | the application |
-    /// | no | had not begun | was woken to read | any | the application, soon |
-    /// | no | has run out | was handed something | any | the application, soon |
+    /// | no | running | any | any | the application |
+    /// | no | none | was woken to read | any | the application, soon |
+    /// | no | expired | was handed something | any | the application, soon |
     /// | no | any | neither | waits | the application |
-    /// | no | had not begun | was handed something | waits | the application |
-    /// | no | had not begun | was handed something | does not wait | the application, soon |
+    /// | no | none | was handed something | waits | the application |
+    /// | no | none | was handed something | does not wait | the application, soon |
     /// | no | any | neither | does not wait | the driver |
     fn next_reader(&mut self, now: &Now) -> NextReader {
         let connection = &self.connection;
@@ -236,15 +238,15 @@ impl Driver {
         if is_awaited {
             return NextReader::Driver;
         }
-        // The timer runs out, and is not moved with every message.
-        if self.patient_until.is_some_and(|until| !now.is_past(until)) {
+        // The timer is left to expire instead of being reset for every message.
+        if self.grace_until.is_some_and(|until| !now.is_past(until)) {
             return NextReader::Application;
         }
-        let waited = self.patient_until.take().is_some();
+        let waited = self.grace_until.take().is_some();
         let was_handed = connection.inbound().take_handed_out();
         let was_woken = connection.waker.is_watched() && !waited;
-        // An application that came while it was watched is likely to come again. It stays watched, so that
-        // the next message does not wake the driver, too.
+        // An application that has read while it was watched is likely to read again. It stays watched, so
+        // that the next message does not wake the driver, too.
         let keeps_coming = was_handed && waited;
         if !was_woken && !keeps_coming && connection.waker.leave_to_reader() {
             return NextReader::Application;
@@ -264,7 +266,7 @@ impl Driver {
                     if matches!(error.kind(), ErrorKind::Disconnected | ErrorKind::Io) {
                         events::connection_lost(connection.addresses.peer, &error);
                     }
-                    connection.waker.set_task_waits(true);
+                    connection.waker.set_driver_waits(true);
                     Stage::Closing { deadline: Verdict::after(now, self.close_timeout) }
                 }
                 Stage::Closing { deadline } => {
@@ -303,9 +305,7 @@ impl Driver {
     /// Returns when the driver has to run again even if nothing happens.
     fn deadline(&self) -> Option<Moment> {
         match &self.stage {
-            Stage::Open(keepalive) => {
-                earliest(keepalive.as_ref().map(Keepalive::deadline), self.patient_until)
-            }
+            Stage::Open(keepalive) => earliest(keepalive.as_ref().map(Keepalive::deadline), self.grace_until),
             Stage::Closing { deadline }
             | Stage::ShuttingDown { deadline }
             | Stage::Draining { deadline, .. } => Some(deadline.next_look()),
@@ -325,7 +325,7 @@ impl Driver {
             Stage::Closing { deadline }
             | Stage::ShuttingDown { deadline }
             | Stage::Draining { deadline, .. } => {
-                if deadline.is_up(now, timeout) {
+                if deadline.check_expired(now, timeout) {
                     Err(close_timed_out(connection, timeout))
                 } else {
                     Ok(())
@@ -365,7 +365,7 @@ impl Drop for Driver {
             self.connection.write_last(error.clone());
             self.connection.close_transport(&error);
         }
-        self.connection.waker.set_task(None);
+        self.connection.waker.set_driver(None);
     }
 }
 

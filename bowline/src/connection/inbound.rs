@@ -12,8 +12,8 @@
 //! ```
 //!
 //! - The most frequent case has a path of its own: a message that is one frame and entirely in memory is
-//!   copied and unmasked in one pass. If more such messages follow, a [`batch`] takes all of them under the
-//!   same lock.
+//!   copied and unmasked in one pass. If more such messages follow, a [`batch`] takes those under the same
+//!   lock that are small and fit into its block.
 //! - All other frames go through [`ReceiveHalf::handle_bytes`], one at a time. A large message is read from
 //!   the transport straight into its own memory.
 //! - Control frames become an [`Effect`] for the outbound half.
@@ -22,9 +22,9 @@
 //!
 //! # The end
 //!
-//! Three things are tracked apart, since they happen in any order: which data the application still receives
-//! ([`Delivery`]), why nothing more arrives ([`End`]), and whether the stream of bytes itself has ended
-//! ([`StreamEnd`]).
+//! Three things are tracked separately, since they happen in any order: which data the application still
+//! receives ([`Delivery`]), why nothing more arrives ([`End`]), and whether the stream of bytes itself has
+//! ended ([`StreamEnd`]).
 //!
 //! Receiving ends once, by the peer's Close frame, a violation or limit, the end of the stream, or an error
 //! of the transport. The application learns of the end after every message that arrived before, and only
@@ -80,11 +80,11 @@ pub(crate) struct Inbound {
     peer_close: Option<Box<PeerClose>>,
     /// Present once nothing more arrives.
     end: Option<End>,
-    /// Something has arrived since [`take_received`](Self::take_received).
+    /// Set if something has arrived since [`take_received`](Self::take_received).
     received: bool,
-    /// The transport had nothing when it was last asked, and knows the connection's waker.
+    /// Set if the transport had nothing when it was last asked, and knows the connection's waker.
     awaits_transport: bool,
-    /// The `WebSocket` has a batch of messages, and has not handed out the last of them.
+    /// Set if the `WebSocket` has a batch of messages, and has not handed out the last of them.
     has_batch: bool,
     handed_out: HandedOut,
     stream: StreamEnd,
@@ -135,7 +135,7 @@ struct End {
     notice: Notice,
 }
 
-/// The progress of the news of the end.
+/// The stage at which the application may be told about the end.
 ///
 /// ```text
 /// Unsettled --outbound has reacted--> Settled --a read finds nothing left--> Due
@@ -184,7 +184,7 @@ enum StreamEnd {
     Open,
     /// The peer sends nothing more, but may still receive. The application has not learned of that yet.
     HalfOpen,
-    /// The end of the stream is the end of the connection.
+    /// The end of the stream ends the connection.
     Told,
 }
 
@@ -244,7 +244,7 @@ impl Inbound {
         }
         if self.message.is_open() || self.undelivered.is_some() {
             self.message.abandon();
-            let message = self.take_whole().or_else(|| self.message.finish());
+            let message = self.take_undelivered().or_else(|| self.message.finish());
             if message.is_some() {
                 return Some(Ok(message));
             }
@@ -293,7 +293,7 @@ impl Inbound {
     /// Gives the open message to a reader and returns its kind, or returns the end.
     pub(crate) fn take_start(&mut self) -> Option<Result<Option<MessageKind>, Error>> {
         self.message.abandon();
-        if let Some(message) = self.take_whole() {
+        if let Some(message) = self.take_undelivered() {
             let kind = message.kind();
             self.message = Assembler::of(message);
             return Some(Ok(Some(kind)));
@@ -306,9 +306,9 @@ impl Inbound {
 
     /// Takes the next of the undelivered messages.
     ///
-    /// A compressed one only starts to be decompressed, so that this returns `None`. The message is taken
-    /// once [`decompress_part`](Self::decompress_part) has come to its end.
-    fn take_whole(&mut self) -> Option<Message> {
+    /// A compressed message only starts to be decompressed, so this function returns `None`. The message is
+    /// taken once [`decompress_part`](Self::decompress_part) has completed the message.
+    fn take_undelivered(&mut self) -> Option<Message> {
         let undelivered = self.undelivered.as_mut()?;
         if self.decompressor.as_ref().is_some_and(|decompressor| decompressor.is_pending()) {
             return None;
@@ -343,7 +343,7 @@ impl Inbound {
         self.message.abandon();
     }
 
-    /// Returns how receiving ended, once everything that arrived before has been taken.
+    /// Returns the outcome of receiving, once everything that arrived before has been taken.
     fn end(&self) -> Option<Result<(), Error>> {
         let end = self.due_end()?;
         Some(if end.closed_by_us { Ok(()) } else { end.outcome.clone() })
@@ -401,7 +401,7 @@ impl Inbound {
         self.decompressor.as_ref().is_some_and(|decompressor| decompressor.has_more())
     }
 
-    /// Returns the decompressor, if compression was agreed on.
+    /// Returns the decompressor, if compression was negotiated.
     fn decompressor(&mut self) -> Option<&mut Decompressor> {
         let (window, limit) = (self.window?, self.half.limits().message_size);
         Some(self.decompressor.get_or_insert_with(|| Box::new(Decompressor::new(window, limit))))
@@ -425,7 +425,7 @@ impl Inbound {
         let undelivered = self.undelivered.get_or_insert_default();
         undelivered.push_rest(&self.buffer.bytes()[payload]);
         if last {
-            // The following messages are assembled in its place meanwhile.
+            // The following messages are assembled in the place of this one meanwhile.
             undelivered.push_begun(std::mem::take(&mut self.message));
         }
     }
@@ -441,7 +441,7 @@ impl Inbound {
         } else if let Err(failure) = decompressor.advance(&mut self.buffer, &mut self.message) {
             decompressor.discard(&mut self.buffer);
             if self.delivery.discards() {
-                // Our Close frame was sent, so that the peer can't be told any more what is wrong.
+                // Our Close frame was sent, so the peer can't be told any more what is wrong.
                 self.message = Assembler::default();
                 self.undelivered = None;
                 return Advance::Data;
@@ -505,7 +505,7 @@ impl Inbound {
     /// Reads once. Ready when there is something new to parse, or at the end.
     ///
     /// After the end, all bytes that arrived count as parsed. The end is pending until it is
-    /// [settled](Self::settle). The one who settles it wakes the reader.
+    /// [settled](Self::settle). The caller that settles the end wakes the reader.
     pub(crate) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Fill> {
         if let Some(end) = &mut self.end {
             if end.notice == Notice::Unsettled {
@@ -546,15 +546,15 @@ impl Inbound {
             Ok(None) => self.end_of_stream(),
             Err(error) => {
                 self.stream = StreamEnd::Told;
-                self.close_transport(Error::of_transport(READING_FAILED, error))
+                self.mark_lost(Error::of_transport(READING_FAILED, error))
             }
         };
         Poll::Ready(Fill::Effect(effect))
     }
 
-    /// Returns whether there is nothing to read for now, so that the transport will call the waker when there
-    /// is.
-    pub(crate) fn is_idle(&mut self, cx: &mut Context<'_>) -> bool {
+    /// Asks the transport. Returns whether there is nothing to read for now, and the transport will wake the
+    /// connection when there is.
+    pub(crate) fn check_idle(&mut self, cx: &mut Context<'_>) -> bool {
         self.awaits_transport = self.end.is_none()
             && self.transport.as_ref().is_some_and(|transport| transport.poll_readable(cx).is_pending())
             // A stream whose budget is spent says that it has nothing, and remembers no waker.
@@ -562,11 +562,11 @@ impl Inbound {
         self.awaits_transport
     }
 
-    /// Has the transport take the bytes that have arrived, without reading them.
+    /// Makes the transport take the bytes that have arrived, without reading them.
     pub(crate) fn gather(&mut self, cx: &mut Context<'_>) {
         if let Some(transport) = &mut self.transport {
             transport.gather(cx);
-            // There may be something to read now, for which the transport has called before.
+            // There may be something to read now, for which the transport has woken the connection before.
             self.awaits_transport = false;
         }
     }
@@ -589,7 +589,7 @@ impl Inbound {
                     && self.half.is_at_data(self.buffer.bytes())))
     }
 
-    /// Returns whether the transport will call the waker when there is something to read.
+    /// Returns whether the transport will wake the connection when there is something to read.
     pub(crate) fn awaits_transport(&self) -> bool {
         self.awaits_transport && self.end.is_none()
     }
@@ -651,7 +651,8 @@ impl Inbound {
             return effects;
         }
         self.delivery = Delivery::Collecting;
-        // Decompressing is more work than may be done at once. It is left to the one who takes the message.
+        // Decompressing is more work than may be done at once, and is left to the caller that takes the
+        // message.
         if let Some(decompressor) =
             self.decompressor.as_mut().filter(|decompressor| decompressor.is_pending())
         {
@@ -709,8 +710,8 @@ impl Inbound {
         self.half.discard_data();
     }
 
-    /// Ends receiving, as the transport is given up.
-    pub(crate) fn close_transport(&mut self, error: Error) -> Effect {
+    /// Ends receiving, as the transport is lost or given up.
+    pub(crate) fn mark_lost(&mut self, error: Error) -> Effect {
         if self.end.is_none() {
             self.set_end(Err(error.clone()));
         }
@@ -780,9 +781,9 @@ impl Inbound {
         end.outcome.as_ref().err().cloned()
     }
 
-    /// Returns the request to end our direction, once the application has learned that the peer has ended its
-    /// own.
-    pub(crate) fn tell(&mut self) -> Option<Effect> {
+    /// Ends a half-open stream, once the application has learned that the peer has ended its direction.
+    /// Returns the request to end ours.
+    pub(crate) fn end_half_open(&mut self) -> Option<Effect> {
         let ended = self.half_open().filter(|_| self.due_end().is_some())?;
         self.stream = StreamEnd::Told;
         Some(Effect::EndOfStream(ended))

@@ -20,7 +20,7 @@ pub(crate) struct Keepalive {
     pub(crate) dead: Option<Verdict>,
     /// Present while the transport accepts nothing: the peer is dead if that goes on for this time.
     pub(crate) stalled: Option<Verdict>,
-    /// At the last check, unread data kept our side from reading.
+    /// Set if unread data kept our side from reading at the last check.
     suspended: bool,
     pub(crate) peer: PeerLife,
 }
@@ -39,11 +39,10 @@ pub(crate) enum Reader {
 /// The signs of life that the peer has shown.
 ///
 /// ```text
-/// Silent --tick--> Pinged
-///   ^ '---.          |
-///  tick   '- shows --+
-///   |         life   |
-/// Heard <------------'
+/// Silent --tick: nothing has arrived, a ping is accepted--> Pinged
+/// Silent --a sign of life---------------------------------> Heard
+/// Pinged --a sign of life---------------------------------> Heard
+/// Heard  --tick-------------------------------------------> Silent
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PeerLife {
@@ -84,12 +83,12 @@ impl Keepalive {
         cx: &mut Context<'_>,
     ) -> Result<(), Error> {
         let interval = self.interval;
-        if self.stalled.as_mut().is_some_and(|verdict| verdict.is_up(now, interval)) {
+        if self.stalled.as_mut().is_some_and(|verdict| verdict.check_expired(now, interval)) {
             let text = format!("the peer is gone: it accepted no byte for {interval:?} (keepalive)");
             return Err(Error::new(ErrorKind::Timeout, text));
         }
         self.note_life(connection, reader);
-        if self.dead.as_mut().is_some_and(|verdict| verdict.is_up(now, interval)) {
+        if self.dead.as_mut().is_some_and(|verdict| verdict.check_expired(now, interval)) {
             // A reader that was woken may not have run yet: the transport is read before the verdict.
             connection.read_unattended(cx);
             self.note_life(connection, reader);

@@ -85,8 +85,8 @@ impl Connection {
             .await?;
         let _guard = PingGuard { connection: self, payload };
         self.write(self.outbound(), Hold::Never);
-        self.waker.set_task_waits(true);
-        self.waker.wake_task();
+        self.waker.set_driver_waits(true);
+        self.waker.wake_driver();
         self.watch(|outbound| {
             let ended = || outbound.pings_ended().map(|error| Err(error.clone()));
             outbound.pings.round_trip(payload).map(Ok).or_else(ended)
@@ -165,13 +165,12 @@ impl<T, F: FnMut(&mut Outbound) -> Result<T, Error> + Unpin> Future for SendMess
         if let Some(error) = outbound.closed() {
             return Poll::Ready(Err(error.clone()));
         }
-        let turn = outbound.turn(place);
+        let turn = outbound.ask_turn(place);
         if turn != Turn::Now {
             outbound.wait(Queue::Senders, place, Manner::Future, cx.waker());
             drop(outbound);
             if turn == Turn::Soon {
-                // The senders in front may still come: they have until all other tasks that are ready have
-                // run.
+                // Yield once, so that the senders in front can be polled first.
                 cx.waker().wake_by_ref();
             }
             return Poll::Pending;

@@ -12,11 +12,11 @@
 //!   [`wait_queue`], until it is their turn and the queue has room.
 //! - The queue is written by whoever has accepted something, in the same call. When the transport accepts no
 //!   more, the half is *blocked*, and only the driver writes until it accepts bytes again.
-//! - While the half is blocked, only the newest ping is owed a pong (RFC 6455 5.5.3), so that a flood of
-//!   pings takes no memory.
+//! - While the half is blocked, only the newest ping is owed a pong (RFC 6455 5.5.3), so a flood of pings
+//!   takes no memory.
 //! - Replies to a batch may stay in the queue for a while ([`held_replies`]): see
 //!   [`cork`](crate::connection::cork).
-//! - Foreign code that a locked half has come to run goes to [`later`]; the [`guard`] runs it after the lock.
+//! - Foreign code that a locked half needs to run goes to [`deferred`]; the [`guard`] runs it after the lock.
 //!
 //! # The end
 //!
@@ -25,12 +25,12 @@
 //! driver makes it `Finished` once the transport is closed. Callers who wait for the end watch for that.
 
 mod compressor;
+pub(crate) mod deferred;
 #[cfg(any(feature = "json", feature = "protobuf"))]
 pub(crate) mod encoded;
 pub(crate) mod fragment;
 pub(crate) mod guard;
 mod held_replies;
-pub(crate) mod later;
 mod pings;
 pub(crate) mod wait_queue;
 mod write_queue;
@@ -43,11 +43,11 @@ use bowline_proto::{CloseCode, CloseFrame, MessageKind, Misuse, Role, SendHalf};
 
 use crate::compression::CompressorSettings;
 use crate::connection::outbound::compressor::Compressor;
+use crate::connection::outbound::deferred::Deferred;
 #[cfg(any(feature = "json", feature = "protobuf"))]
 use crate::connection::outbound::encoded::Encoded;
 use crate::connection::outbound::fragment::FragmentEnd;
 use crate::connection::outbound::held_replies::HeldReplies;
-use crate::connection::outbound::later::Later;
 use crate::connection::outbound::pings::Pings;
 use crate::connection::outbound::wait_queue::{Manner, Place, Turn, WaitQueue};
 use crate::connection::outbound::write_queue::WriteQueue;
@@ -72,14 +72,15 @@ const PREPARED_SHARED_SIZE: usize = 1024;
 /// for 16 KiB, 16 messages in flight.
 const GATHERED: usize = 4;
 
-/// Pongs gather up to this many bytes for one write. As many may be stuck in the queue if the peer stops
-/// reading.
+/// Pongs gather up to this many bytes for one write. Up to this many bytes may remain queued if the peer
+/// stops reading.
 const PONGS_MAX: usize = 1024;
 
 /// Everything that writing touches, behind one lock.
 ///
 /// A thread that holds the lock of the inbound half may take this one too, so that answers keep the order of
-/// what was received. The opposite order never occurs. See [`Later`] for what must not run under either lock.
+/// what was received. The opposite order never occurs. See [`Deferred`] for what must not run under either
+/// lock.
 pub(crate) struct Outbound {
     transport: Option<WriteTransport>,
     half: SendHalf,
@@ -90,11 +91,13 @@ pub(crate) struct Outbound {
     senders: WaitQueue,
     /// The callers that wait for a change of what is written: `flush`, `ping`, a `MessageWriter`.
     watchers: WaitQueue,
-    /// A `MessageWriter` has the exclusive right to send data.
+    /// Set if a `MessageWriter` has the exclusive right to send data.
     writer_open: bool,
-    /// The transport accepts nothing more for now. The driver waits until it does.
+    /// Set if the transport accepts nothing more for now. The driver waits until the transport accepts bytes
+    /// again.
     blocked: bool,
-    /// The transport holds bytes back until it is flushed, or was lost before it had accepted all bytes.
+    /// Set if the transport holds bytes back until it is flushed, or was lost before it had accepted all
+    /// bytes.
     unflushed: bool,
     activity: Activity,
     held: HeldReplies,
@@ -106,7 +109,7 @@ pub(crate) struct Outbound {
     keepalive_end: u64,
     phase: Phase,
     /// Foreign code to be run once the lock is released: see [`OutboundGuard`](guard::OutboundGuard).
-    pub(crate) later: Vec<Later>,
+    pub(crate) deferred: Vec<Deferred>,
     /// Present if messages are compressed.
     compressor: Option<Box<Compressor>>,
 }
@@ -174,7 +177,7 @@ impl Outbound {
             rare: None,
             keepalive_end: 0,
             phase: Phase::Open,
-            later: Vec::new(),
+            deferred: Vec::new(),
             compressor: None,
         }
     }
@@ -183,8 +186,8 @@ impl Outbound {
 
     /// Returns whether a message may be accepted from the sender at `place`.
     #[inline]
-    pub(crate) fn turn(&mut self, place: &Place) -> Turn {
-        if self.writer_open || !self.has_space() { Turn::Later } else { self.senders.turn(place) }
+    pub(crate) fn ask_turn(&mut self, place: &Place) -> Turn {
+        if self.writer_open || !self.has_space() { Turn::Later } else { self.senders.ask_turn(place) }
     }
 
     /// Returns whether a `MessageWriter` has the exclusive right to send data.
@@ -281,7 +284,7 @@ impl Outbound {
         let accepted = match prepared {
             Some(prepared) => match prepared.compressed(compressor.compressing) {
                 Some(frame) => {
-                    // The peer's window will contain the frame, which our window does not.
+                    // The peer's window will contain this frame, but ours does not.
                     compressor.forget();
                     if frame.payload().len() >= PREPARED_SHARED_SIZE && half.role() == Role::Server {
                         return self.accept_frame(&frame);
@@ -301,7 +304,7 @@ impl Outbound {
         accepted.map_err(misuse)
     }
 
-    /// Has messages compressed from now on, if there are settings for that.
+    /// Enables compression, unless `compressing` is `None`.
     pub(crate) fn enable_compression(&mut self, compressing: Option<CompressorSettings>) {
         self.compressor = compressing.map(|compressing| Box::new(Compressor::new(compressing)));
     }
@@ -432,9 +435,9 @@ impl Outbound {
         if self.closed().is_none() {
             self.phase = Phase::Closed(error);
         } else {
-            self.later.push(Later::DropError(error));
+            self.deferred.push(Deferred::DropError(error));
         }
-        self.senders.wake_all(&mut self.later);
+        self.senders.wake_all(&mut self.deferred);
         self.wake_end_watchers();
         self.wake_watchers();
     }
@@ -443,13 +446,13 @@ impl Outbound {
     pub(crate) fn close_transport(&mut self, error: Error) {
         // A later flush must not take the discarded bytes for written ones.
         self.unflushed |= !self.queue.is_empty();
-        self.queue.clear(&mut self.later);
-        self.later.extend(self.transport.take().map(Later::Abort));
+        self.queue.clear(&mut self.deferred);
+        self.deferred.extend(self.transport.take().map(Deferred::Abort));
         self.blocked = false;
         self.stop_accepting(error);
     }
 
-    /// Ends a transport whose peer has ended the stream, so that nothing more can be sent.
+    /// Ends a transport whose peer has ended the stream, after which nothing more can be sent.
     pub(crate) fn end_transport(&mut self, cx: &mut Context<'_>) {
         let is_tcp = self.transport.as_ref().is_some_and(WriteTransport::is_tcp);
         if !is_tcp {
@@ -460,7 +463,7 @@ impl Outbound {
 
     /// Records that the connection has ended entirely.
     pub(crate) fn finish(&mut self) {
-        self.later.extend(self.transport.take().map(Later::Forget));
+        self.deferred.extend(self.transport.take().map(Deferred::Forget));
         self.phase = match mem::replace(&mut self.phase, Phase::Open) {
             Phase::Closed(error) => Phase::Finished(error),
             phase => phase,
@@ -476,8 +479,8 @@ impl Outbound {
     /// instead of being held back.
     #[expect(clippy::inline_always, reason = "measured: 15 instructions less of a small message")]
     #[inline(always)]
-    pub(crate) fn is_reply_due(&mut self) -> bool {
-        self.held.is_due() || !self.has_space()
+    pub(crate) fn note_reply(&mut self) -> bool {
+        self.held.note_reply() || !self.has_space()
     }
 
     /// Writes as much as the transport accepts.
@@ -491,7 +494,7 @@ impl Outbound {
         Ok(())
     }
 
-    /// Writes as much as the transport accepts. Returns whether more has come up to be written.
+    /// Writes as much as the transport accepts. Returns whether more was queued meanwhile.
     #[inline]
     fn write_queued(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
         let Some(transport) = &mut self.transport else { return Ok(false) };
@@ -506,7 +509,7 @@ impl Outbound {
             if count == 0 {
                 return Err(io::ErrorKind::WriteZero.into());
             }
-            self.queue.advance(count, &mut self.later);
+            self.queue.advance(count, &mut self.deferred);
             self.unflushed = true;
             progress = true;
         };
@@ -535,48 +538,48 @@ impl Outbound {
 
     // ---- waiting
 
-    /// Has the caller at `place` woken when there is news.
+    /// Registers the caller at `place` of `queue` to be woken.
     pub(crate) fn wait(&mut self, queue: Queue, place: &mut Place, manner: Manner, waker: &Waker) {
-        let (queue, later) = self.queue_and_later(queue);
-        queue.wait(place, manner, waker, later);
+        let (queue, deferred) = self.queue_and_deferred(queue);
+        queue.wait(place, manner, waker, deferred);
     }
 
     /// Removes the caller at `place` from its queue.
     pub(crate) fn leave(&mut self, queue: Queue, place: &mut Place) {
         if place.is_taken() {
-            let (queue, later) = self.queue_and_later(queue);
-            queue.leave(place, later);
+            let (queue, deferred) = self.queue_and_deferred(queue);
+            queue.leave(place, deferred);
         }
     }
 
     /// Returns a queue, and the list for wakers that the queue has to wake or drop.
-    fn queue_and_later(&mut self, queue: Queue) -> (&mut WaitQueue, &mut Vec<Later>) {
+    fn queue_and_deferred(&mut self, queue: Queue) -> (&mut WaitQueue, &mut Vec<Deferred>) {
         let queue = match queue {
             Queue::Senders => &mut self.senders,
             Queue::Watchers => &mut self.watchers,
             Queue::End => &mut self.rare.get_or_insert_default().end_watchers,
         };
-        (queue, &mut self.later)
+        (queue, &mut self.deferred)
     }
 
     /// Wakes the first sender if a message would be accepted from it.
     #[inline]
     pub(crate) fn wake_senders(&mut self) {
         if !self.senders.is_empty() && !self.writer_open && self.has_space() {
-            self.senders.wake_first(&mut self.later);
+            self.senders.wake_first(&mut self.deferred);
         }
     }
 
     #[inline]
     fn wake_watchers(&mut self) {
         if !self.watchers.is_empty() {
-            self.watchers.wake_all(&mut self.later);
+            self.watchers.wake_all(&mut self.deferred);
         }
     }
 
     fn wake_end_watchers(&mut self) {
         if let Some(rare) = &mut self.rare {
-            rare.end_watchers.wake_all(&mut self.later);
+            rare.end_watchers.wake_all(&mut self.deferred);
         }
     }
 
@@ -643,7 +646,7 @@ impl Outbound {
     }
 
     /// Returns whether the driver has something to wait for: the transport, a pong, or the end.
-    pub(crate) fn needs_task(&self) -> bool {
+    pub(crate) fn needs_driver(&self) -> bool {
         self.blocked || !self.pings.is_empty() || self.closed().is_some()
     }
 

@@ -73,7 +73,7 @@ impl Connection {
         hold: Hold,
     ) {
         // The outbound half is locked before the inbound half is unlocked. Otherwise another thread could
-        // read the next ping and answer it first, so that answers would not keep the order of the pings.
+        // read the next ping and answer it first, and the answers would not keep the order of the pings.
         let mut outbound = self.outbound();
         drop(inbound);
         match self.apply_locked(&mut outbound, effects) {
@@ -118,17 +118,17 @@ impl Connection {
         }
     }
 
-    /// Lets the application learn of the end. From now on it may do with the connection what it wants.
+    /// Lets the application learn of the end. From then on the application may use or drop the connection.
     pub(crate) fn settle(&self) {
         self.inbound().settle();
         self.waker.wake_reader();
-        self.waker.wake_task();
+        self.waker.wake_driver();
     }
 }
 
 /// The end of a connection, to be reported once no lock is held.
 pub(crate) struct Concluded {
     ending: Ending,
-    /// The connection was open before: this was the first Close frame, or what stands in for it.
+    /// Set if the connection was open before: this was the first Close frame, or what stands in for it.
     decides: bool,
 }

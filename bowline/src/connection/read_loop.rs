@@ -1,4 +1,4 @@
-//! The read loop: for the application, and in its place while it does not read.
+//! The read loop, run by the application, or by the driver while the application does not read.
 //!
 //! ```text
 //!              .--------------------------------------------------------.
@@ -20,9 +20,9 @@
 //! # What a reader leaves
 //!
 //! The application may compute for a long time after it was handed a message. The reader therefore leaves the
-//! half so that others can go on: no buffer is kept while nothing is in it, and the transport knows to call
-//! the connection's waker for the next bytes. If more whole messages are in memory, they are left in the
-//! batch, and nobody reads past them.
+//! half so that others can go on: no empty buffer is kept, and the transport knows the connection's waker for
+//! the next bytes. If more whole messages are in memory, they are left in the batch, and nobody reads past
+//! them.
 
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -112,8 +112,7 @@ impl Connection {
         self.poll_next(cx, batch, |inbound| inbound.take_bytes(buf))
     }
 
-    /// Ready once `take` returns something from the inbound half, which is read as needed. The batch has to
-    /// be empty.
+    /// Polls until `take` returns a value, reading from the transport as needed. The batch has to be empty.
     pub(crate) fn poll_next<T>(
         self: &Arc<Self>,
         cx: &mut Context<'_>,
@@ -123,8 +122,7 @@ impl Connection {
         self.poll_next_in_batch::<true, T>(cx, batch, take)
     }
 
-    /// Does the work of [`poll_next`](Self::poll_next). A reader that is polled again without need is
-    /// recognised before any lock of a half is taken.
+    /// Does the work of [`poll_next`](Self::poll_next). A spurious poll returns before either half is locked.
     #[inline]
     fn poll_next_in_batch<const WRITES: bool, T>(
         self: &Arc<Self>,
@@ -132,7 +130,7 @@ impl Connection {
         batch: &mut Batch,
         take: impl FnMut(&mut Inbound) -> Option<T>,
     ) -> Poll<T> {
-        if !self.is_corked() && self.waker.sleep_in_quiet(cx.waker()) {
+        if !self.is_corked() && self.waker.try_sleep_quiet(cx.waker()) {
             return Poll::Pending;
         }
         let mut taken = None;
@@ -159,7 +157,7 @@ impl Connection {
         let mut inbound = self.inbound();
         let mut pass = ReadPass::within(batch.hold());
         // The most frequent case is that the transport has woken the reader, and that nothing is in memory.
-        if !self.is_corked() && inbound.is_bare() && self.waker.was_called() {
+        if !self.is_corked() && inbound.is_bare() && self.waker.was_woken() {
             match self.poll_fill(&mut inbound) {
                 Poll::Ready(Fill::Bytes(count)) => pass.add_read(count),
                 Poll::Ready(Fill::Effect(effect)) => inbound = self.apply_effect(inbound, effect, &mut pass),
@@ -205,8 +203,8 @@ impl Connection {
                 // The driver may have read meanwhile, while nothing was locked.
                 return Some(self.inbound());
             }
-            // A transport that had nothing, and has not called the waker since, is not asked again.
-            Advance::NeedsBytes if inbound.awaits_transport() && !self.waker.was_called() => {
+            // A transport that had nothing, and has not woken the connection since, is not asked again.
+            Advance::NeedsBytes if inbound.awaits_transport() && !self.waker.was_woken() => {
                 return self.sleep_reader(inbound, cx);
             }
             Advance::NeedsBytes => match self.poll_fill(&mut inbound) {
@@ -259,8 +257,8 @@ impl Connection {
         self.inbound()
     }
 
-    /// Registers the reader to be woken by the transport. Wakes it at once if the transport has called the
-    /// waker since it had nothing.
+    /// Registers the reader to be woken by the transport. Wakes the reader at once if the transport has woken
+    /// us since its last `Pending`.
     fn sleep_reader<'a>(
         &'a self,
         inbound: MutexGuard<'a, Inbound>,
@@ -287,15 +285,15 @@ impl Connection {
     /// Unregisters the waiting reader, whose future was dropped.
     #[cold]
     pub(crate) fn stop_waiting(&self) {
-        // A reader that is not registered any more was woken by the transport. It will not read, so that the
-        // driver has to.
+        // A reader that is not registered any more was woken by the transport. That reader will not read, so
+        // the driver has to.
         if self.waker.remove_reader().is_none() {
             self.waker.watch(false);
-            self.waker.wake_task();
+            self.waker.wake_driver();
         }
     }
 
-    /// Reads once. A call of the transport counts from here on: see
+    /// Reads once. A wake-up by the transport counts from here on: see
     /// [`ConnectionWaker::begin_read`](crate::connection::waker::ConnectionWaker::begin_read).
     fn poll_fill(&self, inbound: &mut Inbound) -> Poll<Fill> {
         self.waker.begin_read();
@@ -354,19 +352,20 @@ impl Connection {
         }
     }
 
-    /// Leaves the half in order if no whole frame that `recv` could take is in memory. Each case names the
-    /// one who goes on:
+    /// Leaves the half in order if no whole frame that `recv` could take is in memory. Each case names who
+    /// reads next:
     ///
-    /// - The end, after which our direction is still open: the application has learned of it by now, so that
-    ///   our direction ends, too.
+    /// - The end, after which our direction is still open: nobody. The application has learned of the end by
+    ///   now, so our direction ends, too.
     /// - A message that is being received: its reader.
-    /// - Nothing at all: the transport, which will call the connection's waker. If nothing was left for the
-    ///   application either, the half is quiet, and a `recv` sleeps without locking it.
+    /// - Nothing at all: whoever the connection's waker wakes, as soon as the transport is ready. If nothing
+    ///   was left for the application either, the half is quiet, and a `recv` sleeps without locking the
+    ///   half.
     /// - A part of a data message: the application.
     /// - A part of anything else: the driver.
     fn prepare_to_idle(self: &Arc<Self>, mut inbound: MutexGuard<'_, Inbound>, batch: &mut Batch) {
         if inbound.has_ended() {
-            if let Some(effect) = inbound.tell() {
+            if let Some(effect) = inbound.end_half_open() {
                 self.apply(inbound, [effect], Hold::Never);
             }
             return;
@@ -383,10 +382,10 @@ impl Connection {
             // The transport has to know the connection's waker, in case a ping arrives while the application
             // is busy.
             //
-            // `begin_read` comes first. In the other order, a call of the transport right after the check
+            // `begin_read` comes first. In the other order, a wake-up by the transport right after the check
             // would be forgotten, and the half be taken for quiet although bytes have arrived.
             self.waker.begin_read();
-            if inbound.is_idle(&mut self.context()) {
+            if inbound.check_idle(&mut self.context()) {
                 inbound.park();
                 return self.waker.set_quiet(inbound.is_quiet());
             }
@@ -406,7 +405,7 @@ impl Connection {
             inbound.park();
         } else {
             drop(inbound);
-            self.waker.wake_task();
+            self.waker.wake_driver();
         }
     }
 
@@ -465,7 +464,7 @@ struct ReadPass {
     /// The units that were paid for in this poll.
     units: u32,
     has_read: bool,
-    /// A pong was written, and others may still have to be.
+    /// Set if a pong was written, after which other pongs may still have to be written.
     has_answered: bool,
     /// Tells whether pongs may leave with the replies to a batch.
     hold: Hold,

@@ -50,7 +50,7 @@ impl PollSender {
         if let Some(error) = outbound.closed() {
             return Poll::Ready(Err(error.clone()));
         }
-        let turn = outbound.turn(&self.turn);
+        let turn = outbound.ask_turn(&self.turn);
         if turn != Turn::Now {
             // A sender that gives way counts as woken, and is skipped if it does not come back.
             let manner = if turn == Turn::Soon { Manner::WOKEN } else { Manner::POLL };

@@ -80,7 +80,7 @@ impl Drop for MessageReader<'_> {
     fn drop(&mut self) {
         self.connection.inbound().abandon_message();
         drop(self.connection.waker.remove_reader());
-        self.connection.waker.wake_task();
+        self.connection.waker.wake_driver();
     }
 }
 

@@ -302,13 +302,13 @@ impl WebSocket {
 
     /// Returns the negotiated subprotocol, if there is one (RFC 6455 1.9).
     pub fn subprotocol(&self) -> Option<&str> {
-        self.connection.agreed.subprotocol.as_deref()
+        self.connection.negotiated.subprotocol.as_deref()
     }
 
     /// Returns the negotiated parameters of compression, or `None` if messages are not compressed (RFC 7692).
     #[cfg(feature = "deflate")]
     pub fn compression(&self) -> Option<bowline_proto::DeflateParameters> {
-        self.connection.agreed.deflate
+        self.connection.negotiated.deflate
     }
 
     /// Returns the address of the peer, if the transport is a TCP stream, or TLS or HTTP/2 over TCP.

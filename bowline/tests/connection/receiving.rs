@@ -515,7 +515,8 @@ async fn what_follows_a_batch_is_answered_while_the_application_is_busy() {
     }
 }
 
-/// The pongs to pings that arrived together gather, but only as many as may be stuck if the peer does not read.
+/// The pongs to pings that arrived together gather, but only as many as may be stuck if the peer does not
+/// read.
 #[tokio::test]
 async fn pings_behind_a_batch_of_a_peer_that_does_not_read_are_owed_few_pongs() {
     for messages in [0, 2] {

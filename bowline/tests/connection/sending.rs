@@ -503,8 +503,8 @@ fn a_reply_is_written_though_block_on_returns_right_after_a_yield() {
     assert_eq!(wire.take_frames(Role::Server), [Frame::text("reply")]);
 }
 
-/// A runtime of one thread with more ready tasks than it runs between two polls of the future that it blocks on, and a connection
-/// over TCP, within a batch.
+/// A runtime of one thread with more ready tasks than it runs between two polls of the future that it blocks
+/// on, and a connection over TCP, within a batch.
 fn busy_runtime(
     event_interval: u32,
     tasks: usize,
@@ -583,7 +583,8 @@ fn a_tasks_reply_is_written_though_block_on_returns_before_the_driver_has_run() 
     }
 }
 
-/// The clock is read with every second one of the first replies, as the application may begin to compute at any of them.
+/// The clock is read with every second one of the first replies, as the application may begin to compute at
+/// any of them.
 #[tokio::test]
 async fn a_reply_does_not_wait_for_more_than_two_computations() {
     for quick in 0..7 {

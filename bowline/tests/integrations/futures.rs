@@ -118,7 +118,8 @@ async fn a_sink_is_ready_when_there_is_room_and_flushed_when_all_is_written() {
     assert_eq!(wire.take_frames(Role::Server), [Frame::text("again")]);
 }
 
-/// A flush covers every message that was accepted before it returns `Ready`, also one that was accepted while it waited.
+/// A flush covers every message that was accepted before it returns `Ready`, also one that was accepted while
+/// it waited.
 #[tokio::test]
 async fn a_flush_under_way_covers_what_is_accepted_meanwhile() {
     let (socket, wire) = open(Role::Server, Limits::default());

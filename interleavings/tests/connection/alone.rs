@@ -10,15 +10,15 @@ use loom::thread;
 use crate::sync::block_on;
 use crate::waker::ConnectionWaker;
 
-/// Reads like a connection: sleeps only if the transport had no bytes and has not woken the reader since.
-async fn read(signals: &ConnectionWaker, ready: &AtomicBool) {
+/// Reads as a connection does: sleeps only if the transport had no bytes and has not woken the reader since.
+async fn read(connection_waker: &ConnectionWaker, ready: &AtomicBool) {
     std::future::poll_fn(|cx| {
-        signals.begin_read();
+        connection_waker.begin_read();
         if ready.load(Ordering::Acquire) {
-            let _ = signals.remove_reader();
+            let _ = connection_waker.remove_reader();
             return Poll::Ready(());
         }
-        if !signals.sleep_reader(cx.waker(), &mut None) {
+        if !connection_waker.sleep_reader(cx.waker(), &mut None) {
             cx.waker().wake_by_ref();
         }
         Poll::Pending
@@ -27,11 +27,12 @@ async fn read(signals: &ConnectionWaker, ready: &AtomicBool) {
 }
 
 #[test]
-fn a_reader_hears_of_every_call() {
+fn a_reader_hears_of_every_wake_up() {
     loom::model(|| {
-        let (signals, ready) = (Arc::new(ConnectionWaker::default()), Arc::new(AtomicBool::new(false)));
+        let (connection_waker, ready) =
+            (Arc::new(ConnectionWaker::default()), Arc::new(AtomicBool::new(false)));
         let transport = {
-            let (waker, ready) = (Waker::from(Arc::clone(&signals)), Arc::clone(&ready));
+            let (waker, ready) = (Waker::from(Arc::clone(&connection_waker)), Arc::clone(&ready));
             thread::spawn(move || {
                 // A spurious wake-up, which is allowed.
                 waker.wake_by_ref();
@@ -39,39 +40,40 @@ fn a_reader_hears_of_every_call() {
                 waker.wake();
             })
         };
-        block_on(read(&signals, &ready));
+        block_on(read(&connection_waker, &ready));
         transport.join().unwrap();
-        assert!(!signals.has_reader());
+        assert!(!connection_waker.has_reader());
     });
 }
 
 #[test]
-fn the_task_hears_of_a_call_beside_a_reader_that_comes_and_goes() {
+fn the_driver_hears_of_a_wake_up_beside_a_reader_that_comes_and_goes() {
     loom::model(|| {
-        let (signals, ready) = (Arc::new(ConnectionWaker::default()), Arc::new(AtomicBool::new(false)));
-        signals.set_task_waits(true);
+        let (connection_waker, ready) =
+            (Arc::new(ConnectionWaker::default()), Arc::new(AtomicBool::new(false)));
+        connection_waker.set_driver_waits(true);
         let transport = {
-            let (waker, ready) = (Waker::from(Arc::clone(&signals)), Arc::clone(&ready));
+            let (waker, ready) = (Waker::from(Arc::clone(&connection_waker)), Arc::clone(&ready));
             thread::spawn(move || {
                 ready.store(true, Ordering::Release);
                 waker.wake();
             })
         };
         let reader = {
-            let signals = Arc::clone(&signals);
+            let connection_waker = Arc::clone(&connection_waker);
             thread::spawn(move || {
-                signals.begin_read();
-                signals.sleep_reader(Waker::noop(), &mut None);
-                let _ = signals.remove_reader();
+                connection_waker.begin_read();
+                connection_waker.sleep_reader(Waker::noop(), &mut None);
+                let _ = connection_waker.remove_reader();
             })
         };
         block_on(std::future::poll_fn(|cx| {
-            signals.set_task(Some(cx.waker()));
+            connection_waker.set_driver(Some(cx.waker()));
             if ready.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending }
         }));
-        signals.set_task(None);
+        connection_waker.set_driver(None);
         transport.join().unwrap();
         reader.join().unwrap();
-        assert!(!signals.has_reader());
+        assert!(!connection_waker.has_reader());
     });
 }

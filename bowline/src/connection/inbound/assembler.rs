@@ -16,8 +16,7 @@ use crate::message::Message;
 /// A message of which at least this many bytes are missing is read straight into its own memory.
 const DIRECT_SIZE: usize = 16 * 1024;
 
-/// The bytes that a read asks for beyond the message. The read then returns less than it was asked for, so
-/// that the end of the data is known without another call.
+/// Extra bytes requested per read: a short read then shows that the socket is empty, without another call.
 const DIRECT_SLACK: usize = 64;
 
 /// The open message: the part that has arrived of a message that is not complete, or not taken yet.
@@ -37,7 +36,7 @@ struct OpenMessage {
     consumer: Consumer,
 }
 
-/// The one who receives the message.
+/// The recipient of the message.
 ///
 /// ```text
 /// Recv --begin_reading--> Reader --its MessageReader is dropped--> Nobody
@@ -119,7 +118,8 @@ impl Assembler {
 
     /// Appends the part that has arrived of a frame, of which `remaining` bytes are missing.
     ///
-    /// Announced bytes take no memory before they arrive: the memory of the payload about doubles at most.
+    /// Announced bytes take no memory before they arrive: the capacity grows to at most about twice the bytes
+    /// received.
     pub(crate) fn append(&mut self, arrived: &[u8], remaining: u64, last: bool) {
         if last && self.payload.capacity() == 0 {
             self.payload = arrived.to_vec();

@@ -12,7 +12,7 @@ const BLOCK_SIZE: usize = 4096;
 /// allocation.
 const FRAME_SIZE: usize = 1024;
 
-/// The memory that a block may have to spare, beyond as much as it uses.
+/// The spare capacity that a block may have beyond twice its length.
 const SPARE_SIZE: usize = 256;
 
 /// The size of the header in front of each payload.
@@ -31,14 +31,14 @@ const TEXT: u16 = 0x8000;
 /// empty --recv: more frames are in memory--> at work --recv: the last frame was handed out--> empty
 /// ```
 ///
-/// While a `WebSocket` works off a batch, the replies that it sends itself are held back: see [`Hold`].
+/// While a `WebSocket` works through a batch, the replies that it sends itself are held back: see [`Hold`].
 #[derive(Default)]
 pub(crate) struct Batch {
     /// In a box, as most of the time there is none.
     block: Option<Box<Bytes>>,
-    /// More messages are in memory, either in the block or in the read buffer.
+    /// Set if more messages are in memory, either in the block or in the read buffer.
     pub(crate) has_more: bool,
-    /// The `WebSocket` has ended as a stream.
+    /// Set if the `WebSocket` has ended as a stream.
     #[cfg(feature = "futures")]
     pub(crate) stream_ended: bool,
 }
@@ -46,7 +46,7 @@ pub(crate) struct Batch {
 /// Tells whether a message may wait for messages that are sent after it.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum Hold {
-    /// The `WebSocket` sends it while working off a batch.
+    /// The `WebSocket` sends it while working through a batch.
     InBatch,
     /// Anyone sends it outside of a batch: it is written at once.
     #[default]

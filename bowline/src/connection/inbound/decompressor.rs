@@ -19,9 +19,9 @@ pub(crate) struct Decompressor {
     set_aside: Bytes,
     /// The number of bytes at the front of the buffer that are payload.
     pending: usize,
-    /// The payload is the end of its message.
+    /// Set if the payload is the end of its message.
     last: bool,
-    /// Not all of the payload was decompressed in the last step, as too much came out.
+    /// Set if not all of the payload was decompressed in the last step, as too much came out.
     more: bool,
 }
 

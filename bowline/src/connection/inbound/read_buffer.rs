@@ -11,8 +11,8 @@ use tokio::task::coop::poll_proceed;
 /// The size of a buffer that is read into.
 const STORAGE_SIZE: usize = 256 * 1024;
 
-/// The size of the first read: a message of 64 KiB, with the headers of its frames. A read that returns as
-/// much is followed by one of the whole storage.
+/// The size of the first read: a message of 64 KiB, with the headers of its frames. After a read of at least
+/// this size, the next one may fill the whole storage.
 ///
 /// The first read is smaller, as the payload of a large message is read straight into its own memory from
 /// then on.
@@ -30,7 +30,7 @@ pub(crate) struct ReadBuffer {
     storage: Box<[u8]>,
     start: usize,
     end: usize,
-    /// The last read returned at least [`READ_SIZE`] bytes.
+    /// Set if the last read returned at least [`READ_SIZE`] bytes.
     busy: bool,
 }
 

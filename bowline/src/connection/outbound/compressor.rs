@@ -61,7 +61,7 @@ impl Compressor {
         })
     }
 
-    /// Forgets the window: something was sent without it, or not sent that is in it.
+    /// Resets the window, because it no longer matches the data that the peer has received.
     pub(crate) fn forget(&mut self) {
         if let Some(deflater) = &mut self.deflater {
             deflater.forget();

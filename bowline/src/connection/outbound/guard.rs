@@ -4,11 +4,11 @@ use std::ops::{Deref, DerefMut};
 use std::sync::PoisonError;
 
 use crate::connection::outbound::Outbound;
-use crate::connection::outbound::later::run_all;
+use crate::connection::outbound::deferred::run_all;
 use crate::sync::{Mutex, MutexGuard};
 
 /// The lock of an [`Outbound`] half. After the guard has unlocked, it runs the foreign code that was
-/// collected meanwhile: see [`Later`](crate::connection::outbound::later::Later).
+/// collected meanwhile: see [`Deferred`](crate::connection::outbound::deferred::Deferred).
 ///
 /// The list is moved out of the half before the half is unlocked. Another thread may lock the half right
 /// after that, and collects in a list of its own. Code that runs from the list may lock the half again, on
@@ -26,7 +26,7 @@ impl OutboundGuard<'_> {
     /// Unlocks, as a drop of the guard does. This way is shorter if there is nothing to run.
     #[inline]
     pub(crate) fn unlock(mut self) {
-        if self.later.is_empty() {
+        if self.deferred.is_empty() {
             self.0 = None;
             std::mem::forget(self);
         }
@@ -35,16 +35,16 @@ impl OutboundGuard<'_> {
     /// Unlocks, then runs the foreign code.
     #[cold]
     fn unlock_and_run(&mut self) {
-        let later = std::mem::take(&mut self.later);
+        let deferred = std::mem::take(&mut self.deferred);
         self.0 = None;
-        run_all(later);
+        run_all(deferred);
     }
 }
 
 impl Drop for OutboundGuard<'_> {
     #[inline]
     fn drop(&mut self) {
-        if !self.later.is_empty() {
+        if !self.deferred.is_empty() {
             self.unlock_and_run();
         }
     }

@@ -5,14 +5,15 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// The most replies that a `WebSocket` holds back while it works off a batch.
+/// The most replies that a `WebSocket` holds back while it works through a batch.
 const HELD_MAX: u32 = 1024;
 
 /// The longest time for which replies are held back while the application computes. The clock is read at the
-/// first reply, every second one of the first eight, and at every eighth one, since reading the clock costs a tenth of a small message.
+/// first reply, every second one of the first eight, and at every eighth one, since reading the clock costs a
+/// tenth of a small message.
 const HELD_TIME: Duration = Duration::from_millis(1);
 
-/// The replies that a `WebSocket` holds back while it works off a batch.
+/// The replies that a `WebSocket` holds back while it works through a batch.
 #[derive(Default)]
 pub(crate) struct HeldReplies {
     count: u32,
@@ -25,15 +26,16 @@ impl HeldReplies {
     /// held back.
     #[expect(clippy::inline_always, reason = "measured: 15 instructions less of a small message")]
     #[inline(always)]
-    pub(crate) fn is_due(&mut self) -> bool {
+    pub(crate) fn note_reply(&mut self) -> bool {
         self.count += 1;
         (self.count == 1 || self.count % 8 == 0 || self.count <= 8 && self.count % 2 == 0)
-            && self.is_due_by_clock()
+            && self.check_bounds()
     }
 
-    /// Returns whether there are too many replies, or whether the first of them is too old.
+    /// Starts the clock at the first reply. Returns whether there are too many replies, or the first of them
+    /// is too old.
     #[inline(never)]
-    fn is_due_by_clock(&mut self) -> bool {
+    fn check_bounds(&mut self) -> bool {
         let now = Tick::now();
         if self.count == 1 {
             self.since = now;
@@ -46,7 +48,7 @@ impl HeldReplies {
     }
 }
 
-/// A point in time for spans of milliseconds, in units of 2^16 nanoseconds since an arbitrary one, modulo
+/// A point in time for spans of milliseconds, in units of 2^16 nanoseconds since an arbitrary epoch, modulo
 /// 2^32.
 #[derive(Clone, Copy, Default)]
 struct Tick(u32);

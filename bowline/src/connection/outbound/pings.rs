@@ -15,7 +15,7 @@ struct Ping {
     payload: [u8; 8],
     sent: Instant,
     round_trip: Option<Duration>,
-    /// A ping of the keepalive, whose round trip nobody asks for.
+    /// Set for a ping of the keepalive, whose round trip nobody asks for.
     is_keepalive: bool,
 }
 
@@ -28,8 +28,8 @@ impl Pings {
         payload
     }
 
-    /// Adds a ping of the keepalive, and returns its payload. Returns `None` if no ping is under way that its
-    /// pong would settle.
+    /// Adds a ping of the keepalive, and returns its payload. Returns `None` if no other ping is waiting for
+    /// a pong.
     pub(crate) fn begin_keepalive(&mut self) -> Option<[u8; 8]> {
         let pings = self.0.as_mut()?;
         let ping = Ping::new(true);
@@ -57,7 +57,7 @@ impl Pings {
         self.0.as_ref()?.iter().find(|ping| ping.payload == payload)?.round_trip
     }
 
-    /// Forgets a ping. Pings of the keepalive are forgotten with the last other one.
+    /// Forgets a ping. Keepalive pings are dropped once no other ping remains.
     pub(crate) fn forget(&mut self, payload: [u8; 8]) {
         if let Some(pings) = &mut self.0 {
             pings.retain(|ping| ping.payload != payload);

@@ -4,32 +4,31 @@ use std::collections::VecDeque;
 use std::num::NonZeroU64;
 use std::task::Waker;
 
-use crate::connection::outbound::later::Later;
+use crate::connection::outbound::deferred::Deferred;
 
 /// A queue of tasks that wait for a change of the locked state that contains the queue. An empty queue is one
 /// pointer.
 ///
 /// The queue neither wakes nor drops a waker: both may run foreign code, and the state is locked. Wakers are
-/// pushed to `later` instead, which runs after the lock.
+/// pushed to `deferred` instead, which runs after the lock.
 ///
 /// # Turns
 ///
 /// Two kinds of waiters stand in one line, in order of arrival. A future leaves its place when it is dropped,
-/// so that a future in front is always a reason to wait. One who polls by hand, such as a `Sink`, may stop
-/// polling at any time without a word. Such a waiter keeps its place, but must not hold up the others
-/// forever:
+/// so a future in front is always a reason to wait. A hand-polled waiter, such as a `Sink`, may silently stop
+/// polling. Such a waiter keeps its place, but must not hold up the others forever:
 ///
 /// ```text
-/// line: P (polls by hand, has stopped), F (a future)
+/// line: P (hand-polled, has stopped), F (a future)
 ///
-/// room in the write buffer   wake_first: P is woken; so is F, as P might not come
-/// F is polled                turn: P was woken and has not come: P is marked as missed, F yields once (Soon)
-/// other tasks run            P had the time to come first
-/// F is polled                turn: P was missed already: F passes it (Now)
+/// room in the write buffer   wake_first: P is woken; so is F, as P might never be polled
+/// F is polled                ask_turn: P was woken but not polled, and is marked as missed; F yields (Soon)
+/// other tasks run            P had the time to be polled first
+/// F is polled                ask_turn: P was missed already: F passes P (Now)
 /// ```
 ///
-/// Without the yield, F could be polled before P by chance, and P would lose its turn although it was about
-/// to come. Without the mark, F would yield to P again and again.
+/// Without the yield, F could be polled before P by chance, and P would lose its turn although P was about to
+/// be polled. Without the mark, F would yield to P again and again.
 #[derive(Default)]
 pub(crate) struct WaitQueue(Option<Box<Waiters>>);
 
@@ -53,8 +52,8 @@ struct Waiter {
 pub(crate) enum Manner {
     /// A future, which leaves its place when it is dropped. Nobody passes it.
     Future,
-    /// Polls by hand, which may stop at any time without a word. A waiter that was woken and does not come is
-    /// passed.
+    /// A hand-polled waiter, which may silently stop polling. If the waiter was woken and is not polled,
+    /// others pass it.
     ///
     /// ```text
     /// Waiting --wake_first--> Woken --a later waiter asks for its turn--> Missed (passed from now on)
@@ -76,21 +75,21 @@ pub(crate) enum Attention {
 }
 
 impl Manner {
-    /// Polls by hand, and was not woken.
+    /// A hand-polled waiter that was not woken.
     pub(crate) const POLL: Self = Self::Poll(Attention::Waiting);
-    /// Polls by hand, and has yielded, so that it will be polled again.
+    /// A hand-polled waiter that has yielded, and will therefore be polled again.
     pub(crate) const WOKEN: Self = Self::Poll(Attention::Woken);
 }
 
-/// The answer to the one that asks for its turn.
+/// The answer to a caller that asks for its turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Turn {
-    /// The one that asks may go ahead.
+    /// The caller may go ahead.
     Now,
-    /// All waiters in front were woken and may be about to come. The one that asks has to ask again after
-    /// other tasks have run.
+    /// All waiters in front were woken and may be about to be polled. The caller has to ask again after other
+    /// tasks have run.
     Soon,
-    /// Someone in front waits, or there is no room: the one that asks has to wait.
+    /// Someone in front waits, or there is no room: the caller has to wait.
     Later,
 }
 
@@ -110,23 +109,30 @@ impl WaitQueue {
         self.0.is_none()
     }
 
-    /// Returns whether it is the turn of the waiter at `place`.
+    /// Returns whether it is the turn of the waiter at `place`. Marks the hand-polled waiters in front that
+    /// were woken and have not been polled.
     #[inline]
-    pub(crate) fn turn(&mut self, place: &Place) -> Turn {
+    pub(crate) fn ask_turn(&mut self, place: &Place) -> Turn {
         match &mut self.0 {
             None => Turn::Now,
-            Some(waiters) => waiters.turn(place),
+            Some(waiters) => waiters.ask_turn(place),
         }
     }
 
     /// Waits at `place`, which is added at the end of the queue if it is new.
-    pub(crate) fn wait(&mut self, place: &mut Place, manner: Manner, waker: &Waker, later: &mut Vec<Later>) {
+    pub(crate) fn wait(
+        &mut self,
+        place: &mut Place,
+        manner: Manner,
+        waker: &Waker,
+        deferred: &mut Vec<Deferred>,
+    ) {
         let waiters = self.0.get_or_insert_default();
         if let Some(position) = waiters.position(place) {
             let waiter = &mut waiters.queue[position];
             waiter.manner = manner;
             if !waiter.waker.as_ref().is_some_and(|known| known.will_wake(waker)) {
-                later.extend(waiter.waker.replace(waker.clone()).map(Later::DropWaker));
+                deferred.extend(waiter.waker.replace(waker.clone()).map(Deferred::DropWaker));
             }
         } else {
             waiters.tickets += 1;
@@ -137,11 +143,11 @@ impl WaitQueue {
     }
 
     /// Removes the place from the queue.
-    pub(crate) fn leave(&mut self, place: &mut Place, later: &mut Vec<Later>) {
+    pub(crate) fn leave(&mut self, place: &mut Place, deferred: &mut Vec<Deferred>) {
         if let Some(waiters) = &mut self.0 {
             if let Some(position) = waiters.position(place) {
                 let waiter = waiters.queue.remove(position);
-                later.extend(waiter.and_then(|waiter| waiter.waker).map(Later::DropWaker));
+                deferred.extend(waiter.and_then(|waiter| waiter.waker).map(Deferred::DropWaker));
             }
             if waiters.queue.is_empty() {
                 self.0 = None;
@@ -150,11 +156,11 @@ impl WaitQueue {
         place.0 = None;
     }
 
-    /// Wakes the first waiter. If it polls by hand, all others up to the first future are woken too, as those
-    /// who poll by hand might not come.
-    pub(crate) fn wake_first(&mut self, later: &mut Vec<Later>) {
+    /// Wakes the first waiter. If that waiter is hand-polled, all others up to the first future are woken
+    /// too, as a hand-polled waiter might not be polled again.
+    pub(crate) fn wake_first(&mut self, deferred: &mut Vec<Deferred>) {
         for waiter in self.0.iter_mut().flat_map(|waiters| &mut waiters.queue) {
-            later.extend(waiter.waker.take().map(Later::Wake));
+            deferred.extend(waiter.waker.take().map(Deferred::Wake));
             match &mut waiter.manner {
                 Manner::Future => return,
                 Manner::Poll(attention @ Attention::Waiting) => *attention = Attention::Woken,
@@ -164,14 +170,14 @@ impl WaitQueue {
     }
 
     /// Wakes all waiters.
-    pub(crate) fn wake_all(&mut self, later: &mut Vec<Later>) {
+    pub(crate) fn wake_all(&mut self, deferred: &mut Vec<Deferred>) {
         let all = self.0.iter_mut().flat_map(|waiters| &mut waiters.queue);
-        later.extend(all.filter_map(|waiter| waiter.waker.take()).map(Later::Wake));
+        deferred.extend(all.filter_map(|waiter| waiter.waker.take()).map(Deferred::Wake));
     }
 }
 
 impl Waiters {
-    fn turn(&mut self, place: &Place) -> Turn {
+    fn ask_turn(&mut self, place: &Place) -> Turn {
         let mut turn = Turn::Now;
         for waiter in &mut self.queue {
             if place.0 == Some(waiter.ticket) {

@@ -6,7 +6,7 @@ use std::io::IoSlice;
 
 use bytes::{Buf, Bytes};
 
-use crate::connection::outbound::later::{Later, spare_list};
+use crate::connection::outbound::deferred::{Deferred, spare_list};
 
 /// The largest capacity of a spare buffer. Each thread has one. With a lower limit, each large message of a
 /// client would be masked into fresh memory.
@@ -153,8 +153,8 @@ impl WriteQueue {
     }
 
     /// Removes the first `count` bytes, which have been written. Payloads that are written entirely go to
-    /// `later`.
-    pub(crate) fn advance(&mut self, mut count: usize, later: &mut Vec<Later>) {
+    /// `deferred`.
+    pub(crate) fn advance(&mut self, mut count: usize, deferred: &mut Vec<Deferred>) {
         self.written += count as u64;
         if let Some(shared) = &mut self.shared {
             while let Some((position, bytes)) = shared.payloads.front_mut() {
@@ -168,7 +168,7 @@ impl WriteQueue {
                 if !bytes.is_empty() || self.start < *position {
                     return;
                 }
-                push_payload(shared.payloads.pop_front(), later);
+                push_payload(shared.payloads.pop_front(), deferred);
             }
         }
         self.start += count;
@@ -178,9 +178,9 @@ impl WriteQueue {
     }
 
     /// Discards all bytes that wait.
-    pub(crate) fn clear(&mut self, later: &mut Vec<Later>) {
+    pub(crate) fn clear(&mut self, deferred: &mut Vec<Deferred>) {
         if let Some(shared) = self.shared.take() {
-            shared.payloads.into_iter().for_each(|(_, bytes)| later.push(Later::DropPayload(bytes)));
+            shared.payloads.into_iter().for_each(|(_, bytes)| deferred.push(Deferred::DropPayload(bytes)));
         }
         self.release();
     }
@@ -199,12 +199,12 @@ impl WriteQueue {
     }
 }
 
-/// Moves a written payload to `later`, as its drop may be an application's code.
-fn push_payload(payload: Option<(usize, Bytes)>, later: &mut Vec<Later>) {
-    if later.capacity() == 0 {
-        *later = spare_list();
+/// Moves a written payload to `deferred`, as its drop may be an application's code.
+fn push_payload(payload: Option<(usize, Bytes)>, deferred: &mut Vec<Deferred>) {
+    if deferred.capacity() == 0 {
+        *deferred = spare_list();
     }
-    later.extend(payload.map(|(_, bytes)| Later::DropPayload(bytes)));
+    deferred.extend(payload.map(|(_, bytes)| Deferred::DropPayload(bytes)));
 }
 
 /// Takes the buffer of this thread, or returns a new one without capacity.

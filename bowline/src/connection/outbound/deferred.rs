@@ -13,10 +13,10 @@ const SPARE_CAPACITY: usize = 64;
 
 thread_local! {
     /// An empty list of this thread, so that collecting takes no allocation.
-    static SPARE: Cell<Vec<Later>> = const { Cell::new(Vec::new()) };
+    static SPARE: Cell<Vec<Deferred>> = const { Cell::new(Vec::new()) };
 }
 
-/// Foreign code that a locked half has come to run, and that runs after the lock.
+/// Foreign code that a locked half needs to run, and that runs after the lock.
 ///
 /// A waker is an executor's code. The drop of a waker, payload, stream or error may be an application's code.
 /// All of it may well call the connection, and would then wait for the lock that its own thread holds:
@@ -26,7 +26,7 @@ thread_local! {
 ///                                                            '--the application's Drop calls try_send
 ///                                                                 '--locks outbound: waits forever
 /// ```
-pub(crate) enum Later {
+pub(crate) enum Deferred {
     /// Wake a waiter.
     Wake(Waker),
     DropWaker(#[expect(dead_code, reason = "its drop is what runs")] Waker),
@@ -38,7 +38,7 @@ pub(crate) enum Later {
     Abort(WriteTransport),
 }
 
-impl Later {
+impl Deferred {
     fn run(self) {
         match self {
             Self::Wake(waker) => waker.wake(),
@@ -50,14 +50,14 @@ impl Later {
 }
 
 /// Returns an empty list.
-pub(crate) fn spare_list() -> Vec<Later> {
+pub(crate) fn spare_list() -> Vec<Deferred> {
     SPARE.try_with(Cell::take).unwrap_or_default()
 }
 
 /// Runs everything in the list, and keeps the list as the spare of this thread. No lock may be held.
 #[cold]
-pub(crate) fn run_all(mut list: Vec<Later>) {
-    list.drain(..).for_each(Later::run);
+pub(crate) fn run_all(mut list: Vec<Deferred>) {
+    list.drain(..).for_each(Deferred::run);
     if list.capacity() <= SPARE_CAPACITY {
         // This fails only while the thread ends.
         let _ = SPARE.try_with(|spare| spare.set(list));
