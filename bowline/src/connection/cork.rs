@@ -49,9 +49,9 @@ impl Connection {
     /// Begins to hold back the replies to a batch. They are written when the poll under way has ended, even
     /// if the application never calls again.
     ///
-    /// Within a task of tokio, the driver does so: it runs after this poll. `block_on` of a runtime with one
-    /// thread may return from this poll without running any other task, so [`EndOfPoll`] watches for the end.
-    /// Without tokio, nobody says when the poll ends, so nothing is held back.
+    /// On a runtime with several threads, the driver does so. On a runtime with one thread, `block_on` may
+    /// return before the driver has run, so [`EndOfPoll`] watches for the end of the poll, too. Without
+    /// tokio, nobody says when the poll ends, so nothing is held back.
     #[inline(never)]
     pub(crate) fn cork(self: &Arc<Self>) {
         let poller = poller();
