@@ -280,7 +280,7 @@ async fn a_writer_takes_only_utf8_for_text_and_stays_usable() {
 }
 
 /// Replies to a batch of messages that arrived together leave together.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_pipelined_echo_costs_one_read_and_one_write_a_batch() {
     for role in [Role::Client, Role::Server] {
         let (mut socket, wire) = open(role, Limits::default());
@@ -293,7 +293,7 @@ async fn a_pipelined_echo_costs_one_read_and_one_write_a_batch() {
             settle().await;
             let frames: Vec<_> = (0..16).map(|number: u8| Frame::binary([number; 10])).collect();
             wire.feed(&encode_all(peer_of(role), &frames));
-            wire.until(|wire| wire.calls().1 == batch).await;
+            wire.until(|wire| wire.calls().1 >= batch).await;
             assert_eq!(all_frames(role, wire.take_written()), frames);
             assert_eq!(wire.calls(), (batch, batch));
         }
@@ -303,7 +303,7 @@ async fn a_pipelined_echo_costs_one_read_and_one_write_a_batch() {
 
 /// A transport that accepts everything receives large writes. Any other transport makes senders wait at the
 /// high-water mark.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_batch_gathers_to_four_times_the_high_water_mark() {
     let (mut socket, wire) = open(Role::Server, Limits::default().write_buffer(1000));
     let frames: Vec<_> = (0..40).map(|number: u8| Frame::binary([number; 246])).collect();
@@ -358,7 +358,7 @@ async fn within_a_batch() -> (bowline::WebSocket, Wire) {
 }
 
 /// Only the `WebSocket` works through the batch.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_sender_never_waits_behind_a_cork() {
     let (socket, wire) = within_a_batch().await;
     socket.send("held").await.unwrap();
@@ -461,7 +461,8 @@ async fn more_replies_than_can_be_counted_may_wait_for_a_transport_that_takes_no
 /// The tasks of a current-thread runtime don't run between two calls of `block_on`, or after the last.
 #[test]
 fn a_reply_is_written_when_block_on_returns() {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
     let (mut socket, wire) = runtime.block_on(within_a_batch());
     runtime.block_on(socket.send("reply to 1")).unwrap();
     assert_eq!(wire.take_frames(Role::Server), [Frame::text("reply to 1")]);
@@ -683,7 +684,7 @@ async fn replies_do_not_wait_for_an_application_that_computes() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn no_more_than_a_thousand_replies_are_held_back() {
     let (mut socket, wire) = open(Role::Server, Limits::default());
     wire.feed(&encode_all(Role::Client, &vec![Frame::binary(""); 5000]));

@@ -89,7 +89,7 @@ async fn split_and_forward_echo_until_the_peer_closes() {
     assert!(socket.into_inner().close_frame().is_some());
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_pipelined_forward_writes_once_a_batch() {
     let (socket, wire) = open(Role::Server, Limits::default());
     let (sink, stream) = socket.into_stream_sink().split();
