@@ -856,6 +856,7 @@ proptest! {
             let message = receiver.half.take_whole_message(part);
             let mut appended = vec![7];
             let kind_and_size = receiver.half.append_whole_message(part, &mut appended);
+            prop_assert!(message.is_none() || receiver.half.is_at_whole_message(part));
             prop_assert_eq!(kind_and_size, message.as_ref().map(|message| (message.kind, message.frame_size)));
             prop_assert_eq!(&appended[1..], message.as_ref().map_or(&[][..], |message| &message.payload));
             if let Some(message) = message.filter(|_| receiver.pending.is_empty()) {
