@@ -219,8 +219,8 @@ impl ReceiveHalf {
         valid.then_some(WholeMessage { kind, payload, frame_size })
     }
 
-    /// Returns `true` if `bytes` begin with what [`take_whole_message`](Self::take_whole_message) takes, unless
-    /// it turns out to be invalid text.
+    /// Returns `true` if `bytes` begin with what [`take_whole_message`](Self::take_whole_message) takes,
+    /// unless it turns out to be invalid text.
     #[inline]
     pub fn is_at_whole_message(&self, bytes: &[u8]) -> bool {
         self.whole_frame(bytes).is_some()

@@ -271,12 +271,16 @@ impl Inbound {
         Some(Message::from_validated(message.kind, payload))
     }
 
+    /// Returns whether the next message may become part of a batch.
+    #[inline]
+    pub(crate) fn has_small_message(&self) -> bool {
+        self.is_next_in_buffer() && Batch::accepts(&self.half, self.buffer.bytes())
+    }
+
     /// Takes the next small messages into `batch`, all at once. The last batch was handed out entirely.
     pub(crate) fn fill(&mut self, batch: &mut Batch) {
-        if self.is_next_in_buffer() {
-            let size = batch.fill(&self.half, self.buffer.bytes());
-            self.buffer.consume(size);
-        }
+        let size = batch.fill(&self.half, self.buffer.bytes());
+        self.buffer.consume(size);
         self.has_batch = batch.has_messages();
     }
 

@@ -335,7 +335,20 @@ impl Connection {
             batch.has_more = false;
             return self.prepare_to_idle(inbound, batch);
         }
-        self.fill_batch(inbound, batch);
+        self.prepare_for_more(inbound, batch);
+    }
+
+    /// Does the same if more frames are in memory.
+    #[inline]
+    fn prepare_for_more(self: &Arc<Self>, inbound: MutexGuard<'_, Inbound>, batch: &mut Batch) {
+        if inbound.has_small_message() {
+            return self.fill_batch(inbound, batch);
+        }
+        drop(inbound);
+        batch.has_more = true;
+        if !self.is_corked() {
+            self.cork();
+        }
     }
 
     /// Takes the whole messages that are in memory as the next batch.
@@ -398,7 +411,7 @@ impl Connection {
         }
         if inbound.has_more_frames() {
             // More frames have just arrived.
-            self.fill_batch(inbound, batch);
+            self.prepare_for_more(inbound, batch);
         } else if inbound.is_stopped_by_data() {
             // A part of the next message is in memory, which is no reason to keep a large buffer while the
             // application is busy.

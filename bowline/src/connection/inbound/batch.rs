@@ -85,16 +85,21 @@ impl Batch {
         Some(Message::from_validated(kind, payload))
     }
 
+    /// Returns whether `bytes` begin with a message that is small enough, though it may turn out to be
+    /// invalid text.
+    ///
+    /// To be asked before [`fill`](Self::fill), which would take memory for a block in vain.
+    #[inline]
+    pub(crate) fn accepts(half: &ReceiveHalf, bytes: &[u8]) -> bool {
+        half.is_at_whole_message(&bytes[..bytes.len().min(FRAME_SIZE)])
+    }
+
     /// Copies the small messages at the start of `bytes` into a new block, up to the first frame that is
     /// anything else.
     ///
     /// Returns the number of bytes that were copied. No message may be left in the batch.
     pub(crate) fn fill(&mut self, half: &ReceiveHalf, mut bytes: &[u8]) -> usize {
         debug_assert!(self.block.is_none(), "a batch is filled only when it is empty");
-        // Measured: without this, each larger message would take memory for a block in vain.
-        if !half.is_at_whole_message(&bytes[..bytes.len().min(FRAME_SIZE)]) {
-            return 0;
-        }
         let size = bytes.len();
         // The header of a frame is no shorter than the header in the block.
         let mut block = Vec::with_capacity(size.min(BLOCK_SIZE));
