@@ -192,7 +192,7 @@ pub struct Counter {
     partial: Vec<u8>,
     /// The number of missing bytes of the current frame's payload.
     remaining: u64,
-    /// Whether the current frame ends its message.
+    /// Set if the current frame ends its message.
     fin: bool,
     /// The payloads of all messages so far, unmasked, if they are kept.
     payloads: Option<Vec<u8>>,

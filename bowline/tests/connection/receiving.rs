@@ -507,7 +507,8 @@ async fn what_follows_a_batch_is_answered_while_the_application_is_busy() {
                         assert_eq!(socket.recv().await.unwrap(), Some("work".into()));
                     }
                     let start = tokio::time::Instant::now();
-                    assert_eq!(wire.next_frame(role).await, answer, "{role:?}");
+                    let answered = timeout(Duration::from_secs(60), wire.next_frame(role)).await;
+                    assert_eq!(answered.expect("it is answered"), answer, "{role:?}");
                     assert!(start.elapsed() < Duration::from_secs(1), "{role:?}: {messages} messages");
                 }
             }
