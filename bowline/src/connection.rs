@@ -100,6 +100,7 @@ pub(crate) struct Connection {
     corked: AtomicUsize,
     /// Set if a supervisor closes the connection, instead of the drop of its `WebSocket`.
     supervised: AtomicBool,
+    pub(crate) role: Role,
     /// This field and the next are in boxes, so that the rest of a connection fits between the blocks that
     /// tokio aligns to 128 bytes. Measured: 100 bytes less of resident memory.
     pub(crate) negotiated: Box<Negotiated>,
@@ -138,6 +139,7 @@ impl Connection {
             multiplexed,
             corked: AtomicUsize::new(0),
             supervised: AtomicBool::new(false),
+            role,
             negotiated: Box::new(negotiated),
             addresses: Box::new(addresses),
         }
@@ -153,6 +155,11 @@ impl Connection {
     /// Locks the outbound half.
     pub(crate) fn outbound(&self) -> OutboundGuard<'_> {
         OutboundGuard::new(&self.outbound)
+    }
+
+    /// Returns whether nothing more can be sent.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.outbound().closed().is_some()
     }
 
     /// Returns the context in which the transport is polled.

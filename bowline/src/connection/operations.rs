@@ -50,9 +50,14 @@ impl Connection {
         self.watch_in(Queue::Watchers, check).await
     }
 
+    /// Waits until nothing more can be sent.
+    pub(crate) async fn closed(self: &Arc<Self>) {
+        self.watch_end(|outbound| outbound.closed().map(|_| ())).await;
+    }
+
     /// Waits until `check` returns something. It is called again only when the connection is closed, and when
     /// it has ended.
-    pub(crate) async fn watch_end<T>(self: &Arc<Self>, check: impl FnMut(&mut Outbound) -> Option<T>) -> T {
+    async fn watch_end<T>(self: &Arc<Self>, check: impl FnMut(&mut Outbound) -> Option<T>) -> T {
         self.watch_in(Queue::End, check).await
     }
 

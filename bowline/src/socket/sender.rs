@@ -1,10 +1,12 @@
 //! A handle for sending from any task.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bowline_proto::{CloseCode, CloseFrame, MessageKind};
+use bowline_proto::{CloseCode, CloseFrame, MessageKind, Role};
 
 use crate::connection::Connection;
 use crate::connection::inbound::batch::Hold;
@@ -23,6 +25,9 @@ use crate::socket::writer::MessageWriter;
 /// A `Sender` does not keep the connection open: once the [`WebSocket`](crate::WebSocket) is dropped, sending
 /// fails.
 ///
+/// Two `Sender`s are equal if they belong to the same connection. A `Sender` can therefore be the key of a
+/// connection in a `HashMap` or a `HashSet`.
+///
 /// # Examples
 ///
 /// ```
@@ -34,6 +39,28 @@ use crate::socket::writer::MessageWriter;
 /// assert_eq!(server.recv().await?, Some("from another task".into()));
 /// # Ok(())
 /// # }
+/// ```
+///
+/// The members of a room, without numbers for the connections:
+///
+/// ```
+/// use std::collections::HashSet;
+///
+/// use bowline::{Prepared, Sender, WebSocket};
+///
+/// fn join(members: &mut HashSet<Sender>, socket: &WebSocket) {
+///     members.insert(socket.sender());
+/// }
+///
+/// fn leave(members: &mut HashSet<Sender>, socket: &WebSocket) {
+///     members.remove(&socket.sender());
+/// }
+///
+/// fn tell_the_others(members: &HashSet<Sender>, from: &Sender, news: &Prepared) {
+///     for member in members.iter().filter(|member| *member != from) {
+///         let _ = member.try_send(news);
+///     }
+/// }
 /// ```
 #[derive(Clone)]
 pub struct Sender {
@@ -166,18 +193,56 @@ impl Sender {
     ///
     /// This method is cancel safe. A dropped future changes nothing about the connection.
     pub async fn closed(&self) {
-        self.connection.watch_end(|outbound| outbound.closed().map(|_| ())).await;
+        self.connection.closed().await;
     }
 
     /// Returns `true` if no more messages can be sent.
     pub fn is_closed(&self) -> bool {
-        self.connection.outbound().closed().is_some()
+        self.connection.is_closed()
+    }
+
+    /// Returns the negotiated subprotocol, if there is one (RFC 6455 1.9).
+    pub fn subprotocol(&self) -> Option<&str> {
+        self.connection.negotiated.subprotocol.as_deref()
+    }
+
+    /// Returns the role of our side: see [`WebSocket::role`](crate::WebSocket::role).
+    pub fn role(&self) -> Role {
+        self.connection.role
+    }
+
+    /// Returns the address of the peer, if the transport is a TCP stream, or TLS or HTTP/2 over TCP.
+    ///
+    /// For a connection through a proxy, this is the address of the proxy.
+    pub fn peer_addr(&self) -> Option<SocketAddr> {
+        self.connection.addresses.peer
+    }
+
+    /// Returns the local address, if the transport is a TCP stream, or TLS or HTTP/2 over TCP.
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        self.connection.addresses.local
+    }
+}
+
+impl PartialEq for Sender {
+    /// Returns `true` if both belong to the same connection.
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.connection, &other.connection)
+    }
+}
+
+impl Eq for Sender {}
+
+impl Hash for Sender {
+    /// Hashes the identity of the connection, which no other connection has while this `Sender` exists.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        Arc::as_ptr(&self.connection).hash(state);
     }
 }
 
 impl fmt::Debug for Sender {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sender").field("peer_addr", &self.connection.addresses.peer).finish_non_exhaustive()
+        f.debug_struct("Sender").field("peer_addr", &self.peer_addr()).finish_non_exhaustive()
     }
 }
 

@@ -300,6 +300,30 @@ impl WebSocket {
         self.connection.inbound().peer_close().ok().flatten()
     }
 
+    /// Waits until no more messages can be sent: see [`Sender::closed`].
+    ///
+    /// Messages that arrived before may still be received.
+    ///
+    /// # Cancel safety
+    ///
+    /// This method is cancel safe. A dropped future changes nothing about the connection.
+    pub async fn closed(&self) {
+        self.connection.closed().await;
+    }
+
+    /// Returns `true` if no more messages can be sent. Messages that arrived before may still be received.
+    pub fn is_closed(&self) -> bool {
+        self.connection.is_closed()
+    }
+
+    /// Returns the role of our side: client or server.
+    ///
+    /// Code that runs on both sides uses the role to decide which side begins, or which of the parameters of
+    /// `compression` are its own.
+    pub fn role(&self) -> Role {
+        self.connection.role
+    }
+
     /// Returns the negotiated subprotocol, if there is one (RFC 6455 1.9).
     pub fn subprotocol(&self) -> Option<&str> {
         self.connection.negotiated.subprotocol.as_deref()

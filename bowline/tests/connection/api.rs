@@ -7,7 +7,7 @@ use std::hash::{BuildHasher, Hash, RandomState};
 
 use bowline::{
     CloseCode, CloseFrame, Error, ErrorKind, Message, MessageKind, MessageReader, MessageWriter, Payload,
-    Prepared, Sender, TrySendError, Utf8Bytes, WebSocket, pair,
+    Prepared, Role, Sender, TrySendError, Utf8Bytes, WebSocket, pair,
 };
 
 fn is_send<T: Send>(_: &T) {}
@@ -40,6 +40,7 @@ async fn futures_can_be_spawned() {
     is_send(&socket.ping());
     is_send(&socket.writer(MessageKind::Text));
     is_send(&socket.close(CloseCode::NORMAL, ""));
+    is_send(&socket.closed());
     is_send(&socket.sender().closed());
 }
 
@@ -112,6 +113,62 @@ fn equal_values_have_equal_hashes() {
     assert_borrows_alike::<CloseCode>(&[1000, 1001, 4999].map(CloseCode));
     assert_eq!(HashSet::from([MessageKind::Text, MessageKind::Binary, MessageKind::Text]).len(), 2);
     assert_eq!(HashSet::from([ErrorKind::Io, ErrorKind::Limit, ErrorKind::Io]).len(), 2);
+}
+
+#[tokio::test]
+async fn senders_are_equal_if_they_belong_to_one_connection() {
+    let sockets: Vec<WebSocket> = (0..10).flat_map(|_| <[_; 2]>::from(pair())).collect();
+    let state = RandomState::new();
+    for (number, socket) in sockets.iter().enumerate() {
+        let sender = socket.sender();
+        for (other_number, other) in sockets.iter().enumerate() {
+            let same = number == other_number;
+            for other in [other.sender(), other.sender().clone()] {
+                assert_eq!(sender == other, same);
+                assert_eq!(other == sender, same);
+                assert!(!same || state.hash_one(&sender) == state.hash_one(&other));
+            }
+        }
+    }
+    let members: HashSet<Sender> = sockets.iter().chain(&sockets).map(WebSocket::sender).collect();
+    assert_eq!(members.len(), sockets.len());
+    // A connection that has ended is still the same.
+    let sender = sockets[0].sender();
+    drop(sockets);
+    sender.closed().await;
+    assert!(members.contains(&sender));
+}
+
+#[tokio::test]
+async fn a_sender_knows_what_its_websocket_knows() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (client, server) = tokio::join!(tokio::net::TcpStream::connect(address), listener.accept());
+    let client = bowline::Connector::new().adopt(client.unwrap(), Vec::new(), Some("chat"));
+    let server = bowline::Acceptor::new().adopt(server.unwrap().0, Vec::new(), Some("chat"));
+    for (socket, role) in [(&client, Role::Client), (&server, Role::Server)] {
+        let sender = socket.sender();
+        assert_eq!((sender.subprotocol(), socket.subprotocol()), (Some("chat"), Some("chat")));
+        assert_eq!((sender.role(), socket.role()), (role, role));
+        assert_eq!((sender.peer_addr(), sender.local_addr()), (socket.peer_addr(), socket.local_addr()));
+        assert!(sender.peer_addr().is_some() && sender.peer_addr() != sender.local_addr());
+    }
+    assert_eq!(client.sender().peer_addr(), Some(address));
+    let (client, _server) = pair();
+    assert_eq!((client.sender().subprotocol(), client.sender().peer_addr()), (None, None));
+}
+
+#[tokio::test]
+async fn a_websocket_waits_until_it_can_send_no_more() {
+    let (mut client, server) = pair();
+    assert!(!client.is_closed() && !server.is_closed());
+    server.send("last words").await.unwrap();
+    let closing = tokio::spawn(async move { server.close(CloseCode::NORMAL, "").await });
+    assert_eq!(client.recv().await.unwrap(), Some("last words".into()));
+    client.closed().await;
+    assert!(client.is_closed() && client.sender().is_closed());
+    assert_eq!(client.recv().await.unwrap(), None);
+    closing.await.unwrap().unwrap();
 }
 
 #[tokio::test]
