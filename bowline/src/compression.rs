@@ -162,16 +162,6 @@ impl CompressionOptions {
         Some(format!("CompressionOptions::{name} is {value}, but has to be from 9 to 15"))
     }
 
-    /// Panics if the parameters can't have been negotiated, or if an option is out of its range.
-    #[cfg(feature = "deflate")]
-    pub(crate) fn assert_fits(&self, agreed: DeflateParameters) {
-        let windows = [agreed.server_max_window_bits, agreed.client_max_window_bits];
-        let possible = windows.iter().all(|bits| (8..=15).contains(bits));
-        assert!(possible, "windows of {windows:?} bits can't have been negotiated: RFC 7692 allows 8 to 15");
-        let invalid = self.invalid();
-        assert!(invalid.is_none(), "{}", invalid.unwrap_or_default());
-    }
-
     /// Returns the parameters to ask for in a handshake, or `None` if compression is off.
     pub(crate) fn wish(&self) -> Option<DeflateParameters> {
         let no_context_takeover = match self.compression {

@@ -111,7 +111,7 @@ impl Connection {
     /// Returns a connection whose opening handshake is complete.
     pub(crate) fn new(parts: ConnectionParts<'_>) -> Self {
         let ConnectionParts { transport, role, leftover, config, negotiated } = parts;
-        // The builders refuse a `write_buffer` of zero, with which nothing is ever sent; `adopt` can't.
+        // The builders refuse a `write_buffer` of zero, with which nothing would ever be sent.
         let limits = &config.limits;
         let addresses = transport.addresses;
         let (read, write) = transport.split();
@@ -125,7 +125,7 @@ impl Connection {
         );
         let waker = Arc::new(ConnectionWaker::default());
         let (mut inbound, mut outbound) =
-            (Inbound::new(read, half, leftover), Outbound::new(write, role, limits.write_buffer.max(1)));
+            (Inbound::new(read, half, leftover), Outbound::new(write, role, limits.write_buffer));
         if let Some(deflate) = negotiated.deflate {
             let peer = if role == Role::Server { Role::Client } else { Role::Server };
             inbound.enable_compression(DeflateWindow::of(deflate, peer));

@@ -310,6 +310,8 @@ pub use limits::Limits;
 pub use message::{Message, Payload, Prepared, Utf8Bytes};
 #[cfg(feature = "server")]
 pub use server::{Acceptor, Handler, Rejection, Server, ShutdownSummary, Upgrade, accept, serve};
+#[cfg(any(feature = "client", feature = "server"))]
+pub use socket::Adoption;
 pub use socket::{MessageReader, MessageWriter, Sender, WebSocket, WebSocketIo, pair};
 #[cfg(feature = "futures")]
 pub use socket::{SenderSink, WebSocketStreamSink};

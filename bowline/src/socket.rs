@@ -6,6 +6,7 @@
 //! - [`WebSocketIo`] is the whole connection as a stream of bytes; `WebSocketStreamSink` and `SenderSink` are
 //!   for the traits of the `futures` crates. All three wait through `poll_sender`.
 //! - `json` and `protobuf` add methods for values that are encoded in messages.
+//! - [`Adoption`] describes a stream that was upgraded elsewhere.
 //! - [`pair`] connects two `WebSocket`s in memory.
 //!
 //! No state of the connection is here: the handles call `connection`, which lies below.
@@ -15,6 +16,9 @@
 mod websocket;
 
 mod sender;
+
+#[cfg(any(feature = "client", feature = "server"))]
+mod adoption;
 
 mod io;
 #[cfg(feature = "json")]
@@ -28,6 +32,8 @@ mod reader;
 mod stream_sink;
 mod writer;
 
+#[cfg(any(feature = "client", feature = "server"))]
+pub use adoption::Adoption;
 pub use io::WebSocketIo;
 pub use pair::pair;
 pub use reader::MessageReader;

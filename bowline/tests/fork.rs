@@ -17,7 +17,7 @@ fn new_keys() -> Vec<u8> {
     let connector = Connector::new();
     let mut keys = runtime.block_on(async {
         let (client, mut server) = duplex(1024);
-        let socket = connector.adopt(client, Vec::new(), None);
+        let socket = connector.adopt(client, bowline::Adoption::new()).unwrap();
         let mut keys = Vec::new();
         for _ in 0..8 {
             socket.send("").await.unwrap();

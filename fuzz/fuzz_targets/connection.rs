@@ -8,8 +8,8 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bowline::{
-    Acceptor, CloseCode, Connector, Error, ErrorKind, Limits, MessageKind, MessageReader, MessageWriter,
-    Role, WebSocket,
+    Acceptor, Adoption, CloseCode, Connector, Error, ErrorKind, Limits, MessageKind, MessageReader,
+    MessageWriter, Role, WebSocket,
 };
 use bowline_fuzz::{Messages, Outgoing, Wire, block_on_paused, encode_frame, messages_in, take_byte, wire};
 use bowline_proto::{Opcode, ReceiveLimits};
@@ -91,8 +91,8 @@ impl Run {
             .frames_per_message(FRAMES_PER_MESSAGE)
             .write_buffer(WRITE_BUFFER);
         let socket = match role {
-            Role::Client => Connector::new().limits(limits).adopt(stream, "", None),
-            Role::Server => Acceptor::new().limits(limits).adopt(stream, "", None),
+            Role::Client => Connector::new().limits(limits).adopt(stream, Adoption::new()).unwrap(),
+            Role::Server => Acceptor::new().limits(limits).adopt(stream, Adoption::new()).unwrap(),
         };
         Self {
             role,

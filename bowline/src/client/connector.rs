@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use bowline_proto::Role;
-use bytes::Bytes;
 use http::header::{HOST, HeaderName, HeaderValue, ORIGIN};
 use http::{Request, Response};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -15,13 +14,10 @@ use crate::client::http2::{Http2Connection, HttpVersion};
 use crate::client::proxy::Proxy;
 use crate::client::request::{Attempt, Offer};
 use crate::client::url::{Scheme, Url};
-use crate::connection::parts::ConnectionParts;
 use crate::error::{Error, ErrorKind};
-use crate::handshake::negotiated::Negotiated;
 use crate::limits::Limits;
-use crate::socket::WebSocket;
+use crate::socket::{Adoption, WebSocket};
 use crate::transport::alpn::Alpn;
-use crate::transport::from_hyper::from_stream;
 use crate::transport::tls::{self, ClientTls};
 use crate::transport::{Addresses, IoStream};
 
@@ -323,39 +319,32 @@ impl Connector {
 
     /// Creates a client [`WebSocket`] from a stream whose handshake is already complete.
     ///
-    /// `leftover` contains the bytes that were already read after the handshake.
-    ///
     /// ```
+    /// use bowline::{Adoption, Connector};
+    ///
     /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() {
+    /// # async fn main() -> Result<(), bowline::Error> {
     /// let (stream, _server) = tokio::io::duplex(1024);
-    /// let socket = bowline::Connector::new().adopt(stream, Vec::new(), Some("chat.v1"));
+    /// let socket = Connector::new().adopt(stream, Adoption::new().subprotocol("chat.v1"))?;
     /// assert_eq!(socket.subprotocol(), Some("chat.v1"));
+    /// # Ok(())
     /// # }
     /// ```
+    ///
+    /// # Errors
+    ///
+    /// Returns [`ErrorKind::InvalidInput`] if an option of this connector or of `adoption` is invalid.
     ///
     /// # Panics
     ///
     /// Panics outside of a tokio runtime, and in a runtime without its time driver.
-    pub fn adopt<S>(&self, stream: S, leftover: impl Into<Bytes>, subprotocol: Option<&str>) -> WebSocket
+    pub fn adopt<S>(&self, stream: S, adoption: Adoption) -> Result<WebSocket, Error>
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        self.adopt_as(stream, leftover.into(), Negotiated::on_subprotocol(subprotocol))
-    }
-
-    fn adopt_as<S>(&self, stream: S, leftover: Bytes, agreed: Negotiated) -> WebSocket
-    where
-        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    {
-        let (transport, leftover) = from_stream(stream, leftover);
-        WebSocket::open(ConnectionParts {
-            transport,
-            role: Role::Client,
-            leftover: &leftover,
-            config: &self.offer.config,
-            negotiated: agreed,
-        })
+        self.offer.validate()?;
+        adoption.validate()?;
+        Ok(adoption.open(stream, Role::Client, &self.offer.config))
     }
 
     async fn connect_to(&self, attempt: Attempt) -> Result<(WebSocket, Response<()>), Error> {
@@ -455,30 +444,6 @@ impl Connector {
             self.offer.refuse(text);
         }
         self
-    }
-
-    /// Creates a client [`WebSocket`] from a stream, as [`adopt`](Self::adopt) does, whose handshake agreed
-    /// on compression. Available with the feature `deflate`.
-    ///
-    /// The level and the threshold are those of [`compression`](Self::compression).
-    ///
-    /// # Panics
-    ///
-    /// Panics outside of a tokio runtime, and in a runtime without its time driver. Also panics if a window
-    /// in `parameters` is not between 8 and 15 bits, or if an option of the compression is invalid.
-    pub fn adopt_compressed<S>(
-        &self,
-        stream: S,
-        leftover: impl Into<Bytes>,
-        subprotocol: Option<&str>,
-        parameters: bowline_proto::DeflateParameters,
-    ) -> WebSocket
-    where
-        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    {
-        self.offer.config.compression.assert_fits(parameters);
-        let agreed = Negotiated { deflate: Some(parameters), ..Negotiated::on_subprotocol(subprotocol) };
-        self.adopt_as(stream, leftover.into(), agreed)
     }
 }
 

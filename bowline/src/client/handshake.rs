@@ -20,9 +20,8 @@ use crate::handshake::headers::{Occurrence, has_token};
 use crate::handshake::negotiated::Negotiated;
 use crate::limits::Limits;
 use crate::random::{random, renew_after_fork};
-use crate::socket::WebSocket;
-use crate::transport::Transport;
-use crate::transport::from_hyper::from_stream;
+use crate::socket::{Adoption, WebSocket};
+use crate::transport::{Addresses, Transport};
 
 /// An opening handshake that another HTTP client carries out.
 ///
@@ -97,8 +96,8 @@ impl ClientHandshake {
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let agreed = self.conclude(response).map_err(|text| refused(text, response, Bytes::new()))?;
-        let (transport, leftover) = from_stream(stream, Bytes::new());
-        Ok(self.complete(transport, &leftover, agreed))
+        let adoption = Adoption::after(agreed, Addresses::default());
+        Ok(adoption.open(stream, Role::Client, &self.config))
     }
 
     /// Opens the connection after a response that was accepted.

@@ -113,9 +113,14 @@ impl Offer {
         self.invalid.get_or_insert_with(|| Error::with_source(ErrorKind::InvalidInput, text, error.into()));
     }
 
+    /// Returns the error of the first invalid setting, if there is one.
+    pub(crate) fn validate(&self) -> Result<(), Error> {
+        self.invalid.clone().map_or(Ok(()), Err)
+    }
+
     /// Checks the settings, and builds the request.
     pub(crate) fn prepare(&self, url: Url) -> Result<Attempt, Error> {
-        self.invalid.clone().map_or(Ok(()), Err)?;
+        self.validate()?;
         if url.scheme() == Scheme::Wss && !tls::IS_SUPPORTED {
             let text = "wss:// and https:// need the feature `tls` of the crate bowline";
             return Err(Error::new(ErrorKind::InvalidInput, text));

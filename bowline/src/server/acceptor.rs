@@ -5,18 +5,15 @@ use std::time::Duration;
 
 use bowline_proto::Role;
 use bowline_proto::header::is_token;
-use bytes::Bytes;
 use http::header::HeaderMap;
 use http::request::Parts;
 use http::{Request, Response, StatusCode};
 use hyper::upgrade::OnUpgrade;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::connection::parts::ConnectionParts;
 use crate::error::{Error, ErrorKind};
 use crate::events;
 use crate::handshake::deadline::Deadline;
-use crate::handshake::negotiated::Negotiated;
 use crate::limits::Limits;
 use crate::server::check::RequestCheck;
 use crate::server::handshake::{Agreement, RequestHead, Terms};
@@ -24,9 +21,8 @@ use crate::server::http1;
 use crate::server::origin::{Pattern, RequestScheme};
 use crate::server::rejection::Rejection;
 use crate::server::upgrade::Upgrade;
-use crate::socket::WebSocket;
+use crate::socket::{Adoption, WebSocket};
 use crate::transport::Addresses;
-use crate::transport::from_hyper::from_stream;
 use crate::transport::rewind::Rewind;
 
 /// Accepts an opening handshake with the default options, in a server that uses hyper.
@@ -332,39 +328,32 @@ impl Acceptor {
 
     /// Creates a server [`WebSocket`] from a stream whose handshake is already complete.
     ///
-    /// `leftover` contains the bytes that were already read after the handshake.
-    ///
     /// ```
+    /// use bowline::{Acceptor, Adoption};
+    ///
     /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() {
+    /// # async fn main() -> Result<(), bowline::Error> {
     /// let (stream, _client) = tokio::io::duplex(1024);
-    /// let socket = bowline::Acceptor::new().adopt(stream, Vec::new(), Some("chat.v1"));
+    /// let socket = Acceptor::new().adopt(stream, Adoption::new().subprotocol("chat.v1"))?;
     /// assert_eq!(socket.subprotocol(), Some("chat.v1"));
+    /// # Ok(())
     /// # }
     /// ```
+    ///
+    /// # Errors
+    ///
+    /// Returns [`ErrorKind::InvalidInput`] if an option of this acceptor or of `adoption` is invalid.
     ///
     /// # Panics
     ///
     /// Panics outside of a tokio runtime, and in a runtime without its time driver.
-    pub fn adopt<S>(&self, stream: S, leftover: impl Into<Bytes>, subprotocol: Option<&str>) -> WebSocket
+    pub fn adopt<S>(&self, stream: S, adoption: Adoption) -> Result<WebSocket, Error>
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        self.adopt_as(stream, leftover.into(), Negotiated::on_subprotocol(subprotocol))
-    }
-
-    fn adopt_as<S>(&self, stream: S, leftover: Bytes, agreed: Negotiated) -> WebSocket
-    where
-        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    {
-        let (transport, leftover) = from_stream(stream, leftover);
-        WebSocket::open(ConnectionParts {
-            transport,
-            role: Role::Server,
-            leftover: &leftover,
-            config: &self.0.terms.config,
-            negotiated: agreed,
-        })
+        self.validate()?;
+        adoption.validate()?;
+        Ok(adoption.open(stream, Role::Server, &self.0.terms.config))
     }
 
     /// Returns the error of the first invalid setting, if there is one.
@@ -415,30 +404,6 @@ impl Acceptor {
             settings.terms.config.compression = compression;
         })
         .refuse_if(invalid)
-    }
-
-    /// Creates a server [`WebSocket`] from a stream, as [`adopt`](Self::adopt) does, whose handshake agreed
-    /// on compression. Available with the feature `deflate`.
-    ///
-    /// The level and the threshold are those of [`compression`](Self::compression).
-    ///
-    /// # Panics
-    ///
-    /// Panics outside of a tokio runtime, and in a runtime without its time driver. Also panics if a window
-    /// in `parameters` is not between 8 and 15 bits, or if an option of the compression is invalid.
-    pub fn adopt_compressed<S>(
-        &self,
-        stream: S,
-        leftover: impl Into<Bytes>,
-        subprotocol: Option<&str>,
-        parameters: bowline_proto::DeflateParameters,
-    ) -> WebSocket
-    where
-        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    {
-        self.0.terms.config.compression.assert_fits(parameters);
-        let agreed = Negotiated { deflate: Some(parameters), ..Negotiated::on_subprotocol(subprotocol) };
-        self.adopt_as(stream, leftover.into(), agreed)
     }
 }
 

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
-use bowline::{Acceptor, Prepared, TrySendError, WebSocket};
+use bowline::{Acceptor, Adoption, Prepared, TrySendError, WebSocket};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::support::allocations::{ALLOCATIONS, TAKEN, held};
@@ -66,7 +66,7 @@ fn peers(takes: bool) -> (impl Iterator<Item = Peer>, Arc<Mutex<Given>>) {
 async fn connect_all(takes: bool) -> (Vec<WebSocket>, Arc<Mutex<Given>>) {
     let (peers, given) = peers(takes);
     let acceptor = Acceptor::new();
-    let sockets = peers.map(|peer| acceptor.adopt(peer, Vec::new(), None)).collect();
+    let sockets = peers.map(|peer| acceptor.adopt(peer, Adoption::new()).unwrap()).collect();
     settle().await;
     (sockets, given)
 }
@@ -161,7 +161,7 @@ async fn it_is_compressed_once_for_each_way_to_compress() {
             ..DeflateParameters::default()
         };
         let compression = Compression::ContextTakeover.options().level(level);
-        Acceptor::new().compression(compression).adopt_compressed(peer, Vec::new(), None, parameters)
+        Acceptor::new().compression(compression).adopt(peer, Adoption::new().compression(parameters)).unwrap()
     };
     let sockets: Vec<_> = peers.enumerate().map(connect).collect();
     settle().await;

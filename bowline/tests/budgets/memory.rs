@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 
-use bowline::{Limits, Message, Role, pair};
+use bowline::{Adoption, Limits, Message, Role, pair};
 use tokio::io::AsyncReadExt;
 
 use crate::support::allocations::{ALLOCATIONS, TAKEN, held, peak_since_now};
@@ -54,7 +54,7 @@ async fn an_idle_connection_takes_few_blocks() {
     warm_up().await;
     let (stream, _peer) = tokio::io::duplex(64);
     let before = held();
-    let socket = bowline::Acceptor::new().adopt(stream, Vec::new(), None);
+    let socket = bowline::Acceptor::new().adopt(stream, Adoption::new()).unwrap();
     settle().await;
     let taken = held() - before;
     drop(socket);
@@ -71,7 +71,7 @@ async fn a_busy_application_with_a_batch_holds_no_buffer() {
             let (stream, wire) = crate::support::wire::wire();
             let acceptor = bowline::Acceptor::new();
             let acceptor = if keepalive { acceptor } else { acceptor.keepalive(None) };
-            connections.push((acceptor.adopt(stream, Vec::new(), None), wire));
+            connections.push((acceptor.adopt(stream, Adoption::new()).unwrap(), wire));
         }
         settle().await;
         let before = held();
@@ -346,8 +346,8 @@ async fn open_tcp(role: Role) -> (bowline::WebSocket, std::net::TcpStream) {
     let peer = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let (stream, _) = listener.accept().await.unwrap();
     let socket = match role {
-        Role::Server => bowline::Acceptor::new().adopt(stream, Vec::new(), None),
-        Role::Client => bowline::Connector::new().adopt(stream, Vec::new(), None),
+        Role::Server => bowline::Acceptor::new().adopt(stream, Adoption::new()).unwrap(),
+        Role::Client => bowline::Connector::new().adopt(stream, Adoption::new()).unwrap(),
     };
     (socket, peer)
 }
@@ -464,7 +464,7 @@ mod compression {
             ..DeflateParameters::default()
         };
         let acceptor = Acceptor::new().compression(mode.options().level(level));
-        (acceptor.adopt_compressed(stream, Vec::new(), None, parameters), wire)
+        (acceptor.adopt(stream, bowline::Adoption::new().compression(parameters)).unwrap(), wire)
     }
 
     fn compressed(message: &[u8]) -> Frame {
@@ -528,7 +528,7 @@ mod compression {
             };
             // The thread has no compressor of this level to spare.
             let acceptor = Acceptor::new().compression(Compression::ContextTakeover.options().level(5));
-            (acceptor.adopt_compressed(stream, Vec::new(), None, parameters), wire)
+            (acceptor.adopt(stream, bowline::Adoption::new().compression(parameters)).unwrap(), wire)
         };
         let receive = async |socket: &mut bowline::WebSocket, wire: &Wire| {
             for _ in 0..3 {
@@ -609,7 +609,9 @@ mod compression {
         let (stream, wire) = wire();
         let limits = bowline::Limits::default().message_size(1 << 30);
         let acceptor = Acceptor::new().limits(limits).compression(Compression::NoContextTakeover);
-        let mut socket = acceptor.adopt_compressed(stream, Vec::new(), None, DeflateParameters::default());
+        let mut socket = acceptor
+            .adopt(stream, bowline::Adoption::new().compression(DeflateParameters::default()))
+            .unwrap();
         wire.feed_frame(Role::Client, &large);
         let peak = peak_since_now();
         let mut reader = socket.reader().await.unwrap().unwrap();
@@ -676,7 +678,7 @@ mod compression {
                 ..DeflateParameters::default()
             };
             let acceptor = Acceptor::new().compression(mode.options().level(level));
-            let socket = acceptor.adopt_compressed(stream, Vec::new(), None, parameters);
+            let socket = acceptor.adopt(stream, bowline::Adoption::new().compression(parameters)).unwrap();
             // Makes room for the following bytes in the test's stream.
             socket.send(Payload::from(vec![7; 200_000]).compress(false)).await.unwrap();
             assert_eq!(wire.take_frames(Role::Server).len(), 1);

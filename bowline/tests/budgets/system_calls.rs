@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::{Command, Stdio};
 
-use bowline::{Acceptor, Role};
+use bowline::{Acceptor, Adoption, Role};
 use tokio::net::TcpListener;
 
 use crate::support::frames::{Frame, encode_all};
@@ -41,7 +41,7 @@ fn echo_one_connection() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         println!("{LISTENING}{}", listener.local_addr().unwrap());
         let (stream, _) = listener.accept().await.unwrap();
-        let mut socket = Acceptor::new().adopt(stream, Vec::new(), None);
+        let mut socket = Acceptor::new().adopt(stream, Adoption::new()).unwrap();
         // Until the peer disconnects.
         while let Ok(Some(message)) = socket.recv().await {
             socket.send(message).await.unwrap();

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use bowline::{
-    Acceptor, CloseCode, Compression, CompressionOptions, Connector, DeflateParameters, Error, ErrorKind,
-    Limits, Message, MessageKind, Payload, Prepared, Role, Server, WebSocket,
+    Acceptor, Adoption, CloseCode, Compression, CompressionOptions, Connector, DeflateParameters, Error,
+    ErrorKind, Limits, Message, MessageKind, Payload, Prepared, Role, Server, WebSocket,
 };
 use bowline_proto::{Deflater, Inflater, Opcode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
@@ -36,16 +36,10 @@ fn open_with(
     mode: Compression,
 ) -> (WebSocket, Wire) {
     let (stream, wire) = wire();
-    let (none, parameters) = (Vec::new(), parameters(mode));
+    let adoption = Adoption::new().compression(parameters(mode));
     let socket = match role {
-        Role::Server => Acceptor::new()
-            .limits(limits)
-            .compression(options)
-            .adopt_compressed(stream, none, None, parameters),
-        Role::Client => Connector::new()
-            .limits(limits)
-            .compression(options)
-            .adopt_compressed(stream, none, None, parameters),
+        Role::Server => Acceptor::new().limits(limits).compression(options).adopt(stream, adoption).unwrap(),
+        Role::Client => Connector::new().limits(limits).compression(options).adopt(stream, adoption).unwrap(),
     };
     (socket, wire)
 }
@@ -335,7 +329,7 @@ async fn a_client_that_may_not_use_a_window_of_9_bits_compresses_nothing() {
     let (stream, wire) = wire();
     let parameters = DeflateParameters { client_max_window_bits: 8, ..DeflateParameters::default() };
     let connector = Connector::new().compression(Compression::ContextTakeover);
-    let socket = connector.adopt_compressed(stream, Vec::new(), None, parameters);
+    let socket = connector.adopt(stream, Adoption::new().compression(parameters)).unwrap();
     socket.send(text(1000)).await.unwrap();
     assert_eq!(wire.next_frame(Role::Client).await, Frame::text(text(1000)));
 }
@@ -345,20 +339,21 @@ async fn a_client_that_may_not_use_a_window_of_9_bits_compresses_nothing() {
 async fn parameters_that_nobody_agrees_on_are_not_adopted() {
     let over = Compression::ContextTakeover.options();
     let fine = DeflateParameters::default();
-    for (options, parameters) in [
-        (over.level(10), fine),
-        (over.server_max_window_bits(8), fine),
-        (over, DeflateParameters { server_max_window_bits: 7, ..fine }),
-        (over, DeflateParameters { client_max_window_bits: 16, ..fine }),
+    for (options, parameters, named) in [
+        (over.level(10), fine, "CompressionOptions::level is 10"),
+        (over.server_max_window_bits(8), fine, "CompressionOptions::server_max_window_bits is 8"),
+        (over, DeflateParameters { server_max_window_bits: 7, ..fine }, "Adoption::compression has windows"),
+        (over, DeflateParameters { client_max_window_bits: 16, ..fine }, "of [15, 16] bits"),
     ] {
-        let server = async move {
-            Acceptor::new().compression(options).adopt_compressed(duplex(1).0, Vec::new(), None, parameters)
-        };
-        let client = async move {
-            Connector::new().compression(options).adopt_compressed(duplex(1).0, Vec::new(), None, parameters)
-        };
-        assert!(tokio::spawn(server).await.unwrap_err().is_panic());
-        assert!(tokio::spawn(client).await.unwrap_err().is_panic());
+        let adoption = Adoption::new().compression(parameters);
+        for adopted in [
+            Acceptor::new().compression(options).adopt(duplex(1).0, adoption.clone()),
+            Connector::new().compression(options).adopt(duplex(1).0, adoption),
+        ] {
+            let error = adopted.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidInput);
+            assert!(error.to_string().contains(named), "{error}");
+        }
     }
 }
 
@@ -557,18 +552,20 @@ async fn each_direction_has_its_own_parameters() {
                 client_max_window_bits: client_bits,
             };
             let mut socket = match role {
-                Role::Server => Acceptor::new().compression(over).adopt_compressed(
-                    stream,
-                    Vec::new(),
-                    None,
-                    parameters(ours, theirs, our_bits, their_bits),
-                ),
-                Role::Client => Connector::new().compression(over).adopt_compressed(
-                    stream,
-                    Vec::new(),
-                    None,
-                    parameters(theirs, ours, their_bits, our_bits),
-                ),
+                Role::Server => Acceptor::new()
+                    .compression(over)
+                    .adopt(
+                        stream,
+                        Adoption::new().compression(parameters(ours, theirs, our_bits, their_bits)),
+                    )
+                    .unwrap(),
+                Role::Client => Connector::new()
+                    .compression(over)
+                    .adopt(
+                        stream,
+                        Adoption::new().compression(parameters(theirs, ours, their_bits, our_bits)),
+                    )
+                    .unwrap(),
             };
             let mut inflater = Peer::new(ours);
             let mut sizes = Vec::new();

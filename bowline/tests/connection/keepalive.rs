@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bowline::{Acceptor, CloseCode, Connector, ErrorKind, Limits, Role, WebSocket};
+use bowline::{Acceptor, Adoption, CloseCode, Connector, ErrorKind, Limits, Role, WebSocket};
 use tokio::time::{Instant, sleep};
 
 use crate::support::frames::Frame;
@@ -234,13 +234,13 @@ async fn the_time_for_an_answer_begins_when_the_ping_is_written() {
 async fn keepalive_can_be_changed_and_turned_off() {
     let (stream, _wire) = wire();
     let keepalive = Duration::from_secs(3);
-    let mut socket = Acceptor::new().keepalive(keepalive).adopt(stream, Vec::new(), None);
+    let mut socket = Acceptor::new().keepalive(keepalive).adopt(stream, Adoption::new()).unwrap();
     let start = Instant::now();
     assert_eq!(socket.recv().await.unwrap_err().kind(), ErrorKind::Timeout);
     assert_eq!(start.elapsed(), 2 * keepalive);
 
     let (stream, wire) = support::wire::wire();
-    let socket = Connector::new().keepalive(None).adopt(stream, Vec::new(), None);
+    let socket = Connector::new().keepalive(None).adopt(stream, Adoption::new()).unwrap();
     sleep(Duration::from_secs(1_000_000)).await;
     assert!(!socket.sender().is_closed());
     assert!(wire.take_written().is_empty());
@@ -250,7 +250,8 @@ async fn keepalive_can_be_changed_and_turned_off() {
 async fn the_longest_times_mean_never() {
     let (stream, wire) = wire();
     let limits = Limits::default().close_timeout(Duration::MAX);
-    let socket = Acceptor::new().limits(limits).keepalive(Duration::MAX).adopt(stream, Vec::new(), None);
+    let socket =
+        Acceptor::new().limits(limits).keepalive(Duration::MAX).adopt(stream, Adoption::new()).unwrap();
     sleep(Duration::from_secs(1_000_000)).await;
     let sender = socket.sender();
     let close = tokio::spawn(async move { sender.close(CloseCode::NORMAL, "").await });

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use bowline::{Acceptor, CloseCode, Connector, ErrorKind, Limits, Role, Server, WebSocket};
+use bowline::{Acceptor, Adoption, CloseCode, Connector, ErrorKind, Limits, Role, Server, WebSocket};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpListener;
 use tokio::time::timeout;
@@ -103,9 +103,11 @@ fn open_endless(role: Role, bytes: Vec<u8>, takes: bool, ends: bool) -> (WebSock
     let keepalive = Duration::from_millis(200);
     let socket = match role {
         Role::Client => {
-            Connector::new().limits(limits()).keepalive(keepalive).adopt(stream, Vec::new(), None)
+            Connector::new().limits(limits()).keepalive(keepalive).adopt(stream, Adoption::new()).unwrap()
         }
-        Role::Server => Acceptor::new().limits(limits()).keepalive(keepalive).adopt(stream, Vec::new(), None),
+        Role::Server => {
+            Acceptor::new().limits(limits()).keepalive(keepalive).adopt(stream, Adoption::new()).unwrap()
+        }
     };
     (socket, dropped)
 }
@@ -331,9 +333,9 @@ mod stopped {
                     .with_single_cert(vec![certificate], key)
                     .unwrap();
                 let stream = tokio_rustls::TlsAcceptor::from(Arc::new(config)).accept(stream).await.unwrap();
-                acceptor.adopt(stream, Vec::new(), None)
+                acceptor.adopt(stream, bowline::Adoption::new()).unwrap()
             } else {
-                acceptor.adopt(stream, Vec::new(), None)
+                acceptor.adopt(stream, bowline::Adoption::new()).unwrap()
             };
             // In a task of its own, as under `serve`.
             tokio::spawn(echo(socket)).await.unwrap();

@@ -3,7 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-use bowline::{Acceptor, CloseCode, Connector, ErrorKind, Limits, Message, Role, WebSocket};
+use bowline::{Acceptor, Adoption, CloseCode, Connector, ErrorKind, Limits, Message, Role, WebSocket};
 use bowline_proto::Opcode;
 use tokio::io::AsyncReadExt;
 use tokio::time::timeout;
@@ -489,8 +489,12 @@ async fn what_follows_a_batch_is_answered_while_the_application_is_busy() {
                     let (stream, wire) = crate::support::wire::wire();
                     // With keepalive, the driver would check now and then.
                     let mut socket = match role {
-                        Role::Server => Acceptor::new().keepalive(None).adopt(stream, Vec::new(), None),
-                        Role::Client => Connector::new().keepalive(None).adopt(stream, Vec::new(), None),
+                        Role::Server => {
+                            Acceptor::new().keepalive(None).adopt(stream, Adoption::new()).unwrap()
+                        }
+                        Role::Client => {
+                            Connector::new().keepalive(None).adopt(stream, Adoption::new()).unwrap()
+                        }
                     };
                     settle().await;
                     let mut frames = encode_all(peer_of(role), &vec![Frame::text("work"); messages]);
@@ -777,7 +781,8 @@ impl tokio::io::AsyncWrite for Endless {
 
 async fn endless_beside_quiet(endless: Endless) {
     let limits = Limits::default().frames_per_message(u32::MAX);
-    let adopt = || bowline::Acceptor::new().limits(limits.clone()).adopt(endless.clone(), Vec::new(), None);
+    let adopt =
+        || bowline::Acceptor::new().limits(limits.clone()).adopt(endless.clone(), Adoption::new()).unwrap();
     // In `recv`, and in the connection's task.
     let (socket, unread) = (adopt(), adopt());
     // This also holds while a dropped connection waits for its peer to end.

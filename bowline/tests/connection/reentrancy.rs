@@ -9,7 +9,8 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use bowline::{
-    Acceptor, CloseCode, Connector, Limits, Message, MessageKind, Role, Sender, TrySendError, WebSocket,
+    Acceptor, Adoption, CloseCode, Connector, Limits, Message, MessageKind, Role, Sender, TrySendError,
+    WebSocket,
 };
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
@@ -247,8 +248,8 @@ fn a_stream_and_its_errors_may_call_when_they_are_dropped() {
                 let calling = Calling { stream, call_back: call_back.clone(), fails: Arc::clone(&fails) };
                 let limits = Limits::default().close_timeout(Duration::from_millis(50));
                 let mut socket = match role {
-                    Role::Client => Connector::new().limits(limits).adopt(calling, Vec::new(), None),
-                    Role::Server => Acceptor::new().limits(limits).adopt(calling, Vec::new(), None),
+                    Role::Client => Connector::new().limits(limits).adopt(calling, Adoption::new()).unwrap(),
+                    Role::Server => Acceptor::new().limits(limits).adopt(calling, Adoption::new()).unwrap(),
                 };
                 let sender = socket.sender();
                 *call_back.0.sender.lock().unwrap() = Some(sender.clone());

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bowline::{
-    Acceptor, CloseCode, ErrorKind, Limits, Message, MessageKind, Prepared, Role, TrySendError, Utf8Bytes,
-    WebSocket, pair,
+    Acceptor, Adoption, CloseCode, ErrorKind, Limits, Message, MessageKind, Prepared, Role, TrySendError,
+    Utf8Bytes, WebSocket, pair,
 };
 use bytes::Bytes;
 use tokio::io::AsyncWriteExt;
@@ -521,7 +521,7 @@ fn busy_runtime(
         let (stream, _) = listener.accept().unwrap();
         stream.set_nonblocking(true).unwrap();
         let stream = tokio::net::TcpStream::from_std(stream).unwrap();
-        let mut socket = Acceptor::new().adopt(stream, Vec::new(), None);
+        let mut socket = Acceptor::new().adopt(stream, Adoption::new()).unwrap();
         settle().await;
         std::io::Write::write_all(&mut peer, &encode_all(Role::Client, &vec![Frame::text("1"); 4])).unwrap();
         assert_eq!(socket.recv().await.unwrap(), Some("1".into()));

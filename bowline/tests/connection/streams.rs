@@ -5,9 +5,12 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use bowline::{Acceptor, CloseCode, Connector, Error, Limits, Message, Role, Sender, WebSocket, pair};
+use bowline::{
+    Acceptor, Adoption, CloseCode, Connector, Error, Limits, Message, Role, Sender, WebSocket, pair,
+};
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
 
 use crate::support::frames::Frame;
 use crate::support::{self, open, peer_of};
@@ -116,18 +119,18 @@ async fn exchange(mut client: WebSocket, mut server: WebSocket) {
 #[tokio::test]
 async fn a_websocket_inside_a_websocket() {
     let (client, server) = pair();
-    let client = Connector::new().adopt(Tunnel::new(client), Bytes::new(), None);
-    let server = Acceptor::new().adopt(Tunnel::new(server), Bytes::new(), None);
+    let client = Connector::new().adopt(Tunnel::new(client), Adoption::new()).unwrap();
+    let server = Acceptor::new().adopt(Tunnel::new(server), Adoption::new()).unwrap();
     exchange(client, server).await;
 }
 
 #[tokio::test]
 async fn a_websocket_inside_a_websocket_inside_a_websocket() {
     let (client, server) = pair();
-    let client = Connector::new().adopt(Tunnel::new(client), Bytes::new(), None);
-    let server = Acceptor::new().adopt(Tunnel::new(server), Bytes::new(), None);
-    let client = Connector::new().adopt(Tunnel::new(client), Bytes::new(), None);
-    let server = Acceptor::new().adopt(Tunnel::new(server), Bytes::new(), None);
+    let client = Connector::new().adopt(Tunnel::new(client), Adoption::new()).unwrap();
+    let server = Acceptor::new().adopt(Tunnel::new(server), Adoption::new()).unwrap();
+    let client = Connector::new().adopt(Tunnel::new(client), Adoption::new()).unwrap();
+    let server = Acceptor::new().adopt(Tunnel::new(server), Adoption::new()).unwrap();
     exchange(client, server).await;
 }
 
@@ -138,8 +141,8 @@ async fn a_tcp_stream_takes_the_fast_path() {
         tokio::join!(tokio::net::TcpStream::connect(listener.local_addr().unwrap()), async {
             listener.accept().await.unwrap().0
         },);
-    let client = Connector::new().adopt(client.unwrap(), Bytes::new(), None);
-    let server = Acceptor::new().adopt(server, Bytes::new(), None);
+    let client = Connector::new().adopt(client.unwrap(), Adoption::new()).unwrap();
+    let server = Acceptor::new().adopt(server, Adoption::new()).unwrap();
     assert!(client.is_tcp_fast_path() && server.is_tcp_fast_path());
     assert_eq!(client.peer_addr(), server.local_addr());
     assert!(client.peer_addr().is_some());
@@ -149,8 +152,8 @@ async fn a_tcp_stream_takes_the_fast_path() {
 #[tokio::test]
 async fn a_unix_socket_carries_a_connection() {
     let (client, server) = tokio::net::UnixStream::pair().unwrap();
-    let client = Connector::new().adopt(client, Bytes::new(), None);
-    let server = Acceptor::new().adopt(server, Bytes::new(), None);
+    let client = Connector::new().adopt(client, Adoption::new()).unwrap();
+    let server = Acceptor::new().adopt(server, Adoption::new()).unwrap();
     assert!(!client.is_tcp_fast_path());
     exchange(client, server).await;
 }
@@ -195,7 +198,8 @@ async fn bytes_that_came_with_the_handshake_come_first() {
     let (stream, wire) = support::wire::wire();
     let mut leftover = Frame::text("early").encode(Role::Client);
     let late = leftover.split_off(5);
-    let mut socket = Acceptor::new().adopt(stream, leftover, Some("chat"));
+    let mut socket =
+        Acceptor::new().adopt(stream, Adoption::new().leftover(leftover).subprotocol("chat")).unwrap();
     wire.feed(&late);
     assert_eq!(socket.recv().await.unwrap(), Some("early".into()));
     assert_eq!(socket.subprotocol(), Some("chat"));
@@ -203,8 +207,57 @@ async fn bytes_that_came_with_the_handshake_come_first() {
     let (stream, _wire) = support::wire::wire();
     let leftover: Vec<u8> =
         (0..1000_u16).flat_map(|i| Frame::text(i.to_string()).encode(Role::Client)).collect();
-    let mut socket = Acceptor::new().adopt(stream, leftover, None);
+    let mut socket = Acceptor::new().adopt(stream, Adoption::new().leftover(leftover)).unwrap();
     for number in 0..1000_u16 {
         assert_eq!(socket.recv().await.unwrap(), Some(number.to_string().into()));
+    }
+}
+
+/// The facts of a handshake that was completed elsewhere, on both sides.
+#[tokio::test]
+async fn an_adopted_stream_has_the_facts_that_it_is_given() {
+    let (peer, local) = (([192, 0, 2, 1], 49152), ([192, 0, 2, 2], 443));
+    let adoption = || Adoption::new().subprotocol("chat.v1").peer_addr(peer).local_addr(local);
+    let (client, server) = tokio::io::duplex(1024);
+    for socket in [
+        Acceptor::new().adopt(server, adoption()).unwrap(),
+        Connector::new().adopt(client, adoption()).unwrap(),
+    ] {
+        assert_eq!(socket.subprotocol(), Some("chat.v1"));
+        assert_eq!(socket.peer_addr(), Some(peer.into()));
+        assert_eq!(socket.local_addr(), Some(local.into()));
+    }
+}
+
+/// The addresses that the application knows replace those of a TCP stream, such as those of a proxy.
+#[tokio::test]
+async fn given_addresses_replace_those_of_the_stream() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (stream, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+    let client = stream.unwrap();
+    let local = client.local_addr().unwrap();
+    let adoption = Adoption::new().peer_addr(([192, 0, 2, 1], 49152));
+    let server = Acceptor::new().adopt(accepted.unwrap().0, adoption).unwrap();
+    assert_eq!(server.peer_addr(), Some(([192, 0, 2, 1], 49152).into()));
+    assert_eq!(server.local_addr(), Some(address));
+    let client = Connector::new().adopt(client, Adoption::new()).unwrap();
+    assert_eq!(client.local_addr(), Some(local));
+}
+
+#[tokio::test]
+async fn an_adoption_with_an_invalid_setting_names_it() {
+    let stream = || tokio::io::duplex(1).0;
+    let wrong = || Adoption::new().subprotocol("chat v1");
+    let limits = || bowline::Limits::default().write_buffer(0);
+    for (adopted, named) in [
+        (Acceptor::new().adopt(stream(), wrong()), "Adoption::subprotocol is \"chat v1\""),
+        (Connector::new().adopt(stream(), wrong()), "Adoption::subprotocol is \"chat v1\""),
+        (Acceptor::new().limits(limits()).adopt(stream(), Adoption::new()), "Limits::write_buffer is 0"),
+        (Connector::new().limits(limits()).adopt(stream(), Adoption::new()), "Limits::write_buffer is 0"),
+    ] {
+        let error = adopted.unwrap_err();
+        assert_eq!(error.kind(), bowline::ErrorKind::InvalidInput);
+        assert!(error.to_string().contains(named), "{error}");
     }
 }

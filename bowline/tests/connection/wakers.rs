@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
-use bowline::{Acceptor, CloseCode, Connector, Limits, Role, Sender};
+use bowline::{Acceptor, Adoption, CloseCode, Connector, Limits, Role, Sender};
 use tokio::io::{AsyncReadExt, BufWriter};
 use tokio::time::Instant;
 
@@ -261,8 +261,8 @@ async fn a_flush_that_was_blocked_goes_on() {
         let (stream, wire) = wire();
         let stream = BufWriter::with_capacity(1000, stream);
         let socket = match role {
-            Role::Client => Connector::new().adopt(stream, Vec::new(), None),
-            Role::Server => Acceptor::new().adopt(stream, Vec::new(), None),
+            Role::Client => Connector::new().adopt(stream, Adoption::new()).unwrap(),
+            Role::Server => Acceptor::new().adopt(stream, Adoption::new()).unwrap(),
         };
         wire.set_room(0);
         socket.send("buffered").await.unwrap();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bowline::{Connector, Error, ErrorKind, Limits, Proxy, Role, WebSocket};
+use bowline::{Adoption, Connector, Error, ErrorKind, Limits, Proxy, Role, WebSocket};
 use http::{HeaderValue, Response};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::net::{TcpSocket, TcpStream};
@@ -664,7 +664,8 @@ async fn hypers_upgraded_stream_can_be_taken() {
 async fn leftover_bytes_of_an_adopted_stream_are_not_lost() {
     let (client, _server) = duplex(4096);
     let leftover = Frame::text("left over").encode(Role::Server);
-    let mut socket = Connector::new().adopt(client, leftover, Some("v1"));
+    let mut socket =
+        Connector::new().adopt(client, Adoption::new().leftover(leftover).subprotocol("v1")).unwrap();
     assert_eq!(socket.subprotocol(), Some("v1"));
     assert_eq!(socket.recv().await.unwrap(), Some("left over".into()));
 }

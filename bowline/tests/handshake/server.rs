@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bowline::{Acceptor, ErrorKind, Limits, Rejection, Role, Server};
+use bowline::{Acceptor, Adoption, ErrorKind, Limits, Rejection, Role, Server};
 use http::{HeaderValue, Response, StatusCode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tokio::net::TcpStream;
@@ -365,7 +365,8 @@ async fn frames_behind_the_request_are_not_lost_by_accept_stream() {
 async fn leftover_bytes_of_an_adopted_stream_are_not_lost() {
     let (_client, server) = duplex(4096);
     let leftover = Frame::text("left over").encode(Role::Client);
-    let mut socket = Acceptor::new().adopt(server, leftover, Some("v1"));
+    let mut socket =
+        Acceptor::new().adopt(server, Adoption::new().leftover(leftover).subprotocol("v1")).unwrap();
     assert_eq!(socket.subprotocol(), Some("v1"));
     assert_eq!(socket.recv().await.unwrap(), Some("left over".into()));
 }

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use bowline::{Acceptor, CloseCode, Connector, ErrorKind, Limits, Role, WebSocket};
+use bowline::{Acceptor, Adoption, CloseCode, Connector, ErrorKind, Limits, Role, WebSocket};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::time::{Instant, sleep};
 
@@ -39,8 +39,8 @@ async fn ping_flood(count: usize) {
             // The keepalive must neither end the blocked connection nor send pings.
             let (stream, wire) = wire();
             let mut socket = match role {
-                Role::Client => Connector::new().keepalive(None).adopt(stream, Vec::new(), None),
-                Role::Server => Acceptor::new().keepalive(None).adopt(stream, Vec::new(), None),
+                Role::Client => Connector::new().keepalive(None).adopt(stream, Adoption::new()).unwrap(),
+                Role::Server => Acceptor::new().keepalive(None).adopt(stream, Adoption::new()).unwrap(),
             };
             // The first pong is stuck in the middle.
             wire.set_room(2);
@@ -193,8 +193,8 @@ async fn a_million_empty_continuations_under_the_default_limits_are_refused_earl
 
 fn adopt(role: Role, stream: DuplexStream, limits: Limits) -> WebSocket {
     match role {
-        Role::Client => Connector::new().limits(limits).adopt(stream, Vec::new(), None),
-        Role::Server => Acceptor::new().limits(limits).adopt(stream, Vec::new(), None),
+        Role::Client => Connector::new().limits(limits).adopt(stream, Adoption::new()).unwrap(),
+        Role::Server => Acceptor::new().limits(limits).adopt(stream, Adoption::new()).unwrap(),
     }
 }
 

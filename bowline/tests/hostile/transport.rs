@@ -5,7 +5,8 @@ use std::io::ErrorKind as IoKind;
 use std::time::Duration;
 
 use bowline::{
-    Acceptor, CloseCode, Connector, Error, ErrorKind, Limits, Message, MessageKind, Proxy, Role, WebSocket,
+    Acceptor, Adoption, CloseCode, Connector, Error, ErrorKind, Limits, Message, MessageKind, Proxy, Role,
+    WebSocket,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tokio::net::TcpStream;
@@ -221,8 +222,8 @@ async fn a_write_of_nothing_is_an_error_that_all_hear_of() {
 
 fn adopt(role: Role, stream: impl Stream, limits: Limits) -> WebSocket {
     match role {
-        Role::Client => Connector::new().limits(limits).adopt(stream, Vec::new(), None),
-        Role::Server => Acceptor::new().limits(limits).adopt(stream, Vec::new(), None),
+        Role::Client => Connector::new().limits(limits).adopt(stream, Adoption::new()).unwrap(),
+        Role::Server => Acceptor::new().limits(limits).adopt(stream, Adoption::new()).unwrap(),
     }
 }
 

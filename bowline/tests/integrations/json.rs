@@ -3,7 +3,7 @@
 use std::error::Error as StdError;
 use std::io::Read;
 
-use bowline::{CloseCode, ErrorKind, Limits, MessageKind, Role, Sender, pair};
+use bowline::{Adoption, CloseCode, ErrorKind, Limits, MessageKind, Role, Sender, pair};
 use serde::ser::{Error as _, SerializeSeq};
 use serde::{Deserialize, Serialize, Serializer};
 
@@ -188,8 +188,8 @@ async fn sending_a_value_allocates_nothing() {
         let mut peer = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (stream, _) = listener.accept().await.unwrap();
         let socket = match role {
-            Role::Server => bowline::Acceptor::new().adopt(stream, Vec::new(), None),
-            Role::Client => bowline::Connector::new().adopt(stream, Vec::new(), None),
+            Role::Server => bowline::Acceptor::new().adopt(stream, Adoption::new()).unwrap(),
+            Role::Client => bowline::Connector::new().adopt(stream, Adoption::new()).unwrap(),
         };
         let reading = std::thread::spawn(move || {
             let mut scratch = [0; 4096];
@@ -218,7 +218,7 @@ async fn values_are_compressed_where_that_was_agreed_on() {
 
     let (stream, wire) = support::wire::wire();
     let acceptor = Acceptor::new().compression(Compression::ContextTakeover);
-    let socket = acceptor.adopt_compressed(stream, Vec::new(), None, DeflateParameters::default());
+    let socket = acceptor.adopt(stream, Adoption::new().compression(DeflateParameters::default())).unwrap();
     socket.send_json(&"x".repeat(1000)).await.unwrap();
     let frame = wire.next_frame(Role::Server).await;
     assert!(frame.compressed && frame.payload.len() < 100, "{frame:?}");

@@ -20,7 +20,7 @@ use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::task::Poll;
 
-use bowline::{Acceptor, Connector, Limits, Role, WebSocket};
+use bowline::{Acceptor, Adoption, Connector, Limits, Role, WebSocket};
 
 use self::pairs::Carrier;
 use self::wire::{Wire, wire};
@@ -29,8 +29,8 @@ use self::wire::{Wire, wire};
 pub fn open(role: Role, limits: Limits) -> (WebSocket, Wire) {
     let (stream, wire) = wire();
     let socket = match role {
-        Role::Server => Acceptor::new().limits(limits).adopt(stream, Vec::new(), None),
-        Role::Client => Connector::new().limits(limits).adopt(stream, Vec::new(), None),
+        Role::Server => Acceptor::new().limits(limits).adopt(stream, Adoption::new()).unwrap(),
+        Role::Client => Connector::new().limits(limits).adopt(stream, Adoption::new()).unwrap(),
     };
     (socket, wire)
 }

@@ -1,6 +1,6 @@
 //! Connections with and without compression, for tests in which compression must make no difference.
 
-use bowline::{Acceptor, Connector, Payload, Role, WebSocket};
+use bowline::{Acceptor, Adoption, Connector, Payload, Role, WebSocket};
 #[cfg(feature = "deflate")]
 use bowline::{Compression, CompressionOptions, DeflateParameters};
 #[cfg(feature = "deflate")]
@@ -36,22 +36,17 @@ impl Mode {
         acceptor: &Acceptor,
         stream: impl Stream,
     ) -> WebSocket {
+        let (mut connector, mut acceptor, mut adoption) =
+            (connector.clone(), acceptor.clone(), Adoption::new());
         #[cfg(feature = "deflate")]
         if let Some((options, parameters)) = self.compression() {
-            let none = Vec::new();
-            return match role {
-                Role::Client => {
-                    connector.clone().compression(options).adopt_compressed(stream, none, None, parameters)
-                }
-                Role::Server => {
-                    acceptor.clone().compression(options).adopt_compressed(stream, none, None, parameters)
-                }
-            };
+            connector = connector.compression(options);
+            acceptor = acceptor.compression(options);
+            adoption = adoption.compression(parameters);
         }
-        assert_eq!(self, Self::Plain);
         match role {
-            Role::Client => connector.adopt(stream, Vec::new(), None),
-            Role::Server => acceptor.adopt(stream, Vec::new(), None),
+            Role::Client => connector.adopt(stream, adoption).unwrap(),
+            Role::Server => acceptor.adopt(stream, adoption).unwrap(),
         }
     }
 

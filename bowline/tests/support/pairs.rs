@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use bowline::{Acceptor, Connector, Limits, Role, WebSocket};
+use bowline::{Acceptor, Adoption, Connector, Limits, Role, WebSocket};
 use rustls::pki_types::{PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -72,8 +72,8 @@ pub async fn both(carrier: Carrier) -> (WebSocket, WebSocket) {
 
 fn adopt(role: Role, stream: Box<dyn Stream>, limits: Limits) -> WebSocket {
     match role {
-        Role::Client => Connector::new().limits(limits).adopt(stream, Vec::new(), None),
-        Role::Server => Acceptor::new().limits(limits).adopt(stream, Vec::new(), None),
+        Role::Client => Connector::new().limits(limits).adopt(stream, Adoption::new()).unwrap(),
+        Role::Server => Acceptor::new().limits(limits).adopt(stream, Adoption::new()).unwrap(),
     }
 }
 

@@ -27,7 +27,7 @@ mod waker;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
-use bowline::{Acceptor, CloseCode, Connector, ErrorKind, Limits, Role, WebSocket};
+use bowline::{Acceptor, Adoption, CloseCode, Connector, ErrorKind, Limits, Role, WebSocket};
 use bowline_proto::Opcode;
 use loom::thread;
 
@@ -56,8 +56,8 @@ fn open(role: Role, room: usize) -> (WebSocket, Peer) {
     let (stream, peer) = line(room);
     let limits = Limits::default().write_buffer(1);
     let socket = match role {
-        Role::Server => Acceptor::new().limits(limits).adopt(stream, Vec::new(), None),
-        Role::Client => Connector::new().limits(limits).adopt(stream, Vec::new(), None),
+        Role::Server => Acceptor::new().limits(limits).adopt(stream, Adoption::new()).unwrap(),
+        Role::Client => Connector::new().limits(limits).adopt(stream, Adoption::new()).unwrap(),
     };
     (socket, peer)
 }

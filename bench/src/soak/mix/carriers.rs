@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use bowline::{
-    Acceptor, CompressionOptions, Connector, DeflateParameters, Error, Http2Connection, WebSocket,
+    Acceptor, Adoption, CompressionOptions, Connector, DeflateParameters, Error, Http2Connection, WebSocket,
 };
 use tokio::net::UnixStream;
 
@@ -80,14 +80,18 @@ impl Group {
                 tasks.push(self.on_server(async move {
                     let Expected { talk, done } = expected;
                     let socket = match parameters {
-                        Some(parameters) => acceptor.adopt_compressed(server, "", None, parameters),
-                        None => acceptor.adopt(server, "", None),
+                        Some(parameters) => {
+                            acceptor.adopt(server, Adoption::new().compression(parameters)).unwrap()
+                        }
+                        None => acceptor.adopt(server, Adoption::new()).unwrap(),
                     };
                     let _ = done.send(run(&talk, Side::Server, socket).await);
                 }));
                 match parameters {
-                    Some(parameters) => self.connector.adopt_compressed(client, "", None, parameters),
-                    None => self.connector.adopt(client, "", None),
+                    Some(parameters) => {
+                        self.connector.adopt(client, Adoption::new().compression(parameters)).unwrap()
+                    }
+                    None => self.connector.adopt(client, Adoption::new()).unwrap(),
                 }
             }
             Carrier::Unix => {
