@@ -6,8 +6,8 @@ use std::error::Error as StdError;
 use std::hash::{BuildHasher, Hash, RandomState};
 
 use bowline::{
-    CloseCode, CloseFrame, Error, ErrorKind, Message, MessageKind, MessageReader, MessageWriter, Payload,
-    Prepared, Role, Sender, TrySendError, Utf8Bytes, WebSocket, pair,
+    Adoption, CloseCode, CloseFrame, Error, ErrorKind, Message, MessageKind, MessageReader, MessageWriter,
+    Payload, Prepared, Role, Sender, TrySendError, Utf8Bytes, WebSocket, pair,
 };
 
 fn is_send<T: Send>(_: &T) {}
@@ -144,8 +144,10 @@ async fn a_sender_knows_what_its_websocket_knows() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (client, server) = tokio::join!(tokio::net::TcpStream::connect(address), listener.accept());
-    let client = bowline::Connector::new().adopt(client.unwrap(), Vec::new(), Some("chat"));
-    let server = bowline::Acceptor::new().adopt(server.unwrap().0, Vec::new(), Some("chat"));
+    let client =
+        bowline::Connector::new().adopt(client.unwrap(), Adoption::new().subprotocol("chat")).unwrap();
+    let server =
+        bowline::Acceptor::new().adopt(server.unwrap().0, Adoption::new().subprotocol("chat")).unwrap();
     for (socket, role) in [(&client, Role::Client), (&server, Role::Server)] {
         let sender = socket.sender();
         assert_eq!((sender.subprotocol(), socket.subprotocol()), (Some("chat"), Some("chat")));
