@@ -315,3 +315,5 @@ pub use socket::Adoption;
 pub use socket::{MessageReader, MessageWriter, Sender, WebSocket, WebSocketIo, pair};
 #[cfg(feature = "futures")]
 pub use socket::{SenderSink, WebSocketStreamSink};
+#[cfg(all(feature = "server", feature = "tls"))]
+pub use transport::tls::TlsInfo;

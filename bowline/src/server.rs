@@ -251,8 +251,8 @@ impl Server {
     /// valid handshakes are accepted.
     ///
     /// `check` receives the head of the request, whose extensions contain the client's
-    /// [`SocketAddr`](std::net::SocketAddr). It returns the head for the handler, possibly with further
-    /// extensions, or the response to send instead. Its time is part of
+    /// [`SocketAddr`](std::net::SocketAddr) and, over TLS, its `TlsInfo`. It returns the head for the
+    /// handler, possibly with further extensions, or the response to send instead. Its time is part of
     /// [`Limits::handshake_timeout`](crate::Limits::handshake_timeout).
     ///
     /// The future is dropped if the client ends its connection or, over HTTP/2, resets the stream.

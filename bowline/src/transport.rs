@@ -45,11 +45,12 @@ pub(crate) mod http2;
 pub(crate) mod hyper_http2;
 #[cfg(all(feature = "http2", any(feature = "client", feature = "server")))]
 pub(crate) mod pacer;
+#[cfg(feature = "server")]
+pub(crate) mod peer;
 pub(crate) mod polling;
 #[cfg(feature = "server")]
 pub(crate) mod rewind;
 mod tcp;
-#[cfg(any(feature = "client", feature = "server"))]
 #[cfg_attr(not(feature = "tls"), path = "transport/absent/tls.rs")]
 pub(crate) mod tls;
 
@@ -93,10 +94,10 @@ impl Addresses {
         Self { local: stream.local_addr().ok(), peer: stream.peer_addr().ok() }
     }
 
-    /// Returns the addresses of `stream` if it is a [`TcpStream`], and none otherwise.
+    /// Returns the addresses of `stream` if it is a [`TcpStream`] or TLS over one, and none otherwise.
     pub(crate) fn of_any<S: Any>(stream: &S) -> Self {
         let any: &dyn Any = stream;
-        any.downcast_ref().map(Self::of).unwrap_or_default()
+        any.downcast_ref().or_else(|| tls::tcp_of_any(any)).map(Self::of).unwrap_or_default()
     }
 }
 

@@ -22,7 +22,7 @@ use crate::server::origin::{Pattern, RequestScheme};
 use crate::server::rejection::Rejection;
 use crate::server::upgrade::Upgrade;
 use crate::socket::{Adoption, WebSocket};
-use crate::transport::Addresses;
+use crate::transport::peer::Peer;
 use crate::transport::rewind::Rewind;
 
 /// Accepts an opening handshake with the default options, in a server that uses hyper.
@@ -290,6 +290,9 @@ impl Acceptor {
     /// acceptable handshake receives the response that [`accept`](Self::accept) documents, and the stream is
     /// closed.
     ///
+    /// The extensions of the head contain the client's [`SocketAddr`](std::net::SocketAddr) if the stream is
+    /// a `TcpStream`, or TLS by tokio-rustls over one. Over TLS, they also contain the client's `TlsInfo`.
+    ///
     /// ```no_run
     /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
     /// let listener = tokio::net::TcpListener::bind("127.0.0.1:8080").await?;
@@ -320,10 +323,10 @@ impl Acceptor {
         self.validate()?;
         let terms = &self.0.terms;
         let deadline = Deadline::after(terms.config.limits.handshake_timeout);
-        let addresses = Addresses::of_any(&stream);
+        let peer = Peer::of_any(&stream);
         let check = RequestCheck::default();
         // A box keeps the caller's future small for the rest of the connection's life.
-        Box::pin(http1::exchange(Rewind::new(stream), addresses, terms, &check, deadline)).await
+        Box::pin(http1::exchange(Rewind::new(stream), peer, terms, &check, deadline)).await
     }
 
     /// Creates a server [`WebSocket`] from a stream whose handshake is already complete.

@@ -22,6 +22,7 @@ use crate::server::http2::{Accepted, Http2Request, Http2Server};
 use crate::server::registry::{OpenRegistration, Registration, Registry};
 use crate::socket::WebSocket;
 use crate::transport::alpn::Alpn;
+use crate::transport::peer::Peer;
 use crate::transport::rewind::Rewind;
 use crate::transport::tls::ServerTls;
 use crate::transport::{Addresses, IoStream};
@@ -80,7 +81,7 @@ pub(crate) struct Established {
 #[allow(clippy::large_enum_variant, reason = "the value lives for a moment only")]
 enum Arrived {
     WebSocket(WebSocket, Parts),
-    Http2(Http2Server, Box<dyn IoStream>),
+    Http2(Http2Server, Box<dyn IoStream>, Peer),
 }
 
 impl<H> ServerState<H> {
@@ -96,17 +97,17 @@ impl<H> ServerState<H> {
         H: Handler<M>,
     {
         let local = self.local.or_else(|| stream.local_addr().ok());
-        let addresses = Addresses { local, peer: Some(peer) };
+        let peer = Peer { addresses: Addresses { local, peer: Some(peer) }, tls: None };
         let deadline = Deadline::after(self.options.acceptor.terms().config.limits.handshake_timeout);
         // A box of its own, because combinators hold their futures twice.
-        let arriving = Box::pin(self.handshake(stream, addresses, deadline));
+        let arriving = Box::pin(self.handshake(stream, peer, deadline));
         let arrived = self.or_report(arriving).await?;
         match arrived {
             Arrived::WebSocket(socket, head) => Some(Established::new(registration, socket, head)),
-            Arrived::Http2(http2, stream) => {
+            Arrived::Http2(http2, stream, peer) => {
                 // The HTTP/2 connection is registered until its end.
                 let _registration = registration;
-                Box::pin(self.serve_http2(http2, stream, addresses, deadline)).await;
+                Box::pin(self.serve_http2(http2, stream, peer, deadline)).await;
                 None
             }
         }
@@ -114,12 +115,7 @@ impl<H> ServerState<H> {
 
     /// Does the TLS handshake, if there is one, and the opening handshake over HTTP/1.1. Returns early for
     /// HTTP/2.
-    async fn handshake(
-        &self,
-        stream: TcpStream,
-        addresses: Addresses,
-        deadline: Deadline,
-    ) -> Result<Arrived, Error> {
+    async fn handshake(&self, stream: TcpStream, peer: Peer, deadline: Deadline) -> Result<Arrived, Error> {
         // The following takes several KiB per connection, which only clients that send something receive.
         let mut stream = Rewind::new(stream);
         let first = poll_fn(|cx| stream.poll_read_ahead(cx).map_err(broken));
@@ -130,11 +126,12 @@ impl<H> ServerState<H> {
                 // This fails only on a broken socket. The next read reports that better.
                 let _ = stream.stream.set_nodelay(true);
                 let accepting = config.accept(stream);
-                let (stream, chosen) = deadline.bound("doing the TLS handshake", accepting).await?;
+                let (stream, chosen, tls) = deadline.bound("doing the TLS handshake", accepting).await?;
+                let peer = Peer { tls, ..peer };
                 if let (Some(http2), Alpn::Http2) = (self.options.http2, chosen) {
-                    return Ok(Arrived::Http2(http2, Box::new(stream)));
+                    return Ok(Arrived::Http2(http2, Box::new(stream), peer));
                 }
-                self.exchange_over_http1(Rewind::new(stream), addresses, deadline).await
+                self.exchange_over_http1(Rewind::new(stream), peer, deadline).await
             };
             return Box::pin(handshake).await;
         }
@@ -147,20 +144,20 @@ impl<H> ServerState<H> {
             }
             if http2.begins_with(&stream.prefix) {
                 let _ = stream.stream.set_nodelay(true);
-                return Ok(Arrived::Http2(http2, Box::new(stream)));
+                return Ok(Arrived::Http2(http2, Box::new(stream), peer));
             }
         }
-        Box::pin(self.exchange_over_http1(stream, addresses, deadline)).await
+        Box::pin(self.exchange_over_http1(stream, peer, deadline)).await
     }
 
     async fn exchange_over_http1<S: IoStream>(
         &self,
         stream: Rewind<S>,
-        addresses: Addresses,
+        peer: Peer,
         deadline: Deadline,
     ) -> Result<Arrived, Error> {
         let ServerOptions { acceptor, check, .. } = &self.options;
-        let exchanging = http1::exchange(stream, addresses, acceptor.terms(), check, deadline);
+        let exchanging = http1::exchange(stream, peer, acceptor.terms(), check, deadline);
         let (socket, head) = exchanging.await?;
         Ok(Arrived::WebSocket(socket, head))
     }
@@ -170,15 +167,16 @@ impl<H> ServerState<H> {
         self: &Arc<Self>,
         http2: Http2Server,
         stream: Box<dyn IoStream>,
-        addresses: Addresses,
+        peer: Peer,
         deadline: Deadline,
     ) where
         H: Handler<M>,
     {
         let begin = |request| {
             self.registry.spawn(|registration| {
+                let peer = peer.clone();
                 let establish = move |state: Arc<_>| {
-                    ServerState::establish_over_http2(state, registration, request, addresses)
+                    ServerState::establish_over_http2(state, registration, request, peer)
                 };
                 serve_connection(Arc::clone(self), Box::new(establish))
             });
@@ -196,10 +194,10 @@ impl<H> ServerState<H> {
         self: Arc<Self>,
         registration: Registration,
         request: Http2Request,
-        addresses: Addresses,
+        peer: Peer,
     ) -> Option<Established> {
         let ServerOptions { acceptor, check, .. } = &self.options;
-        let handshake = Box::pin(request.exchange(addresses, acceptor.terms(), check));
+        let handshake = Box::pin(request.exchange(peer, acceptor.terms(), check));
         let Accepted { socket, head, slot } = self.or_report(handshake).await?;
         let mut established = Established::new(registration, socket, head);
         established.registration.slot = Some(slot);

@@ -22,15 +22,16 @@ use crate::limits::Limits;
 use crate::server::check::{RequestCheck, answer};
 use crate::server::handshake::Terms;
 use crate::socket::WebSocket;
+use crate::transport::peer::Peer;
 use crate::transport::rewind::Rewind;
-use crate::transport::{Addresses, IoStream, Transport};
+use crate::transport::{IoStream, Transport};
 
 /// Reads a request, answers it, and opens the connection.
 ///
-/// The extensions of the head contain the address of the client, if it is known.
+/// The extensions of the head contain what is known about `peer`.
 pub(crate) async fn exchange<S: IoStream>(
     stream: Rewind<S>,
-    addresses: Addresses,
+    peer: Peer,
     terms: &Terms,
     check: &RequestCheck,
     deadline: Deadline,
@@ -41,9 +42,7 @@ pub(crate) async fn exchange<S: IoStream>(
             let (mut head, _body) = request.into_parts();
             // The stream is taken out of hyper's connection, below.
             head.extensions.remove::<OnUpgrade>();
-            if let Some(peer) = addresses.peer {
-                head.extensions.insert(peer);
-            }
+            peer.describe(&mut head.extensions);
             let (answer, mut response) = answer(head, terms, check).await;
             if answer.is_err() {
                 response.headers_mut().append(header::CONNECTION, HeaderValue::from_static("close"));
@@ -74,7 +73,7 @@ pub(crate) async fn exchange<S: IoStream>(
     }
     match answered.into_inner() {
         Some(Ok((head, agreement))) => {
-            let transport = Transport::with_addresses(stream, addresses);
+            let transport = Transport::with_addresses(stream, peer.addresses);
             let socket = WebSocket::open(ConnectionParts {
                 transport,
                 role: Role::Server,

@@ -30,7 +30,8 @@ use crate::server::rejection::Rejection;
 use crate::socket::WebSocket;
 use crate::transport::http2::{CONNECTION_WINDOW, FRAME_BUDGET, Http2Receive, Http2Send, Piece, SEND_BUFFER};
 use crate::transport::pacer::Paced;
-use crate::transport::{Addresses, IoStream, Transport};
+use crate::transport::peer::Peer;
+use crate::transport::{IoStream, Transport};
 
 /// The first bytes of HTTP/2 (RFC 9113 3.4), with which no request of HTTP/1.1 begins.
 const PREFACE: &[u8; 3] = b"PRI";
@@ -319,18 +320,16 @@ fn builder(limits: &Limits) -> Builder {
 impl Http2Request {
     /// Answers the request, and opens the connection.
     ///
-    /// The extensions of the head contain the address of the client, if it is known.
+    /// The extensions of the head contain what is known about `peer`.
     pub(crate) async fn exchange(
         self,
-        addresses: Addresses,
+        peer: Peer,
         terms: &Terms,
         check: &RequestCheck,
     ) -> Result<Accepted, Error> {
         let Self { mut head, receive, mut respond, deadline, slots, usage } = self;
         let mut receive = Http2Receive::new(receive);
-        if let Some(peer) = addresses.peer {
-            head.extensions.insert(peer);
-        }
+        peer.describe(&mut head.extensions);
         let slot = Slot::reserve(slots, &mut respond, &mut receive, deadline).await?;
         let answering = async {
             if head.headers.len() > terms.config.limits.max_headers {
@@ -354,7 +353,7 @@ impl Http2Request {
         match answer {
             Ok((head, agreement)) => {
                 let send = Http2Send::new(send, Box::new(usage.count_one()));
-                let transport = Transport::http2(receive, send, addresses);
+                let transport = Transport::http2(receive, send, peer.addresses);
                 let socket = WebSocket::open(ConnectionParts {
                     transport,
                     role: Role::Server,

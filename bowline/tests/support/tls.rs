@@ -2,28 +2,70 @@
 
 use std::sync::Arc;
 
-use rustls::pki_types::PrivateKeyDer;
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
 /// Creates a server's configuration with a new certificate for localhost and 127.0.0.1, and a client's that
 /// trusts it.
 pub fn configs() -> (Arc<ServerConfig>, Arc<ClientConfig>) {
-    let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
-    let made = rcgen::generate_simple_self_signed(names).unwrap();
-    let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
-    let mut roots = RootCertStore::empty();
-    roots.add(made.cert.der().clone()).unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let server = ServerConfig::builder_with_provider(Arc::clone(&provider))
+    let identity = Identity::new(["localhost", "127.0.0.1"]);
+    let server = ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_no_client_auth()
-        .with_single_cert(vec![made.cert.der().clone()], key)
+        .with_single_cert(vec![identity.certificate.clone()], identity.key)
         .unwrap();
-    let client = ClientConfig::builder_with_provider(provider)
+    let client = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .unwrap()
-        .with_root_certificates(roots)
+        .with_root_certificates(trusting(&identity.certificate))
         .with_no_client_auth();
     (Arc::new(server), Arc::new(client))
+}
+
+/// Creates configurations as [`configs`] does, in which the server asks for a certificate, and the client has
+/// one. Also returns that certificate.
+pub fn mutual_configs() -> (Arc<ServerConfig>, Arc<ClientConfig>, CertificateDer<'static>) {
+    let (of_server, of_client) = (Identity::new(["localhost"]), Identity::new(["device-7"]));
+    let roots = Arc::new(trusting(&of_client.certificate));
+    let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider()).build().unwrap();
+    let server = ServerConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(vec![of_server.certificate.clone()], of_server.key)
+        .unwrap();
+    let client = ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(trusting(&of_server.certificate))
+        .with_client_auth_cert(vec![of_client.certificate.clone()], of_client.key)
+        .unwrap();
+    (Arc::new(server), Arc::new(client), of_client.certificate)
+}
+
+/// A new self-signed certificate with its key.
+struct Identity {
+    certificate: CertificateDer<'static>,
+    key: PrivateKeyDer<'static>,
+}
+
+impl Identity {
+    fn new<const N: usize>(names: [&str; N]) -> Self {
+        let made = rcgen::generate_simple_self_signed(names.map(str::to_owned)).unwrap();
+        let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+        Self { certificate: made.cert.der().clone(), key }
+    }
+}
+
+fn trusting(certificate: &CertificateDer<'static>) -> RootCertStore {
+    let mut roots = RootCertStore::empty();
+    roots.add(certificate.clone()).unwrap();
+    roots
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
 }

@@ -11,7 +11,8 @@ use crate::limits::Limits;
 use crate::server::check::RequestCheck;
 use crate::server::handshake::Terms;
 use crate::socket::WebSocket;
-use crate::transport::{Addresses, IoStream};
+use crate::transport::IoStream;
+use crate::transport::peer::Peer;
 
 #[derive(Clone, Copy)]
 pub(crate) enum Http2Server {}
@@ -52,7 +53,7 @@ impl Http2Request {
     #[expect(clippy::unused_async, reason = "the signature is that of the real one")]
     pub(crate) async fn exchange(
         self,
-        _addresses: Addresses,
+        _peer: Peer,
         _terms: &Terms,
         _check: &RequestCheck,
     ) -> Result<Accepted, Error> {

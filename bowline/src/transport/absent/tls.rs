@@ -1,9 +1,17 @@
 //! The stand-in for TLS without the feature `tls`. The types that are proof of TLS are uninhabited.
 
+use std::any::Any;
+
+use tokio::net::TcpStream;
+
 #[cfg(feature = "client")]
 pub(crate) use client::{ClientTls, ClientTlsStream, IS_SUPPORTED, connect, server_name};
 #[cfg(feature = "server")]
-pub(crate) use server::ServerTls;
+pub(crate) use server::{ServerTls, TlsInfo};
+
+pub(crate) fn tcp_of_any(_stream: &dyn Any) -> Option<&TcpStream> {
+    None
+}
 
 #[cfg(feature = "client")]
 mod client {
@@ -38,11 +46,28 @@ mod client {
 
 #[cfg(feature = "server")]
 mod server {
+    use std::any::Any;
+
+    use http::Extensions;
+
     use crate::error::Error;
     use crate::transport::IoStream;
     use crate::transport::alpn::Alpn;
 
     pub(crate) enum ServerTls {}
+
+    #[derive(Clone)]
+    pub(crate) enum TlsInfo {}
+
+    impl TlsInfo {
+        pub(crate) fn of_any(_stream: &dyn Any) -> Option<Self> {
+            None
+        }
+
+        pub(crate) fn describe(&self, _extensions: &mut Extensions) {
+            match *self {}
+        }
+    }
 
     impl ServerTls {
         pub(crate) fn with_protocols(self, _: &[Alpn]) -> Self {
@@ -50,7 +75,7 @@ mod server {
         }
 
         #[expect(clippy::unused_async, reason = "the signature is that of the real one")]
-        pub(crate) async fn accept<S: IoStream>(&self, _: S) -> Result<(S, Alpn), Error> {
+        pub(crate) async fn accept<S: IoStream>(&self, _: S) -> Result<(S, Alpn, Option<TlsInfo>), Error> {
             match *self {}
         }
     }

@@ -1,0 +1,68 @@
+//! TLS as a client.
+
+use std::sync::{Arc, OnceLock};
+
+use rustls::ClientConfig;
+use rustls::crypto::ring;
+use rustls::pki_types::ServerName;
+use rustls_platform_verifier::BuilderVerifierExt;
+use tokio_rustls::TlsConnector;
+pub(crate) use tokio_rustls::client::TlsStream;
+
+use crate::error::{Error, ErrorKind};
+use crate::transport::IoStream;
+use crate::transport::alpn::Alpn;
+use crate::transport::tls::names;
+
+pub(crate) const IS_SUPPORTED: bool = true;
+
+/// A client's configuration of TLS.
+#[derive(Clone, Debug)]
+pub(crate) struct ClientTls(pub(crate) Arc<ClientConfig>);
+
+/// Does a client's TLS handshake. Without a configuration, the roots of the operating system are trusted.
+pub(crate) async fn connect<S: IoStream>(
+    config: Option<ClientTls>,
+    protocols: &[Alpn],
+    server: ServerName<'static>,
+    stream: S,
+) -> Result<(TlsStream<S>, Alpn), Error> {
+    let config = config.map_or_else(default_config, |config| Ok(config.0))?;
+    let text = format!("the TLS handshake with {} failed", server.to_str());
+    let connector = TlsConnector::from(config);
+    // If the configuration offered other protocols, the server could choose one of them.
+    let connecting = connector.with_alpn(names(protocols)).connect(server, stream);
+    let stream = connecting.await.map_err(|error| Error::with_source(ErrorKind::Io, text, error))?;
+    let chosen = Alpn::of(stream.get_ref().1);
+    Ok((stream, chosen))
+}
+
+/// Parses the name that the server's certificate must have: a host name, or an address without brackets.
+pub(crate) fn server_name(host: &str) -> Result<ServerName<'static>, Error> {
+    ServerName::try_from(host.to_owned()).map_err(|error| {
+        let text = format!(
+            "the host {host:?} is neither a DNS name nor an IP address, so TLS can't verify its \
+             certificate"
+        );
+        Error::with_source(ErrorKind::InvalidInput, text, error)
+    })
+}
+
+fn default_config() -> Result<Arc<ClientConfig>, Error> {
+    static DEFAULT: OnceLock<Arc<ClientConfig>> = OnceLock::new();
+    if let Some(config) = DEFAULT.get() {
+        return Ok(Arc::clone(config));
+    }
+    // An explicit provider neither needs nor conflicts with a default of the process.
+    let provider = Arc::new(ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .and_then(BuilderVerifierExt::with_platform_verifier)
+        .map_err(|error| {
+            let text = "loading the operating system's root certificates failed: install some, or set \
+                        others with Connector::tls";
+            Error::with_source(ErrorKind::Io, text, error)
+        })?
+        .with_no_client_auth();
+    Ok(Arc::clone(DEFAULT.get_or_init(|| Arc::new(config))))
+}
