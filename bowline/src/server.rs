@@ -1,8 +1,9 @@
-//! The server: from a TCP connection to a handler.
+//! The server: from an accepted connection to a handler.
 //!
 //! ```text
 //! acceptor         the options of a handshake, and the handshake in other people's servers
-//! accept_loop      accepts TCP connections, until the server shuts down
+//! listener         the source of connections: TCP, a Unix socket, or the application's own
+//! accept_loop      accepts connections, until the server shuts down
 //! connection_task  one connection: TLS, the handshake, the handler, the close
 //! http1            one request and its response, then the stream is the WebSocket's
 //! http2            many requests, each of which becomes a stream and a task of its own
@@ -25,6 +26,7 @@ mod handshake;
 mod http1;
 #[cfg_attr(not(feature = "http2"), path = "server/absent/http2.rs")]
 mod http2;
+mod listener;
 mod origin;
 mod registry;
 mod rejection;
@@ -32,20 +34,23 @@ mod upgrade;
 
 use std::error::Error as StdError;
 use std::fmt;
-use std::future::{Future, pending};
+use std::future::Future;
 use std::io;
-use std::pin::Pin;
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::request::Parts;
-use tokio::net::TcpListener;
+use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::server::accept_loop::AcceptLoop;
+use crate::server::accept_loop::ServerRun;
 use crate::server::check::RequestCheck;
 use crate::server::connection_task::ServerOptions;
+use crate::server::registry::ShutdownSignal;
 
 pub use acceptor::{Acceptor, accept};
 pub use handler::Handler;
+pub use listener::Listener;
 pub use registry::ShutdownSummary;
 pub use rejection::Rejection;
 pub use upgrade::Upgrade;
@@ -79,8 +84,8 @@ pub use upgrade::Upgrade;
 /// # Cancel safety
 ///
 /// This function is cancel safe. Dropping the future ends all connections without Close frames.
-pub async fn serve<H: Handler<M>, M: 'static>(
-    listener: TcpListener,
+pub async fn serve<L: Listener, H: Handler<M>, M: 'static>(
+    listener: L,
     handler: H,
 ) -> io::Result<ShutdownSummary> {
     Server::new().serve(listener, handler).await
@@ -118,13 +123,40 @@ pub async fn serve<H: Handler<M>, M: 'static>(
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Default)]
+///
+/// # Clones
+///
+/// Clones are cheap. A clone has the same options and the same signal to [shut down](Self::shutdown). So a
+/// server can listen at several places:
+///
+/// ```no_run
+/// use std::time::Duration;
+///
+/// use bowline::{Server, WebSocket};
+/// use tokio::net::TcpListener;
+///
+/// async fn echo(mut socket: WebSocket) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+///     while let Some(message) = socket.recv().await? {
+///         socket.send(message).await?;
+///     }
+///     Ok(())
+/// }
+///
+/// # #[tokio::main]
+/// # async fn main() -> std::io::Result<()> {
+/// let ctrl_c = async { tokio::signal::ctrl_c().await.unwrap_or(()) };
+/// let server = Server::new().shutdown(ctrl_c, Duration::from_secs(10));
+/// let ipv4 = TcpListener::bind("0.0.0.0:8080").await?;
+/// let ipv6 = TcpListener::bind("[::1]:8080").await?;
+/// tokio::try_join!(server.clone().serve(ipv4, echo), server.serve(ipv6, echo))?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// Options that are set on a clone later apply to that clone only.
+#[derive(Clone, Default)]
 pub struct Server {
-    options: ServerOptions,
-    /// The signal to shut down. Without one, the server runs for ever.
-    signal: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
-    /// The time that the shutdown may take.
-    deadline: Duration,
+    options: Arc<ServerOptions>,
 }
 
 impl Server {
@@ -165,23 +197,76 @@ impl Server {
     ///
     /// This method is cancel safe. Dropping the future ends all connections without Close frames; see
     /// [`shutdown`](Self::shutdown) for a graceful end.
-    pub async fn serve<H: Handler<M>, M: 'static>(
+    pub async fn serve<L: Listener, H: Handler<M>, M: 'static>(
         self,
-        listener: TcpListener,
+        listener: L,
         handler: H,
     ) -> io::Result<ShutdownSummary> {
-        let Self { options, signal, deadline } = self;
-        let options = match &options.tls {
-            Some(_) => ServerOptions { acceptor: options.acceptor.over_tls(), ..options },
-            None => options,
-        };
-        options.acceptor.validate().map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-        let signal = signal.unwrap_or_else(|| Box::pin(pending()));
-        // Unless the listener is bound to all addresses, each connection has its address.
-        let local = listener.local_addr().ok().filter(|address| !address.ip().is_unspecified());
-        let accept_loop = AcceptLoop::new(options, handler, local);
-        accept_loop.accept_until(signal, listener).await;
-        Ok(accept_loop.shut_down(deadline).await)
+        self.options.validate()?;
+        Ok(ServerRun::new(self.options, handler).serve(listener).await)
+    }
+
+    /// Serves one connection that the application has accepted itself.
+    ///
+    /// The connection is served as by [`serve`](Self::serve), with the same options, over HTTP/1.1 or HTTP/2,
+    /// and with TLS if that is set. `stream` is a [`TcpStream`](tokio::net::TcpStream) or any other stream.
+    /// `peer` is the address of the client, or `None` if it has no address.
+    ///
+    /// The future completes when the connection has ended, its handler included. Errors of the connection are
+    /// passed to [`on_error`](Self::on_error). The signal of [`shutdown`](Self::shutdown) closes the
+    /// connection as it closes those of `serve`; after the signal, a connection is dropped at once.
+    ///
+    /// The handler runs in a task of its own, so that its panic does not end the caller. Loops of tokio and
+    /// other sources of connections are served with less memory as a [`Listener`].
+    ///
+    /// ```no_run
+    /// use bowline::{Server, WebSocket};
+    /// use tokio::net::TcpListener;
+    ///
+    /// async fn greet(socket: WebSocket) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    ///     socket.send("welcome").await?;
+    ///     Ok(())
+    /// }
+    ///
+    /// # #[tokio::main]
+    /// # async fn main() -> std::io::Result<()> {
+    /// let server = Server::new();
+    /// let listener = TcpListener::bind("127.0.0.1:8080").await?;
+    /// loop {
+    ///     let (stream, peer) = listener.accept().await?;
+    ///     if peer.ip().is_loopback() {
+    ///         tokio::spawn(server.serve_connection(stream, peer, greet));
+    ///     }
+    /// }
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Returns [`InvalidInput`](io::ErrorKind::InvalidInput) at once if an option is invalid.
+    ///
+    /// # Cancel safety
+    ///
+    /// This method is cancel safe. Dropping the future ends the connection without a Close frame.
+    pub fn serve_connection<S, P, H, M>(
+        &self,
+        stream: S,
+        peer: P,
+        handler: H,
+    ) -> impl Future<Output = io::Result<()>> + Send + use<S, P, H, M>
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+        P: Into<Option<SocketAddr>>,
+        H: Handler<M>,
+        M: 'static,
+    {
+        let (valid, peer) = (self.options.validate(), peer.into());
+        let run = ServerRun::new(Arc::clone(&self.options), handler);
+        async move {
+            valid?;
+            run.serve_one(stream, peer).await;
+            Ok(())
+        }
     }
 
     /// Returns a server with the default options.
@@ -203,9 +288,8 @@ impl Server {
     ///
     /// let server = Server::new().acceptor(Acceptor::new().subprotocols(["chat.v1"]));
     /// ```
-    pub fn acceptor(mut self, acceptor: Acceptor) -> Self {
-        self.options.acceptor = acceptor;
-        self
+    pub fn acceptor(self, acceptor: Acceptor) -> Self {
+        self.with(|options| options.acceptor = acceptor)
     }
 
     /// Serves wss:// instead of ws://. Default: ws://. Available with the feature `tls`.
@@ -220,9 +304,8 @@ impl Server {
     /// # }
     /// ```
     #[cfg(feature = "tls")]
-    pub fn tls(mut self, config: std::sync::Arc<rustls::ServerConfig>) -> Self {
-        self.options.tls = Some(crate::transport::tls::ServerTls(config));
-        self
+    pub fn tls(self, config: std::sync::Arc<rustls::ServerConfig>) -> Self {
+        self.with(|options| options.tls = Some(crate::transport::tls::ServerTls(config)))
     }
 
     /// Serves HTTP/2 (RFC 8441) in addition to HTTP/1.1. Default: HTTP/1.1 only. Available with the feature
@@ -242,9 +325,8 @@ impl Server {
     /// let server = bowline::Server::new().http2();
     /// ```
     #[cfg(feature = "http2")]
-    pub fn http2(mut self) -> Self {
-        self.options.http2 = Some(http2::Http2Server);
-        self
+    pub fn http2(self) -> Self {
+        self.with(|options| options.http2 = Some(http2::Http2Server))
     }
 
     /// Sets a function that accepts or rejects each valid handshake, such as by authentication. Default: all
@@ -269,13 +351,12 @@ impl Server {
     ///     }
     /// });
     /// ```
-    pub fn on_request<F, Fut>(mut self, check: F) -> Self
+    pub fn on_request<F, Fut>(self, check: F) -> Self
     where
         F: Fn(Parts) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<Parts, Rejection>> + Send + 'static,
     {
-        self.options.check = RequestCheck::new(check);
-        self
+        self.with(|options| options.check = RequestCheck::new(check))
     }
 
     /// Sets a function that is called with each error. Default: errors are discarded.
@@ -293,11 +374,10 @@ impl Server {
     /// let server = bowline::Server::new().on_error(|error| eprintln!("{error}"));
     /// ```
     pub fn on_error(
-        mut self,
+        self,
         on_error: impl Fn(Box<dyn StdError + Send + Sync>) + Send + Sync + 'static,
     ) -> Self {
-        self.options.on_error = Some(Box::new(on_error));
-        self
+        self.with(|options| options.on_error = Some(Arc::new(on_error)))
     }
 
     /// Shuts the server down when `signal` completes. Default: the server never shuts down.
@@ -314,16 +394,24 @@ impl Server {
     /// let ctrl_c = async { tokio::signal::ctrl_c().await.unwrap_or(()) };
     /// let server = Server::new().shutdown(ctrl_c, Duration::from_secs(10));
     /// ```
-    pub fn shutdown(mut self, signal: impl Future<Output = ()> + Send + 'static, deadline: Duration) -> Self {
-        self.signal = Some(Box::pin(signal));
-        self.deadline = deadline;
+    pub fn shutdown(self, signal: impl Future<Output = ()> + Send + 'static, deadline: Duration) -> Self {
+        self.with(|options| {
+            options.signal = Some(ShutdownSignal::new(signal));
+            options.deadline = deadline;
+        })
+    }
+
+    fn with(mut self, change: impl FnOnce(&mut ServerOptions)) -> Self {
+        let options = Arc::make_mut(&mut self.options);
+        change(options);
+        options.fit();
         self
     }
 }
 
 impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ServerOptions { acceptor, check, .. } = &self.options;
+        let ServerOptions { acceptor, check, .. } = &*self.options;
         f.debug_struct("Server").field("acceptor", acceptor).field("check", check).finish_non_exhaustive()
     }
 }

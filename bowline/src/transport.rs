@@ -101,6 +101,15 @@ impl Addresses {
     }
 }
 
+/// Switches `TCP_NODELAY` on, if `stream` is a [`TcpStream`].
+pub(crate) fn send_at_once<S: Any>(stream: &S) {
+    let any: &dyn Any = stream;
+    if let Some(stream) = any.downcast_ref::<TcpStream>() {
+        // This fails only on a broken socket. The next read reports that better.
+        let _ = stream.set_nodelay(true);
+    }
+}
+
 #[allow(dead_code, reason = "without the feature `http2`, there are no streams of HTTP/2")]
 enum AnyStream {
     Tcp(TcpStream),
@@ -121,8 +130,7 @@ impl Transport {
         let mut stream = Some(stream);
         let any: &mut dyn Any = &mut stream;
         let stream = if let Some(stream) = any.downcast_mut::<Option<TcpStream>>().and_then(Option::take) {
-            // This fails only on a broken socket. The next read reports that better.
-            let _ = stream.set_nodelay(true);
+            send_at_once(&stream);
             AnyStream::Tcp(stream)
         } else {
             AnyStream::Boxed(Box::new(stream.expect("the stream was not taken out")))

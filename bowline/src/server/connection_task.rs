@@ -6,10 +6,10 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bowline_proto::CloseCode;
 use http::request::Parts;
-use tokio::net::TcpStream;
 
 use crate::error::{Error, ErrorKind};
 use crate::handshake::deadline::Deadline;
@@ -19,31 +19,42 @@ use crate::server::check::RequestCheck;
 use crate::server::handler::Handler;
 use crate::server::http1;
 use crate::server::http2::{Accepted, Http2Request, Http2Server};
-use crate::server::registry::{OpenRegistration, Registration, Registry};
+use crate::server::registry::{OpenRegistration, Registration, Registry, ShutdownSignal};
 use crate::socket::WebSocket;
 use crate::transport::alpn::Alpn;
 use crate::transport::peer::Peer;
 use crate::transport::rewind::Rewind;
 use crate::transport::tls::ServerTls;
-use crate::transport::{Addresses, IoStream};
+use crate::transport::{Addresses, IoStream, send_at_once};
 
-/// The options of a server.
-#[derive(Default)]
+/// The options of a server, which its clones share.
+#[derive(Clone, Default)]
 pub(crate) struct ServerOptions {
     pub(crate) acceptor: Acceptor,
     pub(crate) tls: Option<ServerTls>,
     pub(crate) http2: Option<Http2Server>,
     pub(crate) check: RequestCheck,
-    pub(crate) on_error: Option<Box<dyn ReportError>>,
+    pub(crate) on_error: Option<Arc<dyn ReportError>>,
+    /// The signal to shut down. Without one, the server runs for ever.
+    pub(crate) signal: Option<ShutdownSignal>,
+    /// The time that the shutdown may take.
+    pub(crate) deadline: Duration,
 }
 
 impl ServerOptions {
-    /// Sets the protocols that the TLS handshake can agree on.
-    pub(crate) fn with_protocols(mut self) -> Self {
+    /// Fits the options to each other: the origins to TLS, and the protocols of the TLS handshake to HTTP/2.
+    pub(crate) fn fit(&mut self) {
+        if self.tls.is_some() {
+            self.acceptor = std::mem::take(&mut self.acceptor).over_tls();
+        }
         let protocols: &[Alpn] =
             if self.http2.is_some() { &[Alpn::Http2, Alpn::Http1] } else { &[Alpn::Http1] };
-        self.tls = self.tls.map(|tls| tls.with_protocols(protocols));
-        self
+        self.tls = self.tls.take().map(|tls| tls.with_protocols(protocols));
+    }
+
+    /// Returns an error if an option is invalid.
+    pub(crate) fn validate(&self) -> io::Result<()> {
+        self.acceptor.validate().map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))
     }
 }
 
@@ -52,12 +63,10 @@ pub(crate) trait ReportError: Fn(Box<dyn StdError + Send + Sync>) + Send + Sync 
 
 impl<F: Fn(Box<dyn StdError + Send + Sync>) + Send + Sync> ReportError for F {}
 
-/// The state that all connections of a server share.
+/// The state that all connections of a call share.
 pub(crate) struct ServerState<H> {
-    pub(crate) options: ServerOptions,
+    pub(crate) options: Arc<ServerOptions>,
     pub(crate) handler: H,
-    /// The server's own address, unless each connection has another.
-    pub(crate) local: Option<SocketAddr>,
     pub(crate) registry: Arc<Registry>,
 }
 
@@ -77,7 +86,7 @@ pub(crate) struct Established {
     registration: OpenRegistration,
 }
 
-/// The result of the first bytes of a TCP connection.
+/// The result of the first bytes of a connection.
 #[allow(clippy::large_enum_variant, reason = "the value lives for a moment only")]
 enum Arrived {
     WebSocket(WebSocket, Parts),
@@ -87,17 +96,17 @@ enum Arrived {
 impl<H> ServerState<H> {
     /// Does all that precedes the handler. Returns `None` if that fails, and also after the end of an HTTP/2
     /// connection, whose streams have tasks of their own.
-    pub(crate) async fn establish<M: 'static>(
+    pub(crate) async fn establish<M: 'static, S: IoStream>(
         self: Arc<Self>,
         registration: Registration,
-        stream: TcpStream,
-        peer: SocketAddr,
+        stream: S,
+        peer: Option<SocketAddr>,
     ) -> Option<Established>
     where
         H: Handler<M>,
     {
-        let local = self.local.or_else(|| stream.local_addr().ok());
-        let peer = Peer { addresses: Addresses { local, peer: Some(peer) }, tls: None };
+        let known = Peer::of_any(&stream);
+        let peer = Peer { addresses: Addresses { peer, ..known.addresses }, ..known };
         let deadline = Deadline::after(self.options.acceptor.terms().config.limits.handshake_timeout);
         // A box of its own, because combinators hold their futures twice.
         let arriving = Box::pin(self.handshake(stream, peer, deadline));
@@ -115,7 +124,12 @@ impl<H> ServerState<H> {
 
     /// Does the TLS handshake, if there is one, and the opening handshake over HTTP/1.1. Returns early for
     /// HTTP/2.
-    async fn handshake(&self, stream: TcpStream, peer: Peer, deadline: Deadline) -> Result<Arrived, Error> {
+    async fn handshake<S: IoStream>(
+        &self,
+        stream: S,
+        peer: Peer,
+        deadline: Deadline,
+    ) -> Result<Arrived, Error> {
         // The following takes several KiB per connection, which only clients that send something receive.
         let mut stream = Rewind::new(stream);
         let first = poll_fn(|cx| stream.poll_read_ahead(cx).map_err(broken));
@@ -123,8 +137,7 @@ impl<H> ServerState<H> {
         if let Some(config) = &self.options.tls {
             // A box, because the TLS handshake is much larger than all that follows.
             let handshake = async {
-                // This fails only on a broken socket. The next read reports that better.
-                let _ = stream.stream.set_nodelay(true);
+                send_at_once(&stream.stream);
                 let accepting = config.accept(stream);
                 let (stream, chosen, tls) = deadline.bound("doing the TLS handshake", accepting).await?;
                 let peer = Peer { tls, ..peer };
@@ -143,7 +156,7 @@ impl<H> ServerState<H> {
                 }
             }
             if http2.begins_with(&stream.prefix) {
-                let _ = stream.stream.set_nodelay(true);
+                send_at_once(&stream.stream);
                 return Ok(Arrived::Http2(http2, Box::new(stream), peer));
             }
         }
@@ -156,7 +169,7 @@ impl<H> ServerState<H> {
         peer: Peer,
         deadline: Deadline,
     ) -> Result<Arrived, Error> {
-        let ServerOptions { acceptor, check, .. } = &self.options;
+        let ServerOptions { acceptor, check, .. } = &*self.options;
         let exchanging = http1::exchange(stream, peer, acceptor.terms(), check, deadline);
         let (socket, head) = exchanging.await?;
         Ok(Arrived::WebSocket(socket, head))
@@ -196,7 +209,7 @@ impl<H> ServerState<H> {
         request: Http2Request,
         peer: Peer,
     ) -> Option<Established> {
-        let ServerOptions { acceptor, check, .. } = &self.options;
+        let ServerOptions { acceptor, check, .. } = &*self.options;
         let handshake = Box::pin(request.exchange(peer, acceptor.terms(), check));
         let Accepted { socket, head, slot } = self.or_report(handshake).await?;
         let mut established = Established::new(registration, socket, head);

@@ -1,5 +1,7 @@
 //! The registry of a server's connections and their tasks, by which a shutdown closes them.
 
+mod shutdown;
+
 use std::collections::HashMap;
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,6 +13,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::server::http2::Slot;
 use crate::socket::Sender;
+
+pub(crate) use shutdown::ShutdownSignal;
 
 /// The number of connections that a shutdown closes before other tasks run.
 const CLOSED_AT_ONCE: usize = 100;
@@ -133,6 +137,7 @@ impl Registry {
 
     /// Waits until all tasks have ended.
     pub(crate) async fn all_ended(&self) {
+        // `notify_waiters` also reaches those that have not been polled yet.
         let ended = self.all_ended.notified();
         if !self.state().connections.is_empty() {
             ended.await;

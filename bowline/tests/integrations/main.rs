@@ -10,6 +10,7 @@ mod futures;
 mod http_clients;
 #[cfg(feature = "json")]
 mod json;
+mod listener;
 #[cfg(feature = "protobuf")]
 mod protobuf;
 mod server;

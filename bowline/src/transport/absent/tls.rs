@@ -54,6 +54,7 @@ mod server {
     use crate::transport::IoStream;
     use crate::transport::alpn::Alpn;
 
+    #[derive(Clone)]
     pub(crate) enum ServerTls {}
 
     #[derive(Clone)]

@@ -13,6 +13,7 @@ use crate::transport::tls::info::TlsInfo;
 use crate::transport::tls::names;
 
 /// A server's configuration of TLS.
+#[derive(Clone)]
 pub(crate) struct ServerTls(pub(crate) Arc<ServerConfig>);
 
 impl ServerTls {
