@@ -48,7 +48,7 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     println!("a ping took {:?}", sender.ping().await?);
 
     let answer = sender.close(CloseCode(4000), "that is all").await?;
-    println!("closed with 4000, the server answered {answer:?}");
+    println!("closed with 4000, the server answered {answer}");
     Ok(())
 }
 

@@ -151,9 +151,9 @@ impl Error {
         }
     }
 
-    pub(crate) fn with_close_frame(message: impl Into<Cow<'static, str>>, frame: Option<CloseFrame>) -> Self {
+    pub(crate) fn with_close_frame(message: impl Into<Cow<'static, str>>, frame: CloseFrame) -> Self {
         let (kind, message) = (ErrorKind::Closed, message.into());
-        Self(Arc::new(Inner { kind, message, source: None, close_frame: frame, response: None }))
+        Self(Arc::new(Inner { kind, message, source: None, close_frame: Some(frame), response: None }))
     }
 
     #[cfg(feature = "client")]

@@ -16,13 +16,13 @@ fuzz_target!(|payload: &[u8]| {
 
 fn receive(payload: &[u8]) {
     let expected = match payload {
-        [] => Ok(None),
+        [] => Ok((1005, "")),
         [_] => Err(Violation::CloseBodyTooShort),
         [high, low, reason @ ..] => {
             let code = u16::from_be_bytes([*high, *low]);
             if is_registered(code) {
                 let reason = std::str::from_utf8(reason).map_err(|_| Violation::InvalidCloseReason);
-                reason.map(|reason| Some((code, reason)))
+                reason.map(|reason| (code, reason))
             } else {
                 Err(Violation::InvalidCloseCode(code))
             }
@@ -34,13 +34,15 @@ fn receive(payload: &[u8]) {
         assert_eq!(result.err(), expected.err().map(Failure::Violation));
         if let Ok(expected) = expected {
             let [Seen::Close(frame)] = &*receiver.seen else { panic!("one Close frame") };
-            assert_eq!(frame.as_ref().map(|frame| (frame.code().0, frame.reason())), expected);
+            assert_eq!((frame.code().0, frame.reason()), expected);
         }
     }
 }
 
 fn send(code: u16, reason: &str) {
-    let expected = if !is_registered(code) {
+    let expected = if code == 1005 {
+        if reason.is_empty() { Ok(()) } else { Err(Misuse::ReasonWithoutCode) }
+    } else if !is_registered(code) {
         Err(Misuse::ReservedCloseCode(code))
     } else if reason.len() > 123 {
         Err(Misuse::CloseReasonTooLong(reason.len()))
@@ -52,10 +54,12 @@ fn send(code: u16, reason: &str) {
     let Ok(frame) = frame else { return };
     for role in [Role::Client, Role::Server] {
         let (mut half, mut sent, mut outgoing) = (SendHalf::new(role), Vec::new(), Outgoing::of(role));
-        half.close(Some(&frame), [1, 2, 3, 4], &mut sent).expect("the first Close frame");
+        half.close(&frame, [1, 2, 3, 4], &mut sent).expect("the first Close frame");
         outgoing.arrive(&sent);
         assert!(outgoing.is_whole());
-        assert_eq!(outgoing.close, Some([&code.to_be_bytes(), reason.as_bytes()].concat()));
+        let payload =
+            if code == 1005 { Vec::new() } else { [&code.to_be_bytes(), reason.as_bytes()].concat() };
+        assert_eq!(outgoing.close, Some(payload));
     }
 }
 

@@ -5,7 +5,7 @@
 use std::io::{self, Read, Write};
 
 use bowline_fuzz::{Receiver, Seen, take_byte};
-use bowline_proto::{Failure, MessageKind, ReceiveLimits, Role, Violation};
+use bowline_proto::{CloseCode, Failure, MessageKind, ReceiveLimits, Role, Violation};
 use libfuzzer_sys::fuzz_target;
 use tungstenite::Message;
 use tungstenite::error::{Error, ProtocolError};
@@ -76,7 +76,10 @@ fn bowline(role: Role, bytes: &[u8]) -> (Vec<Said>, Option<Failure>, Vec<u8>) {
             }
             Seen::Ping(payload) => Said::Ping(payload),
             Seen::Pong(payload) => Said::Pong(payload),
-            Seen::Close(frame) => Said::Close(frame.map(|frame| (frame.code().0, frame.reason().to_owned()))),
+            Seen::Close(frame) => {
+                let has_code = frame.code() != CloseCode::NO_STATUS;
+                Said::Close(has_code.then(|| (frame.code().0, frame.reason().to_owned())))
+            }
         });
     }
     (said, failure, receiver.pending)

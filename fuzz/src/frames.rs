@@ -40,7 +40,7 @@ pub enum Seen {
     Data { kind: MessageKind, payload: Vec<u8>, first: bool, last: bool },
     Ping(Vec<u8>),
     Pong(Vec<u8>),
-    Close(Option<CloseFrame>),
+    Close(CloseFrame),
 }
 
 /// A receiving half with its caller's buffer. Each step checks the promises of the half.

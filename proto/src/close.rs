@@ -20,7 +20,7 @@ use crate::utf8::Utf8Validator;
 /// assert!(CloseCode::GOING_AWAY.is_allowed());
 /// // 4000 to 4999 are free for applications.
 /// assert!(CloseCode(4001).is_allowed());
-/// // 1005 stands for a Close frame without a code, so no Close frame may carry 1005.
+/// // 1005 stands for a Close frame without a code, so the number may not appear in one.
 /// assert!(!CloseCode::NO_STATUS.is_allowed());
 ///
 /// let failure = Failure::Violation(Violation::InvalidText);
@@ -39,7 +39,7 @@ impl CloseCode {
     pub const PROTOCOL_ERROR: Self = Self(1002);
     /// 1003: the peer sent a kind of data that can't be accepted.
     pub const UNSUPPORTED_DATA: Self = Self(1003);
-    /// 1005: the Close frame had no code. Never sent.
+    /// 1005: the Close frame has no code (RFC 6455 7.1.5). The number itself is never sent.
     pub const NO_STATUS: Self = Self(1005);
     /// 1006: the connection ended without a Close frame. Never sent.
     pub const ABNORMAL: Self = Self(1006);
@@ -121,12 +121,17 @@ impl From<Failure> for CloseCode {
 
 /// The code and reason of a Close frame.
 ///
+/// A Close frame may be empty. Its code is then [`CloseCode::NO_STATUS`], as RFC 6455 7.1.5 defines, and its
+/// reason is empty. Each frame that was received may also be sent, so a proxy can pass all of them on.
+///
 /// ```
 /// use bowline_proto::{CloseCode, CloseFrame, Misuse};
 ///
 /// let frame = CloseFrame::new(CloseCode(4001), "session expired")?;
 /// assert_eq!(frame.to_string(), "4001 (session expired)");
-/// assert_eq!(CloseFrame::new(CloseCode::NO_STATUS, ""), Err(Misuse::ReservedCloseCode(1005)));
+/// let empty = CloseFrame::new(CloseCode::NO_STATUS, "")?;
+/// assert_eq!(empty.to_string(), "no code");
+/// assert_eq!(CloseFrame::new(CloseCode::ABNORMAL, ""), Err(Misuse::ReservedCloseCode(1006)));
 /// # Ok::<(), Misuse>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -136,13 +141,20 @@ pub struct CloseFrame {
 }
 
 impl CloseFrame {
-    /// Creates a Close frame that may be sent.
+    /// Creates a Close frame that may be sent. With [`CloseCode::NO_STATUS`], the frame is empty.
     ///
     /// # Errors
     ///
-    /// Returns [`Misuse::ReservedCloseCode`] if the code is not [allowed](CloseCode::is_allowed), and
-    /// [`Misuse::CloseReasonTooLong`] if the reason is over 123 bytes long.
+    /// - Returns [`Misuse::ReservedCloseCode`] if the code is neither [allowed](CloseCode::is_allowed) nor
+    ///   [`CloseCode::NO_STATUS`].
+    /// - Returns [`Misuse::ReasonWithoutCode`] if the code is [`CloseCode::NO_STATUS`] and the reason is not
+    ///   empty.
+    /// - Returns [`Misuse::CloseReasonTooLong`] if the reason is over 123 bytes long.
     pub fn new(code: CloseCode, reason: &str) -> Result<Self, Misuse> {
+        // RFC 6455 5.5.1: the body may be empty. If there is one, a code comes before the reason.
+        if code == CloseCode::NO_STATUS {
+            return if reason.is_empty() { Ok(Self::without_code()) } else { Err(Misuse::ReasonWithoutCode) };
+        }
         // RFC 6455 7.4.1: 1005, 1006 and 1015 must not be set by an endpoint.
         if !code.is_allowed() {
             return Err(Misuse::ReservedCloseCode(code.0));
@@ -154,7 +166,12 @@ impl CloseFrame {
         Ok(Self { code, reason: reason.into() })
     }
 
-    /// Returns the close code.
+    /// Returns the frame with an empty payload.
+    fn without_code() -> Self {
+        Self { code: CloseCode::NO_STATUS, reason: Box::default() }
+    }
+
+    /// Returns the close code, which is [`CloseCode::NO_STATUS`] if the frame is empty.
     pub fn code(&self) -> CloseCode {
         self.code
     }
@@ -169,20 +186,26 @@ impl CloseFrame {
 
     /// Returns the payload of the frame.
     pub(crate) fn payload(&self) -> Vec<u8> {
+        // RFC 6455 7.4.1: 1005 stands for an empty body, and is not sent itself.
+        if self.code == CloseCode::NO_STATUS {
+            return Vec::new();
+        }
         // RFC 6455 5.5.1: the code in network byte order precedes the reason.
         let mut payload = self.code.0.to_be_bytes().to_vec();
         payload.extend_from_slice(self.reason.as_bytes());
         payload
     }
 
-    /// Parses the payload of a Close frame. An empty payload has no code, and the result is `None`.
-    pub(crate) fn parse(payload: &[u8]) -> Result<Option<Self>, Violation> {
+    /// Parses the payload of a Close frame.
+    pub(crate) fn parse(payload: &[u8]) -> Result<Self, Violation> {
+        // RFC 6455 7.1.5: without a code in the frame, the close code is considered to be 1005.
+        if payload.is_empty() {
+            return Ok(Self::without_code());
+        }
         Self::check_prefix(payload)?;
-        let Some((code, reason)) = payload.split_first_chunk() else {
-            return if payload.is_empty() { Ok(None) } else { Err(Violation::CloseBodyTooShort) };
-        };
+        let (code, reason) = payload.split_first_chunk().ok_or(Violation::CloseBodyTooShort)?;
         let reason = core::str::from_utf8(reason).map_err(|_| Violation::InvalidCloseReason)?;
-        Ok(Some(Self { code: CloseCode(u16::from_be_bytes(*code)), reason: reason.to_owned().into() }))
+        Ok(Self { code: CloseCode(u16::from_be_bytes(*code)), reason: reason.to_owned().into() })
     }
 
     /// Checks the first bytes of a payload, before the rest has arrived.
@@ -198,11 +221,14 @@ impl CloseFrame {
 }
 
 impl fmt::Display for CloseFrame {
-    /// Writes the code and the reason for people to read.
+    /// Writes the code and the reason for people to read, or `no code` for an empty frame.
     ///
     /// Control characters in the reason, and characters that change the direction of text, are escaped as in
     /// Rust. Unescaped, such characters could forge lines of a log or control a terminal.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.code == CloseCode::NO_STATUS {
+            return f.write_str("no code");
+        }
         if self.reason.is_empty() {
             return self.code.fmt(f);
         }

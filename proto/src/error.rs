@@ -136,6 +136,8 @@ pub enum Misuse {
     OversizedControlFrame(usize),
     /// RFC 6455 7.4: this close code may not be sent.
     ReservedCloseCode(u16),
+    /// RFC 6455 5.5.1: a Close frame without a code has no reason.
+    ReasonWithoutCode,
     /// RFC 6455 5.5: a close reason has at most 123 bytes, as the Close frame carries the code too.
     CloseReasonTooLong(usize),
     /// RFC 6455 5.1: a client must mask its payloads, so its caller may not write a payload unmasked.
@@ -153,6 +155,9 @@ impl fmt::Display for Misuse {
                 write!(f, "a control frame carries at most 125 bytes, not {size}")
             }
             Self::ReservedCloseCode(code) => write!(f, "the close code {code} may not be sent"),
+            Self::ReasonWithoutCode => {
+                f.write_str("a Close frame without a code (1005, NO_STATUS) can't have a reason")
+            }
             Self::CloseReasonTooLong(size) => {
                 write!(f, "a close reason has at most 123 bytes, not {size}")
             }

@@ -105,8 +105,8 @@ pub enum Event {
     Ping(Range<usize>),
     /// A Pong frame with the range of its payload.
     Pong(Range<usize>),
-    /// The Close frame, or `None` if its payload is empty. All later bytes are ignored.
-    Close(Option<CloseFrame>),
+    /// The Close frame. All later bytes are ignored.
+    Close(CloseFrame),
 }
 
 /// A part of a message: the payload bytes of one frame that have just arrived.

@@ -22,12 +22,12 @@ use crate::mask::{append_masked, mask};
 /// - getters: all others
 ///
 /// ```
-/// use bowline_proto::{MessageKind, Misuse, Role, SendHalf};
+/// use bowline_proto::{CloseCode, CloseFrame, MessageKind, Misuse, Role, SendHalf};
 ///
 /// let mut half = SendHalf::new(Role::Server);
 /// let mut out = Vec::new();
 /// half.message(MessageKind::Text, b"Hello", [0; 4], &mut out)?;
-/// half.close(None, [0; 4], &mut out)?;
+/// half.close(&CloseFrame::new(CloseCode::NO_STATUS, "")?, [0; 4], &mut out)?;
 /// assert_eq!(out, b"\x81\x05Hello\x88\x00");
 /// assert_eq!(half.ping(b"", [0; 4], &mut out), Err(Misuse::CloseSent));
 /// # Ok::<(), Misuse>(())
@@ -271,19 +271,18 @@ impl SendHalf {
         self.control(Opcode::Pong, payload, masking_key, out)
     }
 
-    /// Encodes the Close frame, which has no code if `frame` is `None`. No frame may follow the Close frame.
+    /// Encodes the Close frame. No frame may follow the Close frame.
     ///
     /// # Errors
     ///
     /// Returns [`Misuse::CloseSent`] if the Close frame was sent before.
     pub fn close(
         &mut self,
-        frame: Option<&CloseFrame>,
+        frame: &CloseFrame,
         masking_key: [u8; 4],
         out: &mut Vec<u8>,
     ) -> Result<(), Misuse> {
-        let payload = frame.map(CloseFrame::payload).unwrap_or_default();
-        self.control(Opcode::Close, &payload, masking_key, out)?;
+        self.control(Opcode::Close, &frame.payload(), masking_key, out)?;
         self.closed = true;
         Ok(())
     }

@@ -12,7 +12,7 @@ fn rfc6455_7_4_which_codes_may_be_sent() {
         let expected = registered.contains(&code) || (3000..=3999).contains(&code) || code / 1000 == 4;
         assert_eq!(CloseCode(code).is_allowed(), expected, "{code}");
         let frame = CloseFrame::new(CloseCode(code), "");
-        if expected {
+        if expected || code == 1005 {
             assert_eq!(frame.unwrap().code(), CloseCode(code));
         } else {
             assert_eq!(frame, Err(Misuse::ReservedCloseCode(code)));
@@ -64,9 +64,17 @@ fn rfc6455_5_5_a_reason_has_at_most_123_bytes() {
 }
 
 #[test]
+fn rfc6455_5_5_1_a_frame_without_a_code_has_no_reason() {
+    assert_eq!(CloseFrame::new(CloseCode::NO_STATUS, "").unwrap().reason(), "");
+    assert_eq!(CloseFrame::new(CloseCode::NO_STATUS, "why"), Err(Misuse::ReasonWithoutCode));
+    assert_eq!(CloseFrame::new(CloseCode::ABNORMAL, ""), Err(Misuse::ReservedCloseCode(1006)));
+}
+
+#[test]
 fn a_close_frame_is_displayed_for_people() {
     assert_eq!(CloseFrame::new(CloseCode::GOING_AWAY, "restart").unwrap().to_string(), "1001 (restart)");
     assert_eq!(CloseFrame::new(CloseCode(4000), "").unwrap().to_string(), "4000");
+    assert_eq!(CloseFrame::new(CloseCode::NO_STATUS, "").unwrap().to_string(), "no code");
 }
 
 #[test]
@@ -126,6 +134,7 @@ fn errors_name_the_numbers() {
         (Failure::from(Violation::UnknownOpcode(0xB)).to_string(), "0xb"),
         (Violation::InvalidCloseCode(1016).to_string(), "1016"),
         (Misuse::ReservedCloseCode(1006).to_string(), "1006"),
+        (Misuse::ReasonWithoutCode.to_string(), "1005"),
         (Misuse::CloseReasonTooLong(124).to_string(), "124"),
         (Misuse::OversizedControlFrame(126).to_string(), "126"),
     ];

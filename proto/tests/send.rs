@@ -5,8 +5,8 @@ mod support;
 use bowline_proto::{CloseCode, CloseFrame, FrameHeader, MessageKind, Misuse, Role, SendHalf};
 use proptest::prelude::*;
 use support::{
-    BINARY, CLOSE, CONTINUATION, FIN, KEY, PING, PONG, Receiver, TEXT, data, joined, masked_frame,
-    unmasked_frame,
+    BINARY, CLOSE, CONTINUATION, FIN, KEY, PING, PONG, Receiver, TEXT, data, empty_close, joined,
+    masked_frame, unmasked_frame,
 };
 
 /// Returns the frame in the form that `role` must send.
@@ -128,7 +128,10 @@ fn rfc6455_5_4_control_frames_pass_between_fragments() {
         let expected = frame_of(role, CONTINUATION, b"two");
         assert_eq!(sent(&mut half, |half, out| half.fragment(kind, b"two", KEY, out)), expected);
         // An unfinished message does not prevent the Close frame.
-        assert_eq!(sent(&mut half, |half, out| half.close(None, KEY, out)), frame_of(role, CLOSE, b""));
+        assert_eq!(
+            sent(&mut half, |half, out| half.close(&empty_close(), KEY, out)),
+            frame_of(role, CLOSE, b"")
+        );
     }
 }
 
@@ -171,14 +174,17 @@ fn rfc6455_5_5_1_the_body_of_a_close_frame() {
         let frame = CloseFrame::new(CloseCode::GOING_AWAY, "bye").unwrap();
         let mut half = SendHalf::new(role);
         assert!(!half.is_closed());
-        let close = sent(&mut half, |half, out| half.close(Some(&frame), KEY, out));
+        let close = sent(&mut half, |half, out| half.close(&frame, KEY, out));
         assert_eq!(close, frame_of(role, CLOSE, b"\x03\xE9bye"));
         assert!(half.is_closed());
         assert_eq!(half.role(), role);
 
         let longest = CloseFrame::new(CloseCode(4999), &"r".repeat(123)).unwrap();
-        let close = sent(&mut SendHalf::new(role), |half, out| half.close(Some(&longest), KEY, out));
+        let close = sent(&mut SendHalf::new(role), |half, out| half.close(&longest, KEY, out));
         assert_eq!(close, frame_of(role, CLOSE, &[&[0x13, 0x87], &[b'r'; 123][..]].concat()));
+
+        let close = sent(&mut SendHalf::new(role), |half, out| half.close(&empty_close(), KEY, out));
+        assert_eq!(close, frame_of(role, CLOSE, b""));
     }
 }
 
@@ -191,7 +197,7 @@ fn rfc6455_5_5_1_nothing_follows_the_close_frame() {
             if in_message {
                 sent(&mut half, |half, out| half.fragment(kind, b"one", KEY, out));
             }
-            sent(&mut half, |half, out| half.close(None, KEY, out));
+            sent(&mut half, |half, out| half.close(&empty_close(), KEY, out));
             refused(&mut half, misuse, |half, out| half.message(kind, b"", KEY, out));
             refused(&mut half, misuse, |half, out| half.message_header(kind, 0, out));
             let mut payload = *b"as it was";
@@ -203,7 +209,7 @@ fn rfc6455_5_5_1_nothing_follows_the_close_frame() {
             refused(&mut half, misuse, |half, out| half.ping(b"", KEY, out));
             refused(&mut half, misuse, |half, out| half.ping(&[0; 126], KEY, out));
             refused(&mut half, misuse, |half, out| half.pong(b"", KEY, out));
-            refused(&mut half, misuse, |half, out| half.close(None, KEY, out));
+            refused(&mut half, misuse, |half, out| half.close(&empty_close(), KEY, out));
             assert!(half.is_closed());
         }
     }
@@ -280,8 +286,8 @@ proptest! {
             }
         }
         let frame = CloseFrame::new(CloseCode::NORMAL, "end").unwrap();
-        half.close(Some(&frame), [9; 4], &mut wire).unwrap();
-        expected.push(support::Seen::Close(Some(frame)));
+        half.close(&frame, [9; 4], &mut wire).unwrap();
+        expected.push(support::Seen::Close(frame));
 
         let mut receiver = Receiver::new(receiver);
         receiver.arrive(&wire).unwrap();
@@ -317,7 +323,7 @@ fn a_message_in_place_is_refused_as_any_other() {
     let mut buffer = place();
     let refused = half.message_in_place(MessageKind::Binary, [1, 2, 3, 4], &mut buffer);
     assert_eq!(refused, Err(Misuse::MessageOpen));
-    half.close(None, [0; 4], &mut Vec::new()).unwrap();
+    half.close(&empty_close(), [0; 4], &mut Vec::new()).unwrap();
     let refused = half.message_in_place(MessageKind::Binary, [1, 2, 3, 4], &mut buffer);
     assert_eq!((refused, buffer), (Err(Misuse::CloseSent), place()));
 }

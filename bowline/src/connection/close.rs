@@ -42,7 +42,7 @@ impl Connection {
         let concluded = self.apply_locked(&mut outbound, effects);
         let decides = outbound.closed().is_none();
         prepare(&mut outbound);
-        outbound.close(Some(frame), error);
+        outbound.close(frame, error);
         self.end_cork();
         self.write_now(outbound);
         if let Some(concluded) = concluded {

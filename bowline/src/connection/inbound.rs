@@ -77,7 +77,7 @@ pub(crate) struct Inbound {
     undelivered: Option<Box<Undelivered>>,
     delivery: Delivery,
     /// The peer's Close frame, once it has arrived. In a box, as most of the time there is none.
-    peer_close: Option<Box<PeerClose>>,
+    peer_close: Option<Box<CloseFrame>>,
     /// Present once nothing more arrives.
     end: Option<End>,
     /// Set if something has arrived since [`take_received`](Self::take_received).
@@ -93,9 +93,6 @@ pub(crate) struct Inbound {
     /// Present once a compressed message has arrived.
     decompressor: Option<Box<Decompressor>>,
 }
-
-/// The peer's Close frame, which may have no code.
-struct PeerClose(Option<CloseFrame>);
 
 /// The data that the application still receives.
 ///
@@ -752,12 +749,18 @@ impl Inbound {
         self.peer_close.is_some()
     }
 
-    /// Returns the peer's Close frame, or the reason why there is none.
-    pub(crate) fn peer_close(&self) -> Result<Option<CloseFrame>, Error> {
+    /// Returns the peer's Close frame, if that frame has arrived.
+    pub(crate) fn peer_close(&self) -> Option<CloseFrame> {
+        self.peer_close.as_deref().cloned()
+    }
+
+    /// Returns the result of the closing handshake, once the connection has ended: the peer's Close frame, or
+    /// the reason why there is none.
+    pub(crate) fn closing_result(&self) -> Result<CloseFrame, Error> {
         match (&self.peer_close, &self.end) {
-            (Some(close), _) => Ok(close.0.clone()),
+            (Some(frame), _) => Ok(CloseFrame::clone(frame)),
             (None, Some(End { outcome: Err(error), .. })) => Err(error.clone()),
-            (None, _) => Ok(None),
+            (None, _) => Err(Error::new(ErrorKind::Disconnected, ENDED)),
         }
     }
 
@@ -794,20 +797,18 @@ impl Inbound {
     }
 
     /// Ends receiving, as the peer's Close frame has arrived.
-    fn close_received(&mut self, frame: Option<CloseFrame>) -> Effect {
-        let normal = frame
-            .as_ref()
-            .is_none_or(|frame| matches!(frame.code(), CloseCode::NORMAL | CloseCode::GOING_AWAY));
-        let outcome = if normal {
-            Ok(())
-        } else {
-            let text = frame.as_ref().map(ToString::to_string).unwrap_or_default();
-            Err(Error::with_close_frame(format!("the peer closed the connection with {text}"), frame.clone()))
+    fn close_received(&mut self, frame: CloseFrame) -> Effect {
+        let outcome = match frame.code() {
+            CloseCode::NORMAL | CloseCode::GOING_AWAY | CloseCode::NO_STATUS => Ok(()),
+            _ => {
+                let text = format!("the peer closed the connection with {frame}");
+                Err(Error::with_close_frame(text, frame.clone()))
+            }
         };
         // While messages are collected, the peer's Close frame arrived before ours was sent.
         let closed_by_us = self.delivery == Delivery::Arrived;
         self.end = Some(End { outcome, closed_by_us, notice: Notice::Unsettled });
-        self.peer_close = Some(Box::new(PeerClose(frame.clone())));
+        self.peer_close = Some(Box::new(frame.clone()));
         Effect::Echo(frame)
     }
 

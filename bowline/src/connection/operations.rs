@@ -109,15 +109,11 @@ impl Connection {
     }
 
     /// Starts the closing handshake, and waits until the connection has ended.
-    pub(crate) async fn close(
-        self: &Arc<Self>,
-        code: CloseCode,
-        reason: &str,
-    ) -> Result<Option<CloseFrame>, Error> {
+    pub(crate) async fn close(self: &Arc<Self>, code: CloseCode, reason: &str) -> Result<CloseFrame, Error> {
         let frame = CloseFrame::new(code, reason).map_err(misuse)?;
         self.start_close(&frame);
         self.watch_end(|outbound| outbound.is_finished().then_some(())).await;
-        self.inbound().peer_close()
+        self.inbound().closing_result()
     }
 }
 

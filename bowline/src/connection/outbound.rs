@@ -414,7 +414,7 @@ impl Outbound {
     }
 
     /// Accepts the Close frame, after everything that was accepted before. Later senders receive `error`.
-    pub(crate) fn close(&mut self, frame: Option<&CloseFrame>, error: Error) {
+    pub(crate) fn close(&mut self, frame: &CloseFrame, error: Error) {
         if self.closed().is_none() {
             // RFC 6455 5.5.1: an endpoint that has not sent a Close frame before sends one in response.
             let key = self.masking_key();
@@ -426,8 +426,8 @@ impl Outbound {
 
     /// Fails the connection with a close code of ours (RFC 6455 7.1.7).
     pub(crate) fn fail(&mut self, code: CloseCode, error: Error) {
-        let frame = CloseFrame::new(code, "").ok();
-        self.close(frame.as_ref(), error);
+        let frame = CloseFrame::new(code, "").expect("the code of a failure may be sent");
+        self.close(&frame, error);
     }
 
     /// Accepts nothing more. Everything that was accepted before is still written.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use bowline_proto::{CloseCode, CloseFrame};
+use bowline_proto::CloseCode;
 
 use crate::connection::Connection;
 use crate::connection::inbound::Inbound;
@@ -15,7 +15,7 @@ use crate::sync::MutexGuard;
 
 /// The way in which the connection has ended.
 pub(crate) enum Ending {
-    ClosedByPeer(Option<CloseCode>),
+    ClosedByPeer(CloseCode),
     /// The peer violated the protocol, or exceeded a limit.
     Failed(CloseCode, Error),
     /// The transport has failed, or has ended without a Close frame.
@@ -36,13 +36,9 @@ impl Effect {
             }
             // RFC 6455 5.5.1: the answer to a Close frame typically echoes the status code received.
             Self::Echo(frame) => {
-                let text = frame.as_ref().map_or("no code".to_owned(), ToString::to_string);
-                let error = Error::with_close_frame(
-                    format!("the connection is closed: the peer closed it with {text}"),
-                    frame.clone(),
-                );
-                outbound.close(frame.as_ref(), error);
-                Some(Ending::ClosedByPeer(frame.as_ref().map(CloseFrame::code)))
+                let text = format!("the connection is closed: the peer closed it with {frame}");
+                outbound.close(&frame, Error::with_close_frame(text, frame.clone()));
+                Some(Ending::ClosedByPeer(frame.code()))
             }
             Self::Fail(code, error) => {
                 outbound.fail(code, error.clone());
@@ -111,7 +107,7 @@ impl Connection {
         self.settle();
         match ending {
             Ending::ClosedByPeer(code) if decides => {
-                events::connection_closed(self.addresses.peer, events::Initiator::Peer, code);
+                events::connection_closed(self.addresses.peer, events::Initiator::Peer, Some(code));
             }
             Ending::Failed(code, error) => events::connection_failed(self.addresses.peer, code, &error),
             Ending::ClosedByPeer(_) | Ending::Lost => {}

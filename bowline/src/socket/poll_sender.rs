@@ -108,7 +108,7 @@ impl PollSender {
         }
         outbound.leave(Queue::End, &mut self.end);
         drop(outbound);
-        Poll::Ready(self.connection.inbound().peer_close().map(drop))
+        Poll::Ready(self.connection.inbound().closing_result().map(drop))
     }
 }
 

@@ -144,8 +144,8 @@ impl Sender {
         self.connection.ping().await
     }
 
-    /// Closes the connection, and returns the Close frame of the peer, or `None` if the peer's frame has no
-    /// code: see [`WebSocket::close`](crate::WebSocket::close).
+    /// Closes the connection, and returns the Close frame of the peer: see
+    /// [`WebSocket::close`](crate::WebSocket::close).
     ///
     /// # Errors
     ///
@@ -158,7 +158,7 @@ impl Sender {
     ///
     /// This method is cancel safe. Once the future has been polled, the closing handshake goes on without it,
     /// and another call waits for the end.
-    pub async fn close(&self, code: CloseCode, reason: &str) -> Result<Option<CloseFrame>, Error> {
+    pub async fn close(&self, code: CloseCode, reason: &str) -> Result<CloseFrame, Error> {
         self.connection.close(code, reason).await
     }
 
@@ -177,9 +177,10 @@ impl Sender {
         }
     }
 
-    /// Returns the Close frame of the peer, if one has arrived and has a code.
+    /// Returns the Close frame of the peer, if one has arrived: see
+    /// [`WebSocket::close_frame`](crate::WebSocket::close_frame).
     pub fn close_frame(&self) -> Option<CloseFrame> {
-        self.connection.inbound().peer_close().ok().flatten()
+        self.connection.inbound().peer_close()
     }
 
     /// Waits until no more messages can be sent, because either side closed the connection, the connection

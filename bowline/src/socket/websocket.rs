@@ -252,8 +252,7 @@ impl WebSocket {
         Sender::new(Arc::clone(&self.connection))
     }
 
-    /// Closes the connection, and returns the Close frame of the peer, or `None` if the peer's frame has no
-    /// code.
+    /// Closes the connection, and returns the Close frame of the peer.
     ///
     /// The method performs the closing handshake (RFC 6455 7.1.2). Our Close frame is sent after all messages
     /// accepted earlier. Messages that have arrived by then can still be received; later ones are
@@ -263,7 +262,8 @@ impl WebSocket {
     /// Several tasks may call this method, also while another task is in [`recv`](Self::recv). The first
     /// Close frame, ours or the peer's, decides.
     ///
-    /// The reason is a human-readable text of at most 123 bytes, and may be empty.
+    /// The reason is a human-readable text of at most 123 bytes, and may be empty. With
+    /// [`CloseCode::NO_STATUS`] and an empty reason, the Close frame is sent without a code (RFC 6455 5.5.1).
     ///
     /// # Examples
     ///
@@ -275,7 +275,7 @@ impl WebSocket {
     /// let (client, mut server) = bowline::pair();
     /// tokio::spawn(async move { while let Ok(Some(_)) = server.recv().await {} });
     /// let answer = client.close(CloseCode::NORMAL, "done").await?;
-    /// assert_eq!(answer.unwrap().code(), CloseCode::NORMAL);
+    /// assert_eq!(answer.code(), CloseCode::NORMAL);
     /// # Ok(())
     /// # }
     /// ```
@@ -291,13 +291,41 @@ impl WebSocket {
     ///
     /// This method is cancel safe. Once the future has been polled, the closing handshake goes on without it,
     /// and another call waits for the end.
-    pub async fn close(&self, code: CloseCode, reason: &str) -> Result<Option<CloseFrame>, Error> {
+    pub async fn close(&self, code: CloseCode, reason: &str) -> Result<CloseFrame, Error> {
         self.connection.close(code, reason).await
     }
 
-    /// Returns the Close frame of the peer, if one has arrived and has a code.
+    /// Returns the Close frame of the peer, if one has arrived.
+    ///
+    /// The code of a frame without a code is [`CloseCode::NO_STATUS`] (RFC 6455 7.1.5). `None` after the end
+    /// means that the connection ended without a Close frame of the peer.
+    ///
+    /// # Examples
+    ///
+    /// A frame that was received may also be sent. This proxy closes one side as the other side was closed.
+    ///
+    /// ```
+    /// use bowline::{CloseCode, Sender, WebSocket};
+    ///
+    /// async fn proxy(mut client: WebSocket, mut server: WebSocket) {
+    ///     let (to_client, to_server) = (client.sender(), server.sender());
+    ///     tokio::join!(relay(&mut client, to_server), relay(&mut server, to_client));
+    /// }
+    ///
+    /// async fn relay(from: &mut WebSocket, to: Sender) {
+    ///     while let Ok(Some(message)) = from.recv().await {
+    ///         if to.send(message).await.is_err() {
+    ///             break;
+    ///         }
+    ///     }
+    ///     let _ = match from.close_frame() {
+    ///         Some(frame) => to.close(frame.code(), frame.reason()).await,
+    ///         None => to.close(CloseCode::GOING_AWAY, "the other side was lost").await,
+    ///     };
+    /// }
+    /// ```
     pub fn close_frame(&self) -> Option<CloseFrame> {
-        self.connection.inbound().peer_close().ok().flatten()
+        self.connection.inbound().peer_close()
     }
 
     /// Waits until no more messages can be sent: see [`Sender::closed`].

@@ -597,7 +597,7 @@ mod compression {
                     };
                     let peak = peak();
                     assert!(peak < most, "{mode:?}, {fragments} fragments, {with_reader}: {peak}");
-                    assert_eq!(wire.next_frame(Role::Server).await.close_code(), Some(1009));
+                    assert_eq!(wire.next_frame(Role::Server).await.close_code(), 1009);
                 }
             }
         }

@@ -176,9 +176,9 @@ async fn a_websocket_waits_until_it_can_send_no_more() {
 #[tokio::test]
 async fn errors_say_what_happened_and_do_not_repeat_their_source() {
     let (socket, _other) = pair();
-    let error = socket.close(CloseCode(1005), "").await.unwrap_err();
+    let error = socket.close(CloseCode(1006), "").await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidInput);
-    assert_eq!(error.to_string(), "the close code 1005 may not be sent");
+    assert_eq!(error.to_string(), "the close code 1006 may not be sent");
     assert!(error.source().is_none(), "{:?}", error.source());
     assert!(error.response().is_none() && error.close_frame().is_none());
     assert_eq!(error.clone().to_string(), error.to_string());

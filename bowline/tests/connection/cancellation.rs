@@ -200,7 +200,7 @@ async fn close_dropped_after_any_number_of_polls_can_be_called_again() {
             assert!(early.is_none(), "nobody has answered");
             wire.feed_frame(peer_of(role), &Frame::close(4001, "answer"));
             wire.end();
-            let answer = socket.close(CloseCode(4002), "second").await.unwrap().unwrap();
+            let answer = socket.close(CloseCode(4002), "second").await.unwrap();
             assert_eq!((answer.code(), answer.reason()), (CloseCode(4001), "answer"));
             assert_eq!(socket.recv().await.unwrap(), None);
             let sent = codec.decode(all_frames(role, wire.take_written()));
@@ -241,7 +241,7 @@ async fn writer_dropped_after_any_number_of_polls_sends_a_whole_message_or_close
                     fragments.iter().all(|frame| !frame.fin),
                     "a truncated message is not passed off as whole"
                 );
-                assert_eq!(sent.last().unwrap().close_code(), Some(1011), "{case:?}, {polls} polls");
+                assert_eq!(sent.last().unwrap().close_code(), 1011, "{case:?}, {polls} polls");
             } else {
                 after.unwrap();
                 assert_eq!(sent, [Frame::text("after")], "{case:?}, {polls} polls");

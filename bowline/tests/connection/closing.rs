@@ -29,7 +29,7 @@ async fn rfc6455_7_1_1_the_server_ends_the_transport_first() {
         wire.until(Wire::is_shut_down).await;
         assert!(!close.is_finished(), "the transport has not ended");
         wire.end();
-        assert_eq!(close.await.unwrap().unwrap().unwrap().code(), CloseCode::NORMAL);
+        assert_eq!(close.await.unwrap().unwrap().code(), CloseCode::NORMAL);
         assert!(wire.is_dropped());
     }
     // A client waits for the server.
@@ -50,7 +50,7 @@ async fn a_client_does_not_wait_longer_than_the_close_timeout_for_the_server_to_
     let (socket, wire) = open(Role::Client, Limits::default());
     wire.feed_frame(Role::Server, &Frame::close(4000, "bye"));
     let start = Instant::now();
-    let frame = socket.close(CloseCode::NORMAL, "").await.unwrap().unwrap();
+    let frame = socket.close(CloseCode::NORMAL, "").await.unwrap();
     assert_eq!((frame.code(), frame.reason()), (CloseCode(4000), "bye"), "the answer came");
     assert_eq!(start.elapsed(), Duration::from_secs(5));
     assert!(wire.is_dropped());
@@ -70,8 +70,8 @@ async fn ours_first_ends_normally_whatever_the_peer_answers() {
                 assert_eq!(socket.recv().await.unwrap(), None);
             }
             let frame = close.await.unwrap().unwrap();
-            assert_eq!(frame.as_ref().map(|frame| frame.code().0), answer.close_code());
-            assert_eq!(socket.close_frame(), frame);
+            assert_eq!(frame.code().0, answer.close_code());
+            assert_eq!(socket.close_frame(), Some(frame));
         }
     }
 }
@@ -98,7 +98,7 @@ async fn the_peers_first_is_an_error_unless_it_is_normal() {
                     Err(error) => {
                         assert!(!normal);
                         assert_eq!(error.kind(), ErrorKind::Closed);
-                        assert_eq!(Some(error.close_frame().unwrap().code().0), frame.close_code());
+                        assert_eq!(error.close_frame().unwrap().code().0, frame.close_code());
                     }
                 }
             }
@@ -106,7 +106,7 @@ async fn the_peers_first_is_an_error_unless_it_is_normal() {
             assert_eq!(socket.send("late").await.unwrap_err().kind(), ErrorKind::Closed);
             wire.end();
             let close = socket.close(CloseCode::NORMAL, "").await.unwrap();
-            assert_eq!(close.map(|frame| frame.code().0), frame.close_code());
+            assert_eq!(close.code().0, frame.close_code());
             assert!(wire.take_written().is_empty(), "one Close frame is enough");
         }
     }
@@ -118,8 +118,8 @@ async fn simultaneous_closes_end_both_sides() {
         let (mut client, mut server) = pair();
         let closes =
             tokio::join!(client.close(CloseCode(4001), "client"), server.close(CloseCode(4002), "server"));
-        assert_eq!(closes.0.unwrap().unwrap().code(), CloseCode(4002));
-        assert_eq!(closes.1.unwrap().unwrap().code(), CloseCode(4001));
+        assert_eq!(closes.0.unwrap().code(), CloseCode(4002));
+        assert_eq!(closes.1.unwrap().code(), CloseCode(4001));
         assert_eq!(client.recv().await.unwrap(), None);
         assert_eq!(server.recv().await.unwrap(), None);
     }
@@ -210,7 +210,7 @@ async fn a_peers_close_that_is_here_already_was_first() {
     wire.feed(&encode_all(Role::Client, &[Frame::text("unread"), Frame::close(4000, "theirs")]));
     settle().await;
     wire.end();
-    let frame = socket.close(CloseCode::NORMAL, "ours").await.unwrap().unwrap();
+    let frame = socket.close(CloseCode::NORMAL, "ours").await.unwrap();
     assert_eq!(frame.code(), CloseCode(4000));
     assert_eq!(all_frames(Role::Server, wire.take_written()), [Frame::close(4000, "theirs")]);
     assert_eq!(socket.recv().await.unwrap(), Some("unread".into()));
@@ -279,9 +279,25 @@ async fn writing_that_fails_is_said_by_recv_too() {
 }
 
 #[tokio::test]
+async fn rfc6455_5_5_1_a_close_frame_may_be_empty() {
+    for role in [Role::Client, Role::Server] {
+        let (socket, wire) = open(role, Limits::default());
+        let sender = socket.sender();
+        let close = tokio::spawn(async move { sender.close(CloseCode::NO_STATUS, "").await });
+        assert_eq!(wire.next_frame(role).await, Frame::close_without_code());
+        assert_eq!(socket.close_frame(), None);
+        wire.feed_frame(peer_of(role), &Frame::close_without_code());
+        wire.end();
+        let answer = close.await.unwrap().unwrap();
+        assert_eq!((answer.code(), answer.reason()), (CloseCode::NO_STATUS, ""));
+        assert_eq!(socket.close_frame(), Some(answer));
+    }
+}
+
+#[tokio::test]
 async fn a_code_or_reason_that_may_not_be_sent_sends_nothing() {
     let (socket, wire) = open(Role::Client, Limits::default());
-    for code in [0, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000, 65535] {
+    for code in [0, 999, 1004, 1006, 1015, 1016, 2999, 5000, 65535] {
         let error = socket.close(CloseCode(code), "").await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidInput);
         assert!(error.to_string().contains(&code.to_string()), "{error}");
@@ -289,6 +305,9 @@ async fn a_code_or_reason_that_may_not_be_sent_sends_nothing() {
     let error = socket.close(CloseCode::NORMAL, &"x".repeat(124)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidInput);
     assert!(error.to_string().contains("123"), "{error}");
+    let error = socket.close(CloseCode::NO_STATUS, "why").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    assert_eq!(error.to_string(), "a Close frame without a code (1005, NO_STATUS) can't have a reason");
     assert!(wire.take_written().is_empty());
     socket.send("still usable").await.unwrap();
     assert_eq!(wire.next_frame(Role::Client).await, Frame::text("still usable"));
@@ -302,7 +321,7 @@ async fn an_unfinished_message_closes_with_1011() {
     writer.flush().await.unwrap();
     drop(writer);
     assert_eq!(wire.next_frame(Role::Server).await, Frame::binary("begun").unfinished());
-    assert_eq!(wire.next_frame(Role::Server).await.close_code(), Some(1011));
+    assert_eq!(wire.next_frame(Role::Server).await.close_code(), 1011);
     wire.feed_frame(Role::Client, &Frame::close(1011, ""));
     assert_eq!(socket.recv().await.unwrap(), None);
     assert!(socket.send("more").await.unwrap_err().to_string().contains("MessageWriter"));
@@ -322,7 +341,7 @@ async fn close_with_data_in_flight() {
     }
     let receiving = async { while server.recv().await.unwrap().is_some() {} };
     let (close, ()) = tokio::join!(client.close(CloseCode::NORMAL, "enough"), receiving);
-    assert_eq!(close.unwrap().unwrap().code(), CloseCode::NORMAL);
+    assert_eq!(close.unwrap().code(), CloseCode::NORMAL);
     assert_eq!(server.close_frame().unwrap().reason(), "enough");
     for flood in floods {
         flood.await.unwrap();

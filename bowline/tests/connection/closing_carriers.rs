@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bowline::{CloseCode, ErrorKind, Limits, Role};
+use bowline::{CloseCode, ErrorKind, Limits, Role, Sender, WebSocket};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
@@ -108,7 +108,7 @@ async fn simultaneous() {
                 server.close(CloseCode(4002), "server")
             );
             // One Close frame may arrive before the other side calls `close`, whose frame is then the echo.
-            let (by_client, by_server) = (closes.0.unwrap().unwrap(), closes.1.unwrap().unwrap());
+            let (by_client, by_server) = (closes.0.unwrap(), closes.1.unwrap());
             assert!(matches!(by_client.code().0, 4001 | 4002), "{by_client}");
             assert!(matches!(by_server.code().0, 4001 | 4002), "{by_server}");
             assert_eq!(client.recv().await.ok().flatten(), None);
@@ -124,7 +124,7 @@ async fn repeated() {
         let (closing, mut other) = if role == Role::Client { (client, server) } else { (server, client) };
         let peer = tokio::spawn(async move { other.recv().await });
         for _ in 0..3 {
-            let frame = closing.close(CloseCode::NORMAL, "again").await.unwrap().unwrap();
+            let frame = closing.close(CloseCode::NORMAL, "again").await.unwrap();
             assert_eq!((frame.code(), frame.reason()), (CloseCode::NORMAL, "again"));
         }
         assert_eq!(peer.await.unwrap().unwrap(), None);
@@ -162,7 +162,7 @@ async fn with_data_in_flight_both_ways() {
         for _ in 0..50 {
             tokio::task::yield_now().await;
         }
-        let frame = closing.close(CloseCode(4000), "enough").await.unwrap().unwrap();
+        let frame = closing.close(CloseCode(4000), "enough").await.unwrap();
         assert_eq!(frame.code(), CloseCode(4000));
         let (received, close) = match receiving.await {
             Ok(result) => result,
@@ -204,7 +204,7 @@ async fn the_peer_answers_with_another_code() {
             // The end in the other direction is orderly too: over TLS, with a close_notify.
             assert_eq!(peer.read(&mut [0]).await.unwrap(), 0);
         });
-        let frame = socket.close(CloseCode::NORMAL, "").await.unwrap().unwrap();
+        let frame = socket.close(CloseCode::NORMAL, "").await.unwrap();
         assert_eq!((frame.code(), frame.reason()), (CloseCode(4321), "other"));
         assert_eq!(socket.recv().await.unwrap(), None);
         answering.await.unwrap();
@@ -258,7 +258,7 @@ async fn a_violation_with_unread_data_behind_it_does_not_reset_the_connection() 
         drop(socket);
         let mut received = sending.await.unwrap();
         let frames = take_frames(role, &mut received);
-        assert_eq!(frames.iter().map(Frame::close_code).collect::<Vec<_>>(), [Some(1002)]);
+        assert_eq!(frames.iter().map(Frame::close_code).collect::<Vec<_>>(), [1002]);
     })
     .await;
 }
@@ -308,8 +308,49 @@ async fn the_last_words_reach_a_peer_that_writes_before_it_reads() {
             assert!(bytes.is_empty(), "{role:?} over {carrier:?}: the last frame is whole");
             assert!(frames[..6].iter().all(|frame| frame.payload.len() == 1024 * 1024));
             let closes: Vec<_> = frames[6..].iter().map(Frame::close_code).collect();
-            assert_eq!(closes, if too_large { vec![Some(1009)] } else { Vec::new() });
+            assert_eq!(closes, if too_large { vec![1009] } else { Vec::new() });
             drop(ours.await.unwrap());
+        }
+    })
+    .await;
+}
+
+/// Passes messages on, and then the end.
+async fn relay(from: &mut WebSocket, to: Sender) {
+    while let Ok(Some(message)) = from.recv().await {
+        if to.send(message).await.is_err() {
+            break;
+        }
+    }
+    if let Some(frame) = from.close_frame() {
+        to.close(frame.code(), frame.reason()).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn rfc6455_7_1_5_a_proxy_passes_on_every_close_frame() {
+    for_each(async |role, carrier| {
+        for (code, reason) in [(1005, ""), (1000, ""), (1001, "restart"), (1011, ""), (4001, "logged out")] {
+            let code = CloseCode(code);
+            let (client, mut to_client) = both(carrier).await;
+            let (mut to_server, server) = both(carrier).await;
+            let proxy = tokio::spawn(async move {
+                let (client, server) = (to_client.sender(), to_server.sender());
+                tokio::join!(relay(&mut to_client, server), relay(&mut to_server, client));
+            });
+            let (closing, mut other) = if role == Role::Client { (client, server) } else { (server, client) };
+            closing.send("the last message").await.unwrap();
+            assert_eq!(other.recv().await.unwrap(), Some("the last message".into()));
+            assert_eq!((closing.close_frame(), other.close_frame()), (None, None), "no Close frame yet");
+            let (answer, end) = tokio::join!(closing.close(code, reason), other.recv());
+            let is_normal = matches!(code.0, 1000 | 1001 | 1005);
+            assert_eq!(end.map_err(|error| error.kind()).err(), (!is_normal).then_some(ErrorKind::Closed));
+            let received = other.close_frame().unwrap();
+            assert_eq!((received.code(), received.reason()), (code, reason));
+            assert_eq!(answer.unwrap(), received, "the echo");
+            let refused = other.send("late").await.unwrap_err();
+            assert_eq!(refused.close_frame(), Some(&received));
+            proxy.await.unwrap();
         }
     })
     .await;

@@ -480,7 +480,7 @@ async fn cut_off_a_message(
         }
         CutOff::AfterAFragment => {
             drop(writer);
-            assert_eq!(wire.take_frames(role).last().and_then(Frame::close_code), Some(1011), "{case}");
+            assert_eq!(wire.take_frames(role).last().map(Frame::close_code), Some(1011), "{case}");
         }
         CutOff::WithTheConnection => drop(writer),
         CutOff::ByClose => {
@@ -804,7 +804,7 @@ async fn failure(limits: Limits, frames: &[Frame]) -> (Error, u16) {
                 }
             };
             let close = wire.next_frame(role).await;
-            results.push((error, close.close_code().unwrap()));
+            results.push((error, close.close_code()));
         }
     }
     let kinds: Vec<_> = results.iter().map(|(error, code)| (error.kind(), *code)).collect();
@@ -863,13 +863,13 @@ async fn what_is_wrong_fails_the_connection() {
         frame[0] = frame[0] & 0x8F | reserved;
         wire.feed(&frame);
         assert_eq!(socket.recv().await.unwrap_err().kind(), protocol);
-        assert_eq!(wire.next_frame(Role::Server).await.close_code(), Some(1002));
+        assert_eq!(wire.next_frame(Role::Server).await.close_code(), 1002);
     }
     // Without an agreement, the bit is not defined.
     let (mut socket, wire) = support::open(Role::Server, Limits::default());
     wire.feed_frame(Role::Client, &Frame::text(&whole).compressed());
     assert_eq!(socket.recv().await.unwrap_err().kind(), protocol);
-    assert_eq!(wire.next_frame(Role::Server).await.close_code(), Some(1002));
+    assert_eq!(wire.next_frame(Role::Server).await.close_code(), 1002);
 }
 
 #[tokio::test]
@@ -880,7 +880,7 @@ async fn text_is_refused_before_its_frame_is_complete() {
     let frame = Frame::text([wrong.clone(), vec![0; 1000]].concat()).compressed().encode(Role::Client);
     wire.feed(&frame[..frame.len() - 1000]);
     assert_eq!(socket.recv().await.unwrap_err().kind(), ErrorKind::Protocol);
-    assert_eq!(wire.next_frame(Role::Server).await.close_code(), Some(1007));
+    assert_eq!(wire.next_frame(Role::Server).await.close_code(), 1007);
 }
 
 #[tokio::test]
@@ -895,7 +895,7 @@ async fn the_limit_is_on_the_size_after_decompression() {
         let error = socket.recv().await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Limit);
         assert!(error.to_string().contains("Limits::message_size"), "{error}");
-        assert_eq!(wire.next_frame(Role::Server).await.close_code(), Some(1009));
+        assert_eq!(wire.next_frame(Role::Server).await.close_code(), 1009);
     }
     let mut peer = Peer::new(Compression::ContextTakeover);
     let (error, code) = failure(limits.clone(), &[peer.binary(&vec![0; 50_000_000])]).await;

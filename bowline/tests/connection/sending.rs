@@ -768,7 +768,7 @@ async fn closes_from_three_tasks_while_a_fourth_receives_all_return() {
         });
         let all = async {
             for close in closes {
-                let code = close.await.unwrap().unwrap().unwrap().code();
+                let code = close.await.unwrap().unwrap().code();
                 assert!((4000..4003).contains(&code.0), "the peer echoes the first: {code}");
             }
             assert_eq!(receiving.await.unwrap().unwrap(), None);

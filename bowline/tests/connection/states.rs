@@ -59,7 +59,7 @@ impl Walk {
 
 fn name(frame: &Frame) -> String {
     match frame.opcode {
-        Opcode::Close => format!(", Close {}", frame.close_code().expect("all of them have a code")),
+        Opcode::Close => format!(", Close {}", frame.close_code()),
         opcode => format!(", {opcode:?}"),
     }
 }

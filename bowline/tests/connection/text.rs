@@ -49,7 +49,7 @@ async fn an_invalid_byte_is_reported_before_its_frame_is_complete() {
             wire.feed(&bytes[..bytes.len() - 100]);
             let error = socket.recv().await.unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Protocol, "{sequence:?}");
-            assert_eq!(wire.next_frame(Role::Server).await.close_code(), Some(1007));
+            assert_eq!(wire.next_frame(Role::Server).await.close_code(), 1007);
         }
     }
 }
@@ -64,7 +64,7 @@ async fn text_that_ends_inside_a_code_point_is_invalid() {
         let (mut socket, wire) = open(Role::Server, Limits::default());
         wire.feed(&encode_all(Role::Client, &frames));
         assert_eq!(socket.recv().await.unwrap_err().kind(), ErrorKind::Protocol);
-        assert_eq!(wire.next_frame(Role::Server).await.close_code(), Some(1007));
+        assert_eq!(wire.next_frame(Role::Server).await.close_code(), 1007);
     }
 }
 
@@ -76,7 +76,7 @@ async fn an_invalid_close_reason_is_reported_before_its_frame_is_complete() {
     let (mut socket, wire) = open(Role::Client, Limits::default());
     wire.feed(&bytes);
     assert_eq!(socket.recv().await.unwrap_err().kind(), ErrorKind::Protocol);
-    assert_eq!(wire.next_frame(Role::Client).await.close_code(), Some(1007));
+    assert_eq!(wire.next_frame(Role::Client).await.close_code(), 1007);
 }
 
 /// Each further 64 KiB of payload never cost more reads or a longer wait than the 64 KiB before. Each step is

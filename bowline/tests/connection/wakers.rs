@@ -129,7 +129,7 @@ async fn pings_are_answered_while_a_recv_is_kept_but_not_polled() {
         assert!(poll_once(recv.as_mut()).await.is_none());
         let start = Instant::now();
         wire.feed_frame(peer_of(role), &Frame::close(1000, ""));
-        assert_eq!(wire.next_frame(role).await.close_code(), Some(1000));
+        assert_eq!(wire.next_frame(role).await.close_code(), 1000);
         assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
         assert_eq!(recv.await.unwrap(), None);
     }
@@ -165,7 +165,7 @@ async fn an_application_that_is_left_alone_delays_neither_writing_nor_the_end() 
 
         let mut close = pin!(socket.close(CloseCode::NORMAL, ""));
         assert!(poll_once(close.as_mut()).await.is_none());
-        assert_eq!(wire.next_frame(role).await.close_code(), Some(1000));
+        assert_eq!(wire.next_frame(role).await.close_code(), 1000);
         wire.feed_frame(peer_of(role), &Frame::close(1000, ""));
         wire.end();
         close.await.unwrap();

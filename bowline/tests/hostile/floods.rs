@@ -185,7 +185,7 @@ async fn a_million_empty_continuations_under_the_default_limits_are_refused_earl
         let flooding = flood(&wire, role, 1_000_000, |_| Frame::continuation("").unfinished());
         let (result, ()) = tokio::join!(socket.recv(), flooding);
         assert_eq!(result.unwrap_err().kind(), ErrorKind::Limit);
-        assert_eq!(wire.next_frame(role).await.close_code(), Some(1008));
+        assert_eq!(wire.next_frame(role).await.close_code(), 1008);
     }
 }
 

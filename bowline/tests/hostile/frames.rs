@@ -41,13 +41,13 @@ fn header(role: Role, first: u8, length: Length) -> Vec<u8> {
 
 /// Returns the reaction of `role` to invalid bytes: the kind of the error and the code in the Close frame.
 /// The reaction must not depend on how the bytes are split.
-async fn refused_with(role: Role, limits: &Limits, bytes: &[u8]) -> (ErrorKind, Option<u16>) {
+async fn refused_with(role: Role, limits: &Limits, bytes: &[u8]) -> (ErrorKind, u16) {
     let whole = refused(role, limits, bytes, usize::MAX).await;
     assert_eq!(refused(role, limits, bytes, 1).await, whole, "byte by byte it is the same");
     whole
 }
 
-async fn refused(role: Role, limits: &Limits, bytes: &[u8], chunk: usize) -> (ErrorKind, Option<u16>) {
+async fn refused(role: Role, limits: &Limits, bytes: &[u8], chunk: usize) -> (ErrorKind, u16) {
     let (mut socket, wire) = open(role, limits.clone());
     wire.set_chunk(chunk);
     wire.feed(bytes);
@@ -68,7 +68,7 @@ async fn refused(role: Role, limits: &Limits, bytes: &[u8], chunk: usize) -> (Er
 
 async fn assert_violation(role: Role, bytes: &[u8], named: &str) {
     let refused = refused_with(role, &Limits::default(), bytes).await;
-    assert_eq!(refused, (ErrorKind::Protocol, Some(1002)), "{role:?}, {named}: {bytes:?}");
+    assert_eq!(refused, (ErrorKind::Protocol, 1002), "{role:?}, {named}: {bytes:?}");
 }
 
 // ---- lengths
@@ -76,8 +76,8 @@ async fn assert_violation(role: Role, bytes: &[u8], named: &str) {
 #[tokio::test]
 async fn announced_sizes_are_refused_before_memory_is_taken() {
     warm_up().await;
-    let limit = (ErrorKind::Limit, Some(1009));
-    let violation = (ErrorKind::Protocol, Some(1002));
+    let limit = (ErrorKind::Limit, 1009);
+    let violation = (ErrorKind::Protocol, 1002);
     for role in ROLES {
         for first in [0x01, 0x02, 0x81, 0x82] {
             for (size, expected) in [
@@ -108,7 +108,7 @@ async fn sizes_of_fragments_do_not_overflow() {
         let mut bytes = Frame::binary([7; 10]).unfinished().encode(peer_of(role));
         bytes.extend(header(role, 0x80, Length::Long((1 << 63) - 1)));
         let refused = refused_with(role, &Limits::default(), &bytes).await;
-        assert_eq!(refused, (ErrorKind::Limit, Some(1009)));
+        assert_eq!(refused, (ErrorKind::Limit, 1009));
 
         let (mut socket, wire) = open(role, Limits::default().message_size(usize::MAX));
         wire.feed(&bytes);
@@ -260,7 +260,7 @@ async fn rfc6455_5_4_a_new_message_inside_a_fragmented_one_is_refused() {
         wire.feed(&encode_all(peer_of(role), &frames));
         assert_eq!(socket.recv().await.unwrap(), Some("ab".into()));
         assert_eq!(socket.recv().await.unwrap_err().kind(), ErrorKind::Protocol);
-        assert_eq!(wire.next_frame(role).await.close_code(), Some(1002));
+        assert_eq!(wire.next_frame(role).await.close_code(), 1002);
     }
 }
 
@@ -352,7 +352,7 @@ async fn rfc6455_7_4_wrong_bodies_of_close_frames_are_refused() {
         body.extend(*b"\xC3\x28");
         let bytes = Frame::new(Opcode::Close, body).encode(peer_of(role));
         let refused = refused_with(role, &Limits::default(), &bytes).await;
-        assert_eq!(refused, (ErrorKind::Protocol, Some(1007)));
+        assert_eq!(refused, (ErrorKind::Protocol, 1007));
     }
 }
 

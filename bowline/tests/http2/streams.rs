@@ -43,7 +43,7 @@ async fn exchange(socket: &mut WebSocket) {
 }
 
 async fn close(socket: &WebSocket) {
-    let close = soon(socket.close(CloseCode::NORMAL, "done")).await.unwrap().unwrap();
+    let close = soon(socket.close(CloseCode::NORMAL, "done")).await.unwrap();
     assert_eq!((close.code(), close.reason()), (CloseCode::NORMAL, "done"));
 }
 

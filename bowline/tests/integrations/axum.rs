@@ -77,7 +77,7 @@ async fn it_goes_beside_other_extractors() {
     socket.send("hello").await.unwrap();
     assert_eq!(soon(socket.recv()).await.unwrap(), Some("hello".into()));
     let answer = soon(socket.close(CloseCode(4000), "")).await.unwrap();
-    assert_eq!(answer.map(|frame| frame.code()), Some(CloseCode(4000)));
+    assert_eq!(answer.code(), CloseCode(4000));
 }
 
 #[tokio::test]
@@ -221,7 +221,7 @@ async fn rfc8441_5_it_works_over_http2() {
         socket.send("hello").await.unwrap();
         assert_eq!(soon(socket.recv()).await.unwrap(), Some("hello".into()));
         let answer = soon(socket.close(CloseCode(4000), "")).await.unwrap();
-        assert_eq!(answer.map(|frame| frame.code()), Some(CloseCode(4000)));
+        assert_eq!(answer.code(), CloseCode(4000));
     }
     let foreign = Connector::new().origin("https://evil.example");
     let foreign = soon(foreign.connect_http2(&url)).await.unwrap();

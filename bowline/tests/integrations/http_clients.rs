@@ -48,7 +48,7 @@ async fn assert_echo(mut socket: WebSocket) {
         assert_eq!(soon(socket.recv()).await.unwrap(), Some(vec![7; size].into()));
     }
     let answer = soon(socket.close(CloseCode(4000), "done")).await.unwrap();
-    assert_eq!(answer.map(|frame| frame.code()), Some(CloseCode(4000)));
+    assert_eq!(answer.code(), CloseCode(4000));
 }
 
 #[tokio::test]

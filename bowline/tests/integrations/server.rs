@@ -183,7 +183,7 @@ async fn a_peer_that_closes_gets_its_code_back() {
     let address = start(server, echo).await;
     let socket = connect(address).await;
     let answer = soon(socket.close(CloseCode(4001), "done")).await.unwrap();
-    assert_eq!(answer.unwrap().code(), CloseCode(4001));
+    assert_eq!(answer.code(), CloseCode(4001));
     // The handler returns the error of `recv`.
     assert_eq!(reports.next_kind().await, ErrorKind::Closed);
 }

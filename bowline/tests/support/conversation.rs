@@ -446,7 +446,7 @@ async fn close(talk: &Talk, side: usize, sender: &Sender, mut random: Random) {
     assert!(start.elapsed() <= limit + Duration::from_millis(200), "close took {:?}", start.elapsed());
     assert!(sender.is_closed());
     match result {
-        Ok(frame) => assert_eq!(sender.close_frame(), frame),
+        Ok(frame) => assert_eq!(sender.close_frame(), Some(frame)),
         Err(error) => {
             assert!(!talk.plan.orderly, "closing went wrong: {error:?}");
             let kinds = [ErrorKind::Timeout, ErrorKind::Disconnected, ErrorKind::Io, ErrorKind::Closed];

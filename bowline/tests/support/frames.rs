@@ -60,10 +60,10 @@ impl Frame {
         self
     }
 
-    /// Returns the code in a Close frame.
-    pub fn close_code(&self) -> Option<u16> {
+    /// Returns the code in a Close frame, and 1005 if it has none.
+    pub fn close_code(&self) -> u16 {
         assert_eq!(self.opcode, Opcode::Close, "not a Close frame: {self:?}");
-        self.payload.first_chunk().map(|code| u16::from_be_bytes(*code))
+        self.payload.first_chunk().map_or(1005, |code| u16::from_be_bytes(*code))
     }
 
     /// Returns the bytes as `role` sends them.

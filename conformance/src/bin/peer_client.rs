@@ -128,7 +128,7 @@ async fn compression(connector: &Connector, mode: Compression, url: &str) -> Res
 
 async fn close(socket: &WebSocket) -> Result<(), Box<dyn Error>> {
     let answer = socket.close(CloseCode::NORMAL, "").await?;
-    expect(&answer.map(|frame| frame.code()), &Some(CloseCode::NORMAL))
+    expect(&answer.code(), &CloseCode::NORMAL)
 }
 
 /// Sends fragments that end within code points, and reads the answer piecemeal.
@@ -221,7 +221,7 @@ async fn client_closes(
 ) -> Result<(), Box<dyn Error>> {
     let socket = connect(connector, url, "/record").await?;
     let answer = socket.close(code, "leaving").await?;
-    expect(&answer.map(|frame| frame.code()), &Some(code))?;
+    expect(&answer.code(), &code)?;
     let mut asking = connect(connector, url, "/outcome").await?;
     expect(&asking.recv().await?, &Some(outcome.into()))
 }

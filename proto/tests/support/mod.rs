@@ -1,7 +1,7 @@
 //! Shared by the tests: frames assembled by hand, and a receiver that records its events.
 #![allow(dead_code, reason = "no test file uses all of it")]
 
-use bowline_proto::{CloseFrame, Event, Failure, MessageKind, ReceiveHalf, ReceiveLimits, Role};
+use bowline_proto::{CloseCode, CloseFrame, Event, Failure, MessageKind, ReceiveHalf, ReceiveLimits, Role};
 
 pub(crate) const KEY: [u8; 4] = [0x37, 0xFA, 0x21, 0x3D];
 
@@ -64,13 +64,18 @@ pub(crate) fn close_payload(code: u16, reason: &[u8]) -> Vec<u8> {
     [&code.to_be_bytes(), reason].concat()
 }
 
+/// Returns the Close frame without a code.
+pub(crate) fn empty_close() -> CloseFrame {
+    CloseFrame::new(CloseCode::NO_STATUS, "").unwrap()
+}
+
 /// An event with the bytes of its range.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Seen {
     Data { kind: MessageKind, payload: Vec<u8>, first: bool, last: bool },
     Ping(Vec<u8>),
     Pong(Vec<u8>),
-    Close(Option<CloseFrame>),
+    Close(CloseFrame),
 }
 
 pub(crate) fn data(kind: MessageKind, payload: &[u8], first: bool, last: bool) -> Seen {

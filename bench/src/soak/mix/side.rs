@@ -44,7 +44,7 @@ impl<T> Future for Task<T> {
 }
 
 /// The result of `close`.
-type Closed = Result<Option<CloseFrame>, Error>;
+type Closed = Result<(), Error>;
 
 /// The end as one side saw it.
 #[derive(Debug)]
@@ -269,17 +269,17 @@ async fn close(talk: &Arc<Talk>, side: Side, sender: &Sender, half: Option<Half>
     if ending.code == 1000 && ending.reason.is_empty() {
         match half {
             Some(Half::Sink(mut sink)) => {
-                return probe.during("close of a sink", sink.close()).await.map(|()| None);
+                return probe.during("close of a sink", sink.close()).await;
             }
             Some(Half::Bytes(mut stream)) => {
                 let shutdown = probe.during("shutdown of a WebSocketIo", stream.shutdown());
-                return shutdown.await.map(|()| None).map_err(error_of);
+                return shutdown.await.map_err(error_of);
             }
             None => {}
         }
     }
     let close = async { cancelling!(cancels, sender.close(CloseCode(ending.code), &ending.reason)) };
-    probe.during("close", close).await
+    probe.during("close", close).await.map(drop)
 }
 
 /// Delays the caller now and then.

@@ -11,7 +11,7 @@ pub(crate) enum Effect {
     /// A pong has arrived, perhaps the answer to one of our pings.
     Ponged([u8; 8]),
     /// Echo the peer's Close frame.
-    Echo(Option<CloseFrame>),
+    Echo(CloseFrame),
     /// Fail the connection with this code (RFC 6455 7.1.7).
     Fail(CloseCode, Error),
     /// The peer has ended its direction of the transport, while ours continues: no pong will arrive any more.
