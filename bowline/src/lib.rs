@@ -111,6 +111,9 @@
 //! }
 //! ```
 //!
+//! A [`Sender`] writes each message at once. A burst of messages is cheaper with [`Sender::batch`], a guard
+//! that writes all of them when it is dropped.
+//!
 //! # Back-pressure
 //!
 //! Sent messages are written without any flush. While [`Limits::write_buffer`] is reached, `send` waits in
@@ -312,7 +315,7 @@ pub use message::{Message, Payload, Prepared, Utf8Bytes};
 pub use server::{Acceptor, Handler, Listener, Rejection, Server, ShutdownSummary, Upgrade, accept, serve};
 #[cfg(any(feature = "client", feature = "server"))]
 pub use socket::Adoption;
-pub use socket::{MessageReader, MessageWriter, Sender, WebSocket, WebSocketIo, pair};
+pub use socket::{MessageReader, MessageWriter, SendBatch, Sender, WebSocket, WebSocketIo, pair};
 #[cfg(feature = "futures")]
 pub use socket::{SenderSink, WebSocketStreamSink};
 #[cfg(all(feature = "server", feature = "tls"))]

@@ -2,6 +2,7 @@
 //!
 //! - [`WebSocket`] is the handle of the owner: it receives and sends, and its drop ends the connection.
 //! - [`Sender`] is a cheap handle for other tasks: it only sends.
+//! - [`SendBatch`] is a guard of either, which gathers messages for one write.
 //! - [`MessageReader`] and [`MessageWriter`] are one message as a stream of bytes.
 //! - [`WebSocketIo`] is the whole connection as a stream of bytes; `WebSocketStreamSink` and `SenderSink` are
 //!   for the traits of the `futures` crates. All three wait through `poll_sender`.
@@ -20,6 +21,7 @@ mod sender;
 #[cfg(any(feature = "client", feature = "server"))]
 mod adoption;
 
+mod batch;
 mod io;
 #[cfg(feature = "json")]
 mod json;
@@ -34,6 +36,7 @@ mod writer;
 
 #[cfg(any(feature = "client", feature = "server"))]
 pub use adoption::Adoption;
+pub use batch::SendBatch;
 pub use io::WebSocketIo;
 pub use pair::pair;
 pub use reader::MessageReader;

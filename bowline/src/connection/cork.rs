@@ -1,8 +1,12 @@
-//! The cork: which replies are held back, to leave with one write.
+//! The cork: which messages are held back, to leave with one write.
 //!
-//! A message is written in the call that accepts it ([`write_path`](super::write_path)), with one exception:
-//! the cork. A `WebSocket` that has just been handed a message while more messages are in memory is working
-//! through a batch. Its replies are likely to be followed by more replies, so they are held back and leave
+//! A message is written in the call that accepts it ([`write_path`](super::write_path)), with two exceptions:
+//! replies to a batch, and the messages of a `SendBatch`.
+//!
+//! # Replies to a batch
+//!
+//! A `WebSocket` that has just been handed a message while more messages are in memory is working through a
+//! batch. Its replies are likely to be followed by more replies, so they are held back and leave
 //! with one write:
 //!
 //! ```text
@@ -31,6 +35,18 @@
 //!   tokio calls or drops at the end of the poll does it.
 //! - It replies without end: 1,024 replies, or four times the high-water mark, are written.
 //! - The runtime is dropped: the driver writes as it is dropped.
+//!
+//! # The messages of a `SendBatch`
+//!
+//! A `SendBatch` holds its own messages back, and writes them when it is dropped. The same promise holds: the
+//! first message corks and wakes the driver, so a guard that is leaked, or kept across an await, holds
+//! nothing back for longer than its poll. There are three differences from replies:
+//!
+//! - The age of the messages is not looked at, since the guard says that more will follow.
+//! - Nobody watches for the end of the poll on a runtime of one thread. The guard is dropped with the future
+//!   that owns it.
+//! - If another thread has corked the connection, the message is written at once. The driver may be due on
+//!   that thread, which may compute for a long time.
 
 use std::cell::Cell;
 use std::future::Future;
@@ -109,6 +125,27 @@ impl Connection {
         } else {
             self.uncork();
         }
+    }
+
+    /// Returns whether a message of a `SendBatch` may be held back, and corks if nobody does.
+    ///
+    /// The caller has locked the outbound half and put the message into the queue. So a driver that cleared
+    /// `corked` before either writes the message, once the half is unlocked, or runs once more.
+    pub(crate) fn cork_send_batch(&self) -> bool {
+        let thread = this_thread();
+        match self.corked.compare_exchange(0, thread, Ordering::SeqCst, Ordering::SeqCst) {
+            Ok(_) => {
+                self.waker.wake_driver();
+                true
+            }
+            Err(corked) => corked == thread,
+        }
+    }
+
+    /// Ends the cork of this thread, if there is one. The caller then locks the outbound half and writes, in
+    /// the order of [`uncork`](Self::uncork).
+    pub(crate) fn uncork_send_batch(&self) {
+        let _ = self.corked.compare_exchange(this_thread(), 0, Ordering::SeqCst, Ordering::SeqCst);
     }
 
     /// Holds nothing back from now on. The caller writes the replies that were held back.

@@ -23,6 +23,7 @@ struct Given {
     /// The address of these bytes.
     places: HashSet<usize>,
     bytes: usize,
+    writes: usize,
 }
 
 /// A silent peer that accepts everything or nothing.
@@ -45,6 +46,7 @@ impl AsyncWrite for Peer {
             return Poll::Pending;
         }
         given.bytes += buf.len();
+        given.writes += 1;
         Poll::Ready(Ok(buf.len()))
     }
 
@@ -75,6 +77,7 @@ fn forget(given: &Mutex<Given>) {
     let mut given = given.lock().unwrap();
     given.places.clear();
     given.bytes = 0;
+    given.writes = 0;
 }
 
 #[tokio::test]
@@ -104,6 +107,33 @@ async fn it_is_encoded_once_and_not_copied() {
                 assert!(taken < most, "{size}: {taken} bytes were taken in all");
             }
         }
+    }
+}
+
+#[tokio::test]
+async fn a_burst_takes_one_write_for_each_connection() {
+    const BURST: usize = 16;
+    const SIZE: usize = 16;
+    let (sockets, given) = connect_all(true).await;
+    let senders: Vec<_> = sockets.iter().map(WebSocket::sender).collect();
+    let messages = [(); BURST].map(|()| Prepared::new([7; SIZE].as_slice()));
+    for round in 0..2 {
+        forget(&given);
+        let allocations = ALLOCATIONS.get();
+        for sender in &senders {
+            let batch = sender.batch();
+            for message in &messages {
+                batch.try_send(message).unwrap();
+            }
+        }
+        let allocations = ALLOCATIONS.get() - allocations;
+        let writes = given.lock().unwrap().writes;
+        assert_eq!(writes, PEERS);
+        assert!(round == 0 || allocations < 20, "{allocations} allocations for {PEERS} peers");
+        settle().await;
+        let given = given.lock().unwrap();
+        assert_eq!(given.writes, PEERS, "nothing was left to the drivers");
+        assert_eq!(given.bytes, PEERS * BURST * (2 + SIZE));
     }
 }
 

@@ -12,6 +12,7 @@ mod keepalive;
 mod liveness;
 mod receiving;
 mod reentrancy;
+mod send_batch;
 mod sending;
 mod simulation;
 mod states;

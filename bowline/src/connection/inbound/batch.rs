@@ -48,6 +48,8 @@ pub(crate) struct Batch {
 pub(crate) enum Hold {
     /// The `WebSocket` sends it while working through a batch.
     InBatch,
+    /// A `SendBatch` gathers it.
+    InSendBatch,
     /// Anyone sends it outside of a batch: it is written at once.
     #[default]
     Never,
