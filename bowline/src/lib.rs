@@ -312,7 +312,9 @@ pub use error::{Error, ErrorKind, TrySendError};
 pub use limits::Limits;
 pub use message::{Message, Payload, Prepared, Utf8Bytes};
 #[cfg(feature = "server")]
-pub use server::{Acceptor, Handler, Listener, Rejection, Server, ShutdownSummary, Upgrade, accept, serve};
+pub use server::{
+    Acceptor, Handler, Listener, Rejection, Server, ShutdownOptions, ShutdownSummary, Upgrade, accept, serve,
+};
 #[cfg(any(feature = "client", feature = "server"))]
 pub use socket::Adoption;
 pub use socket::{MessageReader, MessageWriter, SendBatch, Sender, WebSocket, WebSocketIo, pair};

@@ -38,7 +38,6 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::request::Parts;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -46,12 +45,12 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use crate::server::accept_loop::ServerRun;
 use crate::server::check::RequestCheck;
 use crate::server::connection_task::ServerOptions;
-use crate::server::registry::ShutdownSignal;
+use crate::server::registry::Shutdown;
 
 pub use acceptor::{Acceptor, accept};
 pub use handler::Handler;
 pub use listener::Listener;
-pub use registry::ShutdownSummary;
+pub use registry::{ShutdownOptions, ShutdownSummary};
 pub use rejection::Rejection;
 pub use upgrade::Upgrade;
 
@@ -190,8 +189,7 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// Returns [`InvalidInput`](io::ErrorKind::InvalidInput) at once if an option of the [`Acceptor`] is
-    /// invalid.
+    /// Returns [`InvalidInput`](io::ErrorKind::InvalidInput) at once if an option is invalid.
     ///
     /// # Cancel safety
     ///
@@ -383,8 +381,11 @@ impl Server {
     /// Shuts the server down when `signal` completes. Default: the server never shuts down.
     ///
     /// The server stops accepting connections, drops handshakes in progress, and closes all connections with
-    /// 1001 (RFC 6455 7.4.1). [`serve`](Self::serve) returns when all connections have ended. After
-    /// `deadline`, the transports of the remaining connections are closed.
+    /// 1001 (RFC 6455 7.4.1). [`serve`](Self::serve) returns when all connections have ended. After the
+    /// deadline, the transports of the remaining connections are closed.
+    ///
+    /// `options` is the deadline, as a `Duration`. [`ShutdownOptions`] can also choose the code, and close
+    /// the connections evenly over a given time, so that they don't all connect elsewhere at once.
     ///
     /// ```
     /// use std::time::Duration;
@@ -394,11 +395,13 @@ impl Server {
     /// let ctrl_c = async { tokio::signal::ctrl_c().await.unwrap_or(()) };
     /// let server = Server::new().shutdown(ctrl_c, Duration::from_secs(10));
     /// ```
-    pub fn shutdown(self, signal: impl Future<Output = ()> + Send + 'static, deadline: Duration) -> Self {
-        self.with(|options| {
-            options.signal = Some(ShutdownSignal::new(signal));
-            options.deadline = deadline;
-        })
+    pub fn shutdown(
+        self,
+        signal: impl Future<Output = ()> + Send + 'static,
+        options: impl Into<ShutdownOptions>,
+    ) -> Self {
+        let shutdown = Shutdown::new(signal, options.into());
+        self.with(|options| options.shutdown = Some(shutdown))
     }
 
     fn with(mut self, change: impl FnOnce(&mut ServerOptions)) -> Self {

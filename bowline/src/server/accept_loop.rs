@@ -1,7 +1,7 @@
-//! The loop that accepts connections, and the shutdown of the server.
+//! The loop that accepts connections, until the server shuts down.
 
 use std::convert::Infallible;
-use std::future::{Future, pending, poll_fn};
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -9,12 +9,12 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
 use crate::server::connection_task::{ServerOptions, ServerState, serve_connection};
 use crate::server::handler::Handler;
 use crate::server::listener::Listener;
-use crate::server::registry::ShutdownSummary;
+use crate::server::registry::{Registry, ShutdownSummary};
 use crate::transport::IoStream;
 
 /// The pause after the operating system failed to accept a connection, as when the process has no file
@@ -28,7 +28,8 @@ pub(crate) struct ServerRun<H> {
 
 impl<H> ServerRun<H> {
     pub(crate) fn new(options: Arc<ServerOptions>, handler: H) -> Self {
-        Self { state: Arc::new(ServerState { options, handler, registry: Arc::default() }) }
+        let registry = Arc::new(Registry::new(options.shutdown.clone()));
+        Self { state: Arc::new(ServerState { options, handler, registry }) }
     }
 
     /// Serves the connections of a listener, until the server has shut down.
@@ -37,8 +38,8 @@ impl<H> ServerRun<H> {
         H: Handler<M>,
     {
         // This drops the listener when the signal completes.
-        self.unless_shut_down(self.accept_from(listener)).await;
-        self.shut_down().await
+        self.unless_signalled(self.accept_from(listener)).await;
+        self.state.registry.shut_down().await
     }
 
     /// Serves one connection, until it has ended.
@@ -50,20 +51,14 @@ impl<H> ServerRun<H> {
             self.begin(stream, peer);
             self.state.registry.all_ended().await;
         };
-        if self.unless_shut_down(serving).await.is_none() {
-            self.shut_down().await;
+        if self.unless_signalled(serving).await.is_none() {
+            self.state.registry.shut_down().await;
         }
     }
 
     /// Runs `work` until the signal to shut down. Returns `None` if that was first.
-    async fn unless_shut_down<T>(&self, work: impl Future<Output = T>) -> Option<T> {
-        let signal = async {
-            match &self.state.options.signal {
-                Some(signal) => signal.completed().await,
-                None => pending().await,
-            }
-        };
-        let (mut signal, mut work) = (pin!(signal), pin!(work));
+    async fn unless_signalled<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        let (mut signal, mut work) = (pin!(self.state.registry.signalled()), pin!(work));
         poll_fn(|cx| match signal.as_mut().poll(cx) {
             Poll::Ready(()) => Poll::Ready(None),
             Poll::Pending => work.as_mut().poll(cx).map(Some),
@@ -96,18 +91,6 @@ impl<H> ServerRun<H> {
             let establish = move |state: Arc<_>| ServerState::establish(state, registration, stream, peer);
             serve_connection(Arc::clone(&self.state), Box::new(establish))
         });
-    }
-
-    /// Closes all connections. After the deadline, closes the transports of those that remain.
-    async fn shut_down(self) -> ShutdownSummary {
-        let registry = &self.state.registry;
-        let closing = async {
-            registry.stop().await;
-            registry.all_ended().await;
-        };
-        // `abort` finds out for each connection if it has ended in time.
-        let _ = timeout(self.state.options.deadline, closing).await;
-        registry.abort()
     }
 }
 

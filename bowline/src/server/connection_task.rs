@@ -6,7 +6,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bowline_proto::CloseCode;
 use http::request::Parts;
@@ -19,7 +18,7 @@ use crate::server::check::RequestCheck;
 use crate::server::handler::Handler;
 use crate::server::http1;
 use crate::server::http2::{Accepted, Http2Request, Http2Server};
-use crate::server::registry::{OpenRegistration, Registration, Registry, ShutdownSignal};
+use crate::server::registry::{OpenRegistration, Registration, Registry, Shutdown};
 use crate::socket::WebSocket;
 use crate::transport::alpn::Alpn;
 use crate::transport::peer::Peer;
@@ -35,10 +34,8 @@ pub(crate) struct ServerOptions {
     pub(crate) http2: Option<Http2Server>,
     pub(crate) check: RequestCheck,
     pub(crate) on_error: Option<Arc<dyn ReportError>>,
-    /// The signal to shut down. Without one, the server runs for ever.
-    pub(crate) signal: Option<ShutdownSignal>,
-    /// The time that the shutdown may take.
-    pub(crate) deadline: Duration,
+    /// The shutdown. Without one, the server runs for ever.
+    pub(crate) shutdown: Option<Shutdown>,
 }
 
 impl ServerOptions {
@@ -54,7 +51,9 @@ impl ServerOptions {
 
     /// Returns an error if an option is invalid.
     pub(crate) fn validate(&self) -> io::Result<()> {
-        self.acceptor.validate().map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))
+        self.acceptor.validate()?;
+        self.shutdown.as_ref().map_or(Ok(()), |shutdown| shutdown.options.validate())?;
+        Ok(())
     }
 }
 

@@ -3,18 +3,19 @@
 mod shutdown;
 
 use std::collections::HashMap;
-use std::future::Future;
+use std::future::{Future, pending};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bowline_proto::{CloseCode, CloseFrame};
 use tokio::sync::Notify;
 use tokio::task::{AbortHandle, yield_now};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::server::http2::Slot;
 use crate::socket::Sender;
 
-pub(crate) use shutdown::ShutdownSignal;
+pub(crate) use shutdown::Shutdown;
+pub use shutdown::ShutdownOptions;
 
 /// The number of connections that a shutdown closes before other tasks run.
 const CLOSED_AT_ONCE: usize = 100;
@@ -23,7 +24,6 @@ const CLOSED_AT_ONCE: usize = 100;
 ///
 /// A connection touches the registry only when its task begins, when its handshake is done, and when it ends.
 /// (A `JoinSet` would take as much memory again per connection.)
-#[derive(Default)]
 pub(crate) struct Registry {
     /// The registered connections. Nothing foreign runs under the lock: no spawn, no waker, no call of a
     /// connection, and no drop of a task or connection.
@@ -31,6 +31,8 @@ pub(crate) struct Registry {
     /// A runtime that is shutting down drops a future within the call that spawns or wakes its task. Each of
     /// these futures owns a [`Registration`], whose drop takes this lock.
     state: Mutex<RegistryState>,
+    /// The shutdown, if the application may ask for one.
+    shutdown: Option<Shutdown>,
     stopping: CancellationToken,
     /// Notified when the last connection has ended.
     all_ended: Notify,
@@ -84,6 +86,31 @@ impl ShutdownSummary {
 }
 
 impl Registry {
+    pub(crate) fn new(shutdown: Option<Shutdown>) -> Self {
+        let (stopping, all_ended) = (CancellationToken::new(), Notify::new());
+        Self { state: Mutex::default(), shutdown, stopping, all_ended }
+    }
+
+    /// Waits until the application asks for the shutdown.
+    pub(crate) async fn signalled(&self) {
+        match &self.shutdown {
+            Some(shutdown) => shutdown.signalled().await,
+            None => pending().await,
+        }
+    }
+
+    /// Closes all connections. After the deadline, closes the transports of those that remain.
+    pub(crate) async fn shut_down(&self) -> ShutdownSummary {
+        let Some(shutdown) = &self.shutdown else { return self.abort() };
+        let closing = async {
+            self.stop(shutdown).await;
+            self.all_ended().await;
+        };
+        // `abort` finds out for each connection if it has ended in time.
+        let _ = timeout(shutdown.options.deadline, closing).await;
+        self.abort()
+    }
+
     /// Spawns the task of a connection, unless the server has ended.
     pub(crate) fn spawn<F>(self: &Arc<Self>, task: impl FnOnce(Registration) -> F)
     where
@@ -120,18 +147,27 @@ impl Registry {
         self.stopping.cancelled().await;
     }
 
-    /// Ends the handshakes in progress, and starts the closing handshake on all connections.
-    pub(crate) async fn stop(&self) {
+    /// Ends the handshakes in progress, and starts the closing handshake on each connection in its time.
+    async fn stop(&self, shutdown: &Shutdown) {
         // This comes before the lock: a connection that opens meanwhile either is in the map, or sees the
         // token.
         self.stopping.cancel();
-        let senders: Vec<Sender> =
-            self.state().connections.values().filter_map(|entry| entry.sender.clone()).collect();
-        for some in senders.chunks(CLOSED_AT_ONCE) {
-            for sender in some {
-                sender.start_close(&going_away());
+        // Their numbers, not their senders, so that the memory of those that end meanwhile is free.
+        let mut schedule = {
+            let state = self.state();
+            let open = state.connections.iter().filter(|(_, entry)| entry.sender.is_some());
+            shutdown.schedule(open.map(|(number, _)| *number))
+        };
+        let mut closed = 0;
+        while let Some(number) = schedule.next().await {
+            let sender = self.state().connections.get(&number).and_then(|entry| entry.sender.clone());
+            if let Some(sender) = sender {
+                sender.start_close(shutdown.frame());
             }
-            yield_now().await;
+            closed += 1;
+            if closed % CLOSED_AT_ONCE == 0 {
+                yield_now().await;
+            }
         }
     }
 
@@ -178,8 +214,8 @@ impl Registration {
         }
         // This comes after the sender is in the map, so that no connection escapes `stop`. Closing one twice
         // does no harm.
-        if self.registry.stopping.is_cancelled() {
-            sender.start_close(&going_away());
+        if let (true, Some(shutdown)) = (self.registry.stopping.is_cancelled(), &self.registry.shutdown) {
+            sender.start_close(shutdown.frame());
         }
         OpenRegistration { registration: self, sender, closed: false, slot: None }
     }
@@ -223,9 +259,4 @@ impl Drop for OpenRegistration {
         // This does nothing if the connection has ended.
         self.sender.abort();
     }
-}
-
-fn going_away() -> CloseFrame {
-    // RFC 6455 7.4.1: 1001 is the code of a server that goes down.
-    CloseFrame::new(CloseCode::GOING_AWAY, "").expect("1001 may be sent")
 }
