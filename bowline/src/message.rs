@@ -14,6 +14,8 @@ mod utf8_bytes;
 use bowline_proto::MessageKind;
 use bytes::Bytes;
 
+use crate::error::{Error, ErrorKind};
+
 pub use payload::Payload;
 pub(crate) use payload::Source;
 pub use prepared::Prepared;
@@ -23,7 +25,8 @@ pub use utf8_bytes::Utf8Bytes;
 /// A text or binary message.
 ///
 /// Control frames never appear as messages, because the library handles them. [`WebSocket::recv`] returns
-/// messages; [`WebSocket::send`] accepts them, and also the strings and byte buffers that convert into one.
+/// messages; [`WebSocket::send`] accepts them, and also the strings and byte buffers that convert into one:
+/// see [`Payload`].
 ///
 /// Cloning is cheap: both kinds hold their payload in shared, immutable memory.
 ///
@@ -87,6 +90,37 @@ impl Message {
         }
     }
 
+    /// Converts a text message into its text, without copying.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use bowline::{Error, WebSocket};
+    ///
+    /// /// Receives names, and ends with an error if one is not text.
+    /// async fn names(mut socket: WebSocket) -> Result<Vec<String>, Error> {
+    ///     let mut names = Vec::new();
+    ///     while let Some(message) = socket.recv().await? {
+    ///         names.push(message.into_text()?.into());
+    ///     }
+    ///     Ok(names)
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Returns [`ErrorKind::InvalidData`] if the message is binary, even if its payload is valid UTF-8.
+    pub fn into_text(self) -> Result<Utf8Bytes, Error> {
+        match self {
+            Self::Text(text) => Ok(text),
+            Self::Binary(bytes) => {
+                let text =
+                    format!("a text message was expected, but {} bytes of binary data arrived", bytes.len());
+                Err(Error::new(ErrorKind::InvalidData, text))
+            }
+        }
+    }
+
     /// Returns the kind of the message: text or binary.
     pub fn kind(&self) -> MessageKind {
         match self {
@@ -106,40 +140,35 @@ impl Message {
     }
 }
 
-impl From<&str> for Message {
+macro_rules! message_from {
+    ($($(#[$doc:meta])* $type:ty, $name:ident => $message:expr;)*) => {
+        $(impl From<$type> for Message {
+            $(#[$doc])*
+            fn from($name: $type) -> Self {
+                $message
+            }
+        })*
+    };
+}
+
+message_from! {
     /// Copies the text.
-    fn from(text: &str) -> Self {
-        Self::Text(text.into())
-    }
-}
-
-impl From<String> for Message {
-    fn from(text: String) -> Self {
-        Self::Text(text.into())
-    }
-}
-
-impl From<Utf8Bytes> for Message {
-    fn from(text: Utf8Bytes) -> Self {
-        Self::Text(text)
-    }
-}
-
-impl From<&[u8]> for Message {
+    &str, text => Self::Text(text.into());
+    /// Copies the text.
+    &String, text => Self::Text(text.as_str().into());
+    String, text => Self::Text(text.into());
+    Utf8Bytes, text => Self::Text(text);
     /// Copies the bytes.
-    fn from(bytes: &[u8]) -> Self {
+    &[u8], bytes => Self::Binary(Bytes::copy_from_slice(bytes));
+    /// Copies the bytes.
+    &Vec<u8>, bytes => Self::Binary(Bytes::copy_from_slice(bytes));
+    Vec<u8>, bytes => Self::Binary(bytes.into());
+    Bytes, bytes => Self::Binary(bytes);
+}
+
+impl<const N: usize> From<&[u8; N]> for Message {
+    /// Copies the bytes.
+    fn from(bytes: &[u8; N]) -> Self {
         Self::Binary(Bytes::copy_from_slice(bytes))
-    }
-}
-
-impl From<Vec<u8>> for Message {
-    fn from(bytes: Vec<u8>) -> Self {
-        Self::Binary(bytes.into())
-    }
-}
-
-impl From<Bytes> for Message {
-    fn from(bytes: Bytes) -> Self {
-        Self::Binary(bytes)
     }
 }

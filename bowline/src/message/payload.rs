@@ -8,7 +8,7 @@ use crate::message::{Message, Prepared, Utf8Bytes};
 /// A message to be sent, borrowed or owned.
 ///
 /// [`WebSocket::send`](crate::WebSocket::send) and its siblings accept everything that converts into a
-/// payload:
+/// payload, and so does [`Prepared::new`]:
 ///
 /// | from | the message is |
 /// |---|---|
@@ -122,7 +122,7 @@ payload_from! {
     Bytes, bytes => Self::owned(MessageKind::Binary, bytes);
     Message, message => Self::owned(message.kind(), message.into_bytes());
     &'a Prepared, prepared => {
-        Self { source: Source::Prepared(prepared), kind: prepared.kind, compress: None }
+        Self { source: Source::Prepared(prepared), kind: prepared.kind, compress: prepared.compress }
     };
 }
 

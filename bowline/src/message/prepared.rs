@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use crate::compression::CompressorSettings;
 use crate::compression::codec::Deflater;
-use crate::message::Message;
+use crate::message::Payload;
 
 /// A message that is encoded once and sent to many connections.
 ///
@@ -47,6 +47,8 @@ use crate::message::Message;
 pub struct Prepared {
     pub(crate) kind: MessageKind,
     pub(crate) frame: PreparedFrame,
+    /// Overrides the choice by size of whether the message is compressed.
+    pub(crate) compress: Option<bool>,
     compressed: Arc<CompressedForms>,
 }
 
@@ -70,16 +72,29 @@ struct CompressedForm {
 }
 
 impl Prepared {
-    /// Encodes a message.
+    /// Encodes a message: everything that [`WebSocket::send`](crate::WebSocket::send) accepts.
     ///
-    /// Compression happens later, when the message is first sent on a connection that has negotiated it.
-    pub fn new(message: impl Into<Message>) -> Self {
-        let message = message.into();
-        let kind = message.kind();
-        let frame = PreparedFrame::new(message.as_bytes(), |half, payload, frame| {
-            half.message(kind, payload, [0; 4], frame)
-        });
-        Self { kind, frame, compressed: Arc::default() }
+    /// Compression happens later, when the message is first sent on a connection that has negotiated it. The
+    /// choice of `Payload::compress` is kept.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use bowline::Prepared;
+    ///
+    /// let (text, data) = (Prepared::new("news"), Prepared::new(b"\x01\x02"));
+    /// ```
+    pub fn new<'a>(message: impl Into<Payload<'a>>) -> Self {
+        let payload = message.into();
+        let (kind, bytes) = payload.parts();
+        let (frame, compressed) = match payload.prepared() {
+            Some(prepared) => (prepared.frame.clone(), Arc::clone(&prepared.compressed)),
+            None => (
+                PreparedFrame::new(bytes, |half, payload, frame| half.message(kind, payload, [0; 4], frame)),
+                Arc::default(),
+            ),
+        };
+        Self { kind, frame, compress: payload.compress, compressed }
     }
 
     /// Returns the frame of the message, compressed without reference to other messages.

@@ -115,6 +115,39 @@ impl From<&str> for Utf8Bytes {
     }
 }
 
+impl From<Utf8Bytes> for String {
+    /// Takes over the memory of the text if nothing else refers to the memory, and copies the text otherwise.
+    fn from(text: Utf8Bytes) -> Self {
+        Self::from_utf8(text.0.into()).expect("the text was validated when it was created")
+    }
+}
+
+impl TryFrom<&[u8]> for Utf8Bytes {
+    type Error = std::str::Utf8Error;
+
+    /// Validates the bytes, and copies them.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the bytes are not valid UTF-8 (RFC 3629).
+    fn try_from(bytes: &[u8]) -> Result<Self, Self::Error> {
+        std::str::from_utf8(bytes).map(Self::from)
+    }
+}
+
+impl TryFrom<Vec<u8>> for Utf8Bytes {
+    type Error = std::str::Utf8Error;
+
+    /// Validates the bytes, and takes over their memory.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the bytes are not valid UTF-8 (RFC 3629).
+    fn try_from(bytes: Vec<u8>) -> Result<Self, Self::Error> {
+        Self::try_from(Bytes::from(bytes))
+    }
+}
+
 impl TryFrom<Bytes> for Utf8Bytes {
     type Error = std::str::Utf8Error;
 
@@ -145,5 +178,11 @@ impl PartialEq<str> for Utf8Bytes {
 impl PartialEq<&str> for Utf8Bytes {
     fn eq(&self, other: &&str) -> bool {
         self.as_str() == *other
+    }
+}
+
+impl PartialEq<String> for Utf8Bytes {
+    fn eq(&self, other: &String) -> bool {
+        self.as_str() == other
     }
 }

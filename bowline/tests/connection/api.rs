@@ -61,6 +61,58 @@ fn text_is_text() {
     assert!(Message::from("").is_empty());
 }
 
+#[test]
+fn text_converts_into_what_holds_text() {
+    for text in ["", "héllo"] {
+        let shared = Utf8Bytes::from(text);
+        assert_eq!(String::from(shared.clone()), text);
+        assert_eq!(String::from(shared), text);
+        assert_eq!(String::from(Utf8Bytes::from_static(text)), text);
+        assert_eq!(Utf8Bytes::from(text), text.to_owned());
+        assert_eq!(Utf8Bytes::try_from(text.as_bytes()).unwrap(), text);
+        assert_eq!(Utf8Bytes::try_from(text.as_bytes().to_vec()).unwrap(), text);
+    }
+    assert!(Utf8Bytes::try_from(vec![b'a', 0xFF]).is_err());
+    assert!(Utf8Bytes::try_from(&b"\xC3"[..]).is_err());
+    // Memory that nothing else refers to changes its owner.
+    let text = "long enough to be on the heap".to_owned();
+    let address = text.as_ptr();
+    let text = String::from(Utf8Bytes::from(text));
+    assert_eq!(text.as_ptr(), address);
+}
+
+#[test]
+fn a_message_becomes_its_text_if_it_is_text() {
+    assert_eq!(Message::from("héllo").into_text().unwrap(), "héllo");
+    let error = Message::from(b"abc").into_text().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidData);
+    assert_eq!(error.to_string(), "a text message was expected, but 3 bytes of binary data arrived");
+}
+
+/// A message, a payload and a prepared message accept the same types.
+#[tokio::test]
+async fn all_that_can_be_sent_can_be_a_message_and_be_prepared() {
+    let (client, mut server) = pair();
+    macro_rules! assert_accepted {
+        ($kind:ident: $($value:expr),*) => {
+            $(
+                let expected = Message::from($value);
+                assert_eq!((expected.kind(), expected.as_bytes()), (MessageKind::$kind, &b"abc"[..]));
+                client.send($value).await.unwrap();
+                client.send(&Prepared::new($value)).await.unwrap();
+                client.send(&Prepared::new(&Prepared::new($value))).await.unwrap();
+                client.send(&Prepared::new(Message::from($value))).await.unwrap();
+                for _ in 0..4 {
+                    assert_eq!(server.recv().await.unwrap().as_ref(), Some(&expected));
+                }
+            )*
+        };
+    }
+    assert_accepted!(Text: "abc", &"abc".to_owned(), "abc".to_owned(), Utf8Bytes::from_static("abc"));
+    assert_accepted!(Binary: b"abc", &b"abc"[..], &b"abc".to_vec(), b"abc".to_vec());
+    assert_accepted!(Binary: bytes::Bytes::from_static(b"abc"));
+}
+
 /// Asserts the contract of `Borrow`: the owned value and the borrowed one are equal, ordered and hashed
 /// alike.
 fn assert_borrows_alike<B: Hash + Ord + ?Sized>(values: &[impl Borrow<B> + Hash + Ord]) {

@@ -400,6 +400,8 @@ async fn a_sender_decides_for_a_message() {
             assert_eq!(wire.next_frame(role).await, Frame::text(text(5000)));
             socket.try_send(Payload::from(&Prepared::new(text(5000))).compress(false)).unwrap();
             assert_eq!(wire.next_frame(role).await, Frame::text(text(5000)));
+            socket.send(&Prepared::new(Payload::from(text(5000)).compress(false))).await.unwrap();
+            assert_eq!(wire.next_frame(role).await, Frame::text(text(5000)));
             let mut writer = socket.writer(MessageKind::Text).await.unwrap().compress(false);
             writer.write_all(text(100).as_bytes()).await.unwrap();
             writer.finish().await.unwrap();
