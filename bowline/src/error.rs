@@ -6,7 +6,7 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
-use bowline_proto::{CloseFrame, Failure, Limit};
+use bowline_proto::{CloseFrame, Failure, Limit, Misuse};
 use bytes::Bytes;
 
 /// The category of an [`Error`], as returned by [`Error::kind`].
@@ -46,6 +46,23 @@ pub enum ErrorKind {
     /// requested type, or not of the requested kind. The connection goes on, unless the method documents
     /// otherwise.
     InvalidData,
+}
+
+impl fmt::Display for ErrorKind {
+    /// Writes a description of few words, such as `connection lost`, for the labels of logs and metrics.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Closed => "connection closed",
+            Self::Disconnected => "connection lost",
+            Self::Protocol => "protocol violation",
+            Self::Limit => "limit exceeded",
+            Self::Timeout => "timed out",
+            Self::Handshake => "handshake failed",
+            Self::Io => "I/O error",
+            Self::InvalidInput => "invalid input",
+            Self::InvalidData => "invalid data",
+        })
+    }
 }
 
 /// The error of all operations on connections and handshakes.
@@ -211,6 +228,13 @@ impl fmt::Debug for Error {
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         self.0.source.as_deref().map(|source| source as _)
+    }
+}
+
+impl From<Misuse> for Error {
+    /// Returns an error of the kind [`ErrorKind::InvalidInput`], with the text of the misuse.
+    fn from(misuse: Misuse) -> Self {
+        Self::new(ErrorKind::InvalidInput, misuse.to_string())
     }
 }
 

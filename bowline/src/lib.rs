@@ -301,7 +301,7 @@ pub use rustls;
 
 #[cfg(feature = "deflate")]
 pub use bowline_proto::DeflateParameters;
-pub use bowline_proto::{CloseCode, CloseFrame, MessageKind, Role};
+pub use bowline_proto::{CloseCode, CloseFrame, MessageKind, Misuse, Role};
 #[cfg(feature = "client")]
 pub use client::{ClientHandshake, Connector, Proxy, connect};
 #[cfg(all(feature = "client", feature = "http2"))]

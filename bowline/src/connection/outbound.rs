@@ -527,7 +527,7 @@ impl Outbound {
 /// Returns the error of a call that asked for something that may not be sent.
 #[cold]
 pub(crate) fn misuse(misuse: Misuse) -> Error {
-    Error::new(ErrorKind::InvalidInput, misuse.to_string())
+    misuse.into()
 }
 
 /// Returns the error that senders receive on a connection that our side has closed.

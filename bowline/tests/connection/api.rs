@@ -7,7 +7,7 @@ use std::hash::{BuildHasher, Hash, RandomState};
 
 use bowline::{
     Adoption, CloseCode, CloseFrame, Error, ErrorKind, Message, MessageKind, MessageReader, MessageWriter,
-    Payload, Prepared, Role, Sender, TrySendError, Utf8Bytes, WebSocket, pair,
+    Misuse, Payload, Prepared, Role, Sender, TrySendError, Utf8Bytes, WebSocket, pair,
 };
 
 fn is_send<T: Send>(_: &T) {}
@@ -235,6 +235,36 @@ async fn errors_say_what_happened_and_do_not_repeat_their_source() {
     assert!(error.response().is_none() && error.close_frame().is_none());
     assert_eq!(error.clone().to_string(), error.to_string());
     assert_eq!(TrySendError::Full("message").into_inner(), "message");
+}
+
+#[test]
+fn kinds_of_errors_have_labels() {
+    let kinds = [
+        (ErrorKind::Closed, "connection closed"),
+        (ErrorKind::Disconnected, "connection lost"),
+        (ErrorKind::Protocol, "protocol violation"),
+        (ErrorKind::Limit, "limit exceeded"),
+        (ErrorKind::Timeout, "timed out"),
+        (ErrorKind::Handshake, "handshake failed"),
+        (ErrorKind::Io, "I/O error"),
+        (ErrorKind::InvalidInput, "invalid input"),
+        (ErrorKind::InvalidData, "invalid data"),
+    ];
+    for (kind, label) in kinds {
+        assert_eq!(kind.to_string(), label);
+    }
+    assert_eq!(format!("{:>12}|", ErrorKind::Timeout), "   timed out|");
+}
+
+#[test]
+fn a_close_frame_that_may_not_be_sent_is_an_error_of_the_library() {
+    fn checked(code: CloseCode, reason: &str) -> Result<CloseFrame, Error> {
+        Ok(CloseFrame::new(code, reason)?)
+    }
+    assert_eq!(checked(CloseCode(4000), "reason").unwrap().reason(), "reason");
+    let error = checked(CloseCode::ABNORMAL, "").unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    assert_eq!(error.to_string(), Misuse::ReservedCloseCode(1006).to_string());
 }
 
 #[tokio::test]
