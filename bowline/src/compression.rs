@@ -93,7 +93,7 @@ impl Compression {
 /// let options = Compression::ContextTakeover.options().level(1).server_max_window_bits(11);
 /// let connector = Connector::new().compression(options);
 /// ```
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CompressionOptions {
     compression: Compression,
     level: u8,

@@ -39,6 +39,8 @@ const MAX_STREAM_WINDOW: usize = (1 << 31) - 1;
 /// [`ErrorKind::Limit`](crate::ErrorKind::Limit) or [`ErrorKind::Timeout`](crate::ErrorKind::Timeout), or
 /// [`ErrorKind::Handshake`](crate::ErrorKind::Handshake) for too many headers over HTTP/2.
 ///
+/// Each setting is a field to read, and a method of the same name that sets the field.
+///
 /// A setting out of its range is reported as [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput),
 /// with its name, when the builder is used.
 ///
@@ -48,21 +50,33 @@ const MAX_STREAM_WINDOW: usize = (1 << 31) - 1;
 /// use bowline::{Connector, Limits};
 ///
 /// let limits = Limits::default().message_size(16 * 1024 * 1024);
+/// assert_eq!(limits.message_size, 16 * 1024 * 1024);
+/// assert_eq!(limits.write_buffer, Limits::default().write_buffer);
 /// let connector = Connector::new().limits(limits);
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Limits {
-    pub(crate) message_size: usize,
-    pub(crate) frames_per_message: u32,
-    pub(crate) head_size: usize,
-    pub(crate) max_headers: usize,
-    pub(crate) handshake_timeout: Duration,
-    pub(crate) close_timeout: Duration,
-    pub(crate) write_buffer: usize,
+    /// The size of the largest message to receive, in bytes: see [the setter](Self::message_size).
+    pub message_size: usize,
+    /// The largest number of frames in a received message: see [the setter](Self::frames_per_message).
+    pub frames_per_message: u32,
+    /// The size of the largest head in the opening handshake, in bytes: see [the setter](Self::head_size).
+    pub head_size: usize,
+    /// The largest number of headers in the opening handshake: see [the setter](Self::max_headers).
+    pub max_headers: usize,
+    /// The time for the opening handshake: see [the setter](Self::handshake_timeout).
+    pub handshake_timeout: Duration,
+    /// The time for the end of a connection: see [the setter](Self::close_timeout).
+    pub close_timeout: Duration,
+    /// The high-water mark of the write buffer, in bytes: see [the setter](Self::write_buffer).
+    pub write_buffer: usize,
+    /// The largest number of WebSockets on one HTTP/2 connection: see [the setter](Self::max_streams).
     #[cfg(feature = "http2")]
-    pub(crate) max_streams: u32,
+    pub max_streams: u32,
+    /// The number of unread bytes on one WebSocket over HTTP/2: see [the setter](Self::stream_window).
     #[cfg(feature = "http2")]
-    stream_window: usize,
+    pub stream_window: usize,
 }
 
 impl Default for Limits {

@@ -4,10 +4,11 @@ use std::borrow::Borrow;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::error::Error as StdError;
 use std::hash::{BuildHasher, Hash, RandomState};
+use std::time::Duration;
 
 use bowline::{
-    Adoption, CloseCode, CloseFrame, Error, ErrorKind, Message, MessageKind, MessageReader, MessageWriter,
-    Misuse, Payload, Prepared, Role, Sender, TrySendError, Utf8Bytes, WebSocket, pair,
+    Adoption, CloseCode, CloseFrame, Error, ErrorKind, Limits, Message, MessageKind, MessageReader,
+    MessageWriter, Misuse, Payload, Prepared, Role, Sender, TrySendError, Utf8Bytes, WebSocket, pair,
 };
 
 fn is_send<T: Send>(_: &T) {}
@@ -265,6 +266,40 @@ fn a_close_frame_that_may_not_be_sent_is_an_error_of_the_library() {
     let error = checked(CloseCode::ABNORMAL, "").unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidInput);
     assert_eq!(error.to_string(), Misuse::ReservedCloseCode(1006).to_string());
+}
+
+#[test]
+fn limits_can_be_read_and_compared() {
+    let defaults = Limits::default();
+    assert_eq!(defaults, Limits::default());
+    assert_eq!((defaults.message_size, defaults.frames_per_message), (1024 * 1024, 16_384));
+    assert_eq!((defaults.head_size, defaults.max_headers, defaults.write_buffer), (16_384, 100, 65_536));
+    assert_eq!((defaults.handshake_timeout.as_secs(), defaults.close_timeout.as_secs()), (10, 5));
+    #[cfg(feature = "http2")]
+    assert_eq!((defaults.max_streams, defaults.stream_window), (100, 256 * 1024));
+
+    macro_rules! assert_setting {
+        ($($name:ident = $value:expr;)*) => {$(
+            let limits = Limits::default().$name($value);
+            assert_eq!(limits.$name, $value);
+            assert_ne!(limits, defaults);
+            assert_eq!(limits.$name(defaults.$name), defaults, "nothing else has changed");
+        )*};
+    }
+    assert_setting! {
+        message_size = 1;
+        frames_per_message = 2;
+        head_size = 9000;
+        max_headers = 3;
+        handshake_timeout = Duration::from_secs(1);
+        close_timeout = Duration::from_secs(2);
+        write_buffer = 4;
+    }
+    #[cfg(feature = "http2")]
+    assert_setting! {
+        max_streams = 5;
+        stream_window = 100_000;
+    }
 }
 
 #[tokio::test]
