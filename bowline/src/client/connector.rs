@@ -1,9 +1,10 @@
 //! The builder of client options, and the way from a URL to a connection.
 
+use std::fmt::Display;
 use std::time::Duration;
 
 use bowline_proto::Role;
-use http::header::{HOST, HeaderName, HeaderValue, ORIGIN};
+use http::header::{HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN};
 use http::{Request, Response};
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -43,7 +44,7 @@ use crate::transport::{Addresses, IoStream};
 /// # Cancel safety
 ///
 /// This function is cancel safe. Dropping the future ends the attempt and closes its connection.
-pub async fn connect(url: impl AsRef<str>) -> Result<WebSocket, Error> {
+pub async fn connect(url: impl Display) -> Result<WebSocket, Error> {
     let (socket, _) = Connector::new().connect(url).await?;
     Ok(socket)
 }
@@ -104,6 +105,31 @@ impl Connector {
         V::Error: Into<http::Error>,
     {
         self.offer.add_header(name, value);
+        self
+    }
+
+    /// Adds all headers of a map to the request, as repeated calls of [`header`](Self::header) do. Default:
+    /// none.
+    ///
+    /// ```
+    /// use bowline::Connector;
+    /// use bowline::http::HeaderMap;
+    ///
+    /// fn forward(incoming: &HeaderMap) -> Connector {
+    ///     let mut headers = HeaderMap::new();
+    ///     headers.extend(incoming.get("cookie").map(|cookie| (http::header::COOKIE, cookie.clone())));
+    ///     Connector::new().headers(headers)
+    /// }
+    /// ```
+    pub fn headers(mut self, headers: HeaderMap) -> Self {
+        let mut name = None;
+        for (next, value) in headers {
+            // The iterator omits the name of each further value of one header.
+            name = next.or(name);
+            if let Some(name) = name.clone() {
+                self.offer.add_header(name, value);
+            }
+        }
         self
     }
 
@@ -222,9 +248,10 @@ impl Connector {
 
     /// Connects to a server. Returns the connection, and the head of the server's response.
     ///
-    /// The scheme of the URL is `ws`, `wss`, `http` or `https`. A user name and a password in the URL are
-    /// sent as basic authentication, unless an `Authorization` [`header`](Self::header) is set. Redirects are
-    /// not followed.
+    /// The URL is a `&str`, a `String`, an [`http::Uri`], a `Url` of the crate `url`, or any other value that
+    /// is displayed as a URL. Its scheme is `ws`, `wss`, `http` or `https`. A user name and a password in the
+    /// URL are sent as basic authentication, unless an `Authorization` [`header`](Self::header) is set.
+    /// Redirects are not followed.
     ///
     /// ```no_run
     /// # async fn example() -> Result<(), bowline::Error> {
@@ -249,8 +276,8 @@ impl Connector {
     /// # Cancel safety
     ///
     /// This method is cancel safe. Dropping the future ends the attempt and closes its connection.
-    pub async fn connect(&self, url: impl AsRef<str>) -> Result<(WebSocket, Response<()>), Error> {
-        let attempt = self.offer.prepare(Url::parse(url.as_ref())?)?;
+    pub async fn connect(&self, url: impl Display) -> Result<(WebSocket, Response<()>), Error> {
+        let attempt = self.offer.prepare(Url::parse(&url.to_string())?)?;
         // A box keeps the caller's future small for the rest of the connection's life.
         Box::pin(self.connect_to(attempt)).await
     }
@@ -279,13 +306,13 @@ impl Connector {
     /// This method is cancel safe. Dropping the future ends the attempt and drops the stream.
     pub async fn connect_over<S>(
         &self,
-        url: impl AsRef<str>,
+        url: impl Display,
         stream: S,
     ) -> Result<(WebSocket, Response<()>), Error>
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let attempt = self.offer.prepare(Url::parse(url.as_ref())?)?;
+        let attempt = self.offer.prepare(Url::parse(&url.to_string())?)?;
         Box::pin(async { self.finish(self.secure(attempt, self.version, stream).await?).await }).await
     }
 
@@ -311,8 +338,9 @@ impl Connector {
     /// # Errors
     ///
     /// Returns [`ErrorKind::InvalidInput`] if the URL or an option is invalid.
-    pub fn request(&self, url: impl AsRef<str>) -> Result<(Request<()>, ClientHandshake), Error> {
-        let Attempt { url, mut request, handshake, .. } = self.offer.prepare(Url::parse(url.as_ref())?)?;
+    pub fn request(&self, url: impl Display) -> Result<(Request<()>, ClientHandshake), Error> {
+        let Attempt { url, mut request, handshake, .. } =
+            self.offer.prepare(Url::parse(&url.to_string())?)?;
         *request.uri_mut() = url.http_uri();
         Ok((request, handshake))
     }
@@ -485,8 +513,8 @@ impl Connector {
     /// # Cancel safety
     ///
     /// This method is cancel safe. Dropping the future ends the attempt and closes its connection.
-    pub async fn connect_http2(&self, url: impl AsRef<str>) -> Result<Http2Connection, Error> {
-        let attempt = self.offer.prepare(Url::parse(url.as_ref())?)?;
+    pub async fn connect_http2(&self, url: impl Display) -> Result<Http2Connection, Error> {
+        let attempt = self.offer.prepare(Url::parse(&url.to_string())?)?;
         match Box::pin(self.reach(attempt, HttpVersion::Http2)).await? {
             Reached::Http2(connection, _) => connection.check_settings().map(|()| connection),
             Reached::WebSocket(..) => unreachable!("only HTTP/2 was asked for"),

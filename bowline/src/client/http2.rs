@@ -215,8 +215,8 @@ impl Http2Connection {
     /// # Cancel safety
     ///
     /// This method is cancel safe. Dropping the future ends the attempt and leaves the connection as it is.
-    pub async fn connect(&self, path: impl AsRef<str>) -> Result<(WebSocket, Response<()>), Error> {
-        let url = self.0.url.clone().with_target(path.as_ref())?;
+    pub async fn connect(&self, path: impl fmt::Display) -> Result<(WebSocket, Response<()>), Error> {
+        let url = self.0.url.clone().with_target(&path.to_string())?;
         let mut attempt = self.0.offer.prepare(url)?;
         // A box keeps the caller's future small for the rest of the connection's life.
         Box::pin(async move {

@@ -1,6 +1,7 @@
 //! The choice of a proxy.
 
 use std::fmt;
+use std::str::FromStr;
 
 use http::Uri;
 use hyper_util::client::proxy::matcher::{Intercept, Matcher};
@@ -80,17 +81,17 @@ impl Proxy {
     /// # Errors
     ///
     /// Returns [`ErrorKind::InvalidInput`] if `url` is not the URL of a proxy.
-    pub fn new(url: impl AsRef<str>) -> Result<Self, Error> {
-        let url = url.as_ref();
+    pub fn new(url: impl fmt::Display) -> Result<Self, Error> {
+        let url = url.to_string();
         let invalid = |text| Error::new(ErrorKind::InvalidInput, format!("the proxy's URL {text}"));
         // hyper-util accepts more URLs, and splits some of them at other characters.
-        let parts = UrlParts::split(url, &["http", "https", "socks5", "socks5h"]).map_err(invalid)?;
+        let parts = UrlParts::split(&url, &["http", "https", "socks5", "socks5h"]).map_err(invalid)?;
         if !["", "/"].contains(&parts.target) {
             return Err(invalid(
                 "has a path, a query or a fragment, which the URL of a proxy can't have".to_owned(),
             ));
         }
-        let matcher = Matcher::builder().all(url.to_owned()).build();
+        let matcher = Matcher::builder().all(url.clone()).build();
         let intercept = matcher.intercept(&Uri::from_static("http://any.example"));
         let intercept = intercept
             .ok_or_else(|| invalid("is not of the form `scheme://[user:password@]host[:port]`".to_owned()))?;
@@ -104,6 +105,19 @@ impl Proxy {
             Choice::Explicit(intercept) => Ok(Some(intercept.clone())),
             Choice::Environment => Matcher::from_env().intercept(target).map(check_proxy).transpose(),
         }
+    }
+}
+
+impl FromStr for Proxy {
+    type Err = Error;
+
+    /// Chooses a proxy for all hosts, as [`Proxy::new`] does.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`ErrorKind::InvalidInput`] if `url` is not the URL of a proxy.
+    fn from_str(url: &str) -> Result<Self, Error> {
+        Self::new(url)
     }
 }
 

@@ -135,6 +135,47 @@ async fn options_become_headers() {
 }
 
 #[tokio::test]
+async fn a_map_of_headers_is_added_header_by_header() {
+    let mut headers = http::HeaderMap::new();
+    headers.append("cookie", HeaderValue::from_static("a=secret"));
+    headers.append("cookie", HeaderValue::from_static("b=2"));
+    headers.insert("x-request-id", HeaderValue::from_static("17"));
+    let connector = Connector::new().header("x-request-id", "16").headers(headers.clone());
+    let request = request_of(&connector, URL).await;
+    assert_eq!(request.get("cookie").as_deref(), Some("a=secret, b=2"));
+    assert_eq!(request.get("x-request-id").as_deref(), Some("16, 17"));
+    let (request, _) = connector.request(URL).unwrap();
+    assert!(!format!("{request:?}").contains("secret"), "cookies are secrets");
+    assert!(Connector::new().headers(http::HeaderMap::new()).request(URL).is_ok());
+
+    headers.insert("sec-websocket-key", HeaderValue::from_static("mine"));
+    let text = invalid(&Connector::new().headers(headers), URL).await;
+    assert!(text.contains("sec-websocket-key"), "{text}");
+}
+
+#[test]
+fn a_url_is_text_or_anything_that_is_displayed_as_one() {
+    let connector = Connector::new();
+    let assert_target = |request: Result<(http::Request<()>, _), Error>| {
+        assert_eq!(request.unwrap().0.uri(), "http://example.com/chat");
+    };
+    let text = URL.to_owned();
+    let uri: http::Uri = URL.parse().unwrap();
+    assert_target(connector.request(URL));
+    assert_target(connector.request(&text));
+    assert_target(connector.request(text.clone()));
+    assert_target(connector.request(text.as_str().to_owned().into_boxed_str()));
+    assert_target(connector.request(std::borrow::Cow::Borrowed(URL)));
+    assert_target(connector.request(bowline::Utf8Bytes::from(URL)));
+    assert_target(connector.request(format_args!("ws://{}/chat", "example.com")));
+    assert_target(connector.request(&uri));
+    assert_target(connector.request(uri));
+    let error = connector.request(http::Uri::from_static("/chat")).map(drop).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    assert!(error.to_string().contains("ws://"), "{error}");
+}
+
+#[tokio::test]
 async fn rfc6455_3_urls_that_make_no_sense_are_named() {
     for (url, named) in [
         ("example.com/chat", "ws://"),

@@ -210,6 +210,11 @@ fn urls_that_are_no_proxys_are_refused() {
     {
         Proxy::new(url).expect(url);
     }
+    let parsed: Proxy = "http://user:secret@proxy.example".parse().unwrap();
+    let from_uri = Proxy::new(http::Uri::from_static("http://user:secret@proxy.example")).unwrap();
+    assert_eq!(format!("{parsed:?}"), format!("{from_uri:?}"));
+    let error = "ftp://user:secret@proxy.example".parse::<Proxy>().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
     let debug = format!("{:?}", Proxy::new("http://user:secret@proxy.example").unwrap());
     assert!(debug.contains("proxy.example") && !debug.contains("secret"), "{debug}");
 }
