@@ -80,9 +80,10 @@ async fn serve(arguments: Arguments) -> Result<(), Box<dyn Error>> {
         Compression::NoTakeover => bowline::Compression::NoContextTakeover,
         Compression::Takeover => bowline::Compression::ContextTakeover,
     });
-    let mut server = Server::new().acceptor(acceptor).on_error(|error| match error.source() {
-        Some(source) => eprintln!("{error}: {source}"),
-        None => eprintln!("{error}"),
+    let mut server = Server::new().acceptor(acceptor).on_error(|error| {
+        if !error.is_noise() {
+            eprintln!("{error}");
+        }
     });
     if arguments.tls {
         server = server.tls(Arc::new(self_signed()?));

@@ -62,7 +62,8 @@ use http::Request;
 use http::request::Parts;
 
 use crate::server::catch_panic::{CatchPanic, catch};
-use crate::server::{Acceptor, Rejection, Upgrade};
+use crate::server::server_error::RequestLine;
+use crate::server::{Acceptor, Rejection, ServerError, Upgrade};
 use crate::socket::WebSocket;
 
 /// An extractor of opening handshakes.
@@ -79,7 +80,17 @@ pub struct WebSocketUpgrade {
 }
 
 /// The closure that is called with an error.
-struct OnError(Box<dyn FnOnce(Box<dyn StdError + Send + Sync>) + Send>);
+struct OnError(Option<Box<dyn FnOnce(ServerError) + Send>>);
+
+impl OnError {
+    fn report(self, error: impl FnOnce() -> ServerError) {
+        if let Some(on_error) = self.0 {
+            let error = error();
+            // A panic of the closure can't be reported.
+            let _ = catch(|| on_error(error));
+        }
+    }
+}
 
 impl WebSocketUpgrade {
     /// Sets the options of the handshake and of the connection. Default: [`Acceptor::new`], which accepts
@@ -117,8 +128,10 @@ impl WebSocketUpgrade {
         self.acceptor.choose_subprotocol(self.request.headers())
     }
 
-    /// Sets a function that is called if the upgrade or the handler fails, or if the handler panics. Default:
-    /// the error is discarded.
+    /// Sets a function that is called if [`on_upgrade`](Self::on_upgrade) rejects the request, if the upgrade
+    /// or the handler fails, or if the handler panics. Default: the error is discarded.
+    ///
+    /// Errors that say only that a client is gone can be told apart: see [`ServerError::is_noise`].
     ///
     /// ```
     /// use axum::response::Response;
@@ -129,11 +142,8 @@ impl WebSocketUpgrade {
     ///     upgrade.on_upgrade(|_socket| async { Err("not today".into()) })
     /// }
     /// ```
-    pub fn on_error(
-        mut self,
-        on_error: impl FnOnce(Box<dyn StdError + Send + Sync>) + Send + 'static,
-    ) -> Self {
-        self.on_error = OnError(Box::new(on_error));
+    pub fn on_error(mut self, on_error: impl FnOnce(ServerError) + Send + 'static) -> Self {
+        self.on_error = OnError(Some(Box::new(on_error)));
         self
     }
 
@@ -163,36 +173,40 @@ impl WebSocketUpgrade {
     {
         match self.acceptor.accept(&mut self.request) {
             Ok((response, upgrade)) => {
-                tokio::spawn(run(upgrade, handler, self.on_error));
+                let (head, ()) = self.request.into_parts();
+                let request = self.on_error.0.as_ref().map(|_| RequestLine::of(&head));
+                tokio::spawn(run(upgrade, handler, request, self.on_error));
                 response
             }
-            Err(rejection) => rejection.into_response(),
+            Err(rejection) => {
+                self.on_error.report(|| {
+                    let (head, ()) = self.request.into_parts();
+                    let peer = head.extensions.get().copied();
+                    ServerError::of_opening(peer, Some(Box::new(head)), rejection.clone().into_error())
+                });
+                rejection.into_response()
+            }
         }
     }
 }
 
 /// Runs the task of a connection.
-async fn run<F, Fut>(upgrade: Upgrade, handler: F, on_error: OnError)
+async fn run<F, Fut>(upgrade: Upgrade, handler: F, request: Option<RequestLine>, on_error: OnError)
 where
     F: FnOnce(WebSocket) -> Fut,
     Fut: Future<Output = Result<(), Box<dyn StdError + Send + Sync>>>,
 {
     let mut socket = match upgrade.await {
         Ok(socket) => socket,
-        Err(error) => return on_error.0(error.into()),
+        Err(error) => return on_error.report(|| ServerError::of_upgrade(request, error)),
     };
     let sender = socket.supervise();
-    let code = match CatchPanic::call(|| handler(socket)).await {
-        Ok(Ok(())) => CloseCode::NORMAL,
-        Ok(Err(error)) => {
-            let _ = catch(|| on_error.0(error));
-            CloseCode::INTERNAL_ERROR
-        }
-        Err(panic) => {
-            let _ = catch(|| on_error.0(format!("the handler {panic}").into()));
-            CloseCode::INTERNAL_ERROR
-        }
-    };
+    let result = CatchPanic::call(|| handler(socket)).await;
+    let result = result.unwrap_or_else(|panic| Err(format!("the handler {panic}").into()));
+    let code = if result.is_ok() { CloseCode::NORMAL } else { CloseCode::INTERNAL_ERROR };
+    if let Err(error) = result {
+        on_error.report(|| ServerError::of_handler(&sender, request, error));
+    }
     // The result is discarded: the handler has returned, and its error was reported.
     let _ = sender.close(code, "").await;
 }
@@ -205,7 +219,7 @@ impl<S: Send + Sync> FromRequestParts<S> for WebSocketUpgrade {
         // These checks do not depend on the options, which are not known yet. Of the options, only the origin
         // can reject a request.
         Acceptor::new().allow_origin("*").agree(&request)?;
-        Ok(Self { request, acceptor: Acceptor::new(), on_error: OnError(Box::new(drop)) })
+        Ok(Self { request, acceptor: Acceptor::new(), on_error: OnError(None) })
     }
 }
 

@@ -48,6 +48,26 @@ pub enum ErrorKind {
     InvalidData,
 }
 
+impl ErrorKind {
+    /// Returns the kind of an error of a transport: `Disconnected` if the peer is gone, or else `Io`.
+    pub(crate) fn of_transport(error: &io::Error) -> Self {
+        use io::ErrorKind as Io;
+        match error.kind() {
+            // The last one is how rustls reports the end of a stream without close_notify.
+            Io::ConnectionReset
+            | Io::ConnectionAborted
+            | Io::BrokenPipe
+            | Io::NotConnected
+            | Io::TimedOut
+            | Io::HostUnreachable
+            | Io::NetworkUnreachable
+            | Io::NetworkDown
+            | Io::UnexpectedEof => Self::Disconnected,
+            _ => Self::Io,
+        }
+    }
+}
+
 impl fmt::Display for ErrorKind {
     /// Writes a description of few words, such as `connection lost`, for the labels of logs and metrics.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -133,21 +153,7 @@ impl Error {
     /// Creates the error for a transport that has failed: [`ErrorKind::Disconnected`] if the peer is gone, or
     /// else [`ErrorKind::Io`].
     pub(crate) fn of_transport(message: &'static str, error: io::Error) -> Self {
-        use io::ErrorKind as Io;
-        let kind = match error.kind() {
-            // The last one is how rustls reports the end of a stream without close_notify.
-            Io::ConnectionReset
-            | Io::ConnectionAborted
-            | Io::BrokenPipe
-            | Io::NotConnected
-            | Io::TimedOut
-            | Io::HostUnreachable
-            | Io::NetworkUnreachable
-            | Io::NetworkDown
-            | Io::UnexpectedEof => ErrorKind::Disconnected,
-            _ => ErrorKind::Io,
-        };
-        Self::with_source(kind, message, error)
+        Self::with_source(ErrorKind::of_transport(&error), message, error)
     }
 
     /// Creates the error for a peer that broke the protocol or exceeded a limit.
@@ -187,25 +193,32 @@ impl fmt::Display for Error {
     /// Writes the text. If the transport or the opening handshake failed, the causes follow in the same line,
     /// with their control characters escaped.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Inner { kind, message, source, .. } = &*self.0;
+        let Inner { kind, message, .. } = &*self.0;
         f.write_str(message)?;
         if !matches!(kind, ErrorKind::Io | ErrorKind::Disconnected | ErrorKind::Handshake) {
             return Ok(());
         }
-        let mut cause = source.as_deref().map(|source| source as &dyn StdError);
-        let mut last = String::new();
-        while let Some(error) = cause {
-            // Backslashes stay as they are, because the text of an `Error` below is escaped already.
-            let text = escaped(&error.to_string()).replace("\\\\", "\\");
-            // Some errors include their own cause.
-            if !last.contains(&text) {
-                write!(f, ": {text}")?;
-                last = text;
-            }
-            cause = error.source();
-        }
-        Ok(())
+        write_causes(f, self.source(), String::new())
     }
+}
+
+/// Writes `cause` and its own causes, each after a colon and with its control characters escaped. `last` is
+/// the text before them.
+pub(crate) fn write_causes(
+    f: &mut fmt::Formatter<'_>,
+    mut cause: Option<&(dyn StdError + 'static)>,
+    mut last: String,
+) -> fmt::Result {
+    while let Some(error) = cause {
+        let text = escaped_once(&error.to_string());
+        // Some errors include their own cause.
+        if !last.contains(&text) {
+            write!(f, ": {text}")?;
+            last = text;
+        }
+        cause = error.source();
+    }
+    Ok(())
 }
 
 impl fmt::Debug for Error {
@@ -265,6 +278,11 @@ impl From<Error> for io::Error {
 /// Escapes the control characters of text that may be the peer's, as `Display` of [`CloseFrame`] does.
 pub(crate) fn escaped(text: &str) -> String {
     text.escape_debug().to_string().replace("\\\"", "\"").replace("\\'", "'")
+}
+
+/// Escapes the control characters of text that may be escaped already: backslashes stay as they are.
+pub(crate) fn escaped_once(text: &str) -> String {
+    escaped(text).replace("\\\\", "\\")
 }
 
 /// The error of [`try_send`](crate::Sender::try_send), which returns the message to the caller.

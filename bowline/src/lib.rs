@@ -313,7 +313,8 @@ pub use limits::Limits;
 pub use message::{Message, Payload, Prepared, Utf8Bytes};
 #[cfg(feature = "server")]
 pub use server::{
-    Acceptor, Handler, Listener, Rejection, Server, ShutdownOptions, ShutdownSummary, Upgrade, accept, serve,
+    Acceptor, Handler, Listener, Rejection, Server, ServerError, ShutdownOptions, ShutdownSummary, Upgrade,
+    accept, serve,
 };
 #[cfg(any(feature = "client", feature = "server"))]
 pub use socket::Adoption;

@@ -11,6 +11,7 @@
 //! check            the application's decision about the request, for both; rejection: a negative one
 //! registry         all connections of a server, to close them at its end
 //! handler          the application's closure; catch_panic: its panics
+//! server_error     what the application learns of an error
 //! upgrade          the wait for the response, in other people's servers
 //! ```
 //!
@@ -30,9 +31,9 @@ mod listener;
 mod origin;
 mod registry;
 mod rejection;
+pub(crate) mod server_error;
 mod upgrade;
 
-use std::error::Error as StdError;
 use std::fmt;
 use std::future::Future;
 use std::io;
@@ -52,6 +53,7 @@ pub use handler::Handler;
 pub use listener::Listener;
 pub use registry::{ShutdownOptions, ShutdownSummary};
 pub use rejection::Rejection;
+pub use server_error::ServerError;
 pub use upgrade::Upgrade;
 
 /// Serves WebSocket connections with the default options: each connection is passed to one call of `handler`.
@@ -359,22 +361,29 @@ impl Server {
 
     /// Sets a function that is called with each error. Default: errors are discarded.
     ///
-    /// - Errors that a handler returns, and its panics, are passed as they are.
-    /// - An [`Error`](crate::Error) is passed for each connection that never became a WebSocket: rejected,
-    ///   timed out, broken, or closed before a request. An [`on_request`](Self::on_request) that panics
-    ///   rejects with 500.
-    /// - A [`std::io::Error`] is passed if the operating system fails to accept a connection.
+    /// A [`ServerError`] names the client and its request. There is one for:
+    ///
+    /// - each error that a handler returns, and each of its panics;
+    /// - each connection that never became a WebSocket: rejected, timed out, broken, or closed before a
+    ///   request. An [`on_request`](Self::on_request) that panics rejects with 500.
+    /// - each failure of the operating system to accept a connection.
+    ///
+    /// Many of these say only that a client is gone: [`is_noise`](ServerError::is_noise) tells them apart.
     ///
     /// Calls for one connection are sequential; calls for different connections may be concurrent. The
     /// function must not block. If it panics, the panic is discarded, and the server continues.
     ///
+    /// With this function, each open connection keeps the method and the URI of its request: a block of their
+    /// size.
+    ///
     /// ```
-    /// let server = bowline::Server::new().on_error(|error| eprintln!("{error}"));
+    /// let server = bowline::Server::new().on_error(|error| {
+    ///     if !error.is_noise() {
+    ///         eprintln!("{error}");
+    ///     }
+    /// });
     /// ```
-    pub fn on_error(
-        self,
-        on_error: impl Fn(Box<dyn StdError + Send + Sync>) + Send + Sync + 'static,
-    ) -> Self {
+    pub fn on_error(self, on_error: impl Fn(ServerError) + Send + Sync + 'static) -> Self {
         self.with(|options| options.on_error = Some(Arc::new(on_error)))
     }
 

@@ -15,6 +15,7 @@ use crate::server::connection_task::{ServerOptions, ServerState, serve_connectio
 use crate::server::handler::Handler;
 use crate::server::listener::Listener;
 use crate::server::registry::{Registry, ShutdownSummary};
+use crate::server::server_error::ServerError;
 use crate::transport::IoStream;
 
 /// The pause after the operating system failed to accept a connection, as when the process has no file
@@ -75,7 +76,7 @@ impl<H> ServerRun<H> {
                 Ok((stream, peer)) => self.begin(stream, peer),
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
-                    self.state.report(error.into());
+                    self.state.report(|| ServerError::of_accepting(error));
                     sleep(ACCEPT_PAUSE).await;
                 }
             }

@@ -20,6 +20,7 @@ use crate::server::handshake::{Agreement, RequestHead, Terms};
 use crate::server::http1;
 use crate::server::origin::{Pattern, RequestScheme};
 use crate::server::rejection::Rejection;
+use crate::server::server_error::HeadCopy;
 use crate::server::upgrade::Upgrade;
 use crate::socket::{Adoption, WebSocket};
 use crate::transport::peer::Peer;
@@ -326,7 +327,8 @@ impl Acceptor {
         let peer = Peer::of_any(&stream);
         let check = RequestCheck::default();
         // A box keeps the caller's future small for the rest of the connection's life.
-        Box::pin(http1::exchange(Rewind::new(stream), peer, terms, &check, deadline)).await
+        Box::pin(http1::exchange(Rewind::new(stream), peer, terms, &check, deadline, &HeadCopy::Unwanted))
+            .await
     }
 
     /// Creates a server [`WebSocket`] from a stream whose handshake is already complete.

@@ -60,22 +60,24 @@ pub(crate) async fn answer(
             let response = agreement.response();
             (Ok((head, agreement)), response)
         }
-        Ok(Err(rejection)) => rejected("the client's request was rejected".to_owned(), rejection),
+        Ok(Err(rejection)) => rejected(Rejection::clone(&rejection).into_error(), rejection),
         Err(panic) => {
             let rejection = Rejection::from(StatusCode::INTERNAL_SERVER_ERROR);
-            rejected(format!("the check of a client's request {panic}"), rejection)
+            let text = format!("the check of a client's request {panic}");
+            let error = Error::with_source(ErrorKind::Handshake, text, rejection.clone());
+            rejected(error, rejection)
         }
     }
 }
 
 /// Returns the error and the response for a request that is rejected.
-pub(crate) fn rejected<T>(text: String, rejection: Rejection) -> (Result<T, Error>, Response<String>) {
+pub(crate) fn rejected<T>(error: Error, rejection: Rejection) -> (Result<T, Error>, Response<String>) {
     events::handshake_rejected(Role::Server, rejection.status(), &rejection);
-    let mut response: Response<String> = rejection.clone().into_response();
+    let mut response: Response<String> = rejection.into_response();
     for name in [header::CONTENT_LENGTH, header::TRANSFER_ENCODING] {
         // hyper sets these headers to fit the body. It would send the application's values even if they
         // don't.
         response.headers_mut().remove(name);
     }
-    (Err(Error::with_source(ErrorKind::Handshake, text, rejection)), response)
+    (Err(error), response)
 }

@@ -1,6 +1,5 @@
 //! The task of a server's connection, from its first byte to its end.
 
-use std::error::Error as StdError;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
@@ -10,7 +9,7 @@ use std::sync::Arc;
 use bowline_proto::CloseCode;
 use http::request::Parts;
 
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 use crate::handshake::deadline::Deadline;
 use crate::server::acceptor::Acceptor;
 use crate::server::catch_panic::{CatchPanic, catch};
@@ -19,6 +18,7 @@ use crate::server::handler::Handler;
 use crate::server::http1;
 use crate::server::http2::{Accepted, Http2Request, Http2Server};
 use crate::server::registry::{OpenRegistration, Registration, Registry, Shutdown};
+use crate::server::server_error::{HeadCopy, RequestLine, ServerError};
 use crate::socket::WebSocket;
 use crate::transport::alpn::Alpn;
 use crate::transport::peer::Peer;
@@ -58,9 +58,9 @@ impl ServerOptions {
 }
 
 /// A closure that is called with errors.
-pub(crate) trait ReportError: Fn(Box<dyn StdError + Send + Sync>) + Send + Sync {}
+pub(crate) trait ReportError: Fn(ServerError) + Send + Sync {}
 
-impl<F: Fn(Box<dyn StdError + Send + Sync>) + Send + Sync> ReportError for F {}
+impl<F: Fn(ServerError) + Send + Sync> ReportError for F {}
 
 /// The state that all connections of a call share.
 pub(crate) struct ServerState<H> {
@@ -70,11 +70,18 @@ pub(crate) struct ServerState<H> {
 }
 
 impl<H> ServerState<H> {
-    pub(crate) fn report(&self, error: Box<dyn StdError + Send + Sync>) {
+    /// Reports an error, which is made only if the application wants it.
+    pub(crate) fn report(&self, error: impl FnOnce() -> ServerError) {
         if let Some(on_error) = &self.options.on_error {
+            let error = error();
             // A panic of the closure can't be reported, and is no reason to end more than this call.
             let _ = catch(|| on_error(error));
         }
+    }
+
+    /// Returns a place for a copy of the head, if errors are reported.
+    fn head_copy(&self) -> HeadCopy {
+        if self.options.on_error.is_some() { HeadCopy::wanted() } else { HeadCopy::Unwanted }
     }
 }
 
@@ -82,6 +89,8 @@ impl<H> ServerState<H> {
 pub(crate) struct Established {
     socket: WebSocket,
     head: Parts,
+    /// Kept for the errors of the handler, if they are reported.
+    request: Option<RequestLine>,
     registration: OpenRegistration,
 }
 
@@ -108,10 +117,13 @@ impl<H> ServerState<H> {
         let peer = Peer { addresses: Addresses { peer, ..known.addresses }, ..known };
         let deadline = Deadline::after(self.options.acceptor.terms().config.limits.handshake_timeout);
         // A box of its own, because combinators hold their futures twice.
-        let arriving = Box::pin(self.handshake(stream, peer, deadline));
-        let arrived = self.or_report(arriving).await?;
+        let copy = self.head_copy();
+        let address = peer.addresses.peer;
+        let arriving = Box::pin(self.handshake(stream, peer, deadline, &copy));
+        let arrived = self.registry.unless_stopping(arriving).await?;
+        let arrived = self.or_report(arrived, address, copy)?;
         match arrived {
-            Arrived::WebSocket(socket, head) => Some(Established::new(registration, socket, head)),
+            Arrived::WebSocket(socket, head) => Some(self.established(registration, socket, head)),
             Arrived::Http2(http2, stream, peer) => {
                 // The HTTP/2 connection is registered until its end.
                 let _registration = registration;
@@ -128,6 +140,7 @@ impl<H> ServerState<H> {
         stream: S,
         peer: Peer,
         deadline: Deadline,
+        copy: &HeadCopy,
     ) -> Result<Arrived, Error> {
         // The following takes several KiB per connection, which only clients that send something receive.
         let mut stream = Rewind::new(stream);
@@ -143,7 +156,7 @@ impl<H> ServerState<H> {
                 if let (Some(http2), Alpn::Http2) = (self.options.http2, chosen) {
                     return Ok(Arrived::Http2(http2, Box::new(stream), peer));
                 }
-                self.exchange_over_http1(Rewind::new(stream), peer, deadline).await
+                self.exchange_over_http1(Rewind::new(stream), peer, deadline, copy).await
             };
             return Box::pin(handshake).await;
         }
@@ -159,7 +172,7 @@ impl<H> ServerState<H> {
                 return Ok(Arrived::Http2(http2, Box::new(stream), peer));
             }
         }
-        Box::pin(self.exchange_over_http1(stream, peer, deadline)).await
+        Box::pin(self.exchange_over_http1(stream, peer, deadline, copy)).await
     }
 
     async fn exchange_over_http1<S: IoStream>(
@@ -167,9 +180,10 @@ impl<H> ServerState<H> {
         stream: Rewind<S>,
         peer: Peer,
         deadline: Deadline,
+        copy: &HeadCopy,
     ) -> Result<Arrived, Error> {
         let ServerOptions { acceptor, check, .. } = &*self.options;
-        let exchanging = http1::exchange(stream, peer, acceptor.terms(), check, deadline);
+        let exchanging = http1::exchange(stream, peer, acceptor.terms(), check, deadline, copy);
         let (socket, head) = exchanging.await?;
         Ok(Arrived::WebSocket(socket, head))
     }
@@ -196,7 +210,7 @@ impl<H> ServerState<H> {
         let limits = &self.options.acceptor.terms().config.limits;
         let stop = self.registry.stopped();
         if let Err(error) = http2.serve(stream, limits, deadline, stop, begin).await {
-            self.report(error.into());
+            self.report(|| ServerError::of_opening(peer.addresses.peer, None, error));
         }
     }
 
@@ -209,30 +223,33 @@ impl<H> ServerState<H> {
         peer: Peer,
     ) -> Option<Established> {
         let ServerOptions { acceptor, check, .. } = &*self.options;
-        let handshake = Box::pin(request.exchange(peer, acceptor.terms(), check));
-        let Accepted { socket, head, slot } = self.or_report(handshake).await?;
-        let mut established = Established::new(registration, socket, head);
+        let copy = self.head_copy();
+        let address = peer.addresses.peer;
+        let handshake = Box::pin(request.exchange(peer, acceptor.terms(), check, &copy));
+        let accepted = self.registry.unless_stopping(handshake).await?;
+        let Accepted { socket, head, slot } = self.or_report(accepted, address, copy)?;
+        let mut established = self.established(registration, socket, head);
         established.registration.slot = Some(slot);
         Some(established)
     }
 
-    /// Waits for `opening`, and reports its error. Returns `None` after an error, and if the server shuts
-    /// down meanwhile.
-    async fn or_report<T>(&self, opening: impl Future<Output = Result<T, Error>>) -> Option<T> {
-        let opened = self.registry.unless_stopping(opening).await?;
-        opened.map_err(|error| self.report(error.into())).ok()
+    /// Reports the error of an opening handshake, if there is one.
+    fn or_report<T>(&self, opened: Result<T, Error>, peer: Option<SocketAddr>, copy: HeadCopy) -> Option<T> {
+        let report = |error| {
+            self.report(|| ServerError::of_opening(peer, copy.into_head(), error));
+        };
+        opened.map_err(report).ok()
     }
-}
 
-impl Established {
-    fn new(registration: Registration, mut socket: WebSocket, head: Parts) -> Self {
+    fn established(&self, registration: Registration, mut socket: WebSocket, head: Parts) -> Established {
         let registration = registration.complete(socket.supervise());
-        Self { socket, head, registration }
+        let request = self.options.on_error.as_ref().map(|_| RequestLine::of(&head));
+        Established { socket, head, request, registration }
     }
 }
 
 fn broken(error: io::Error) -> Error {
-    Error::with_source(ErrorKind::Io, "the client's connection broke during the opening handshake", error)
+    Error::of_transport("the client's connection broke during the opening handshake", error)
 }
 
 /// The task of a connection.
@@ -248,15 +265,17 @@ pub(crate) async fn serve_connection<
     establish: Box<impl FnOnce(Arc<ServerState<H>>) -> F>,
 ) {
     let opening = boxed(establish, Arc::clone(&state));
-    let Some(Established { socket, head, mut registration }) = opening.await else { return };
+    // A borrow of the head here would keep room for it in the task as long as the handler runs.
+    let Some(Established { socket, head, request, mut registration }) = opening.await else { return };
     let code = match CatchPanic::call(|| state.handler.handle(head, socket)).await {
         Ok(Ok(())) => CloseCode::NORMAL,
         Ok(Err(error)) => {
-            state.report(error);
+            state.report(|| ServerError::of_handler(&registration.sender, request, error));
             CloseCode::INTERNAL_ERROR
         }
         Err(panic) => {
-            state.report(format!("the handler {panic}").into());
+            let error = format!("the handler {panic}").into();
+            state.report(|| ServerError::of_handler(&registration.sender, request, error));
             CloseCode::INTERNAL_ERROR
         }
     };

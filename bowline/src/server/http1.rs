@@ -21,6 +21,7 @@ use crate::handshake::deadline::Deadline;
 use crate::limits::Limits;
 use crate::server::check::{RequestCheck, answer};
 use crate::server::handshake::Terms;
+use crate::server::server_error::HeadCopy;
 use crate::socket::WebSocket;
 use crate::transport::peer::Peer;
 use crate::transport::rewind::Rewind;
@@ -35,6 +36,7 @@ pub(crate) async fn exchange<S: IoStream>(
     terms: &Terms,
     check: &RequestCheck,
     deadline: Deadline,
+    copy: &HeadCopy,
 ) -> Result<(WebSocket, Parts), Error> {
     let answered = OnceLock::new();
     let service = service_fn(|request: Request<Incoming>| {
@@ -43,6 +45,7 @@ pub(crate) async fn exchange<S: IoStream>(
             // The stream is taken out of hyper's connection, below.
             head.extensions.remove::<OnUpgrade>();
             peer.describe(&mut head.extensions);
+            copy.keep(&head);
             let (answer, mut response) = answer(head, terms, check).await;
             if answer.is_err() {
                 response.headers_mut().append(header::CONNECTION, HeaderValue::from_static("close"));

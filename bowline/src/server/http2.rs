@@ -27,6 +27,7 @@ use crate::limits::Limits;
 use crate::server::check::{RequestCheck, answer, rejected};
 use crate::server::handshake::Terms;
 use crate::server::rejection::Rejection;
+use crate::server::server_error::HeadCopy;
 use crate::socket::WebSocket;
 use crate::transport::http2::{CONNECTION_WINDOW, FRAME_BUDGET, Http2Receive, Http2Send, Piece, SEND_BUFFER};
 use crate::transport::pacer::Paced;
@@ -326,10 +327,12 @@ impl Http2Request {
         peer: Peer,
         terms: &Terms,
         check: &RequestCheck,
+        copy: &HeadCopy,
     ) -> Result<Accepted, Error> {
         let Self { mut head, receive, mut respond, deadline, slots, usage } = self;
         let mut receive = Http2Receive::new(receive);
         peer.describe(&mut head.extensions);
+        copy.keep(&head);
         let slot = Slot::reserve(slots, &mut respond, &mut receive, deadline).await?;
         let answering = async {
             if head.headers.len() > terms.config.limits.max_headers {
@@ -339,7 +342,8 @@ impl Http2Request {
                 let text = format!(
                     "the client's request is over the limit of {limit} headers (Limits::max_headers)"
                 );
-                return Ok(rejected(text, rejection));
+                let error = Error::with_source(ErrorKind::Handshake, text, rejection.clone());
+                return Ok(rejected(error, rejection));
             }
             Ok(answer(head, terms, check).await)
         };

@@ -6,7 +6,7 @@ use std::fmt;
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
 
-use crate::error::escaped;
+use crate::error::{Error, ErrorKind, escaped};
 
 /// The response that rejects an opening handshake.
 ///
@@ -36,6 +36,11 @@ impl Rejection {
     pub(crate) fn with_header(mut self, name: HeaderName, value: &'static str) -> Self {
         self.0.headers_mut().insert(name, HeaderValue::from_static(value));
         self
+    }
+
+    /// Returns the error of a request that was rejected.
+    pub(crate) fn into_error(self) -> Error {
+        Error::with_source(ErrorKind::Handshake, "the client's request was rejected", self)
     }
 
     /// Returns the status of the response.

@@ -2,6 +2,7 @@
 
 mod broadcast;
 mod memory;
+mod served;
 #[path = "../support/mod.rs"]
 mod support;
 mod system_calls;

@@ -5,7 +5,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bowline::{Acceptor, CloseCode, Connector, ErrorKind, Limits, Proxy, Server, TlsInfo, WebSocket};
+use bowline::{
+    Acceptor, CloseCode, Connector, ErrorKind, Limits, Proxy, Server, ServerError, TlsInfo, WebSocket,
+};
 use http::request::Parts;
 use rustls::{ClientConfig, ProtocolVersion};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, duplex};
@@ -317,8 +319,8 @@ async fn a_client_that_does_not_speak_tls_is_reported_and_times_out() {
         .on_error(move |error| sender.send(error).unwrap());
     let address = start(server, echo).await;
     let mut kind = async || {
-        let error = soon(errors.recv()).await.unwrap();
-        error.downcast_ref::<bowline::Error>().unwrap().kind()
+        let error: ServerError = soon(errors.recv()).await.unwrap();
+        error.kind().unwrap()
     };
 
     let mut plain = TcpStream::connect(address).await.unwrap();

@@ -1,6 +1,5 @@
 //! The extractor for axum.
 
-use std::error::Error as StdError;
 use std::future::pending;
 use std::net::SocketAddr;
 
@@ -10,7 +9,9 @@ use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
 use bowline::axum::WebSocketUpgrade;
-use bowline::{Acceptor, CloseCode, CloseFrame, Connector, Error, ErrorKind, Limits, Rejection, WebSocket};
+use bowline::{
+    Acceptor, CloseCode, CloseFrame, Connector, ErrorKind, Limits, Rejection, ServerError, WebSocket,
+};
 use http::StatusCode;
 use hyper::upgrade::OnUpgrade;
 use tokio::io::AsyncWriteExt;
@@ -232,7 +233,7 @@ async fn rfc8441_5_it_works_over_http2() {
 /// Returns a router with this handler, and the errors of `on_error`.
 async fn serve_reporting(
     handler: fn(WebSocket) -> HandlerResult,
-) -> (SocketAddr, mpsc::UnboundedReceiver<Box<dyn StdError + Send + Sync>>) {
+) -> (SocketAddr, mpsc::UnboundedReceiver<ServerError>) {
     let (sender, errors) = mpsc::unbounded_channel();
     let address = serve_chat(move |upgrade| {
         let sender = sender.clone();
@@ -254,14 +255,14 @@ async fn a_handler_that_returns_closes_with_1000() {
 async fn rfc6455_7_4_1_a_handler_that_fails_closes_with_1011() {
     let (address, mut errors) = serve_reporting(|_| Err("out of luck".into())).await;
     assert_eq!(end_of(connect(address).await).await.unwrap().code(), CloseCode::INTERNAL_ERROR);
-    assert_eq!(soon(errors.recv()).await.unwrap().to_string(), "out of luck");
+    assert_eq!(soon(errors.recv()).await.unwrap().error().to_string(), "out of luck");
 }
 
 #[tokio::test]
 async fn rfc6455_7_4_1_a_handler_that_panics_closes_with_1011() {
     let (address, mut errors) = serve_reporting(|_| panic!("out of luck")).await;
     assert_eq!(end_of(connect(address).await).await.unwrap().code(), CloseCode::INTERNAL_ERROR);
-    assert_eq!(soon(errors.recv()).await.unwrap().to_string(), "the handler panicked: out of luck");
+    assert_eq!(soon(errors.recv()).await.unwrap().error().to_string(), "the handler panicked: out of luck");
 }
 
 #[tokio::test]
@@ -277,7 +278,7 @@ async fn an_upgrade_that_fails_is_reported() {
     stream.write_all(Head::request().text().as_bytes()).await.unwrap();
     drop(stream);
     let error = soon(errors.recv()).await.unwrap();
-    assert_eq!(error.downcast_ref::<Error>().unwrap().kind(), ErrorKind::Handshake);
+    assert_eq!(error.kind(), Some(ErrorKind::Handshake));
 }
 
 #[tokio::test]

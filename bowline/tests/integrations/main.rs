@@ -14,6 +14,7 @@ mod listener;
 #[cfg(feature = "protobuf")]
 mod protobuf;
 mod server;
+mod server_errors;
 mod shutdown;
 #[path = "../support/mod.rs"]
 mod support;

@@ -1,14 +1,13 @@
 //! `serve` and `Server`: handlers, errors, checks, deadlines, and the end.
 
 use std::cell::RefCell;
-use std::error::Error as StdError;
 use std::future::pending;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bowline::{
-    Acceptor, CloseCode, CloseFrame, Connector, Error, ErrorKind, Limits, Rejection, Role, Server,
+    Acceptor, CloseCode, CloseFrame, Connector, ErrorKind, Limits, Rejection, Role, Server, ServerError,
     ShutdownSummary, WebSocket,
 };
 use http::request::Parts;
@@ -22,10 +21,10 @@ use crate::support::frames::{Frame, take_frames};
 use crate::support::http::{HandlerResult, Head, echo, exchange, listen, read_head, soon, start, upgrade};
 
 /// The errors that a server reports to `on_error`.
-struct Reports(mpsc::UnboundedReceiver<Box<dyn StdError + Send + Sync>>);
+pub(crate) struct Reports(mpsc::UnboundedReceiver<ServerError>);
 
 impl Reports {
-    fn of(server: Server) -> (Server, Self) {
+    pub(crate) fn of(server: Server) -> (Server, Self) {
         let (sender, receiver) = mpsc::unbounded_channel();
         let server = server.on_error(move |error| {
             // The test may be over.
@@ -34,12 +33,12 @@ impl Reports {
         (server, Self(receiver))
     }
 
-    async fn next(&mut self) -> Box<dyn StdError + Send + Sync> {
+    pub(crate) async fn next(&mut self) -> ServerError {
         soon(self.0.recv()).await.expect("the server is there")
     }
 
     async fn next_kind(&mut self) -> ErrorKind {
-        self.next().await.downcast_ref::<Error>().expect("an error of ours").kind()
+        self.next().await.kind().expect("an error of ours")
     }
 }
 
@@ -110,7 +109,7 @@ async fn rfc6455_7_4_1_a_handler_that_fails_closes_with_1011() {
     let address = start(server, |_: WebSocket| async { Err("no luck".into()) }).await;
     let frame = end_of(connect(address).await).await.unwrap();
     assert_eq!(frame.code(), CloseCode::INTERNAL_ERROR);
-    assert_eq!(reports.next().await.to_string(), "no luck");
+    assert_eq!(reports.next().await.error().to_string(), "no luck");
 }
 
 #[tokio::test]
@@ -126,7 +125,7 @@ async fn a_handler_that_panics_closes_with_1011() {
     let address = start(server, later).await;
     let frame = end_of(connect(address).await).await.unwrap();
     assert_eq!(frame.code(), CloseCode::INTERNAL_ERROR);
-    assert_eq!(reports.next().await.to_string(), "the handler panicked: number 7");
+    assert_eq!(reports.next().await.error().to_string(), "the handler panicked: number 7");
     // The server continues.
     assert!(end_of(connect(address).await).await.is_some());
 
@@ -134,7 +133,7 @@ async fn a_handler_that_panics_closes_with_1011() {
     let address = start(server, at_once).await;
     let frame = end_of(connect(address).await).await.unwrap();
     assert_eq!(frame.code(), CloseCode::INTERNAL_ERROR);
-    assert_eq!(reports.next().await.to_string(), "the handler panicked: at once");
+    assert_eq!(reports.next().await.error().to_string(), "the handler panicked: at once");
 }
 
 #[tokio::test]
@@ -155,7 +154,7 @@ async fn a_handler_that_panics_when_it_is_dropped_closes_with_1011() {
     });
     let frame = end_of(connect(address.await).await).await.unwrap();
     assert_eq!(frame.code(), CloseCode::INTERNAL_ERROR);
-    assert_eq!(reports.next().await.to_string(), "the handler panicked: a broken guard");
+    assert_eq!(reports.next().await.error().to_string(), "the handler panicked: a broken guard");
 }
 
 #[tokio::test]
@@ -285,7 +284,7 @@ async fn on_request_rejects_with_any_response() {
 }
 
 /// Returns a client for each version of HTTP.
-fn clients() -> Vec<Connector> {
+pub(crate) fn clients() -> Vec<Connector> {
     vec![
         Connector::new(),
         #[cfg(feature = "http2")]
@@ -293,7 +292,7 @@ fn clients() -> Vec<Connector> {
     ]
 }
 
-fn serves_both(server: Server) -> Server {
+pub(crate) fn serves_both(server: Server) -> Server {
     #[cfg(feature = "http2")]
     let server = server.http2();
     server
@@ -328,12 +327,12 @@ async fn a_panic_in_a_check_of_the_request_is_a_500() {
             assert_eq!(status, Some(StatusCode::INTERNAL_SERVER_ERROR), "{error:?}");
             assert!(!String::from_utf8_lossy(error.response().unwrap().body()).contains("database"));
             let report = reports.next().await;
-            let text = report.to_string();
+            let text = report.error().to_string();
             assert!(
                 text.starts_with("the check of a client's request panicked: the database is gone"),
                 "{text}"
             );
-            assert_eq!(report.downcast_ref::<Error>().unwrap().kind(), ErrorKind::Handshake);
+            assert_eq!(report.kind(), Some(ErrorKind::Handshake));
             // The server continues.
             let client = client.header("x-fine", "yes");
             let (socket, _) = soon(client.connect(format!("ws://{address}/fine"))).await.unwrap();
@@ -680,7 +679,10 @@ async fn runs_out_of_files() {
             Err(error) => break error,
         }
     };
-    assert!(reports.next().await.is::<std::io::Error>(), "{error}");
+    let report = reports.next().await;
+    assert!(report.peer_addr().is_none() && !report.is_noise(), "{report:?}");
+    assert_eq!(report.kind(), Some(ErrorKind::Io));
+    assert!(report.to_string().starts_with("accepting a connection failed: "), "{report} {error}");
     drop(clients);
     let mut socket = connect(address).await;
     socket.send("hello").await.unwrap();

@@ -10,6 +10,7 @@ use crate::handshake::deadline::Deadline;
 use crate::limits::Limits;
 use crate::server::check::RequestCheck;
 use crate::server::handshake::Terms;
+use crate::server::server_error::HeadCopy;
 use crate::socket::WebSocket;
 use crate::transport::IoStream;
 use crate::transport::peer::Peer;
@@ -56,6 +57,7 @@ impl Http2Request {
         _peer: Peer,
         _terms: &Terms,
         _check: &RequestCheck,
+        _copy: &HeadCopy,
     ) -> Result<Accepted, Error> {
         match self {}
     }

@@ -1,0 +1,63 @@
+//! The memory of a connection under `Server::serve`.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
+use bowline::{Server, WebSocket};
+use tokio::net::TcpListener;
+
+use crate::support::allocations::held;
+use crate::support::http::{HandlerResult, Head};
+use crate::support::{settle, warm_up};
+
+const CONNECTIONS: isize = 100;
+
+/// Returns the memory of each connection of a server whose handlers wait for a message.
+async fn memory_of_each(server: Server, request: fn() -> Head) -> isize {
+    warm_up().await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let handler = |mut socket: WebSocket| async move {
+        socket.recv().await?;
+        HandlerResult::Ok(())
+    };
+    let serving = tokio::spawn(server.serve(listener, handler));
+    // The clients block on a thread of their own, whose memory is not counted.
+    let open = |count: isize| {
+        tokio::task::spawn_blocking(move || {
+            let request = request().text();
+            let upgrade = |_| {
+                let mut stream = TcpStream::connect(address).unwrap();
+                stream.write_all(request.as_bytes()).unwrap();
+                stream.read_exact(&mut [0; 12]).unwrap();
+                stream
+            };
+            (0..count).map(upgrade).collect::<Vec<_>>()
+        })
+    };
+    let _first = open(10).await.unwrap();
+    settle().await;
+    let before = held();
+    let clients = open(CONNECTIONS).await.unwrap();
+    settle().await;
+    let each = (held() - before) / CONNECTIONS;
+    drop(clients);
+    serving.abort();
+    each
+}
+
+/// Neither the head of the request nor the buffer into which the head was read is kept.
+#[tokio::test]
+async fn on_error_keeps_the_method_and_the_uri_of_a_request() {
+    fn long() -> Head {
+        Head::request().with(&format!("Cookie: {}", "x".repeat(12_000)))
+    }
+    let line = "GET /chat".len().cast_signed();
+    for request in [Head::request, long] {
+        let without = memory_of_each(Server::new(), request).await;
+        assert!(without < 1900, "{without} bytes");
+        let with = memory_of_each(Server::new().on_error(drop), request).await;
+        let kept = with - without;
+        assert!((0..=line + 16).contains(&kept), "{kept} bytes for the request");
+    }
+}
