@@ -28,7 +28,6 @@ mod http1;
 #[cfg_attr(not(feature = "http2"), path = "server/absent/http2.rs")]
 mod http2;
 mod listener;
-mod origin;
 mod registry;
 mod rejection;
 pub(crate) mod server_error;

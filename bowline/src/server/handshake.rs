@@ -1,5 +1,7 @@
 //! The server's side of an opening handshake, without I/O (RFC 6455 4.2, RFC 8441 5).
 
+pub(crate) mod origin;
+
 use bowline_proto::handshake::{Key, VERSION};
 use bowline_proto::header::{Extension, is_token, parse_tokens};
 use http::header::{
@@ -13,7 +15,7 @@ use http::{Method, Request, Response, StatusCode, Uri, Version};
 use crate::connection::parts::Config;
 use crate::handshake::headers::{Occurrence, has_token};
 use crate::handshake::negotiated::Negotiated;
-use crate::server::origin::Origins;
+use crate::server::handshake::origin::Origins;
 use crate::server::rejection::Rejection;
 use crate::transport::hyper_http2::protocol_of;
 
