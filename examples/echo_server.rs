@@ -8,11 +8,11 @@
 use std::error::Error;
 use std::sync::Arc;
 
+use bowline::rustls::ServerConfig;
+use bowline::rustls::pki_types::PrivateKeyDer;
 use bowline::{Acceptor, Limits, Server, WebSocket};
 use clap::Parser;
 use http::request::Parts;
-use rustls::ServerConfig;
-use rustls::pki_types::PrivateKeyDer;
 use tokio::net::TcpListener;
 use tokio::runtime::Builder;
 
@@ -118,8 +118,7 @@ async fn echo(mut socket: WebSocket) -> Result<(), Box<dyn Error + Send + Sync>>
 fn self_signed() -> Result<ServerConfig, Box<dyn Error>> {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned(), "127.0.0.1".to_owned()])?;
     let key = PrivateKeyDer::try_from(made.signing_key.serialize_der())?;
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ServerConfig::builder_with_provider(provider)
+    let config = ServerConfig::builder_with_provider(bowline::crypto_provider()?)
         .with_safe_default_protocol_versions()?
         .with_no_client_auth()
         .with_single_cert(vec![made.cert.der().clone()], key)?;

@@ -10,6 +10,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use bowline::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use bowline::rustls::{ClientConfig, RootCertStore, ServerConfig};
 use bowline::{CloseCode, Connector, Message, Upgrade, WebSocket};
 use clap::Parser;
 use hyper::body::Incoming;
@@ -18,8 +20,6 @@ use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
@@ -116,7 +116,7 @@ async fn open_many(
 ) -> Result<(), Failure> {
     let mut roots = RootCertStore::empty();
     roots.add(certificate)?;
-    let tls = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+    let tls = ClientConfig::builder_with_provider(bowline::crypto_provider()?)
         .with_safe_default_protocol_versions()?
         .with_root_certificates(roots)
         .with_no_client_auth();
@@ -160,7 +160,7 @@ fn self_signed() -> Result<(CertificateDer<'static>, TlsAcceptor), Failure> {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned(), "127.0.0.1".to_owned()])?;
     let key = PrivateKeyDer::try_from(made.signing_key.serialize_der())?;
     let certificate = made.cert.der().clone();
-    let mut config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+    let mut config = ServerConfig::builder_with_provider(bowline::crypto_provider()?)
         .with_safe_default_protocol_versions()?
         .with_no_client_auth()
         .with_single_cert(vec![certificate.clone()], key)?;

@@ -17,7 +17,7 @@ struct Arguments {
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     // This build of reqwest lacks its default crypto provider.
-    let _ = rustls::crypto::ring::default_provider().install_default();
+    let _ = bowline::rustls::crypto::ring::default_provider().install_default();
     let client = Client::builder()
         .cookie_store(true)
         .user_agent("a client of many things")

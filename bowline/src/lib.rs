@@ -227,14 +227,16 @@
 //!
 //! # Features
 //!
-//! `client`, `server` and `tls` are enabled by default. Features only add: no feature changes the behaviour
-//! of code that compiles without it.
+//! `client`, `server`, `tls` and `ring` are enabled by default. Features only add: no feature changes the
+//! behaviour of code that compiles without it.
 //!
 //! | feature | what it adds |
 //! |---|---|
 //! | `client` | [`connect`], [`Connector`] |
 //! | `server` | [`serve`], [`Server`], [`accept`], [`Acceptor`] |
-//! | `tls` | `wss://` URLs, `Server::tls` |
+//! | `tls` | `wss://` URLs, `Server::tls`, with rustls; needs one of the next two, or an installed default |
+//! | `ring` | `tls`, and the provider of cryptography `ring` for rustls |
+//! | `aws-lc-rs` | `tls`, and the provider of cryptography `aws-lc-rs` for rustls |
 //! | `deflate` | compression (RFC 7692): `Compression` |
 //! | `http2` | WebSockets over HTTP/2 (RFC 8441): `Server::http2`, `Connector::connect_http2` |
 //! | `axum` | an extractor for axum: `bowline::axum` |
@@ -323,3 +325,5 @@ pub use socket::{MessageReader, MessageWriter, SendBatch, Sender, WebSocket, Web
 pub use socket::{SenderSink, WebSocketStreamSink};
 #[cfg(all(feature = "server", feature = "tls"))]
 pub use transport::tls::TlsInfo;
+#[cfg(feature = "tls")]
+pub use transport::tls::crypto_provider;

@@ -1,11 +1,10 @@
 //! Code that the programs of this package share.
 
 use std::error::Error;
-use std::sync::Arc;
 
+use bowline::rustls::ServerConfig;
+use bowline::rustls::pki_types::PrivateKeyDer;
 use clap::ValueEnum;
-use rustls::ServerConfig;
-use rustls::pki_types::PrivateKeyDer;
 
 /// The choice of compression, and whether messages may refer to earlier ones.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -35,8 +34,7 @@ impl From<Compression> for bowline::CompressionOptions {
 pub fn self_signed() -> Result<ServerConfig, Box<dyn Error + Send + Sync>> {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned(), "127.0.0.1".to_owned()])?;
     let key = PrivateKeyDer::try_from(made.signing_key.serialize_der())?;
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ServerConfig::builder_with_provider(provider)
+    let config = ServerConfig::builder_with_provider(bowline::crypto_provider()?)
         .with_safe_default_protocol_versions()?
         .with_no_client_auth()
         .with_single_cert(vec![made.cert.der().clone()], key)?;

@@ -176,8 +176,9 @@ impl Connector {
 
     /// Sets the TLS configuration for servers and proxies. Available with the feature `tls`.
     ///
-    /// Default: TLS 1.2 and 1.3 by rustls with its provider `ring`, and the root certificates that the
-    /// operating system trusts, by `rustls-platform-verifier`.
+    /// Default: TLS 1.2 and 1.3 by rustls with the provider that
+    /// [`crypto_provider`](crate::crypto_provider) returns, and the root certificates that the operating
+    /// system trusts, by `rustls-platform-verifier`. They are loaded once, at the first connection.
     ///
     /// The ALPN protocols of the configuration are replaced. A server is offered those of
     /// `Connector::http_version`: `http/1.1`, `h2` or both. A proxy is offered `http/1.1`.
@@ -263,8 +264,8 @@ impl Connector {
     ///
     /// # Errors
     ///
-    /// - Returns [`ErrorKind::InvalidInput`] if the URL or an option is invalid. In that case nothing was
-    ///   sent.
+    /// - Returns [`ErrorKind::InvalidInput`] if the URL or an option is invalid, or if a wss:// URL needs TLS
+    ///   and there is no provider of cryptography (see `crypto_provider`). In that case nothing was sent.
     /// - Returns [`ErrorKind::Timeout`] if the handshake takes longer than [`Limits::handshake_timeout`],
     ///   name resolution and TLS included.
     /// - Returns [`ErrorKind::Io`] if the name can't be resolved, the server or the proxy can't be reached,
@@ -401,12 +402,16 @@ impl Connector {
         let target = attempt.url.dial_uri();
         let doing = format!("connecting to {}", attempt.url.address());
         let deadline = attempt.deadline;
+        if attempt.url.scheme() == Scheme::Wss {
+            tls::check(self.tls.as_ref())?;
+        }
         let Some(proxy) = self.proxy.on_the_way_to(&target)? else {
             let stream = deadline.bound(&doing, dial(target)).await?;
             return Box::pin(self.secure(attempt, version, stream)).await;
         };
         let doing = doing + " through a proxy";
         if proxy.uri().scheme_str() == Some("https") {
+            tls::check(self.tls.as_ref())?;
             let dialling = dial_through_tls(&proxy, target, self.tls.clone());
             let stream = deadline.bound(&doing, dialling).await?;
             return Box::pin(self.secure(attempt, version, stream)).await;

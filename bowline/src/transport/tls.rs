@@ -3,12 +3,14 @@
 //! ```text
 //! client    the handshake as a client
 //! server    the handshake as a server; info: what it has told about the client
+//! provider  the choice of the cryptography
 //! ```
 
 #[cfg(feature = "client")]
 mod client;
 #[cfg(feature = "server")]
 mod info;
+mod provider;
 #[cfg(feature = "server")]
 mod server;
 
@@ -20,9 +22,10 @@ use tokio::net::TcpStream;
 use crate::transport::alpn::Alpn;
 
 #[cfg(feature = "client")]
-pub(crate) use client::{ClientTls, IS_SUPPORTED, TlsStream as ClientTlsStream, connect, server_name};
+pub(crate) use client::{ClientTls, IS_SUPPORTED, TlsStream as ClientTlsStream, check, connect, server_name};
 #[cfg(feature = "server")]
 pub use info::TlsInfo;
+pub use provider::crypto_provider;
 #[cfg(feature = "server")]
 pub(crate) use server::ServerTls;
 

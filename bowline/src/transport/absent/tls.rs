@@ -5,7 +5,7 @@ use std::any::Any;
 use tokio::net::TcpStream;
 
 #[cfg(feature = "client")]
-pub(crate) use client::{ClientTls, ClientTlsStream, IS_SUPPORTED, connect, server_name};
+pub(crate) use client::{ClientTls, ClientTlsStream, IS_SUPPORTED, check, connect, server_name};
 #[cfg(feature = "server")]
 pub(crate) use server::{ServerTls, TlsInfo};
 
@@ -31,6 +31,12 @@ mod client {
     pub(crate) fn server_name(_host: &str) -> Result<ServerName, Error> {
         let text = "TLS needs the feature `tls` of the crate bowline";
         Err(Error::new(ErrorKind::InvalidInput, text))
+    }
+
+    /// Does nothing, because URLs and proxies that need TLS are refused before.
+    #[expect(clippy::unnecessary_wraps, reason = "the signature is that of the real one")]
+    pub(crate) fn check(_config: Option<&ClientTls>) -> Result<(), Error> {
+        Ok(())
     }
 
     #[expect(clippy::unused_async, reason = "the signature is that of the real one")]

@@ -3,7 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use rustls::ClientConfig;
-use rustls::crypto::ring;
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::ServerName;
 use rustls_platform_verifier::BuilderVerifierExt;
 use tokio_rustls::TlsConnector;
@@ -13,6 +13,7 @@ use crate::error::{Error, ErrorKind};
 use crate::transport::IoStream;
 use crate::transport::alpn::Alpn;
 use crate::transport::tls::names;
+use crate::transport::tls::provider::provider_of_features;
 
 pub(crate) const IS_SUPPORTED: bool = true;
 
@@ -48,21 +49,45 @@ pub(crate) fn server_name(host: &str) -> Result<ServerName<'static>, Error> {
     })
 }
 
+/// Returns an error if `config` is none, and there can't be a default.
+pub(crate) fn check(config: Option<&ClientTls>) -> Result<(), Error> {
+    config.map_or_else(|| default_config().map(drop), |_| Ok(()))
+}
+
+/// Returns the configuration of connectors without one of their own.
+///
+/// The process may install its default provider after the first connection, but only once. So there are at
+/// most two configurations, each of which is made once.
 fn default_config() -> Result<Arc<ClientConfig>, Error> {
-    static DEFAULT: OnceLock<Arc<ClientConfig>> = OnceLock::new();
-    if let Some(config) = DEFAULT.get() {
+    static OF_INSTALLED: OnceLock<Arc<ClientConfig>> = OnceLock::new();
+    static OF_FEATURES: OnceLock<Arc<ClientConfig>> = OnceLock::new();
+    match CryptoProvider::get_default() {
+        Some(installed) => made_once(&OF_INSTALLED, || Ok(Arc::clone(installed))),
+        None => made_once(&OF_FEATURES, provider_of_features),
+    }
+}
+
+/// Returns the configuration in `place`, where the first call puts it.
+fn made_once(
+    place: &OnceLock<Arc<ClientConfig>>,
+    provider: impl FnOnce() -> Result<Arc<CryptoProvider>, Error>,
+) -> Result<Arc<ClientConfig>, Error> {
+    if let Some(config) = place.get() {
         return Ok(Arc::clone(config));
     }
-    // An explicit provider neither needs nor conflicts with a default of the process.
-    let provider = Arc::new(ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
+    let config = ClientConfig::builder_with_provider(provider()?)
         .with_safe_default_protocol_versions()
-        .and_then(BuilderVerifierExt::with_platform_verifier)
         .map_err(|error| {
-            let text = "loading the operating system's root certificates failed: install some, or set \
-                        others with Connector::tls";
+            let text = "the installed provider of cryptography supports neither TLS 1.2 nor TLS 1.3: install \
+                        another, or set a configuration with Connector::tls";
+            Error::with_source(ErrorKind::InvalidInput, text, error)
+        })?
+        .with_platform_verifier()
+        .map_err(|error| {
+            let text = "loading the operating system's root certificates failed: install some, or set others \
+                        with Connector::tls";
             Error::with_source(ErrorKind::Io, text, error)
         })?
         .with_no_client_auth();
-    Ok(Arc::clone(DEFAULT.get_or_init(|| Arc::new(config))))
+    Ok(Arc::clone(place.get_or_init(|| Arc::new(config))))
 }
