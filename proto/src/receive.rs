@@ -318,13 +318,16 @@ impl ReceiveHalf {
         }
     }
 
-    /// Returns `true` if `bytes` begin with a whole frame, valid or not.
+    /// Returns the size of the frame at the front of `bytes`, valid or not, if the whole frame is there.
     ///
     /// `bytes` are the bytes that [`handle_bytes`](Self::handle_bytes) has not taken yet.
     #[inline]
-    pub fn is_at_whole_frame(&self, bytes: &[u8]) -> bool {
-        matches!(self.state, State::Header)
-            && FrameHeader::frame_size(bytes).is_some_and(|size| size <= bytes.len() as u64)
+    pub fn whole_frame_size(&self, bytes: &[u8]) -> Option<usize> {
+        if !matches!(self.state, State::Header) {
+            return None;
+        }
+        let size = usize::try_from(FrameHeader::frame_size(bytes)?).ok()?;
+        (size <= bytes.len()).then_some(size)
     }
 
     /// Returns `true` if the Close frame has arrived.

@@ -40,7 +40,7 @@ fn assert_fails_at_the_end(mut receiver: Receiver, wire: &[u8], failure: impl In
     assert_eq!(next, unmasked_frame(FIN | TEXT, b"next"));
     assert!(!receiver.half.is_closed());
     assert!(!receiver.half.is_at_data(&next));
-    assert!(!receiver.half.is_at_whole_frame(&next));
+    assert_eq!(receiver.half.whole_frame_size(&next), None);
     assert_eq!(receiver.half.remaining(), 0);
 }
 
@@ -522,7 +522,7 @@ fn rfc6455_1_4_what_follows_the_close_frame_is_discarded() {
         assert_eq!(receiver.half.handle_bytes(&mut []), Ok((0, None)));
         let next = frame_for(role, FIN | TEXT, b"next");
         assert!(!receiver.half.is_at_data(&next));
-        assert!(!receiver.half.is_at_whole_frame(&next));
+        assert_eq!(receiver.half.whole_frame_size(&next), None);
     }
 }
 
@@ -611,7 +611,7 @@ fn is_at_data_looks_at_the_next_frame() {
 }
 
 #[test]
-fn is_at_whole_frame_needs_all_of_it() {
+fn whole_frame_size_needs_all_of_it() {
     for role in ROLES {
         let mut receiver = Receiver::new(role);
         for wire in [
@@ -621,17 +621,20 @@ fn is_at_whole_frame_needs_all_of_it() {
             frame_for(role, PING, b"ping"),
         ] {
             for size in 0..wire.len() {
-                assert!(!receiver.half.is_at_whole_frame(&wire[..size]), "{size} of {}", wire.len());
+                assert_eq!(receiver.half.whole_frame_size(&wire[..size]), None, "{size} of {}", wire.len());
             }
-            assert!(receiver.half.is_at_whole_frame(&wire));
-            assert!(receiver.half.is_at_whole_frame(&[&wire[..], b"more"].concat()));
+            assert_eq!(receiver.half.whole_frame_size(&wire), Some(wire.len()));
+            let followed = [&wire[..], b"more"].concat();
+            assert_eq!(receiver.half.whole_frame_size(&followed), Some(wire.len()));
         }
         // Lengths far beyond the bytes, and the middle of a frame.
-        assert!(!receiver.half.is_at_whole_frame(&[&[0x82, 127, 0x7F], &[0xFF; 7][..]].concat()));
-        assert!(!receiver.half.is_at_whole_frame(&[&[0x82, 255], &[0xFF; 8][..]].concat()));
+        let far = [&[0x82, 127, 0x7F], &[0xFF; 7][..]].concat();
+        assert_eq!(receiver.half.whole_frame_size(&far), None);
+        let invalid = [&[0x82, 255], &[0xFF; 8][..]].concat();
+        assert_eq!(receiver.half.whole_frame_size(&invalid), None);
         let wire = frame_for(role, FIN | BINARY, &[0; 10]);
         receiver.arrive(&wire[..wire.len() - 1]).unwrap();
-        assert!(!receiver.half.is_at_whole_frame(&wire));
+        assert_eq!(receiver.half.whole_frame_size(&wire), None);
     }
 }
 
@@ -852,7 +855,7 @@ proptest! {
         let mut receiver = Receiver::with_limits(role, limits(100, 5));
         for part in wire.chunks(size) {
             let _ = receiver.half.is_at_data(part);
-            let _ = receiver.half.is_at_whole_frame(part);
+            let _ = receiver.half.whole_frame_size(part);
             let message = receiver.half.take_whole_message(part);
             let mut appended = vec![7];
             let kind_and_size = receiver.half.append_whole_message(part, &mut appended);

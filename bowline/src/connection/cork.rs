@@ -48,7 +48,7 @@
 //! - If another thread has corked the connection, the message is written at once. The driver may be due on
 //!   that thread, which may compute for a long time.
 
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
@@ -201,15 +201,19 @@ struct EndOfPoll {
 }
 
 thread_local! {
-    /// A watcher of this thread that was woken, so that most batches take no allocation.
-    static SPARE: Cell<Option<Arc<EndOfPoll>>> = const { Cell::new(None) };
+    /// Watchers of this thread that were woken, so that most batches take no allocation.
+    static SPARES: RefCell<Vec<Arc<EndOfPoll>>> = const { RefCell::new(Vec::new()) };
 }
+
+/// The most spare watchers of a thread: as many connections can work through a batch between two wake-ups.
+const SPARES_MAX: usize = 64;
 
 impl EndOfPoll {
     /// Writes the replies of `connection` at the end of the poll under way.
     fn watch(connection: &Arc<Connection>) {
-        let mut end =
-            SPARE.try_with(Cell::take).ok().flatten().unwrap_or_else(|| Arc::new(Self { connection: None }));
+        // This fails only while the thread ends.
+        let spare = SPARES.try_with(|spares| spares.borrow_mut().pop()).ok().flatten();
+        let mut end = spare.unwrap_or_else(|| Arc::new(Self { connection: None }));
         if let Some(end) = Arc::get_mut(&mut end) {
             end.connection = Some(Arc::clone(connection));
         }
@@ -225,8 +229,12 @@ impl Wake for EndOfPoll {
         self.wake_by_ref();
         if let Some(end) = Arc::get_mut(&mut self) {
             end.connection = None;
-            // This fails only while the thread ends.
-            let _ = SPARE.try_with(|spare| spare.set(Some(self)));
+            let _ = SPARES.try_with(|spares| {
+                let mut spares = spares.borrow_mut();
+                if spares.len() < SPARES_MAX {
+                    spares.push(self);
+                }
+            });
         }
     }
 

@@ -268,10 +268,10 @@ impl Inbound {
         Some(Message::from_validated(message.kind, payload))
     }
 
-    /// Returns whether the next message may become part of a batch.
+    /// Returns whether the next frame in memory is a whole message, though it may be invalid text.
     #[inline]
-    pub(crate) fn has_small_message(&self) -> bool {
-        self.is_next_in_buffer() && Batch::accepts(&self.half, self.buffer.bytes())
+    pub(crate) fn has_message(&self) -> bool {
+        self.is_next_in_buffer() && self.half.is_at_whole_message(self.buffer.bytes())
     }
 
     /// Takes the next small messages into `batch`, all at once. The last batch was handed out entirely.
@@ -610,7 +610,13 @@ impl Inbound {
     /// Returns whether the next whole frame is in memory.
     #[inline]
     pub(crate) fn has_more_frames(&self) -> bool {
-        !self.is_decompressing() && self.half.is_at_whole_frame(self.buffer.bytes())
+        self.next_frame_size().is_some()
+    }
+
+    /// Returns the size of the next frame if all of it is in memory.
+    #[inline]
+    pub(crate) fn next_frame_size(&self) -> Option<usize> {
+        if self.is_decompressing() { None } else { self.half.whole_frame_size(self.buffer.bytes()) }
     }
 
     /// Returns whether bytes have arrived that are not parsed.

@@ -331,17 +331,19 @@ impl Connection {
     #[inline(always)]
     fn prepare_for_next(self: &Arc<Self>, mut inbound: MutexGuard<'_, Inbound>, batch: &mut Batch) {
         inbound.hand_out();
-        if !inbound.has_more_frames() || inbound.is_in_message() {
-            batch.has_more = false;
-            return self.prepare_to_idle(inbound, batch);
+        match inbound.next_frame_size() {
+            Some(size) if !inbound.is_in_message() => self.prepare_for_more(inbound, batch, size),
+            _ => {
+                batch.has_more = false;
+                self.prepare_to_idle(inbound, batch);
+            }
         }
-        self.prepare_for_more(inbound, batch);
     }
 
-    /// Does the same if more frames are in memory.
+    /// Does the same if more frames are in memory, the next one of `size` bytes.
     #[inline]
-    fn prepare_for_more(self: &Arc<Self>, inbound: MutexGuard<'_, Inbound>, batch: &mut Batch) {
-        if inbound.has_small_message() {
+    fn prepare_for_more(self: &Arc<Self>, inbound: MutexGuard<'_, Inbound>, batch: &mut Batch, size: usize) {
+        if Batch::may_contain(size) && inbound.has_message() {
             return self.fill_batch(inbound, batch);
         }
         drop(inbound);
@@ -409,9 +411,9 @@ impl Connection {
                 return self.apply(inbound, [effect], Hold::Never);
             }
         }
-        if inbound.has_more_frames() {
+        if let Some(size) = inbound.next_frame_size() {
             // More frames have just arrived.
-            self.prepare_for_more(inbound, batch);
+            self.prepare_for_more(inbound, batch, size);
         } else if inbound.is_stopped_by_data() {
             // A part of the next message is in memory, which is no reason to keep a large buffer while the
             // application is busy.

@@ -87,13 +87,12 @@ impl Batch {
         Some(Message::from_validated(kind, payload))
     }
 
-    /// Returns whether `bytes` begin with a message that is small enough, though it may turn out to be
-    /// invalid text.
+    /// Returns whether a frame of `size` bytes is small enough for a block.
     ///
     /// To be asked before [`fill`](Self::fill), which would take memory for a block in vain.
     #[inline]
-    pub(crate) fn accepts(half: &ReceiveHalf, bytes: &[u8]) -> bool {
-        half.is_at_whole_message(&bytes[..bytes.len().min(FRAME_SIZE)])
+    pub(crate) fn may_contain(size: usize) -> bool {
+        size <= FRAME_SIZE
     }
 
     /// Copies the small messages at the start of `bytes` into a new block, up to the first frame that is

@@ -1,6 +1,5 @@
 //! The bounds of the replies to a batch that are held back: their number and their age.
 
-use std::sync::OnceLock;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -17,8 +16,8 @@ const HELD_TIME: Duration = Duration::from_millis(1);
 #[derive(Default)]
 pub(crate) struct HeldReplies {
     count: u32,
-    /// The time at which the first of them was accepted.
-    since: Tick,
+    /// The time at which the first of them has waited long enough.
+    due: Option<Instant>,
 }
 
 impl HeldReplies {
@@ -36,39 +35,14 @@ impl HeldReplies {
     /// is too old.
     #[inline(never)]
     fn check_bounds(&mut self) -> bool {
-        let now = Tick::now();
+        let now = Instant::now();
         if self.count == 1 {
-            self.since = now;
+            self.due = Some(now + HELD_TIME);
         }
-        self.count >= HELD_MAX || now.is_after(self.since, HELD_TIME)
+        self.count >= HELD_MAX || self.due.is_some_and(|due| now >= due)
     }
 
     pub(crate) fn clear(&mut self) {
         self.count = 0;
-    }
-}
-
-/// A point in time for spans of milliseconds, in units of 2^16 nanoseconds since an arbitrary epoch, modulo
-/// 2^32.
-#[derive(Clone, Copy, Default)]
-struct Tick(u32);
-
-impl Tick {
-    fn now() -> Self {
-        static FIRST: OnceLock<Instant> = OnceLock::new();
-        let now = Instant::now();
-        #[expect(clippy::cast_possible_truncation, reason = "ticks are modulo 2^32")]
-        let ticks = |duration: Duration| Self((duration.as_nanos() >> 16) as u32);
-        let first = *FIRST.get_or_init(|| now);
-        // The paused clock of a test may show an earlier time than the first.
-        match now.checked_duration_since(first) {
-            Some(duration) => ticks(duration),
-            None => Self(ticks(first.duration_since(now)).0.wrapping_neg()),
-        }
-    }
-
-    /// Returns whether this is later than `earlier` by more than `duration`, which has to be short.
-    fn is_after(self, earlier: Self, duration: Duration) -> bool {
-        u128::from(self.0.wrapping_sub(earlier.0)) > duration.as_nanos() >> 16
     }
 }
