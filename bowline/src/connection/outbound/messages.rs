@@ -30,7 +30,9 @@ impl Outbound {
     #[inline(always)]
     pub(crate) fn accept(&mut self, payload: &mut Payload<'_>) -> Result<(), Error> {
         let (kind, bytes) = payload.parts();
-        if self.compressor.is_some() || bytes.len() >= PREPARED_SHARED_SIZE {
+        let may_be_shared = bytes.len() >= PREPARED_SHARED_SIZE
+            && (bytes.len() >= SHARED_SIZE || payload.prepared().is_some());
+        if self.compressor.is_some() || may_be_shared {
             return self.accept_large_or_compressed(payload);
         }
         self.half.message(kind, bytes, self.masking_key(), self.queue.out()).map_err(misuse)
