@@ -19,49 +19,33 @@
 //! - Control frames become an [`Effect`] for the outbound half.
 //! - When our side closes, the whole messages that are in memory become [`undelivered`] ones, which the
 //!   application may still take.
-//!
-//! # The end
-//!
-//! Three things are tracked separately, since they happen in any order: which data the application still
-//! receives ([`Delivery`]), why nothing more arrives ([`End`]), and whether the stream of bytes itself has
-//! ended ([`StreamEnd`]).
-//!
-//! Receiving ends once, by the peer's Close frame, a violation or limit, the end of the stream, or an error
-//! of the transport. The application learns of the end after every message that arrived before, and only
-//! after the outbound half has acted on it. A `send` that follows such a `recv` therefore reports the same
-//! end.
-//!
-//! A peer may shut down its direction of the stream and still receive. If the application has been handed a
-//! message, it may be about to reply. The connection then stays open for sending until the application has
-//! learned of the end.
+//! - [`end`] tells how receiving ends, and when the application learns of it.
 
 mod assembler;
 pub(crate) mod batch;
 mod decompressor;
 pub(crate) mod effect;
+mod end;
+mod messages;
 mod read_buffer;
 mod undelivered;
 
 use std::ops::Range;
 use std::task::{Context, Poll};
 
-use bowline_proto::{CloseCode, CloseFrame, Data, Event, Failure, MessageKind, ReceiveHalf};
-use bytes::Bytes;
-use tokio::io::ReadBuf;
+use bowline_proto::{CloseFrame, Data, Event, ReceiveHalf};
 use tokio::task::coop::has_budget_remaining;
 
 use crate::compression::DeflateWindow;
 use crate::connection::inbound::assembler::{Assembler, Filled};
-use crate::connection::inbound::batch::Batch;
 use crate::connection::inbound::decompressor::Decompressor;
 use crate::connection::inbound::effect::Effect;
+use crate::connection::inbound::end::{End, Notice, StreamEnd};
 use crate::connection::inbound::read_buffer::ReadBuffer;
-use crate::connection::inbound::undelivered::{Undelivered, UndeliveredMessage};
-use crate::error::{Error, ErrorKind};
-use crate::message::Message;
+use crate::connection::inbound::undelivered::Undelivered;
+use crate::error::Error;
 use crate::transport::ReadTransport;
 
-const ENDED: &str = "the peer ended the connection without a Close frame";
 const READING_FAILED: &str = "the connection ended without a Close frame: reading from the peer failed";
 
 /// Everything that reading touches, behind one lock.
@@ -123,36 +107,6 @@ impl Delivery {
     }
 }
 
-/// The end of receiving, and its reason.
-struct End {
-    /// `Ok` after a normal Close frame.
-    outcome: Result<(), Error>,
-    /// Our side sent the first Close frame: whatever the outcome, the application receives a normal end.
-    closed_by_us: bool,
-    notice: Notice,
-}
-
-/// The stage at which the application may be told about the end.
-///
-/// ```text
-/// Unsettled --outbound has reacted--> Settled --a read finds nothing left--> Due
-///                                        ^                                    |
-///                                        '-- an undelivered message begins ---'
-///                                            to be decompressed
-/// ```
-///
-/// The end of a stream that stays open in our direction is settled at once: the outbound half has only to
-/// give up its pings.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Notice {
-    /// The outbound half has not reacted to the end yet.
-    Unsettled,
-    /// The application may learn of the end, after everything that arrived before.
-    Settled,
-    /// Everything that arrived before has been parsed.
-    Due,
-}
-
 /// Tells whether the application was handed anything.
 ///
 /// ```text
@@ -167,22 +121,6 @@ enum HandedOut {
     Before,
     /// Something since then.
     Recently,
-}
-
-/// The end of the stream of bytes, which is not always that of the connection.
-///
-/// ```text
-/// Open --end, and the application may be replying--> HalfOpen --it has learned of the end--> Told
-///   '--------------------- any other end, or an error of the transport ----------------------^
-/// ```
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum StreamEnd {
-    /// Bytes may still arrive.
-    Open,
-    /// The peer sends nothing more, but may still receive. The application has not learned of that yet.
-    HalfOpen,
-    /// The end of the stream ends the connection.
-    Told,
 }
 
 /// The result of parsing one step of the bytes that have arrived.
@@ -231,153 +169,6 @@ impl Inbound {
         self.window = Some(window);
         self.half.allow_compression();
     }
-
-    // ---- taking
-
-    /// Takes the next whole message, or returns the end. Returns `None` if neither is there yet.
-    pub(crate) fn take_message(&mut self) -> Option<Result<Option<Message>, Error>> {
-        if let Some(message) = self.take_whole_message() {
-            return Some(Ok(Some(message)));
-        }
-        if self.message.is_open() || self.undelivered.is_some() {
-            self.message.abandon();
-            let message = self.take_undelivered().or_else(|| self.message.finish());
-            if message.is_some() {
-                return Some(Ok(message));
-            }
-        }
-        self.end().map(|end| end.map(|()| None))
-    }
-
-    /// Returns whether the next thing for the application may be at the front of the buffer.
-    #[inline]
-    fn is_next_in_buffer(&self) -> bool {
-        !self.buffer.is_empty() && !self.message.is_open() && !self.delivery.discards() && self.end.is_none()
-    }
-
-    /// Takes the next message if all of it is in one frame and in memory, and if it is the next thing for the
-    /// application.
-    #[inline]
-    fn take_whole_message(&mut self) -> Option<Message> {
-        if !self.is_next_in_buffer() {
-            return None;
-        }
-        let message = self.half.take_whole_message(self.buffer.bytes())?;
-        self.buffer.consume(message.frame_size);
-        let payload = Bytes::from(message.payload.into_boxed_slice());
-        Some(Message::from_validated(message.kind, payload))
-    }
-
-    /// Returns whether the next frame in memory is a whole message, though it may be invalid text.
-    #[inline]
-    pub(crate) fn has_message(&self) -> bool {
-        self.is_next_in_buffer() && self.half.is_at_whole_message(self.buffer.bytes())
-    }
-
-    /// Takes the next small messages into `batch`, all at once. The last batch was handed out entirely.
-    pub(crate) fn fill(&mut self, batch: &mut Batch) {
-        let size = batch.fill(&self.half, self.buffer.bytes());
-        self.buffer.consume(size);
-        self.has_batch = batch.has_messages();
-    }
-
-    /// Notes that the last message of the batch was handed out.
-    pub(crate) fn end_batch(&mut self) {
-        self.has_batch = false;
-    }
-
-    /// Makes a message of a batch the open message, which belongs to its reader.
-    pub(crate) fn read_whole(&mut self, message: Message) {
-        self.message = Assembler::of(message);
-    }
-
-    /// Gives the open message to a reader and returns its kind, or returns the end.
-    pub(crate) fn take_start(&mut self) -> Option<Result<Option<MessageKind>, Error>> {
-        self.message.abandon();
-        if let Some(message) = self.take_undelivered() {
-            let kind = message.kind();
-            self.message = Assembler::of(message);
-            return Some(Ok(Some(kind)));
-        }
-        if let Some(kind) = self.message.begin_reading() {
-            return Some(Ok(Some(kind)));
-        }
-        self.end().map(|end| end.map(|()| None))
-    }
-
-    /// Takes the next of the undelivered messages.
-    ///
-    /// A compressed message only starts to be decompressed, so this function returns `None`. The message is
-    /// taken once [`decompress_part`](Self::decompress_part) has completed the message.
-    fn take_undelivered(&mut self) -> Option<Message> {
-        let undelivered = self.undelivered.as_mut()?;
-        if self.decompressor.as_ref().is_some_and(|decompressor| decompressor.is_pending()) {
-            return None;
-        }
-        if let Some(message) = self.message.finish() {
-            return Some(message);
-        }
-        match undelivered.pop()? {
-            UndeliveredMessage::Message(message) => Some(message),
-            UndeliveredMessage::Compressed(kind, payload) => {
-                self.message.begin_compressed(kind);
-                self.decompressor()?.begin_set_aside(kind, payload);
-                // The end is due again only after this message.
-                if let Some(end) = self.end.as_mut().filter(|end| end.notice == Notice::Due) {
-                    end.notice = Notice::Settled;
-                }
-                None
-            }
-        }
-    }
-
-    /// Moves a part of the reader's message into `buf`, or nothing at the end of the message.
-    pub(crate) fn take_bytes(&mut self, buf: &mut ReadBuf<'_>) -> Option<Result<(), Error>> {
-        if self.message.take_bytes(buf).is_some() {
-            return Some(Ok(()));
-        }
-        (self.due_end().is_some() || !self.message.is_open()).then(|| Err(self.interruption()))
-    }
-
-    /// Notes that the reader of the message was dropped. The rest of the message is skipped.
-    pub(crate) fn abandon_message(&mut self) {
-        self.message.abandon();
-    }
-
-    /// Returns the outcome of receiving, once everything that arrived before has been taken.
-    fn end(&self) -> Option<Result<(), Error>> {
-        let end = self.due_end()?;
-        Some(if end.closed_by_us { Ok(()) } else { end.outcome.clone() })
-    }
-
-    /// Returns the end, once everything that arrived before has been parsed.
-    fn due_end(&self) -> Option<&End> {
-        self.end.as_ref().filter(|end| end.notice == Notice::Due)
-    }
-
-    /// Returns the reason why an open message will not be completed.
-    fn interruption(&self) -> Error {
-        match &self.end {
-            Some(End { outcome: Err(error), closed_by_us: false, .. }) => error.clone(),
-            _ => Error::new(ErrorKind::Closed, "the connection was closed in the middle of the message"),
-        }
-    }
-
-    /// Notes that the application was handed something.
-    pub(crate) fn hand_out(&mut self) {
-        self.handed_out = HandedOut::Recently;
-    }
-
-    /// Returns whether the application was handed anything since the last call.
-    pub(crate) fn take_handed_out(&mut self) -> bool {
-        let recently = self.handed_out == HandedOut::Recently;
-        if recently {
-            self.handed_out = HandedOut::Before;
-        }
-        recently
-    }
-
-    // ---- parsing and reading
 
     /// Parses the next frame, or a part of one.
     #[inline]
@@ -638,191 +429,5 @@ impl Inbound {
     /// Returns whether anything has arrived since the last call.
     pub(crate) fn take_received(&mut self) -> bool {
         std::mem::take(&mut self.received)
-    }
-
-    // ---- the end
-
-    /// Parses everything in memory, as our side closes. Whole messages become undelivered ones; later data is
-    /// discarded.
-    ///
-    /// Returns the requests to the outbound half that were found on the way.
-    pub(crate) fn close(&mut self) -> Vec<Effect> {
-        let mut effects = Vec::new();
-        if self.end.is_some() || self.delivery == Delivery::Arrived {
-            return effects;
-        }
-        if self.delivery == Delivery::Nothing {
-            while let Some(effect) = self.next_effect() {
-                effects.push(effect);
-            }
-            return effects;
-        }
-        self.delivery = Delivery::Collecting;
-        // Decompressing is more work than may be done at once, and is left to the caller that takes the
-        // message.
-        if let Some(decompressor) =
-            self.decompressor.as_mut().filter(|decompressor| decompressor.is_pending())
-        {
-            let (pending, last) = decompressor.take_pending();
-            self.set_rest_aside(0..pending, last);
-            self.buffer.consume(pending);
-        }
-        // The open message keeps its reader; the messages after it queue up.
-        let mut read = None;
-        loop {
-            if self.message.has_reader() && self.message.is_whole() {
-                read = Some(std::mem::take(&mut self.message));
-            }
-            if let Some(message) = self.message.finish() {
-                self.undelivered.get_or_insert_default().push(message);
-            }
-            match self.advance() {
-                Advance::Data => {}
-                Advance::Effect(effect) => effects.push(effect),
-                Advance::NeedsBytes => break,
-            }
-        }
-        let (begun, rest) =
-            self.undelivered.as_mut().map(|undelivered| undelivered.end()).unwrap_or_default();
-        let is_whole = begun.is_some();
-        if !self.message.has_reader() {
-            self.message = read.or(begun).unwrap_or_default();
-        }
-        if let Some(decompressor) =
-            self.decompressor.as_mut().filter(|_| is_whole || self.message.has_reader())
-        {
-            decompressor.continue_with(rest, is_whole);
-        }
-        self.delivery = Delivery::Arrived;
-        self.half.discard_data();
-        effects
-    }
-
-    /// Parses up to the next request to the outbound half.
-    fn next_effect(&mut self) -> Option<Effect> {
-        loop {
-            match self.advance() {
-                Advance::Data => {}
-                Advance::Effect(effect) => return Some(effect),
-                Advance::NeedsBytes => return None,
-            }
-        }
-    }
-
-    /// Discards everything that was and will be received, as the application takes nothing any more.
-    pub(crate) fn discard(&mut self) {
-        self.message = Assembler::default();
-        self.undelivered = None;
-        self.delivery = Delivery::Nothing;
-        self.half.discard_data();
-    }
-
-    /// Ends receiving, as the transport is lost or given up.
-    pub(crate) fn mark_lost(&mut self, error: Error) -> Effect {
-        if self.end.is_none() {
-            self.set_end(Err(error.clone()));
-        }
-        Effect::Lost(error)
-    }
-
-    /// Sets the end of receiving, and its reason.
-    fn set_end(&mut self, outcome: Result<(), Error>) {
-        let closed_by_us = matches!(self.delivery, Delivery::Collecting | Delivery::Arrived);
-        self.end = Some(End { outcome, closed_by_us, notice: Notice::Unsettled });
-    }
-
-    /// Notes that the outbound half has reacted to the end.
-    pub(crate) fn settle(&mut self) {
-        if let Some(end) = self.end.as_mut().filter(|end| end.notice == Notice::Unsettled) {
-            end.notice = Notice::Settled;
-        }
-    }
-
-    /// Returns the transport, which the caller drops once no lock is held.
-    #[must_use = "the transport has to be dropped once no lock is held"]
-    pub(crate) fn release(&mut self) -> Option<ReadTransport> {
-        self.buffer.park();
-        self.transport.take()
-    }
-
-    /// Returns whether nothing more arrives.
-    pub(crate) fn has_ended(&self) -> bool {
-        self.end.is_some()
-    }
-
-    /// Returns whether the peer's Close frame has arrived.
-    pub(crate) fn has_peer_close(&self) -> bool {
-        self.peer_close.is_some()
-    }
-
-    /// Returns the peer's Close frame, if that frame has arrived.
-    pub(crate) fn peer_close(&self) -> Option<CloseFrame> {
-        self.peer_close.as_deref().cloned()
-    }
-
-    /// Returns the result of the closing handshake, once the connection has ended: the peer's Close frame, or
-    /// the reason why there is none.
-    pub(crate) fn closing_result(&self) -> Result<CloseFrame, Error> {
-        match (&self.peer_close, &self.end) {
-            (Some(frame), _) => Ok(CloseFrame::clone(frame)),
-            (None, Some(End { outcome: Err(error), .. })) => Err(error.clone()),
-            (None, _) => Err(Error::new(ErrorKind::Disconnected, ENDED)),
-        }
-    }
-
-    /// Ends receiving, as the peer has ended its direction without a Close frame.
-    ///
-    /// The application may be about to reply to something that it was handed. In that case our direction
-    /// stays open.
-    fn end_of_stream(&mut self) -> Effect {
-        let error = Error::new(ErrorKind::Disconnected, ENDED);
-        let may_reply = !self.delivery.discards() && self.handed_out != HandedOut::Never;
-        self.set_end(Err(error.clone()));
-        if !may_reply {
-            self.stream = StreamEnd::Told;
-            return Effect::EndOfStream(error);
-        }
-        self.stream = StreamEnd::HalfOpen;
-        self.settle();
-        Effect::HalfOpen(error)
-    }
-
-    /// Returns the error of a stream whose peer has ended its direction, if the application has not learned
-    /// of it yet.
-    pub(crate) fn half_open(&self) -> Option<Error> {
-        let end = self.end.as_ref().filter(|_| self.stream == StreamEnd::HalfOpen)?;
-        end.outcome.as_ref().err().cloned()
-    }
-
-    /// Ends a half-open stream, once the application has learned that the peer has ended its direction.
-    /// Returns the request to end ours.
-    pub(crate) fn end_half_open(&mut self) -> Option<Effect> {
-        let ended = self.half_open().filter(|_| self.due_end().is_some())?;
-        self.stream = StreamEnd::Told;
-        Some(Effect::EndOfStream(ended))
-    }
-
-    /// Ends receiving, as the peer's Close frame has arrived.
-    fn close_received(&mut self, frame: CloseFrame) -> Effect {
-        let outcome = match frame.code() {
-            CloseCode::NORMAL | CloseCode::GOING_AWAY | CloseCode::NO_STATUS => Ok(()),
-            _ => {
-                let text = format!("the peer closed the connection with {frame}");
-                Err(Error::with_close_frame(text, frame.clone()))
-            }
-        };
-        // While messages are collected, the peer's Close frame arrived before ours was sent.
-        let closed_by_us = self.delivery == Delivery::Arrived;
-        self.end = Some(End { outcome, closed_by_us, notice: Notice::Unsettled });
-        self.peer_close = Some(Box::new(frame.clone()));
-        Effect::Echo(frame)
-    }
-
-    /// Ends receiving after a violation of the peer, or after a limit was exceeded.
-    fn fail(&mut self, failure: Failure) -> Effect {
-        let error = Error::of(failure);
-        self.set_end(Err(error.clone()));
-        self.buffer.consume(self.buffer.bytes().len());
-        Effect::Fail(failure.into(), error)
     }
 }
