@@ -297,11 +297,31 @@ impl Server {
     /// `h2` if `Server::http2` is called. Only pages that were loaded over TLS are then of the same origin:
     /// see [`Acceptor::allow_origin`].
     ///
-    /// ```
-    /// # fn example(config: std::sync::Arc<rustls::ServerConfig>) {
-    /// let server = bowline::Server::new().tls(config);
+    /// The extensions of each request's head contain a [`TlsInfo`](crate::TlsInfo): the client's
+    /// certificates, and the server name that it asked for.
+    ///
+    /// ```no_run
+    /// use std::sync::Arc;
+    ///
+    /// use bowline::Server;
+    /// use bowline::rustls::ServerConfig;
+    /// use bowline::rustls::pki_types::pem::PemObject;
+    /// use bowline::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+    ///
+    /// # fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let chain = CertificateDer::pem_file_iter("fullchain.pem")?.collect::<Result<Vec<_>, _>>()?;
+    /// let key = PrivateKeyDer::from_pem_file("privkey.pem")?;
+    /// let config = ServerConfig::builder_with_provider(bowline::crypto_provider()?)
+    ///     .with_safe_default_protocol_versions()?
+    ///     .with_no_client_auth()
+    ///     .with_single_cert(chain, key)?;
+    /// let server = Server::new().tls(Arc::new(config));
+    /// # Ok(())
     /// # }
     /// ```
+    ///
+    /// The page `docs/tls.md` of the repository has more examples: client certificates, and new certificates
+    /// without a restart.
     #[cfg(feature = "tls")]
     pub fn tls(self, config: std::sync::Arc<rustls::ServerConfig>) -> Self {
         self.with(|options| options.tls = Some(crate::transport::tls::ServerTls(config)))

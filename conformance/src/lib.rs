@@ -52,4 +52,7 @@ mod pages {
 
     #[doc = include_str!("../../docs/migrating-from-tokio-tungstenite.md")]
     mod migrating_from_tokio_tungstenite {}
+
+    #[doc = include_str!("../../docs/tls.md")]
+    mod tls {}
 }

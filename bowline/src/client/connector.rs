@@ -178,16 +178,35 @@ impl Connector {
     ///
     /// Default: TLS 1.2 and 1.3 by rustls with the provider that
     /// [`crypto_provider`](crate::crypto_provider) returns, and the root certificates that the operating
-    /// system trusts, by `rustls-platform-verifier`. They are loaded once, at the first connection.
+    /// system trusts, by `rustls-platform-verifier`. The roots are loaded once, at the first connection.
     ///
     /// The ALPN protocols of the configuration are replaced. A server is offered those of
     /// `Connector::http_version`: `http/1.1`, `h2` or both. A proxy is offered `http/1.1`.
     ///
-    /// ```
-    /// # fn example(config: std::sync::Arc<rustls::ClientConfig>) {
-    /// let connector = bowline::Connector::new().tls(config);
+    /// A client that trusts a certificate authority of its own:
+    ///
+    /// ```no_run
+    /// use std::sync::Arc;
+    ///
+    /// use bowline::Connector;
+    /// use bowline::rustls::pki_types::CertificateDer;
+    /// use bowline::rustls::pki_types::pem::PemObject;
+    /// use bowline::rustls::{ClientConfig, RootCertStore};
+    ///
+    /// # fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let mut roots = RootCertStore::empty();
+    /// roots.add(CertificateDer::from_pem_file("ca.pem")?)?;
+    /// let config = ClientConfig::builder_with_provider(bowline::crypto_provider()?)
+    ///     .with_safe_default_protocol_versions()?
+    ///     .with_root_certificates(roots)
+    ///     .with_no_client_auth();
+    /// let connector = Connector::new().tls(Arc::new(config));
+    /// # Ok(())
     /// # }
     /// ```
+    ///
+    /// The page `docs/tls.md` of the repository has more examples: client certificates, roots in addition to
+    /// those of the system, FIPS.
     #[cfg(feature = "tls")]
     pub fn tls(mut self, config: std::sync::Arc<rustls::ClientConfig>) -> Self {
         self.tls = Some(ClientTls(config));

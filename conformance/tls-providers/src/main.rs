@@ -10,8 +10,8 @@
 //! | `installed-later` | as in the first case, and then the installed one |
 //!
 //! The server recognises the provider of its client by the first message of the TLS handshake. The installed
-//! one supports a single cipher suite; of the others, only `aws-lc-rs` has a key exchange that resists quantum
-//! computers.
+//! one supports a single cipher suite. Of the others, only `aws-lc-rs` supports the key exchange
+//! `X25519MLKEM768`.
 
 use std::error::Error;
 use std::fs;

@@ -15,31 +15,22 @@ use crate::error::{Error, ErrorKind};
 /// 2. `ring`, if the feature `ring` of this crate is enabled;
 /// 3. `aws-lc-rs`, if the feature `aws-lc-rs` of this crate is enabled.
 ///
-/// The function never installs a default. Unlike [`ClientConfig::builder`](rustls::ClientConfig::builder), it
-/// never panics. That method panics if no default is installed, and several crates in the program have
-/// enabled different providers, or none has enabled any. Available with the feature `tls`.
+/// The function never installs a default, and never panics.
+/// [`ClientConfig::builder`](rustls::ClientConfig::builder) panics if no default is installed and the program
+/// contains several providers, or none. Available with the feature `tls`.
 ///
-/// A client that trusts a certificate authority of its own:
+/// ```
+/// use bowline::rustls::ClientConfig;
 ///
-/// ```no_run
-/// use std::sync::Arc;
-///
-/// use bowline::Connector;
-/// use bowline::rustls::pki_types::CertificateDer;
-/// use bowline::rustls::pki_types::pem::PemObject;
-/// use bowline::rustls::{ClientConfig, RootCertStore};
-///
-/// # fn example() -> Result<(), Box<dyn std::error::Error>> {
-/// let mut roots = RootCertStore::empty();
-/// roots.add(CertificateDer::from_pem_file("ca.pem")?)?;
-/// let config = ClientConfig::builder_with_provider(bowline::crypto_provider()?)
-///     .with_safe_default_protocol_versions()?
-///     .with_root_certificates(roots)
-///     .with_no_client_auth();
-/// let connector = Connector::new().tls(Arc::new(config));
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let builder = ClientConfig::builder_with_provider(bowline::crypto_provider()?)
+///     .with_safe_default_protocol_versions()?;
+/// # drop(builder);
 /// # Ok(())
 /// # }
 /// ```
+///
+/// [`Connector::tls`](crate::Connector::tls) and [`Server::tls`](crate::Server::tls) have complete examples.
 ///
 /// # Errors
 ///
