@@ -39,7 +39,7 @@ struct Arguments {
     /// Allow pages of this origin to connect, such as `https://*.example.com`; may be repeated.
     #[arg(long, value_name = "PATTERN")]
     allow_origin: Vec<String>,
-    /// Whether to accept offers of compression, and whether messages may refer to earlier ones.
+    /// The offers of compression to accept: none, or those with or without references to earlier messages.
     #[cfg(feature = "deflate")]
     #[arg(long, value_enum, default_value_t)]
     compression: Compression,

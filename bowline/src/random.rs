@@ -17,7 +17,8 @@ struct Pool {
 }
 
 thread_local! {
-    static POOL: RefCell<Pool> = const { RefCell::new(Pool { bytes: [0; POOL_SIZE], used: POOL_SIZE, process: 0 }) };
+    static POOL: RefCell<Pool> =
+        const { RefCell::new(Pool { bytes: [0; POOL_SIZE], used: POOL_SIZE, process: 0 }) };
 }
 
 /// Discards the fetched bytes if the process has been forked since, because the other process has a copy of

@@ -70,9 +70,9 @@ struct Run {
     received: Vec<(MessageKind, Vec<u8>, Part)>,
     /// The number of bytes that the library had read at our close.
     closed_at: Option<usize>,
-    /// Whether the transport has failed, so that accepted messages may be lost.
+    /// Set if the transport has failed, so that accepted messages may be lost.
     cut: bool,
-    /// Whether the transport accepts all bytes.
+    /// Set if the transport accepts all bytes.
     has_room: bool,
     end: Option<Result<(), ErrorKind>>,
 }

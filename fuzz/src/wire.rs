@@ -44,7 +44,7 @@ struct State {
     chunk: usize,
     /// For each direction, whether the last call returned `Pending`, if every other call does so.
     hesitated: Option<[bool; 2]>,
-    /// Whether writing fails.
+    /// Set if writing fails.
     broken: bool,
     wakers: [Option<Waker>; 2],
     shut_down: bool,

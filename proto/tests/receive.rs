@@ -801,7 +801,8 @@ proptest! {
     ) {
         let (mut wire, mut expected) = on_the_wire(role, &messages);
         if let Some(code) = close {
-            let frame = if code { CloseFrame::new(CloseCode::GOING_AWAY, "fin").unwrap() } else { empty_close() };
+            let going_away = CloseFrame::new(CloseCode::GOING_AWAY, "fin").unwrap();
+            let frame = if code { going_away } else { empty_close() };
             let payload = if code { close_payload(1001, b"fin") } else { vec![] };
             wire.extend(frame_for(role, CLOSE, &payload));
             expected.push(Seen::Close(frame));
@@ -860,7 +861,8 @@ proptest! {
             let mut appended = vec![7];
             let kind_and_size = receiver.half.append_whole_message(part, &mut appended);
             prop_assert!(message.is_none() || receiver.half.is_at_whole_message(part));
-            prop_assert_eq!(kind_and_size, message.as_ref().map(|message| (message.kind, message.frame_size)));
+            let expected = message.as_ref().map(|message| (message.kind, message.frame_size));
+            prop_assert_eq!(kind_and_size, expected);
             prop_assert_eq!(&appended[1..], message.as_ref().map_or(&[][..], |message| &message.payload));
             if let Some(message) = message.filter(|_| receiver.pending.is_empty()) {
                 let mut other = receiver.clone();

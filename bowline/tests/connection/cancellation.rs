@@ -336,7 +336,8 @@ proptest! {
         chunk in 1..50_usize,
         hesitates in any::<bool>(),
     ) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        let runtime = builder.enable_all().start_paused(true).build().unwrap();
         let role = if server { Role::Server } else { Role::Client };
         runtime.block_on(play(&steps, role, mode, chunk, hesitates));
     }

@@ -48,9 +48,9 @@ fn floods(role: Role) -> Vec<(&'static str, Vec<u8>)> {
 struct Endless {
     bytes: Vec<u8>,
     position: usize,
-    /// Whether bytes can be written.
+    /// Set if bytes can be written.
     takes: bool,
-    /// Whether our direction can be shut down.
+    /// Set if our direction can be shut down.
     ends: bool,
     dropped: Arc<AtomicBool>,
 }

@@ -406,7 +406,7 @@ fn a_websocket_on_another_thread_never_waits_behind_a_cork() {
     assert_eq!(wire.take_frames(Role::Server), [Frame::text("1")]);
 }
 
-/// If the `WebSocket` is shared, the first replies are those of a thread that then computes.
+/// Covers a shared `WebSocket`, whose first replies are those of a thread that then computes.
 #[test]
 fn a_thread_that_shares_a_websocket_never_waits_for_another_that_computes() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
@@ -429,7 +429,7 @@ fn a_thread_that_shares_a_websocket_never_waits_for_another_that_computes() {
     runtime.block_on(async { (computing.await.unwrap(), sending.await.unwrap().unwrap()) });
 }
 
-/// If the driver has run, the application is not working through the batch at full speed.
+/// A driver that has run shows that the application does not work through the batch at full speed.
 #[tokio::test(start_paused = true)]
 async fn nothing_is_held_back_once_the_driver_has_run() {
     let (mut socket, wire) = open(Role::Server, Limits::default());
@@ -566,7 +566,7 @@ fn a_reply_is_written_though_block_on_returns_before_the_driver_has_run() {
     }
 }
 
-/// The same if a task replies, and its end makes that future ready.
+/// A task replies here, and its end makes that future ready.
 #[test]
 fn a_tasks_reply_is_written_though_block_on_returns_before_the_driver_has_run() {
     for (event_interval, tasks) in [(61, 200), (1, 3)] {

@@ -80,9 +80,9 @@ pub struct End {
     calls: usize,
     /// The largest number of bytes per call.
     chunk: usize,
-    /// Whether it takes vectored writes, of no more than `chunk` bytes either.
+    /// Set if it takes vectored writes, of no more than `chunk` bytes either.
     vectored: bool,
-    /// Whether each call first returns `Pending` and wakes its caller: the last result.
+    /// Set if each call first returns `Pending` and wakes its caller: the last result.
     hesitated: Option<[bool; 4]>,
 }
 

@@ -23,7 +23,7 @@ use super::random::Random;
 #[derive(Clone, Debug)]
 struct Plan {
     conditions: Conditions,
-    /// Whether the network delivers all bytes soon, and both applications read all the time and close at the
+    /// Set if the network delivers all bytes soon, and both applications read all the time and close at the
     /// end. The connection then has to end in order.
     orderly: bool,
     mode: Mode,
@@ -90,7 +90,7 @@ struct Side {
     received: Vec<Received>,
     /// The codes with which this side has started to close, or may have.
     closed_with: Vec<CloseCode>,
-    /// Whether the side has dropped its `WebSocket` before the end.
+    /// Set if the side has dropped its `WebSocket` before the end.
     dropped: bool,
     end: Option<End>,
     next: usize,

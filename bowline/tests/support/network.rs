@@ -27,10 +27,10 @@ pub struct Conditions {
     pub hesitation: usize,
     /// The longest delay of a wake-up, in milliseconds.
     pub lateness: usize,
-    /// Whether written bytes leave only with a flush, or when no more fit.
+    /// Set if written bytes leave only with a flush, or when no more fit.
     pub holds_back: bool,
     pub vectored: bool,
-    /// Whether the stream remembers only the last waker, of either direction.
+    /// Set if the stream remembers only the last waker, of either direction.
     pub one_waker: bool,
     pub fault: Option<(Duration, Fault)>,
 }
@@ -76,18 +76,41 @@ struct State {
 }
 
 #[derive(Default)]
-#[expect(clippy::struct_excessive_bools, reason = "they are independent of each other")]
 struct Direction {
     held_back: Vec<u8>,
     flying: VecDeque<(Instant, Item)>,
     flying_size: usize,
     arrived: VecDeque<u8>,
     last_arrival: Option<Instant>,
+    /// Set once the writing side has ended the stream.
     shut_down: bool,
-    ended: bool,
-    reset: bool,
-    stalled: bool,
-    vanishing: bool,
+    line: Line,
+    end: DirectionEnd,
+}
+
+/// Tells whether bytes arrive.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Line {
+    #[default]
+    Flowing,
+    /// Bytes wait until the line flows again.
+    Stalled,
+    /// Bytes are lost.
+    Vanishing,
+}
+
+/// The end of the bytes that arrive.
+///
+/// ```text
+/// Open --the end arrives--> Ended --a reset--> Reset
+///   '------------- a reset --------------------^
+/// ```
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum DirectionEnd {
+    #[default]
+    Open,
+    Ended,
+    Reset,
 }
 
 enum Item {
@@ -144,9 +167,9 @@ impl Network {
         let Some((after, fault)) = self.state().conditions.fault else { return };
         let start = Instant::now();
         sleep_until(start + after).await;
-        let set = |state: &mut State, sides: [bool; 2], set: fn(&mut Direction, bool), value| {
+        let set = |state: &mut State, sides: [bool; 2], line| {
             for (direction, _) in state.directions.iter_mut().zip(sides).filter(|(_, chosen)| *chosen) {
-                set(direction, value);
+                direction.line = line;
             }
         };
         match fault {
@@ -155,13 +178,13 @@ impl Network {
                 state.reset(0);
                 state.reset(1);
             }
-            Fault::Vanish(sides) => set(&mut self.state(), sides, |it, value| it.vanishing = value, true),
+            Fault::Vanish(sides) => set(&mut self.state(), sides, Line::Vanishing),
             Fault::Stall(sides, heals) => {
-                set(&mut self.state(), sides, |it, value| it.stalled = value, true);
+                set(&mut self.state(), sides, Line::Stalled);
                 self.0.changed.notify_one();
                 let Some(heals) = heals else { return };
                 sleep_until(start + after + heals).await;
-                set(&mut self.state(), sides, |it, value| it.stalled = value, false);
+                set(&mut self.state(), sides, Line::Flowing);
             }
         }
         self.0.changed.notify_one();
@@ -198,7 +221,7 @@ impl State {
             loop {
                 let direction = &mut self.directions[side];
                 let due = direction.flying.front().is_some_and(|(at, _)| *at <= now);
-                if !due || direction.stalled || direction.vanishing {
+                if !due || direction.line != Line::Flowing {
                     break;
                 }
                 match direction.flying.pop_front().expect("it was looked at").1 {
@@ -213,7 +236,8 @@ impl State {
                         direction.arrived.extend(&bytes);
                         self.note(1, side, bytes.len());
                     }
-                    Item::End => direction.ended = true,
+                    Item::End if direction.end == DirectionEnd::Open => direction.end = DirectionEnd::Ended,
+                    Item::End => {}
                     Item::Reset => self.reset(1 - side),
                 }
                 self.wake(1 - side, READ);
@@ -237,9 +261,9 @@ impl State {
         if loses {
             incoming.arrived.clear();
         }
-        incoming.reset = true;
+        incoming.end = DirectionEnd::Reset;
         let outgoing = &mut self.directions[side];
-        outgoing.reset = true;
+        outgoing.end = DirectionEnd::Reset;
         self.wake(side, READ);
         self.wake(side, WRITE);
     }
@@ -258,7 +282,7 @@ impl State {
     }
 
     fn next_event(&self) -> Option<Instant> {
-        let flying = self.directions.iter().filter(|direction| !direction.stalled && !direction.vanishing);
+        let flying = self.directions.iter().filter(|direction| direction.line == Line::Flowing);
         let arrivals = flying.filter_map(|direction| direction.flying.front().map(|(at, _)| *at));
         arrivals.chain(self.wakeups.iter().map(|(at, _)| *at)).min()
     }
@@ -280,7 +304,7 @@ impl State {
 
     fn release(&mut self, side: usize) {
         let bytes = std::mem::take(&mut self.directions[side].held_back);
-        if !bytes.is_empty() && !self.directions[side].vanishing {
+        if !bytes.is_empty() && self.directions[side].line != Line::Vanishing {
             self.send(side, Item::Bytes(bytes));
         }
     }
@@ -330,11 +354,10 @@ impl State {
             self.wake(1 - side, WRITE);
             return Poll::Ready(Ok(()));
         }
-        if direction.reset {
-            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
-        }
-        if direction.ended {
-            return Poll::Ready(Ok(()));
+        match direction.end {
+            DirectionEnd::Reset => return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
+            DirectionEnd::Ended => return Poll::Ready(Ok(())),
+            DirectionEnd::Open => {}
         }
         self.wait(side, READ, cx);
         Poll::Pending
@@ -346,18 +369,18 @@ impl State {
         cx: &Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        assert!(!self.directions[side].shut_down, "nothing is written behind the end of the stream");
+        assert!(!self.directions[side].shut_down, "nothing is written after the end of the stream");
         if self.hesitates(side, cx) {
             return Poll::Pending;
         }
         let chunk = self.random.within(1..=self.conditions.chunk);
         let capacity = self.conditions.capacity;
         let direction = &mut self.directions[side];
-        if direction.reset {
+        if direction.end == DirectionEnd::Reset {
             return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
         }
         let offered: usize = slices.iter().map(|slice| slice.len()).sum();
-        if direction.vanishing {
+        if direction.line == Line::Vanishing {
             return Poll::Ready(Ok(offered.min(chunk)));
         }
         let waiting = direction.held_back.len() + direction.flying_size + direction.arrived.len();

@@ -55,7 +55,7 @@ struct State {
     observer: Option<Waker>,
     shut_down: bool,
     dropped: bool,
-    /// Whether the last read found no bytes.
+    /// Set if the last read found no bytes.
     idle: bool,
     reads: usize,
     writes: usize,

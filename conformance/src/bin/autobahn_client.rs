@@ -14,7 +14,7 @@ struct Arguments {
     /// The largest message to accept, in bytes.
     #[arg(long)]
     max_message_size: usize,
-    /// Whether compression is offered.
+    /// Set if compression is offered.
     #[arg(long, value_enum, default_value_t)]
     compression: Compression,
     /// Speak HTTP/2, and open the WebSockets of all cases over one connection.

@@ -20,7 +20,7 @@ struct Arguments {
     url: String,
     /// The names of the checks.
     checks: Vec<String>,
-    /// Whether compression is offered.
+    /// Set if compression is offered.
     #[arg(long, value_enum, default_value_t)]
     compression: Compression,
     /// Speak HTTP/2.

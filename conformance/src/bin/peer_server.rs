@@ -13,7 +13,7 @@ use tokio::sync::{Mutex, mpsc};
 
 #[derive(Parser)]
 struct Arguments {
-    /// Whether to accept offers of compression.
+    /// Set to accept offers of compression.
     #[arg(long, value_enum, default_value_t)]
     compression: Compression,
 }

@@ -17,7 +17,8 @@ use crate::frames::{copy_masked, encode_header, header};
 const SIZE: usize = 256 * 1024;
 
 thread_local! {
-    static BUFFERS: RefCell<(Vec<u8>, Vec<u8>)> = RefCell::new((vec![0; SIZE], Vec::with_capacity(SIZE + 64 * 1024)));
+    static BUFFERS: RefCell<(Vec<u8>, Vec<u8>)> =
+        RefCell::new((vec![0; SIZE], Vec::with_capacity(SIZE + 64 * 1024)));
 }
 
 pub async fn echo<S: AsyncRead + AsyncWrite + Unpin>(side: Side, mut stream: S) -> io::Result<()> {

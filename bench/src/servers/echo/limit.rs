@@ -48,7 +48,8 @@ thread_local! {
     static INPUT: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
     static OUTPUT: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
     /// A block of masking keys, some of which are used.
-    static KEYS: RefCell<(usize, [[u8; 4]; KEYS_AT_ONCE])> = const { RefCell::new((KEYS_AT_ONCE, [[0; 4]; KEYS_AT_ONCE])) };
+    static KEYS: RefCell<(usize, [[u8; 4]; KEYS_AT_ONCE])> =
+        const { RefCell::new((KEYS_AT_ONCE, [[0; 4]; KEYS_AT_ONCE])) };
 }
 
 pub async fn echo(side: Side, mut stream: TcpStream) -> io::Result<()> {
@@ -90,7 +91,7 @@ async fn shake_hands(stream: TcpStream) -> io::Result<TcpStream> {
 struct Socket {
     receive: Mutex<Receive>,
     transmit: Mutex<Transmit>,
-    /// Whether further messages are in memory.
+    /// Set if further messages are in memory.
     corked: AtomicBool,
 }
 

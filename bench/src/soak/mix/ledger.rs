@@ -23,14 +23,14 @@ pub struct Talk {
     pub given_up: CancellationToken,
     /// The number of sides that may still cancel their handshake, or have cancelled it.
     cancelling: AtomicU32,
-    /// Whether a check has failed.
+    /// Set if a check has failed.
     is_blamed: AtomicBool,
 }
 
 /// The account of one side's messages.
 struct Direction {
     lines: Vec<Line>,
-    /// Whether the last message has arrived.
+    /// Set if the last message has arrived.
     ended: AtomicBool,
 }
 
@@ -38,10 +38,10 @@ struct Direction {
 #[derive(Default)]
 struct Line {
     accepted: AtomicU32,
-    /// Whether one more message may have been accepted: a sink is flushed after the message is accepted.
+    /// Set if one more message may have been accepted: a sink is flushed after the message is accepted.
     in_doubt: AtomicBool,
     received: AtomicU32,
-    /// Whether the last received message was not read to its end.
+    /// Set if the last received message was not read to its end.
     unread: AtomicBool,
 }
 
@@ -252,7 +252,7 @@ pub struct Inbox {
     from: Side,
     /// The number of received messages.
     pub count: u32,
-    /// Whether messages are pieces of a stream of records.
+    /// Set if messages are pieces of a stream of records.
     is_stream: bool,
     unparsed: Vec<u8>,
 }

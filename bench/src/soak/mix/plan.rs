@@ -125,7 +125,7 @@ pub struct Ending {
     pub after: Option<u32>,
     pub code: u16,
     pub reason: String,
-    /// Whether the closing side continues to receive.
+    /// Set if the closing side continues to receive.
     pub reads_on: bool,
 }
 

@@ -54,7 +54,7 @@ pub struct Outcome {
     pub frame: Option<CloseFrame>,
     /// The result of `close`, if it was called.
     pub closed: Option<Closed>,
-    /// Whether no part of an incomplete message is left.
+    /// Set if no part of an incomplete message is left.
     pub is_whole: bool,
     /// The error that interrupted the reading of a message.
     pub interruption: Option<Error>,
