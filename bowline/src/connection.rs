@@ -56,7 +56,7 @@ mod cork;
 pub(crate) mod driver;
 pub(crate) mod inbound;
 mod keepalive;
-mod operations;
+pub(crate) mod operations;
 pub(crate) mod outbound;
 pub(crate) mod parts;
 mod reaction;

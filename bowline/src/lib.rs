@@ -320,7 +320,7 @@ pub use server::{
 };
 #[cfg(any(feature = "client", feature = "server"))]
 pub use socket::Adoption;
-pub use socket::{MessageReader, MessageWriter, SendBatch, Sender, WebSocket, WebSocketIo, pair};
+pub use socket::{MessageReader, MessageWriter, Ping, SendBatch, Sender, WebSocket, WebSocketIo, pair};
 #[cfg(feature = "futures")]
 pub use socket::{SenderSink, WebSocketStreamSink};
 #[cfg(all(feature = "server", feature = "tls"))]

@@ -26,6 +26,7 @@ mod io;
 #[cfg(feature = "json")]
 mod json;
 mod pair;
+mod ping;
 mod poll_sender;
 #[cfg(feature = "protobuf")]
 mod protobuf;
@@ -39,6 +40,7 @@ pub use adoption::Adoption;
 pub use batch::SendBatch;
 pub use io::WebSocketIo;
 pub use pair::pair;
+pub use ping::Ping;
 pub use reader::MessageReader;
 pub use sender::Sender;
 #[cfg(feature = "futures")]

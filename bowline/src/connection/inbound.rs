@@ -280,10 +280,7 @@ impl Inbound {
             }
             Event::Ping(payload) => Advance::Effect(Effect::Answer(self.buffer.bytes()[payload].into())),
             // RFC 6455 5.5.3: an unsolicited pong is not answered.
-            Event::Pong(payload) => match self.buffer.bytes()[payload].try_into() {
-                Ok(payload) => Advance::Effect(Effect::Ponged(payload)),
-                Err(_) => Advance::Data,
-            },
+            Event::Pong(payload) => Advance::Effect(Effect::Ponged(self.buffer.bytes()[payload].into())),
             Event::Close(frame) => {
                 // RFC 6455 1.4: all data after a Close frame is discarded, and so holds no memory.
                 consumed = self.buffer.bytes().len();

@@ -7,7 +7,6 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use bowline_proto::{CloseCode, CloseFrame, MessageKind};
 use tokio::task::coop::poll_proceed;
@@ -74,27 +73,6 @@ impl Connection {
             }
             outbound.wait(queue, &mut waiting.place, Manner::Future, cx.waker());
             Poll::Pending
-        })
-        .await
-    }
-
-    /// Sends a ping, waits for its pong, and returns the time between.
-    pub(crate) async fn ping(self: &Arc<Self>) -> Result<Duration, Error> {
-        let payload = self
-            .watch(|outbound| {
-                if let Some(error) = outbound.pings_ended() {
-                    return Some(Err(error.clone()));
-                }
-                outbound.has_space().then(|| Ok(outbound.accept_ping()))
-            })
-            .await?;
-        let _guard = PingGuard { connection: self, payload };
-        self.write(self.outbound(), Hold::Never);
-        self.waker.set_driver_waits(true);
-        self.waker.wake_driver();
-        self.watch(|outbound| {
-            let ended = || outbound.pings_ended().map(|error| Err(error.clone()));
-            outbound.pings.round_trip(payload).map(Ok).or_else(ended)
         })
         .await
     }
@@ -199,7 +177,7 @@ impl<F> Drop for SendMessage<'_, F> {
 
 /// A place in one of the queues, which is given up when the guard is dropped.
 pub(crate) struct PlaceGuard<'a> {
-    connection: &'a Arc<Connection>,
+    pub(crate) connection: &'a Arc<Connection>,
     queue: Queue,
     pub(crate) place: Place,
 }
@@ -216,17 +194,5 @@ impl Drop for PlaceGuard<'_> {
         if self.place.is_taken() {
             self.connection.leave_place(self.queue, &mut self.place);
         }
-    }
-}
-
-/// A ping that waits for its pong, and is forgotten when the guard is dropped.
-struct PingGuard<'a> {
-    connection: &'a Connection,
-    payload: [u8; 8],
-}
-
-impl Drop for PingGuard<'_> {
-    fn drop(&mut self) {
-        self.connection.outbound().pings.forget(self.payload);
     }
 }

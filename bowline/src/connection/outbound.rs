@@ -32,7 +32,7 @@ pub(crate) mod fragment;
 pub(crate) mod guard;
 mod held_replies;
 mod messages;
-mod pings;
+pub(crate) mod pings;
 pub(crate) mod wait_queue;
 mod write_queue;
 
@@ -45,7 +45,7 @@ use bowline_proto::{CloseCode, CloseFrame, Misuse, Role, SendHalf};
 use crate::connection::outbound::compressor::Compressor;
 use crate::connection::outbound::deferred::Deferred;
 use crate::connection::outbound::held_replies::HeldReplies;
-use crate::connection::outbound::pings::Pings;
+use crate::connection::outbound::pings::{PingId, Pings};
 use crate::connection::outbound::wait_queue::{Manner, Place, Turn, WaitQueue};
 use crate::connection::outbound::write_queue::WriteQueue;
 use crate::error::{Error, ErrorKind};
@@ -191,11 +191,14 @@ impl Outbound {
         len < self.high_water_mark || (!self.blocked && len / GATHERED < self.high_water_mark)
     }
 
-    /// Accepts a ping with a payload of its own, and returns the payload.
-    pub(crate) fn accept_ping(&mut self) -> [u8; 8] {
-        let payload = self.pings.begin();
-        self.encode_ping(&payload);
-        payload
+    /// Accepts a ping with this payload, or with a random one.
+    pub(crate) fn accept_ping(&mut self, payload: Option<&[u8]>) -> Result<PingId, Error> {
+        let chosen: [u8; 8] = random();
+        let payload = payload.unwrap_or(&chosen);
+        self.pings.check_new(payload)?;
+        let key = self.masking_key();
+        self.half.ping(payload, key, self.queue.out()).map_err(misuse)?;
+        Ok(self.pings.begin(payload))
     }
 
     /// Accepts a ping of the keepalive. Nobody waits for its pong, since any byte that arrives is a sign of
@@ -209,7 +212,7 @@ impl Outbound {
     }
 
     /// Notes a pong, which may answer one of our pings.
-    pub(crate) fn ponged(&mut self, payload: [u8; 8]) {
+    pub(crate) fn ponged(&mut self, payload: &[u8]) {
         if self.pings.ponged(payload) {
             self.wake_watchers();
         }

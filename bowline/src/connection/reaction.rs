@@ -31,7 +31,7 @@ impl Effect {
                 None
             }
             Self::Ponged(payload) => {
-                outbound.ponged(payload);
+                outbound.ponged(&payload);
                 None
             }
             // RFC 6455 5.5.1: the answer to a Close frame typically echoes the status code received.

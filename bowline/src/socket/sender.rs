@@ -4,7 +4,6 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bowline_proto::{CloseCode, CloseFrame, MessageKind, Role};
 
@@ -14,6 +13,7 @@ use crate::connection::inbound::batch::Hold;
 use crate::connection::outbound::encoded::Encoded;
 use crate::error::{Error, TrySendError};
 use crate::message::Payload;
+use crate::socket::ping::Ping;
 use crate::socket::writer::MessageWriter;
 
 /// A handle for sending messages on a connection.
@@ -140,8 +140,8 @@ impl Sender {
     ///
     /// This method is cancel safe. If the future is dropped, the ping may have been sent, and its pong is
     /// ignored.
-    pub async fn ping(&self) -> Result<Duration, Error> {
-        self.connection.ping().await
+    pub fn ping(&self) -> Ping<'_> {
+        Ping::new(&self.connection)
     }
 
     /// Closes the connection, and returns the Close frame of the peer: see

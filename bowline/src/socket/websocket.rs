@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use bowline_proto::{CloseCode, CloseFrame, MessageKind, Role};
 
@@ -17,6 +16,7 @@ use crate::error::{Error, TrySendError};
 use crate::events;
 use crate::message::{Message, Payload};
 use crate::random::renew_after_fork;
+use crate::socket::ping::Ping;
 use crate::socket::reader::MessageReader;
 use crate::socket::sender::Sender;
 use crate::socket::writer::MessageWriter;
@@ -235,6 +235,8 @@ impl WebSocket {
     /// 5.5.3). The application does not have to read meanwhile. However, a pong after an unread data message
     /// is not seen until the application has received that message.
     ///
+    /// [`Ping::payload`] sets the payload.
+    ///
     /// # Errors
     ///
     /// Returns the error that ended the connection if it ended before the pong arrived.
@@ -243,8 +245,8 @@ impl WebSocket {
     ///
     /// This method is cancel safe. If the future is dropped, the ping may have been sent, and its pong is
     /// ignored.
-    pub async fn ping(&self) -> Result<Duration, Error> {
-        self.connection.ping().await
+    pub fn ping(&self) -> Ping<'_> {
+        Ping::new(&self.connection)
     }
 
     /// Returns a handle for sending on this connection from other tasks.

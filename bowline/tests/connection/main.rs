@@ -7,6 +7,7 @@ mod closing;
 mod closing_carriers;
 #[cfg(feature = "deflate")]
 mod compression;
+mod control_frames;
 mod fairness;
 mod keepalive;
 mod liveness;

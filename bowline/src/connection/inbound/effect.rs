@@ -9,7 +9,7 @@ pub(crate) enum Effect {
     /// Answer a ping with this payload.
     Answer(Box<[u8]>),
     /// A pong has arrived, perhaps the answer to one of our pings.
-    Ponged([u8; 8]),
+    Ponged(Box<[u8]>),
     /// Echo the peer's Close frame.
     Echo(CloseFrame),
     /// Fail the connection with this code (RFC 6455 7.1.7).

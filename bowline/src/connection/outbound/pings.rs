@@ -4,15 +4,27 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::error::{Error, ErrorKind};
 use crate::random::random;
 
 /// The pings under way, in the order in which they were sent. Without any, this is one pointer.
-#[expect(clippy::box_collection, reason = "most of the time there are none, which costs only the pointer")]
 #[derive(Default)]
-pub(crate) struct Pings(Option<Box<Vec<Ping>>>);
+pub(crate) struct Pings(Option<Box<SentPings>>);
 
-struct Ping {
-    payload: [u8; 8],
+#[derive(Default)]
+struct SentPings {
+    pings: Vec<SentPing>,
+    /// The number of pings that were sent since there were none.
+    count: u64,
+}
+
+/// The identity of a ping.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct PingId(u64);
+
+struct SentPing {
+    id: PingId,
+    payload: Box<[u8]>,
     sent: Instant,
     round_trip: Option<Duration>,
     /// Set for a ping of the keepalive, whose round trip nobody asks for.
@@ -20,21 +32,27 @@ struct Ping {
 }
 
 impl Pings {
-    /// Adds a ping that is sent now, and returns its payload.
-    pub(crate) fn begin(&mut self) -> [u8; 8] {
-        let ping = Ping::new(false);
-        let payload = ping.payload;
-        self.0.get_or_insert_default().push(ping);
-        payload
+    /// Returns an error if a ping with this payload waits for its pong, which could not be told apart.
+    pub(crate) fn check_new(&self, payload: &[u8]) -> Result<(), Error> {
+        let mut pings = self.0.iter().flat_map(|sent| &sent.pings);
+        if pings.any(|ping| ping.round_trip.is_none() && *ping.payload == *payload) {
+            let text = "another ping with this payload waits for its pong: set a payload of its own for each \
+                        ping (Ping::payload), or none";
+            return Err(Error::new(ErrorKind::InvalidInput, text));
+        }
+        Ok(())
+    }
+
+    /// Adds a ping that is sent now.
+    pub(crate) fn begin(&mut self, payload: &[u8]) -> PingId {
+        self.0.get_or_insert_default().begin(payload.into(), false)
     }
 
     /// Adds a ping of the keepalive, and returns its payload. Returns `None` if no other ping is waiting for
     /// a pong.
     pub(crate) fn begin_keepalive(&mut self) -> Option<[u8; 8]> {
-        let pings = self.0.as_mut()?;
-        let ping = Ping::new(true);
-        let payload = ping.payload;
-        pings.push(ping);
+        let payload = random();
+        self.0.as_mut()?.begin(Box::new(payload), true);
         Some(payload)
     }
 
@@ -42,9 +60,10 @@ impl Pings {
     ///
     /// RFC 6455 5.5.3: a peer may answer only the most recent of several pings. A pong therefore also settles
     /// all pings that were sent before its own.
-    pub(crate) fn ponged(&mut self, payload: [u8; 8]) -> bool {
-        let Some(pings) = &mut self.0 else { return false };
-        let Some(position) = pings.iter().position(|ping| ping.payload == payload) else { return false };
+    pub(crate) fn ponged(&mut self, payload: &[u8]) -> bool {
+        let Some(SentPings { pings, .. }) = self.0.as_deref_mut() else { return false };
+        let is_answered = |ping: &SentPing| ping.round_trip.is_none() && *ping.payload == *payload;
+        let Some(position) = pings.iter().position(is_answered) else { return false };
         for ping in &mut pings[..=position] {
             ping.round_trip.get_or_insert_with(|| ping.sent.elapsed());
         }
@@ -53,16 +72,16 @@ impl Pings {
     }
 
     /// Returns the round trip of a ping, once its pong or a later one has arrived.
-    pub(crate) fn round_trip(&self, payload: [u8; 8]) -> Option<Duration> {
-        self.0.as_ref()?.iter().find(|ping| ping.payload == payload)?.round_trip
+    pub(crate) fn round_trip(&self, id: PingId) -> Option<Duration> {
+        self.0.as_ref()?.pings.iter().find(|ping| ping.id == id)?.round_trip
     }
 
     /// Forgets a ping. Keepalive pings are dropped once no other ping remains.
-    pub(crate) fn forget(&mut self, payload: [u8; 8]) {
-        if let Some(pings) = &mut self.0 {
-            pings.retain(|ping| ping.payload != payload);
+    pub(crate) fn forget(&mut self, id: PingId) {
+        if let Some(sent) = &mut self.0 {
+            sent.pings.retain(|ping| ping.id != id);
         }
-        self.0.take_if(|pings| pings.iter().all(|ping| ping.is_keepalive));
+        self.0.take_if(|sent| sent.pings.iter().all(|ping| ping.is_keepalive));
     }
 
     /// Forgets all pings.
@@ -76,8 +95,11 @@ impl Pings {
     }
 }
 
-impl Ping {
-    fn new(is_keepalive: bool) -> Self {
-        Self { payload: random(), sent: Instant::now(), round_trip: None, is_keepalive }
+impl SentPings {
+    fn begin(&mut self, payload: Box<[u8]>, is_keepalive: bool) -> PingId {
+        self.count += 1;
+        let id = PingId(self.count);
+        self.pings.push(SentPing { id, payload, sent: Instant::now(), round_trip: None, is_keepalive });
+        id
     }
 }
