@@ -311,12 +311,14 @@ pub use client::{Http2Connection, HttpVersion};
 #[cfg(feature = "deflate")]
 pub use compression::{Compression, CompressionOptions};
 pub use error::{Error, ErrorKind, TrySendError};
+#[cfg(feature = "server")]
+pub use handshake::protocol::ConnectProtocol;
 pub use limits::Limits;
 pub use message::{Message, Payload, Prepared, Utf8Bytes};
 #[cfg(feature = "server")]
 pub use server::{
-    Acceptor, Handler, Listener, Rejection, Server, ServerError, ShutdownOptions, ShutdownSummary, Upgrade,
-    accept, serve,
+    AcceptStream, Acceptance, Acceptor, Handler, Listener, Rejection, Server, ServerError, ServerHandshake,
+    ShutdownOptions, ShutdownSummary, Upgrade, accept, serve,
 };
 #[cfg(any(feature = "client", feature = "server"))]
 pub use socket::Adoption;

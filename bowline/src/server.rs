@@ -8,7 +8,7 @@
 //! http1            one request and its response, then the stream is the WebSocket's
 //! http2            many requests, each of which becomes a stream and a task of its own
 //! handshake        the checks of the request, for both; origin: one of them
-//! check            the application's decision about the request, for both; rejection: a negative one
+//! check            the application's answer to the request, for both; rejection: a negative one
 //! registry         all connections of a server, to close them at its end
 //! handler          the application's closure; catch_panic: its panics
 //! server_error     what the application learns of an error
@@ -39,16 +39,22 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use bytes::Bytes;
+use http::Response;
 use http::request::Parts;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::server::accept_loop::ServerRun;
-use crate::server::check::RequestCheck;
+use crate::server::check::acceptance::RequestCheck;
+use crate::server::check::fallback::Fallback;
 use crate::server::connection_task::ServerOptions;
 use crate::server::registry::Shutdown;
 
+pub use acceptor::accept_stream::AcceptStream;
 pub use acceptor::{Acceptor, accept};
+pub use check::acceptance::Acceptance;
 pub use handler::Handler;
+pub use handshake::ServerHandshake;
 pub use listener::Listener;
 pub use registry::{ShutdownOptions, ShutdownSummary};
 pub use rejection::Rejection;
@@ -334,7 +340,7 @@ impl Server {
     ///
     /// Each WebSocket is a stream of its client's connection, and otherwise behaves as over HTTP/1.1. A
     /// connection may have [`Limits::max_streams`](crate::Limits::max_streams) streams. A connection without
-    /// a WebSocket is shut down gracefully after one to two
+    /// a WebSocket, and without an answer of the [`fallback`](Self::fallback), is shut down gracefully after one to two
     /// [handshake timeouts](crate::Limits::handshake_timeout), and closed after one more.
     ///
     /// Browsers open WebSockets over HTTP/2 only to a server with which they already have an HTTP/2
@@ -352,14 +358,18 @@ impl Server {
     /// valid handshakes are accepted.
     ///
     /// `check` receives the head of the request, whose extensions contain the client's
-    /// [`SocketAddr`](std::net::SocketAddr) and, over TLS, its `TlsInfo`. It returns the head for the
-    /// handler, possibly with further extensions, or the response to send instead. Its time is part of
-    /// [`Limits::handshake_timeout`](crate::Limits::handshake_timeout).
+    /// [`SocketAddr`](std::net::SocketAddr) and, over TLS, its `TlsInfo`. It returns one of these:
     ///
-    /// The future is dropped if the client ends its connection or, over HTTP/2, resets the stream.
+    /// - the head for the handler, possibly with further extensions
+    /// - an [`Acceptance`] that is made from the head, with headers for the response, or with settings for
+    ///   this connection
+    /// - the response to send instead, as an error
+    ///
+    /// The time of `check` is part of [`Limits::handshake_timeout`](crate::Limits::handshake_timeout). The
+    /// future is dropped if the client ends its connection or, over HTTP/2, resets the stream.
     ///
     /// ```
-    /// use bowline::{Rejection, Server};
+    /// use bowline::{Acceptance, Rejection, Server};
     /// use http::StatusCode;
     /// use http::request::Parts;
     ///
@@ -369,13 +379,83 @@ impl Server {
     ///         _ => Err(Rejection::from(StatusCode::UNAUTHORIZED)),
     ///     }
     /// });
+    /// let server = Server::new().on_request(|head: Parts| async move {
+    ///     Ok(Acceptance::from(head).header("set-cookie", "session=1234; HttpOnly; SameSite=Lax"))
+    /// });
     /// ```
-    pub fn on_request<F, Fut>(self, check: F) -> Self
+    ///
+    /// A closure that only rejects must name the type of its success: `Err::<Parts, _>(rejection)`.
+    pub fn on_request<F, Fut, T>(self, check: F) -> Self
     where
         F: Fn(Parts) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = Result<Parts, Rejection>> + Send + 'static,
+        Fut: Future<Output = Result<T, Rejection>> + Send + 'static,
+        T: Into<Acceptance>,
     {
-        self.with(|options| options.check = RequestCheck::new(check))
+        self.with(|options| options.hooks.check = RequestCheck::new(check))
+    }
+
+    /// Sets a function that answers the requests that ask for no WebSocket, such as those for a page or a
+    /// health check. Default: such requests are rejected.
+    ///
+    /// `fallback` receives the head of the request, whose extensions are those of
+    /// [`on_request`](Self::on_request), and returns the response. The body of the response is a `String`, a
+    /// `&'static str`, `Vec<u8>` or anything else that converts into [`Bytes`]. The server sets
+    /// `Content-Length`, and omits the body of a response to HEAD.
+    ///
+    /// # Requests
+    ///
+    /// A request asks for a WebSocket if one of the following holds. A request that asks in vain, such as one
+    /// with a wrong version or a foreign origin, is rejected as without a fallback.
+    ///
+    /// - Over HTTP/1.1, `Upgrade` names `websocket`, or there is a `Sec-WebSocket-Key`. (The key alone is
+    ///   what some proxies leave of a handshake.)
+    /// - The method is CONNECT, which is how WebSockets are opened over HTTP/2.
+    ///
+    /// Bodies of requests are discarded. Over HTTP/1.1, the connection is closed after the response unless
+    /// the body has arrived together with the head. The head has the limits of a handshake:
+    /// [`Limits::head_size`] and [`Limits::max_headers`]. Over HTTP/2, a request counts towards
+    /// [`Limits::max_streams`] until it is answered.
+    ///
+    /// # Times
+    ///
+    /// `fallback` has to return within [`Limits::handshake_timeout`] after the request was expected. Then the
+    /// client has as much time to receive the response and to send its next request, which may be a handshake.
+    /// Connections over HTTP/1.1 are closed after that time. Over HTTP/2, a response that was sent counts as
+    /// use of the connection: see [`http2`](Self#method.http2).
+    ///
+    /// The future of `fallback` is dropped if the client ends its connection or, over HTTP/2, resets the
+    /// stream, and when the server shuts down. If the function panics or returns a status below 200, the
+    /// client receives a 500, and [`on_error`](Self::on_error) an error.
+    ///
+    /// ```
+    /// use bowline::Server;
+    /// use http::request::Parts;
+    /// use http::{Response, StatusCode};
+    ///
+    /// let server = Server::new().fallback(|head: Parts| async move {
+    ///     match head.uri.path() {
+    ///         "/healthz" => Response::new("ok"),
+    ///         _ => {
+    ///             let mut response = Response::new("not found");
+    ///             *response.status_mut() = StatusCode::NOT_FOUND;
+    ///             response
+    ///         }
+    ///     }
+    /// });
+    /// ```
+    ///
+    /// [`Bytes`]: bytes::Bytes
+    /// [`Limits::handshake_timeout`]: crate::Limits::handshake_timeout
+    /// [`Limits::head_size`]: crate::Limits::head_size
+    /// [`Limits::max_headers`]: crate::Limits::max_headers
+    /// [`Limits::max_streams`]: crate::Limits#method.max_streams
+    pub fn fallback<F, Fut, B>(self, fallback: F) -> Self
+    where
+        F: Fn(Parts) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Response<B>> + Send + 'static,
+        B: Into<Bytes>,
+    {
+        self.with(|options| options.hooks.fallback = Some(Fallback::new(fallback)))
     }
 
     /// Sets a function that is called with each error. Default: errors are discarded.
@@ -442,7 +522,8 @@ impl Server {
 
 impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ServerOptions { acceptor, check, .. } = &*self.options;
-        f.debug_struct("Server").field("acceptor", acceptor).field("check", check).finish_non_exhaustive()
+        let ServerOptions { acceptor, hooks, .. } = &*self.options;
+        let mut debug = f.debug_struct("Server");
+        debug.field("acceptor", acceptor).field("check", &hooks.check).finish_non_exhaustive()
     }
 }

@@ -5,10 +5,7 @@ use std::collections::HashSet;
 use std::fmt;
 
 use bowline_proto::header::is_token;
-use http::header::{
-    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, HOST, HeaderMap, HeaderName, HeaderValue,
-    PROXY_AUTHORIZATION, TRANSFER_ENCODING, UPGRADE,
-};
+use http::header::{AUTHORIZATION, COOKIE, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHORIZATION};
 use http::{Request, Uri};
 
 use crate::client::handshake::ClientHandshake;
@@ -16,6 +13,7 @@ use crate::client::url::{Scheme, Url};
 use crate::connection::parts::Config;
 use crate::error::{Error, ErrorKind};
 use crate::handshake::deadline::Deadline;
+use crate::handshake::headers::is_of_handshake;
 use crate::transport::tls;
 
 /// The options of a client that do not depend on how the server is reached.
@@ -162,9 +160,8 @@ fn reserved(name: &HeaderName) -> Option<&'static str> {
         "host" => Some("use Connector::host"),
         "origin" => Some("use Connector::origin"),
         "sec-websocket-protocol" => Some("use Connector::subprotocols"),
-        name if name.starts_with("sec-websocket-") => Some("the library sets it"),
-        _ if [CONNECTION, UPGRADE].contains(name) => Some("the library sets it"),
-        _ if [CONTENT_LENGTH, TRANSFER_ENCODING].contains(name) => Some("the request has no body"),
+        "content-length" | "transfer-encoding" => Some("the request has no body"),
+        _ if is_of_handshake(name) => Some("the library sets it"),
         _ => None,
     }
 }

@@ -1,6 +1,8 @@
 //! The headers of an opening handshake.
 
-use http::header::{AsHeaderName, HeaderMap, HeaderValue};
+use http::header::{
+    AsHeaderName, CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING, UPGRADE,
+};
 
 /// The number of times that a header occurs, with its value if it occurs once.
 pub(crate) enum Occurrence<'a> {
@@ -24,4 +26,11 @@ impl<'a> Occurrence<'a> {
 pub(crate) fn has_token(headers: &HeaderMap, name: impl AsHeaderName, token: &str) -> bool {
     let lines = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
     lines.flat_map(|line| line.split(',')).any(|element| element.trim().eq_ignore_ascii_case(token))
+}
+
+/// Returns `true` for the headers that the library sets in a request or a response of the handshake, or whose
+/// absence means that there is no body.
+pub(crate) fn is_of_handshake(name: &HeaderName) -> bool {
+    name.as_str().starts_with("sec-websocket-")
+        || [CONNECTION, UPGRADE, CONTENT_LENGTH, TRANSFER_ENCODING].contains(name)
 }

@@ -1,30 +1,26 @@
 //! The builder of handshake options, and the handshake in other people's servers.
 
+pub(crate) mod accept_stream;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use bowline_proto::Role;
 use bowline_proto::header::is_token;
 use http::header::HeaderMap;
-use http::request::Parts;
 use http::{Request, Response, StatusCode};
 use hyper::upgrade::OnUpgrade;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::error::{Error, ErrorKind};
 use crate::events;
-use crate::handshake::deadline::Deadline;
 use crate::limits::Limits;
-use crate::server::check::RequestCheck;
+use crate::server::acceptor::accept_stream::AcceptStream;
 use crate::server::handshake::origin::{Pattern, RequestScheme};
-use crate::server::handshake::{Agreement, RequestHead, Terms};
-use crate::server::http1;
+use crate::server::handshake::{Agreement, RequestHead, ServerHandshake, Terms};
 use crate::server::rejection::Rejection;
-use crate::server::server_error::HeadCopy;
 use crate::server::upgrade::Upgrade;
 use crate::socket::{Adoption, WebSocket};
-use crate::transport::peer::Peer;
-use crate::transport::rewind::Rewind;
 
 /// Accepts an opening handshake with the default options, in a server that uses hyper.
 ///
@@ -245,31 +241,81 @@ impl Acceptor {
     /// | 400 | a header is not a valid list; the request has no Host, or has a body |
     /// | 403 | the page is of a foreign origin: see [`allow_origin`](Self::allow_origin) |
     /// | 500 | hyper's upgrade is not in the request, or an option of this acceptor is invalid |
+    ///
+    /// # Settings for one request
+    ///
+    /// An acceptor is cheap to change for one request, as clones share what they have in common:
+    ///
+    /// ```
+    /// use bowline::{Acceptor, Limits, Rejection, Upgrade};
+    /// use http::{Request, Response};
+    ///
+    /// fn answer<A>(
+    ///     acceptor: &Acceptor,
+    ///     request: &mut Request<A>,
+    /// ) -> Result<(Response<String>, Upgrade), Rejection> {
+    ///     let acceptor = match request.uri().path() {
+    ///         "/upload" => acceptor.clone().limits(Limits::default().message_size(16 * 1024 * 1024)),
+    ///         "/admin" => acceptor.clone().subprotocols(["admin.v1"]),
+    ///         _ => acceptor.clone(),
+    ///     };
+    ///     let (mut response, upgrade) = acceptor.accept(request)?;
+    ///     response.headers_mut().insert("set-cookie", "session=1234; HttpOnly".parse().unwrap());
+    ///     Ok((response, upgrade))
+    /// }
+    /// ```
     pub fn accept<A, B: Default>(
         &self,
         request: &mut Request<A>,
     ) -> Result<(Response<B>, Upgrade), Rejection> {
-        self.try_accept(request).inspect(|(_, upgrade)| upgrade.agreed().announce(Role::Server)).inspect_err(
-            |rejection| {
-                events::handshake_rejected(Role::Server, rejection.status(), rejection);
-            },
-        )
+        let on_upgrade = |request: &mut Request<A>| {
+            request.extensions_mut().remove::<OnUpgrade>().ok_or_else(|| {
+                internal_error(
+                    "hyper's upgrade is not in the request: the connection is served without upgrades, or a \
+                     middleware took the upgrade",
+                )
+            })
+        };
+        let agreed = self.agree(&*request).and_then(|agreement| Ok((on_upgrade(request)?, agreement)));
+        let (on_upgrade, agreement) = announced(agreed, |(_, agreement)| agreement)?;
+        let response = agreement.response();
+        Ok((response, Upgrade::new(on_upgrade, request.version(), ServerHandshake::new(agreement))))
     }
 
-    fn try_accept<A, B: Default>(
-        &self,
-        request: &mut Request<A>,
-    ) -> Result<(Response<B>, Upgrade), Rejection> {
-        let version = request.version();
-        let agreement = self.agree(&*request)?;
-        let on_upgrade = request.extensions_mut().remove::<OnUpgrade>().ok_or_else(|| {
-            internal_error(
-                "hyper's upgrade is not in the request: the connection is served without upgrades, or a \
-                 middleware took the upgrade",
-            )
-        })?;
-        let response = agreement.response();
-        Ok((response, Upgrade::new(on_upgrade, version, agreement.agreed, self.0.terms.config.clone())))
+    /// Checks an opening handshake for any HTTP library. Returns the response to send, and the handshake that
+    /// opens the connection after that.
+    ///
+    /// For hyper and what is built on it, [`accept`](Self::accept) does more. Other HTTP libraries, over
+    /// HTTP/1.1, HTTP/2 or HTTP/3, need only the types of the crate [`http`]. Over HTTP/2 and HTTP/3, a
+    /// WebSocket is opened by an extended CONNECT: see [`ConnectProtocol`](crate::ConnectProtocol). Timeouts
+    /// and the limits of the head are up to the library.
+    ///
+    /// ```
+    /// use bowline::Acceptor;
+    /// use http::Request;
+    ///
+    /// let request = Request::get("/chat")
+    ///     .header("host", "example.com")
+    ///     .header("upgrade", "websocket")
+    ///     .header("connection", "Upgrade")
+    ///     .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")
+    ///     .header("sec-websocket-version", "13")
+    ///     .body(())
+    ///     .unwrap();
+    /// let (response, _handshake) = Acceptor::new().respond(&request).unwrap();
+    /// assert_eq!(response.status(), 101);
+    /// // Send the response, then: handshake.finish(stream, leftover)
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Returns the response to send instead if the request is not an acceptable handshake: see
+    /// [`accept`](Self::accept).
+    pub fn respond<A>(&self, request: &Request<A>) -> Result<(Response<()>, ServerHandshake), Rejection> {
+        let agreement = announced(self.agree(request), |agreement| agreement)?;
+        let mut response = agreement.response();
+        *response.version_mut() = request.version();
+        Ok((response, ServerHandshake::new(agreement)))
     }
 
     /// Checks an opening handshake without taking anything from the request.
@@ -284,12 +330,12 @@ impl Acceptor {
         self.0.terms.choose_subprotocol(headers).ok().flatten()
     }
 
-    /// Performs the server's side of an opening handshake on a stream, without another HTTP library. Returns
-    /// the connection, and the head of the request.
+    /// Performs the server's side of an opening handshake on a stream, without another HTTP library. Returns a
+    /// future of the connection and of the head of the request.
     ///
     /// The stream is a [`TcpStream`](tokio::net::TcpStream) or any other stream. A request that is not an
     /// acceptable handshake receives the response that [`accept`](Self::accept) documents, and the stream is
-    /// closed.
+    /// closed. [`AcceptStream::on_request`] sets a function that looks at the request before the response.
     ///
     /// The extensions of the head contain the client's [`SocketAddr`](std::net::SocketAddr) if the stream is
     /// a `TcpStream`, or TLS by tokio-rustls over one. Over TLS, they also contain the client's `TlsInfo`.
@@ -306,29 +352,16 @@ impl Acceptor {
     ///
     /// # Errors
     ///
-    /// - Returns [`ErrorKind::Handshake`] if the request was rejected or is not HTTP. The [`Rejection`] is
-    ///   the [source](std::error::Error::source).
-    /// - Returns [`ErrorKind::Limit`] if the head of the request is too large.
-    /// - Returns [`ErrorKind::Timeout`] if the handshake takes longer than [`Limits::handshake_timeout`].
-    /// - Returns [`ErrorKind::Disconnected`] or [`ErrorKind::Io`] if the stream ends or breaks
-    ///   before the handshake completes.
-    /// - Returns [`ErrorKind::InvalidInput`] if an option of this acceptor is invalid.
+    /// The future returns the errors that [`AcceptStream`] documents.
     ///
     /// # Cancel safety
     ///
-    /// This method is cancel safe. Dropping the future ends the handshake and drops the stream.
-    pub async fn accept_stream<S>(&self, stream: S) -> Result<(WebSocket, Parts), Error>
+    /// The future is cancel safe. Dropping it ends the handshake and drops the stream.
+    pub fn accept_stream<S>(&self, stream: S) -> AcceptStream<S>
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        self.validate()?;
-        let terms = &self.0.terms;
-        let deadline = Deadline::after(terms.config.limits.handshake_timeout);
-        let peer = Peer::of_any(&stream);
-        let check = RequestCheck::default();
-        // A box keeps the caller's future small for the rest of the connection's life.
-        Box::pin(http1::exchange(Rewind::new(stream), peer, terms, &check, deadline, &HeadCopy::Unwanted))
-            .await
+        AcceptStream::new(self.clone(), stream)
     }
 
     /// Creates a server [`WebSocket`] from a stream whose handshake is already complete.
@@ -410,6 +443,18 @@ impl Acceptor {
         })
         .refuse_if(invalid)
     }
+}
+
+/// Reports the outcome of a handshake to `tracing`.
+fn announced<T>(
+    outcome: Result<T, Rejection>,
+    agreement: impl FnOnce(&T) -> &Agreement,
+) -> Result<T, Rejection> {
+    match &outcome {
+        Ok(accepted) => agreement(accepted).agreed.announce(Role::Server),
+        Err(rejection) => events::handshake_rejected(Role::Server, rejection.status(), rejection),
+    }
+    outcome
 }
 
 fn internal_error(text: &str) -> Rejection {

@@ -1,66 +1,69 @@
-//! The decision about a request, over HTTP/1.1 and HTTP/2 alike.
+//! The answer to a request, over HTTP/1.1 and HTTP/2 alike.
+//!
+//! ```text
+//! request --asks for no WebSocket, and there is a fallback--> fallback ---------> page
+//!    |
+//!    +--> Terms::check --valid--> RequestCheck (on_request) --Acceptance-------> WebSocket
+//!              |                        |
+//!              +--------invalid---------+--Rejection, panic, invalid Acceptance-> rejection
+//! ```
+//!
+//! - `acceptance` asks the application about a handshake, and carries its acceptance.
+//! - `fallback` lets the application answer everything else.
 
-use std::fmt;
-use std::future::Future;
-use std::pin::Pin;
-use std::sync::Arc;
+pub(crate) mod acceptance;
+pub(crate) mod fallback;
 
 use bowline_proto::Role;
+use bytes::Bytes;
 use http::request::Parts;
 use http::{Response, StatusCode, header};
 
 use crate::error::{Error, ErrorKind};
 use crate::events;
 use crate::server::catch_panic::CatchPanic;
-use crate::server::handshake::{Agreement, Terms};
+use crate::server::check::acceptance::{Admission, Refusal, RequestCheck};
+use crate::server::check::fallback::Fallback;
+use crate::server::handshake::{Terms, asks_for_websocket};
 use crate::server::rejection::Rejection;
 
-/// The application's decision about a request that is a valid handshake. By default every such request is
-/// accepted.
+/// The closures of the application that take part in the answer to a request.
 #[derive(Clone, Default)]
-pub(crate) struct RequestCheck(Option<Arc<dyn Fn(Parts) -> CheckFuture + Send + Sync>>);
-
-struct CheckFuture(Pin<Box<dyn Future<Output = Result<Parts, Rejection>> + Send>>);
-
-impl RequestCheck {
-    pub(crate) fn new<F, Fut>(check: F) -> Self
-    where
-        F: Fn(Parts) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = Result<Parts, Rejection>> + Send + 'static,
-    {
-        Self(Some(Arc::new(move |head| CheckFuture(Box::pin(check(head))))))
-    }
+pub(crate) struct RequestHooks {
+    pub(crate) check: RequestCheck,
+    pub(crate) fallback: Option<Fallback>,
 }
 
-impl fmt::Debug for RequestCheck {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.0.is_some() { "a closure" } else { "none" })
-    }
+/// The result of an answer, for the server.
+#[allow(clippy::large_enum_variant, reason = "the value lives for a moment only")]
+pub(crate) enum Answered {
+    /// The request opens a WebSocket.
+    Admitted(Admission),
+    /// The application's fallback has answered a request that asks for no WebSocket.
+    Page,
+    /// The request has failed.
+    Rejected(Error),
 }
 
 /// Decides about a request. Returns the decision for the server, and the response for the client.
 ///
 /// If the application panics, the client receives a plain 500.
-pub(crate) async fn answer(
-    head: Parts,
-    terms: &Terms,
-    check: &RequestCheck,
-) -> (Result<(Parts, Agreement), Error>, Response<String>) {
+pub(crate) async fn answer(head: Parts, terms: &Terms, hooks: &RequestHooks) -> (Answered, Response<Bytes>) {
+    match &hooks.fallback {
+        Some(fallback) if !asks_for_websocket(&head) => return fallback.answer(head).await,
+        _ => {}
+    }
     let agreeing = async {
         let agreement = terms.check(&head)?;
-        let head = match &check.0 {
-            Some(check) => check(head).0.await?,
-            None => head,
-        };
-        Ok((head, agreement))
+        hooks.check.decide(head, agreement).await
     };
     match CatchPanic::call(|| agreeing).await {
-        Ok(Ok((head, agreement))) => {
-            agreement.agreed.announce(Role::Server);
-            let response = agreement.response();
-            (Ok((head, agreement)), response)
+        Ok(Ok(admission)) => {
+            admission.agreement.agreed.announce(Role::Server);
+            let response = admission.agreement.response();
+            (Answered::Admitted(admission), response)
         }
-        Ok(Err(rejection)) => rejected(Rejection::clone(&rejection).into_error(), rejection),
+        Ok(Err(Refusal { error, rejection })) => rejected(error, rejection),
         Err(panic) => {
             let rejection = Rejection::from(StatusCode::INTERNAL_SERVER_ERROR);
             let text = format!("the check of a client's request {panic}");
@@ -71,13 +74,17 @@ pub(crate) async fn answer(
 }
 
 /// Returns the error and the response for a request that is rejected.
-pub(crate) fn rejected<T>(error: Error, rejection: Rejection) -> (Result<T, Error>, Response<String>) {
+pub(crate) fn rejected(error: Error, rejection: Rejection) -> (Answered, Response<Bytes>) {
     events::handshake_rejected(Role::Server, rejection.status(), &rejection);
-    let mut response: Response<String> = rejection.into_response();
+    (Answered::Rejected(error), sized_by_body(rejection.into_response::<String>()))
+}
+
+/// Removes the headers that must fit the body. hyper would send the application's values even if they don't,
+/// and sets its own otherwise.
+fn sized_by_body<B: Into<Bytes>>(response: Response<B>) -> Response<Bytes> {
+    let mut response = response.map(Into::into);
     for name in [header::CONTENT_LENGTH, header::TRANSFER_ENCODING] {
-        // hyper sets these headers to fit the body. It would send the application's values even if they
-        // don't.
         response.headers_mut().remove(name);
     }
-    (Err(error), response)
+    response
 }

@@ -13,7 +13,7 @@ use crate::error::Error;
 use crate::handshake::deadline::Deadline;
 use crate::server::acceptor::Acceptor;
 use crate::server::catch_panic::{CatchPanic, catch};
-use crate::server::check::RequestCheck;
+use crate::server::check::RequestHooks;
 use crate::server::handler::Handler;
 use crate::server::http1;
 use crate::server::http2::{Accepted, Http2Request, Http2Server};
@@ -32,7 +32,7 @@ pub(crate) struct ServerOptions {
     pub(crate) acceptor: Acceptor,
     pub(crate) tls: Option<ServerTls>,
     pub(crate) http2: Option<Http2Server>,
-    pub(crate) check: RequestCheck,
+    pub(crate) hooks: RequestHooks,
     pub(crate) on_error: Option<Arc<dyn ReportError>>,
     /// The shutdown. Without one, the server runs for ever.
     pub(crate) shutdown: Option<Shutdown>,
@@ -98,6 +98,8 @@ pub(crate) struct Established {
 #[allow(clippy::large_enum_variant, reason = "the value lives for a moment only")]
 enum Arrived {
     WebSocket(WebSocket, Parts),
+    /// Requests that asked for no WebSocket, and were answered.
+    Pages,
     Http2(Http2Server, Box<dyn IoStream>, Peer),
 }
 
@@ -124,6 +126,7 @@ impl<H> ServerState<H> {
         let arrived = self.or_report(arrived, address, copy)?;
         match arrived {
             Arrived::WebSocket(socket, head) => Some(self.established(registration, socket, head)),
+            Arrived::Pages => None,
             Arrived::Http2(http2, stream, peer) => {
                 // The HTTP/2 connection is registered until its end.
                 let _registration = registration;
@@ -172,6 +175,10 @@ impl<H> ServerState<H> {
                 return Ok(Arrived::Http2(http2, Box::new(stream), peer));
             }
         }
+        if self.options.hooks.fallback.is_some() {
+            // The answers to several requests follow each other.
+            send_at_once(&stream.stream);
+        }
         Box::pin(self.exchange_over_http1(stream, peer, deadline, copy)).await
     }
 
@@ -182,10 +189,10 @@ impl<H> ServerState<H> {
         deadline: Deadline,
         copy: &HeadCopy,
     ) -> Result<Arrived, Error> {
-        let ServerOptions { acceptor, check, .. } = &*self.options;
-        let exchanging = http1::exchange(stream, peer, acceptor.terms(), check, deadline, copy);
-        let (socket, head) = exchanging.await?;
-        Ok(Arrived::WebSocket(socket, head))
+        let ServerOptions { acceptor, hooks, .. } = &*self.options;
+        let exchanging = http1::exchange(stream, peer, acceptor.terms(), hooks, deadline, copy);
+        let opened = exchanging.await?;
+        Ok(opened.map_or(Arrived::Pages, |(socket, head)| Arrived::WebSocket(socket, head)))
     }
 
     /// Serves an HTTP/2 connection until it has ended.
@@ -222,12 +229,12 @@ impl<H> ServerState<H> {
         request: Http2Request,
         peer: Peer,
     ) -> Option<Established> {
-        let ServerOptions { acceptor, check, .. } = &*self.options;
+        let ServerOptions { acceptor, hooks, .. } = &*self.options;
         let copy = self.head_copy();
         let address = peer.addresses.peer;
-        let handshake = Box::pin(request.exchange(peer, acceptor.terms(), check, &copy));
-        let accepted = self.registry.unless_stopping(handshake).await?;
-        let Accepted { socket, head, slot } = self.or_report(accepted, address, copy)?;
+        let handshake = Box::pin(request.exchange(peer, acceptor.terms(), hooks, &copy));
+        let answered = self.registry.unless_stopping(handshake).await?;
+        let Accepted { socket, head, slot } = self.or_report(answered, address, copy)??;
         let mut established = self.established(registration, socket, head);
         established.registration.slot = Some(slot);
         Some(established)

@@ -2,22 +2,33 @@
 
 pub(crate) mod origin;
 
+use std::fmt;
+use std::net::SocketAddr;
+
+use bowline_proto::Role;
 use bowline_proto::handshake::{Key, VERSION};
 use bowline_proto::header::{Extension, is_token, parse_tokens};
+use bytes::Bytes;
 use http::header::{
     ALLOW, CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderValue, SEC_WEBSOCKET_ACCEPT,
     SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION,
     TRANSFER_ENCODING, UPGRADE,
 };
 use http::request::Parts;
-use http::{Method, Request, Response, StatusCode, Uri, Version};
+use http::{Extensions, Method, Request, Response, StatusCode, Uri, Version};
 
-use crate::connection::parts::Config;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::connection::parts::{Config, ConnectionParts};
 use crate::handshake::headers::{Occurrence, has_token};
 use crate::handshake::negotiated::Negotiated;
+use crate::handshake::protocol::ConnectProtocol;
+use crate::limits::Limits;
 use crate::server::handshake::origin::Origins;
 use crate::server::rejection::Rejection;
+use crate::socket::{Adoption, WebSocket};
 use crate::transport::hyper_http2::protocol_of;
+use crate::transport::{Addresses, Transport};
 
 /// The terms on which a server accepts handshakes.
 #[derive(Clone, Debug, Default)]
@@ -42,7 +53,7 @@ pub(crate) struct RequestHead<'a> {
 impl<'a> From<&'a Parts> for RequestHead<'a> {
     fn from(head: &'a Parts) -> Self {
         let Parts { method, uri, version, headers, extensions, .. } = head;
-        Self { method, uri, version: *version, headers, protocol: protocol_of(extensions) }
+        Self { method, uri, version: *version, headers, protocol: protocol_in(extensions) }
     }
 }
 
@@ -53,8 +64,47 @@ impl<'a, A> From<&'a Request<A>> for RequestHead<'a> {
             uri: request.uri(),
             version: request.version(),
             headers: request.headers(),
-            protocol: protocol_of(request.extensions()),
+            protocol: protocol_in(request.extensions()),
         }
+    }
+}
+
+fn protocol_in(extensions: &Extensions) -> Option<&str> {
+    extensions.get().map(ConnectProtocol::as_str).or_else(|| protocol_of(extensions))
+}
+
+/// Returns `true` if a request asks for a WebSocket, even if in vain: over HTTP/1.1 by `Upgrade: websocket` or a
+/// Sec-WebSocket-Key, over HTTP/2 and HTTP/3 by CONNECT.
+///
+/// A proxy that is not made for WebSockets may remove `Upgrade`, but not the key. CONNECT is never a request for
+/// a page.
+pub(crate) fn asks_for_websocket(head: &Parts) -> bool {
+    let Parts { method, version, headers, .. } = head;
+    let by_header = || has_token(headers, UPGRADE, "websocket") || headers.contains_key(SEC_WEBSOCKET_KEY);
+    method == Method::CONNECT || (*version <= Version::HTTP_11 && by_header())
+}
+
+/// The lines in which a client offers subprotocols and extensions.
+pub(crate) struct Offers(HeaderMap);
+
+impl Offers {
+    /// Copies the lines from the headers of a request that has been checked.
+    pub(crate) fn of(headers: &HeaderMap) -> Self {
+        let mut offers = HeaderMap::new();
+        for name in [SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_EXTENSIONS] {
+            for line in headers.get_all(&name) {
+                offers.append(&name, line.clone());
+            }
+        }
+        Self(offers)
+    }
+
+    pub(crate) fn has_subprotocol(&self, subprotocol: &str) -> bool {
+        offered_subprotocols(&self.0).is_ok_and(|offered| offered.contains(&subprotocol))
+    }
+
+    pub(crate) fn extensions(&self) -> Vec<Extension<'_>> {
+        offered_extensions(&self.0).unwrap_or_default()
     }
 }
 
@@ -65,7 +115,11 @@ pub(crate) struct Agreement {
     accept: Option<HeaderValue>,
     /// The chosen extension, as the response lists it.
     extension: Option<HeaderValue>,
+    /// The application's headers of the response.
+    pub(crate) headers: HeaderMap,
     pub(crate) agreed: Negotiated,
+    /// The options of the connection to come.
+    pub(crate) config: Config,
 }
 
 impl Terms {
@@ -92,44 +146,34 @@ impl Terms {
         let subprotocol = self.choose_subprotocol(headers)?;
         let accept =
             key.map(|key| HeaderValue::from_str(key.accept().as_str()).expect("base64 is a header's value"));
-        let mut agreement =
-            Agreement { accept, extension: None, agreed: Negotiated::on_subprotocol(subprotocol) };
-        self.choose_extension(headers, &mut agreement)?;
+        let mut agreement = Agreement {
+            accept,
+            extension: None,
+            headers: HeaderMap::new(),
+            agreed: Negotiated::on_subprotocol(subprotocol),
+            config: self.config.clone(),
+        };
+        agreement.choose_extension(&offered_extensions(headers)?);
         Ok(agreement)
-    }
-
-    /// Chooses an extension. The response omits declined extensions, but their offers must be well-formed.
-    fn choose_extension(&self, headers: &HeaderMap, agreement: &mut Agreement) -> Result<(), Rejection> {
-        // RFC 6455 9.1: a value that does not follow the grammar fails the connection.
-        let malformed = || bad_request("Sec-WebSocket-Extensions is not a list of extensions");
-        let mut offers = Vec::new();
-        for line in headers.get_all(SEC_WEBSOCKET_EXTENSIONS) {
-            let line = line.to_str().map_err(|_| malformed())?;
-            offers.extend(Extension::parse_list(line).ok_or_else(malformed)?);
-        }
-        if let Some((agreed, answer)) = self.config.compression.wish().and_then(|wish| wish.accept(&offers)) {
-            let answer = HeaderValue::try_from(answer.to_string()).expect("tokens are a header's value");
-            agreement.extension = Some(answer);
-            agreement.agreed.deflate = Some(agreed);
-        }
-        Ok(())
     }
 
     /// Chooses one of the subprotocols that the client offers, or none (RFC 6455 4.2.2).
     pub(crate) fn choose_subprotocol(&self, headers: &HeaderMap) -> Result<Option<&str>, Rejection> {
-        let malformed =
-            |why: &str| bad_request(&format!("Sec-WebSocket-Protocol is not a list of tokens: {why}"));
-        let mut offered = Vec::new();
-        for line in headers.get_all(SEC_WEBSOCKET_PROTOCOL) {
-            let line = line.to_str().map_err(|_| malformed("it is not text"))?;
-            let tokens = parse_tokens(line).ok_or_else(|| malformed(&describe_no_token(line, offered.len())));
-            offered.extend(tokens?);
-        }
+        let offered = offered_subprotocols(headers)?;
         Ok(self.subprotocols.iter().map(String::as_str).find(|subprotocol| offered.contains(subprotocol)))
     }
 }
 
 impl Agreement {
+    /// Chooses an extension under the options of the connection. The response omits declined extensions.
+    pub(crate) fn choose_extension(&mut self, offers: &[Extension<'_>]) {
+        let chosen = self.config.compression.wish().and_then(|wish| wish.accept(offers));
+        let (agreed, answer) = chosen.unzip();
+        self.agreed.deflate = agreed;
+        self.extension = answer
+            .map(|answer| HeaderValue::try_from(answer.to_string()).expect("tokens are a header's value"));
+    }
+
     /// Returns the response that accepts the handshake.
     pub(crate) fn response<B: Default>(&self) -> Response<B> {
         // RFC 8441 5: an extended CONNECT is accepted with 200, which is the default of `Response`.
@@ -150,8 +194,152 @@ impl Agreement {
         if let Some(extension) = &self.extension {
             headers.insert(SEC_WEBSOCKET_EXTENSIONS, extension.clone());
         }
+        headers.extend(self.headers.clone());
         response
     }
+}
+
+/// An opening handshake that another HTTP library carries out.
+///
+/// [`Acceptor::respond`](crate::Acceptor::respond) returns the handshake together with the response. Once the
+/// response was sent, [`finish`](Self::finish) opens the connection.
+///
+/// ```no_run
+/// use bowline::{Acceptor, WebSocket};
+/// # use tokio::io::DuplexStream;
+/// # async fn read_head(_: &mut DuplexStream) -> (http::Request<()>, Vec<u8>) { unimplemented!() }
+/// # async fn write_head(_: &mut DuplexStream, _: http::Response<String>) {}
+///
+/// # async fn example(mut stream: DuplexStream) -> Option<WebSocket> {
+/// // `read_head` and `write_head` stand for the HTTP library. The first also returns the bytes that it has
+/// // read ahead.
+/// let (request, leftover) = read_head(&mut stream).await;
+/// match Acceptor::new().respond(&request) {
+///     Ok((response, handshake)) => {
+///         write_head(&mut stream, response.map(|()| String::new())).await;
+///         Some(handshake.finish(stream, leftover))
+///     }
+///     Err(rejection) => {
+///         write_head(&mut stream, rejection.into_response()).await;
+///         None
+///     }
+/// }
+/// # }
+/// ```
+pub struct ServerHandshake {
+    agreed: Negotiated,
+    config: Config,
+    addresses: Addresses,
+}
+
+impl ServerHandshake {
+    /// Creates the handshake of a request that was accepted.
+    pub(crate) fn new(agreement: Agreement) -> Self {
+        let Agreement { agreed, config, .. } = agreement;
+        Self { agreed, config, addresses: Addresses::default() }
+    }
+
+    /// Returns the subprotocol that was chosen, if any (RFC 6455 1.9).
+    ///
+    /// ```
+    /// fn room(handshake: &bowline::ServerHandshake) -> &str {
+    ///     handshake.subprotocol().unwrap_or("lobby")
+    /// }
+    /// ```
+    pub fn subprotocol(&self) -> Option<&str> {
+        self.agreed.subprotocol.as_deref()
+    }
+
+    /// Sets the address that [`WebSocket::peer_addr`] returns. Default: that of the stream, if the stream is
+    /// a [`TcpStream`](tokio::net::TcpStream).
+    ///
+    /// ```
+    /// # fn example(handshake: bowline::ServerHandshake, stream: tokio::io::DuplexStream) {
+    /// let socket = handshake.peer_addr(([192, 0, 2, 1], 49152)).finish(stream, Vec::new());
+    /// # }
+    /// ```
+    pub fn peer_addr(mut self, address: impl Into<SocketAddr>) -> Self {
+        self.addresses.peer = Some(address.into());
+        self
+    }
+
+    /// Sets the address that [`WebSocket::local_addr`] returns. Default: that of the stream, if the stream is
+    /// a [`TcpStream`](tokio::net::TcpStream).
+    ///
+    /// ```
+    /// # fn example(handshake: bowline::ServerHandshake, stream: tokio::io::DuplexStream) {
+    /// let socket = handshake.local_addr(([192, 0, 2, 2], 443)).finish(stream, Vec::new());
+    /// # }
+    /// ```
+    pub fn local_addr(mut self, address: impl Into<SocketAddr>) -> Self {
+        self.addresses.local = Some(address.into());
+        self
+    }
+
+    /// Opens the connection on a stream, after the response was sent.
+    ///
+    /// `leftover` contains the bytes that were already read after the request. Over HTTP/2 and HTTP/3, the
+    /// stream is that of the request. A `TcpStream` takes the library's fast path, and so does one inside of
+    /// hyper's `Upgraded` in a `TokioIo`.
+    ///
+    /// # Panics
+    ///
+    /// Panics outside of a tokio runtime, and in a runtime without its time driver.
+    pub fn finish<S>(self, stream: S, leftover: impl Into<Bytes>) -> WebSocket
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let Self { agreed, config, addresses } = self;
+        Adoption::after(agreed, addresses).leftover(leftover).open(stream, Role::Server, &config)
+    }
+
+    /// Opens the connection on a transport, after the response was sent.
+    pub(crate) fn complete(self, transport: Transport, leftover: &[u8]) -> WebSocket {
+        let Self { agreed: negotiated, config, .. } = self;
+        WebSocket::open(ConnectionParts {
+            transport,
+            role: Role::Server,
+            leftover,
+            config: &config,
+            negotiated,
+        })
+    }
+
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.config.limits
+    }
+}
+
+impl fmt::Debug for ServerHandshake {
+    /// Omits the subprotocol, which may be a token of the client.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServerHandshake").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+/// Returns the subprotocols that a client offers.
+fn offered_subprotocols(headers: &HeaderMap) -> Result<Vec<&str>, Rejection> {
+    let malformed =
+        |why: &str| bad_request(&format!("Sec-WebSocket-Protocol is not a list of tokens: {why}"));
+    let mut offered = Vec::new();
+    for line in headers.get_all(SEC_WEBSOCKET_PROTOCOL) {
+        let line = line.to_str().map_err(|_| malformed("it is not text"))?;
+        let tokens = parse_tokens(line).ok_or_else(|| malformed(&describe_no_token(line, offered.len())));
+        offered.extend(tokens?);
+    }
+    Ok(offered)
+}
+
+/// Returns the extensions that a client offers. All offers must be well-formed, even those that are declined.
+fn offered_extensions(headers: &HeaderMap) -> Result<Vec<Extension<'_>>, Rejection> {
+    // RFC 6455 9.1: a value that does not follow the grammar fails the connection.
+    let malformed = || bad_request("Sec-WebSocket-Extensions is not a list of extensions");
+    let mut offers = Vec::new();
+    for line in headers.get_all(SEC_WEBSOCKET_EXTENSIONS) {
+        let line = line.to_str().map_err(|_| malformed())?;
+        offers.extend(Extension::parse_list(line).ok_or_else(malformed)?);
+    }
+    Ok(offers)
 }
 
 /// Describes the first element of a line that is not a token. `before` is the number of elements in the lines
@@ -193,7 +381,7 @@ fn check_upgrade(method: &Method, version: Version, headers: &HeaderMap) -> Resu
 
 /// Checks for an extended CONNECT with the `:protocol` `websocket` (RFC 8441 4).
 fn check_connect(method: &Method, protocol: Option<&str>) -> Result<(), Rejection> {
-    let text = "over HTTP/2, a WebSocket is opened with CONNECT and the :protocol websocket";
+    let text = "over HTTP/2 and HTTP/3, a WebSocket is opened with CONNECT and the :protocol websocket";
     match protocol {
         Some("websocket") if method == Method::CONNECT => Ok(()),
         // RFC 9220 3: an unknown protocol is answered with 501.

@@ -3,8 +3,9 @@
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll;
 
-use bowline_proto::Role;
 use http::request::Parts;
 use http::{HeaderValue, Request, header};
 use hyper::body::Incoming;
@@ -15,44 +16,75 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::coop::consume_budget;
 
-use crate::connection::parts::ConnectionParts;
 use crate::error::{Error, ErrorKind};
 use crate::handshake::deadline::Deadline;
 use crate::limits::Limits;
-use crate::server::check::{RequestCheck, answer};
-use crate::server::handshake::Terms;
+use crate::server::check::acceptance::Admission;
+use crate::server::check::fallback::WholeBody;
+use crate::server::check::{Answered, RequestHooks, answer};
+use crate::server::handshake::{ServerHandshake, Terms};
 use crate::server::server_error::HeadCopy;
 use crate::socket::WebSocket;
 use crate::transport::peer::Peer;
 use crate::transport::rewind::Rewind;
 use crate::transport::{IoStream, Transport};
 
-/// Reads a request, answers it, and opens the connection.
+/// The requests of a connection, counted.
+#[derive(Default)]
+struct RequestCount {
+    begun: AtomicUsize,
+    /// The number of requests that the application's fallback has answered.
+    pages: AtomicUsize,
+}
+
+impl RequestCount {
+    fn pages(&self) -> usize {
+        self.pages.load(Ordering::Relaxed)
+    }
+
+    /// Returns `true` if pages were sent, and no request has arrived since.
+    fn is_between_pages(&self) -> bool {
+        self.pages() > 0 && self.pages() == self.begun.load(Ordering::Relaxed)
+    }
+}
+
+/// Reads and answers requests, until one of them opens the connection or is rejected.
 ///
-/// The extensions of the head contain what is known about `peer`.
+/// The extensions of each head contain what is known about `peer`. Returns `None` if the application's
+/// fallback has answered all requests, and no other followed. Each of its answers renews the deadline, by
+/// which the answer is to be sent and the next request to be answered.
 pub(crate) async fn exchange<S: IoStream>(
     stream: Rewind<S>,
     peer: Peer,
     terms: &Terms,
-    check: &RequestCheck,
+    hooks: &RequestHooks,
     deadline: Deadline,
     copy: &HeadCopy,
-) -> Result<(WebSocket, Parts), Error> {
-    let answered = OnceLock::new();
+) -> Result<Option<(WebSocket, Parts)>, Error> {
+    let (answered, count) = (OnceLock::new(), RequestCount::default());
     let service = service_fn(|request: Request<Incoming>| {
         Box::pin(async {
+            count.begun.fetch_add(1, Ordering::Relaxed);
             let (mut head, _body) = request.into_parts();
             // The stream is taken out of hyper's connection, below.
             head.extensions.remove::<OnUpgrade>();
             peer.describe(&mut head.extensions);
             copy.keep(&head);
-            let (answer, mut response) = answer(head, terms, check).await;
-            if answer.is_err() {
-                response.headers_mut().append(header::CONNECTION, HeaderValue::from_static("close"));
+            let (answer, mut response) = answer(head, terms, hooks).await;
+            match answer {
+                Answered::Page => {
+                    copy.forget();
+                    count.pages.fetch_add(1, Ordering::Relaxed);
+                }
+                Answered::Admitted(admission) => {
+                    let _ = answered.set(Ok(admission));
+                }
+                Answered::Rejected(error) => {
+                    response.headers_mut().append(header::CONNECTION, HeaderValue::from_static("close"));
+                    let _ = answered.set(Err(error));
+                }
             }
-            // The connection carries one request: a rejection closes it.
-            let _ = answered.set(answer);
-            Ok::<_, Infallible>(response)
+            Ok::<_, Infallible>(response.map(WholeBody::from))
         })
     });
     let limits = &terms.config.limits;
@@ -61,37 +93,48 @@ pub(crate) async fn exchange<S: IoStream>(
         .max_header_size(limits.head_size)
         .max_buf_size(limits.head_size)
         .serve_connection(TokioIo::new(stream), service);
-    let exchange = poll_fn(|cx| connection.poll_without_shutdown(cx));
-    let exchange = async { exchange.await.map_err(|error| http_error(error, limits)) };
-    let exchanged = deadline.bound("waiting for the request", exchange).await;
+    let mut deadline = deadline;
+    let exchanged = loop {
+        let pages = count.pages();
+        let until_page = poll_fn(|cx| {
+            let polled = connection.poll_without_shutdown(cx).map(Some);
+            if polled.is_pending() && count.pages() > pages { Poll::Ready(None) } else { polled }
+        });
+        let until_page = async { until_page.await.transpose().map_err(|error| http_error(error, limits)) };
+        match deadline.bound("waiting for the request", until_page).await {
+            Ok(None) => deadline = Deadline::after(limits.handshake_timeout),
+            Ok(Some(())) => break Ok(()),
+            Err(error) => break Err(error),
+        }
+    };
     let parts = connection.into_parts();
     let Rewind { prefix, mut stream } = parts.io.into_inner();
     let leftover = [parts.read_buf, prefix].concat();
-    if let Err(error) = exchanged {
-        if matches!(error.kind(), ErrorKind::Limit | ErrorKind::Handshake) {
-            // hyper has answered with 431 or 400.
-            let _ = deadline.bound("closing", linger(&mut stream)).await;
-        }
-        return Err(error);
-    }
-    match answered.into_inner() {
-        Some(Ok((head, agreement))) => {
+    match (answered.into_inner(), exchanged) {
+        (Some(Ok(Admission { head, agreement })), Ok(())) => {
             let transport = Transport::with_addresses(stream, peer.addresses);
-            let socket = WebSocket::open(ConnectionParts {
-                transport,
-                role: Role::Server,
-                leftover: &leftover,
-                config: &terms.config,
-                negotiated: agreement.agreed,
-            });
-            Ok((socket, head))
+            Ok(Some((ServerHandshake::new(agreement).complete(transport, &leftover), head)))
         }
-        Some(Err(error)) => {
+        (Some(Err(error)), Ok(())) => {
             let _ = deadline.bound("closing", linger(&mut stream)).await;
             Err(error)
         }
-        None => {
+        (None, Ok(())) if count.pages() > 0 => {
+            let _ = deadline.bound("closing", linger(&mut stream)).await;
+            Ok(None)
+        }
+        (None, Ok(())) => {
             Err(Error::new(ErrorKind::Disconnected, "the client closed the connection without a request"))
+        }
+        (_, Err(error)) => {
+            // hyper has answered with 431 or 400.
+            let is_answered = matches!(error.kind(), ErrorKind::Limit | ErrorKind::Handshake);
+            let is_idle = !is_answered && count.is_between_pages();
+            if is_answered || is_idle {
+                let _ = deadline.bound("closing", linger(&mut stream)).await;
+            }
+            // A client may leave after a page, or stay without another request.
+            if is_idle { Ok(None) } else { Err(error) }
         }
     }
 }

@@ -8,24 +8,23 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bowline_proto::Role;
-use bytes::Buf;
+use bytes::{Buf, Bytes};
 use h2::server::{Builder, SendResponse};
 use h2::{Reason, RecvStream};
-use http::header::{CONNECTION, HeaderMap, TRANSFER_ENCODING, UPGRADE};
+use http::header::{CONNECTION, CONTENT_LENGTH, HeaderMap, TRANSFER_ENCODING, UPGRADE};
 use http::request::Parts;
-use http::{Response, StatusCode};
+use http::{Method, Response, StatusCode};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::coop::unconstrained;
 use tokio::task::yield_now;
 use tokio::time::{Instant, Sleep, sleep};
 
-use crate::connection::parts::ConnectionParts;
 use crate::error::{Error, ErrorKind};
 use crate::handshake::deadline::{Deadline, FAR};
 use crate::limits::Limits;
-use crate::server::check::{RequestCheck, answer, rejected};
-use crate::server::handshake::Terms;
+use crate::server::check::acceptance::Admission;
+use crate::server::check::{Answered, RequestHooks, answer, rejected};
+use crate::server::handshake::{ServerHandshake, Terms};
 use crate::server::rejection::Rejection;
 use crate::server::server_error::HeadCopy;
 use crate::socket::WebSocket;
@@ -62,27 +61,33 @@ pub(crate) struct Accepted {
     pub(crate) slot: Slot,
 }
 
-/// The use that a client makes of its connection, measured by open WebSockets.
+/// The use that a client makes of its connection, measured by open WebSockets and by answers of the
+/// application's fallback that were sent.
 ///
 /// A request alone is no use, as requests cost a client nothing.
 #[derive(Default)]
 struct Usage {
     open: AtomicUsize,
-    /// A WebSocket has opened since the last look at the clock.
-    opened: AtomicBool,
+    /// A WebSocket has opened, or a page was sent, since the last look at the clock.
+    noted: AtomicBool,
 }
 
 impl Usage {
     /// Counts a WebSocket until the result is dropped.
     fn count_one(self: &Arc<Self>) -> CountedUse {
         self.open.fetch_add(1, Ordering::Relaxed);
-        self.opened.store(true, Ordering::Relaxed);
+        self.note();
         CountedUse(Arc::clone(self))
     }
 
-    /// Returns `true` if a WebSocket is open, or has opened since the last call.
+    /// Notes a use that has no duration.
+    fn note(&self) {
+        self.noted.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns `true` if a WebSocket is open, or has opened since the last call, or a page was sent since.
     fn was_used(&self) -> bool {
-        self.opened.swap(false, Ordering::Relaxed) || self.open.load(Ordering::Relaxed) > 0
+        self.noted.swap(false, Ordering::Relaxed) || self.open.load(Ordering::Relaxed) > 0
     }
 }
 
@@ -319,21 +324,23 @@ fn builder(limits: &Limits) -> Builder {
 }
 
 impl Http2Request {
-    /// Answers the request, and opens the connection.
+    /// Answers the request, and opens the connection. Returns `None` if the application's fallback has
+    /// answered.
     ///
     /// The extensions of the head contain what is known about `peer`.
     pub(crate) async fn exchange(
         self,
         peer: Peer,
         terms: &Terms,
-        check: &RequestCheck,
+        hooks: &RequestHooks,
         copy: &HeadCopy,
-    ) -> Result<Accepted, Error> {
+    ) -> Result<Option<Accepted>, Error> {
         let Self { mut head, receive, mut respond, deadline, slots, usage } = self;
         let mut receive = Http2Receive::new(receive);
         peer.describe(&mut head.extensions);
         copy.keep(&head);
         let slot = Slot::reserve(slots, &mut respond, &mut receive, deadline).await?;
+        let is_head = head.method == Method::HEAD;
         let answering = async {
             if head.headers.len() > terms.config.limits.max_headers {
                 let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
@@ -345,38 +352,34 @@ impl Http2Request {
                 let error = Error::with_source(ErrorKind::Handshake, text, rejection.clone());
                 return Ok(rejected(error, rejection));
             }
-            Ok(answer(head, terms, check).await)
+            Ok(answer(head, terms, hooks).await)
         };
         let answering = while_wanted(&mut respond, &mut receive, answering);
-        let (answer, response) = deadline.bound("checking the request", answering).await?;
-        let (mut response, body) = response.into_parts();
-        remove_connection_headers(&mut response.headers);
-        let is_last = answer.is_err() && body.is_empty();
-        let response = Response::from_parts(response, ());
-        let send = respond.send_response(response, is_last).map_err(connection_error)?;
+        let (answer, mut response) = deadline.bound("checking the request", answering).await?;
+        remove_connection_headers(response.headers_mut());
         match answer {
-            Ok((head, agreement)) => {
+            Answered::Admitted(Admission { head, agreement }) => {
+                let send = respond.send_response(response.map(drop), false).map_err(connection_error)?;
                 let send = Http2Send::new(send, Box::new(usage.count_one()));
                 let transport = Transport::http2(receive, send, peer.addresses);
-                let socket = WebSocket::open(ConnectionParts {
-                    transport,
-                    role: Role::Server,
-                    leftover: &[],
-                    config: &terms.config,
-                    negotiated: agreement.agreed,
-                });
-                Ok(Accepted { socket, head, slot })
+                let socket = ServerHandshake::new(agreement).complete(transport, &[]);
+                Ok(Some(Accepted { socket, head, slot }))
             }
-            Err(error) => {
+            Answered::Page => {
+                drop(receive);
+                let deadline = Deadline::after(terms.config.limits.handshake_timeout);
+                deadline.bound("sending the answer", send_page(&mut respond, response, is_head)).await?;
+                usage.note();
+                Ok(None)
+            }
+            Answered::Rejected(error) => {
                 // Further bytes are not read. They would take much more memory than their size while the
                 // answer waits.
                 drop(receive);
-                if !is_last {
-                    // This fails only if the client does not want the answer any more. Dropping `send` resets
-                    // the stream.
-                    let mut send = Http2Send::new(send, Box::new(()));
-                    let _ = deadline.bound("sending the answer", send_all(&mut send, body.as_bytes())).await;
-                }
+                // This fails only if the client does not want the answer any more. Dropping the stream resets
+                // it.
+                let sending = send_page(&mut respond, response, is_head);
+                let _ = deadline.bound("sending the answer", sending).await;
                 Err(error)
             }
         }
@@ -403,11 +406,30 @@ async fn while_wanted<T>(
     .await
 }
 
-/// Sends the whole body of an answer, as fast as the client's windows allow.
-async fn send_all(send: &mut Http2Send, mut body: &[u8]) -> Result<(), Error> {
+/// Sends a whole answer, as fast as the client's windows allow.
+async fn send_page(
+    respond: &mut SendResponse<Piece>,
+    response: Response<Bytes>,
+    is_head: bool,
+) -> Result<(), Error> {
     let broken = |error| Error::with_source(ErrorKind::Io, "the client does not receive the answer", error);
+    let (mut response, mut body) = response.into_parts();
+    // RFC 9110 6.4.1: these responses have no content. RFC 9110 8.6: nor a length, except to HEAD.
+    let is_without = matches!(response.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    if !is_without {
+        response.headers.insert(CONTENT_LENGTH, body.len().into());
+    }
+    if is_without || is_head {
+        body.clear();
+    }
+    let response = Response::from_parts(response, ());
+    let send = respond.send_response(response, body.is_empty()).map_err(connection_error)?;
+    if body.is_empty() {
+        return Ok(());
+    }
+    let mut send = Http2Send::new(send, Box::new(()));
     while !body.is_empty() {
-        let count = poll_fn(|cx| send.poll_write(cx, &[IoSlice::new(body)])).await.map_err(broken)?;
+        let count = poll_fn(|cx| send.poll_write(cx, &[IoSlice::new(&body)])).await.map_err(broken)?;
         body.advance(count);
     }
     send.end().map_err(broken)

@@ -4,7 +4,7 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::OnceLock;
+use std::sync::{Mutex, PoisonError};
 
 use bowline_proto::CloseCode;
 use http::request::Parts;
@@ -278,26 +278,36 @@ impl RequestLine {
 pub(crate) enum HeadCopy {
     /// Nobody is told about errors.
     Unwanted,
-    Wanted(OnceLock<Box<Parts>>),
+    Wanted(Mutex<Option<Box<Parts>>>),
 }
 
 impl HeadCopy {
     pub(crate) fn wanted() -> Self {
-        Self::Wanted(OnceLock::new())
+        Self::Wanted(Mutex::default())
     }
 
     /// Copies the head of the request, which has arrived.
     pub(crate) fn keep(&self, head: &Parts) {
-        if let Self::Wanted(copy) = self {
-            let _ = copy.set(Box::new(head.clone()));
+        self.set(|| Some(Box::new(head.clone())));
+    }
+
+    /// Drops the copy, because the request was answered and another one may follow.
+    pub(crate) fn forget(&self) {
+        self.set(|| None);
+    }
+
+    fn set(&self, copy: impl FnOnce() -> Option<Box<Parts>>) {
+        if let Self::Wanted(place) = self {
+            let mut copy = copy();
+            std::mem::swap(&mut *place.lock().unwrap_or_else(PoisonError::into_inner), &mut copy);
         }
     }
 
-    /// Returns the copy, if a request has arrived.
+    /// Returns the copy of the head whose request has arrived and was not answered.
     pub(crate) fn into_head(self) -> Option<Box<Parts>> {
         match self {
             Self::Unwanted => None,
-            Self::Wanted(copy) => copy.into_inner(),
+            Self::Wanted(place) => place.into_inner().unwrap_or_else(PoisonError::into_inner),
         }
     }
 }

@@ -5,15 +5,13 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use bowline_proto::Role;
 use bytes::Bytes;
 use http::Version;
 use hyper::upgrade::OnUpgrade;
 
-use crate::connection::parts::{Config, ConnectionParts};
 use crate::error::{Error, ErrorKind};
 use crate::handshake::deadline::Deadline;
-use crate::handshake::negotiated::Negotiated;
+use crate::server::handshake::ServerHandshake;
 use crate::socket::WebSocket;
 use crate::transport::from_hyper::from_upgraded;
 use crate::transport::hyper_http2::tunnel;
@@ -44,14 +42,14 @@ use crate::transport::hyper_http2::tunnel;
 #[must_use = "the connection opens only when this is awaited"]
 pub struct Upgrade {
     opening: Pin<Box<dyn Future<Output = Result<WebSocket, Error>> + Send>>,
-    agreed: Negotiated,
+    subprotocol: Option<Box<str>>,
 }
 
 impl Upgrade {
     /// Waits for the upgrade of a request in `version`.
-    pub(crate) fn new(on_upgrade: OnUpgrade, version: Version, agreed: Negotiated, config: Config) -> Self {
-        let deadline = Deadline::after(config.limits.handshake_timeout);
-        let negotiated = agreed.clone();
+    pub(crate) fn new(on_upgrade: OnUpgrade, version: Version, handshake: ServerHandshake) -> Self {
+        let deadline = Deadline::after(handshake.limits().handshake_timeout);
+        let subprotocol = handshake.subprotocol().map(Into::into);
         let opening = Box::pin(async move {
             let upgraded = deadline
                 .bound("waiting for the response to be sent", async {
@@ -67,19 +65,9 @@ impl Upgrade {
             } else {
                 from_upgraded(upgraded)
             };
-            Ok(WebSocket::open(ConnectionParts {
-                transport,
-                role: Role::Server,
-                leftover: &leftover,
-                config: &config,
-                negotiated,
-            }))
+            Ok(handshake.complete(transport, &leftover))
         });
-        Self { opening, agreed }
-    }
-
-    pub(crate) fn agreed(&self) -> &Negotiated {
-        &self.agreed
+        Self { opening, subprotocol }
     }
 
     /// Returns the subprotocol that was chosen, if any (RFC 6455 1.9).
@@ -91,7 +79,7 @@ impl Upgrade {
     /// }
     /// ```
     pub fn subprotocol(&self) -> Option<&str> {
-        self.agreed.subprotocol.as_deref()
+        self.subprotocol.as_deref()
     }
 }
 

@@ -49,7 +49,6 @@ impl Adoption {
     }
 
     /// Creates the facts about a handshake of this process.
-    #[cfg(feature = "client")]
     pub(crate) fn after(negotiated: Negotiated, addresses: Addresses) -> Self {
         Self { leftover: Bytes::new(), negotiated, addresses }
     }

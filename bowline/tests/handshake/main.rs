@@ -1,5 +1,6 @@
 //! Opening handshakes over HTTP/1.1, directly, through proxies and under TLS.
 
+mod acceptance;
 mod client;
 mod proxy;
 mod server;

@@ -176,7 +176,9 @@ async fn clones_serve_several_listeners_and_one_signal_ends_them() {
 #[tokio::test]
 async fn a_clones_options_are_its_own() {
     let server = Server::new();
-    let strict = server.clone().on_request(|_| async { Err(http::StatusCode::FORBIDDEN.into()) });
+    let strict = server
+        .clone()
+        .on_request(|_| async { Err::<http::request::Parts, _>(http::StatusCode::FORBIDDEN.into()) });
     let (open, address) = listen().await;
     let (shut, other) = listen().await;
     tokio::spawn(server.serve(open, echo));

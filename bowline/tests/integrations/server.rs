@@ -347,7 +347,7 @@ async fn a_rejection_has_the_length_that_it_has() {
     let server = serves_both(Server::new()).on_request(|_| async {
         let response = Response::builder().status(401).header("content-length", "3");
         let response = response.header("transfer-encoding", "chunked").body("who are you?".to_owned());
-        Err(response.unwrap().into())
+        Err::<Parts, _>(response.unwrap().into())
     });
     let (server, mut reports) = Reports::of(server);
     let address = start(server, echo).await;
@@ -381,7 +381,8 @@ async fn on_request_passes_values_to_the_handler() {
 
 #[tokio::test]
 async fn on_request_is_not_called_for_invalid_handshakes() {
-    let server = Server::new().on_request(|_| async { panic!("nobody should ask") });
+    let server =
+        Server::new().on_request(async |_| -> Result<Parts, Rejection> { panic!("nobody should ask") });
     let address = start(server, echo).await;
     let mut stream = TcpStream::connect(address).await.unwrap();
     let foreign = Head::request().with("Origin: https://evil.example");

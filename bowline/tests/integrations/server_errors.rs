@@ -31,7 +31,8 @@ fn subject(report: &ServerError, method: &Method) -> String {
 
 #[tokio::test]
 async fn a_rejection_names_the_client_the_path_and_the_cause_and_has_the_head() {
-    let server = Server::new().on_request(|_| async { Err(StatusCode::UNAUTHORIZED.into()) });
+    let server = Server::new()
+        .on_request(|_| async { Err::<http::request::Parts, _>(StatusCode::UNAUTHORIZED.into()) });
     let (server, mut reports) = Reports::of(serves_both(server));
     let address = start(server, echo).await;
     for (client, method) in clients_and_methods() {

@@ -40,7 +40,7 @@ pub async fn listen() -> (TcpListener, SocketAddr) {
 }
 
 /// Fails a test that would hang.
-pub async fn soon<F: Future>(future: F) -> F::Output {
+pub async fn soon<F: IntoFuture>(future: F) -> F::Output {
     timeout(Duration::from_secs(20), future).await.expect("the test hangs")
 }
 

@@ -8,7 +8,7 @@ use http::request::Parts;
 use crate::error::Error;
 use crate::handshake::deadline::Deadline;
 use crate::limits::Limits;
-use crate::server::check::RequestCheck;
+use crate::server::check::RequestHooks;
 use crate::server::handshake::Terms;
 use crate::server::server_error::HeadCopy;
 use crate::socket::WebSocket;
@@ -56,9 +56,9 @@ impl Http2Request {
         self,
         _peer: Peer,
         _terms: &Terms,
-        _check: &RequestCheck,
+        _hooks: &RequestHooks,
         _copy: &HeadCopy,
-    ) -> Result<Accepted, Error> {
+    ) -> Result<Option<Accepted>, Error> {
         match self {}
     }
 }
