@@ -94,9 +94,9 @@ pub(crate) struct Connection {
     /// Present if the transport is one of several streams of an HTTP/2 connection, with which it shares
     /// memory.
     multiplexed: Option<Multiplexed>,
-    /// The thread on which the `WebSocket` works through a batch and holds its replies back. The value is 0
-    /// if there is no such thread, or once the driver has written the replies. While the value is not 0, the
-    /// driver has been woken and has not run since.
+    /// The thread on which the `WebSocket` works through a batch and holds its replies back, or on which a
+    /// `SendBatch` does. The value is 0 if there is no such thread, or once the driver has written the
+    /// messages. While the value is not 0, the driver has not run since, and is about to: see [`cork`].
     corked: AtomicUsize,
     /// Set if a supervisor closes the connection, instead of the drop of its `WebSocket`.
     supervised: AtomicBool,

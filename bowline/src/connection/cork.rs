@@ -38,28 +38,35 @@
 //!
 //! # The messages of a `SendBatch`
 //!
-//! A `SendBatch` holds its own messages back, and writes them when it is dropped. The same promise holds: the
-//! first message corks and wakes the driver, so a guard that is leaked, or kept across an await, holds
-//! nothing back for longer than its poll. There are three differences from replies:
+//! A `SendBatch` corks before each of its messages, holds the messages back, and writes them when it is
+//! dropped. A guard that is leaked, or kept across an await, holds nothing back for longer than its poll. But
+//! waking a driver would cost as much as five messages, and a broadcast would wake every driver in vain. So
+//! the first batch of a poll spawns a task, which wakes the drivers of those connections only whose batches
+//! are still open when the poll has ended:
 //!
-//! - The age of the messages is not looked at, since the guard says that more will follow.
-//! - Nobody watches for the end of the poll on a runtime of one thread. The guard is dropped with the future
-//!   that owns it.
-//! - If another thread has corked the connection, the message is written at once. The driver may be due on
-//!   that thread, which may compute for a long time.
+//! ```text
+//! poll          batch A: cork, messages, drop: write   batch B: cork, messages, kept   ends
+//! open batches  A                        none          B                               B
+//! spawned task                                                                         wakes B's driver
+//! ```
+//!
+//! There are two more differences from replies. The age of the messages is not looked at, since the guard
+//! says that more will follow. And if another thread has corked the connection, the message is written at
+//! once: whoever uncorks may be due on that thread, which may compute for a long time.
 
 use std::cell::RefCell;
 use std::future::Future;
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::task::{Context, Wake, Waker};
 
+use tokio::runtime::{Handle, Id};
 use tokio::task::yield_now;
 
 use crate::connection::Connection;
 use crate::connection::inbound::batch::Hold;
-use crate::sync::{Poller, poller};
+use crate::sync::{Mutex, MutexGuard, Poller, poller, spawn};
 
 impl Connection {
     /// Begins to hold back the replies to a batch. They are written when the poll under way has ended, even
@@ -127,25 +134,28 @@ impl Connection {
         }
     }
 
-    /// Returns whether a message of a `SendBatch` may be held back, and corks if nobody does.
-    ///
-    /// The caller has locked the outbound half and put the message into the queue. So a driver that cleared
-    /// `corked` before either writes the message, once the half is unlocked, or runs once more.
-    pub(crate) fn cork_send_batch(&self) -> bool {
-        let thread = this_thread();
-        match self.corked.compare_exchange(0, thread, Ordering::SeqCst, Ordering::SeqCst) {
-            Ok(_) => {
-                self.waker.wake_driver();
-                true
-            }
-            Err(corked) => corked == thread,
+    /// Begins to hold back the messages of a `SendBatch`, unless another thread has corked the connection.
+    #[inline]
+    pub(crate) fn cork_send_batch(self: &Arc<Self>) {
+        if !self.is_corked_here() {
+            self.open_send_batch();
+        }
+    }
+
+    #[inline(never)]
+    fn open_send_batch(self: &Arc<Self>) {
+        let corked = self.corked.compare_exchange(0, this_thread(), Ordering::SeqCst, Ordering::SeqCst);
+        if corked.is_ok() && !OpenBatches::add(self) {
+            self.waker.wake_driver();
         }
     }
 
     /// Ends the cork of this thread, if there is one. The caller then locks the outbound half and writes, in
     /// the order of [`uncork`](Self::uncork).
-    pub(crate) fn uncork_send_batch(&self) {
-        let _ = self.corked.compare_exchange(this_thread(), 0, Ordering::SeqCst, Ordering::SeqCst);
+    pub(crate) fn end_cork_here(self: &Arc<Self>) {
+        if self.corked.compare_exchange(this_thread(), 0, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
+            OpenBatches::remove(self);
+        }
     }
 
     /// Holds nothing back from now on. The caller writes the replies that were held back.
@@ -159,7 +169,13 @@ impl Connection {
     /// compute for a long time.
     #[inline]
     pub(crate) fn holds_back(&self, hold: Hold) -> bool {
-        hold == Hold::InBatch && self.corked.load(Ordering::SeqCst) == this_thread()
+        hold == Hold::InBatch && self.is_corked_here()
+    }
+
+    /// Returns whether this thread has corked the connection.
+    #[inline]
+    pub(crate) fn is_corked_here(&self) -> bool {
+        self.corked.load(Ordering::SeqCst) == this_thread()
     }
 
     /// Returns whether replies may be held back.
@@ -251,5 +267,67 @@ impl Drop for EndOfPoll {
         if let Some(connection) = &self.connection {
             connection.uncork();
         }
+    }
+}
+
+/// The connections that a thread has corked for the `SendBatch`es of this poll, and whose batches are open.
+///
+/// ```text
+/// no task is due --the first batch of a poll--> a task is due --it runs or is dropped--> no task is due
+/// ```
+#[derive(Default)]
+struct OpenBatches {
+    connections: Vec<Arc<Connection>>,
+    /// The runtime on which the task that wakes the drivers was spawned and has not run. If this thread now
+    /// runs another runtime, that task may not run for a long time.
+    due_on: Option<Id>,
+}
+
+thread_local! {
+    /// Behind a lock, since the task may run on another thread of its runtime.
+    static OPEN_BATCHES: Arc<Mutex<OpenBatches>> = Arc::default();
+}
+
+impl OpenBatches {
+    /// Has the driver of `connection` woken when the poll under way has ended. Returns `false` if nobody
+    /// knows when that is, because there is no runtime.
+    fn add(connection: &Arc<Connection>) -> bool {
+        let Ok(runtime) = Handle::try_current().map(|runtime| runtime.id()) else { return false };
+        let Ok(batches) = OPEN_BATCHES.try_with(Arc::clone) else { return false };
+        let mut open = lock(&batches);
+        open.connections.push(Arc::clone(connection));
+        let is_due = open.due_on.replace(runtime) == Some(runtime);
+        drop(open);
+        if !is_due {
+            let end = EndOfBatches(batches);
+            spawn(async move { drop(end) });
+        }
+        true
+    }
+
+    /// Removes `connection`, whose batch has ended within its poll.
+    fn remove(connection: &Arc<Connection>) {
+        let _ = OPEN_BATCHES.try_with(|batches| {
+            let mut open = lock(batches);
+            let position = open.connections.iter().rposition(|other| Arc::ptr_eq(other, connection));
+            // The guard of the batch has a reference of its own, so that nothing is dropped under the lock.
+            position.map(|position| open.connections.swap_remove(position))
+        });
+    }
+}
+
+fn lock(batches: &Mutex<OpenBatches>) -> MutexGuard<'_, OpenBatches> {
+    batches.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Wakes the drivers of the connections whose batches are still open, when the task that owns this value has
+/// run, or is dropped with its runtime.
+struct EndOfBatches(Arc<Mutex<OpenBatches>>);
+
+impl Drop for EndOfBatches {
+    fn drop(&mut self) {
+        let open = std::mem::take(&mut *lock(&self.0));
+        // Nothing foreign runs here, so that a stream that panics stops nobody else's messages.
+        open.connections.iter().for_each(|connection| connection.waker.wake_driver());
     }
 }

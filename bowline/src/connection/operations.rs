@@ -140,6 +140,9 @@ impl<T, F: FnMut(&mut Outbound) -> Result<T, Error> + Unpin> Future for SendMess
         let Self { connection, place, accept, is_accepted, hold } = self.get_mut();
         assert!(!*is_accepted, "a future must not be polled after it is ready");
         let progress = ready!(poll_proceed(cx));
+        if *hold == Hold::InSendBatch {
+            connection.cork_send_batch();
+        }
         let mut outbound = connection.outbound();
         if let Some(error) = outbound.closed() {
             return Poll::Ready(Err(error.clone()));

@@ -23,6 +23,9 @@ impl Connection {
         message: M,
         hold: Hold,
     ) -> Result<(), TrySendError<M>> {
+        if hold == Hold::InSendBatch {
+            self.cork_send_batch();
+        }
         let mut outbound = self.outbound();
         if outbound.closed().is_some() {
             return Err(TrySendError::Closed(message));
@@ -65,19 +68,19 @@ impl Connection {
     /// Unlocks, and leaves a message to the end of its `SendBatch` unless the queue is full.
     #[inline(never)]
     fn write_in_send_batch(&self, mut outbound: OutboundGuard<'_>) {
-        if !outbound.is_blocked() && (!self.cork_send_batch() || !outbound.has_space()) {
+        if !outbound.is_blocked() && (!self.is_corked_here() || !outbound.has_space()) {
             self.write_locked(&mut outbound);
         }
         outbound.unlock();
     }
 
     /// Writes what a `SendBatch` has gathered.
-    pub(crate) fn end_send_batch(&self) {
+    pub(crate) fn end_send_batch(self: &Arc<Self>) {
         // A boxed stream is foreign code, whose panic would now abort the process. The driver is due anyway.
         if panicking() && self.outbound().is_boxed() {
             return;
         }
-        self.uncork_send_batch();
+        self.end_cork_here();
         self.write_now(self.outbound());
     }
 
