@@ -9,4 +9,4 @@ pub mod serve;
 mod stream;
 mod tls;
 
-pub use library::Library;
+pub use library::{Behavior, Library};

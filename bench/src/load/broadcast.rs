@@ -1,4 +1,4 @@
-//! The load on servers that send a message to all connections: fan-out and chat.
+//! The load on servers that send messages to all connections: fan-out, bursts and chat.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::SocketAddr;
@@ -22,9 +22,12 @@ pub struct Broadcast {
     #[arg(long)]
     pub size: usize,
     /// Each connection sends a message of its own in each round. Without this, the first connection requests
-    /// one from the server.
+    /// a burst from the server.
     #[arg(long)]
     pub chat: bool,
+    /// Messages in the server's burst.
+    #[arg(long, default_value_t = 1)]
+    pub burst: usize,
 }
 
 pub fn run(load: &Broadcast) -> Result<()> {
@@ -43,8 +46,13 @@ pub fn run(load: &Broadcast) -> Result<()> {
     }
     // The response to a handshake may arrive before the server has added the connection to its list.
     std::thread::sleep(Duration::from_millis(500));
-    let mut running =
-        Running { poll, members, events: Events::with_capacity(1024), buffer: vec![0; 256 * 1024] };
+    let mut running = Running {
+        poll,
+        members,
+        burst: load.burst,
+        events: Events::with_capacity(1024),
+        buffer: vec![0; 256 * 1024],
+    };
     running.check(load)?;
     runs::obey(|span, latencies| {
         let began = Instant::now();
@@ -75,6 +83,8 @@ struct Member {
 struct Running {
     poll: Poll,
     members: Vec<Member>,
+    /// The messages that each member receives for each message that is sent.
+    burst: usize,
     events: Events,
     buffer: Vec<u8>,
 }
@@ -85,7 +95,7 @@ impl Running {
         self.round(&mut Histogram::new(3)?)?;
         let mut expected: Vec<Vec<u8>> = match load.chat {
             true => (0..load.connections).map(|number| payload(Kind::Text, load.size, number)).collect(),
-            false => vec![payload(Kind::Binary, load.size, 0)],
+            false => vec![payload(Kind::Binary, load.size, 0); load.burst],
         };
         expected.sort();
         for member in &mut self.members {
@@ -101,7 +111,8 @@ impl Running {
     /// number.
     fn round(&mut self, latencies: &mut Histogram<u64>) -> Result<usize> {
         let began = Instant::now();
-        let each = self.members.iter().filter(|member| !member.message.is_empty()).count();
+        let sending = self.members.iter().filter(|member| !member.message.is_empty()).count();
+        let each = sending * self.burst;
         for member in &mut self.members {
             member.missing = each;
         }

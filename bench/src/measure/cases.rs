@@ -3,6 +3,7 @@
 use anyhow::{Result, ensure};
 
 use crate::frames::Kind;
+use crate::servers::Behavior;
 
 /// A group of cases that share a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,6 +17,7 @@ pub enum Group {
     Idle,
     CompressionIdle,
     FanOut,
+    Burst,
     Chat,
     Threads,
     Connections,
@@ -35,6 +37,7 @@ impl Group {
             Self::CompressionIdle => "Memory of 1,000 connections that may compress",
             Self::Idle => "Memory of 10,000 idle connections",
             Self::FanOut => "Fan-out of one message to 10,000 connections",
+            Self::Burst => "A burst of 16 messages to 1,000 connections",
             Self::Chat => "A chat room of 100 members, each message to all",
             Self::Threads => "Threads",
             Self::Connections => "Growth: from 32 to 10,000 active connections",
@@ -67,6 +70,11 @@ impl Group {
             Self::CompressionIdle => {
                 "Bytes of resident memory per connection: (now - before the first connection) / 1,000. First when \
                  all are open, then when each has echoed 4 KiB of compressed JSON once. Without context takeover."
+            }
+            Self::Burst => {
+                "Costs are those of the server, per message delivered to one connection. The floor writes 16 ready \
+                 frames at once, and bowline uses `Sender::batch`; in the second case, both write each message \
+                 by itself. p50 and p99 are the times until a connection had all messages of a round."
             }
             Self::FanOut | Self::Chat => {
                 "Costs are those of the server, per message delivered to one connection. p50 and p99 are the times \
@@ -132,12 +140,12 @@ pub enum Workload {
         /// The kind of the message that each connection echoes.
         kind: Kind,
     },
-    /// A server that sends a message to all connections: one of its own on request, or in a chat each message
-    /// that a connection sends.
+    /// A server that sends messages to all connections: its own on request, or in a chat each message that a
+    /// connection sends.
     Broadcast {
         connections: usize,
         size: usize,
-        chat: bool,
+        behavior: Behavior,
     },
 }
 
@@ -234,15 +242,18 @@ pub fn all() -> Vec<Case> {
         }
     }
     add(Group::Handshakes, "handshakes".into(), Workload::Handshakes);
+    let broadcast = |connections, size, behavior| Workload::Broadcast { connections, size, behavior };
     let idle = |connections, tls, kind| Workload::Idle { connections, tls, kind };
     add(Group::Idle, "idle".into(), idle(10_000, false, Kind::Binary));
     add(Group::Idle, "idle-tls".into(), idle(10_000, true, Kind::Binary));
     add(Group::CompressionIdle, "idle-compressed".into(), idle(1_000, false, Kind::Json));
     for size in [KIB, 64 * KIB] {
-        let workload = Workload::Broadcast { connections: 10_000, size, chat: false };
-        add(Group::FanOut, format!("fan-out-{}", name(size)), workload);
+        add(Group::FanOut, format!("fan-out-{}", name(size)), broadcast(10_000, size, Behavior::FanOut));
     }
-    add(Group::Chat, "chat-125B".into(), Workload::Broadcast { connections: 100, size: 125, chat: true });
+    for (behavior, suffix) in [(Behavior::Burst, ""), (Behavior::BurstOneByOne, "-one-by-one")] {
+        add(Group::Burst, format!("burst-16B{suffix}"), broadcast(1_000, 16, behavior));
+    }
+    add(Group::Chat, "chat-125B".into(), broadcast(100, 125, Behavior::Chat));
     for (depth, size) in [(1, 16), (16, KIB)] {
         for threads in [1, 2] {
             let workload = Workload::Echo(Messages { threads, ..messages(depth, size) });

@@ -65,8 +65,8 @@ fn small(workload: Workload) -> Workload {
         Workload::Echo(messages) => {
             Workload::Echo(Messages { connections: messages.connections.min(500), ..messages })
         }
-        Workload::Broadcast { connections, size, chat } => {
-            Workload::Broadcast { connections: connections.min(500), size, chat }
+        Workload::Broadcast { connections, size, behavior } => {
+            Workload::Broadcast { connections: connections.min(500), size, behavior }
         }
         other => other,
     }

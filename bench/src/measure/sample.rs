@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use clap::ValueEnum;
 
 use super::cases::{Case, DEFAULT_LEVEL, Messages, Workload};
 use crate::control::Part;
-use crate::frames::Kind;
+use crate::servers::Behavior;
 
 /// A figure about a library in a case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -167,8 +168,7 @@ fn serve_arguments(workload: Workload, library: &str, count_allocations: bool) -
             add(&["--compress", &DEFAULT_LEVEL.to_string()])
         }
         Workload::Stream(_) => add(&["--workload", "stream"]),
-        Workload::Broadcast { chat: true, .. } => add(&["--workload", "chat"]),
-        Workload::Broadcast { chat: false, .. } => add(&["--workload", "fan-out"]),
+        Workload::Broadcast { behavior, .. } => add(&["--workload", &name_of(behavior)]),
         Workload::Handshakes | Workload::Idle { tls: false, .. } | Workload::Client(_) => {}
     }
     if count_allocations {
@@ -209,9 +209,10 @@ fn load_arguments_without_address(workload: Workload) -> Vec<String> {
             }
             arguments
         }
-        Workload::Broadcast { connections, size, chat } => {
+        Workload::Broadcast { connections, size, behavior } => {
             let mut arguments = numbers("load-broadcast", connections, size);
-            if chat {
+            arguments.extend(["--burst".to_owned(), behavior.messages().to_string()]);
+            if behavior == Behavior::Chat {
                 arguments.push("--chat".to_owned());
             }
             arguments
@@ -238,7 +239,6 @@ fn depth_and_kind(messages: &Messages) -> Vec<String> {
     ["--depth", &messages.depth.to_string(), "--kind", &name_of(messages.kind)].map(str::to_owned).to_vec()
 }
 
-fn name_of(kind: Kind) -> String {
-    use clap::ValueEnum;
-    kind.to_possible_value().expect("no kind is skipped").get_name().to_owned()
+fn name_of(value: impl ValueEnum) -> String {
+    value.to_possible_value().expect("no value is skipped").get_name().to_owned()
 }

@@ -31,6 +31,20 @@ pub enum Behavior {
     Stream,
     /// Sends a message of its own to all, on request.
     FanOut,
+    /// Sends [`BURST`] messages of its own to all, on request, with one write for each connection.
+    Burst,
+    /// Sends [`BURST`] messages of its own to all, on request, one after the other.
+    BurstOneByOne,
     /// Sends each message to all.
     Chat,
+}
+
+/// The number of messages in a burst.
+pub const BURST: usize = 16;
+
+impl Behavior {
+    /// Returns the number of messages that the server sends to each connection at a time.
+    pub fn messages(self) -> usize {
+        if matches!(self, Self::Burst | Self::BurstOneByOne) { BURST } else { 1 }
+    }
 }

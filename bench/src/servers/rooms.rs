@@ -1,4 +1,4 @@
-//! Servers that send each message to all connections.
+//! Servers that send messages to all connections.
 
 mod bowline;
 mod floor;
@@ -9,7 +9,7 @@ use tokio::net::TcpListener;
 use super::library::{Behavior, Library};
 use crate::frames::{Kind, payload};
 
-/// Serves fan-out or chat.
+/// Serves fan-out, bursts or chat.
 pub async fn serve(library: Library, behavior: Behavior, listener: TcpListener) -> Result<()> {
     match library {
         Library::Floor => floor::serve(behavior, listener).await,
@@ -19,7 +19,7 @@ pub async fn serve(library: Library, behavior: Behavior, listener: TcpListener) 
     }
 }
 
-/// Parses a request: "go SIZE" asks for a message of `SIZE` bytes to all.
+/// Parses a request: "go SIZE" asks for messages of `SIZE` bytes to all.
 fn requested(request: &[u8]) -> Option<Vec<u8>> {
     let size = std::str::from_utf8(request).ok()?.strip_prefix("go ")?.parse().ok()?;
     Some(payload(Kind::Binary, size, 0))

@@ -45,7 +45,7 @@ pub fn run(options: &Serve) -> Result<()> {
             Behavior::Echo if options.tls => return tls::serve(options.library, listener).await,
             Behavior::Echo => {}
             Behavior::Stream => return stream::serve(options.library, listener).await,
-            Behavior::FanOut | Behavior::Chat => {
+            Behavior::FanOut | Behavior::Burst | Behavior::BurstOneByOne | Behavior::Chat => {
                 return rooms::serve(options.library, options.workload, listener).await;
             }
         }

@@ -1,4 +1,4 @@
-//! bowline's rooms: a list of senders, and one prepared message for all of them.
+//! bowline's rooms: a list of senders, and prepared messages for all of them.
 
 use std::error::Error;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -27,14 +27,21 @@ async fn attend(
 ) -> Result<(), Box<dyn Error + Send + Sync>> {
     room.senders().push(socket.sender());
     while let Some(message) = socket.recv().await? {
-        let prepared = match behavior {
-            Behavior::Chat => Prepared::new(message),
+        let payload = match behavior {
+            Behavior::Chat => message,
             _ => match requested(message.as_bytes()) {
-                Some(payload) => Prepared::new(payload),
+                Some(payload) => payload.into(),
                 None => continue,
             },
         };
-        room.send(&prepared).await;
+        let messages: Vec<_> = (0..behavior.messages()).map(|_| Prepared::new(payload.clone())).collect();
+        if behavior == Behavior::Burst {
+            room.send_burst(&messages).await;
+        } else {
+            for message in &messages {
+                room.send(message).await;
+            }
+        }
     }
     Ok(())
 }
@@ -53,6 +60,31 @@ impl Room {
         for sender in full {
             // A closed connection needs no message.
             let _ = sender.send(message).await;
+        }
+    }
+
+    async fn send_burst(&self, messages: &[Prepared]) {
+        let mut full = Vec::new();
+        self.senders().retain(|sender| {
+            let batch = sender.batch();
+            for (number, message) in messages.iter().enumerate() {
+                match batch.try_send(message) {
+                    Ok(()) => {}
+                    Err(TrySendError::Full(_)) => {
+                        full.push((sender.clone(), number));
+                        break;
+                    }
+                    Err(TrySendError::Closed(_)) => return false,
+                }
+            }
+            true
+        });
+        for (sender, number) in full {
+            let batch = sender.batch();
+            for message in &messages[number..] {
+                // A closed connection needs no message.
+                let _ = batch.send(message).await;
+            }
         }
     }
 

@@ -11,7 +11,7 @@ use super::requested;
 use crate::frames::{copy_masked, encode_header, header};
 use crate::handshake::shake_hands;
 use crate::servers::accept::each;
-use crate::servers::library::Behavior;
+use crate::servers::library::{BURST, Behavior};
 
 thread_local! {
     static INPUT: RefCell<Vec<u8>> = RefCell::new(vec![0; 256 * 1024]);
@@ -61,8 +61,10 @@ impl Member {
                         let taken = answer(&partial, behavior, &mut out);
                         partial.drain(..taken);
                     }
-                    if !out.is_empty() {
-                        locked(&room.members).iter().for_each(|member| member.write(&out));
+                    let at_once =
+                        if behavior == Behavior::BurstOneByOne { out.len() / BURST } else { out.len() };
+                    for frames in out.chunks(at_once.max(1)) {
+                        locked(&room.members).iter().for_each(|member| member.write(frames));
                     }
                     Ok(false)
                 }
@@ -120,8 +122,10 @@ fn answer(bytes: &[u8], behavior: Behavior, out: &mut Vec<u8>) -> usize {
             let mut request = Vec::new();
             copy_masked(masked, found.key, &mut request);
             if let Some(payload) = requested(&request) {
-                encode_header(0x82, payload.len(), None, out);
-                out.extend_from_slice(&payload);
+                for _ in 0..behavior.messages() {
+                    encode_header(0x82, payload.len(), None, out);
+                    out.extend_from_slice(&payload);
+                }
             }
         }
         rest = &rest[end..];
