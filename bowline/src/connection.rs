@@ -126,6 +126,9 @@ impl Connection {
         let waker = Arc::new(ConnectionWaker::default());
         let (mut inbound, mut outbound) =
             (Inbound::new(read, half, leftover), Outbound::new(write, role, limits.write_buffer));
+        if let Some(hook) = &config.control_hook {
+            outbound.set_control_hook(hook.clone());
+        }
         if let Some(deflate) = negotiated.deflate {
             let peer = if role == Role::Server { Role::Client } else { Role::Server };
             inbound.enable_compression(DeflateWindow::of(deflate, peer));

@@ -63,7 +63,7 @@
 //!
 //! The library handles control frames, even while the application does not read: it answers pings, echoes
 //! Close frames, and detects dead peers with keepalive pings. Only an unread data message stops this, because
-//! memory is bounded.
+//! memory is bounded. A client can look at the control frames of its server: see `Connector::on_control`.
 //!
 //! # Cancellation
 //!
@@ -310,6 +310,8 @@ pub use client::{ClientHandshake, Connector, Proxy, connect};
 pub use client::{Http2Connection, HttpVersion};
 #[cfg(feature = "deflate")]
 pub use compression::{Compression, CompressionOptions};
+#[cfg(feature = "client")]
+pub use connection::outbound::control::ControlFrame;
 pub use error::{Error, ErrorKind, TrySendError};
 #[cfg(feature = "server")]
 pub use handshake::protocol::ConnectProtocol;

@@ -15,6 +15,7 @@ use crate::client::http2::{Http2Connection, HttpVersion};
 use crate::client::proxy::Proxy;
 use crate::client::request::{Attempt, Offer};
 use crate::client::url::{Scheme, Url};
+use crate::connection::outbound::control::{ControlFrame, ControlHook};
 use crate::error::{Error, ErrorKind};
 use crate::limits::Limits;
 use crate::socket::{Adoption, WebSocket};
@@ -263,6 +264,30 @@ impl Connector {
             self.offer
                 .refuse("the keepalive interval is zero: pass None to Connector::keepalive to switch it off");
         }
+        self
+    }
+
+    /// Sets a function that is called with each control frame of the server: for displays of latency,
+    /// debuggers and tests. Default: none.
+    ///
+    /// The library handles control frames by itself, so the function has only to look. The calls come from
+    /// the task that reads, once the frame was handled, and so the function must not block. A frame after an
+    /// unread data message is not seen before that message is received. A panic of the function is caught.
+    ///
+    /// All connections of this connector share the function. To tell connections apart, set another function
+    /// on a clone of the connector.
+    ///
+    /// ```
+    /// use bowline::{Connector, ControlFrame};
+    ///
+    /// let connector = Connector::new().on_control(|frame| match frame {
+    ///     ControlFrame::Ping(payload) => println!("pinged with {payload:?}"),
+    ///     ControlFrame::Pong(payload) => println!("a pong with {payload:?}"),
+    ///     ControlFrame::Close(frame) => println!("closed with {frame}"),
+    /// });
+    /// ```
+    pub fn on_control(mut self, function: impl Fn(ControlFrame) + Send + Sync + 'static) -> Self {
+        self.offer.config.control_hook = Some(ControlHook::new(function));
         self
     }
 

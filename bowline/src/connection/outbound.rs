@@ -25,6 +25,8 @@
 //! driver makes it `Finished` once the transport is closed. Callers who wait for the end watch for that.
 
 mod compressor;
+#[cfg_attr(not(feature = "client"), allow(unreachable_pub, reason = "only clients have a hook"))]
+pub(crate) mod control;
 pub(crate) mod deferred;
 #[cfg(any(feature = "json", feature = "protobuf"))]
 pub(crate) mod encoded;
@@ -41,8 +43,10 @@ use std::mem;
 use std::task::{Context, Poll, Waker};
 
 use bowline_proto::{CloseCode, CloseFrame, Misuse, Role, SendHalf};
+use bytes::Bytes;
 
 use crate::connection::outbound::compressor::Compressor;
+use crate::connection::outbound::control::{ControlFrame, ControlHook};
 use crate::connection::outbound::deferred::Deferred;
 use crate::connection::outbound::held_replies::HeldReplies;
 use crate::connection::outbound::pings::{PingId, Pings};
@@ -131,6 +135,8 @@ struct Rare {
     pings_ended: Option<Error>,
     /// The callers that wait for the end: `closed`, `close`.
     end_watchers: WaitQueue,
+    /// The application's function for control frames.
+    control_hook: Option<ControlHook>,
 }
 
 /// The queues of waiting callers.
@@ -213,6 +219,7 @@ impl Outbound {
 
     /// Notes a pong, which may answer one of our pings.
     pub(crate) fn ponged(&mut self, payload: &[u8]) {
+        self.show(|| ControlFrame::Pong(Bytes::copy_from_slice(payload)));
         if self.pings.ponged(payload) {
             self.wake_watchers();
         }
@@ -232,6 +239,7 @@ impl Outbound {
 
     /// Accepts the pong to a ping, or keeps it for later while the transport is blocked.
     pub(crate) fn answer(&mut self, payload: Box<[u8]>) {
+        self.show(|| ControlFrame::Ping(payload.clone().into()));
         if self.closed().is_some() {
             return;
         }
@@ -241,6 +249,17 @@ impl Outbound {
         } else {
             self.encode_pong(&payload);
         }
+    }
+
+    /// Sets the application's function for control frames.
+    pub(crate) fn set_control_hook(&mut self, hook: ControlHook) {
+        self.rare.get_or_insert_default().control_hook = Some(hook);
+    }
+
+    /// Shows a control frame of the peer to the application's function, if there is one, after the lock.
+    pub(crate) fn show(&mut self, frame: impl FnOnce() -> ControlFrame) {
+        let hook = self.rare.as_ref().and_then(|rare| rare.control_hook.clone());
+        self.deferred.extend(hook.map(|hook| Deferred::Control(Box::new((hook, frame())))));
     }
 
     /// Returns whether pongs may wait for other pongs, or for the transport.

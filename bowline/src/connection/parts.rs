@@ -5,6 +5,7 @@ use std::time::Duration;
 use bowline_proto::Role;
 
 use crate::compression::{Compression, CompressionOptions};
+use crate::connection::outbound::control::ControlHook;
 use crate::handshake::negotiated::Negotiated;
 use crate::limits::Limits;
 use crate::transport::Transport;
@@ -25,6 +26,8 @@ pub(crate) struct Config {
     pub(crate) limits: Limits,
     pub(crate) keepalive: Option<Duration>,
     pub(crate) compression: CompressionOptions,
+    /// The application's function for control frames. Only clients have one.
+    pub(crate) control_hook: Option<ControlHook>,
 }
 
 impl Default for Config {
@@ -33,6 +36,7 @@ impl Default for Config {
             limits: Limits::default(),
             keepalive: Some(Duration::from_secs(20)),
             compression: Compression::Off.options(),
+            control_hook: None,
         }
     }
 }

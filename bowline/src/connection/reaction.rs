@@ -9,6 +9,7 @@ use crate::connection::inbound::Inbound;
 use crate::connection::inbound::batch::Hold;
 use crate::connection::inbound::effect::Effect;
 use crate::connection::outbound::Outbound;
+use crate::connection::outbound::control::ControlFrame;
 use crate::error::Error;
 use crate::events;
 use crate::sync::MutexGuard;
@@ -36,6 +37,7 @@ impl Effect {
             }
             // RFC 6455 5.5.1: the answer to a Close frame typically echoes the status code received.
             Self::Echo(frame) => {
+                outbound.show(|| ControlFrame::Close(frame.clone()));
                 let text = format!("the connection is closed: the peer closed it with {frame}");
                 outbound.close(&frame, Error::with_close_frame(text, frame.clone()));
                 Some(Ending::ClosedByPeer(frame.code()))

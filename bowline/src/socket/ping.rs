@@ -16,8 +16,8 @@ use crate::error::Error;
 
 /// The future of a ping: it sends the ping, waits for the pong, and returns the round-trip time.
 ///
-/// [`WebSocket::ping`](crate::WebSocket::ping) and [`Sender::ping`](crate::Sender::ping) return it. Nothing is
-/// sent before the future is polled.
+/// [`WebSocket::ping`](crate::WebSocket::ping) and [`Sender::ping`](crate::Sender::ping) return this future.
+/// Nothing is sent before the future is polled.
 ///
 /// # Examples
 ///
@@ -34,8 +34,8 @@ use crate::error::Error;
 /// # Errors
 ///
 /// - Returns the error that ended the connection if it ended before the pong arrived.
-/// - Returns [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) if the [`payload`](Self::payload) may
-///   not be sent. In that case nothing was sent.
+/// - Returns [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) if the [`payload`](Self::payload) is
+///   over 125 bytes long, or that of another ping under way. In that case nothing was sent.
 ///
 /// # Cancel safety
 ///
@@ -64,9 +64,9 @@ impl<'a> Ping<'a> {
 
     /// Sets the payload, of at most 125 bytes (RFC 6455 5.5). Default: 8 random bytes.
     ///
-    /// A pong belongs to the ping with the same payload. The payload must therefore differ from those of other
-    /// pings that wait for their pongs. A peer may send pongs that nobody asked for (RFC 6455 5.5.3), and one
-    /// with this payload counts, too.
+    /// A pong belongs to the ping with the same payload. The payload must therefore differ from those of
+    /// other pings that wait for their pongs. A peer may also send pongs that nobody asked for (RFC 6455
+    /// 5.5.3), and such a pong counts if it has this payload.
     pub fn payload(self, payload: impl AsRef<[u8]>) -> Self {
         let mut ping = Self::new(self.place.connection);
         ping.stage = PingStage::Unsent(Some(payload.as_ref().into()));

@@ -1,11 +1,16 @@
-//! Control frames in the hands of the application: payloads of pings.
+//! Control frames in the hands of the application: payloads of pings, and the function that sees the peer's.
 
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use bowline::{ErrorKind, Limits, Role, pair};
+use bowline::{
+    Adoption, CloseCode, CloseFrame, Connector, ControlFrame, ErrorKind, Limits, Role, Sender, WebSocket,
+    pair,
+};
 use tokio::time::{Instant, sleep_until};
 
 use crate::support::frames::Frame;
+use crate::support::wire::{Wire, wire};
 use crate::support::{open, peer_of, poll_times, settle};
 
 const ROLES: [Role; 2] = [Role::Client, Role::Server];
@@ -84,4 +89,150 @@ async fn a_payload_that_may_not_be_sent_sends_nothing() {
             assert_eq!(wire.next_frame(role).await, Frame::ping("same"));
         }
     }
+}
+
+/// Returns a client whose control frames go to `hook`.
+fn client_with(hook: impl Fn(ControlFrame) + Send + Sync + 'static) -> (WebSocket, Wire) {
+    let (stream, wire) = wire();
+    (Connector::new().on_control(hook).adopt(stream, Adoption::new()).unwrap(), wire)
+}
+
+fn ping(payload: &'static str) -> ControlFrame {
+    ControlFrame::Ping(payload.into())
+}
+
+fn pong(payload: &'static str) -> ControlFrame {
+    ControlFrame::Pong(payload.into())
+}
+
+fn close(code: u16, reason: &str) -> ControlFrame {
+    ControlFrame::Close(CloseFrame::new(CloseCode(code), reason).unwrap())
+}
+
+#[tokio::test]
+async fn a_client_may_look_at_all_control_frames_of_the_server() {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let take = {
+        let seen = Arc::clone(&seen);
+        move || std::mem::take(&mut *seen.lock().unwrap())
+    };
+    let (mut socket, wire) = client_with(move |frame| seen.lock().unwrap().push(frame));
+    // Nobody reads.
+    for frame in [Frame::ping("one"), Frame::ping(""), Frame::pong("unasked"), Frame::ping("three")] {
+        wire.feed_frame(Role::Server, &frame);
+    }
+    settle().await;
+    assert_eq!(take(), [ping("one"), ping(""), pong("unasked"), ping("three")]);
+    assert_eq!(wire.take_frames(Role::Client), ["one", "", "three"].map(Frame::pong));
+
+    // A frame behind a message is seen with the next `recv`.
+    wire.feed_frame(Role::Server, &Frame::text("message"));
+    wire.feed_frame(Role::Server, &Frame::ping("behind"));
+    settle().await;
+    assert_eq!(take(), []);
+    assert_eq!(socket.recv().await.unwrap(), Some("message".into()));
+    assert!(poll_times(3, socket.recv()).await.is_none());
+    assert_eq!(take(), [ping("behind")]);
+
+    // The pong to a ping of ours, and the Close frame, also as the answer to ours.
+    let answer = async {
+        assert_eq!(wire.next_frame(Role::Client).await, Frame::pong("behind"));
+        assert_eq!(wire.next_frame(Role::Client).await, Frame::ping("ours"));
+        wire.feed_frame(Role::Server, &Frame::pong("ours"));
+    };
+    let (round_trip, ()) = tokio::join!(socket.ping().payload("ours"), answer);
+    round_trip.unwrap();
+    assert_eq!(take(), [pong("ours")]);
+    wire.feed_frame(Role::Server, &Frame::ping("last"));
+    wire.feed_frame(Role::Server, &Frame::close_without_code());
+    wire.end();
+    assert_eq!(socket.recv().await.unwrap(), None);
+    assert_eq!(take(), [ping("last"), close(1005, "")]);
+    drop(socket);
+    settle().await;
+    assert_eq!(take(), []);
+}
+
+#[tokio::test]
+async fn the_answer_to_our_close_frame_is_shown() {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let seen_by_hook = Arc::clone(&seen);
+    let (socket, wire) = client_with(move |frame| seen_by_hook.lock().unwrap().push(frame));
+    let closing = tokio::spawn(async move { socket.close(CloseCode(4000), "ours").await });
+    assert_eq!(wire.next_frame(Role::Client).await, Frame::close(4000, "ours"));
+    wire.feed_frame(Role::Server, &Frame::ping("between"));
+    wire.feed_frame(Role::Server, &Frame::close(4001, "theirs"));
+    wire.end();
+    closing.await.unwrap().unwrap();
+    assert_eq!(*seen.lock().unwrap(), [ping("between"), close(4001, "theirs")]);
+}
+
+/// The function may use the connection, as no lock is held, and its panic harms nothing.
+#[tokio::test]
+async fn the_function_for_control_frames_may_call_back_and_panic() {
+    let sender = Arc::new(OnceLock::<Sender>::new());
+    let known = Arc::clone(&sender);
+    let (mut socket, wire) = client_with(move |frame| {
+        let sender = known.get().unwrap();
+        match frame {
+            ControlFrame::Ping(payload) => {
+                sender.try_send(payload).unwrap();
+                assert!(sender.close_frame().is_none() && !sender.is_closed());
+            }
+            ControlFrame::Pong(_) => panic!("the application panics, as this test expects"),
+            ControlFrame::Close(_) => {
+                assert!(sender.is_closed() && sender.close_frame().is_some());
+                panic!("the application panics, as this test expects");
+            }
+        }
+    });
+    assert!(sender.set(socket.sender()).is_ok());
+    for frame in [Frame::ping("one"), Frame::ping("two"), Frame::ping("three")] {
+        wire.feed_frame(Role::Server, &frame);
+    }
+    settle().await;
+    let mut sent = wire.take_frames(Role::Client);
+    assert_eq!(sent.len(), 6);
+    sent.retain(|frame| !["one", "two", "three"].map(Frame::pong).contains(frame));
+    assert_eq!(sent, ["one", "two", "three"].map(Frame::binary));
+
+    // The task that waits for the pong, and the task that waits for the end, are woken nevertheless.
+    let pinging = tokio::spawn({
+        let sender = socket.sender();
+        async move { sender.ping().payload("ours").await }
+    });
+    assert_eq!(wire.next_frame(Role::Client).await, Frame::ping("ours"));
+    wire.feed_frame(Role::Server, &Frame::pong("ours"));
+    pinging.await.unwrap().unwrap();
+    let closed = tokio::spawn({
+        let sender = socket.sender();
+        async move { sender.closed().await }
+    });
+    settle().await;
+    wire.feed_frame(Role::Server, &Frame::close(1000, ""));
+    wire.end();
+    closed.await.unwrap();
+    assert_eq!(socket.recv().await.unwrap(), None);
+    assert_eq!(wire.next_frame(Role::Client).await, Frame::close(1000, ""));
+}
+
+/// A connection by the builder, instead of a stream that was adopted.
+#[tokio::test]
+async fn each_clone_of_a_connector_may_have_its_own_function() {
+    let (seen, mut frames) = tokio::sync::mpsc::unbounded_channel();
+    let connector = Connector::new();
+    let mut sockets = Vec::new();
+    for number in 0..2 {
+        let seen = seen.clone();
+        let connector = connector.clone().on_control(move |frame| seen.send((number, frame)).unwrap());
+        let (client, server) = tokio::io::duplex(1024);
+        let acceptor = bowline::Acceptor::new();
+        let (client, server) =
+            tokio::join!(connector.connect_over("ws://localhost", client), acceptor.accept_stream(server));
+        sockets.push((client.unwrap().0, server.unwrap().0));
+    }
+    sockets[1].1.ping().payload("second").await.unwrap();
+    sockets[0].1.ping().payload("first").await.unwrap();
+    assert_eq!(frames.recv().await, Some((1, ping("second"))));
+    assert_eq!(frames.recv().await, Some((0, ping("first"))));
 }

@@ -5,6 +5,7 @@ use std::task::Waker;
 
 use bytes::Bytes;
 
+use crate::connection::outbound::control::{ControlFrame, ControlHook};
 use crate::error::Error;
 use crate::transport::WriteTransport;
 
@@ -18,8 +19,9 @@ thread_local! {
 
 /// Foreign code that a locked half needs to run, and that runs after the lock.
 ///
-/// A waker is an executor's code. The drop of a waker, payload, stream or error may be an application's code.
-/// All of it may well call the connection, and would then wait for the lock that its own thread holds:
+/// A waker is an executor's code. A hook, and the drop of a waker, payload, stream or error, may be an
+/// application's code. All of it may well call the connection, and would then wait for the lock that its own
+/// thread holds:
 ///
 /// ```text
 /// send --locks outbound--> write --a payload is written--> drop(payload)
@@ -29,6 +31,8 @@ thread_local! {
 pub(crate) enum Deferred {
     /// Wake a waiter.
     Wake(Waker),
+    /// Call the application's function for control frames.
+    Control(Box<(ControlHook, ControlFrame)>),
     DropWaker(#[expect(dead_code, reason = "its drop is what runs")] Waker),
     DropPayload(#[expect(dead_code, reason = "its drop is what runs")] Bytes),
     DropError(#[expect(dead_code, reason = "its drop is what runs")] Error),
@@ -42,6 +46,10 @@ impl Deferred {
     fn run(self) {
         match self {
             Self::Wake(waker) => waker.wake(),
+            Self::Control(call) => {
+                let (hook, frame) = *call;
+                hook.call(frame);
+            }
             Self::Forget(transport) => transport.forget(),
             Self::Abort(transport) => transport.abort(),
             Self::DropWaker(_) | Self::DropPayload(_) | Self::DropError(_) => {}
