@@ -1,13 +1,17 @@
 //! The memory of a connection under `Server::serve`.
 
+use std::future::ready;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::sync::{Arc, Mutex};
 
-use bowline::{Server, WebSocket};
+use bowline::{Connector, Proxy, Server, TlsInfo, WebSocket};
+use http::request::Parts;
 use tokio::net::TcpListener;
 
 use crate::support::allocations::held;
-use crate::support::http::{HandlerResult, Head};
+use crate::support::http::{HandlerResult, Head, echo, start};
+use crate::support::tls::mutual_configs;
 use crate::support::{settle, warm_up};
 
 const CONNECTIONS: isize = 100;
@@ -60,4 +64,37 @@ async fn on_error_keeps_the_method_and_the_uri_of_a_request() {
         let kept = with - without;
         assert!((0..=line + 16).contains(&kept), "{kept} bytes for the request");
     }
+}
+
+/// Under the default options, only the connection of TLS itself holds the certificates of its client.
+#[tokio::test]
+async fn the_certificates_of_a_client_are_copied_for_those_who_keep_them() {
+    let names = || (0..500).map(|number| format!("device-{number}.example.com"));
+    let kept = Arc::new(Mutex::new(Vec::with_capacity(100)));
+    let keep = |kept: &Arc<Mutex<Vec<TlsInfo>>>| {
+        let kept = Arc::clone(kept);
+        move |head: Parts| {
+            kept.lock().unwrap().push(head.extensions.get::<TlsInfo>().unwrap().clone());
+            ready(Ok(head))
+        }
+    };
+    let mut each = Vec::new();
+    for server in [Server::new(), Server::new().on_request(keep(&kept))] {
+        // New configurations, so that both servers have resumed the same number of sessions.
+        let (config, client, _) = mutual_configs(names());
+        let address = start(server.tls(config), echo).await;
+        let url = format!("wss://localhost:{}/", address.port());
+        let connector = Connector::new().tls(client).proxy(Proxy::none());
+        let mut sockets = vec![connector.connect(&url).await.unwrap().0];
+        settle().await;
+        let before = held();
+        for _ in 0..20 {
+            sockets.push(connector.connect(&url).await.unwrap().0);
+        }
+        settle().await;
+        each.push((held() - before) / 20);
+    }
+    let size = kept.lock().unwrap()[0].peer_certificates()[0].len().cast_signed();
+    let copied = each[1] - each[0];
+    assert!((size..size + 200).contains(&copied), "{copied} bytes for a certificate of {size} bytes");
 }

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bowline::{
-    Acceptor, CloseCode, Connector, ErrorKind, Limits, Proxy, Server, ServerError, TlsInfo, WebSocket,
+    Acceptor, CloseCode, Connector, ErrorKind, Limits, Listener, Proxy, Server, ServerError, TlsInfo,
+    WebSocket,
 };
 use http::request::Parts;
 use rustls::{ClientConfig, ProtocolVersion};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, duplex};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
@@ -130,7 +131,7 @@ async fn tell(head: Parts, socket: WebSocket) -> Result<(), Box<dyn Error + Send
 
 #[tokio::test]
 async fn a_server_knows_its_client_by_certificate_and_name() {
-    let (config, client, certificate) = mutual_configs();
+    let (config, client, certificate) = mutual_configs(["device-7"]);
     let (sender, mut told) = mpsc::unbounded_channel();
     let connector = connector(client);
     let carriers = [
@@ -172,6 +173,29 @@ async fn a_server_knows_that_its_client_has_no_certificate_and_asked_for_no_name
     assert!(tls.is_none());
 }
 
+/// A listener that does TLS itself, with one client at a time.
+struct OverTls(TcpListener, TlsAcceptor);
+
+impl Listener for OverTls {
+    type Stream = tokio_rustls::server::TlsStream<TcpStream>;
+
+    async fn accept(&mut self) -> std::io::Result<(Self::Stream, Option<SocketAddr>)> {
+        let (stream, peer) = self.0.accept().await?;
+        Ok((self.1.accept(stream).await?, Some(peer)))
+    }
+}
+
+#[tokio::test]
+async fn a_server_knows_the_client_of_a_listener_that_does_tls() {
+    let (config, client, certificate) = mutual_configs(["device-7"]);
+    let (listener, address) = listen().await;
+    tokio::spawn(Server::new().serve(OverTls(listener, config.into()), tell));
+    let url = format!("wss://localhost:{}/", address.port());
+    let (mut socket, _) = soon(connector(client).connect(url)).await.unwrap();
+    assert_eq!(soon(socket.recv()).await.unwrap(), Some("localhost".into()));
+    assert_eq!(soon(socket.recv()).await.unwrap(), Some(certificate.to_vec().into()));
+}
+
 /// Connects to an [`Acceptor`] over TLS, and returns the head of the request and the server's socket. `wrap`
 /// is applied to the server's stream of TLS.
 async fn accept_over_tls<S, W, T>(client_end: S, server_end: S, wrap: W) -> (Parts, WebSocket)
@@ -180,7 +204,7 @@ where
     W: FnOnce(tokio_rustls::server::TlsStream<S>) -> T,
     T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let (server, client, _) = mutual_configs();
+    let (server, client, _) = mutual_configs(["device-7"]);
     let connector = connector(client);
     let connecting = connector.connect_over("wss://localhost/", client_end);
     let accepting = async {

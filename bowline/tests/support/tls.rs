@@ -26,9 +26,11 @@ pub fn configs() -> (Arc<ServerConfig>, Arc<ClientConfig>) {
 }
 
 /// Creates configurations as [`configs`] does, in which the server asks for a certificate, and the client has
-/// one. Also returns that certificate.
-pub fn mutual_configs() -> (Arc<ServerConfig>, Arc<ClientConfig>, CertificateDer<'static>) {
-    let (of_server, of_client) = (Identity::new(["localhost"]), Identity::new(["device-7"]));
+/// one for `names`. Also returns that certificate.
+pub fn mutual_configs<S: Into<String>>(
+    names: impl IntoIterator<Item = S>,
+) -> (Arc<ServerConfig>, Arc<ClientConfig>, CertificateDer<'static>) {
+    let (of_server, of_client) = (Identity::new(["localhost"]), Identity::new(names));
     let roots = Arc::new(trusting(&of_client.certificate));
     let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider()).build().unwrap();
     let server = ServerConfig::builder_with_provider(provider())
@@ -53,8 +55,9 @@ struct Identity {
 }
 
 impl Identity {
-    fn new<const N: usize>(names: [&str; N]) -> Self {
-        let made = rcgen::generate_simple_self_signed(names.map(str::to_owned)).unwrap();
+    fn new<S: Into<String>>(names: impl IntoIterator<Item = S>) -> Self {
+        let names: Vec<String> = names.into_iter().map(Into::into).collect();
+        let made = rcgen::generate_simple_self_signed(names).unwrap();
         let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
         Self { certificate: made.cert.der().clone(), key }
     }

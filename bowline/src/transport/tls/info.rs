@@ -12,13 +12,14 @@ use tokio_rustls::{TlsStream, server};
 
 /// The result of a server's TLS handshake: who the client is, and which host it asked for.
 ///
-/// Under [`Server::tls`](crate::Server::tls), the extensions of each request's head contain a `TlsInfo`. So
-/// does the head that [`Acceptor::accept_stream`](crate::Acceptor::accept_stream) returns for a stream of
-/// tokio-rustls over TCP or a Unix socket. Over HTTP/2, all requests of a connection share the `TlsInfo`.
+/// Under [`Server::tls`](crate::Server::tls), the extensions of each request's head contain a `TlsInfo`.
+/// They also do if the application has done the TLS handshake by tokio-rustls, over TCP or a Unix socket, and
+/// passes the stream to [`Acceptor::accept_stream`](crate::Acceptor::accept_stream) or through a
+/// [`Listener`](crate::Listener). Over HTTP/2, all requests of a connection share a `TlsInfo`.
 ///
-/// Clones are cheap, as they share their content. The certificates are a copy of the client's, which the
-/// connection does not keep: they are freed with the last clone, such as that in the head. Available with the
-/// features `server` and `tls`.
+/// Clones are cheap, as they share their content. Over HTTP/1.1, the content is freed with the last clone: a
+/// handler that takes no head keeps no copy of the client's certificates. Over HTTP/2, the content lives as
+/// long as the connection. Available with the features `server` and `tls`.
 ///
 /// ```
 /// use bowline::http::StatusCode;
