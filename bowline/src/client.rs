@@ -1,14 +1,15 @@
 //! The client: from a URL to a WebSocket.
 //!
 //! ```text
-//! url        the URL, checked
-//! connector  the options, and the way through all of the following
-//! request    the request of the opening handshake, prepared
-//! proxy      the choice of a proxy
-//! dial       TCP, directly or through the proxy; then TLS, if the URL says so
-//! http1      one request and its response, then the stream is the WebSocket's
-//! http2      many requests, each of which becomes a stream of one connection
-//! handshake  the checks of the response, for both
+//! reconnecting  one connection after the other, with pauses between them
+//! url           the URL, checked
+//! connector     the options, and the way through all of the following
+//! request       the request of the opening handshake, prepared
+//! proxy         the choice of a proxy
+//! dial          TCP, directly or through the proxy; then TLS, if the URL says so
+//! http1         one request and its response, then the stream is the WebSocket's
+//! http2         many requests, each of which becomes a stream of one connection
+//! handshake     the checks of the response, for both
 //! ```
 //!
 //! Without the feature `http2`, `absent/http2.rs` takes the place of `http2.rs`.
@@ -20,6 +21,7 @@ mod http1;
 #[cfg_attr(not(feature = "http2"), path = "client/absent/http2.rs")]
 mod http2;
 mod proxy;
+mod reconnecting;
 mod request;
 mod url;
 
@@ -28,3 +30,4 @@ pub use handshake::ClientHandshake;
 #[cfg(feature = "http2")]
 pub use http2::{Http2Connection, HttpVersion};
 pub use proxy::Proxy;
+pub use reconnecting::{Reconnecting, Retry};

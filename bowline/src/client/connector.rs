@@ -4,7 +4,7 @@ use std::fmt::Display;
 use std::time::Duration;
 
 use bowline_proto::Role;
-use http::header::{HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN};
+use http::header::{HOST, HeaderMap, HeaderName, HeaderValue, LOCATION, ORIGIN};
 use http::{Request, Response};
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -74,6 +74,8 @@ pub struct Connector {
     proxy: Proxy,
     tls: Option<ClientTls>,
     version: HttpVersion,
+    /// The number of redirects that are followed.
+    redirects: u32,
 }
 
 impl Connector {
@@ -241,6 +243,21 @@ impl Connector {
         self
     }
 
+    /// Sets the number of redirects that [`connect`](Self::connect) follows. Default: 0.
+    ///
+    /// The statuses are 301, 302, 303, 307 and 308 (RFC 9110 15.4). A redirect is followed only to the same
+    /// host and port, since the request may contain credentials; a change from the default port of `ws` to
+    /// that of `wss` is allowed, the reverse is not. Another redirect is returned as an error, as any is by
+    /// default: [`Error::response`] has its `Location`.
+    ///
+    /// ```
+    /// let connector = bowline::Connector::new().redirects(3);
+    /// ```
+    pub fn redirects(mut self, redirects: u32) -> Self {
+        self.redirects = redirects;
+        self
+    }
+
     /// Sets the keepalive interval. Default: 20 s. `None` switches the keepalive off.
     ///
     /// A ping is sent after one to two intervals in which one side was silent. The client's own silence
@@ -296,7 +313,7 @@ impl Connector {
     /// The URL is a `&str`, a `String`, an [`http::Uri`], a `Url` of the crate `url`, or any other value that
     /// is displayed as a URL. Its scheme is `ws`, `wss`, `http` or `https`. A user name and a password in the
     /// URL are sent as basic authentication, unless an `Authorization` [`header`](Self::header) is set.
-    /// Redirects are not followed.
+    /// Redirects are not followed unless [`redirects`](Self::redirects) allows it.
     ///
     /// ```no_run
     /// # async fn example() -> Result<(), bowline::Error> {
@@ -324,7 +341,7 @@ impl Connector {
     pub async fn connect(&self, url: impl Display) -> Result<(WebSocket, Response<()>), Error> {
         let attempt = self.offer.prepare(Url::parse(&url.to_string())?)?;
         // A box keeps the caller's future small for the rest of the connection's life.
-        Box::pin(self.connect_to(attempt)).await
+        Box::pin(self.connect_redirected(attempt)).await
     }
 
     /// Performs the handshake over a stream of your own, such as a Unix socket or a pipe.
@@ -418,6 +435,19 @@ impl Connector {
         self.offer.validate()?;
         adoption.validate()?;
         Ok(adoption.open(stream, Role::Client, &self.offer.config))
+    }
+
+    /// Connects, and follows as many redirects as the options allow. The deadline covers all of it.
+    async fn connect_redirected(&self, mut attempt: Attempt) -> Result<(WebSocket, Response<()>), Error> {
+        for _ in 0..self.redirects {
+            let (url, deadline) = (attempt.url.clone(), attempt.deadline);
+            let opened = self.connect_to(attempt).await;
+            let Some(next) = opened.as_ref().err().and_then(|error| redirect_of(error, &url)) else {
+                return opened;
+            };
+            attempt = Attempt { deadline, ..self.offer.prepare(next)? };
+        }
+        self.connect_to(attempt).await
     }
 
     async fn connect_to(&self, attempt: Attempt) -> Result<(WebSocket, Response<()>), Error> {
@@ -575,4 +605,13 @@ impl Connector {
 enum Reached {
     WebSocket((WebSocket, Response<()>)),
     Http2(Http2Connection, Box<Attempt>),
+}
+
+/// Returns the URL to go on with after an error, if the server has redirected to one that may be followed.
+fn redirect_of(error: &Error, url: &Url) -> Option<Url> {
+    let response = error.response()?;
+    if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
+        return None;
+    }
+    url.redirected(response.headers().get(LOCATION)?.to_str().ok()?)
 }

@@ -227,8 +227,8 @@ pub(crate) fn hide_secrets(headers: &mut HeaderMap) {
 fn describe_status(status: StatusCode, wanted: StatusCode, headers: &HeaderMap) -> String {
     match headers.get(LOCATION) {
         Some(location) if status.is_redirection() => format!(
-            "the server redirects to {:?} with {status}; redirects are not followed: connect there if it \
-             can be trusted",
+            "the server redirects to {:?} with {status}; connect there if it can be trusted \
+             (Connector::redirects follows redirects to the same host)",
             without_secrets(&String::from_utf8_lossy(location.as_bytes()))
         ),
         _ => format!("the server answered {status} instead of {wanted}"),

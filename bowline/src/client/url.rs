@@ -105,6 +105,33 @@ impl Url {
         Ok(Self { path_and_query: parse_path_and_query(target)?, ..self })
     }
 
+    /// Returns the URL that a redirect from this one leads to, if it may be followed.
+    ///
+    /// The host and the port stay the same, so credentials reach the same server, and TLS is never given up.
+    /// A redirect from the default port of one scheme to that of the other is followed, too.
+    pub(crate) fn redirected(&self, location: &str) -> Option<Self> {
+        // RFC 9110 10.2.2: a fragment is for the user agent.
+        let location = location.split('#').next()?;
+        let path = self.path_and_query.path();
+        let target = if location.contains("://") {
+            let other = Self::parse(location).ok()?;
+            let is_same = other.host.eq_ignore_ascii_case(&self.host) && other.port == self.port;
+            let gives_up_tls = self.scheme == Scheme::Wss && other.scheme == Scheme::Ws;
+            return (is_same && !gives_up_tls)
+                .then(|| Self { authorization: self.authorization.clone(), ..other });
+        } else if location.starts_with("//") {
+            return self.redirected(&format!("{}:{location}", self.scheme.http_name()));
+        } else if location.starts_with('/') {
+            location.to_owned()
+        } else if location.starts_with('?') {
+            format!("{path}{location}")
+        } else {
+            // RFC 3986 5.2.3: a relative path replaces everything after the last slash.
+            format!("{}{location}", &path[..=path.rfind('/')?])
+        };
+        self.clone().with_target(&target).ok()
+    }
+
     /// Returns the URL with the scheme `http` or `https`, for HTTP clients.
     pub(crate) fn http_uri(&self) -> Uri {
         self.uri(&self.authority(), self.path_and_query())

@@ -3,6 +3,7 @@
 mod acceptance;
 mod client;
 mod proxy;
+mod reconnecting;
 mod server;
 #[path = "../support/mod.rs"]
 mod support;

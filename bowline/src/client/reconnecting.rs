@@ -1,0 +1,373 @@
+//! A client that connects again after each loss.
+
+use std::fmt::{self, Display};
+use std::time::{Duration, SystemTime};
+
+use bowline_proto::{CloseCode, CloseFrame};
+use http::header::RETRY_AFTER;
+use http::{Response, StatusCode};
+use tokio::time::{Instant, sleep_until};
+
+use crate::client::connector::Connector;
+use crate::error::{Error, ErrorKind};
+use crate::random::random;
+use crate::socket::{Sender, WebSocket};
+
+/// The default of the first bound of a pause.
+const BASE: Duration = Duration::from_millis(500);
+
+/// The default of the last bound of a pause.
+const MAX: Duration = Duration::from_secs(60);
+
+/// The shortest pause after a close with 1012 or 1013.
+const RESTART: Duration = Duration::from_secs(5);
+
+/// The time over which the clients of a server that restarts are spread.
+const RESTART_SPREAD: Duration = Duration::from_secs(25);
+
+/// The longest `Retry-After` that is respected.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
+
+/// A client that connects to a server again and again, with pauses that spare the server.
+///
+/// [`Connector::reconnecting`] returns one. [`connect`](Self::connect) returns a connection; call the method
+/// again once that connection has ended. The first call connects at once. Each further attempt waits for a
+/// random pause first:
+///
+/// | what happened before | pause |
+/// |---|---|
+/// | a connection ended, or an attempt failed | up to `base`, doubled with each failure in a row, at most `max` |
+/// | the server closed with 1012 or 1013 | 5 to 30 s, or the pause above if that is longer |
+/// | a response had `Retry-After` (RFC 9110 10.2.3) | that time, of at most an hour, and the pause above |
+///
+/// The pauses are exponential backoff with full jitter: each is chosen evenly between zero and its bound, so
+/// the clients of a server that comes back don't arrive together. A connection that ended within `max` counts
+/// as a failure, too, so a server that accepts and drops its clients is spared as well. The defaults of
+/// [`backoff`](Self::backoff) are 500 ms and 60 s.
+///
+/// # What is not known
+///
+/// A new connection knows nothing of the old one. Messages that the server sent between the two are missed,
+/// and a message that was sent shortly before the loss may or may not have arrived. Subscribe again, and ask
+/// for what was missed if your protocol can tell; nothing is sent again by itself.
+///
+/// # Examples
+///
+/// ```no_run
+/// use bowline::{Connector, Error, WebSocket};
+///
+/// async fn follow(mut socket: WebSocket) -> Result<(), Error> {
+///     socket.send("subscribe: news").await?;
+///     while let Some(message) = socket.recv().await? {
+///         println!("{message:?}");
+///     }
+///     Ok(())
+/// }
+///
+/// # async fn example() -> Result<(), Error> {
+/// let mut client = Connector::new()
+///     .reconnecting("wss://example.com/feed")
+///     .on_retry(|retry| eprintln!("{retry}"));
+/// loop {
+///     let (socket, _) = client.connect().await?;
+///     if let Err(error) = follow(socket).await {
+///         eprintln!("{error}");
+///     }
+/// }
+/// # }
+/// ```
+pub struct Reconnecting {
+    connector: Connector,
+    url: String,
+    base: Duration,
+    max: Duration,
+    attempts: Option<u32>,
+    on_retry: Option<Box<dyn FnMut(&Retry) + Send>>,
+    /// The attempts that failed in a row, and the connections that ended soon.
+    failures: u32,
+    stage: Stage,
+}
+
+/// The stage of a client between two connections.
+///
+/// ```text
+/// Ready --the attempt succeeds--> Connected --connect is called again--> Paused --time is up--> Ready
+///   '---- the attempt fails ------------------------------------------------^
+/// ```
+enum Stage {
+    /// The next attempt may begin.
+    Ready,
+    /// A connection was returned at this time.
+    Connected(Sender, Instant),
+    /// The next attempt begins at this time.
+    Paused(Instant),
+}
+
+impl Connector {
+    /// Returns a client that connects to a server again after each loss.
+    ///
+    /// The URL and the options are those of [`connect`](Self::connect). An invalid URL is reported by
+    /// [`Reconnecting::connect`].
+    ///
+    /// ```
+    /// let client = bowline::Connector::new().reconnecting("wss://example.com/feed");
+    /// ```
+    pub fn reconnecting(self, url: impl Display) -> Reconnecting {
+        Reconnecting {
+            connector: self,
+            url: url.to_string(),
+            base: BASE,
+            max: MAX,
+            attempts: None,
+            on_retry: None,
+            failures: 0,
+            stage: Stage::Ready,
+        }
+    }
+}
+
+impl Reconnecting {
+    /// Waits until the next attempt is due, and connects. Repeats both until an attempt succeeds, or fails in
+    /// a way that would only repeat.
+    ///
+    /// # Errors
+    ///
+    /// - Returns [`ErrorKind::Handshake`] if the server refuses the request: with a status of 3xx or 4xx,
+    ///   except for 408, 425 and 429. [`Error::response`] returns the response.
+    /// - Returns [`ErrorKind::InvalidInput`] if the URL or an option is invalid.
+    /// - Returns [`ErrorKind::Limit`] if the head of the response is too large.
+    /// - Returns the error of the last attempt if as many attempts as [`attempts`](Self::attempts) allows
+    ///   failed in a row.
+    ///
+    /// Another call tries once more.
+    ///
+    /// # Cancel safety
+    ///
+    /// This method is cancel safe. Dropping the future ends the attempt under way. A pause that has begun is
+    /// continued by the next call.
+    pub async fn connect(&mut self) -> Result<(WebSocket, Response<()>), Error> {
+        self.validate()?;
+        if let Stage::Connected(sender, since) = &self.stage {
+            if since.elapsed() >= self.max {
+                self.failures = 0;
+            }
+            let retry = Retry::after_connection(sender.close_frame());
+            self.pause(retry);
+        }
+        loop {
+            if let Stage::Paused(until) = self.stage {
+                sleep_until(until).await;
+                self.stage = Stage::Ready;
+            }
+            match self.connector.connect(&self.url).await {
+                Ok((socket, response)) => {
+                    self.stage = Stage::Connected(socket.sender(), Instant::now());
+                    return Ok((socket, response));
+                }
+                Err(error) if !is_transient(&error) => return Err(error),
+                Err(error) => {
+                    self.pause(Retry::after_attempt(error.clone()));
+                    if self.attempts.is_some_and(|attempts| self.failures >= attempts) {
+                        self.failures = 0;
+                        return Err(error);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Sets the bounds of the pauses: `base` after the first failure, and twice as much after each further
+    /// one, up to `max`. Default: 500 ms and 60 s.
+    ///
+    /// Neither may be zero, and `base` may not be longer than `max`.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use bowline::Connector;
+    ///
+    /// let client = Connector::new()
+    ///     .reconnecting("wss://example.com/feed")
+    ///     .backoff(Duration::from_secs(1), Duration::from_secs(300));
+    /// ```
+    pub fn backoff(mut self, base: Duration, max: Duration) -> Self {
+        (self.base, self.max) = (base, max);
+        self
+    }
+
+    /// Sets the number of failures in a row after which [`connect`](Self::connect) returns the error of the
+    /// last attempt. Default: no limit.
+    ///
+    /// Connections that ended soon count as failures, too. The number can't be zero.
+    ///
+    /// ```
+    /// let client = bowline::Connector::new().reconnecting("wss://example.com/feed").attempts(5);
+    /// ```
+    pub fn attempts(mut self, attempts: u32) -> Self {
+        self.attempts = Some(attempts);
+        self
+    }
+
+    /// Sets a function that is called before each pause, such as to log it. Default: none.
+    ///
+    /// ```
+    /// use bowline::Connector;
+    ///
+    /// let client = Connector::new()
+    ///     .reconnecting("wss://example.com/feed")
+    ///     .on_retry(|retry| eprintln!("{retry}"));
+    /// ```
+    pub fn on_retry(mut self, on_retry: impl FnMut(&Retry) + Send + 'static) -> Self {
+        self.on_retry = Some(Box::new(on_retry));
+        self
+    }
+
+    fn validate(&self) -> Result<(), Error> {
+        let text = if self.base.is_zero() || self.base > self.max {
+            "the backoff has to begin with more than zero and at most its longest pause: see \
+             Reconnecting::backoff"
+        } else if self.attempts == Some(0) {
+            "the number of attempts is zero: see Reconnecting::attempts"
+        } else {
+            return Ok(());
+        };
+        Err(Error::new(ErrorKind::InvalidInput, text))
+    }
+
+    /// Begins the pause after a failure or the end of a connection.
+    fn pause(&mut self, mut retry: Retry) {
+        let doubled = self.base.saturating_mul(1 << self.failures.min(30));
+        let pause = random_up_to(doubled.min(self.max));
+        self.failures = self.failures.saturating_add(1);
+        retry.failures = self.failures;
+        retry.pause = match retry.wish() {
+            Wish::None => pause,
+            Wish::Restart => pause.max(RESTART + random_up_to(RESTART_SPREAD)),
+            Wish::After(time) => pause.saturating_add(time),
+        };
+        self.stage = Stage::Paused(Instant::now() + retry.pause);
+        if let Some(on_retry) = &mut self.on_retry {
+            on_retry(&retry);
+        }
+    }
+}
+
+impl fmt::Debug for Reconnecting {
+    /// Omits the URL, which may have a password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { connector, base, max, attempts, failures, .. } = self;
+        f.debug_struct("Reconnecting")
+            .field("connector", connector)
+            .field("base", base)
+            .field("max", max)
+            .field("attempts", attempts)
+            .field("failures", failures)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A pause of a [`Reconnecting`] client, and the reason for it.
+///
+/// `Display` writes both in one line.
+///
+/// ```
+/// use bowline::Connector;
+///
+/// let client = Connector::new().reconnecting("wss://example.com/feed").on_retry(|retry| {
+///     if retry.failures() >= 10 {
+///         eprintln!("offline: {retry}");
+///     }
+/// });
+/// ```
+#[derive(Clone, Debug)]
+pub struct Retry {
+    /// The error of the attempt, or the Close frame of the connection.
+    reason: Result<Option<CloseFrame>, Error>,
+    failures: u32,
+    pause: Duration,
+}
+
+/// The server's wish about the next attempt.
+enum Wish {
+    None,
+    /// The server restarts or is overloaded (1012, 1013).
+    Restart,
+    /// A response has named the time.
+    After(Duration),
+}
+
+impl Retry {
+    fn after_connection(frame: Option<CloseFrame>) -> Self {
+        Self { reason: Ok(frame), failures: 0, pause: Duration::ZERO }
+    }
+
+    fn after_attempt(error: Error) -> Self {
+        Self { reason: Err(error), failures: 0, pause: Duration::ZERO }
+    }
+
+    fn wish(&self) -> Wish {
+        match &self.reason {
+            Ok(Some(frame))
+                if [CloseCode::SERVICE_RESTART, CloseCode::TRY_AGAIN_LATER].contains(&frame.code()) =>
+            {
+                Wish::Restart
+            }
+            Ok(_) => Wish::None,
+            Err(error) => error.response().and_then(retry_after).map_or(Wish::None, Wish::After),
+        }
+    }
+
+    /// Returns the error of the failed attempt, or `None` if a connection has ended.
+    pub fn error(&self) -> Option<&Error> {
+        self.reason.as_ref().err()
+    }
+
+    /// Returns the Close frame with which the server ended the connection, if it did so.
+    pub fn close_frame(&self) -> Option<&CloseFrame> {
+        self.reason.as_ref().ok()?.as_ref()
+    }
+
+    /// Returns the number of attempts that failed in a row, and connections that ended soon. At least 1.
+    pub fn failures(&self) -> u32 {
+        self.failures
+    }
+
+    /// Returns the time until the next attempt.
+    pub fn pause(&self) -> Duration {
+        self.pause
+    }
+}
+
+impl Display for Retry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.reason {
+            Ok(Some(frame)) => write!(f, "the server closed the connection with {frame}")?,
+            Ok(None) => f.write_str("the connection has ended")?,
+            Err(error) => error.fmt(f)?,
+        }
+        write!(f, "; next attempt in {:.1} s", self.pause.as_secs_f64())
+    }
+}
+
+/// Returns whether another attempt may succeed without a change of the request.
+fn is_transient(error: &Error) -> bool {
+    match error.response().map(Response::status) {
+        Some(StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS) => true,
+        Some(status) => !status.is_client_error() && !status.is_redirection(),
+        None => !matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::Limit),
+    }
+}
+
+/// Returns the time that the server wants to be left alone for: seconds, or the time until a date (RFC 9110
+/// 10.2.3).
+fn retry_after<B>(response: &Response<B>) -> Option<Duration> {
+    let value = response.headers().get(RETRY_AFTER)?.to_str().ok()?.trim();
+    let seconds = value.parse().map(Duration::from_secs).ok();
+    let until = || httpdate::parse_http_date(value).ok()?.duration_since(SystemTime::now()).ok();
+    Some(seconds.or_else(until)?.min(RETRY_AFTER_MAX))
+}
+
+/// Returns a random duration of at most `bound`.
+fn random_up_to(bound: Duration) -> Duration {
+    bound.mul_f64(f64::from(u32::from_le_bytes(random())) / f64::from(u32::MAX))
+}
