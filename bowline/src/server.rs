@@ -340,8 +340,8 @@ impl Server {
     ///
     /// Each WebSocket is a stream of its client's connection, and otherwise behaves as over HTTP/1.1. A
     /// connection may have [`Limits::max_streams`](crate::Limits::max_streams) streams. A connection without
-    /// a WebSocket, and without an answer of the [`fallback`](Self::fallback), is shut down gracefully after one to two
-    /// [handshake timeouts](crate::Limits::handshake_timeout), and closed after one more.
+    /// a WebSocket, and without an answer of the [`fallback`](Self::fallback), is shut down gracefully after
+    /// one to two [handshake timeouts](crate::Limits::handshake_timeout), and closed after one more.
     ///
     /// Browsers open WebSockets over HTTP/2 only to a server with which they already have an HTTP/2
     /// connection. If another server serves their pages, they use HTTP/1.1.
@@ -418,10 +418,11 @@ impl Server {
     ///
     /// # Times
     ///
-    /// `fallback` has to return within [`Limits::handshake_timeout`] after the request was expected. Then the
-    /// client has as much time to receive the response and to send its next request, which may be a handshake.
-    /// Connections over HTTP/1.1 are closed after that time. Over HTTP/2, a response that was sent counts as
-    /// use of the connection: see [`http2`](Self#method.http2).
+    /// [`Limits::handshake_timeout`] bounds the time from the beginning of the connection until `fallback`
+    /// returns. The client then has as much time to receive the response, to send its next request, and to
+    /// have that answered. The next request may be a handshake. Connections over HTTP/1.1 are closed after
+    /// that time. Over HTTP/2, the times of a request begin when it arrives, and a response that was sent
+    /// counts as use of the connection: see [`http2`](Self#method.http2).
     ///
     /// The future of `fallback` is dropped if the client ends its connection or, over HTTP/2, resets the
     /// stream, and when the server shuts down. If the function panics or returns a status below 200, the

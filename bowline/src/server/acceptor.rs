@@ -330,8 +330,8 @@ impl Acceptor {
         self.0.terms.choose_subprotocol(headers).ok().flatten()
     }
 
-    /// Performs the server's side of an opening handshake on a stream, without another HTTP library. Returns a
-    /// future of the connection and of the head of the request.
+    /// Performs the server's side of an opening handshake on a stream, without another HTTP library. Returns
+    /// a future of the connection and of the head of the request.
     ///
     /// The stream is a [`TcpStream`](tokio::net::TcpStream) or any other stream. A request that is not an
     /// acceptable handshake receives the response that [`accept`](Self::accept) documents, and the stream is

@@ -73,11 +73,11 @@ fn protocol_in(extensions: &Extensions) -> Option<&str> {
     extensions.get().map(ConnectProtocol::as_str).or_else(|| protocol_of(extensions))
 }
 
-/// Returns `true` if a request asks for a WebSocket, even if in vain: over HTTP/1.1 by `Upgrade: websocket` or a
-/// Sec-WebSocket-Key, over HTTP/2 and HTTP/3 by CONNECT.
+/// Returns `true` if a request asks for a WebSocket, even if in vain: over HTTP/1.1 by `Upgrade: websocket`
+/// or a Sec-WebSocket-Key, over HTTP/2 and HTTP/3 by CONNECT.
 ///
-/// A proxy that is not made for WebSockets may remove `Upgrade`, but not the key. CONNECT is never a request for
-/// a page.
+/// A proxy that is not made for WebSockets may remove `Upgrade`, but not the key. CONNECT is never a request
+/// for a page.
 pub(crate) fn asks_for_websocket(head: &Parts) -> bool {
     let Parts { method, version, headers, .. } = head;
     let by_header = || has_token(headers, UPGRADE, "websocket") || headers.contains_key(SEC_WEBSOCKET_KEY);

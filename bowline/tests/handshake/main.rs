@@ -1,6 +1,7 @@
 //! Opening handshakes over HTTP/1.1, directly, through proxies and under TLS.
 
 mod acceptance;
+mod by_hand;
 mod client;
 mod proxy;
 mod reconnecting;

@@ -233,11 +233,14 @@ async fn a_page_over_the_limit_of_streams_is_refused() {
     settle().await;
     stream.write_all(&[frame(SETTINGS, ACK, 0, b""), get(3, "/")].concat()).await.unwrap();
     let refused = async {
-        while !matches!(read_frame(&mut stream).await.unwrap(), (RST_STREAM, _, 3, reason) if reason == [0, 0, 0, 7])
-        {
+        loop {
+            if let (RST_STREAM, _, 3, reason) = read_frame(&mut stream).await.unwrap() {
+                return reason;
+            }
         }
     };
-    soon(refused).await;
+    // RFC 9113 7: REFUSED_STREAM.
+    assert_eq!(soon(refused).await, [0, 0, 0, 7]);
 }
 
 /// A body that is not read takes no more than its window, and its stream ends with the answer.

@@ -1,5 +1,6 @@
 //! WebSockets over HTTP/2 (RFC 8441).
 
+mod by_hand;
 mod fallback;
 mod hostile;
 mod streams;

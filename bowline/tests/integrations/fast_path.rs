@@ -75,6 +75,41 @@ async fn under_accept_stream() {
 }
 
 #[tokio::test]
+async fn under_respond() {
+    let (listener, address) = listen().await;
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let head = read_head(&mut stream).await;
+        let (response, handshake) = Acceptor::new().respond(&head.to_request()).unwrap();
+        let accept = response.headers()["sec-websocket-accept"].to_str().unwrap();
+        let response = Head::from([
+            "HTTP/1.1 101 Switching Protocols",
+            "Upgrade: websocket",
+            "Connection: Upgrade",
+            &format!("Sec-WebSocket-Accept: {accept}"),
+        ]);
+        stream.write_all(response.text().as_bytes()).await.unwrap();
+        report(handshake.finish(stream, Vec::new())).await
+    });
+    assert_fast(address).await;
+}
+
+/// Pages before the handshake make no difference.
+#[tokio::test]
+async fn behind_a_page() {
+    let server = Server::new().fallback(async |_: http::request::Parts| http::Response::new("page"));
+    let mut stream = TcpStream::connect(start(server, report).await).await.unwrap();
+    let get = Head::from(["GET / HTTP/1.1", "Host: example.com"]);
+    stream.write_all((get.text() + &Head::request().text()).as_bytes()).await.unwrap();
+    assert_eq!(read_head(&mut stream).await.status(), 200);
+    soon(stream.read_exact(&mut [0; 4])).await.unwrap();
+    assert_eq!(read_head(&mut stream).await.status(), 101);
+    let mut frame = [0; 6];
+    soon(stream.read_exact(&mut frame)).await.unwrap();
+    assert_eq!(frame, Frame::text("fast").encode(Role::Server)[..]);
+}
+
+#[tokio::test]
 async fn under_hyper() {
     let (listener, address) = listen().await;
     tokio::spawn(async move {

@@ -77,9 +77,9 @@ impl From<Rejection> for Refusal {
 
 /// The acceptance of one handshake, with the options of its connection.
 ///
-/// The closure of [`Server::on_request`](crate::Server::on_request) returns an acceptance, or the head of the
-/// request if nothing is to be added. The response may have headers of the application's own, such as cookies.
-/// The other methods replace settings of the [`Acceptor`](crate::Acceptor) for this connection.
+/// The closure of [`Server::on_request`](crate::Server::on_request) returns an acceptance, or the head of
+/// the request if nothing is to be added. The response may have headers of the application's own, such as
+/// cookies. The other methods replace settings of the [`Acceptor`](crate::Acceptor) for this connection.
 ///
 /// An acceptance that is invalid opens no connection: the client receives a 500, and
 /// [`Server::on_error`](crate::Server::on_error) an error that names the setting.
@@ -158,7 +158,7 @@ impl Acceptance {
     }
 
     /// Sets the subprotocol of the connection, which must be one that the client offers (RFC 6455 4.2.2).
-    /// Default: the first of [`Acceptor::subprotocols`](crate::Acceptor::subprotocols) that the client offers.
+    /// Default: the first of [`Acceptor::subprotocols`](crate::Acceptor::subprotocols) that is offered.
     ///
     /// ```
     /// # use bowline::Acceptance;
