@@ -82,11 +82,16 @@ pub struct Reconnecting {
     base: Duration,
     max: Duration,
     attempts: Option<u32>,
-    on_retry: Option<Box<dyn FnMut(&Retry) + Send>>,
+    on_retry: Option<Box<dyn ReportRetry>>,
     /// The attempts that failed in a row, and the connections that ended soon.
     failures: u32,
     stage: Stage,
 }
+
+/// A function of the application's that is told of each pause.
+trait ReportRetry: FnMut(&Retry) + Send {}
+
+impl<F: FnMut(&Retry) + Send> ReportRetry for F {}
 
 /// The stage of a client between two connections.
 ///
