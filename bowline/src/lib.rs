@@ -319,8 +319,8 @@ pub use limits::Limits;
 pub use message::{Message, Payload, Prepared, Utf8Bytes};
 #[cfg(feature = "server")]
 pub use server::{
-    AcceptStream, Acceptance, Acceptor, Handler, Listener, Rejection, Server, ServerError, ServerHandshake,
-    ShutdownOptions, ShutdownSummary, Upgrade, accept, serve,
+    AcceptStream, Acceptance, Acceptor, Handler, Listener, Rejection, RejectionReason, Server, ServerError,
+    ServerHandshake, ServerStats, ShutdownOptions, ShutdownSummary, Upgrade, accept, serve,
 };
 #[cfg(any(feature = "client", feature = "server"))]
 pub use socket::Adoption;

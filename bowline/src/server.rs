@@ -2,8 +2,7 @@
 //!
 //! ```text
 //! acceptor         the options of a handshake, and the handshake in other people's servers
-//! listener         the source of connections: TCP, a Unix socket, or the application's own
-//! accept_loop      accepts connections, until the server shuts down
+//! accept_loop      accepts connections from a listener, until the server shuts down
 //! connection_task  one connection: TLS, the handshake, the handler, the close
 //! http1            one request and its response, then the stream is the WebSocket's
 //! http2            many requests, each of which becomes a stream and a task of its own
@@ -27,7 +26,6 @@ mod handshake;
 mod http1;
 #[cfg_attr(not(feature = "http2"), path = "server/absent/http2.rs")]
 mod http2;
-mod listener;
 mod registry;
 mod rejection;
 pub(crate) mod server_error;
@@ -48,16 +46,16 @@ use crate::server::accept_loop::ServerRun;
 use crate::server::check::acceptance::RequestCheck;
 use crate::server::check::fallback::Fallback;
 use crate::server::connection_task::ServerOptions;
-use crate::server::registry::Shutdown;
+use crate::server::registry::{Load, Shutdown};
 
+pub use accept_loop::Listener;
 pub use acceptor::accept_stream::AcceptStream;
 pub use acceptor::{Acceptor, accept};
 pub use check::acceptance::Acceptance;
 pub use handler::Handler;
 pub use handshake::ServerHandshake;
-pub use listener::Listener;
-pub use registry::{ShutdownOptions, ShutdownSummary};
-pub use rejection::Rejection;
+pub use registry::{ServerStats, ShutdownOptions, ShutdownSummary};
+pub use rejection::{Rejection, RejectionReason};
 pub use server_error::ServerError;
 pub use upgrade::Upgrade;
 
@@ -159,10 +157,14 @@ pub async fn serve<L: Listener, H: Handler<M>, M: 'static>(
 /// # }
 /// ```
 ///
-/// Options that are set on a clone later apply to that clone only.
+/// Clones also share the numbers of [`stats`](Self::stats), and the counts that the limits of
+/// [`connections`](Self::connections), [`connections_per_address`](Self::connections_per_address) and
+/// [`handshakes_per_second`](Self::handshakes_per_second) are compared with. Options that are set on a clone
+/// later apply to that clone only.
 #[derive(Clone, Default)]
 pub struct Server {
     options: Arc<ServerOptions>,
+    load: Arc<Load>,
 }
 
 impl Server {
@@ -208,7 +210,7 @@ impl Server {
         handler: H,
     ) -> io::Result<ShutdownSummary> {
         self.options.validate()?;
-        Ok(ServerRun::new(self.options, handler).serve(listener).await)
+        Ok(ServerRun::new(self.options, self.load, handler).serve(listener).await)
     }
 
     /// Serves one connection that the application has accepted itself.
@@ -266,7 +268,7 @@ impl Server {
         M: 'static,
     {
         let (valid, peer) = (self.options.validate(), peer.into());
-        let run = ServerRun::new(Arc::clone(&self.options), handler);
+        let run = ServerRun::new(Arc::clone(&self.options), Arc::clone(&self.load), handler);
         async move {
             valid?;
             run.serve_one(stream, peer).await;
@@ -485,6 +487,92 @@ impl Server {
     /// ```
     pub fn on_error(self, on_error: impl Fn(ServerError) + Send + Sync + 'static) -> Self {
         self.with(|options| options.on_error = Some(Arc::new(on_error)))
+    }
+
+    /// Sets the largest number of connections. Default: no limit; at least 1.
+    ///
+    /// WebSockets count, and connections that are on the way to one. An HTTP/2 connection counts as its
+    /// WebSockets, and as one until the first of them.
+    ///
+    /// Beyond the limit, a request for a WebSocket is refused with 503 and `Retry-After: 5`, before
+    /// [`on_request`](Self::on_request) is called. So that a flood costs no TLS handshakes without end, 100
+    /// refused connections a second are answered, and others are closed as soon as they are accepted.
+    ///
+    /// [`stats`](Self::stats) counts all refusals. [`on_error`](Self::on_error) receives at most one a
+    /// second, with the number of the others.
+    ///
+    /// ```
+    /// let server = bowline::Server::new().connections(50_000);
+    /// ```
+    pub fn connections(self, max: usize) -> Self {
+        self.with(|options| options.load.connections = Some(max))
+    }
+
+    /// Sets the largest number of connections of one client's address. Default: no limit; at least 1.
+    ///
+    /// All addresses of an IPv6 network of 64 bits count as one. Connections are counted and refused as by
+    /// [`connections`](Self::connections), but with the status 429 (RFC 6585 4). Connections without an
+    /// address, such as those of Unix sockets, are not limited.
+    ///
+    /// Behind a proxy, all clients have the proxy's address, unless a [`Listener`] finds out theirs. Many
+    /// clients may also share an address, such as those in one office or one mobile network.
+    ///
+    /// The server keeps one entry for each address that has connections.
+    ///
+    /// ```
+    /// let server = bowline::Server::new().connections_per_address(100);
+    /// ```
+    pub fn connections_per_address(self, max: usize) -> Self {
+        self.with(|options| options.load.connections_per_address = Some(max))
+    }
+
+    /// Sets the largest number of handshakes within a second. Default: no limit; 1 to 1,000,000.
+    ///
+    /// A handshake costs much more than an open connection: TLS, and the application's
+    /// [`on_request`](Self::on_request). After a restart, all clients come at once.
+    ///
+    /// - Connections beyond the limit are accepted later, in their order. Meanwhile, they wait in the
+    ///   operating system's queue, whose length the listener sets.
+    /// - Connections for [`serve_connection`](Self::serve_connection) wait in its future, for at most
+    ///   [`Limits::handshake_timeout`](crate::Limits::handshake_timeout). If that does not suffice, they are
+    ///   dropped at once.
+    /// - Requests on an HTTP/2 connection count, too. Beyond the limit, they are refused with 503 and
+    ///   `Retry-After: 5`.
+    ///
+    /// Unused handshakes of the last tenth of a second are saved up.
+    ///
+    /// ```
+    /// let server = bowline::Server::new().handshakes_per_second(500);
+    /// ```
+    pub fn handshakes_per_second(self, rate: u32) -> Self {
+        self.with(|options| options.load.handshakes_per_second = Some(rate))
+    }
+
+    /// Returns the numbers of this server and its clones: WebSockets that are open, accepted and rejected.
+    ///
+    /// [`serve`](Self::serve) consumes a server, so keep a clone:
+    ///
+    /// ```no_run
+    /// use bowline::{Server, WebSocket};
+    ///
+    /// # async fn example(listener: tokio::net::TcpListener) -> std::io::Result<()> {
+    /// let server = Server::new();
+    /// let serving = server.clone().serve(listener, |_: WebSocket| async { Ok(()) });
+    /// tokio::spawn(serving);
+    ///
+    /// let stats = server.stats();
+    /// println!("{} open, {} accepted", stats.open(), stats.accepted());
+    /// for (reason, count) in stats.rejections() {
+    ///     println!("{count} rejected because of {reason}");
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// The numbers cost two or three additions to shared counters for each connection, and none for a
+    /// message. The call takes no lock.
+    pub fn stats(&self) -> ServerStats {
+        self.load.counters.snapshot()
     }
 
     /// Shuts the server down when `signal` completes. Default: the server never shuts down.

@@ -1,5 +1,7 @@
 //! The loop that accepts connections, until the server shuts down.
 
+mod listener;
+
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::io;
@@ -11,12 +13,14 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
+use crate::handshake::deadline::FAR;
 use crate::server::connection_task::{ServerOptions, ServerState, serve_connection};
 use crate::server::handler::Handler;
-use crate::server::listener::Listener;
-use crate::server::registry::{Registry, ShutdownSummary};
+use crate::server::registry::{Load, Permit, Registry, ShutdownSummary};
 use crate::server::server_error::ServerError;
 use crate::transport::IoStream;
+
+pub use listener::Listener;
 
 /// The pause after the operating system failed to accept a connection, as when the process has no file
 /// descriptors left.
@@ -28,8 +32,8 @@ pub(crate) struct ServerRun<H> {
 }
 
 impl<H> ServerRun<H> {
-    pub(crate) fn new(options: Arc<ServerOptions>, handler: H) -> Self {
-        let registry = Arc::new(Registry::new(options.shutdown.clone()));
+    pub(crate) fn new(options: Arc<ServerOptions>, load: Arc<Load>, handler: H) -> Self {
+        let registry = Arc::new(Registry::new(options.shutdown.clone(), load));
         Self { state: Arc::new(ServerState { options, handler, registry }) }
     }
 
@@ -49,7 +53,13 @@ impl<H> ServerRun<H> {
         H: Handler<M>,
     {
         let serving = async {
-            self.begin(stream, peer);
+            let ServerOptions { load: limits, acceptor, .. } = &*self.state.options;
+            let patience = acceptor.terms().config.limits.handshake_timeout;
+            let waited = self.state.registry.load.next_handshake(limits, patience).await;
+            match waited.and_then(|()| self.state.admit(peer)) {
+                Ok(permit) => self.begin(stream, peer, permit),
+                Err(reason) => return self.state.refuse(reason, peer, None),
+            }
             self.state.registry.all_ended().await;
         };
         if self.unless_signalled(serving).await.is_none() {
@@ -71,11 +81,33 @@ impl<H> ServerRun<H> {
     where
         H: Handler<M>,
     {
+        let ServerOptions { load: limits, .. } = &*self.state.options;
+        loop {
+            // Connections that come before their time wait in the operating system's queue.
+            let _ = self.state.registry.load.next_handshake(limits, FAR).await;
+            let (stream, peer, permit) = self.accept_admitted(&mut listener).await;
+            self.begin(stream, peer, permit);
+        }
+    }
+
+    /// Accepts the next connection that is not refused at once.
+    async fn accept_admitted<L: Listener>(
+        &self,
+        listener: &mut L,
+    ) -> (L::Stream, Option<SocketAddr>, Option<Permit>) {
         loop {
             match listener.accept().await {
-                Ok((stream, peer)) => self.begin(stream, peer),
+                Ok((stream, peer)) => match self.state.admit(peer) {
+                    Ok(permit) => return (stream, peer, permit),
+                    Err(reason) => {
+                        // The report is the application's code, so the connection is closed before.
+                        drop(stream);
+                        self.state.refuse(reason, peer, None);
+                    }
+                },
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
+                    self.state.registry.load.counters.accept_failed();
                     self.state.report(|| ServerError::of_accepting(error));
                     sleep(ACCEPT_PAUSE).await;
                 }
@@ -84,11 +116,11 @@ impl<H> ServerRun<H> {
     }
 
     /// Spawns the task of a connection.
-    fn begin<M: 'static, S: IoStream>(&self, stream: S, peer: Option<SocketAddr>)
+    fn begin<M: 'static, S: IoStream>(&self, stream: S, peer: Option<SocketAddr>, permit: Option<Permit>)
     where
         H: Handler<M>,
     {
-        self.state.registry.spawn(|registration| {
+        self.state.registry.spawn(permit, |registration| {
             let establish = move |state: Arc<_>| ServerState::establish(state, registration, stream, peer);
             serve_connection(Arc::clone(&self.state), Box::new(establish))
         });

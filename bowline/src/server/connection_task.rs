@@ -5,11 +5,12 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bowline_proto::CloseCode;
 use http::request::Parts;
 
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::handshake::deadline::Deadline;
 use crate::server::acceptor::Acceptor;
 use crate::server::catch_panic::{CatchPanic, catch};
@@ -17,7 +18,10 @@ use crate::server::check::RequestHooks;
 use crate::server::handler::Handler;
 use crate::server::http1;
 use crate::server::http2::{Accepted, Http2Request, Http2Server};
-use crate::server::registry::{OpenRegistration, Registration, Registry, Shutdown};
+use crate::server::registry::{
+    LoadLimits, OpenRegistration, Permit, Place, Registration, Registry, Shutdown,
+};
+use crate::server::rejection::{Rejection, RejectionReason};
 use crate::server::server_error::{HeadCopy, RequestLine, ServerError};
 use crate::socket::WebSocket;
 use crate::transport::alpn::Alpn;
@@ -34,6 +38,7 @@ pub(crate) struct ServerOptions {
     pub(crate) http2: Option<Http2Server>,
     pub(crate) hooks: RequestHooks,
     pub(crate) on_error: Option<Arc<dyn ReportError>>,
+    pub(crate) load: LoadLimits,
     /// The shutdown. Without one, the server runs for ever.
     pub(crate) shutdown: Option<Shutdown>,
 }
@@ -52,6 +57,7 @@ impl ServerOptions {
     /// Returns an error if an option is invalid.
     pub(crate) fn validate(&self) -> io::Result<()> {
         self.acceptor.validate()?;
+        self.load.validate()?;
         self.shutdown.as_ref().map_or(Ok(()), |shutdown| shutdown.options.validate())?;
         Ok(())
     }
@@ -79,9 +85,72 @@ impl<H> ServerState<H> {
         }
     }
 
+    /// Decides about a connection that was just accepted. Returns its permit, if it needs one now, or the
+    /// reason to close it at once.
+    pub(crate) fn admit(&self, peer: Option<SocketAddr>) -> Result<Option<Permit>, RejectionReason> {
+        let load = &self.registry.load;
+        let no_permit = |reason| if load.may_answer() { Ok(None) } else { Err(reason) };
+        load.admit(&self.options.load, peer).or_else(no_permit)
+    }
+
+    /// Counts and reports a connection or a request that the limits on the load refuse.
+    pub(crate) fn refuse(&self, reason: RejectionReason, peer: Option<SocketAddr>, head: Option<Box<Parts>>) {
+        if let Some(error) = self.registry.load.refuse(reason, &self.options.load) {
+            self.report(|| ServerError::of_opening(peer, head, error));
+        }
+    }
+
+    /// Returns the closures that answer a request in `place`. The limits on the load come before the
+    /// application's check.
+    fn hooks(&self, place: &Place, peer: Option<SocketAddr>, counted: Counted) -> RequestHooks {
+        let ServerOptions { hooks, load: limits, .. } = &*self.options;
+        if !limits.any() {
+            return hooks.clone();
+        }
+        let (place, load, limits) = (place.clone(), Arc::clone(&self.registry.load), *limits);
+        let admit = move || {
+            if counted == Counted::WithRequest {
+                load.take_handshake(&limits, Duration::ZERO)?;
+            }
+            place.admit(&limits, peer)
+        };
+        let check = hooks.check.after(move || admit().map_err(Rejection::of_load));
+        RequestHooks { check, ..hooks.clone() }
+    }
+
     /// Returns a place for a copy of the head, if errors are reported.
     fn head_copy(&self) -> HeadCopy {
         if self.options.on_error.is_some() { HeadCopy::wanted() } else { HeadCopy::Unwanted }
+    }
+}
+
+/// The time at which a handshake was, or is, counted for the limit on their rate.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Counted {
+    WhenAccepted,
+    WithRequest,
+}
+
+/// An opening handshake that has failed.
+struct OpeningFailure {
+    reason: RejectionReason,
+    error: Error,
+}
+
+impl OpeningFailure {
+    fn of_tls(error: Error) -> Self {
+        let reason = match error.kind() {
+            ErrorKind::Timeout => RejectionReason::Timeout,
+            ErrorKind::Disconnected => RejectionReason::Disconnected,
+            _ => RejectionReason::Tls,
+        };
+        Self { reason, error }
+    }
+}
+
+impl From<Error> for OpeningFailure {
+    fn from(error: Error) -> Self {
+        Self { reason: RejectionReason::of(&error), error }
     }
 }
 
@@ -121,16 +190,17 @@ impl<H> ServerState<H> {
         // A box of its own, because combinators hold their futures twice.
         let copy = self.head_copy();
         let address = peer.addresses.peer;
-        let arriving = Box::pin(self.handshake(stream, peer, deadline, &copy));
+        let hooks = self.hooks(registration.place(), address, Counted::WhenAccepted);
+        let arriving = Box::pin(self.handshake(stream, peer, &hooks, deadline, &copy));
         let arrived = self.registry.unless_stopping(arriving).await?;
         let arrived = self.or_report(arrived, address, copy)?;
         match arrived {
             Arrived::WebSocket(socket, head) => Some(self.established(registration, socket, head)),
             Arrived::Pages => None,
             Arrived::Http2(http2, stream, peer) => {
-                // The HTTP/2 connection is registered until its end.
-                let _registration = registration;
-                Box::pin(self.serve_http2(http2, stream, peer, deadline)).await;
+                // The HTTP/2 connection is registered until its end. Its permit is for its first WebSocket.
+                let permit = registration.place().take_permit();
+                Box::pin(self.serve_http2(http2, stream, peer, permit, deadline)).await;
                 None
             }
         }
@@ -142,9 +212,10 @@ impl<H> ServerState<H> {
         &self,
         stream: S,
         peer: Peer,
+        hooks: &RequestHooks,
         deadline: Deadline,
         copy: &HeadCopy,
-    ) -> Result<Arrived, Error> {
+    ) -> Result<Arrived, OpeningFailure> {
         // The following takes several KiB per connection, which only clients that send something receive.
         let mut stream = Rewind::new(stream);
         let first = poll_fn(|cx| stream.poll_read_ahead(cx).map_err(broken));
@@ -154,12 +225,15 @@ impl<H> ServerState<H> {
             let handshake = async {
                 send_at_once(&stream.stream);
                 let accepting = config.accept(stream);
-                let (stream, chosen, tls) = deadline.bound("doing the TLS handshake", accepting).await?;
+                let (stream, chosen, tls) = deadline
+                    .bound("doing the TLS handshake", accepting)
+                    .await
+                    .map_err(OpeningFailure::of_tls)?;
                 let peer = Peer { tls, ..peer };
                 if let (Some(http2), Alpn::Http2) = (self.options.http2, chosen) {
                     return Ok(Arrived::Http2(http2, Box::new(stream), peer));
                 }
-                self.exchange_over_http1(Rewind::new(stream), peer, deadline, copy).await
+                self.exchange_over_http1(Rewind::new(stream), peer, hooks, deadline, copy).await
             };
             return Box::pin(handshake).await;
         }
@@ -179,18 +253,19 @@ impl<H> ServerState<H> {
             // The answers to several requests follow each other.
             send_at_once(&stream.stream);
         }
-        Box::pin(self.exchange_over_http1(stream, peer, deadline, copy)).await
+        Box::pin(self.exchange_over_http1(stream, peer, hooks, deadline, copy)).await
     }
 
     async fn exchange_over_http1<S: IoStream>(
         &self,
         stream: Rewind<S>,
         peer: Peer,
+        hooks: &RequestHooks,
         deadline: Deadline,
         copy: &HeadCopy,
-    ) -> Result<Arrived, Error> {
-        let ServerOptions { acceptor, hooks, .. } = &*self.options;
-        let exchanging = http1::exchange(stream, peer, acceptor.terms(), hooks, deadline, copy);
+    ) -> Result<Arrived, OpeningFailure> {
+        let terms = self.options.acceptor.terms();
+        let exchanging = http1::exchange(stream, peer, terms, hooks, deadline, copy);
         let opened = exchanging.await?;
         Ok(opened.map_or(Arrived::Pages, |(socket, head)| Arrived::WebSocket(socket, head)))
     }
@@ -201,12 +276,13 @@ impl<H> ServerState<H> {
         http2: Http2Server,
         stream: Box<dyn IoStream>,
         peer: Peer,
+        mut permit: Option<Permit>,
         deadline: Deadline,
     ) where
         H: Handler<M>,
     {
         let begin = |request| {
-            self.registry.spawn(|registration| {
+            self.registry.spawn(permit.take(), |registration| {
                 let peer = peer.clone();
                 let establish = move |state: Arc<_>| {
                     ServerState::establish_over_http2(state, registration, request, peer)
@@ -217,7 +293,8 @@ impl<H> ServerState<H> {
         let limits = &self.options.acceptor.terms().config.limits;
         let stop = self.registry.stopped();
         if let Err(error) = http2.serve(stream, limits, deadline, stop, begin).await {
-            self.report(|| ServerError::of_opening(peer.addresses.peer, None, error));
+            let failed: Result<(), _> = Err(error.into());
+            self.or_report(failed, peer.addresses.peer, HeadCopy::Unwanted);
         }
     }
 
@@ -229,23 +306,34 @@ impl<H> ServerState<H> {
         request: Http2Request,
         peer: Peer,
     ) -> Option<Established> {
-        let ServerOptions { acceptor, hooks, .. } = &*self.options;
         let copy = self.head_copy();
         let address = peer.addresses.peer;
-        let handshake = Box::pin(request.exchange(peer, acceptor.terms(), hooks, &copy));
+        let hooks = self.hooks(registration.place(), address, Counted::WithRequest);
+        let terms = self.options.acceptor.terms();
+        let handshake = Box::pin(request.exchange(peer, terms, &hooks, &copy));
         let answered = self.registry.unless_stopping(handshake).await?;
+        let answered = answered.map_err(OpeningFailure::from);
         let Accepted { socket, head, slot } = self.or_report(answered, address, copy)??;
         let mut established = self.established(registration, socket, head);
         established.registration.slot = Some(slot);
         Some(established)
     }
 
-    /// Reports the error of an opening handshake, if there is one.
-    fn or_report<T>(&self, opened: Result<T, Error>, peer: Option<SocketAddr>, copy: HeadCopy) -> Option<T> {
-        let report = |error| {
+    /// Counts and reports the error of an opening handshake, if there is one.
+    fn or_report<T>(
+        &self,
+        opened: Result<T, OpeningFailure>,
+        peer: Option<SocketAddr>,
+        copy: HeadCopy,
+    ) -> Option<T> {
+        let failed = |OpeningFailure { reason, error }| {
+            if reason.is_of_load() {
+                return self.refuse(reason, peer, copy.into_head());
+            }
+            self.registry.load.counters.rejected(reason);
             self.report(|| ServerError::of_opening(peer, copy.into_head(), error));
         };
-        opened.map_err(report).ok()
+        opened.map_err(failed).ok()
     }
 
     fn established(&self, registration: Registration, mut socket: WebSocket, head: Parts) -> Established {
@@ -277,10 +365,12 @@ pub(crate) async fn serve_connection<
     let code = match CatchPanic::call(|| state.handler.handle(head, socket)).await {
         Ok(Ok(())) => CloseCode::NORMAL,
         Ok(Err(error)) => {
+            state.registry.load.counters.handler_failed();
             state.report(|| ServerError::of_handler(&registration.sender, request, error));
             CloseCode::INTERNAL_ERROR
         }
         Err(panic) => {
+            state.registry.load.counters.handler_failed();
             let error = format!("the handler {panic}").into();
             state.report(|| ServerError::of_handler(&registration.sender, request, error));
             CloseCode::INTERNAL_ERROR

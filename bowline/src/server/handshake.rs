@@ -25,7 +25,7 @@ use crate::handshake::negotiated::Negotiated;
 use crate::handshake::protocol::ConnectProtocol;
 use crate::limits::Limits;
 use crate::server::handshake::origin::Origins;
-use crate::server::rejection::Rejection;
+use crate::server::rejection::{Rejection, RejectionReason};
 use crate::socket::{Adoption, WebSocket};
 use crate::transport::hyper_http2::protocol_of;
 use crate::transport::{Addresses, Transport};
@@ -141,7 +141,9 @@ impl Terms {
         }
         // RFC 6455 4.2.2, 10.2: the server checks the origin of a page that connects from a browser.
         if !self.origins.allows(headers, uri) {
-            return Err(Rejection::new(StatusCode::FORBIDDEN, "pages of this origin may not connect here"));
+            let rejection =
+                Rejection::new(StatusCode::FORBIDDEN, "pages of this origin may not connect here");
+            return Err(rejection.because_of(RejectionReason::Origin));
         }
         let subprotocol = self.choose_subprotocol(headers)?;
         let accept =

@@ -25,7 +25,7 @@ use crate::limits::Limits;
 use crate::server::check::acceptance::Admission;
 use crate::server::check::{Answered, RequestHooks, answer, rejected};
 use crate::server::handshake::{ServerHandshake, Terms};
-use crate::server::rejection::Rejection;
+use crate::server::rejection::{Rejection, RejectionReason};
 use crate::server::server_error::HeadCopy;
 use crate::socket::WebSocket;
 use crate::transport::http2::{CONNECTION_WINDOW, FRAME_BUDGET, Http2Receive, Http2Send, Piece, SEND_BUFFER};
@@ -344,7 +344,8 @@ impl Http2Request {
         let answering = async {
             if head.headers.len() > terms.config.limits.max_headers {
                 let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
-                let rejection = Rejection::new(status, "the request has too many headers");
+                let rejection = Rejection::new(status, "the request has too many headers")
+                    .because_of(RejectionReason::HeadSize);
                 let limit = terms.config.limits.max_headers;
                 let text = format!(
                     "the client's request is over the limit of {limit} headers (Limits::max_headers)"

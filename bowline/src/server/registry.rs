@@ -1,9 +1,12 @@
 //! The registry of a server's connections and their tasks, by which a shutdown closes them.
 
+mod load;
 mod shutdown;
+mod stats;
 
 use std::collections::HashMap;
 use std::future::{Future, pending};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
@@ -12,10 +15,13 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::server::http2::Slot;
+use crate::server::rejection::RejectionReason;
 use crate::socket::Sender;
 
+pub(crate) use load::{Load, LoadLimits, Permit};
 pub(crate) use shutdown::Shutdown;
 pub use shutdown::ShutdownOptions;
+pub use stats::ServerStats;
 
 /// The number of connections that a shutdown closes before other tasks run.
 const CLOSED_AT_ONCE: usize = 100;
@@ -33,6 +39,7 @@ pub(crate) struct Registry {
     state: Mutex<RegistryState>,
     /// The shutdown, if the application may ask for one.
     shutdown: Option<Shutdown>,
+    pub(crate) load: Arc<Load>,
     stopping: CancellationToken,
     /// Notified when the last connection has ended.
     all_ended: Notify,
@@ -55,6 +62,8 @@ struct ConnectionEntry {
     task: Option<AbortHandle>,
     /// A sender of the connection, once the handshake is done.
     sender: Option<Sender>,
+    /// The permit of the connection, if there are limits. The box keeps the entries of all others small.
+    permit: Option<Box<Permit>>,
 }
 
 /// A summary of a server's shutdown: the number of connections by the way in which they ended.
@@ -86,9 +95,9 @@ impl ShutdownSummary {
 }
 
 impl Registry {
-    pub(crate) fn new(shutdown: Option<Shutdown>) -> Self {
+    pub(crate) fn new(shutdown: Option<Shutdown>, load: Arc<Load>) -> Self {
         let (stopping, all_ended) = (CancellationToken::new(), Notify::new());
-        Self { state: Mutex::default(), shutdown, stopping, all_ended }
+        Self { state: Mutex::default(), shutdown, load, stopping, all_ended }
     }
 
     /// Waits until the application asks for the shutdown.
@@ -112,10 +121,11 @@ impl Registry {
     }
 
     /// Spawns the task of a connection, unless the server has ended.
-    pub(crate) fn spawn<F>(self: &Arc<Self>, task: impl FnOnce(Registration) -> F)
+    pub(crate) fn spawn<F>(self: &Arc<Self>, permit: Option<Permit>, task: impl FnOnce(Registration) -> F)
     where
         F: Future<Output = ()> + Send + 'static,
     {
+        let entry = ConnectionEntry { permit: permit.map(Box::new), ..ConnectionEntry::default() };
         let number = {
             let mut state = self.state();
             if state.aborted {
@@ -123,10 +133,11 @@ impl Registry {
             }
             state.count += 1;
             let number = state.count;
-            state.connections.insert(number, ConnectionEntry::default());
+            state.connections.insert(number, entry);
             number
         };
-        let task = tokio::spawn(task(Registration { registry: Arc::clone(self), number })).abort_handle();
+        let task = tokio::spawn(task(Registration { place: Place { registry: Arc::clone(self), number } }))
+            .abort_handle();
         let mut state = self.state();
         if let Some(entry) = state.connections.get_mut(&number) {
             entry.task = Some(task);
@@ -202,34 +213,70 @@ impl Registry {
 
 /// The registration of a task, which its drop ends.
 pub(crate) struct Registration {
+    place: Place,
+}
+
+/// The place of a connection in the registry. Without its [`Registration`], the place is empty.
+#[derive(Clone)]
+pub(crate) struct Place {
     registry: Arc<Registry>,
     number: u64,
 }
 
+impl Place {
+    /// Takes a permit for the connection, unless it has one. Returns the reason if none is free.
+    pub(crate) fn admit(&self, limits: &LoadLimits, peer: Option<SocketAddr>) -> Result<(), RejectionReason> {
+        let has_permit =
+            self.registry.state().connections.get(&self.number).is_some_and(|entry| entry.permit.is_some());
+        if has_permit {
+            return Ok(());
+        }
+        let permit = self.registry.load.admit(limits, peer)?.map(Box::new);
+        if let Some(entry) = self.registry.state().connections.get_mut(&self.number) {
+            entry.permit = permit;
+        }
+        Ok(())
+    }
+
+    /// Takes the permit away from the connection.
+    pub(crate) fn take_permit(&self) -> Option<Permit> {
+        let mut state = self.registry.state();
+        let permit = state.connections.get_mut(&self.number)?.permit.take();
+        permit.map(|permit| *permit)
+    }
+}
+
 impl Registration {
+    pub(crate) fn place(&self) -> &Place {
+        &self.place
+    }
+
     /// Adds a sender of the connection, whose handshake is done.
     pub(crate) fn complete(self, sender: Sender) -> OpenRegistration {
-        if let Some(entry) = self.registry.state().connections.get_mut(&self.number) {
+        if let Some(entry) = self.place.registry.state().connections.get_mut(&self.place.number) {
             entry.sender = Some(sender.clone());
         }
         // This comes after the sender is in the map, so that no connection escapes `stop`. Closing one twice
         // does no harm.
-        if let (true, Some(shutdown)) = (self.registry.stopping.is_cancelled(), &self.registry.shutdown) {
+        if let (true, Some(shutdown)) =
+            (self.place.registry.stopping.is_cancelled(), &self.place.registry.shutdown)
+        {
             sender.start_close(shutdown.frame());
         }
+        self.place.registry.load.counters.accepted();
         OpenRegistration { registration: self, sender, closed: false, slot: None }
     }
 }
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        let mut state = self.registry.state();
-        let entry = state.connections.remove(&self.number);
+        let mut state = self.place.registry.state();
+        let entry = state.connections.remove(&self.place.number);
         let is_empty = state.connections.is_empty();
         drop(state);
         drop(entry);
         if is_empty {
-            self.registry.all_ended.notify_waiters();
+            self.place.registry.all_ended.notify_waiters();
         }
     }
 }
@@ -246,10 +293,11 @@ pub(crate) struct OpenRegistration {
 
 impl Drop for OpenRegistration {
     fn drop(&mut self) {
-        let registry = &self.registration.registry;
+        let registry = &self.registration.place.registry;
+        registry.load.counters.ended();
         let mut state = registry.state();
-        let counts =
-            state.connections.contains_key(&self.registration.number) && registry.stopping.is_cancelled();
+        let counts = state.connections.contains_key(&self.registration.place.number)
+            && registry.stopping.is_cancelled();
         if counts && self.closed {
             state.shutdown.closed += 1;
         } else if counts {

@@ -1,12 +1,19 @@
 //! The rejection of an opening handshake.
 
+mod reason;
+
 use std::error::Error as StdError;
 use std::fmt;
 
-use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
+use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use http::{Response, StatusCode};
 
 use crate::error::{Error, ErrorKind, escaped};
+
+pub use reason::RejectionReason;
+
+/// The seconds after which a client that was refused by a limit on the load may try again (RFC 9110 10.2.3).
+const RETRY_SECONDS: &str = "5";
 
 /// The response that rejects an opening handshake.
 ///
@@ -22,7 +29,13 @@ use crate::error::{Error, ErrorKind, escaped};
 /// assert_eq!(rejection.status(), 401);
 /// ```
 #[derive(Clone)]
-pub struct Rejection(Box<Response<String>>);
+pub struct Rejection(Box<Content>);
+
+#[derive(Clone)]
+struct Content {
+    response: Response<String>,
+    reason: RejectionReason,
+}
 
 impl Rejection {
     pub(crate) fn new(status: StatusCode, text: &str) -> Self {
@@ -30,12 +43,30 @@ impl Rejection {
         *response.status_mut() = status;
         let plain_text = HeaderValue::from_static("text/plain; charset=utf-8");
         response.headers_mut().insert(CONTENT_TYPE, plain_text);
-        Self(Box::new(response))
+        Self(Box::new(Content { response, reason: RejectionReason::Handshake }))
     }
 
     pub(crate) fn with_header(mut self, name: HeaderName, value: &'static str) -> Self {
-        self.0.headers_mut().insert(name, HeaderValue::from_static(value));
+        self.0.response.headers_mut().insert(name, HeaderValue::from_static(value));
         self
+    }
+
+    /// Sets the reason by which the server counts the rejection.
+    pub(crate) fn because_of(mut self, reason: RejectionReason) -> Self {
+        self.0.reason = reason;
+        self
+    }
+
+    /// Creates the rejection of a request for which the server has no room.
+    pub(crate) fn of_load(reason: RejectionReason) -> Self {
+        let (status, text) = match reason {
+            RejectionReason::ConnectionsPerAddress => {
+                // RFC 6585 4: the status of a client that asks for too much.
+                (StatusCode::TOO_MANY_REQUESTS, "there are too many connections of this address")
+            }
+            _ => (StatusCode::SERVICE_UNAVAILABLE, "the server has no room for another connection now"),
+        };
+        Self::new(status, text).with_header(RETRY_AFTER, RETRY_SECONDS).because_of(reason)
     }
 
     /// Returns the error of a request that was rejected.
@@ -50,7 +81,7 @@ impl Rejection {
     /// assert_eq!(rejection.status(), 403);
     /// ```
     pub fn status(&self) -> StatusCode {
-        self.0.status()
+        self.0.response.status()
     }
 
     /// Returns the response to send.
@@ -66,7 +97,7 @@ impl Rejection {
     /// assert_eq!(response.body(), "Forbidden\n");
     /// ```
     pub fn into_response<B: From<String>>(self) -> Response<B> {
-        self.0.map(B::from)
+        self.0.response.map(B::from)
     }
 }
 
@@ -74,12 +105,13 @@ impl From<StatusCode> for Rejection {
     /// Makes a response with this status, and the name of the status as its body.
     fn from(status: StatusCode) -> Self {
         Self::new(status, status.canonical_reason().unwrap_or("rejected"))
+            .because_of(RejectionReason::OnRequest)
     }
 }
 
 impl From<Response<String>> for Rejection {
     fn from(response: Response<String>) -> Self {
-        Self(Box::new(response))
+        Self(Box::new(Content { response, reason: RejectionReason::OnRequest }))
     }
 }
 
@@ -87,7 +119,7 @@ impl fmt::Display for Rejection {
     /// Writes the status and the body in one line. Control characters, which may come from the request, are
     /// escaped.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.status(), escaped(self.0.body().trim_end()))
+        write!(f, "{}: {}", self.status(), escaped(self.0.response.body().trim_end()))
     }
 }
 
@@ -95,8 +127,23 @@ impl fmt::Debug for Rejection {
     /// Omits the headers, which may set cookies.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut debug = f.debug_struct("Rejection");
-        debug.field("status", &self.status()).field("body", self.0.body()).finish_non_exhaustive()
+        debug.field("status", &self.status()).field("body", self.0.response.body()).finish_non_exhaustive()
     }
 }
 
 impl StdError for Rejection {}
+
+impl RejectionReason {
+    /// Returns the reason why an opening handshake failed with `error`.
+    pub(crate) fn of(error: &Error) -> Self {
+        match error.kind() {
+            ErrorKind::Timeout => Self::Timeout,
+            ErrorKind::Limit => Self::HeadSize,
+            ErrorKind::Disconnected | ErrorKind::Io => Self::Disconnected,
+            _ => {
+                let rejection = error.source().and_then(|source| source.downcast_ref::<Rejection>());
+                rejection.map_or(Self::Handshake, |rejection| rejection.0.reason)
+            }
+        }
+    }
+}

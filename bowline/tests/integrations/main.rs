@@ -12,6 +12,7 @@ mod http_clients;
 #[cfg(feature = "json")]
 mod json;
 mod listener;
+mod load;
 #[cfg(feature = "protobuf")]
 mod protobuf;
 mod server;

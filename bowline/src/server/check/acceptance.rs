@@ -1,7 +1,7 @@
 //! The acceptance of a handshake by the application.
 
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, ready};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,6 +34,16 @@ impl RequestCheck {
         Self(Some(Arc::new(move |head| {
             let checking = check(head);
             CheckFuture(Box::pin(async move { checking.await.map(Into::into) }))
+        })))
+    }
+
+    /// Returns the same check, which is asked only after `admit` has succeeded.
+    pub(crate) fn after(&self, admit: impl Fn() -> Result<(), Rejection> + Send + Sync + 'static) -> Self {
+        let Self(check) = self.clone();
+        Self(Some(Arc::new(move |head| match (admit(), &check) {
+            (Err(rejection), _) => CheckFuture(Box::pin(ready(Err(rejection)))),
+            (Ok(()), Some(check)) => check(head),
+            (Ok(()), None) => CheckFuture(Box::pin(ready(Ok(head.into())))),
         })))
     }
 
