@@ -10,6 +10,7 @@
 //! http1         one request and its response, then the stream is the WebSocket's
 //! http2         many requests, each of which becomes a stream of one connection
 //! handshake     the checks of the response, for both
+//! pair          the handshake with an acceptor in memory
 //! ```
 //!
 //! Without the feature `http2`, `absent/http2.rs` takes the place of `http2.rs`.
@@ -20,6 +21,8 @@ mod handshake;
 mod http1;
 #[cfg_attr(not(feature = "http2"), path = "client/absent/http2.rs")]
 mod http2;
+#[cfg(feature = "server")]
+mod pair;
 mod proxy;
 mod reconnecting;
 mod request;

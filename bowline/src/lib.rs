@@ -30,7 +30,7 @@
 //! ```
 //!
 //! [`Connector`] is the builder of clients, and [`Server`] and [`Acceptor`] are the builders of servers.
-//! [`pair`] creates two connected WebSockets in memory, for tests.
+//! [`pair`] creates two connected WebSockets in memory, for tests. `Connector::pair` does so with options.
 //!
 //! The library needs a tokio runtime with its I/O and time drivers enabled. Each connection has one small
 //! task on it.

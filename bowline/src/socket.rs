@@ -40,6 +40,8 @@ pub use adoption::Adoption;
 pub use batch::SendBatch;
 pub use io::WebSocketIo;
 pub use pair::pair;
+#[cfg(all(feature = "client", feature = "server"))]
+pub(crate) use pair::streams;
 pub use ping::Ping;
 pub use reader::MessageReader;
 pub use sender::Sender;

@@ -1,6 +1,7 @@
 //! Two connected WebSockets in memory, for tests.
 
 use bowline_proto::Role;
+use tokio::io::{DuplexStream, duplex};
 
 use crate::connection::parts::{Config, ConnectionParts};
 use crate::handshake::negotiated::Negotiated;
@@ -13,7 +14,8 @@ const CAPACITY: usize = 64 * 1024;
 /// Creates two connected WebSockets in memory: a client and a server.
 ///
 /// The pair is for tests of code that uses a [`WebSocket`]. Both ends have the default
-/// [`Limits`](crate::Limits), and up to 64 KiB are in flight in each direction.
+/// [`Limits`](crate::Limits), and up to 64 KiB are in flight in each direction. `Connector::pair` creates a
+/// pair with other options.
 ///
 /// # Examples
 ///
@@ -31,7 +33,7 @@ const CAPACITY: usize = 64 * 1024;
 ///
 /// Panics if it is called outside of a tokio runtime, or in a runtime without a time driver.
 pub fn pair() -> (WebSocket, WebSocket) {
-    let (client, server) = tokio::io::duplex(CAPACITY);
+    let (client, server) = streams();
     let config = Config::default();
     let open = |stream, role| {
         WebSocket::open(ConnectionParts {
@@ -43,4 +45,9 @@ pub fn pair() -> (WebSocket, WebSocket) {
         })
     };
     (open(client, Role::Client), open(server, Role::Server))
+}
+
+/// Creates the streams of a pair.
+pub(crate) fn streams() -> (DuplexStream, DuplexStream) {
+    duplex(CAPACITY)
 }

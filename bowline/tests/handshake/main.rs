@@ -3,6 +3,7 @@
 mod acceptance;
 mod by_hand;
 mod client;
+mod pair;
 mod proxy;
 mod reconnecting;
 mod server;
