@@ -79,8 +79,8 @@ use crate::connection::parts::ConnectionParts;
 use crate::connection::waker::ConnectionWaker;
 use crate::handshake::negotiated::Negotiated;
 use crate::sync::{AtomicBool, AtomicUsize, Mutex, MutexGuard};
-use crate::transport::Addresses;
 use crate::transport::http2::Multiplexed;
+use crate::transport::{Addresses, limit_unsent};
 
 /// The state that a `WebSocket`, its `Sender`s and the driver share.
 pub(crate) struct Connection {
@@ -113,6 +113,7 @@ impl Connection {
         let ConnectionParts { transport, role, leftover, config, negotiated } = parts;
         // The builders refuse a `write_buffer` of zero, with which nothing would ever be sent.
         let limits = &config.limits;
+        limit_unsent(transport.tcp(), limits.unsent);
         let addresses = transport.addresses;
         let (read, write) = transport.split();
         let multiplexed = write.multiplexed();

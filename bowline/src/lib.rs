@@ -118,7 +118,8 @@
 //!
 //! Sent messages are written without any flush. While [`Limits::write_buffer`] is reached, `send` waits in
 //! order of arrival, and [`try_send`](Sender::try_send) returns the message instead. [`Prepared`] is a
-//! message for many connections; its page also shows how to deal with slow ones.
+//! message for many connections; its page also shows how to deal with slow ones. [`Limits::unsent`] bounds
+//! the bytes in front of the write buffer, which the operating system holds.
 //!
 //! ```
 //! use bowline::TrySendError;

@@ -18,10 +18,15 @@ const MIN_STREAM_WINDOW: usize = 16 * 1024;
 #[cfg(all(feature = "http2", any(feature = "client", feature = "server")))]
 const MAX_STREAM_WINDOW: usize = (1 << 31) - 1;
 
+/// The largest value of the socket option of [`Limits::unsent`].
+#[cfg(any(feature = "client", feature = "server"))]
+const MAX_UNSENT: usize = (1 << 31) - 1;
+
 /// The limits of a connection.
 ///
-/// All limits are on by default. [`Acceptor::limits`](crate::Acceptor::limits) and
-/// [`Connector::limits`](crate::Connector::limits) override them.
+/// All limits but [`unsent`](Self::unsent) are on by default.
+/// [`Acceptor::limits`](crate::Acceptor::limits) and [`Connector::limits`](crate::Connector::limits) override
+/// them.
 ///
 /// | limit | default | when it is exceeded |
 /// |---|---|---|
@@ -32,6 +37,7 @@ const MAX_STREAM_WINDOW: usize = (1 << 31) - 1;
 /// | [`handshake_timeout`](Self::handshake_timeout) | 10 s | the handshake fails |
 /// | [`close_timeout`](Self::close_timeout) | 5 s | the transport is dropped |
 /// | [`write_buffer`](Self::write_buffer) | 64 KiB | senders wait |
+/// | [`unsent`](Self::unsent) | that of the operating system | the write buffer fills |
 /// | `max_streams` (HTTP/2) | 100 | clients wait |
 /// | `stream_window` (HTTP/2) | 256 KiB | the peer waits |
 ///
@@ -71,6 +77,9 @@ pub struct Limits {
     pub close_timeout: Duration,
     /// The high-water mark of the write buffer, in bytes: see [the setter](Self::write_buffer).
     pub write_buffer: usize,
+    /// The number of unsent bytes that the operating system may hold, or `None` for its own limit: see
+    /// [the setter](Self::unsent).
+    pub unsent: Option<usize>,
     /// The largest number of WebSockets on one HTTP/2 connection: see [the setter](Self::max_streams).
     #[cfg(feature = "http2")]
     pub max_streams: u32,
@@ -89,6 +98,7 @@ impl Default for Limits {
             handshake_timeout: Duration::from_secs(10),
             close_timeout: Duration::from_secs(5),
             write_buffer: 64 * 1024,
+            unsent: None,
             #[cfg(feature = "http2")]
             max_streams: 100,
             #[cfg(feature = "http2")]
@@ -166,6 +176,39 @@ impl Limits {
         self
     }
 
+    /// Sets the number of bytes that the operating system may hold and has not sent yet. Default: the limit
+    /// of the operating system, which on Linux grows to 4 MiB; at least 1, less than 2 GiB.
+    ///
+    /// Bytes that the operating system has taken can't be withdrawn. A message waits behind them, and
+    /// [`try_send`](crate::Sender::try_send) reports [`Full`](crate::TrySendError::Full) only once both they
+    /// and the [`write_buffer`](Self::write_buffer) have accumulated. At 128 KB/s, 4 MiB are 33 seconds. Set
+    /// this limit where old messages are worth less than new ones, as in games and quotes.
+    ///
+    /// With this limit, a slow receiver is behind by no more than the sum of:
+    ///
+    /// - the write buffer, and one message;
+    /// - this limit, and about 64 KiB that the last write may add;
+    /// - the bytes in flight, for which the receiver has to have room. A receiver that doesn't read has room
+    ///   for its receive buffer, on Linux at first 128 KiB.
+    ///
+    /// Choose the product of rate and tolerable delay, such as 16 KiB for 128 KB/s and 125 ms. A fast
+    /// receiver of large messages needs 128 KiB or more: with less, its throughput suffers.
+    ///
+    /// The limit applies to TCP streams, and to TLS and HTTP/2 over TCP, if this crate has opened or accepted
+    /// them, or if they were handed to it. Linux and Android have the socket option `TCP_NOTSENT_LOWAT`.
+    /// Elsewhere, the setting is the size of the send buffer (`SO_SNDBUF`), which also holds the bytes in
+    /// flight, and thereby bounds the throughput to so many bytes per round trip.
+    ///
+    /// ```
+    /// use bowline::{Acceptor, Limits};
+    ///
+    /// let acceptor = Acceptor::new().limits(Limits::default().write_buffer(8 * 1024).unsent(16 * 1024));
+    /// ```
+    pub fn unsent(mut self, bytes: usize) -> Self {
+        self.unsent = Some(bytes);
+        self
+    }
+
     /// Sets the largest number of WebSockets, and of other requests, on one HTTP/2 connection to a
     /// [`Server`](crate::Server). Default: 100, the least that RFC 9113 6.5.2 recommends.
     ///
@@ -204,6 +247,7 @@ impl Limits {
             ("head_size", self.head_size, MIN_HEAD_SIZE..=usize::MAX),
             ("max_headers", self.max_headers, 0..=MAX_HEADERS),
             ("write_buffer", self.write_buffer, 1..=usize::MAX),
+            ("unsent", self.unsent.unwrap_or(1), 1..=MAX_UNSENT),
             #[cfg(feature = "http2")]
             ("stream_window", self.stream_window, MIN_STREAM_WINDOW..=MAX_STREAM_WINDOW),
         ];
@@ -227,6 +271,8 @@ mod tests {
             (default().head_size(8191), "Limits::head_size is 8191, but has to be at least 8192"),
             (default().max_headers(16385), "Limits::max_headers is 16385, but may be at most 16384"),
             (default().write_buffer(0), "Limits::write_buffer is 0, but has to be at least 1"),
+            (default().unsent(0), "Limits::unsent is 0, but has to be at least 1"),
+            (default().unsent(1 << 31), "Limits::unsent is 2147483648, but may be at most 2147483647"),
             #[cfg(feature = "http2")]
             (default().stream_window(16383), "Limits::stream_window is 16383, but has to be at least 16384"),
             #[cfg(feature = "http2")]
@@ -247,8 +293,9 @@ mod tests {
 
     #[test]
     fn limits_at_the_ends_of_their_ranges_are_accepted() {
-        let least = Limits::default().head_size(8192).max_headers(0).write_buffer(1);
+        let least = Limits::default().head_size(8192).max_headers(0).write_buffer(1).unsent(1);
         let most = Limits::default().head_size(usize::MAX).max_headers(16384).write_buffer(usize::MAX);
+        let most = most.unsent((1 << 31) - 1);
         #[cfg(feature = "http2")]
         let (least, most) = (least.stream_window(16384), most.stream_window((1 << 31) - 1));
         for limits in [least, most] {

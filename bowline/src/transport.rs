@@ -72,9 +72,21 @@ use crate::transport::http2::{Http2Receive, Http2Send, Multiplexed};
 use crate::transport::polling::Polling;
 
 /// A byte stream that can carry a connection.
-pub(crate) trait IoStream: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
+pub(crate) trait IoStream: AsyncRead + AsyncWrite + Send + Unpin + 'static {
+    /// Returns the TCP stream that this is, or on which it does TLS.
+    fn tcp(&self) -> Option<&TcpStream>;
+}
 
-impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> IoStream for T {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> IoStream for T {
+    fn tcp(&self) -> Option<&TcpStream> {
+        tcp_of_any(self)
+    }
+}
+
+/// Returns `stream` if it is a [`TcpStream`], or the one on which it does TLS.
+fn tcp_of_any(stream: &dyn Any) -> Option<&TcpStream> {
+    stream.downcast_ref().or_else(|| tls::tcp_of_any(stream))
+}
 
 /// A stream that is about to carry a WebSocket connection.
 pub(crate) struct Transport {
@@ -96,8 +108,7 @@ impl Addresses {
 
     /// Returns the addresses of `stream` if it is a [`TcpStream`] or TLS over one, and none otherwise.
     pub(crate) fn of_any<S: Any>(stream: &S) -> Self {
-        let any: &dyn Any = stream;
-        any.downcast_ref().or_else(|| tls::tcp_of_any(any)).map(Self::of).unwrap_or_default()
+        tcp_of_any(stream).map(Self::of).unwrap_or_default()
     }
 }
 
@@ -107,6 +118,13 @@ pub(crate) fn send_at_once<S: Any>(stream: &S) {
     if let Some(stream) = any.downcast_ref::<TcpStream>() {
         // This fails only on a broken socket. The next read reports that better.
         let _ = stream.set_nodelay(true);
+    }
+}
+
+/// Bounds the bytes that the kernel holds unsent, if there is a bound and a TCP stream.
+pub(crate) fn limit_unsent(stream: Option<&TcpStream>, unsent: Option<usize>) {
+    if let (Some(stream), Some(unsent)) = (stream, unsent) {
+        tcp::limit_unsent(stream, unsent);
     }
 }
 
@@ -136,6 +154,15 @@ impl Transport {
             AnyStream::Boxed(Box::new(stream.expect("the stream was not taken out")))
         };
         Self { stream, addresses }
+    }
+
+    /// Returns the TCP stream that carries this connection alone, if there is one.
+    pub(crate) fn tcp(&self) -> Option<&TcpStream> {
+        match &self.stream {
+            AnyStream::Tcp(stream) => Some(stream),
+            AnyStream::Boxed(stream) => stream.as_ref().tcp(),
+            AnyStream::Http2(..) => None,
+        }
     }
 
     pub(crate) fn split(self) -> (ReadTransport, WriteTransport) {

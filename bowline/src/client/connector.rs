@@ -21,7 +21,7 @@ use crate::limits::Limits;
 use crate::socket::{Adoption, WebSocket};
 use crate::transport::alpn::Alpn;
 use crate::transport::tls::{self, ClientTls};
-use crate::transport::{Addresses, IoStream};
+use crate::transport::{Addresses, IoStream, limit_unsent};
 
 /// Connects to a WebSocket server with the default options.
 ///
@@ -501,6 +501,7 @@ impl Connector {
         stream: S,
     ) -> Result<Reached, Error> {
         let addresses = Addresses::of_any(&stream);
+        limit_unsent(stream.tcp(), self.offer.config.limits.unsent);
         if attempt.url.scheme() == Scheme::Wss {
             let server = tls::server_name(attempt.url.host())?;
             let connecting = tls::connect(self.tls.clone(), version.offered(), server, stream);

@@ -463,6 +463,11 @@ impl Outbound {
         self.transport.is_none() || (self.queue.is_empty() && !self.unflushed)
     }
 
+    /// Returns the number of bytes that were accepted and that the transport has not taken.
+    pub(crate) fn pending(&self) -> usize {
+        self.queue.len()
+    }
+
     /// Returns the number of bytes that will have been written once everything accepted so far is.
     pub(crate) fn end(&self) -> u64 {
         self.queue.end()

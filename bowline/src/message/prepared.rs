@@ -26,6 +26,8 @@ use crate::message::Payload;
 /// A broadcast has to decide about subscribers that don't keep up. This one closes their connections. To skip
 /// the message for them instead, ignore [`TrySendError::Full`](crate::TrySendError::Full); to wait for the
 /// slowest subscriber, use `send(&news).await`. The example `broadcast` in the repository shows all three.
+/// [`Limits::unsent`](crate::Limits::unsent) says when a subscriber counts as slow, and how old its messages
+/// can be.
 ///
 /// ```
 /// use bowline::{CloseCode, Prepared, Sender, TrySendError};

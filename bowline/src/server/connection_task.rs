@@ -28,7 +28,7 @@ use crate::transport::alpn::Alpn;
 use crate::transport::peer::Peer;
 use crate::transport::rewind::Rewind;
 use crate::transport::tls::ServerTls;
-use crate::transport::{Addresses, IoStream, send_at_once};
+use crate::transport::{Addresses, IoStream, limit_unsent, send_at_once};
 
 /// The options of a server, which its clones share.
 #[derive(Clone, Default)]
@@ -224,6 +224,7 @@ impl<H> ServerState<H> {
             // A box, because the TLS handshake is much larger than all that follows.
             let handshake = async {
                 send_at_once(&stream.stream);
+                limit_unsent(stream.stream.tcp(), self.options.acceptor.terms().config.limits.unsent);
                 let accepting = config.accept(stream);
                 let (stream, chosen, tls) = deadline
                     .bound("doing the TLS handshake", accepting)
@@ -246,6 +247,7 @@ impl<H> ServerState<H> {
             }
             if http2.begins_with(&stream.prefix) {
                 send_at_once(&stream.stream);
+                limit_unsent(stream.stream.tcp(), self.options.acceptor.terms().config.limits.unsent);
                 return Ok(Arrived::Http2(http2, Box::new(stream), peer));
             }
         }

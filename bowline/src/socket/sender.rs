@@ -92,6 +92,10 @@ impl Sender {
 
     /// Sends a message if that is possible without waiting.
     ///
+    /// A peer that doesn't keep up is noticed late: the operating system takes bytes, too, on Linux up to
+    /// 4 MiB before this method returns [`TrySendError::Full`]. [`Limits::unsent`](crate::Limits::unsent)
+    /// changes that, and says by how many bytes and how much time a slow peer can be behind.
+    ///
     /// # Errors
     ///
     /// - Returns [`TrySendError::Full`] with the message if [`send`](Self::send) would wait.
@@ -200,6 +204,25 @@ impl Sender {
     /// Returns `true` if no more messages can be sent.
     pub fn is_closed(&self) -> bool {
         self.connection.is_closed()
+    }
+
+    /// Returns the number of bytes that were accepted and that the transport has not taken yet.
+    ///
+    /// The bytes are those of frames, headers included. Senders wait while they are
+    /// [`Limits::write_buffer`](crate::Limits::write_buffer) or more. Bytes that the operating system holds
+    /// don't count: see [`Limits::unsent`](crate::Limits::unsent).
+    ///
+    /// ```
+    /// # async fn example(sender: bowline::Sender) -> Result<(), bowline::Error> {
+    /// // A frame of video that would wait behind others is better skipped.
+    /// if sender.pending() == 0 {
+    ///     sender.send(&[0; 1000]).await?;
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn pending(&self) -> usize {
+        self.connection.outbound().pending()
     }
 
     /// Returns the negotiated subprotocol, if there is one (RFC 6455 1.9).

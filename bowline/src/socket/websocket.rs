@@ -346,6 +346,12 @@ impl WebSocket {
         self.connection.is_closed()
     }
 
+    /// Returns the number of bytes that were accepted and that the transport has not taken yet: see
+    /// [`Sender::pending`].
+    pub fn pending(&self) -> usize {
+        self.connection.outbound().pending()
+    }
+
     /// Returns the role of our side: client or server.
     ///
     /// Code that runs on both sides uses the role to decide which side begins, or which of the parameters of

@@ -4,6 +4,7 @@ use std::io::{self, IoSlice};
 use std::mem;
 use std::task::{Context, Poll, ready};
 
+use socket2::SockRef;
 use tokio::io::{Interest, ReadBuf};
 use tokio::net::TcpStream;
 
@@ -40,6 +41,21 @@ pub(crate) fn poll_write(
             written => return Poll::Ready(written),
         }
     }
+}
+
+/// Bounds the bytes that the kernel holds and has not sent.
+///
+/// The bound is exact where there is `TCP_NOTSENT_LOWAT`: while as many bytes are unsent, the socket accepts
+/// no more. Elsewhere, it is the size of the send buffer, which also holds the bytes that are sent and not
+/// acknowledged.
+pub(crate) fn limit_unsent(stream: &TcpStream, unsent: usize) {
+    let socket = SockRef::from(stream);
+    #[cfg(any(target_os = "android", target_os = "linux"))]
+    let limited = socket.set_tcp_notsent_lowat(u32::try_from(unsent).unwrap_or(u32::MAX));
+    #[cfg(not(any(target_os = "android", target_os = "linux")))]
+    let limited = socket.set_send_buffer_size(unsent);
+    // This fails only on a broken socket. The next read reports that better.
+    let _ = limited;
 }
 
 /// `true` where the operating system reports changes of readiness rather than readiness.

@@ -6,6 +6,7 @@ mod served;
 #[path = "../support/mod.rs"]
 mod support;
 mod system_calls;
+mod unsent;
 
 use support::allocations::Counting;
 
