@@ -226,18 +226,29 @@
 //! }
 //! ```
 //!
+//! # TLS
+//!
+//! `wss://` URLs need no settings: clients trust the root certificates of the operating system. Anything else
+//! is a configuration of rustls, which this crate re-exports. See `Connector::tls` and `Server::tls`.
+//!
+//! rustls needs a provider of cryptography. The library uses the default of the process if the application
+//! has installed one, and otherwise the provider of its own feature, `ring` or `aws-lc-rs`. The function
+//! `crypto_provider` returns this provider. Configurations that are built with it work whichever features of
+//! rustls the other crates in the program enable.
+//!
 //! # Features
 //!
 //! `client`, `server`, `tls` and `ring` are enabled by default. Features only add: no feature changes the
-//! behaviour of code that compiles without it.
+//! behaviour of code that compiles without it. The features `ring` and `aws-lc-rs` also enable that provider
+//! in rustls, which all crates in the program share.
 //!
 //! | feature | what it adds |
 //! |---|---|
 //! | `client` | [`connect`], [`Connector`] |
 //! | `server` | [`serve`], [`Server`], [`accept`], [`Acceptor`] |
-//! | `tls` | `wss://` URLs, `Server::tls`, with rustls; needs one of the next two, or an installed default |
-//! | `ring` | `tls`, and the provider of cryptography `ring` for rustls |
-//! | `aws-lc-rs` | `tls`, and the provider of cryptography `aws-lc-rs` for rustls |
+//! | `tls` | `wss://` URLs, `Server::tls`; needs one of the next two, or an installed provider |
+//! | `ring` | `tls`, with cryptography by `ring` |
+//! | `aws-lc-rs` | `tls`, with cryptography by `aws-lc-rs`; with both, the library uses `ring` |
 //! | `deflate` | compression (RFC 7692): `Compression` |
 //! | `http2` | WebSockets over HTTP/2 (RFC 8441): `Server::http2`, `Connector::connect_http2` |
 //! | `axum` | an extractor for axum: `bowline::axum` |

@@ -120,7 +120,7 @@ impl Offer {
     pub(crate) fn prepare(&self, url: Url) -> Result<Attempt, Error> {
         self.validate()?;
         if url.scheme() == Scheme::Wss && !tls::IS_SUPPORTED {
-            let text = "wss:// and https:// need the feature `tls` of the crate bowline";
+            let text = "wss:// and https:// need the feature `ring` or `aws-lc-rs` of the crate bowline";
             return Err(Error::new(ErrorKind::InvalidInput, text));
         }
         let handshake = ClientHandshake::new(self.subprotocols.clone(), self.config.clone());

@@ -29,7 +29,7 @@ mod client {
     pub(crate) type ClientTlsStream<S> = S;
 
     pub(crate) fn server_name(_host: &str) -> Result<ServerName, Error> {
-        let text = "TLS needs the feature `tls` of the crate bowline";
+        let text = "TLS needs the feature `ring` or `aws-lc-rs` of the crate bowline";
         Err(Error::new(ErrorKind::InvalidInput, text))
     }
 
