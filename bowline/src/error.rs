@@ -275,6 +275,22 @@ impl From<Error> for io::Error {
     }
 }
 
+/// Returns the first error of type `T` among `error` and its causes.
+#[cfg(any(feature = "server", all(feature = "client", feature = "tls")))]
+pub(crate) fn find_cause<'a, T: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a T> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let found = error.downcast_ref();
+        if found.is_some() {
+            return found;
+        }
+        // The `source` of an `io::Error` skips the error that it wraps.
+        let wrapped = error.downcast_ref().and_then(io::Error::get_ref);
+        next = wrapped.map_or_else(|| error.source(), |wrapped| Some(wrapped as _));
+    }
+    None
+}
+
 /// Escapes the control characters of text that may be the peer's, as `Display` of [`CloseFrame`] does.
 pub(crate) fn escaped(text: &str) -> String {
     text.escape_debug().to_string().replace("\\\"", "\"").replace("\\'", "'")

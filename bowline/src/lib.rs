@@ -179,6 +179,10 @@
 //! }
 //! ```
 //!
+//! On a server, [`Server::on_error`] receives a [`ServerError`] for each connection that never opened, and
+//! for each handler that failed. Its text names the client and the request. [`ServerError::is_noise`] tells
+//! apart what health checks and closed tabs produce.
+//!
 //! The library does not reconnect, because only the application knows which messages it has missed. The
 //! example `reconnect` in the repository has the loop.
 //!

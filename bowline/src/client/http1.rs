@@ -15,6 +15,7 @@ use crate::client::request::Attempt;
 use crate::error::{Error, ErrorKind};
 use crate::limits::Limits;
 use crate::socket::WebSocket;
+use crate::transport::tls::with_alert;
 use crate::transport::{Addresses, IoStream, Transport};
 
 /// The number of bytes that are kept of the body of a response that refuses the handshake.
@@ -113,10 +114,8 @@ fn http_error(error: hyper::Error, limits: &Limits) -> Error {
     } else if error.is_incomplete_message() {
         Error::new(ErrorKind::Handshake, "the server closed the connection without a response")
     } else {
-        Error::with_source(
-            ErrorKind::Io,
-            "the connection to the server broke during the opening handshake",
-            error,
-        )
+        // TLS 1.3: a server may refuse the client's certificate only now.
+        let text = with_alert("the connection to the server broke during the opening handshake", &error);
+        Error::with_source(ErrorKind::Io, text, error)
     }
 }

@@ -33,7 +33,16 @@ impl Deadline {
         doing: &str,
         work: F,
     ) -> BoundedFuture<'_, F> {
-        BoundedFuture { work: timeout_at(self.at, work), timeout: self.timeout, doing }
+        BoundedFuture { work: timeout_at(self.at, work), deadline: self, doing }
+    }
+
+    /// Creates the error after the deadline. `doing` describes the work that was not done in time.
+    pub(crate) fn missed(self, doing: &str) -> Error {
+        let timeout = self.timeout;
+        let text = format!(
+            "the opening handshake took longer than {timeout:?} (Limits::handshake_timeout) while {doing}"
+        );
+        Error::new(ErrorKind::Timeout, text)
     }
 }
 
@@ -42,7 +51,7 @@ pin_project! {
     pub(crate) struct BoundedFuture<'a, F> {
         #[pin]
         work: Timeout<F>,
-        timeout: Duration,
+        deadline: Deadline,
         doing: &'a str,
     }
 }
@@ -53,12 +62,6 @@ impl<T, F: Future<Output = Result<T, Error>>> Future for BoundedFuture<'_, F> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let this = self.project();
         let done = ready!(this.work.poll(cx));
-        Poll::Ready(done.unwrap_or_else(|_| {
-            let (timeout, doing) = (this.timeout, this.doing);
-            let text = format!(
-                "the opening handshake took longer than {timeout:?} (Limits::handshake_timeout) while {doing}"
-            );
-            Err(Error::new(ErrorKind::Timeout, text))
-        }))
+        Poll::Ready(done.unwrap_or_else(|_| Err(this.deadline.missed(this.doing))))
     }
 }

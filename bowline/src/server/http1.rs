@@ -16,7 +16,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::coop::consume_budget;
 
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, find_cause};
 use crate::handshake::deadline::Deadline;
 use crate::limits::Limits;
 use crate::server::check::acceptance::Admission;
@@ -42,11 +42,18 @@ impl RequestCount {
         self.pages.load(Ordering::Relaxed)
     }
 
+    /// Returns `true` if a request has arrived and is not answered.
+    fn is_answering(&self) -> bool {
+        self.begun.load(Ordering::Relaxed) > self.pages()
+    }
+
     /// Returns `true` if pages were sent, and no request has arrived since.
     fn is_between_pages(&self) -> bool {
-        self.pages() > 0 && self.pages() == self.begun.load(Ordering::Relaxed)
+        self.pages() > 0 && !self.is_answering()
     }
 }
+
+const UNANSWERED: &str = "the client closed the connection before its request was answered";
 
 /// Reads and answers requests, until one of them opens the connection or is rejected.
 ///
@@ -100,10 +107,14 @@ pub(crate) async fn exchange<S: IoStream>(
             let polled = connection.poll_without_shutdown(cx).map(Some);
             if polled.is_pending() && count.pages() > pages { Poll::Ready(None) } else { polled }
         });
-        let until_page = async { until_page.await.transpose().map_err(|error| http_error(error, limits)) };
+        let until_page =
+            async { until_page.await.transpose().map_err(|error| http_error(error, limits, &count)) };
         match deadline.bound("waiting for the request", until_page).await {
             Ok(None) => deadline = Deadline::after(limits.handshake_timeout),
             Ok(Some(())) => break Ok(()),
+            Err(error) if error.kind() == ErrorKind::Timeout && count.is_answering() => {
+                break Err(deadline.missed("checking the request"));
+            }
             Err(error) => break Err(error),
         }
     };
@@ -124,7 +135,8 @@ pub(crate) async fn exchange<S: IoStream>(
             Ok(None)
         }
         (None, Ok(())) => {
-            Err(Error::new(ErrorKind::Disconnected, "the client closed the connection without a request"))
+            let none = "the client closed the connection without a request";
+            Err(Error::new(ErrorKind::Disconnected, if count.is_answering() { UNANSWERED } else { none }))
         }
         (_, Err(error)) => {
             // hyper has answered with 431 or 400.
@@ -155,7 +167,7 @@ async fn linger(stream: &mut impl IoStream) -> Result<(), Error> {
     Ok(())
 }
 
-fn http_error(error: hyper::Error, limits: &Limits) -> Error {
+fn http_error(error: hyper::Error, limits: &Limits, count: &RequestCount) -> Error {
     if error.is_parse_too_large() {
         let (size, headers) = (limits.head_size, limits.max_headers);
         let text = format!(
@@ -165,7 +177,12 @@ fn http_error(error: hyper::Error, limits: &Limits) -> Error {
         Error::with_source(ErrorKind::Limit, text, error)
     } else if error.is_parse() {
         Error::with_source(ErrorKind::Handshake, "the client's request is not HTTP/1.1", error)
+    } else if error.is_incomplete_message() {
+        let in_its_head = "the client closed the connection in the middle of its request";
+        Error::new(ErrorKind::Disconnected, if count.is_answering() { UNANSWERED } else { in_its_head })
     } else {
-        Error::with_source(ErrorKind::Io, "the client's connection broke during the opening handshake", error)
+        let text = "the client's connection broke during the opening handshake";
+        let kind = find_cause(&error).map_or(ErrorKind::Io, ErrorKind::of_transport);
+        Error::with_source(kind, text, error)
     }
 }

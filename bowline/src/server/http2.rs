@@ -413,7 +413,7 @@ async fn send_page(
     response: Response<Bytes>,
     is_head: bool,
 ) -> Result<(), Error> {
-    let broken = |error| Error::with_source(ErrorKind::Io, "the client does not receive the answer", error);
+    let broken = |error| Error::of_transport("the client does not receive the answer", error);
     let (mut response, mut body) = response.into_parts();
     // RFC 9110 6.4.1: these responses have no content. RFC 9110 8.6: nor a length, except to HEAD.
     let is_without = matches!(response.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
@@ -459,6 +459,6 @@ fn gone_before_the_answer(gone: Result<Reason, h2::Error>) -> Error {
 }
 
 fn connection_error(error: h2::Error) -> Error {
-    let kind = if error.is_io() { ErrorKind::Io } else { ErrorKind::Handshake };
+    let kind = error.get_io().map_or(ErrorKind::Handshake, ErrorKind::of_transport);
     Error::with_source(kind, "the HTTP/2 connection of a client failed", error)
 }

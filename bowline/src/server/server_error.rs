@@ -10,7 +10,7 @@ use bowline_proto::CloseCode;
 use http::request::Parts;
 use http::{Method, StatusCode, Uri};
 
-use crate::error::{Error, ErrorKind, escaped, escaped_once, write_causes};
+use crate::error::{Error, ErrorKind, escaped, escaped_once, find_cause, write_causes};
 use crate::server::rejection::Rejection;
 use crate::socket::Sender;
 
@@ -143,8 +143,10 @@ impl ServerError {
     }
 
     /// Returns the kind of the first [`Error`](crate::Error) of this crate among the error and its causes.
+    ///
+    /// `anyhow::Error` hides the type of the error that it was made from, unless it has a context.
     pub fn kind(&self) -> Option<ErrorKind> {
-        find::<Error>(&*self.error).map(Error::kind)
+        find_cause::<Error>(&*self.error).map(Error::kind)
     }
 
     /// Returns the status with which the request was rejected, or `None` if it was not rejected.
@@ -156,7 +158,7 @@ impl ServerError {
     /// });
     /// ```
     pub fn status(&self) -> Option<StatusCode> {
-        find::<Rejection>(&*self.error).map(Rejection::status)
+        find_cause::<Rejection>(&*self.error).map(Rejection::status)
     }
 
     /// Returns `true` if the error says only that a client is gone, or that it never spoke the protocol.
@@ -184,17 +186,20 @@ impl ServerError {
     /// });
     /// ```
     pub fn is_noise(&self) -> bool {
-        let Some(error) = find::<Error>(&*self.error) else { return false };
-        match (&self.stage, error.kind()) {
-            (Stage::Accepting, _) => false,
-            (Stage::Arriving, kind) => {
+        let error = find_cause::<Error>(&*self.error);
+        match &self.stage {
+            Stage::Accepting => false,
+            Stage::Arriving => error.is_some_and(|error| {
+                let kind = error.kind();
                 matches!(kind, ErrorKind::Disconnected | ErrorKind::Timeout | ErrorKind::Handshake)
-            }
-            (Stage::Requested(_), kind) => kind == ErrorKind::Disconnected,
-            (Stage::Accepted { ended, .. }, kind) => {
-                let is_of_this_connection = ended.as_ref().is_some_and(|ended| ended.kind() == kind);
-                is_of_this_connection && says_gone(error)
-            }
+            }),
+            Stage::Requested(_) => error.is_some_and(|error| error.kind() == ErrorKind::Disconnected),
+            Stage::Accepted { ended: None, .. } => false,
+            Stage::Accepted { ended: Some(ended), .. } => match error {
+                Some(error) => error.kind() == ended.kind() && says_gone(error),
+                // `anyhow::Error` hides the type of the error that it was made from, and has its text.
+                None => says_gone(ended) && self.error.to_string() == ended.to_string(),
+            },
         }
     }
 }
@@ -208,21 +213,6 @@ fn says_gone(error: &Error) -> bool {
             .is_none_or(|frame| matches!(frame.code(), CloseCode::NORMAL | CloseCode::GOING_AWAY)),
         _ => false,
     }
-}
-
-/// Returns the first error of type `T` among `error` and its causes.
-fn find<'a, T: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a T> {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        let found = error.downcast_ref();
-        if found.is_some() {
-            return found;
-        }
-        // The `source` of an `io::Error` skips the error that it wraps.
-        let wrapped = error.downcast_ref().and_then(io::Error::get_ref);
-        next = wrapped.map_or_else(|| error.source(), |wrapped| Some(wrapped as _));
-    }
-    None
 }
 
 impl fmt::Display for ServerError {

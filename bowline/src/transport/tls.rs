@@ -4,8 +4,11 @@
 //! client    the handshake as a client
 //! server    the handshake as a server; info: what it has told about the client
 //! provider  the choice of the cryptography
+//! alert     the reasons that a peer tells for giving up
 //! ```
 
+#[cfg(any(feature = "client", feature = "server"))]
+mod alert;
 #[cfg(feature = "client")]
 mod client;
 #[cfg(feature = "server")]
@@ -21,6 +24,8 @@ use tokio::net::TcpStream;
 #[cfg(any(feature = "client", feature = "server"))]
 use crate::transport::alpn::Alpn;
 
+#[cfg(feature = "client")]
+pub(crate) use alert::with_alert;
 #[cfg(feature = "client")]
 pub(crate) use client::{ClientTls, IS_SUPPORTED, TlsStream as ClientTlsStream, check, connect, server_name};
 #[cfg(feature = "server")]

@@ -349,7 +349,7 @@ async fn a_client_that_does_not_speak_tls_is_reported_and_times_out() {
 
     let mut plain = TcpStream::connect(address).await.unwrap();
     plain.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
-    assert_eq!(kind().await, ErrorKind::Io);
+    assert_eq!(kind().await, ErrorKind::Handshake);
 
     let mut silent = TcpStream::connect(address).await.unwrap();
     assert_eq!(soon(silent.read(&mut [0])).await.unwrap(), 0);

@@ -5,7 +5,7 @@ use std::any::Any;
 use tokio::net::TcpStream;
 
 #[cfg(feature = "client")]
-pub(crate) use client::{ClientTls, ClientTlsStream, IS_SUPPORTED, check, connect, server_name};
+pub(crate) use client::{ClientTls, ClientTlsStream, IS_SUPPORTED, check, connect, server_name, with_alert};
 #[cfg(feature = "server")]
 pub(crate) use server::{ServerTls, TlsInfo};
 
@@ -15,6 +15,8 @@ pub(crate) fn tcp_of_any(_stream: &dyn Any) -> Option<&TcpStream> {
 
 #[cfg(feature = "client")]
 mod client {
+    use std::error::Error as StdError;
+
     use crate::error::{Error, ErrorKind};
     use crate::transport::IoStream;
     use crate::transport::alpn::Alpn;
@@ -27,6 +29,10 @@ mod client {
     pub(crate) enum ServerName {}
 
     pub(crate) type ClientTlsStream<S> = S;
+
+    pub(crate) fn with_alert(text: &str, _error: &(dyn StdError + 'static)) -> String {
+        text.to_owned()
+    }
 
     pub(crate) fn server_name(_host: &str) -> Result<ServerName, Error> {
         let text = "TLS needs the feature `ring` or `aws-lc-rs` of the crate bowline";

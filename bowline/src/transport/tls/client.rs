@@ -12,6 +12,7 @@ pub(crate) use tokio_rustls::client::TlsStream;
 use crate::error::{Error, ErrorKind};
 use crate::transport::IoStream;
 use crate::transport::alpn::Alpn;
+use crate::transport::tls::alert::with_alert;
 use crate::transport::tls::names;
 use crate::transport::tls::provider::provider_of_features;
 
@@ -33,7 +34,9 @@ pub(crate) async fn connect<S: IoStream>(
     let connector = TlsConnector::from(config);
     // If the configuration offered other protocols, the server could choose one of them.
     let connecting = connector.with_alpn(names(protocols)).connect(server, stream);
-    let stream = connecting.await.map_err(|error| Error::with_source(ErrorKind::Io, text, error))?;
+    let stream = connecting
+        .await
+        .map_err(|error| Error::with_source(ErrorKind::Io, with_alert(&text, &error), error))?;
     let chosen = Alpn::of(stream.get_ref().1);
     Ok((stream, chosen))
 }
