@@ -95,7 +95,7 @@ pub async fn serve<L: Listener, H: Handler<M>, M: 'static>(
     Server::new().serve(listener, handler).await
 }
 
-/// A configurable server that serves WebSocket connections and nothing else.
+/// A configurable server of WebSocket connections, and of small pages beside them.
 ///
 /// ```no_run
 /// use std::time::Duration;
@@ -173,7 +173,8 @@ impl Server {
     /// When the handler returns, its connection is closed: with 1000 after `Ok`, with 1011 after an error or
     /// a panic, which is passed to [`on_error`](Self::on_error). A connection that was closed before stays as
     /// it is. A request that is not an acceptable handshake receives the response that [`Acceptor::accept`]
-    /// documents, and its TCP connection is closed.
+    /// documents, and its TCP connection is closed. A [`fallback`](Self::fallback) answers the requests that
+    /// ask for no WebSocket.
     ///
     /// Errors in accepting connections, such as too many open files, never end the server. It continues after
     /// 100 ms.

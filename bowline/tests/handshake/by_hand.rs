@@ -197,7 +197,7 @@ fn a_protocol_over_http1_is_ignored() {
     assert_eq!(Acceptor::new().respond(&request).unwrap_err().status(), 405);
 }
 
-/// What is left over goes through `finish` as through `adopt`.
+/// `finish` treats leftover bytes as `adopt` does.
 #[tokio::test]
 async fn a_peer_that_breaks_the_protocol_after_the_handshake() {
     let (_, handshake) = Acceptor::new().respond(&Head::request().to_request()).unwrap();

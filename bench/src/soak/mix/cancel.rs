@@ -1,6 +1,6 @@
 //! Cancellation: futures that are dropped before they are ready.
 
-use std::future::{Future, poll_fn};
+use std::future::{Future, IntoFuture, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,8 +9,8 @@ use std::task::Poll;
 use crate::soak::peer::Random;
 
 /// Polls a future at most this many times, and then drops it.
-pub async fn at_most<T>(polls: usize, future: impl Future<Output = T>) -> Option<T> {
-    let mut future = pin!(future);
+pub async fn at_most<T>(polls: usize, future: impl IntoFuture<Output = T>) -> Option<T> {
+    let mut future = pin!(future.into_future());
     let mut left = polls;
     poll_fn(|cx| match future.as_mut().poll(cx) {
         Poll::Ready(output) => Poll::Ready(Some(output)),
