@@ -81,9 +81,9 @@ pub(crate) struct Inbound {
 /// The data that the application still receives.
 ///
 /// ```text
-/// All --our side closes--> Collecting --everything in memory is parsed--> Arrived
-///  |                                                                         |
-///  '---------------------- the WebSocket is dropped -------------------------+--> Nothing
+/// All --our side closes--> Collecting --everything in memory is parsed--> Arrived --more data--> Missed
+///  |                                                                         |                     |
+///  '---------------------- the WebSocket is dropped -------------------------+---------------------+--> Nothing
 /// ```
 ///
 /// `Collecting` is left before the lock is released.
@@ -96,6 +96,8 @@ enum Delivery {
     Collecting,
     /// The messages that arrived before our Close frame was sent. Later data is discarded.
     Arrived,
+    /// The same messages. Later data has been discarded.
+    Missed,
     /// Nothing: the application has dropped its `WebSocket`.
     Nothing,
 }
@@ -103,7 +105,7 @@ enum Delivery {
 impl Delivery {
     /// Returns whether data that arrives is not for the application any more.
     fn discards(self) -> bool {
-        matches!(self, Self::Arrived | Self::Nothing)
+        matches!(self, Self::Arrived | Self::Missed | Self::Nothing)
     }
 }
 
@@ -273,6 +275,9 @@ impl Inbound {
             }
             Event::Data(data) => {
                 let payload = &self.buffer.bytes()[data.payload.clone()];
+                if self.delivery == Delivery::Arrived && !payload.is_empty() {
+                    self.delivery = Delivery::Missed;
+                }
                 if !self.delivery.discards() && self.message.track(&data) {
                     self.message.append(payload, self.half.remaining(), data.last);
                 }
@@ -376,6 +381,11 @@ impl Inbound {
                 || self.message.is_wanted()
                 || ((!self.message.is_open() || self.message.is_spent())
                     && self.half.is_at_data(self.buffer.bytes())))
+    }
+
+    /// Returns whether data was discarded, because it arrived after our Close frame was sent.
+    pub(crate) fn has_missed_data(&self) -> bool {
+        self.delivery == Delivery::Missed
     }
 
     /// Returns whether the transport will wake the connection when there is something to read.

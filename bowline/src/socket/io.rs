@@ -43,7 +43,8 @@ impl WebSocket {
     /// ```
     pub fn into_io(self, kind: MessageKind) -> WebSocketIo {
         let sender = PollSender::new(Arc::clone(&self.connection), Hold::Never);
-        WebSocketIo { sender, socket: self, kind, is_in_message: false, refused: None }
+        let (reading, ends) = (Reading::Between, Ends::Together);
+        WebSocketIo { sender, socket: self, kind, reading, ends, refused: None }
     }
 }
 
@@ -57,9 +58,10 @@ impl WebSocket {
 ///   Text has to be valid UTF-8 in each call. While
 ///   [`Limits::write_buffer`](crate::Limits::write_buffer) is reached, a write waits in order of arrival,
 ///   together with all other senders. A write that is no longer polled is skipped.
-/// - **Shutting down** closes the connection with 1000 and waits for its end. There is no half-closed state:
-///   bytes that the peer sends after our Close frame are discarded. A protocol in which one side finishes
-///   first has to express that in its own bytes.
+/// - **Shutting down** closes the connection with 1000 and waits for its end. WebSockets have no half-closed
+///   state: bytes that the peer sends after our Close frame are discarded. If there were any, the next read
+///   returns [`ErrorKind::Closed`] instead of the end of the stream. For protocols in which one side finishes
+///   first, see [`half_close`](Self::half_close).
 ///
 /// Dropping the stream drops the [`WebSocket`].
 ///
@@ -93,28 +95,140 @@ pub struct WebSocketIo {
     sender: PollSender,
     socket: WebSocket,
     kind: MessageKind,
-    is_in_message: bool,
+    reading: Reading,
+    ends: Ends,
     /// The peer sent a message of the other kind.
     refused: Option<Error>,
 }
 
+/// The position of a reader among the messages.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reading {
+    /// No message is open.
+    Between,
+    /// A message has begun, of which no byte was read.
+    Begun,
+    /// A message is open, of which some bytes were read.
+    Within,
+}
+
+/// The ends of the two directions.
+///
+/// ```text
+///        .--shutdown: an empty message is sent--> WriteEnded --an empty message arrives--.
+/// Apart <                                                                                 >--> Closing
+///        '--an empty message arrives--> ReadEnded --shutdown: an empty message is sent---'
+///
+/// Together: a shutdown closes the connection
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ends {
+    /// The directions end together, by a Close frame.
+    Together,
+    /// Each direction ends with an empty message. Both are open.
+    Apart,
+    /// Our direction has ended.
+    WriteEnded,
+    /// The peer's direction has ended.
+    ReadEnded,
+    /// Both directions have ended, and the connection is being closed.
+    Closing,
+}
+
 impl WebSocketIo {
+    /// Lets each direction end on its own, with an empty message. Default: they end together, with a Close
+    /// frame.
+    ///
+    /// Shutting the stream down then sends an empty message and returns, and reading goes on. An empty message
+    /// of the peer is the end of what is read, and writing goes on. After both, the connection is closed with
+    /// 1000. So an application that shuts its direction down still receives the answer, as over TCP.
+    ///
+    /// Both sides must agree on this, since RFC 6455 has no such signal: without this setting, empty messages
+    /// mean nothing. The setting has to be made before anything is read or written.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use bowline::MessageKind;
+    /// use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> std::io::Result<()> {
+    /// let (client, server) = bowline::pair();
+    /// let mut client = client.into_io(MessageKind::Binary).half_close();
+    /// let mut server = server.into_io(MessageKind::Binary).half_close();
+    ///
+    /// client.write_all(b"the question").await?;
+    /// client.shutdown().await?;
+    ///
+    /// let mut question = Vec::new();
+    /// server.read_to_end(&mut question).await?;
+    /// server.write_all(b"the answer").await?;
+    ///
+    /// let mut answer = [0; 10];
+    /// client.read_exact(&mut answer).await?;
+    /// assert_eq!(&answer, b"the answer");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn half_close(mut self) -> Self {
+        self.ends = Ends::Apart;
+        self
+    }
+
     /// Waits until a message is being read. Returns `false` at the end of the stream.
     fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, Error>> {
         if let Some(error) = &self.refused {
             return Poll::Ready(Err(error.clone()));
         }
-        if !self.is_in_message {
+        if matches!(self.ends, Ends::ReadEnded | Ends::Closing) {
+            return Poll::Ready(Ok(false));
+        }
+        if self.reading == Reading::Between {
             let WebSocket { connection, batch, .. } = &mut self.socket;
             let Some(kind) = ready!(connection.poll_start(cx, batch))? else {
-                return Poll::Ready(Ok(false));
+                return Poll::Ready(if connection.inbound().has_missed_data() {
+                    let text = "the peer sent bytes after this side had shut the stream down, which closed \
+                                the connection: see WebSocketIo::half_close";
+                    Err(Error::new(ErrorKind::Closed, text))
+                } else {
+                    Ok(false)
+                });
             };
             if kind != self.kind {
                 return Poll::Ready(Err(self.refuse()));
             }
-            self.is_in_message = true;
+            self.reading = Reading::Begun;
         }
         Poll::Ready(Ok(true))
+    }
+
+    /// Notes the end of a message. An empty one ends the peer's direction if the directions end apart.
+    fn end_message(&mut self) {
+        let was_empty = self.reading == Reading::Begun;
+        self.reading = Reading::Between;
+        if was_empty && self.ends == Ends::Apart {
+            self.ends = Ends::ReadEnded;
+        } else if was_empty && self.ends == Ends::WriteEnded {
+            self.ends = Ends::Closing;
+            let frame = CloseFrame::new(CloseCode::NORMAL, "").expect("1000 may be sent");
+            self.socket.connection.start_close(&frame);
+        }
+    }
+
+    /// Ends our direction with an empty message, as soon as there is room for it.
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        // A connection that is closed needs no such message.
+        if let Ok(mut outbound) = ready!(self.sender.poll_room(cx)) {
+            let mut empty = match self.kind {
+                MessageKind::Text => Payload::from(""),
+                MessageKind::Binary => Payload::from(&[]),
+            };
+            let _ = outbound.accept(&mut empty);
+            self.socket.connection.write(outbound, Hold::Never);
+        }
+        self.ends = if self.ends == Ends::ReadEnded { Ends::Closing } else { Ends::WriteEnded };
+        Poll::Ready(())
     }
 
     /// Closes the connection because of a message of the other kind.
@@ -168,8 +282,12 @@ impl AsyncRead for WebSocketIo {
             }
             let WebSocket { connection, batch, .. } = &mut stream.socket;
             ready!(connection.poll_read(cx, batch, buf))?;
-            // No bytes mean the end of the message, not the end of the stream.
-            stream.is_in_message = buf.filled().len() > before;
+            if buf.filled().len() > before {
+                stream.reading = Reading::Within;
+            } else {
+                // No bytes mean the end of the message.
+                stream.end_message();
+            }
         }
         Poll::Ready(Ok(()))
     }
@@ -181,6 +299,9 @@ impl AsyncWrite for WebSocketIo {
             return Poll::Ready(Ok(0));
         }
         let stream = self.get_mut();
+        if matches!(stream.ends, Ends::WriteEnded | Ends::Closing) {
+            return Poll::Ready(Err(Error::new(ErrorKind::Closed, "the stream was shut down").into()));
+        }
         let mut payload = stream.payload(buf)?;
         let len = payload.parts().1.len();
         let mut outbound = ready!(stream.sender.poll_room(cx))?;
@@ -194,7 +315,14 @@ impl AsyncWrite for WebSocketIo {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.get_mut().sender.poll_close(cx).map_err(io::Error::from)
+        let stream = self.get_mut();
+        if matches!(stream.ends, Ends::Apart | Ends::ReadEnded) {
+            ready!(stream.poll_end(cx));
+        }
+        if stream.ends == Ends::WriteEnded && !stream.socket.connection.is_closed() {
+            return stream.sender.poll_flush(cx).map_err(io::Error::from);
+        }
+        stream.sender.poll_close(cx).map_err(io::Error::from)
     }
 }
 

@@ -7,6 +7,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::support::frames::Frame;
+use crate::support::http::soon;
 use crate::support::{open, poll_times};
 
 fn is_shared<T: Send + Sync + Unpin + 'static>() {}
@@ -263,4 +264,124 @@ async fn dropping_it_ends_the_connection_behind_what_was_written() {
     drop(stream);
     assert_eq!(server.recv().await.unwrap().unwrap().as_bytes(), b"last");
     assert_eq!(server.recv().await.unwrap_err().kind(), ErrorKind::Disconnected);
+}
+
+// ---- ends that come apart
+
+/// A client that shuts its direction down, and a server that answers only then, talk through TCP, a WebSocket
+/// and TCP: the most frequent use of a half-closed stream.
+#[tokio::test]
+async fn a_half_closed_tcp_connection_passes_through() {
+    let target = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let target_address = target.local_addr().unwrap();
+    let answering = tokio::spawn(async move {
+        let (mut stream, _) = target.accept().await.unwrap();
+        let mut question = Vec::new();
+        stream.read_to_end(&mut question).await.unwrap();
+        stream.write_all(&question.repeat(1000)).await.unwrap();
+    });
+    let entrance = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let entrance_address = entrance.local_addr().unwrap();
+    let (near, far) = pair();
+    let near = async {
+        let mut tunnel = near.into_io(MessageKind::Binary).half_close();
+        let (mut stream, _) = entrance.accept().await.unwrap();
+        tokio::io::copy_bidirectional(&mut stream, &mut tunnel).await
+    };
+    let far = async {
+        let mut tunnel = far.into_io(MessageKind::Binary).half_close();
+        let mut stream = TcpStream::connect(target_address).await.unwrap();
+        tokio::io::copy_bidirectional(&mut tunnel, &mut stream).await
+    };
+    let client = async {
+        let mut stream = TcpStream::connect(entrance_address).await.unwrap();
+        stream.write_all(b"question").await.unwrap();
+        stream.shutdown().await.unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await.unwrap();
+        answer
+    };
+    let (near, far, answer) = soon(async { tokio::join!(near, far, client) }).await;
+    assert_eq!((near.unwrap(), far.unwrap()), ((8, 8000), (8, 8000)));
+    assert_eq!(answer, b"question".repeat(1000));
+    answering.await.unwrap();
+}
+
+#[tokio::test]
+async fn each_direction_ends_on_its_own() {
+    for kind in [MessageKind::Text, MessageKind::Binary] {
+        let (client, server) = pair();
+        let (mut client, mut server) = (client.into_io(kind).half_close(), server.into_io(kind).half_close());
+        let mut bytes = Vec::new();
+        client.write_all(b"one").await.unwrap();
+        client.shutdown().await.unwrap();
+        client.shutdown().await.unwrap();
+        let error = client.write_all(b"more").await.unwrap_err();
+        assert_eq!(inner(&error).kind(), ErrorKind::Closed);
+        server.read_to_end(&mut bytes).await.unwrap();
+        assert_eq!(bytes, b"one");
+        assert_eq!(server.read_to_end(&mut bytes).await.unwrap(), 0);
+        for part in ["two", "three"] {
+            server.write_all(part.as_bytes()).await.unwrap();
+        }
+        let (shut, read) = soon(async {
+            bytes.clear();
+            tokio::join!(server.shutdown(), client.read_to_end(&mut bytes))
+        })
+        .await;
+        (shut.unwrap(), read.unwrap());
+        assert_eq!(bytes, b"twothree");
+        soon(client.shutdown()).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn both_directions_may_end_at_once() {
+    let (client, server) = pair();
+    let mut client = client.into_io(MessageKind::Binary).half_close();
+    let mut server = server.into_io(MessageKind::Binary).half_close();
+    client.shutdown().await.unwrap();
+    server.shutdown().await.unwrap();
+    let (mut byte, mut bytes) = ([0], Vec::new());
+    let (first, second) =
+        soon(async { tokio::join!(client.read(&mut byte), server.read_to_end(&mut bytes)) }).await;
+    assert_eq!((first.unwrap(), second.unwrap()), (0, 0));
+    let (first, second) = soon(async { tokio::join!(client.shutdown(), server.shutdown()) }).await;
+    (first.unwrap(), second.unwrap());
+}
+
+/// What arrives after a shutdown is lost without the setting, but not silently.
+#[tokio::test]
+async fn bytes_that_are_lost_after_a_shutdown_are_an_error() {
+    for late in [&b"the answer"[..], b""] {
+        let (socket, wire) = open(Role::Client, Limits::default());
+        let mut stream = socket.into_io(MessageKind::Binary);
+        assert!(poll_times(3, stream.shutdown()).await.is_none());
+        wire.feed_frame(Role::Server, &Frame::binary(late));
+        wire.feed_frame(Role::Server, &Frame::close(1000, ""));
+        wire.end();
+        soon(stream.shutdown()).await.unwrap();
+        let read = soon(stream.read(&mut [0; 16])).await;
+        if late.is_empty() {
+            assert_eq!(read.unwrap(), 0);
+        } else {
+            let error = read.unwrap_err();
+            assert_eq!(inner(&error).kind(), ErrorKind::Closed);
+            assert!(error.to_string().contains("WebSocketIo::half_close"), "{error}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_peer_that_closes_ends_both_directions() {
+    let (client, mut server) = pair();
+    let mut client = client.into_io(MessageKind::Binary).half_close();
+    client.shutdown().await.unwrap();
+    assert_eq!(server.recv().await.unwrap().unwrap().len(), 0);
+    let mut byte = [0];
+    let (closed, read) =
+        soon(async { tokio::join!(server.close(CloseCode::NORMAL, ""), client.read(&mut byte)) }).await;
+    closed.unwrap();
+    assert_eq!(read.unwrap(), 0);
+    soon(client.shutdown()).await.unwrap();
 }

@@ -95,7 +95,7 @@ impl Inbound {
     /// Returns the requests to the outbound half that were found on the way.
     pub(crate) fn close(&mut self) -> Vec<Effect> {
         let mut effects = Vec::new();
-        if self.end.is_some() || self.delivery == Delivery::Arrived {
+        if self.end.is_some() || matches!(self.delivery, Delivery::Arrived | Delivery::Missed) {
             return effects;
         }
         if self.delivery == Delivery::Nothing {
@@ -174,7 +174,8 @@ impl Inbound {
 
     /// Sets the end of receiving, and its reason.
     fn set_end(&mut self, outcome: Result<(), Error>) {
-        let closed_by_us = matches!(self.delivery, Delivery::Collecting | Delivery::Arrived);
+        let closed_by_us =
+            matches!(self.delivery, Delivery::Collecting | Delivery::Arrived | Delivery::Missed);
         self.end = Some(End { outcome, closed_by_us, notice: Notice::Unsettled });
     }
 
@@ -259,7 +260,7 @@ impl Inbound {
             }
         };
         // While messages are collected, the peer's Close frame arrived before ours was sent.
-        let closed_by_us = self.delivery == Delivery::Arrived;
+        let closed_by_us = matches!(self.delivery, Delivery::Arrived | Delivery::Missed);
         self.end = Some(End { outcome, closed_by_us, notice: Notice::Unsettled });
         self.peer_close = Some(Box::new(frame.clone()));
         Effect::Echo(frame)
