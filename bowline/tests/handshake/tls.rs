@@ -10,7 +10,9 @@ use bowline::{
     WebSocket,
 };
 use http::request::Parts;
-use rustls::{ClientConfig, ProtocolVersion};
+use rustls::client::ResolvesClientCert;
+use rustls::sign::CertifiedKey;
+use rustls::{ClientConfig, ProtocolVersion, SignatureScheme};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, duplex};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
@@ -171,6 +173,36 @@ async fn a_server_knows_that_its_client_has_no_certificate_and_asked_for_no_name
     let (_socket, _) = soon(Connector::new().connect(format!("ws://{address}/"))).await.unwrap();
     let (tls, _) = soon(told.recv()).await.unwrap();
     assert!(tls.is_none());
+}
+
+#[derive(Debug)]
+struct NoCertificate;
+
+impl ResolvesClientCert for NoCertificate {
+    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        None
+    }
+
+    fn has_certs(&self) -> bool {
+        false
+    }
+}
+
+#[tokio::test]
+async fn a_client_without_a_certificate_is_refused_before_its_request() {
+    let (config, with_certificate, _) = mutual_configs(["device-7"]);
+    let (sender, mut told) = mpsc::unbounded_channel();
+    let (errors, mut reported) = mpsc::unbounded_channel();
+    let server = telling(sender).on_error(move |error| errors.send(error).unwrap()).tls(config);
+    let address = start(server, tell).await;
+    let url = format!("wss://localhost:{}/", address.port());
+    let mut without = ClientConfig::clone(&with_certificate);
+    without.client_auth_cert_resolver = Arc::new(NoCertificate);
+    let error = soon(connector(Arc::new(without)).connect(&url)).await.unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::Io | ErrorKind::Disconnected), "{error:?}");
+    let error = soon(reported.recv()).await.unwrap();
+    assert!(error.to_string().contains("certificate"), "{error}");
+    assert!(told.try_recv().is_err());
 }
 
 /// A listener that does TLS itself, with one client at a time.
