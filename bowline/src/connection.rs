@@ -36,8 +36,8 @@
 //! were received. Where our side starts the closing handshake, both halves have to agree on which Close frame
 //! was first. No lock is held across an await.
 //!
-//! Nothing foreign runs under any of these locks: no waker of a caller; no drop of a waker, payload, stream
-//! or error; no spawn; no tracing event. A locked half collects such work in a list of
+//! Nothing foreign runs under any of these locks: no waker of a caller; no hook; no drop of a waker, payload,
+//! stream or error; no spawn; no tracing event. A locked half collects such work in a list of
 //! [`Deferred`](outbound::deferred::Deferred), and the guard runs the list after it has unlocked. There are
 //! two exceptions. A stream of the application is polled under its own lock and that of its half. Where the
 //! read loop answers several pings that arrived together, the stream is written to under the locks of both
