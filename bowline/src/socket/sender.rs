@@ -26,7 +26,8 @@ use crate::socket::writer::MessageWriter;
 /// fails.
 ///
 /// Two `Sender`s are equal if they belong to the same connection. A `Sender` can therefore be the key of a
-/// connection in a `HashMap` or a `HashSet`.
+/// connection in a `HashMap` or a `HashSet`. The lint `mutable_key_type` of Clippy can't know that such a key
+/// never changes: add `"bowline::Sender"` to `ignore-interior-mutability` in `clippy.toml`.
 ///
 /// # Examples
 ///

@@ -168,6 +168,7 @@ fn equal_values_have_equal_hashes() {
     assert_eq!(HashSet::from([ErrorKind::Io, ErrorKind::Limit, ErrorKind::Io]).len(), 2);
 }
 
+#[expect(clippy::mutable_key_type, reason = "hashing reads nothing that can change")]
 #[tokio::test]
 async fn senders_are_equal_if_they_belong_to_one_connection() {
     let sockets: Vec<WebSocket> = (0..10).flat_map(|_| <[_; 2]>::from(pair())).collect();
