@@ -12,9 +12,9 @@ use tokio_rustls::{TlsStream, server};
 
 /// The result of a server's TLS handshake: who the client is, and which host it asked for.
 ///
-/// Under [`Server::tls`](crate::Server::tls), the extensions of each request's head contain a `TlsInfo`.
-/// They also do if the application has done the TLS handshake by tokio-rustls, over TCP or a Unix socket, and
-/// passes the stream to [`Acceptor::accept_stream`](crate::Acceptor::accept_stream) or through a
+/// Under [`Server::tls`](crate::Server::tls), the extensions of each request's head contain a `TlsInfo`. The
+/// extensions also contain one if the application itself does TLS by tokio-rustls, over TCP or a Unix socket,
+/// and passes the stream to [`Acceptor::accept_stream`](crate::Acceptor::accept_stream) or through a
 /// [`Listener`](crate::Listener). Over HTTP/2, all requests of a connection share a `TlsInfo`.
 ///
 /// Clones are cheap, as they share their content. Over HTTP/1.1, the content is freed with the last clone: a
