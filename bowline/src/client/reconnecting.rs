@@ -36,7 +36,7 @@ const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
 ///
 /// | what happened before | pause |
 /// |---|---|
-/// | a connection ended, or an attempt failed | up to `base`, doubled with each failure in a row, at most `max` |
+/// | a connection ended, or an attempt failed | up to `base`, doubled with each failure, at most `max` |
 /// | the server closed with 1012 or 1013 | 5 to 30 s, or the pause above if that is longer |
 /// | a response had `Retry-After` (RFC 9110 10.2.3) | that time, of at most an hour, and the pause above |
 ///

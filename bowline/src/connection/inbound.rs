@@ -81,9 +81,9 @@ pub(crate) struct Inbound {
 /// The data that the application still receives.
 ///
 /// ```text
-/// All --our side closes--> Collecting --everything in memory is parsed--> Arrived --more data--> Missed
-///  |                                                                         |                     |
-///  '---------------------- the WebSocket is dropped -------------------------+---------------------+--> Nothing
+/// All --our side closes--> Collecting --all in memory is parsed--> Arrived --more data--> Missed
+///  |                                                                  |                     |
+///  '------------------- the WebSocket is dropped ---------------------+---------------------+--> Nothing
 /// ```
 ///
 /// `Collecting` is left before the lock is released.
@@ -96,7 +96,7 @@ enum Delivery {
     Collecting,
     /// The messages that arrived before our Close frame was sent. Later data is discarded.
     Arrived,
-    /// The same messages. Later data has been discarded.
+    /// The messages that arrived before our Close frame was sent. Later data has been discarded.
     Missed,
     /// Nothing: the application has dropped its `WebSocket`.
     Nothing,

@@ -86,10 +86,15 @@ impl Connection {
         outbound.wake_senders();
     }
 
+    /// Starts the closing handshake with this code and this reason.
+    pub(crate) fn begin_close(&self, code: CloseCode, reason: &str) -> Result<(), Error> {
+        self.start_close(&CloseFrame::new(code, reason).map_err(misuse)?);
+        Ok(())
+    }
+
     /// Starts the closing handshake, and waits until the connection has ended.
     pub(crate) async fn close(self: &Arc<Self>, code: CloseCode, reason: &str) -> Result<CloseFrame, Error> {
-        let frame = CloseFrame::new(code, reason).map_err(misuse)?;
-        self.start_close(&frame);
+        self.begin_close(code, reason)?;
         self.watch_end(|outbound| outbound.is_finished().then_some(())).await;
         self.inbound().closing_result()
     }

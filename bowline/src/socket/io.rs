@@ -139,9 +139,10 @@ impl WebSocketIo {
     /// Lets each direction end on its own, with an empty message. Default: they end together, with a Close
     /// frame.
     ///
-    /// Shutting the stream down then sends an empty message and returns, and reading goes on. An empty message
-    /// of the peer is the end of what is read, and writing goes on. After both, the connection is closed with
-    /// 1000. So an application that shuts its direction down still receives the answer, as over TCP.
+    /// Shutting the stream down then sends an empty message and returns, and reading goes on. An empty
+    /// message of the peer is the end of what is read, and writing goes on. After both, the connection is
+    /// closed with 1000. So an application that shuts its direction down still receives the answer, as over
+    /// TCP.
     ///
     /// Both sides must agree on this, since RFC 6455 has no such signal: without this setting, empty messages
     /// mean nothing. The setting has to be made before anything is read or written.

@@ -167,6 +167,17 @@ impl Sender {
         self.connection.close(code, reason).await
     }
 
+    /// Starts to close the connection, and returns at once: see
+    /// [`WebSocket::begin_close`](crate::WebSocket::begin_close).
+    ///
+    /// # Errors
+    ///
+    /// Returns [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) if the code or the reason may not
+    /// be sent. In that case nothing was sent.
+    pub fn begin_close(&self, code: CloseCode, reason: &str) -> Result<(), Error> {
+        self.connection.begin_close(code, reason)
+    }
+
     /// Starts the closing handshake, without waiting for its end.
     #[cfg(feature = "server")]
     pub(crate) fn start_close(&self, frame: &CloseFrame) {

@@ -297,6 +297,32 @@ impl WebSocket {
         self.connection.close(code, reason).await
     }
 
+    /// Starts to close the connection, and returns at once.
+    ///
+    /// The method does what [`close`](Self::close) does, without waiting for the peer's answer. The closing
+    /// handshake then goes on by itself, and ends after at most
+    /// [`Limits::close_timeout`](crate::Limits::close_timeout); [`recv`](Self::recv) returns the messages
+    /// that arrived before, and then `None`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use bowline::{CloseCode, Sender};
+    ///
+    /// /// Asks all clients to come back later.
+    /// fn close_all(clients: &[Sender]) -> Result<(), bowline::Error> {
+    ///     clients.iter().try_for_each(|client| client.begin_close(CloseCode::SERVICE_RESTART, "update"))
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Returns [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) if the code or the reason may not
+    /// be sent. In that case nothing was sent.
+    pub fn begin_close(&self, code: CloseCode, reason: &str) -> Result<(), Error> {
+        self.connection.begin_close(code, reason)
+    }
+
     /// Returns the Close frame of the peer, if one has arrived.
     ///
     /// The code of a frame without a code is [`CloseCode::NO_STATUS`] (RFC 6455 7.1.5). `None` after the end

@@ -350,7 +350,7 @@ async fn both_directions_may_end_at_once() {
     (first.unwrap(), second.unwrap());
 }
 
-/// What arrives after a shutdown is lost without the setting, but not silently.
+/// Without the setting, bytes that arrive after a shutdown are lost, but not silently.
 #[tokio::test]
 async fn bytes_that_are_lost_after_a_shutdown_are_an_error() {
     for late in [&b"the answer"[..], b""] {

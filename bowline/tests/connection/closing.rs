@@ -415,3 +415,20 @@ async fn a_reader_in_the_middle_of_a_message_hears_that_we_have_closed() {
         assert_eq!(socket.recv().await.unwrap(), None);
     }
 }
+
+#[tokio::test]
+async fn a_close_begins_without_waiting_for_its_end() {
+    let (mut client, mut server) = pair();
+    server.send("sent before").await.unwrap();
+    settle().await;
+    client.begin_close(CloseCode::NORMAL, "done").unwrap();
+    // Nothing more can be sent, and another close waits for the end of this one.
+    assert_eq!(client.send("late").await.unwrap_err().kind(), ErrorKind::Closed);
+    client.sender().begin_close(CloseCode::GOING_AWAY, "too late").unwrap();
+    assert_eq!(client.recv().await.unwrap().unwrap(), "sent before".into());
+    assert_eq!(server.recv().await.unwrap(), None);
+    assert_eq!(server.close_frame().unwrap().reason(), "done");
+    assert_eq!(client.recv().await.unwrap(), None);
+    let error = client.begin_close(CloseCode(1005), "a reason").unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+}
