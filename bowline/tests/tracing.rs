@@ -195,10 +195,14 @@ async fn rejections_are_told_by_both_sides_with_the_reason() {
         tokio::join!(acceptor.accept_stream(server), connector.connect_over("ws://localhost/", client));
     accepted.unwrap_err();
     connected.unwrap_err();
+    let why = concat!(
+        "pages of this origin may not connect here: the origin \"https://foreign.example\" does not fit the host ",
+        "of the request, \"localhost\": Acceptor::allow_origin(\"https://foreign.example\") allows it"
+    );
     assert_eq!(
         events.take(),
         [
-            r#"INFO handshake_rejected role="server" status=403 reason=403 Forbidden: pages of this origin may not connect here"#,
+            &*format!(r#"INFO handshake_rejected role="server" status=403 reason=403 Forbidden: {why}"#),
             r#"INFO handshake_rejected role="client" status=403 reason=the server answered 403 Forbidden instead of 101 Switching Protocols"#,
         ]
     );

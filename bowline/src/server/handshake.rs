@@ -140,11 +140,11 @@ impl Terms {
             return Err(bad_request("the request needs one Host header"));
         }
         // RFC 6455 4.2.2, 10.2: the server checks the origin of a page that connects from a browser.
-        if !self.origins.allows(headers, uri) {
-            let rejection =
-                Rejection::new(StatusCode::FORBIDDEN, "pages of this origin may not connect here");
-            return Err(rejection.because_of(RejectionReason::Origin));
-        }
+        self.origins.check(headers, uri).map_err(|why| {
+            Rejection::new(StatusCode::FORBIDDEN, "pages of this origin may not connect here")
+                .because_of(RejectionReason::Origin)
+                .with_source(why)
+        })?;
         let subprotocol = self.choose_subprotocol(headers)?;
         let accept =
             key.map(|key| HeaderValue::from_str(key.accept().as_str()).expect("base64 is a header's value"));

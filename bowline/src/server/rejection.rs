@@ -4,11 +4,12 @@ mod reason;
 
 use std::error::Error as StdError;
 use std::fmt;
+use std::sync::Arc;
 
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use http::{Response, StatusCode};
 
-use crate::error::{Error, ErrorKind, escaped};
+use crate::error::{Error, ErrorKind, escaped, write_causes};
 
 pub use reason::RejectionReason;
 
@@ -35,6 +36,8 @@ pub struct Rejection(Box<Content>);
 struct Content {
     response: Response<String>,
     reason: RejectionReason,
+    /// For the server only.
+    source: Option<Arc<dyn StdError + Send + Sync>>,
 }
 
 impl Rejection {
@@ -43,11 +46,37 @@ impl Rejection {
         *response.status_mut() = status;
         let plain_text = HeaderValue::from_static("text/plain; charset=utf-8");
         response.headers_mut().insert(CONTENT_TYPE, plain_text);
-        Self(Box::new(Content { response, reason: RejectionReason::Handshake }))
+        Self(Box::new(Content { response, reason: RejectionReason::Handshake, source: None }))
     }
 
     pub(crate) fn with_header(mut self, name: HeaderName, value: &'static str) -> Self {
         self.0.response.headers_mut().insert(name, HeaderValue::from_static(value));
+        self
+    }
+
+    /// Sets the cause of the rejection, for the server's own log. The client does not receive it.
+    ///
+    /// [`Server::on_error`](crate::Server::on_error) and the event `handshake_rejected` include the text of
+    /// the cause, and [`source`](StdError::source) returns the cause. Default: none, except for a request
+    /// whose origin is foreign.
+    ///
+    /// ```
+    /// use bowline::{Rejection, Server};
+    /// use http::StatusCode;
+    /// use http::request::Parts;
+    ///
+    /// let server = Server::new().on_request(|head: Parts| async move {
+    ///     let Some(token) = head.headers.get("authorization") else {
+    ///         return Err(Rejection::from(StatusCode::UNAUTHORIZED).with_source("there is no token"));
+    ///     };
+    ///     if token != "Bearer 1234" {
+    ///         return Err(Rejection::from(StatusCode::UNAUTHORIZED).with_source("the token is unknown"));
+    ///     }
+    ///     Ok(head)
+    /// });
+    /// ```
+    pub fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        self.0.source = Some(source.into().into());
         self
     }
 
@@ -111,15 +140,17 @@ impl From<StatusCode> for Rejection {
 
 impl From<Response<String>> for Rejection {
     fn from(response: Response<String>) -> Self {
-        Self(Box::new(Content { response, reason: RejectionReason::OnRequest }))
+        Self(Box::new(Content { response, reason: RejectionReason::OnRequest, source: None }))
     }
 }
 
 impl fmt::Display for Rejection {
-    /// Writes the status and the body in one line. Control characters, which may come from the request, are
-    /// escaped.
+    /// Writes the status, the body and the causes in one line. Control characters, which may come from the
+    /// request, are escaped.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.status(), escaped(self.0.response.body().trim_end()))
+        let body = escaped(self.0.response.body().trim_end());
+        write!(f, "{}: {body}", self.status())?;
+        write_causes(f, self.source(), body)
     }
 }
 
@@ -127,11 +158,19 @@ impl fmt::Debug for Rejection {
     /// Omits the headers, which may set cookies.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut debug = f.debug_struct("Rejection");
-        debug.field("status", &self.status()).field("body", self.0.response.body()).finish_non_exhaustive()
+        debug.field("status", &self.status()).field("body", self.0.response.body());
+        if let Some(source) = &self.0.source {
+            debug.field("source", source);
+        }
+        debug.finish_non_exhaustive()
     }
 }
 
-impl StdError for Rejection {}
+impl StdError for Rejection {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.0.source.as_deref().map(|source| source as _)
+    }
+}
 
 impl RejectionReason {
     /// Returns the reason why an opening handshake failed with `error`.

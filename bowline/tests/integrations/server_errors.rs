@@ -155,6 +155,87 @@ async fn text_of_a_client_is_escaped() {
     assert!(line.contains(" GET /a\\u{9b}31m: the client's request was rejected: 426 "), "{line}");
 }
 
+#[tokio::test]
+async fn the_cause_of_a_rejection_is_for_the_server_only() {
+    let server = Server::new().on_request(|_| async {
+        let rejection = Rejection::from(StatusCode::UNAUTHORIZED).with_source(Told(fmt::Error));
+        Err::<Parts, _>(rejection)
+    });
+    let (server, mut reports) = Reports::of(serves_both(server));
+    let address = start(server, echo).await;
+    for (client, _) in clients_and_methods() {
+        let error = connect(&client, address).await.unwrap_err();
+        assert_eq!(error.response().unwrap().body(), "Unauthorized\n");
+        let report = reports.next().await;
+        let cause = fmt::Error.to_string();
+        let expected = format!(" was rejected: 401 Unauthorized: Unauthorized: line 1\\nline 2: {cause}");
+        assert!(report.to_string().ends_with(&expected), "{report}");
+        let rejection = report.error().source().expect("the rejection");
+        assert!(rejection.source().is_some_and(<dyn StdError>::is::<Told>));
+    }
+}
+
+/// Returns the part of the report about this origin that only the server receives.
+async fn why_foreign(client: Connector, url: &str, reports: &mut Reports) -> String {
+    let error = soon(client.connect(url)).await.unwrap_err();
+    let told = error.response().expect("an answer").body();
+    assert_eq!(told, "pages of this origin may not connect here\n");
+    let report = reports.next().await;
+    assert_eq!(report.status(), Some(StatusCode::FORBIDDEN));
+    let line = report.to_string();
+    let (_, why) = line.split_once("403 Forbidden: pages of this origin may not connect here: ").unwrap();
+    why.to_owned()
+}
+
+#[tokio::test]
+async fn rfc6455_10_2_a_foreign_origin_is_reported_with_the_host_and_the_setting() {
+    let (server, mut reports) = Reports::of(serves_both(Server::new()));
+    let address = start(server, echo).await;
+    let url = format!("ws://{address}/");
+    for (client, _) in clients_and_methods() {
+        for (origin, expected) in [
+            (
+                "https://evil.example",
+                format!(
+                    "the origin \"https://evil.example\" does not fit the host of the request, \
+                     \"{address}\": Acceptor::allow_origin(\"https://evil.example\") allows it"
+                ),
+            ),
+            (
+                "null",
+                "the page has no origin of its own (Origin: null), and Acceptor::allow_origin(\"null\") \
+                 allows such pages"
+                    .to_owned(),
+            ),
+            (
+                "evil.example",
+                "the Origin \"evil.example\" is no origin, and Acceptor::check_origin may allow it"
+                    .to_owned(),
+            ),
+        ] {
+            let why = why_foreign(client.clone().origin(origin), &url, &mut reports).await;
+            assert_eq!(why, expected);
+        }
+    }
+}
+
+#[cfg(feature = "tls")]
+#[tokio::test]
+async fn rfc6454_5_a_foreign_scheme_is_reported_as_such() {
+    let (config, client) = configs();
+    let (server, mut reports) = Reports::of(Server::new().tls(config));
+    let address = start(server, echo).await;
+    let client = Connector::new().tls(client).proxy(bowline::Proxy::none());
+    let host = format!("localhost:{}", address.port());
+    let (url, origin) = (format!("wss://{host}/"), format!("http://{host}"));
+    let why = why_foreign(client.origin(&*origin), &url, &mut reports).await;
+    let expected = format!(
+        "the origin \"{origin}\" has the host of the request, \"{host}\", but not its scheme, https: \
+         Acceptor::allow_origin(\"{origin}\") allows it"
+    );
+    assert_eq!(why, expected);
+}
+
 // ---- noise
 
 const SHORT: Duration = Duration::from_millis(100);

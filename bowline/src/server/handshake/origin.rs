@@ -46,23 +46,26 @@ impl Origins {
         self.scheme = scheme;
     }
 
-    /// Returns `true` if a request may connect. `target` is the request's target, or that of HTTP/2's
-    /// pseudo-headers.
-    pub(crate) fn allows(&self, headers: &HeaderMap, target: &Uri) -> bool {
+    /// Returns an error, for the server only, if a request may not connect. `target` is the request's target,
+    /// or that of HTTP/2's pseudo-headers.
+    pub(crate) fn check(&self, headers: &HeaderMap, target: &Uri) -> Result<(), String> {
         let origin = match Occurrence::of(headers, ORIGIN) {
             // The client is not a browser.
-            Occurrence::None => return true,
-            Occurrence::Repeated => return false,
+            Occurrence::None => return Ok(()),
+            Occurrence::Repeated => return Err("the request has more than one Origin header".to_owned()),
             Occurrence::Once(origin) => origin,
         };
-        let Ok(text) = origin.to_str() else { return false };
+        let Ok(text) = origin.to_str() else {
+            return Err(format!("the Origin header is not text: {origin:?}"));
+        };
         let parsed = Origin::parse(text);
         let host = target.authority().map(Authority::as_str).or_else(|| headers.get(HOST)?.to_str().ok());
         let is_https = target.scheme() == Some(&Scheme::HTTPS);
         let scheme = if is_https { RequestScheme::Https } else { self.scheme };
-        self.patterns.iter().any(|pattern| pattern.matches(text, parsed.as_ref()))
-            || parsed.zip(host).is_some_and(|(origin, host)| origin.is_served_at(host, scheme))
-            || self.check.as_ref().is_some_and(|check| check(text, headers))
+        let is_allowed = self.patterns.iter().any(|pattern| pattern.matches(text, parsed.as_ref()))
+            || parsed.as_ref().zip(host).is_some_and(|(origin, host)| origin.is_served_at(host, scheme))
+            || self.check.as_ref().is_some_and(|check| check(text, headers));
+        if is_allowed { Ok(()) } else { Err(describe_foreign(text, parsed.as_ref(), host, scheme)) }
     }
 }
 
@@ -176,6 +179,34 @@ impl HostPattern {
                 name_end > 0 && host[name_end..].eq_ignore_ascii_case(parent)
             }
         }
+    }
+}
+
+/// Describes an origin that is not allowed, and the way to allow it.
+fn describe_foreign(
+    text: &str,
+    origin: Option<&Origin<'_>>,
+    host: Option<&str>,
+    scheme: RequestScheme,
+) -> String {
+    let host = host.unwrap_or_default();
+    match origin {
+        None if text == "null" => "the page has no origin of its own (Origin: null), and \
+             Acceptor::allow_origin(\"null\") allows such pages"
+            .to_owned(),
+        None => format!("the Origin {text:?} is no origin, and Acceptor::check_origin may allow it"),
+        Some(origin)
+            if scheme == RequestScheme::Https && origin.is_served_at(host, RequestScheme::Unknown) =>
+        {
+            format!(
+                "the origin {text:?} has the host of the request, {host:?}, but not its scheme, https: \
+                 Acceptor::allow_origin({text:?}) allows it"
+            )
+        }
+        Some(_) => format!(
+            "the origin {text:?} does not fit the host of the request, {host:?}: \
+             Acceptor::allow_origin({text:?}) allows it"
+        ),
     }
 }
 
