@@ -90,6 +90,12 @@ impl From<u16> for CloseCode {
     }
 }
 
+impl From<CloseCode> for u16 {
+    fn from(code: CloseCode) -> Self {
+        code.0
+    }
+}
+
 impl From<Failure> for CloseCode {
     /// Returns the close code with which to fail the connection.
     fn from(failure: Failure) -> Self {

@@ -41,6 +41,7 @@ fn rfc6455_7_4_1_the_names_of_the_codes() {
     ];
     for (name, code) in names {
         assert_eq!(name, CloseCode::from(code));
+        assert_eq!(u16::from(name), code);
         assert_eq!(name.to_string(), code.to_string());
         assert_eq!(format!("{name:?}"), format!("CloseCode({code})"));
     }

@@ -169,20 +169,26 @@ impl From<Utf8Bytes> for Bytes {
     }
 }
 
-impl PartialEq<str> for Utf8Bytes {
-    fn eq(&self, other: &str) -> bool {
-        self.as_str() == other
-    }
+macro_rules! compare_with {
+    ($($type:ty, $other:ident => $text:expr;)*) => {
+        $(
+            impl PartialEq<$type> for Utf8Bytes {
+                fn eq(&self, $other: &$type) -> bool {
+                    self.as_str() == $text
+                }
+            }
+
+            impl PartialEq<Utf8Bytes> for $type {
+                fn eq(&self, other: &Utf8Bytes) -> bool {
+                    other == self
+                }
+            }
+        )*
+    };
 }
 
-impl PartialEq<&str> for Utf8Bytes {
-    fn eq(&self, other: &&str) -> bool {
-        self.as_str() == *other
-    }
-}
-
-impl PartialEq<String> for Utf8Bytes {
-    fn eq(&self, other: &String) -> bool {
-        self.as_str() == other
-    }
+compare_with! {
+    str, other => other;
+    &str, other => *other;
+    String, other => other.as_str();
 }

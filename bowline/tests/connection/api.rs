@@ -69,7 +69,12 @@ fn text_converts_into_what_holds_text() {
         assert_eq!(String::from(shared.clone()), text);
         assert_eq!(String::from(shared), text);
         assert_eq!(String::from(Utf8Bytes::from_static(text)), text);
-        assert_eq!(Utf8Bytes::from(text), text.to_owned());
+        // Comparisons hold in both directions.
+        let shared = Utf8Bytes::from(text);
+        assert!(shared == *text && *text == shared);
+        assert!(shared == text && text == shared);
+        assert!(shared == text.to_owned() && text.to_owned() == shared);
+        assert!(shared != "other" && "other" != shared && "other".to_owned() != shared);
         assert_eq!(Utf8Bytes::try_from(text.as_bytes()).unwrap(), text);
         assert_eq!(Utf8Bytes::try_from(text.as_bytes().to_vec()).unwrap(), text);
     }
@@ -276,6 +281,7 @@ fn limits_can_be_read_and_compared() {
     assert_eq!((defaults.message_size, defaults.frames_per_message), (1024 * 1024, 16_384));
     assert_eq!((defaults.head_size, defaults.max_headers, defaults.write_buffer), (16_384, 100, 65_536));
     assert_eq!((defaults.handshake_timeout.as_secs(), defaults.close_timeout.as_secs()), (10, 5));
+    assert_eq!(defaults.unsent, None);
     #[cfg(feature = "http2")]
     assert_eq!((defaults.max_streams, defaults.stream_window), (100, 256 * 1024));
 
