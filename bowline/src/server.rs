@@ -492,12 +492,14 @@ impl Server {
 
     /// Sets the largest number of connections. Default: no limit; at least 1.
     ///
-    /// WebSockets count, and connections that are on the way to one. An HTTP/2 connection counts as its
-    /// WebSockets, and as one until the first of them.
+    /// WebSockets count, and connections that are on the way to one or to an answer of
+    /// [`fallback`](Self::fallback). An HTTP/2 connection counts as its WebSockets, and as one until the
+    /// first of them.
     ///
     /// Beyond the limit, a request for a WebSocket is refused with 503 and `Retry-After: 5`, before
     /// [`on_request`](Self::on_request) is called. So that a flood costs no TLS handshakes without end, 100
-    /// refused connections a second are answered, and others are closed as soon as they are accepted.
+    /// refused connections a second are answered, and others are closed as soon as they are accepted. On a
+    /// connection that is answered, `fallback` works as usual, so health checks go on.
     ///
     /// [`stats`](Self::stats) counts all refusals. [`on_error`](Self::on_error) receives at most one a
     /// second, with the number of the others.
@@ -549,7 +551,8 @@ impl Server {
         self.with(|options| options.load.handshakes_per_second = Some(rate))
     }
 
-    /// Returns the numbers of this server and its clones: WebSockets that are open, accepted and rejected.
+    /// Returns the numbers of this server and its clones, such as those of WebSockets that are open, accepted
+    /// and rejected.
     ///
     /// [`serve`](Self::serve) consumes a server, so keep a clone:
     ///

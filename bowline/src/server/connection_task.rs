@@ -192,7 +192,7 @@ impl<H> ServerState<H> {
         let address = peer.addresses.peer;
         let hooks = self.hooks(registration.place(), address, Counted::WhenAccepted);
         let arriving = Box::pin(self.handshake(stream, peer, &hooks, deadline, &copy));
-        let arrived = self.registry.unless_stopping(arriving).await?;
+        let arrived = self.unless_stopping(arriving).await?;
         let arrived = self.or_report(arrived, address, copy)?;
         match arrived {
             Arrived::WebSocket(socket, head) => Some(self.established(registration, socket, head)),
@@ -313,12 +313,21 @@ impl<H> ServerState<H> {
         let hooks = self.hooks(registration.place(), address, Counted::WithRequest);
         let terms = self.options.acceptor.terms();
         let handshake = Box::pin(request.exchange(peer, terms, &hooks, &copy));
-        let answered = self.registry.unless_stopping(handshake).await?;
+        let answered = self.unless_stopping(handshake).await?;
         let answered = answered.map_err(OpeningFailure::from);
         let Accepted { socket, head, slot } = self.or_report(answered, address, copy)??;
         let mut established = self.established(registration, socket, head);
         established.registration.slot = Some(slot);
         Some(established)
+    }
+
+    /// Waits for `opening`. Returns `None`, and counts the handshake, if the server shuts down before.
+    async fn unless_stopping<T>(&self, opening: impl Future<Output = T>) -> Option<T> {
+        let opened = self.registry.unless_stopping(opening).await;
+        if opened.is_none() {
+            self.registry.load.counters.rejected(RejectionReason::Shutdown);
+        }
+        opened
     }
 
     /// Counts and reports the error of an opening handshake, if there is one.

@@ -295,6 +295,9 @@ impl Drop for OpenRegistration {
     fn drop(&mut self) {
         let registry = &self.registration.place.registry;
         registry.load.counters.ended();
+        if registry.stopping.is_cancelled() {
+            registry.load.counters.shut_down();
+        }
         let mut state = registry.state();
         let counts = state.connections.contains_key(&self.registration.place.number)
             && registry.stopping.is_cancelled();

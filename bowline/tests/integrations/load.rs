@@ -156,6 +156,22 @@ async fn a_connection_over_the_limit_takes_a_place_that_is_free_at_its_request()
     assert_eq!(status(&clients.connect(None).await.unwrap_err()), StatusCode::SERVICE_UNAVAILABLE);
 }
 
+/// A server without room is still healthy.
+#[tokio::test]
+async fn a_fallback_answers_beyond_the_limit() {
+    let server = Server::new().connections(1).fallback(|_| async { http::Response::new("ok") });
+    let clients = Clients::of(&server, echo);
+    let _first = clients.connect(None).await.unwrap();
+    let mut stream = clients.stream(None);
+    let page = Head::from(["GET /healthz HTTP/1.1", "Host: example.com"]);
+    stream.write_all(page.text().as_bytes()).await.unwrap();
+    assert_eq!(read_head(&mut stream).await.status(), 200);
+    soon(stream.read_exact(&mut [0; 2])).await.unwrap();
+    // On the same connection, a WebSocket finds no place.
+    stream.write_all(Head::request().text().as_bytes()).await.unwrap();
+    assert_eq!(read_head(&mut stream).await.status(), 503);
+}
+
 /// All listeners of a server count together.
 #[tokio::test]
 async fn clones_share_their_limits() {

@@ -5,7 +5,9 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bowline::{Acceptor, CloseCode, Connector, Limits, Listener, Server, ShutdownOptions, WebSocket};
+use bowline::{
+    Acceptor, CloseCode, Connector, Limits, Listener, RejectionReason, Server, ShutdownOptions, WebSocket,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, advance, sleep};
@@ -188,6 +190,7 @@ async fn a_member_goes_on_until_it_is_closed_with_the_applications_code() {
         .close_frame(CloseCode::SERVICE_RESTART, "back at once");
     let (streams, receiver) = mpsc::unbounded_channel();
     let server = Server::new().shutdown(stopped, options);
+    let numbers = server.clone();
     let quits = |mut socket: WebSocket| async move {
         while let Some(message) = socket.recv().await? {
             if message == "quit".into() {
@@ -239,6 +242,10 @@ async fn a_member_goes_on_until_it_is_closed_with_the_applications_code() {
     assert_eq!(restarted, 2);
     let shutdown = soon(serving).await.unwrap().unwrap();
     assert_eq!((shutdown.closed(), shutdown.ended()), (3, 0));
+    let stats = numbers.stats();
+    assert_eq!((stats.open(), stats.accepted(), stats.shut_down()), (0, 3, 3));
+    let rejected: Vec<_> = stats.rejections().filter(|(_, count)| *count > 0).collect();
+    assert_eq!(rejected, [(RejectionReason::Shutdown, 1)]);
 }
 
 #[tokio::test]

@@ -12,6 +12,7 @@ use crate::server::rejection::RejectionReason;
 pub(crate) struct Counters {
     accepted: AtomicU64,
     ended: AtomicU64,
+    shut_down: AtomicU64,
     handlers_failed: AtomicU64,
     accept_errors: AtomicU64,
     rejected: [AtomicU64; RejectionReason::ALL.len()],
@@ -24,6 +25,11 @@ impl Counters {
 
     pub(crate) fn ended(&self) {
         self.ended.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a WebSocket that was open at the shutdown.
+    pub(crate) fn shut_down(&self) {
+        self.shut_down.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn handler_failed(&self) {
@@ -45,6 +51,7 @@ impl Counters {
         ServerStats {
             ended,
             accepted: read(&self.accepted).max(ended),
+            shut_down: read(&self.shut_down),
             handlers_failed: read(&self.handlers_failed),
             accept_errors: read(&self.accept_errors),
             rejected: std::array::from_fn(|reason| read(&self.rejected[reason])),
@@ -62,6 +69,7 @@ impl Counters {
 pub struct ServerStats {
     accepted: u64,
     ended: u64,
+    shut_down: u64,
     handlers_failed: u64,
     accept_errors: u64,
     rejected: [u64; RejectionReason::ALL.len()],
@@ -79,6 +87,12 @@ impl ServerStats {
         self.accepted
     }
 
+    /// Returns the number of WebSockets that ended after the signal to shut down, in whatever way.
+    /// [`ShutdownSummary`](crate::ShutdownSummary) tells the ways apart.
+    pub fn shut_down(&self) -> u64 {
+        self.shut_down
+    }
+
     /// Returns the number of WebSockets whose handler returned an error or panicked.
     pub fn handlers_failed(&self) -> u64 {
         self.handlers_failed
@@ -91,8 +105,6 @@ impl ServerStats {
 
     /// Returns the number of requests and connections that did not become WebSockets, for all reasons
     /// together.
-    ///
-    /// Handshakes that a shutdown ends are not among them.
     pub fn rejected(&self) -> u64 {
         self.rejected.iter().sum()
     }

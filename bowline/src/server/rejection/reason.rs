@@ -38,11 +38,13 @@ pub enum RejectionReason {
     /// There were more handshakes than
     /// [`Server::handshakes_per_second`](crate::Server::handshakes_per_second) allows.
     HandshakesPerSecond,
+    /// The server shut down before the handshake was done.
+    Shutdown,
 }
 
 impl RejectionReason {
     /// All reasons, in the order of their discriminants.
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::Handshake,
         Self::Origin,
         Self::OnRequest,
@@ -53,6 +55,7 @@ impl RejectionReason {
         Self::Connections,
         Self::ConnectionsPerAddress,
         Self::HandshakesPerSecond,
+        Self::Shutdown,
     ];
 
     /// Returns `true` for the limits on the load of the server, which say nothing about the request.
@@ -72,6 +75,7 @@ impl RejectionReason {
             Self::Connections => "connections",
             Self::ConnectionsPerAddress => "connections_per_address",
             Self::HandshakesPerSecond => "handshakes_per_second",
+            Self::Shutdown => "shutdown",
         }
     }
 }
