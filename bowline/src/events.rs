@@ -6,10 +6,42 @@
 //! A subscriber is foreign code, which may use the connection that the event is about. Therefore no event is
 //! emitted under a lock.
 
+#[cfg(any(feature = "client", feature = "server"))]
+use std::net::SocketAddr;
+
+#[cfg(any(feature = "client", feature = "server"))]
+use bowline_proto::Role;
+
 #[cfg(not(feature = "tracing"))]
 pub(crate) use absent::*;
 #[cfg(feature = "tracing")]
 pub(crate) use present::*;
+
+/// The opening handshake that an event is about.
+#[cfg(any(feature = "client", feature = "server"))]
+#[cfg_attr(not(feature = "tracing"), allow(dead_code, reason = "nobody is told"))]
+#[derive(Clone, Copy)]
+pub(crate) struct HandshakeSubject<'a> {
+    role: Role,
+    /// The client and the path that it asked for, on a server that knows them.
+    peer: Option<SocketAddr>,
+    path: Option<&'a str>,
+}
+
+#[cfg(any(feature = "client", feature = "server"))]
+impl<'a> HandshakeSubject<'a> {
+    #[cfg(feature = "client")]
+    pub(crate) fn of_client() -> Self {
+        Self { role: Role::Client, peer: None, path: None }
+    }
+
+    /// Describes the handshake of a server. Its HTTP library may have put the client's address into the
+    /// extensions of the request.
+    #[cfg(feature = "server")]
+    pub(crate) fn of_server(peer: Option<&SocketAddr>, uri: &'a http::Uri) -> Self {
+        Self { role: Role::Server, peer: peer.copied(), path: Some(uri.path()) }
+    }
+}
 
 /// The side that started the closing handshake (RFC 6455 7.1.2).
 #[derive(Clone, Copy, Debug)]
@@ -27,8 +59,12 @@ mod present {
     use bowline_proto::{CloseCode, Role};
     use tracing::{Level, event};
 
+    #[cfg(any(feature = "client", feature = "server"))]
+    use super::HandshakeSubject;
     use super::Initiator;
     use crate::error::Error;
+    #[cfg(any(feature = "client", feature = "server"))]
+    use crate::error::escaped;
 
     const TARGET: &str = "bowline";
 
@@ -46,23 +82,31 @@ mod present {
     /// Reports that an opening handshake was accepted.
     #[cfg(any(feature = "client", feature = "server"))]
     pub(crate) fn handshake_accepted(
-        role: Role,
+        subject: HandshakeSubject<'_>,
         subprotocol: Option<&str>,
         deflate: Option<DeflateParameters>,
     ) {
+        let HandshakeSubject { role, peer, path } = subject;
         let deflate = deflate.map(tracing::field::debug);
         event!(
             name: "handshake_accepted", target: TARGET, Level::DEBUG,
-            role = role_name(role), subprotocol, deflate, "handshake accepted"
+            role = role_name(role), peer = peer.map(display), path = path.map(escaped).map(display),
+            subprotocol, deflate, "handshake accepted"
         );
     }
 
     /// Reports that an opening handshake was rejected.
     #[cfg(any(feature = "client", feature = "server"))]
-    pub(crate) fn handshake_rejected(role: Role, status: http::StatusCode, reason: impl std::fmt::Display) {
+    pub(crate) fn handshake_rejected(
+        subject: HandshakeSubject<'_>,
+        status: http::StatusCode,
+        reason: impl std::fmt::Display,
+    ) {
+        let HandshakeSubject { role, peer, path } = subject;
         event!(
             name: "handshake_rejected", target: TARGET, Level::INFO,
-            role = role_name(role), status = status.as_u16(), reason = display(reason), "handshake rejected"
+            role = role_name(role), peer = peer.map(display), path = path.map(escaped).map(display),
+            status = status.as_u16(), reason = display(reason), "handshake rejected"
         );
     }
 
@@ -120,14 +164,22 @@ mod absent {
     use bowline_proto::DeflateParameters;
     use bowline_proto::{CloseCode, Role};
 
+    #[cfg(any(feature = "client", feature = "server"))]
+    use super::HandshakeSubject;
     use super::Initiator;
     use crate::error::Error;
 
     #[cfg(any(feature = "client", feature = "server"))]
-    pub(crate) fn handshake_accepted(_: Role, _: Option<&str>, _: Option<DeflateParameters>) {}
+    pub(crate) fn handshake_accepted(_: HandshakeSubject<'_>, _: Option<&str>, _: Option<DeflateParameters>) {
+    }
 
     #[cfg(any(feature = "client", feature = "server"))]
-    pub(crate) fn handshake_rejected(_: Role, _: http::StatusCode, _: impl std::fmt::Display) {}
+    pub(crate) fn handshake_rejected(
+        _: HandshakeSubject<'_>,
+        _: http::StatusCode,
+        _: impl std::fmt::Display,
+    ) {
+    }
 
     pub(crate) fn connection_opened(_: Role, _: Option<SocketAddr>) {}
 

@@ -267,19 +267,26 @@
 //! # Events
 //!
 //! With the feature `tracing`, the library emits events with the target `bowline`. No event is about a
-//! message. Of what the peers send, events contain only close codes, subprotocols, the status of a response,
-//! and the URL that the response redirects to (without its query). Rejections by the application appear with
-//! their text.
+//! message. Of what the peers send, events contain only close codes, subprotocols, the path of a request
+//! (without its query), the Origin and the Host of a rejected one, the status of a response, and the URL that
+//! the response redirects to (without its query). Rejections by the application appear with their text and
+//! [cause](Rejection::with_source).
 //!
 //! | name | level | fields |
 //! |---|---|---|
-//! | `handshake_accepted` | debug | `role` (ours: `client` or `server`), `subprotocol`, `deflate` |
-//! | `handshake_rejected` | info | `role`, `status`, `reason` |
-//! | `connection_opened` | debug | `role`, `peer` (its address) |
+//! | `handshake_accepted` | debug | `role` (`client` or `server`), `peer`, `path`, `subprotocol`, `deflate` |
+//! | `handshake_rejected` | info | `role`, `peer`, `path`, `status`, `reason` |
+//! | `connection_opened` | debug | `role`, `peer` |
 //! | `connection_closed` | debug | `by` (the side that closed first: `us` or `peer`), `code`, `peer` |
 //! | `connection_failed` | info | `code`, `error` (the violation or the limit), `peer` |
 //! | `connection_lost` | info | `error` (the transport ended, or the peer did not end it in time), `peer` |
 //! | `keepalive_lost` | info | `error`, `peer` |
+//!
+//! The field `peer` is the address of the peer, where the address is known. In `handshake_accepted` and
+//! `handshake_rejected`, which only servers emit with `peer` and `path`, the address comes from a
+//! [`SocketAddr`](std::net::SocketAddr) in the extensions of the request; [`Server`] puts it there. An open
+//! connection does not keep its path: to find the path of a `connection_lost`, look for the
+//! `handshake_accepted` with the same `peer`.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 

@@ -9,8 +9,9 @@ mod support;
 use std::fmt::{Debug, Write};
 use std::sync::{Arc, Mutex};
 
-use bowline::{Acceptor, CloseCode, Limits, Role, Sender, WebSocket, pair};
+use bowline::{Acceptor, CloseCode, Connector, Limits, Rejection, Role, Sender, Server, WebSocket, pair};
 use http::StatusCode;
+use http::request::Parts;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::subscriber::DefaultGuard;
@@ -176,7 +177,7 @@ async fn handshakes_are_told_by_both_sides() {
     assert_eq!(
         told,
         [
-            r#"DEBUG handshake_accepted role="server" subprotocol="chat""#,
+            r#"DEBUG handshake_accepted role="server" path=/private subprotocol="chat""#,
             r#"DEBUG connection_opened role="server""#,
             r#"DEBUG handshake_accepted role="client" subprotocol="chat""#,
             r#"DEBUG connection_opened role="client""#,
@@ -202,7 +203,9 @@ async fn rejections_are_told_by_both_sides_with_the_reason() {
     assert_eq!(
         events.take(),
         [
-            &*format!(r#"INFO handshake_rejected role="server" status=403 reason=403 Forbidden: {why}"#),
+            &*format!(
+                r#"INFO handshake_rejected role="server" path=/ status=403 reason=403 Forbidden: {why}"#
+            ),
             r#"INFO handshake_rejected role="client" status=403 reason=the server answered 403 Forbidden instead of 101 Switching Protocols"#,
         ]
     );
@@ -211,5 +214,57 @@ async fn rejections_are_told_by_both_sides_with_the_reason() {
     let rejection = bowline::accept::<(), ()>(&mut request).unwrap_err();
     assert_eq!(rejection.status(), StatusCode::UPGRADE_REQUIRED);
     let told = events.take();
-    assert!(told[0].starts_with(r#"INFO handshake_rejected role="server" status=426"#), "{told:?}");
+    assert!(told[0].starts_with(r#"INFO handshake_rejected role="server" path=/ status=426"#), "{told:?}");
+}
+
+/// Over every version of HTTP, and in a server of the application's own.
+#[tokio::test]
+async fn a_server_tells_the_address_and_the_path_of_its_client() {
+    let (events, _guard) = Events::catch();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = Server::new().on_request(|mut head: Parts| async move {
+        // The path is that of the client.
+        let path = std::mem::replace(&mut head.uri, "/elsewhere".parse().unwrap()).path().to_owned();
+        if path == "/open" {
+            Ok(head)
+        } else {
+            Err(Rejection::from(StatusCode::NOT_FOUND).with_source("none"))
+        }
+    });
+    #[cfg(feature = "http2")]
+    let server = server.http2();
+    tokio::spawn(server.serve(listener, |_: WebSocket| std::future::pending()));
+    let clients = [
+        Connector::new(),
+        #[cfg(feature = "http2")]
+        Connector::new().http_version(bowline::HttpVersion::Http2),
+    ];
+    for client in clients {
+        let (socket, _) = client.connect(format!("ws://{address}/open?token=secret")).await.unwrap();
+        let peer = socket.local_addr().unwrap();
+        let told: Vec<_> = events.take().into_iter().filter(|line| line.contains("server")).collect();
+        assert_eq!(
+            told,
+            [
+                format!(r#"DEBUG handshake_accepted role="server" peer={peer} path=/open"#),
+                format!(r#"DEBUG connection_opened role="server" peer={peer}"#),
+            ]
+        );
+        drop(socket);
+        settle().await;
+        events.take();
+        client.connect(format!("ws://{address}/a%1Bb?token=secret")).await.unwrap_err();
+        let told: Vec<_> = events.take().into_iter().filter(|line| line.contains("server")).collect();
+        let told = told.iter().find(|line| line.contains("handshake")).expect("the rejection");
+        assert!(told.starts_with(r#"INFO handshake_rejected role="server" peer=127.0.0.1:"#), "{told}");
+        assert!(told.ends_with(" path=/a%1Bb status=404 reason=404 Not Found: Not Found: none"), "{told}");
+    }
+
+    let mut request = http::Request::get("/page?token=secret").body(()).unwrap();
+    request.extensions_mut().insert(address);
+    bowline::accept::<(), ()>(&mut request).unwrap_err();
+    let told = events.take();
+    let expected = format!(r#"INFO handshake_rejected role="server" peer={address} path=/page status=426"#);
+    assert!(told[0].starts_with(&expected), "{told:?}");
 }

@@ -15,7 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::connection::parts::{Config, ConnectionParts};
 use crate::error::Error;
-use crate::events;
+use crate::events::{self, HandshakeSubject};
 use crate::handshake::headers::{Occurrence, has_token};
 use crate::handshake::negotiated::Negotiated;
 use crate::limits::Limits;
@@ -117,9 +117,11 @@ impl ClientHandshake {
 
     /// Checks the response, and returns what was agreed on, or what is wrong.
     pub(crate) fn conclude<B>(&self, response: &Response<B>) -> Result<Negotiated, String> {
-        self.verify(response)
-            .inspect(|agreed| agreed.announce(Role::Client))
-            .inspect_err(|reason| events::handshake_rejected(Role::Client, response.status(), reason))
+        self.verify(response).inspect(|agreed| agreed.announce(HandshakeSubject::of_client())).inspect_err(
+            |reason| {
+                events::handshake_rejected(HandshakeSubject::of_client(), response.status(), reason);
+            },
+        )
     }
 
     fn verify<B>(&self, response: &Response<B>) -> Result<Negotiated, String> {

@@ -1,11 +1,9 @@
 //! The result of an opening handshake.
 
 use bowline_proto::DeflateParameters;
-#[cfg(any(feature = "client", feature = "server"))]
-use bowline_proto::Role;
 
 #[cfg(any(feature = "client", feature = "server"))]
-use crate::events;
+use crate::events::{self, HandshakeSubject};
 
 /// The subprotocol and the extension that an opening handshake has negotiated.
 #[derive(Clone, Debug, Default)]
@@ -21,9 +19,9 @@ impl Negotiated {
         Self { subprotocol: subprotocol.map(Into::into), ..Self::default() }
     }
 
-    /// Reports to `tracing` that `role`'s handshake has been accepted.
+    /// Reports to `tracing` that the handshake has been accepted.
     #[cfg(any(feature = "client", feature = "server"))]
-    pub(crate) fn announce(&self, role: Role) {
-        events::handshake_accepted(role, self.subprotocol.as_deref(), self.deflate);
+    pub(crate) fn announce(&self, subject: HandshakeSubject<'_>) {
+        events::handshake_accepted(subject, self.subprotocol.as_deref(), self.deflate);
     }
 }

@@ -13,7 +13,7 @@ use hyper::upgrade::OnUpgrade;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::error::{Error, ErrorKind};
-use crate::events;
+use crate::events::{self, HandshakeSubject};
 use crate::limits::Limits;
 use crate::server::acceptor::accept_stream::AcceptStream;
 use crate::server::handshake::origin::{Pattern, RequestScheme};
@@ -277,7 +277,7 @@ impl Acceptor {
             })
         };
         let agreed = self.agree(&*request).and_then(|agreement| Ok((on_upgrade(request)?, agreement)));
-        let (on_upgrade, agreement) = announced(agreed, |(_, agreement)| agreement)?;
+        let (on_upgrade, agreement) = announced(agreed, request, |(_, agreement)| agreement)?;
         let response = agreement.response();
         Ok((response, Upgrade::new(on_upgrade, request.version(), ServerHandshake::new(agreement))))
     }
@@ -312,7 +312,7 @@ impl Acceptor {
     /// Returns the response to send instead if the request is not an acceptable handshake: see
     /// [`accept`](Self::accept).
     pub fn respond<A>(&self, request: &Request<A>) -> Result<(Response<()>, ServerHandshake), Rejection> {
-        let agreement = announced(self.agree(request), |agreement| agreement)?;
+        let agreement = announced(self.agree(request), request, |agreement| agreement)?;
         let mut response = agreement.response();
         *response.version_mut() = request.version();
         Ok((response, ServerHandshake::new(agreement)))
@@ -446,13 +446,15 @@ impl Acceptor {
 }
 
 /// Reports the outcome of a handshake to `tracing`.
-fn announced<T>(
+fn announced<T, A>(
     outcome: Result<T, Rejection>,
+    request: &Request<A>,
     agreement: impl FnOnce(&T) -> &Agreement,
 ) -> Result<T, Rejection> {
+    let subject = HandshakeSubject::of_server(request.extensions().get(), request.uri());
     match &outcome {
-        Ok(accepted) => agreement(accepted).agreed.announce(Role::Server),
-        Err(rejection) => events::handshake_rejected(Role::Server, rejection.status(), rejection),
+        Ok(accepted) => agreement(accepted).agreed.announce(subject),
+        Err(rejection) => events::handshake_rejected(subject, rejection.status(), rejection),
     }
     outcome
 }

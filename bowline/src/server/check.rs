@@ -14,13 +14,12 @@
 pub(crate) mod acceptance;
 pub(crate) mod fallback;
 
-use bowline_proto::Role;
 use bytes::Bytes;
 use http::request::Parts;
 use http::{Response, StatusCode, header};
 
 use crate::error::{Error, ErrorKind};
-use crate::events;
+use crate::events::{self, HandshakeSubject};
 use crate::server::catch_panic::CatchPanic;
 use crate::server::check::acceptance::{Admission, Refusal, RequestCheck};
 use crate::server::check::fallback::Fallback;
@@ -53,29 +52,36 @@ pub(crate) async fn answer(head: Parts, terms: &Terms, hooks: &RequestHooks) -> 
         Some(fallback) if !asks_for_websocket(&head) => return fallback.answer(head).await,
         _ => {}
     }
+    // The application may change the head.
+    let (peer, uri) = (head.extensions.get().copied(), head.uri.clone());
+    let subject = HandshakeSubject::of_server(peer.as_ref(), &uri);
     let agreeing = async {
         let agreement = terms.check(&head)?;
         hooks.check.decide(head, agreement).await
     };
     match CatchPanic::call(|| agreeing).await {
         Ok(Ok(admission)) => {
-            admission.agreement.agreed.announce(Role::Server);
+            admission.agreement.agreed.announce(subject);
             let response = admission.agreement.response();
             (Answered::Admitted(admission), response)
         }
-        Ok(Err(Refusal { error, rejection })) => rejected(error, rejection),
+        Ok(Err(Refusal { error, rejection })) => rejected(subject, error, rejection),
         Err(panic) => {
             let rejection = Rejection::from(StatusCode::INTERNAL_SERVER_ERROR);
             let text = format!("the check of a client's request {panic}");
             let error = Error::with_source(ErrorKind::Handshake, text, rejection.clone());
-            rejected(error, rejection)
+            rejected(subject, error, rejection)
         }
     }
 }
 
 /// Returns the error and the response for a request that is rejected.
-pub(crate) fn rejected(error: Error, rejection: Rejection) -> (Answered, Response<Bytes>) {
-    events::handshake_rejected(Role::Server, rejection.status(), &rejection);
+pub(crate) fn rejected(
+    subject: HandshakeSubject<'_>,
+    error: Error,
+    rejection: Rejection,
+) -> (Answered, Response<Bytes>) {
+    events::handshake_rejected(subject, rejection.status(), &rejection);
     (Answered::Rejected(error), sized_by_body(rejection.into_response::<String>()))
 }
 

@@ -20,6 +20,7 @@ use tokio::task::yield_now;
 use tokio::time::{Instant, Sleep, sleep};
 
 use crate::error::{Error, ErrorKind};
+use crate::events::HandshakeSubject;
 use crate::handshake::deadline::{Deadline, FAR};
 use crate::limits::Limits;
 use crate::server::check::acceptance::Admission;
@@ -351,7 +352,8 @@ impl Http2Request {
                     "the client's request is over the limit of {limit} headers (Limits::max_headers)"
                 );
                 let error = Error::with_source(ErrorKind::Handshake, text, rejection.clone());
-                return Ok(rejected(error, rejection));
+                let subject = HandshakeSubject::of_server(head.extensions.get(), &head.uri);
+                return Ok(rejected(subject, error, rejection));
             }
             Ok(answer(head, terms, hooks).await)
         };
