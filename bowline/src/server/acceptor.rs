@@ -16,7 +16,7 @@ use crate::error::{Error, ErrorKind};
 use crate::events::{self, HandshakeSubject};
 use crate::limits::Limits;
 use crate::server::acceptor::accept_stream::AcceptStream;
-use crate::server::handshake::origin::{Pattern, RequestScheme};
+use crate::server::handshake::origin::Pattern;
 use crate::server::handshake::{Agreement, RequestHead, ServerHandshake, Terms};
 use crate::server::rejection::Rejection;
 use crate::server::upgrade::Upgrade;
@@ -125,9 +125,10 @@ impl Acceptor {
     /// sites, as `*` does.
     ///
     /// A page of the same host must have been loaded over `http` or `https`; other schemes, such as those of
-    /// browser extensions, need a pattern. Under [`Server::tls`](crate::Server::tls), and if the request's
-    /// URL has the scheme `https` (as in HTTP/2), the page must have been loaded over `https`. Otherwise
-    /// `http` and `https` are both accepted, because a proxy may have terminated TLS.
+    /// browser extensions, need a pattern. The page must have been loaded over `https` if the head's
+    /// extensions contain a `TlsInfo`, as under [`Server::tls`](crate::Server::tls), or if the request's URL
+    /// has the scheme `https`, as in HTTP/2. Otherwise `http` and `https` are both accepted, because a proxy
+    /// may have terminated TLS.
     ///
     /// The client chooses the `Host` header. The owner of a site can point its name at 127.0.0.1 or a private
     /// address (DNS rebinding). Pages of the site are then of the same origin as their requests. A server
@@ -397,11 +398,6 @@ impl Acceptor {
     /// Returns the error of the first invalid setting, if there is one.
     pub(crate) fn validate(&self) -> Result<(), Error> {
         self.0.invalid.clone().map_or(Ok(()), Err)
-    }
-
-    /// Sets that all requests arrive over TLS.
-    pub(crate) fn over_tls(self) -> Self {
-        self.with(|settings| settings.terms.origins.set_scheme(RequestScheme::Https))
     }
 
     /// Returns the terms of a handshake.

@@ -44,11 +44,8 @@ pub(crate) struct ServerOptions {
 }
 
 impl ServerOptions {
-    /// Fits the options to each other: the origins to TLS, and the protocols of the TLS handshake to HTTP/2.
+    /// Fits the protocols of the TLS handshake to the versions of HTTP.
     pub(crate) fn fit(&mut self) {
-        if self.tls.is_some() {
-            self.acceptor = std::mem::take(&mut self.acceptor).over_tls();
-        }
         let protocols: &[Alpn] =
             if self.http2.is_some() { &[Alpn::Http2, Alpn::Http1] } else { &[Alpn::Http1] };
         self.tls = self.tls.take().map(|tls| tls.with_protocols(protocols));

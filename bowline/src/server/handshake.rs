@@ -24,7 +24,7 @@ use crate::handshake::headers::{Occurrence, has_token};
 use crate::handshake::negotiated::Negotiated;
 use crate::handshake::protocol::ConnectProtocol;
 use crate::limits::Limits;
-use crate::server::handshake::origin::Origins;
+use crate::server::handshake::origin::{Origins, RequestScheme};
 use crate::server::rejection::{Rejection, RejectionReason};
 use crate::socket::{Adoption, WebSocket};
 use crate::transport::hyper_http2::protocol_of;
@@ -48,12 +48,14 @@ pub(crate) struct RequestHead<'a> {
     headers: &'a HeaderMap,
     /// The `:protocol` of an extended CONNECT (RFC 8441 4).
     protocol: Option<&'a str>,
+    scheme: RequestScheme,
 }
 
 impl<'a> From<&'a Parts> for RequestHead<'a> {
     fn from(head: &'a Parts) -> Self {
         let Parts { method, uri, version, headers, extensions, .. } = head;
-        Self { method, uri, version: *version, headers, protocol: protocol_in(extensions) }
+        let (protocol, scheme) = (protocol_in(extensions), RequestScheme::of(uri, extensions));
+        Self { method, uri, version: *version, headers, protocol, scheme }
     }
 }
 
@@ -65,6 +67,7 @@ impl<'a, A> From<&'a Request<A>> for RequestHead<'a> {
             version: request.version(),
             headers: request.headers(),
             protocol: protocol_in(request.extensions()),
+            scheme: RequestScheme::of(request.uri(), request.extensions()),
         }
     }
 }
@@ -125,7 +128,7 @@ pub(crate) struct Agreement {
 impl Terms {
     /// Checks the head of a request.
     pub(crate) fn check<'a>(&self, head: impl Into<RequestHead<'a>>) -> Result<Agreement, Rejection> {
-        let RequestHead { method, uri, version, headers, protocol } = head.into();
+        let RequestHead { method, uri, version, headers, protocol, scheme } = head.into();
         let is_upgrade = version <= Version::HTTP_11;
         if is_upgrade {
             check_upgrade(method, version, headers)?;
@@ -140,7 +143,7 @@ impl Terms {
             return Err(bad_request("the request needs one Host header"));
         }
         // RFC 6455 4.2.2, 10.2: the server checks the origin of a page that connects from a browser.
-        self.origins.check(headers, uri).map_err(|why| {
+        self.origins.check(headers, uri, scheme).map_err(|why| {
             Rejection::new(StatusCode::FORBIDDEN, "pages of this origin may not connect here")
                 .because_of(RejectionReason::Origin)
                 .with_source(why)

@@ -67,7 +67,7 @@ async fn rfc6455_10_2_pages_without_tls_are_foreign_to_a_server_with_it() {
     let carriers = [
         (Server::new(), connector.clone()),
         #[cfg(feature = "http2")]
-        (Server::new().http2(), connector.http_version(bowline::HttpVersion::Http2)),
+        (Server::new().http2(), connector.clone().http_version(bowline::HttpVersion::Http2)),
     ];
     for (server, connector) in carriers {
         let acceptor = Acceptor::new().allow_origin("http://allowed.example");
@@ -86,6 +86,16 @@ async fn rfc6455_10_2_pages_without_tls_are_foreign_to_a_server_with_it() {
             assert_eq!(is_allowed(&connector, &url, &origin).await, expected, "{origin} with {connector:?}");
         }
     }
+
+    // TLS may also be done before bowline.
+    let (listener, address) = listen().await;
+    tokio::spawn(Server::new().serve(OverTls(listener, config.into()), echo));
+    let host = format!("localhost:{}", address.port());
+    for (scheme, expected) in [("https", true), ("http", false)] {
+        let (url, origin) = (format!("wss://{host}/"), format!("{scheme}://{host}"));
+        assert_eq!(is_allowed(&connector, &url, &origin).await, expected, "{origin} with {connector:?}");
+    }
+
     let address = start(Server::new(), echo).await;
     for scheme in ["http", "https"] {
         // A proxy may have ended TLS.

@@ -3,28 +3,36 @@
 use std::fmt;
 use std::sync::Arc;
 
+use http::Extensions;
 use http::header::{HOST, HeaderMap, ORIGIN};
 use http::uri::{Authority, Scheme, Uri};
 
 use crate::handshake::authority::split_authority;
 use crate::handshake::headers::Occurrence;
+use crate::transport::tls::TlsInfo;
 
 /// The origins that a server allows in addition to its own.
 #[derive(Clone, Default)]
 pub(crate) struct Origins {
     patterns: Vec<Pattern>,
     check: Option<Arc<dyn OriginCheck>>,
-    scheme: RequestScheme,
 }
 
-/// The scheme by which requests reach the server, as far as it is known.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// The scheme by which a request has reached the server, as far as it is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RequestScheme {
-    /// `https`, because TLS is terminated here.
+    /// `https`, because TLS is terminated here, or the request says so.
     Https,
     /// Unknown: clear text may come from a proxy that terminates TLS.
-    #[default]
     Unknown,
+}
+
+impl RequestScheme {
+    /// Returns the scheme of a request with this target and these extensions.
+    pub(crate) fn of(target: &Uri, extensions: &Extensions) -> Self {
+        let is_https = target.scheme() == Some(&Scheme::HTTPS) || extensions.get::<TlsInfo>().is_some();
+        if is_https { Self::Https } else { Self::Unknown }
+    }
 }
 
 /// The user's closure that decides about origins.
@@ -41,14 +49,14 @@ impl Origins {
         self.check = Some(Arc::new(check));
     }
 
-    /// Sets the scheme by which all requests reach the server.
-    pub(crate) fn set_scheme(&mut self, scheme: RequestScheme) {
-        self.scheme = scheme;
-    }
-
     /// Returns an error, for the server only, if a request may not connect. `target` is the request's target,
     /// or that of HTTP/2's pseudo-headers.
-    pub(crate) fn check(&self, headers: &HeaderMap, target: &Uri) -> Result<(), String> {
+    pub(crate) fn check(
+        &self,
+        headers: &HeaderMap,
+        target: &Uri,
+        scheme: RequestScheme,
+    ) -> Result<(), String> {
         let origin = match Occurrence::of(headers, ORIGIN) {
             // The client is not a browser.
             Occurrence::None => return Ok(()),
@@ -60,8 +68,6 @@ impl Origins {
         };
         let parsed = Origin::parse(text);
         let host = target.authority().map(Authority::as_str).or_else(|| headers.get(HOST)?.to_str().ok());
-        let is_https = target.scheme() == Some(&Scheme::HTTPS);
-        let scheme = if is_https { RequestScheme::Https } else { self.scheme };
         let is_allowed = self.patterns.iter().any(|pattern| pattern.matches(text, parsed.as_ref()))
             || parsed.as_ref().zip(host).is_some_and(|(origin, host)| origin.is_served_at(host, scheme))
             || self.check.as_ref().is_some_and(|check| check(text, headers));
