@@ -493,8 +493,7 @@ impl Server {
     /// Sets the largest number of connections. Default: no limit; at least 1.
     ///
     /// WebSockets count, and connections that are on the way to one or to an answer of
-    /// [`fallback`](Self::fallback). An HTTP/2 connection counts as its WebSockets, and as one until the
-    /// first of them.
+    /// [`fallback`](Self::fallback). An HTTP/2 connection counts as its WebSockets, or as one more.
     ///
     /// Beyond the limit, a request for a WebSocket is refused with 503 and `Retry-After: 5`, before
     /// [`on_request`](Self::on_request) is called. So that a flood costs no TLS handshakes without end, 100

@@ -19,7 +19,7 @@ use crate::server::handler::Handler;
 use crate::server::http1;
 use crate::server::http2::{Accepted, Http2Request, Http2Server};
 use crate::server::registry::{
-    LoadLimits, OpenRegistration, Permit, Place, Registration, Registry, Shutdown,
+    LentPermit, LoadLimits, OpenRegistration, Permit, Place, Registration, Registry, Shutdown,
 };
 use crate::server::rejection::{Rejection, RejectionReason};
 use crate::server::server_error::{HeadCopy, RequestLine, ServerError};
@@ -195,8 +195,8 @@ impl<H> ServerState<H> {
             Arrived::WebSocket(socket, head) => Some(self.established(registration, socket, head)),
             Arrived::Pages => None,
             Arrived::Http2(http2, stream, peer) => {
-                // The HTTP/2 connection is registered until its end. Its permit is for its first WebSocket.
-                let permit = registration.place().take_permit();
+                // The HTTP/2 connection is registered until its end.
+                let permit = registration.place().take_permit().map(LentPermit::new);
                 Box::pin(self.serve_http2(http2, stream, peer, permit, deadline)).await;
                 None
             }
@@ -275,13 +275,14 @@ impl<H> ServerState<H> {
         http2: Http2Server,
         stream: Box<dyn IoStream>,
         peer: Peer,
-        mut permit: Option<Permit>,
+        permit: Option<Arc<LentPermit>>,
         deadline: Deadline,
     ) where
         H: Handler<M>,
     {
         let begin = |request| {
-            self.registry.spawn(permit.take(), |registration| {
+            let permit = permit.as_ref().and_then(LentPermit::lend);
+            self.registry.spawn(permit, |registration| {
                 let peer = peer.clone();
                 let establish = move |state: Arc<_>| {
                     ServerState::establish_over_http2(state, registration, request, peer)

@@ -18,7 +18,7 @@ use crate::server::http2::Slot;
 use crate::server::rejection::RejectionReason;
 use crate::socket::Sender;
 
-pub(crate) use load::{Load, LoadLimits, Permit};
+pub(crate) use load::{LentPermit, Load, LoadLimits, Permit};
 pub(crate) use shutdown::Shutdown;
 pub use shutdown::ShutdownOptions;
 pub use stats::ServerStats;
@@ -48,6 +48,8 @@ pub(crate) struct Registry {
 #[derive(Default)]
 struct RegistryState {
     connections: HashMap<u64, ConnectionEntry>,
+    /// The permits of the connections that have one, in a map of their own: without limits, there are none.
+    permits: HashMap<u64, Permit>,
     /// The number of connections so far, which numbers them.
     count: u64,
     /// The remaining connections were aborted, and no other may begin.
@@ -62,8 +64,6 @@ struct ConnectionEntry {
     task: Option<AbortHandle>,
     /// A sender of the connection, once the handshake is done.
     sender: Option<Sender>,
-    /// The permit of the connection, if there are limits. The box keeps the entries of all others small.
-    permit: Option<Box<Permit>>,
 }
 
 /// A summary of a server's shutdown: the number of connections by the way in which they ended.
@@ -125,7 +125,6 @@ impl Registry {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let entry = ConnectionEntry { permit: permit.map(Box::new), ..ConnectionEntry::default() };
         let number = {
             let mut state = self.state();
             if state.aborted {
@@ -133,7 +132,8 @@ impl Registry {
             }
             state.count += 1;
             let number = state.count;
-            state.connections.insert(number, entry);
+            state.connections.insert(number, ConnectionEntry::default());
+            state.permits.extend(permit.map(|permit| (number, permit)));
             number
         };
         let task = tokio::spawn(task(Registration { place: Place { registry: Arc::clone(self), number } }))
@@ -196,9 +196,11 @@ impl Registry {
         let mut state = self.state();
         state.aborted = true;
         let connections = std::mem::take(&mut state.connections);
+        let permits = std::mem::take(&mut state.permits);
         state.shutdown.ended += connections.values().filter(|entry| entry.sender.is_some()).count();
         let shutdown = state.shutdown;
         drop(state);
+        drop(permits);
         for entry in connections.values() {
             entry.task.iter().for_each(AbortHandle::abort);
             entry.sender.iter().for_each(Sender::abort);
@@ -226,23 +228,20 @@ pub(crate) struct Place {
 impl Place {
     /// Takes a permit for the connection, unless it has one. Returns the reason if none is free.
     pub(crate) fn admit(&self, limits: &LoadLimits, peer: Option<SocketAddr>) -> Result<(), RejectionReason> {
-        let has_permit =
-            self.registry.state().connections.get(&self.number).is_some_and(|entry| entry.permit.is_some());
-        if has_permit {
+        if self.registry.state().permits.contains_key(&self.number) {
             return Ok(());
         }
-        let permit = self.registry.load.admit(limits, peer)?.map(Box::new);
-        if let Some(entry) = self.registry.state().connections.get_mut(&self.number) {
-            entry.permit = permit;
+        let Some(permit) = self.registry.load.admit(limits, peer)? else { return Ok(()) };
+        let mut state = self.registry.state();
+        if state.connections.contains_key(&self.number) {
+            state.permits.insert(self.number, permit);
         }
         Ok(())
     }
 
     /// Takes the permit away from the connection.
     pub(crate) fn take_permit(&self) -> Option<Permit> {
-        let mut state = self.registry.state();
-        let permit = state.connections.get_mut(&self.number)?.permit.take();
-        permit.map(|permit| *permit)
+        self.registry.state().permits.remove(&self.number)
     }
 }
 
@@ -272,9 +271,10 @@ impl Drop for Registration {
     fn drop(&mut self) {
         let mut state = self.place.registry.state();
         let entry = state.connections.remove(&self.place.number);
+        let permit = state.permits.remove(&self.place.number);
         let is_empty = state.connections.is_empty();
         drop(state);
-        drop(entry);
+        drop((entry, permit));
         if is_empty {
             self.place.registry.all_ended.notify_waiters();
         }

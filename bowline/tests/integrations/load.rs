@@ -270,6 +270,29 @@ async fn streams_of_http2_count_as_connections() {
     assert!(rejections(&server)[&RejectionReason::Connections] >= 1);
 }
 
+/// Otherwise, connections that carry nothing would cost nothing.
+#[cfg(feature = "http2")]
+#[tokio::test]
+async fn a_connection_of_http2_keeps_its_place_between_its_websockets() {
+    let server = Server::new().http2().connections(1);
+    let (listener, address) = listen().await;
+    tokio::spawn(server.clone().serve(listener, echo));
+    let url = format!("ws://{address}/");
+    let http2 = Connector::new().http_version(bowline::HttpVersion::Http2);
+    let http2 = soon(http2.connect_http2(&url)).await.unwrap();
+    for _ in 0..3 {
+        let (socket, _) = soon(http2.connect("/")).await.unwrap();
+        for error in
+            [soon(http2.connect("/")).await.unwrap_err(), soon(bowline::connect(&url)).await.unwrap_err()]
+        {
+            assert_eq!(status(&error), StatusCode::SERVICE_UNAVAILABLE);
+        }
+        soon(socket.close(bowline::CloseCode::NORMAL, "")).await.unwrap();
+        has_ended(&server, 0).await;
+        assert_eq!(status(&soon(bowline::connect(&url)).await.unwrap_err()), StatusCode::SERVICE_UNAVAILABLE);
+    }
+}
+
 #[cfg(feature = "tls")]
 #[tokio::test]
 async fn refusals_arrive_over_tls() {

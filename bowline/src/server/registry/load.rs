@@ -11,14 +11,14 @@
 //! ```
 //!
 //! So a flood costs no more TLS handshakes and responses than [`ANSWERS_PER_SECOND`], and a connection that
-//! finds a free place at its request is served. Over HTTP/2, each request asks for its own permit. The first
-//! one receives that of its connection.
+//! finds a free place at its request is served. Over HTTP/2, each request asks for a permit of its own, and
+//! one at a time uses that of its connection.
 //!
 //! The rates are token buckets, as one point in time each: there is no timer, and no memory, for a client.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -31,6 +31,9 @@ use crate::server::rejection::RejectionReason;
 
 /// The number of refusals a second that are answered. The others are closed at once.
 const ANSWERS_PER_SECOND: u32 = 100;
+
+/// The number of addresses for which memory is kept even if no connection uses it.
+const SPARE_GROUPS: usize = 64;
 
 /// The time whose tokens a bucket saves up. Timers are no more precise than a tenth of this.
 const BURST: Duration = Duration::from_millis(100);
@@ -126,19 +129,39 @@ impl Load {
         self.connections
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more)
             .map_err(|_| RejectionReason::Connections)?;
-        let mut permit = Permit { load: Arc::clone(self), group: None };
-        if let (Some(most), Some(peer)) = (limits.connections_per_address, peer) {
-            let group = AddressGroup::of(peer.ip());
-            let mut groups = self.groups();
-            let count = groups.entry(group).or_default();
-            if *count >= most {
-                // The drop of the permit takes no lock, as it has no group.
-                return Err(RejectionReason::ConnectionsPerAddress);
+        let group = match (limits.connections_per_address, peer) {
+            (Some(most), Some(peer)) => {
+                let group = AddressGroup::of(peer.ip());
+                let mut groups = lock(&self.groups);
+                let count = groups.entry(group).or_default();
+                if *count >= most {
+                    drop(groups);
+                    self.release(None);
+                    return Err(RejectionReason::ConnectionsPerAddress);
+                }
+                *count += 1;
+                Some(group)
             }
-            *count += 1;
-            permit.group = Some(group);
+            _ => None,
+        };
+        Ok(Some(Permit::Own { load: Arc::clone(self), group }))
+    }
+
+    fn release(&self, group: Option<AddressGroup>) {
+        self.connections.fetch_sub(1, Ordering::Relaxed);
+        let Some(group) = group else { return };
+        let mut groups = lock(&self.groups);
+        if let Some(count) = groups.get_mut(&group) {
+            *count -= 1;
+            if *count == 0 {
+                groups.remove(&group);
+            }
         }
-        Ok(Some(permit))
+        // The memory of many addresses is not kept.
+        let len = groups.len();
+        if groups.capacity() > SPARE_GROUPS + 4 * len {
+            groups.shrink_to(2 * len);
+        }
     }
 
     /// Returns `true` if one more refusal may be answered now.
@@ -185,10 +208,6 @@ impl Load {
             },
         ))
     }
-
-    fn groups(&self) -> MutexGuard<'_, HashMap<AddressGroup, usize>> {
-        lock(&self.groups)
-    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -196,25 +215,37 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// The right of a connection to exist, until the permit is dropped.
-pub(crate) struct Permit {
-    load: Arc<Load>,
-    group: Option<AddressGroup>,
+pub(crate) enum Permit {
+    /// A unit of the counts that are limited.
+    Own { load: Arc<Load>, group: Option<AddressGroup> },
+    /// The permit of the HTTP/2 connection that carries the WebSocket.
+    Lent(Arc<LentPermit>),
+}
+
+/// The permit of an HTTP/2 connection, which one of its WebSockets at a time uses. So the connection counts
+/// as the number of its WebSockets, or as one more.
+pub(crate) struct LentPermit {
+    in_use: AtomicBool,
+    _permit: Permit,
+}
+
+impl LentPermit {
+    pub(crate) fn new(permit: Permit) -> Arc<Self> {
+        Arc::new(Self { in_use: AtomicBool::new(false), _permit: permit })
+    }
+
+    /// Returns the permit, unless another WebSocket uses it.
+    pub(crate) fn lend(self: &Arc<Self>) -> Option<Permit> {
+        let is_free = !self.in_use.swap(true, Ordering::Relaxed);
+        is_free.then(|| Permit::Lent(Arc::clone(self)))
+    }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.load.connections.fetch_sub(1, Ordering::Relaxed);
-        let Some(group) = self.group else { return };
-        let mut groups = self.load.groups();
-        if let Some(count) = groups.get_mut(&group) {
-            *count -= 1;
-            if *count == 0 {
-                groups.remove(&group);
-            }
-        }
-        if groups.is_empty() {
-            // The memory of many addresses is not kept.
-            groups.shrink_to_fit();
+        match self {
+            Self::Own { load, group } => load.release(*group),
+            Self::Lent(lent) => lent.in_use.store(false, Ordering::Relaxed),
         }
     }
 }
@@ -222,7 +253,7 @@ impl Drop for Permit {
 /// The addresses that count as one client: one of IPv4, or a network of 64 bits of IPv6, which is what one
 /// customer of a provider has at least.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-enum AddressGroup {
+pub(crate) enum AddressGroup {
     V4(Ipv4Addr),
     V6([u16; 4]),
 }
@@ -290,13 +321,12 @@ mod tests {
     fn a_bucket_lets_its_rate_through_and_saves_up_a_tenth_of_a_second() {
         for rate in [1, 7, 1000, 1_000_000] {
             let mut bucket = TokenBucket::default();
-            let begun = Instant::now();
+            let mut now = Instant::now();
+            let end = now + Duration::from_secs(3);
             let mut taken = 0;
-            let mut now = begun;
-            while now < begun + Duration::from_secs(3) {
-                if bucket.take(rate, now, now).is_none() {
-                    now = bucket.take(rate, now, begun + Duration::from_secs(9)).unwrap();
-                }
+            while let Some(at) = bucket.take(rate, now, end) {
+                assert!(at >= now);
+                now = at;
                 taken += 1;
             }
             let expected = 3 * rate + rate / 10;
