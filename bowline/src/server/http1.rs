@@ -4,10 +4,11 @@ use std::convert::Infallible;
 use std::future::poll_fn;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::Poll;
+use std::task::{Context, Poll};
 
+use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderValue, Request, header};
+use http::{HeaderValue, Request, Response, header};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -29,27 +30,87 @@ use crate::transport::peer::Peer;
 use crate::transport::rewind::Rewind;
 use crate::transport::{IoStream, Transport};
 
-/// The requests of a connection, counted.
+/// The progress of a connection through its requests: any number of pages, and then a handshake.
+///
+/// The atomics and the lock are for the compiler alone: one task does everything.
 #[derive(Default)]
-struct RequestCount {
+struct Progress {
     begun: AtomicUsize,
     /// The number of requests that the application's fallback has answered.
     pages: AtomicUsize,
+    /// The outcome of the request that was no page, and is the last one.
+    outcome: OnceLock<Result<Admission, Error>>,
 }
 
-impl RequestCount {
+impl Progress {
     fn pages(&self) -> usize {
         self.pages.load(Ordering::Relaxed)
     }
 
     /// Returns `true` if a request has arrived and is not answered.
     fn is_answering(&self) -> bool {
-        self.begun.load(Ordering::Relaxed) > self.pages()
+        self.outcome.get().is_none() && self.begun.load(Ordering::Relaxed) > self.pages()
     }
 
-    /// Returns `true` if pages were sent, and no request has arrived since.
-    fn is_between_pages(&self) -> bool {
-        self.pages() > 0 && !self.is_answering()
+    /// Records an answer, and completes its response.
+    fn record(&self, answered: Answered, mut response: Response<Bytes>) -> Response<WholeBody> {
+        let outcome = match answered {
+            Answered::Page => {
+                self.pages.fetch_add(1, Ordering::Relaxed);
+                return response.map(WholeBody::from);
+            }
+            Answered::Admitted(admission) => Ok(admission),
+            Answered::Rejected(error) => {
+                // A rejection closes the connection.
+                response.headers_mut().append(header::CONNECTION, HeaderValue::from_static("close"));
+                Err(error)
+            }
+        };
+        let _ = self.outcome.set(outcome);
+        response.map(WholeBody::from)
+    }
+
+    /// Polls hyper until the connection has no more requests. Each page renews the deadline.
+    async fn drive(
+        &self,
+        mut poll: impl FnMut(&mut Context<'_>) -> Poll<hyper::Result<()>>,
+        limits: &Limits,
+        deadline: &mut Deadline,
+    ) -> Result<(), Error> {
+        loop {
+            let pages = self.pages();
+            let until_page = poll_fn(|cx| match poll(cx) {
+                Poll::Pending if self.pages() > pages => Poll::Ready(Ok(None)),
+                polled => polled.map_ok(Some).map_err(|error| http_error(error, limits, self)),
+            });
+            match deadline.bound("waiting for the request", until_page).await {
+                Ok(Some(())) => return Ok(()),
+                Ok(None) => *deadline = Deadline::after(limits.handshake_timeout),
+                Err(error) if error.kind() == ErrorKind::Timeout && self.is_answering() => {
+                    return Err(deadline.missed("checking the request"));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Returns the request that opens a WebSocket, or `None` if there were only pages.
+    fn conclude(self, driven: Result<(), Error>) -> Result<Option<Admission>, Error> {
+        let (is_answering, pages) = (self.is_answering(), self.pages());
+        match (self.outcome.into_inner(), driven) {
+            (Some(outcome), Ok(())) => outcome.map(Some),
+            (None, Ok(())) if is_answering => Err(Error::new(ErrorKind::Disconnected, UNANSWERED)),
+            (None, Ok(())) if pages > 0 => Ok(None),
+            (None, Ok(())) => {
+                let text = "the client closed the connection without a request";
+                Err(Error::new(ErrorKind::Disconnected, text))
+            }
+            // hyper has answered what is too large, or is not HTTP.
+            (_, Err(error)) if matches!(error.kind(), ErrorKind::Limit | ErrorKind::Handshake) => Err(error),
+            // A client may leave after a page, or stay without another request.
+            (None, Err(_)) if pages > 0 && !is_answering => Ok(None),
+            (_, Err(error)) => Err(error),
+        }
     }
 }
 
@@ -65,33 +126,23 @@ pub(crate) async fn exchange<S: IoStream>(
     peer: Peer,
     terms: &Terms,
     hooks: &RequestHooks,
-    deadline: Deadline,
+    mut deadline: Deadline,
     copy: &HeadCopy,
 ) -> Result<Option<(WebSocket, Parts)>, Error> {
-    let (answered, count) = (OnceLock::new(), RequestCount::default());
+    let progress = Progress::default();
     let service = service_fn(|request: Request<Incoming>| {
         Box::pin(async {
-            count.begun.fetch_add(1, Ordering::Relaxed);
+            progress.begun.fetch_add(1, Ordering::Relaxed);
             let (mut head, _body) = request.into_parts();
             // The stream is taken out of hyper's connection, below.
             head.extensions.remove::<OnUpgrade>();
             peer.describe(&mut head.extensions);
             copy.keep(&head);
-            let (answer, mut response) = answer(head, terms, hooks).await;
-            match answer {
-                Answered::Page => {
-                    copy.forget();
-                    count.pages.fetch_add(1, Ordering::Relaxed);
-                }
-                Answered::Admitted(admission) => {
-                    let _ = answered.set(Ok(admission));
-                }
-                Answered::Rejected(error) => {
-                    response.headers_mut().append(header::CONNECTION, HeaderValue::from_static("close"));
-                    let _ = answered.set(Err(error));
-                }
+            let (answered, response) = answer(head, terms, hooks).await;
+            if let Answered::Page = answered {
+                copy.forget();
             }
-            Ok::<_, Infallible>(response.map(WholeBody::from))
+            Ok::<_, Infallible>(progress.record(answered, response))
         })
     });
     let limits = &terms.config.limits;
@@ -100,58 +151,23 @@ pub(crate) async fn exchange<S: IoStream>(
         .max_header_size(limits.head_size)
         .max_buf_size(limits.head_size)
         .serve_connection(TokioIo::new(stream), service);
-    let mut deadline = deadline;
-    let exchanged = loop {
-        let pages = count.pages();
-        let until_page = poll_fn(|cx| {
-            let polled = connection.poll_without_shutdown(cx).map(Some);
-            if polled.is_pending() && count.pages() > pages { Poll::Ready(None) } else { polled }
-        });
-        let until_page =
-            async { until_page.await.transpose().map_err(|error| http_error(error, limits, &count)) };
-        match deadline.bound("waiting for the request", until_page).await {
-            Ok(None) => deadline = Deadline::after(limits.handshake_timeout),
-            Ok(Some(())) => break Ok(()),
-            Err(error) if error.kind() == ErrorKind::Timeout && count.is_answering() => {
-                break Err(deadline.missed("checking the request"));
-            }
-            Err(error) => break Err(error),
-        }
-    };
-    let parts = connection.into_parts();
-    let Rewind { prefix, mut stream } = parts.io.into_inner();
-    let leftover = [parts.read_buf, prefix].concat();
-    match (answered.into_inner(), exchanged) {
-        (Some(Ok(Admission { head, agreement })), Ok(())) => {
+    let driven = progress.drive(|cx| connection.poll_without_shutdown(cx), limits, &mut deadline).await;
+    let http1::Parts { io, read_buf, .. } = connection.into_parts();
+    let Rewind { prefix, mut stream } = io.into_inner();
+    match progress.conclude(driven) {
+        Ok(Some(Admission { head, agreement })) => {
+            let leftover = [read_buf, prefix].concat();
             let transport = Transport::with_addresses(stream, peer.addresses);
             Ok(Some((ServerHandshake::new(agreement).complete(transport, &leftover), head)))
         }
-        (Some(Err(error)), Ok(())) => {
+        closed => {
             let _ = deadline.bound("closing", linger(&mut stream)).await;
-            Err(error)
-        }
-        (None, Ok(())) if count.pages() > 0 => {
-            let _ = deadline.bound("closing", linger(&mut stream)).await;
-            Ok(None)
-        }
-        (None, Ok(())) => {
-            let none = "the client closed the connection without a request";
-            Err(Error::new(ErrorKind::Disconnected, if count.is_answering() { UNANSWERED } else { none }))
-        }
-        (_, Err(error)) => {
-            // hyper has answered with 431 or 400.
-            let is_answered = matches!(error.kind(), ErrorKind::Limit | ErrorKind::Handshake);
-            let is_idle = !is_answered && count.is_between_pages();
-            if is_answered || is_idle {
-                let _ = deadline.bound("closing", linger(&mut stream)).await;
-            }
-            // A client may leave after a page, or stay without another request.
-            if is_idle { Ok(None) } else { Err(error) }
+            closed.map(|_| None)
         }
     }
 }
 
-/// Closes a stream after a rejection, in the order that delivers the response.
+/// Closes a stream that carries no WebSocket, in the order that delivers the last response.
 ///
 /// TCP resets a socket that is closed with unread bytes, and a reset may overtake the response. So the
 /// writing side is shut down first, and the unread bytes are discarded until the client closes its side.
@@ -167,7 +183,7 @@ async fn linger(stream: &mut impl IoStream) -> Result<(), Error> {
     Ok(())
 }
 
-fn http_error(error: hyper::Error, limits: &Limits, count: &RequestCount) -> Error {
+fn http_error(error: hyper::Error, limits: &Limits, progress: &Progress) -> Error {
     if error.is_parse_too_large() {
         let (size, headers) = (limits.head_size, limits.max_headers);
         let text = format!(
@@ -179,7 +195,7 @@ fn http_error(error: hyper::Error, limits: &Limits, count: &RequestCount) -> Err
         Error::with_source(ErrorKind::Handshake, "the client's request is not HTTP/1.1", error)
     } else if error.is_incomplete_message() {
         let in_its_head = "the client closed the connection in the middle of its request";
-        Error::new(ErrorKind::Disconnected, if count.is_answering() { UNANSWERED } else { in_its_head })
+        Error::new(ErrorKind::Disconnected, if progress.is_answering() { UNANSWERED } else { in_its_head })
     } else {
         let text = "the client's connection broke during the opening handshake";
         let kind = find_cause(&error).map_or(ErrorKind::Io, ErrorKind::of_transport);

@@ -343,19 +343,10 @@ impl Http2Request {
         let slot = Slot::reserve(slots, &mut respond, &mut receive, deadline).await?;
         let is_head = head.method == Method::HEAD;
         let answering = async {
-            if head.headers.len() > terms.config.limits.max_headers {
-                let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
-                let rejection = Rejection::new(status, "the request has too many headers")
-                    .because_of(RejectionReason::HeadSize);
-                let limit = terms.config.limits.max_headers;
-                let text = format!(
-                    "the client's request is over the limit of {limit} headers (Limits::max_headers)"
-                );
-                let error = Error::with_source(ErrorKind::Handshake, text, rejection.clone());
-                let subject = HandshakeSubject::of_server(head.extensions.get(), &head.uri);
-                return Ok(rejected(subject, error, rejection));
+            match head_over_limit(&head, &terms.config.limits) {
+                Some(rejected) => Ok(rejected),
+                None => Ok(answer(head, terms, hooks).await),
             }
-            Ok(answer(head, terms, hooks).await)
         };
         let answering = while_wanted(&mut respond, &mut receive, answering);
         let (answer, mut response) = deadline.bound("checking the request", answering).await?;
@@ -387,6 +378,21 @@ impl Http2Request {
             }
         }
     }
+}
+
+/// Returns the rejection of a head with too many headers.
+fn head_over_limit(head: &Parts, limits: &Limits) -> Option<(Answered, Response<Bytes>)> {
+    let limit = limits.max_headers;
+    if head.headers.len() <= limit {
+        return None;
+    }
+    let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+    let rejection =
+        Rejection::new(status, "the request has too many headers").because_of(RejectionReason::HeadSize);
+    let text = format!("the client's request is over the limit of {limit} headers (Limits::max_headers)");
+    let error = Error::with_source(ErrorKind::Handshake, text, rejection.clone());
+    let subject = HandshakeSubject::of_server(head.extensions.get(), &head.uri);
+    Some(rejected(subject, error, rejection))
 }
 
 /// Does `work` for a request, which is dropped when the stream or the connection ends.

@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::support::http::{echo, soon, start};
 use crate::support::http2::{
     DATA, GO_AWAY, HEADERS, RST_STREAM, SETTINGS, SETTINGS_INITIAL_WINDOW_SIZE, connect_headers, frame,
-    get_headers, headers, hello, read_frame, window_update,
+    get_headers, headers, hello, read_frame, rst_stream, window_update,
 };
 use crate::support::settle;
 use crate::support::tls::configs;
@@ -195,8 +195,8 @@ async fn broken_handshakes_are_rejected_as_without_a_fallback() {
             }
         };
         let block = soon(block).await;
-        // RFC 7541 A: 400 is entry 12 of the static table. Other statuses are literals of entry 8.
-        let is_400 = block[0] == 0x80 | 12;
+        // RFC 7541 6.1, A: 400 is entry 12 of the static table. Other statuses are literals of entry 8.
+        let is_400 = block[0] == 0x8c;
         let is_501 = block[0] & 0x3f == 8;
         assert!(if status == "400" { is_400 } else { is_501 }, "{fields:?}: {block:x?}");
     }
@@ -270,6 +270,31 @@ async fn a_large_body_of_a_request_is_discarded() {
     // RFC 9113 8.1: the server asks the client to stop.
     soon(sending).await.unwrap();
     assert_eq!(get(&mut requests, "/").await.body(), "GET /");
+}
+
+/// The future of a page ends with its stream, as that of a check does.
+#[tokio::test]
+async fn the_future_of_a_page_ends_with_its_stream() {
+    struct Ended(mpsc::UnboundedSender<&'static str>);
+    impl Drop for Ended {
+        fn drop(&mut self) {
+            let _ = self.0.send("ended");
+        }
+    }
+    let (begun, mut events) = mpsc::unbounded_channel();
+    let server = Server::new().http2().fallback(move |_: Parts| {
+        let begun = begun.clone();
+        async move {
+            begun.send("begun").unwrap();
+            let _ended = Ended(begun);
+            pending::<Response<String>>().await
+        }
+    });
+    let mut stream = TcpStream::connect(start(server, echo).await).await.unwrap();
+    stream.write_all(&[hello(&[]), get_headers(1)].concat()).await.unwrap();
+    assert_eq!(soon(events.recv()).await, Some("begun"));
+    stream.write_all(&rst_stream(1)).await.unwrap();
+    assert_eq!(soon(events.recv()).await, Some("ended"));
 }
 
 // ---- times

@@ -236,6 +236,46 @@ async fn without_a_fallback_there_is_no_page() {
     assert_eq!(exchange(&mut stream, &get("/")).await.0.status(), 426);
 }
 
+/// An error is that of its own request: a page before it is over.
+#[tokio::test]
+async fn an_error_after_a_page_is_not_that_of_the_page() {
+    let (sender, mut errors) = mpsc::unbounded_channel();
+    let server = Server::new().fallback(page).on_error(move |error| {
+        let _ = sender.send(error);
+    });
+    let address = start(server, echo).await;
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    ask(&mut stream, &get("/page")).await;
+    assert_eq!(exchange(&mut stream, &Head::from(["not HTTP"])).await.0.status(), 400);
+    drop(stream);
+    assert_eq!(soon(errors.recv()).await.unwrap().uri(), None);
+
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    ask(&mut stream, &get("/page")).await;
+    exchange(&mut stream, &get("/panics")).await;
+    drop(stream);
+    let error = soon(errors.recv()).await.unwrap();
+    assert_eq!(error.uri().unwrap(), "/panics");
+    assert!(error.to_string().contains("GET /panics: the fallback panicked"), "{error}");
+}
+
+/// A client that leaves while its page is made is reported, as one that leaves during a check is.
+#[tokio::test]
+async fn a_client_that_leaves_before_its_page() {
+    let (address, mut errors) = serve().await;
+    for before in [false, true] {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        if before {
+            ask(&mut stream, &get("/page")).await;
+        }
+        stream.write_all(get("/hangs").text().as_bytes()).await.unwrap();
+        settle().await;
+        drop(stream);
+        let error = soon(errors.recv()).await.unwrap();
+        assert!(error.contains("GET /hangs"), "{error}");
+    }
+}
+
 // ---- times
 
 /// Each page gives the client another handshake timeout for the next request.
@@ -253,7 +293,7 @@ async fn a_connection_is_kept_for_a_time_after_each_page() {
     // A WebSocket may follow at the last moment.
     let mut stream = connect(&server);
     ask(&mut stream, &get("/")).await;
-    sleep(TIMEOUT - Duration::from_millis(1)).await;
+    sleep(TIMEOUT * 99 / 100).await;
     assert_echoes(&mut stream).await;
     // An end that is usual is no error.
     let mut stream = connect(&server);

@@ -111,24 +111,23 @@ pub struct Acceptance {
     head: Parts,
     headers: HeaderMap,
     subprotocol: Option<String>,
-    changes: Changes,
+    /// The later of two changes of one setting counts.
+    changes: Vec<Change>,
     /// The description of the first invalid setting.
     invalid: Option<String>,
 }
 
-/// The settings of the connection that differ from those of the acceptor.
-#[derive(Default)]
-struct Changes {
-    limits: Option<Limits>,
-    keepalive: Option<Option<Duration>>,
-    compression: Option<CompressionOptions>,
+/// A setting of the connection that differs from that of the acceptor.
+enum Change {
+    Limits(Limits),
+    Keepalive(Option<Duration>),
+    Compression(CompressionOptions),
 }
 
 impl From<Parts> for Acceptance {
     /// Accepts the request with this head, under the settings of the acceptor.
     fn from(head: Parts) -> Self {
-        let (headers, changes) = (HeaderMap::new(), Changes::default());
-        Self { head, headers, subprotocol: None, changes, invalid: None }
+        Self { head, headers: HeaderMap::new(), subprotocol: None, changes: Vec::new(), invalid: None }
     }
 }
 
@@ -197,7 +196,7 @@ impl Acceptance {
     /// ```
     pub fn limits(mut self, limits: Limits) -> Self {
         let invalid = limits.invalid();
-        self.changes.limits = Some(limits);
+        self.changes.push(Change::Limits(limits));
         self.refuse_if(invalid)
     }
 
@@ -212,11 +211,13 @@ impl Acceptance {
     /// ```
     pub fn keepalive(mut self, interval: impl Into<Option<Duration>>) -> Self {
         let interval = interval.into();
-        self.changes.keepalive = Some(interval);
-        let invalid = (interval == Some(Duration::ZERO)).then(|| {
-            "the keepalive interval is zero: to switch the keepalive off, pass None to Acceptance::keepalive"
-        });
-        self.refuse_if(invalid)
+        self.changes.push(Change::Keepalive(interval));
+        if interval == Some(Duration::ZERO) {
+            return self.refuse(
+                "the keepalive interval is zero: to switch the keepalive off, pass None to Acceptance::keepalive",
+            );
+        }
+        self
     }
 
     /// Sets the compression of messages (RFC 7692) on the connection. Default: that of
@@ -232,7 +233,7 @@ impl Acceptance {
     pub fn compression(mut self, options: impl Into<crate::CompressionOptions>) -> Self {
         let options = options.into();
         let invalid = options.invalid();
-        self.changes.compression = Some(options);
+        self.changes.push(Change::Compression(options));
         self.refuse_if(invalid)
     }
 
@@ -247,7 +248,16 @@ impl Acceptance {
             }
             agreement.agreed.subprotocol = Some(subprotocol.into());
         }
-        changes.apply(&mut agreement, offers);
+        for change in changes {
+            match change {
+                Change::Limits(limits) => agreement.config.limits = limits,
+                Change::Keepalive(interval) => agreement.config.keepalive = interval,
+                Change::Compression(options) => {
+                    agreement.config.compression = options;
+                    agreement.choose_extension(&offers.extensions());
+                }
+            }
+        }
         agreement.headers = headers;
         Ok(Admission { head, agreement })
     }
@@ -258,25 +268,10 @@ impl Acceptance {
         self
     }
 
-    fn refuse_if(self, invalid: Option<impl Into<String>>) -> Self {
+    fn refuse_if(self, invalid: Option<String>) -> Self {
         match invalid {
             Some(text) => self.refuse(text),
             None => self,
-        }
-    }
-}
-
-impl Changes {
-    fn apply(self, agreement: &mut Agreement, offers: &Offers) {
-        if let Some(limits) = self.limits {
-            agreement.config.limits = limits;
-        }
-        if let Some(interval) = self.keepalive {
-            agreement.config.keepalive = interval;
-        }
-        if let Some(options) = self.compression {
-            agreement.config.compression = options;
-            agreement.choose_extension(&offers.extensions());
         }
     }
 }
