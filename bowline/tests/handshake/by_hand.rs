@@ -27,12 +27,10 @@ async fn read_request(stream: &mut (impl AsyncRead + Unpin)) -> (Request<()>, Ve
 }
 
 async fn write_response<B: AsRef<[u8]>>(stream: &mut (impl AsyncWrite + Unpin), response: Response<B>) {
-    let mut head = format!("HTTP/1.1 {}\r\n", response.status());
-    for (name, value) in response.headers() {
-        head += &format!("{name}: {}\r\n", value.to_str().unwrap());
-    }
+    let headers = response.headers().iter();
+    let headers = headers.map(|(name, value)| format!("{name}: {}\r\n", value.to_str().unwrap()));
+    let head = format!("HTTP/1.1 {}\r\n{}\r\n", response.status(), headers.collect::<String>());
     stream.write_all(head.as_bytes()).await.unwrap();
-    stream.write_all(b"\r\n").await.unwrap();
     stream.write_all(response.body().as_ref()).await.unwrap();
 }
 
