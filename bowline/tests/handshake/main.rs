@@ -2,6 +2,8 @@
 
 mod acceptance;
 mod by_hand;
+#[cfg(feature = "tls")]
+mod certificates;
 mod client;
 mod pair;
 mod proxy;

@@ -1,11 +1,16 @@
 //! Certificates for one test.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
+use bowline::Listener;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
 /// Creates a server's configuration with a new certificate for localhost and 127.0.0.1, and a client's that
 /// trusts it.
@@ -71,4 +76,16 @@ fn trusting(certificate: &CertificateDer<'static>) -> RootCertStore {
 
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
+}
+
+/// A listener that does TLS itself, with one client at a time.
+pub struct OverTls(pub TcpListener, pub TlsAcceptor);
+
+impl Listener for OverTls {
+    type Stream = TlsStream<TcpStream>;
+
+    async fn accept(&mut self) -> std::io::Result<(Self::Stream, Option<SocketAddr>)> {
+        let (stream, peer) = self.0.accept().await?;
+        Ok((self.1.accept(stream).await?, Some(peer)))
+    }
 }
