@@ -45,6 +45,38 @@
 //!     axum::Router::new().route("/{room}", axum::routing::any(join)).with_state(Chat { acceptor });
 //! ```
 //!
+//! The response is the router's as any other. So the head of a 101 can carry headers, and a request can have
+//! settings of its own:
+//!
+//! ```
+//! use axum::extract::{OriginalUri, State};
+//! use axum::response::IntoResponse;
+//! use bowline::axum::WebSocketUpgrade;
+//! use bowline::{Acceptor, Limits};
+//!
+//! async fn upload(
+//!     State(acceptor): State<Acceptor>,
+//!     OriginalUri(uri): OriginalUri,
+//!     upgrade: WebSocketUpgrade,
+//! ) -> impl IntoResponse {
+//!     // A clone shares what it has in common with the acceptor.
+//!     let acceptor = match uri.path() {
+//!         "/upload" => acceptor.limits(Limits::default().message_size(16 * 1024 * 1024)),
+//!         _ => acceptor.subprotocols(["chat.v1"]),
+//!     };
+//!     let response = upgrade.acceptor(acceptor).on_upgrade(|mut socket| async move {
+//!         while socket.recv().await?.is_some() {}
+//!         Ok(())
+//!     });
+//!     ([("set-cookie", "session=1234; HttpOnly")], response)
+//! }
+//!
+//! let router: axum::Router = axum::Router::new()
+//!     .route("/upload", axum::routing::any(upload))
+//!     .route("/chat", axum::routing::any(upload))
+//!     .with_state(Acceptor::new());
+//! ```
+//!
 //! With the feature `http2`, the extractor works over HTTP/2 too (RFC 8441), if axum's feature of that name
 //! is on. The method is then CONNECT, so routes must be made by `any`.
 //!

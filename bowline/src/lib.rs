@@ -191,7 +191,11 @@
 //! [`Server::on_request`] receives the head of each request before it is accepted. It may reject the request,
 //! or add to the extensions of the head, where a handler that takes the head finds them. (Pages in browsers
 //! can't set headers. They have cookies and subprotocols, or send a first message.) State that all
-//! connections share belongs to the closure of the handler.
+//! connections share belongs to the closure of the handler. An [`Acceptance`] adds headers to the response,
+//! such as cookies, and has settings for one connection.
+//!
+//! [`Server::fallback`] answers the requests that ask for no WebSocket: pages and health checks. In other
+//! HTTP servers, [`accept`] checks the requests of hyper, and [`Acceptor::respond`] those of any library.
 //!
 //! ```no_run
 //! use std::sync::Arc;
