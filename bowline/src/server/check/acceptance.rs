@@ -121,6 +121,7 @@ pub struct Acceptance {
 enum Change {
     Limits(Limits),
     Keepalive(Option<Duration>),
+    #[cfg_attr(not(feature = "deflate"), allow(dead_code, reason = "its setter needs the feature"))]
     Compression(CompressionOptions),
 }
 
