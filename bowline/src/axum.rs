@@ -184,7 +184,8 @@ impl WebSocketUpgrade {
     ///
     /// When the handler returns, the connection is closed as under [`Server::serve`](crate::Server::serve):
     /// with 1000 after `Ok`, with 1011 after an error or a panic. A connection that was closed before stays
-    /// as it is.
+    /// as it is. A function that returns another error is passed as
+    /// `|socket| async move { Ok(function(socket).await?) }`.
     ///
     /// ```
     /// use axum::response::Response;

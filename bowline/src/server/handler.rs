@@ -15,6 +15,24 @@ use crate::socket::WebSocket;
 /// All suitable functions and closures implement the trait, and there is no need to implement it for other
 /// types. `M` tells the two kinds of arguments apart, and is always inferred.
 ///
+/// The type of the result is fixed, so that `?` and `Ok(())` in a closure need no annotation. A function that
+/// returns another error, such as [`Error`](crate::Error) or `anyhow::Error`, becomes a handler by one line:
+///
+/// ```
+/// use bowline::WebSocket;
+///
+/// async fn echo(mut socket: WebSocket) -> Result<(), bowline::Error> {
+///     while let Some(message) = socket.recv().await? {
+///         socket.send(message).await?;
+///     }
+///     Ok(())
+/// }
+/// # fn takes<M>(_: impl bowline::Handler<M>) {}
+/// # takes(
+/// |socket: WebSocket| async move { Ok(echo(socket).await?) }
+/// # );
+/// ```
+///
 /// The head shares memory with the buffer into which the request was read. While the connection is open, keep
 /// only the parts that you need.
 ///
@@ -40,9 +58,13 @@ use crate::socket::WebSocket;
 /// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a handler of WebSocket connections",
-    label = "must be `Fn(WebSocket)` or `Fn(Parts, WebSocket)`, async, and `Send + Sync + 'static`",
-    note = "write the argument's type, `|socket: WebSocket| async move {{ ... }}`",
-    note = "the result is `Result<(), Box<dyn Error + Send + Sync>>`, and the future is `Send`"
+    label = "must be async, take `WebSocket` or `Parts, WebSocket`, and return \
+             `Result<(), Box<dyn Error + Send + Sync>>`",
+    note = "a closure has the type of its argument: `|socket: WebSocket| async move {{ ... Ok(()) }}`",
+    note = "a handler with another error, such as `bowline::Error` or `anyhow::Error`, is passed as \
+            `|socket: WebSocket| async move {{ Ok(handler(socket).await?) }}`",
+    note = "a handler without a result ends with `Ok(())`",
+    note = "the handler is `Send + Sync + 'static`, and its future is `Send`"
 )]
 pub trait Handler<M>: Send + Sync + 'static {
     /// Handles one connection, which is closed when the future completes.

@@ -3,6 +3,7 @@
 
 #[cfg(feature = "axum")]
 mod axum;
+mod diagnostics;
 mod fallback;
 mod fast_path;
 #[cfg(feature = "futures")]
