@@ -234,6 +234,43 @@
 //! }
 //! ```
 //!
+//! # Operating a server
+//!
+//! - A [`Listener`] is the source of connections: a TCP or Unix socket, or a type of your own, for the PROXY
+//!   protocol and the like. [`Server::serve_connection`] serves a connection that you have accepted yourself.
+//!   Clones of a [`Server`] listen at several places.
+//! - [`Server::connections`], [`Server::connections_per_address`] and [`Server::handshakes_per_second`] limit
+//!   the load. There are no such limits by default.
+//! - [`Server::stats`] returns the numbers of WebSockets that are open, accepted and rejected.
+//! - [`Server::shutdown`] closes all connections, at once or evenly over a given time. Clients then don't all
+//!   connect again at the same moment.
+//!
+//! ```no_run
+//! use std::time::Duration;
+//!
+//! use bowline::{CloseCode, Server, ShutdownOptions, WebSocket};
+//! use tokio::net::TcpListener;
+//!
+//! #[tokio::main]
+//! async fn main() -> std::io::Result<()> {
+//!     let ctrl_c = async { tokio::signal::ctrl_c().await.unwrap_or(()) };
+//!     let restart = ShutdownOptions::new(Duration::from_secs(30))
+//!         .spread(Duration::from_secs(20))
+//!         .close_frame(CloseCode::SERVICE_RESTART, "please connect again");
+//!     let server = Server::new()
+//!         .connections(50_000)
+//!         .handshakes_per_second(500)
+//!         .on_error(|error| eprintln!("{error}"))
+//!         .shutdown(ctrl_c, restart);
+//!     let ipv4 = TcpListener::bind("0.0.0.0:8080").await?;
+//!     let ipv6 = TcpListener::bind("[::1]:8080").await?;
+//!     let greet = |socket: WebSocket| async move { Ok(socket.send("welcome").await?) };
+//!     tokio::try_join!(server.clone().serve(ipv4, greet), server.clone().serve(ipv6, greet))?;
+//!     println!("{} connections in all", server.stats().accepted());
+//!     Ok(())
+//! }
+//! ```
+//!
 //! # TLS
 //!
 //! `wss://` URLs need no settings: clients trust the root certificates of the operating system. Anything else

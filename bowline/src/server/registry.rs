@@ -5,9 +5,12 @@ mod shutdown;
 mod stats;
 
 use std::collections::HashMap;
-use std::future::{Future, pending};
+use std::convert::Infallible;
+use std::future::{Future, pending, poll_fn};
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 
 use tokio::sync::Notify;
 use tokio::task::{AbortHandle, yield_now};
@@ -111,12 +114,18 @@ impl Registry {
     /// Closes all connections. After the deadline, closes the transports of those that remain.
     pub(crate) async fn shut_down(&self) -> ShutdownSummary {
         let Some(shutdown) = &self.shutdown else { return self.abort() };
+        // The last connection may end on its own, long before the last one would be closed.
         let closing = async {
             self.stop(shutdown).await;
-            self.all_ended().await;
+            pending::<Infallible>().await
         };
+        let (mut closing, mut ended) = (pin!(closing), pin!(self.all_ended()));
+        let closed = poll_fn(|cx| match closing.as_mut().poll(cx) {
+            Poll::Ready(never) => match never {},
+            Poll::Pending => ended.as_mut().poll(cx),
+        });
         // `abort` finds out for each connection if it has ended in time.
-        let _ = timeout(shutdown.options.deadline, closing).await;
+        let _ = timeout(shutdown.options.deadline, closed).await;
         self.abort()
     }
 

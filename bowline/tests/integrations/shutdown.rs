@@ -248,6 +248,32 @@ async fn a_member_goes_on_until_it_is_closed_with_the_applications_code() {
     assert_eq!(rejected, [(RejectionReason::Shutdown, 1)]);
 }
 
+/// The first is closed at once, and the others in years, unless they end before.
+#[tokio::test(start_paused = true)]
+async fn the_longest_times_of_a_shutdown_are_no_problem() {
+    let (stop, stopped) = signal();
+    let options = ShutdownOptions::new(Duration::MAX).spread(Duration::MAX);
+    let server = Server::new().acceptor(acceptor()).shutdown(stopped, options);
+    let closings = Closings::default();
+    let (streams, receiver) = mpsc::unbounded_channel();
+    let serving = tokio::spawn(server.serve(Channel(receiver), closings.handler()));
+    let mut clients = Vec::new();
+    for _ in 0..3 {
+        let (client, stream) = member().await;
+        streams.send(stream).unwrap();
+        clients.push(client);
+    }
+    settle().await;
+    stop.send(()).unwrap();
+    sleep(Duration::from_secs(60 * 60)).await;
+    assert_eq!(closings.take().len(), 1);
+    assert!(!serving.is_finished());
+    drop(clients);
+    let shutdown = soon(serving).await.unwrap().unwrap();
+    assert_eq!((shutdown.closed(), shutdown.ended()), (0, 3), "no client answers");
+    assert_eq!(closings.take().len(), 2);
+}
+
 #[tokio::test]
 async fn invalid_options_of_a_shutdown_are_named() {
     let minute = || ShutdownOptions::new(Duration::from_secs(60));
