@@ -297,6 +297,7 @@
 //! | `deflate` | compression (RFC 7692): `Compression` |
 //! | `http2` | WebSockets over HTTP/2 (RFC 8441): `Server::http2`, `Connector::connect_http2` |
 //! | `axum` | an extractor for axum: `bowline::axum` |
+//! | `blocking` | use without an async runtime: `bowline::blocking` |
 //! | `futures` | `Stream` for [`WebSocket`]; `WebSocket::into_stream_sink`, `Sender::into_sink` |
 //! | `json` | `send_json` and `recv_json`, with serde |
 //! | `protobuf` | `send_protobuf` and `recv_protobuf`, with prost |
@@ -333,6 +334,8 @@
 
 #[cfg(feature = "axum")]
 pub mod axum;
+#[cfg(feature = "blocking")]
+pub mod blocking;
 #[cfg(feature = "client")]
 mod client;
 #[cfg_attr(

@@ -3,6 +3,8 @@
 
 #[cfg(feature = "axum")]
 mod axum;
+#[cfg(feature = "blocking")]
+mod blocking;
 mod diagnostics;
 mod fallback;
 mod fast_path;
