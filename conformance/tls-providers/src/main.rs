@@ -57,7 +57,7 @@ fn main() -> Result<ExitCode, Failure> {
 fn run_all() -> Result<ExitCode, Failure> {
     let identity = Identity::create()?;
     let mut outcome = ExitCode::SUCCESS;
-    println!("providers of bowline: {:?}, in the build: {}", of_features(), any_provider().is_some());
+    println!("providers of bowline: {:?}, in the build: {}", of_features(), ANY_PROVIDER.is_some());
     for case in CASES {
         let status =
             Command::new(std::env::current_exe()?).arg(case).env(ROOTS, identity.certificate()).status()?;
@@ -119,7 +119,7 @@ async fn expect(expected: Option<Recognised>) -> Result<(), Failure> {
 
 /// Checks that configurations which the application has made with a provider need no other.
 async fn check_own_configurations() -> Result<(), Failure> {
-    let Some(provider) = any_provider().map(Arc::new) else { return Ok(()) };
+    let Some(provider) = ANY_PROVIDER.map(|create| Arc::new(create())) else { return Ok(()) };
     let (server, _) = Offers::configuration(Arc::clone(&provider))?;
     let address = serve(server).await?;
     let client = ClientConfig::builder_with_provider(provider)
@@ -161,25 +161,17 @@ fn of_features() -> Option<Recognised> {
     }
 }
 
-/// Returns a provider that is in this build. If there are two, it is not the one that bowline would choose.
+/// A provider that is in this build. If there are two, it is not the one that bowline would choose.
 #[cfg(any(feature = "aws-lc-rs", feature = "other-crate"))]
-fn any_provider() -> Option<CryptoProvider> {
-    Some(rustls::crypto::aws_lc_rs::default_provider())
-}
-
+const ANY_PROVIDER: Option<fn() -> CryptoProvider> = Some(rustls::crypto::aws_lc_rs::default_provider);
 #[cfg(all(feature = "ring", not(any(feature = "aws-lc-rs", feature = "other-crate"))))]
-fn any_provider() -> Option<CryptoProvider> {
-    Some(rustls::crypto::ring::default_provider())
-}
-
+const ANY_PROVIDER: Option<fn() -> CryptoProvider> = Some(rustls::crypto::ring::default_provider);
 #[cfg(not(any(feature = "ring", feature = "aws-lc-rs", feature = "other-crate")))]
-fn any_provider() -> Option<CryptoProvider> {
-    None
-}
+const ANY_PROVIDER: Option<fn() -> CryptoProvider> = None;
 
 /// Installs a provider with one cipher suite, if there is a provider in this build.
 fn install() -> bool {
-    let Some(mut provider) = any_provider() else { return false };
+    let Some(mut provider) = ANY_PROVIDER.map(|create| create()) else { return false };
     provider.cipher_suites.retain(|suite| suite.suite() == CipherSuite::TLS13_CHACHA20_POLY1305_SHA256);
     provider.install_default().expect("nobody else installs a provider");
     true
