@@ -1,4 +1,4 @@
-//! What a server's TLS handshake has told about the client.
+//! The result of a server's TLS handshake, for the application.
 
 use std::any::Any;
 use std::fmt;

@@ -1,4 +1,4 @@
-//! The provider of cryptography, which rustls itself does not have.
+//! The choice of the provider of cryptography, which rustls itself does not have.
 
 use std::sync::Arc;
 
