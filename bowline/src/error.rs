@@ -190,15 +190,18 @@ impl Error {
 }
 
 impl fmt::Display for Error {
-    /// Writes the text. If the transport or the opening handshake failed, the causes follow in the same line,
-    /// with their control characters escaped.
+    /// Writes the text. If the transport or the opening handshake failed, or an argument is invalid, the
+    /// causes follow in the same line, with their control characters escaped.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Inner { kind, message, .. } = &*self.0;
         f.write_str(message)?;
-        if !matches!(kind, ErrorKind::Io | ErrorKind::Disconnected | ErrorKind::Handshake) {
-            return Ok(());
+        match kind {
+            ErrorKind::Io | ErrorKind::Disconnected | ErrorKind::Handshake | ErrorKind::InvalidInput => {
+                write_causes(f, self.source(), message.to_string())
+            }
+            // The cause may quote a message of the peer.
+            _ => Ok(()),
         }
-        write_causes(f, self.source(), String::new())
     }
 }
 
@@ -378,8 +381,8 @@ mod tests {
     }
 
     #[test]
-    fn transport_and_handshake_errors_name_their_cause_in_one_line() {
-        for kind in [ErrorKind::Io, ErrorKind::Disconnected, ErrorKind::Handshake] {
+    fn errors_without_content_of_messages_name_their_cause_in_one_line() {
+        for kind in [ErrorKind::Io, ErrorKind::Disconnected, ErrorKind::Handshake, ErrorKind::InvalidInput] {
             let innermost = Error::with_source(kind, "reading failed", io::Error::other("line 1\nline 2"));
             let error = Error::with_source(kind, "the handshake failed", innermost);
             assert_eq!(error.to_string(), "the handshake failed: reading failed: line 1\\nline 2");

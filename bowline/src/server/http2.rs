@@ -247,6 +247,10 @@ impl Http2Server {
                 }
                 // The WebSockets of the connection report its end themselves.
                 Some(Err(error)) if requested && error.is_io() => return Ok(()),
+                Some(Err(error)) if requested && error.is_library() => {
+                    let text = format!("a client broke the protocol of HTTP/2: {error}");
+                    return Err(Error::with_source(ErrorKind::Protocol, text, error));
+                }
                 Some(Err(error)) => return Err(connection_error(error)),
                 None if requested || serving.is_stopping() => return Ok(()),
                 None => return Err(serving.idle.why_ended()),
@@ -467,6 +471,11 @@ fn gone_before_the_answer(gone: Result<Reason, h2::Error>) -> Error {
 }
 
 fn connection_error(error: h2::Error) -> Error {
-    let kind = error.get_io().map_or(ErrorKind::Handshake, ErrorKind::of_transport);
+    let kind = match error.get_io() {
+        Some(error) => ErrorKind::of_transport(error),
+        // The client ends the connection.
+        None if error.is_remote() => ErrorKind::Disconnected,
+        None => ErrorKind::Handshake,
+    };
     Error::with_source(kind, "the HTTP/2 connection of a client failed", error)
 }

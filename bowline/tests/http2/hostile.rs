@@ -10,7 +10,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bowline::{
-    Acceptor, CloseCode, Connector, Http2Connection, HttpVersion, Limits, Role, Server, WebSocket,
+    Acceptor, CloseCode, Connector, ErrorKind, Http2Connection, HttpVersion, Limits, Role, Server,
+    ServerError, WebSocket,
 };
 use bytes::Bytes;
 use h2::client::SendRequest;
@@ -623,6 +624,26 @@ async fn too_many_headers_are_refused_by_name() {
     assert_eq!(soon(response).await.unwrap().status(), StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
     let error = soon(errors.recv()).await.unwrap();
     assert!(error.contains("over the limit of 1 headers (Limits::max_headers)"), "{error}");
+}
+
+/// A client that breaks HTTP/2 after it has begun to use the connection is no port scanner.
+#[tokio::test]
+async fn a_violation_of_http2_is_reported() {
+    let (sender, mut errors) = mpsc::unbounded_channel();
+    let server = Server::new().http2().on_error(move |error| {
+        // The test may be over.
+        let _ = sender.send(error);
+    });
+    let address = start(server, |_: WebSocket| pending::<HandlerResult>()).await;
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    assert!(arrives(&mut stream, &[hello(&[]), connect_headers(1, "/", "13")].concat()).await);
+    // RFC 9113 6.1: data belongs to a stream.
+    stream.write_all(&frame(DATA, 0, 0, b"x")).await.unwrap();
+    let error: ServerError = soon(errors.recv()).await.unwrap();
+    assert_eq!(error.kind(), Some(ErrorKind::Protocol), "{error}");
+    assert!(!error.is_noise());
+    let expected = format!("{}: a client broke the protocol of HTTP/2: ", stream.local_addr().unwrap());
+    assert!(error.to_string().starts_with(&expected), "{error}");
 }
 
 /// RFC 9113 8.7: the refusal permits the client to retry.

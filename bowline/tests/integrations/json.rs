@@ -92,7 +92,7 @@ async fn a_value_that_fails_midway_sends_nothing() {
     let (client, mut server) = pair();
     let error = client.send_json(&Broken).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidInput);
-    assert_eq!(error.to_string(), "the value can't be serialized as JSON: nothing was sent");
+    assert_eq!(error.to_string(), "the value can't be serialized as JSON: nothing was sent: it is broken");
     assert_eq!(error.source().unwrap().to_string(), "it is broken");
     client.send_json(&1).await.unwrap();
     assert_eq!(server.recv().await.unwrap(), Some("1".into()));
