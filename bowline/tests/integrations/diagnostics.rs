@@ -58,7 +58,7 @@ const PROGRAMS: [(&str, &str, &[&str]); 8] = [
 const NO_HANDLER: &str = "is not a handler of WebSocket connections";
 const WAY_OUT: &str = "`|socket: WebSocket| async move { Ok(handler(socket).await?) }`";
 
-/// What all programs begin with.
+/// The first lines of each program.
 const PRELUDE: &str = "#![allow(unused)]
     use bowline::WebSocket;
     use bowline::http::request::Parts;
