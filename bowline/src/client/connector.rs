@@ -4,7 +4,10 @@ use std::fmt::Display;
 use std::time::Duration;
 
 use bowline_proto::Role;
-use http::header::{HOST, HeaderMap, HeaderName, HeaderValue, LOCATION, ORIGIN};
+use http::header::{
+    AUTHORIZATION, HOST, HeaderMap, HeaderName, HeaderValue, LOCATION, ORIGIN, SEC_WEBSOCKET_EXTENSIONS,
+    SEC_WEBSOCKET_PROTOCOL,
+};
 use http::{Request, Response};
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -405,6 +408,50 @@ impl Connector {
             self.offer.prepare(Url::parse(&url.to_string())?)?;
         *request.uri_mut() = url.http_uri();
         Ok((request, handshake))
+    }
+
+    /// Makes a request of your own the request of a handshake, as [`request`](Self::request) returns one.
+    ///
+    /// The URI of the request is that of the server, with one of the schemes `ws`, `wss`, `http` and `https`;
+    /// it then has the scheme `http` or `https`. The method becomes GET, and the version HTTP/1.1. Headers
+    /// and extensions of the request are kept, except for the headers of the handshake itself. A header that
+    /// is also set in this connector has the connector's values; `Host` and `Authorization` of the request
+    /// come before those of the URI.
+    ///
+    /// ```
+    /// # fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// use bowline::Connector;
+    /// use http::Request;
+    ///
+    /// let mut request = Request::get("wss://example.com/feed").header("traceparent", "00-1234").body(())?;
+    /// let handshake = Connector::new().prepare(&mut request)?;
+    /// assert_eq!(request.uri(), "https://example.com/feed");
+    /// assert_eq!(request.headers()["upgrade"], "websocket");
+    /// // Send the request, then: handshake.finish(&response, upgraded)
+    /// # Ok(())
+    /// # }
+    /// # example().unwrap();
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Returns [`ErrorKind::InvalidInput`] if the URI or an option is invalid. In that case the request is
+    /// unchanged.
+    pub fn prepare<B>(&self, request: &mut Request<B>) -> Result<ClientHandshake, Error> {
+        let (mut own, handshake) = self.request(request.uri())?;
+        for name in [HOST, AUTHORIZATION] {
+            if request.headers().contains_key(&name) && !self.offer.has_header(&name) {
+                own.headers_mut().remove(name);
+            }
+        }
+        request.headers_mut().remove(SEC_WEBSOCKET_PROTOCOL);
+        request.headers_mut().remove(SEC_WEBSOCKET_EXTENSIONS);
+        *request.method_mut() = own.method().clone();
+        *request.version_mut() = own.version();
+        *request.uri_mut() = std::mem::take(own.uri_mut());
+        // `extend` replaces headers of the same name, and keeps all lines of one name that it adds.
+        request.headers_mut().extend(std::mem::take(own.headers_mut()));
+        Ok(handshake)
     }
 
     /// Creates a client [`WebSocket`] from a stream whose handshake is already complete.

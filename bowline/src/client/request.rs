@@ -102,6 +102,11 @@ impl Offer {
         self.subprotocols = subprotocols;
     }
 
+    /// Returns whether the options set this header.
+    pub(crate) fn has_header(&self, name: &HeaderName) -> bool {
+        self.headers.contains_key(name)
+    }
+
     /// Keeps the error of an invalid setting, unless there was one before. Nothing is sent then.
     pub(crate) fn refuse(&mut self, text: impl Into<Cow<'static, str>>) {
         self.invalid.get_or_insert_with(|| Error::new(ErrorKind::InvalidInput, text));

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bowline::{Adoption, Connector, Error, ErrorKind, Limits, Proxy, Role, WebSocket};
-use http::{HeaderValue, Response};
+use http::{HeaderValue, Request, Response};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::Instant;
@@ -173,6 +173,48 @@ fn a_url_is_text_or_anything_that_is_displayed_as_one() {
     let error = connector.request(http::Uri::from_static("/chat")).map(drop).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidInput);
     assert!(error.to_string().contains("ws://"), "{error}");
+}
+
+#[test]
+fn a_request_of_the_applications_becomes_a_handshake() {
+    let connector = Connector::new().header("x-trace", "connector").subprotocols(["chat.v1"]);
+    let mut request = Request::post("wss://user:pass@example.com:8443/feed?a=1")
+        .version(http::Version::HTTP_2)
+        .header("x-trace", "request")
+        .header("cookie", "a=1")
+        .header("cookie", "b=2")
+        .header("host", "other.example")
+        .header("sec-websocket-key", "of the request")
+        .header("sec-websocket-extensions", "of the request")
+        .extension(7_u8)
+        .body("body")
+        .unwrap();
+    connector.prepare(&mut request).unwrap();
+    assert_eq!((request.method().as_str(), request.version()), ("GET", http::Version::HTTP_11));
+    assert_eq!(request.uri(), "https://example.com:8443/feed?a=1");
+    let values = |name| request.headers().get_all(name).iter().collect::<Vec<_>>();
+    assert_eq!(values("x-trace"), ["connector"]);
+    assert_eq!(values("cookie"), ["a=1", "b=2"]);
+    assert_eq!(values("host"), ["other.example"]);
+    assert_eq!(values("authorization"), ["Basic dXNlcjpwYXNz"]);
+    assert_eq!(values("sec-websocket-protocol"), ["chat.v1"]);
+    assert!(values("sec-websocket-extensions").is_empty());
+    assert_eq!(values("sec-websocket-key").len(), 1);
+    assert_ne!(values("sec-websocket-key"), ["of the request"]);
+    assert_eq!(request.extensions().get(), Some(&7_u8));
+
+    // The request's own credentials come before those of the URI, and those of the connector before both.
+    let request = || Request::get("ws://user:pass@example.com/").header("authorization", "Bearer 1");
+    let mut bearer = request().body(()).unwrap();
+    Connector::new().prepare(&mut bearer).unwrap();
+    assert_eq!(bearer.headers()["authorization"], "Bearer 1");
+    Connector::new().header("authorization", "Bearer 2").prepare(&mut bearer).unwrap();
+    assert_eq!(bearer.headers()["authorization"], "Bearer 2");
+
+    let mut relative = Request::get("/feed").body(()).unwrap();
+    let error = Connector::new().prepare(&mut relative).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    assert!(relative.headers().is_empty() && relative.uri() == "/feed");
 }
 
 #[tokio::test]
