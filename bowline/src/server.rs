@@ -468,7 +468,9 @@ impl Server {
     ///
     /// - each error that a handler returns, and each of its panics;
     /// - each connection that never became a WebSocket: rejected, timed out, broken, or closed before a
-    ///   request. An [`on_request`](Self::on_request) that panics rejects with 500.
+    ///   request. An [`on_request`](Self::on_request) that panics rejects with 500. A connection that carried
+    ///   only answers of the [`fallback`](Self::fallback) is none of these.
+    /// - each panic of the fallback, and each of its requests that was not answered in time;
     /// - each failure of the operating system to accept a connection.
     ///
     /// Many of these say only that a client is gone: [`is_noise`](ServerError::is_noise) tells them apart.

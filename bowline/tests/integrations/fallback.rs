@@ -185,7 +185,8 @@ async fn broken_handshakes_are_rejected_as_without_a_fallback() {
 
 #[tokio::test]
 async fn a_fallback_that_fails_is_a_500() {
-    let (address, mut errors) = serve().await;
+    let (server, mut errors) = server();
+    let address = start(server.clone(), echo).await;
     for (path, error) in [
         ("/panics", "the fallback panicked: the template is gone"),
         ("/switches", "Server::fallback returned 101 Switching Protocols"),
@@ -201,6 +202,8 @@ async fn a_fallback_that_fails_is_a_500() {
         let report = soon(errors.recv()).await.unwrap();
         assert!(report.contains(error), "{report}");
     }
+    let counted: Vec<_> = server.stats().rejections().filter(|(_, count)| *count > 0).collect();
+    assert_eq!(counted, [(bowline::RejectionReason::Fallback, 3)]);
 }
 
 #[tokio::test]

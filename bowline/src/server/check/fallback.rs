@@ -14,7 +14,7 @@ use hyper::body::{Body, Frame, SizeHint};
 use crate::error::{Error, ErrorKind};
 use crate::server::catch_panic::CatchPanic;
 use crate::server::check::{Answered, sized_by_body};
-use crate::server::rejection::Rejection;
+use crate::server::rejection::{Rejection, RejectionReason};
 
 /// The application's closure that answers requests that ask for no WebSocket.
 #[derive(Clone)]
@@ -46,8 +46,10 @@ impl Fallback {
             Ok(page) => return (Answered::Page, page),
             Err(panic) => format!("the fallback {panic}"),
         };
-        let response = Rejection::from(StatusCode::INTERNAL_SERVER_ERROR).into_response::<String>();
-        (Answered::Rejected(Error::new(ErrorKind::Handshake, text)), sized_by_body(response))
+        let rejection = Rejection::from(StatusCode::INTERNAL_SERVER_ERROR);
+        let rejection = rejection.because_of(RejectionReason::Fallback);
+        let error = Error::with_source(ErrorKind::Handshake, text, rejection.clone());
+        (Answered::Rejected(error), sized_by_body(rejection.into_response::<String>()))
     }
 }
 

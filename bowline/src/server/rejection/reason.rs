@@ -21,6 +21,8 @@ pub enum RejectionReason {
     Origin,
     /// [`Server::on_request`](crate::Server::on_request) rejected the request, or panicked.
     OnRequest,
+    /// [`Server::fallback`](crate::Server::fallback) panicked, or returned no final status.
+    Fallback,
     /// The head of the request was larger than [`Limits`](crate::Limits) allow.
     HeadSize,
     /// The handshake took longer than
@@ -44,10 +46,11 @@ pub enum RejectionReason {
 
 impl RejectionReason {
     /// All reasons, in the order of their discriminants.
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 12] = [
         Self::Handshake,
         Self::Origin,
         Self::OnRequest,
+        Self::Fallback,
         Self::HeadSize,
         Self::Timeout,
         Self::Tls,
@@ -68,6 +71,7 @@ impl RejectionReason {
             Self::Handshake => "handshake",
             Self::Origin => "origin",
             Self::OnRequest => "on_request",
+            Self::Fallback => "fallback",
             Self::HeadSize => "head_size",
             Self::Timeout => "timeout",
             Self::Tls => "tls",
