@@ -46,7 +46,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
 }
 
 async fn join(State(chat): State<Chat>, Path(room): Path<String>, upgrade: WebSocketUpgrade) -> Response {
-    let upgrade = upgrade.acceptor(chat.acceptor.clone()).on_error(|error| eprintln!("{error}"));
+    let upgrade = upgrade.acceptor(chat.acceptor.clone()).on_error(|error| {
+        if !error.is_noise() {
+            eprintln!("{error}");
+        }
+    });
     upgrade.on_upgrade(move |socket| async move {
         let number = chat.enter(&room, socket.sender());
         let result = talk(&chat, &room, number, socket).await;

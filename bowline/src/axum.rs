@@ -163,7 +163,9 @@ impl WebSocketUpgrade {
     /// Sets a function that is called if [`on_upgrade`](Self::on_upgrade) rejects the request, if the upgrade
     /// or the handler fails, or if the handler panics. Default: the error is discarded.
     ///
-    /// Errors that say only that a client is gone can be told apart: see [`ServerError::is_noise`].
+    /// Errors that say only that a client is gone can be told apart: see [`ServerError::is_noise`]. A
+    /// rejection has the client's address only if a [`SocketAddr`](std::net::SocketAddr) is in the extensions
+    /// of the request; axum's own `ConnectInfo` is another type.
     ///
     /// ```
     /// use axum::response::Response;

@@ -19,7 +19,7 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tower::ServiceExt;
 
-use crate::support::http::{HandlerResult, Head, echo, listen, soon};
+use crate::support::http::{HandlerResult, Head, echo, listen, soon, upgrade};
 
 /// Serves `router` for as long as the test runs.
 async fn serve(router: Router) -> SocketAddr {
@@ -256,6 +256,42 @@ async fn rfc6455_7_4_1_a_handler_that_fails_closes_with_1011() {
     let (address, mut errors) = serve_reporting(|_| Err("out of luck".into())).await;
     assert_eq!(end_of(connect(address).await).await.unwrap().code(), CloseCode::INTERNAL_ERROR);
     assert_eq!(soon(errors.recv()).await.unwrap().error().to_string(), "out of luck");
+}
+
+#[tokio::test]
+async fn an_error_names_the_client_and_the_path() {
+    let (address, mut errors) = serve_reporting(|_| Err("out of luck".into())).await;
+    let url = format!("ws://{address}/chat?token=secret");
+    let socket = soon(bowline::connect(&url)).await.unwrap();
+    let peer = socket.local_addr().unwrap();
+    let error = soon(errors.recv()).await.unwrap();
+    assert_eq!(error.to_string(), format!("{peer} GET /chat: out of luck"));
+    assert_eq!((error.peer_addr(), error.head().is_some()), (Some(peer), false));
+
+    // A rejection, whose cause the client does not receive.
+    let foreign = Connector::new().origin("https://evil.example");
+    let rejected = soon(foreign.connect(&url)).await.unwrap_err();
+    let body = String::from_utf8_lossy(rejected.response().unwrap().body()).into_owned();
+    assert!(!body.contains("allow_origin"), "{body}");
+    let error = soon(errors.recv()).await.unwrap();
+    assert!(error.to_string().starts_with("GET /chat: the client's request was rejected: 403 "), "{error}");
+    assert!(error.to_string().contains("Acceptor::allow_origin(\"https://evil.example\")"), "{error}");
+    assert!(error.head().unwrap().headers.contains_key("sec-websocket-key"));
+}
+
+/// A tab that is closed.
+#[tokio::test]
+async fn a_client_that_is_gone_is_noise() {
+    let (sender, mut errors) = mpsc::unbounded_channel();
+    let address = serve_chat(move |upgrade| {
+        let sender = sender.clone();
+        upgrade.on_error(move |error| sender.send(error).unwrap()).on_upgrade(echo)
+    })
+    .await;
+    let (stream, _) = upgrade(address, &Head::request()).await;
+    drop(stream);
+    let error = soon(errors.recv()).await.unwrap();
+    assert!(error.is_noise(), "{error}");
 }
 
 #[tokio::test]
