@@ -53,11 +53,7 @@ impl Upgrade {
         let opening = Box::pin(async move {
             let upgraded = deadline
                 .bound("waiting for the response to be sent", async {
-                    on_upgrade.await.map_err(|error| {
-                        let text =
-                            "the upgrade failed: the response was not sent, or the connection broke before";
-                        Error::with_source(ErrorKind::Handshake, text, error)
-                    })
+                    on_upgrade.await.map_err(upgrade_error)
                 })
                 .await?;
             let (transport, leftover) = if version == Version::HTTP_2 {
@@ -95,4 +91,16 @@ impl fmt::Debug for Upgrade {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Upgrade").field("subprotocol", &self.subprotocol()).finish_non_exhaustive()
     }
+}
+
+/// Names the cause of an upgrade that failed.
+fn upgrade_error(error: hyper::Error) -> Error {
+    // hyper blames the user only if a connection was served to its end without upgrades.
+    let text = if error.is_user() {
+        "the upgrade failed: the connection is served without upgrades: call `with_upgrades` on hyper's \
+         connection, or `serve_connection_with_upgrades` of hyper-util"
+    } else {
+        "the upgrade failed: the response was not sent, or the connection broke before"
+    };
+    Error::with_source(ErrorKind::Handshake, text, error)
 }

@@ -120,6 +120,39 @@ async fn under_hyper() {
     assert_fast(address).await;
 }
 
+/// The most frequent mistake with hyper: the client receives a 101, and then nothing works.
+#[tokio::test]
+async fn under_hyper_without_upgrades_the_error_names_the_cause() {
+    let (listener, address) = listen().await;
+    let (failed, mut failures) = tokio::sync::mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let failed = failed.clone();
+            let service = service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
+                let (response, upgrade) = bowline::accept::<_, String>(&mut request).unwrap();
+                let failed = failed.clone();
+                tokio::spawn(async move { failed.send(upgrade.await.unwrap_err()) });
+                async { Ok::<_, std::convert::Infallible>(response) }
+            });
+            let http = hyper::server::conn::http1::Builder::new();
+            let _ = http.serve_connection(TokioIo::new(stream), service).await;
+        }
+    });
+    let socket = bowline::connect(format!("ws://{address}/")).await;
+    let error = soon(failures.recv()).await.unwrap();
+    assert!(error.to_string().contains("with_upgrades"), "{error}");
+    drop(socket);
+
+    // A client that is gone before the response gets no such advice.
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(Head::request().text().as_bytes()).await.unwrap();
+    stream.set_zero_linger().unwrap();
+    drop(stream);
+    let error = soon(failures.recv()).await.unwrap();
+    assert_eq!(error.kind(), bowline::ErrorKind::Handshake);
+}
+
 #[tokio::test]
 async fn under_hyper_utils_auto() {
     let (listener, address) = listen().await;
