@@ -30,7 +30,7 @@
 //! ```
 //!
 //! [`Connector`] is the builder of clients, and [`Server`] and [`Acceptor`] are the builders of servers.
-//! [`pair`] creates two connected WebSockets in memory, for tests. `Connector::pair` does so with options.
+//! [`pair`] creates two connected WebSockets in memory, for tests. [`Connector::pair`] does so with options.
 //!
 //! The library needs a tokio runtime with its I/O and time drivers enabled. Each connection has one small
 //! task on it.
@@ -63,7 +63,8 @@
 //!
 //! The library handles control frames, even while the application does not read: it answers pings, echoes
 //! Close frames, and detects dead peers with keepalive pings. Only an unread data message stops this, because
-//! memory is bounded. A client can look at the control frames of its server: see `Connector::on_control`.
+//! memory is bounded. A client can look at the control frames of its server: see
+//! [`Connector::on_control`].
 //!
 //! # Cancellation
 //!
@@ -183,8 +184,8 @@
 //! for each handler that failed. Its text names the client and the request. [`ServerError::is_noise`] tells
 //! apart what health checks and closed tabs produce.
 //!
-//! The library does not reconnect, because only the application knows which messages it has missed. The
-//! example `reconnect` in the repository has the loop.
+//! [`Connector::reconnecting`] returns a client that connects again after a lost connection, with pauses that
+//! spare the server. Only the application knows which messages it has missed meanwhile.
 //!
 //! # Authentication and shared state
 //!

@@ -55,8 +55,9 @@ impl WebSocket {
     /// Converts the connection into a `Stream` and a `Sink` of messages, for the combinators of the `futures`
     /// crates such as `split` and `forward`.
     ///
-    /// A [`Sender`] that was taken before the conversion has the methods that the two traits lack, such as
-    /// [`ping`](Sender::ping), [`close`](Sender::close) with a code, and [`close_frame`](Sender::close_frame).
+    /// A [`Sender`] that was taken before the conversion has the methods that the two traits lack:
+    /// [`ping`](Sender::ping), [`close`](Sender::close) with a code, [`close_frame`](Sender::close_frame) and
+    /// others.
     ///
     /// # Examples
     ///
