@@ -224,8 +224,9 @@ impl Server {
     /// passed to [`on_error`](Self::on_error). The signal of [`shutdown`](Self::shutdown) closes the
     /// connection as it closes those of `serve`; after the signal, a connection is dropped at once.
     ///
-    /// The handler runs in a task of its own, so that its panic does not end the caller. Loops of tokio and
-    /// other sources of connections are served with less memory as a [`Listener`].
+    /// The handler is polled by the future, and so runs in the task of the caller. A panic of the handler is
+    /// passed to `on_error`, and does not reach the caller. A loop that accepts connections as a [`Listener`]
+    /// needs about 1 KiB less for each.
     ///
     /// ```no_run
     /// use bowline::{Server, WebSocket};

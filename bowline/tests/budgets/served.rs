@@ -2,7 +2,7 @@
 
 use std::future::ready;
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::{Arc, Mutex};
 
 use bowline::{Connector, Proxy, Server, TlsInfo, WebSocket};
@@ -16,16 +16,25 @@ use crate::support::{settle, warm_up};
 
 const CONNECTIONS: isize = 100;
 
+/// Waits for a message.
+async fn wait(mut socket: WebSocket) -> HandlerResult {
+    socket.recv().await?;
+    Ok(())
+}
+
 /// Returns the memory of each connection of a server whose handlers wait for a message.
 async fn memory_of_each(server: Server, request: fn() -> Head) -> isize {
     warm_up().await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let handler = |mut socket: WebSocket| async move {
-        socket.recv().await?;
-        HandlerResult::Ok(())
-    };
-    let serving = tokio::spawn(server.serve(listener, handler));
+    let serving = tokio::spawn(server.serve(listener, wait));
+    let each = memory_of_each_at(address, request).await;
+    serving.abort();
+    each
+}
+
+/// Returns the memory of each connection to a server in this process.
+async fn memory_of_each_at(address: SocketAddr, request: fn() -> Head) -> isize {
     // The clients block on a thread of their own, whose memory is not counted.
     let open = |count: isize| {
         tokio::task::spawn_blocking(move || {
@@ -42,12 +51,36 @@ async fn memory_of_each(server: Server, request: fn() -> Head) -> isize {
     let _first = open(10).await.unwrap();
     settle().await;
     let before = held();
-    let clients = open(CONNECTIONS).await.unwrap();
+    let _clients = open(CONNECTIONS).await.unwrap();
     settle().await;
-    let each = (held() - before) / CONNECTIONS;
-    drop(clients);
-    serving.abort();
-    each
+    (held() - before) / CONNECTIONS
+}
+
+/// The limits on the load take a permit for each connection, and an entry for each address.
+#[tokio::test]
+async fn limits_on_the_load_take_little() {
+    let without = memory_of_each(Server::new(), Head::request).await;
+    let server =
+        Server::new().connections(1000).connections_per_address(1000).handshakes_per_second(1_000_000);
+    let with = memory_of_each(server, Head::request).await;
+    assert!((0..64).contains(&(with - without)), "{with} bytes, {without} without limits");
+}
+
+/// A call of its own, and the task from which the application makes the call, take about 1 KiB.
+#[tokio::test]
+async fn connections_that_the_application_accepted_take_a_little_more() {
+    warm_up().await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = Server::new();
+    let accepting = tokio::spawn(async move {
+        while let Ok((stream, peer)) = listener.accept().await {
+            tokio::spawn(server.serve_connection(stream, peer, wait));
+        }
+    });
+    let each = memory_of_each_at(address, Head::request).await;
+    accepting.abort();
+    assert!(each < 2900, "{each} bytes");
 }
 
 /// Neither the head of the request nor the buffer into which the head was read is kept.

@@ -250,6 +250,39 @@ async fn a_shutdown_closes_connections_that_the_application_accepted() {
     assert_eq!(soon(late.read(&mut [0])).await.unwrap(), 0);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_shutdown_waits_for_accepted_connections_until_its_deadline_only() {
+    let (stop, stopped) = signal();
+    let hour = Duration::from_secs(3600);
+    let server = Server::new()
+        .acceptor(Acceptor::new().limits(Limits::default().handshake_timeout(hour)))
+        .handshakes_per_second(1)
+        .shutdown(stopped, Duration::from_secs(10));
+    let stuck = |_: WebSocket| std::future::pending::<HandlerResult>();
+    let (client, stream) = duplex(4096);
+    let stuck = tokio::spawn(server.serve_connection(stream, None, stuck));
+    let mut socket = connect_over(client).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    // One is in the middle of its handshake, and one waits for its time.
+    let (mut half, stream) = duplex(4096);
+    half.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
+    let half = tokio::spawn(server.serve_connection(stream, None, echo));
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    let (_waiting, stream) = duplex(4096);
+    let waiting = tokio::spawn(server.serve_connection(stream, None, echo));
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    let begun = tokio::time::Instant::now();
+    stop.send(()).unwrap();
+    half.await.unwrap().unwrap();
+    waiting.await.unwrap().unwrap();
+    assert!(begun.elapsed() < Duration::from_millis(10), "{:?}", begun.elapsed());
+    assert_eq!(socket.recv().await.unwrap(), None);
+    assert_eq!(socket.close_frame().unwrap().code(), CloseCode::GOING_AWAY);
+    stuck.await.unwrap().unwrap();
+    let elapsed = begun.elapsed();
+    assert!(elapsed >= Duration::from_secs(10) && elapsed < Duration::from_secs(11), "{elapsed:?}");
+}
+
 #[tokio::test]
 async fn a_dropped_call_ends_the_connection_that_the_application_accepted() {
     let held = Arc::new(());
