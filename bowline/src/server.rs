@@ -128,6 +128,9 @@ pub async fn serve<L: Listener, H: Handler<M>, M: 'static>(
 /// # }
 /// ```
 ///
+/// The page `docs/deploying.md` of the repository has a whole program with health checks, and settings for
+/// proxies, systemd and Kubernetes.
+///
 /// # Clones
 ///
 /// Clones are cheap. A clone has the same options and the same signal to [shut down](Self::shutdown). So a

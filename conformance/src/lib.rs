@@ -47,6 +47,9 @@ mod pages {
     #[doc = include_str!("../../README.md")]
     mod readme {}
 
+    #[doc = include_str!("../../docs/deploying.md")]
+    mod deploying {}
+
     #[doc = include_str!("../../docs/migrating-from-coder-websocket.md")]
     mod migrating_from_coder_websocket {}
 

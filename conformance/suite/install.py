@@ -1,4 +1,4 @@
-"""Installs the dependencies of the suites, once, below `CACHE`. Only Chromium and Node.js go into the system, through apt."""
+"""Installs the dependencies of the suites, once, below `CACHE`. Debian's packages go into the system, through apt."""
 
 import hashlib
 import re
@@ -11,6 +11,7 @@ from .paths import CACHE, WORKSPACE
 
 WEBSOCKETS = "17.4"
 WS = "8.23.0"
+KUBERNETES_VALIDATE = "1.37.0"
 HTTP2_PACKAGES = ["h2==4.4.1", "wsproto==1.3.2"]
 
 # The last versions that run on Python 2, and the ones that `autobahntestsuite` was written for.
@@ -68,6 +69,23 @@ def chromium():
     """Debian's Chromium: the command."""
     apt_install({"chromium": "chromium"})
     return "chromium"
+
+
+def deploying():
+    """Debian's proxies, and the tools of systemd. The package `apache2-bin` starts no service."""
+    commands = {"nginx": "nginx", "haproxy": "haproxy", "apache2": "apache2-bin", "openssl": "openssl"}
+    apt_install({**commands, "systemd-socket-activate": "systemd"})
+
+
+def kubernetes_validate():
+    """The `kubernetes-validate` package of PyPI, which contains the schemas of Kubernetes: the command."""
+
+    def install(folder):
+        make_virtual_environment(folder)
+        pip = [folder / "bin" / "python", "-m", "pip", "install", f"kubernetes-validate=={KUBERNETES_VALIDATE}"]
+        processes.run("install-kubernetes-validate", pip, 5 * MINUTES, PIP_ENVIRONMENT)
+
+    return cached("kubernetes-validate", KUBERNETES_VALIDATE, install) / "bin" / "kubernetes-validate"
 
 
 def autobahn():

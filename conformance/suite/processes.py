@@ -1,7 +1,9 @@
 """Child processes with time limits, none of which outlives this program."""
 
 import contextlib
+import itertools
 import os
+import random
 import re
 import signal
 import socket
@@ -30,8 +32,11 @@ def exit_on_termination():
 
 
 @contextlib.contextmanager
-def background(name, command, environment=None):
-    """Runs `command` in a process group of its own, its output in a log file; kills the group at the end."""
+def background(name, command, environment=None, descriptors=()):
+    """Runs `command` in a process group of its own, its output in a log file; kills the group at the end.
+
+    The process inherits the open files of `descriptors`.
+    """
     LOGS.mkdir(parents=True, exist_ok=True)
     log = LOGS / f"{name}.log"
     with log.open("wb") as log_file:
@@ -42,6 +47,7 @@ def background(name, command, environment=None):
             stderr=subprocess.STDOUT,
             env={**os.environ, **(environment or {})},
             start_new_session=True,
+            pass_fds=descriptors,
         )
     process.log = log
     try:
@@ -89,11 +95,16 @@ def output(process):
     return process.log.read_text(errors="replace")
 
 
+# Below the ports that the kernel assigns to clients, which could be faster. Each number is returned once.
+PORTS = itertools.count(random.randrange(20_000, 30_000))
+
+
 def free_port():
     """Returns a port for a program that can't pick one itself."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    for port in PORTS:
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("", port))
+            return port
 
 
 def is_listening(port):

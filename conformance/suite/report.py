@@ -15,6 +15,13 @@ class Report:
         self.failures.append(name)
         print(f"{name}: FAILED: {reason}", flush=True)
 
+    def judges(self, name, passes, reason):
+        """Counts a check that passes or fails, for a reason of any type."""
+        if passes:
+            self.passes(name)
+        else:
+            self.fails(name, reason)
+
     def takes_over(self, name, output, expected):
         """Counts the checks of another program, which wrote a line for each: `ok CHECK` or `failed CHECK: REASON`."""
         missing = set(expected)

@@ -2,10 +2,12 @@
 
 use std::error::Error;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bowline::{Acceptor, CloseCode, Server, WebSocket};
 use bowline_conformance::Compression;
 use clap::Parser;
+use http::Response;
 use http::request::Parts;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -16,11 +18,14 @@ struct Arguments {
     /// Set to accept offers of compression.
     #[arg(long, value_enum, default_value_t)]
     compression: Compression,
+    /// The keepalive interval, in milliseconds.
+    #[arg(long, default_value_t = 20_000)]
+    keepalive: u64,
 }
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
-    let Arguments { compression } = Arguments::parse();
+    let Arguments { compression, keepalive } = Arguments::parse();
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     println!("listening on {}", listener.local_addr()?);
 
@@ -29,8 +34,14 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
         let outcomes = Arc::clone(&outcomes);
         async move { handle(head.uri.path(), socket, &outcomes).await }
     };
-    let acceptor = Acceptor::new().subprotocols(["chat.v2", "chat.v1"]).compression(compression);
-    let server = Server::new().http2().acceptor(acceptor).on_error(|error| eprintln!("{error}"));
+    let acceptor = Acceptor::new()
+        .subprotocols(["chat.v2", "chat.v1"])
+        .compression(compression)
+        .keepalive(Duration::from_millis(keepalive));
+    // The health checks of proxies.
+    let answer = async |_: Parts| Response::new("ok");
+    let server =
+        Server::new().http2().acceptor(acceptor).fallback(answer).on_error(|error| eprintln!("{error}"));
     server.serve(listener, handler).await?;
     Ok(())
 }
