@@ -76,7 +76,8 @@ impl Sender {
     /// Sends a message.
     ///
     /// The method waits and accepts messages as [`WebSocket::send`](crate::WebSocket::send) does, but never
-    /// holds a message back: the message is written at once if the transport takes it.
+    /// holds a message back: the message is written at once if the transport takes it. Several messages are
+    /// cheaper with [`batch`](Self::batch).
     ///
     /// # Errors
     ///
