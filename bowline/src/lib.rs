@@ -392,7 +392,9 @@ pub use server::{
 };
 #[cfg(any(feature = "client", feature = "server"))]
 pub use socket::Adoption;
-pub use socket::{MessageReader, MessageWriter, Ping, SendBatch, Sender, WebSocket, WebSocketIo, pair};
+pub use socket::{
+    ConnectionStats, MessageReader, MessageWriter, Ping, SendBatch, Sender, WebSocket, WebSocketIo, pair,
+};
 #[cfg(feature = "futures")]
 pub use socket::{SenderSink, WebSocketStreamSink};
 #[cfg(all(feature = "server", feature = "tls"))]

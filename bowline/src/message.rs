@@ -9,6 +9,7 @@
 
 mod payload;
 mod prepared;
+pub(crate) mod tally;
 mod utf8_bytes;
 
 use bowline_proto::MessageKind;

@@ -2,6 +2,7 @@
 //!
 //! - [`WebSocket`] is the handle of the owner: it receives and sends, and its drop ends the connection.
 //! - [`Sender`] is a cheap handle for other tasks: it only sends.
+//! - [`ConnectionStats`] are the numbers of a connection.
 //! - [`SendBatch`] is a guard of either, which gathers messages for one write.
 //! - [`MessageReader`] and [`MessageWriter`] are one message as a stream of bytes.
 //! - [`WebSocketIo`] is the whole connection as a stream of bytes; `WebSocketStreamSink` and `SenderSink` are
@@ -31,6 +32,7 @@ mod poll_sender;
 #[cfg(feature = "protobuf")]
 mod protobuf;
 mod reader;
+mod stats;
 #[cfg(feature = "futures")]
 mod stream_sink;
 mod writer;
@@ -45,6 +47,7 @@ pub(crate) use pair::streams;
 pub use ping::Ping;
 pub use reader::MessageReader;
 pub use sender::Sender;
+pub use stats::ConnectionStats;
 #[cfg(feature = "futures")]
 pub use stream_sink::{SenderSink, WebSocketStreamSink};
 pub use websocket::WebSocket;

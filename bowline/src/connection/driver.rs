@@ -233,7 +233,7 @@ impl Driver {
     fn next_reader(&mut self, now: &Now) -> NextReader {
         let connection = &self.connection;
         let outbound = connection.outbound();
-        let is_awaited = !outbound.pings.is_empty() || outbound.closed().is_some();
+        let is_awaited = outbound.pings.are_awaited() || outbound.closed().is_some();
         drop(outbound);
         if is_awaited {
             return NextReader::Driver;

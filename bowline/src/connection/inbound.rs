@@ -44,6 +44,7 @@ use crate::connection::inbound::end::{End, Notice, StreamEnd};
 use crate::connection::inbound::read_buffer::ReadBuffer;
 use crate::connection::inbound::undelivered::Undelivered;
 use crate::error::Error;
+use crate::message::tally::Tally;
 use crate::transport::ReadTransport;
 
 const READING_FAILED: &str = "the connection ended without a Close frame: reading from the peer failed";
@@ -55,6 +56,10 @@ const READING_FAILED: &str = "the connection ended without a Close frame: readin
 pub(crate) struct Inbound {
     transport: Option<ReadTransport>,
     half: ReceiveHalf,
+    /// The messages that have arrived and were not discarded.
+    tally: Tally,
+    /// The number of bytes that were read.
+    read: u64,
     buffer: ReadBuffer,
     message: Assembler,
     /// Whole messages that had arrived before our side closed. In a box, as most of the time there are none.
@@ -150,6 +155,8 @@ impl Inbound {
         Self {
             transport: Some(transport),
             half,
+            tally: Tally::default(),
+            read: leftover.len() as u64,
             buffer,
             message: Assembler::default(),
             undelivered: None,
@@ -232,7 +239,9 @@ impl Inbound {
         // is discarded.
         if self.delivery.discards() && !self.message.is_open() {
             decompressor.discard(&mut self.buffer);
-        } else if let Err(failure) = decompressor.advance(&mut self.buffer, &mut self.message) {
+        } else if let Err(failure) =
+            decompressor.advance(&mut self.buffer, &mut self.message, &mut self.tally)
+        {
             decompressor.discard(&mut self.buffer);
             if self.delivery.discards() {
                 // Our Close frame was sent, so the peer can't be told any more what is wrong.
@@ -278,8 +287,11 @@ impl Inbound {
                 if self.delivery == Delivery::Arrived && !payload.is_empty() {
                     self.delivery = Delivery::Missed;
                 }
-                if !self.delivery.discards() && self.message.track(&data) {
-                    self.message.append(payload, self.half.remaining(), data.last);
+                if !self.delivery.discards() {
+                    self.tally.add_part(payload.len(), data.last);
+                    if self.message.track(&data) {
+                        self.message.append(payload, self.half.remaining(), data.last);
+                    }
                 }
                 Advance::Data
             }
@@ -319,6 +331,7 @@ impl Inbound {
             let read = self.buffer.poll_fill(transport, cx);
             if let Poll::Ready(Ok(count @ 1..)) = read {
                 (self.received, self.awaits_transport) = (true, false);
+                self.read += count as u64;
                 return Poll::Ready(Fill::Bytes(count));
             }
             read.map_ok(|_| None)
@@ -331,6 +344,8 @@ impl Inbound {
         let effect = match read {
             Ok(Some(Filled { count, following, failure })) => {
                 self.received = true;
+                self.read += count as u64;
+                self.tally.add_part(count - following.len(), self.message.is_whole());
                 self.buffer.load(&following);
                 match failure {
                     None => return Poll::Ready(Fill::Bytes(count)),
@@ -344,6 +359,16 @@ impl Inbound {
             }
         };
         Poll::Ready(Fill::Effect(effect))
+    }
+
+    /// Returns the messages that have arrived and were not discarded.
+    pub(crate) fn tally(&self) -> Tally {
+        self.tally
+    }
+
+    /// Returns the number of bytes that were read.
+    pub(crate) fn read_count(&self) -> u64 {
+        self.read
     }
 
     /// Asks the transport. Returns whether there is nothing to read for now, and the transport will wake the

@@ -53,6 +53,7 @@ use crate::connection::outbound::pings::{PingId, Pings};
 use crate::connection::outbound::wait_queue::{Manner, Place, Turn, WaitQueue};
 use crate::connection::outbound::write_queue::WriteQueue;
 use crate::error::{Error, ErrorKind};
+use crate::message::tally::Tally;
 use crate::random::random;
 use crate::transport::WriteTransport;
 
@@ -74,6 +75,8 @@ pub(crate) struct Outbound {
     transport: Option<WriteTransport>,
     half: SendHalf,
     queue: WriteQueue,
+    /// The messages that were accepted.
+    tally: Tally,
     /// Senders wait while at least this many bytes are in the queue.
     high_water_mark: usize,
     /// The senders that wait, in order of arrival.
@@ -156,6 +159,7 @@ impl Outbound {
             transport: Some(transport),
             half: SendHalf::new(role),
             queue: WriteQueue::default(),
+            tally: Tally::default(),
             high_water_mark,
             senders: WaitQueue::default(),
             watchers: WaitQueue::default(),
@@ -207,13 +211,11 @@ impl Outbound {
         Ok(self.pings.begin(payload))
     }
 
-    /// Accepts a ping of the keepalive. Nobody waits for its pong, since any byte that arrives is a sign of
-    /// life.
+    /// Accepts a ping of the keepalive. Its pong only shows the round-trip time, since any byte that arrives
+    /// is a sign of life.
     pub(crate) fn accept_keepalive(&mut self) {
-        match self.pings.begin_keepalive() {
-            Some(payload) => self.encode_ping(&payload),
-            None => self.encode_ping(&[]),
-        }
+        let payload = self.pings.begin_keepalive();
+        self.encode_ping(&payload);
         self.keepalive_end = self.queue.end();
     }
 
@@ -463,6 +465,16 @@ impl Outbound {
         self.transport.is_none() || (self.queue.is_empty() && !self.unflushed)
     }
 
+    /// Returns the messages that were accepted.
+    pub(crate) fn tally(&self) -> Tally {
+        self.tally
+    }
+
+    /// Returns the number of bytes that the transport has taken.
+    pub(crate) fn written(&self) -> u64 {
+        self.queue.written()
+    }
+
     /// Returns the number of bytes that were accepted and that the transport has not taken.
     pub(crate) fn pending(&self) -> usize {
         self.queue.len()
@@ -506,7 +518,7 @@ impl Outbound {
 
     /// Returns whether the driver has something to wait for: the transport, a pong, or the end.
     pub(crate) fn needs_driver(&self) -> bool {
-        self.blocked || !self.pings.is_empty() || self.closed().is_some()
+        self.blocked || self.pings.are_awaited() || self.closed().is_some()
     }
 
     pub(crate) fn has_transport(&self) -> bool {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bowline::{Acceptor, Adoption, CloseCode, Connector, ErrorKind, Limits, Role, WebSocket};
+use bowline_proto::Opcode;
 use tokio::time::{Instant, sleep};
 
 use crate::support::frames::Frame;
@@ -26,6 +27,11 @@ async fn for_each(test: impl AsyncFn(Role, WebSocket, Wire)) {
     }
 }
 
+/// Returns whether a frame is a ping of the keepalive, whose payload is random.
+fn is_ping(frame: &Frame) -> bool {
+    frame.opcode == Opcode::Ping && frame.payload.len() == 8
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_dead_peer_ends_recv_in_the_keepalive_time() {
     for_each(async |role, mut socket, wire| {
@@ -34,7 +40,7 @@ async fn a_dead_peer_ends_recv_in_the_keepalive_time() {
         assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
         // Silence for one interval, a ping, and another interval.
         assert_eq!(start.elapsed(), 2 * INTERVAL);
-        assert_eq!(wire.take_frames(role), [Frame::ping("")]);
+        assert!(wire.take_frames(role).iter().map(is_ping).eq([true]));
         wire.until(|wire| wire.is_dropped() || wire.is_shut_down()).await;
         assert!(wire.take_written().is_empty(), "no Close frame that nobody would read");
         assert_eq!(socket.recv().await.unwrap_err().kind(), ErrorKind::Timeout);
@@ -173,7 +179,7 @@ async fn a_busy_feed_hears_from_us_though_we_have_nothing_to_say() {
             socket.recv().await.unwrap().unwrap();
             settle().await;
             // The peer doesn't answer, and need not, since it sends.
-            if wire.take_frames(role).contains(&Frame::ping("")) {
+            if wire.take_frames(role).iter().any(is_ping) {
                 last = Instant::now();
             }
             assert!(last.elapsed() <= 2 * INTERVAL + Duration::from_secs(1), "{role:?} was silent");
@@ -188,7 +194,7 @@ async fn a_peer_that_answers_pings_lives_though_nobody_reads() {
     for_each(async |role, socket, wire| {
         for _ in 0..100 {
             let ping = wire.next_frame(role).await;
-            assert_eq!(ping, Frame::ping(""));
+            assert!(is_ping(&ping));
             wire.feed_frame(peer_of(role), &Frame::pong(""));
         }
         assert!(!socket.sender().is_closed());
@@ -205,7 +211,7 @@ async fn silence_proves_nothing_while_an_unread_message_stops_us() {
         // The peer still receives pings, although its answers can't be read.
         let pings = wire.take_frames(role);
         assert!((5..=10).contains(&pings.len()), "{pings:?}");
-        assert!(pings.iter().all(|ping| *ping == Frame::ping("")));
+        assert!(pings.iter().all(is_ping));
         assert_eq!(socket.recv().await.unwrap(), Some("unread".into()));
         // Now it starts afresh.
         let start = Instant::now();

@@ -17,6 +17,7 @@ mod send_batch;
 mod sending;
 mod simulation;
 mod states;
+mod stats;
 mod streams;
 #[path = "../support/mod.rs"]
 mod support;

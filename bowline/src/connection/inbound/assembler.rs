@@ -12,6 +12,7 @@ use tokio_util::io::poll_read_buf;
 use crate::compression::codec::{Inflated, Inflater};
 use crate::connection::inbound::read_buffer::READ_SIZE;
 use crate::message::Message;
+use crate::message::tally::Tally;
 
 /// A message of which at least this many bytes are missing is read straight into its own memory.
 const DIRECT_SIZE: usize = 16 * 1024;
@@ -103,8 +104,11 @@ impl Assembler {
         inflater: &mut Inflater,
         input: &[u8],
         last: bool,
+        tally: &mut Tally,
     ) -> Result<Inflated, Failure> {
+        let before = self.payload.len();
         let progress = inflater.inflate(input, last, &mut self.payload)?;
+        tally.add_part(self.payload.len() - before, progress.done);
         if !self.open.as_ref().is_some_and(|open| open.consumer != Consumer::Nobody) {
             self.payload.clear();
         }

@@ -4,6 +4,7 @@ use bowline_proto::{MessageKind, ReceiveHalf};
 use bytes::{Buf, Bytes};
 
 use crate::message::Message;
+use crate::message::tally::Tally;
 
 /// The largest block, headers included. A message that the application keeps holds on to its block.
 const BLOCK_SIZE: usize = 4096;
@@ -99,9 +100,9 @@ impl Batch {
     /// anything else.
     ///
     /// Returns the number of bytes that were copied. No message may be left in the batch.
-    pub(crate) fn fill(&mut self, half: &ReceiveHalf, mut bytes: &[u8]) -> usize {
+    pub(crate) fn fill(&mut self, half: &ReceiveHalf, mut bytes: &[u8], tally: &mut Tally) -> usize {
         debug_assert!(self.block.is_none(), "a batch is filled only when it is empty");
-        let size = bytes.len();
+        let (size, mut count) = (bytes.len(), 0);
         // The header of a frame is no shorter than the header in the block.
         let mut block = Vec::with_capacity(size.min(BLOCK_SIZE));
         loop {
@@ -120,8 +121,10 @@ impl Batch {
             let kind = if kind == MessageKind::Text { TEXT } else { 0 };
             header.copy_from_slice(&(kind | len).to_be_bytes());
             bytes = &bytes[size..];
+            count += 1;
         }
         if !block.is_empty() {
+            tally.add_messages(count, block.len() - count * HEADER_SIZE);
             // Memory is left over for the headers of frames, and for frames that are not in the block. A
             // little of it is not worth a copy.
             if block.capacity() > 2 * block.len() + SPARE_SIZE {

@@ -7,6 +7,7 @@ use crate::compression::DeflateWindow;
 use crate::compression::codec::Inflater;
 use crate::connection::inbound::assembler::Assembler;
 use crate::connection::inbound::read_buffer::ReadBuffer;
+use crate::message::tally::Tally;
 
 /// Compressed payload on its way from the read buffer into a message.
 ///
@@ -67,10 +68,11 @@ impl Decompressor {
         &mut self,
         buffer: &mut ReadBuffer,
         message: &mut Assembler,
+        tally: &mut Tally,
     ) -> Result<(), Failure> {
         let is_set_aside = !self.set_aside.is_empty();
         let input = if is_set_aside { &self.set_aside } else { &buffer.bytes()[..self.pending] };
-        let inflated = message.inflate(&mut self.inflater, input, self.last)?;
+        let inflated = message.inflate(&mut self.inflater, input, self.last, tally)?;
         if is_set_aside {
             self.set_aside.advance(inflated.consumed);
         } else {

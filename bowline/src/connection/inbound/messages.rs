@@ -43,6 +43,7 @@ impl Inbound {
         }
         let message = self.half.take_whole_message(self.buffer.bytes())?;
         self.buffer.consume(message.frame_size);
+        self.tally.add_message(message.payload.len());
         let payload = Bytes::from(message.payload.into_boxed_slice());
         Some(Message::from_validated(message.kind, payload))
     }
@@ -55,7 +56,7 @@ impl Inbound {
 
     /// Takes the next small messages into `batch`, all at once. The last batch was handed out entirely.
     pub(crate) fn fill(&mut self, batch: &mut Batch) {
-        let size = batch.fill(&self.half, self.buffer.bytes());
+        let size = batch.fill(&self.half, self.buffer.bytes(), &mut self.tally);
         self.buffer.consume(size);
         self.has_batch = batch.has_messages();
     }

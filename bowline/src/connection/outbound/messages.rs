@@ -30,6 +30,7 @@ impl Outbound {
     #[inline(always)]
     pub(crate) fn accept(&mut self, payload: &mut Payload<'_>) -> Result<(), Error> {
         let (kind, bytes) = payload.parts();
+        self.tally.add_message(bytes.len());
         let may_be_shared = bytes.len() >= PREPARED_SHARED_SIZE
             && (bytes.len() >= SHARED_SIZE || payload.prepared().is_some());
         if self.compressor.is_some() || may_be_shared {
@@ -75,6 +76,7 @@ impl Outbound {
     pub(crate) fn accept_encoded(&mut self, encoded: &mut Encoded) -> Result<(), Error> {
         let key = self.masking_key();
         let (kind, len) = (encoded.kind, encoded.payload().len());
+        self.tally.add_message(len);
         if self.compressor.as_ref().is_some_and(|compressor| compressor.wants(None, len)) {
             return self.accept_compressed(kind, encoded.payload(), None);
         }
@@ -164,6 +166,7 @@ impl Outbound {
         end: FragmentEnd,
         compress: bool,
     ) -> Result<bool, Error> {
+        self.tally.add_part(bytes.len(), end == FragmentEnd::Last);
         let key = self.masking_key();
         let Self { half, queue, .. } = self;
         if let Some(compressor) = self.compressor.as_mut().filter(|_| compress) {
