@@ -388,6 +388,10 @@ impl Connector {
     /// HTTP/2 must be told not to choose it. Proxies, TLS and timeouts are up to that client. The examples
     /// `reqwest_client` and `hyper_client` are whole programs.
     ///
+    /// Over HTTP/2 and HTTP/3, the request is an extended CONNECT (RFC 8441 5): its method is CONNECT, its
+    /// `:protocol` is `websocket`, and it has no `Upgrade`, `Connection`, `Host` and `Sec-WebSocket-Key`. The
+    /// version of the response tells [`finish`](ClientHandshake::finish) to expect a 200.
+    ///
     /// ```
     /// # fn example() -> Result<(), bowline::Error> {
     /// use bowline::Connector;

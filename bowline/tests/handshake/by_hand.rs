@@ -175,6 +175,28 @@ async fn rfc9220_3_an_extended_connect_by_a_library_of_any_kind() {
     }
 }
 
+/// Both seams of the library carry an extended CONNECT.
+#[tokio::test]
+async fn rfc9220_3_an_extended_connect_to_itself() {
+    let connector = Connector::new().subprotocols(["chat.v1"]).header("x-id", "f00d");
+    let (request, client) = connector.request("wss://localhost/chat").unwrap();
+    let (mut head, ()) = request.into_parts();
+    head.method = http::Method::CONNECT;
+    head.version = Version::HTTP_3;
+    for name in ["upgrade", "connection", "host", "sec-websocket-key"] {
+        head.headers.remove(name);
+    }
+    head.extensions.insert(ConnectProtocol::new("websocket"));
+    let acceptor = Acceptor::new().subprotocols(["chat.v1"]);
+    let (response, server) = acceptor.respond(&Request::from_parts(head, ())).unwrap();
+    let (near, far) = duplex(1024);
+    let mut server = server.finish(far, Vec::new());
+    let client = client.finish(&response, near).unwrap();
+    assert_eq!((client.subprotocol(), server.subprotocol()), (Some("chat.v1"), Some("chat.v1")));
+    client.send("hello").await.unwrap();
+    assert_eq!(soon(server.recv()).await.unwrap(), Some("hello".into()));
+}
+
 #[test]
 fn rfc9220_3_other_protocols_are_answered_with_501() {
     for version in [Version::HTTP_2, Version::HTTP_3] {
