@@ -59,7 +59,7 @@
 //!     OriginalUri(uri): OriginalUri,
 //!     upgrade: WebSocketUpgrade,
 //! ) -> impl IntoResponse {
-//!     // A clone shares what it has in common with the acceptor.
+//!     // This acceptor is a clone of the one in the state.
 //!     let acceptor = match uri.path() {
 //!         "/upload" => acceptor.limits(Limits::default().message_size(16 * 1024 * 1024)),
 //!         _ => acceptor.subprotocols(["chat.v1"]),

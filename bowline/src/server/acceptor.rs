@@ -1,6 +1,7 @@
 //! The builder of handshake options, and the handshake in other people's servers.
 
 pub(crate) mod accept_stream;
+mod settings;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +17,7 @@ use crate::error::{Error, ErrorKind};
 use crate::events::{self, HandshakeSubject};
 use crate::limits::Limits;
 use crate::server::acceptor::accept_stream::AcceptStream;
+use crate::server::acceptor::settings::Settings;
 use crate::server::handshake::origin::Pattern;
 use crate::server::handshake::{Agreement, RequestHead, ServerHandshake, Terms};
 use crate::server::rejection::Rejection;
@@ -70,13 +72,6 @@ pub fn accept<A, B: Default>(request: &mut Request<A>) -> Result<(Response<B>, U
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct Acceptor(Arc<Settings>);
-
-#[derive(Clone, Debug, Default)]
-struct Settings {
-    terms: Terms,
-    /// The error of the first invalid setting.
-    invalid: Option<Error>,
-}
 
 impl Acceptor {
     /// Returns an acceptor with the default options.
@@ -229,23 +224,10 @@ impl Acceptor {
     /// }
     /// ```
     ///
-    /// # Errors
-    ///
-    /// Returns the response to send instead if the request is not an acceptable handshake (RFC 6455 4.2):
-    ///
-    /// | status | reason |
-    /// |---|---|
-    /// | 405 | the method is not GET; over HTTP/2, not CONNECT |
-    /// | 426 | the request is of HTTP/1.0, or asks for no upgrade to `websocket` |
-    /// | 501 | over HTTP/2, the `:protocol` is not `websocket` |
-    /// | 400 | the version is not 13; the key is missing, repeated or malformed |
-    /// | 400 | a header is not a valid list; the request has no Host, or has a body |
-    /// | 403 | the page is of a foreign origin: see [`allow_origin`](Self::allow_origin) |
-    /// | 500 | hyper's upgrade is not in the request, or an option of this acceptor is invalid |
-    ///
     /// # Settings for one request
     ///
-    /// An acceptor is cheap to change for one request, as clones share what they have in common:
+    /// A clone of the acceptor may have other settings. A change copies the settings, which takes a few small
+    /// allocations at most:
     ///
     /// ```
     /// use bowline::{Acceptor, Limits, Rejection, Upgrade};
@@ -265,19 +247,33 @@ impl Acceptor {
     ///     Ok((response, upgrade))
     /// }
     /// ```
+    ///
+    /// # Errors
+    ///
+    /// Returns the response to send instead if the request is not an acceptable handshake (RFC 6455 4.2):
+    ///
+    /// | status | reason |
+    /// |---|---|
+    /// | 405 | the method is not GET; over HTTP/2, not CONNECT |
+    /// | 426 | the request is of HTTP/1.0, or asks for no upgrade to `websocket` |
+    /// | 501 | over HTTP/2, the `:protocol` is not `websocket` |
+    /// | 400 | the version is not 13; the key is missing, repeated or malformed |
+    /// | 400 | a header is not a valid list; the request has no Host, or has a body |
+    /// | 403 | the page is of a foreign origin: see [`allow_origin`](Self::allow_origin) |
+    /// | 500 | hyper's upgrade is not in the request, or an option of this acceptor is invalid |
     pub fn accept<A, B: Default>(
         &self,
         request: &mut Request<A>,
     ) -> Result<(Response<B>, Upgrade), Rejection> {
-        let on_upgrade = |request: &mut Request<A>| {
-            request.extensions_mut().remove::<OnUpgrade>().ok_or_else(|| {
+        let agreed = self.agree(&*request).and_then(|agreement| {
+            let on_upgrade = request.extensions_mut().remove::<OnUpgrade>().ok_or_else(|| {
                 internal_error(
                     "hyper's upgrade is not in the request: the connection is served without upgrades, or a \
                      middleware took the upgrade",
                 )
-            })
-        };
-        let agreed = self.agree(&*request).and_then(|agreement| Ok((on_upgrade(request)?, agreement)));
+            })?;
+            Ok((on_upgrade, agreement))
+        });
         let (on_upgrade, agreement) = announced(agreed, request, |(_, agreement)| agreement)?;
         let response = agreement.response();
         Ok((response, Upgrade::new(on_upgrade, request.version(), ServerHandshake::new(agreement))))
@@ -362,7 +358,7 @@ impl Acceptor {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        AcceptStream::new(self.clone(), stream)
+        AcceptStream::new(Arc::clone(&self.0), stream)
     }
 
     /// Creates a server [`WebSocket`] from a stream whose handshake is already complete.
@@ -397,7 +393,7 @@ impl Acceptor {
 
     /// Returns the error of the first invalid setting, if there is one.
     pub(crate) fn validate(&self) -> Result<(), Error> {
-        self.0.invalid.clone().map_or(Ok(()), Err)
+        self.0.validate()
     }
 
     /// Returns the terms of a handshake.

@@ -49,7 +49,12 @@ pub(crate) enum Answered {
 /// If the application panics, the client receives a plain 500.
 pub(crate) async fn answer(head: Parts, terms: &Terms, hooks: &RequestHooks) -> (Answered, Response<Bytes>) {
     match &hooks.fallback {
-        Some(fallback) if !asks_for_websocket(&head) => return fallback.answer(head).await,
+        Some(fallback) if !asks_for_websocket(&head) => {
+            return match fallback.answer(head).await {
+                Ok(page) => (Answered::Page, sized_by_body(page)),
+                Err(Refusal { error, rejection }) => (Answered::Rejected(error), response_of(rejection)),
+            };
+        }
         _ => {}
     }
     // The application may change the head.
@@ -82,13 +87,16 @@ pub(crate) fn rejected(
     rejection: Rejection,
 ) -> (Answered, Response<Bytes>) {
     events::handshake_rejected(subject, rejection.status(), &rejection);
-    (Answered::Rejected(error), sized_by_body(rejection.into_response::<String>()))
+    (Answered::Rejected(error), response_of(rejection))
+}
+
+fn response_of(rejection: Rejection) -> Response<Bytes> {
+    sized_by_body(rejection.into_response::<String>().map(Into::into))
 }
 
 /// Removes the headers that must fit the body. hyper would send the application's values even if they don't,
 /// and sets its own otherwise.
-fn sized_by_body<B: Into<Bytes>>(response: Response<B>) -> Response<Bytes> {
-    let mut response = response.map(Into::into);
+fn sized_by_body(mut response: Response<Bytes>) -> Response<Bytes> {
     for name in [header::CONTENT_LENGTH, header::TRANSFER_ENCODING] {
         response.headers_mut().remove(name);
     }

@@ -3,13 +3,14 @@
 use std::fmt;
 use std::future::{Future, IntoFuture};
 use std::pin::Pin;
+use std::sync::Arc;
 
 use http::request::Parts;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::error::{Error, ErrorKind};
 use crate::handshake::deadline::Deadline;
-use crate::server::acceptor::Acceptor;
+use crate::server::acceptor::settings::Settings;
 use crate::server::check::RequestHooks;
 use crate::server::check::acceptance::{Acceptance, RequestCheck};
 use crate::server::http1;
@@ -21,7 +22,7 @@ use crate::transport::rewind::Rewind;
 
 /// An opening handshake on a stream, which begins when it is awaited.
 ///
-/// [`Acceptor::accept_stream`] returns the handshake. Its result is the [`WebSocket`] and the head of the
+/// [`Acceptor::accept_stream`](crate::Acceptor::accept_stream) returns the handshake. Its result is the [`WebSocket`] and the head of the
 /// request.
 ///
 /// ```no_run
@@ -59,14 +60,14 @@ use crate::transport::rewind::Rewind;
 /// The future is cancel safe. Dropping it ends the handshake and drops the stream.
 #[must_use = "the handshake begins only when this is awaited"]
 pub struct AcceptStream<S> {
-    acceptor: Acceptor,
+    settings: Arc<Settings>,
     stream: S,
     hooks: RequestHooks,
 }
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> AcceptStream<S> {
-    pub(crate) fn new(acceptor: Acceptor, stream: S) -> Self {
-        Self { acceptor, stream, hooks: RequestHooks::default() }
+    pub(crate) fn new(settings: Arc<Settings>, stream: S) -> Self {
+        Self { settings, stream, hooks: RequestHooks::default() }
     }
 
     /// Sets a function that accepts or rejects the handshake before the response is sent, such as by
@@ -100,9 +101,9 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> AcceptStream<S> {
     }
 
     async fn accept(self) -> Result<(WebSocket, Parts), Error> {
-        let Self { acceptor, stream, hooks } = self;
-        acceptor.validate()?;
-        let terms = acceptor.terms();
+        let Self { settings, stream, hooks } = self;
+        settings.validate()?;
+        let terms = &settings.terms;
         let deadline = Deadline::after(terms.config.limits.handshake_timeout);
         let peer = Peer::of_any(&stream);
         let copy = HeadCopy::Unwanted;
@@ -124,8 +125,8 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> IntoFuture for AcceptSt
 
 impl<S> fmt::Debug for AcceptStream<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { acceptor, hooks, .. } = self;
+        let Self { settings, hooks, .. } = self;
         let mut debug = f.debug_struct("AcceptStream");
-        debug.field("acceptor", acceptor).field("check", &hooks.check).finish_non_exhaustive()
+        debug.field("settings", settings).field("check", &hooks.check).finish_non_exhaustive()
     }
 }

@@ -13,7 +13,7 @@ use hyper::body::{Body, Frame, SizeHint};
 
 use crate::error::{Error, ErrorKind};
 use crate::server::catch_panic::CatchPanic;
-use crate::server::check::{Answered, sized_by_body};
+use crate::server::check::acceptance::Refusal;
 use crate::server::rejection::{Rejection, RejectionReason};
 
 /// The application's closure that answers requests that ask for no WebSocket.
@@ -31,25 +31,24 @@ impl Fallback {
     {
         Self(Arc::new(move |head| {
             let answering = fallback(head);
-            PageFuture(Box::pin(async move { sized_by_body(answering.await) }))
+            PageFuture(Box::pin(async move { answering.await.map(Into::into) }))
         }))
     }
 
-    /// Answers a request. If the application panics, or returns no final status, the client receives a plain
-    /// 500.
-    pub(crate) async fn answer(&self, head: Parts) -> (Answered, Response<Bytes>) {
+    /// Answers a request. The answer is refused if the application panics, or returns no final status.
+    pub(crate) async fn answer(&self, head: Parts) -> Result<Response<Bytes>, Refusal> {
         let text = match CatchPanic::call(|| (self.0)(head).0).await {
             // RFC 9110 15.2: after an informational response, another one follows.
             Ok(page) if page.status().is_informational() => {
                 format!("Server::fallback returned {}, but the status has to be 200 or above", page.status())
             }
-            Ok(page) => return (Answered::Page, page),
+            Ok(page) => return Ok(page),
             Err(panic) => format!("the fallback {panic}"),
         };
         let rejection = Rejection::from(StatusCode::INTERNAL_SERVER_ERROR);
         let rejection = rejection.because_of(RejectionReason::Fallback);
         let error = Error::with_source(ErrorKind::Handshake, text, rejection.clone());
-        (Answered::Rejected(error), sized_by_body(rejection.into_response::<String>()))
+        Err(Refusal { error, rejection })
     }
 }
 
