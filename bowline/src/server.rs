@@ -227,9 +227,8 @@ impl Server {
     /// passed to [`on_error`](Self::on_error). The signal of [`shutdown`](Self::shutdown) closes the
     /// connection as it closes those of `serve`; after the signal, a connection is dropped at once.
     ///
-    /// The handler is polled by the future, and so runs in the task of the caller. A panic of the handler is
-    /// passed to `on_error`, and does not reach the caller. A loop that accepts connections as a [`Listener`]
-    /// needs about 1 KiB less for each.
+    /// The handler runs in a task of its own, so that its panic does not reach the caller. A loop that
+    /// accepts connections as a [`Listener`] needs about 1.2 KiB less for each.
     ///
     /// ```no_run
     /// use bowline::{Server, WebSocket};
@@ -502,9 +501,13 @@ impl Server {
     /// [`fallback`](Self::fallback). An HTTP/2 connection counts as its WebSockets, or as one more.
     ///
     /// Beyond the limit, a request for a WebSocket is refused with 503 and `Retry-After: 5`, before
-    /// [`on_request`](Self::on_request) is called. So that a flood costs no TLS handshakes without end, 100
-    /// refused connections a second are answered, and others are closed as soon as they are accepted. On a
-    /// connection that is answered, `fallback` works as usual, so health checks go on.
+    /// [`on_request`](Self::on_request) is called. At most 100 refused connections a second are answered,
+    /// which bounds the TLS handshakes that a flood costs. Others are closed as soon as they are accepted. On
+    /// a connection that is answered, `fallback` works as usual, so health checks go on.
+    ///
+    /// A client that connects and sends nothing holds a place until
+    /// [`Limits::handshake_timeout`](crate::Limits::handshake_timeout). Use `connections_per_address` against
+    /// such clients.
     ///
     /// [`stats`](Self::stats) counts all refusals. [`on_error`](Self::on_error) receives at most one a
     /// second, with the number of the others.

@@ -6,7 +6,7 @@ use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use tokio::time::sleep;
 use crate::handshake::deadline::FAR;
 use crate::server::connection_task::{ServerOptions, ServerState, serve_connection};
 use crate::server::handler::Handler;
-use crate::server::registry::{Load, Permit, Registration, Registry, ShutdownSummary};
+use crate::server::registry::{Load, Permit, Registry, ShutdownSummary};
 use crate::server::server_error::ServerError;
 use crate::transport::IoStream;
 
@@ -44,8 +44,7 @@ impl<H> ServerRun<H> {
     {
         // This drops the listener when the signal completes.
         self.unless_signalled(self.accept_from(listener)).await;
-        let registry = &self.state.registry;
-        registry.shut_down(registry.all_ended()).await
+        self.state.registry.shut_down().await
     }
 
     /// Serves one connection, until it has ended.
@@ -53,44 +52,30 @@ impl<H> ServerRun<H> {
     where
         H: Handler<M>,
     {
-        let begun = Box::pin(self.unless_signalled(self.begin_here(stream, peer))).await;
-        let Some(Some(connection)) = begun else { return };
+        // The boxes keep the future small while it waits for the end of the connection.
+        if Box::pin(self.unless_signalled(self.begin_in_time(stream, peer))).await.is_none() {
+            return;
+        }
         let registry = &self.state.registry;
-        let mut serving = pin!(async {
-            connection.await;
-            // The WebSockets of an HTTP/2 connection have tasks of their own.
-            registry.all_ended().await;
-        });
-        if self.unless_signalled(serving.as_mut()).await.is_none() {
-            Box::pin(registry.shut_down(serving)).await;
+        if self.unless_signalled(registry.all_ended()).await.is_none() {
+            Box::pin(registry.shut_down()).await;
         }
     }
 
-    /// Waits until the connection may begin. Returns its future, unless the connection is refused.
-    ///
-    /// The box keeps the future of the caller small, which would otherwise hold this one several times.
-    async fn begin_here<M: 'static, S: IoStream>(
-        &self,
-        stream: S,
-        peer: Option<SocketAddr>,
-    ) -> Option<Pin<Box<impl Future<Output = ()>>>>
+    /// Waits until the connection may begin, and spawns its task, unless the connection is refused.
+    async fn begin_in_time<M: 'static, S: IoStream>(&self, stream: S, peer: Option<SocketAddr>)
     where
         H: Handler<M>,
     {
         let ServerOptions { load: limits, acceptor, .. } = &*self.state.options;
         let patience = acceptor.terms().config.limits.handshake_timeout;
-        let registry = &self.state.registry;
-        let waited = registry.load.next_handshake(limits, patience).await;
+        let waited = self.state.registry.load.next_handshake(limits, patience).await;
         match waited.and_then(|()| self.state.admit(peer)) {
-            Ok(permit) => {
-                let registration = registry.register(permit)?;
-                Some(Box::pin(self.connection(registration, stream, peer)))
-            }
+            Ok(permit) => self.begin(stream, peer, permit),
             Err(reason) => {
                 // The report is the application's code, so the connection is closed before.
                 drop(stream);
                 self.state.refuse(reason, peer, None);
-                None
             }
         }
     }
@@ -148,21 +133,10 @@ impl<H> ServerRun<H> {
     where
         H: Handler<M>,
     {
-        self.state.registry.spawn(permit, |registration| self.connection(registration, stream, peer));
-    }
-
-    /// Returns the future of a connection, which runs until the connection has ended.
-    fn connection<M: 'static, S: IoStream>(
-        &self,
-        registration: Registration,
-        stream: S,
-        peer: Option<SocketAddr>,
-    ) -> impl Future<Output = ()> + Send + use<H, M, S>
-    where
-        H: Handler<M>,
-    {
-        let establish = move |state: Arc<_>| ServerState::establish(state, registration, stream, peer);
-        serve_connection(Arc::clone(&self.state), Box::new(establish))
+        self.state.registry.spawn(permit, |registration| {
+            let establish = move |state: Arc<_>| ServerState::establish(state, registration, stream, peer);
+            serve_connection(Arc::clone(&self.state), Box::new(establish))
+        });
     }
 }
 

@@ -63,7 +63,7 @@ struct RegistryState {
 
 #[derive(Default)]
 struct ConnectionEntry {
-    /// The task, once it was spawned. A connection may also run in a task of the application.
+    /// The task, once it was spawned.
     task: Option<AbortHandle>,
     /// A sender of the connection, once the handshake is done.
     sender: Option<Sender>,
@@ -112,16 +112,15 @@ impl Registry {
         }
     }
 
-    /// Closes all connections, until `ended` is ready. After the deadline, closes the transports of the
-    /// remaining ones.
-    pub(crate) async fn shut_down(&self, ended: impl Future<Output = ()>) -> ShutdownSummary {
+    /// Closes all connections. After the deadline, closes the transports of those that remain.
+    pub(crate) async fn shut_down(&self) -> ShutdownSummary {
         let Some(shutdown) = &self.shutdown else { return self.abort() };
         // The last connection may end on its own, long before the last one would be closed.
         let closing = async {
             self.stop(shutdown).await;
             pending::<Infallible>().await
         };
-        let (mut closing, mut ended) = (pin!(closing), pin!(ended));
+        let (mut closing, mut ended) = (pin!(closing), pin!(self.all_ended()));
         let closed = poll_fn(|cx| match closing.as_mut().poll(cx) {
             Poll::Ready(never) => match never {},
             Poll::Pending => ended.as_mut().poll(cx),
@@ -136,8 +135,18 @@ impl Registry {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let Some(registration) = self.register(permit) else { return };
-        let number = registration.place.number;
+        let number = {
+            let mut state = self.state();
+            if state.aborted {
+                return;
+            }
+            state.count += 1;
+            let number = state.count;
+            state.connections.insert(number, ConnectionEntry::default());
+            state.permits.extend(permit.map(|permit| (number, permit)));
+            number
+        };
+        let registration = Registration { place: Place { registry: Arc::clone(self), number } };
         let task = tokio::spawn(task(registration)).abort_handle();
         let mut state = self.state();
         if let Some(entry) = state.connections.get_mut(&number) {
@@ -147,19 +156,6 @@ impl Registry {
             drop(state);
             task.abort();
         }
-    }
-
-    /// Registers a connection, unless the server has ended.
-    pub(crate) fn register(self: &Arc<Self>, permit: Option<Permit>) -> Option<Registration> {
-        let mut state = self.state();
-        if state.aborted {
-            return None;
-        }
-        state.count += 1;
-        let number = state.count;
-        state.connections.insert(number, ConnectionEntry::default());
-        state.permits.extend(permit.map(|permit| (number, permit)));
-        Some(Registration { place: Place { registry: Arc::clone(self), number } })
     }
 
     /// Waits for `handshake`. Returns `None` if the server shuts down before it completes.

@@ -153,6 +153,37 @@ async fn members_are_closed_evenly_wherever_they_came_from() {
     assert!(most <= 2 * 3 * EACH / 100, "{most} within {WINDOW:?}");
 }
 
+/// The WebSockets of one HTTP/2 connection, which accepts no further ones meanwhile.
+#[cfg(feature = "http2")]
+#[tokio::test]
+async fn websockets_over_http2_are_closed_one_after_the_other() {
+    let (stop, stopped) = signal();
+    let options = ShutdownOptions::new(Duration::from_secs(30)).spread(Duration::from_secs(1));
+    let server = Server::new().http2().shutdown(stopped, options);
+    let closings = Closings::default();
+    let (listener, address) = crate::support::http::listen().await;
+    let serving = tokio::spawn(server.serve(listener, closings.handler()));
+    let http2 = Connector::new().http_version(bowline::HttpVersion::Http2);
+    let http2 = soon(http2.connect_http2(format!("ws://{address}/"))).await.unwrap();
+    let mut sockets = Vec::new();
+    for _ in 0..4 {
+        sockets.push(soon(http2.connect("/")).await.unwrap().0);
+    }
+    let begun = Instant::now();
+    stop.send(()).unwrap();
+    for socket in &mut sockets {
+        assert_eq!(soon(socket.recv()).await.unwrap(), None);
+        assert_eq!(socket.close_frame().unwrap().code(), CloseCode::GOING_AWAY);
+    }
+    let shutdown = soon(serving).await.unwrap().unwrap();
+    assert_eq!((shutdown.closed(), shutdown.ended()), (4, 0));
+    // After 0, 24, 62 and 85 % of the time.
+    let times: Vec<_> = closings.take().iter().map(|at| (*at - begun).as_millis()).collect();
+    for (time, at_least) in times.iter().zip([0, 236, 618, 854]) {
+        assert!(*time >= at_least, "{times:?}");
+    }
+}
+
 /// A burst that catches up would be the one that the spread avoids.
 #[tokio::test(start_paused = true)]
 async fn a_process_that_was_stopped_does_not_catch_up() {
