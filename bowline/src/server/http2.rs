@@ -103,11 +103,11 @@ impl Drop for CountedUse {
 /// The stage of a connection on the way to its end.
 ///
 /// ```text
-/// Serving --no WebSocket for a period--> Unused --another--> cut off
-///    |                                      |
-///    +----------the server goes down--------+--> Stopping --the last stream has ended--> Closing
-///                                                   |
-///                                                   +--no WebSocket for a (shorter) period--> cut off
+/// Serving --no use for a period--> Unused --another--> cut off
+///    |                                |
+///    +-------the server goes down-----+--> Stopping --the last stream has ended--> Closing
+///                                             |
+///                                             +--no use for a (shorter) period--> cut off
 /// ```
 ///
 /// `Unused` and `Stopping` begin with a GOAWAY that lets the client finish. `Closing` lasts until another
@@ -120,7 +120,7 @@ enum Http2Phase {
     Closing,
 }
 
-/// The number of successive periods in which a connection had no WebSocket.
+/// The number of successive periods in which a connection had no use.
 ///
 /// A period is the time of a handshake. Once the server shuts down, it is the time of a close if that is
 /// shorter.
@@ -211,9 +211,10 @@ impl Http2Server {
     /// Serves an HTTP/2 connection until it has ended. `begin` is called with each request, and must not
     /// wait.
     ///
-    /// The connection stops accepting requests when `stop` completes, or when there was no WebSocket for the
-    /// time of a handshake. It then ends with the last WebSocket. A client that does not let it end is cut
-    /// off: after one more time of a handshake without a WebSocket or, after `stop`, the time of a close.
+    /// The connection stops accepting requests when `stop` completes, or when there was no use for the time
+    /// of a handshake: no WebSocket, and no page that was sent. It then ends with the last WebSocket. A
+    /// client that does not let it end is cut off: after one more time of a handshake without use or, after
+    /// `stop`, the time of a close.
     pub(crate) async fn serve<S: IoStream>(
         self,
         stream: S,

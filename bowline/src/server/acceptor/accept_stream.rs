@@ -22,8 +22,8 @@ use crate::transport::rewind::Rewind;
 
 /// An opening handshake on a stream, which begins when it is awaited.
 ///
-/// [`Acceptor::accept_stream`](crate::Acceptor::accept_stream) returns the handshake. Its result is the [`WebSocket`] and the head of the
-/// request.
+/// [`Acceptor::accept_stream`](crate::Acceptor::accept_stream) returns the handshake. Its result is the
+/// [`WebSocket`] and the head of the request.
 ///
 /// ```no_run
 /// use bowline::{Acceptor, Rejection};
