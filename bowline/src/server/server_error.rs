@@ -188,13 +188,12 @@ impl ServerError {
     pub fn is_noise(&self) -> bool {
         let error = find_cause::<Error>(&*self.error);
         match &self.stage {
-            Stage::Accepting => false,
+            Stage::Accepting | Stage::Accepted { ended: None, .. } => false,
             Stage::Arriving => error.is_some_and(|error| {
                 let kind = error.kind();
                 matches!(kind, ErrorKind::Disconnected | ErrorKind::Timeout | ErrorKind::Handshake)
             }),
             Stage::Requested(_) => error.is_some_and(|error| error.kind() == ErrorKind::Disconnected),
-            Stage::Accepted { ended: None, .. } => false,
             Stage::Accepted { ended: Some(ended), .. } => match error {
                 Some(error) => error.kind() == ended.kind() && says_gone(error),
                 // `anyhow::Error` hides the type of the error that it was made from, and has its text.
