@@ -476,14 +476,21 @@ async fn a_violation_and_a_close_with_a_complaint_are_no_noise() {
 #[tokio::test]
 async fn the_loss_of_an_upstream_connection_is_no_noise() {
     let (server, mut reports) = Reports::of(Server::new());
-    let address = start(server, |_: WebSocket| async move {
+    let address = start(server, |head: Parts, mut socket: WebSocket| async move {
         let (mut upstream, gone) = bowline::pair();
         drop(gone);
+        if head.uri.path() == "/closed" {
+            socket.recv().await?;
+        }
         upstream.recv().await?;
         Ok(())
     })
     .await;
     let mut socket = connect(&Connector::new(), address).await.unwrap();
     assert_eq!(soon(socket.recv()).await.unwrap_err().kind(), ErrorKind::Closed);
+    assert_no_noise(&mut reports, Some(ErrorKind::Disconnected)).await;
+    // The client's connection has ended, too, but in another way.
+    let (socket, _) = soon(Connector::new().connect(format!("ws://{address}/closed"))).await.unwrap();
+    soon(socket.close(CloseCode::NORMAL, "")).await.unwrap();
     assert_no_noise(&mut reports, Some(ErrorKind::Disconnected)).await;
 }
