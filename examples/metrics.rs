@@ -1,4 +1,5 @@
-//! A server with limits on its load, whose numbers are at `/metrics` in the format of Prometheus.
+//! A server with limits on its load, whose numbers are at `/metrics` in the format of Prometheus: those of
+//! the server, and the sums of those of its connections.
 //!
 //! `/healthz` answers as long as the server is alive. After Ctrl-C, the connections are closed evenly over
 //! 20 s.
@@ -10,9 +11,10 @@
 
 use std::error::Error;
 use std::fmt::Write;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bowline::{CloseCode, Server, ServerStats, ShutdownOptions, WebSocket};
+use bowline::{CloseCode, ConnectionStats, Sender, Server, ServerStats, ShutdownOptions, WebSocket};
 use clap::Parser;
 use http::request::Parts;
 use http::{Response, StatusCode};
@@ -45,24 +47,91 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .handshakes_per_second(arguments.handshakes_per_second)
         .shutdown(ctrl_c, restart)
         .on_error(|error| eprintln!("{error}"));
-    let shutdown = with_pages(server).serve(listener, echo).await?;
+    let traffic = Traffic::default();
+    let server = with_pages(server, traffic.clone());
+    let shutdown = server.serve(listener, move |socket| echo(socket, traffic.clone())).await?;
     println!("{} connections closed, {} were ended", shutdown.closed(), shutdown.ended());
     Ok(())
 }
 
-async fn echo(mut socket: WebSocket) -> Result<(), Box<dyn Error + Send + Sync>> {
+async fn echo(mut socket: WebSocket, traffic: Traffic) -> Result<(), Box<dyn Error + Send + Sync>> {
+    let _counted = traffic.add(socket.sender());
     while let Some(message) = socket.recv().await? {
         socket.send(message).await?;
     }
     Ok(())
 }
 
+/// The traffic of all connections. Only the page and the two ends of a connection take the lock.
+#[derive(Clone, Default)]
+struct Traffic(Arc<Mutex<Connections>>);
+
+#[derive(Default)]
+struct Connections {
+    open: Vec<Sender>,
+    /// The sum of the connections that have ended.
+    ended: Sum,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Sum {
+    /// Received and sent.
+    messages: [u64; 2],
+    /// Read and written.
+    bytes: [u64; 2],
+    pending: u64,
+}
+
+impl Sum {
+    fn add(&mut self, stats: ConnectionStats) {
+        self.messages[0] += stats.messages_received();
+        self.messages[1] += stats.messages_sent();
+        self.bytes[0] += stats.bytes_read();
+        self.bytes[1] += stats.bytes_written();
+        self.pending += stats.pending() as u64;
+    }
+}
+
+impl Traffic {
+    /// Counts a connection until the returned guard is dropped.
+    fn add(&self, sender: Sender) -> Counted {
+        self.connections().open.push(sender.clone());
+        Counted { traffic: self.clone(), sender }
+    }
+
+    fn sum(&self) -> Sum {
+        let connections = self.connections();
+        let mut sum = connections.ended;
+        connections.open.iter().for_each(|sender| sum.add(sender.stats()));
+        sum
+    }
+
+    fn connections(&self) -> MutexGuard<'_, Connections> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+struct Counted {
+    traffic: Traffic,
+    sender: Sender,
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        let mut connections = self.traffic.connections();
+        connections.open.retain(|sender| *sender != self.sender);
+        connections.ended.add(self.sender.stats());
+        // Nothing of an ended connection waits for long.
+        connections.ended.pending = 0;
+    }
+}
+
 /// Adds the pages to a server. They read the numbers from a clone of the server.
-fn with_pages(server: Server) -> Server {
+fn with_pages(server: Server, traffic: Traffic) -> Server {
     let numbers = server.clone();
     server.fallback(move |head: Parts| {
         let page = match head.uri.path() {
-            "/metrics" => Response::new(prometheus(&numbers.stats())),
+            "/metrics" => Response::new(prometheus(&numbers.stats(), traffic.sum())),
             "/healthz" => Response::new("ok\n".to_owned()),
             _ => {
                 let mut response = Response::new("not found\n".to_owned());
@@ -75,7 +144,7 @@ fn with_pages(server: Server) -> Server {
 }
 
 /// Writes the numbers in the text format of Prometheus.
-fn prometheus(stats: &ServerStats) -> String {
+fn prometheus(stats: &ServerStats, traffic: Sum) -> String {
     let mut text = String::new();
     let mut metric = |name: &str, kind: &str, help: &str, samples: &[(String, u64)]| {
         // Writing to a string never fails.
@@ -93,6 +162,13 @@ fn prometheus(stats: &ServerStats) -> String {
     let rejections: Vec<_> =
         stats.rejections().map(|(reason, count)| (format!("{{reason=\"{reason}\"}}"), count)).collect();
     metric("rejected_total", "counter", "Requests that became no WebSocket.", &rejections);
+    let directions = |[received, sent]: [u64; 2]| {
+        [("received", received), ("sent", sent)]
+            .map(|(direction, count)| (format!("{{direction=\"{direction}\"}}"), count))
+    };
+    metric("messages_total", "counter", "Messages.", &directions(traffic.messages));
+    metric("bytes_total", "counter", "Bytes of frames.", &directions(traffic.bytes));
+    metric("pending_bytes", "gauge", "Bytes that wait to be written.", &alone(traffic.pending));
     text
 }
 
@@ -103,7 +179,7 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::{TcpListener, TcpStream};
 
-    use super::{echo, with_pages};
+    use super::{Traffic, echo, with_pages};
 
     async fn get(address: std::net::SocketAddr, path: &str) -> String {
         let mut stream = TcpStream::connect(address).await.unwrap();
@@ -118,11 +194,16 @@ mod tests {
     async fn the_numbers_are_those_of_the_server() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let server = with_pages(Server::new().connections(2));
-        tokio::spawn(server.clone().serve(listener, echo));
+        let traffic = Traffic::default();
+        let server = with_pages(Server::new().connections(2), traffic.clone());
+        tokio::spawn(server.clone().serve(listener, move |socket| echo(socket, traffic.clone())));
         let url = format!("ws://{address}/");
-        let first = bowline::connect(&url).await.unwrap();
-        let _second = bowline::connect(&url).await.unwrap();
+        let mut first = bowline::connect(&url).await.unwrap();
+        let mut second = bowline::connect(&url).await.unwrap();
+        for socket in [&mut first, &mut second] {
+            socket.send("hello").await.unwrap();
+            socket.recv().await.unwrap();
+        }
         let error = bowline::connect(&url).await.unwrap_err();
         assert_eq!(error.response().unwrap().status(), StatusCode::SERVICE_UNAVAILABLE);
         while server.stats().rejected() == 0 {
@@ -137,6 +218,9 @@ mod tests {
             "bowline_websockets_total 2",
             "bowline_rejected_total{reason=\"connections\"} 1",
             "bowline_rejected_total{reason=\"origin\"} 0",
+            "bowline_messages_total{direction=\"received\"} 2",
+            "bowline_bytes_total{direction=\"sent\"} 14",
+            "bowline_pending_bytes 0",
         ] {
             assert!(page.lines().any(|other| other == line), "{line} in {page}");
         }
