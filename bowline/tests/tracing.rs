@@ -224,6 +224,7 @@ async fn a_server_tells_the_address_and_the_path_of_its_client() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let server = Server::new().on_request(|mut head: Parts| async move {
+        assert!(head.uri.path() != "/panic", "no database");
         // The path is that of the client.
         let path = std::mem::replace(&mut head.uri, "/elsewhere".parse().unwrap()).path().to_owned();
         if path == "/open" {
@@ -259,6 +260,11 @@ async fn a_server_tells_the_address_and_the_path_of_its_client() {
         let told = told.iter().find(|line| line.contains("handshake")).expect("the rejection");
         assert!(told.starts_with(r#"INFO handshake_rejected role="server" peer=127.0.0.1:"#), "{told}");
         assert!(told.ends_with(" path=/a%1Bb status=404 reason=404 Not Found: Not Found: none"), "{told}");
+        client.connect(format!("ws://{address}/panic")).await.unwrap_err();
+        let told = events.take();
+        let told = told.iter().find(|line| line.contains("server") && line.contains("handshake")).unwrap();
+        assert!(told.contains(" path=/panic status=500 reason=500 Internal Server Error: "), "{told}");
+        assert!(told.ends_with(": the check of a client's request panicked: no database"), "{told}");
     }
 
     let mut request = http::Request::get("/page?token=secret").body(()).unwrap();

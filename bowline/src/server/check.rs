@@ -74,8 +74,8 @@ pub(crate) async fn answer(head: Parts, terms: &Terms, hooks: &RequestHooks) -> 
         Err(panic) => {
             let rejection = Rejection::from(StatusCode::INTERNAL_SERVER_ERROR);
             let text = format!("the check of a client's request {panic}");
-            let error = Error::with_source(ErrorKind::Handshake, text, rejection.clone());
-            rejected(subject, error, rejection)
+            let error = Error::with_source(ErrorKind::Handshake, text.clone(), rejection.clone());
+            rejected(subject, error, rejection.with_source(text))
         }
     }
 }

@@ -395,9 +395,9 @@ fn head_over_limit(head: &Parts, limits: &Limits) -> Option<(Answered, Response<
     let rejection =
         Rejection::new(status, "the request has too many headers").because_of(RejectionReason::HeadSize);
     let text = format!("the client's request is over the limit of {limit} headers (Limits::max_headers)");
-    let error = Error::with_source(ErrorKind::Handshake, text, rejection.clone());
+    let error = Error::with_source(ErrorKind::Handshake, text.clone(), rejection.clone());
     let subject = HandshakeSubject::of_server(head.extensions.get(), &head.uri);
-    Some(rejected(subject, error, rejection))
+    Some(rejected(subject, error, rejection.with_source(text)))
 }
 
 /// Does `work` for a request, which is dropped when the stream or the connection ends.

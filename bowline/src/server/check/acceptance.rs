@@ -56,7 +56,8 @@ impl RequestCheck {
         acceptance.settle(agreement, &offers).map_err(|text| {
             let rejection = Rejection::from(StatusCode::INTERNAL_SERVER_ERROR);
             let text = format!("the acceptance of Server::on_request is invalid: {text}");
-            Refusal { error: Error::with_source(ErrorKind::Handshake, text, rejection.clone()), rejection }
+            let error = Error::with_source(ErrorKind::Handshake, text.clone(), rejection.clone());
+            Refusal { error, rejection: rejection.with_source(text) }
         })
     }
 }
@@ -73,7 +74,8 @@ pub(crate) struct Admission {
     pub(crate) agreement: Agreement,
 }
 
-/// The reason why a request opens no WebSocket, for the server, and the response for the client.
+/// The reason why a request opens no WebSocket, for the server, and the response for the client. The event
+/// about the refusal contains the source of the rejection.
 pub(crate) struct Refusal {
     pub(crate) error: Error,
     pub(crate) rejection: Rejection,
