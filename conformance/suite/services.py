@@ -16,6 +16,8 @@ from .proxies import write
 
 SECONDS = 30
 WATCHDOG_SECONDS = 0.5
+# The limit of descriptors in the check that exceeds it.
+DESCRIPTORS = 40
 # More than the queue that tokio's `TcpListener::bind` asks for.
 QUEUED = 1500
 
@@ -28,9 +30,9 @@ class Program:
 
 
 @contextlib.contextmanager
-def program(binary, log, arguments):
-    """Runs a program of the page that listens by itself."""
-    with processes.background(f"deploying-{log}", [PROGRAMS / binary, *arguments]) as process:
+def program(binary, log, arguments, prefix=()):
+    """Runs a program of the page that listens by itself, by a command that begins with `prefix`."""
+    with processes.background(f"deploying-{log}", [*prefix, PROGRAMS / binary, *arguments]) as process:
         listening = lambda: re.search(r"listening on (\S+)\n", processes.output(process))
         yield Program(process, processes.wait_until(listening, process, SECONDS)[1])
 
@@ -44,6 +46,10 @@ def test_units(report, name):
     # Unknown settings and sections are warnings.
     warnings = [line for line in output.splitlines() if "chat." in line]
     report.judges(f"{name}: units", not warnings, "; ".join(warnings))
+
+    [text] = page.blocks("systemd", "rust,no_run")
+    patience = int(re.search(r"TimeoutStopSec=(\d+)", service)[1])
+    report.judges(f"{name}: TimeoutStopSec", longest_drain(text) < patience, "it is too short")
 
 
 def test_activation(report, name):
@@ -120,10 +126,20 @@ def report_message(report, name, messages, expected):
     report.judges(f"{name}: {expected}", message == expected, f"the message is {message}")
 
 
+def test_descriptors(report, name):
+    """Opens more connections than the server may have descriptors."""
+    limited = ["bash", "-c", f'ulimit -n {DESCRIPTORS}; exec "$0" "$@"']
+    with program("deployed_server", "descriptors-server", ["127.0.0.1:0"], limited) as server:
+        with connections(server, DESCRIPTORS):
+            reported = lambda: "Too many open files" in processes.output(server.process)
+            processes.wait_until(reported, server.process, SECONDS)
+    report.passes(f"{name}: the server reports it")
+
+
 def test_kubernetes(report, name):
     """Checks the manifest with the schemas of Kubernetes, and does with the server what Kubernetes does."""
     [manifest] = page.blocks("Kubernetes", "yaml")
-    processes.run("deploying-kubernetes", [install.kubernetes_validate(), write("chat.yaml", manifest)], SECONDS)
+    processes.run("deploying-kubernetes", [install.kubernetes_validate(), "--strict", write("chat.yaml", manifest)], SECONDS)
     report.passes(f"{name}: manifest")
 
     grace = int(re.search(r"terminationGracePeriodSeconds: (\d+)", manifest)[1])
@@ -139,15 +155,14 @@ def test_kubernetes(report, name):
         report.judges(f"{name}: probe of a server that drains", probe(port, live) == 200, "it failed")
         status = server.process.wait(grace)
         report.judges(f"{name}: exit within the grace period", status == 0, f"the status is {status}")
-    report.judges(f"{name}: the longest drain fits the grace period", longest_drain() < grace, "it does not")
-
-
-def longest_drain():
-    """Returns the seconds that the server waits before its shutdown, and the deadline of the shutdown."""
     [text] = page.blocks("The server", "rust,no_run")
-    notice = re.search(r"sleep\(Duration::from_secs\((\d+)\)\)", text)[1]
-    deadline = re.search(r"ShutdownOptions::new\(Duration::from_secs\((\d+)\)\)", text)[1]
-    return int(notice) + int(deadline)
+    report.judges(f"{name}: terminationGracePeriodSeconds", longest_drain(text) < grace, "it is too short")
+
+
+def longest_drain(text):
+    """Returns the seconds that a program waits before its shutdown, and the deadline of the shutdown."""
+    times = re.findall(r"(?:sleep|ShutdownOptions::new)\(Duration::from_secs\((\d+)\)\)", text)
+    return sum(map(int, times))
 
 
 def probe(port, path):
@@ -168,12 +183,19 @@ def test_kernel(report, name):
         now = path.read_text().split() if path.exists() else ["a value"] * len(values.split())
         report.judges(f"{name}: {setting}", len(now) == len(values.split()), f"the value is {now}")
 
-    with program("deployed_server", "kernel-server", ["127.0.0.1:0"]) as server, contextlib.ExitStack() as stack:
-        host, port = server.address.split(":")
+    with program("deployed_server", "kernel-server", ["127.0.0.1:0"]) as server:
         server.process.send_signal(signal.SIGSTOP)
-        for _ in range(QUEUED):
+        with connections(server, QUEUED):
+            report.passes(f"{name}: {QUEUED} connections wait in the queue")
+
+
+@contextlib.contextmanager
+def connections(server, number):
+    host, port = server.address.split(":")
+    with contextlib.ExitStack() as stack:
+        for _ in range(number):
             stack.enter_context(socket.create_connection((host, int(port)), timeout=SECONDS))
-        report.passes(f"{name}: {QUEUED} connections wait in the queue")
+        yield
 
 
 def echo(report, name, port):
@@ -187,6 +209,7 @@ SCENARIOS = {
     "systemd units": test_units,
     "systemd": test_activation,
     "systemd, restart": test_restart,
+    "systemd, LimitNOFILE": test_descriptors,
     "kubernetes": test_kubernetes,
     "kernel": test_kernel,
 }
