@@ -325,6 +325,8 @@
 //! | `connection_lost` | info | `error` (the transport ended, or the peer did not end it in time), `peer` |
 //! | `keepalive_lost` | info | `error`, `peer` |
 //!
+//! The code of a Close frame without a code is 1005. The event of a [`WebSocket`] that was dropped has none.
+//!
 //! The field `peer` is the address of the peer, where the address is known. In `handshake_accepted` and
 //! `handshake_rejected`, which only servers emit with `peer` and `path`, the address comes from a
 //! [`SocketAddr`](std::net::SocketAddr) in the extensions of the request; [`Server`] puts it there. An open

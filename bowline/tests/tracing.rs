@@ -112,6 +112,12 @@ async fn who_closes_first_is_told_once_with_the_code() {
     settle().await;
     assert_eq!(events.take(), [r#"DEBUG connection_closed by="peer" code=4000"#]);
 
+    let (events, _guard, mut socket, wire) = watched(Role::Server);
+    wire.feed_frame(Role::Client, &Frame::close_without_code());
+    assert_eq!(socket.recv().await.unwrap(), None);
+    assert_eq!(events.take(), [r#"DEBUG connection_closed by="peer" code=1005"#]);
+    drop(socket);
+
     let (events, _guard, socket, wire) = watched(Role::Server);
     let closing = tokio::spawn(async move { socket.close(CloseCode(4001), "private").await });
     settle().await;
