@@ -1,11 +1,11 @@
-//! The words of the compiler about a handler of the wrong type, as far as they are ours.
+//! The words of the compiler about a handler or a listener of the wrong type, as far as they are ours.
 
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
 /// Programs that don't compile, each with the words that help.
-const PROGRAMS: [(&str, &str, &[&str]); 8] = [
+const PROGRAMS: [(&str, &str, &[&str]); 9] = [
     (
         "bowline_error",
         "async fn handle(mut socket: WebSocket) -> Result<(), bowline::Error> { socket.recv().await?; Ok(()) }
@@ -41,6 +41,11 @@ const PROGRAMS: [(&str, &str, &[&str]); 8] = [
     ),
     ("not_async", "fn main() { serve(|_: WebSocket| Ok(())); }", &[NO_HANDLER, "must be async"]),
     (
+        "std_listener",
+        "fn main() { listen(std::net::TcpListener::bind((\"localhost\", 0)).unwrap()); }",
+        &["a server can't accept connections from", "`TcpListener::from_std`"],
+    ),
+    (
         // The compiler's own words are better than ours would be: they name the value.
         "not_send",
         "fn main() {
@@ -63,11 +68,12 @@ const PRELUDE: &str = "#![allow(unused)]
     use bowline::WebSocket;
     use bowline::http::request::Parts;
     fn serve<H: bowline::Handler<M>, M: 'static>(_: H) {}
+    fn listen<L: bowline::Listener>(_: L) {}
 ";
 
 /// One call of cargo checks all programs, in a package that shares the locked dependencies.
 #[test]
-fn the_compiler_says_what_is_wrong_with_a_handler() {
+fn the_compiler_says_what_is_wrong_with_a_handler_or_a_listener() {
     let crate_folder = Path::new(env!("CARGO_MANIFEST_DIR"));
     let package = Path::new(env!("CARGO_TARGET_TMPDIR")).join("diagnostics");
     let programs = package.join("src/bin");

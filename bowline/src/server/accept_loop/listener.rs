@@ -86,8 +86,8 @@ use tokio::net::{UnixListener, UnixStream};
 /// }
 /// ```
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is not a listener",
-    label = "must be a tokio `TcpListener` or `UnixListener`, or implement `bowline::Listener`",
+    message = "a server can't accept connections from `{Self}`",
+    label = "must be `TcpListener` or `UnixListener` of tokio, or implement `bowline::Listener`",
     note = "a listener of std becomes one of tokio with `set_nonblocking(true)` and `TcpListener::from_std`"
 )]
 pub trait Listener: Send {
