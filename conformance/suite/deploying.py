@@ -4,7 +4,7 @@ import signal
 import socket
 import ssl
 import urllib.request
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 from functools import partial
 
@@ -38,8 +38,12 @@ def run(report):
     }
     # Most of the time is waiting for timeouts.
     with ThreadPoolExecutor(len(scenarios)) as pool:
-        for name, scenario in scenarios.items():
-            pool.submit(attempt, report, name, scenario)
+        futures = [pool.submit(attempt, report, name, scenario) for name, scenario in scenarios.items()]
+        try:
+            wait(futures)
+        except BaseException:
+            processes.GROUPS.end_all()
+            raise
 
 
 def attempt(report, name, scenario):

@@ -8,6 +8,7 @@ import re
 import signal
 import socket
 import subprocess
+import threading
 import time
 
 from .paths import LOGS, WORKSPACE
@@ -31,6 +32,42 @@ def exit_on_termination():
     signal.signal(signal.SIGHUP, leave)
 
 
+class Groups:
+    """The process groups that are running, for programs with threads: a signal unwinds only the main thread."""
+
+    def __init__(self):
+        self.lock = threading.Lock()
+        self.leaders = set()
+        self.is_ended = False
+
+    def start(self, *arguments, **options):
+        with self.lock:
+            if self.is_ended:
+                raise SystemExit("no process may start after the end")
+            process = subprocess.Popen(*arguments, **options, start_new_session=True)
+            self.leaders.add(process)
+            return process
+
+    def end(self, process):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        with self.lock:
+            self.leaders.discard(process)
+
+    def end_all(self):
+        """Kills all processes, so that the threads that wait for them end as well. No process starts any more."""
+        with self.lock:
+            self.is_ended = True
+            leaders = list(self.leaders)
+        for process in leaders:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+GROUPS = Groups()
+
+
 @contextlib.contextmanager
 def background(name, command, environment=None, descriptors=()):
     """Runs `command` in a process group of its own, its output in a log file; kills the group at the end.
@@ -40,22 +77,19 @@ def background(name, command, environment=None, descriptors=()):
     LOGS.mkdir(parents=True, exist_ok=True)
     log = LOGS / f"{name}.log"
     with log.open("wb") as log_file:
-        process = subprocess.Popen(
+        process = GROUPS.start(
             [str(part) for part in command],
             stdin=subprocess.DEVNULL,
             stdout=log_file,
             stderr=subprocess.STDOUT,
             env={**os.environ, **(environment or {})},
-            start_new_session=True,
             pass_fds=descriptors,
         )
     process.log = log
     try:
         yield process
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        GROUPS.end(process)
 
 
 def run(name, command, seconds, environment=None):

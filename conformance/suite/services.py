@@ -100,7 +100,7 @@ class Messages:
         self.path = path
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.socket.bind(str(path))
-        self.socket.settimeout(SECONDS)
+        self.socket.settimeout(10)
 
     def next(self):
         return self.socket.recv(4096).decode().strip()
