@@ -63,12 +63,12 @@ async fn messages_count_in_every_way_to_receive() {
         let (mut socket, wire) = open(role, Limits::default());
         let sender = socket.sender();
         let peer = peer_of(role);
-        let mut fed = 0;
+        let mut total = 0;
         let mut feed = |frames: &[Frame]| {
             let bytes = encode_all(peer, frames);
-            fed += bytes.len() as u64;
+            total += bytes.len() as u64;
             wire.feed(&bytes);
-            fed
+            total
         };
         // One message; a batch of three; a message in fragments with a ping between them.
         let read = feed(&[Frame::text("12345")]);
