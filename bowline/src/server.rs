@@ -481,8 +481,8 @@ impl Server {
     /// Calls for one connection are sequential; calls for different connections may be concurrent. The
     /// function must not block. If it panics, the panic is discarded, and the server continues.
     ///
-    /// With this function, each open connection keeps the method and the URI of its request: a block of their
-    /// size.
+    /// With this function, each open connection keeps the method and the URI of its request, in one block of
+    /// their size. The other parts of the head are not kept.
     ///
     /// ```
     /// let server = bowline::Server::new().on_error(|error| {

@@ -23,8 +23,9 @@ use crate::socket::Sender;
 /// 203.0.113.7:51234 GET /chat: the client's request was rejected: 401 Unauthorized: Unauthorized
 /// ```
 ///
-/// The line contains neither the query, in which clients often send tokens, nor a header. Control characters
-/// are escaped. `Debug` omits the same.
+/// The line contains neither the query, in which clients often send tokens, nor a header, apart from the
+/// Origin and the Host of a request with a foreign origin. Control characters are escaped. `Debug` omits the
+/// query and the headers, too.
 ///
 /// # Examples
 ///
@@ -171,9 +172,13 @@ impl ServerError {
     /// - The handler returned an [`Error`](crate::Error) because its connection had ended: the client
     ///   vanished, answered no ping, or closed with 1000, 1001 or no code; or this side had closed.
     ///
-    /// All other errors are none: rejections, slow checks, violations, limits, closes with other codes, and
-    /// whatever else a handler returns. A TLS handshake that fails for another reason, such as a certificate
-    /// that the client refuses, is none either.
+    /// No other error is noise: neither rejections, slow checks, violations, limits and closes with other
+    /// codes, nor whatever else a handler returns. A TLS handshake that fails for another reason, such as a
+    /// certificate that the client refuses, is not noise either.
+    ///
+    /// A health check that sends a request of HTTP is rejected with 426. Proxies that drop the header
+    /// `Upgrade` produce the same error, so that one is not noise:
+    /// [`Server::fallback`](crate::Server::fallback) answers health checks.
     ///
     /// A handler's error may come from another connection, such as that of a proxy to its upstream server.
     /// Such an error is noise only if the client's connection has ended in the same way.
