@@ -259,7 +259,7 @@ impl Acceptor {
     /// | 501 | over HTTP/2, the `:protocol` is not `websocket` |
     /// | 400 | the version is not 13; the key is missing, repeated or malformed |
     /// | 400 | a header is not a valid list; the request has no Host, or has a body |
-    /// | 403 | the page is of a foreign origin, which the source names: see [`allow_origin`](Self::allow_origin) |
+    /// | 403 | a foreign origin, which the source names: see [`allow_origin`](Self::allow_origin) |
     /// | 500 | hyper's upgrade is not in the request, or an option of this acceptor is invalid |
     pub fn accept<A, B: Default>(
         &self,
