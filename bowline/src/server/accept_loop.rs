@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use tokio::task::coop::consume_budget;
 use tokio::time::sleep;
 
 use crate::handshake::deadline::FAR;
@@ -109,6 +110,8 @@ impl<H> ServerRun<H> {
         listener: &mut L,
     ) -> (L::Stream, Option<SocketAddr>, Option<Permit>) {
         loop {
+            // The application's listener may always be ready.
+            consume_budget().await;
             match listener.accept().await {
                 Ok((stream, peer)) => match self.state.admit(peer) {
                     Ok(permit) => return (stream, peer, permit),

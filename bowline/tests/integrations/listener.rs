@@ -4,6 +4,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bowline::{Acceptor, CloseCode, Connector, ErrorKind, Limits, Listener, Server, WebSocket};
@@ -141,6 +142,31 @@ async fn a_listener_that_fails_is_asked_again_after_a_pause() {
     assert!(begun.elapsed() >= Duration::from_millis(100), "{:?}", begun.elapsed());
     let text = soon(reported.recv()).await.unwrap();
     assert!(text.contains("no descriptors left"), "{text}");
+}
+
+/// A listener that is always ready, with an error of one connection.
+struct Flood(Arc<AtomicUsize>);
+
+impl Listener for Flood {
+    type Stream = DuplexStream;
+
+    async fn accept(&mut self) -> io::Result<(DuplexStream, Option<SocketAddr>)> {
+        // It ends, so that the test fails rather than hangs.
+        if self.0.fetch_add(1, Ordering::Relaxed) > 1_000_000 {
+            std::future::pending::<()>().await;
+        }
+        Err(io::ErrorKind::ConnectionReset.into())
+    }
+}
+
+#[tokio::test]
+async fn a_listener_that_is_always_ready_lets_other_tasks_run() {
+    let calls = Arc::new(AtomicUsize::new(0));
+    let serving = tokio::spawn(bowline::serve(Flood(Arc::clone(&calls)), echo));
+    tokio::task::yield_now().await;
+    let before = calls.load(Ordering::Relaxed);
+    assert!((1..1000).contains(&before), "{before} calls at once");
+    serving.abort();
 }
 
 #[tokio::test]
