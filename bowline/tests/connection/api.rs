@@ -62,6 +62,13 @@ fn text_is_text() {
     assert!(Message::from("").is_empty());
 }
 
+/// Compares two values in both directions.
+fn are_equal<A: PartialEq<B> + ?Sized, B: PartialEq<A> + ?Sized>(one: &A, other: &B) -> bool {
+    let result = one == other;
+    assert_eq!(result, other == one);
+    result
+}
+
 #[test]
 fn text_converts_into_what_holds_text() {
     for text in ["", "héllo"] {
@@ -69,12 +76,11 @@ fn text_converts_into_what_holds_text() {
         assert_eq!(String::from(shared.clone()), text);
         assert_eq!(String::from(shared), text);
         assert_eq!(String::from(Utf8Bytes::from_static(text)), text);
-        // Comparisons hold in both directions.
         let shared = Utf8Bytes::from(text);
-        assert!(shared == *text && *text == shared);
-        assert!(shared == text && text == shared);
-        assert!(shared == text.to_owned() && text.to_owned() == shared);
-        assert!(shared != "other" && "other" != shared && "other".to_owned() != shared);
+        assert!(
+            are_equal(&shared, text) && are_equal(&shared, &text) && are_equal(&shared, &text.to_owned())
+        );
+        assert!(!are_equal(&shared, "other") && !are_equal(&shared, &"other".to_owned()));
         assert_eq!(Utf8Bytes::try_from(text.as_bytes()).unwrap(), text);
         assert_eq!(Utf8Bytes::try_from(text.as_bytes().to_vec()).unwrap(), text);
     }
