@@ -155,8 +155,6 @@ impl From<Error> for OpeningFailure {
 pub(crate) struct Established {
     socket: WebSocket,
     head: Parts,
-    /// Kept for the errors of the handler, if they are reported.
-    request: Option<RequestLine>,
     registration: OpenRegistration,
 }
 
@@ -346,9 +344,9 @@ impl<H> ServerState<H> {
     }
 
     fn established(&self, registration: Registration, mut socket: WebSocket, head: Parts) -> Established {
-        let registration = registration.complete(socket.supervise());
         let request = self.options.on_error.as_ref().map(|_| RequestLine::of(&head));
-        Established { socket, head, request, registration }
+        let registration = registration.complete(socket.supervise(), request);
+        Established { socket, head, registration }
     }
 }
 
@@ -370,18 +368,18 @@ pub(crate) async fn serve_connection<
 ) {
     let opening = boxed(establish, Arc::clone(&state));
     // A borrow of the head here would keep room for it in the task as long as the handler runs.
-    let Some(Established { socket, head, request, mut registration }) = opening.await else { return };
+    let Some(Established { socket, head, mut registration }) = opening.await else { return };
     let code = match CatchPanic::call(|| state.handler.handle(head, socket)).await {
         Ok(Ok(())) => CloseCode::NORMAL,
         Ok(Err(error)) => {
             state.registry.load.counters.handler_failed();
-            state.report(|| ServerError::of_handler(&registration.sender, request, error));
+            state.report(|| registration.error(error));
             CloseCode::INTERNAL_ERROR
         }
         Err(panic) => {
             state.registry.load.counters.handler_failed();
             let error = format!("the handler {panic}").into();
-            state.report(|| ServerError::of_handler(&registration.sender, request, error));
+            state.report(|| registration.error(error));
             CloseCode::INTERNAL_ERROR
         }
     };

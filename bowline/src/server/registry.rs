@@ -6,6 +6,7 @@ mod stats;
 
 use std::collections::HashMap;
 use std::convert::Infallible;
+use std::error::Error as StdError;
 use std::future::{Future, pending, poll_fn};
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -19,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::server::http2::Slot;
 use crate::server::rejection::RejectionReason;
+use crate::server::server_error::{RequestLine, ServerError};
 use crate::socket::Sender;
 
 pub(crate) use load::{LentPermit, Load, LoadLimits, Permit};
@@ -53,6 +55,9 @@ struct RegistryState {
     connections: HashMap<u64, ConnectionEntry>,
     /// The permits of the connections that have one, in a map of their own: without limits, there are none.
     permits: HashMap<u64, Permit>,
+    /// The requests of the open connections, if the application is told of errors. They are kept apart from
+    /// the tasks, which tokio aligns to 128 bytes: a few more bytes may cost a hundred in every connection.
+    requests: HashMap<u64, RequestLine>,
     /// The number of connections so far, which numbers them.
     count: u64,
     /// The remaining connections were aborted, and no other may begin.
@@ -261,10 +266,13 @@ impl Registration {
     }
 
     /// Adds a sender of the connection, whose handshake is done.
-    pub(crate) fn complete(self, sender: Sender) -> OpenRegistration {
-        if let Some(entry) = self.place.registry.state().connections.get_mut(&self.place.number) {
+    pub(crate) fn complete(self, sender: Sender, request: Option<RequestLine>) -> OpenRegistration {
+        let mut state = self.place.registry.state();
+        if let Some(entry) = state.connections.get_mut(&self.place.number) {
             entry.sender = Some(sender.clone());
+            state.requests.extend(request.map(|request| (self.place.number, request)));
         }
+        drop(state);
         // This comes after the sender is in the map, so that no connection escapes `stop`. Closing one twice
         // does no harm.
         if let (true, Some(shutdown)) =
@@ -282,6 +290,7 @@ impl Drop for Registration {
         let mut state = self.place.registry.state();
         let entry = state.connections.remove(&self.place.number);
         let permit = state.permits.remove(&self.place.number);
+        state.requests.remove(&self.place.number);
         let is_empty = state.connections.is_empty();
         drop(state);
         drop((entry, permit));
@@ -299,6 +308,15 @@ pub(crate) struct OpenRegistration {
     pub(crate) closed: bool,
     /// The slot by which its HTTP/2 connection counts the WebSocket.
     pub(crate) slot: Option<Slot>,
+}
+
+impl OpenRegistration {
+    /// Returns an error of the handler, with the request of its connection.
+    pub(crate) fn error(&self, error: Box<dyn StdError + Send + Sync>) -> ServerError {
+        let Place { registry, number } = &self.registration.place;
+        let request = registry.state().requests.remove(number);
+        ServerError::of_handler(&self.sender, request, error)
+    }
 }
 
 impl Drop for OpenRegistration {

@@ -92,10 +92,11 @@ async fn on_error_keeps_the_method_and_the_uri_of_a_request() {
     let line = "GET /chat".len().cast_signed();
     for request in [Head::request, long] {
         let without = memory_of_each(Server::new(), request).await;
-        assert!(without < 1900, "{without} bytes");
+        assert!(without < 1850, "{without} bytes");
         let with = memory_of_each(Server::new().on_error(drop), request).await;
         let kept = with - without;
-        assert!((0..=line + 16).contains(&kept), "{kept} bytes for the request");
+        // The line, and its entry in a map.
+        assert!((0..=line + 40).contains(&kept), "{kept} bytes for the request");
     }
 }
 
