@@ -1,5 +1,6 @@
 """bowline behind proxies and under init systems, with the configurations and programs of docs/deploying.md."""
 
+import re
 import signal
 import socket
 import ssl
@@ -7,8 +8,9 @@ import urllib.request
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from urllib.parse import urlencode
 
-from . import install, peers, processes, proxies, services
+from . import browser, install, peers, processes, proxies, services
 from .paths import PROGRAMS, SOURCE
 
 # The idle timeout of the proxies in the checks that wait for it, and the keepalive interval of the server there.
@@ -25,7 +27,7 @@ CLIENT, FORGED_CLIENT = "127.0.0.7", "203.0.113.66"
 def run(report):
     # Before the threads, which would do it at the same time.
     install.deploying()
-    for package in (install.websockets, install.ws, install.h2, install.kubernetes_validate):
+    for package in (install.chromium, install.websockets, install.ws, install.h2, install.kubernetes_validate):
         package()
     proxies.certificate()
     scenarios = {
@@ -34,6 +36,7 @@ def run(report):
         "haproxy, HTTP/2 to the server": partial(test_haproxy, http2=True),
         "haproxy, PROXY protocol": test_proxy_protocol,
         "apache": test_apache,
+        "chromium": test_chromium,
         **services.SCENARIOS,
     }
     # Most of the time is waiting for timeouts.
@@ -150,6 +153,41 @@ def check_threads_of_apache(report, name):
             except TimeoutError:
                 report.passes(f"{name}: a third client waits for a thread")
         check(report, f"{name}, with a free thread", proxy, ["echo"])
+
+
+def test_chromium(report, name):
+    """Lets a page in Chromium connect through all proxies, through HAProxy over both versions of HTTP."""
+    # The page first requests something from servers with such a name, so that WebSockets can use that connection.
+    starts = {"nginx": proxies.nginx, "apache": proxies.apache, "haproxy": proxies.haproxy}
+    starts["http2-haproxy"] = logging_haproxy
+    with ExitStack() as stack:
+        page = stack.enter_context(browser.page_server())
+        command = [PROGRAMS / "peer_server", "--allow-origin", page.origin]
+        address = stack.enter_context(processes.server("deploying-chromium-server", command))
+        running = {}
+        for proxy_name, start in starts.items():
+            running[proxy_name] = stack.enter_context(start(f"chromium-{proxy_name}", [address, address], {}))
+        query = urlencode({proxy_name: f"{proxy.url}/echo" for proxy_name, proxy in running.items()})
+        chromium = browser.browser(install.chromium(), "deploying-chromium", f"{page.origin}/?{query}")
+        process = stack.enter_context(chromium)
+        processes.wait_until(page.answered.is_set, process, SECONDS)
+        expected = [f"{proxy_name} {exchange}" for proxy_name in starts for exchange in browser.EXCHANGES]
+        report.takes_over(name, page.answer, [*expected, "http2-haproxy request before"])
+
+        # HAProxy logs a WebSocket over HTTP/2 as if it were one over HTTP/1.1, after its end.
+        http2 = running["http2-haproxy"].process
+        over_http2 = lambda: re.findall(r' 101 .*"GET \S+/echo HTTP/2.0"', processes.output(http2))
+        processes.wait_until(lambda: len(over_http2()) == 2, http2, SECONDS)
+        report.passes(f"{name}: HTTP/2 to haproxy")
+
+
+@contextmanager
+def logging_haproxy(name, servers, changes):
+    """Runs HAProxy with a log of requests."""
+    log = {"global\n": "global\n    log stdout format raw local0\n"}
+    log |= {"defaults\n": "defaults\n    log global\n    option httplog\n"}
+    with proxies.haproxy(name, servers, {**changes, **log}) as proxy:
+        yield proxy
 
 
 @contextmanager

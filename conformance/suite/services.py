@@ -139,7 +139,8 @@ def test_descriptors(report, name):
 def test_kubernetes(report, name):
     """Checks the manifest with the schemas of Kubernetes, and does with the server what Kubernetes does."""
     [manifest] = page.blocks("Kubernetes", "yaml")
-    processes.run("deploying-kubernetes", [install.kubernetes_validate(), "--strict", write("chat.yaml", manifest)], SECONDS)
+    validate = [install.kubernetes_validate(), "--strict", write("chat.yaml", manifest)]
+    processes.run("deploying-kubernetes", validate, SECONDS)
     report.passes(f"{name}: manifest")
 
     grace = int(re.search(r"terminationGracePeriodSeconds: (\d+)", manifest)[1])

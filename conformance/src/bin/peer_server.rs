@@ -21,11 +21,14 @@ struct Arguments {
     /// The keepalive interval, in milliseconds.
     #[arg(long, default_value_t = 20_000)]
     keepalive: u64,
+    /// Allow pages of this origin to connect; may be repeated.
+    #[arg(long, value_name = "PATTERN")]
+    allow_origin: Vec<String>,
 }
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
-    let Arguments { compression, keepalive } = Arguments::parse();
+    let Arguments { compression, keepalive, allow_origin } = Arguments::parse();
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     println!("listening on {}", listener.local_addr()?);
 
@@ -34,7 +37,9 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
         let outcomes = Arc::clone(&outcomes);
         async move { handle(head.uri.path(), socket, &outcomes).await }
     };
-    let acceptor = Acceptor::new()
+    let acceptor = allow_origin
+        .iter()
+        .fold(Acceptor::new(), Acceptor::allow_origin)
         .subprotocols(["chat.v2", "chat.v1"])
         .compression(compression)
         .keepalive(Duration::from_millis(keepalive));
