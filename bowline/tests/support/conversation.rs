@@ -293,7 +293,7 @@ async fn converse_now(seed: u64, log: bool) -> Outcome {
 /// Runs one of several senders of a side.
 async fn send(talk: Rc<Talk>, side: usize, sender: Sender, mut random: Random) {
     for _ in 0..talk.plan.messages {
-        let goes_on = match random.within(0..=11) {
+        let goes_on = match random.within(0..=12) {
             0..=3 => {
                 let message = talk.message(side, &mut random);
                 let prepared = random.percent(30).then(|| Prepared::new(message.clone()));
@@ -307,6 +307,7 @@ async fn send(talk: Rc<Talk>, side: usize, sender: Sender, mut random: Random) {
             8 => flush(&talk, side, &sender).await,
             // A ping also fails if the peer has ended its direction, although messages may still be sent.
             9 => ping(&talk, side, &sender, &mut random).await || !sender.is_closed(),
+            10 => send_batch(&talk, side, &sender, &mut random).await,
             _ => {
                 sleep(Duration::from_millis(random.within(0..=300) as u64)).await;
                 true
@@ -329,6 +330,31 @@ fn sent(talk: &Talk, side: usize, result: &Result<(), Error>, message: Message) 
         Err(error) => talk.note(side, &format!("not sent: {:?}", error.kind()), 0),
     }
     result.is_ok()
+}
+
+/// Sends several messages in a batch, which is now and then kept for a while, or leaked.
+async fn send_batch(talk: &Talk, side: usize, sender: &Sender, random: &mut Random) -> bool {
+    let batch = sender.batch();
+    let mut goes_on = true;
+    for _ in 0..random.within(1..=8) {
+        let message = talk.message(side, random);
+        let send = batch.send(message.clone());
+        let result = if random.percent(20) { give_up(random, send).await } else { Some(send.await) };
+        match result {
+            Some(result) => goes_on = sent(talk, side, &result, message),
+            None => talk.outcome.borrow_mut().dropped_sends += 1,
+        }
+        if !goes_on {
+            break;
+        }
+        if random.percent(10) {
+            sleep(Duration::from_millis(random.within(0..=300) as u64)).await;
+        }
+    }
+    if random.percent(20) {
+        std::mem::forget(batch);
+    }
+    goes_on
 }
 
 async fn drop_send(talk: &Talk, side: usize, sender: &Sender, random: &mut Random) -> bool {
