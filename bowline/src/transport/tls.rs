@@ -39,7 +39,22 @@ pub(crate) fn tcp_of_any(stream: &dyn Any) -> Option<&TcpStream> {
     let of_client = || stream.downcast_ref().map(|tls: &tokio_rustls::client::TlsStream<_>| tls.get_ref().0);
     let of_server = || stream.downcast_ref().map(|tls: &tokio_rustls::server::TlsStream<_>| tls.get_ref().0);
     let of_either = || stream.downcast_ref().map(|tls: &tokio_rustls::TlsStream<_>| tls.get_ref().0);
-    of_server().or_else(of_client).or_else(of_either)
+    of_server().or_else(of_client).or_else(of_either).or_else(|| tcp_of_serve(stream))
+}
+
+/// Returns the TCP stream in `stream`, if `stream` is TLS over TCP by `Server`, which has looked at the first
+/// bytes.
+#[cfg(feature = "server")]
+fn tcp_of_serve(stream: &dyn Any) -> Option<&TcpStream> {
+    use crate::transport::rewind::Rewind;
+
+    let tls: &tokio_rustls::server::TlsStream<Rewind<TcpStream>> = stream.downcast_ref()?;
+    Some(&tls.get_ref().0.stream)
+}
+
+#[cfg(not(feature = "server"))]
+fn tcp_of_serve(_: &dyn Any) -> Option<&TcpStream> {
+    None
 }
 
 #[cfg(any(feature = "client", feature = "server"))]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bowline::{Acceptor, Adoption, Connector, Limits, Server, WebSocket};
+use bowline::{Acceptance, Acceptor, Adoption, Connector, Limits, Server, WebSocket};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -87,6 +87,12 @@ async fn unsent_holds_on_both_sides_and_over_tls() {
         let (sending, _client) = connect(server(limited()), scheme, connector(Limits::default())).await;
         let accepted = fill(&sending).await;
         assert!(accepted <= BOUND, "{scheme}: a server accepted {accepted} bytes");
+        // The request decides.
+        let chosen = server(Limits::default())
+            .on_request(|head: http::request::Parts| async { Ok(Acceptance::from(head).limits(limited())) });
+        let (sending, _client) = connect(chosen, scheme, connector(Limits::default())).await;
+        let accepted = fill(&sending).await;
+        assert!(accepted <= BOUND, "{scheme}: a server accepted {accepted} bytes for a request");
         let (_server, sending) = connect(server(Limits::default()), scheme, connector(limited())).await;
         let accepted = fill(&sending).await;
         assert!(accepted <= BOUND, "{scheme}: a client accepted {accepted} bytes");
