@@ -11,7 +11,7 @@ use axum::Router;
 use axum::extract::{Path, State};
 use axum::response::{Html, Response};
 use axum::routing::{any, get};
-use bowline::axum::WebSocketUpgrade;
+use bowline::extract::WebSocketUpgrade;
 use bowline::{Acceptor, CloseCode, Limits, Message, Prepared, Sender, TrySendError, WebSocket};
 use tokio::net::TcpListener;
 

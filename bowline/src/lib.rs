@@ -297,7 +297,7 @@
 //! | `aws-lc-rs` | `tls`, with cryptography by `aws-lc-rs`; with both, the library uses `ring` |
 //! | `deflate` | compression (RFC 7692): `Compression` |
 //! | `http2` | WebSockets over HTTP/2 (RFC 8441): `Server::http2`, `Connector::connect_http2` |
-//! | `axum` | an extractor for axum: `bowline::axum` |
+//! | `axum` | an extractor for axum: `bowline::extract` |
 //! | `blocking` | use without an async runtime: `bowline::blocking` |
 //! | `futures` | `Stream` for [`WebSocket`]; `WebSocket::into_stream_sink`, `Sender::into_sink` |
 //! | `json` | `send_json` and `recv_json`, with serde |
@@ -335,8 +335,6 @@
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
-#[cfg(feature = "axum")]
-pub mod axum;
 #[cfg(feature = "blocking")]
 pub mod blocking;
 #[cfg(feature = "client")]
@@ -349,6 +347,8 @@ mod compression;
 mod connection;
 mod error;
 mod events;
+#[cfg(feature = "axum")]
+pub mod extract;
 mod handshake;
 mod limits;
 mod message;

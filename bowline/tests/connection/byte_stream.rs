@@ -329,7 +329,8 @@ async fn each_direction_ends_on_its_own() {
             tokio::join!(server.shutdown(), client.read_to_end(&mut bytes))
         })
         .await;
-        (shut.unwrap(), read.unwrap());
+        shut.unwrap();
+        read.unwrap();
         assert_eq!(bytes, b"twothree");
         soon(client.shutdown()).await.unwrap();
     }
@@ -347,7 +348,8 @@ async fn both_directions_may_end_at_once() {
         soon(async { tokio::join!(client.read(&mut byte), server.read_to_end(&mut bytes)) }).await;
     assert_eq!((first.unwrap(), second.unwrap()), (0, 0));
     let (first, second) = soon(async { tokio::join!(client.shutdown(), server.shutdown()) }).await;
-    (first.unwrap(), second.unwrap());
+    first.unwrap();
+    second.unwrap();
 }
 
 /// Without the setting, bytes that arrive after a shutdown are lost, but not silently.

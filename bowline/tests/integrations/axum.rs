@@ -8,7 +8,7 @@ use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
-use bowline::axum::WebSocketUpgrade;
+use bowline::extract::WebSocketUpgrade;
 use bowline::{
     Acceptor, CloseCode, CloseFrame, Connector, ErrorKind, Limits, Rejection, ServerError, WebSocket,
 };
@@ -329,4 +329,22 @@ async fn a_middleware_that_took_the_upgrade_is_a_500() {
     let response = error.response().unwrap();
     assert_eq!(response.status(), 500);
     assert!(String::from_utf8_lossy(response.body()).contains("middleware"), "{response:?}");
+}
+
+/// The names of other crates stay what they are where everything of bowline is imported.
+mod glob {
+    use axum::Router;
+    use axum::routing::any;
+    use bowline::*;
+    use http::Request;
+
+    #[test]
+    fn an_import_of_everything_shadows_no_crate() {
+        async fn upgrade(upgrade: extract::WebSocketUpgrade) -> axum::response::Response {
+            upgrade.on_upgrade(async |_| Ok(()))
+        }
+        let _: Router = Router::new().route("/", any(upgrade));
+        let request = Request::new(bytes::Bytes::new());
+        assert!(Acceptor::new().respond(&request).is_err());
+    }
 }

@@ -184,7 +184,7 @@ async fn under_axum() {
 #[cfg(feature = "axum")]
 #[tokio::test]
 async fn under_axums_extractor() {
-    let upgrade = async |upgrade: bowline::axum::WebSocketUpgrade| upgrade.on_upgrade(report);
+    let upgrade = async |upgrade: bowline::extract::WebSocketUpgrade| upgrade.on_upgrade(report);
     let (listener, address) = listen().await;
     let router = Router::new().route("/chat", get(upgrade));
     tokio::spawn(async move { axum::serve(listener, router).await });

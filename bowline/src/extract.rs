@@ -4,7 +4,7 @@
 //! use axum::Router;
 //! use axum::response::Response;
 //! use axum::routing::any;
-//! use bowline::axum::WebSocketUpgrade;
+//! use bowline::extract::WebSocketUpgrade;
 //!
 //! async fn echo(upgrade: WebSocketUpgrade) -> Response {
 //!     upgrade.on_upgrade(|mut socket| async move {
@@ -24,7 +24,7 @@
 //! ```
 //! use axum::extract::{Path, State};
 //! use axum::response::Response;
-//! use bowline::axum::WebSocketUpgrade;
+//! use bowline::extract::WebSocketUpgrade;
 //! use bowline::{Acceptor, Limits};
 //!
 //! #[derive(Clone)]
@@ -51,7 +51,7 @@
 //! ```
 //! use axum::extract::{OriginalUri, State};
 //! use axum::response::IntoResponse;
-//! use bowline::axum::WebSocketUpgrade;
+//! use bowline::extract::WebSocketUpgrade;
 //! use bowline::{Acceptor, Limits};
 //!
 //! async fn upload(
@@ -133,7 +133,7 @@ impl WebSocketUpgrade {
     /// ```
     /// use axum::response::Response;
     /// use bowline::Acceptor;
-    /// use bowline::axum::WebSocketUpgrade;
+    /// use bowline::extract::WebSocketUpgrade;
     ///
     /// async fn chat(upgrade: WebSocketUpgrade) -> Response {
     ///     let acceptor = Acceptor::new().subprotocols(["chat.v1"]);
@@ -149,7 +149,7 @@ impl WebSocketUpgrade {
     ///
     /// ```
     /// use axum::response::Response;
-    /// use bowline::axum::WebSocketUpgrade;
+    /// use bowline::extract::WebSocketUpgrade;
     ///
     /// async fn chat(upgrade: WebSocketUpgrade) -> Response {
     ///     println!("{:?}", upgrade.subprotocol());
@@ -169,7 +169,7 @@ impl WebSocketUpgrade {
     ///
     /// ```
     /// use axum::response::Response;
-    /// use bowline::axum::WebSocketUpgrade;
+    /// use bowline::extract::WebSocketUpgrade;
     ///
     /// async fn fail(upgrade: WebSocketUpgrade) -> Response {
     ///     let upgrade = upgrade.on_error(|error| eprintln!("{error}"));
@@ -191,7 +191,7 @@ impl WebSocketUpgrade {
     ///
     /// ```
     /// use axum::response::Response;
-    /// use bowline::axum::WebSocketUpgrade;
+    /// use bowline::extract::WebSocketUpgrade;
     ///
     /// async fn greet(upgrade: WebSocketUpgrade) -> Response {
     ///     upgrade.on_upgrade(|socket| async move {
