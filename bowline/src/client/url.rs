@@ -112,24 +112,37 @@ impl Url {
     pub(crate) fn redirected(&self, location: &str) -> Option<Self> {
         // RFC 9110 10.2.2: a fragment is for the user agent.
         let location = location.split('#').next()?;
-        let path = self.path_and_query.path();
-        let target = if location.contains("://") {
-            let other = Self::parse(location).ok()?;
-            let is_same = other.host.eq_ignore_ascii_case(&self.host) && other.port == self.port;
-            let gives_up_tls = self.scheme == Scheme::Wss && other.scheme == Scheme::Ws;
-            return (is_same && !gives_up_tls)
-                .then(|| Self { authorization: self.authorization.clone(), ..other });
+        let (first_segment, _) = location.split_at(location.find(['/', '?']).unwrap_or(location.len()));
+        // RFC 3986 4.2: a first segment with a colon begins with a scheme.
+        let next = if first_segment.contains(':') {
+            self.on_same_server(Self::parse(location).ok()?)?
         } else if location.starts_with("//") {
-            return self.redirected(&format!("{}:{location}", self.scheme.http_name()));
-        } else if location.starts_with('/') {
-            location.to_owned()
-        } else if location.starts_with('?') {
-            format!("{path}{location}")
+            let absolute = format!("{}:{location}", self.scheme.http_name());
+            self.on_same_server(Self::parse(&absolute).ok()?)?
         } else {
-            // RFC 3986 5.2.3: a relative path replaces everything after the last slash.
-            format!("{}{location}", &path[..=path.rfind('/')?])
+            self.clone().with_target(&self.merged_with(location)).ok()?
         };
-        self.clone().with_target(&target).ok()
+        let target = without_dot_segments(next.path_and_query.as_str());
+        next.with_target(&target).ok()
+    }
+
+    /// Returns the target of another URL with the credentials of this one, if both are on the same server.
+    fn on_same_server(&self, other: Self) -> Option<Self> {
+        let is_same = other.host.eq_ignore_ascii_case(&self.host) && other.port == self.port;
+        let gives_up_tls = self.scheme == Scheme::Wss && other.scheme == Scheme::Ws;
+        (is_same && !gives_up_tls).then(|| Self { authorization: self.authorization.clone(), ..other })
+    }
+
+    /// Returns the path and the query that a reference without a host leads to (RFC 3986 5.2.2).
+    fn merged_with(&self, reference: &str) -> String {
+        let path = self.path_and_query.path();
+        match reference.bytes().next() {
+            None => self.path_and_query.as_str().to_owned(),
+            Some(b'/') => reference.to_owned(),
+            Some(b'?') => format!("{path}{reference}"),
+            // RFC 3986 5.2.3: a relative path replaces everything after the last slash.
+            Some(_) => format!("{}{reference}", path.trim_end_matches(|character| character != '/')),
+        }
     }
 
     /// Returns the URL with the scheme `http` or `https`, for HTTP clients.
@@ -266,6 +279,23 @@ fn parse_path_and_query(target: &str) -> Result<PathAndQuery, Error> {
         let text = "the path or query of the URL has a character that must be percent-encoded";
         Error::with_source(ErrorKind::InvalidInput, text, error)
     })
+}
+
+/// Removes the segments `.` and `..` from the path of a target (RFC 3986 5.2.4).
+fn without_dot_segments(target: &str) -> String {
+    let (path, query) = target.split_at(target.find('?').unwrap_or(target.len()));
+    let mut segments = Vec::new();
+    for segment in path.split('/').skip(1) {
+        match segment {
+            "." => {}
+            ".." => drop(segments.pop()),
+            _ => segments.push(segment),
+        }
+    }
+    if path.ends_with("/.") || path.ends_with("/..") {
+        segments.push("");
+    }
+    format!("/{}{query}", segments.join("/"))
 }
 
 /// Returns the value of an Authorization header: the base64 of `user:password` (RFC 7617 2).

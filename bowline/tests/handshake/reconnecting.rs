@@ -202,6 +202,19 @@ async fn redirects_to_the_same_host_are_followed_if_asked_for() {
         ("ws://{address}/there#part", "/there"),
         ("http://{address}", "/"),
         ("//{address}/slashes", "/slashes"),
+        ("WS://{address}/case", "/case"),
+        // RFC 3986 4.2: a URL in a query makes the reference no absolute one.
+        ("/login?next=ws://elsewhere/", "/login?next=ws://elsewhere/"),
+        ("login?next=a:b", "/old/login?next=a:b"),
+        // RFC 3986 5.2.2: an empty path is that of the request.
+        ("", "/old/feed"),
+        ("#part", "/old/feed"),
+        // RFC 3986 5.2.4: dot segments are removed.
+        ("../up", "/up"),
+        ("./here/./x/..", "/old/here/"),
+        ("/a/../../b?c=/../d", "/b?c=/../d"),
+        ("ws://{address}/a/../b", "/b"),
+        ("..", "/"),
     ] {
         let (listener, address) = listen().await;
         let location = location.replace("{address}", &address.to_string());
@@ -226,6 +239,12 @@ async fn other_redirects_are_returned() {
         ("ftp://{address}/", 5),
         ("ws://{address}@evil/", 5),
         ("/ space", 5),
+        ("//", 5),
+        ("///{address}/", 5),
+        ("/\\\\evil/", 5),
+        // RFC 3986 4.2: a first segment with a colon is a scheme.
+        ("ws:/new", 5),
+        ("mailto:admin@{address}", 5),
     ] {
         let (listener, address) = listen().await;
         let location = location
