@@ -28,11 +28,14 @@ const RESTART_SPREAD: Duration = Duration::from_secs(25);
 /// The longest `Retry-After` that is respected.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
 
+/// The largest `max` that [`Reconnecting::backoff`] accepts: a year.
+const LONGEST_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
+
 /// A client that connects to a server again and again, with pauses that spare the server.
 ///
 /// [`Connector::reconnecting`] returns one. [`connect`](Self::connect) returns a connection; call the method
-/// again once that connection has ended. The first call connects at once. Each further attempt waits for a
-/// random pause first:
+/// again once that connection has ended. The first attempt is made at once. Each further attempt waits for a
+/// random pause first, also if the last call has returned an error or was cancelled:
 ///
 /// | what happened before | pause |
 /// |---|---|
@@ -42,8 +45,8 @@ const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
 ///
 /// The pauses are exponential backoff with full jitter: each is chosen evenly between zero and its bound, so
 /// the clients of a server that comes back don't arrive together. A connection that ended within `max` counts
-/// as a failure, too, so a server that accepts and drops its clients is spared as well. The defaults of
-/// [`backoff`](Self::backoff) are 500 ms and 60 s.
+/// as a failure, too, so a server that accepts and drops its clients is spared as well. So does an attempt
+/// whose future was dropped. The defaults of [`backoff`](Self::backoff) are 500 ms and 60 s.
 ///
 /// # What is not known
 ///
@@ -96,12 +99,17 @@ impl<F: FnMut(&Retry) + Send> ReportRetry for F {}
 /// The stage of a client between two connections.
 ///
 /// ```text
-/// Ready --the attempt succeeds--> Connected --connect is called again--> Paused --time is up--> Ready
-///   '---- the attempt fails ------------------------------------------------^
+/// New --connect--> Attempting --the attempt succeeds--> Connected --connect is called again--.
+///                   ^      |                                                                 |
+///                   |      '--the attempt fails, or connect is called after its future was --+--> Paused
+///                   |         dropped                                                             |
+///                   '------------------------ the time is up -------------------------------------'
 /// ```
 enum Stage {
-    /// The next attempt may begin.
-    Ready,
+    /// No attempt was made.
+    New,
+    /// An attempt is under way, or its future was dropped.
+    Attempting,
     /// A connection was returned at this time.
     Connected(Sender, Instant),
     /// The next attempt begins at this time.
@@ -126,7 +134,7 @@ impl Connector {
             attempts: None,
             on_retry: None,
             failures: 0,
-            stage: Stage::Ready,
+            stage: Stage::New,
         }
     }
 }
@@ -144,38 +152,34 @@ impl Reconnecting {
     /// - Returns the error of the last attempt if as many attempts as [`attempts`](Self::attempts) allows
     ///   failed in a row.
     ///
-    /// Another call tries once more.
+    /// Another call waits and tries once more.
     ///
     /// # Cancel safety
     ///
-    /// This method is cancel safe. Dropping the future ends the attempt under way. A pause that has begun is
-    /// continued by the next call.
+    /// This method is cancel safe. Dropping the future ends the attempt under way, which has then failed. A
+    /// pause that has begun is continued by the next call.
     pub async fn connect(&mut self) -> Result<(WebSocket, Response<()>), Error> {
         self.validate()?;
-        if let Stage::Connected(sender, since) = &self.stage {
-            if since.elapsed() >= self.max {
-                self.failures = 0;
-            }
-            let retry = Retry::after_connection(sender.close_frame());
-            self.pause(retry);
+        if let Some(retry) = self.after_last_call() {
+            self.report(&retry);
         }
         loop {
             if let Stage::Paused(until) = self.stage {
                 sleep_until(until).await;
-                self.stage = Stage::Ready;
             }
+            self.stage = Stage::Attempting;
             match self.connector.connect(&self.url).await {
                 Ok((socket, response)) => {
                     self.stage = Stage::Connected(socket.sender(), Instant::now());
                     return Ok((socket, response));
                 }
-                Err(error) if !is_transient(&error) => return Err(error),
                 Err(error) => {
-                    self.pause(Retry::after_attempt(error.clone()));
-                    if self.attempts.is_some_and(|attempts| self.failures >= attempts) {
-                        self.failures = 0;
+                    let retry = self.pause_after_failure(Err(error.clone()));
+                    let is_last = self.attempts.is_some_and(|attempts| self.failures >= attempts);
+                    if is_last || !is_transient(&error) {
                         return Err(error);
                     }
+                    self.report(&retry);
                 }
             }
         }
@@ -184,7 +188,7 @@ impl Reconnecting {
     /// Sets the bounds of the pauses: `base` after the first failure, and twice as much after each further
     /// one, up to `max`. Default: 500 ms and 60 s.
     ///
-    /// Neither may be zero, and `base` may not be longer than `max`.
+    /// Neither may be zero, `base` may not be longer than `max`, and `max` may be at most a year.
     ///
     /// ```
     /// use std::time::Duration;
@@ -203,7 +207,8 @@ impl Reconnecting {
     /// Sets the number of failures in a row after which [`connect`](Self::connect) returns the error of the
     /// last attempt. Default: no limit.
     ///
-    /// Connections that ended soon count as failures, too. The number can't be zero.
+    /// Connections that ended soon count as failures, too, as do attempts whose future was dropped. The number
+    /// can't be zero.
     ///
     /// ```
     /// let client = bowline::Connector::new().reconnecting("wss://example.com/feed").attempts(5);
@@ -214,6 +219,8 @@ impl Reconnecting {
     }
 
     /// Sets a function that is called before each pause, such as to log it. Default: none.
+    ///
+    /// The last failure before [`connect`](Self::connect) returns an error is not reported.
     ///
     /// ```
     /// use bowline::Connector;
@@ -231,6 +238,8 @@ impl Reconnecting {
         let text = if self.base.is_zero() || self.base > self.max {
             "the backoff has to begin with more than zero and at most its longest pause: see \
              Reconnecting::backoff"
+        } else if self.max > LONGEST_MAX {
+            "the longest pause is more than a year: see Reconnecting::backoff"
         } else if self.attempts == Some(0) {
             "the number of attempts is zero: see Reconnecting::attempts"
         } else {
@@ -239,20 +248,46 @@ impl Reconnecting {
         Err(Error::new(ErrorKind::InvalidInput, text))
     }
 
-    /// Begins the pause after a failure or the end of a connection.
-    fn pause(&mut self, mut retry: Retry) {
-        let doubled = self.base.saturating_mul(1 << self.failures.min(30));
-        let pause = random_up_to(doubled.min(self.max));
+    /// Begins the pause after what the last call has left: a connection, or an attempt without its future.
+    fn after_last_call(&mut self) -> Option<Retry> {
+        match &self.stage {
+            Stage::New | Stage::Paused(_) => None,
+            Stage::Connected(sender, since) => {
+                let (frame, lasted) = (sender.close_frame(), since.elapsed() >= self.max);
+                if lasted {
+                    self.failures = 0;
+                    return Some(self.pause(Ok(frame)));
+                }
+                Some(self.pause_after_failure(Ok(frame)))
+            }
+            Stage::Attempting => {
+                let text = "the attempt was given up: the future of Reconnecting::connect was dropped";
+                Some(self.pause_after_failure(Err(Error::new(ErrorKind::Timeout, text))))
+            }
+        }
+    }
+
+    fn pause_after_failure(&mut self, reason: Reason) -> Retry {
         self.failures = self.failures.saturating_add(1);
-        retry.failures = self.failures;
-        retry.pause = match retry.wish() {
+        self.pause(reason)
+    }
+
+    /// Begins a pause.
+    fn pause(&mut self, reason: Reason) -> Retry {
+        let doubled = self.base.saturating_mul(1 << self.failures.saturating_sub(1).min(30));
+        let pause = random_up_to(doubled.min(self.max));
+        let pause = match Wish::of(&reason) {
             Wish::None => pause,
             Wish::Restart => pause.max(RESTART + random_up_to(RESTART_SPREAD)),
             Wish::After(time) => pause.saturating_add(time),
         };
-        self.stage = Stage::Paused(Instant::now() + retry.pause);
+        self.stage = Stage::Paused(Instant::now() + pause);
+        Retry { reason, failures: self.failures, pause }
+    }
+
+    fn report(&mut self, retry: &Retry) {
         if let Some(on_retry) = &mut self.on_retry {
-            on_retry(&retry);
+            on_retry(retry);
         }
     }
 }
@@ -286,11 +321,13 @@ impl fmt::Debug for Reconnecting {
 /// ```
 #[derive(Clone, Debug)]
 pub struct Retry {
-    /// The error of the attempt, or the Close frame of the connection.
-    reason: Result<Option<CloseFrame>, Error>,
+    reason: Reason,
     failures: u32,
     pause: Duration,
 }
+
+/// The error of the attempt, or the Close frame of the connection.
+type Reason = Result<Option<CloseFrame>, Error>;
 
 /// The server's wish about the next attempt.
 enum Wish {
@@ -301,27 +338,21 @@ enum Wish {
     After(Duration),
 }
 
-impl Retry {
-    fn after_connection(frame: Option<CloseFrame>) -> Self {
-        Self { reason: Ok(frame), failures: 0, pause: Duration::ZERO }
-    }
-
-    fn after_attempt(error: Error) -> Self {
-        Self { reason: Err(error), failures: 0, pause: Duration::ZERO }
-    }
-
-    fn wish(&self) -> Wish {
-        match &self.reason {
+impl Wish {
+    fn of(reason: &Reason) -> Self {
+        match reason {
             Ok(Some(frame))
                 if [CloseCode::SERVICE_RESTART, CloseCode::TRY_AGAIN_LATER].contains(&frame.code()) =>
             {
-                Wish::Restart
+                Self::Restart
             }
-            Ok(_) => Wish::None,
-            Err(error) => error.response().and_then(retry_after).map_or(Wish::None, Wish::After),
+            Ok(_) => Self::None,
+            Err(error) => error.response().and_then(retry_after).map_or(Self::None, Self::After),
         }
     }
+}
 
+impl Retry {
     /// Returns the error of the failed attempt, or `None` if a connection has ended.
     pub fn error(&self) -> Option<&Error> {
         self.reason.as_ref().err()
@@ -332,7 +363,8 @@ impl Retry {
         self.reason.as_ref().ok()?.as_ref()
     }
 
-    /// Returns the number of attempts that failed in a row, and connections that ended soon. At least 1.
+    /// Returns the number of attempts that failed in a row, and of connections that ended soon. 0 after a
+    /// connection that lasted.
     pub fn failures(&self) -> u32 {
         self.failures
     }
@@ -367,9 +399,14 @@ fn is_transient(error: &Error) -> bool {
 /// 10.2.3).
 fn retry_after<B>(response: &Response<B>) -> Option<Duration> {
     let value = response.headers().get(RETRY_AFTER)?.to_str().ok()?.trim();
-    let seconds = value.parse().map(Duration::from_secs).ok();
-    let until = || httpdate::parse_http_date(value).ok()?.duration_since(SystemTime::now()).ok();
-    Some(seconds.or_else(until)?.min(RETRY_AFTER_MAX))
+    let is_number = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
+    let time = if is_number {
+        // A number that is too large asks for the longest time.
+        value.parse().map_or(RETRY_AFTER_MAX, Duration::from_secs)
+    } else {
+        httpdate::parse_http_date(value).ok()?.duration_since(SystemTime::now()).ok()?
+    };
+    Some(time.min(RETRY_AFTER_MAX))
 }
 
 /// Returns a random duration of at most `bound`.

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bowline::{Acceptor, CloseCode, Connector, ErrorKind, Reconnecting, Retry};
 use tokio::io::AsyncWriteExt;
@@ -104,10 +104,59 @@ async fn attempts_have_a_limit() {
     let mut client = client.attempts(3);
     let error = soon(client.connect()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Io);
-    assert_eq!(retries.lock().unwrap().len(), 3);
-    // Another call begins anew.
+    let failures = || retries.lock().unwrap().iter().map(Retry::failures).collect::<Vec<_>>();
+    assert_eq!(failures(), [1, 2]);
+    // Another call tries once more.
     soon(client.connect()).await.unwrap_err();
-    assert_eq!(retries.lock().unwrap().len(), 6);
+    assert_eq!(failures(), [1, 2]);
+}
+
+/// The end of a connection that lasted is no failure, and takes away none of the attempts.
+#[tokio::test]
+async fn a_connection_that_lasted_leaves_all_attempts() {
+    let (listener, address) = listen().await;
+    let (client, retries) = client(address);
+    let mut client = client.attempts(2);
+    let serving = async {
+        let (stream, _) = listener.accept().await.unwrap();
+        Acceptor::new().accept_stream(stream).await.unwrap()
+    };
+    let (opened, _) = soon(async { tokio::join!(client.connect(), serving) }).await;
+    let opened_at = Instant::now();
+    while opened_at.elapsed() <= 3 * QUICK {
+        tokio::task::yield_now().await;
+    }
+    drop((opened, listener));
+    soon(client.connect()).await.unwrap_err();
+    assert_eq!(retries.lock().unwrap().iter().map(Retry::failures).collect::<Vec<_>>(), [0, 1]);
+}
+
+/// An application that calls again and again, whatever happens, spares the server as well.
+#[tokio::test]
+async fn calls_after_a_refusal_or_a_dropped_attempt_wait_too() {
+    let day = Duration::from_secs(86_400);
+    for cancels in [false, true] {
+        let (listener, address) = listen().await;
+        let (client, retries) = client(address);
+        let mut client = client.backoff(day, day);
+        if cancels {
+            soon(async {
+                tokio::select! {
+                    opened = client.connect() => panic!("{opened:?} without a response"),
+                    accepted = listener.accept() => accepted.unwrap(),
+                }
+            })
+            .await;
+        } else {
+            let refusing = answer(&listener, b"HTTP/1.1 403 Forbidden\r\n\r\n");
+            soon(async { tokio::join!(client.connect(), refusing).0.unwrap_err() }).await;
+        }
+        assert!(crate::support::poll_times(3, client.connect()).await.is_none());
+        assert!(crate::support::poll_times(3, listener.accept()).await.is_none());
+        // The refusal was returned, and so needs no report.
+        let failures: Vec<_> = retries.lock().unwrap().iter().map(Retry::failures).collect();
+        assert_eq!(failures, if cancels { vec![1] } else { vec![] });
+    }
 }
 
 #[tokio::test]
@@ -117,6 +166,7 @@ async fn invalid_settings_are_named() {
     for (mut client, setting) in [
         (client().backoff(zero, QUICK), "Reconnecting::backoff"),
         (client().backoff(2 * QUICK, QUICK), "Reconnecting::backoff"),
+        (client().backoff(Duration::MAX, Duration::MAX), "Reconnecting::backoff"),
         (client().attempts(0), "Reconnecting::attempts"),
         (Connector::new().reconnecting("ftp://127.0.0.1"), "ftp"),
     ] {
@@ -134,7 +184,8 @@ async fn the_servers_wishes_are_respected() {
         ("Fri, 01 Jan 2100 00:00:00 GMT", 3600, 3601),
         ("Sun, 06 Nov 1994 08:49:37 GMT", 0, 1),
         ("soon", 0, 1),
-        ("99999999999999999999", 0, 1),
+        ("+7", 0, 1),
+        ("99999999999999999999", 3600, 3601),
         ("4294967296", 3600, 3601),
     ] {
         let (listener, address) = listen().await;
