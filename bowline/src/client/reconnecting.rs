@@ -174,7 +174,7 @@ impl Reconnecting {
                     return Ok((socket, response));
                 }
                 Err(error) => {
-                    let retry = self.pause_after_failure(Err(error.clone()));
+                    let retry = self.pause_after_failure(Reason::Failed(error.clone()));
                     let is_last = self.attempts.is_some_and(|attempts| self.failures >= attempts);
                     if is_last || !is_transient(&error) {
                         return Err(error);
@@ -256,13 +256,13 @@ impl Reconnecting {
                 let (frame, lasted) = (sender.close_frame(), since.elapsed() >= self.max);
                 if lasted {
                     self.failures = 0;
-                    return Some(self.pause(Ok(frame)));
+                    return Some(self.pause(Reason::Ended(frame)));
                 }
-                Some(self.pause_after_failure(Ok(frame)))
+                Some(self.pause_after_failure(Reason::Ended(frame)))
             }
             Stage::Attempting => {
                 let text = "the attempt was given up: the future of Reconnecting::connect was dropped";
-                Some(self.pause_after_failure(Err(Error::new(ErrorKind::Timeout, text))))
+                Some(self.pause_after_failure(Reason::Failed(Error::new(ErrorKind::Timeout, text))))
             }
         }
     }
@@ -326,8 +326,14 @@ pub struct Retry {
     pause: Duration,
 }
 
-/// The error of the attempt, or the Close frame of the connection.
-type Reason = Result<Option<CloseFrame>, Error>;
+/// The reason for a pause.
+#[derive(Clone, Debug)]
+enum Reason {
+    /// A connection has ended, perhaps with this Close frame of the server.
+    Ended(Option<CloseFrame>),
+    /// An attempt has failed.
+    Failed(Error),
+}
 
 /// The server's wish about the next attempt.
 enum Wish {
@@ -341,13 +347,13 @@ enum Wish {
 impl Wish {
     fn of(reason: &Reason) -> Self {
         match reason {
-            Ok(Some(frame))
+            Reason::Ended(Some(frame))
                 if [CloseCode::SERVICE_RESTART, CloseCode::TRY_AGAIN_LATER].contains(&frame.code()) =>
             {
                 Self::Restart
             }
-            Ok(_) => Self::None,
-            Err(error) => error.response().and_then(retry_after).map_or(Self::None, Self::After),
+            Reason::Ended(_) => Self::None,
+            Reason::Failed(error) => error.response().and_then(retry_after).map_or(Self::None, Self::After),
         }
     }
 }
@@ -355,12 +361,18 @@ impl Wish {
 impl Retry {
     /// Returns the error of the failed attempt, or `None` if a connection has ended.
     pub fn error(&self) -> Option<&Error> {
-        self.reason.as_ref().err()
+        match &self.reason {
+            Reason::Failed(error) => Some(error),
+            Reason::Ended(_) => None,
+        }
     }
 
     /// Returns the Close frame with which the server ended the connection, if it did so.
     pub fn close_frame(&self) -> Option<&CloseFrame> {
-        self.reason.as_ref().ok()?.as_ref()
+        match &self.reason {
+            Reason::Ended(frame) => frame.as_ref(),
+            Reason::Failed(_) => None,
+        }
     }
 
     /// Returns the number of attempts that failed in a row, and of connections that ended soon. 0 after a
@@ -378,9 +390,9 @@ impl Retry {
 impl Display for Retry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.reason {
-            Ok(Some(frame)) => write!(f, "the server closed the connection with {frame}")?,
-            Ok(None) => f.write_str("the connection has ended")?,
-            Err(error) => error.fmt(f)?,
+            Reason::Ended(Some(frame)) => write!(f, "the server closed the connection with {frame}")?,
+            Reason::Ended(None) => f.write_str("the connection has ended")?,
+            Reason::Failed(error) => error.fmt(f)?,
         }
         write!(f, "; next attempt in {:.1} s", self.pause.as_secs_f64())
     }
