@@ -114,10 +114,13 @@ enum Reading {
 
 /// The ends of the two directions.
 ///
+/// The side whose direction ended first closes the connection, since that side knows that it has read
+/// everything. If the other side did so, the close timeout could cut off what a slow peer has not read.
+///
 /// ```text
-///        .--shutdown: an empty message is sent--> WriteEnded --an empty message arrives--.
-/// Apart <                                                                                 >--> Closing
-///        '--an empty message arrives--> ReadEnded --shutdown: an empty message is sent---'
+///        .--shutdown: an empty message is sent--> WriteEnded --an empty message arrives: close--.
+/// Apart <                                                                                        >--> Ended
+///        '--an empty message arrives--> ReadEnded --shutdown: an empty message is sent----------'
 ///
 /// Together: a shutdown closes the connection
 /// ```
@@ -131,8 +134,8 @@ enum Ends {
     WriteEnded,
     /// The peer's direction has ended.
     ReadEnded,
-    /// Both directions have ended, and the connection is being closed.
-    Closing,
+    /// Both directions have ended.
+    Ended,
 }
 
 impl WebSocketIo {
@@ -140,9 +143,12 @@ impl WebSocketIo {
     /// frame.
     ///
     /// Shutting the stream down then sends an empty message and returns, and reading goes on. An empty
-    /// message of the peer is the end of what is read, and writing goes on. After both, the connection is
-    /// closed with 1000. So an application that shuts its direction down still receives the answer, as over
-    /// TCP.
+    /// message of the peer is the end of what is read, and writing goes on. So an application that shuts its
+    /// direction down still receives the answer, as over TCP.
+    ///
+    /// The side that was first to shut down closes the connection with 1000 once it has read to the end. The
+    /// other side's shutdown waits for that: when it returns `Ok`, the peer has read everything. A slow peer
+    /// takes as long as it needs, as long as it answers keepalive pings.
     ///
     /// Both sides must agree on this, since RFC 6455 has no such signal: without this setting, empty messages
     /// mean nothing. The setting has to be made before anything is read or written.
@@ -173,7 +179,9 @@ impl WebSocketIo {
     /// # }
     /// ```
     pub fn half_close(mut self) -> Self {
-        self.ends = Ends::Apart;
+        if self.ends == Ends::Together {
+            self.ends = Ends::Apart;
+        }
         self
     }
 
@@ -182,15 +190,15 @@ impl WebSocketIo {
         if let Some(error) = &self.refused {
             return Poll::Ready(Err(error.clone()));
         }
-        if matches!(self.ends, Ends::ReadEnded | Ends::Closing) {
+        if matches!(self.ends, Ends::ReadEnded | Ends::Ended) {
             return Poll::Ready(Ok(false));
         }
         if self.reading == Reading::Between {
             let WebSocket { connection, batch, .. } = &mut self.socket;
             let Some(kind) = ready!(connection.poll_start(cx, batch))? else {
                 return Poll::Ready(if connection.inbound().has_missed_data() {
-                    let text = "the peer sent bytes after this side had shut the stream down, which closed \
-                                the connection: see WebSocketIo::half_close";
+                    let text = "bytes of the peer were discarded, as this side had closed the connection \
+                                before they arrived: see WebSocketIo::half_close";
                     Err(Error::new(ErrorKind::Closed, text))
                 } else {
                     Ok(false)
@@ -211,7 +219,7 @@ impl WebSocketIo {
         if was_empty && self.ends == Ends::Apart {
             self.ends = Ends::ReadEnded;
         } else if was_empty && self.ends == Ends::WriteEnded {
-            self.ends = Ends::Closing;
+            self.ends = Ends::Ended;
             let frame = CloseFrame::new(CloseCode::NORMAL, "").expect("1000 may be sent");
             self.socket.connection.start_close(&frame);
         }
@@ -228,8 +236,21 @@ impl WebSocketIo {
             let _ = outbound.accept(&mut empty);
             self.socket.connection.write(outbound, Hold::Never);
         }
-        self.ends = if self.ends == Ends::ReadEnded { Ends::Closing } else { Ends::WriteEnded };
+        self.ends = if self.ends == Ends::ReadEnded { Ends::Ended } else { Ends::WriteEnded };
         Poll::Ready(())
+    }
+
+    /// Waits until the connection has ended, after both directions have.
+    fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        let WebSocket { connection, batch, .. } = &mut self.socket;
+        if !connection.is_closed() {
+            // Nobody else reads any more: the end of the peer's stream is an end only for a reader.
+            if let Ok(Some(_)) = ready!(connection.poll_start(cx, batch)) {
+                // A peer that sends more than its end won't close either.
+                connection.start_close(&CloseFrame::new(CloseCode::NORMAL, "").expect("1000 may be sent"));
+            }
+        }
+        self.sender.poll_ended(cx)
     }
 
     /// Closes the connection because of a message of the other kind.
@@ -300,7 +321,7 @@ impl AsyncWrite for WebSocketIo {
             return Poll::Ready(Ok(0));
         }
         let stream = self.get_mut();
-        if matches!(stream.ends, Ends::WriteEnded | Ends::Closing) {
+        if matches!(stream.ends, Ends::WriteEnded | Ends::Ended) {
             return Poll::Ready(Err(Error::new(ErrorKind::Closed, "the stream was shut down").into()));
         }
         let mut payload = stream.payload(buf)?;
@@ -320,10 +341,13 @@ impl AsyncWrite for WebSocketIo {
         if matches!(stream.ends, Ends::Apart | Ends::ReadEnded) {
             ready!(stream.poll_end(cx));
         }
-        if stream.ends == Ends::WriteEnded && !stream.socket.connection.is_closed() {
-            return stream.sender.poll_flush(cx).map_err(io::Error::from);
+        let sender = &mut stream.sender;
+        match stream.ends {
+            Ends::Together => sender.poll_close(cx),
+            Ends::WriteEnded if !stream.socket.connection.is_closed() => sender.poll_flush(cx),
+            _ => stream.poll_ended(cx),
         }
-        stream.sender.poll_close(cx).map_err(io::Error::from)
+        .map_err(io::Error::from)
     }
 }
 

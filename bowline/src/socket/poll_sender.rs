@@ -101,14 +101,24 @@ impl PollSender {
             let frame = CloseFrame::new(CloseCode::NORMAL, "").expect("1000 may be sent");
             self.connection.start_close(&frame);
         }
+        ready!(self.poll_finished(cx));
+        Poll::Ready(self.connection.inbound().closing_result().map(drop))
+    }
+
+    /// Waits until the connection has ended, and returns how it ended for a reader.
+    pub(crate) fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        ready!(self.poll_finished(cx));
+        Poll::Ready(self.connection.inbound().outcome())
+    }
+
+    fn poll_finished(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let mut outbound = self.connection.outbound();
         if !outbound.is_finished() {
             outbound.wait(Queue::End, &mut self.end, Manner::Future, cx.waker());
             return Poll::Pending;
         }
         outbound.leave(Queue::End, &mut self.end);
-        drop(outbound);
-        Poll::Ready(self.connection.inbound().closing_result().map(drop))
+        Poll::Ready(())
     }
 }
 

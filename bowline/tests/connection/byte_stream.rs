@@ -1,13 +1,16 @@
 //! The connection as a stream of bytes.
 
 use std::io;
+use std::time::Duration;
 
 use bowline::{CloseCode, Error, ErrorKind, Limits, MessageKind, Role, WebSocketIo, pair};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::time::sleep;
 
 use crate::support::frames::Frame;
 use crate::support::http::soon;
+use crate::support::pairs::{CARRIERS, CARRIERS_IN_MEMORY, both};
 use crate::support::{open, poll_times};
 
 fn is_shared<T: Send + Sync + Unpin + 'static>() {}
@@ -350,6 +353,83 @@ async fn both_directions_may_end_at_once() {
     let (first, second) = soon(async { tokio::join!(client.shutdown(), server.shutdown()) }).await;
     first.unwrap();
     second.unwrap();
+}
+
+/// The first to shut down closes, once it has read everything. Otherwise the other side's shutdown says so.
+#[tokio::test]
+async fn the_second_shutdown_returns_when_the_peer_has_read_everything() {
+    for (answer, expected) in [
+        (Some(Frame::close(1000, "")), None),
+        (Some(Frame::close(1011, "")), Some(ErrorKind::Closed)),
+        (Some(Frame::binary("more")), Some(ErrorKind::Disconnected)),
+        (None, Some(ErrorKind::Disconnected)),
+    ] {
+        let (socket, wire) = open(Role::Server, Limits::default());
+        let mut stream = socket.into_io(MessageKind::Binary).half_close();
+        wire.feed_frame(Role::Client, &Frame::binary(""));
+        assert_eq!(stream.read(&mut [0; 1]).await.unwrap(), 0);
+        assert!(poll_times(3, stream.shutdown()).await.is_none());
+        assert_eq!(wire.take_frames(Role::Server), [Frame::binary("")]);
+        assert_eq!(inner(&stream.write(b"late").await.unwrap_err()).kind(), ErrorKind::Closed);
+        answer.iter().for_each(|frame| wire.feed_frame(Role::Client, frame));
+        wire.end();
+        let shut = soon(stream.shutdown()).await;
+        assert_eq!(shut.as_ref().err().map(|error| inner(error).kind()), expected, "{answer:?}");
+    }
+}
+
+/// Large data goes in both directions at once over each transport, and each direction ends on its own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn large_data_ends_in_both_directions_over_all_carriers() {
+    async fn talk(stream: WebSocketIo, sent: &[u8], expected: &[u8]) {
+        let (mut reading, mut writing) = tokio::io::split(stream);
+        let write = async {
+            writing.write_all(sent).await.unwrap();
+            writing.shutdown().await.unwrap();
+        };
+        let mut received = Vec::new();
+        let (read, ()) = tokio::join!(reading.read_to_end(&mut received), write);
+        read.unwrap();
+        assert!(received == expected, "{} bytes instead of {}", received.len(), expected.len());
+        writing.shutdown().await.unwrap();
+    }
+    for &carrier in CARRIERS {
+        for sizes in [(3_000_000, 2_000_000), (5_000_000, 0), (0, 5_000_000), (0, 0), (1, 1_000_000)] {
+            let pattern: Vec<u8> = (0..251).cycle().take(5_000_000).collect();
+            let (one, other) = (&pattern[..sizes.0], &pattern[..sizes.1]);
+            let (client, server) = both(carrier).await;
+            let client = client.into_io(MessageKind::Binary).half_close();
+            let server = server.into_io(MessageKind::Binary).half_close();
+            soon(async { tokio::join!(talk(client, one, other), talk(server, other, one)) }).await;
+        }
+    }
+}
+
+/// A peer may take its time for the rest, as over TCP: the close timeout does not cut the rest off.
+#[tokio::test(start_paused = true)]
+async fn a_slow_reader_receives_everything_before_the_end() {
+    for carrier in CARRIERS_IN_MEMORY {
+        let (client, server) = both(*carrier).await;
+        let mut client = client.into_io(MessageKind::Binary).half_close();
+        let mut server = server.into_io(MessageKind::Binary).half_close();
+        client.shutdown().await.unwrap();
+        assert_eq!(server.read(&mut [0; 1]).await.unwrap(), 0);
+        let answering = tokio::spawn(async move {
+            server.write_all(&[7; 300_000]).await.unwrap();
+            server.shutdown().await
+        });
+        let mut received = 0;
+        loop {
+            sleep(Duration::from_secs(3)).await;
+            match client.read(&mut [0; 60_000]).await.unwrap() {
+                0 => break,
+                count => received += count,
+            }
+        }
+        assert_eq!(received, 300_000);
+        client.shutdown().await.unwrap();
+        answering.await.unwrap().unwrap();
+    }
 }
 
 /// Without the setting, bytes that arrive after a shutdown are lost, but not silently.

@@ -218,6 +218,12 @@ impl Inbound {
         }
     }
 
+    /// Returns the outcome of receiving, whichever side closed: `Ok` after a normal Close frame of the peer.
+    pub(crate) fn outcome(&self) -> Result<(), Error> {
+        let lost = || Err(Error::new(ErrorKind::Disconnected, ENDED));
+        self.end.as_ref().map_or_else(lost, |end| end.outcome.clone())
+    }
+
     /// Ends receiving, as the peer has ended its direction without a Close frame.
     ///
     /// The application may be about to reply to something that it was handed. In that case our direction
