@@ -1,19 +1,23 @@
-"""A report that counts passed checks and names failed ones."""
+"""A report that counts passed checks and names failed ones. Several threads may report."""
 
+import threading
 
 class Report:
     def __init__(self):
         self.passed = 0
         self.failures = []
+        self.lock = threading.Lock()
 
     def passes(self, name, show=True):
-        self.passed += 1
-        if show:
-            print(f"{name}: ok", flush=True)
+        with self.lock:
+            self.passed += 1
+            if show:
+                print(f"{name}: ok", flush=True)
 
     def fails(self, name, reason):
-        self.failures.append(name)
-        print(f"{name}: FAILED: {reason}", flush=True)
+        with self.lock:
+            self.failures.append(name)
+            print(f"{name}: FAILED: {reason}", flush=True)
 
     def judges(self, name, passes, reason):
         """Counts a check that passes or fails, for a reason of any type."""
