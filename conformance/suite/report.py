@@ -2,6 +2,7 @@
 
 import threading
 
+
 class Report:
     def __init__(self):
         self.passed = 0
