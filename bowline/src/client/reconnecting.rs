@@ -207,7 +207,7 @@ impl Reconnecting {
     /// Sets the number of failures in a row after which [`connect`](Self::connect) returns the error of the
     /// last attempt. Default: no limit.
     ///
-    /// Connections that ended soon count as failures, too, as do attempts whose future was dropped. The number
+    /// Connections that ended soon and attempts whose future was dropped count as failures, too. The number
     /// can't be zero.
     ///
     /// ```
