@@ -98,3 +98,70 @@ fn a_connection_that_fails_says_why() {
     let error = blocking::connect("nothing").unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidInput);
 }
+
+/// In a task, a call panics instead of blocking the other tasks, or itself, for ever.
+#[tokio::test]
+async fn a_call_in_a_task_panics() {
+    let text = tokio::spawn(async { blocking::connect("ws://127.0.0.1:1/").map(drop) })
+        .await
+        .unwrap_err()
+        .into_panic()
+        .downcast::<&str>()
+        .unwrap();
+    assert!(text.contains("within a runtime"), "{text}");
+    // In a thread for blocking calls, it is allowed.
+    let blocked = tokio::task::spawn_blocking(|| blocking::connect("ws://127.0.0.1:1/").map(drop));
+    assert_eq!(blocked.await.unwrap().unwrap_err().kind(), ErrorKind::Io);
+    // A task of the background is a task, too.
+    let nested = thread::spawn(|| block_on(async { tokio::spawn(async { block_on(async {}) }).await }));
+    assert!(nested.join().unwrap().unwrap_err().is_panic());
+}
+
+#[test]
+fn a_panic_leaves_the_background_as_it_was() {
+    let (client, server) = block_on(async { bowline::pair() });
+    let (client, mut server) = (WebSocket::from(client), WebSocket::from(server));
+    thread::spawn(|| block_on(async { panic!("on purpose") })).join().unwrap_err();
+    client.send("still here").unwrap();
+    assert_eq!(server.recv().unwrap(), Some("still here".into()));
+}
+
+/// Many threads share the one in the background.
+#[test]
+fn many_threads_block_at_once() {
+    let (client, server) = block_on(async { bowline::pair() });
+    let mut server = WebSocket::from(server);
+    let threads: Vec<_> = (0..16)
+        .map(|_| {
+            let sender = client.sender();
+            thread::spawn(move || (0..100).try_for_each(|_| block_on(sender.send("x".repeat(10_000)))))
+        })
+        .collect();
+    for _ in 0..1600 {
+        assert_eq!(server.recv().unwrap().unwrap().len(), 10_000);
+    }
+    threads.into_iter().for_each(|thread| thread.join().unwrap().unwrap());
+    // One thread receives while another one begins to close.
+    let receiving = thread::spawn(move || server.recv());
+    client.begin_close(CloseCode::NORMAL, "").unwrap();
+    assert_eq!(receiving.join().unwrap().unwrap(), None);
+}
+
+#[test]
+fn a_value_may_block_as_it_is_dropped() {
+    struct Closing(WebSocket);
+    impl Drop for Closing {
+        fn drop(&mut self) {
+            self.0.close(CloseCode::NORMAL, "dropped").unwrap();
+        }
+    }
+    let (client, server) = block_on(async { bowline::pair() });
+    let mut server = WebSocket::from(server);
+    let closing = thread::spawn(move || {
+        let _guard = Closing(client.into());
+        panic!("on purpose");
+    });
+    assert_eq!(server.recv().unwrap(), None);
+    assert_eq!(server.get_ref().close_frame().unwrap().reason(), "dropped");
+    closing.join().unwrap_err();
+}
