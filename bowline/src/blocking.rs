@@ -5,6 +5,9 @@
 //! computes between two calls. The thread does not keep the process alive: before a program ends, call
 //! [`WebSocket::close`] or [`WebSocket::flush`].
 //!
+//! A process that forks is without that thread in the child. Calls in the child start another one, so the
+//! child can open connections of its own; calls on a connection of the parent wait for ever.
+//!
 //! [`block_on`] runs everything else: every future of this crate, with every option of
 //! [`Connector`](crate::Connector) and [`Acceptor`](crate::Acceptor).
 //!
@@ -35,7 +38,7 @@
 //! # }
 //! ```
 
-use std::sync::OnceLock;
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -47,8 +50,15 @@ use crate::error::{Error, ErrorKind};
 use crate::message::{Message, Payload};
 use crate::socket;
 
-/// The handle of the runtime in the background, once it was started.
-static BACKGROUND: OnceLock<Handle> = OnceLock::new();
+/// The runtime in the background, once it was started.
+static BACKGROUND: Mutex<Option<Background>> = Mutex::new(None);
+
+/// A runtime whose tasks are run by a thread of its own.
+struct Background {
+    handle: Handle,
+    /// The process that the thread belongs to. A fork copies the memory, but not the thread.
+    process: u32,
+}
 
 /// Runs a future to its end on this thread, while the runtime in the background does the I/O.
 ///
@@ -68,10 +78,23 @@ static BACKGROUND: OnceLock<Handle> = OnceLock::new();
 /// Panics within an async task, which must not block. Panics if the operating system can't start the thread
 /// of the background.
 pub fn block_on<F: Future>(future: F) -> F::Output {
-    BACKGROUND.get_or_init(start).block_on(future)
+    background().block_on(future)
 }
 
-/// Starts the runtime in the background, and returns its handle.
+/// Returns the handle of the runtime in the background, and starts the runtime if there is none.
+fn background() -> Handle {
+    let process = std::process::id();
+    let mut background = BACKGROUND.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(Background { handle, .. }) = background.as_ref().filter(|running| running.process == process)
+    {
+        return handle.clone();
+    }
+    let handle = start();
+    *background = Some(Background { handle: handle.clone(), process });
+    handle
+}
+
+/// Starts a runtime in the background, and returns its handle.
 fn start() -> Handle {
     let runtime = Builder::new_current_thread()
         .enable_all()

@@ -1,5 +1,5 @@
-//! A process that forks, and continues twice with equal memory. This file is a program of its own, with one
-//! test.
+//! A process that forks, and continues twice with equal memory and one thread. This file is a program of its
+//! own, with one test.
 #![cfg(unix)]
 #![allow(unsafe_code, reason = "nothing safe forks")]
 
@@ -33,6 +33,21 @@ fn new_keys() -> Vec<u8> {
     keys
 }
 
+/// Blocks until a timer of the background has fired, which a child without a background would wait for in
+/// vain.
+#[cfg(feature = "blocking")]
+fn block() -> Vec<u8> {
+    // SAFETY: the alarm ends this process only if it hangs, and is turned off below.
+    unsafe { libc::alarm(20) };
+    let woken = bowline::blocking::block_on(async {
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        vec![1]
+    });
+    // SAFETY: no alarm is due after this.
+    unsafe { libc::alarm(0) };
+    woken
+}
+
 /// Calls `work` in a forked process, and returns its result.
 fn in_a_child(work: fn() -> Vec<u8>) -> Vec<u8> {
     let mut ends = [0; 2];
@@ -40,7 +55,8 @@ fn in_a_child(work: fn() -> Vec<u8>) -> Vec<u8> {
     assert_eq!(unsafe { libc::pipe(ends.as_mut_ptr()) }, 0);
     // SAFETY: the descriptors are new, and each has one owner.
     let (mut reader, mut writer) = unsafe { (File::from_raw_fd(ends[0]), File::from_raw_fd(ends[1])) };
-    // SAFETY: this file has one test, so that no other thread holds a lock that the child could wait for.
+    // SAFETY: this file has one test, so no other thread is in the middle of anything, apart from one that
+    // waits for events.
     match unsafe { libc::fork() } {
         -1 => panic!("fork failed: {}", std::io::Error::last_os_error()),
         0 => {
@@ -75,5 +91,11 @@ fn rfc6455_5_3_processes_that_were_forked_have_different_masking_keys() {
             assert_eq!(same, 0, "{keys:?} and {other:?}");
             assert_ne!(keys[32..], other[32..], "the keys of the opening handshake");
         }
+    }
+    // A fork copies no thread, also not that of `bowline::blocking`.
+    #[cfg(feature = "blocking")]
+    for _ in 0..2 {
+        assert_eq!(block(), [1]);
+        assert_eq!(in_a_child(block), [1]);
     }
 }
