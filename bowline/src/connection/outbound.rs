@@ -47,7 +47,7 @@ use bytes::Bytes;
 
 use crate::connection::outbound::compressor::Compressor;
 use crate::connection::outbound::control::{ControlFrame, ControlHook};
-use crate::connection::outbound::deferred::Deferred;
+use crate::connection::outbound::deferred::{Deferred, DeferredList};
 use crate::connection::outbound::held_replies::HeldReplies;
 use crate::connection::outbound::pings::{PingId, Pings};
 use crate::connection::outbound::wait_queue::{Manner, Place, Turn, WaitQueue};
@@ -101,7 +101,7 @@ pub(crate) struct Outbound {
     keepalive_end: u64,
     phase: Phase,
     /// Foreign code to be run once the lock is released: see [`OutboundGuard`](guard::OutboundGuard).
-    pub(crate) deferred: Vec<Deferred>,
+    pub(crate) deferred: DeferredList,
     /// Present if messages are compressed.
     compressor: Option<Box<Compressor>>,
 }
@@ -172,7 +172,7 @@ impl Outbound {
             rare: None,
             keepalive_end: 0,
             phase: Phase::Open,
-            deferred: Vec::new(),
+            deferred: DeferredList::default(),
             compressor: None,
         }
     }
@@ -409,7 +409,7 @@ impl Outbound {
     }
 
     /// Returns a queue, and the list for wakers that the queue has to wake or drop.
-    fn queue_and_deferred(&mut self, queue: Queue) -> (&mut WaitQueue, &mut Vec<Deferred>) {
+    fn queue_and_deferred(&mut self, queue: Queue) -> (&mut WaitQueue, &mut DeferredList) {
         let queue = match queue {
             Queue::Senders => &mut self.senders,
             Queue::Watchers => &mut self.watchers,

@@ -11,7 +11,7 @@ use crate::support::{self, open, settle, warm_up};
 
 /// The memory of a connection over a boxed stream: its state, its task, its waker, the negotiated parameters
 /// and the addresses.
-const IDLE_SIZE: isize = 1160;
+const IDLE_SIZE: isize = 1144;
 
 async fn socket_message(socket: &mut bowline::WebSocket) -> Message {
     socket.recv().await.unwrap().unwrap()

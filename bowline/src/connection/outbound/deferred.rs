@@ -14,7 +14,7 @@ const SPARE_CAPACITY: usize = 64;
 
 thread_local! {
     /// An empty list of this thread, so that collecting takes no allocation.
-    static SPARE: Cell<Vec<Deferred>> = const { Cell::new(Vec::new()) };
+    static SPARE: Cell<Option<Box<Calls>>> = const { Cell::new(None) };
 }
 
 /// Foreign code that a locked half needs to run, and that runs after the lock.
@@ -57,17 +57,38 @@ impl Deferred {
     }
 }
 
-/// Returns an empty list.
-pub(crate) fn spare_list() -> Vec<Deferred> {
-    SPARE.try_with(Cell::take).unwrap_or_default()
-}
+/// A list of foreign code that runs once no lock is held. An empty list takes one word and no allocation.
+#[derive(Default)]
+pub(crate) struct DeferredList(Option<Box<Calls>>);
 
-/// Runs everything in the list, and keeps the list as the spare of this thread. No lock may be held.
-#[cold]
-pub(crate) fn run_all(mut list: Vec<Deferred>) {
-    list.drain(..).for_each(Deferred::run);
-    if list.capacity() <= SPARE_CAPACITY {
-        // This fails only while the thread ends.
-        let _ = SPARE.try_with(|spare| spare.set(list));
+/// The content of a list, which has at least one element unless it is a spare.
+#[derive(Default)]
+struct Calls(Vec<Deferred>);
+
+impl DeferredList {
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
+    pub(crate) fn push(&mut self, deferred: Deferred) {
+        // The spare is missing for a moment while this thread runs a list, and while the thread ends.
+        let spare = || SPARE.try_with(Cell::take).ok().flatten().unwrap_or_default();
+        self.0.get_or_insert_with(spare).0.push(deferred);
+    }
+
+    pub(crate) fn extend(&mut self, deferred: impl IntoIterator<Item = Deferred>) {
+        deferred.into_iter().for_each(|deferred| self.push(deferred));
+    }
+
+    /// Runs everything in the list, and keeps the memory of the list for this thread. No lock may be held.
+    #[cold]
+    pub(crate) fn run(self) {
+        let Some(mut calls) = self.0 else { return };
+        calls.0.drain(..).for_each(Deferred::run);
+        if calls.0.capacity() <= SPARE_CAPACITY {
+            // This fails only while the thread ends.
+            let _ = SPARE.try_with(|spare| spare.set(Some(calls)));
+        }
     }
 }

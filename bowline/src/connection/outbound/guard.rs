@@ -4,7 +4,6 @@ use std::ops::{Deref, DerefMut};
 use std::sync::PoisonError;
 
 use crate::connection::outbound::Outbound;
-use crate::connection::outbound::deferred::run_all;
 use crate::sync::{Mutex, MutexGuard};
 
 /// The lock of an [`Outbound`] half. After the guard has unlocked, it runs the foreign code that was
@@ -37,7 +36,7 @@ impl OutboundGuard<'_> {
     fn unlock_and_run(&mut self) {
         let deferred = std::mem::take(&mut self.deferred);
         self.0 = None;
-        run_all(deferred);
+        deferred.run();
     }
 }
 

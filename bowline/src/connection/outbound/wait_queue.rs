@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::num::NonZeroU64;
 use std::task::Waker;
 
-use crate::connection::outbound::deferred::Deferred;
+use crate::connection::outbound::deferred::{Deferred, DeferredList};
 
 /// A queue of tasks that wait for a change of the locked state that contains the queue. An empty queue is one
 /// pointer.
@@ -125,7 +125,7 @@ impl WaitQueue {
         place: &mut Place,
         manner: Manner,
         waker: &Waker,
-        deferred: &mut Vec<Deferred>,
+        deferred: &mut DeferredList,
     ) {
         let waiters = self.0.get_or_insert_default();
         if let Some(position) = waiters.position(place) {
@@ -143,7 +143,7 @@ impl WaitQueue {
     }
 
     /// Removes the place from the queue.
-    pub(crate) fn leave(&mut self, place: &mut Place, deferred: &mut Vec<Deferred>) {
+    pub(crate) fn leave(&mut self, place: &mut Place, deferred: &mut DeferredList) {
         if let Some(waiters) = &mut self.0 {
             if let Some(position) = waiters.position(place) {
                 let waiter = waiters.queue.remove(position);
@@ -158,7 +158,7 @@ impl WaitQueue {
 
     /// Wakes the first waiter. If that waiter is hand-polled, all others up to the first future are woken
     /// too, as a hand-polled waiter might not be polled again.
-    pub(crate) fn wake_first(&mut self, deferred: &mut Vec<Deferred>) {
+    pub(crate) fn wake_first(&mut self, deferred: &mut DeferredList) {
         for waiter in self.0.iter_mut().flat_map(|waiters| &mut waiters.queue) {
             deferred.extend(waiter.waker.take().map(Deferred::Wake));
             match &mut waiter.manner {
@@ -170,7 +170,7 @@ impl WaitQueue {
     }
 
     /// Wakes all waiters.
-    pub(crate) fn wake_all(&mut self, deferred: &mut Vec<Deferred>) {
+    pub(crate) fn wake_all(&mut self, deferred: &mut DeferredList) {
         let all = self.0.iter_mut().flat_map(|waiters| &mut waiters.queue);
         deferred.extend(all.filter_map(|waiter| waiter.waker.take()).map(Deferred::Wake));
     }

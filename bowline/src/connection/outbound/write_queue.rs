@@ -6,7 +6,7 @@ use std::io::IoSlice;
 
 use bytes::{Buf, Bytes};
 
-use crate::connection::outbound::deferred::{Deferred, spare_list};
+use crate::connection::outbound::deferred::{Deferred, DeferredList};
 
 /// The largest capacity of a spare buffer. Each thread has one. With a lower limit, each large message of a
 /// client would be masked into fresh memory.
@@ -154,7 +154,7 @@ impl WriteQueue {
 
     /// Removes the first `count` bytes, which have been written. Payloads that are written entirely go to
     /// `deferred`.
-    pub(crate) fn advance(&mut self, mut count: usize, deferred: &mut Vec<Deferred>) {
+    pub(crate) fn advance(&mut self, mut count: usize, deferred: &mut DeferredList) {
         self.written += count as u64;
         if let Some(shared) = &mut self.shared {
             while let Some((position, bytes)) = shared.payloads.front_mut() {
@@ -168,7 +168,9 @@ impl WriteQueue {
                 if !bytes.is_empty() || self.start < *position {
                     return;
                 }
-                push_payload(shared.payloads.pop_front(), deferred);
+                let written = shared.payloads.pop_front();
+                // The drop of a payload may be an application's code.
+                deferred.extend(written.map(|(_, bytes)| Deferred::DropPayload(bytes)));
             }
         }
         self.start += count;
@@ -178,7 +180,7 @@ impl WriteQueue {
     }
 
     /// Discards all bytes that wait.
-    pub(crate) fn clear(&mut self, deferred: &mut Vec<Deferred>) {
+    pub(crate) fn clear(&mut self, deferred: &mut DeferredList) {
         if let Some(shared) = self.shared.take() {
             shared.payloads.into_iter().for_each(|(_, bytes)| deferred.push(Deferred::DropPayload(bytes)));
         }
@@ -197,14 +199,6 @@ impl WriteQueue {
         }
         self.shared = None;
     }
-}
-
-/// Moves a written payload to `deferred`, as its drop may be an application's code.
-fn push_payload(payload: Option<(usize, Bytes)>, deferred: &mut Vec<Deferred>) {
-    if deferred.capacity() == 0 {
-        *deferred = spare_list();
-    }
-    deferred.extend(payload.map(|(_, bytes)| Deferred::DropPayload(bytes)));
 }
 
 /// Takes the buffer of this thread, or returns a new one without capacity.
