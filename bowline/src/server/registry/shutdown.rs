@@ -14,14 +14,14 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
 use bowline_proto::{CloseCode, CloseFrame};
-use tokio::sync::Mutex;
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
-use tokio_util::sync::CancellationToken;
 
 use crate::error::{Error, ErrorKind};
 use crate::handshake::deadline::FAR;
@@ -112,38 +112,124 @@ impl From<Duration> for ShutdownOptions {
 pub(crate) struct Shutdown {
     pub(crate) options: ShutdownOptions,
     signal: Arc<Signal>,
+    /// The number of connections that have drawn a ticket.
+    tickets: Arc<AtomicU32>,
 }
 
+/// The application's signal, for which any number of tasks wait.
+///
+/// The future wakes all of them, and the first one polls it. So a wait that somebody keeps without polling it
+/// is no hindrance for the others.
 struct Signal {
-    /// The application's future. One of those who wait polls it, and another takes over when the wait of that
-    /// one is dropped.
-    future: Mutex<Pin<Box<dyn Future<Output = ()> + Send>>>,
-    completed: CancellationToken,
-    /// The number of connections that have drawn a ticket.
-    tickets: AtomicU32,
+    stage: Mutex<SignalStage>,
+    /// Notified when the stage is worth a look.
+    changed: Notify,
+}
+
+/// The stage of a signal. Nothing foreign runs under its lock.
+///
+/// ```text
+/// Waiting <----- not ready, or a panic ------ Polling --ready--> Completed
+///    |                                           ^
+///    +--the first task that was woken polls it---+
+/// ```
+enum SignalStage {
+    Waiting(SignalFuture),
+    /// A task polls the future, which it has taken out.
+    Polling {
+        /// The future is to be polled again.
+        woken: bool,
+    },
+    Completed,
+}
+
+type SignalFuture = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+impl Signal {
+    /// Waits until the future has completed.
+    async fn completed(self: &Arc<Self>) {
+        loop {
+            // `notify_waiters` reaches this from now on, before its first poll.
+            let changed = self.changed.notified();
+            if self.poll() {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    /// Polls the future, unless another task does so. Returns `true` if the future has completed.
+    fn poll(self: &Arc<Self>) -> bool {
+        let mut stage = self.stage();
+        let future = match std::mem::replace(&mut *stage, SignalStage::Polling { woken: false }) {
+            SignalStage::Waiting(future) => future,
+            other => {
+                *stage = other;
+                return matches!(*stage, SignalStage::Completed);
+            }
+        };
+        drop(stage);
+        let mut taken = TakenFuture { signal: self, future: Some(future) };
+        let waker = Waker::from(Arc::new(SignalWaker(Arc::downgrade(self))));
+        taken.poll(&mut Context::from_waker(&waker))
+    }
+
+    fn stage(&self) -> MutexGuard<'_, SignalStage> {
+        self.stage.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The waker of a signal, which does not own it: the future owns its waker.
+struct SignalWaker(Weak<Signal>);
+
+impl Wake for SignalWaker {
+    fn wake(self: Arc<Self>) {
+        let Some(signal) = self.0.upgrade() else { return };
+        if let SignalStage::Polling { woken } = &mut *signal.stage() {
+            *woken = true;
+        }
+        signal.changed.notify_waiters();
+    }
+}
+
+/// The future of a signal, which the drop puts back if it has not completed.
+struct TakenFuture<'a> {
+    signal: &'a Signal,
+    future: Option<SignalFuture>,
+}
+
+impl TakenFuture<'_> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> bool {
+        let is_ready = self.future.as_mut().is_some_and(|future| future.as_mut().poll(cx).is_ready());
+        if is_ready {
+            self.future = None;
+        }
+        is_ready
+    }
+}
+
+impl Drop for TakenFuture<'_> {
+    fn drop(&mut self) {
+        let next = self.future.take().map_or(SignalStage::Completed, SignalStage::Waiting);
+        let is_completed = matches!(next, SignalStage::Completed);
+        let last = std::mem::replace(&mut *self.signal.stage(), next);
+        // Those whom a wake-up has reached meanwhile have found no future.
+        if is_completed || matches!(last, SignalStage::Polling { woken: true }) {
+            self.signal.changed.notify_waiters();
+        }
+    }
 }
 
 impl Shutdown {
     pub(crate) fn new(signal: impl Future<Output = ()> + Send + 'static, options: ShutdownOptions) -> Self {
-        let signal = Signal {
-            future: Mutex::new(Box::pin(signal)),
-            completed: CancellationToken::new(),
-            tickets: AtomicU32::new(0),
-        };
-        Self { options, signal: Arc::new(signal) }
+        let stage = Mutex::new(SignalStage::Waiting(Box::pin(signal)));
+        let signal = Arc::new(Signal { stage, changed: Notify::new() });
+        Self { options, signal, tickets: Arc::default() }
     }
 
     /// Waits until the signal has completed.
     pub(crate) async fn signalled(&self) {
-        let Signal { future, completed, .. } = &*self.signal;
-        let polling = async {
-            let mut future = future.lock().await;
-            if !completed.is_cancelled() {
-                future.as_mut().await;
-                completed.cancel();
-            }
-        };
-        completed.run_until_cancelled(polling).await;
+        self.signal.completed().await;
     }
 
     /// Returns the frame that closes the connections.
@@ -154,7 +240,7 @@ impl Shutdown {
     /// Schedules the close of each of `connections`.
     pub(crate) fn schedule<T>(&self, connections: impl IntoIterator<Item = T>) -> Schedule<T> {
         let close_at = |connection| {
-            let ticket = self.signal.tickets.fetch_add(1, Ordering::Relaxed);
+            let ticket = self.tickets.fetch_add(1, Ordering::Relaxed);
             let share = f64::from(ticket.wrapping_mul(GOLDEN_RATIO)) / f64::from(u32::MAX);
             (self.options.spread.min(FAR).mul_f64(share), connection)
         };
