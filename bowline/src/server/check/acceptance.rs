@@ -52,12 +52,9 @@ impl RequestCheck {
         let Some(check) = &self.0 else { return Ok(Admission { head, agreement }) };
         // The application may change the head.
         let offers = Offers::of(&head.headers);
-        let acceptance = check(head).0.await?;
+        let acceptance = check(head).0.await.map_err(Refusal::of_rejection)?;
         acceptance.settle(agreement, &offers).map_err(|text| {
-            let rejection = Rejection::from(StatusCode::INTERNAL_SERVER_ERROR);
-            let text = format!("the acceptance of Server::on_request is invalid: {text}");
-            let error = Error::with_source(ErrorKind::Handshake, text.clone(), rejection.clone());
-            Refusal { error, rejection: rejection.with_source(text) }
+            Refusal::of_invalid(format!("the acceptance of Server::on_request is invalid: {text}"))
         })
     }
 }
@@ -79,6 +76,29 @@ pub(crate) struct Admission {
 pub(crate) struct Refusal {
     pub(crate) error: Error,
     pub(crate) rejection: Rejection,
+}
+
+impl Refusal {
+    /// Creates the refusal of a request that the application rejects.
+    fn of_rejection(rejection: Rejection) -> Self {
+        let status = rejection.status();
+        // RFC 9110 15.2, 9.3.6: another response follows an informational one, and a successful one accepts a
+        // CONNECT.
+        if status.is_informational() || status.is_success() {
+            return Self::of_invalid(format!(
+                "Server::on_request rejected a request with {status}, but the status has to be 300 or above"
+            ));
+        }
+        rejection.into()
+    }
+
+    /// Creates the refusal of a request to which the application's answer is invalid. `text` describes the
+    /// answer, and is for the server only.
+    fn of_invalid(text: String) -> Self {
+        let rejection = Rejection::from(StatusCode::INTERNAL_SERVER_ERROR);
+        let error = Error::with_source(ErrorKind::Handshake, text.clone(), rejection.clone());
+        Self { error, rejection: rejection.with_source(text) }
+    }
 }
 
 impl From<Rejection> for Refusal {
