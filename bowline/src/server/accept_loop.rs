@@ -18,6 +18,7 @@ use crate::handshake::deadline::FAR;
 use crate::server::connection_task::{ServerOptions, ServerState, serve_connection};
 use crate::server::handler::Handler;
 use crate::server::registry::{Load, Permit, Registry, ShutdownSummary};
+use crate::server::rejection::RejectionReason;
 use crate::server::server_error::ServerError;
 use crate::transport::IoStream;
 
@@ -55,6 +56,7 @@ impl<H> ServerRun<H> {
     {
         // The boxes keep the future small while it waits for the end of the connection.
         if Box::pin(self.unless_signalled(self.begin_in_time(stream, peer))).await.is_none() {
+            self.state.registry.load.counters.rejected(RejectionReason::Shutdown);
             return;
         }
         let registry = &self.state.registry;
