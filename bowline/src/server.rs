@@ -369,7 +369,7 @@ impl Server {
     /// - the head for the handler, possibly with further extensions
     /// - an [`Acceptance`] that is made from the head, with headers for the response, or with settings for
     ///   this connection
-    /// - the response to send instead, as an error
+    /// - the response to send instead, as an error, with a status of 300 or above
     ///
     /// The time of `check` is part of [`Limits::handshake_timeout`](crate::Limits::handshake_timeout). The
     /// future is dropped if the client ends its connection or, over HTTP/2, resets the stream.
@@ -416,6 +416,8 @@ impl Server {
     /// - Over HTTP/1.1, `Upgrade` names `websocket`, or there is a `Sec-WebSocket-Key`. (The key alone is
     ///   what some proxies leave of a handshake.)
     /// - The method is CONNECT, which is how WebSockets are opened over HTTP/2.
+    ///
+    /// A request of HTTP/1.1 that has no Host, and any that has two, is rejected with 400 (RFC 9112 3.2).
     ///
     /// Bodies of requests are discarded. Over HTTP/1.1, the connection is closed after the response unless
     /// the body has arrived together with the head. The head has the limits of a handshake:
@@ -502,8 +504,9 @@ impl Server {
     ///
     /// Beyond the limit, a request for a WebSocket is refused with 503 and `Retry-After: 5`, before
     /// [`on_request`](Self::on_request) is called. At most 100 refused connections a second are answered,
-    /// which bounds the TLS handshakes that a flood costs. Others are closed as soon as they are accepted. On
-    /// a connection that is answered, `fallback` works as usual, so health checks go on.
+    /// which bounds the TLS handshakes that a flood costs. Others are closed as soon as they are accepted. A
+    /// connection that is answered may also ask for a page of `fallback`, so health checks go on. Pages don't
+    /// prolong its life: it ends after one page over HTTP/1.1, and like an unused one over HTTP/2.
     ///
     /// A client that connects and sends nothing holds a place until
     /// [`Limits::handshake_timeout`](crate::Limits::handshake_timeout). Use `connections_per_address` against

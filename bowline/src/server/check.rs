@@ -16,14 +16,14 @@ pub(crate) mod fallback;
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{Response, StatusCode, header};
+use http::{Response, StatusCode, Version, header};
 
 use crate::error::{Error, ErrorKind};
 use crate::events::{self, HandshakeSubject};
 use crate::server::catch_panic::CatchPanic;
 use crate::server::check::acceptance::{Admission, Refusal, RequestCheck};
-use crate::server::check::fallback::Fallback;
-use crate::server::handshake::{Terms, asks_for_websocket};
+use crate::server::check::fallback::{AfterPage, Fallback};
+use crate::server::handshake::{Terms, asks_for_websocket, check_host};
 use crate::server::rejection::Rejection;
 
 /// The closures of the application that take part in the answer to a request.
@@ -39,7 +39,7 @@ pub(crate) enum Answered {
     /// The request opens a WebSocket.
     Admitted(Admission),
     /// The application's fallback has answered a request that asks for no WebSocket.
-    Page,
+    Page(AfterPage),
     /// The request has failed.
     Rejected(Error),
 }
@@ -50,8 +50,12 @@ pub(crate) enum Answered {
 pub(crate) async fn answer(head: Parts, terms: &Terms, hooks: &RequestHooks) -> (Answered, Response<Bytes>) {
     match &hooks.fallback {
         Some(fallback) if !asks_for_websocket(&head) => {
-            return match fallback.answer(head).await {
-                Ok(page) => (Answered::Page, sized_by_body(page)),
+            let page = match check_host(&head) {
+                Ok(()) => fallback.answer(head).await,
+                Err(rejection) => Err(rejection.into()),
+            };
+            return match page {
+                Ok((page, after)) => (Answered::Page(after), fit_to_connection(page)),
                 Err(Refusal { error, rejection }) => (Answered::Rejected(error), response_of(rejection)),
             };
         }
@@ -91,12 +95,15 @@ pub(crate) fn rejected(
 }
 
 fn response_of(rejection: Rejection) -> Response<Bytes> {
-    sized_by_body(rejection.into_response::<String>().map(Into::into))
+    fit_to_connection(rejection.into_response::<String>().map(Into::into))
 }
 
-/// Removes the headers that must fit the body. hyper would send the application's values even if they don't,
-/// and sets its own otherwise.
-fn sized_by_body(mut response: Response<Bytes>) -> Response<Bytes> {
+/// Removes all that must fit the body and the connection, which hyper sets itself.
+///
+/// hyper would send the application's values of these headers even if they are wrong, and panic at a version
+/// such as HTTP/3. An answer that comes from another server may have both.
+fn fit_to_connection(mut response: Response<Bytes>) -> Response<Bytes> {
+    *response.version_mut() = Version::default();
     for name in [header::CONTENT_LENGTH, header::TRANSFER_ENCODING] {
         response.headers_mut().remove(name);
     }

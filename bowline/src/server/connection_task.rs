@@ -15,6 +15,7 @@ use crate::handshake::deadline::Deadline;
 use crate::server::acceptor::Acceptor;
 use crate::server::catch_panic::{CatchPanic, catch};
 use crate::server::check::RequestHooks;
+use crate::server::check::fallback::AfterPage;
 use crate::server::handler::Handler;
 use crate::server::http1;
 use crate::server::http2::{Accepted, Http2Request, Http2Server};
@@ -98,21 +99,31 @@ impl<H> ServerState<H> {
     }
 
     /// Returns the closures that answer a request in `place`. The limits on the load come before the
-    /// application's check.
-    fn hooks(&self, place: &Place, peer: Option<SocketAddr>, counted: Counted) -> RequestHooks {
+    /// application's check, and end connections beyond them after a page.
+    fn hooks(&self, place: &Place, peer: Option<SocketAddr>, carrier: Carrier) -> RequestHooks {
         let ServerOptions { hooks, load: limits, .. } = &*self.options;
         if !limits.any() {
             return hooks.clone();
         }
-        let (place, load, limits) = (place.clone(), Arc::clone(&self.registry.load), *limits);
-        let admit = move || {
-            if counted == Counted::WithRequest {
-                load.take_handshake(&limits, Duration::ZERO)?;
+        let (load, limits) = (Arc::clone(&self.registry.load), *limits);
+        let admit = {
+            let place = place.clone();
+            move || {
+                if let Carrier::Http2(_) = carrier {
+                    load.take_handshake(&limits, Duration::ZERO)?;
+                }
+                place.admit(&limits, peer)
             }
-            place.admit(&limits, peer)
+        };
+        let place = place.clone();
+        let after_page = move || match carrier {
+            Carrier::Http1 if place.admit(&limits, peer).is_ok() => AfterPage::Keep,
+            Carrier::Http1 => AfterPage::Close,
+            Carrier::Http2(after_page) => after_page,
         };
         let check = hooks.check.after(move || admit().map_err(Rejection::of_load));
-        RequestHooks { check, ..hooks.clone() }
+        let fallback = hooks.fallback.as_ref().map(|fallback| fallback.with_end(after_page));
+        RequestHooks { check, fallback }
     }
 
     /// Returns a place for a copy of the head, if errors are reported.
@@ -121,11 +132,15 @@ impl<H> ServerState<H> {
     }
 }
 
-/// The time at which a handshake was, or is, counted for the limit on their rate.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Counted {
-    WhenAccepted,
-    WithRequest,
+/// The connection on which a request arrives, as far as the limits on the load are concerned.
+#[derive(Clone, Copy)]
+enum Carrier {
+    /// A connection whose handshake was counted when it was accepted. Each page asks for a permit again, and
+    /// the connection ends without one.
+    Http1,
+    /// A connection with many requests, which are counted one by one. It has a permit from the beginning, or
+    /// pages do not prolong its life.
+    Http2(AfterPage),
 }
 
 /// An opening handshake that has failed.
@@ -185,7 +200,7 @@ impl<H> ServerState<H> {
         // A box of its own, because combinators hold their futures twice.
         let copy = self.head_copy();
         let address = peer.addresses.peer;
-        let hooks = self.hooks(registration.place(), address, Counted::WhenAccepted);
+        let hooks = self.hooks(registration.place(), address, Carrier::Http1);
         let arriving = Box::pin(self.handshake(stream, peer, &hooks, deadline, &copy));
         let arrived = self.unless_stopping(arriving).await?;
         let arrived = self.or_report(arrived, address, copy)?;
@@ -278,12 +293,14 @@ impl<H> ServerState<H> {
     ) where
         H: Handler<M>,
     {
+        let is_kept = permit.is_some() || !self.options.load.need_permits();
+        let after_page = if is_kept { AfterPage::Keep } else { AfterPage::Close };
         let begin = |request| {
             let permit = permit.as_ref().and_then(LentPermit::lend);
             self.registry.spawn(permit, |registration| {
                 let peer = peer.clone();
                 let establish = move |state: Arc<_>| {
-                    ServerState::establish_over_http2(state, registration, request, peer)
+                    ServerState::establish_over_http2(state, registration, request, peer, after_page)
                 };
                 serve_connection(Arc::clone(self), Box::new(establish))
             });
@@ -303,10 +320,11 @@ impl<H> ServerState<H> {
         registration: Registration,
         request: Http2Request,
         peer: Peer,
+        after_page: AfterPage,
     ) -> Option<Established> {
         let copy = self.head_copy();
         let address = peer.addresses.peer;
-        let hooks = self.hooks(registration.place(), address, Counted::WithRequest);
+        let hooks = self.hooks(registration.place(), address, Carrier::Http2(after_page));
         let terms = self.options.acceptor.terms();
         let handshake = Box::pin(request.exchange(peer, terms, &hooks, &copy));
         let answered = self.unless_stopping(handshake).await?;

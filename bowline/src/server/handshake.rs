@@ -87,6 +87,19 @@ pub(crate) fn asks_for_websocket(head: &Parts) -> bool {
     method == Method::CONNECT || (*version <= Version::HTTP_11 && by_header())
 }
 
+/// Checks the Host of a request that asks for no WebSocket.
+pub(crate) fn check_host(head: &Parts) -> Result<(), Rejection> {
+    // RFC 9112 3.2: a request of HTTP/1.1 has a Host header, and no request has two. Otherwise, a proxy may
+    // have answered for another host than the application does.
+    match Occurrence::of(&head.headers, HOST) {
+        Occurrence::Repeated => Err(bad_request("the request has more than one Host header")),
+        Occurrence::None if head.version == Version::HTTP_11 => {
+            Err(bad_request("the request needs one Host header"))
+        }
+        Occurrence::None | Occurrence::Once(_) => Ok(()),
+    }
+}
+
 /// The lines in which a client offers subprotocols and extensions.
 pub(crate) struct Offers(HeaderMap);
 

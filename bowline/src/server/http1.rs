@@ -21,7 +21,7 @@ use crate::error::{Error, ErrorKind, find_cause};
 use crate::handshake::deadline::Deadline;
 use crate::limits::Limits;
 use crate::server::check::acceptance::Admission;
-use crate::server::check::fallback::WholeBody;
+use crate::server::check::fallback::{AfterPage, WholeBody};
 use crate::server::check::{Answered, RequestHooks, answer};
 use crate::server::handshake::{ServerHandshake, Terms};
 use crate::server::server_error::HeadCopy;
@@ -55,14 +55,16 @@ impl Progress {
     /// Records an answer, and completes its response.
     fn record(&self, answered: Answered, mut response: Response<Bytes>) -> Response<WholeBody> {
         let outcome = match answered {
-            Answered::Page => {
+            Answered::Page(after) => {
                 self.pages.fetch_add(1, Ordering::Relaxed);
+                if after == AfterPage::Close {
+                    close_after(&mut response);
+                }
                 return response.map(WholeBody::from);
             }
             Answered::Admitted(admission) => Ok(admission),
             Answered::Rejected(error) => {
-                // A rejection closes the connection.
-                response.headers_mut().append(header::CONNECTION, HeaderValue::from_static("close"));
+                close_after(&mut response);
                 Err(error)
             }
         };
@@ -85,7 +87,11 @@ impl Progress {
             });
             match deadline.bound("waiting for the request", until_page).await {
                 Ok(Some(())) => return Ok(()),
-                Ok(None) => *deadline = Deadline::after(limits.handshake_timeout),
+                Ok(None) => {
+                    *deadline = Deadline::after(limits.handshake_timeout);
+                    // The client may send its requests as fast as they are answered.
+                    consume_budget().await;
+                }
                 Err(error) if error.kind() == ErrorKind::Timeout && self.is_answering() => {
                     return Err(deadline.missed("checking the request"));
                 }
@@ -98,7 +104,9 @@ impl Progress {
     fn conclude(self, driven: Result<(), Error>) -> Result<Option<Admission>, Error> {
         let (is_answering, pages) = (self.is_answering(), self.pages());
         match (self.outcome.into_inner(), driven) {
-            (Some(outcome), Ok(())) => outcome.map(Some),
+            (Some(Ok(admission)), Ok(())) => Ok(Some(admission)),
+            // A rejection is one, even if the client does not wait for it.
+            (Some(Err(rejection)), _) => Err(rejection),
             (None, Ok(())) if is_answering => Err(Error::new(ErrorKind::Disconnected, UNANSWERED)),
             (None, Ok(())) if pages > 0 => Ok(None),
             (None, Ok(())) => {
@@ -139,7 +147,7 @@ pub(crate) async fn exchange<S: IoStream>(
             peer.describe(&mut head.extensions);
             copy.keep(&head);
             let (answered, response) = answer(head, terms, hooks).await;
-            if let Answered::Page = answered {
+            if let Answered::Page(_) = answered {
                 copy.forget();
             }
             Ok::<_, Infallible>(progress.record(answered, response))
@@ -165,6 +173,11 @@ pub(crate) async fn exchange<S: IoStream>(
             closed.map(|_| None)
         }
     }
+}
+
+/// Announces that the connection ends after a response.
+fn close_after(response: &mut Response<Bytes>) {
+    response.headers_mut().append(header::CONNECTION, HeaderValue::from_static("close"));
 }
 
 /// Closes a stream that carries no WebSocket, in the order that delivers the last response.

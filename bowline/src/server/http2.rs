@@ -24,6 +24,7 @@ use crate::events::HandshakeSubject;
 use crate::handshake::deadline::{Deadline, FAR};
 use crate::limits::Limits;
 use crate::server::check::acceptance::Admission;
+use crate::server::check::fallback::AfterPage;
 use crate::server::check::{Answered, RequestHooks, answer, rejected};
 use crate::server::handshake::{ServerHandshake, Terms};
 use crate::server::rejection::{Rejection, RejectionReason};
@@ -63,7 +64,7 @@ pub(crate) struct Accepted {
 }
 
 /// The use that a client makes of its connection, measured by open WebSockets and by answers of the
-/// application's fallback that were sent.
+/// application's fallback that were sent. Such answers are no use of a connection that has no permit.
 ///
 /// A request alone is no use, as requests cost a client nothing.
 #[derive(Default)]
@@ -364,11 +365,13 @@ impl Http2Request {
                 let socket = ServerHandshake::new(agreement).complete(transport, &[]);
                 Ok(Some(Accepted { socket, head, slot }))
             }
-            Answered::Page => {
+            Answered::Page(after) => {
                 drop(receive);
                 let deadline = Deadline::after(terms.config.limits.handshake_timeout);
                 deadline.bound("sending the answer", send_page(&mut respond, response, is_head)).await?;
-                usage.note();
+                if after == AfterPage::Keep {
+                    usage.note();
+                }
                 Ok(None)
             }
             Answered::Rejected(error) => {

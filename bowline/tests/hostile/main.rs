@@ -3,6 +3,7 @@
 mod floods;
 mod frames;
 mod handshake;
+mod server;
 #[path = "../support/mod.rs"]
 mod support;
 mod transport;

@@ -166,10 +166,9 @@ async fn a_fallback_answers_beyond_the_limit() {
     let page = Head::from(["GET /healthz HTTP/1.1", "Host: example.com"]);
     stream.write_all(page.text().as_bytes()).await.unwrap();
     assert_eq!(read_head(&mut stream).await.status(), 200);
-    soon(stream.read_exact(&mut [0; 2])).await.unwrap();
-    // On the same connection, a WebSocket finds no place.
-    stream.write_all(Head::request().text().as_bytes()).await.unwrap();
-    assert_eq!(read_head(&mut stream).await.status(), 503);
+    let mut body = String::new();
+    soon(stream.read_to_string(&mut body)).await.unwrap();
+    assert_eq!(body, "ok", "the connection is closed");
 }
 
 /// All listeners of a server count together.

@@ -18,7 +18,19 @@ use crate::server::rejection::{Rejection, RejectionReason};
 
 /// The application's closure that answers requests that ask for no WebSocket.
 #[derive(Clone)]
-pub(crate) struct Fallback(Arc<dyn Fn(Parts) -> PageFuture + Send + Sync>);
+pub(crate) struct Fallback {
+    answer: Arc<dyn Fn(Parts) -> PageFuture + Send + Sync>,
+    /// Is asked after each page. Without this, connections are kept.
+    after_page: Option<Arc<dyn Fn() -> AfterPage + Send + Sync>>,
+}
+
+/// The fate of a connection whose client has received a page.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AfterPage {
+    Keep,
+    /// The connection has no permit, and a page must not prolong its life.
+    Close,
+}
 
 struct PageFuture(Pin<Box<dyn Future<Output = Response<Bytes>> + Send>>);
 
@@ -29,20 +41,29 @@ impl Fallback {
         Fut: Future<Output = Response<B>> + Send + 'static,
         B: Into<Bytes>,
     {
-        Self(Arc::new(move |head| {
+        let answer = Arc::new(move |head| {
             let answering = fallback(head);
             PageFuture(Box::pin(async move { answering.await.map(Into::into) }))
-        }))
+        });
+        Self { answer, after_page: None }
+    }
+
+    /// Returns the same fallback, whose connections are kept only if `after_page` says so.
+    pub(crate) fn with_end(&self, after_page: impl Fn() -> AfterPage + Send + Sync + 'static) -> Self {
+        Self { answer: Arc::clone(&self.answer), after_page: Some(Arc::new(after_page)) }
     }
 
     /// Answers a request. The answer is refused if the application panics, or returns no final status.
-    pub(crate) async fn answer(&self, head: Parts) -> Result<Response<Bytes>, Refusal> {
-        let text = match CatchPanic::call(|| (self.0)(head).0).await {
+    pub(crate) async fn answer(&self, head: Parts) -> Result<(Response<Bytes>, AfterPage), Refusal> {
+        let text = match CatchPanic::call(|| (self.answer)(head).0).await {
             // RFC 9110 15.2: after an informational response, another one follows.
             Ok(page) if page.status().is_informational() => {
                 format!("Server::fallback returned {}, but the status has to be 200 or above", page.status())
             }
-            Ok(page) => return Ok(page),
+            Ok(page) => {
+                let after = self.after_page.as_ref().map_or(AfterPage::Keep, |after_page| after_page());
+                return Ok((page, after));
+            }
             Err(panic) => format!("the fallback {panic}"),
         };
         let rejection = Rejection::from(StatusCode::INTERNAL_SERVER_ERROR);

@@ -97,7 +97,7 @@ impl LoadLimits {
     }
 
     /// Returns `true` if connections need permits.
-    fn need_permits(&self) -> bool {
+    pub(crate) fn need_permits(&self) -> bool {
         self.connections.is_some() || self.connections_per_address.is_some()
     }
 }

@@ -1,0 +1,461 @@
+//! Hostile clients of a server with pages, limits on its load, and a shutdown.
+
+use std::future::{pending, poll_fn};
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bowline::{Acceptor, Connector, Limits, Rejection, RejectionReason, Server};
+use http::request::Parts;
+use http::{Response, Version};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf, duplex};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, sleep};
+
+use crate::support::http::{Head, echo, exchange, read_head, soon};
+use crate::support::wire::wire;
+use crate::support::{poll_once, settle};
+
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+async fn page(head: Parts) -> Response<String> {
+    let mut response = Response::new(head.uri.path().to_owned());
+    match head.uri.path() {
+        "/hangs" => pending().await,
+        "/http3" => *response.version_mut() = Version::HTTP_3,
+        _ => {}
+    }
+    response
+}
+
+fn get(path: &str) -> Head {
+    Head::from([&format!("GET {path} HTTP/1.1"), "Host: example.com"])
+}
+
+/// Connects to a server in memory.
+fn connect(server: &Server) -> DuplexStream {
+    let (near, far) = duplex(64 * 1024);
+    tokio::spawn(server.serve_connection(far, None, echo));
+    near
+}
+
+/// Sends a request, and reads the head and the body of its answer.
+async fn ask(stream: &mut DuplexStream, request: &Head) -> (Head, String) {
+    stream.write_all(request.text().as_bytes()).await.unwrap();
+    let head = read_head(stream).await;
+    let length = head.get("content-length").map_or(0, |length| length.parse().unwrap());
+    let mut body = vec![0; length];
+    soon(stream.read_exact(&mut body)).await.expect("a whole body");
+    (head, String::from_utf8(body).unwrap())
+}
+
+fn rejected(server: &Server) -> Vec<(RejectionReason, u64)> {
+    server.stats().rejections().filter(|(_, count)| *count > 0).collect()
+}
+
+// ---- limits on the load
+
+/// Otherwise, a client could hold any number of connections beyond the limit, by a request from time to time.
+#[tokio::test(start_paused = true)]
+async fn pages_keep_no_connection_beyond_the_limit() {
+    let server = Server::new().connections(1).fallback(page);
+    let mut first = connect(&server);
+    assert_eq!(ask(&mut first, &get("/")).await.0.get("connection"), None);
+    let mut second = connect(&server);
+    let (head, body) = exchange(&mut second, &get("/healthz")).await;
+    assert_eq!((head.status(), head.get("connection").as_deref(), &*body), (200, Some("close"), "/healthz"));
+    // A place that is free when the page is asked for is taken.
+    let mut third = connect(&server);
+    settle().await;
+    drop(first);
+    settle().await;
+    for _ in 0..3 {
+        sleep(TIMEOUT * 3 / 4).await;
+        assert_eq!(ask(&mut third, &get("/")).await.0.get("connection"), None);
+    }
+    // So it counts.
+    let mut fourth = connect(&server);
+    assert_eq!(exchange(&mut fourth, &Head::request()).await.0.status(), 503);
+}
+
+/// The same over HTTP/2, whose connections have no `Connection: close`.
+#[cfg(feature = "http2")]
+#[tokio::test(start_paused = true)]
+async fn pages_keep_no_http2_connection_beyond_the_limit() {
+    use crate::support::http2::{get_headers, hello, read_frame};
+
+    let server = Server::new().http2().connections(1).fallback(page);
+    let mut first = connect(&server);
+    ask(&mut first, &get("/")).await;
+    let mut stream = connect(&server);
+    stream.write_all(&hello(&[])).await.unwrap();
+    let (mut read, mut write) = tokio::io::split(stream);
+    let reading = tokio::spawn(async move {
+        let mut answers = 0;
+        while let Some((kind, ..)) = read_frame(&mut read).await {
+            answers += usize::from(kind == crate::support::http2::HEADERS);
+        }
+        answers
+    });
+    let begun = Instant::now();
+    for stream in (1..).step_by(2) {
+        if write.write_all(&get_headers(stream)).await.is_err() {
+            break;
+        }
+        sleep(TIMEOUT / 4).await;
+        // The first connection keeps its place.
+        ask(&mut first, &get("/")).await;
+        assert!(begun.elapsed() <= TIMEOUT * 4, "the connection does not end");
+    }
+    assert!(soon(reading).await.unwrap() > 3, "pages are answered meanwhile");
+}
+
+/// All kinds of ends, of which none keeps a place or loses its count.
+#[tokio::test(start_paused = true)]
+async fn a_storm_leaves_no_connection_and_no_count_behind() {
+    const CLIENTS: usize = 400;
+    let reported = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&reported);
+    let check = |head: Parts| async move {
+        match head.uri.path() {
+            "/panics" => panic!("the check is broken"),
+            "/hangs" => pending().await,
+            "/rejects" => Err(Rejection::from(http::StatusCode::FORBIDDEN)),
+            _ => Ok(head),
+        }
+    };
+    let server = Server::new().connections(20).connections_per_address(10).on_request(check);
+    let server = server.on_error(move |_| {
+        count.fetch_add(1, Ordering::Relaxed);
+        panic!("the log is full");
+    });
+    let handler = |head: Parts, socket: bowline::WebSocket| async move {
+        match head.uri.path() {
+            "/handler" => panic!("the handler is broken"),
+            "/fails" => Err("the handler fails".into()),
+            _ => echo(socket).await,
+        }
+    };
+    let clients: Vec<_> = (0..CLIENTS)
+        .map(|number| {
+            let (mut client, stream) = duplex(1024);
+            let peer = std::net::SocketAddr::from(([192, 0, 2, u8::try_from(number % 3).unwrap()], 1));
+            let mut serving = Box::pin(server.serve_connection(stream, peer, handler));
+            let paths = ["/", "/panics", "/hangs", "/rejects", "/handler", "/fails"];
+            tokio::spawn(async move {
+                sleep(Duration::from_millis(100) * u32::try_from(number).unwrap()).await;
+                let request = Head::request()
+                    .first_line(&format!("GET {} HTTP/1.1", paths[number % paths.len()]))
+                    .text();
+                let client = tokio::spawn(async move {
+                    match number % 5 {
+                        // It stays, and waits for an answer.
+                        0 => {
+                            let _ = client.write_all(request.as_bytes()).await;
+                            let _ =
+                                tokio::time::timeout(TIMEOUT * 3, client.read_to_end(&mut Vec::new())).await;
+                        }
+                        1 => drop(client),
+                        2 => {
+                            let _ = client.write_all(&request.as_bytes()[..40]).await;
+                            sleep(TIMEOUT * 2).await;
+                        }
+                        3 => {
+                            let _ = client.write_all(request.as_bytes()).await;
+                        }
+                        _ => {
+                            let _ = client.write_all(b"\x16\x03\x01\r\n\r\n\r\n").await;
+                        }
+                    }
+                });
+                serving.as_mut().await.unwrap();
+                client.abort();
+            })
+        })
+        .collect();
+    for client in clients {
+        soon_in_paused_time(client).await;
+    }
+    let stats = server.stats();
+    assert_eq!(stats.open(), 0);
+    assert_eq!(stats.accepted() + stats.rejected(), u64::try_from(CLIENTS).unwrap(), "{stats:?}");
+    assert!(stats.accepted() > 10 && rejected(&server).len() >= 5, "{stats:?}");
+    assert!(reported.load(Ordering::Relaxed) > 10);
+    // All places are free again.
+    let mut open = Vec::new();
+    for number in 0..20 {
+        let (client, stream) = duplex(1024);
+        let peer = std::net::SocketAddr::from(([192, 0, 2, number % 2], 1));
+        tokio::spawn(server.serve_connection(stream, peer, echo));
+        let connector = Connector::new();
+        open.push(connector.connect_over("ws://any.example/", client).await.unwrap());
+    }
+}
+
+async fn soon_in_paused_time<T>(task: tokio::task::JoinHandle<T>) -> T {
+    tokio::time::timeout(TIMEOUT * 10, task).await.expect("the test hangs").unwrap()
+}
+
+/// The places of connections whose runtime was dropped in the middle are free for the next runtime.
+#[test]
+fn a_runtime_that_is_dropped_frees_its_places() {
+    let server = Server::new().connections(3).on_request(|head: Parts| async move {
+        match head.uri.path() {
+            "/hangs" => pending().await,
+            _ => Ok(head),
+        }
+    });
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    for _ in 0..3 {
+        let runtime = runtime();
+        let streams = runtime.block_on(async {
+            let mut streams = Vec::new();
+            for path in ["/", "/hangs"] {
+                let mut stream = connect(&server);
+                let request = Head::request().first_line(&format!("GET {path} HTTP/1.1"));
+                stream.write_all(request.text().as_bytes()).await.unwrap();
+                streams.push(stream);
+            }
+            streams.push(connect(&server));
+            settle().await;
+            assert_eq!(server.stats().open(), 1);
+            let mut refused = connect(&server);
+            assert_eq!(exchange(&mut refused, &Head::request()).await.0.status(), 503);
+            streams
+        });
+        drop(runtime);
+        drop(streams);
+        assert_eq!(server.stats().open(), 0);
+    }
+}
+
+// ---- requests and answers over HTTP/1.1
+
+/// A body that two rules measure differently is one that a proxy may measure differently.
+#[tokio::test]
+async fn no_request_hides_in_a_body() {
+    let server = Server::new().fallback(page);
+    let hidden = get("/hidden").text();
+    let both = |first: &str, second: &str| {
+        get("/").first_line("POST / HTTP/1.1").with(first).with(second).text() + "0\r\n\r\n" + &hidden
+    };
+    let length = format!("Content-Length: {}", hidden.len() + 5);
+    let chunked = "Transfer-Encoding: chunked";
+    let sent = [
+        both(&length, chunked),
+        both(chunked, &length),
+        both("Content-Length: 5", "Content-Length: 6"),
+        both("Transfer-Encoding: chunked, identity", "X-Other: 1"),
+        both("Transfer-Encoding : chunked", "X-Other: 1"),
+        both("Content-Length: +5", "X-Other: 1"),
+        both("Content-Length: 5\n", "X-Other: 1").replace("POST / HTTP/1.1", "POST / HTTP/1.0"),
+        get("/").first_line("POST / HTTP/1.1").with("Expect: 100-continue").with(&length).text() + &hidden,
+    ];
+    for text in sent {
+        let mut stream = connect(&server);
+        stream.write_all(text.as_bytes()).await.unwrap();
+        stream.shutdown().await.unwrap();
+        let mut answers = String::new();
+        let _ = soon(stream.read_to_string(&mut answers)).await;
+        assert_eq!(answers.matches("HTTP/1.").count(), 1, "{text}\n{answers}");
+        assert!(!answers.contains("/hidden"), "{text}\n{answers}");
+    }
+}
+
+/// RFC 9112 3.2: a request of HTTP/1.1 has one Host.
+#[tokio::test]
+async fn a_page_is_of_one_host() {
+    let server = Server::new().fallback(page);
+    for (request, status) in [
+        (get("/").without("host"), 400),
+        (get("/").with("Host: other.example"), 400),
+        (get("/").first_line("GET / HTTP/1.0").without("host"), 200),
+        (get("/").first_line("GET / HTTP/1.0").with("Host: other.example"), 400),
+        (get("/"), 200),
+    ] {
+        let mut stream = connect(&server);
+        let (head, body) = ask(&mut stream, &request).await;
+        assert_eq!(head.status(), status, "{request:?} {body}");
+    }
+    settle().await;
+    assert_eq!(rejected(&server), [(RejectionReason::Handshake, 3)]);
+}
+
+/// Such as one that was received from an upstream server.
+#[tokio::test]
+async fn an_answer_of_any_version_of_http_is_sent() {
+    let server = Server::new().fallback(page).on_request(|head: Parts| async move {
+        let mut response = Response::new("no".to_owned());
+        *response.version_mut() = Version::HTTP_3;
+        *response.status_mut() = http::StatusCode::FORBIDDEN;
+        match head.uri.path() {
+            "/rejects" => Err(Rejection::from(response)),
+            _ => Ok(head),
+        }
+    });
+    let (head, body) = ask(&mut connect(&server), &get("/http3")).await;
+    assert_eq!((head.status(), &*body), (200, "/http3"));
+    let request = Head::request().first_line("GET /rejects HTTP/1.1");
+    assert_eq!(ask(&mut connect(&server), &request).await.0.status(), 403);
+}
+
+/// A client would take such a response for an acceptance, or wait for another one.
+#[tokio::test]
+async fn a_rejection_that_accepts_is_a_500() {
+    for status in [100, 101, 103, 200, 204] {
+        let (sender, mut errors) = mpsc::unbounded_channel();
+        let server = Server::new()
+            .on_request(move |_: Parts| async move {
+                let response = Response::builder().status(status).body("fine".to_owned()).unwrap();
+                Err::<Parts, _>(response.into())
+            })
+            .on_error(move |error| sender.send(error.to_string()).unwrap());
+        let (head, body) = exchange(&mut connect(&server), &Head::request()).await;
+        assert_eq!((head.status(), &*body), (500, "Internal Server Error\n"), "{status}");
+        let report = soon(errors.recv()).await.unwrap();
+        assert!(report.contains(&format!("Server::on_request rejected a request with {status}")), "{report}");
+        assert_eq!(rejected(&server), [(RejectionReason::OnRequest, 1)]);
+    }
+}
+
+/// Otherwise, whoever is rejected could hide the reason.
+#[tokio::test(start_paused = true)]
+async fn a_rejection_counts_even_if_nobody_receives_it() {
+    let (sender, mut errors) = mpsc::unbounded_channel();
+    let server = Server::new().on_error(move |error| sender.send(error).unwrap());
+    let (stream, wire) = wire();
+    wire.break_writing(io::ErrorKind::ConnectionReset);
+    wire.feed(Head::request().with("Origin: https://evil.example").text().as_bytes());
+    soon(server.serve_connection(stream, None, echo)).await.unwrap();
+    assert_eq!(rejected(&server), [(RejectionReason::Origin, 1)]);
+    let error = soon(errors.recv()).await.unwrap();
+    assert_eq!(error.status().unwrap(), 403);
+    assert!(!error.is_noise());
+}
+
+/// A stream that is always ready, as a user's own may be.
+struct Flood {
+    text: Vec<u8>,
+    at: usize,
+    stop: Arc<AtomicBool>,
+    written: Arc<AtomicUsize>,
+}
+
+impl AsyncRead for Flood {
+    fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.stop.load(Ordering::Relaxed) {
+            return Poll::Ready(Ok(()));
+        }
+        let rest = &this.text[this.at..];
+        let count = rest.len().min(buf.remaining());
+        buf.put_slice(&rest[..count]);
+        this.at = (this.at + count) % this.text.len();
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Flood {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let written = self.written.fetch_add(buf.len(), Ordering::Relaxed);
+        assert!(written < 100 * 1024 * 1024, "nobody else runs");
+        Poll::Ready(Ok(buf.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// One client with many requests does not keep the thread from the others.
+#[tokio::test]
+async fn a_flood_of_requests_for_pages_lets_others_run() {
+    let (stop, written) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let text = get("/").text().repeat(50).into_bytes();
+    let flood = Flood { text, at: 0, stop: Arc::clone(&stop), written: Arc::clone(&written) };
+    let server = Server::new().fallback(page);
+    let serving = tokio::spawn(server.serve_connection(flood, None, echo));
+    tokio::task::yield_now().await;
+    assert!(written.load(Ordering::Relaxed) > 0);
+    stop.store(true, Ordering::Relaxed);
+    soon(serving).await.unwrap().unwrap();
+}
+
+// ---- the shutdown
+
+/// A future that somebody keeps without polling it is no hindrance for others.
+#[tokio::test]
+async fn a_server_that_is_not_polled_keeps_the_signal_from_nobody() {
+    let (stop, stopped) = oneshot::channel::<()>();
+    let signal = async move { stopped.await.unwrap() };
+    // The connection that is polled would end by this timeout otherwise.
+    let acceptor = Acceptor::new().limits(Limits::default().handshake_timeout(TIMEOUT * 10));
+    let server = Server::new().acceptor(acceptor).shutdown(signal, TIMEOUT);
+    let (_kept, far) = duplex(64);
+    let mut kept = pin!(server.serve_connection(far, None, echo));
+    assert!(poll_once(kept.as_mut()).await.is_none());
+    let (_client, far) = duplex(64);
+    let polled = tokio::spawn(server.serve_connection(far, None, echo));
+    settle().await;
+    stop.send(()).unwrap();
+    soon(polled).await.unwrap().unwrap();
+    soon(kept).await.unwrap();
+}
+
+/// A signal that wakes its task before it has returned is polled again.
+#[tokio::test]
+async fn a_signal_may_wake_itself() {
+    let mut polls = 0;
+    let signal = poll_fn(move |cx| {
+        polls += 1;
+        cx.waker().wake_by_ref();
+        if polls < 5 { Poll::Pending } else { Poll::Ready(()) }
+    });
+    let server = Server::new().shutdown(signal, TIMEOUT);
+    let mut serving = Vec::new();
+    let mut clients = Vec::new();
+    for _ in 0..3 {
+        let (client, far) = duplex(64);
+        clients.push(client);
+        serving.push(tokio::spawn(server.serve_connection(far, None, echo)));
+    }
+    for serving in serving {
+        soon(serving).await.unwrap().unwrap();
+    }
+}
+
+/// The signal knows the tasks that wait for it, but does not keep them, nor itself.
+#[tokio::test]
+async fn a_signal_ends_with_its_server() {
+    let (sender, held) = oneshot::channel::<()>();
+    let (_stop, stopped) = oneshot::channel::<()>();
+    let signal = async move {
+        let _ = stopped.await;
+        drop(sender);
+    };
+    let server = Server::new().shutdown(signal, TIMEOUT);
+    let (client, far) = duplex(64);
+    let serving = tokio::spawn(server.serve_connection(far, None, echo));
+    settle().await;
+    drop((client, server));
+    soon(serving).await.unwrap().unwrap();
+    assert!(soon(held).await.is_err(), "the signal was dropped");
+}
+
+/// Every connection is counted, also those that the shutdown was faster than.
+#[tokio::test]
+async fn connections_after_the_signal_are_counted() {
+    let server = Server::new().shutdown(std::future::ready(()), TIMEOUT);
+    for _ in 0..2 {
+        let (_client, far) = duplex(64);
+        soon(server.serve_connection(far, None, echo)).await.unwrap();
+    }
+    assert_eq!(rejected(&server), [(RejectionReason::Shutdown, 2)]);
+}
