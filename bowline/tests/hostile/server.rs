@@ -81,7 +81,7 @@ async fn pages_keep_no_connection_beyond_the_limit() {
     assert_eq!(exchange(&mut fourth, &Head::request()).await.0.status(), 503);
 }
 
-/// The same over HTTP/2, whose connections have no `Connection: close`.
+/// Over HTTP/2, there is no `Connection: close`, so the connection ends like one that is not used.
 #[cfg(feature = "http2")]
 #[tokio::test(start_paused = true)]
 async fn pages_keep_no_http2_connection_beyond_the_limit() {
