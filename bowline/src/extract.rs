@@ -86,6 +86,7 @@
 use std::error::Error as StdError;
 use std::fmt;
 use std::future::Future;
+use std::net::SocketAddr;
 
 use axum_core::extract::FromRequestParts;
 use axum_core::response::{IntoResponse, Response};
@@ -160,12 +161,35 @@ impl WebSocketUpgrade {
         self.acceptor.choose_subprotocol(self.request.headers())
     }
 
+    /// Sets the address of the client, for [`WebSocket::peer_addr`], errors and events. Default: the
+    /// [`SocketAddr`] in the extensions of the request, or else the address of the TCP stream, which axum
+    /// hides over HTTP/2.
+    ///
+    /// ```
+    /// use std::net::SocketAddr;
+    ///
+    /// use axum::extract::ConnectInfo;
+    /// use axum::response::Response;
+    /// use bowline::extract::WebSocketUpgrade;
+    ///
+    /// // The router is served by `into_make_service_with_connect_info::<SocketAddr>`.
+    /// async fn greet(ConnectInfo(peer): ConnectInfo<SocketAddr>, upgrade: WebSocketUpgrade) -> Response {
+    ///     upgrade.peer_addr(peer).on_upgrade(|socket| async move {
+    ///         socket.send(format!("welcome, {:?}", socket.peer_addr())).await?;
+    ///         Ok(())
+    ///     })
+    /// }
+    /// ```
+    pub fn peer_addr(mut self, address: impl Into<SocketAddr>) -> Self {
+        self.request.extensions_mut().insert::<SocketAddr>(address.into());
+        self
+    }
+
     /// Sets a function that is called if [`on_upgrade`](Self::on_upgrade) rejects the request, if the upgrade
     /// or the handler fails, or if the handler panics. Default: the error is discarded.
     ///
     /// Errors that say only that a client is gone can be told apart: see [`ServerError::is_noise`]. A
-    /// rejection has the client's address only if a [`SocketAddr`](std::net::SocketAddr) is in the extensions
-    /// of the request; axum's own `ConnectInfo` is another type.
+    /// rejection has the client's address only if [`peer_addr`](Self::peer_addr) has told it.
     ///
     /// ```
     /// use axum::response::Response;

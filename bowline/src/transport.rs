@@ -106,6 +106,11 @@ impl Addresses {
         Self { local: stream.local_addr().ok(), peer: stream.peer_addr().ok() }
     }
 
+    /// Returns these addresses, and those of `other` in place of the ones that are not known.
+    pub(crate) fn or(self, other: Self) -> Self {
+        Self { local: self.local.or(other.local), peer: self.peer.or(other.peer) }
+    }
+
     /// Returns the addresses of `stream` if it is a [`TcpStream`] or TLS over one, and none otherwise.
     pub(crate) fn of_any<S: Any>(stream: &S) -> Self {
         tcp_of_any(stream).map(Self::of).unwrap_or_default()

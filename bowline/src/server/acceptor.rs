@@ -3,6 +3,7 @@
 pub(crate) mod accept_stream;
 mod settings;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -248,6 +249,10 @@ impl Acceptor {
     /// }
     /// ```
     ///
+    /// The [`SocketAddr`] in the extensions of the request, if there is one, becomes the address that
+    /// [`WebSocket::peer_addr`] and the events return. Insert it where HTTP hides the stream, such as over
+    /// HTTP/2, and where a proxy has told the client's address.
+    ///
     /// # Errors
     ///
     /// Returns the response to send instead if the request is not an acceptable handshake (RFC 6455 4.2):
@@ -276,7 +281,11 @@ impl Acceptor {
         });
         let (on_upgrade, agreement) = announced(agreed, request, |(_, agreement)| agreement)?;
         let response = agreement.response();
-        Ok((response, Upgrade::new(on_upgrade, request.version(), ServerHandshake::new(agreement))))
+        let mut handshake = ServerHandshake::new(agreement);
+        if let Some(peer) = request.extensions().get::<SocketAddr>() {
+            handshake = handshake.peer_addr(*peer);
+        }
+        Ok((response, Upgrade::new(on_upgrade, request.version(), handshake)))
     }
 
     /// Checks an opening handshake for any HTTP library. Returns the response to send, and the handshake that

@@ -312,8 +312,9 @@ impl ServerHandshake {
     }
 
     /// Opens the connection on a transport, after the response was sent.
-    pub(crate) fn complete(self, transport: Transport, leftover: &[u8]) -> WebSocket {
-        let Self { agreed: negotiated, config, .. } = self;
+    pub(crate) fn complete(self, mut transport: Transport, leftover: &[u8]) -> WebSocket {
+        let Self { agreed: negotiated, config, addresses } = self;
+        transport.addresses = addresses.or(transport.addresses);
         WebSocket::open(ConnectionParts {
             transport,
             role: Role::Server,

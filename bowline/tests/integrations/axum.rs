@@ -331,6 +331,28 @@ async fn a_middleware_that_took_the_upgrade_is_a_500() {
     assert!(String::from_utf8_lossy(response.body()).contains("middleware"), "{response:?}");
 }
 
+#[tokio::test]
+async fn the_application_may_know_the_address_of_the_client() {
+    let known = SocketAddr::from(([192, 0, 2, 1], 49152));
+    let (sender, mut received) = mpsc::unbounded_channel();
+    let address = serve_chat(move |upgrade| {
+        let (seen, reported) = (sender.clone(), sender.clone());
+        upgrade.peer_addr(known).on_error(move |error| reported.send(error.peer_addr()).unwrap()).on_upgrade(
+            move |socket| async move {
+                seen.send(socket.peer_addr()).unwrap();
+                Err("the error has the address too".into())
+            },
+        )
+    })
+    .await;
+    end_of(connect(address).await).await;
+    let foreign = Connector::new().origin("https://evil.example");
+    soon(foreign.connect(format!("ws://{address}/chat"))).await.unwrap_err();
+    for _ in 0..3 {
+        assert_eq!(soon(received.recv()).await.unwrap(), Some(known));
+    }
+}
+
 /// The names of other crates stay what they are where everything of bowline is imported.
 mod glob {
     use axum::Router;
