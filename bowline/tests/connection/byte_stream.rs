@@ -371,7 +371,9 @@ async fn the_second_shutdown_returns_when_the_peer_has_read_everything() {
         assert!(poll_times(3, stream.shutdown()).await.is_none());
         assert_eq!(wire.take_frames(Role::Server), [Frame::binary("")]);
         assert_eq!(inner(&stream.write(b"late").await.unwrap_err()).kind(), ErrorKind::Closed);
-        answer.iter().for_each(|frame| wire.feed_frame(Role::Client, frame));
+        for frame in &answer {
+            wire.feed_frame(Role::Client, frame);
+        }
         wire.end();
         let shut = soon(stream.shutdown()).await;
         assert_eq!(shut.as_ref().err().map(|error| inner(error).kind()), expected, "{answer:?}");
@@ -415,13 +417,13 @@ async fn a_slow_reader_receives_everything_before_the_end() {
         client.shutdown().await.unwrap();
         assert_eq!(server.read(&mut [0; 1]).await.unwrap(), 0);
         let answering = tokio::spawn(async move {
-            server.write_all(&[7; 300_000]).await.unwrap();
+            server.write_all(&vec![7; 300_000]).await.unwrap();
             server.shutdown().await
         });
-        let mut received = 0;
+        let (mut received, mut piece) = (0, vec![0; 60_000]);
         loop {
             sleep(Duration::from_secs(3)).await;
-            match client.read(&mut [0; 60_000]).await.unwrap() {
+            match client.read(&mut piece).await.unwrap() {
                 0 => break,
                 count => received += count,
             }

@@ -140,7 +140,9 @@ fn many_threads_block_at_once() {
     for _ in 0..1600 {
         assert_eq!(server.recv().unwrap().unwrap().len(), 10_000);
     }
-    threads.into_iter().for_each(|thread| thread.join().unwrap().unwrap());
+    for thread in threads {
+        thread.join().unwrap().unwrap();
+    }
     // One thread receives while another one begins to close.
     let receiving = thread::spawn(move || server.recv());
     client.begin_close(CloseCode::NORMAL, "").unwrap();
