@@ -107,6 +107,7 @@ impl Addresses {
     }
 
     /// Returns these addresses, and those of `other` in place of the ones that are not known.
+    #[cfg(feature = "server")]
     pub(crate) fn or(self, other: Self) -> Self {
         Self { local: self.local.or(other.local), peer: self.peer.or(other.peer) }
     }
