@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bowline::{CloseCode, ErrorKind, Limits, Role, Sender, WebSocket};
+use bowline::{CloseCode, ErrorKind, Limits, MessageKind, Role, Sender, WebSocket};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
@@ -351,6 +351,66 @@ async fn rfc6455_7_1_5_a_proxy_passes_on_every_close_frame() {
             let refused = other.send("late").await.unwrap_err();
             assert_eq!(refused.close_frame(), Some(&received));
             proxy.await.unwrap();
+        }
+    })
+    .await;
+}
+
+/// Whatever other tasks wait for, a close that begins ends all of it.
+#[tokio::test]
+async fn a_close_that_begins_ends_all_that_others_do() {
+    for_each(async |role, carrier| {
+        let (client, server) = both(carrier).await;
+        let (mut near, mut far) = if role == Role::Client { (client, server) } else { (server, client) };
+        let sender = near.sender();
+        let sending = tokio::spawn({
+            let sender = sender.clone();
+            async move { while sender.send("x".repeat(1000)).await.is_ok() {} }
+        });
+        let writing = tokio::spawn({
+            let sender = sender.clone();
+            async move {
+                let mut writer = sender.writer(MessageKind::Binary).await.unwrap();
+                writer.write_all(&[7; 1000]).await.unwrap();
+                // All other senders wait meanwhile.
+                sender.closed().await;
+                assert!(writer.write_all(&[7; 1000]).await.is_err());
+            }
+        });
+        let pinging = tokio::spawn({
+            let sender = sender.clone();
+            async move { while sender.ping().await.is_ok() {} }
+        });
+        let receiving = tokio::spawn(async move {
+            while let Some(message) = near.recv().await.unwrap() {
+                assert_eq!(message, "from afar".into());
+            }
+        });
+        for _ in 0..3 {
+            far.send("from afar").await.unwrap();
+            assert!(far.reader().await.unwrap().is_some());
+        }
+        sender.begin_close(CloseCode::GOING_AWAY, "leaving").unwrap();
+        let closing = tokio::spawn({
+            let sender = sender.clone();
+            async move { sender.close(CloseCode::NORMAL, "second").await }
+        });
+        assert_eq!(sender.try_send("late").unwrap_err().into_inner(), "late");
+        let end = loop {
+            match far.reader().await {
+                Ok(Some(_)) => {}
+                end => break end.map(drop),
+            }
+        };
+        end.unwrap();
+        assert_eq!(far.close_frame().unwrap().reason(), "leaving");
+        assert_eq!(
+            closing.await.unwrap().unwrap().code(),
+            CloseCode::GOING_AWAY,
+            "{role:?} over {carrier:?}"
+        );
+        for task in [sending, writing, pinging, receiving] {
+            task.await.unwrap();
         }
     })
     .await;
