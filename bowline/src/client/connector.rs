@@ -4,10 +4,7 @@ use std::fmt::Display;
 use std::time::Duration;
 
 use bowline_proto::Role;
-use http::header::{
-    AUTHORIZATION, HOST, HeaderMap, HeaderName, HeaderValue, LOCATION, ORIGIN, SEC_WEBSOCKET_EXTENSIONS,
-    SEC_WEBSOCKET_PROTOCOL,
-};
+use http::header::{AUTHORIZATION, HOST, HeaderMap, HeaderName, HeaderValue, LOCATION, ORIGIN};
 use http::{Request, Response};
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -20,6 +17,7 @@ use crate::client::request::{Attempt, Offer};
 use crate::client::url::{Scheme, Url};
 use crate::connection::outbound::control::{ControlFrame, ControlHook};
 use crate::error::{Error, ErrorKind};
+use crate::handshake::headers::is_of_handshake;
 use crate::limits::Limits;
 use crate::socket::{Adoption, WebSocket};
 use crate::transport::alpn::Alpn;
@@ -251,7 +249,8 @@ impl Connector {
     /// The statuses are 301, 302, 303, 307 and 308 (RFC 9110 15.4). A redirect is followed only to the same
     /// host and port, since the request may contain credentials; a change from the default port of `ws` to
     /// that of `wss` is allowed, the reverse is not. Another redirect is returned as an error, as any is by
-    /// default: [`Error::response`] has its `Location`.
+    /// default: [`Error::response`] has its `Location`. All redirects together have to be followed within
+    /// [`Limits::handshake_timeout`].
     ///
     /// ```
     /// let connector = bowline::Connector::new().redirects(3);
@@ -418,9 +417,9 @@ impl Connector {
     ///
     /// The URI of the request is that of the server, with one of the schemes `ws`, `wss`, `http` and `https`;
     /// it then has the scheme `http` or `https`. The method becomes GET, and the version HTTP/1.1. Headers
-    /// and extensions of the request are kept, except for the headers of the handshake itself. A header that
-    /// is also set in this connector has the connector's values; `Host` and `Authorization` of the request
-    /// come before those of the URI.
+    /// and extensions of the request are kept, except for the headers of the handshake itself and of a body.
+    /// The body has to be empty, as that of any handshake. A header that is also set in this connector has
+    /// the connector's values; `Host` and `Authorization` of the request come before those of the URI.
     ///
     /// ```
     /// # fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -448,8 +447,9 @@ impl Connector {
                 own.headers_mut().remove(name);
             }
         }
-        request.headers_mut().remove(SEC_WEBSOCKET_PROTOCOL);
-        request.headers_mut().remove(SEC_WEBSOCKET_EXTENSIONS);
+        let headers = request.headers_mut();
+        let of_handshake: Vec<_> = headers.keys().filter(|name| is_of_handshake(name)).cloned().collect();
+        of_handshake.into_iter().for_each(|name| drop(headers.remove(name)));
         *request.method_mut() = own.method().clone();
         *request.version_mut() = own.version();
         *request.uri_mut() = std::mem::take(own.uri_mut());

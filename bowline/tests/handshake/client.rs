@@ -186,6 +186,10 @@ fn a_request_of_the_applications_becomes_a_handshake() {
         .header("host", "other.example")
         .header("sec-websocket-key", "of the request")
         .header("sec-websocket-extensions", "of the request")
+        .header("sec-websocket-accept", "of another response")
+        .header("connection", "keep-alive")
+        .header("content-length", "4")
+        .header("transfer-encoding", "chunked")
         .extension(7_u8)
         .body("body")
         .unwrap();
@@ -199,6 +203,10 @@ fn a_request_of_the_applications_becomes_a_handshake() {
     assert_eq!(values("authorization"), ["Basic dXNlcjpwYXNz"]);
     assert_eq!(values("sec-websocket-protocol"), ["chat.v1"]);
     assert!(values("sec-websocket-extensions").is_empty());
+    for name in ["sec-websocket-accept", "content-length", "transfer-encoding"] {
+        assert!(values(name).is_empty(), "{name}");
+    }
+    assert_eq!(values("connection"), ["Upgrade"]);
     assert_eq!(values("sec-websocket-key").len(), 1);
     assert_ne!(values("sec-websocket-key"), ["of the request"]);
     assert_eq!(request.extensions().get(), Some(&7_u8));
