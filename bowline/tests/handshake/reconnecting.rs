@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use bowline::{Acceptor, CloseCode, Connector, ErrorKind, Reconnecting, Retry};
+use bowline::{Acceptor, CloseCode, Connector, ErrorKind, Limits, Reconnecting, Retry};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 
@@ -320,4 +320,32 @@ async fn other_redirects_are_returned() {
     assert_eq!(error.response().unwrap().status(), 308);
     let listener = soon(serving).await.unwrap();
     assert!(crate::support::poll_times(3, listener.accept()).await.is_none());
+}
+
+/// All redirects together have the time of one handshake, however many there may be.
+#[tokio::test]
+async fn a_circle_of_redirects_ends_in_time() {
+    let (listener, address) = listen().await;
+    let serving = tokio::spawn(async move {
+        loop {
+            answer(&listener, b"HTTP/1.1 308 Permanent Redirect\r\nLocation: ?\r\nContent-Length: 0\r\n\r\n")
+                .await;
+        }
+    });
+    let limits = Limits::default().handshake_timeout(Duration::from_millis(200));
+    let connector = Connector::new().redirects(u32::MAX).limits(limits);
+    let error = soon(connector.connect(format!("ws://{address}/"))).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Timeout);
+    serving.abort();
+
+    let (listener, address) = listen().await;
+    let serving = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        read_head(&mut stream).await;
+        let _ = stream.write_all(b"HTTP/1.1 308 Permanent Redirect\r\nLocation: /").await;
+        while stream.write_all(&[b'a'; 10_000]).await.is_ok() {}
+    });
+    let error = soon(Connector::new().redirects(9).connect(format!("ws://{address}/"))).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Limit, "{error}");
+    serving.await.unwrap();
 }
