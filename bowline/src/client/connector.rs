@@ -449,7 +449,9 @@ impl Connector {
         }
         let headers = request.headers_mut();
         let of_handshake: Vec<_> = headers.keys().filter(|name| is_of_handshake(name)).cloned().collect();
-        of_handshake.into_iter().for_each(|name| drop(headers.remove(name)));
+        for name in of_handshake {
+            headers.remove(name);
+        }
         *request.method_mut() = own.method().clone();
         *request.version_mut() = own.version();
         *request.uri_mut() = std::mem::take(own.uri_mut());
