@@ -318,7 +318,7 @@ impl<H> ServerState<H> {
     async fn establish_over_http2(
         self: Arc<Self>,
         registration: Registration,
-        request: Http2Request,
+        mut request: Http2Request,
         peer: Peer,
         after_page: AfterPage,
     ) -> Option<Established> {
@@ -326,7 +326,12 @@ impl<H> ServerState<H> {
         let address = peer.addresses.peer;
         let hooks = self.hooks(registration.place(), address, Carrier::Http2(after_page));
         let terms = self.options.acceptor.terms();
-        let handshake = Box::pin(request.exchange(peer, terms, &hooks, &copy));
+        request.describe(&peer, &copy);
+        let Some(reserved) = self.unless_stopping(request.reserve()).await else {
+            request.refuse();
+            return None;
+        };
+        let handshake = Box::pin(async { request.exchange(reserved?, peer.addresses, terms, &hooks).await });
         let answered = self.unless_stopping(handshake).await?;
         let answered = answered.map_err(OpeningFailure::from);
         let Accepted { socket, head, slot } = self.or_report(answered, address, copy)??;

@@ -9,8 +9,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
+use h2::Reason;
 use h2::server::{Builder, SendResponse};
-use h2::{Reason, RecvStream};
 use http::header::{CONNECTION, CONTENT_LENGTH, HeaderMap, TRANSFER_ENCODING, UPGRADE};
 use http::request::Parts;
 use http::{Method, Response, StatusCode};
@@ -33,7 +33,7 @@ use crate::socket::WebSocket;
 use crate::transport::http2::{CONNECTION_WINDOW, FRAME_BUDGET, Http2Receive, Http2Send, Piece, SEND_BUFFER};
 use crate::transport::pacer::Paced;
 use crate::transport::peer::Peer;
-use crate::transport::{IoStream, Transport};
+use crate::transport::{Addresses, IoStream, Transport};
 
 /// The first bytes of HTTP/2 (RFC 9113 3.4), with which no request of HTTP/1.1 begins.
 const PREFACE: &[u8; 3] = b"PRI";
@@ -48,7 +48,7 @@ pub(crate) struct Http2Server;
 /// A request that has arrived on an HTTP/2 connection.
 pub(crate) struct Http2Request {
     head: Parts,
-    receive: RecvStream,
+    receive: Http2Receive,
     respond: SendResponse<Piece>,
     /// The deadline of the handshake, whose time begins on arrival, whatever the request waits for.
     deadline: Deadline,
@@ -178,25 +178,6 @@ pub(crate) struct Slot {
     _permit: OwnedSemaphorePermit,
 }
 
-impl Slot {
-    /// Waits for a slot, as long as the client wants the request and its deadline allows.
-    async fn reserve(
-        slots: Arc<Semaphore>,
-        respond: &mut SendResponse<Piece>,
-        receive: &mut Http2Receive,
-        deadline: Deadline,
-    ) -> Result<Self, Error> {
-        let acquiring = async { Ok(slots.acquire_owned().await.expect("the semaphore is never closed")) };
-        let waiting = while_wanted(respond, receive, acquiring);
-        let reserved = deadline.bound("waiting for one of Limits::max_streams", waiting).await;
-        let permit = reserved.inspect_err(|_| {
-            // RFC 9113 8.7: no work was done for the request, so the client may repeat it.
-            respond.send_reset(Reason::REFUSED_STREAM);
-        })?;
-        Ok(Self { _permit: permit })
-    }
-}
-
 #[expect(clippy::unused_self, reason = "a value is a proof, and has no content")]
 impl Http2Server {
     /// Returns `true` if `bytes` are an incomplete beginning of HTTP/2.
@@ -306,7 +287,7 @@ impl<S: IoStream> Serving<'_, S> {
             let (head, receive) = request.into_parts();
             let deadline = Deadline::after(self.limits.handshake_timeout);
             let (slots, usage) = (Arc::clone(&self.slots), Arc::clone(&self.usage));
-            Http2Request { head, receive, respond, deadline, slots, usage }
+            Http2Request { head, receive: Http2Receive::new(receive), respond, deadline, slots, usage }
         })
     }
 
@@ -331,22 +312,38 @@ fn builder(limits: &Limits) -> Builder {
 }
 
 impl Http2Request {
+    /// Inserts what is known about `peer` into the extensions of the head, and keeps a copy of the head.
+    pub(crate) fn describe(&mut self, peer: &Peer, copy: &HeadCopy) {
+        peer.describe(&mut self.head.extensions);
+        copy.keep(&self.head);
+    }
+
+    /// Waits for a slot, as long as the client wants the request and its deadline allows.
+    pub(crate) async fn reserve(&mut self) -> Result<Slot, Error> {
+        let acquiring = Arc::clone(&self.slots).acquire_owned();
+        let acquiring = async { Ok(acquiring.await.expect("the semaphore is never closed")) };
+        let waiting = while_wanted(&mut self.respond, &mut self.receive, acquiring);
+        let reserved = self.deadline.bound("waiting for one of Limits::max_streams", waiting).await;
+        let permit = reserved.inspect_err(|_| self.respond.send_reset(Reason::REFUSED_STREAM))?;
+        Ok(Slot { _permit: permit })
+    }
+
+    /// Refuses the request, which the application does not know.
+    pub(crate) fn refuse(mut self) {
+        // RFC 9113 8.7: no work was done for the request, so the client may repeat it.
+        self.respond.send_reset(Reason::REFUSED_STREAM);
+    }
+
     /// Answers the request, and opens the connection. Returns `None` if the application's fallback has
     /// answered.
-    ///
-    /// The extensions of the head contain what is known about `peer`.
     pub(crate) async fn exchange(
         self,
-        peer: Peer,
+        slot: Slot,
+        addresses: Addresses,
         terms: &Terms,
         hooks: &RequestHooks,
-        copy: &HeadCopy,
     ) -> Result<Option<Accepted>, Error> {
-        let Self { mut head, receive, mut respond, deadline, slots, usage } = self;
-        let mut receive = Http2Receive::new(receive);
-        peer.describe(&mut head.extensions);
-        copy.keep(&head);
-        let slot = Slot::reserve(slots, &mut respond, &mut receive, deadline).await?;
+        let Self { head, mut receive, mut respond, deadline, usage, .. } = self;
         let is_head = head.method == Method::HEAD;
         let answering = async {
             match head_over_limit(&head, &terms.config.limits) {
@@ -361,7 +358,7 @@ impl Http2Request {
             Answered::Admitted(Admission { head, agreement }) => {
                 let send = respond.send_response(response.map(drop), false).map_err(connection_error)?;
                 let send = Http2Send::new(send, Box::new(usage.count_one()));
-                let transport = Transport::http2(receive, send, peer.addresses);
+                let transport = Transport::http2(receive, send, addresses);
                 let socket = ServerHandshake::new(agreement).complete(transport, &[]);
                 Ok(Some(Accepted { socket, head, slot }))
             }

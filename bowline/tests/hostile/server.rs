@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bowline::{Acceptor, Connector, Limits, Rejection, RejectionReason, Server};
+use bowline::{Acceptor, Connector, Limits, Rejection, RejectionReason, Server, ShutdownOptions};
 use http::request::Parts;
 use http::{Response, Version};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf, duplex};
@@ -447,6 +447,48 @@ async fn a_signal_ends_with_its_server() {
     drop((client, server));
     soon(serving).await.unwrap().unwrap();
     assert!(soon(held).await.is_err(), "the signal was dropped");
+}
+
+/// RFC 9113 8.7: a request that the application has not seen may be repeated elsewhere.
+#[cfg(feature = "http2")]
+#[tokio::test]
+async fn requests_that_a_shutdown_was_faster_than_may_be_repeated() {
+    use crate::support::http2::{RST_STREAM, connect_headers, hello, read_frame, rst_stream};
+
+    /// RFC 9113 7.
+    const REFUSED_STREAM: [u8; 4] = [0, 0, 0, 7];
+    let (stop, stopped) = oneshot::channel::<()>();
+    let seen = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&seen);
+    let options = ShutdownOptions::new(TIMEOUT * 2).spread(TIMEOUT);
+    let server = Server::new().http2().acceptor(Acceptor::new().limits(Limits::default().max_streams(2)));
+    let server = server.shutdown(async move { stopped.await.unwrap() }, options).on_request(move |head| {
+        count.fetch_add(1, Ordering::Relaxed);
+        async move { Ok(head) }
+    });
+    let mut stream = connect(&server);
+    // The first is closed at once, and the second keeps the connection open.
+    let opened = [hello(&[]), connect_headers(1, "/", "13"), connect_headers(3, "/", "13")].concat();
+    stream.write_all(&opened).await.unwrap();
+    settle().await;
+    assert_eq!(seen.load(Ordering::Relaxed), 2);
+    // The third has waited for one of the streams, and the fourth comes after the signal.
+    stream.write_all(&[rst_stream(1), connect_headers(5, "/", "13")].concat()).await.unwrap();
+    stop.send(()).unwrap();
+    settle().await;
+    stream.write_all(&[rst_stream(5), connect_headers(7, "/", "13")].concat()).await.unwrap();
+    let mut refused = Vec::new();
+    let reading = async {
+        while refused.len() < 2 {
+            match read_frame(&mut stream).await.expect("the connection is open") {
+                (RST_STREAM, _, stream @ (5 | 7), reason) => refused.push((stream, reason)),
+                _ => {}
+            }
+        }
+    };
+    soon(reading).await;
+    assert_eq!(refused, [(5, REFUSED_STREAM.to_vec()), (7, REFUSED_STREAM.to_vec())]);
+    assert_eq!(seen.load(Ordering::Relaxed), 2);
 }
 
 /// Every connection is counted, also those that the shutdown was faster than.

@@ -12,8 +12,8 @@ use crate::server::check::RequestHooks;
 use crate::server::handshake::Terms;
 use crate::server::server_error::HeadCopy;
 use crate::socket::WebSocket;
-use crate::transport::IoStream;
 use crate::transport::peer::Peer;
+use crate::transport::{Addresses, IoStream};
 
 #[derive(Clone, Copy)]
 pub(crate) enum Http2Server {}
@@ -51,13 +51,26 @@ impl Http2Server {
 }
 
 impl Http2Request {
+    pub(crate) fn describe(&mut self, _peer: &Peer, _copy: &HeadCopy) {
+        match *self {}
+    }
+
+    #[expect(clippy::unused_async, reason = "the signature is that of the real one")]
+    pub(crate) async fn reserve(&mut self) -> Result<Slot, Error> {
+        match *self {}
+    }
+
+    pub(crate) fn refuse(self) {
+        match self {}
+    }
+
     #[expect(clippy::unused_async, reason = "the signature is that of the real one")]
     pub(crate) async fn exchange(
         self,
-        _peer: Peer,
+        _slot: Slot,
+        _addresses: Addresses,
         _terms: &Terms,
         _hooks: &RequestHooks,
-        _copy: &HeadCopy,
     ) -> Result<Option<Accepted>, Error> {
         match self {}
     }
