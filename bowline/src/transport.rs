@@ -118,10 +118,9 @@ impl Addresses {
     }
 }
 
-/// Switches `TCP_NODELAY` on, if `stream` is a [`TcpStream`].
-pub(crate) fn send_at_once<S: Any>(stream: &S) {
-    let any: &dyn Any = stream;
-    if let Some(stream) = any.downcast_ref::<TcpStream>() {
+/// Switches `TCP_NODELAY` on, if there is a TCP stream.
+pub(crate) fn send_at_once(stream: Option<&TcpStream>) {
+    if let Some(stream) = stream {
         // This fails only on a broken socket. The next read reports that better.
         let _ = stream.set_nodelay(true);
     }
@@ -142,8 +141,8 @@ enum AnyStream {
 }
 
 impl Transport {
-    /// Makes a transport of any stream. A [`TcpStream`] takes the fast path, and its `TCP_NODELAY` is
-    /// switched on.
+    /// Makes a transport of any stream. A [`TcpStream`] takes the fast path. `TCP_NODELAY` is switched on, also
+    /// under TLS.
     pub(crate) fn new<S: IoStream>(stream: S) -> Self {
         let addresses = Addresses::of_any(&stream);
         Self::with_addresses(stream, addresses)
@@ -154,12 +153,13 @@ impl Transport {
         let mut stream = Some(stream);
         let any: &mut dyn Any = &mut stream;
         let stream = if let Some(stream) = any.downcast_mut::<Option<TcpStream>>().and_then(Option::take) {
-            send_at_once(&stream);
             AnyStream::Tcp(stream)
         } else {
             AnyStream::Boxed(Box::new(stream.expect("the stream was not taken out")))
         };
-        Self { stream, addresses }
+        let transport = Self { stream, addresses };
+        send_at_once(transport.tcp());
+        transport
     }
 
     /// Returns the TCP stream that carries this connection alone, if there is one.

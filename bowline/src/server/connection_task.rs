@@ -233,7 +233,7 @@ impl<H> ServerState<H> {
         if let Some(config) = &self.options.tls {
             // A box, because the TLS handshake is much larger than all that follows.
             let handshake = async {
-                send_at_once(&stream.stream);
+                send_at_once(stream.stream.tcp());
                 limit_unsent(stream.stream.tcp(), self.options.acceptor.terms().config.limits.unsent);
                 let accepting = config.accept(stream);
                 let (stream, chosen, tls) = deadline
@@ -256,14 +256,14 @@ impl<H> ServerState<H> {
                 }
             }
             if http2.begins_with(&stream.prefix) {
-                send_at_once(&stream.stream);
+                send_at_once(stream.stream.tcp());
                 limit_unsent(stream.stream.tcp(), self.options.acceptor.terms().config.limits.unsent);
                 return Ok(Arrived::Http2(http2, Box::new(stream), peer));
             }
         }
         if self.options.hooks.fallback.is_some() {
             // The answers to several requests follow each other.
-            send_at_once(&stream.stream);
+            send_at_once(stream.stream.tcp());
         }
         Box::pin(self.exchange_over_http1(stream, peer, hooks, deadline, copy)).await
     }

@@ -204,6 +204,24 @@ async fn of_a_client() {
     assert_eq!(socket.peer_addr(), Some(address));
 }
 
+/// Whoever does TLS: small messages leave at once (RFC 9293 3.7.4).
+#[cfg(feature = "tls")]
+#[tokio::test]
+async fn tls_of_the_application_sends_at_once() {
+    let (server, client) = crate::support::tls::configs();
+    let (listener, address) = listen().await;
+    let connector = Connector::new().tls(client);
+    let connecting = tokio::spawn(async move { connector.connect(format!("wss://{address}/")).await });
+    let stream = soon(listener.accept()).await.unwrap().0.into_std().unwrap();
+    let same = stream.try_clone().unwrap();
+    assert!(!same.nodelay().unwrap());
+    let tls = tokio_rustls::TlsAcceptor::from(server);
+    let stream = soon(tls.accept(TcpStream::from_std(stream).unwrap())).await.unwrap();
+    let (_socket, _) = soon(Acceptor::new().accept_stream(stream)).await.unwrap();
+    assert!(same.nodelay().unwrap());
+    soon(connecting).await.unwrap().unwrap();
+}
+
 #[tokio::test]
 async fn not_of_other_streams() {
     let (client, server) = duplex(4096);

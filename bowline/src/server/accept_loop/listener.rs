@@ -93,7 +93,8 @@ use tokio::net::{UnixListener, UnixStream};
 pub trait Listener: Send {
     /// The stream of a connection.
     ///
-    /// A [`TcpStream`] is used directly, without any layer between. The server switches its `TCP_NODELAY` on.
+    /// A [`TcpStream`] is used directly, without any layer between. The server switches its `TCP_NODELAY` on,
+    /// also under TLS by tokio-rustls.
     type Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static;
 
     /// Waits for a connection, and returns its stream and the address of its client, if it has one.
