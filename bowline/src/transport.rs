@@ -141,8 +141,8 @@ enum AnyStream {
 }
 
 impl Transport {
-    /// Makes a transport of any stream. A [`TcpStream`] takes the fast path. `TCP_NODELAY` is switched on, also
-    /// under TLS.
+    /// Makes a transport of any stream. A [`TcpStream`] takes the fast path. `TCP_NODELAY` is switched on,
+    /// also under TLS.
     pub(crate) fn new<S: IoStream>(stream: S) -> Self {
         let addresses = Addresses::of_any(&stream);
         Self::with_addresses(stream, addresses)

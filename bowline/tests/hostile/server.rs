@@ -8,7 +8,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bowline::{Acceptor, Connector, Limits, Rejection, RejectionReason, Server, ShutdownOptions};
+use bowline::{
+    Acceptance, Acceptor, Connector, Limits, Listener, Rejection, RejectionReason, Server, ShutdownOptions,
+};
 use http::request::Parts;
 use http::{Response, Version};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf, duplex};
@@ -388,6 +390,184 @@ async fn a_flood_of_requests_for_pages_lets_others_run() {
     soon(serving).await.unwrap().unwrap();
 }
 
+/// A body where there is none would be taken for the next answer.
+#[tokio::test]
+async fn an_answer_without_content_has_none() {
+    let forged = "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nforged";
+    let server = Server::new().fallback(move |head: Parts| async move {
+        let status: u16 = head.uri.path()[1..].parse().unwrap();
+        let response = Response::builder().status(status).header("content-length", "3");
+        response.header("transfer-encoding", "chunked").body(forged).unwrap()
+    });
+    for (request, body) in [
+        (get("/204"), ""),
+        (get("/304"), ""),
+        (get("/200").first_line("HEAD /200 HTTP/1.1"), ""),
+        (get("/404").first_line("HEAD /404 HTTP/1.1"), ""),
+        (get("/205"), forged),
+        (get("/200"), forged),
+    ] {
+        let mut stream = connect(&server);
+        let both = request.text() + &get("/418").with("Connection: close").text();
+        stream.write_all(both.as_bytes()).await.unwrap();
+        let first = read_head(&mut stream).await;
+        assert_eq!(format!("/{}", first.status()), request.second_word());
+        let mut received = vec![0; body.len()];
+        soon(stream.read_exact(&mut received)).await.unwrap();
+        assert_eq!(received, body.as_bytes(), "{request:?}");
+        assert_eq!(read_head(&mut stream).await.status(), 418, "{request:?}");
+    }
+}
+
+/// Whatever goes wrong with a request, its secrets are in no text.
+#[tokio::test(start_paused = true)]
+async fn errors_tell_no_secrets() {
+    const SECRET: &str = "s3cret";
+    let (sender, mut errors) = mpsc::unbounded_channel();
+    let fallback = |head: Parts| async move {
+        match head.uri.path() {
+            "/panics" => panic!("the template is gone"),
+            "/hangs" => pending().await,
+            _ => Response::builder().status(101).header("x-secret", SECRET).body("").unwrap(),
+        }
+    };
+    let check = |head: Parts| async move {
+        match head.uri.path() {
+            "/panics" => panic!("the check is broken"),
+            "/hangs" => pending().await,
+            "/accepts" => Ok(Acceptance::from(head).header("set-cookie", "s3cret\r\n")),
+            _ => {
+                let response = Response::builder().status(401).header("set-cookie", SECRET);
+                Err(Rejection::from(response.body("no".to_owned()).unwrap()))
+            }
+        }
+    };
+    let server = Server::new().fallback(fallback).on_request(check).on_error(move |error| {
+        let debug = format!("{error:?} {:?}", error.error());
+        sender.send(format!("{error} {debug}")).unwrap();
+    });
+    let secrets = ["Cookie: s3cret", "Authorization: s3cret", "Sec-WebSocket-Protocol: s3cret"];
+    let mut requests = Vec::new();
+    for path in ["/panics", "/hangs", "/accepts", "/rejects"] {
+        for request in [get(path), Head::request()] {
+            let request =
+                request.first_line(&format!("GET http://s3cret:s3cret@example.com{path}?s3cret HTTP/1.1"));
+            requests.push(secrets.iter().fold(request, |request, line| request.with(line)));
+        }
+    }
+    let one = requests.last().unwrap().clone();
+    requests.push(one.clone().replace("Sec-WebSocket-Protocol: s3cret token"));
+    requests.push(one.clone().replace("Sec-WebSocket-Extensions: s3cret token"));
+    requests.push(one.clone().replace("Sec-WebSocket-Key: s3cret"));
+    requests.push(one.clone().replace("Sec-WebSocket-Version: s3cret"));
+    requests.push(one.clone().with("Origin: https://other.example/?s3cret"));
+    requests.push(one.clone().with("X s3cret: 1"));
+    requests.push(one.clone().with("Content-Length: s3cret"));
+    requests.push(one.clone().with(&format!("X-Large: {}", SECRET.repeat(10_000))));
+    requests.push(get("/panics").with("Host: s3cret"));
+    for request in requests {
+        let mut stream = connect(&server);
+        // A head that is too large is not read to its end.
+        let _ = stream.write_all(request.text().as_bytes()).await;
+        stream.shutdown().await.unwrap();
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer).await;
+        let text = soon(errors.recv()).await.unwrap();
+        assert!(!text.contains(SECRET), "{request:?}\n{text}");
+    }
+}
+
+/// Requests that are reset at once neither run beside each other nor stay.
+#[cfg(feature = "http2")]
+#[tokio::test]
+async fn requests_for_pages_that_are_reset_at_once() {
+    use crate::support::http2::{get_headers, hello, read_frame, rst_stream};
+
+    struct Running(Arc<AtomicUsize>);
+    impl Drop for Running {
+        fn drop(&mut self) {
+            self.0.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+    const STREAMS: u32 = 5;
+    let (running, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (now, peak) = (Arc::clone(&running), Arc::clone(&most));
+    let acceptor = Acceptor::new().limits(Limits::default().max_streams(STREAMS));
+    let server = Server::new().http2().acceptor(acceptor).connections(2).fallback(move |_: Parts| {
+        peak.fetch_max(now.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
+        let running = Running(Arc::clone(&now));
+        async move {
+            let _running = running;
+            pending::<Response<String>>().await
+        }
+    });
+    let mut stream = connect(&server);
+    stream.write_all(&hello(&[])).await.unwrap();
+    let (mut read, mut write) = tokio::io::split(stream);
+    let reading = tokio::spawn(async move { while read_frame(&mut read).await.is_some() {} });
+    for stream in (1..4000).step_by(2) {
+        let both = if stream % 3 == 0 {
+            get_headers(stream)
+        } else {
+            [get_headers(stream), rst_stream(stream)].concat()
+        };
+        // The server may end the connection.
+        if write.write_all(&both).await.is_err() {
+            break;
+        }
+        if stream % 3 == 0 {
+            let _ = write.write_all(&rst_stream(stream)).await;
+        }
+    }
+    drop(write);
+    soon(reading).await.unwrap();
+    soon(async {
+        while running.load(Ordering::Relaxed) > 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    assert!(most.load(Ordering::Relaxed) <= usize::try_from(STREAMS).unwrap(), "{most:?}");
+    // Its places are free again.
+    settle().await;
+    let (client, far) = duplex(1024);
+    tokio::spawn(server.serve_connection(far, None, echo));
+    Connector::new().connect_over("ws://any.example/", client).await.unwrap();
+}
+
+// ---- the listener
+
+/// A listener that panics ends its own server, and no other.
+#[tokio::test]
+async fn a_listener_that_panics_ends_its_connections() {
+    struct Panicking(Option<DuplexStream>);
+    impl Listener for Panicking {
+        type Stream = DuplexStream;
+
+        async fn accept(&mut self) -> io::Result<(DuplexStream, Option<std::net::SocketAddr>)> {
+            if let Some(stream) = self.0.take() {
+                return Ok((stream, None));
+            }
+            settle().await;
+            panic!("the listener is broken");
+        }
+    }
+    let server = Server::new().connections(2);
+    let (client, far) = duplex(4096);
+    let mut other = connect(&server);
+    let serving = tokio::spawn(server.clone().serve(Panicking(Some(far)), echo));
+    let (mut socket, _) = soon(Connector::new().connect_over("ws://any.example/", client)).await.unwrap();
+    assert!(soon(serving).await.unwrap_err().is_panic());
+    assert_eq!(soon(socket.recv()).await.unwrap_err().kind(), bowline::ErrorKind::Disconnected);
+    settle().await;
+    assert_eq!(server.stats().open(), 0);
+    other.write_all(Head::request().text().as_bytes()).await.unwrap();
+    assert_eq!(read_head(&mut other).await.status(), 101);
+    let mut next = connect(&server);
+    next.write_all(Head::request().text().as_bytes()).await.unwrap();
+    assert_eq!(read_head(&mut next).await.status(), 101, "the place is free");
+}
+
 // ---- the shutdown
 
 /// A future that somebody keeps without polling it is no hindrance for others.
@@ -480,9 +660,9 @@ async fn requests_that_a_shutdown_was_faster_than_may_be_repeated() {
     let mut refused = Vec::new();
     let reading = async {
         while refused.len() < 2 {
-            match read_frame(&mut stream).await.expect("the connection is open") {
-                (RST_STREAM, _, stream @ (5 | 7), reason) => refused.push((stream, reason)),
-                _ => {}
+            let frame = read_frame(&mut stream).await.expect("the connection is open");
+            if let (RST_STREAM, _, stream @ (5 | 7), reason) = frame {
+                refused.push((stream, reason));
             }
         }
     };
@@ -500,4 +680,63 @@ async fn connections_after_the_signal_are_counted() {
         soon(server.serve_connection(far, None, echo)).await.unwrap();
     }
     assert_eq!(rejected(&server), [(RejectionReason::Shutdown, 2)]);
+}
+
+/// Handlers, checks and pages that never end, and no time to wait for them.
+#[tokio::test(start_paused = true)]
+async fn a_shutdown_without_time_ends_everything() {
+    for spread in [Duration::ZERO, TIMEOUT] {
+        let (stop, stopped) = oneshot::channel::<()>();
+        let options = ShutdownOptions::new(spread).spread(spread);
+        let server = Server::new().fallback(page).shutdown(async move { stopped.await.unwrap() }, options);
+        let server = server.on_request(|head: Parts| async move {
+            match head.uri.path() {
+                "/hangs" => pending().await,
+                _ => Ok(head),
+            }
+        });
+        let mut clients = Vec::new();
+        let mut servings = Vec::new();
+        for request in [
+            Head::request(),
+            Head::request().first_line("GET /hangs HTTP/1.1"),
+            get("/hangs"),
+            get("/"),
+            Head::from(["GET / HTTP/1.1"]),
+        ] {
+            let (mut client, far) = duplex(4096);
+            let never = |socket: bowline::WebSocket| async move {
+                let _socket = socket;
+                pending().await
+            };
+            servings.push(tokio::spawn(server.serve_connection(far, None, never)));
+            client.write_all(request.text().as_bytes()).await.unwrap();
+            clients.push(client);
+        }
+        settle().await;
+        assert_eq!(server.stats().open(), 1);
+        stop.send(()).unwrap();
+        // With a spread, the first is closed at once, and its client does not answer.
+        drop(clients);
+        for serving in servings {
+            soon(serving).await.unwrap().unwrap();
+        }
+        settle().await;
+        let stats = server.stats();
+        assert_eq!((stats.open(), stats.shut_down()), (0, 1));
+        // It stays down.
+        soon(server.serve_connection(duplex(64).1, None, echo)).await.unwrap();
+        soon(server.serve(Never, echo)).await.unwrap();
+    }
+}
+
+/// A listener without connections.
+struct Never;
+
+impl Listener for Never {
+    type Stream = DuplexStream;
+
+    async fn accept(&mut self) -> io::Result<(DuplexStream, Option<std::net::SocketAddr>)> {
+        pending().await
+    }
 }

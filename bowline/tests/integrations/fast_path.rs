@@ -204,7 +204,7 @@ async fn of_a_client() {
     assert_eq!(socket.peer_addr(), Some(address));
 }
 
-/// Whoever does TLS: small messages leave at once (RFC 9293 3.7.4).
+/// Small messages leave at once, also if the application has done TLS (RFC 9293 3.7.4).
 #[cfg(feature = "tls")]
 #[tokio::test]
 async fn tls_of_the_application_sends_at_once() {
