@@ -1,4 +1,4 @@
-//! The events for `tracing`: handshakes, and the beginning and end of connections.
+//! The events for `tracing`: handshakes, and the beginning and end of connections; and the spans of handlers.
 //!
 //! No event reports a message or its content. The crate documentation has the table of names, levels and
 //! fields.
@@ -58,6 +58,8 @@ mod present {
     use bowline_proto::DeflateParameters;
     use bowline_proto::{CloseCode, Role};
     use tracing::{Level, event};
+    #[cfg(feature = "server")]
+    use tracing::{Span, instrument::Instrument, span};
 
     #[cfg(any(feature = "client", feature = "server"))]
     use super::HandshakeSubject;
@@ -77,6 +79,25 @@ mod present {
 
     fn code_of(code: Option<CloseCode>) -> Option<u16> {
         code.map(|code| code.0)
+    }
+
+    /// The span of a handler. It is a child of the span in which the request was accepted.
+    #[cfg(feature = "server")]
+    pub(crate) struct HandlerSpan(Span);
+
+    #[cfg(feature = "server")]
+    impl HandlerSpan {
+        pub(crate) fn new(subject: HandshakeSubject<'_>) -> Self {
+            let HandshakeSubject { peer, path, .. } = subject;
+            Self(span!(
+                target: TARGET, Level::INFO, "websocket",
+                peer = peer.map(display), path = path.map(escaped).map(display)
+            ))
+        }
+
+        pub(crate) fn run<F: Future>(self, handler: F) -> impl Future<Output = F::Output> {
+            handler.instrument(self.0)
+        }
     }
 
     /// Reports that an opening handshake was accepted.
@@ -155,7 +176,7 @@ mod present {
     }
 }
 
-/// Functions with the same signatures that do nothing.
+/// Items with the same signatures that do nothing.
 #[cfg(not(feature = "tracing"))]
 mod absent {
     use std::net::SocketAddr;
@@ -168,6 +189,20 @@ mod absent {
     use super::HandshakeSubject;
     use super::Initiator;
     use crate::error::Error;
+
+    #[cfg(feature = "server")]
+    pub(crate) struct HandlerSpan;
+
+    #[cfg(feature = "server")]
+    impl HandlerSpan {
+        pub(crate) fn new(_: HandshakeSubject<'_>) -> Self {
+            Self
+        }
+
+        pub(crate) fn run<F: Future>(self, handler: F) -> F {
+            handler
+        }
+    }
 
     #[cfg(any(feature = "client", feature = "server"))]
     pub(crate) fn handshake_accepted(_: HandshakeSubject<'_>, _: Option<&str>, _: Option<DeflateParameters>) {

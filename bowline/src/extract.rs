@@ -94,6 +94,7 @@ use bowline_proto::CloseCode;
 use http::Request;
 use http::request::Parts;
 
+use crate::events::{HandlerSpan, HandshakeSubject};
 use crate::server::catch_panic::{CatchPanic, catch};
 use crate::server::server_error::RequestLine;
 use crate::server::{Acceptor, Rejection, ServerError, Upgrade};
@@ -234,7 +235,9 @@ impl WebSocketUpgrade {
             Ok((response, upgrade)) => {
                 let (head, ()) = self.request.into_parts();
                 let request = self.on_error.0.as_ref().map(|_| RequestLine::of(&head));
-                tokio::spawn(run(upgrade, handler, request, self.on_error));
+                let subject = HandshakeSubject::of_server(head.extensions.get(), &head.uri);
+                let span = HandlerSpan::new(subject);
+                tokio::spawn(run(upgrade, handler, span, request, self.on_error));
                 response
             }
             Err(rejection) => {
@@ -250,8 +253,13 @@ impl WebSocketUpgrade {
 }
 
 /// Runs the task of a connection.
-async fn run<F, Fut>(upgrade: Upgrade, handler: F, request: Option<RequestLine>, on_error: OnError)
-where
+async fn run<F, Fut>(
+    upgrade: Upgrade,
+    handler: F,
+    span: HandlerSpan,
+    request: Option<RequestLine>,
+    on_error: OnError,
+) where
     F: FnOnce(WebSocket) -> Fut,
     Fut: Future<Output = Result<(), Box<dyn StdError + Send + Sync>>>,
 {
@@ -260,7 +268,7 @@ where
         Err(error) => return on_error.report(|| ServerError::of_upgrade(request, error)),
     };
     let sender = socket.supervise();
-    let result = CatchPanic::call(|| handler(socket)).await;
+    let result = CatchPanic::call(|| span.run(handler(socket))).await;
     let result = result.unwrap_or_else(|panic| Err(format!("the handler {panic}").into()));
     let code = if result.is_ok() { CloseCode::NORMAL } else { CloseCode::INTERNAL_ERROR };
     if let Err(error) = result {

@@ -332,6 +332,10 @@
 //! [`SocketAddr`](std::net::SocketAddr) in the extensions of the request; [`Server`] puts it there. An open
 //! connection does not keep its path: to find the path of a `connection_lost`, look for the
 //! `handshake_accepted` with the same `peer`.
+//!
+//! The handler of each connection of a [`Server`] and of the extractor for axum runs in a span `websocket` of
+//! the level info, with the fields `peer` and `path`. The span is a child of the one in which the request was
+//! accepted, such as that of tower-http's `TraceLayer`, so the handler's own events belong to the request.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 

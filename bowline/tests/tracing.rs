@@ -280,3 +280,98 @@ async fn a_server_tells_the_address_and_the_path_of_its_client() {
     let expected = format!(r#"INFO handshake_rejected role="server" peer={address} path=/page status=426"#);
     assert!(told[0].starts_with(&expected), "{told:?}");
 }
+
+// ---- the spans of handlers
+
+/// A subscriber that records in which spans each event of a handler occurs.
+#[derive(Clone, Default)]
+struct Spans(Arc<Mutex<Recorded>>);
+
+#[derive(Default)]
+struct Recorded {
+    /// The text of each span, with that of its parent in front.
+    spans: Vec<String>,
+    entered: Vec<usize>,
+    events: Vec<String>,
+}
+
+impl Subscriber for Spans {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.is_span() || metadata.target() == "handler"
+    }
+
+    fn event(&self, _: &Event<'_>) {
+        let mut recorded = self.0.lock().unwrap();
+        let current = recorded.entered.last().map_or("nowhere", |index| &recorded.spans[*index]).to_owned();
+        recorded.events.push(current);
+    }
+
+    fn new_span(&self, attributes: &Attributes<'_>) -> Id {
+        let mut recorded = self.0.lock().unwrap();
+        let parent = recorded.entered.last().map(|index| recorded.spans[*index].clone() + ": ");
+        let mut line = Line(parent.unwrap_or_default() + attributes.metadata().name());
+        attributes.record(&mut line);
+        recorded.spans.push(line.0);
+        Id::from_u64(recorded.spans.len() as u64)
+    }
+
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+    fn enter(&self, span: &Id) {
+        let index = usize::try_from(span.into_u64()).unwrap() - 1;
+        self.0.lock().unwrap().entered.push(index);
+    }
+
+    fn exit(&self, _: &Id) {
+        self.0.lock().unwrap().entered.pop();
+    }
+}
+
+/// Sends an event, before and after an await.
+async fn tell(socket: WebSocket) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    tracing::info!(target: "handler", "begun");
+    tokio::task::yield_now().await;
+    tracing::info!(target: "handler", "awaited");
+    drop(socket);
+    Ok(())
+}
+
+/// Returns the spans of the events of a handler, and the address of the client.
+async fn spans_of(address: std::net::SocketAddr) -> (Vec<String>, std::net::SocketAddr) {
+    let spans = Spans::default();
+    let _guard = tracing::subscriber::set_default(spans.clone());
+    let mut socket = bowline::connect(format!("ws://{address}/chat?token=secret")).await.unwrap();
+    while let Ok(Some(_)) = socket.recv().await {}
+    let client = socket.local_addr().unwrap();
+    let events = std::mem::take(&mut spans.0.lock().unwrap().events);
+    (events, client)
+}
+
+#[tokio::test]
+async fn a_handler_of_a_server_runs_in_a_span() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(Server::new().serve(listener, tell));
+    let (spans, client) = spans_of(address).await;
+    let span = format!("websocket peer={client} path=/chat");
+    assert_eq!(spans, [span.clone(), span]);
+}
+
+#[cfg(feature = "axum")]
+#[tokio::test]
+async fn a_handler_under_axum_runs_in_a_span_below_that_of_the_request() {
+    use bowline::extract::WebSocketUpgrade;
+
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let upgrade = async |upgrade: WebSocketUpgrade| {
+        tracing::info_span!("request", id = 17).in_scope(|| upgrade.on_upgrade(tell))
+    };
+    let router = axum::Router::new().route("/chat", axum::routing::any(upgrade));
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    let (spans, _) = spans_of(address).await;
+    let span = "request id=17: websocket path=/chat".to_owned();
+    assert_eq!(spans, [span.clone(), span]);
+}

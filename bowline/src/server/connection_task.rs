@@ -11,6 +11,7 @@ use bowline_proto::CloseCode;
 use http::request::Parts;
 
 use crate::error::{Error, ErrorKind};
+use crate::events::{HandlerSpan, HandshakeSubject};
 use crate::handshake::deadline::Deadline;
 use crate::server::acceptor::Acceptor;
 use crate::server::catch_panic::{CatchPanic, catch};
@@ -170,6 +171,7 @@ impl From<Error> for OpeningFailure {
 pub(crate) struct Established {
     socket: WebSocket,
     head: Parts,
+    span: HandlerSpan,
     registration: OpenRegistration,
 }
 
@@ -367,9 +369,11 @@ impl<H> ServerState<H> {
     }
 
     fn established(&self, registration: Registration, mut socket: WebSocket, head: Parts) -> Established {
+        let peer = socket.peer_addr();
+        let span = HandlerSpan::new(HandshakeSubject::of_server(peer.as_ref(), &head.uri));
         let request = self.options.on_error.as_ref().map(|_| RequestLine::of(&head));
         let registration = registration.complete(socket.supervise(), request);
-        Established { socket, head, registration }
+        Established { socket, head, span, registration }
     }
 }
 
@@ -391,8 +395,8 @@ pub(crate) async fn serve_connection<
 ) {
     let opening = boxed(establish, Arc::clone(&state));
     // A borrow of the head here would keep room for it in the task as long as the handler runs.
-    let Some(Established { socket, head, mut registration }) = opening.await else { return };
-    let code = match CatchPanic::call(|| state.handler.handle(head, socket)).await {
+    let Some(Established { socket, head, span, mut registration }) = opening.await else { return };
+    let code = match CatchPanic::call(|| span.run(state.handler.handle(head, socket))).await {
         Ok(Ok(())) => CloseCode::NORMAL,
         Ok(Err(error)) => {
             state.registry.load.counters.handler_failed();
