@@ -5,8 +5,8 @@
 //! computes between two calls. The thread does not keep the process alive: before a program ends, call
 //! [`WebSocket::close`] or [`WebSocket::flush`].
 //!
-//! A process that forks is without that thread in the child. Calls in the child start another one, so the
-//! child can open connections of its own; calls on a connection of the parent wait for ever.
+//! A fork does not copy that thread. The first call in the child process starts another one, so the child can
+//! open connections of its own. Calls in the child on a connection of the parent may block forever.
 //!
 //! [`block_on`] runs everything else: every future of this crate, with every option of
 //! [`Connector`](crate::Connector) and [`Acceptor`](crate::Acceptor).
