@@ -3,13 +3,16 @@
 use std::io;
 use std::time::Duration;
 
-use bowline::{CloseCode, Error, ErrorKind, Limits, MessageKind, Role, WebSocketIo, pair};
+use bowline::{
+    Acceptor, CloseCode, Connector, Error, ErrorKind, Limits, MessageKind, Role, WebSocketIo, pair,
+};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::sleep;
 
 use crate::support::frames::Frame;
 use crate::support::http::soon;
+use crate::support::modes::MODES;
 use crate::support::pairs::{CARRIERS, CARRIERS_IN_MEMORY, both};
 use crate::support::{open, poll_times};
 
@@ -337,6 +340,55 @@ async fn each_direction_ends_on_its_own() {
         assert_eq!(bytes, b"twothree");
         soon(client.shutdown()).await.unwrap();
     }
+}
+
+/// An empty message that is compressed is not empty on the wire, and yet an end.
+#[tokio::test]
+async fn compressed_directions_end_on_their_own() {
+    for mode in MODES {
+        let (client, server) = tokio::io::duplex(1024);
+        let (connector, acceptor) = (Connector::new(), Acceptor::new());
+        let client = mode.adopt(Role::Client, &connector, &acceptor, client);
+        let server = mode.adopt(Role::Server, &connector, &acceptor, server);
+        let mut client = client.into_io(MessageKind::Binary).half_close();
+        let mut server = server.into_io(MessageKind::Binary).half_close();
+        let (question, answer) = (vec![1; 100_000], vec![2; 100_000]);
+        let asking = async {
+            client.write_all(&question).await.unwrap();
+            client.shutdown().await.unwrap();
+            let mut received = Vec::new();
+            client.read_to_end(&mut received).await.unwrap();
+            received
+        };
+        let answering = async {
+            let mut received = Vec::new();
+            server.read_to_end(&mut received).await.unwrap();
+            server.write_all(&answer).await.unwrap();
+            server.shutdown().await.unwrap();
+            received
+        };
+        let received = soon(async { tokio::join!(asking, answering) }).await;
+        assert!(received == (answer.clone(), question.clone()), "{mode:?}");
+    }
+}
+
+/// Without the setting on the other side, an end has no meaning there, and the Close frame ends both.
+#[tokio::test]
+async fn a_peer_without_the_setting_ends_both_directions() {
+    let (client, server) = pair();
+    let mut client = client.into_io(MessageKind::Binary).half_close();
+    let mut server = server.into_io(MessageKind::Binary);
+    client.write_all(b"question").await.unwrap();
+    client.shutdown().await.unwrap();
+    let mut bytes = [0; 8];
+    server.read_exact(&mut bytes).await.unwrap();
+    assert!(poll_times(3, server.read(&mut bytes)).await.is_none());
+    server.write_all(b"answer").await.unwrap();
+    let mut answer = Vec::new();
+    let (shut, read) = soon(async { tokio::join!(server.shutdown(), client.read_to_end(&mut answer)) }).await;
+    (shut.unwrap(), read.unwrap());
+    assert_eq!(answer, b"answer");
+    soon(client.shutdown()).await.unwrap();
 }
 
 #[tokio::test]
