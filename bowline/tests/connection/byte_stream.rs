@@ -386,7 +386,7 @@ async fn a_peer_without_the_setting_ends_both_directions() {
     server.write_all(b"answer").await.unwrap();
     let mut answer = Vec::new();
     let (shut, read) = soon(async { tokio::join!(server.shutdown(), client.read_to_end(&mut answer)) }).await;
-    (shut.unwrap(), read.unwrap());
+    assert_eq!((shut.unwrap(), read.unwrap()), ((), 6));
     assert_eq!(answer, b"answer");
     soon(client.shutdown()).await.unwrap();
 }
