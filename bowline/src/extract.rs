@@ -80,8 +80,33 @@
 //! With the feature `http2`, the extractor works over HTTP/2 too (RFC 8441), if axum's feature of that name
 //! is on. The method is then CONNECT, so routes must be made by `any`.
 //!
-//! A graceful shutdown of axum's server does not wait for WebSockets, which have left HTTP. Close them
-//! through their [`Sender`](crate::Sender)s.
+//! # Graceful shutdown
+//!
+//! Over HTTP/1.1, a graceful shutdown of axum's server does not wait for WebSockets, which have left HTTP. Over
+//! HTTP/2 it waits for all of them, since they are streams of their connections. In both cases, close them
+//! through their [`Sender`](crate::Sender)s before the shutdown begins:
+//!
+//! ```
+//! use std::sync::{Arc, Mutex};
+//!
+//! use bowline::{CloseCode, Sender};
+//!
+//! /// The handlers add the senders of their connections.
+//! type Clients = Arc<Mutex<Vec<Sender>>>;
+//!
+//! /// To be passed to `with_graceful_shutdown`.
+//! async fn shutdown(signal: impl Future<Output = ()>, clients: Clients) {
+//!     signal.await;
+//!     let clients = std::mem::take(&mut *clients.lock().unwrap());
+//!     for client in &clients {
+//!         // The code may be sent, so this returns no error.
+//!         let _ = client.begin_close(CloseCode::GOING_AWAY, "");
+//!     }
+//!     for client in &clients {
+//!         client.closed().await;
+//!     }
+//! }
+//! ```
 
 use std::error::Error as StdError;
 use std::fmt;
