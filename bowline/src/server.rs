@@ -596,6 +596,9 @@ impl Server {
     /// 1001 (RFC 6455 7.4.1). [`serve`](Self::serve) returns when all connections have ended. After the
     /// deadline, the transports of the remaining connections are closed.
     ///
+    /// All calls of `serve` and [`serve_connection`](Self::serve_connection) wait for `signal`, also those of
+    /// clones. A signal that wakes its task every second therefore wakes all of them.
+    ///
     /// `options` is the deadline, as a `Duration`. [`ShutdownOptions`] can also choose the code, and close
     /// the connections evenly over a given time, so that they don't all connect elsewhere at once.
     ///

@@ -197,6 +197,74 @@ async fn a_storm_leaves_no_connection_and_no_count_behind() {
     }
 }
 
+/// The limit holds at every moment, also if clients come in parallel, over both versions of HTTP.
+#[cfg(feature = "http2")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn a_storm_in_parallel_stays_within_the_limit() {
+    const LIMIT: usize = 8;
+    const CLIENTS: usize = 300;
+    let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let server = Server::new().http2().connections(LIMIT).fallback(page);
+    let handler = {
+        let (now, most) = (Arc::clone(&now), Arc::clone(&most));
+        move |socket: bowline::WebSocket| {
+            let (now, most) = (Arc::clone(&now), Arc::clone(&most));
+            async move {
+                most.fetch_max(now.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
+                let echoed = echo(socket).await;
+                now.fetch_sub(1, Ordering::Relaxed);
+                echoed
+            }
+        }
+    };
+    let (listener, address) = crate::support::http::listen().await;
+    tokio::spawn(server.clone().serve(listener, handler));
+    let url = format!("ws://{address}/");
+    let clients: Vec<_> = (0..CLIENTS).map(|number| tokio::spawn(visit(url.clone(), number))).collect();
+    let mut opened = 0;
+    for client in clients {
+        opened += u64::from(soon(client).await.unwrap());
+    }
+    soon(async {
+        while server.stats().open() > 0 || server.stats().accepted() < opened {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    assert!(most.load(Ordering::Relaxed) <= LIMIT, "{most:?}");
+    // All places are free again, as soon as the last connection of HTTP/2 is closed.
+    let mut open = Vec::new();
+    soon(async {
+        while open.len() < LIMIT {
+            match bowline::connect(&url).await {
+                Ok(socket) => open.push(socket),
+                Err(_) => tokio::task::yield_now().await,
+            }
+        }
+    })
+    .await;
+    bowline::connect(&url).await.unwrap_err();
+}
+
+/// Tries to open a WebSocket, and leaves after a few messages. Returns `true` if it opened.
+#[cfg(feature = "http2")]
+async fn visit(url: String, number: usize) -> bool {
+    use bowline::HttpVersion;
+
+    let version = if number % 2 == 0 { HttpVersion::Http1 } else { HttpVersion::Http2 };
+    let connecting = Connector::new().http_version(version).connect(url).await;
+    let Ok((mut socket, _)) = connecting else { return false };
+    for _ in 0..number % 5 {
+        if socket.send("hello").await.is_err() || socket.recv().await.is_err() {
+            break;
+        }
+    }
+    if number % 3 > 0 {
+        let _ = socket.close(bowline::CloseCode::NORMAL, "").await;
+    }
+    true
+}
+
 async fn soon_in_paused_time<T>(task: tokio::task::JoinHandle<T>) -> T {
     tokio::time::timeout(TIMEOUT * 10, task).await.expect("the test hangs").unwrap()
 }
