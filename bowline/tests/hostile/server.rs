@@ -679,6 +679,44 @@ async fn a_signal_may_wake_itself() {
     }
 }
 
+/// Wake-ups that come while another task polls the signal are not lost.
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn a_signal_reaches_all_that_wait_in_parallel() {
+    for round in 0..100 {
+        let (wake, mut woken) = tokio::sync::watch::channel(0);
+        let signal = async move {
+            while *woken.borrow_and_update() < 20 {
+                woken.changed().await.unwrap();
+            }
+        };
+        let acceptor = Acceptor::new().limits(Limits::default().handshake_timeout(TIMEOUT * 100));
+        let server = Server::new().acceptor(acceptor).shutdown(signal, TIMEOUT);
+        let mut clients = Vec::new();
+        let mut servings = Vec::new();
+        let mut kept = Vec::new();
+        for _ in 0..10 {
+            let (client, far) = duplex(64);
+            servings.push(tokio::spawn(server.serve_connection(far, None, echo)));
+            clients.push(client);
+            let (client, far) = duplex(64);
+            let mut unpolled = Box::pin(server.serve_connection(far, None, echo));
+            assert!(poll_once(unpolled.as_mut()).await.is_none(), "round {round}");
+            kept.push(unpolled);
+            clients.push(client);
+        }
+        tokio::spawn(async move {
+            for number in 0..=20 {
+                // The signal may be gone already.
+                let _ = wake.send(number);
+                tokio::task::yield_now().await;
+            }
+        });
+        for serving in servings {
+            soon(serving).await.unwrap().unwrap();
+        }
+    }
+}
+
 /// The signal knows the tasks that wait for it, but does not keep them, nor itself.
 #[tokio::test]
 async fn a_signal_ends_with_its_server() {
