@@ -82,9 +82,9 @@
 //!
 //! # Graceful shutdown
 //!
-//! Over HTTP/1.1, a graceful shutdown of axum's server does not wait for WebSockets, which have left HTTP. Over
-//! HTTP/2 it waits for all of them, since they are streams of their connections. In both cases, close them
-//! through their [`Sender`](crate::Sender)s before the shutdown begins:
+//! Over HTTP/1.1, a graceful shutdown of axum's server does not wait for WebSockets, which have left HTTP.
+//! Over HTTP/2 it waits for all of them, since they are streams of their connections. In both cases, close
+//! them through their [`Sender`](crate::Sender)s before the shutdown begins:
 //!
 //! ```
 //! use std::sync::{Arc, Mutex};

@@ -67,8 +67,11 @@ impl Connection {
     ) -> T {
         let mut waiting = PlaceGuard::new(self, queue);
         poll_fn(|cx| {
+            // A loop over what is there at once must not starve the other tasks of its thread.
+            let progress = ready!(poll_proceed(cx));
             let mut outbound = self.outbound();
             if let Some(result) = check(&mut outbound) {
+                progress.made_progress();
                 return Poll::Ready(result);
             }
             outbound.wait(queue, &mut waiting.place, Manner::Future, cx.waker());

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
-use bowline::{CloseCode, Limits, Role};
+use bowline::{CloseCode, Limits, Role, pair};
 use tokio::io::AsyncReadExt;
 
 use crate::support::frames::{Frame, encode_all};
@@ -358,4 +358,24 @@ async fn a_dropped_send_gives_its_place_to_the_next() {
     next.await.unwrap();
     settle().await;
     assert_eq!(texts(&wire), ["xx", "ok"]);
+}
+
+/// A loop over what is ready at once takes turns with other tasks.
+#[tokio::test]
+async fn flushes_of_nothing_leave_time_to_others() {
+    let (client, _server) = pair();
+    let sender = client.sender();
+    let other = tokio::spawn(async {});
+    let mut flushes = 0;
+    while !other.is_finished() {
+        sender.flush().await.unwrap();
+        flushes += 1;
+        assert!(flushes < 10_000, "the other task has no turn");
+    }
+    client.begin_close(CloseCode::NORMAL, "").unwrap();
+    let other = tokio::spawn(async {});
+    for _ in 0..10_000 {
+        sender.closed().await;
+    }
+    assert!(other.is_finished(), "the other task has no turn");
 }
