@@ -58,7 +58,13 @@ impl<F: Future> Future for CatchPanic<F> {
 /// Calls a closure of the application's, and returns its panic as an error. The caller uses nothing again
 /// that a panic may have left broken.
 pub(crate) fn catch<T>(closure: impl FnOnce() -> T) -> Result<T, Panicked> {
-    catch_unwind(AssertUnwindSafe(closure)).map_err(|payload| Panicked::with(&*payload))
+    catch_unwind(AssertUnwindSafe(closure)).map_err(|payload| {
+        let panicked = Panicked::with(&*payload);
+        // The drop of the payload may panic as well, and so may the drop of that panic's payload.
+        let dropped = catch_unwind(AssertUnwindSafe(|| drop(payload)));
+        dropped.unwrap_or_else(std::mem::forget);
+        panicked
+    })
 }
 
 impl Panicked {

@@ -605,6 +605,35 @@ async fn requests_for_pages_that_are_reset_at_once() {
 
 // ---- the listener
 
+/// A panic of `on_error` ends nothing, whatever its payload does.
+#[tokio::test]
+async fn a_panic_whose_payload_panics_ends_no_server() {
+    struct Bomb;
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            std::panic::panic_any(Bomb);
+        }
+    }
+    struct Failing(mpsc::UnboundedReceiver<io::Result<DuplexStream>>);
+    impl Listener for Failing {
+        type Stream = DuplexStream;
+
+        async fn accept(&mut self) -> io::Result<(DuplexStream, Option<std::net::SocketAddr>)> {
+            match self.0.recv().await {
+                Some(accepted) => accepted.map(|stream| (stream, None)),
+                None => pending().await,
+            }
+        }
+    }
+    let (sender, receiver) = mpsc::unbounded_channel();
+    let server = Server::new().on_error(|_| std::panic::panic_any(Bomb));
+    let _serving = tokio::spawn(server.serve(Failing(receiver), echo));
+    sender.send(Err(io::Error::other("no file descriptors"))).unwrap();
+    let (client, far) = duplex(1024);
+    sender.send(Ok(far)).unwrap();
+    soon(Connector::new().connect_over("ws://any.example/", client)).await.unwrap();
+}
+
 /// A listener that panics ends its own server, and no other.
 #[tokio::test]
 async fn a_listener_that_panics_ends_its_connections() {
