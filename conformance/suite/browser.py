@@ -57,7 +57,7 @@ def run_page_over_http1(report, chromium):
 def run_page_over_http2(report, chromium):
     """A page from a hyper server with `bowline::accept`; its WebSockets use the same connection.
 
-    `Server` serves no pages: there, what the page requests before gets an error, but over HTTP/2.
+    `Server` has no fallback here: what the page requests before gets an error, but over HTTP/2.
     """
     logs = {}
     with ExitStack() as stack:
@@ -83,7 +83,7 @@ def run_page_over_http2(report, chromium):
         # Each mode has two WebSockets, and the server closes another one.
         websockets = 2 * len(HYPER_SERVERS) + 1 if name == "http2-hyper" else 2
         judge_connections(report, f"chromium: {name} one connection", log, websockets)
-    answer = "the page answered the Close frame with Some(4001)"
+    answer = "the page answered the Close frame with 4001"
     if answer in logs.get("http2-hyper", ""):
         report.passes("chromium: the page's answer to a Close frame")
     else:

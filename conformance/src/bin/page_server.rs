@@ -120,7 +120,7 @@ impl Handler {
             }
             Self::Close => {
                 let answer = socket.close(CloseCode(4001), "enough").await?;
-                println!("the page answered the Close frame with {:?}", answer.code());
+                println!("the page answered the Close frame with {}", answer.code().0);
             }
             Self::Drop => socket.send("the last message").await?,
         }
