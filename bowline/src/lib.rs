@@ -351,8 +351,6 @@ mod compression;
 mod connection;
 mod error;
 mod events;
-#[cfg(feature = "axum")]
-pub mod extract;
 mod handshake;
 mod limits;
 mod message;
@@ -391,6 +389,8 @@ pub use error::{Error, ErrorKind, TrySendError};
 pub use handshake::protocol::ConnectProtocol;
 pub use limits::Limits;
 pub use message::{Message, Payload, Prepared, Utf8Bytes};
+#[cfg(feature = "axum")]
+pub use server::extract;
 #[cfg(feature = "server")]
 pub use server::{
     AcceptStream, Acceptance, Acceptor, Handler, Listener, Rejection, RejectionReason, Server, ServerError,

@@ -11,6 +11,7 @@
 //! registry         all connections of a server, to close them at its end
 //! handler          the application's closure; catch_panic: its panics
 //! server_error     what the application learns of an error
+//! extract          the extractor for axum
 //! upgrade          the wait for the response, in other people's servers
 //! ```
 //!
@@ -21,6 +22,8 @@ mod acceptor;
 pub(crate) mod catch_panic;
 mod check;
 mod connection_task;
+#[cfg(feature = "axum")]
+pub mod extract;
 mod handler;
 mod handshake;
 mod http1;

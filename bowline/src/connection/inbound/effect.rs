@@ -1,4 +1,4 @@
-//! What passes from the inbound half of a connection to the outbound half.
+//! Requests of the inbound half of a connection to the outbound half.
 
 use bowline_proto::{CloseCode, CloseFrame};
 
