@@ -1,0 +1,397 @@
+//! The options with which a server is reached, shared by all commands that are clients.
+//!
+//! [`ConnectArguments`] are the options as clap reads them. [`ConnectArguments::target`] checks them, reads the
+//! files that they name, and returns a [`Target`], which connects any number of times.
+
+mod tls;
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::{fmt, fs};
+
+use base64::prelude::{BASE64_STANDARD, Engine as _};
+use bowline::http::header::{AUTHORIZATION, HeaderName, HeaderValue};
+use bowline::http::{Response, Uri};
+use bowline::{Compression, Connector, Error, HttpVersion, Limits, Proxy, WebSocket};
+use clap::{Args, ValueEnum};
+use tokio::net::{TcpStream, lookup_host};
+
+/// The options with which a server is reached.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct ConnectArguments {
+    /// The server: a ws://, wss://, http:// or https:// URL. Without a scheme, ws:// is assumed
+    #[arg(value_name = "URL")]
+    pub(crate) url: String,
+    /// Add a header to the request; may be repeated
+    #[arg(short = 'H', long, value_name = "NAME: VALUE", help_heading = "Request")]
+    header: Vec<Header>,
+    /// Basic authentication
+    #[arg(short, long, value_name = "USER:PASSWORD", conflicts_with = "bearer", help_heading = "Request")]
+    user: Option<String>,
+    /// Bearer token, or @FILE to read it from a file
+    #[arg(long, value_name = "TOKEN", help_heading = "Request")]
+    bearer: Option<String>,
+    /// Offer a subprotocol; may be repeated, the preferred one first
+    #[arg(short, long, value_name = "NAME", help_heading = "Request")]
+    subprotocol: Vec<String>,
+    /// The Origin header
+    #[arg(long, value_name = "ORIGIN", help_heading = "Request")]
+    origin: Option<String>,
+    /// The Host header, instead of the URL's host
+    #[arg(long, value_name = "HOST", help_heading = "Request")]
+    host: Option<String>,
+    /// Connect to this address when the URL has this host and port; may be repeated
+    #[arg(long, value_name = "HOST:PORT:ADDRESS", help_heading = "Connection")]
+    resolve: Vec<Resolve>,
+    /// Connect through a Unix socket
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["resolve", "proxy", "ipv4", "ipv6"], help_heading = "Connection")]
+    unix: Option<PathBuf>,
+    /// Use IPv4 addresses alone
+    #[arg(short = '4', long, conflicts_with = "ipv6", help_heading = "Connection")]
+    ipv4: bool,
+    /// Use IPv6 addresses alone
+    #[arg(short = '6', long, help_heading = "Connection")]
+    ipv6: bool,
+    /// Proxy (http://, https://, socks5:// or socks5h://), or `none`. Default: from the environment
+    #[arg(long, value_name = "URL", conflicts_with_all = ["ipv4", "ipv6", "resolve"], help_heading = "Connection")]
+    proxy: Option<String>,
+    /// The version of HTTP
+    #[arg(long, value_enum, value_name = "VERSION", default_value_t, help_heading = "Connection")]
+    http: Version,
+    /// Offer compression (permessage-deflate)
+    #[arg(short = 'z', long, help_heading = "Connection")]
+    compress: bool,
+    /// The largest message, in bytes, or with K, M or G
+    #[arg(long, value_name = "SIZE", default_value = "64M", help_heading = "Connection")]
+    max_size: Size,
+    #[command(flatten)]
+    tls: tls::TlsArguments,
+}
+
+/// The version of HTTP to use.
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub(crate) enum Version {
+    /// HTTP/1.1
+    #[default]
+    #[value(name = "1.1")]
+    Http1,
+    /// HTTP/2 (RFC 8441)
+    #[value(name = "2")]
+    Http2,
+}
+
+/// Arguments that can't be used. The text names the option.
+#[derive(Debug)]
+pub(crate) struct UsageError(pub(crate) String);
+
+impl fmt::Display for UsageError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for UsageError {}
+
+/// A server, and the way to it.
+#[derive(Clone, Debug)]
+pub(crate) struct Target {
+    url: Uri,
+    connector: Connector,
+    route: Route,
+}
+
+/// How the transport to the server is opened.
+#[derive(Clone, Debug)]
+enum Route {
+    /// By the library: name resolution, proxies.
+    Default,
+    /// By TCP to one of the addresses that the options leave.
+    Addresses {
+        resolve: Vec<Resolve>,
+        family: Option<Family>,
+    },
+    Unix(PathBuf),
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Family {
+    V4,
+    V6,
+}
+
+impl ConnectArguments {
+    /// Checks the options, and reads the files that they name.
+    pub(crate) fn target(&self) -> Result<Target, UsageError> {
+        let url = parse_url(&self.url)?;
+        let mut connector = Connector::new()
+            .subprotocols(self.subprotocol.iter().map(String::as_str))
+            .limits(Limits::default().message_size(self.max_size.0).frames_per_message(u32::MAX));
+        for Header(name, value) in &self.header {
+            // Host, Origin and the subprotocols have methods of their own, but users of curl give them so.
+            connector = match name.as_str() {
+                "host" => connector.host(value.clone()),
+                "origin" => connector.origin(value.clone()),
+                _ => connector.header(name.clone(), value.clone()),
+            };
+        }
+        if let Some(host) = &self.host {
+            connector = connector.host(host.as_str());
+        }
+        if let Some(origin) = &self.origin {
+            connector = connector.origin(origin.as_str());
+        }
+        if let Some(value) = self.authorization()? {
+            connector = connector.header(AUTHORIZATION, value);
+        }
+        if self.compress {
+            connector = connector.compression(Compression::ContextTakeover);
+        }
+        connector = connector.http_version(match self.http {
+            Version::Http1 => HttpVersion::Http1,
+            Version::Http2 => HttpVersion::Http2,
+        });
+        match self.proxy.as_deref() {
+            None => {}
+            Some("none") => connector = connector.proxy(Proxy::none()),
+            Some(proxy) => {
+                connector = connector
+                    .proxy(proxy.parse().map_err(|error| UsageError(format!("--proxy {proxy}: {error}")))?);
+            }
+        }
+        if let Some(config) = self.tls.config()? {
+            connector = connector.tls(config);
+        }
+        // Finds every invalid option before anything is sent.
+        connector.request(&url).map_err(|error| UsageError(error.to_string()))?;
+        Ok(Target { url, connector, route: self.route() })
+    }
+
+    fn authorization(&self) -> Result<Option<HeaderValue>, UsageError> {
+        let text = match (&self.user, &self.bearer) {
+            (Some(user), _) => format!("Basic {}", BASE64_STANDARD.encode(user)),
+            (_, Some(token)) => format!("Bearer {}", read_token(token)?),
+            (None, None) => return Ok(None),
+        };
+        let mut value = HeaderValue::try_from(text).map_err(|_| {
+            UsageError("the credentials contain characters that a header can't contain".into())
+        })?;
+        value.set_sensitive(true);
+        Ok(Some(value))
+    }
+
+    fn route(&self) -> Route {
+        let family = match (self.ipv4, self.ipv6) {
+            (true, _) => Some(Family::V4),
+            (_, true) => Some(Family::V6),
+            (false, false) => None,
+        };
+        match &self.unix {
+            Some(path) => Route::Unix(path.clone()),
+            None if family.is_some() || !self.resolve.is_empty() => {
+                Route::Addresses { resolve: self.resolve.clone(), family }
+            }
+            None => Route::Default,
+        }
+    }
+}
+
+impl Target {
+    /// The URL of the server.
+    pub(crate) fn url(&self) -> &Uri {
+        &self.url
+    }
+
+    /// Changes the connector, for options of a single command.
+    pub(crate) fn configure(&mut self, change: impl FnOnce(Connector) -> Connector) {
+        self.connector = change(std::mem::take(&mut self.connector));
+    }
+
+    /// Connects, and performs the opening handshake.
+    pub(crate) async fn connect(&self) -> Result<(WebSocket, Response<()>), ConnectError> {
+        match &self.route {
+            Route::Default => Ok(self.connector.connect(&self.url).await?),
+            Route::Addresses { resolve, family } => {
+                let stream = self.dial(resolve, *family).await?;
+                Ok(self.connector.connect_over(&self.url, stream).await?)
+            }
+            Route::Unix(path) => self.connect_unix(path).await,
+        }
+    }
+
+    #[cfg(unix)]
+    async fn connect_unix(&self, path: &std::path::Path) -> Result<(WebSocket, Response<()>), ConnectError> {
+        let stream = tokio::net::UnixStream::connect(path).await.map_err(|error| {
+            ConnectError::Dial(format!("connecting to {} failed: {error}", path.display()))
+        })?;
+        Ok(self.connector.connect_over(&self.url, stream).await?)
+    }
+
+    #[cfg(not(unix))]
+    async fn connect_unix(&self, _: &std::path::Path) -> Result<(WebSocket, Response<()>), ConnectError> {
+        Err(ConnectError::Dial("--unix: this system has no Unix sockets".into()))
+    }
+
+    /// Opens a TCP connection to one of the addresses that `--resolve`, `-4` and `-6` leave.
+    async fn dial(&self, resolve: &[Resolve], family: Option<Family>) -> Result<TcpStream, ConnectError> {
+        let (host, port) = host_and_port(&self.url);
+        let failed = |text: String| ConnectError::Dial(format!("connecting to {host}:{port} failed: {text}"));
+        let fixed = resolve.iter().find(|entry| entry.host.eq_ignore_ascii_case(host) && entry.port == port);
+        let addresses: Vec<SocketAddr> = match fixed {
+            Some(entry) => vec![SocketAddr::new(entry.address, port)],
+            None => match lookup_host((host.trim_matches(['[', ']']), port)).await {
+                Ok(addresses) => addresses.collect(),
+                Err(error) => return Err(failed(error.to_string())),
+            },
+        };
+        let usable: Vec<SocketAddr> = addresses
+            .into_iter()
+            .filter(|address| match family {
+                Some(Family::V4) => address.is_ipv4(),
+                Some(Family::V6) => address.is_ipv6(),
+                None => true,
+            })
+            .collect();
+        if usable.is_empty() {
+            return Err(failed("the host has no address of the family that was asked for".into()));
+        }
+        let stream = TcpStream::connect(&usable[..]).await.map_err(|error| failed(error.to_string()))?;
+        stream.set_nodelay(true).map_err(|error| failed(error.to_string()))?;
+        Ok(stream)
+    }
+}
+
+/// A connection that was not opened.
+#[derive(Debug)]
+pub(crate) enum ConnectError {
+    /// The transport was not opened, by this program's own way to the server.
+    Dial(String),
+    /// The library's error.
+    Library(Error),
+}
+
+impl ConnectError {
+    /// The status of the process after this error.
+    pub(crate) fn exit(&self) -> crate::exit::Exit {
+        match self {
+            Self::Dial(_) => crate::exit::Exit::Unreachable,
+            Self::Library(error) => crate::exit::Exit::of_connect(error),
+        }
+    }
+}
+
+impl From<Error> for ConnectError {
+    fn from(error: Error) -> Self {
+        Self::Library(error)
+    }
+}
+
+impl fmt::Display for ConnectError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Dial(text) => f.write_str(text),
+            Self::Library(error) => error.fmt(f),
+        }
+    }
+}
+
+/// The host and port that a URL names.
+pub(crate) fn host_and_port(url: &Uri) -> (&str, u16) {
+    let secure = matches!(url.scheme_str(), Some("wss" | "https"));
+    (url.host().unwrap_or_default(), url.port_u16().unwrap_or(if secure { 443 } else { 80 }))
+}
+
+/// Reads a URL, or what users write instead of one: `localhost:8080`, `:8080/feed`, `example.com`.
+fn parse_url(text: &str) -> Result<Uri, UsageError> {
+    let invalid = |why: &dyn fmt::Display| UsageError(format!("{text:?} is no URL: {why}"));
+    let whole = match text.find("://") {
+        Some(at) if text[..at].bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte)) => {
+            text.to_owned()
+        }
+        _ if text.starts_with(':') => format!("ws://localhost{text}"),
+        _ => format!("ws://{text}"),
+    };
+    // A fragment has no meaning here (RFC 6455 3), and Uri would drop it in silence.
+    if whole.contains('#') {
+        return Err(invalid(&"a WebSocket URL has no fragment (#...)"));
+    }
+    let url: Uri = whole.parse().map_err(|error| invalid(&error))?;
+    match url.scheme_str() {
+        Some("ws" | "wss" | "http" | "https") => Ok(url),
+        scheme => Err(invalid(&format!(
+            "its scheme is {}, not ws, wss, http or https",
+            scheme.unwrap_or("missing")
+        ))),
+    }
+}
+
+fn read_token(token: &str) -> Result<String, UsageError> {
+    match token.strip_prefix('@') {
+        None => Ok(token.to_owned()),
+        Some(file) => match fs::read_to_string(file) {
+            Ok(text) => Ok(text.trim_end().to_owned()),
+            Err(error) => Err(UsageError(format!("--bearer {token}: {error}"))),
+        },
+    }
+}
+
+/// A header as users of curl write it: `name: value`.
+#[derive(Clone, Debug)]
+struct Header(HeaderName, HeaderValue);
+
+impl FromStr for Header {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (name, value) = text.split_once(':').ok_or("a header is written as NAME: VALUE")?;
+        let name = name.trim().parse().map_err(|error| format!("{name:?}: {error}"))?;
+        let value = value.trim().parse().map_err(|error| format!("the value: {error}"))?;
+        Ok(Self(name, value))
+    }
+}
+
+/// An address that replaces name resolution, as curl's option of the same name.
+#[derive(Clone, Debug)]
+struct Resolve {
+    host: String,
+    port: u16,
+    address: IpAddr,
+}
+
+impl FromStr for Resolve {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let mut parts = text.splitn(3, ':');
+        let (Some(host), Some(port), Some(address)) = (parts.next(), parts.next(), parts.next()) else {
+            return Err("expected HOST:PORT:ADDRESS".into());
+        };
+        let port = port.parse().map_err(|error| format!("the port {port:?}: {error}"))?;
+        let address = address
+            .trim_matches(['[', ']'])
+            .parse()
+            .map_err(|error| format!("the address {address:?}: {error}"))?;
+        Ok(Self { host: host.to_owned(), port, address })
+    }
+}
+
+/// A number of bytes: `1000`, `64K`, `64M`, `1G`, in powers of 1024.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Size(pub(crate) usize);
+
+impl FromStr for Size {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let trimmed = text.trim_end_matches(['B', 'b']).trim_end_matches('i');
+        let (digits, shift) = match trimmed.chars().last() {
+            Some('k' | 'K') => (&trimmed[..trimmed.len() - 1], 10),
+            Some('m' | 'M') => (&trimmed[..trimmed.len() - 1], 20),
+            Some('g' | 'G') => (&trimmed[..trimmed.len() - 1], 30),
+            _ => (trimmed, 0),
+        };
+        let number: usize =
+            digits.trim().parse().map_err(|_| "expected a number of bytes, such as 64K or 16M")?;
+        number.checked_mul(1 << shift).map(Self).ok_or_else(|| "the size is too large".into())
+    }
+}

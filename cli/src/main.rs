@@ -1,0 +1,23 @@
+//! `bowline`: a WebSocket tool.
+//!
+//! `main` reads the arguments and runs one command: [`talk`], [`serve`], [`check`] or [`bench`]. Each command
+//! returns an [`Exit`], which is the status of the process. The commands share [`connect`], the options with
+//! which a server is reached.
+
+mod arguments;
+mod bench;
+mod check;
+mod connect;
+mod exit;
+mod serve;
+mod talk;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::arguments::Arguments;
+
+fn main() -> ExitCode {
+    arguments::run(Arguments::parse()).into()
+}
