@@ -1,9 +1,9 @@
-//! Extracts the programs of `docs/deploying.md`, so that the suites run what the page says.
+//! Extracts the programs of `bowline/guide/deploying.md`, so that the suites run what the page says.
 
 use std::path::Path;
 use std::{env, fs};
 
-const PAGE: &str = "../docs/deploying.md";
+const PAGE: &str = "../bowline/guide/deploying.md";
 
 fn main() {
     println!("cargo::rerun-if-changed={PAGE}");

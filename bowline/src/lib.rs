@@ -3,6 +3,7 @@
 //! - [`connect`] opens a connection as a client.
 //! - [`serve`] runs a server; [`accept`] adds WebSockets to an existing hyper, axum or tower server.
 //! - [`WebSocket`] is the connection in both roles. [`Sender`] is a handle for sending from other tasks.
+//! - The [guide] has pages on deploying, TLS and migrating from other libraries.
 //!
 //! A server that returns each message, and a client that talks to it:
 //!
@@ -351,6 +352,10 @@ mod compression;
 mod connection;
 mod error;
 mod events;
+// Not for doctests: the examples need other crates.
+#[cfg(all(doc, not(doctest)))]
+#[path = "../guide/pages.rs"]
+pub mod guide;
 mod handshake;
 mod limits;
 mod message;

@@ -131,7 +131,7 @@ pub async fn serve<L: Listener, H: Handler<M>, M: 'static>(
 /// # }
 /// ```
 ///
-/// The page `docs/deploying.md` of the repository has a whole program with health checks, and settings for
+/// The page on [deploying](crate::guide::deploying) has a whole program with health checks, and settings for
 /// proxies, systemd and Kubernetes.
 ///
 /// # Clones
@@ -335,7 +335,7 @@ impl Server {
     /// # }
     /// ```
     ///
-    /// The page `docs/tls.md` of the repository has more examples: client certificates, and new certificates
+    /// The page on [TLS](crate::guide::tls) has more examples: client certificates, and new certificates
     /// without a restart.
     #[cfg(feature = "tls")]
     pub fn tls(self, config: std::sync::Arc<rustls::ServerConfig>) -> Self {

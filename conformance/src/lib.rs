@@ -41,21 +41,21 @@ pub fn self_signed() -> Result<ServerConfig, Box<dyn Error + Send + Sync>> {
     Ok(config)
 }
 
-/// The examples of pages outside of the crates. The published crate could not include these pages.
+/// The examples of the pages, which need features and crates that a test of `bowline` alone doesn't have.
 #[cfg(doctest)]
 mod pages {
     #[doc = include_str!("../../README.md")]
     mod readme {}
 
-    #[doc = include_str!("../../docs/deploying.md")]
+    #[doc = include_str!("../../bowline/guide/deploying.md")]
     mod deploying {}
 
-    #[doc = include_str!("../../docs/migrating-from-coder-websocket.md")]
+    #[doc = include_str!("../../bowline/guide/migrating-from-coder-websocket.md")]
     mod migrating_from_coder_websocket {}
 
-    #[doc = include_str!("../../docs/migrating-from-tokio-tungstenite.md")]
+    #[doc = include_str!("../../bowline/guide/migrating-from-tokio-tungstenite.md")]
     mod migrating_from_tokio_tungstenite {}
 
-    #[doc = include_str!("../../docs/tls.md")]
+    #[doc = include_str!("../../bowline/guide/tls.md")]
     mod tls {}
 }

@@ -1,4 +1,4 @@
-"""bowline behind proxies and under init systems, with the configurations and programs of docs/deploying.md."""
+"""bowline behind proxies and under init systems, with the configurations and programs of bowline/guide/deploying.md."""
 
 import re
 import signal

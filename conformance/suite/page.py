@@ -1,10 +1,10 @@
-"""The texts in code blocks of docs/deploying.md, which the suites use as they are there, apart from ports and times."""
+"""The texts in code blocks of bowline/guide/deploying.md, which the suites use verbatim, apart from ports and times."""
 
 import re
 
 from .paths import WORKSPACE
 
-PAGE = WORKSPACE / "docs" / "deploying.md"
+PAGE = WORKSPACE / "bowline" / "guide" / "deploying.md"
 
 
 def blocks(heading, language):

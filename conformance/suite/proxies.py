@@ -1,4 +1,4 @@
-"""nginx, HAProxy and Apache with the configurations of docs/deploying.md."""
+"""nginx, HAProxy and Apache with the configurations of bowline/guide/deploying.md."""
 
 import contextlib
 import functools

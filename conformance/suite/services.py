@@ -1,4 +1,4 @@
-"""The programs of docs/deploying.md under systemd and Kubernetes, as far as tests can stand in for these two."""
+"""The programs of bowline/guide/deploying.md under systemd and Kubernetes, as far as tests can stand in for these two."""
 
 import contextlib
 import re

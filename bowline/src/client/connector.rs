@@ -209,7 +209,7 @@ impl Connector {
     /// # }
     /// ```
     ///
-    /// The page `docs/tls.md` of the repository has more examples: client certificates, roots in addition to
+    /// The page on [TLS](crate::guide::tls) has more examples: client certificates, roots in addition to
     /// those of the system, FIPS.
     #[cfg(feature = "tls")]
     pub fn tls(mut self, config: std::sync::Arc<rustls::ClientConfig>) -> Self {

@@ -1,3 +1,3 @@
-//! The program in the section "systemd" of `docs/deploying.md`; see `build.rs`.
+//! The program in the section "systemd" of `bowline/guide/deploying.md`; see `build.rs`.
 
 include!(concat!(env!("OUT_DIR"), "/systemd.rs"));
