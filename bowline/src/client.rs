@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! reconnecting  one connection after the other, with pauses between them
+//! connect_over  the handshake over a stream of the application's, without dialling
 //! url           the URL, checked
 //! connector     the options, and the way through all of the following
 //! request       the request of the opening handshake, prepared
@@ -15,6 +16,7 @@
 //!
 //! Without the feature `http2`, `absent/http2.rs` takes the place of `http2.rs`.
 
+mod connect_over;
 mod connector;
 mod dial;
 mod handshake;
@@ -28,6 +30,7 @@ mod reconnecting;
 mod request;
 mod url;
 
+pub use connect_over::ConnectOver;
 pub use connector::{Connector, connect};
 pub use handshake::ClientHandshake;
 #[cfg(feature = "http2")]

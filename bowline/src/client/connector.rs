@@ -71,10 +71,10 @@ pub async fn connect(url: impl Display) -> Result<WebSocket, Error> {
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct Connector {
-    offer: Offer,
+    pub(crate) offer: Offer,
     proxy: Proxy,
     tls: Option<ClientTls>,
-    version: HttpVersion,
+    pub(crate) version: HttpVersion,
     /// The number of redirects that are followed.
     redirects: u32,
 }
@@ -346,40 +346,6 @@ impl Connector {
         Box::pin(self.connect_redirected(attempt)).await
     }
 
-    /// Performs the handshake over a stream of your own, such as a Unix socket or a pipe.
-    ///
-    /// TLS is used if the URL says so. The host of the URL is sent to the server, but its name is not
-    /// resolved, and no proxy is used.
-    ///
-    /// ```no_run
-    /// # #[cfg(unix)]
-    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-    /// let stream = tokio::net::UnixStream::connect("/run/feed.sock").await?;
-    /// let (mut socket, _) = bowline::Connector::new().connect_over("ws://localhost/feed", stream).await?;
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// Returns the errors that [`connect`](Self::connect) returns, except those of name resolution, dialling
-    /// and proxies.
-    ///
-    /// # Cancel safety
-    ///
-    /// This method is cancel safe. Dropping the future ends the attempt and drops the stream.
-    pub async fn connect_over<S>(
-        &self,
-        url: impl Display,
-        stream: S,
-    ) -> Result<(WebSocket, Response<()>), Error>
-    where
-        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    {
-        let attempt = self.offer.prepare(Url::parse(&url.to_string())?)?;
-        Box::pin(async { self.finish(self.secure(attempt, self.version, stream).await?).await }).await
-    }
-
     /// Returns the request of a handshake for an HTTP client of your own, and the handshake that its response
     /// finishes.
     ///
@@ -515,7 +481,7 @@ impl Connector {
         self.finish(reached).await
     }
 
-    async fn finish(&self, reached: Reached) -> Result<(WebSocket, Response<()>), Error> {
+    pub(crate) async fn finish(&self, reached: Reached) -> Result<(WebSocket, Response<()>), Error> {
         match reached {
             Reached::WebSocket(opened) => Ok(opened),
             Reached::Http2(connection, attempt) => {
@@ -547,7 +513,8 @@ impl Connector {
         Box::pin(self.secure(attempt, version, stream)).await
     }
 
-    async fn secure<S: IoStream>(
+    /// Does TLS if the URL says so, and goes on above it.
+    pub(crate) async fn secure<S: IoStream>(
         &self,
         attempt: Attempt,
         version: HttpVersion,
@@ -568,6 +535,17 @@ impl Connector {
             }
             return http1::exchange(stream, addresses, attempt).await.map(Reached::WebSocket);
         }
+        self.exchange(attempt, version, stream, addresses).await
+    }
+
+    /// Goes on above TCP or TLS. Without ALPN, HTTP/2 is spoken only if nothing else is allowed.
+    pub(crate) async fn exchange<S: IoStream>(
+        &self,
+        attempt: Attempt,
+        version: HttpVersion,
+        stream: S,
+        addresses: Addresses,
+    ) -> Result<Reached, Error> {
         if version.is_only_http2() {
             return self.start_http2(attempt, stream, addresses).await;
         }
@@ -656,7 +634,7 @@ impl Connector {
 }
 
 /// The result of reaching a server.
-enum Reached {
+pub(crate) enum Reached {
     WebSocket((WebSocket, Response<()>)),
     Http2(Http2Connection, Box<Attempt>),
 }

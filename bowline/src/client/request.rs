@@ -9,12 +9,11 @@ use http::header::{AUTHORIZATION, COOKIE, HOST, HeaderMap, HeaderName, HeaderVal
 use http::{Request, Uri};
 
 use crate::client::handshake::ClientHandshake;
-use crate::client::url::{Scheme, Url};
+use crate::client::url::Url;
 use crate::connection::parts::Config;
 use crate::error::{Error, ErrorKind};
 use crate::handshake::deadline::Deadline;
 use crate::handshake::headers::is_of_handshake;
-use crate::transport::tls;
 
 /// The options of a client that do not depend on how the server is reached.
 #[derive(Clone, Default)]
@@ -124,10 +123,6 @@ impl Offer {
     /// Checks the settings, and builds the request.
     pub(crate) fn prepare(&self, url: Url) -> Result<Attempt, Error> {
         self.validate()?;
-        if url.scheme() == Scheme::Wss && !tls::IS_SUPPORTED {
-            let text = "wss:// and https:// need the feature `ring` or `aws-lc-rs` of the crate bowline";
-            return Err(Error::new(ErrorKind::InvalidInput, text));
-        }
         let handshake = ClientHandshake::new(self.subprotocols.clone(), self.config.clone());
         let mut request = Request::new(());
         *request.uri_mut() = Uri::from(url.path_and_query());

@@ -479,7 +479,7 @@ async fn rfc6455_4_1_the_response_is_verified() {
 async fn rfc6455_4_1_nothing_is_sent_before_the_response() {
     let (client, mut server) = duplex(64 * 1024);
     let connector = Connector::new();
-    let mut connecting = std::pin::pin!(connector.connect_over(URL, client));
+    let mut connecting = std::pin::pin!(connector.connect_over(URL, client).into_future());
     assert!(poll_times(10, connecting.as_mut()).await.is_none());
     let request = read_head(&mut server).await;
     assert!(poll_once(std::pin::pin!(server.read_u8())).await.is_none(), "something is behind the request");

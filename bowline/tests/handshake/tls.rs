@@ -6,10 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bowline::{Acceptor, CloseCode, Connector, ErrorKind, Limits, Proxy, Server, ServerError, WebSocket};
+use http::request::Parts;
 use rustls::ClientConfig;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio_rustls::client::TlsStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use crate::support::http::{echo, listen, soon, start};
@@ -168,6 +171,43 @@ async fn tls_over_a_stream_of_the_users_own() {
     assert_echo(&mut socket).await;
     soon(socket.close(CloseCode::NORMAL, "")).await.unwrap();
     soon(serving).await.unwrap().unwrap();
+}
+
+/// Does a TLS handshake. Returns the client's stream, and the head of the request to come.
+async fn connect_tls() -> (TlsStream<DuplexStream>, JoinHandle<Parts>) {
+    let (server, client) = configs();
+    let (near, far) = duplex(64 * 1024);
+    let serving = tokio::spawn(async move {
+        let stream = TlsAcceptor::from(server).accept(far).await.unwrap();
+        let (socket, head) = Acceptor::new().accept_stream(stream).await.unwrap();
+        echo(socket).await.unwrap();
+        head
+    });
+    let name = "localhost".try_into().unwrap();
+    (soon(TlsConnector::from(client).connect(name, near)).await.unwrap(), serving)
+}
+
+#[tokio::test]
+async fn a_stream_that_is_tls_already() {
+    let (stream, serving) = connect_tls().await;
+    let connecting = Connector::new().connect_over("wss://localhost:443/feed", stream).already_tls();
+    let (mut socket, _) = soon(connecting).await.unwrap();
+    assert_echo(&mut socket).await;
+    soon(socket.close(CloseCode::NORMAL, "")).await.unwrap();
+    let head = soon(serving).await.unwrap();
+    // The default port is that of wss.
+    assert_eq!(head.headers["host"], "localhost");
+    assert_eq!(head.uri, "/feed");
+}
+
+#[tokio::test]
+async fn tls_in_tls_is_an_error_that_says_how_to_avoid_it() {
+    let (stream, serving) = connect_tls().await;
+    let (_, config) = configs();
+    let error = soon(connector(config).connect_over("wss://localhost/", stream)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Io);
+    assert!(error.to_string().contains("ConnectOver::already_tls"), "{error}");
+    assert!(soon(serving).await.is_err(), "the server has taken a ClientHello for a request");
 }
 
 #[tokio::test]

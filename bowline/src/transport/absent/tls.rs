@@ -35,14 +35,16 @@ mod client {
     }
 
     pub(crate) fn server_name(_host: &str) -> Result<ServerName, Error> {
-        let text = "TLS needs the feature `ring` or `aws-lc-rs` of the crate bowline";
-        Err(Error::new(ErrorKind::InvalidInput, text))
+        Err(unsupported())
     }
 
-    /// Does nothing, because URLs and proxies that need TLS are refused before.
-    #[expect(clippy::unnecessary_wraps, reason = "the signature is that of the real one")]
     pub(crate) fn check(_config: Option<&ClientTls>) -> Result<(), Error> {
-        Ok(())
+        Err(unsupported())
+    }
+
+    fn unsupported() -> Error {
+        let text = "wss:// and https:// need the feature `ring` or `aws-lc-rs` of the crate bowline";
+        Error::new(ErrorKind::InvalidInput, text)
     }
 
     #[expect(clippy::unused_async, reason = "the signature is that of the real one")]

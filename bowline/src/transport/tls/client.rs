@@ -2,14 +2,14 @@
 
 use std::sync::{Arc, OnceLock};
 
-use rustls::ClientConfig;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, Error as TlsError, InvalidMessage};
 use rustls_platform_verifier::BuilderVerifierExt;
 use tokio_rustls::TlsConnector;
 pub(crate) use tokio_rustls::client::TlsStream;
 
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, find_cause};
 use crate::transport::IoStream;
 use crate::transport::alpn::Alpn;
 use crate::transport::tls::alert::with_alert;
@@ -34,9 +34,16 @@ pub(crate) async fn connect<S: IoStream>(
     let connector = TlsConnector::from(config);
     // If the configuration offered other protocols, the server could choose one of them.
     let connecting = connector.with_alpn(names(protocols)).connect(server, stream);
-    let stream = connecting
-        .await
-        .map_err(|error| Error::with_source(ErrorKind::Io, with_alert(&text, &error), error))?;
+    let stream = connecting.await.map_err(|error| {
+        let text = match find_cause(&error) {
+            Some(TlsError::InvalidMessage(InvalidMessage::InvalidContentType)) => format!(
+                "{text}: the server answers without TLS (a stream that is TLS already needs \
+                 ConnectOver::already_tls)"
+            ),
+            _ => with_alert(&text, &error),
+        };
+        Error::with_source(ErrorKind::Io, text, error)
+    })?;
     let chosen = Alpn::of(stream.get_ref().1);
     Ok((stream, chosen))
 }
