@@ -3,7 +3,7 @@
 //! [`ConnectArguments`] are the options as clap reads them. [`ConnectArguments::target`] checks them, reads the
 //! files that they name, and returns a [`Target`], which connects any number of times.
 
-mod tls;
+pub(crate) mod tls;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;

@@ -1,8 +1,14 @@
 //! The status of the process.
 
+use std::future::Future;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use bowline::{Error, ErrorKind};
+#[cfg(unix)]
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
 
 /// The status of the process, which the man page promises to scripts.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -63,5 +69,79 @@ impl From<Exit> for ExitCode {
             Exit::Findings => 8,
             Exit::Signal(number) => 128_u8.saturating_add(number),
         })
+    }
+}
+
+/// The status that a signal has decided, if one has arrived.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct SignalExit(Arc<AtomicU8>);
+
+impl SignalExit {
+    /// The status of a program that a signal has ended, else success.
+    pub(crate) fn get(&self) -> Exit {
+        match self.0.load(Ordering::Relaxed) {
+            0 => Exit::Success,
+            number => Exit::Signal(number),
+        }
+    }
+}
+
+/// Returns a future that is ready at the first SIGINT or SIGTERM. The second ends the process at once.
+///
+/// Must be called within a runtime.
+pub(crate) fn first_signal() -> (SignalExit, impl Future<Output = ()> + Send + 'static) {
+    let exit = SignalExit::default();
+    let (first, arrived) = oneshot::channel();
+    let seen = exit.clone();
+    tokio::spawn(async move {
+        let mut signals = Signals::new();
+        seen.0.store(signals.next().await, Ordering::Relaxed);
+        let _ = first.send(());
+        let number = signals.next().await;
+        std::process::exit(128 + i32::from(number));
+    });
+    (exit, async move {
+        // The sender is dropped only with the runtime.
+        let _ = arrived.await;
+    })
+}
+
+/// The signals that end a program.
+#[cfg(unix)]
+struct Signals(Option<(Signal, Signal)>);
+
+#[cfg(unix)]
+impl Signals {
+    fn new() -> Self {
+        Self(signal(SignalKind::interrupt()).and_then(|int| Ok((int, signal(SignalKind::terminate())?))).ok())
+    }
+
+    /// Waits for a signal, and returns its number.
+    async fn next(&mut self) -> u8 {
+        match &mut self.0 {
+            Some((interrupt, terminate)) => tokio::select! {
+                _ = interrupt.recv() => 2,
+                _ = terminate.recv() => 15,
+            },
+            // Then the system's own action ends the process.
+            None => std::future::pending().await,
+        }
+    }
+}
+
+#[cfg(not(unix))]
+struct Signals;
+
+#[cfg(not(unix))]
+impl Signals {
+    fn new() -> Self {
+        Self
+    }
+
+    async fn next(&mut self) -> u8 {
+        match tokio::signal::ctrl_c().await {
+            Ok(()) => 2,
+            Err(_) => std::future::pending().await,
+        }
     }
 }

@@ -1,14 +1,170 @@
-//! `bowline serve`.
+//! `bowline serve`: a server.
+//!
+//! A [`Mode`] says what the server does with a connection. `run` binds the address, prints its URL, and serves
+//! until a signal arrives; connections are then closed with 1001.
 
+mod address;
+mod broadcast;
+mod certificate;
+mod demo;
+mod exec;
+mod files;
+mod gateway;
+mod guard;
+mod log;
+mod mode;
+mod pump;
+
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bowline::{Acceptor, CloseCode, Compression, Limits, Server, ShutdownOptions};
 use clap::Args;
+use tokio::runtime::{Builder, Runtime};
 
+use self::address::{Address, Bound};
+use self::certificate::CertificateArguments;
+use self::gateway::Upstream;
+use self::guard::HostGuard;
+use self::log::LogArguments;
+use self::mode::{Mode, ModeArguments};
+use crate::connect::{Size, UsageError};
 use crate::exit::Exit;
+
+/// The time in which connections are closed after a signal.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(3);
+
+const EXAMPLES: &str = "\
+Examples:
+  bowline serve                             echo on ws://127.0.0.1:8080
+  bowline serve :9000 --broadcast           each message goes to all clients; on all addresses
+  bowline serve --files site --broadcast    a page and its WebSockets on one port
+  bowline serve --to tcp:localhost:5432     a gateway to a TCP server
+  bowline serve --exec grep --line-buffered x    a program for each connection";
 
 /// The options of `bowline serve`.
 #[derive(Args, Debug)]
-pub(crate) struct ServeArguments {}
+#[command(after_help = EXAMPLES)]
+pub(crate) struct ServeArguments {
+    /// Address to listen on: [HOST]:PORT, PORT or unix:PATH. Without a host, all addresses; port 0 selects a
+    /// free one
+    #[arg(value_name = "ADDR", default_value = "127.0.0.1:8080")]
+    address: Address,
+    #[command(flatten)]
+    mode: ModeArguments,
+    /// Answer other requests with the files of this folder
+    #[arg(long, value_name = "DIR", help_heading = "Server")]
+    files: Option<PathBuf>,
+    /// Allow pages of another origin, such as https://*.example.com, localhost:3000 or *; may be repeated
+    #[arg(long, value_name = "PATTERN", help_heading = "Server")]
+    allow_origin: Vec<String>,
+    /// Support a subprotocol; may be repeated, the preferred one first
+    #[arg(short, long, value_name = "NAME", help_heading = "Server")]
+    subprotocol: Vec<String>,
+    /// Accept compression (permessage-deflate)
+    #[arg(short = 'z', long, help_heading = "Server")]
+    compress: bool,
+    /// Serve HTTP/2, too
+    #[arg(long, help_heading = "Server")]
+    http2: bool,
+    /// The largest message, in bytes, or with K, M or G
+    #[arg(long, value_name = "SIZE", default_value = "64M", help_heading = "Server")]
+    max_size: Size,
+    #[command(flatten)]
+    certificate: CertificateArguments,
+    #[command(flatten)]
+    log: LogArguments,
+}
 
 /// Runs `bowline serve`.
-pub(crate) fn run(_: ServeArguments) -> Exit {
-    Exit::Failure
+pub(crate) fn run(arguments: ServeArguments) -> Exit {
+    let runtime = match Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(&error, Exit::Failure),
+    };
+    if arguments.mode.demo {
+        return runtime.block_on(demo::run());
+    }
+    match prepare(&arguments) {
+        Ok(server) => serve(&runtime, server, arguments),
+        Err(error) => failed(&error, Exit::Usage),
+    }
+}
+
+fn failed(error: &dyn std::fmt::Display, exit: Exit) -> Exit {
+    let _ = writeln!(anstream::stderr(), "bowline: {error}");
+    exit
+}
+
+/// Checks the options, and returns the server that they describe.
+fn prepare(arguments: &ServeArguments) -> Result<Server, UsageError> {
+    let limits = Limits::default().message_size(arguments.max_size.0).frames_per_message(u32::MAX);
+    let mut acceptor = Acceptor::new().limits(limits);
+    if !matches!(arguments.mode.to, Some(Upstream::WebSocket(_))) {
+        acceptor = acceptor.subprotocols(arguments.subprotocol.iter().map(String::as_str));
+    } else if !arguments.subprotocol.is_empty() {
+        return Err(UsageError("--subprotocol: the server behind --to chooses the subprotocol".into()));
+    }
+    for pattern in &arguments.allow_origin {
+        acceptor = acceptor.allow_origin(pattern);
+    }
+    if arguments.compress {
+        acceptor = acceptor.compression(Compression::ContextTakeover);
+    }
+    let log = arguments.log.log();
+    let mut server = Server::new().acceptor(acceptor).on_error(move |error| log.server_error(&error));
+    if let Some(config) = arguments.certificate.config(log)? {
+        server = server.tls(Arc::new(config));
+    }
+    if arguments.http2 {
+        server = server.http2();
+    }
+    if let Some(folder) = &arguments.files {
+        server = files::serve_folder(server, folder)?;
+    }
+    Ok(server)
+}
+
+fn serve(runtime: &Runtime, server: Server, arguments: ServeArguments) -> Exit {
+    let secure = arguments.certificate.is_used();
+    let log = arguments.log.log();
+    runtime.block_on(async move {
+        let bound = match arguments.address.bind().await {
+            Ok(bound) => bound,
+            Err(error) => {
+                return failed(
+                    &format!("{} can't be listened on: {error}", arguments.address),
+                    Exit::Failure,
+                );
+            }
+        };
+        let guard = HostGuard::new(&bound, &arguments.allow_origin);
+        let mode = Mode::new(arguments.mode);
+        let server = mode.check_requests(server, guard, arguments.max_size);
+        if let Err(error) = announce(&bound, secure) {
+            return failed(&format!("stdout: {error}"), Exit::Failure);
+        }
+        let (exit, signal) = crate::exit::first_signal();
+        let options =
+            ShutdownOptions::new(SHUTDOWN_TIMEOUT).close_frame(CloseCode::GOING_AWAY, "the server ends");
+        let server = server.shutdown(signal, options);
+        let result = match bound {
+            Bound::Tcp(listener) => server.serve(listener, mode.handler(log)).await,
+            #[cfg(unix)]
+            Bound::Unix(listener, _file) => server.serve(listener, mode.handler(log)).await,
+        };
+        match result {
+            Ok(_) => exit.get(),
+            Err(error) => failed(&error, Exit::Failure),
+        }
+    })
+}
+
+/// Prints the URL of the server, as one line for scripts that wait for it.
+fn announce(bound: &Bound, secure: bool) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "listening on {}", bound.url(secure)?)?;
+    out.flush()
 }

@@ -1,0 +1,53 @@
+//! `--files`: a folder of static files for the requests that ask for no WebSocket.
+
+use std::convert::Infallible;
+use std::path::Path;
+
+use bowline::Server;
+use bowline::http::request::Parts;
+use bowline::http::{Method, Request, Response, StatusCode};
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Empty, Limited};
+use tower_http::services::ServeDir;
+use tower_http::services::fs::ServeFileSystemResponseBody;
+
+use crate::connect::UsageError;
+
+/// The largest file. A response is kept in memory as a whole.
+const FILE_MAX: usize = 64 * 1024 * 1024;
+
+/// Answers requests for files.
+pub(crate) fn serve_folder(server: Server, folder: &Path) -> Result<Server, UsageError> {
+    if !folder.is_dir() {
+        return Err(UsageError(format!("--files {}: this is no folder", folder.display())));
+    }
+    let files = ServeDir::new(folder);
+    Ok(server.fallback(move |head: Parts| {
+        let files = files.clone();
+        async move {
+            match respond(files, head).await {
+                Ok(response) => response,
+                Err(status) => plain(status),
+            }
+        }
+    }))
+}
+
+async fn respond(mut files: ServeDir, head: Parts) -> Result<Response<Bytes>, StatusCode> {
+    if !matches!(head.method, Method::GET | Method::HEAD) {
+        return Err(StatusCode::METHOD_NOT_ALLOWED);
+    }
+    let request = Request::from_parts(head, Empty::<Bytes>::new());
+    let response: Response<ServeFileSystemResponseBody> =
+        files.try_call(request).await.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
+    let (head, body) = response.into_parts();
+    // A file over the limit is one that this server can't serve, which is no fault of the client.
+    let body = Limited::new(body, FILE_MAX).collect().await.map_err(|_| StatusCode::NOT_IMPLEMENTED)?;
+    Ok::<_, Infallible>(Response::from_parts(head, body.to_bytes())).map_err(|never| match never {})
+}
+
+fn plain(status: StatusCode) -> Response<Bytes> {
+    let mut response = Response::new(Bytes::from(format!("{status}\n")));
+    *response.status_mut() = status;
+    response
+}
