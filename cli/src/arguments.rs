@@ -1,6 +1,6 @@
 //! The command line, and the command that it selects.
 
-use std::io;
+use std::io::{self, Write as _};
 
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
@@ -8,6 +8,7 @@ use clap_complete::Shell;
 use crate::bench::{self, BenchArguments};
 use crate::check::{self, CheckArguments};
 use crate::exit::Exit;
+use crate::manual;
 use crate::serve::{self, ServeArguments};
 use crate::talk::{self, TalkArguments};
 
@@ -35,8 +36,11 @@ enum Command {
         /// The shell
         shell: Shell,
     },
-    /// Print the man page
-    Man,
+    /// Print the man page, or that of a command
+    Man {
+        /// The command: serve, check or bench
+        command: Option<String>,
+    },
 }
 
 /// Runs the command that the arguments select.
@@ -46,19 +50,28 @@ pub(crate) fn run(arguments: Arguments) -> Exit {
         (Some(Command::Check(arguments)), _) => check::run(*arguments),
         (Some(Command::Bench(arguments)), _) => bench::run(*arguments),
         (Some(Command::Completions { shell }), _) => {
-            clap_complete::generate(shell, &mut Arguments::command(), "bowline", &mut io::stdout());
-            Exit::Success
+            let mut text = Vec::new();
+            clap_complete::generate(shell, &mut Arguments::command(), "bowline", &mut text);
+            print(&text)
         }
-        (Some(Command::Man), _) => {
-            match clap_mangen::Man::new(Arguments::command()).render(&mut io::stdout()) {
-                Ok(()) => Exit::Success,
-                Err(error) => {
-                    anstream::eprintln!("bowline: the man page can't be written: {error}");
-                    Exit::Failure
-                }
+        (Some(Command::Man { command }), _) => {
+            match manual::page(&mut Arguments::command(), command.as_deref()) {
+                Ok(page) => print(&page),
+                Err(error) => error.exit(),
             }
         }
         (None, Some(arguments)) => talk::run(arguments),
         (None, None) => Exit::Usage,
+    }
+}
+
+/// Writes a text to stdout. A reader that has seen enough is no failure.
+fn print(text: &[u8]) -> Exit {
+    match io::stdout().write_all(text) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            let _ = writeln!(anstream::stderr(), "bowline: stdout: {error}");
+            Exit::Failure
+        }
+        _ => Exit::Success,
     }
 }

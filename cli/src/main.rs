@@ -9,6 +9,7 @@ mod bench;
 mod check;
 mod connect;
 mod exit;
+mod manual;
 mod serve;
 mod talk;
 

@@ -20,7 +20,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bowline::{Acceptor, CloseCode, Compression, Limits, Server, ShutdownOptions};
+use bowline::{Acceptor, CloseCode, Compression, Connector, Limits, Server, ShutdownOptions};
 use clap::Args;
 use tokio::runtime::{Builder, Runtime};
 
@@ -87,6 +87,7 @@ pub(crate) fn run(arguments: ServeArguments) -> Exit {
     if arguments.mode.demo {
         return runtime.block_on(demo::run());
     }
+    let _context = runtime.enter();
     match prepare(&arguments) {
         Ok(server) => serve(&runtime, server, arguments),
         Err(error) => failed(&error, Exit::Usage),
@@ -98,7 +99,7 @@ fn failed(error: &dyn std::fmt::Display, exit: Exit) -> Exit {
     exit
 }
 
-/// Checks the options, and returns the server that they describe.
+/// Checks the options, and returns the server that they describe. Must be called within a runtime.
 fn prepare(arguments: &ServeArguments) -> Result<Server, UsageError> {
     let limits = Limits::default().message_size(arguments.max_size.0).frames_per_message(u32::MAX);
     let mut acceptor = Acceptor::new().limits(limits);
@@ -113,6 +114,8 @@ fn prepare(arguments: &ServeArguments) -> Result<Server, UsageError> {
     if arguments.compress {
         acceptor = acceptor.compression(Compression::ContextTakeover);
     }
+    // Finds every invalid option before the address is bound.
+    Connector::new().pair(&acceptor).map_err(|error| UsageError(error.to_string()))?;
     let log = arguments.log.log();
     let mut server = Server::new().acceptor(acceptor).on_error(move |error| log.server_error(&error));
     if let Some(config) = arguments.certificate.config(log)? {

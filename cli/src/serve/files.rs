@@ -1,15 +1,14 @@
 //! `--files`: a folder of static files for the requests that ask for no WebSocket.
 
-use std::convert::Infallible;
 use std::path::Path;
 
 use bowline::Server;
 use bowline::http::request::Parts;
-use bowline::http::{Method, Request, Response, StatusCode};
+use bowline::http::{Request, Response, StatusCode};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Empty, Limited};
 use tower_http::services::ServeDir;
-use tower_http::services::fs::ServeFileSystemResponseBody;
+use tower_service::Service as _;
 
 use crate::connect::UsageError;
 
@@ -34,16 +33,15 @@ pub(crate) fn serve_folder(server: Server, folder: &Path) -> Result<Server, Usag
 }
 
 async fn respond(mut files: ServeDir, head: Parts) -> Result<Response<Bytes>, StatusCode> {
-    if !matches!(head.method, Method::GET | Method::HEAD) {
-        return Err(StatusCode::METHOD_NOT_ALLOWED);
-    }
     let request = Request::from_parts(head, Empty::<Bytes>::new());
-    let response: Response<ServeFileSystemResponseBody> =
-        files.try_call(request).await.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
+    let Ok(response) = files.call(request).await;
+    if !response.status().is_success() && !response.status().is_redirection() {
+        return Err(response.status());
+    }
     let (head, body) = response.into_parts();
     // A file over the limit is one that this server can't serve, which is no fault of the client.
     let body = Limited::new(body, FILE_MAX).collect().await.map_err(|_| StatusCode::NOT_IMPLEMENTED)?;
-    Ok::<_, Infallible>(Response::from_parts(head, body.to_bytes())).map_err(|never| match never {})
+    Ok(Response::from_parts(head, body.to_bytes()))
 }
 
 fn plain(status: StatusCode) -> Response<Bytes> {

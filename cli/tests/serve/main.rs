@@ -1,0 +1,8 @@
+//! `bowline serve`, as users run it: the program is started, and clients of the library talk to it.
+
+mod exec;
+mod files;
+mod gateway;
+mod modes;
+mod process;
+mod start;
