@@ -3,7 +3,8 @@
 //! - [`connect`] opens a connection as a client.
 //! - [`serve`] runs a server; [`accept`] adds WebSockets to an existing hyper, axum or tower server.
 //! - [`WebSocket`] is the connection in both roles. [`Sender`] is a handle for sending from other tasks.
-//! - The [guide] has pages on deploying, TLS and migrating from other libraries.
+//! - The [guide] has pages on web frameworks and HTTP clients, deploying, TLS and migrating from other
+//!   libraries.
 //!
 //! A server that returns each message, and a client that talks to it:
 //!

@@ -1,0 +1,12 @@
+//! Tests of the programs of `bowline/guide/frameworks.md`: a client of bowline talks to each server of the page, and each client
+//! of the page to a server of bowline.
+
+mod clients;
+mod manifest;
+mod servers;
+mod support;
+
+/// The programs of the page.
+mod programs {
+    include!(concat!(env!("OUT_DIR"), "/programs.rs"));
+}
