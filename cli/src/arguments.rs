@@ -2,7 +2,7 @@
 
 use std::io::{self, Write as _};
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{Args as _, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::bench::{self, BenchArguments};
@@ -16,9 +16,7 @@ use crate::talk::{self, TalkArguments};
 #[derive(Parser)]
 #[command(name = "bowline", version, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 #[command(arg_required_else_help = true, max_term_width = 100)]
-pub(crate) struct Arguments {
-    #[command(flatten)]
-    talk: Option<TalkArguments>,
+struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -43,25 +41,40 @@ enum Command {
     },
 }
 
-/// Runs the command that the arguments select.
-pub(crate) fn run(arguments: Arguments) -> Exit {
-    match (arguments.command, arguments.talk) {
-        (Some(Command::Serve(arguments)), _) => serve::run(*arguments),
-        (Some(Command::Check(arguments)), _) => check::run(*arguments),
-        (Some(Command::Bench(arguments)), _) => bench::run(*arguments),
-        (Some(Command::Completions { shell }), _) => {
-            let mut text = Vec::new();
-            clap_complete::generate(shell, &mut Arguments::command(), "bowline", &mut text);
-            print(&text)
-        }
-        (Some(Command::Man { command }), _) => {
-            match manual::page(&mut Arguments::command(), command.as_deref()) {
+/// The command line. Without a command, the arguments are those of a conversation.
+fn command_line() -> clap::Command {
+    TalkArguments::augment_args(Arguments::command())
+}
+
+/// Reads the arguments of the process, and runs the command that they select.
+pub(crate) fn run() -> Exit {
+    let matches = command_line().get_matches();
+    match Arguments::from_arg_matches(&matches) {
+        Ok(Arguments { command: Some(command) }) => command.run(),
+        Ok(Arguments { command: None }) => match TalkArguments::from_arg_matches(&matches) {
+            Ok(arguments) => talk::run(arguments),
+            Err(error) => error.exit(),
+        },
+        Err(error) => error.exit(),
+    }
+}
+
+impl Command {
+    fn run(self) -> Exit {
+        match self {
+            Self::Serve(arguments) => serve::run(*arguments),
+            Self::Check(arguments) => check::run(*arguments),
+            Self::Bench(arguments) => bench::run(*arguments),
+            Self::Completions { shell } => {
+                let mut text = Vec::new();
+                clap_complete::generate(shell, &mut command_line(), "bowline", &mut text);
+                print(&text)
+            }
+            Self::Man { command } => match manual::page(&mut command_line(), command.as_deref()) {
                 Ok(page) => print(&page),
                 Err(error) => error.exit(),
-            }
+            },
         }
-        (None, Some(arguments)) => talk::run(arguments),
-        (None, None) => Exit::Usage,
     }
 }
 

@@ -101,7 +101,7 @@ pub(crate) struct Target {
     route: Route,
 }
 
-/// How the transport to the server is opened.
+/// The way in which the transport to the server is opened.
 #[derive(Clone, Debug)]
 enum Route {
     /// By the library: name resolution, proxies.
@@ -163,7 +163,7 @@ impl ConnectArguments {
             connector = connector.tls(config);
         }
         // Finds every invalid option before anything is sent.
-        connector.request(&url).map_err(|error| UsageError(error.to_string()))?;
+        connector.request(&url).map_err(|error| UsageError(in_options(&error)))?;
         Ok(Target { url, connector, route: self.route() })
     }
 
@@ -290,9 +290,14 @@ impl fmt::Display for ConnectError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Dial(text) => f.write_str(text),
-            Self::Library(error) => error.fmt(f),
+            Self::Library(error) => f.write_str(&in_options(error)),
         }
     }
+}
+
+/// The text of an error, which names this program's options instead of the library's settings.
+pub(crate) fn in_options(error: &Error) -> String {
+    error.to_string().replace("Limits::message_size", "--max-size")
 }
 
 /// The host and port that a URL names.

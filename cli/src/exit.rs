@@ -108,16 +108,16 @@ pub(crate) fn first_signal() -> (SignalExit, impl Future<Output = ()> + Send + '
 
 /// The signals that end a program.
 #[cfg(unix)]
-struct Signals(Option<(Signal, Signal)>);
+pub(crate) struct Signals(Option<(Signal, Signal)>);
 
 #[cfg(unix)]
 impl Signals {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(signal(SignalKind::interrupt()).and_then(|int| Ok((int, signal(SignalKind::terminate())?))).ok())
     }
 
     /// Waits for a signal, and returns its number.
-    async fn next(&mut self) -> u8 {
+    pub(crate) async fn next(&mut self) -> u8 {
         match &mut self.0 {
             Some((interrupt, terminate)) => tokio::select! {
                 _ = interrupt.recv() => 2,
@@ -130,15 +130,15 @@ impl Signals {
 }
 
 #[cfg(not(unix))]
-struct Signals;
+pub(crate) struct Signals;
 
 #[cfg(not(unix))]
 impl Signals {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self
     }
 
-    async fn next(&mut self) -> u8 {
+    pub(crate) async fn next(&mut self) -> u8 {
         match tokio::signal::ctrl_c().await {
             Ok(()) => 2,
             Err(_) => std::future::pending().await,

@@ -15,10 +15,6 @@ mod talk;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
-use crate::arguments::Arguments;
-
 fn main() -> ExitCode {
-    arguments::run(Arguments::parse()).into()
+    arguments::run().into()
 }

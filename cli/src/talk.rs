@@ -1,50 +1,39 @@
-//! `bowline URL`: talk to a server.
+//! `bowline URL`: a conversation with a server, at a prompt or through pipes.
+//!
+//! [`TalkArguments`] become [`Settings`], with every file read and every pattern compiled. A [`Conversation`]
+//! owns what outlives a connection: the [`Outbox`](outbox::Outbox) of messages to send, and the
+//! [`Display`](display::Display) of those received. Threads of their own read stdin and write stdout, so
+//! neither a silent writer nor a slow reader keeps pings from being answered, or a signal from being seen.
 
-use clap::Args;
+mod arguments;
+mod conversation;
+mod display;
+mod encoding;
+mod ending;
+mod escape;
+mod input;
+mod interruption;
+mod outbox;
+mod stdout;
 
-use crate::connect::ConnectArguments;
+pub(crate) use arguments::TalkArguments;
+
 use crate::exit::Exit;
-
-/// The options of a conversation.
-#[derive(Args, Debug)]
-pub(crate) struct TalkArguments {
-    #[command(flatten)]
-    connect: ConnectArguments,
-}
+use arguments::Settings;
+use conversation::Conversation;
 
 /// Talks to a server.
 pub(crate) fn run(arguments: TalkArguments) -> Exit {
-    let target = match arguments.connect.target() {
-        Ok(target) => target,
-        Err(error) => {
-            anstream::eprintln!("bowline: {error}");
-            return Exit::Usage;
-        }
-    };
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            anstream::eprintln!("bowline: {error}");
-            return Exit::Failure;
-        }
-    };
-    runtime.block_on(async {
-        let (mut socket, _) = match target.connect().await {
-            Ok(connected) => connected,
-            Err(error) => {
-                anstream::eprintln!("bowline: {error}");
-                return error.exit();
-            }
-        };
-        loop {
-            match socket.recv().await {
-                Ok(Some(message)) => anstream::println!("{message:?}"),
-                Ok(None) => return Exit::Success,
-                Err(error) => {
-                    anstream::eprintln!("bowline: {error}");
-                    return Exit::of_connection(&error);
-                }
-            }
-        }
-    })
+    match Settings::try_from(arguments) {
+        Ok(settings) => match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => runtime.block_on(Conversation::new(settings).run()),
+            Err(error) => fail(&error, Exit::Failure),
+        },
+        Err(error) => fail(&error, Exit::Usage),
+    }
+}
+
+fn fail(error: &dyn std::fmt::Display, exit: Exit) -> Exit {
+    anstream::eprintln!("bowline: {error}");
+    exit
 }

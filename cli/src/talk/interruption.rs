@@ -1,0 +1,52 @@
+//! What ends a conversation from outside: signals, and the time of `--timeout`.
+
+use std::future::pending;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until};
+
+use crate::exit::Signals;
+
+/// What ends a conversation from outside.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Interruption {
+    /// A signal, by its number.
+    Signal(u8),
+    TimedOut,
+}
+
+/// The sources of interruptions.
+pub(super) struct Interruptions {
+    signals: Signals,
+    deadline: Option<Instant>,
+}
+
+impl Interruptions {
+    /// Takes over the signals of the process, and starts the clock.
+    pub(super) fn new(timeout: Option<Duration>) -> Self {
+        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        Self { signals: Signals::new(), deadline }
+    }
+
+    /// Waits for the next interruption. The time is up only once.
+    ///
+    /// # Cancel safety
+    ///
+    /// This method is cancel safe: a dropped future loses no interruption.
+    pub(super) async fn next(&mut self) -> Interruption {
+        let deadline = self.deadline;
+        let time = async {
+            match deadline {
+                Some(deadline) => sleep_until(deadline).await,
+                None => pending().await,
+            }
+        };
+        tokio::select! {
+            signal = self.signals.next() => Interruption::Signal(signal),
+            () = time => {
+                self.deadline = None;
+                Interruption::TimedOut
+            }
+        }
+    }
+}

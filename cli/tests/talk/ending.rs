@@ -1,0 +1,137 @@
+//! The ends of conversations, and the status of the process.
+
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpListener;
+
+use crate::support::{command, finish, run, serve, url};
+
+#[tokio::test]
+async fn the_number_of_messages_ends_a_conversation() {
+    let address = serve().await;
+    run(&[&url(address, "/echo"), "-n", "2"], b"1\n2\n3\n").await.expect(0, "1\n2\n");
+    run(&[&url(address, "/echo"), "-n", "0", "-m", "1"], b"").await.expect(0, "");
+}
+
+#[tokio::test]
+async fn a_pattern_ends_a_conversation() {
+    let address = serve().await;
+    run(&[&url(address, "/echo"), "--until", "^2"], b"1\n12\n2\n3\n").await.expect(0, "1\n12\n2\n");
+}
+
+#[tokio::test]
+async fn an_end_before_the_goal_is_a_failure() {
+    let address = serve().await;
+    let outcome = run(&[&url(address, "/echo/1"), "-n", "2"], b"1\n").await.expect(1, "1\n");
+    assert_eq!(outcome.stderr, "bowline: received 1 of 2 messages (--count)\n");
+    let outcome = run(&[&url(address, "/echo"), "--until", "x", "--linger", "10ms"], b"1\n").await;
+    assert_eq!(outcome.status, 1);
+    assert!(outcome.stderr.contains("no message matched x (--until)"), "{}", outcome.stderr);
+}
+
+#[tokio::test]
+async fn the_peer_s_close_code_decides() {
+    let address = serve().await;
+    run(&[&url(address, "/close/1000/"), "-m", "x"], b"").await.expect(0, "");
+    run(&[&url(address, "/close/1001/"), "-m", "x"], b"").await.expect(0, "");
+    let outcome = run(&[&url(address, "/close/4001/logged%20out"), "-m", "x"], b"").await.expect(6, "");
+    assert_eq!(outcome.stderr, "bowline: closed by the peer: 4001 \"logged%20out\"\n");
+    let outcome = run(&[&url(address, "/close/1011/"), "-m", "x", "-q"], b"").await.expect(6, "");
+    assert_eq!(outcome.stderr, "bowline: closed by the peer: 1011\n");
+}
+
+#[tokio::test]
+async fn the_peer_s_close_ends_a_program_whose_stdin_is_open() {
+    let address = serve().await;
+    let child = command(&[&url(address, "/close-now/4001/bye")]).spawn().unwrap();
+    let outcome = finish(child).await.expect(6, "");
+    assert_eq!(outcome.stderr, "bowline: closed by the peer: 4001 \"bye\"\n");
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_there_is_unreachable() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    let outcome = run(&[&url(address, "/")], b"").await.expect(3, "");
+    assert!(outcome.stderr.starts_with("bowline: "), "{}", outcome.stderr);
+    run(&["ws://does-not-exist.invalid/"], b"").await.expect(3, "");
+}
+
+#[tokio::test]
+async fn a_lost_connection_has_a_status_of_its_own() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        // Dropped, the WebSocket ends its stream without a Close frame.
+        drop(bowline::Acceptor::new().accept_stream(stream).await.unwrap());
+    });
+    let outcome = run(&[&url(address, "/"), "-r"], b"").await.expect(5, "");
+    assert!(outcome.stderr.contains("without a Close frame"), "{}", outcome.stderr);
+}
+
+#[tokio::test]
+async fn the_time_is_limited_on_demand() {
+    let address = serve().await;
+    let outcome = run(&[&url(address, "/greet"), "-r", "--timeout", "300ms"], b"").await.expect(7, "hello\n");
+    assert_eq!(outcome.stderr, "bowline: timed out after 300ms (--timeout)\n");
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = silent.local_addr().unwrap();
+    run(&[&url(address, "/"), "--timeout", "300ms"], b"").await.expect(7, "");
+}
+
+#[tokio::test]
+async fn wrong_arguments_are_usage_errors() {
+    let file = std::env::temp_dir().join("bowline-does-not-exist.pem");
+    let file = file.to_str().unwrap();
+    for arguments in [
+        &["ftp://localhost/"][..],
+        &["ws://localhost/#fragment"],
+        &["ws://localhost/", "--cacert", file],
+        &["ws://localhost/", "--until", "("],
+        &["ws://localhost/", "--close", "1006"],
+        &["ws://localhost/", "--linger", "soon"],
+        &["ws://localhost/", "--no-such-option"],
+        &["ws://localhost/", "-r", "-m", "-"],
+        &["ws://localhost/", "-s", "not a token"],
+    ] {
+        let outcome = run(arguments, b"").await;
+        assert_eq!((outcome.status, outcome.text()), (2, ""), "{arguments:?}: {}", outcome.stderr);
+        assert!(!outcome.stderr.is_empty(), "{arguments:?}");
+    }
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_signal_closes_politely_and_a_second_one_at_once() {
+    let address = serve().await;
+    for (signal, status) in [("INT", 130), ("TERM", 143)] {
+        let mut child = command(&[&url(address, "/greet"), "-r"]).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).await.unwrap();
+        kill(&child, signal).await;
+        finish(child).await.expect(status, "");
+    }
+    // A server that never answers the Close frame.
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut child = command(&[&url(address, "/"), "-v"]).spawn().unwrap();
+    let (stream, _) = listener.accept().await.unwrap();
+    let (mut socket, _) = bowline::Acceptor::new().accept_stream(stream).await.unwrap();
+    socket.send("hello").await.unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).await.unwrap();
+    // The message that is not received keeps the server from seeing the Close frame.
+    child.stdin.as_mut().unwrap().write_all(b"unread\n").await.unwrap();
+    kill(&child, "INT").await;
+    kill(&child, "INT").await;
+    finish(child).await.expect(130, "");
+    assert!(socket.recv().await.unwrap().is_some());
+}
+
+#[cfg(unix)]
+async fn kill(child: &tokio::process::Child, signal: &str) {
+    let id = child.id().unwrap().to_string();
+    let status = tokio::process::Command::new("kill").args(["-s", signal, &id]).status().await.unwrap();
+    assert!(status.success());
+}
