@@ -199,6 +199,7 @@
 //!
 //! [`Server::fallback`] answers the requests that ask for no WebSocket: pages and health checks. In other
 //! HTTP servers, [`accept`] checks the requests of hyper, and [`Acceptor::respond`] those of any library.
+//! There, [`Connections`] closes all WebSockets when the application shuts down.
 //!
 //! ```no_run
 //! use std::sync::Arc;
@@ -399,8 +400,8 @@ pub use message::{Message, Payload, Prepared, Utf8Bytes};
 pub use server::extract;
 #[cfg(feature = "server")]
 pub use server::{
-    AcceptStream, Acceptance, Acceptor, Handler, Listener, Rejection, RejectionReason, Server, ServerError,
-    ServerHandshake, ServerStats, ShutdownOptions, ShutdownSummary, Upgrade, accept, serve,
+    AcceptStream, Acceptance, Acceptor, Connections, Handler, Listener, Rejection, RejectionReason, Server,
+    ServerError, ServerHandshake, ServerStats, ShutdownOptions, ShutdownSummary, Upgrade, accept, serve,
 };
 #[cfg(any(feature = "client", feature = "server"))]
 pub use socket::Adoption;

@@ -57,7 +57,7 @@ pub use acceptor::{Acceptor, accept};
 pub use check::acceptance::Acceptance;
 pub use handler::Handler;
 pub use handshake::ServerHandshake;
-pub use registry::{ServerStats, ShutdownOptions, ShutdownSummary};
+pub use registry::{Connections, ServerStats, ShutdownOptions, ShutdownSummary};
 pub use rejection::{Rejection, RejectionReason};
 pub use server_error::ServerError;
 pub use upgrade::Upgrade;

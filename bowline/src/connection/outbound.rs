@@ -24,6 +24,7 @@
 //! it `Closed`: nothing more is accepted, and the queue is still written unless the transport is lost. The
 //! driver makes it `Finished` once the transport is closed. Callers who wait for the end watch for that.
 
+mod attachment;
 mod compressor;
 #[cfg_attr(not(feature = "client"), allow(unreachable_pub, reason = "only clients have a hook"))]
 pub(crate) mod control;
@@ -45,6 +46,7 @@ use std::task::{Context, Poll, Waker};
 use bowline_proto::{CloseCode, CloseFrame, Misuse, Role, SendHalf};
 use bytes::Bytes;
 
+use crate::connection::outbound::attachment::Attachment;
 use crate::connection::outbound::compressor::Compressor;
 use crate::connection::outbound::control::{ControlFrame, ControlHook};
 use crate::connection::outbound::deferred::{Deferred, DeferredList};
@@ -140,6 +142,8 @@ struct Rare {
     end_watchers: WaitQueue,
     /// The application's function for control frames.
     control_hook: Option<ControlHook>,
+    /// The registration of a connection that an application's shutdown waits for.
+    attachment: Attachment,
 }
 
 /// The queues of waiting callers.
@@ -325,6 +329,7 @@ impl Outbound {
             phase => phase,
         };
         debug_assert!(self.is_finished(), "a connection is closed before it is finished");
+        self.release_attachment();
         self.wake_end_watchers();
         self.wake_watchers();
     }

@@ -3,7 +3,7 @@
 mod listener;
 
 use std::convert::Infallible;
-use std::future::{Future, poll_fn};
+use std::future::{Future, pending, poll_fn};
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -35,7 +35,7 @@ pub(crate) struct ServerRun<H> {
 
 impl<H> ServerRun<H> {
     pub(crate) fn new(options: Arc<ServerOptions>, load: Arc<Load>, handler: H) -> Self {
-        let registry = Arc::new(Registry::new(options.shutdown.clone(), load));
+        let registry = Arc::new(Registry::new(load));
         Self { state: Arc::new(ServerState { options, handler, registry }) }
     }
 
@@ -46,7 +46,7 @@ impl<H> ServerRun<H> {
     {
         // This drops the listener when the signal completes.
         self.unless_signalled(self.accept_from(listener)).await;
-        self.state.registry.shut_down().await
+        self.shut_down().await
     }
 
     /// Serves one connection, until it has ended.
@@ -61,7 +61,24 @@ impl<H> ServerRun<H> {
         }
         let registry = &self.state.registry;
         if self.unless_signalled(registry.all_ended()).await.is_none() {
-            Box::pin(registry.shut_down()).await;
+            Box::pin(self.shut_down()).await;
+        }
+    }
+
+    /// Waits until the application asks for the shutdown.
+    async fn signalled(&self) {
+        match &self.state.options.shutdown {
+            // The box keeps the futures of servers without a shutdown small.
+            Some(shutdown) => Box::pin(shutdown.signalled()).await,
+            None => pending().await,
+        }
+    }
+
+    /// Closes all connections in the way that the application has asked for.
+    async fn shut_down(&self) -> ShutdownSummary {
+        match &self.state.options.shutdown {
+            Some(shutdown) => self.state.registry.shut_down(&shutdown.plan).await,
+            None => self.state.registry.abort(),
         }
     }
 
@@ -85,7 +102,7 @@ impl<H> ServerRun<H> {
 
     /// Runs `work` until the signal to shut down. Returns `None` if that was first.
     async fn unless_signalled<T>(&self, work: impl Future<Output = T>) -> Option<T> {
-        let (mut signal, mut work) = (pin!(self.state.registry.signalled()), pin!(work));
+        let (mut signal, mut work) = (pin!(self.signalled()), pin!(work));
         poll_fn(|cx| match signal.as_mut().poll(cx) {
             Poll::Ready(()) => Poll::Ready(None),
             Poll::Pending => work.as_mut().poll(cx).map(Some),

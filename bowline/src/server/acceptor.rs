@@ -21,6 +21,7 @@ use crate::server::acceptor::accept_stream::AcceptStream;
 use crate::server::acceptor::settings::Settings;
 use crate::server::handshake::origin::Pattern;
 use crate::server::handshake::{Agreement, RequestHead, ServerHandshake, Terms};
+use crate::server::registry::Connections;
 use crate::server::rejection::Rejection;
 use crate::server::upgrade::Upgrade;
 use crate::socket::{Adoption, WebSocket};
@@ -198,6 +199,22 @@ impl Acceptor {
         self.with(|settings| settings.terms.config.keepalive = interval).refuse_if(invalid)
     }
 
+    /// Sets the registry of the WebSockets that this acceptor opens, by which they are closed at the shutdown
+    /// of the application. Default: none.
+    ///
+    /// Once the shutdown has begun, handshakes are rejected with 503. A [`Server`](crate::Server) needs no
+    /// such registry, as it has a [shutdown](crate::Server::shutdown) of its own.
+    ///
+    /// ```
+    /// use bowline::{Acceptor, Connections};
+    ///
+    /// let connections = Connections::new();
+    /// let acceptor = Acceptor::new().connections(&connections);
+    /// ```
+    pub fn connections(self, connections: &Connections) -> Self {
+        self.with(|settings| settings.terms.connections = Some(connections.clone()))
+    }
+
     /// Checks an opening handshake, and returns the response to send and the connection to come.
     ///
     /// Return the response from your HTTP service, and await the [`Upgrade`] in a task of its own. The
@@ -265,6 +282,7 @@ impl Acceptor {
     /// | 400 | the version is not 13; the key is missing, repeated or malformed |
     /// | 400 | a header is not a valid list; the request has no Host, or has a body |
     /// | 403 | a foreign origin, which the source names: see [`allow_origin`](Self::allow_origin) |
+    /// | 503 | the [`connections`](Self::connections) shut down |
     /// | 500 | hyper's upgrade is not in the request, or an option of this acceptor is invalid |
     pub fn accept<A, B: Default>(
         &self,
@@ -285,7 +303,7 @@ impl Acceptor {
         if let Some(peer) = request.extensions().get::<SocketAddr>() {
             handshake = handshake.peer_addr(*peer);
         }
-        Ok((response, Upgrade::new(on_upgrade, request.version(), handshake)))
+        Ok((response, Upgrade::new(on_upgrade, request, handshake)))
     }
 
     /// Checks an opening handshake for any HTTP library. Returns the response to send, and the handshake that
@@ -386,7 +404,8 @@ impl Acceptor {
     ///
     /// # Errors
     ///
-    /// Returns [`ErrorKind::InvalidInput`] if an option of this acceptor or of `adoption` is invalid.
+    /// - Returns [`ErrorKind::InvalidInput`] if an option of this acceptor or of `adoption` is invalid.
+    /// - Returns [`ErrorKind::Closed`] if the [`connections`](Self::connections) shut down.
     ///
     /// # Panics
     ///
@@ -397,7 +416,13 @@ impl Acceptor {
     {
         self.validate()?;
         adoption.validate()?;
-        Ok(adoption.open(stream, Role::Server, &self.0.terms.config))
+        let Terms { config, connections, .. } = self.terms();
+        let registration = connections.as_ref().map(Connections::register).transpose()?;
+        let socket = adoption.open(stream, Role::Server, config);
+        if let Some(registration) = registration {
+            registration.attach_to(&socket);
+        }
+        Ok(socket)
     }
 
     /// Returns the error of the first invalid setting, if there is one.

@@ -19,7 +19,7 @@ use crate::server::check::RequestHooks;
 use crate::server::check::fallback::AfterPage;
 use crate::server::handler::Handler;
 use crate::server::http1;
-use crate::server::http2::{Accepted, Http2Request, Http2Server};
+use crate::server::http2::{Accepted, Http2Request, Http2Server, Slot};
 use crate::server::registry::{
     LentPermit, LoadLimits, OpenRegistration, Permit, Place, Registration, Registry, Shutdown,
 };
@@ -57,7 +57,7 @@ impl ServerOptions {
     pub(crate) fn validate(&self) -> io::Result<()> {
         self.acceptor.validate()?;
         self.load.validate()?;
-        self.shutdown.as_ref().map_or(Ok(()), |shutdown| shutdown.options.validate())?;
+        self.shutdown.as_ref().map_or(Ok(()), |shutdown| shutdown.plan.options.validate())?;
         Ok(())
     }
 }
@@ -173,6 +173,8 @@ pub(crate) struct Established {
     head: Parts,
     span: HandlerSpan,
     registration: OpenRegistration,
+    /// The slot by which its HTTP/2 connection counts the WebSocket.
+    slot: Option<Slot>,
 }
 
 /// The result of the first bytes of a connection.
@@ -338,7 +340,7 @@ impl<H> ServerState<H> {
         let answered = answered.map_err(OpeningFailure::from);
         let Accepted { socket, head, slot } = self.or_report(answered, address, copy)??;
         let mut established = self.established(registration, socket, head);
-        established.registration.slot = Some(slot);
+        established.slot = Some(slot);
         Some(established)
     }
 
@@ -371,9 +373,9 @@ impl<H> ServerState<H> {
     fn established(&self, registration: Registration, mut socket: WebSocket, head: Parts) -> Established {
         let peer = socket.peer_addr();
         let span = HandlerSpan::new(HandshakeSubject::of_server(peer.as_ref(), &head.uri));
-        let request = self.options.on_error.as_ref().map(|_| RequestLine::of(&head));
+        let request = self.options.on_error.as_ref().map(|_| RequestLine::new(&head.method, &head.uri));
         let registration = registration.complete(socket.supervise(), request);
-        Established { socket, head, span, registration }
+        Established { socket, head, span, registration, slot: None }
     }
 }
 
@@ -395,7 +397,7 @@ pub(crate) async fn serve_connection<
 ) {
     let opening = boxed(establish, Arc::clone(&state));
     // A borrow of the head here would keep room for it in the task as long as the handler runs.
-    let Some(Established { socket, head, span, mut registration }) = opening.await else { return };
+    let Some(Established { socket, head, span, registration, slot }) = opening.await else { return };
     let code = match CatchPanic::call(|| span.run(state.handler.handle(head, socket))).await {
         Ok(Ok(())) => CloseCode::NORMAL,
         Ok(Err(error)) => {
@@ -411,7 +413,9 @@ pub(crate) async fn serve_connection<
         }
     };
     drop(state);
-    registration.closed = registration.sender.close(code, "").await.is_ok();
+    // The result is discarded: the registration finds out how the connection has ended.
+    let _ = registration.sender.close(code, "").await;
+    drop((registration, slot));
 }
 
 /// Boxes the future that establishes a connection, so that its memory is free again when the handler runs.

@@ -83,30 +83,50 @@
 //! # Graceful shutdown
 //!
 //! Over HTTP/1.1, a graceful shutdown of axum's server does not wait for WebSockets, which have left HTTP.
-//! Over HTTP/2 it waits for all of them, since they are streams of their connections. In both cases, close
-//! them through their [`Sender`](crate::Sender)s before the shutdown begins:
+//! Over HTTP/2 it waits for all of them, since they are streams of their connections. [`Connections`] closes
+//! the WebSockets, and waits for their handlers:
 //!
-//! ```
-//! use std::sync::{Arc, Mutex};
+//! ```no_run
+//! use std::time::Duration;
 //!
-//! use bowline::{CloseCode, Sender};
+//! use axum::Router;
+//! use axum::extract::State;
+//! use axum::response::Response;
+//! use axum::routing::any;
+//! use bowline::extract::WebSocketUpgrade;
+//! use bowline::{Acceptor, Connections};
 //!
-//! /// The handlers add the senders of their connections.
-//! type Clients = Arc<Mutex<Vec<Sender>>>;
-//!
-//! /// To be passed to `with_graceful_shutdown`.
-//! async fn shutdown(signal: impl Future<Output = ()>, clients: Clients) {
-//!     signal.await;
-//!     let clients = std::mem::take(&mut *clients.lock().unwrap());
-//!     for client in &clients {
-//!         // The code may be sent, so this returns no error.
-//!         let _ = client.begin_close(CloseCode::GOING_AWAY, "");
-//!     }
-//!     for client in &clients {
-//!         client.closed().await;
-//!     }
+//! async fn echo(State(acceptor): State<Acceptor>, upgrade: WebSocketUpgrade) -> Response {
+//!     upgrade.acceptor(acceptor).on_upgrade(|mut socket| async move {
+//!         while let Some(message) = socket.recv().await? {
+//!             socket.send(message).await?;
+//!         }
+//!         Ok(())
+//!     })
 //! }
+//!
+//! # #[tokio::main]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let connections = Connections::new();
+//! let acceptor = Acceptor::new().connections(&connections);
+//! let router = Router::new().route("/echo", any(echo)).with_state(acceptor);
+//! let listener = tokio::net::TcpListener::bind("127.0.0.1:8080").await?;
+//! axum::serve(listener, router)
+//!     .with_graceful_shutdown(async move {
+//!         let _ = tokio::signal::ctrl_c().await;
+//!         let shutdown = connections.shutdown(Duration::from_secs(10)).await;
+//!         println!("{shutdown:?}");
+//!     })
+//!     .await?;
+//! # Ok(())
+//! # }
 //! ```
+//!
+//! Until all handlers have ended, axum still accepts requests, and handshakes are rejected with 503. axum
+//! then waits for its other connections without a limit: a client over HTTP/2 that answers nothing holds it
+//! up for ever. The example `chat` of the repository bounds that wait, too.
+//!
+//! [`Connections`]: crate::Connections
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -115,14 +135,11 @@ use std::net::SocketAddr;
 
 use axum_core::extract::FromRequestParts;
 use axum_core::response::{IntoResponse, Response};
-use bowline_proto::CloseCode;
 use http::Request;
 use http::request::Parts;
 
-use crate::events::{HandlerSpan, HandshakeSubject};
-use crate::server::catch_panic::{CatchPanic, catch};
-use crate::server::server_error::RequestLine;
-use crate::server::{Acceptor, Rejection, ServerError, Upgrade};
+use crate::server::upgrade::OnError;
+use crate::server::{Acceptor, Rejection, ServerError};
 use crate::socket::WebSocket;
 
 /// An extractor of opening handshakes.
@@ -136,19 +153,6 @@ pub struct WebSocketUpgrade {
     request: Request<()>,
     acceptor: Acceptor,
     on_error: OnError,
-}
-
-/// The closure that is called with an error.
-struct OnError(Option<Box<dyn FnOnce(ServerError) + Send>>);
-
-impl OnError {
-    fn report(self, error: impl FnOnce() -> ServerError) {
-        if let Some(on_error) = self.0 {
-            let error = error();
-            // A panic of the closure can't be reported.
-            let _ = catch(|| on_error(error));
-        }
-    }
 }
 
 impl WebSocketUpgrade {
@@ -227,7 +231,7 @@ impl WebSocketUpgrade {
     /// }
     /// ```
     pub fn on_error(mut self, on_error: impl FnOnce(ServerError) + Send + 'static) -> Self {
-        self.on_error = OnError(Some(Box::new(on_error)));
+        self.on_error = OnError::new(on_error);
         self
     }
 
@@ -258,11 +262,7 @@ impl WebSocketUpgrade {
     {
         match self.acceptor.accept(&mut self.request) {
             Ok((response, upgrade)) => {
-                let (head, ()) = self.request.into_parts();
-                let request = self.on_error.0.as_ref().map(|_| RequestLine::of(&head));
-                let subject = HandshakeSubject::of_server(head.extensions.get(), &head.uri);
-                let span = HandlerSpan::new(subject);
-                tokio::spawn(run(upgrade, handler, span, request, self.on_error));
+                upgrade.report_to(self.on_error).spawn(handler);
                 response
             }
             Err(rejection) => {
@@ -271,36 +271,10 @@ impl WebSocketUpgrade {
                     let peer = head.extensions.get().copied();
                     ServerError::of_opening(peer, Some(Box::new(head)), rejection.clone().into_error())
                 });
-                rejection.into_response()
+                IntoResponse::into_response(rejection)
             }
         }
     }
-}
-
-/// Runs the task of a connection.
-async fn run<F, Fut>(
-    upgrade: Upgrade,
-    handler: F,
-    span: HandlerSpan,
-    request: Option<RequestLine>,
-    on_error: OnError,
-) where
-    F: FnOnce(WebSocket) -> Fut,
-    Fut: Future<Output = Result<(), Box<dyn StdError + Send + Sync>>>,
-{
-    let mut socket = match upgrade.await {
-        Ok(socket) => socket,
-        Err(error) => return on_error.report(|| ServerError::of_upgrade(request, error)),
-    };
-    let sender = socket.supervise();
-    let result = CatchPanic::call(|| span.run(handler(socket))).await;
-    let result = result.unwrap_or_else(|panic| Err(format!("the handler {panic}").into()));
-    let code = if result.is_ok() { CloseCode::NORMAL } else { CloseCode::INTERNAL_ERROR };
-    if let Err(error) = result {
-        on_error.report(|| ServerError::of_handler(&sender, request, error));
-    }
-    // The result is discarded: the handler has returned, and its error was reported.
-    let _ = sender.close(code, "").await;
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for WebSocketUpgrade {
@@ -311,7 +285,7 @@ impl<S: Send + Sync> FromRequestParts<S> for WebSocketUpgrade {
         // These checks do not depend on the options, which are not known yet. Of the options, only the origin
         // can reject a request.
         Acceptor::new().allow_origin("*").agree(&request)?;
-        Ok(Self { request, acceptor: Acceptor::new(), on_error: OnError(None) })
+        Ok(Self { request, acceptor: Acceptor::new(), on_error: OnError::default() })
     }
 }
 

@@ -25,6 +25,7 @@ use crate::handshake::negotiated::Negotiated;
 use crate::handshake::protocol::ConnectProtocol;
 use crate::limits::Limits;
 use crate::server::handshake::origin::{Origins, RequestScheme};
+use crate::server::registry::{Connections, Registration};
 use crate::server::rejection::{Rejection, RejectionReason};
 use crate::socket::{Adoption, WebSocket};
 use crate::transport::hyper_http2::protocol_of;
@@ -38,6 +39,8 @@ pub(crate) struct Terms {
     pub(crate) origins: Origins,
     /// The options of the connection, whose compression is part of the handshake.
     pub(crate) config: Config,
+    /// The registry of the connections.
+    pub(crate) connections: Option<Connections>,
 }
 
 /// The head of a request that may be a handshake.
@@ -125,7 +128,6 @@ impl Offers {
 }
 
 /// The result of a request that is acceptable.
-#[derive(Debug)]
 pub(crate) struct Agreement {
     /// The answer to the key, which HTTP/2 does not have.
     accept: Option<HeaderValue>,
@@ -136,6 +138,8 @@ pub(crate) struct Agreement {
     pub(crate) agreed: Negotiated,
     /// The options of the connection to come.
     pub(crate) config: Config,
+    /// The registration of the connection to come.
+    registration: Option<Registration>,
 }
 
 impl Terms {
@@ -170,8 +174,10 @@ impl Terms {
             headers: HeaderMap::new(),
             agreed: Negotiated::on_subprotocol(subprotocol),
             config: self.config.clone(),
+            registration: None,
         };
         agreement.choose_extension(&offered_extensions(headers)?);
+        agreement.registration = self.connections.as_ref().map(Connections::register).transpose()?;
         Ok(agreement)
     }
 
@@ -248,13 +254,14 @@ pub struct ServerHandshake {
     agreed: Negotiated,
     config: Config,
     addresses: Addresses,
+    registration: Option<Registration>,
 }
 
 impl ServerHandshake {
     /// Creates the handshake of a request that was accepted.
     pub(crate) fn new(agreement: Agreement) -> Self {
-        let Agreement { agreed, config, .. } = agreement;
-        Self { agreed, config, addresses: Addresses::default() }
+        let Agreement { agreed, config, registration, .. } = agreement;
+        Self { agreed, config, addresses: Addresses::default(), registration }
     }
 
     /// Returns the subprotocol that was chosen, if any (RFC 6455 1.9).
@@ -307,13 +314,25 @@ impl ServerHandshake {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let Self { agreed, config, addresses } = self;
-        Adoption::after(agreed, addresses).leftover(leftover).open(stream, Role::Server, &config)
+        let Self { agreed, config, addresses, registration } = self;
+        let adoption = Adoption::after(agreed, addresses).leftover(leftover);
+        registered(adoption.open(stream, Role::Server, &config), registration)
     }
 
     /// Opens the connection on a transport, after the response was sent.
-    pub(crate) fn complete(self, mut transport: Transport, leftover: &[u8]) -> WebSocket {
-        let Self { agreed: negotiated, config, addresses } = self;
+    pub(crate) fn complete(mut self, transport: Transport, leftover: &[u8]) -> WebSocket {
+        let registration = self.take_registration();
+        registered(self.open(transport, leftover), registration)
+    }
+
+    /// Takes the registration out, for a handler that outlives its `WebSocket`.
+    pub(crate) fn take_registration(&mut self) -> Option<Registration> {
+        self.registration.take()
+    }
+
+    /// Opens the connection as [`complete`](Self::complete) does, without its registration.
+    pub(crate) fn open(self, mut transport: Transport, leftover: &[u8]) -> WebSocket {
+        let Self { agreed: negotiated, config, addresses, .. } = self;
         transport.addresses = addresses.or(transport.addresses);
         WebSocket::open(ConnectionParts {
             transport,
@@ -334,6 +353,14 @@ impl fmt::Debug for ServerHandshake {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ServerHandshake").field("config", &self.config).finish_non_exhaustive()
     }
+}
+
+/// Returns `socket`, which is registered until it was dropped and its transport is closed.
+fn registered(socket: WebSocket, registration: Option<Registration>) -> WebSocket {
+    if let Some(registration) = registration {
+        registration.attach_to(&socket);
+    }
+    socket
 }
 
 /// Returns the subprotocols that a client offers.

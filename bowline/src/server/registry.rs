@@ -1,5 +1,9 @@
 //! The registry of a server's connections and their tasks, by which a shutdown closes them.
+//!
+//! Each call of [`Server::serve`](crate::Server::serve) has a registry. An application on another HTTP server
+//! has one in its [`Connections`].
 
+pub(crate) mod connections;
 mod load;
 mod shutdown;
 mod stats;
@@ -18,14 +22,14 @@ use tokio::task::{AbortHandle, yield_now};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::server::http2::Slot;
 use crate::server::rejection::RejectionReason;
 use crate::server::server_error::{RequestLine, ServerError};
 use crate::socket::Sender;
 
+pub use connections::Connections;
 pub(crate) use load::{LentPermit, Load, LoadLimits, Permit};
-pub(crate) use shutdown::Shutdown;
 pub use shutdown::ShutdownOptions;
+pub(crate) use shutdown::{ClosingPlan, Shutdown};
 pub use stats::ServerStats;
 
 /// The number of connections that a shutdown closes before other tasks run.
@@ -35,6 +39,7 @@ const CLOSED_AT_ONCE: usize = 100;
 ///
 /// A connection touches the registry only when its task begins, when its handshake is done, and when it ends.
 /// (A `JoinSet` would take as much memory again per connection.)
+#[derive(Default)]
 pub(crate) struct Registry {
     /// The registered connections. Nothing foreign runs under the lock: no spawn, no waker, no call of a
     /// connection, and no drop of a task or connection.
@@ -42,8 +47,6 @@ pub(crate) struct Registry {
     /// A runtime that is shutting down drops a future within the call that spawns or wakes its task. Each of
     /// these futures owns a [`Registration`], whose drop takes this lock.
     state: Mutex<RegistryState>,
-    /// The shutdown, if the application may ask for one.
-    shutdown: Option<Shutdown>,
     pub(crate) load: Arc<Load>,
     stopping: CancellationToken,
     /// Notified when the last connection has ended.
@@ -60,10 +63,26 @@ struct RegistryState {
     requests: HashMap<u64, RequestLine>,
     /// The number of connections so far, which numbers them.
     count: u64,
-    /// The remaining connections were aborted, and no other may begin.
-    aborted: bool,
+    stage: RegistryStage,
     /// The ends of the connections that were open at the shutdown.
     shutdown: ShutdownSummary,
+}
+
+/// The progress of a registry towards its end.
+///
+/// ```text
+/// Open --shut_down--> Closing --all have ended, or the deadline--> Ended
+///   |                                                                ^
+///   '-----------------------the server is dropped--------------------'
+/// ```
+#[derive(Default)]
+enum RegistryStage {
+    #[default]
+    Open,
+    /// Connections that open now are closed at once.
+    Closing(Arc<ClosingPlan>),
+    /// The remaining connections were aborted, and no other may begin.
+    Ended,
 }
 
 #[derive(Default)]
@@ -103,26 +122,15 @@ impl ShutdownSummary {
 }
 
 impl Registry {
-    pub(crate) fn new(shutdown: Option<Shutdown>, load: Arc<Load>) -> Self {
-        let (stopping, all_ended) = (CancellationToken::new(), Notify::new());
-        Self { state: Mutex::default(), shutdown, load, stopping, all_ended }
-    }
-
-    /// Waits until the application asks for the shutdown.
-    pub(crate) async fn signalled(&self) {
-        match &self.shutdown {
-            // The box keeps the futures of servers without a shutdown small.
-            Some(shutdown) => Box::pin(shutdown.signalled()).await,
-            None => pending().await,
-        }
+    pub(crate) fn new(load: Arc<Load>) -> Self {
+        Self { load, ..Self::default() }
     }
 
     /// Closes all connections. After the deadline, closes the transports of those that remain.
-    pub(crate) async fn shut_down(&self) -> ShutdownSummary {
-        let Some(shutdown) = &self.shutdown else { return self.abort() };
+    pub(crate) async fn shut_down(&self, plan: &Arc<ClosingPlan>) -> ShutdownSummary {
         // The last connection may end on its own, long before the last one would be closed.
         let closing = async {
-            self.stop(shutdown).await;
+            self.stop(plan).await;
             pending::<Infallible>().await
         };
         let (mut closing, mut ended) = (pin!(closing), pin!(self.all_ended()));
@@ -131,7 +139,7 @@ impl Registry {
             Poll::Pending => ended.as_mut().poll(cx),
         });
         // `abort` finds out for each connection if it has ended in time.
-        let _ = timeout(shutdown.options.deadline, closed).await;
+        let _ = timeout(plan.options.deadline, closed).await;
         self.abort()
     }
 
@@ -142,25 +150,16 @@ impl Registry {
     {
         let number = {
             let mut state = self.state();
-            if state.aborted {
+            if matches!(state.stage, RegistryStage::Ended) {
                 return;
             }
-            state.count += 1;
-            let number = state.count;
-            state.connections.insert(number, ConnectionEntry::default());
+            let number = state.register();
             state.permits.extend(permit.map(|permit| (number, permit)));
             number
         };
-        let registration = Registration { place: Place { registry: Arc::clone(self), number } };
-        let task = tokio::spawn(task(registration)).abort_handle();
-        let mut state = self.state();
-        if let Some(entry) = state.connections.get_mut(&number) {
-            entry.task = Some(task);
-        } else {
-            // The connection has ended, or must end because the server has.
-            drop(state);
-            task.abort();
-        }
+        let place = Place { registry: Arc::clone(self), number };
+        let task = tokio::spawn(task(Registration { place: place.clone() }));
+        place.set_task(task.abort_handle());
     }
 
     /// Waits for `handshake`. Returns `None` if the server shuts down before it completes.
@@ -174,21 +173,24 @@ impl Registry {
     }
 
     /// Ends the handshakes in progress, and starts the closing handshake on each connection in its time.
-    async fn stop(&self, shutdown: &Shutdown) {
-        // This comes before the lock: a connection that opens meanwhile either is in the map, or sees the
-        // token.
+    async fn stop(&self, plan: &Arc<ClosingPlan>) {
+        // This comes before the lock, so that each connection that was in the map is counted when it ends.
         self.stopping.cancel();
-        // Their numbers, not their senders, so that the memory of those that end meanwhile is free.
+        // Their numbers, not their senders, so that the memory of those that end meanwhile is free. A
+        // connection that opens meanwhile either is in the map, or sees the stage.
         let mut schedule = {
-            let state = self.state();
+            let mut state = self.state();
+            if !matches!(state.stage, RegistryStage::Ended) {
+                state.stage = RegistryStage::Closing(Arc::clone(plan));
+            }
             let open = state.connections.iter().filter(|(_, entry)| entry.sender.is_some());
-            shutdown.schedule(open.map(|(number, _)| *number))
+            plan.schedule(open.map(|(number, _)| *number))
         };
         let mut closed = 0;
         while let Some(number) = schedule.next().await {
             let sender = self.state().connections.get(&number).and_then(|entry| entry.sender.clone());
             if let Some(sender) = sender {
-                sender.start_close(shutdown.frame());
+                sender.start_close(plan.frame());
             }
             closed += 1;
             if closed % CLOSED_AT_ONCE == 0 {
@@ -209,7 +211,7 @@ impl Registry {
     /// Aborts the remaining tasks, closes their transports, and returns the summary.
     pub(crate) fn abort(&self) -> ShutdownSummary {
         let mut state = self.state();
-        state.aborted = true;
+        state.stage = RegistryStage::Ended;
         let connections = std::mem::take(&mut state.connections);
         let permits = std::mem::take(&mut state.permits);
         state.shutdown.ended += connections.values().filter(|entry| entry.sender.is_some()).count();
@@ -220,6 +222,8 @@ impl Registry {
             entry.task.iter().for_each(AbortHandle::abort);
             entry.sender.iter().for_each(Sender::abort);
         }
+        // Another call may wait for tasks that can't be aborted.
+        self.all_ended.notify_waiters();
         shutdown
     }
 
@@ -228,7 +232,21 @@ impl Registry {
     }
 }
 
-/// The registration of a task, which its drop ends.
+impl RegistryState {
+    /// Adds an entry, unless the connections are being closed. Returns its number.
+    fn register_if_open(&mut self) -> Option<u64> {
+        matches!(self.stage, RegistryStage::Open).then(|| self.register())
+    }
+
+    /// Adds an entry, and returns its number.
+    fn register(&mut self) -> u64 {
+        self.count += 1;
+        self.connections.insert(self.count, ConnectionEntry::default());
+        self.count
+    }
+}
+
+/// The registration of a connection, which its drop ends.
 pub(crate) struct Registration {
     place: Place,
 }
@@ -254,6 +272,18 @@ impl Place {
         Ok(())
     }
 
+    /// Adds the task of the connection, which an abort ends.
+    pub(crate) fn set_task(&self, task: AbortHandle) {
+        let mut state = self.registry.state();
+        if let Some(entry) = state.connections.get_mut(&self.number) {
+            entry.task = Some(task);
+        } else {
+            // The connection has ended, or must end because the server has.
+            drop(state);
+            task.abort();
+        }
+    }
+
     /// Takes the permit away from the connection.
     pub(crate) fn take_permit(&self) -> Option<Permit> {
         self.registry.state().permits.remove(&self.number)
@@ -268,20 +298,25 @@ impl Registration {
     /// Adds a sender of the connection, whose handshake is done.
     pub(crate) fn complete(self, sender: Sender, request: Option<RequestLine>) -> OpenRegistration {
         let mut state = self.place.registry.state();
-        if let Some(entry) = state.connections.get_mut(&self.place.number) {
+        let plan = match &state.stage {
+            RegistryStage::Closing(plan) => Some(Arc::clone(plan)),
+            RegistryStage::Open | RegistryStage::Ended => None,
+        };
+        let entry = state.connections.get_mut(&self.place.number);
+        let is_aborted = entry.is_none();
+        if let Some(entry) = entry {
             entry.sender = Some(sender.clone());
             state.requests.extend(request.map(|request| (self.place.number, request)));
         }
         drop(state);
-        // This comes after the sender is in the map, so that no connection escapes `stop`. Closing one twice
-        // does no harm.
-        if let (true, Some(shutdown)) =
-            (self.place.registry.stopping.is_cancelled(), &self.place.registry.shutdown)
-        {
-            sender.start_close(shutdown.frame());
+        // The sender is in the map by now, so no connection escapes `stop`. Closing one twice does no harm.
+        if is_aborted {
+            sender.abort();
+        } else if let Some(plan) = plan {
+            sender.start_close(plan.frame());
         }
         self.place.registry.load.counters.accepted();
-        OpenRegistration { registration: self, sender, closed: false, slot: None }
+        OpenRegistration { registration: self, sender }
     }
 }
 
@@ -300,14 +335,10 @@ impl Drop for Registration {
     }
 }
 
-/// The registration of a connection whose handler runs. Its drop closes the transport.
+/// The registration of a connection that is open. Its drop closes the transport.
 pub(crate) struct OpenRegistration {
     registration: Registration,
     pub(crate) sender: Sender,
-    /// The connection ended with a closing handshake.
-    pub(crate) closed: bool,
-    /// The slot by which its HTTP/2 connection counts the WebSocket.
-    pub(crate) slot: Option<Slot>,
 }
 
 impl OpenRegistration {
@@ -326,10 +357,11 @@ impl Drop for OpenRegistration {
         if registry.stopping.is_cancelled() {
             registry.load.counters.shut_down();
         }
+        let closed = self.sender.has_closed();
         let mut state = registry.state();
         let counts = state.connections.contains_key(&self.registration.place.number)
             && registry.stopping.is_cancelled();
-        if counts && self.closed {
+        if counts && closed {
             state.shutdown.closed += 1;
         } else if counts {
             state.shutdown.ended += 1;

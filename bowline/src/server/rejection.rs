@@ -14,7 +14,7 @@ use crate::error::{Error, ErrorKind, escaped, write_causes};
 pub use reason::RejectionReason;
 
 /// The seconds after which a client that was refused by a limit on the load may try again (RFC 9110 10.2.3).
-const RETRY_SECONDS: &str = "5";
+pub(crate) const RETRY_SECONDS: &str = "5";
 
 /// The response that rejects an opening handshake.
 ///

@@ -80,10 +80,9 @@ impl ServerError {
     }
 
     /// Creates the error of a connection that did not open after its request was accepted.
-    #[cfg(feature = "axum")]
-    pub(crate) fn of_upgrade(request: Option<RequestLine>, error: Error) -> Self {
+    pub(crate) fn of_upgrade(peer: Option<SocketAddr>, request: Option<RequestLine>, error: Error) -> Self {
         let request = request.and_then(|request| request.parse());
-        Self { peer: None, stage: Stage::Accepted { request, ended: None }, error: error.into() }
+        Self { peer, stage: Stage::Accepted { request, ended: None }, error: error.into() }
     }
 
     /// Creates the error of a handler. `sender` belongs to its connection.
@@ -258,8 +257,8 @@ impl StdError for ServerError {
 pub(crate) struct RequestLine(Box<str>);
 
 impl RequestLine {
-    pub(crate) fn of(head: &Parts) -> Self {
-        Self(format!("{} {}", head.method, head.uri).into())
+    pub(crate) fn new(method: &Method, uri: &Uri) -> Self {
+        Self(format!("{method} {uri}").into())
     }
 
     fn parse(&self) -> Option<(Method, Uri)> {

@@ -1,24 +1,32 @@
-//! The time between the response to a handshake and the connection.
+//! The time between the response to a handshake and the connection, and the task of its handler.
 
+use std::error::Error as StdError;
 use std::fmt;
 use std::future::Future;
+use std::net::SocketAddr;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
+use bowline_proto::CloseCode;
 use bytes::Bytes;
-use http::Version;
+use http::{Method, Request, Uri, Version};
 use hyper::upgrade::OnUpgrade;
 
 use crate::error::{Error, ErrorKind};
+use crate::events::{HandlerSpan, HandshakeSubject};
 use crate::handshake::deadline::Deadline;
+use crate::server::catch_panic::{CatchPanic, catch};
 use crate::server::handshake::ServerHandshake;
+use crate::server::registry::Registration;
+use crate::server::server_error::{RequestLine, ServerError};
 use crate::socket::WebSocket;
 use crate::transport::from_hyper::from_upgraded;
 use crate::transport::hyper_http2::tunnel;
 
 /// A future of the [`WebSocket`] that opens after the response was sent.
 ///
-/// Spawn a task that awaits it, and return the response meanwhile.
+/// Return the response from the HTTP service, and meanwhile await the future in a task of its own, or
+/// [`spawn`](Self::spawn) a handler.
 ///
 /// ```
 /// use bowline::Upgrade;
@@ -42,14 +50,54 @@ use crate::transport::hyper_http2::tunnel;
 #[must_use = "the connection opens only when this is awaited"]
 pub struct Upgrade {
     opening: Pin<Box<dyn Future<Output = Result<WebSocket, Error>> + Send>>,
+    details: Box<UpgradeDetails>,
+}
+
+struct UpgradeDetails {
     subprotocol: Option<Box<str>>,
+    /// The registration of the connection, if there are `Connections`.
+    registration: Option<Registration>,
+    method: Method,
+    uri: Uri,
+    peer: Option<SocketAddr>,
+    on_error: OnError,
+}
+
+/// The closure that is called with an error of a connection.
+#[derive(Default)]
+pub(crate) struct OnError(Option<Box<dyn FnOnce(ServerError) + Send>>);
+
+impl OnError {
+    pub(crate) fn new(on_error: impl FnOnce(ServerError) + Send + 'static) -> Self {
+        Self(Some(Box::new(on_error)))
+    }
+
+    pub(crate) fn report(self, error: impl FnOnce() -> ServerError) {
+        if let Some(on_error) = self.0 {
+            let error = error();
+            // A panic of the closure can't be reported.
+            let _ = catch(|| on_error(error));
+        }
+    }
 }
 
 impl Upgrade {
-    /// Waits for the upgrade of a request in `version`.
-    pub(crate) fn new(on_upgrade: OnUpgrade, version: Version, handshake: ServerHandshake) -> Self {
+    /// Waits for the upgrade of `request`.
+    pub(crate) fn new<A>(
+        on_upgrade: OnUpgrade,
+        request: &Request<A>,
+        mut handshake: ServerHandshake,
+    ) -> Self {
         let deadline = Deadline::after(handshake.limits().handshake_timeout);
-        let subprotocol = handshake.subprotocol().map(Into::into);
+        let version = request.version();
+        let details = Box::new(UpgradeDetails {
+            subprotocol: handshake.subprotocol().map(Into::into),
+            registration: handshake.take_registration(),
+            method: request.method().clone(),
+            uri: request.uri().clone(),
+            peer: request.extensions().get().copied(),
+            on_error: OnError::default(),
+        });
         let opening = Box::pin(async move {
             let upgraded = deadline
                 .bound("waiting for the response to be sent", async {
@@ -61,9 +109,71 @@ impl Upgrade {
             } else {
                 from_upgraded(upgraded)
             };
-            Ok(handshake.complete(transport, &leftover))
+            Ok(handshake.open(transport, &leftover))
         });
-        Self { opening, subprotocol }
+        Self { opening, details }
+    }
+
+    /// Sets a function that is called if the upgrade or the handler of [`spawn`](Self::spawn) fails, or if
+    /// the handler panics. Default: the error is discarded.
+    ///
+    /// Errors that say only that a client is gone can be told apart: see [`ServerError::is_noise`]. The
+    /// function must not block.
+    ///
+    /// ```
+    /// fn greet(upgrade: bowline::Upgrade) {
+    ///     let upgrade = upgrade.on_error(|error| eprintln!("{error}"));
+    ///     upgrade.spawn(|socket| async move { Ok(socket.send("welcome").await?) });
+    /// }
+    /// ```
+    pub fn on_error(self, on_error: impl FnOnce(ServerError) + Send + 'static) -> Self {
+        self.report_to(OnError::new(on_error))
+    }
+
+    pub(crate) fn report_to(mut self, on_error: OnError) -> Self {
+        self.details.on_error = on_error;
+        self
+    }
+
+    /// Spawns a task that waits for the connection, and calls `handler` with it.
+    ///
+    /// When the handler returns, the connection is closed as under [`Server::serve`](crate::Server::serve):
+    /// with 1000 after `Ok`, with 1011 after an error or a panic. A connection that was closed before stays
+    /// as it is. [`Connections::shutdown`](crate::Connections::shutdown) waits for the handler.
+    ///
+    /// A function that returns another error is passed as
+    /// `|socket| async move { Ok(function(socket).await?) }`.
+    ///
+    /// ```
+    /// use bowline::{Rejection, Upgrade};
+    /// use http::{Request, Response};
+    ///
+    /// fn greet<A>(mut request: Request<A>) -> Result<Response<String>, Rejection> {
+    ///     let (response, upgrade) = bowline::accept(&mut request)?;
+    ///     upgrade.on_error(|error| eprintln!("{error}")).spawn(|socket| async move {
+    ///         socket.send("welcome").await?;
+    ///         Ok(())
+    ///     });
+    ///     Ok(response)
+    /// }
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// Panics outside of a tokio runtime.
+    pub fn spawn<F, Fut>(self, handler: F)
+    where
+        F: FnOnce(WebSocket) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<(), Box<dyn StdError + Send + Sync>>> + Send + 'static,
+    {
+        let place = self.details.registration.as_ref().map(Registration::place).cloned();
+        // The span belongs to that of the request.
+        let span =
+            HandlerSpan::new(HandshakeSubject::of_server(self.details.peer.as_ref(), &self.details.uri));
+        let task = tokio::spawn(run(self, span, handler));
+        if let Some(place) = place {
+            place.set_task(task.abort_handle());
+        }
     }
 
     /// Returns the subprotocol that was chosen, if any (RFC 6455 1.9).
@@ -75,7 +185,7 @@ impl Upgrade {
     /// }
     /// ```
     pub fn subprotocol(&self) -> Option<&str> {
-        self.subprotocol.as_deref()
+        self.details.subprotocol.as_deref()
     }
 }
 
@@ -83,8 +193,42 @@ impl Future for Upgrade {
     type Output = Result<WebSocket, Error>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.opening.as_mut().poll(cx)
+        let opened = ready!(self.opening.as_mut().poll(cx));
+        let registration = self.details.registration.take();
+        Poll::Ready(opened.inspect(|socket| {
+            if let Some(registration) = registration {
+                registration.attach_to(socket);
+            }
+        }))
     }
+}
+
+/// Runs the task of a connection.
+async fn run<F, Fut>(upgrade: Upgrade, span: HandlerSpan, handler: F)
+where
+    F: FnOnce(WebSocket) -> Fut,
+    Fut: Future<Output = Result<(), Box<dyn StdError + Send + Sync>>>,
+{
+    let Upgrade { opening, details } = upgrade;
+    let opened = opening.await;
+    let UpgradeDetails { registration, method, uri, peer, on_error, .. } = *details;
+    let request = on_error.0.as_ref().map(|_| RequestLine::new(&method, &uri));
+    drop((method, uri));
+    let mut socket = match opened {
+        Ok(socket) => socket,
+        Err(error) => return on_error.report(|| ServerError::of_upgrade(peer, request, error)),
+    };
+    let sender = socket.supervise();
+    let registration = registration.map(|registration| Box::new(registration.complete(sender.clone(), None)));
+    let result = CatchPanic::call(|| span.run(handler(socket))).await;
+    let result = result.unwrap_or_else(|panic| Err(format!("the handler {panic}").into()));
+    let code = if result.is_ok() { CloseCode::NORMAL } else { CloseCode::INTERNAL_ERROR };
+    if let Err(error) = result {
+        on_error.report(|| ServerError::of_handler(&sender, request, error));
+    }
+    // The result is discarded: the handler has returned, and its error was reported.
+    let _ = sender.close(code, "").await;
+    drop(registration);
 }
 
 impl fmt::Debug for Upgrade {

@@ -185,6 +185,14 @@ impl Sender {
         self.connection.start_close(frame);
     }
 
+    /// Returns `true` if the connection has ended with a closing handshake.
+    #[cfg(feature = "server")]
+    pub(crate) fn has_closed(&self) -> bool {
+        // The locks are taken one after the other.
+        let is_finished = self.connection.outbound().is_finished();
+        is_finished && self.connection.inbound().closing_result().is_ok()
+    }
+
     /// Ends the transport at once, unless it has ended.
     #[cfg(feature = "server")]
     pub(crate) fn abort(&self) {

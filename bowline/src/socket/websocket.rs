@@ -437,6 +437,12 @@ impl WebSocket {
         self.connection.supervise();
         self.sender()
     }
+
+    /// Keeps `value` until this `WebSocket` was dropped and the transport is closed.
+    #[cfg(feature = "server")]
+    pub(crate) fn attach(&self, value: impl Send + 'static) {
+        self.connection.outbound().attach(Box::new(value));
+    }
 }
 
 /// The future of [`WebSocket::recv`].
@@ -474,6 +480,7 @@ impl Drop for WebSocket {
         } else {
             self.connection.abandon();
         }
+        self.connection.outbound().detach();
     }
 }
 

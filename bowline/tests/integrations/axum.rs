@@ -305,6 +305,7 @@ async fn rfc6455_7_4_1_a_handler_that_panics_closes_with_1011() {
 async fn an_upgrade_that_fails_is_reported() {
     let (sender, mut errors) = mpsc::unbounded_channel();
     let chat = async move |upgrade: WebSocketUpgrade| -> Response {
+        let upgrade = upgrade.peer_addr(([192, 0, 2, 1], 49152));
         let _response = upgrade.on_error(move |error| sender.send(error).unwrap()).on_upgrade(echo);
         // The client disconnects before the response is sent.
         pending().await
@@ -315,6 +316,7 @@ async fn an_upgrade_that_fails_is_reported() {
     drop(stream);
     let error = soon(errors.recv()).await.unwrap();
     assert_eq!(error.kind(), Some(ErrorKind::Handshake));
+    assert!(error.to_string().starts_with("192.0.2.1:49152 GET /chat: "), "{error}");
 }
 
 #[tokio::test]

@@ -1,4 +1,9 @@
-//! Shutdowns that are spread over a time, with a Close frame of the application's.
+//! Shutdowns that are spread over a time, with a Close frame of the application's; and those of other HTTP
+//! servers.
+
+#[cfg(feature = "axum")]
+mod axum;
+mod connections;
 
 use std::io;
 use std::net::SocketAddr;

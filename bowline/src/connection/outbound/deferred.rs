@@ -36,6 +36,7 @@ pub(crate) enum Deferred {
     DropWaker(#[expect(dead_code, reason = "its drop is what runs")] Waker),
     DropPayload(#[expect(dead_code, reason = "its drop is what runs")] Bytes),
     DropError(#[expect(dead_code, reason = "its drop is what runs")] Error),
+    DropAttachment(#[expect(dead_code, reason = "its drop is what runs")] Box<dyn Send>),
     /// Drop the writable half of a transport that has ended in order.
     Forget(WriteTransport),
     /// Drop the writable half of a transport at once: bytes on their way may be lost.
@@ -52,7 +53,7 @@ impl Deferred {
             }
             Self::Forget(transport) => transport.forget(),
             Self::Abort(transport) => transport.abort(),
-            Self::DropWaker(_) | Self::DropPayload(_) | Self::DropError(_) => {}
+            Self::DropWaker(_) | Self::DropPayload(_) | Self::DropError(_) | Self::DropAttachment(_) => {}
         }
     }
 }

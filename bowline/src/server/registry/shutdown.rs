@@ -107,13 +107,18 @@ impl From<Duration> for ShutdownOptions {
     }
 }
 
+/// The plan by which connections are closed.
+pub(crate) struct ClosingPlan {
+    pub(crate) options: ShutdownOptions,
+    /// The number of connections that have drawn a ticket.
+    tickets: AtomicU32,
+}
+
 /// The shutdown that an application has asked for, which the clones of a server share.
 #[derive(Clone)]
 pub(crate) struct Shutdown {
-    pub(crate) options: ShutdownOptions,
+    pub(crate) plan: Arc<ClosingPlan>,
     signal: Arc<Signal>,
-    /// The number of connections that have drawn a ticket.
-    tickets: Arc<AtomicU32>,
 }
 
 /// The application's signal, for which any number of tasks wait.
@@ -224,12 +229,19 @@ impl Shutdown {
     pub(crate) fn new(signal: impl Future<Output = ()> + Send + 'static, options: ShutdownOptions) -> Self {
         let stage = Mutex::new(SignalStage::Waiting(Box::pin(signal)));
         let signal = Arc::new(Signal { stage, changed: Notify::new() });
-        Self { options, signal, tickets: Arc::default() }
+        Self { plan: Arc::new(ClosingPlan::new(options)), signal }
     }
 
     /// Waits until the signal has completed.
     pub(crate) async fn signalled(&self) {
         self.signal.completed().await;
+    }
+}
+
+impl ClosingPlan {
+    /// Creates the plan of a shutdown with valid `options`.
+    pub(crate) fn new(options: ShutdownOptions) -> Self {
+        Self { options, tickets: AtomicU32::default() }
     }
 
     /// Returns the frame that closes the connections.
