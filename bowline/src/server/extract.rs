@@ -126,6 +126,32 @@
 //! then waits for its other connections without a limit: a client over HTTP/2 that answers nothing holds it
 //! up for ever. The example `chat` of the repository bounds that wait, too.
 //!
+//! # Rejections
+//!
+//! [`WebSocketUpgrade::on_error`] sets a function that is told of failures, also of the rejections that
+//! depend on the options. A request that is no valid handshake is rejected before the options are known. The
+//! extensions of all responses that reject a handshake contain the [`Rejection`], with the cause that the
+//! client does not receive. So one middleware can log them:
+//!
+//! ```
+//! use axum::Router;
+//! use axum::extract::Request;
+//! use axum::middleware::{Next, from_fn};
+//! use axum::response::Response;
+//! use bowline::Rejection;
+//!
+//! async fn log_rejections(request: Request, next: Next) -> Response {
+//!     let path = request.uri().path().to_owned();
+//!     let response = next.run(request).await;
+//!     if let Some(rejection) = response.extensions().get::<Rejection>() {
+//!         eprintln!("{path:?}: {rejection}");
+//!     }
+//!     response
+//! }
+//!
+//! let router: Router = Router::new().layer(from_fn(log_rejections));
+//! ```
+//!
 //! [`Connections`]: crate::Connections
 
 use std::error::Error as StdError;
@@ -290,8 +316,11 @@ impl<S: Send + Sync> FromRequestParts<S> for WebSocketUpgrade {
 }
 
 impl IntoResponse for Rejection {
+    /// Returns the response to send. Its extensions contain the rejection.
     fn into_response(self) -> Response {
-        Rejection::into_response(self)
+        let mut response: Response = Rejection::into_response(self.clone());
+        response.extensions_mut().insert(self);
+        response
     }
 }
 

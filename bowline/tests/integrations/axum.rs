@@ -106,6 +106,29 @@ async fn rfc6455_4_2_1_what_is_no_handshake_does_not_reach_the_handler() {
 }
 
 #[tokio::test]
+async fn a_middleware_sees_rejections_with_their_causes() {
+    let (sender, mut seen) = mpsc::unbounded_channel();
+    let log = axum::middleware::map_response(move |response: Response| {
+        let rejection = response.extensions().get::<Rejection>().map(ToString::to_string);
+        sender.send(rejection).unwrap();
+        async { response }
+    });
+    let chat = async |upgrade: WebSocketUpgrade| upgrade.on_upgrade(echo);
+    let address = serve(Router::new().route("/chat", any(chat)).layer(log)).await;
+    let url = format!("ws://{address}/chat");
+    // By the extractor, by its options, and not at all.
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(Head::request().without("sec-websocket-key").text().as_bytes()).await.unwrap();
+    let missing = soon(seen.recv()).await.unwrap().unwrap();
+    assert_eq!(missing, "400 Bad Request: Sec-WebSocket-Key is missing");
+    soon(Connector::new().origin("https://evil.example").connect(&url)).await.unwrap_err();
+    let foreign = soon(seen.recv()).await.unwrap().unwrap();
+    assert!(foreign.contains("Acceptor::allow_origin(\"https://evil.example\")"), "{foreign}");
+    soon(bowline::connect(&url)).await.unwrap();
+    assert_eq!(soon(seen.recv()).await.unwrap(), None);
+}
+
+#[tokio::test]
 async fn a_rejection_can_be_extracted() {
     async fn page_or_socket(upgrade: Result<WebSocketUpgrade, Rejection>) -> Response {
         match upgrade {
