@@ -44,6 +44,17 @@ impl Connection {
         self.watch(|outbound| outbound.flushed(end)).await
     }
 
+    /// Waits for room in the queue, and sends a pong that answers no ping.
+    pub(crate) async fn pong(self: &Arc<Self>, payload: &[u8]) -> Result<(), Error> {
+        self.watch(|outbound| match outbound.closed() {
+            Some(error) => Some(Err(error.clone())),
+            None => outbound.has_space().then(|| outbound.accept_pong(payload)),
+        })
+        .await?;
+        self.write(self.outbound(), Hold::Never);
+        Ok(())
+    }
+
     /// Waits until `check` returns something. It is called again after each change of what is written.
     async fn watch<T>(self: &Arc<Self>, check: impl FnMut(&mut Outbound) -> Option<T>) -> T {
         self.watch_in(Queue::Watchers, check).await

@@ -215,6 +215,13 @@ impl Outbound {
         Ok(self.pings.begin(payload))
     }
 
+    /// Accepts a pong that answers no ping.
+    pub(crate) fn accept_pong(&mut self, payload: &[u8]) -> Result<(), Error> {
+        let key = self.masking_key();
+        // RFC 6455 5.5.3: a pong may be sent unasked.
+        self.half.pong(payload, key, self.queue.out()).map_err(misuse)
+    }
+
     /// Accepts a ping of the keepalive. Its pong only shows the round-trip time, since any byte that arrives
     /// is a sign of life.
     pub(crate) fn accept_keepalive(&mut self) {

@@ -150,6 +150,22 @@ impl Sender {
         Ping::new(&self.connection)
     }
 
+    /// Sends a pong that no ping has asked for: see [`WebSocket::pong`](crate::WebSocket::pong).
+    ///
+    /// # Errors
+    ///
+    /// - Returns [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) if the payload is over 125 bytes
+    ///   long. In that case nothing was sent.
+    /// - Returns [`ErrorKind::Closed`](crate::ErrorKind::Closed) if either side has closed the connection, or
+    ///   else the error that ended it.
+    ///
+    /// # Cancel safety
+    ///
+    /// This method is cancel safe. A future that is dropped before it is ready has sent nothing.
+    pub async fn pong(&self, payload: impl AsRef<[u8]>) -> Result<(), Error> {
+        self.connection.pong(payload.as_ref()).await
+    }
+
     /// Closes the connection, and returns the Close frame of the peer: see
     /// [`WebSocket::close`](crate::WebSocket::close).
     ///

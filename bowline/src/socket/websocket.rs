@@ -249,6 +249,37 @@ impl WebSocket {
         Ping::new(&self.connection)
     }
 
+    /// Sends a pong that no ping has asked for, with a payload of at most 125 bytes (RFC 6455 5.5).
+    ///
+    /// Such a pong is a heartbeat in one direction (RFC 6455 5.5.3): the peer does not answer. Some servers
+    /// require it from their clients. The library answers the pings of the peer by itself, and by default sends
+    /// pings of its own (see [`Connector::keepalive`](crate::Connector::keepalive)).
+    ///
+    /// Pongs pass between the fragments of a message, and wait only for room in the write buffer.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), bowline::Error> {
+    /// let (client, _server) = bowline::pair();
+    /// client.pong("still here").await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// - Returns [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) if the payload is over 125 bytes
+    ///   long. In that case nothing was sent.
+    /// - Returns [`ErrorKind::Closed`](crate::ErrorKind::Closed) if either side has closed the connection, or
+    ///   else the error that ended it.
+    ///
+    /// # Cancel safety
+    ///
+    /// This method is cancel safe. A future that is dropped before it is ready has sent nothing.
+    pub async fn pong(&self, payload: impl AsRef<[u8]>) -> Result<(), Error> {
+        self.connection.pong(payload.as_ref()).await
+    }
+
     /// Returns a handle for sending on this connection from other tasks.
     pub fn sender(&self) -> Sender {
         Sender::new(Arc::clone(&self.connection))

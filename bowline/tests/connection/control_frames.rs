@@ -65,6 +65,41 @@ async fn a_pong_settles_the_pings_before_its_own_whatever_their_payloads() {
 }
 
 #[tokio::test]
+async fn rfc6455_5_5_3_a_pong_may_be_sent_unasked() {
+    for role in ROLES {
+        let (socket, wire) = open(role, Limits::default());
+        socket.pong("still here").await.unwrap();
+        socket.sender().pong([0; 125]).await.unwrap();
+        assert_eq!(wire.take_frames(role), [Frame::pong("still here"), Frame::pong([0; 125])]);
+        assert_eq!(socket.pong([0; 126]).await.unwrap_err().kind(), ErrorKind::InvalidInput);
+        socket.begin_close(CloseCode::NORMAL, "").unwrap();
+        assert_eq!(socket.pong("").await.unwrap_err().kind(), ErrorKind::Closed);
+        settle().await;
+        assert_eq!(wire.take_frames(role).len(), 1, "the Close frame alone");
+    }
+}
+
+#[tokio::test]
+async fn a_pong_waits_for_room_and_passes_an_open_message() {
+    let (socket, wire) = open(Role::Client, Limits::default());
+    let mut writer = socket.writer(bowline::MessageKind::Text).await.unwrap();
+    tokio::io::AsyncWriteExt::write_all(&mut writer, b"part").await.unwrap();
+    tokio::io::AsyncWriteExt::flush(&mut writer).await.unwrap();
+    socket.pong("between").await.unwrap();
+    writer.finish().await.unwrap();
+    let frames = wire.take_frames(Role::Client);
+    assert!(frames.contains(&Frame::pong("between")) && frames.last() != Some(&Frame::pong("between")));
+    wire.set_room(0);
+    socket.send(vec![0; 200_000]).await.unwrap();
+    let mut pong = std::pin::pin!(socket.pong("later"));
+    assert!(poll_times(3, pong.as_mut()).await.is_none());
+    wire.set_room(usize::MAX);
+    pong.await.unwrap();
+    assert_eq!(wire.next_frame(Role::Client).await.payload.len(), 200_000);
+    assert_eq!(wire.next_frame(Role::Client).await, Frame::pong("later"));
+}
+
+#[tokio::test]
 async fn a_payload_that_may_not_be_sent_sends_nothing() {
     for role in ROLES {
         let (socket, wire) = open(role, Limits::default());
