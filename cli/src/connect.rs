@@ -12,8 +12,8 @@ use std::{fmt, fs};
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use bowline::http::header::{AUTHORIZATION, HeaderName, HeaderValue};
-use bowline::http::{Response, Uri};
-use bowline::{Compression, Connector, Error, HttpVersion, Limits, Proxy, WebSocket};
+use bowline::http::{Request, Response, Uri};
+use bowline::{Compression, Connector, ControlFrame, Error, HttpVersion, Limits, Proxy, WebSocket};
 use clap::{Args, ValueEnum};
 use tokio::net::{TcpStream, lookup_host};
 
@@ -162,9 +162,10 @@ impl ConnectArguments {
         if let Some(config) = self.tls.config()? {
             connector = connector.tls(config);
         }
+        let target = Target { url, connector, route: self.route() };
         // Finds every invalid option before anything is sent.
-        connector.request(&url).map_err(|error| UsageError(in_options(&error)))?;
-        Ok(Target { url, connector, route: self.route() })
+        target.request()?;
+        Ok(target)
     }
 
     fn authorization(&self) -> Result<Option<HeaderValue>, UsageError> {
@@ -203,8 +204,23 @@ impl Target {
     }
 
     /// Changes the connector, for options of a single command.
-    pub(crate) fn configure(&mut self, change: impl FnOnce(Connector) -> Connector) {
+    pub(crate) fn configure(
+        &mut self,
+        change: impl FnOnce(Connector) -> Connector,
+    ) -> Result<(), UsageError> {
         self.connector = change(std::mem::take(&mut self.connector));
+        self.request().map(drop)
+    }
+
+    /// Sets a function that sees the control frames of the server.
+    pub(crate) fn on_control(&mut self, function: impl Fn(ControlFrame) + Send + Sync + 'static) {
+        self.connector = std::mem::take(&mut self.connector).on_control(function);
+    }
+
+    /// The request that opens a connection.
+    pub(crate) fn request(&self) -> Result<Request<()>, UsageError> {
+        let prepared = self.connector.request(&self.url);
+        prepared.map(|(request, _)| request).map_err(|error| UsageError(in_options(&error)))
     }
 
     /// Connects, and performs the opening handshake.
@@ -297,7 +313,7 @@ impl fmt::Display for ConnectError {
 
 /// The text of an error, which names this program's options instead of the library's settings.
 pub(crate) fn in_options(error: &Error) -> String {
-    error.to_string().replace("Limits::message_size", "--max-size")
+    error.to_string().replace("Limits::message_size", "--max-size").replace("Connector::keepalive", "--ping")
 }
 
 /// The host and port that a URL names.

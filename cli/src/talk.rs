@@ -11,9 +11,12 @@ mod display;
 mod encoding;
 mod ending;
 mod escape;
+mod head;
 mod input;
 mod interruption;
+mod json_line;
 mod outbox;
+mod record;
 mod stdout;
 
 pub(crate) use arguments::TalkArguments;

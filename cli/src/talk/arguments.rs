@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::num::ParseIntError;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use crate::connect::{ConnectArguments, Target, UsageError};
 use crate::talk::encoding::Encoding;
 use crate::talk::input::Split;
 use crate::talk::outbox::Step;
+use crate::talk::record::Recording;
 
 /// The options of a conversation.
 #[derive(Args, Debug)]
@@ -23,6 +25,8 @@ pub(crate) struct TalkArguments {
     sending: SendingArguments,
     #[command(flatten)]
     encoding: EncodingArguments,
+    #[command(flatten)]
+    lines: LineArguments,
     #[command(flatten)]
     ending: EndingArguments,
     #[command(flatten)]
@@ -40,10 +44,10 @@ struct SendingArguments {
     #[arg(short, long)]
     receive: bool,
     /// Messages on stdin and stdout end with NUL instead of a newline
-    #[arg(short = '0', long, conflicts_with = "whole")]
+    #[arg(short = '0', long, conflicts_with_all = ["whole", "json"])]
     null: bool,
     /// Send all of stdin as one message
-    #[arg(long)]
+    #[arg(long, conflicts_with = "json")]
     whole: bool,
 }
 
@@ -62,6 +66,21 @@ struct EncodingArguments {
 }
 
 #[derive(Args, Debug)]
+#[command(next_help_heading = "Format")]
+struct LineArguments {
+    /// Lines of JSON, in both directions, without loss: {"text":"..."}, or "binary", "ping" and "pong" (base64),
+    /// or {"close":1000,"reason":"..."}. Received ones have the time and more
+    #[arg(long, conflicts_with_all = ["binary", "hex", "base64", "timestamps"])]
+    json: bool,
+    /// Print the time before each message, in UTC
+    #[arg(short, long)]
+    timestamps: bool,
+    /// Record both directions in this file, as --json prints them
+    #[arg(long, value_name = "FILE")]
+    record: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
 #[command(next_help_heading = "Ending")]
 struct EndingArguments {
     /// End after this number of received messages
@@ -76,6 +95,10 @@ struct EndingArguments {
     /// Give up after this time, with status 7
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     timeout: Option<Duration>,
+    /// Ping after one to two times this silence, and give up a server that is silent for as long after a ping, or
+    /// `none` [default: 20s]
+    #[arg(long, value_name = "DURATION")]
+    ping: Option<Keepalive>,
     /// The code, and the reason, to close with
     #[arg(long, value_name = "CODE[:REASON]", default_value = "1000")]
     close: CloseArgument,
@@ -84,7 +107,7 @@ struct EndingArguments {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Output")]
 struct VerbosityArguments {
-    /// Print the heads of the handshake to stderr; twice: also every frame
+    /// Print the heads of the handshake to stderr; twice: also each message and control frame, without its text
     #[arg(short, long, action = ArgAction::Count)]
     verbose: u8,
     /// Print nothing but errors to stderr
@@ -97,6 +120,13 @@ struct VerbosityArguments {
 pub(super) enum Linger {
     For(Duration),
     Forever,
+}
+
+/// The silence after which a ping is sent.
+#[derive(Clone, Copy, Debug)]
+enum Keepalive {
+    After(Duration),
+    Never,
 }
 
 /// The amount of what is printed to stderr.
@@ -121,6 +151,15 @@ pub(super) struct Settings {
     pub(super) timeout: Option<Duration>,
     pub(super) close: CloseFrame,
     pub(super) verbosity: Verbosity,
+    pub(super) timestamps: Timestamps,
+    pub(super) recording: Recording,
+}
+
+/// Whether the time is printed before each message.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Timestamps {
+    Shown,
+    Hidden,
 }
 
 /// When enough was received.
@@ -134,14 +173,23 @@ impl TryFrom<TalkArguments> for Settings {
     type Error = UsageError;
 
     fn try_from(arguments: TalkArguments) -> Result<Self, UsageError> {
-        let TalkArguments { connect, sending, encoding, ending, verbosity } = arguments;
-        let encoding = encoding.encoding();
+        let TalkArguments { connect, sending, encoding, lines, ending, verbosity } = arguments;
+        let encoding = if lines.json { Encoding::Json } else { encoding.encoding() };
+        let mut target = connect.target()?;
+        if let Some(interval) = ending.ping {
+            target.configure(|connector| {
+                connector.keepalive(match interval {
+                    Keepalive::After(time) => Some(time),
+                    Keepalive::Never => None,
+                })
+            })?;
+        }
         let linger = match ending.linger {
             None if sending.receive => Some(Linger::Forever),
             linger => linger,
         };
         Ok(Self {
-            target: connect.target()?,
+            target,
             steps: sending.steps(encoding)?,
             split: sending.split(encoding),
             encoding,
@@ -150,6 +198,8 @@ impl TryFrom<TalkArguments> for Settings {
             timeout: ending.timeout,
             close: ending.close.0,
             verbosity: verbosity.verbosity(),
+            timestamps: if lines.timestamps { Timestamps::Shown } else { Timestamps::Hidden },
+            recording: Recording::create(lines.record.as_deref())?,
         })
     }
 }
@@ -222,6 +272,17 @@ impl FromStr for Linger {
         match text {
             "forever" => Ok(Self::Forever),
             text => humantime::parse_duration(text).map(Self::For),
+        }
+    }
+}
+
+impl FromStr for Keepalive {
+    type Err = humantime::DurationError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "none" => Ok(Self::Never),
+            text => humantime::parse_duration(text).map(Self::After),
         }
     }
 }

@@ -3,13 +3,16 @@
 mod closing;
 mod exchange;
 
-use bowline::{CloseFrame, WebSocket};
+use bowline::{CloseFrame, ControlFrame, WebSocket};
+use tokio::sync::mpsc::{Receiver, channel};
 
-use crate::connect::in_options;
+use crate::connect::{ConnectError, in_options};
 use crate::exit::Exit;
 use crate::talk::arguments::{Settings, Verbosity};
-use crate::talk::display::Display;
+use crate::talk::display::{Display, Style};
+use crate::talk::encoding::Item;
 use crate::talk::ending::{End, describe};
+use crate::talk::head;
 use crate::talk::interruption::{Interruption, Interruptions};
 use crate::talk::outbox::Outbox;
 use closing::close;
@@ -21,14 +24,25 @@ pub(super) struct Conversation {
     outbox: Outbox,
     display: Display,
     received: u64,
+    controls: Receiver<ControlFrame>,
 }
+
+/// The number of control frames that wait to be shown. Those of a flood are lost.
+const CONTROLS: usize = 1024;
 
 impl Conversation {
     pub(super) fn new(mut settings: Settings) -> Self {
         let steps = std::mem::take(&mut settings.steps);
         let outbox = Outbox::new(steps, settings.encoding, settings.split);
-        let display = Display::new(settings.encoding, settings.split, settings.verbosity);
-        Self { settings, outbox, display, received: 0 }
+        let style = Style::new(settings.encoding, settings.split, settings.timestamps);
+        let display = Display::new(style, settings.verbosity, std::mem::take(&mut settings.recording));
+        let (seen, controls) = channel(CONTROLS);
+        if display.shows_control_frames() {
+            settings.target.on_control(move |frame| {
+                let _ = seen.try_send(frame);
+            });
+        }
+        Self { settings, outbox, display, received: 0, controls }
     }
 
     /// Holds the conversation, and returns the status of the process.
@@ -41,12 +55,18 @@ impl Conversation {
 
     /// Connects, and talks until the end.
     async fn talk(&mut self, interruptions: &mut Interruptions) -> End {
+        if let Ok(request) = self.settings.target.request() {
+            self.display.lines(Verbosity::Heads, &head::of_request(&request));
+        }
         let connected = tokio::select! {
             connected = self.settings.target.connect() => connected,
             interruption = interruptions.next() => return End::Interrupted(interruption),
         };
         match connected {
-            Ok((mut socket, _)) => self.talk_over(&mut socket, interruptions).await,
+            Ok((mut socket, response)) => {
+                self.display.lines(Verbosity::Heads, &head::of_response(&response));
+                self.talk_over(&mut socket, interruptions).await
+            }
             Err(error) => End::Unconnected(error),
         }
     }
@@ -58,14 +78,20 @@ impl Conversation {
         let sender = socket.sender();
         let end = tokio::select! {
             biased;
-            end = exchange.receive(socket) => end,
+            end = exchange.receive(socket, &mut self.controls) => end,
             end = exchange.send(&sender, &mut self.outbox) => end,
             () = self.display.ended() => End::StdoutEnded,
             interruption = interruptions.next() => End::Interrupted(interruption),
         };
         self.received = exchange.received();
         if let Some(frame) = self.our_close(&end) {
+            self.display.sent(&Item::Control(ControlFrame::Close(frame.clone())));
             close(socket, frame, &end, &self.display, interruptions).await;
+        }
+        while let Ok(frame) = self.controls.try_recv() {
+            if self.display.received(&Item::Control(frame)).await.is_err() {
+                break;
+            }
         }
         end
     }
@@ -83,6 +109,7 @@ impl Conversation {
     fn report(&self, end: &End) -> Exit {
         let display = &self.display;
         match end {
+            End::Unconnected(ConnectError::Library(error)) => display.error(&head::of_refusal(error)),
             End::Unconnected(error) => display.notice(Verbosity::Errors, error),
             End::BadInput(error) => display.notice(Verbosity::Errors, error),
             End::Interrupted(Interruption::TimedOut) => {

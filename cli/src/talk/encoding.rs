@@ -6,6 +6,8 @@ use base64::prelude::{BASE64_STANDARD, Engine as _};
 use bowline::bytes::Bytes;
 use bowline::{ControlFrame, Message, Utf8Bytes};
 
+use crate::talk::json_line;
+
 /// An encoding of messages as bytes.
 ///
 /// | encoding | sends | writes text as | writes binary messages as |
@@ -14,12 +16,14 @@ use bowline::{ControlFrame, Message, Utf8Bytes};
 /// | `Raw` | binary | text | the bytes alone, without a newline |
 /// | `Hex` | binary | text | hex |
 /// | `Base64` | binary | text | base64 |
+/// | `Json` | as the line says | a line of JSON | a line of JSON |
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Encoding {
     Text,
     Raw,
     Hex,
     Base64,
+    Json,
 }
 
 /// A message or a control frame, received or to be sent.
@@ -34,6 +38,7 @@ impl Encoding {
     /// with the bytes.
     pub(super) fn decode(self, bytes: Vec<u8>) -> Result<Option<Item>, String> {
         let message = match self {
+            Self::Json => return json_line::decode(&bytes),
             Self::Text => {
                 let text = Utf8Bytes::try_from(bytes)
                     .map_err(|_| "the text is not UTF-8: see --binary, --hex and --base64")?;
@@ -53,7 +58,7 @@ impl Encoding {
     /// Encodes a binary message as text, or not at all.
     pub(super) fn encode(self, binary: &Bytes) -> Option<String> {
         match self {
-            Self::Raw => None,
+            Self::Raw | Self::Json => None,
             Self::Base64 => Some(BASE64_STANDARD.encode(binary)),
             Self::Text | Self::Hex => Some(encode_hex(binary)),
         }

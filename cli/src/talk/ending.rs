@@ -61,9 +61,14 @@ pub(super) fn describe(frame: Option<&CloseFrame>) -> String {
     match frame {
         None => "the peer has ended the connection".into(),
         Some(frame) if frame.code() == CloseCode::NO_STATUS => "closed by the peer, without a code".into(),
-        Some(frame) if frame.reason().is_empty() => format!("closed by the peer: {}", frame.code().0),
-        Some(frame) => {
-            format!("closed by the peer: {} \"{}\"", frame.code().0, escape::line(frame.reason()))
-        }
+        Some(frame) => format!("closed by the peer: {}", code_and_reason(frame)),
+    }
+}
+
+/// Describes a Close frame: `4001 "logged out"`.
+pub(super) fn code_and_reason(frame: &CloseFrame) -> String {
+    match frame.reason() {
+        "" => frame.code().0.to_string(),
+        reason => format!("{} \"{}\"", frame.code().0, escape::line(reason)),
     }
 }

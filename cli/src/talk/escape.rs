@@ -1,5 +1,7 @@
 //! A server's text on terminals: it can neither control the terminal nor forge what this program prints.
 
+use std::fmt::Write as _;
+
 /// Escapes control characters, and characters that change the direction of text, for one line of a terminal.
 pub(crate) fn line(text: &str) -> String {
     escape(text, &[])
@@ -8,6 +10,19 @@ pub(crate) fn line(text: &str) -> String {
 /// Escapes as [`line`] does, except for newlines and tabs.
 pub(crate) fn text(text: &str) -> String {
     escape(text, &['\n', '\t'])
+}
+
+/// Escapes as [`line`] does, inside strings of JSON, which remain the same strings.
+pub(crate) fn json(line: &str) -> String {
+    let mut escaped = String::with_capacity(line.len());
+    for character in line.chars() {
+        if is_dangerous(character) {
+            let _ = write!(escaped, "\\u{:04x}", u32::from(character));
+        } else {
+            escaped.push(character);
+        }
+    }
+    escaped
 }
 
 fn escape(text: &str, kept: &[char]) -> String {
@@ -38,6 +53,15 @@ mod tests {
         let escaped = r"a\u{1b}[2J\u{7}\u{7f}\u{9b}31m\r\u{202e}b\u{2066}\u{2028}\u{61c}";
         assert_eq!(super::line(hostile), escaped);
         assert_eq!(super::text(hostile), escaped);
+    }
+
+    #[test]
+    fn json_stays_json() {
+        let line = "\"a\u{7f}\u{9b}\u{202e}b\"";
+        let escaped = super::json(line);
+        assert_eq!(escaped, r#""a\u007f\u009b\u202eb""#);
+        let value = |text: &str| serde_json::from_str::<String>(text).unwrap();
+        assert_eq!(value(&escaped), value(line));
     }
 
     #[test]

@@ -1,10 +1,13 @@
 //! The messages of one connection: sending and receiving, each in a future of its own.
 
 use std::cell::Cell;
-use std::future::pending;
+use std::future::{Future, pending, poll_fn};
+use std::task::Poll;
 use std::time::Duration;
 
-use bowline::{ControlFrame, ErrorKind, Sender, WebSocket};
+use bowline::bytes::Bytes;
+use bowline::{ControlFrame, Error, ErrorKind, Sender, WebSocket};
+use tokio::sync::mpsc::Receiver;
 use tokio::time::{Instant, sleep_until};
 
 use crate::talk::arguments::{Goal, Linger};
@@ -70,9 +73,19 @@ impl<'a> Exchange<'a> {
     }
 
     /// Receives and prints messages until the end.
-    pub(super) async fn receive(&self, socket: &mut WebSocket) -> End {
+    pub(super) async fn receive(&self, socket: &mut WebSocket, controls: &mut Receiver<ControlFrame>) -> End {
         loop {
-            match socket.recv().await {
+            let received = tokio::select! {
+                biased;
+                Some(frame) = controls.recv() => {
+                    if self.display.received(&Item::Control(frame)).await.is_err() {
+                        return End::StdoutEnded;
+                    }
+                    continue;
+                }
+                received = socket.recv() => received,
+            };
+            match received {
                 Ok(Some(message)) => {
                     self.received.set(self.received.get() + 1);
                     self.last.set(None);
@@ -96,7 +109,10 @@ impl<'a> Exchange<'a> {
         loop {
             match outbox.peek().await {
                 Ok(Some(item)) => match send_item(sender, item).await {
-                    Ok(()) => outbox.was_sent(),
+                    Ok(()) => {
+                        self.display.sent(item);
+                        outbox.was_sent();
+                    }
                     Err(end) => return end,
                 },
                 Ok(None) => break,
@@ -139,13 +155,29 @@ async fn send_item(sender: &Sender, item: &Item) -> Result<(), End> {
     let sent = match item {
         Item::Message(message) => sender.send(message.clone()).await,
         Item::Control(ControlFrame::Close(frame)) => return Err(End::Asked(frame.clone())),
-        Item::Control(_) => Ok(()),
+        Item::Control(ControlFrame::Ping(payload)) => send_ping(sender, payload).await,
+        Item::Control(ControlFrame::Pong(payload)) => sender.pong(payload).await,
     };
     match sent {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == ErrorKind::InvalidInput => Err(End::BadInput(error.to_string())),
         // `receive` returns the reason. The item stays for the next connection.
         Err(_) => pending().await,
+    }
+}
+
+/// Sends a ping, without waiting for its pong.
+async fn send_ping(sender: &Sender, payload: &Bytes) -> Result<(), Error> {
+    // Now there is room, and the ping is sent when its future is polled first.
+    sender.flush().await?;
+    let (sender, payload) = (sender.clone(), payload.clone());
+    let mut ping = Box::pin(async move { sender.ping().payload(payload).await });
+    match poll_fn(|cx| Poll::Ready(ping.as_mut().poll(cx))).await {
+        Poll::Ready(result) => result.map(drop),
+        Poll::Pending => {
+            tokio::spawn(ping);
+            Ok(())
+        }
     }
 }
 
