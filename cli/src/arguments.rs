@@ -64,7 +64,7 @@ impl Command {
         match self {
             Self::Serve(arguments) => serve::run(*arguments),
             Self::Check(arguments) => check::run(*arguments),
-            Self::Bench(arguments) => bench::run(*arguments),
+            Self::Bench(arguments) => bench::run(&arguments),
             Self::Completions { shell } => {
                 let mut text = Vec::new();
                 clap_complete::generate(shell, &mut command_line(), "bowline", &mut text);

@@ -8,7 +8,7 @@ pub(crate) mod tls;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
-use std::{fmt, fs};
+use std::{fmt, fs, io};
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use bowline::http::header::{AUTHORIZATION, HeaderName, HeaderValue};
@@ -104,8 +104,10 @@ pub(crate) struct Target {
 /// The way in which the transport to the server is opened.
 #[derive(Clone, Debug)]
 enum Route {
-    /// By the library: name resolution, proxies.
+    /// By the library: name resolution, and TCP.
     Default,
+    /// By the library, through a proxy.
+    Proxy,
     /// By TCP to one of the addresses that the options leave.
     Addresses {
         resolve: Vec<Resolve>,
@@ -181,6 +183,16 @@ impl ConnectArguments {
         Ok(Some(value))
     }
 
+    /// Returns whether there may be a proxy on the way, by the options or the environment.
+    fn may_use_proxy(&self) -> bool {
+        match self.proxy.as_deref() {
+            Some(proxy) => proxy != "none",
+            None => ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"].iter().any(|name| {
+                [name.to_string(), name.to_lowercase()].iter().any(|name| std::env::var_os(name).is_some())
+            }),
+        }
+    }
+
     fn route(&self) -> Route {
         let family = match (self.ipv4, self.ipv6) {
             (true, _) => Some(Family::V4),
@@ -192,6 +204,7 @@ impl ConnectArguments {
             None if family.is_some() || !self.resolve.is_empty() => {
                 Route::Addresses { resolve: self.resolve.clone(), family }
             }
+            None if self.may_use_proxy() => Route::Proxy,
             None => Route::Default,
         }
     }
@@ -226,12 +239,30 @@ impl Target {
     /// Connects, and performs the opening handshake.
     pub(crate) async fn connect(&self) -> Result<(WebSocket, Response<()>), ConnectError> {
         match &self.route {
-            Route::Default => Ok(self.connector.connect(&self.url).await?),
+            Route::Default | Route::Proxy => Ok(self.connector.connect(&self.url).await?),
             Route::Addresses { resolve, family } => {
                 let stream = self.dial(resolve, *family).await?;
-                Ok(self.connector.connect_over(&self.url, stream).await?)
+                self.connect_over(stream).await
             }
             Route::Unix(path) => self.connect_unix(path).await,
+        }
+    }
+
+    /// Performs the opening handshake over a TCP connection to one of the [`addresses`](Self::addresses).
+    pub(crate) async fn connect_over(
+        &self,
+        stream: TcpStream,
+    ) -> Result<(WebSocket, Response<()>), ConnectError> {
+        Ok(self.connector.connect_over(&self.url, stream).await?)
+    }
+
+    /// Resolves the host. Returns its addresses, or `None` if the way to the server is not by TCP, or is
+    /// through a proxy.
+    pub(crate) async fn addresses(&self) -> Result<Option<Vec<SocketAddr>>, ConnectError> {
+        match &self.route {
+            Route::Default => self.resolve(&[], None).await.map(Some),
+            Route::Addresses { resolve, family } => self.resolve(resolve, *family).await.map(Some),
+            Route::Proxy | Route::Unix(_) => Ok(None),
         }
     }
 
@@ -250,14 +281,26 @@ impl Target {
 
     /// Opens a TCP connection to one of the addresses that `--resolve`, `-4` and `-6` leave.
     async fn dial(&self, resolve: &[Resolve], family: Option<Family>) -> Result<TcpStream, ConnectError> {
+        let usable = self.resolve(resolve, family).await?;
+        let failed = |error: io::Error| self.unreachable(&error);
+        let stream = TcpStream::connect(&usable[..]).await.map_err(failed)?;
+        stream.set_nodelay(true).map_err(failed)?;
+        Ok(stream)
+    }
+
+    /// Returns the addresses of the host that `--resolve`, `-4` and `-6` leave: at least one.
+    async fn resolve(
+        &self,
+        resolve: &[Resolve],
+        family: Option<Family>,
+    ) -> Result<Vec<SocketAddr>, ConnectError> {
         let (host, port) = host_and_port(&self.url);
-        let failed = |text: String| ConnectError::Dial(format!("connecting to {host}:{port} failed: {text}"));
         let fixed = resolve.iter().find(|entry| entry.host.eq_ignore_ascii_case(host) && entry.port == port);
         let addresses: Vec<SocketAddr> = match fixed {
             Some(entry) => vec![SocketAddr::new(entry.address, port)],
             None => match lookup_host((host.trim_matches(['[', ']']), port)).await {
                 Ok(addresses) => addresses.collect(),
-                Err(error) => return Err(failed(error.to_string())),
+                Err(error) => return Err(self.unreachable(&error)),
             },
         };
         let usable: Vec<SocketAddr> = addresses
@@ -269,11 +312,14 @@ impl Target {
             })
             .collect();
         if usable.is_empty() {
-            return Err(failed("the host has no address of the family that was asked for".into()));
+            return Err(self.unreachable(&"the host has no address of the family that was asked for"));
         }
-        let stream = TcpStream::connect(&usable[..]).await.map_err(|error| failed(error.to_string()))?;
-        stream.set_nodelay(true).map_err(|error| failed(error.to_string()))?;
-        Ok(stream)
+        Ok(usable)
+    }
+
+    fn unreachable(&self, why: &dyn fmt::Display) -> ConnectError {
+        let (host, port) = host_and_port(&self.url);
+        ConnectError::Dial(format!("connecting to {host}:{port} failed: {why}"))
     }
 }
 

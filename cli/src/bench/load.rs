@@ -1,0 +1,121 @@
+//! A run as a whole: the way to the server, the threads, and the end.
+
+use std::io;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc, watch};
+
+use super::dial::Dialer;
+use super::plan::Plan;
+use super::progress::Progress;
+use super::report::Report;
+use super::status::StatusLine;
+use super::system::cpu_time;
+use super::tally::Tally;
+use super::worker::{Measured, Order, Worker};
+use crate::connect::ConnectError;
+
+/// The time between the order to run and the start, in which all threads receive the order.
+const LEAD: Duration = Duration::from_millis(5);
+
+/// A run that could not be carried out.
+#[derive(Debug)]
+pub(crate) enum LoadError {
+    /// The first connection failed.
+    Connect(ConnectError),
+    /// A thread could not be started, or has failed.
+    Thread(io::Error),
+}
+
+/// Carries out the plan. `stop` ends the run early; there is no report if the server was not reached by then.
+pub(crate) async fn run(
+    plan: Plan,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> Result<Option<Report>, LoadError> {
+    let (orders, receiver) = watch::channel(Order::Connect);
+    let orders = Arc::new(orders);
+    let stopping = Arc::clone(&orders);
+    tokio::spawn(async move {
+        stop.await;
+        stopping.send_replace(Order::Stop);
+    });
+    let mut stopped = receiver.clone();
+    let dialer = tokio::select! {
+        found = Dialer::find(&plan) => Arc::new(found.map_err(LoadError::Connect)?),
+        _ = stopped.wait_for(|order| matches!(order, Order::Stop)) => return Ok(None),
+    };
+    let plan = Arc::new(plan);
+    let mut threads = Threads::start(&plan, &dialer, &receiver).map_err(LoadError::Thread)?;
+    let status = StatusLine::show(&plan, &threads.progress);
+    threads.all_ready().await;
+    let (begun, cpu_before) = (Instant::now(), cpu_time());
+    orders.send_if_modified(|order| {
+        let is_expected = matches!(order, Order::Connect);
+        if is_expected {
+            *order = Order::Run(begun + LEAD);
+        }
+        is_expected
+    });
+    let measured = threads.measured(plan.nanos()).await.map_err(LoadError::Thread)?;
+    let cpu_time = cpu_time().saturating_sub(cpu_before);
+    status.remove();
+    let is_interrupted = matches!(*receiver.borrow(), Order::Stop);
+    Ok(Some(Report::new(plan, measured, is_interrupted, cpu_time, begun.elapsed())))
+}
+
+/// The threads of a run.
+struct Threads {
+    count: usize,
+    progress: Vec<Arc<Progress>>,
+    ready: mpsc::UnboundedReceiver<()>,
+    results: mpsc::UnboundedReceiver<io::Result<Measured>>,
+}
+
+impl Threads {
+    fn start(plan: &Arc<Plan>, dialer: &Arc<Dialer>, orders: &watch::Receiver<Order>) -> io::Result<Self> {
+        let (ready_sender, ready) = mpsc::unbounded_channel();
+        let (result_sender, results) = mpsc::unbounded_channel();
+        let progress: Vec<_> = (0..plan.threads).map(|_| Arc::<Progress>::default()).collect();
+        for (thread, progress) in progress.iter().enumerate() {
+            let worker = Worker {
+                plan: Arc::clone(plan),
+                dialer: Arc::clone(dialer),
+                thread,
+                orders: orders.clone(),
+                ready: ready_sender.clone(),
+                progress: Arc::clone(progress),
+            };
+            let results = result_sender.clone();
+            thread::Builder::new().name(format!("load-{thread}")).spawn(move || {
+                // The receiver waits for all threads.
+                let _ = results.send(worker.run());
+            })?;
+        }
+        Ok(Self { count: plan.threads, progress, ready, results })
+    }
+
+    /// Waits until all threads have opened their connections.
+    async fn all_ready(&mut self) {
+        for _ in 0..self.count {
+            // A thread that has failed says so in its result.
+            if self.ready.recv().await.is_none() {
+                break;
+            }
+        }
+    }
+
+    /// Waits for the end of all threads, and adds up what they have measured.
+    async fn measured(&mut self, duration: u64) -> io::Result<Measured> {
+        let mut all = Measured { tally: Tally::new(duration), elapsed: 0, opened: 0 };
+        for _ in 0..self.count {
+            let ended = || Err(io::Error::other("a thread of the load has panicked"));
+            let measured = self.results.recv().await.unwrap_or_else(ended)?;
+            all.tally.add(&measured.tally);
+            all.elapsed = all.elapsed.max(measured.elapsed);
+            all.opened += measured.opened;
+        }
+        Ok(all)
+    }
+}

@@ -1,0 +1,260 @@
+//! One thread of the load: opening connections, running, draining, closing.
+
+use std::future::pending;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bowline::CloseCode;
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::sync::{mpsc, watch};
+use tokio::task::{spawn_local, yield_now};
+use tokio::time::{sleep, sleep_until, timeout};
+
+use super::conversation::Conversation;
+use super::dial::Dialer;
+use super::handshakes;
+use super::plan::{Mode, Pace, Plan};
+use super::progress::Progress;
+use super::schedule::Schedule;
+use super::station::{Stage, Station, nanos};
+use super::tally::Tally;
+use super::timer::ExactTimer;
+
+/// The number of messages that are sent in a row before replies are received.
+const SENT_IN_A_ROW: u32 = 32;
+
+/// The time in which all connections have to be closed.
+const CLOSE_TIME: Duration = Duration::from_secs(2);
+
+/// The distance of the reports to the status line.
+const REPORT_INTERVAL: Duration = Duration::from_millis(250);
+
+/// The orders to all threads.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Order {
+    /// Open the connections.
+    Connect,
+    /// Begin the run at this time.
+    Run(Instant),
+    /// End early.
+    Stop,
+}
+
+/// One of the threads.
+pub(crate) struct Worker {
+    pub(crate) plan: Arc<Plan>,
+    pub(crate) dialer: Arc<Dialer>,
+    /// The number of this thread.
+    pub(crate) thread: usize,
+    pub(crate) orders: watch::Receiver<Order>,
+    /// Told when all connections of the thread are open, or have failed.
+    pub(crate) ready: mpsc::UnboundedSender<()>,
+    pub(crate) progress: Arc<Progress>,
+}
+
+/// The measurements of one thread.
+pub(crate) struct Measured {
+    pub(crate) tally: Tally,
+    /// The time of the run, which is shorter than planned if it was interrupted.
+    pub(crate) elapsed: u64,
+    /// The connections that were open at the beginning of the run.
+    pub(crate) opened: u64,
+}
+
+impl Worker {
+    /// Runs until the end of the run.
+    pub(crate) fn run(self) -> io::Result<Measured> {
+        let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
+        runtime.block_on(self.work())
+    }
+
+    async fn work(mut self) -> io::Result<Measured> {
+        let station = Station::new(Arc::clone(&self.plan), Arc::clone(&self.dialer));
+        let reporting = spawn_local(report(Rc::clone(&station), Arc::clone(&self.progress)));
+        if self.plan.mode != Mode::Connect {
+            let stopped = stopped(self.orders.clone());
+            tokio::select! {
+                () = self.open_all(&station) => {}
+                () = stopped => {}
+            }
+        }
+        let opened = station.open();
+        let _ = self.ready.send(());
+        let elapsed = match self.start().await {
+            Some(start) => {
+                station.begin(start);
+                station.conversations.borrow_mut().sort_unstable_by_key(|conversation| conversation.index);
+                self.load(&station).await?
+            }
+            None => 0,
+        };
+        self.drain(&station, elapsed).await;
+        close(&station).await;
+        reporting.abort();
+        self.progress.update(&station);
+        let tally = station.tally.borrow().clone();
+        Ok(Measured { tally, elapsed, opened })
+    }
+
+    /// Opens the connections of this thread, each at its time.
+    async fn open_all(&self, station: &Rc<Station>) {
+        let Plan { connections, ramp, threads, .. } = &*self.plan;
+        let ramp = nanos(*ramp);
+        let start = Instant::now();
+        for index in (self.thread as u64..*connections).step_by(*threads) {
+            let due = u128::from(ramp) * u128::from(index) / u128::from(*connections);
+            let due = start + Duration::from_nanos(u64::try_from(due).unwrap_or(u64::MAX));
+            if due > Instant::now() {
+                sleep_until(due.into()).await;
+            }
+            station.begin_opening();
+            spawn_local(connect(Rc::clone(station), index));
+        }
+        station.all_opened().await;
+    }
+
+    /// Waits for the start of the run, and returns its time, or `None` if there will be none.
+    async fn start(&mut self) -> Option<Instant> {
+        let order = self.orders.wait_for(|order| !matches!(order, Order::Connect)).await;
+        match order.map(|order| *order) {
+            Ok(Order::Run(start)) => {
+                sleep_until(start.into()).await;
+                Some(start)
+            }
+            _ => None,
+        }
+    }
+
+    /// Runs until the end of the time. Returns the time that the run took.
+    async fn load(&self, station: &Rc<Station>) -> io::Result<u64> {
+        let work = async {
+            match (self.plan.mode, self.plan.pace) {
+                (Mode::Connect, pace) => handshakes::run(station, self.thread, pace).await?,
+                (Mode::Idle, _) => {}
+                (Mode::Echo | Mode::Broadcast, Pace::Open(schedule)) => pace(station, schedule).await?,
+                (Mode::Echo | Mode::Broadcast, Pace::Closed { in_flight }) => {
+                    for conversation in &*station.conversations.borrow() {
+                        spawn_local(Rc::clone(conversation).begin(in_flight));
+                    }
+                }
+            }
+            io::Result::Ok(())
+        };
+        let all_lost = async {
+            match self.plan.mode {
+                Mode::Connect => pending().await,
+                Mode::Echo | Mode::Broadcast | Mode::Idle => station.all_ended().await,
+            }
+        };
+        let end = sleep_until(station.instant(self.plan.nanos()).into());
+        let work = async {
+            work.await?;
+            pending::<io::Result<()>>().await
+        };
+        tokio::select! {
+            failed = work => failed?,
+            () = end => {}
+            () = all_lost => {}
+            () = stopped(self.orders.clone()) => {}
+        }
+        let elapsed = station.now().min(self.plan.nanos());
+        station.enter(Stage::Draining);
+        Ok(elapsed)
+    }
+
+    /// Waits for the missing replies, and counts those that don't arrive.
+    async fn drain(&self, station: &Station, elapsed: u64) {
+        if let (Mode::Broadcast, Pace::Open(schedule)) = (self.plan.mode, self.plan.pace) {
+            let tally = station.tally.borrow();
+            // Each message goes to all connections. Not all servers include the one that has sent it.
+            let own = if tally.own == 0 { tally.sent.messages } else { 0 };
+            let expected = schedule.rate.due_before(elapsed) * station.open() - own;
+            station.expect_replies(expected.saturating_sub(tally.received.messages));
+        }
+        let _ = timeout(self.plan.grace, station.all_replied()).await;
+        let mut tally = station.tally.borrow_mut();
+        if self.plan.mode != Mode::Broadcast {
+            tally.errors_of("missing replies", station.outstanding());
+        }
+        if let Pace::Open(schedule) = self.plan.pace {
+            let conversations = station.conversations.borrow();
+            let unsent =
+                conversations.iter().map(|conversation| conversation.unsent(schedule, elapsed)).sum();
+            tally.errors_of("messages that the server did not take", unsent);
+        }
+    }
+}
+
+/// Returns when the run has to end early.
+async fn stopped(mut orders: watch::Receiver<Order>) {
+    // An error means that nobody gives orders any more.
+    let _ = orders.wait_for(|order| matches!(order, Order::Stop)).await;
+}
+
+/// Opens a connection, and receives on it.
+async fn connect(station: Rc<Station>, index: u64) {
+    let start = Instant::now();
+    let opened = station.dialer.open().await;
+    let opened = match opened {
+        Ok(opened) => opened,
+        Err(error) => {
+            station.error(error.kind());
+            station.end_opening();
+            return;
+        }
+    };
+    opened.record(start, &mut station.tally.borrow_mut().openings);
+    let conversation = Rc::new(Conversation::new(Rc::clone(&station), index, opened.socket.sender()));
+    station.conversations.borrow_mut().push(Rc::clone(&conversation));
+    station.end_opening();
+    conversation.receive(opened.socket).await;
+}
+
+/// Sends the messages of all connections of the thread, each when it is due.
+async fn pace(station: &Station, schedule: Schedule) -> io::Result<()> {
+    let mut timer = ExactTimer::new()?;
+    let conversations = station.conversations.borrow().clone();
+    let end = station.plan.nanos();
+    let mut in_a_row = 0;
+    for sequence in 0.. {
+        for conversation in &conversations {
+            let due = schedule.due(conversation.index, sequence);
+            if due >= end {
+                return Ok(());
+            }
+            if due > station.now() {
+                timer.sleep_until(station.instant(due)).await?;
+                in_a_row = 0;
+            } else if in_a_row == SENT_IN_A_ROW {
+                yield_now().await;
+                in_a_row = 0;
+            }
+            conversation.send_due(schedule, sequence);
+            in_a_row += 1;
+        }
+        if conversations.is_empty() {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+/// Closes all connections.
+async fn close(station: &Station) {
+    station.enter(Stage::Closing);
+    for conversation in &*station.conversations.borrow() {
+        // The only error is an invalid code.
+        let _ = conversation.sender.begin_close(CloseCode::NORMAL, "");
+    }
+    let _ = timeout(CLOSE_TIME, station.all_ended()).await;
+}
+
+/// Reports to the status line.
+async fn report(station: Rc<Station>, progress: Arc<Progress>) {
+    loop {
+        progress.update(&station);
+        sleep(REPORT_INTERVAL).await;
+    }
+}
