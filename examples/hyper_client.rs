@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 
 use bowline::{CloseCode, Connector};
 use clap::Parser;
-use http::{StatusCode, Uri};
+use http::Uri;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
@@ -39,12 +39,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     let (request, handshake) = Connector::new().request(url)?;
     let mut response = client.request(request.map(|()| String::new())).await?;
-    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        return Err(format!("the server answered {}", response.status()).into());
-    }
+    let verified = handshake.verify(&response)?;
     let upgraded = hyper::upgrade::on(&mut response).await?;
     // If the stream is TCP, bowline unwraps it from hyper's types.
-    let mut socket = handshake.finish(&response, TokioIo::new(upgraded))?;
+    let mut socket = verified.finish(TokioIo::new(upgraded), Vec::new());
 
     socket.send("hello through hyper").await?;
     println!("got {:?}", socket.recv().await?);

@@ -6,7 +6,7 @@ use std::error::Error;
 
 use bowline::{CloseCode, Connector, WebSocket};
 use clap::Parser;
-use reqwest::{Body, Client};
+use reqwest::{Body, Client, Response};
 
 #[derive(Parser)]
 struct Arguments {
@@ -36,9 +36,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
 async fn connect(client: &Client, url: &str) -> Result<WebSocket, Box<dyn Error>> {
     let (request, handshake) = Connector::new().request(url)?;
     let request = request.map(|()| Body::default()).try_into()?;
-    let response = client.execute(request).await?.error_for_status()?;
-    let mut head = http::Response::new(());
-    *head.status_mut() = response.status();
-    head.headers_mut().clone_from(response.headers());
-    Ok(handshake.finish(&head, response.upgrade().await?)?)
+    let response = http::Response::from(client.execute(request).await?);
+    let verified = handshake.verify(&response)?;
+    let upgraded = Response::from(response).upgrade().await?;
+    Ok(verified.finish(upgraded, Vec::new()))
 }

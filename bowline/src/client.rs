@@ -32,7 +32,7 @@ mod url;
 
 pub use connect_over::ConnectOver;
 pub use connector::{Connector, connect};
-pub use handshake::ClientHandshake;
+pub use handshake::{ClientHandshake, VerifiedHandshake};
 #[cfg(feature = "http2")]
 pub use http2::{Http2Connection, HttpVersion};
 pub use proxy::Proxy;

@@ -346,8 +346,8 @@ impl Connector {
         Box::pin(self.connect_redirected(attempt)).await
     }
 
-    /// Returns the request of a handshake for an HTTP client of your own, and the handshake that its response
-    /// finishes.
+    /// Returns the request of a handshake for an HTTP client of your own, and the handshake that verifies its
+    /// response.
     ///
     /// The request is for HTTP/1.1, and its URL has the scheme `http` or `https`. A client that also speaks
     /// HTTP/2 must be told not to choose it. Proxies, TLS and timeouts are up to that client. The examples
@@ -355,7 +355,7 @@ impl Connector {
     ///
     /// Over HTTP/2 and HTTP/3, the request is an extended CONNECT (RFC 8441 5): its method is CONNECT, its
     /// `:protocol` is `websocket`, and it has no `Upgrade`, `Connection`, `Host` and `Sec-WebSocket-Key`. The
-    /// version of the response tells [`finish`](ClientHandshake::finish) to expect a 200.
+    /// version of the response tells [`verify`](ClientHandshake::verify) to expect a 200.
     ///
     /// ```
     /// # fn example() -> Result<(), bowline::Error> {
@@ -363,7 +363,7 @@ impl Connector {
     ///
     /// let (request, handshake) = Connector::new().request("wss://example.com/feed")?;
     /// assert_eq!(request.uri(), "https://example.com/feed");
-    /// // Send the request, then: handshake.finish(&response, upgraded)
+    /// // Send the request, then: handshake.verify(&response)?.finish(upgraded, leftover)
     /// # Ok(())
     /// # }
     /// # example().unwrap();
@@ -396,7 +396,7 @@ impl Connector {
     /// let handshake = Connector::new().prepare(&mut request)?;
     /// assert_eq!(request.uri(), "https://example.com/feed");
     /// assert_eq!(request.headers()["upgrade"], "websocket");
-    /// // Send the request, then: handshake.finish(&response, upgraded)
+    /// // Send the request, then: handshake.verify(&response)?.finish(upgraded, leftover)
     /// # Ok(())
     /// # }
     /// # example().unwrap();

@@ -1,6 +1,7 @@
 //! The client's side of an opening handshake, without I/O (RFC 6455 4.1, RFC 8441 5).
 
 use std::fmt;
+use std::net::SocketAddr;
 
 use bowline_proto::handshake::{Key, VERSION};
 use bowline_proto::header::Extension;
@@ -25,18 +26,24 @@ use crate::transport::{Addresses, Transport};
 
 /// An opening handshake that another HTTP client carries out.
 ///
-/// [`Connector::request`](crate::Connector::request) returns it together with the request.
+/// [`Connector::request`](crate::Connector::request) returns it together with the request. Once the response
+/// has arrived, [`verify`](Self::verify) checks it.
 ///
 /// ```no_run
 /// use bowline::{Connector, WebSocket};
+/// use http::{Request, Response};
 /// # use tokio::io::DuplexStream;
-/// # async fn send(_: http::Request<()>) -> (http::Response<()>, DuplexStream) { unimplemented!() }
+/// # async fn send(_: Request<()>) -> Response<()> { unimplemented!() }
+/// # async fn upgrade(_: Response<()>) -> (DuplexStream, Vec<u8>) { unimplemented!() }
 ///
 /// # async fn example() -> Result<(), bowline::Error> {
 /// let (request, handshake) = Connector::new().request("wss://example.com/feed")?;
-/// // `send` stands for the HTTP client: it returns the response, and the upgraded stream.
-/// let (response, upgraded) = send(request).await;
-/// let socket: WebSocket = handshake.finish(&response, upgraded)?;
+/// // `send` and `upgrade` stand for the HTTP client. The second returns the stream, and the bytes after the
+/// // response that were already read.
+/// let response = send(request).await;
+/// let verified = handshake.verify(&response)?;
+/// let (stream, leftover) = upgrade(response).await;
+/// let socket: WebSocket = verified.finish(stream, leftover);
 /// # Ok(())
 /// # }
 /// ```
@@ -76,28 +83,37 @@ impl ClientHandshake {
         }
     }
 
-    /// Checks the response, and opens the connection on the upgraded stream.
+    /// Checks the response. Returns the handshake that opens the connection on the upgraded stream.
     ///
-    /// The stream is the one that the HTTP client returns after the response, such as `reqwest::Upgraded`, or
-    /// hyper's `Upgraded` in a `TokioIo`. If hyper's runs over plain TCP, the TCP stream is taken out and
-    /// nothing of hyper remains.
+    /// The response is that of hyper, or of any client with the types of the crate [`http`]. Call this method
+    /// before the stream is asked for: a client has no stream if the server did not agree, and its error then
+    /// says less.
+    ///
+    /// A response that arrives as [`Parts`](http::response::Parts) is `Response::from_parts(parts, ())`. One
+    /// of reqwest can be converted in both directions:
+    ///
+    /// ```
+    /// use bowline::{Connector, WebSocket};
+    /// use reqwest::{Body, Client, Response};
+    ///
+    /// async fn connect(client: &Client, url: &str) -> Result<WebSocket, Box<dyn std::error::Error>> {
+    ///     let (request, handshake) = Connector::new().request(url)?;
+    ///     let request = request.map(|()| Body::default()).try_into()?;
+    ///     let response = http::Response::from(client.execute(request).await?);
+    ///     let verified = handshake.verify(&response)?;
+    ///     let upgraded = Response::from(response).upgrade().await?;
+    ///     Ok(verified.finish(upgraded, Vec::new()))
+    /// }
+    /// ```
     ///
     /// # Errors
     ///
     /// Returns [`ErrorKind::Handshake`](crate::ErrorKind::Handshake) if the response does not accept the
     /// handshake. The text of the error says why, and [`Error::response`] returns the response without its
     /// body.
-    ///
-    /// # Panics
-    ///
-    /// Panics outside of a tokio runtime, and in a runtime without its time driver.
-    pub fn finish<B, S>(self, response: &Response<B>, stream: S) -> Result<WebSocket, Error>
-    where
-        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    {
+    pub fn verify<B>(self, response: &Response<B>) -> Result<VerifiedHandshake, Error> {
         let agreed = self.conclude(response).map_err(|text| refused(text, response, Bytes::new()))?;
-        let adoption = Adoption::after(agreed, Addresses::default());
-        Ok(adoption.open(stream, Role::Client, &self.config))
+        Ok(VerifiedHandshake { agreed, config: self.config, addresses: Addresses::default() })
     }
 
     /// Opens the connection after a response that was accepted.
@@ -117,28 +133,28 @@ impl ClientHandshake {
 
     /// Checks the response, and returns what was agreed on, or what is wrong.
     pub(crate) fn conclude<B>(&self, response: &Response<B>) -> Result<Negotiated, String> {
-        self.verify(response).inspect(|agreed| agreed.announce(HandshakeSubject::of_client())).inspect_err(
+        self.check(response).inspect(|agreed| agreed.announce(HandshakeSubject::of_client())).inspect_err(
             |reason| {
                 events::handshake_rejected(HandshakeSubject::of_client(), response.status(), reason);
             },
         )
     }
 
-    fn verify<B>(&self, response: &Response<B>) -> Result<Negotiated, String> {
+    fn check<B>(&self, response: &Response<B>) -> Result<Negotiated, String> {
         let headers = response.headers();
         if response.version() <= Version::HTTP_11 {
-            self.verify_upgrade(response)?;
+            self.check_upgrade(response)?;
         } else if !response.status().is_success() {
             // RFC 8441 5, RFC 9110 9.3.6: a CONNECT that succeeds is answered with 200 or another 2xx, and
             // without a key.
             return Err(describe_status(response.status(), StatusCode::OK, headers));
         }
-        let mut agreed = Negotiated::on_subprotocol(self.verify_subprotocol(headers)?);
-        self.verify_extensions(headers, &mut agreed)?;
+        let mut agreed = Negotiated::on_subprotocol(self.check_subprotocol(headers)?);
+        self.check_extensions(headers, &mut agreed)?;
         Ok(agreed)
     }
 
-    fn verify_upgrade<B>(&self, response: &Response<B>) -> Result<(), String> {
+    fn check_upgrade<B>(&self, response: &Response<B>) -> Result<(), String> {
         let headers = response.headers();
         // RFC 6455 4.1: a status other than 101 does not accept the handshake.
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
@@ -168,7 +184,7 @@ impl ClientHandshake {
         }
     }
 
-    fn verify_extensions(&self, headers: &HeaderMap, agreed: &mut Negotiated) -> Result<(), String> {
+    fn check_extensions(&self, headers: &HeaderMap, agreed: &mut Negotiated) -> Result<(), String> {
         let malformed = || "the server's Sec-WebSocket-Extensions is not a list of extensions".to_owned();
         let mut answer = Vec::new();
         for line in headers.get_all(SEC_WEBSOCKET_EXTENSIONS) {
@@ -184,7 +200,7 @@ impl ClientHandshake {
         Ok(())
     }
 
-    fn verify_subprotocol<'a>(&self, headers: &'a HeaderMap) -> Result<Option<&'a str>, String> {
+    fn check_subprotocol<'a>(&self, headers: &'a HeaderMap) -> Result<Option<&'a str>, String> {
         match Occurrence::of(headers, SEC_WEBSOCKET_PROTOCOL) {
             Occurrence::None => Ok(None),
             Occurrence::Repeated => Err("the server chose more than one subprotocol".to_owned()),
@@ -203,6 +219,82 @@ impl fmt::Debug for ClientHandshake {
     /// Omits the key and the subprotocols, any of which may be a token.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ClientHandshake").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+/// An opening handshake whose response accepts it, in another HTTP client.
+///
+/// [`ClientHandshake::verify`] returns it. It is what [`ServerHandshake`](crate::ServerHandshake) is for
+/// servers.
+pub struct VerifiedHandshake {
+    agreed: Negotiated,
+    config: Config,
+    addresses: Addresses,
+}
+
+impl VerifiedHandshake {
+    /// Returns the subprotocol that the server chose, if any (RFC 6455 1.9).
+    ///
+    /// ```
+    /// fn room(handshake: &bowline::VerifiedHandshake) -> &str {
+    ///     handshake.subprotocol().unwrap_or("lobby")
+    /// }
+    /// ```
+    pub fn subprotocol(&self) -> Option<&str> {
+        self.agreed.subprotocol.as_deref()
+    }
+
+    /// Sets the address that [`WebSocket::peer_addr`] returns. Default: that of the stream, if the stream is
+    /// a [`TcpStream`](tokio::net::TcpStream).
+    ///
+    /// ```
+    /// # fn example(handshake: bowline::VerifiedHandshake, stream: tokio::io::DuplexStream) {
+    /// let socket = handshake.peer_addr(([192, 0, 2, 1], 443)).finish(stream, Vec::new());
+    /// # }
+    /// ```
+    pub fn peer_addr(mut self, address: impl Into<SocketAddr>) -> Self {
+        self.addresses.peer = Some(address.into());
+        self
+    }
+
+    /// Sets the address that [`WebSocket::local_addr`] returns. Default: that of the stream, if the stream is
+    /// a [`TcpStream`](tokio::net::TcpStream).
+    ///
+    /// ```
+    /// # fn example(handshake: bowline::VerifiedHandshake, stream: tokio::io::DuplexStream) {
+    /// let socket = handshake.local_addr(([192, 0, 2, 2], 49152)).finish(stream, Vec::new());
+    /// # }
+    /// ```
+    pub fn local_addr(mut self, address: impl Into<SocketAddr>) -> Self {
+        self.addresses.local = Some(address.into());
+        self
+    }
+
+    /// Opens the connection on the upgraded stream.
+    ///
+    /// The stream is the one that the HTTP client returns after the response, such as `reqwest::Upgraded`, or
+    /// hyper's `Upgraded` in a `TokioIo`. If hyper's runs over plain TCP, the TCP stream is taken out and
+    /// nothing of hyper remains. Over HTTP/2 and HTTP/3, the stream is that of the request.
+    ///
+    /// `leftover` contains the bytes after the response that were already read. hyper and reqwest keep them
+    /// in their streams, so `leftover` is empty there.
+    ///
+    /// # Panics
+    ///
+    /// Panics outside of a tokio runtime, and in a runtime without its time driver.
+    pub fn finish<S>(self, stream: S, leftover: impl Into<Bytes>) -> WebSocket
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let Self { agreed, config, addresses } = self;
+        Adoption::after(agreed, addresses).leftover(leftover).open(stream, Role::Client, &config)
+    }
+}
+
+impl fmt::Debug for VerifiedHandshake {
+    /// Omits the subprotocol, which may be a token.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("VerifiedHandshake").field("config", &self.config).finish_non_exhaustive()
     }
 }
 

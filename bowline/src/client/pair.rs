@@ -43,6 +43,7 @@ impl Connector {
         let (request, handshake) = self.request("ws://localhost/")?;
         let (response, accepted) = acceptor.respond(&request).map_err(Rejection::into_error)?;
         let (client, server) = streams();
-        Ok((handshake.finish(&response, client)?, accepted.finish(server, Vec::new())))
+        let verified = handshake.verify(&response)?;
+        Ok((verified.finish(client, Vec::new()), accepted.finish(server, Vec::new())))
     }
 }

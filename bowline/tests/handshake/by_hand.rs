@@ -114,7 +114,13 @@ async fn a_request_and_its_response_in_memory() {
     let (near, far) = duplex(1024);
     let peer = ([192, 0, 2, 1], 49152);
     let server = server.peer_addr(peer).local_addr(([192, 0, 2, 2], 443)).finish(far, Vec::new());
-    let mut client = client.finish(&response, near).unwrap();
+    // The response may come in parts, and with the first bytes after it.
+    let response = Response::from_parts(response.into_parts().0, ());
+    let client = client.verify(&response).unwrap().peer_addr(peer).local_addr(([192, 0, 2, 3], 443));
+    let mut client = client.finish(near, Frame::text("at once").encode(Role::Server));
+    assert_eq!(client.peer_addr(), Some(peer.into()));
+    assert_eq!(client.local_addr(), Some(([192, 0, 2, 3], 443).into()));
+    assert_eq!(soon(client.recv()).await.unwrap(), Some("at once".into()));
     assert_eq!(server.peer_addr(), Some(peer.into()));
     assert_eq!(server.local_addr(), Some(([192, 0, 2, 2], 443).into()));
     server.send("welcome").await.unwrap();
@@ -132,7 +138,7 @@ async fn compression_is_agreed_on_by_hand() {
     let (response, server) = acceptor.respond(&request).unwrap();
     let (near, far) = duplex(1024);
     let mut server = server.finish(far, Vec::new());
-    let client = client.finish(&response, near).unwrap();
+    let client = client.verify(&response).unwrap().finish(near, Vec::new());
     assert!(server.compression().is_some() && server.compression() == client.compression());
     let text = "to and fro ".repeat(1000);
     let (sent, received) = tokio::join!(client.send(&text), server.recv());
@@ -191,7 +197,7 @@ async fn rfc9220_3_an_extended_connect_to_itself() {
     let (response, server) = acceptor.respond(&Request::from_parts(head, ())).unwrap();
     let (near, far) = duplex(1024);
     let mut server = server.finish(far, Vec::new());
-    let client = client.finish(&response, near).unwrap();
+    let client = client.verify(&response).unwrap().finish(near, Vec::new());
     assert_eq!((client.subprotocol(), server.subprotocol()), (Some("chat.v1"), Some("chat.v1")));
     client.send("hello").await.unwrap();
     assert_eq!(soon(server.recv()).await.unwrap(), Some("hello".into()));

@@ -721,14 +721,13 @@ async fn an_http_client_of_the_users_own_does_the_handshake() {
     let response = response.body(()).unwrap();
 
     let (client, mut server) = duplex(4096);
-    let mut socket = handshake.finish(&response, client).unwrap();
+    let mut socket = handshake.verify(&response).unwrap().finish(client, Vec::new());
     assert_eq!(socket.subprotocol(), Some("v1"));
     server.write_all(&Frame::text("hello").encode(Role::Server)).await.unwrap();
     assert_eq!(socket.recv().await.unwrap(), Some("hello".into()));
 
     let (_, another) = Connector::new().request(URL).unwrap();
-    let (client, _server) = duplex(4096);
-    let error = another.finish(&response, client).expect_err("the key is another");
+    let error = another.verify(&response).expect_err("the key is another");
     assert_eq!(error.kind(), ErrorKind::Handshake);
     assert_eq!(error.response().unwrap().headers()["sec-websocket-protocol"], "v1");
 }
@@ -745,7 +744,7 @@ async fn hypers_upgraded_stream_can_be_taken() {
     tokio::spawn(connection.with_upgrades());
     let mut response = sender.send_request(request.map(|()| String::new())).await.unwrap();
     let upgraded = hyper::upgrade::on(&mut response).await.unwrap();
-    let mut socket = handshake.finish(&response, TokioIo::new(upgraded)).unwrap();
+    let mut socket = handshake.verify(&response).unwrap().finish(TokioIo::new(upgraded), Vec::new());
     assert!(socket.is_tcp_fast_path());
     socket.send("hello").await.unwrap();
     assert_eq!(soon(socket.recv()).await.unwrap(), Some("hello".into()));

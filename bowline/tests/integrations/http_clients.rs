@@ -1,4 +1,4 @@
-//! Handshakes through other HTTP clients: `Connector::request` and `ClientHandshake::finish`.
+//! Handshakes through other HTTP clients: `Connector::request` and `ClientHandshake::verify`.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -36,10 +36,10 @@ async fn execute(
 }
 
 async fn finish(response: reqwest::Response, handshake: ClientHandshake) -> Result<WebSocket, Error> {
-    let mut head = Response::new(());
-    *head.status_mut() = response.status();
-    head.headers_mut().clone_from(response.headers());
-    handshake.finish(&head, soon(response.upgrade()).await.unwrap())
+    let response = http::Response::from(response);
+    let verified = handshake.verify(&response)?;
+    let upgraded = soon(reqwest::Response::from(response).upgrade()).await.unwrap();
+    Ok(verified.finish(upgraded, Vec::new()))
 }
 
 async fn assert_echo(mut socket: WebSocket) {
@@ -67,8 +67,11 @@ async fn reqwest_sends_its_cookies_and_headers() {
     let client = reqwest_client().cookie_store(true).default_headers(headers).build().unwrap();
     let connector = Connector::new().subprotocols(["v2", "v1"]);
 
-    let (response, _) = execute(&client, &connector, &url).await;
-    assert_eq!(response.status(), StatusCode::UNAUTHORIZED, "there is no cookie yet");
+    // There is no cookie yet. The error has the response, from which reqwest would make no stream.
+    let (response, handshake) = execute(&client, &connector, &url).await;
+    let error = finish(response, handshake).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Handshake);
+    assert_eq!(error.response().unwrap().status(), StatusCode::UNAUTHORIZED);
     let (response, handshake) = execute(&client, &connector, &url).await;
     let socket = finish(response, handshake).await.unwrap();
     assert_eq!(socket.subprotocol(), Some("v1"));
@@ -123,7 +126,7 @@ async fn connect_with_hyper(address: SocketAddr, url: &str) -> (WebSocket, Uri) 
     let (request, handshake) = Connector::new().request(url).unwrap();
     let mut response = soon(client.request(request.map(|()| String::new()))).await.unwrap();
     let upgraded = soon(hyper::upgrade::on(&mut response)).await.unwrap();
-    let socket = handshake.finish(&response, TokioIo::new(upgraded)).unwrap();
+    let socket = handshake.verify(&response).unwrap().finish(TokioIo::new(upgraded), Vec::new());
     let asked = asked.lock().unwrap().take();
     (socket, asked.expect("the connector was asked"))
 }
