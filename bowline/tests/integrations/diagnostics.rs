@@ -84,7 +84,9 @@ fn the_compiler_says_what_is_wrong_with_a_handler_or_a_listener() {
         crate_folder.to_str().unwrap(),
     );
     fs::write(package.join("Cargo.toml"), manifest).unwrap();
-    fs::copy(crate_folder.join("../Cargo.lock"), package.join("Cargo.lock")).unwrap();
+    // A published crate has a lock file of its own, the repository has one for all.
+    let lock = [".", ".."].map(|folder| crate_folder.join(folder).join("Cargo.lock"));
+    fs::copy(lock.iter().find(|file| file.exists()).unwrap(), package.join("Cargo.lock")).unwrap();
     for (name, program, _) in PROGRAMS {
         fs::write(programs.join(name).with_extension("rs"), [PRELUDE, program].concat()).unwrap();
     }
