@@ -2,7 +2,7 @@
 
 use std::io::{self, Write as _};
 
-use clap::{Args as _, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use clap::{Args as _, FromArgMatches as _, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::bench::{self, BenchArguments};
@@ -15,11 +15,24 @@ use crate::talk::{self, TalkArguments};
 /// Talk to a WebSocket server, serve, check a server, measure it
 #[derive(Parser)]
 #[command(name = "bowline", version, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
-#[command(arg_required_else_help = true, max_term_width = 100)]
+#[command(arg_required_else_help = true, max_term_width = 100, after_help = EXAMPLES)]
 struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,
 }
+
+const EXAMPLES: &str = "\
+Examples:
+  bowline wss://example.com/feed                     a prompt
+  echo hello | bowline wss://example.com/echo        send a line, print the replies
+  bowline wss://example.com/echo -m hello -n 1       send a message, end after one reply
+  bowline wss://example.com/feed -r -m subscribe     subscribe, and print what comes
+  bowline wss://example.com/feed -r | jq .           print what comes
+
+On a terminal, bowline URL is a prompt: /help lists what it can do. In a pipe, stdout carries messages alone.
+
+Exit status: 0 ended as asked, 1 another failure, 2 wrong usage, 3 not reached, 4 handshake refused,
+5 connection lost, 6 closed by the server with an error, 7 timed out, 8 check or --fail-if, 130 SIGINT, 143 SIGTERM";
 
 #[derive(Subcommand)]
 enum Command {
@@ -43,7 +56,8 @@ enum Command {
 
 /// The command line. Without a command, the arguments are those of a conversation.
 fn command_line() -> clap::Command {
-    TalkArguments::augment_args(Arguments::command())
+    // The description is that of the last one.
+    Arguments::augment_args(TalkArguments::augment_args(clap::Command::new("bowline")))
 }
 
 /// Reads the arguments of the process, and runs the command that they select.

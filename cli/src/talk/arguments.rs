@@ -20,8 +20,6 @@ use crate::talk::record::Recording;
 #[derive(Args, Debug)]
 pub(crate) struct TalkArguments {
     #[command(flatten)]
-    connect: ConnectArguments,
-    #[command(flatten)]
     sending: SendingArguments,
     #[command(flatten)]
     encoding: EncodingArguments,
@@ -31,6 +29,8 @@ pub(crate) struct TalkArguments {
     ending: EndingArguments,
     #[command(flatten)]
     verbosity: VerbosityArguments,
+    #[command(flatten)]
+    connect: ConnectArguments,
 }
 
 #[derive(Args, Debug)]
@@ -57,7 +57,7 @@ struct EncodingArguments {
     /// Send binary messages, stdin as a whole (unless -0), and write received ones as they are
     #[arg(short, long, conflicts_with_all = ["hex", "base64"])]
     binary: bool,
-    /// Send binary messages, one in hex a line, and write received ones so (the default)
+    /// Send binary messages, one in hex a line, and write received ones so, which is the default
     #[arg(long, conflicts_with_all = ["base64"])]
     hex: bool,
     /// Send binary messages, one in base64 a line, and write received ones so

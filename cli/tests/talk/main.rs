@@ -3,4 +3,5 @@
 mod ending;
 mod json;
 mod pipes;
+mod reach;
 mod support;

@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
+use bowline::http::header::{HeaderValue, WWW_AUTHENTICATE};
 use bowline::http::request::Parts;
+use bowline::http::{Response, StatusCode};
 use bowline::{CloseCode, WebSocket};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
@@ -74,17 +76,30 @@ pub(crate) async fn finish(child: Child) -> Outcome {
 /// - `/echo/COUNT`: send as many messages back, then close
 /// - `/greet`: send `hello`, and wait for the end
 /// - `/close/CODE/REASON`: close after the first message, or at once with `/close-now`
+/// - `/head`: send the headers of the request, a line each
+/// - `/refuse`: refuse the request
 /// - `/hostile`: send text and a close reason with control characters
 pub(crate) async fn serve() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    tokio::spawn(bowline::Server::new().acceptor(acceptor()).serve(listener, answer));
+    let server = bowline::Server::new().http2().acceptor(acceptor()).on_request(|head: Parts| async move {
+        if head.uri.path() != "/refuse" {
+            return Ok(head);
+        }
+        let refusal = Response::builder().status(StatusCode::UNAUTHORIZED);
+        let refusal = refusal.header(WWW_AUTHENTICATE, "Basic realm=\"x\"").body("no entry".to_owned());
+        Err(bowline::Rejection::from(refusal.unwrap()))
+    });
+    tokio::spawn(server.serve(listener, answer));
     address
 }
 
 /// An acceptor without limits that matter here.
 pub(crate) fn acceptor() -> bowline::Acceptor {
-    bowline::Acceptor::new().limits(bowline::Limits::default().message_size(1 << 30))
+    bowline::Acceptor::new()
+        .compression(bowline::Compression::ContextTakeover)
+        .subprotocols(["two"])
+        .limits(bowline::Limits::default().message_size(1 << 30))
 }
 
 /// The handler of [`serve`].
@@ -106,6 +121,11 @@ pub(crate) async fn answer(
         }
         ["close-now", code, reason] => {
             socket.close(CloseCode(code.parse()?), reason).await?;
+        }
+        ["head"] => {
+            let line = |(name, value): (_, &HeaderValue)| format!("{name}: {}", value.to_str().unwrap());
+            let lines: Vec<String> = head.headers.iter().map(line).collect();
+            socket.send(lines.join("\n")).await?;
         }
         ["hostile"] => {
             socket.send("\u{1b}[2J\u{202e}text").await?;
