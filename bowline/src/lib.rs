@@ -34,8 +34,11 @@
 //! [`Connector`] is the builder of clients, and [`Server`] and [`Acceptor`] are the builders of servers.
 //! [`pair`] creates two connected WebSockets in memory, for tests. [`Connector::pair`] does so with options.
 //!
-//! The library needs a tokio runtime with its I/O and time drivers enabled. Each connection has one small
-//! task on it.
+//! The library needs a tokio runtime with I/O and timers, such as that of `#[tokio::main]`. Each connection
+//! has one small task on it. In a runtime without them, connecting, accepting and serving panic in the words
+//! of tokio, which name [`enable_time`](tokio::runtime::Builder::enable_time) or
+//! [`enable_io`](tokio::runtime::Builder::enable_io). The panic is always the caller's, and never that of a
+//! task of the library.
 //!
 //! # Receiving, and the end of a connection
 //!

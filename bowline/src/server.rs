@@ -45,6 +45,7 @@ use http::Response;
 use http::request::Parts;
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use crate::handshake::deadline::require_timers;
 use crate::server::accept_loop::ServerRun;
 use crate::server::check::acceptance::RequestCheck;
 use crate::server::check::fallback::Fallback;
@@ -87,6 +88,11 @@ pub use upgrade::Upgrade;
 /// # Errors
 ///
 /// Never returns an error with the default options. [`Server::serve`] lists the errors of other options.
+///
+/// # Panics
+///
+/// The future panics at once outside of a tokio runtime, and in a runtime without timers
+/// ([`enable_time`](tokio::runtime::Builder::enable_time)).
 ///
 /// # Cancel safety
 ///
@@ -185,8 +191,6 @@ impl Server {
     /// Errors in accepting connections, such as too many open files, never end the server. It continues after
     /// 100 ms.
     ///
-    /// The method must be called within a tokio runtime.
-    ///
     /// ```no_run
     /// use bowline::{Server, WebSocket};
     ///
@@ -207,6 +211,11 @@ impl Server {
     ///
     /// Returns [`InvalidInput`](io::ErrorKind::InvalidInput) at once if an option is invalid.
     ///
+    /// # Panics
+    ///
+    /// The future panics at once outside of a tokio runtime, and in a runtime without timers
+    /// ([`enable_time`](tokio::runtime::Builder::enable_time)).
+    ///
     /// # Cancel safety
     ///
     /// This method is cancel safe. Dropping the future ends all connections without Close frames; see
@@ -216,6 +225,7 @@ impl Server {
         listener: L,
         handler: H,
     ) -> io::Result<ShutdownSummary> {
+        require_timers();
         self.options.validate()?;
         Ok(ServerRun::new(self.options, self.load, handler).serve(listener).await)
     }
@@ -259,6 +269,10 @@ impl Server {
     ///
     /// Returns [`InvalidInput`](io::ErrorKind::InvalidInput) at once if an option is invalid.
     ///
+    /// # Panics
+    ///
+    /// The future panics at once outside of a tokio runtime, and in a runtime without timers.
+    ///
     /// # Cancel safety
     ///
     /// This method is cancel safe. Dropping the future ends the connection without a Close frame.
@@ -277,6 +291,7 @@ impl Server {
         let (valid, peer) = (self.options.validate(), peer.into());
         let run = ServerRun::new(Arc::clone(&self.options), Arc::clone(&self.load), handler);
         async move {
+            require_timers();
             valid?;
             run.serve_one(stream, peer).await;
             Ok(())

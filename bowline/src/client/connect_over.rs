@@ -71,6 +71,10 @@ impl Connector {
 /// Returns the errors that [`Connector::connect`] returns, except those of name resolution, dialling and
 /// proxies.
 ///
+/// # Panics
+///
+/// The future panics in a runtime without timers.
+///
 /// # Cancel safety
 ///
 /// The future is cancel safe. Dropping it ends the attempt and drops the stream.

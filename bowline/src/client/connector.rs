@@ -43,6 +43,10 @@ use crate::transport::{Addresses, IoStream, limit_unsent};
 ///
 /// Returns the errors that [`Connector::connect`] returns.
 ///
+/// # Panics
+///
+/// The future panics in a runtime without timers or I/O.
+///
 /// # Cancel safety
 ///
 /// This function is cancel safe. Dropping the future ends the attempt and closes its connection.
@@ -337,6 +341,10 @@ impl Connector {
     ///   returns the response that the server sent instead, if it sent one.
     /// - Returns [`ErrorKind::Limit`] if the head of the response is too large.
     ///
+    /// # Panics
+    ///
+    /// The future panics in a runtime without timers or I/O.
+    ///
     /// # Cancel safety
     ///
     /// This method is cancel safe. Dropping the future ends the attempt and closes its connection.
@@ -620,6 +628,10 @@ impl Connector {
     ///
     /// Returns the errors that [`connect`](Self::connect) returns, and [`ErrorKind::Handshake`] if the server
     /// does not speak HTTP/2 or does not accept WebSockets over HTTP/2.
+    ///
+    /// # Panics
+    ///
+    /// The future panics in a runtime without timers or I/O.
     ///
     /// # Cancel safety
     ///

@@ -154,6 +154,10 @@ impl Reconnecting {
     ///
     /// Another call waits and tries once more.
     ///
+    /// # Panics
+    ///
+    /// The future panics in a runtime without timers or I/O.
+    ///
     /// # Cancel safety
     ///
     /// This method is cancel safe. Dropping the future ends the attempt under way, which has then failed. A

@@ -13,6 +13,15 @@ use crate::error::{Error, ErrorKind};
 /// A time so long that it makes no difference, and short enough that no clock overflows: 30 years.
 pub(crate) const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
 
+/// Panics unless the caller is in a tokio runtime with timers, in the words of tokio.
+///
+/// tokio tells nobody else that there are no timers: every timer of a connection would panic in the
+/// connection's own task, where nobody sees why.
+#[cfg(feature = "server")]
+pub(crate) fn require_timers() {
+    drop(tokio::time::sleep(Duration::ZERO));
+}
+
 /// The time at which an opening handshake has to be done.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Deadline {

@@ -280,6 +280,10 @@ impl WebSocketUpgrade {
     ///     })
     /// }
     /// ```
+    ///
+    /// # Panics
+    ///
+    /// Panics at once in a runtime without timers.
     #[must_use = "the connection opens only if the response is returned"]
     pub fn on_upgrade<F, Fut>(mut self, handler: F) -> Response
     where

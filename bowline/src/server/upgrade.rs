@@ -14,7 +14,7 @@ use hyper::upgrade::OnUpgrade;
 
 use crate::error::{Error, ErrorKind};
 use crate::events::{HandlerSpan, HandshakeSubject};
-use crate::handshake::deadline::Deadline;
+use crate::handshake::deadline::{Deadline, require_timers};
 use crate::server::catch_panic::{CatchPanic, catch};
 use crate::server::handshake::ServerHandshake;
 use crate::server::registry::Registration;
@@ -42,6 +42,10 @@ use crate::transport::hyper_http2::tunnel;
 /// - Returns [`ErrorKind::Timeout`] if the response is not sent within
 ///   [`Limits::handshake_timeout`](crate::Limits::handshake_timeout) after the request was accepted.
 /// - Returns [`ErrorKind::Handshake`] if the response will never be sent, or if the connection broke before.
+///
+/// # Panics
+///
+/// Panics when it is polled outside of a tokio runtime, or in a runtime without timers.
 ///
 /// # Cancel safety
 ///
@@ -160,12 +164,13 @@ impl Upgrade {
     ///
     /// # Panics
     ///
-    /// Panics outside of a tokio runtime.
+    /// Panics at once outside of a tokio runtime, and in a runtime without timers.
     pub fn spawn<F, Fut>(self, handler: F)
     where
         F: FnOnce(WebSocket) -> Fut + Send + 'static,
         Fut: Future<Output = Result<(), Box<dyn StdError + Send + Sync>>> + Send + 'static,
     {
+        require_timers();
         let place = self.details.registration.as_ref().map(Registration::place).cloned();
         // The span belongs to that of the request.
         let span =

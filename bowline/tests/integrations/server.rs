@@ -1,5 +1,7 @@
 //! `serve` and `Server`: handlers, errors, checks, deadlines, and the end.
 
+mod runtime;
+
 use std::cell::RefCell;
 use std::future::pending;
 use std::net::SocketAddr;

@@ -55,6 +55,10 @@ use crate::transport::rewind::Rewind;
 ///   handshake completes.
 /// - Returns [`ErrorKind::InvalidInput`] if an option of the acceptor is invalid.
 ///
+/// # Panics
+///
+/// The future panics in a runtime without timers.
+///
 /// # Cancel safety
 ///
 /// The future is cancel safe. Dropping it ends the handshake and drops the stream.

@@ -115,6 +115,10 @@ impl Connections {
     ///
     /// Returns [`ErrorKind::InvalidInput`] if the options are invalid. In that case nothing was closed.
     ///
+    /// # Panics
+    ///
+    /// Panics outside of a tokio runtime, and in a runtime without timers.
+    ///
     /// # Cancel safety
     ///
     /// This method is cancel safe. If the future is dropped, the connections that it has closed go on to
