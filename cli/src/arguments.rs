@@ -77,7 +77,7 @@ impl Command {
     fn run(self) -> Exit {
         match self {
             Self::Serve(arguments) => serve::run(*arguments),
-            Self::Check(arguments) => check::run(*arguments),
+            Self::Check(arguments) => check::run(&arguments),
             Self::Bench(arguments) => bench::run(&arguments),
             Self::Completions { shell } => {
                 let mut text = Vec::new();

@@ -4,6 +4,9 @@
 //! files that they name, and returns a [`Target`], which connects any number of times.
 
 pub(crate) mod tls;
+mod transport;
+
+pub(crate) use transport::{Dialer, RawStream};
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -70,7 +73,7 @@ pub(crate) struct ConnectArguments {
 }
 
 /// The version of HTTP to use.
-#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, ValueEnum)]
 pub(crate) enum Version {
     /// HTTP/1.1
     #[default]
@@ -99,6 +102,7 @@ pub(crate) struct Target {
     url: Uri,
     connector: Connector,
     route: Route,
+    tls: tls::TlsArguments,
 }
 
 /// The way in which the transport to the server is opened.
@@ -164,10 +168,24 @@ impl ConnectArguments {
         if let Some(config) = self.tls.config()? {
             connector = connector.tls(config);
         }
-        let target = Target { url, connector, route: self.route() };
+        let target = Target { url, connector, route: self.route(), tls: self.tls.clone() };
         // Finds every invalid option before anything is sent.
         target.request()?;
         Ok(target)
+    }
+
+    /// The version of HTTP that the options select.
+    pub(crate) fn http_version(&self) -> Version {
+        self.http
+    }
+
+    /// An option with which this program can't open the transport itself, or offer extensions of its own.
+    pub(crate) fn needs_library(&self) -> Option<&'static str> {
+        match &self.proxy {
+            Some(proxy) if proxy != "none" => Some("--proxy"),
+            _ if self.compress => Some("--compress"),
+            _ => None,
+        }
     }
 
     fn authorization(&self) -> Result<Option<HeaderValue>, UsageError> {
@@ -244,7 +262,10 @@ impl Target {
                 let stream = self.dial(resolve, *family).await?;
                 self.connect_over(stream).await
             }
-            Route::Unix(path) => self.connect_unix(path).await,
+            Route::Unix(path) => {
+                let stream = transport::open_unix(path).await?;
+                Ok(self.connector.connect_over(&self.url, stream).await?)
+            }
         }
     }
 
@@ -264,19 +285,6 @@ impl Target {
             Route::Addresses { resolve, family } => self.resolve(resolve, *family).await.map(Some),
             Route::Proxy | Route::Unix(_) => Ok(None),
         }
-    }
-
-    #[cfg(unix)]
-    async fn connect_unix(&self, path: &std::path::Path) -> Result<(WebSocket, Response<()>), ConnectError> {
-        let stream = tokio::net::UnixStream::connect(path).await.map_err(|error| {
-            ConnectError::Dial(format!("connecting to {} failed: {error}", path.display()))
-        })?;
-        Ok(self.connector.connect_over(&self.url, stream).await?)
-    }
-
-    #[cfg(not(unix))]
-    async fn connect_unix(&self, _: &std::path::Path) -> Result<(WebSocket, Response<()>), ConnectError> {
-        Err(ConnectError::Dial("--unix: this system has no Unix sockets".into()))
     }
 
     /// Opens a TCP connection to one of the addresses that `--resolve`, `-4` and `-6` leave.

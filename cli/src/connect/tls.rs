@@ -36,6 +36,11 @@ impl TlsArguments {
         if !self.insecure && self.cacert.is_none() && self.cert.is_none() {
             return Ok(None);
         }
+        self.build().map(Some)
+    }
+
+    /// The configuration that the options ask for. Without any, the roots of the system are trusted.
+    pub(super) fn build(&self) -> Result<Arc<ClientConfig>, UsageError> {
         let provider = crypto_provider().map_err(|error| UsageError(error.to_string()))?;
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
@@ -61,7 +66,7 @@ impl TlsArguments {
             }
             _ => builder.with_no_client_auth(),
         };
-        Ok(Some(Arc::new(config)))
+        Ok(Arc::new(config))
     }
 }
 

@@ -1,0 +1,41 @@
+//! The result of a case.
+
+/// The requirements that are asked of a server.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Strictness {
+    /// The absolute ones: MUST.
+    Must,
+    /// The recommendations as well: SHOULD.
+    Should,
+}
+
+/// A fault of a server.
+#[derive(Clone, Debug)]
+pub(crate) struct Finding {
+    pub(crate) expected: String,
+    pub(crate) observed: String,
+}
+
+impl Finding {
+    pub(crate) fn new(expected: impl Into<String>, observed: impl Into<String>) -> Self {
+        Self { expected: expected.into(), observed: observed.into() }
+    }
+}
+
+/// The verdict on a case.
+#[derive(Clone, Debug)]
+pub(crate) enum Verdict {
+    Passed,
+    Failed(Finding),
+    /// The case does not apply to this server, for this reason.
+    Skipped(String),
+}
+
+impl From<Result<(), Finding>> for Verdict {
+    fn from(result: Result<(), Finding>) -> Self {
+        match result {
+            Ok(()) => Self::Passed,
+            Err(finding) => Self::Failed(finding),
+        }
+    }
+}

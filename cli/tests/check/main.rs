@@ -1,0 +1,5 @@
+//! `bowline check`, run as users run it: against right servers, and against servers with one fault each.
+
+mod output;
+mod right;
+mod support;

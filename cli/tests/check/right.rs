@@ -1,0 +1,47 @@
+//! No finding on right servers: the library, over everything that carries it.
+
+use crate::support::{check, echo, right_server, serve, tls};
+
+#[tokio::test]
+async fn the_library_is_right_over_http1() {
+    let address = serve(right_server()).await.to_string();
+    check(&["--strict", "--echo", &address]).await.expect_right();
+}
+
+#[tokio::test]
+async fn the_library_is_right_over_http2() {
+    let address = serve(right_server()).await.to_string();
+    check(&["--strict", "--echo", "--http", "2", &address]).await.expect_right();
+}
+
+#[tokio::test]
+async fn the_library_is_right_without_compression() {
+    let address = serve(bowline::Server::new()).await.to_string();
+    let outcome = check(&["--strict", "--echo", &address]).await;
+    outcome.expect_right();
+    assert!(outcome.stdout.contains("skipped"), "{}", outcome.stdout);
+}
+
+#[tokio::test]
+async fn the_library_is_right_over_tls() {
+    let (config, certificate) = tls();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("certificate.pem");
+    std::fs::write(&file, certificate).unwrap();
+    let address = serve(right_server().tls(config)).await;
+    let url = format!("wss://localhost:{}", address.port());
+    let options = ["--strict", "--echo", "-4", "--cacert", file.to_str().unwrap()];
+    check(&[&options[..], &[&url]].concat()).await.expect_right();
+    check(&[&options[..], &["--http", "2", &url]].concat()).await.expect_right();
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn the_library_is_right_over_a_unix_socket() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("socket");
+    let listener = tokio::net::UnixListener::bind(&path).unwrap();
+    tokio::spawn(async move { right_server().serve(listener, echo).await });
+    // The host need not exist, and --yes is not needed.
+    check(&["--unix", path.to_str().unwrap(), "ws://example.com"]).await.expect_right();
+}
