@@ -1,7 +1,7 @@
 //! Runtimes without what the library needs: the caller is told at once, in the words of tokio.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Waker};
 
 use bowline::{Acceptor, Connections, Connector, Server};
 use http::Request;
@@ -22,10 +22,7 @@ fn panic_of<F: IntoFuture>(runtime: Option<&Runtime>, make: impl FnOnce() -> F) 
     let panic = catch_unwind(AssertUnwindSafe(|| {
         let _entered = runtime.map(Runtime::enter);
         let mut future = Box::pin(make().into_future());
-        loop {
-            if let Poll::Ready(_) = future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-                return;
-            }
+        while future.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
             std::thread::yield_now();
         }
     }))
@@ -36,7 +33,7 @@ fn panic_of<F: IntoFuture>(runtime: Option<&Runtime>, make: impl FnOnce() -> F) 
 
 fn handshake() -> Request<()> {
     let mut request = Head::request().to_request();
-    let upgrade: OnUpgrade = hyper::upgrade::on(&mut Request::new(()));
+    let upgrade: OnUpgrade = hyper::upgrade::on(Request::new(()));
     request.extensions_mut().insert(upgrade);
     request
 }
