@@ -5,7 +5,7 @@ use std::future::{Future, IntoFuture};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bowline::{Acceptor, CloseCode, Connector, Proxy, Server, WebSocket};
+use bowline::{CloseCode, Connector, Proxy, Server, WebSocket};
 use rustls::pki_types::PrivateKeyDer;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use tokio::net::TcpListener;
@@ -31,7 +31,7 @@ where
 
 /// Starts a server of bowline. Returns the authority of its URL.
 pub(crate) async fn start_bowline(server: Server) -> String {
-    start(|listener| server.acceptor(Acceptor::new().subprotocols(["chat.v1"])).serve(listener, echo)).await
+    start(|listener| server.serve(listener, echo)).await
 }
 
 pub(crate) async fn echo(mut socket: WebSocket) -> Result<(), Failure> {
@@ -60,6 +60,13 @@ pub(crate) async fn expect_echo_on(mut socket: WebSocket) {
     }
     let frame = soon(socket.close(CloseCode::NORMAL, "")).await.unwrap();
     assert_eq!(frame.code(), CloseCode::NORMAL);
+}
+
+/// Checks that the server greets, and closes the connection as its handler says.
+pub(crate) async fn expect_greeting(mut socket: WebSocket) {
+    assert_eq!(soon(socket.recv()).await.unwrap(), Some("hello".into()));
+    assert_eq!(soon(socket.recv()).await.unwrap(), None);
+    assert_eq!(socket.close_frame().unwrap().code(), CloseCode::NORMAL);
 }
 
 /// Returns the status with which a server answers a handshake from a page of another origin.
