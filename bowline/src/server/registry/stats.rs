@@ -1,61 +1,95 @@
 //! The numbers of a server.
 
+#[cfg(target_has_atomic = "64")]
 use std::sync::atomic::{AtomicU64, Ordering};
+#[cfg(not(target_has_atomic = "64"))]
+use std::sync::{Mutex, PoisonError};
 
 use crate::server::rejection::RejectionReason;
 
 /// The counters of a server, which its clones share.
 ///
 /// They are touched when a connection is accepted, when its handshake ends, and when it ends, but never by a
-/// message. The numbers order nothing, so `Relaxed` suffices.
+/// message.
 #[derive(Default)]
 pub(crate) struct Counters {
-    accepted: AtomicU64,
-    ended: AtomicU64,
-    shut_down: AtomicU64,
-    handlers_failed: AtomicU64,
-    accept_errors: AtomicU64,
-    rejected: [AtomicU64; RejectionReason::ALL.len()],
+    accepted: Counter,
+    ended: Counter,
+    shut_down: Counter,
+    handlers_failed: Counter,
+    accept_errors: Counter,
+    rejected: [Counter; RejectionReason::ALL.len()],
 }
 
 impl Counters {
     pub(crate) fn accepted(&self) {
-        self.accepted.fetch_add(1, Ordering::Relaxed);
+        self.accepted.add_one();
     }
 
     pub(crate) fn ended(&self) {
-        self.ended.fetch_add(1, Ordering::Relaxed);
+        self.ended.add_one();
     }
 
     /// Counts a WebSocket that was open at the shutdown.
     pub(crate) fn shut_down(&self) {
-        self.shut_down.fetch_add(1, Ordering::Relaxed);
+        self.shut_down.add_one();
     }
 
     pub(crate) fn handler_failed(&self) {
-        self.handlers_failed.fetch_add(1, Ordering::Relaxed);
+        self.handlers_failed.add_one();
     }
 
     pub(crate) fn accept_failed(&self) {
-        self.accept_errors.fetch_add(1, Ordering::Relaxed);
+        self.accept_errors.add_one();
     }
 
     pub(crate) fn rejected(&self, reason: RejectionReason) {
-        self.rejected[reason as usize].fetch_add(1, Ordering::Relaxed);
+        self.rejected[reason as usize].add_one();
     }
 
     pub(crate) fn snapshot(&self) -> ServerStats {
-        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         // In this order, no connection has ended that was not accepted.
-        let ended = read(&self.ended);
+        let ended = self.ended.read();
         ServerStats {
             ended,
-            accepted: read(&self.accepted).max(ended),
-            shut_down: read(&self.shut_down),
-            handlers_failed: read(&self.handlers_failed),
-            accept_errors: read(&self.accept_errors),
-            rejected: std::array::from_fn(|reason| read(&self.rejected[reason])),
+            accepted: self.accepted.read().max(ended),
+            shut_down: self.shut_down.read(),
+            handlers_failed: self.handlers_failed.read(),
+            accept_errors: self.accept_errors.read(),
+            rejected: std::array::from_fn(|reason| self.rejected[reason].read()),
         }
+    }
+}
+
+/// A number that several threads count up. It orders nothing, so `Relaxed` suffices.
+#[cfg(target_has_atomic = "64")]
+#[derive(Default)]
+struct Counter(AtomicU64);
+
+#[cfg(target_has_atomic = "64")]
+impl Counter {
+    fn add_one(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn read(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// A number that several threads count up, on a processor without atomic operations on 64 bits.
+#[cfg(not(target_has_atomic = "64"))]
+#[derive(Default)]
+struct Counter(Mutex<u64>);
+
+#[cfg(not(target_has_atomic = "64"))]
+impl Counter {
+    fn add_one(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+    }
+
+    fn read(&self) -> u64 {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
