@@ -149,6 +149,7 @@ async fn a_tcp_stream_takes_the_fast_path() {
     exchange(client, server).await;
 }
 
+#[cfg(unix)]
 #[tokio::test]
 async fn a_unix_socket_carries_a_connection() {
     let (client, server) = tokio::net::UnixStream::pair().unwrap();

@@ -15,7 +15,7 @@ use bowline::{
 use http::request::Parts;
 use http::{Response, StatusCode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
@@ -466,7 +466,7 @@ async fn rfc6455_7_4_1_a_shutdown_closes_all_with_1001() {
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn a_shutdown_stops_listening() {
-    let listener = TcpListener::bind("127.0.0.77:0").await.unwrap();
+    let listener = tokio::net::TcpListener::bind("127.0.0.77:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = oneshot::channel::<()>();
     let signal = async {
