@@ -1,0 +1,144 @@
+//! Engines: how messages travel between the hubs of one topic, and where histories are kept.
+//!
+//! [`Memory`](memory::Memory) is the engine for one process. Engines for brokers are crates of their own, and
+//! implement the same trait.
+
+pub(crate) mod calls;
+pub(crate) mod inbox;
+pub(crate) mod memory;
+
+use std::error::Error as StdError;
+use std::fmt;
+
+use bowline::Message;
+
+use crate::engine::inbox::Inbox;
+use crate::position::Position;
+use crate::topic::Topic;
+
+/// The part of a hub that carries messages: a broker, or memory.
+///
+/// Applications use an existing engine, such as [`Memory`](crate::Memory). An implementation keeps these
+/// rules, on which the promises of the hub rest:
+///
+/// - **Order.** Each history has one order. [`publish`](Self::publish) appends the message, assigns the
+///   position, and delivers to all hubs that want the topic.
+/// - **Wanting.** After [`want`](Self::want) has returned, every message of the topic is delivered to the
+///   inbox, until [`unwant`](Self::unwant). An engine that was disconnected wants its topics again before it
+///   calls [`Inbox::reconnected`].
+/// - **Failing is allowed.** Deliveries may be lost, repeated or out of order, and histories may vanish or
+///   roll back. The hub finds out by the positions, and reads the history. The exception is a lost last
+///   message: the hub finds out with the next message, or at the next [`Inbox::reconnected`].
+///
+/// The hub bounds each call by [`HubLimits::engine_timeout`](crate::HubLimits::engine_timeout), after which
+/// the future is dropped. A panic in an engine is an error of the call.
+pub trait Engine: Send + Sync + 'static {
+    /// Accepts the inbox for deliveries. The hub calls this method once, before all others, when it is built.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the engine can't be used. [`HubBuilder::build`](crate::HubBuilder::build) returns
+    /// it.
+    fn start(&mut self, inbox: Inbox) -> Result<(), EngineError>;
+
+    /// Publishes a message, and returns its position: that of the history if the topic has a
+    /// [retention](Topic::retention), with the given tag, or else [`Position::UNTRACKED`].
+    fn publish(
+        &self,
+        topic: &Topic,
+        message: Message,
+        tag: u64,
+    ) -> impl Future<Output = Result<Position, EngineError>> + Send;
+
+    /// Starts to deliver the messages of a topic. Returns once no further message can be missed.
+    fn want(&self, topic: &Topic) -> impl Future<Output = Result<(), EngineError>> + Send;
+
+    /// Stops to deliver the messages of a topic.
+    fn unwant(&self, topic: &Topic) -> impl Future<Output = Result<(), EngineError>> + Send;
+
+    /// Reads at most `limit` messages of a history, in order, starting with the one after the offset `after`.
+    ///
+    /// A history that does not exist begins with this call, with [`Position::begin`].
+    fn history(
+        &self,
+        topic: &Topic,
+        after: u64,
+        limit: usize,
+    ) -> impl Future<Output = Result<HistoryPage, EngineError>> + Send;
+}
+
+/// Messages of a history, as an [`Engine`] reads them.
+#[derive(Clone, Debug)]
+pub struct HistoryPage {
+    /// The position of the newest message of the history at the time of reading.
+    pub top: Position,
+    /// The tag of the message at the offset after which the page starts, or `None` if the history does not
+    /// know it.
+    ///
+    /// A history knows the tags of the messages that it contains, of the one before its oldest message, and
+    /// of its top. The tag at the offset 0 is 0.
+    pub anchor: Option<u64>,
+    /// The messages, in order.
+    pub entries: Vec<HistoryEntry>,
+}
+
+/// A message of a history.
+#[derive(Clone, Debug)]
+pub struct HistoryEntry {
+    /// The position of the message.
+    pub position: Position,
+    /// The tag of the message before, or 0 for the first.
+    pub previous: u64,
+    /// The message.
+    pub message: Message,
+}
+
+/// A message that an [`Engine`] delivers to a hub.
+#[derive(Clone, Debug)]
+pub struct Delivery {
+    /// The topic.
+    pub topic: Topic,
+    /// The position of the message, or [`Position::UNTRACKED`] in a topic without history.
+    pub position: Position,
+    /// The tag of the message before, or 0 for the first and in a topic without history.
+    pub previous: u64,
+    /// The message.
+    pub message: Message,
+}
+
+/// Returns `true` if a message is the next one after a position.
+pub(crate) fn follows(position: Position, previous: u64, before: Position) -> bool {
+    position.epoch() == before.epoch()
+        && before.offset().checked_add(1) == Some(position.offset())
+        && previous == before.tag()
+}
+
+impl HistoryPage {
+    /// Returns `true` if the history contains a position, after whose offset the page was read.
+    pub(crate) fn contains(&self, position: Position) -> bool {
+        self.top.epoch() == position.epoch() && self.anchor == Some(position.tag())
+    }
+}
+
+/// The error of an [`Engine`].
+#[derive(Debug)]
+pub struct EngineError(Box<dyn StdError + Send + Sync>);
+
+impl EngineError {
+    /// Creates an error from its cause, or from a text.
+    pub fn new(cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Self(cause.into())
+    }
+}
+
+impl fmt::Display for EngineError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl StdError for EngineError {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.0.source()
+    }
+}

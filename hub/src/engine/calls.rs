@@ -1,0 +1,102 @@
+//! Calls of an engine, bounded in time, with panics caught.
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use bowline::Message;
+use tokio::runtime::Handle;
+use tokio::time::{Timeout, timeout};
+
+use crate::engine::{Engine, EngineError, HistoryPage};
+use crate::error::{Error, ErrorKind};
+use crate::panics::{catch, catch_future};
+use crate::position::Position;
+use crate::topic::Topic;
+
+type Call<'a, T> = Pin<Box<dyn Future<Output = Result<T, EngineError>> + Send + 'a>>;
+
+/// The methods of an [`Engine`] as an object: no type of the application has a parameter for the engine.
+trait AnyEngine: Send + Sync {
+    fn publish<'a>(&'a self, topic: &'a Topic, message: Message, tag: u64) -> Call<'a, Position>;
+    fn want<'a>(&'a self, topic: &'a Topic) -> Call<'a, ()>;
+    fn unwant<'a>(&'a self, topic: &'a Topic) -> Call<'a, ()>;
+    fn history<'a>(&'a self, topic: &'a Topic, after: u64, limit: usize) -> Call<'a, HistoryPage>;
+}
+
+impl<E: Engine> AnyEngine for E {
+    fn publish<'a>(&'a self, topic: &'a Topic, message: Message, tag: u64) -> Call<'a, Position> {
+        Box::pin(Engine::publish(self, topic, message, tag))
+    }
+
+    fn want<'a>(&'a self, topic: &'a Topic) -> Call<'a, ()> {
+        Box::pin(Engine::want(self, topic))
+    }
+
+    fn unwant<'a>(&'a self, topic: &'a Topic) -> Call<'a, ()> {
+        Box::pin(Engine::unwant(self, topic))
+    }
+
+    fn history<'a>(&'a self, topic: &'a Topic, after: u64, limit: usize) -> Call<'a, HistoryPage> {
+        Box::pin(Engine::history(self, topic, after, limit))
+    }
+}
+
+/// The engine of a hub.
+pub(crate) struct EngineCalls {
+    engine: Box<dyn AnyEngine>,
+    timeout: Duration,
+    /// The runtime whose clock measures the time. Callers may be on another executor.
+    runtime: Handle,
+}
+
+impl EngineCalls {
+    pub(crate) fn new(engine: impl Engine, timeout: Duration, runtime: Handle) -> Self {
+        Self { engine: Box::new(engine), timeout, runtime }
+    }
+
+    pub(crate) async fn publish(&self, topic: &Topic, message: Message, tag: u64) -> Result<Position, Error> {
+        self.bounded("publish", || self.engine.publish(topic, message, tag)).await
+    }
+
+    pub(crate) async fn want(&self, topic: &Topic) -> Result<(), Error> {
+        self.bounded("subscribe", || self.engine.want(topic)).await
+    }
+
+    pub(crate) async fn unwant(&self, topic: &Topic) -> Result<(), Error> {
+        self.bounded("unsubscribe", || self.engine.unwant(topic)).await
+    }
+
+    pub(crate) async fn history(
+        &self,
+        topic: &Topic,
+        after: u64,
+        limit: usize,
+    ) -> Result<HistoryPage, Error> {
+        self.bounded("read the history", || self.engine.history(topic, after, limit)).await
+    }
+
+    async fn bounded<'a, T>(&self, what: &str, call: impl FnOnce() -> Call<'a, T>) -> Result<T, Error> {
+        let failed = |cause: Box<dyn std::error::Error + Send + Sync>| {
+            Error::with_source(ErrorKind::Unavailable, format!("the engine did not {what}"), cause)
+        };
+        let call = catch(call).map_err(|panicked| failed(panicked.into()))?;
+        match self.start_timeout(catch_future(call)).await {
+            Ok(Ok(Ok(output))) => Ok(output),
+            Ok(Ok(Err(error))) => Err(failed(error.into())),
+            Ok(Err(panicked)) => Err(failed(panicked.into())),
+            Err(_) => {
+                let text = format!(
+                    "the engine did not {what} within {:?} (HubLimits::engine_timeout)",
+                    self.timeout
+                );
+                Err(Error::new(ErrorKind::Unavailable, text))
+            }
+        }
+    }
+
+    /// Starts the clock. Without a runtime in the context, a timer can't be created.
+    fn start_timeout<F: Future>(&self, future: F) -> Timeout<F> {
+        let _context = self.runtime.enter();
+        timeout(self.timeout, future)
+    }
+}

@@ -1,0 +1,198 @@
+//! The place where an engine delivers messages.
+//!
+//! Each worker of a hub has a queue of its own, and the name of a topic decides which one. An engine never
+//! waits: a queue that is full notes which topics it has turned away.
+//!
+//! ```text
+//!     Open <--> Verify          the broker was away: the worker reads all histories again
+//!       |         |
+//!       v         v
+//!        Ended                  the worker is gone, and so is the content
+//! ```
+
+use std::collections::HashMap;
+use std::fmt;
+use std::hash::{BuildHasher, RandomState};
+use std::mem;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+
+use crate::engine::Delivery;
+use crate::events::{EventSource, HubEvent};
+use crate::settings::rule::Rules;
+use crate::topic::Topic;
+
+/// The place where an [`Engine`](crate::Engine) delivers the messages for one hub. Cloning is cheap.
+#[derive(Clone)]
+pub struct Inbox(Arc<Queues>);
+
+struct Queues {
+    workers: Box<[Arc<Queue>]>,
+    hasher: RandomState,
+    rules: Rules,
+    events: EventSource,
+    is_connected: AtomicBool,
+}
+
+impl Inbox {
+    pub(crate) fn new(workers: usize, capacity: usize, rules: Rules, events: EventSource) -> Self {
+        let workers = (0..workers).map(|_| Arc::new(Queue::new(capacity))).collect();
+        let (hasher, is_connected) = (RandomState::new(), AtomicBool::new(true));
+        Self(Arc::new(Queues { workers, hasher, rules, events, is_connected }))
+    }
+
+    /// Delivers a message, without waiting.
+    ///
+    /// The hub is woken when the returned value is dropped. An engine that delivers under a lock keeps the
+    /// value until it has unlocked; all others drop it at once.
+    pub fn deliver(&self, delivery: Delivery) -> Wakeup {
+        let queue = &self.0.workers[self.worker_of(delivery.topic.name())];
+        // What is turned away is dropped here, after the lock.
+        let _refused = queue.push(delivery);
+        Wakeup(Arc::clone(queue))
+    }
+
+    /// Returns the topic with a name, for an engine that receives names from a broker.
+    pub fn topic(&self, name: &str) -> Topic {
+        Topic::new(name, self.0.rules.of(name))
+    }
+
+    /// Reports that the broker is out of reach.
+    pub fn disconnected(&self, reason: impl Into<String>) {
+        self.0.is_connected.store(false, Ordering::Relaxed);
+        self.0.events.emit(HubEvent::Disconnected(reason.into()));
+    }
+
+    /// Reports that the broker is back, and that all topics are wanted again. The hub then looks for messages
+    /// that it missed.
+    pub fn reconnected(&self) {
+        self.0.is_connected.store(true, Ordering::Relaxed);
+        for queue in &self.0.workers {
+            queue.verify();
+        }
+        self.0.events.emit(HubEvent::Reconnected);
+    }
+
+    /// Returns `true` once the hub is gone. Deliveries are then dropped.
+    pub fn is_closed(&self) -> bool {
+        self.0.workers.iter().all(|queue| queue.state().signal == Signal::Ended)
+    }
+
+    pub(crate) fn is_connected(&self) -> bool {
+        self.0.is_connected.load(Ordering::Relaxed)
+    }
+
+    /// Returns the number of the worker to which a topic belongs.
+    pub(crate) fn worker_of(&self, topic: &str) -> usize {
+        let workers = self.0.workers.len() as u64;
+        let worker = self.0.hasher.hash_one(topic) % workers;
+        usize::try_from(worker).expect("the number is less than that of the workers")
+    }
+
+    pub(crate) fn queues(&self) -> impl Iterator<Item = &Arc<Queue>> {
+        self.0.workers.iter()
+    }
+}
+
+impl fmt::Debug for Inbox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inbox").field("workers", &self.0.workers.len()).finish_non_exhaustive()
+    }
+}
+
+/// A guard that wakes the hub when it is dropped. [`Inbox::deliver`] returns one.
+pub struct Wakeup(Arc<Queue>);
+
+impl Drop for Wakeup {
+    fn drop(&mut self) {
+        self.0.ready.notify_one();
+    }
+}
+
+impl fmt::Debug for Wakeup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Wakeup").finish_non_exhaustive()
+    }
+}
+
+/// The deliveries for one worker.
+pub(crate) struct Queue {
+    state: Mutex<Arrivals>,
+    ready: Notify,
+    capacity: usize,
+}
+
+/// Everything that has arrived since the worker looked.
+#[derive(Default)]
+pub(crate) struct Arrivals {
+    pub(crate) deliveries: Vec<Delivery>,
+    /// The topics of deliveries that found no room, with the number of these deliveries.
+    pub(crate) overflowed: HashMap<Topic, u64>,
+    pub(crate) signal: Signal,
+}
+
+/// The state of a queue: see the module.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Signal {
+    #[default]
+    Open,
+    Verify,
+    Ended,
+}
+
+impl Queue {
+    fn new(capacity: usize) -> Self {
+        Self { state: Mutex::default(), ready: Notify::new(), capacity }
+    }
+
+    /// Returns the delivery if there is no room.
+    fn push(&self, delivery: Delivery) -> Option<Delivery> {
+        let mut state = self.state();
+        if state.signal == Signal::Ended {
+            return Some(delivery);
+        }
+        if state.deliveries.len() < self.capacity {
+            state.deliveries.push(delivery);
+            return None;
+        }
+        match state.overflowed.get_mut(&delivery.topic) {
+            Some(count) => *count += 1,
+            None => {
+                state.overflowed.insert(delivery.topic.clone(), 1);
+            }
+        }
+        Some(delivery)
+    }
+
+    fn verify(&self) {
+        let mut state = self.state();
+        if state.signal == Signal::Open {
+            state.signal = Signal::Verify;
+        }
+        drop(state);
+        self.ready.notify_one();
+    }
+
+    /// Waits until something may have arrived. The future is cancel safe.
+    pub(crate) async fn ready(&self) {
+        self.ready.notified().await;
+    }
+
+    /// Takes everything that has arrived.
+    pub(crate) fn take(&self) -> Arrivals {
+        mem::take(&mut *self.state())
+    }
+
+    /// Ends the queue: its worker is gone.
+    pub(crate) fn end(&self) {
+        let ended = Arrivals { signal: Signal::Ended, ..Arrivals::default() };
+        // The content is dropped after the lock.
+        let _content = mem::replace(&mut *self.state(), ended);
+    }
+
+    fn state(&self) -> MutexGuard<'_, Arrivals> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,86 @@
+//! The news of a hub.
+
+use tokio::sync::broadcast;
+use tokio::sync::broadcast::error::RecvError;
+
+/// The number of events that a receiver may be late.
+const CAPACITY: usize = 256;
+
+/// An event of a hub, as [`HubEvents::recv`] returns it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum HubEvent {
+    /// The engine has lost its broker, for the given reason. Members stay, and `publish` fails.
+    Disconnected(String),
+    /// The engine has its broker again. Topics with history receive what they missed.
+    Reconnected,
+    /// Messages of a topic without history found no room in the inbox of a worker, and are lost: see
+    /// [`HubLimits::inbox`](crate::HubLimits::inbox).
+    InboxOverflow {
+        /// The name of the topic.
+        topic: String,
+        /// The number of lost messages.
+        messages: u64,
+    },
+    /// Messages of a topic with history are lost for members that were level. These members were told, or
+    /// their connections were closed.
+    Lost {
+        /// The name of the topic.
+        topic: String,
+        /// The number of members.
+        members: usize,
+    },
+    /// The function of [`HubBuilder::frame`](crate::HubBuilder::frame) panicked. Members of a topic with
+    /// history are told that a message is lost.
+    FramePanicked {
+        /// The name of the topic.
+        topic: String,
+        /// The text of the panic.
+        panic: String,
+    },
+    /// The receiver was late, and so many events were dropped.
+    Missed(u64),
+}
+
+/// A receiver of the events of a hub. [`Hub::events`](crate::Hub::events) returns one.
+///
+/// A receiver sees the events from its creation on.
+#[derive(Debug)]
+pub struct HubEvents(broadcast::Receiver<HubEvent>);
+
+impl HubEvents {
+    /// Waits for the next event. Returns `None` once the hub is gone.
+    ///
+    /// The hub never waits for a receiver: more than 256 events that were not received become one
+    /// [`HubEvent::Missed`].
+    ///
+    /// # Cancel safety
+    ///
+    /// This method is cancel safe. A dropped future has received no event.
+    pub async fn recv(&mut self) -> Option<HubEvent> {
+        match self.0.recv().await {
+            Ok(event) => Some(event),
+            Err(RecvError::Lagged(missed)) => Some(HubEvent::Missed(missed)),
+            Err(RecvError::Closed) => None,
+        }
+    }
+}
+
+/// The source of the events.
+#[derive(Clone, Debug)]
+pub(crate) struct EventSource(broadcast::Sender<HubEvent>);
+
+impl EventSource {
+    pub(crate) fn new() -> Self {
+        Self(broadcast::Sender::new(CAPACITY))
+    }
+
+    pub(crate) fn emit(&self, event: HubEvent) {
+        // Without a receiver, nobody wants to know.
+        let _ = self.0.send(event);
+    }
+
+    pub(crate) fn subscribe(&self) -> HubEvents {
+        HubEvents(self.0.subscribe())
+    }
+}

@@ -1,0 +1,122 @@
+//! Sending to all live members, and what becomes of those that don't keep up.
+
+use std::sync::Arc;
+
+use bowline::TrySendError;
+use tokio::sync::mpsc::WeakUnboundedSender;
+use tokio::task::yield_now;
+
+use crate::node::Core;
+use crate::node::command::Command;
+use crate::node::membership::{MemberKey, Membership};
+use crate::node::replay::CatchUp;
+use crate::node::topic_state::{Behind, Content, Parcel, TopicState};
+use crate::position::Position;
+use crate::settings::rule::Slow;
+use crate::stats::add;
+
+/// The number of members after which other tasks run.
+const MEMBERS_PER_POLL: usize = 256;
+
+/// The reason for which a member ceases to be live.
+enum Stop {
+    /// The connection is full. The member has received everything up to the position.
+    Behind(Position),
+    /// The connection is full, and slow connections are closed.
+    TooSlow,
+    /// Messages are lost, and no frame tells so.
+    Lost,
+    /// The connection is closed.
+    Closed,
+}
+
+/// The numbers of one run.
+#[derive(Default)]
+struct Tally {
+    delivered: usize,
+    skipped: usize,
+}
+
+impl TopicState {
+    /// Sends the run to all live members, with one write for each.
+    pub(crate) async fn flush(&mut self, core: &Arc<Core>, commands: &WeakUnboundedSender<Command>) {
+        let run = std::mem::take(&mut self.run);
+        if run.is_empty() {
+            return;
+        }
+        let treatment = self.topic.rule().treatment();
+        let mut tally = Tally::default();
+        let mut stopped = Vec::new();
+        for (number, member) in self.live.iter().enumerate() {
+            if number % MEMBERS_PER_POLL == MEMBERS_PER_POLL - 1 {
+                yield_now().await;
+            }
+            if let Some(stop) = send_run(&member.0, &run, treatment, &mut tally) {
+                stopped.push((member.clone(), stop));
+            }
+        }
+        add(&core.counters.delivered, tally.delivered);
+        add(&core.counters.skipped, tally.skipped);
+        for (member, stop) in stopped {
+            self.remove_live(core, &member);
+            match stop {
+                Stop::Behind(at) => self.catch_up(core, commands, member, at),
+                Stop::TooSlow => close_slow(core, &member.0),
+                Stop::Lost => member.0.close("messages were lost"),
+                Stop::Closed => {}
+            }
+        }
+    }
+
+    /// Lets a slow member receive from the history.
+    fn catch_up(
+        &mut self,
+        core: &Arc<Core>,
+        commands: &WeakUnboundedSender<Command>,
+        member: MemberKey,
+        at: Position,
+    ) {
+        let Ok(permit) = Arc::clone(&core.catch_ups).try_acquire_owned() else {
+            return close_slow(core, &member.0);
+        };
+        let ticket = core.ticket();
+        let catch_up = CatchUp {
+            core: Arc::clone(core),
+            commands: commands.clone(),
+            topic: self.topic.clone(),
+            member: member.clone(),
+            ticket,
+        };
+        add(&core.counters.catching_up, 1);
+        let task = tokio::spawn(catch_up.run(at, permit));
+        self.behind.insert(member, Behind::CatchingUp { ticket, task });
+    }
+}
+
+fn close_slow(core: &Core, member: &Membership) {
+    add(&core.counters.closed_slow, 1);
+    member.close("too slow");
+}
+
+/// Sends a run to one member.
+fn send_run(member: &Membership, run: &[Parcel], treatment: Slow, tally: &mut Tally) -> Option<Stop> {
+    if member.has_left() {
+        // The worker will be told.
+        return None;
+    }
+    let batch = member.sender.batch();
+    for parcel in run {
+        let (Content::Message(frame) | Content::Loss(frame)) = &parcel.content else {
+            return Some(Stop::Lost);
+        };
+        match (batch.try_send(frame), treatment, &parcel.content) {
+            (Ok(()), ..) => tally.delivered += 1,
+            (Err(TrySendError::Closed(_)), ..) => return Some(Stop::Closed),
+            (Err(TrySendError::Full(_)), Slow::Skip, Content::Message(_)) => tally.skipped += 1,
+            (Err(TrySendError::Full(_)), Slow::CatchUp, _) => return Some(Stop::Behind(parcel.before)),
+            // A loss is never kept from a member.
+            (Err(TrySendError::Full(_)), ..) => return Some(Stop::TooSlow),
+        }
+    }
+    None
+}

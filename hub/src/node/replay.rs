@@ -1,0 +1,174 @@
+//! Reading a history for one member, up to the handover.
+//!
+//! The same loop serves a member that subscribes, in the future of `subscribe`, and a slow member, in a task.
+//! Sending waits for the connection, so the member decides on the speed, and at most one page of messages is
+//! in memory.
+//!
+//! ```text
+//!   position --> read a page after it --> does the history contain the position? --no--> lost
+//!      ^                                        | yes
+//!      |                                        v
+//!      +---- behind <--- ask the worker <--- send the page (up to the top of the history)
+//!                             |
+//!                             v
+//!                           live
+//! ```
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc::{UnboundedSender, WeakUnboundedSender};
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::time::sleep;
+
+use crate::engine::follows;
+use crate::error::{Error, ErrorKind};
+use crate::events::HubEvent;
+use crate::node::Core;
+use crate::node::command::{Admission, Command, Departure, Origin, Request};
+use crate::node::membership::MemberKey;
+use crate::position::Position;
+use crate::settings::hooks::TopicMessage;
+use crate::stats::add;
+use crate::topic::Topic;
+
+/// The number of messages that are read at once.
+pub(crate) const PAGE: usize = 100;
+
+/// The pause after which a task tries again to read from an engine that failed.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// The end of a replay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Replayed {
+    /// The member is live.
+    Live(Position),
+    /// Messages are lost. The history has got to the position.
+    Lost(Position),
+}
+
+/// A member that receives from a history.
+pub(crate) struct Replay<'a> {
+    pub(crate) core: &'a Core,
+    pub(crate) commands: &'a UnboundedSender<Command>,
+    pub(crate) topic: &'a Topic,
+    pub(crate) member: &'a MemberKey,
+    pub(crate) ticket: u64,
+}
+
+impl Replay<'_> {
+    /// Sends the messages after a position, until the member is live.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the engine fails or the connection is closed. `at` has got as far as the member.
+    pub(crate) async fn run(&self, at: &mut Position, most: Option<u64>) -> Result<Replayed, Error> {
+        let mut most = most;
+        loop {
+            let page = self.core.engine.history(self.topic, at.offset(), PAGE).await?;
+            let missed = page.top.offset().saturating_sub(at.offset());
+            if !page.contains(*at) || most.take().is_some_and(|most| missed > most) {
+                return Ok(Replayed::Lost(page.top));
+            }
+            let batch = self.member.0.sender.batch();
+            for entry in &page.entries {
+                if !follows(entry.position, entry.previous, *at) {
+                    return Ok(Replayed::Lost(page.top));
+                }
+                let message = TopicMessage::new(self.topic.name(), entry.position, &entry.message);
+                let frame = match self.core.hooks.frame(message) {
+                    Ok(frame) => frame,
+                    Err(panicked) => {
+                        let (topic, panic) = (self.topic.name().to_owned(), panicked.to_string());
+                        self.core.events.emit(HubEvent::FramePanicked { topic, panic });
+                        return Ok(Replayed::Lost(entry.position));
+                    }
+                };
+                batch.send(&frame).await.map_err(Error::closed)?;
+                *at = entry.position;
+                add(&self.core.counters.delivered, 1);
+            }
+            drop(batch);
+            if *at != page.top {
+                if page.entries.is_empty() {
+                    return Ok(Replayed::Lost(page.top));
+                }
+                continue;
+            }
+            match self.ask(*at).await? {
+                Admission::Live(position) => return Ok(Replayed::Live(position)),
+                Admission::Behind { at: reached, .. } => *at = reached,
+                Admission::Lost(now) => return Ok(Replayed::Lost(now)),
+            }
+        }
+    }
+
+    async fn ask(&self, at: Position) -> Result<Admission, Error> {
+        let origin = Origin::Behind { ticket: self.ticket, at };
+        ask(self.commands, self.topic, self.member, origin).await
+    }
+}
+
+/// Asks the worker of a topic to make a member live.
+pub(crate) async fn ask(
+    commands: &UnboundedSender<Command>,
+    topic: &Topic,
+    member: &MemberKey,
+    origin: Origin,
+) -> Result<Admission, Error> {
+    let (reply, answer) = oneshot::channel();
+    let request = Request { member: member.clone(), origin, reply };
+    commands.send(Command::Admit(topic.clone(), request)).map_err(|_| Error::ended())?;
+    answer.await.map_err(|_| Error::ended())?
+}
+
+/// The task of a slow member.
+pub(crate) struct CatchUp {
+    pub(crate) core: Arc<Core>,
+    /// Does not keep the worker alive.
+    pub(crate) commands: WeakUnboundedSender<Command>,
+    pub(crate) topic: Topic,
+    pub(crate) member: MemberKey,
+    pub(crate) ticket: u64,
+}
+
+impl CatchUp {
+    /// Sends from the history after a position, until the member is live or its connection is closed.
+    pub(crate) async fn run(self, mut at: Position, _permit: OwnedSemaphorePermit) {
+        loop {
+            // The member keeps the worker alive. Without the worker, there is nothing to catch up with.
+            let Some(commands) = self.commands.upgrade() else { return };
+            let Self { core, topic, member, ticket, .. } = &self;
+            let replay = Replay { core, commands: &commands, topic, member, ticket: *ticket };
+            match replay.run(&mut at, None).await {
+                Ok(Replayed::Live(_)) => return add(&core.counters.caught_up, 1),
+                Ok(Replayed::Lost(now)) => {
+                    add(&core.counters.lost, 1);
+                    if !self.tell(now).await {
+                        return self.leave();
+                    }
+                    at = now;
+                }
+                Err(error) if error.kind() == ErrorKind::Unavailable => sleep(PAUSE).await,
+                Err(_) => return self.leave(),
+            }
+        }
+    }
+
+    /// Tells the member that messages are lost. Returns `false` if the connection is closed.
+    async fn tell(&self, now: Position) -> bool {
+        if let Some(frame) = self.core.hooks.lost(self.topic.name(), now) {
+            return self.member.0.sender.send(&frame).await.is_ok();
+        }
+        self.member.0.close("messages were lost");
+        false
+    }
+
+    fn leave(&self) {
+        if let Some(commands) = self.commands.upgrade() {
+            let departure = Departure::CatchUp(self.ticket);
+            // Without a worker, there is nothing to leave.
+            let _ = commands.send(Command::Leave(self.topic.clone(), self.member.clone(), departure));
+        }
+    }
+}

@@ -1,0 +1,314 @@
+//! A topic on one node: how far it has got, and who is live.
+//!
+//! ```text
+//!                      requests wait                     requests wait
+//!                 +-------------------+             +--------------------+
+//!   first member  |                   |    gap      |                    |
+//!  -------------> |      Opening      |  +--------> |      Filling       |
+//!                 | want, read top    |  |          | read after the top |
+//!                 +-------------------+  |          +--------------------+
+//!                    |         |         |                    |
+//!             failed |         v         |                    |
+//!                    |      +-------------------+             |
+//!                    |      |       Level       | <-----------+
+//!                    |      +-------------------+   all read, or told of a loss
+//!                    v         |
+//!   requests wait +-------------------+
+//!  <------------- |      Closing      |   5 s without a member
+//!   Opening, or   |      unwant       |
+//!   forgotten     +-------------------+
+//! ```
+
+use std::collections::{HashMap, HashSet};
+
+use bowline::{Message, Prepared};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use crate::engine::{Delivery, HistoryPage, follows};
+use crate::events::HubEvent;
+use crate::node::Core;
+use crate::node::command::Request;
+use crate::node::membership::MemberKey;
+use crate::node::recent::Recent;
+use crate::position::Position;
+use crate::settings::hooks::TopicMessage;
+use crate::stats::add;
+use crate::topic::Topic;
+
+/// The number of deliveries that are kept while the history is read. Later ones are read from the history.
+const HELD: usize = 1024;
+
+/// A topic, as its worker knows it.
+pub(crate) struct TopicState {
+    pub(crate) topic: Topic,
+    pub(crate) phase: Phase,
+    /// The position of the last message. Everybody in `live` has been sent everything up to here, as soon as
+    /// `run` is sent.
+    pub(crate) top: Position,
+    pub(crate) live: HashSet<MemberKey>,
+    /// The members that receive from the history: those that subscribe, and slow ones.
+    pub(crate) behind: HashMap<MemberKey, Behind>,
+    /// The requests that wait for the phase to be `Level`.
+    pub(crate) waiting: Vec<Request>,
+    pub(crate) recent: Recent,
+    /// The frames that the live members are sent next.
+    pub(crate) run: Vec<Parcel>,
+    /// The time from which on nobody was here.
+    pub(crate) empty_since: Option<Instant>,
+}
+
+/// The phase of a topic: see the module.
+pub(crate) enum Phase {
+    Opening(Held),
+    Level,
+    Filling { number: u64, held: Held },
+    Closing,
+}
+
+/// The deliveries that arrive while the history is read.
+#[derive(Default)]
+pub(crate) struct Held {
+    deliveries: Vec<Delivery>,
+    /// The number of deliveries that were here before the read began. The page contains all of these that
+    /// still are in the history.
+    before_read: usize,
+    overflow: Overflow,
+}
+
+/// The completeness of the deliveries that are held.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Overflow {
+    #[default]
+    Complete,
+    Dropped,
+}
+
+/// The state of a member that is not live yet, or no longer.
+pub(crate) enum Behind {
+    /// The future of `subscribe` reads from the history.
+    Subscribing { ticket: u64 },
+    /// A task reads from the history.
+    CatchingUp { ticket: u64, task: JoinHandle<()> },
+}
+
+/// A frame for all live members.
+pub(crate) struct Parcel {
+    /// The position before the message.
+    pub(crate) before: Position,
+    pub(crate) content: Content,
+}
+
+/// The content of a [`Parcel`].
+pub(crate) enum Content {
+    Message(Prepared),
+    /// The frame that tells of a loss.
+    Loss(Prepared),
+    /// The connections are closed, because no frame tells of a loss.
+    End,
+}
+
+/// The next step after something has arrived.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub(crate) enum Step {
+    Done,
+    /// The history must be read after the top.
+    Read,
+}
+
+impl Behind {
+    pub(crate) fn ticket(&self) -> u64 {
+        match self {
+            Self::Subscribing { ticket } | Self::CatchingUp { ticket, .. } => *ticket,
+        }
+    }
+}
+
+impl Held {
+    fn push(&mut self, delivery: Delivery) {
+        if self.deliveries.len() < HELD {
+            self.deliveries.push(delivery);
+        } else {
+            self.overflow = Overflow::Dropped;
+        }
+    }
+}
+
+impl TopicState {
+    pub(crate) fn new(topic: Topic) -> Self {
+        Self {
+            topic,
+            phase: Phase::Opening(Held::default()),
+            top: Position::UNTRACKED,
+            live: HashSet::new(),
+            behind: HashMap::new(),
+            waiting: Vec::new(),
+            recent: Recent::default(),
+            run: Vec::new(),
+            empty_since: None,
+        }
+    }
+
+    pub(crate) fn is_tracked(&self) -> bool {
+        self.topic.retention().is_some()
+    }
+
+    pub(crate) fn is_level(&self) -> bool {
+        matches!(self.phase, Phase::Level)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.live.is_empty() && self.behind.is_empty() && self.waiting.is_empty()
+    }
+
+    /// Handles a message from the engine.
+    pub(crate) fn deliver(&mut self, core: &Core, delivery: Delivery) -> Step {
+        match &mut self.phase {
+            Phase::Opening(held) | Phase::Filling { held, .. } => held.push(delivery),
+            Phase::Closing => {}
+            Phase::Level if self.topic.retention().is_none() => {
+                self.append(core, Position::UNTRACKED, &delivery.message);
+            }
+            Phase::Level if follows(delivery.position, delivery.previous, self.top) => {
+                self.append(core, delivery.position, &delivery.message);
+            }
+            Phase::Level if delivery.position == self.top => {}
+            // A message before this one is missing, or the history is not what it was, or this message is an
+            // old one. Only the history knows.
+            Phase::Level => {
+                let held = Held { deliveries: vec![delivery], ..Held::default() };
+                return self.fill(core, held);
+            }
+        }
+        Step::Done
+    }
+
+    /// Compares the topic with its history, if the topic has one and that is not under way.
+    pub(crate) fn verify(&mut self, core: &Core) -> Step {
+        let is_tracked = self.is_tracked();
+        match &mut self.phase {
+            Phase::Level if is_tracked => self.fill(core, Held::default()),
+            // A message that was dropped now may be missing in the page.
+            Phase::Opening(held) | Phase::Filling { held, .. } => {
+                held.overflow = Overflow::Dropped;
+                Step::Done
+            }
+            Phase::Level | Phase::Closing => Step::Done,
+        }
+    }
+
+    /// Begins to read the history. All deliveries so far are in the page, or no longer in the history.
+    pub(crate) fn fill(&mut self, core: &Core, mut held: Held) -> Step {
+        held.before_read = held.deliveries.len();
+        self.phase = Phase::Filling { number: core.ticket(), held };
+        Step::Read
+    }
+
+    /// Handles the top of the history of a topic that is wanted now.
+    pub(crate) fn opened(&mut self, core: &Core, page: &HistoryPage) -> Step {
+        let Phase::Opening(held) = &mut self.phase else { return Step::Done };
+        let held = std::mem::take(held);
+        self.top = page.top;
+        self.level(core, page, held)
+    }
+
+    /// Handles a page of the history after the top.
+    pub(crate) fn page(&mut self, core: &Core, number: u64, page: &HistoryPage) -> Step {
+        let held = match &mut self.phase {
+            Phase::Filling { number: awaited, held } if *awaited == number => std::mem::take(held),
+            _ => return Step::Done,
+        };
+        if page.contains(self.top) {
+            for entry in &page.entries {
+                if !follows(entry.position, entry.previous, self.top) {
+                    break;
+                }
+                self.append(core, entry.position, &entry.message);
+            }
+            let is_behind = self.top.epoch() == page.top.epoch() && self.top.offset() < page.top.offset();
+            if is_behind && page.entries.last().is_some_and(|last| last.position == self.top) {
+                // The page was not the last.
+                return self.fill(core, held);
+            }
+        }
+        if self.top != page.top {
+            self.lose(core, page.top);
+        }
+        self.level(core, page, held)
+    }
+
+    /// Handles what arrived while the history was read up to the top.
+    fn level(&mut self, core: &Core, page: &HistoryPage, held: Held) -> Step {
+        self.phase = Phase::Level;
+        let mut step = Step::Done;
+        let mut vanished = 0;
+        for (index, delivery) in held.deliveries.into_iter().enumerate() {
+            let position = delivery.position;
+            let is_next = follows(position, delivery.previous, self.top);
+            if !self.is_level() || !self.is_tracked() || is_next {
+                // In the first case, the delivery is held again.
+            } else if page.entries.iter().any(|entry| entry.position == position) {
+                continue;
+            } else if index < held.before_read {
+                // The history was read after this message arrived. If the message is not in the history,
+                // then the history has lost it.
+                if position.epoch() != page.top.epoch() || position.offset() > page.top.offset() {
+                    vanished += 1;
+                }
+                continue;
+            }
+            if self.deliver(core, delivery) == Step::Read {
+                step = Step::Read;
+            }
+        }
+        if vanished > 0 {
+            self.lose(core, self.top);
+        }
+        match (step, held.overflow) {
+            (Step::Done, Overflow::Dropped) => self.verify(core),
+            (step, _) => step,
+        }
+    }
+
+    /// Appends a message to the run.
+    fn append(&mut self, core: &Core, position: Position, message: &Message) {
+        let before = std::mem::replace(&mut self.top, position);
+        if self.live.is_empty() && self.behind.is_empty() {
+            return;
+        }
+        match core.hooks.frame(TopicMessage::new(self.topic.name(), position, message)) {
+            Ok(frame) => {
+                if self.is_tracked() && !self.behind.is_empty() {
+                    self.recent.push(before, frame.clone());
+                }
+                self.run.push(Parcel { before, content: Content::Message(frame) });
+            }
+            Err(panicked) => {
+                let (topic, panic) = (self.topic.name().to_owned(), panicked.to_string());
+                core.events.emit(HubEvent::FramePanicked { topic, panic });
+                if self.is_tracked() {
+                    self.top = before;
+                    self.lose(core, position);
+                }
+            }
+        }
+    }
+
+    /// Tells the live members that messages before a position are lost. The topic continues after it.
+    fn lose(&mut self, core: &Core, now: Position) {
+        let before = std::mem::replace(&mut self.top, now);
+        self.recent.clear();
+        if self.live.is_empty() {
+            return;
+        }
+        add(&core.counters.lost, self.live.len());
+        let (topic, members) = (self.topic.name().to_owned(), self.live.len());
+        core.events.emit(HubEvent::Lost { topic, members });
+        let content = match core.hooks.lost(self.topic.name(), now) {
+            Some(frame) => Content::Loss(frame),
+            None => Content::End,
+        };
+        self.run.push(Parcel { before, content });
+    }
+}

@@ -1,0 +1,351 @@
+//! The task that owns topics.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc::{UnboundedReceiver, WeakUnboundedSender};
+use tokio::time::{Instant, sleep, sleep_until};
+
+use crate::engine::HistoryPage;
+use crate::engine::inbox::{Arrivals, Queue, Signal};
+use crate::error::{Error, ErrorKind};
+use crate::events::HubEvent;
+use crate::node::Core;
+use crate::node::command::{Command, Departure, Request};
+use crate::node::membership::MemberKey;
+use crate::node::replay::PAGE;
+use crate::node::topic_state::{Behind, Held, Phase, Step, TopicState};
+use crate::position::Position;
+use crate::stats::{add, subtract};
+use crate::topic::Topic;
+
+/// The number of commands that are handled between two looks at the deliveries.
+const COMMANDS: usize = 256;
+
+/// The time for which a topic without members is still wanted.
+const LINGER: Duration = Duration::from_secs(5);
+
+/// The pause before the history is read again from an engine that failed.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// A worker of a hub: see [`node`](crate::node).
+pub(crate) struct Worker {
+    core: Arc<Core>,
+    queue: Arc<Queue>,
+    commands: UnboundedReceiver<Command>,
+    /// For the tasks of the worker, without keeping the worker alive.
+    own_commands: WeakUnboundedSender<Command>,
+    topics: HashMap<Topic, TopicState>,
+    /// The topics without members, by the time at which they are no longer wanted.
+    idle: VecDeque<(Instant, Topic)>,
+}
+
+impl Worker {
+    pub(crate) fn new(
+        core: Arc<Core>,
+        queue: Arc<Queue>,
+        commands: UnboundedReceiver<Command>,
+        own_commands: WeakUnboundedSender<Command>,
+    ) -> Self {
+        Self { core, queue, commands, own_commands, topics: HashMap::new(), idle: VecDeque::new() }
+    }
+
+    /// Works until nobody can send commands any more.
+    pub(crate) async fn run(mut self) {
+        let mut commands = Vec::new();
+        loop {
+            let next_idle = self.idle.front().map(|(at, _)| *at);
+            tokio::select! {
+                count = self.commands.recv_many(&mut commands, COMMANDS) => if count == 0 { return },
+                () = self.queue.ready() => {}
+                () = at(next_idle) => {}
+            }
+            // After the commands, and handled before them: see `node`.
+            let arrivals = self.queue.take();
+            self.arrive(arrivals).await;
+            for command in commands.drain(..) {
+                self.handle(command).await;
+            }
+            self.close_idle(Instant::now());
+        }
+    }
+
+    /// Handles what the engine has delivered. All messages of a topic become one run.
+    async fn arrive(&mut self, arrivals: Arrivals) {
+        let mut touched = Vec::new();
+        for delivery in arrivals.deliveries {
+            let Some(topic) = self.topics.get_mut(&delivery.topic) else { continue };
+            let step = topic.deliver(&self.core, delivery);
+            if topic.run.len() == 1 {
+                touched.push(topic.topic.clone());
+            }
+            if step == Step::Read {
+                let topic = topic.topic.clone();
+                self.read(&topic, Duration::ZERO);
+            }
+        }
+        for topic in touched {
+            self.settle(&topic).await;
+        }
+        for (topic, count) in arrivals.overflowed {
+            self.overflow(&topic, count);
+        }
+        if arrivals.signal == Signal::Verify {
+            let topics: Vec<_> = self.topics.keys().cloned().collect();
+            for topic in topics {
+                self.verify(&topic);
+            }
+        }
+    }
+
+    async fn handle(&mut self, command: Command) {
+        let topic = match command {
+            Command::Admit(topic, request) => {
+                let topic = self.open(topic);
+                self.admit(&topic, request);
+                topic
+            }
+            Command::Leave(topic, member, departure) => {
+                self.leave(&topic, &member, departure);
+                topic
+            }
+            Command::Opened(topic, outcome) => {
+                self.opened(&topic, outcome);
+                topic
+            }
+            Command::Page(topic, number, outcome) => {
+                self.page(&topic, number, outcome);
+                topic
+            }
+            Command::Closed(topic) => {
+                self.closed(&topic);
+                topic
+            }
+        };
+        self.settle(&topic).await;
+    }
+
+    /// Finishes a step: sends the run, answers requests, and notes whether somebody is left.
+    async fn settle(&mut self, name: &Topic) {
+        let Some(topic) = self.topics.get_mut(name) else { return };
+        topic.flush(&self.core, &self.own_commands).await;
+        let mut step = Step::Done;
+        if topic.is_level() {
+            for request in std::mem::take(&mut topic.waiting) {
+                if topic.is_level() {
+                    step = topic.admit(&self.core, request);
+                } else {
+                    // A request before this one has begun to read the history.
+                    topic.waiting.push(request);
+                }
+            }
+        }
+        if !topic.is_empty() {
+            topic.empty_since = None;
+        } else if topic.empty_since.is_none() {
+            let now = Instant::now();
+            topic.empty_since = Some(now);
+            self.idle.push_back((now + LINGER, topic.topic.clone()));
+        }
+        if step == Step::Read {
+            self.read(name, Duration::ZERO);
+        }
+    }
+
+    /// Returns the topic as the worker holds it, and wants the topic if it is new.
+    fn open(&mut self, topic: Topic) -> Topic {
+        if let Some(state) = self.topics.get(&topic) {
+            return state.topic.clone();
+        }
+        add(&self.core.counters.topics, 1);
+        self.topics.insert(topic.clone(), TopicState::new(topic.clone()));
+        self.want(&topic);
+        topic
+    }
+
+    /// The request is answered when the topic is level, at the latest.
+    fn admit(&mut self, topic: &Topic, request: Request) {
+        if let Some(state) = self.topics.get_mut(topic) {
+            state.waiting.push(request);
+        }
+    }
+
+    fn leave(&mut self, topic: &Topic, member: &MemberKey, departure: Departure) {
+        let Some(topic) = self.topics.get_mut(topic) else { return };
+        match departure {
+            Departure::CatchUp(ticket) => {
+                if topic.behind.get(member).map(Behind::ticket) == Some(ticket) {
+                    topic.remove_behind(&self.core, member);
+                }
+            }
+            Departure::Unsubscribe(reply) => {
+                topic.remove_live(&self.core, member);
+                topic.waiting.retain(|request| request.member != *member);
+                let Some(Behind::CatchingUp { task, .. }) = topic.remove_behind(&self.core, member) else {
+                    // A receiver that is gone wants no answer.
+                    let _ = reply.map(|reply| reply.send(()));
+                    return;
+                };
+                task.abort();
+                if let Some(reply) = reply {
+                    // The task may be sending at this moment.
+                    tokio::spawn(async move {
+                        let _ = task.await;
+                        let _ = reply.send(());
+                    });
+                }
+            }
+        }
+    }
+
+    fn opened(&mut self, name: &Topic, outcome: Result<HistoryPage, Error>) {
+        let Some(topic) = self.topics.get_mut(name) else { return };
+        match outcome {
+            Ok(page) => {
+                if topic.opened(&self.core, &page) == Step::Read {
+                    self.read(name, Duration::ZERO);
+                }
+            }
+            Err(error) => {
+                refuse(&mut topic.waiting, &error);
+                self.close(name);
+            }
+        }
+    }
+
+    fn page(&mut self, name: &Topic, number: u64, outcome: Result<HistoryPage, Error>) {
+        let Some(topic) = self.topics.get_mut(name) else { return };
+        match outcome {
+            Ok(page) => {
+                if topic.page(&self.core, number, &page) == Step::Read {
+                    self.read(name, Duration::ZERO);
+                }
+            }
+            Err(error) => {
+                // Those that ask are told, and those that are live stay.
+                refuse(&mut topic.waiting, &error);
+                self.read(name, PAUSE);
+            }
+        }
+    }
+
+    /// A message of a topic found no room.
+    fn overflow(&mut self, topic: &Topic, count: u64) {
+        let Some(state) = self.topics.get(topic) else { return };
+        if state.is_tracked() {
+            return self.verify(topic);
+        }
+        let messages = usize::try_from(count).unwrap_or(usize::MAX);
+        add(&self.core.counters.overflowed, messages);
+        let topic = topic.name().to_owned();
+        self.core.events.emit(HubEvent::InboxOverflow { topic, messages: count });
+    }
+
+    fn verify(&mut self, name: &Topic) {
+        let Some(topic) = self.topics.get_mut(name) else { return };
+        if topic.verify(&self.core) == Step::Read {
+            self.read(name, Duration::ZERO);
+        }
+    }
+
+    /// Reads the history after the top.
+    fn read(&self, name: &Topic, pause: Duration) {
+        let Some(topic) = self.topics.get(name) else { return };
+        let Phase::Filling { number, .. } = topic.phase else { return };
+        add(&self.core.counters.gaps, 1);
+        let (core, name, after) = (Arc::clone(&self.core), topic.topic.clone(), topic.top.offset());
+        self.spawn(async move {
+            sleep(pause).await;
+            let _permit = core.fills.acquire().await;
+            let page = core.engine.history(&name, after, PAGE).await;
+            Command::Page(name, number, page)
+        });
+    }
+
+    fn want(&self, topic: &Topic) {
+        let (core, topic) = (Arc::clone(&self.core), topic.clone());
+        self.spawn(async move {
+            let outcome = want(&core, &topic).await;
+            Command::Opened(topic, outcome)
+        });
+    }
+
+    /// Wants a topic no longer, and forgets it after that.
+    fn close(&mut self, name: &Topic) {
+        let Some(topic) = self.topics.get_mut(name) else { return };
+        topic.phase = Phase::Closing;
+        let (core, topic) = (Arc::clone(&self.core), topic.topic.clone());
+        self.spawn(async move {
+            // An engine that fails delivers messages that nobody wants, which the worker ignores.
+            let _ = core.engine.unwant(&topic).await;
+            Command::Closed(topic)
+        });
+    }
+
+    fn closed(&mut self, name: &Topic) {
+        let Some(topic) = self.topics.get_mut(name) else { return };
+        if topic.is_empty() {
+            self.topics.remove(name);
+            subtract(&self.core.counters.topics, 1);
+            return;
+        }
+        topic.phase = Phase::Opening(Held::default());
+        self.want(name);
+    }
+
+    fn close_idle(&mut self, now: Instant) {
+        while self.idle.front().is_some_and(|(at, _)| *at <= now) {
+            let Some((_, name)) = self.idle.pop_front() else { return };
+            let Some(topic) = self.topics.get_mut(&name) else { continue };
+            let is_due = topic.empty_since.is_some_and(|since| since + LINGER <= now);
+            if is_due && topic.is_empty() && !matches!(topic.phase, Phase::Opening(_) | Phase::Closing) {
+                topic.empty_since = None;
+                self.close(&name);
+            }
+        }
+    }
+
+    /// Runs a call of the engine, and sends its outcome to this worker.
+    fn spawn(&self, call: impl Future<Output = Command> + Send + 'static) {
+        let commands = self.own_commands.clone();
+        tokio::spawn(async move {
+            let outcome = call.await;
+            if let Some(commands) = commands.upgrade() {
+                // Without a worker, nobody wants to know.
+                let _ = commands.send(outcome);
+            }
+        });
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.queue.end();
+    }
+}
+
+/// Wants a topic, and reads the top of its history.
+async fn want(core: &Core, topic: &Topic) -> Result<HistoryPage, Error> {
+    core.engine.want(topic).await?;
+    match topic.retention() {
+        Some(_) => core.engine.history(topic, 0, 0).await,
+        None => Ok(HistoryPage { top: Position::UNTRACKED, anchor: None, entries: Vec::new() }),
+    }
+}
+
+/// Answers requests with the error of an engine.
+fn refuse(waiting: &mut Vec<Request>, error: &Error) {
+    for request in waiting.drain(..) {
+        // A receiver that is gone wants no answer.
+        let _ = request.reply.send(Err(Error::new(ErrorKind::Unavailable, error.to_string())));
+    }
+}
+
+/// Waits until a time, or forever.
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,66 @@
+//! The application's functions that make the frames which members receive.
+
+use bowline::{Message, Payload, Prepared};
+
+use crate::panics::{Panicked, catch};
+use crate::position::Position;
+
+/// A published message, as [`HubBuilder::frame`](crate::HubBuilder::frame) receives it.
+#[derive(Clone, Copy, Debug)]
+pub struct TopicMessage<'a> {
+    topic: &'a str,
+    position: Position,
+    message: &'a Message,
+}
+
+impl<'a> TopicMessage<'a> {
+    pub(crate) fn new(topic: &'a str, position: Position, message: &'a Message) -> Self {
+        Self { topic, position, message }
+    }
+
+    /// Returns the name of the topic.
+    pub fn topic(&self) -> &'a str {
+        self.topic
+    }
+
+    /// Returns the position of the message, which is [`Position::UNTRACKED`] in a topic without history.
+    pub fn position(&self) -> Position {
+        self.position
+    }
+
+    /// Returns the message as it was published.
+    pub fn message(&self) -> &'a Message {
+        self.message
+    }
+
+    /// Returns the text of the message, or `None` if the message is binary.
+    pub fn text(&self) -> Option<&'a str> {
+        self.message.as_text()
+    }
+}
+
+type FrameHook = dyn Fn(TopicMessage<'_>) -> Payload<'static> + Send + Sync;
+type LostHook = dyn Fn(&str, Position) -> Payload<'static> + Send + Sync;
+
+/// The hooks of a hub. No hook is called under a lock, and panics are caught.
+#[derive(Default)]
+pub(crate) struct Hooks {
+    pub(crate) frame: Option<Box<FrameHook>>,
+    pub(crate) lost: Option<Box<LostHook>>,
+}
+
+impl Hooks {
+    /// Makes the frame of a message.
+    pub(crate) fn frame(&self, message: TopicMessage<'_>) -> Result<Prepared, Panicked> {
+        match &self.frame {
+            Some(hook) => catch(|| Prepared::new(hook(message))),
+            None => Ok(Prepared::new(message.message.clone())),
+        }
+    }
+
+    /// Makes the frame that tells of lost messages. Returns `None` if the connection must be closed instead.
+    pub(crate) fn lost(&self, topic: &str, now: Position) -> Option<Prepared> {
+        let hook = self.lost.as_ref()?;
+        catch(|| Prepared::new(hook(topic, now))).ok()
+    }
+}

@@ -1,0 +1,66 @@
+//! The numbers of a hub.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+macro_rules! numbers {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// The numbers of a hub at one moment. [`Hub::stats`](crate::Hub::stats) returns them.
+        ///
+        /// `members`, `subscriptions`, `topics` and `catching_up` are gauges. All other numbers count from
+        /// the creation of the hub.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        #[non_exhaustive]
+        pub struct HubStats {
+            $($(#[$doc])* pub $name: u64,)*
+        }
+
+        /// The counters behind the numbers, which all workers share.
+        #[derive(Debug, Default)]
+        pub(crate) struct Counters {
+            $(pub(crate) $name: AtomicU64,)*
+        }
+
+        impl Counters {
+            pub(crate) fn stats(&self) -> HubStats {
+                HubStats { $($name: self.$name.load(Ordering::Relaxed),)* }
+            }
+        }
+    };
+}
+
+numbers! {
+    /// Members that exist.
+    members,
+    /// Subscriptions that are live.
+    subscriptions,
+    /// Topics that this hub receives from its engine.
+    topics,
+    /// Slow members that receive messages from a history.
+    catching_up,
+    /// Messages that this hub published.
+    published,
+    /// Messages sent to members, by all ways.
+    delivered,
+    /// Messages that slow members did not receive ([`Slow::Skip`](crate::Slow::Skip)).
+    skipped,
+    /// Slow members that are level again.
+    caught_up,
+    /// Slow members whose connections were closed.
+    closed_slow,
+    /// Times that the history of a topic was read because messages had not arrived.
+    gaps,
+    /// Times that a member lost messages of a topic with history.
+    lost,
+    /// Messages of topics without history that found no room in the inbox of a worker.
+    overflowed,
+}
+
+/// Adds to a counter, or to a gauge.
+pub(crate) fn add(counter: &AtomicU64, count: usize) {
+    counter.fetch_add(count as u64, Ordering::Relaxed);
+}
+
+/// Subtracts from a gauge.
+pub(crate) fn subtract(gauge: &AtomicU64, count: usize) {
+    gauge.fetch_sub(count as u64, Ordering::Relaxed);
+}

@@ -1,0 +1,171 @@
+//! Messages to members that are live.
+
+use std::error::Error;
+
+use bowline::pair;
+use bowline_hub::{ErrorKind, Hub, Memory, Position, Start};
+use tokio::task::JoinSet;
+
+use crate::support::{TestResult, builder, receive, receive_until};
+
+#[tokio::test]
+async fn a_message_reaches_all_members_of_its_topic_and_nobody_else() -> TestResult {
+    let hub = builder(Memory::new()).build()?;
+    let (mut clients, mut members) = (Vec::new(), Vec::new());
+    for topic in ["news", "news", "sport"] {
+        let (client, server) = pair();
+        let member = hub.join(server.sender())?;
+        assert_eq!(member.subscribe(topic, None).await?, Start::Live(Position::UNTRACKED));
+        clients.push(client);
+        members.push((member, server));
+    }
+    assert_eq!(hub.publish("news", "first").await?, Position::UNTRACKED);
+    hub.publish("sport", "second").await?;
+    for (client, expected) in clients.iter_mut().zip(["first", "first", "second"]) {
+        assert_eq!(receive(client).await?, (Position::UNTRACKED, expected.to_owned()));
+    }
+    let stats = hub.stats();
+    assert_eq!((stats.members, stats.subscriptions, stats.topics), (3, 3, 2));
+    assert_eq!((stats.published, stats.delivered), (2, 3));
+    Ok(())
+}
+
+#[tokio::test]
+async fn hubs_on_clones_of_an_engine_exchange_messages() -> TestResult {
+    let memory = Memory::new();
+    let (here, there) = (builder(memory.clone()).build()?, builder(memory).build()?);
+    let (mut client, server) = pair();
+    let member = here.join(server.sender())?;
+    let _start = member.subscribe("chat/a", None).await?;
+    let position = there.publish("chat/a", "hello").await?;
+    assert_eq!(receive(&mut client).await?, (position, "hello".to_owned()));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_members_see_one_order_in_which_each_publisher_keeps_its_own() -> TestResult {
+    let hub = builder(Memory::new()).build()?;
+    let (mut readers, mut members) = (JoinSet::new(), Vec::new());
+    for _ in 0..5 {
+        let (mut client, server) = pair();
+        let member = hub.join(server.sender())?;
+        let _start = member.subscribe("chat/a", None).await?;
+        members.push((member, server));
+        readers
+            .spawn(async move { receive_until(&mut client, "end").await.map_err(|error| error.to_string()) });
+    }
+    let mut publishers = JoinSet::new();
+    for publisher in 0..4 {
+        let hub = hub.clone();
+        publishers.spawn(async move {
+            for number in 0..20 {
+                hub.publish("chat/a", format!("{publisher} {number}")).await?;
+            }
+            Ok::<_, bowline_hub::Error>(())
+        });
+    }
+    while let Some(outcome) = publishers.join_next().await {
+        outcome??;
+    }
+    hub.publish("chat/a", "end").await?;
+    let mut orders = Vec::new();
+    while let Some(order) = readers.join_next().await {
+        orders.push(order??);
+    }
+    assert!(orders.iter().all(|order| order == &orders[0]), "the orders differ");
+    assert_eq!(orders[0].len(), 80);
+    for publisher in ["0 ", "1 ", "2 ", "3 "] {
+        let own: Vec<_> = orders[0].iter().filter_map(|text| text.strip_prefix(publisher)).collect();
+        assert_eq!(own, (0..20).map(|number| number.to_string()).collect::<Vec<_>>());
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_member_receives_nothing_after_it_has_left() -> TestResult {
+    let hub = builder(Memory::new()).build()?;
+    let (mut client, server) = pair();
+    let member = hub.join(server.sender())?;
+    let _start = member.subscribe("chat/a", None).await?;
+    let _start = member.subscribe("chat/b", None).await?;
+    member.unsubscribe("chat/a").await;
+    hub.publish("chat/a", "left").await?;
+    hub.publish("chat/b", "stayed").await?;
+    assert_eq!(receive(&mut client).await?.1, "stayed");
+    drop(member);
+    hub.publish("chat/b", "gone").await?;
+    server.send(format!("{} last", Position::UNTRACKED)).await?;
+    assert_eq!(receive(&mut client).await?.1, "last");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_dropped_subscribe_has_not_subscribed() -> TestResult {
+    let hub = builder(Memory::new()).build()?;
+    let (mut client, server) = pair();
+    let member = hub.join(server.sender())?;
+    {
+        let mut subscribing = Box::pin(member.subscribe("chat/a", None));
+        tokio::select! {
+            biased;
+            _ = &mut subscribing => return Err("the worker has not run yet".into()),
+            () = std::future::ready(()) => {}
+        }
+    }
+    assert_eq!(member.topic_count(), 0);
+    hub.publish("chat/a", "not for us").await?;
+    let Start::Live(_) = member.subscribe("chat/a", None).await? else { return Err("lost".into()) };
+    hub.publish("chat/a", "for us").await?;
+    assert_eq!(receive(&mut client).await?.1, "for us");
+    assert_eq!(hub.stats().subscriptions, 1);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_second_subscription_to_the_same_topic_is_an_error() -> TestResult {
+    let hub = builder(Memory::new()).build()?;
+    let (_client, server) = pair();
+    let member = hub.join(server.sender())?;
+    let _start = member.subscribe("chat/a", None).await?;
+    let error = member.subscribe("chat/a", None).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    assert_eq!(member.topic_count(), 1);
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_topic_without_members_is_forgotten_after_five_seconds() -> TestResult {
+    let hub = builder(Memory::new()).build()?;
+    let (_client, server) = pair();
+    let member = hub.join(server.sender())?;
+    let _start = member.subscribe("news", None).await?;
+    member.unsubscribe("news").await;
+    assert_eq!(hub.stats().topics, 1);
+    tokio::time::sleep(std::time::Duration::from_secs(6)).await;
+    assert_eq!(hub.stats().topics, 0);
+    let _start = member.subscribe("news", None).await?;
+    assert_eq!(hub.stats().topics, 1);
+    Ok(())
+}
+
+#[test]
+fn a_hub_whose_runtime_has_ended_says_so() -> Result<(), Box<dyn Error>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let hub: Hub = runtime.block_on(async { builder(Memory::new()).build() })?;
+    drop(runtime);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let error = runtime.block_on(hub.publish("news", "hello")).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Closed);
+    runtime.block_on(async {
+        let (_client, server) = pair();
+        assert_eq!(hub.join(server.sender()).unwrap_err().kind(), ErrorKind::Closed);
+    });
+    assert!(!hub.is_healthy());
+    Ok(())
+}
+
+#[test]
+fn a_hub_needs_a_runtime() {
+    let error = builder(Memory::new()).build().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+}

@@ -1,0 +1,36 @@
+//! What the tests share.
+
+use std::error::Error;
+use std::time::Duration;
+
+use bowline::WebSocket;
+use bowline_hub::{Hub, HubBuilder, Memory, Position, Rule};
+
+pub(crate) type TestResult = Result<(), Box<dyn Error>>;
+
+/// A builder whose topics with the prefix `chat/` have a history of 100 messages. Frames are position and
+/// text, with a space in between; the frame of a loss begins with `lost`.
+pub(crate) fn builder(memory: Memory) -> HubBuilder<Memory> {
+    Hub::builder(memory)
+        .workers(2)
+        .rule("chat/", Rule::new().history(100, Duration::from_secs(300)))
+        .frame(|message| format!("{} {}", message.position(), message.text().unwrap_or("?")).into())
+}
+
+/// Receives a frame of [`builder`].
+pub(crate) async fn receive(client: &mut WebSocket) -> Result<(Position, String), Box<dyn Error>> {
+    let frame = client.recv().await?.ok_or("the connection has ended")?.into_text()?;
+    let (position, text) = frame.split_once(' ').ok_or("the frame has no space")?;
+    Ok((position.parse()?, text.to_owned()))
+}
+
+/// Receives frames up to one with the given text, and returns the texts before.
+pub(crate) async fn receive_until(client: &mut WebSocket, end: &str) -> Result<Vec<String>, Box<dyn Error>> {
+    let mut texts = Vec::new();
+    loop {
+        match receive(client).await?.1 {
+            text if text == end => return Ok(texts),
+            text => texts.push(text),
+        }
+    }
+}
