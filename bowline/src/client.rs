@@ -11,6 +11,7 @@
 //! http1         one request and its response, then the stream is the WebSocket's
 //! http2         many requests, each of which becomes a stream of one connection
 //! handshake     the checks of the response, for both
+//! times         the times of the steps, for the application
 //! pair          the handshake with an acceptor in memory
 //! ```
 //!
@@ -28,6 +29,7 @@ mod pair;
 mod proxy;
 mod reconnecting;
 mod request;
+mod times;
 mod url;
 
 pub use connect_over::ConnectOver;
@@ -37,3 +39,4 @@ pub use handshake::{ClientHandshake, VerifiedHandshake};
 pub use http2::{Http2Connection, HttpVersion};
 pub use proxy::Proxy;
 pub use reconnecting::{Reconnecting, Retry};
+pub use times::HandshakeTimes;

@@ -388,7 +388,8 @@ pub use bowline_proto::DeflateParameters;
 pub use bowline_proto::{CloseCode, CloseFrame, MessageKind, Misuse, Role};
 #[cfg(feature = "client")]
 pub use client::{
-    ClientHandshake, ConnectOver, Connector, Proxy, Reconnecting, Retry, VerifiedHandshake, connect,
+    ClientHandshake, ConnectOver, Connector, HandshakeTimes, Proxy, Reconnecting, Retry, VerifiedHandshake,
+    connect,
 };
 #[cfg(all(feature = "client", feature = "http2"))]
 pub use client::{Http2Connection, HttpVersion};

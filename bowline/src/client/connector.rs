@@ -14,6 +14,7 @@ use crate::client::http1;
 use crate::client::http2::{Http2Connection, HttpVersion};
 use crate::client::proxy::Proxy;
 use crate::client::request::{Attempt, Offer};
+use crate::client::times::{Resolution, Steps};
 use crate::client::url::{Scheme, Url};
 use crate::connection::outbound::control::{ControlFrame, ControlHook};
 use crate::error::{Error, ErrorKind};
@@ -319,7 +320,8 @@ impl Connector {
     /// The URL is a `&str`, a `String`, an [`http::Uri`], a `Url` of the crate `url`, or any other value that
     /// is displayed as a URL. Its scheme is `ws`, `wss`, `http` or `https`. A user name and a password in the
     /// URL are sent as basic authentication, unless an `Authorization` [`header`](Self::header) is set.
-    /// Redirects are not followed unless [`redirects`](Self::redirects) allows it.
+    /// Redirects are not followed unless [`redirects`](Self::redirects) allows it. The extensions of the
+    /// response contain the [`HandshakeTimes`](crate::HandshakeTimes).
     ///
     /// ```no_run
     /// # async fn example() -> Result<(), bowline::Error> {
@@ -467,12 +469,12 @@ impl Connector {
     /// Connects, and follows as many redirects as the options allow. The deadline covers all of it.
     async fn connect_redirected(&self, mut attempt: Attempt) -> Result<(WebSocket, Response<()>), Error> {
         for _ in 0..self.redirects {
-            let (url, deadline) = (attempt.url.clone(), attempt.deadline);
+            let (url, deadline, start) = (attempt.url.clone(), attempt.deadline, attempt.steps.start());
             let opened = self.connect_to(attempt).await;
             let Some(next) = opened.as_ref().err().and_then(|error| redirect_of(error, &url)) else {
                 return opened;
             };
-            attempt = Attempt { deadline, ..self.offer.prepare(next)? };
+            attempt = Attempt { deadline, steps: Steps::since(start), ..self.offer.prepare(next)? };
         }
         self.connect_to(attempt).await
     }
@@ -499,32 +501,36 @@ impl Connector {
         }
     }
 
-    async fn reach(&self, attempt: Attempt, version: HttpVersion) -> Result<Reached, Error> {
+    async fn reach(&self, mut attempt: Attempt, version: HttpVersion) -> Result<Reached, Error> {
         let target = attempt.url.dial_uri();
         let doing = format!("connecting to {}", attempt.url.address());
         let deadline = attempt.deadline;
+        let resolution = Resolution::default();
         if attempt.url.scheme() == Scheme::Wss {
             tls::check(self.tls.as_ref())?;
         }
         let Some(proxy) = self.proxy.on_the_way_to(&target)? else {
-            let stream = deadline.bound(&doing, dial(target)).await?;
+            let stream = deadline.bound(&doing, dial(target, &resolution)).await?;
+            attempt.steps.connected(&resolution);
             return Box::pin(self.secure(attempt, version, stream)).await;
         };
         let doing = doing + " through a proxy";
         if proxy.uri().scheme_str() == Some("https") {
             tls::check(self.tls.as_ref())?;
-            let dialling = dial_through_tls(&proxy, target, self.tls.clone());
+            let dialling = dial_through_tls(&proxy, target, self.tls.clone(), &resolution);
             let stream = deadline.bound(&doing, dialling).await?;
+            attempt.steps.connected(&resolution);
             return Box::pin(self.secure(attempt, version, stream)).await;
         }
-        let stream = deadline.bound(&doing, dial_through(&proxy, target)).await?;
+        let stream = deadline.bound(&doing, dial_through(&proxy, target, &resolution)).await?;
+        attempt.steps.connected(&resolution);
         Box::pin(self.secure(attempt, version, stream)).await
     }
 
     /// Does TLS if the URL says so, and goes on above it.
     pub(crate) async fn secure<S: IoStream>(
         &self,
-        attempt: Attempt,
+        mut attempt: Attempt,
         version: HttpVersion,
         stream: S,
     ) -> Result<Reached, Error> {
@@ -534,6 +540,7 @@ impl Connector {
             let server = tls::server_name(attempt.url.host())?;
             let connecting = tls::connect(self.tls.clone(), version.offered(), server, stream);
             let (stream, chosen) = attempt.deadline.bound("doing the TLS handshake", connecting).await?;
+            attempt.steps.secured();
             if chosen == Alpn::Http2 {
                 return self.start_http2(attempt, stream, addresses).await;
             } else if version.is_only_http2() {

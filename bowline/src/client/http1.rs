@@ -27,7 +27,7 @@ pub(crate) async fn exchange<S: IoStream>(
     addresses: Addresses,
     attempt: Attempt,
 ) -> Result<(WebSocket, Response<()>), Error> {
-    let Attempt { request, handshake, deadline, .. } = attempt;
+    let Attempt { request, handshake, deadline, steps, .. } = attempt;
     let limits = handshake.limits();
     let http_error = |error| http_error(error, limits);
     let (mut sender, connection) = http1::Builder::new()
@@ -57,6 +57,7 @@ pub(crate) async fn exchange<S: IoStream>(
     hide_secrets(response.headers_mut());
     let finish = async { connection.finish().await.map_err(http_error) };
     let (stream, leftover) = deadline.bound("taking over the connection", finish).await?;
+    response.extensions_mut().insert(steps.upgraded());
     let transport = Transport::with_addresses(stream, addresses);
     Ok((handshake.complete(transport, &leftover, agreed), response.map(drop)))
 }

@@ -241,7 +241,7 @@ impl Http2Connection {
         attempt: Attempt,
     ) -> Result<(WebSocket, Response<()>), Error> {
         let Http2State { addresses, in_use, .. } = &*self.0;
-        let Attempt { url, request, handshake, deadline } = attempt;
+        let Attempt { url, request, handshake, deadline, steps } = attempt;
         let ReservedStream { mut requests, permit } = room;
         let request = extended_connect(&url, request);
         let (response, send) = requests.send_request(request, false).map_err(|error| self.why(error))?;
@@ -272,6 +272,7 @@ impl Http2Connection {
         };
         let (mut head, receive) = response.into_parts();
         hide_secrets(&mut head.headers);
+        head.extensions.insert(steps.upgraded());
         let send = Http2Send::new(send, Box::new((permit, Arc::clone(in_use))));
         let receive = Http2Receive::new(receive);
         let transport = Transport::http2(receive, send, *addresses);

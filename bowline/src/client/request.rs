@@ -9,6 +9,7 @@ use http::header::{AUTHORIZATION, COOKIE, HOST, HeaderMap, HeaderName, HeaderVal
 use http::{Request, Uri};
 
 use crate::client::handshake::ClientHandshake;
+use crate::client::times::Steps;
 use crate::client::url::Url;
 use crate::connection::parts::Config;
 use crate::error::{Error, ErrorKind};
@@ -31,6 +32,7 @@ pub(crate) struct Attempt {
     pub(crate) request: Request<()>,
     pub(crate) handshake: ClientHandshake,
     pub(crate) deadline: Deadline,
+    pub(crate) steps: Steps,
 }
 
 impl Offer {
@@ -122,6 +124,7 @@ impl Offer {
 
     /// Checks the settings, and builds the request.
     pub(crate) fn prepare(&self, url: Url) -> Result<Attempt, Error> {
+        let steps = Steps::begin();
         self.validate()?;
         let handshake = ClientHandshake::new(self.subprotocols.clone(), self.config.clone());
         let mut request = Request::new(());
@@ -137,7 +140,7 @@ impl Offer {
         // `extend` replaces headers of the same name, and keeps all lines of one name that it adds.
         headers.extend(self.headers.clone());
         let deadline = Deadline::after(self.config.limits.handshake_timeout);
-        Ok(Attempt { url, request, handshake, deadline })
+        Ok(Attempt { url, request, handshake, deadline, steps })
     }
 }
 

@@ -11,5 +11,6 @@ mod reconnecting;
 mod server;
 #[path = "../support/mod.rs"]
 mod support;
+mod times;
 #[cfg(feature = "tls")]
 mod tls;

@@ -7,8 +7,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bowline::{
-    Acceptor, CloseCode, Compression, Connector, ErrorKind, Http2Connection, HttpVersion, Limits, Role,
-    Server, WebSocket,
+    Acceptor, CloseCode, Compression, Connector, ErrorKind, HandshakeTimes, Http2Connection, HttpVersion,
+    Limits, Proxy, Role, Server, WebSocket,
 };
 use bytes::Bytes;
 use h2::Reason;
@@ -590,4 +590,18 @@ async fn the_end_of_the_connection_ends_its_websockets() {
     let error = soon(connection.connect("/")).await.unwrap_err();
     assert!(chain(&error).contains("ENHANCE_YOUR_CALM"), "{error:?}");
     server.await.unwrap();
+}
+
+#[tokio::test]
+async fn each_stream_has_the_times_of_its_handshake() {
+    let address = start(Server::new().http2(), echo).await;
+    let connection = connection_to(address).await;
+    let (_socket, response) = soon(connection.connect("/")).await.unwrap();
+    let on_open = response.extensions().get::<HandshakeTimes>().expect("each handshake has times");
+    assert_eq!((on_open.resolved(), on_open.connected(), on_open.secured()), (None, None, None));
+    assert!(!on_open.upgraded().is_zero());
+    let connector = over_http2().proxy(Proxy::none());
+    let (_socket, response) = soon(connector.connect(format!("ws://{address}/"))).await.unwrap();
+    let whole = response.extensions().get::<HandshakeTimes>().expect("each handshake has times");
+    assert!(whole.connected().unwrap() < whole.upgraded(), "{whole:?}");
 }
