@@ -32,9 +32,8 @@ const PIECE: usize = 4096;
 /// ```
 #[inline]
 pub fn mask(payload: &mut [u8], masking_key: [u8; 4], offset: u64) {
-    let mut key = masking_key;
     // RFC 6455 5.3: octet i is combined with octet i modulo 4 of the key.
-    key.rotate_left((offset % 4) as usize);
+    let key = u32::from_be_bytes(masking_key).rotate_left((offset % 4) as u32 * 8).to_be_bytes();
     let (blocks, mut rest) = payload.split_at_mut(payload.len() / BLOCK * BLOCK);
     for step in blocks.chunks_exact_mut(STEP) {
         mask_words(step, key);
