@@ -15,7 +15,8 @@
 //!
 //! TCP has a fast path, because it is the most frequent transport and each message costs a system call there.
 //! So streams are recognised by their type: [`Transport::new`] finds a `TcpStream` in a generic argument, and
-//! `from_hyper` finds one in what hyper returns after an upgrade. Every other stream is boxed.
+//! `from_hyper` finds one in what hyper returns after an upgrade. Every other stream is boxed. Before that, a
+//! client's stream is a [`ByteStream`], so that TLS, hyper and h2 are compiled once.
 //!
 //! Three rules hold for all of them:
 //!
@@ -32,6 +33,7 @@
 
 #[cfg(any(feature = "client", feature = "server"))]
 pub(crate) mod alpn;
+pub(crate) mod byte_stream;
 #[cfg(any(feature = "client", feature = "server"))]
 pub(crate) mod from_hyper;
 #[cfg_attr(not(feature = "http2"), path = "transport/absent/http2.rs")]
@@ -68,6 +70,7 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::task::coop::unconstrained;
 
 use crate::sync::Mutex;
+use crate::transport::byte_stream::ByteStream;
 use crate::transport::http2::{Http2Receive, Http2Send, Multiplexed};
 use crate::transport::polling::Polling;
 
@@ -85,7 +88,8 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> IoStream for T {
 
 /// Returns `stream` if it is a [`TcpStream`], or the one on which it does TLS.
 fn tcp_of_any(stream: &dyn Any) -> Option<&TcpStream> {
-    stream.downcast_ref().or_else(|| tls::tcp_of_any(stream))
+    let erased = || stream.downcast_ref().and_then(ByteStream::tcp);
+    stream.downcast_ref().or_else(erased).or_else(|| tls::tcp_of_any(stream))
 }
 
 /// A stream that is about to carry a WebSocket connection.
@@ -135,9 +139,8 @@ pub(crate) fn limit_unsent(stream: Option<&TcpStream>, unsent: Option<usize>) {
 
 #[allow(dead_code, reason = "without the feature `http2`, there are no streams of HTTP/2")]
 enum AnyStream {
-    Tcp(TcpStream),
+    Bytes(ByteStream),
     Http2(Http2Receive, Http2Send),
-    Boxed(Box<dyn IoStream>),
 }
 
 impl Transport {
@@ -150,14 +153,7 @@ impl Transport {
 
     /// Makes a transport of any stream, as [`new`](Self::new) does, with addresses that the caller knows.
     pub(crate) fn with_addresses<S: IoStream>(stream: S, addresses: Addresses) -> Self {
-        let mut stream = Some(stream);
-        let any: &mut dyn Any = &mut stream;
-        let stream = if let Some(stream) = any.downcast_mut::<Option<TcpStream>>().and_then(Option::take) {
-            AnyStream::Tcp(stream)
-        } else {
-            AnyStream::Boxed(Box::new(stream.expect("the stream was not taken out")))
-        };
-        let transport = Self { stream, addresses };
+        let transport = Self { stream: AnyStream::Bytes(ByteStream::new(stream)), addresses };
         send_at_once(transport.tcp());
         transport
     }
@@ -165,8 +161,7 @@ impl Transport {
     /// Returns the TCP stream that carries this connection alone, if there is one.
     pub(crate) fn tcp(&self) -> Option<&TcpStream> {
         match &self.stream {
-            AnyStream::Tcp(stream) => Some(stream),
-            AnyStream::Boxed(stream) => stream.as_ref().tcp(),
+            AnyStream::Bytes(stream) => stream.tcp(),
             AnyStream::Http2(..) => None,
         }
     }
@@ -174,11 +169,11 @@ impl Transport {
     pub(crate) fn split(self) -> (ReadTransport, WriteTransport) {
         match self.stream {
             AnyStream::Http2(receive, send) => (ReadTransport::Http2(receive), WriteTransport::Http2(send)),
-            AnyStream::Tcp(stream) => {
+            AnyStream::Bytes(ByteStream::Tcp(stream)) => {
                 let (read, write) = stream.into_split();
                 (ReadTransport::Tcp(read), WriteTransport::Tcp(write))
             }
-            AnyStream::Boxed(stream) => {
+            AnyStream::Bytes(ByteStream::Boxed(stream)) => {
                 let stream = Arc::new(Mutex::new(stream));
                 (ReadTransport::Boxed(Arc::clone(&stream)), WriteTransport::Boxed(stream))
             }

@@ -7,11 +7,12 @@ use std::pin::Pin;
 use http::Response;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::client::connector::Connector;
+use crate::client::connector::{BoxFuture, Connector};
 use crate::client::url::Url;
 use crate::error::Error;
 use crate::socket::WebSocket;
-use crate::transport::{Addresses, IoStream, limit_unsent};
+use crate::transport::byte_stream::ByteStream;
+use crate::transport::limit_unsent;
 
 impl Connector {
     /// Performs the handshake over a stream of your own, such as a Unix socket or a pipe. Returns a future of
@@ -115,6 +116,12 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> ConnectOver<S> {
         self.security = Security::OfStream;
         self
     }
+}
+
+impl ConnectOver<ByteStream> {
+    fn open(self) -> BoxFuture<'static, Result<(WebSocket, Response<()>), Error>> {
+        Box::pin(self.connect())
+    }
 
     async fn connect(self) -> Result<(WebSocket, Response<()>), Error> {
         let Self { connector, url, stream, security } = self;
@@ -122,7 +129,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> ConnectOver<S> {
         let reached = match security {
             Security::Ours => connector.secure(attempt, connector.version, stream).await?,
             Security::OfStream => {
-                let addresses = Addresses::of_any(&stream);
+                let addresses = stream.addresses();
                 limit_unsent(stream.tcp(), connector.offer.config.limits.unsent);
                 connector.exchange(attempt, connector.version, stream, addresses).await?
             }
@@ -137,7 +144,8 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> IntoFuture for ConnectO
     type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
 
     fn into_future(self) -> Self::IntoFuture {
-        Box::pin(self.connect())
+        let Self { connector, url, stream, security } = self;
+        ConnectOver { connector, url, stream: ByteStream::new(stream), security }.open()
     }
 }
 

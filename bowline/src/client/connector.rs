@@ -1,6 +1,8 @@
 //! The builder of client options, and the way from a URL to a connection.
 
 use std::fmt::Display;
+use std::future::Future;
+use std::pin::Pin;
 use std::time::Duration;
 
 use bowline_proto::Role;
@@ -8,7 +10,7 @@ use http::header::{AUTHORIZATION, HOST, HeaderMap, HeaderName, HeaderValue, LOCA
 use http::{Request, Response};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::client::dial::{dial, dial_through, dial_through_tls};
+use crate::client::dial::{dial, dial_through};
 use crate::client::handshake::ClientHandshake;
 use crate::client::http1;
 use crate::client::http2::{Http2Connection, HttpVersion};
@@ -22,8 +24,9 @@ use crate::handshake::headers::is_of_handshake;
 use crate::limits::Limits;
 use crate::socket::{Adoption, WebSocket};
 use crate::transport::alpn::Alpn;
+use crate::transport::byte_stream::ByteStream;
 use crate::transport::tls::{self, ClientTls};
-use crate::transport::{Addresses, IoStream, limit_unsent};
+use crate::transport::{Addresses, limit_unsent};
 
 /// Connects to a WebSocket server with the default options.
 ///
@@ -351,9 +354,7 @@ impl Connector {
     ///
     /// This method is cancel safe. Dropping the future ends the attempt and closes its connection.
     pub async fn connect(&self, url: impl Display) -> Result<(WebSocket, Response<()>), Error> {
-        let attempt = self.offer.prepare(Url::parse(&url.to_string())?)?;
-        // A box keeps the caller's future small for the rest of the connection's life.
-        Box::pin(self.connect_redirected(attempt)).await
+        self.open(url.to_string()).await
     }
 
     /// Returns the request of a handshake for an HTTP client of your own, and the handshake that verifies its
@@ -466,6 +467,13 @@ impl Connector {
         Ok(adoption.open(stream, Role::Client, &self.offer.config))
     }
 
+    fn open(&self, url: String) -> BoxFuture<'_, Result<(WebSocket, Response<()>), Error>> {
+        Box::pin(async move {
+            let attempt = self.offer.prepare(Url::parse(&url)?)?;
+            self.connect_redirected(attempt).await
+        })
+    }
+
     /// Connects, and follows as many redirects as the options allow. The deadline covers all of it.
     async fn connect_redirected(&self, mut attempt: Attempt) -> Result<(WebSocket, Response<()>), Error> {
         for _ in 0..self.redirects {
@@ -509,32 +517,27 @@ impl Connector {
         if attempt.url.scheme() == Scheme::Wss {
             tls::check(self.tls.as_ref())?;
         }
-        let Some(proxy) = self.proxy.on_the_way_to(&target)? else {
-            let stream = deadline.bound(&doing, dial(target, &resolution)).await?;
-            attempt.steps.connected(&resolution);
-            return Box::pin(self.secure(attempt, version, stream)).await;
+        let stream = if let Some(proxy) = self.proxy.on_the_way_to(&target)? {
+            if proxy.uri().scheme_str() == Some("https") {
+                tls::check(self.tls.as_ref())?;
+            }
+            let dialling = dial_through(&proxy, target, self.tls.clone(), &resolution);
+            deadline.bound(&(doing + " through a proxy"), dialling).await?
+        } else {
+            deadline.bound(&doing, dial(target, &resolution)).await?
         };
-        let doing = doing + " through a proxy";
-        if proxy.uri().scheme_str() == Some("https") {
-            tls::check(self.tls.as_ref())?;
-            let dialling = dial_through_tls(&proxy, target, self.tls.clone(), &resolution);
-            let stream = deadline.bound(&doing, dialling).await?;
-            attempt.steps.connected(&resolution);
-            return Box::pin(self.secure(attempt, version, stream)).await;
-        }
-        let stream = deadline.bound(&doing, dial_through(&proxy, target, &resolution)).await?;
         attempt.steps.connected(&resolution);
         Box::pin(self.secure(attempt, version, stream)).await
     }
 
     /// Does TLS if the URL says so, and goes on above it.
-    pub(crate) async fn secure<S: IoStream>(
+    pub(crate) async fn secure(
         &self,
         mut attempt: Attempt,
         version: HttpVersion,
-        stream: S,
+        stream: ByteStream,
     ) -> Result<Reached, Error> {
-        let addresses = Addresses::of_any(&stream);
+        let addresses = stream.addresses();
         limit_unsent(stream.tcp(), self.offer.config.limits.unsent);
         if attempt.url.scheme() == Scheme::Wss {
             let server = tls::server_name(attempt.url.host())?;
@@ -554,11 +557,11 @@ impl Connector {
     }
 
     /// Goes on above TCP or TLS. Without ALPN, HTTP/2 is spoken only if nothing else is allowed.
-    pub(crate) async fn exchange<S: IoStream>(
+    pub(crate) async fn exchange(
         &self,
         attempt: Attempt,
         version: HttpVersion,
-        stream: S,
+        stream: ByteStream,
         addresses: Addresses,
     ) -> Result<Reached, Error> {
         if version.is_only_http2() {
@@ -567,10 +570,10 @@ impl Connector {
         http1::exchange(stream, addresses, attempt).await.map(Reached::WebSocket)
     }
 
-    async fn start_http2<S: IoStream>(
+    async fn start_http2(
         &self,
         attempt: Attempt,
-        stream: S,
+        stream: ByteStream,
         addresses: Addresses,
     ) -> Result<Reached, Error> {
         let (url, deadline) = (attempt.url.clone(), attempt.deadline);
@@ -644,13 +647,25 @@ impl Connector {
     ///
     /// This method is cancel safe. Dropping the future ends the attempt and closes its connection.
     pub async fn connect_http2(&self, url: impl Display) -> Result<Http2Connection, Error> {
-        let attempt = self.offer.prepare(Url::parse(&url.to_string())?)?;
-        match Box::pin(self.reach(attempt, HttpVersion::Http2)).await? {
-            Reached::Http2(connection, _) => connection.check_settings().map(|()| connection),
-            Reached::WebSocket(..) => unreachable!("only HTTP/2 was asked for"),
-        }
+        self.open_http2(url.to_string()).await
+    }
+
+    fn open_http2(&self, url: String) -> BoxFuture<'_, Result<Http2Connection, Error>> {
+        Box::pin(async move {
+            let attempt = self.offer.prepare(Url::parse(&url)?)?;
+            match self.reach(attempt, HttpVersion::Http2).await? {
+                Reached::Http2(connection, _) => connection.check_settings().map(|()| connection),
+                Reached::WebSocket(..) => unreachable!("only HTTP/2 was asked for"),
+            }
+        })
     }
 }
+
+/// A future in a box, without its type.
+///
+/// The box keeps the caller's future small for the rest of the connection's life. With its type, the future
+/// would be compiled in the application, and all of the client with it.
+pub(crate) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// The result of reaching a server.
 pub(crate) enum Reached {

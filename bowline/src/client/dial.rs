@@ -12,49 +12,59 @@ use hyper_util::client::legacy::connect::dns::{GaiAddrs, GaiResolver, Name};
 use hyper_util::client::legacy::connect::proxy::{SocksV5, Tunnel};
 use hyper_util::client::proxy::matcher::Intercept;
 use hyper_util::rt::TokioIo;
-use tokio::net::{TcpStream, lookup_host};
+use tokio::net::lookup_host;
 use tower_service::Service;
 
 use crate::client::times::Resolution;
 use crate::error::{Error, ErrorKind};
 use crate::transport::alpn::Alpn;
-use crate::transport::tls::{self, ClientTls, ClientTlsStream};
+use crate::transport::byte_stream::ByteStream;
+use crate::transport::tls::{self, ClientTls};
 
 /// The conventional port of SOCKS proxies (RFC 1928 3).
 const SOCKS_PORT: u16 = 1080;
 
 /// Connects to the host and port of `target`.
-pub(crate) async fn dial(target: Uri, resolution: &Resolution) -> Result<TcpStream, Error> {
+pub(crate) async fn dial(target: Uri, resolution: &Resolution) -> Result<ByteStream, Error> {
     let text = format!("connecting to {} failed", address(&target));
-    call(tcp_connector(resolution), target, text).await
+    dial_tcp(target, resolution).await.map_err(|error| Error::with_source(ErrorKind::Io, text, error))
 }
 
-/// Connects to the host and port of `target` through a proxy that is reached by TCP.
+/// Connects to the host and port of `target` through a proxy. A proxy that is reached by TLS has the
+/// configuration `tls`.
 pub(crate) async fn dial_through(
     proxy: &Intercept,
     target: Uri,
+    tls: Option<ClientTls>,
     resolution: &Resolution,
-) -> Result<TcpStream, Error> {
+) -> Result<ByteStream, Error> {
     let text = refusal(proxy, &target);
-    let tcp = tcp_connector(resolution);
+    let connector = |security| ProxyConnector { security, resolution: resolution.clone() };
     match proxy.uri().scheme_str() {
-        Some("socks5h") => call(socks(proxy, tcp), target, text).await,
-        // hyper-util would resolve the name by a call that blocks the thread.
-        Some("socks5") => call(socks(proxy, tcp), resolve(target).await?, text).await,
-        _ => call(tunnel(proxy, tcp), target, text).await,
+        Some("socks5h") => call(socks(proxy, connector(ProxySecurity::Plain)), target, text).await,
+        Some("socks5") => {
+            // hyper-util would resolve the name by a call that blocks the thread.
+            let target = resolve(target).await?;
+            call(socks(proxy, connector(ProxySecurity::Plain)), target, text).await
+        }
+        Some("https") => call(tunnel(proxy, connector(ProxySecurity::Tls(tls))), target, text).await,
+        _ => call(tunnel(proxy, connector(ProxySecurity::Plain)), target, text).await,
     }
 }
 
-/// A connector for TCP that reports when it has resolved a name.
-fn tcp_connector(resolution: &Resolution) -> HttpConnector<TimedResolver> {
+/// Connects by TCP, and reports when the name is resolved.
+async fn dial_tcp(
+    target: Uri,
+    resolution: &Resolution,
+) -> Result<ByteStream, Box<dyn StdError + Send + Sync>> {
     let resolver = TimedResolver { resolver: GaiResolver::new(), resolution: resolution.clone() };
     let mut connector = HttpConnector::new_with_resolver(resolver);
     connector.enforce_http(false);
     connector.set_nodelay(true);
-    connector
+    Ok(ByteStream::Tcp(connector.call(target).await?.into_inner()))
 }
 
-fn tunnel<C>(proxy: &Intercept, connector: C) -> Tunnel<C> {
+fn tunnel(proxy: &Intercept, connector: ProxyConnector) -> Tunnel<ProxyConnector> {
     let tunnel = Tunnel::new(proxy.uri().clone(), connector);
     match proxy.basic_auth() {
         Some(credentials) => tunnel.with_auth(credentials.clone()),
@@ -62,7 +72,7 @@ fn tunnel<C>(proxy: &Intercept, connector: C) -> Tunnel<C> {
     }
 }
 
-fn socks<C>(proxy: &Intercept, connector: C) -> SocksV5<C> {
+fn socks(proxy: &Intercept, connector: ProxyConnector) -> SocksV5<ProxyConnector> {
     let uri = proxy.uri();
     let uri =
         if uri.port().is_some() { uri.clone() } else { with_address(uri, &address_with(uri, SOCKS_PORT)) };
@@ -73,9 +83,9 @@ fn socks<C>(proxy: &Intercept, connector: C) -> SocksV5<C> {
     }
 }
 
-async fn call<C, S>(mut connector: C, target: Uri, failure: String) -> Result<S, Error>
+async fn call<C>(mut connector: C, target: Uri, failure: String) -> Result<ByteStream, Error>
 where
-    C: Service<Uri, Response = TokioIo<S>>,
+    C: Service<Uri, Response = TokioIo<ByteStream>>,
     C::Error: Into<Box<dyn StdError + Send + Sync>>,
 {
     match connector.call(target).await {
@@ -114,36 +124,34 @@ fn refusal(proxy: &Intercept, target: &Uri) -> String {
     format!("connecting to {} through the proxy {} failed", address(target), address(proxy.uri()))
 }
 
-/// Connects to the host and port of `target` through a proxy that is reached by TLS.
-pub(crate) async fn dial_through_tls(
-    proxy: &Intercept,
-    target: Uri,
-    config: Option<ClientTls>,
-    resolution: &Resolution,
-) -> Result<ClientTlsStream<TcpStream>, Error> {
-    let failure = refusal(proxy, &target);
-    let connector = ProxyTlsConnector { config, resolution: resolution.clone() };
-    call(tunnel(proxy, connector), target, failure).await
-}
-
-/// The connector that hyper-util's tunnel calls to reach a proxy by TLS.
-struct ProxyTlsConnector {
-    config: Option<ClientTls>,
+/// The connector that hyper-util calls to reach a proxy.
+struct ProxyConnector {
+    security: ProxySecurity,
     resolution: Resolution,
 }
 
-impl Service<Uri> for ProxyTlsConnector {
-    type Response = TokioIo<ClientTlsStream<TcpStream>>;
-    type Error = Error;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Error>> + Send>>;
+/// The way to a proxy, above TCP.
+#[derive(Clone)]
+enum ProxySecurity {
+    Plain,
+    Tls(Option<ClientTls>),
+}
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
+impl Service<Uri> for ProxyConnector {
+    type Response = TokioIo<ByteStream>;
+    type Error = Box<dyn StdError + Send + Sync>;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, proxy: Uri) -> Self::Future {
-        let (config, resolution) = (self.config.clone(), self.resolution.clone());
+        let (security, resolution) = (self.security.clone(), self.resolution.clone());
         Box::pin(async move {
+            let ProxySecurity::Tls(config) = security else {
+                return dial_tcp(proxy, &resolution).await.map(TokioIo::new);
+            };
             let host = proxy.host().unwrap_or_default().trim_matches(['[', ']']);
             let server = tls::server_name(host)?;
             let stream = dial(proxy, &resolution).await?;

@@ -1,11 +1,13 @@
 //! The client's side of an opening handshake over HTTP/1.1, by hyper.
 
+use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::Response;
-use hyper::body::{Body, Incoming};
+use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::client::conn::http1;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
@@ -15,15 +17,16 @@ use crate::client::request::Attempt;
 use crate::error::{Error, ErrorKind};
 use crate::limits::Limits;
 use crate::socket::WebSocket;
+use crate::transport::byte_stream::ByteStream;
 use crate::transport::tls::with_alert;
-use crate::transport::{Addresses, IoStream, Transport};
+use crate::transport::{Addresses, Transport};
 
 /// The number of bytes that are kept of the body of a response that refuses the handshake.
 pub(crate) const BODY_KEPT: usize = 1024;
 
 /// Sends the request, checks the response, and opens the connection.
-pub(crate) async fn exchange<S: IoStream>(
-    stream: S,
+pub(crate) async fn exchange(
+    stream: ByteStream,
     addresses: Addresses,
     attempt: Attempt,
 ) -> Result<(WebSocket, Response<()>), Error> {
@@ -39,7 +42,7 @@ pub(crate) async fn exchange<S: IoStream>(
         .map_err(http_error)?;
     let mut connection = Http1Driver { http: connection, ended: false };
     let answer = async {
-        let sent = sender.send_request(request.map(|()| String::new()));
+        let sent = sender.send_request(request.map(|()| NoBody));
         connection.drive_until(sent).await.map_err(http_error)
     };
     let mut response = deadline.bound("waiting for the server's response", answer).await?;
@@ -63,12 +66,12 @@ pub(crate) async fn exchange<S: IoStream>(
 }
 
 /// hyper's side of the connection, which has to be polled for anything to happen.
-struct Http1Driver<S: IoStream> {
-    http: http1::Connection<TokioIo<S>, String>,
+struct Http1Driver {
+    http: http1::Connection<TokioIo<ByteStream>, NoBody>,
     ended: bool,
 }
 
-impl<S: IoStream> Http1Driver<S> {
+impl Http1Driver {
     async fn drive_until<T>(&mut self, work: impl Future<Output = T>) -> T {
         let mut work = pin!(work);
         poll_fn(|cx| {
@@ -79,12 +82,35 @@ impl<S: IoStream> Http1Driver<S> {
         .await
     }
 
-    async fn finish(mut self) -> hyper::Result<(S, Bytes)> {
+    async fn finish(mut self) -> hyper::Result<(ByteStream, Bytes)> {
         if !self.ended {
             poll_fn(|cx| self.http.poll_without_shutdown(cx)).await?;
         }
         let parts = self.http.into_parts();
         Ok((parts.io.into_inner(), parts.read_buf))
+    }
+}
+
+/// The body of a request that has none. By its type, the compiler can leave out hyper's code for bodies.
+struct NoBody;
+
+impl Body for NoBody {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Poll::Ready(None)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        true
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(0)
     }
 }
 

@@ -26,9 +26,10 @@ use crate::handshake::deadline::Deadline;
 use crate::limits::Limits;
 use crate::socket::WebSocket;
 use crate::transport::alpn::Alpn;
+use crate::transport::byte_stream::ByteStream;
 use crate::transport::http2::{CONNECTION_WINDOW, FRAME_BUDGET, Http2Receive, Http2Send, Piece, SEND_BUFFER};
 use crate::transport::pacer::Paced;
-use crate::transport::{Addresses, IoStream, Transport};
+use crate::transport::{Addresses, Transport};
 
 /// The version of HTTP over which a [`Connector`](crate::Connector) opens WebSockets. Available with the
 /// feature `http2`.
@@ -145,10 +146,10 @@ struct ConnectionEnd {
 
 impl Http2Connection {
     /// Begins an HTTP/2 connection on a stream, and waits for the server's settings.
-    pub(crate) async fn handshake<S: IoStream>(
+    pub(crate) async fn handshake(
         offer: Offer,
         url: Url,
-        stream: S,
+        stream: ByteStream,
         addresses: Addresses,
         deadline: Deadline,
     ) -> Result<Self, Error> {
@@ -338,8 +339,8 @@ impl fmt::Debug for Http2Connection {
 }
 
 /// The task of a connection.
-struct Http2Task<S: IoStream> {
-    connection: h2::client::Connection<Paced<S>, Piece>,
+struct Http2Task {
+    connection: h2::client::Connection<Paced<ByteStream>, Piece>,
     room: StreamRoom,
     /// Cancelled when nobody uses the connection any more.
     unused: CancellationToken,
@@ -349,7 +350,7 @@ struct Http2Task<S: IoStream> {
     opened: watch::Sender<()>,
 }
 
-impl<S: IoStream> Http2Task<S> {
+impl Http2Task {
     /// Drives the connection, and returns the reason for its end.
     async fn drive(&mut self) -> Error {
         let Self { connection, room, unused, .. } = self;
@@ -398,9 +399,9 @@ fn builder(limits: &Limits) -> Builder {
 /// Drives a new connection until the server's settings are known.
 ///
 /// The settings come before all other frames (RFC 9113 3.4), and so before the answer to a ping.
-async fn settled<S: IoStream>(
+async fn settled(
     requests: &SendRequest<Piece>,
-    connection: &mut h2::client::Connection<S, Piece>,
+    connection: &mut h2::client::Connection<Paced<ByteStream>, Piece>,
     ping_pong: &mut PingPong,
 ) -> Result<(), Error> {
     let mut pong = pin!(ping_pong.ping(Ping::opaque()));

@@ -23,11 +23,12 @@ use tokio::net::TcpStream;
 
 #[cfg(any(feature = "client", feature = "server"))]
 use crate::transport::alpn::Alpn;
+use crate::transport::byte_stream::ByteStream;
 
 #[cfg(feature = "client")]
 pub(crate) use alert::with_alert;
 #[cfg(feature = "client")]
-pub(crate) use client::{ClientTls, IS_SUPPORTED, TlsStream as ClientTlsStream, check, connect, server_name};
+pub(crate) use client::{ClientTls, IS_SUPPORTED, check, connect, server_name};
 #[cfg(feature = "server")]
 pub use info::TlsInfo;
 pub use provider::crypto_provider;
@@ -39,7 +40,14 @@ pub(crate) fn tcp_of_any(stream: &dyn Any) -> Option<&TcpStream> {
     let of_client = || stream.downcast_ref().map(|tls: &tokio_rustls::client::TlsStream<_>| tls.get_ref().0);
     let of_server = || stream.downcast_ref().map(|tls: &tokio_rustls::server::TlsStream<_>| tls.get_ref().0);
     let of_either = || stream.downcast_ref().map(|tls: &tokio_rustls::TlsStream<_>| tls.get_ref().0);
-    of_server().or_else(of_client).or_else(of_either).or_else(|| tcp_of_serve(stream))
+    let of_ours = || tcp_of_connector(stream).or_else(|| tcp_of_serve(stream));
+    of_server().or_else(of_client).or_else(of_either).or_else(of_ours)
+}
+
+/// Returns the TCP stream in `stream`, if `stream` is TLS over TCP by `Connector`.
+fn tcp_of_connector(stream: &dyn Any) -> Option<&TcpStream> {
+    let tls: &tokio_rustls::client::TlsStream<ByteStream> = stream.downcast_ref()?;
+    tls.get_ref().0.tcp()
 }
 
 /// Returns the TCP stream in `stream`, if `stream` is TLS over TCP by `Server`, which has looked at the first

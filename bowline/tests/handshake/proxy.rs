@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::process::Stdio;
 use std::time::Duration;
 
-use bowline::{Connector, ErrorKind, Limits, Proxy, Server};
+use bowline::{Connector, ErrorKind, Limits, Proxy, Server, WebSocket};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::TcpStream;
 use tokio::process::Command;
@@ -77,10 +77,11 @@ async fn counted(stream: &mut TcpStream) -> Vec<u8> {
     bytes
 }
 
-async fn assert_echo(connector: &Connector, url: &str) {
+async fn assert_echo(connector: &Connector, url: &str) -> WebSocket {
     let (mut socket, _) = soon(connector.connect(url)).await.unwrap();
     socket.send("hello").await.unwrap();
     assert_eq!(soon(socket.recv()).await.unwrap(), Some("hello".into()));
+    socket
 }
 
 fn through(proxy: &str) -> Connector {
@@ -242,7 +243,8 @@ mod tls {
             });
             let connector =
                 through(&format!("https://localhost:{}", proxy.port())).tls(Arc::clone(&client_config));
-            assert_echo(&connector, url).await;
+            let socket = assert_echo(&connector, url).await;
+            assert_eq!(socket.peer_addr(), Some(proxy));
             let port = if url.starts_with("wss") { 443 } else { 80 };
             assert_eq!(heads.recv().await.unwrap().second_word(), format!("localhost:{port}"));
         }

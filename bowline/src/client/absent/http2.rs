@@ -7,8 +7,9 @@ use crate::client::url::Url;
 use crate::error::Error;
 use crate::handshake::deadline::Deadline;
 use crate::socket::WebSocket;
+use crate::transport::Addresses;
 use crate::transport::alpn::Alpn;
-use crate::transport::{Addresses, IoStream};
+use crate::transport::byte_stream::ByteStream;
 
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) enum HttpVersion {
@@ -37,10 +38,10 @@ pub(crate) enum Http2Connection {}
 
 impl Http2Connection {
     #[expect(clippy::unused_async, reason = "the signature is that of the real one")]
-    pub(crate) async fn handshake<S: IoStream>(
+    pub(crate) async fn handshake(
         _offer: Offer,
         _url: Url,
-        _stream: S,
+        _stream: ByteStream,
         _addresses: Addresses,
         _deadline: Deadline,
     ) -> Result<Self, Error> {

@@ -5,7 +5,7 @@ use std::any::Any;
 use tokio::net::TcpStream;
 
 #[cfg(feature = "client")]
-pub(crate) use client::{ClientTls, ClientTlsStream, IS_SUPPORTED, check, connect, server_name, with_alert};
+pub(crate) use client::{ClientTls, IS_SUPPORTED, check, connect, server_name, with_alert};
 #[cfg(feature = "server")]
 pub(crate) use server::{ServerTls, TlsInfo};
 
@@ -18,8 +18,8 @@ mod client {
     use std::error::Error as StdError;
 
     use crate::error::{Error, ErrorKind};
-    use crate::transport::IoStream;
     use crate::transport::alpn::Alpn;
+    use crate::transport::byte_stream::ByteStream;
 
     pub(crate) const IS_SUPPORTED: bool = false;
 
@@ -27,8 +27,6 @@ mod client {
     pub(crate) enum ClientTls {}
 
     pub(crate) enum ServerName {}
-
-    pub(crate) type ClientTlsStream<S> = S;
 
     pub(crate) fn with_alert(text: &str, _error: &(dyn StdError + 'static)) -> String {
         text.to_owned()
@@ -48,12 +46,12 @@ mod client {
     }
 
     #[expect(clippy::unused_async, reason = "the signature is that of the real one")]
-    pub(crate) async fn connect<S: IoStream>(
+    pub(crate) async fn connect(
         _config: Option<ClientTls>,
         _protocols: &[Alpn],
         server: ServerName,
-        _stream: S,
-    ) -> Result<(ClientTlsStream<S>, Alpn), Error> {
+        _stream: ByteStream,
+    ) -> Result<(ByteStream, Alpn), Error> {
         match server {}
     }
 }

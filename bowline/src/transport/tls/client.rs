@@ -7,11 +7,10 @@ use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, Error as TlsError, InvalidMessage};
 use rustls_platform_verifier::BuilderVerifierExt;
 use tokio_rustls::TlsConnector;
-pub(crate) use tokio_rustls::client::TlsStream;
 
 use crate::error::{Error, ErrorKind, find_cause};
-use crate::transport::IoStream;
 use crate::transport::alpn::Alpn;
+use crate::transport::byte_stream::ByteStream;
 use crate::transport::tls::alert::with_alert;
 use crate::transport::tls::names;
 use crate::transport::tls::provider::provider_of_features;
@@ -23,12 +22,12 @@ pub(crate) const IS_SUPPORTED: bool = true;
 pub(crate) struct ClientTls(pub(crate) Arc<ClientConfig>);
 
 /// Does a client's TLS handshake. Without a configuration, the roots of the operating system are trusted.
-pub(crate) async fn connect<S: IoStream>(
+pub(crate) async fn connect(
     config: Option<ClientTls>,
     protocols: &[Alpn],
     server: ServerName<'static>,
-    stream: S,
-) -> Result<(TlsStream<S>, Alpn), Error> {
+    stream: ByteStream,
+) -> Result<(ByteStream, Alpn), Error> {
     let config = config.map_or_else(default_config, |config| Ok(config.0))?;
     let text = format!("the TLS handshake with {} failed", server.to_str());
     let connector = TlsConnector::from(config);
@@ -45,7 +44,7 @@ pub(crate) async fn connect<S: IoStream>(
         Error::with_source(ErrorKind::Io, text, error)
     })?;
     let chosen = Alpn::of(stream.get_ref().1);
-    Ok((stream, chosen))
+    Ok((ByteStream::Boxed(Box::new(stream)), chosen))
 }
 
 /// Parses the name that the server's certificate must have: a host name, or an address without brackets.
