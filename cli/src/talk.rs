@@ -1,7 +1,7 @@
 //! `bowline URL`: a conversation with a server, at a prompt or through pipes.
 //!
 //! [`TalkArguments`] become [`Settings`], with every file read and every pattern compiled. A [`Conversation`]
-//! owns what outlives a connection: the [`Outbox`](outbox::Outbox) of messages to send, and the
+//! owns what outlives a connection: the `Outbox` of messages to send, and the
 //! [`Display`](display::Display) of those received. Threads of their own read stdin and write stdout, so
 //! neither a silent writer nor a slow reader keeps pings from being answered, or a signal from being seen.
 
@@ -9,15 +9,12 @@ mod arguments;
 mod conversation;
 mod display;
 mod encoding;
-mod ending;
-mod escape;
+mod goal;
 mod head;
 mod input;
-mod interruption;
+mod item;
 mod json_line;
-mod outbox;
-mod record;
-mod stdout;
+mod prompt;
 
 pub(crate) use arguments::TalkArguments;
 

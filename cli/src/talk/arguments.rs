@@ -11,10 +11,14 @@ use clap::{ArgAction, Args};
 use regex_lite::Regex;
 
 use crate::connect::{ConnectArguments, Target, UsageError};
+use crate::talk::display::Verbosity;
+use crate::talk::display::record::Recording;
+use crate::talk::display::style::{Layout, Timestamps};
 use crate::talk::encoding::Encoding;
+use crate::talk::goal::Goal;
 use crate::talk::input::Split;
-use crate::talk::outbox::Step;
-use crate::talk::record::Recording;
+use crate::talk::item::Step;
+use crate::talk::prompt;
 
 /// The options of a conversation.
 #[derive(Args, Debug)]
@@ -129,15 +133,6 @@ enum Keepalive {
     Never,
 }
 
-/// The amount of what is printed to stderr.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub(super) enum Verbosity {
-    Errors,
-    Notices,
-    Heads,
-    Frames,
-}
-
 /// A conversation that can be held: all options are valid, and all files read.
 #[derive(Debug)]
 pub(super) struct Settings {
@@ -145,6 +140,7 @@ pub(super) struct Settings {
     pub(super) steps: Vec<Step>,
     pub(super) encoding: Encoding,
     pub(super) split: Split,
+    pub(super) layout: Layout,
     pub(super) goal: Goal,
     /// `None` is the default, which depends on what was sent.
     pub(super) linger: Option<Linger>,
@@ -153,20 +149,6 @@ pub(super) struct Settings {
     pub(super) verbosity: Verbosity,
     pub(super) timestamps: Timestamps,
     pub(super) recording: Recording,
-}
-
-/// Whether the time is printed before each message.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Timestamps {
-    Shown,
-    Hidden,
-}
-
-/// When enough was received.
-#[derive(Debug, Default)]
-pub(super) struct Goal {
-    pub(super) count: Option<u64>,
-    pub(super) until: Option<Regex>,
 }
 
 impl TryFrom<TalkArguments> for Settings {
@@ -192,6 +174,7 @@ impl TryFrom<TalkArguments> for Settings {
             target,
             steps: sending.steps(encoding)?,
             split: sending.split(encoding),
+            layout: sending.layout(),
             encoding,
             goal: Goal { count: ending.count, until: ending.until },
             linger,
@@ -223,6 +206,13 @@ impl SendingArguments {
         Ok(steps)
     }
 
+    /// The layout of messages. There is a prompt if lines are read from a terminal, and written to one.
+    fn layout(&self) -> Layout {
+        let reads_stdin = self.message.iter().any(|text| text == "-") || self.message.is_empty();
+        let reads_lines = reads_stdin && !self.receive && !self.null && !self.whole;
+        if reads_lines && prompt::is_possible() { Layout::Prompt } else { Layout::of_stdout() }
+    }
+
     fn split(&self, encoding: Encoding) -> Split {
         match (self.null, self.whole, encoding) {
             (true, _, _) => Split::Nulls,
@@ -234,7 +224,7 @@ impl SendingArguments {
 
 /// A message of `--message`.
 fn step(text: &str, encoding: Encoding) -> Result<Option<Step>, UsageError> {
-    let failed = |why: String| UsageError(format!("--message {}: {why}", super::escape::line(text)));
+    let failed = |why: String| UsageError(format!("--message {}: {why}", super::display::escape::line(text)));
     let bytes = match text.strip_prefix('@') {
         Some(rest) if rest.starts_with('@') => rest.as_bytes().to_vec(),
         Some(file) => fs::read(file).map_err(|error| failed(error.to_string()))?,

@@ -1,56 +1,77 @@
 //! A conversation: sending beside receiving, until one of the ends.
 
 mod closing;
+mod ending;
+mod event;
 mod exchange;
+mod interruption;
+mod outbox;
 
+use bowline::http::{HeaderMap, Response};
 use bowline::{CloseFrame, ControlFrame, WebSocket};
-use tokio::sync::mpsc::{Receiver, channel};
+use tokio::sync::mpsc::{Receiver, Sender, channel};
 
-use crate::connect::{ConnectError, in_options};
+use crate::connect::host_and_port;
 use crate::exit::Exit;
-use crate::talk::arguments::{Settings, Verbosity};
-use crate::talk::display::{Display, Style};
-use crate::talk::encoding::Item;
-use crate::talk::ending::{End, describe};
+use crate::talk::arguments::Settings;
+use crate::talk::conversation::ending::{End, report};
+use crate::talk::conversation::interruption::Interruptions;
+use crate::talk::conversation::outbox::Outbox;
+use crate::talk::display::Display;
+use crate::talk::display::Verbosity;
+use crate::talk::display::style::{Layout, Style};
 use crate::talk::head;
-use crate::talk::interruption::{Interruption, Interruptions};
-use crate::talk::outbox::Outbox;
-use closing::close;
+use crate::talk::input::Source;
+use crate::talk::item::Item;
+use crate::talk::prompt::{Printer, Prompt, Screen};
+use event::{Event, show};
 use exchange::{Exchange, Patience};
+
+/// The number of events that wait to be shown. The control frames of a flood are lost.
+const EVENTS: usize = 1024;
 
 /// A conversation, and what outlives each of its connections.
 pub(super) struct Conversation {
     settings: Settings,
     outbox: Outbox,
     display: Display,
+    screen: Option<Screen>,
     received: u64,
-    controls: Receiver<ControlFrame>,
+    events: Receiver<Event>,
+    reports: Sender<Event>,
 }
-
-/// The number of control frames that wait to be shown. Those of a flood are lost.
-const CONTROLS: usize = 1024;
 
 impl Conversation {
     pub(super) fn new(mut settings: Settings) -> Self {
-        let steps = std::mem::take(&mut settings.steps);
-        let outbox = Outbox::new(steps, settings.encoding, settings.split);
-        let style = Style::new(settings.encoding, settings.split, settings.timestamps);
-        let display = Display::new(style, settings.verbosity, std::mem::take(&mut settings.recording));
-        let (seen, controls) = channel(CONTROLS);
+        let (prompt, printer) = open_prompt(&mut settings).unzip();
+        let style = Style::new(settings.layout, settings.encoding, settings.split, settings.timestamps);
+        let recording = std::mem::take(&mut settings.recording);
+        let screen = printer.is_some().then(Screen::save);
+        let display = Display::new(style, settings.verbosity, recording, printer);
+        let source = match prompt {
+            Some(prompt) => Source::Prompt(Box::new(prompt)),
+            None => Source::Pipe(settings.split, settings.encoding),
+        };
+        let (reports, events) = channel(EVENTS);
         if display.shows_control_frames() {
+            let seen = reports.clone();
             settings.target.on_control(move |frame| {
-                let _ = seen.try_send(frame);
+                let _ = seen.try_send(Event::Control(frame));
             });
         }
-        Self { settings, outbox, display, received: 0, controls }
+        let outbox = Outbox::new(std::mem::take(&mut settings.steps), source);
+        Self { settings, outbox, display, screen, received: 0, events, reports }
     }
 
     /// Holds the conversation, and returns the status of the process.
     pub(super) async fn run(mut self) -> Exit {
         let mut interruptions = Interruptions::new(self.settings.timeout);
         let end = self.talk(&mut interruptions).await;
-        let exit = self.report(&end);
-        closing::finish(self.display, &end, exit, &mut interruptions).await
+        let written = closing::finish(self.display, &end, self.screen.as_ref(), &mut interruptions).await;
+        if let Some(screen) = &self.screen {
+            screen.restore();
+        }
+        report(&end, written, &self.settings, self.received)
     }
 
     /// Connects, and talks until the end.
@@ -63,33 +84,48 @@ impl Conversation {
             interruption = interruptions.next() => return End::Interrupted(interruption),
         };
         match connected {
-            Ok((mut socket, response)) => {
-                self.display.lines(Verbosity::Heads, &head::of_response(&response));
-                self.talk_over(&mut socket, interruptions).await
+            Ok((socket, response)) => {
+                self.greet(&response);
+                self.talk_over(socket, response.headers(), interruptions).await
             }
             Err(error) => End::Unconnected(error),
         }
     }
 
+    /// Says that the connection is open.
+    fn greet(&self, response: &Response<()>) {
+        self.display.lines(Verbosity::Heads, &head::of_response(response));
+        if self.settings.layout == Layout::Prompt {
+            let text = format!("connected to {}, /help for help", self.settings.target.url());
+            self.display.notice(Verbosity::Notices, &text);
+        }
+    }
+
     /// Talks over one connection, and closes it.
-    async fn talk_over(&mut self, socket: &mut WebSocket, interruptions: &mut Interruptions) -> End {
+    async fn talk_over(
+        &mut self,
+        mut socket: WebSocket,
+        headers: &HeaderMap,
+        interruptions: &mut Interruptions,
+    ) -> End {
         let patience = Patience::new(self.settings.linger, &self.settings.goal);
         let exchange = Exchange::new(&self.display, &self.settings.goal, patience, self.received);
         let sender = socket.sender();
         let end = tokio::select! {
             biased;
-            end = exchange.receive(socket, &mut self.controls) => end,
-            end = exchange.send(&sender, &mut self.outbox) => end,
+            end = exchange.receive(&mut socket, &mut self.events) => end,
+            end = exchange.send(&sender, &mut self.outbox, headers, &self.reports) => end,
             () = self.display.ended() => End::StdoutEnded,
             interruption = interruptions.next() => End::Interrupted(interruption),
         };
         self.received = exchange.received();
         if let Some(frame) = self.our_close(&end) {
             self.display.sent(&Item::Control(ControlFrame::Close(frame.clone())));
-            close(socket, frame, &end, &self.display, interruptions).await;
+            closing::close(&socket, frame, &end, &self.display, interruptions).await;
         }
-        while let Ok(frame) = self.controls.try_recv() {
-            if self.display.received(&Item::Control(frame)).await.is_err() {
+        // The Close frame of the peer, perhaps.
+        while let Ok(event) = self.events.try_recv() {
+            if show(event, &self.display).await.is_err() {
                 break;
             }
         }
@@ -104,33 +140,18 @@ impl Conversation {
             _ => Some(&self.settings.close),
         }
     }
+}
 
-    /// Reports how the conversation ended, and returns the status of the process.
-    fn report(&self, end: &End) -> Exit {
-        let display = &self.display;
-        match end {
-            End::Unconnected(ConnectError::Library(error)) => display.error(&head::of_refusal(error)),
-            End::Unconnected(error) => display.notice(Verbosity::Errors, error),
-            End::BadInput(error) => display.notice(Verbosity::Errors, error),
-            End::Interrupted(Interruption::TimedOut) => {
-                let time = humantime::format_duration(self.settings.timeout.unwrap_or_default());
-                display.notice(Verbosity::Errors, &format_args!("timed out after {time} (--timeout)"));
-            }
-            End::ClosedByPeer(frame) => {
-                display.notice(Verbosity::Heads, &describe(frame.as_ref()));
-            }
-            End::Failed(error) => match error.close_frame() {
-                Some(frame) => display.notice(Verbosity::Errors, &describe(Some(frame))),
-                None => display.notice(Verbosity::Errors, &in_options(error)),
-            },
-            End::Enough | End::Silence | End::Asked(_) | End::StdoutEnded | End::Interrupted(_) => {}
-        }
-        if end.is_too_early()
-            && let Some(missing) = self.settings.goal.missing(self.received)
-        {
-            display.notice(Verbosity::Errors, &missing);
-            return Exit::Failure;
-        }
-        end.exit()
+/// Opens the prompt, if the settings ask for one. On terminals without the means for it, lines are read as from a
+/// pipe.
+fn open_prompt(settings: &mut Settings) -> Option<(Prompt, Printer)> {
+    if settings.layout != Layout::Prompt {
+        return None;
     }
+    let (host, port) = host_and_port(settings.target.url());
+    let prompt = Prompt::new(host, port, settings.encoding).ok();
+    if prompt.is_none() {
+        settings.layout = Layout::of_stdout();
+    }
+    prompt
 }

@@ -4,8 +4,9 @@ use std::fmt::Write as _;
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use bowline::bytes::Bytes;
-use bowline::{ControlFrame, Message, Utf8Bytes};
+use bowline::{Message, Utf8Bytes};
 
+use crate::talk::item::Item;
 use crate::talk::json_line;
 
 /// An encoding of messages as bytes.
@@ -24,13 +25,6 @@ pub(super) enum Encoding {
     Hex,
     Base64,
     Json,
-}
-
-/// A message or a control frame, received or to be sent.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) enum Item {
-    Message(Message),
-    Control(ControlFrame),
 }
 
 impl Encoding {

@@ -9,7 +9,7 @@ use bowline::http::header::{
 };
 use bowline::http::{Request, Response, StatusCode};
 
-use crate::talk::escape;
+use crate::talk::display::escape;
 
 /// The headers of a refusal that help to find its reason.
 const TELLING: [bowline::http::HeaderName; 9] = [
@@ -42,7 +42,7 @@ pub(super) fn of_request(request: &Request<()>) -> Vec<String> {
 pub(super) fn of_response(response: &Response<()>) -> Vec<String> {
     let status = line_of_status(response.status());
     let mut lines = vec![format!("< {:?} {status}", response.version())];
-    lines.extend(of_headers(response.headers()).map(|line| format!("< {line}")));
+    lines.extend(of_headers(response.headers()).into_iter().map(|line| format!("< {line}")));
     lines
 }
 
@@ -62,8 +62,9 @@ pub(super) fn of_refusal(error: &Error) -> String {
     lines
 }
 
-fn of_headers(headers: &HeaderMap) -> impl Iterator<Item = String> {
-    headers.iter().map(|(name, value)| format!("{name}: {}", text(value.as_bytes())))
+/// The lines of headers.
+pub(super) fn of_headers(headers: &HeaderMap) -> Vec<String> {
+    headers.iter().map(|(name, value)| format!("{name}: {}", text(value.as_bytes()))).collect()
 }
 
 fn line_of_status(status: StatusCode) -> String {

@@ -1,4 +1,4 @@
-//! Stdin, read by a thread of its own.
+//! What is to be done: what comes from the prompt, or from a pipe, which a thread of its own reads.
 //!
 //! The thread is detached: a read that blocks can't be ended, and must not keep the process alive. It is at
 //! most [`AHEAD`] messages ahead of those that are sent.
@@ -8,7 +8,9 @@ use std::thread;
 
 use tokio::sync::mpsc::{self, Receiver, Sender};
 
-use crate::talk::encoding::{Encoding, Item};
+use crate::talk::encoding::Encoding;
+use crate::talk::item::{Input, Order};
+use crate::talk::prompt::Prompt;
 
 /// The number of messages that are read before they can be sent.
 const AHEAD: usize = 16;
@@ -21,11 +23,23 @@ pub(super) enum Split {
     Whole,
 }
 
-/// A message from stdin, or why stdin can't be read on.
-pub(super) type Input = Result<Item, String>;
+/// Where stdin leads.
+pub(super) enum Source {
+    Pipe(Split, Encoding),
+    Prompt(Box<Prompt>),
+}
 
-/// Starts to read stdin.
-pub(super) fn read(split: Split, encoding: Encoding) -> Receiver<Input> {
+impl Source {
+    /// Starts to read.
+    pub(super) fn read(self) -> Receiver<Input> {
+        match self {
+            Self::Pipe(split, encoding) => read_pipe(split, encoding),
+            Self::Prompt(prompt) => prompt.read(),
+        }
+    }
+}
+
+fn read_pipe(split: Split, encoding: Encoding) -> Receiver<Input> {
     let (sender, receiver) = mpsc::channel(AHEAD);
     thread::spawn(move || {
         if let Err(error) = read_all(&mut io::stdin().lock(), split, encoding, &sender) {
@@ -49,7 +63,7 @@ fn read_all(
         };
         let Some(bytes) = read_one(stdin, split).map_err(|error| at(error.to_string()))? else { break };
         let item = encoding.decode(bytes).map_err(at)?;
-        if item.is_some_and(|item| sender.blocking_send(Ok(item)).is_err()) {
+        if item.is_some_and(|item| sender.blocking_send(Ok(Order::Send(item))).is_err()) {
             break;
         }
     }

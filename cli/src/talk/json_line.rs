@@ -18,7 +18,7 @@ use bowline::bytes::Bytes;
 use bowline::{CloseCode, CloseFrame, ControlFrame, Message};
 use serde_json::Value;
 
-use crate::talk::encoding::Item;
+use crate::talk::item::Item;
 
 /// The direction of an item.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -108,7 +108,7 @@ mod tests {
     use bowline::{CloseCode, CloseFrame, ControlFrame, Message};
 
     use super::{Direction, decode, encode};
-    use crate::talk::encoding::Item;
+    use crate::talk::item::Item;
 
     #[test]
     fn every_item_survives_a_round_trip() {

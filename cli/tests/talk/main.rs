@@ -3,5 +3,7 @@
 mod ending;
 mod json;
 mod pipes;
+#[cfg(target_os = "linux")]
+mod prompt;
 mod reach;
 mod support;

@@ -29,7 +29,7 @@ async fn every_line_is_a_message_and_the_last_needs_no_newline() {
 #[tokio::test]
 async fn many_lines_arrive_in_order() {
     let address = serve().await;
-    let lines: String = (0..20_000).map(|number| format!("line {number}\n")).collect();
+    let lines = (0..20_000).map(|number| format!("line {number}\n")).collect::<Vec<_>>().concat();
     let outcome = run(&[&url(address, "/echo"), "-n", "20000"], lines.as_bytes()).await;
     assert_eq!(outcome.status, 0, "{}", outcome.stderr);
     assert!(outcome.text() == lines, "{} of {} bytes arrived", outcome.stdout.len(), lines.len());

@@ -7,14 +7,14 @@ use std::time::Duration;
 use bowline::{CloseFrame, WebSocket};
 use tokio::time::timeout;
 
-use crate::exit::Exit;
-use crate::talk::arguments::Verbosity;
+use crate::talk::conversation::ending::End;
+use crate::talk::conversation::interruption::{Interruption, Interruptions};
 use crate::talk::display::Display;
-use crate::talk::ending::End;
-use crate::talk::interruption::{Interruption, Interruptions};
+use crate::talk::display::Verbosity;
+use crate::talk::prompt::Screen;
 
-/// The time for each of the last steps after `--timeout`.
-const AFTER_TIMEOUT: Duration = Duration::from_secs(1);
+/// The time for a last step after `--timeout`, and for the last messages at a prompt.
+const SHORT: Duration = Duration::from_secs(1);
 
 /// Closes the connection politely. A second interruption ends the wait for the peer's Close frame.
 pub(super) async fn close(
@@ -24,40 +24,38 @@ pub(super) async fn close(
     display: &Display,
     interruptions: &mut Interruptions,
 ) {
-    let closed = unless_interrupted(socket.close(frame.code(), frame.reason()), end, interruptions).await;
-    if let Some(Err(error)) = closed {
+    let close = socket.close(frame.code(), frame.reason());
+    if let Some(Err(error)) = unless_interrupted(close, time(end), interruptions).await {
         display.notice(Verbosity::Heads, &error);
     }
 }
 
-/// Waits until everything received is on stdout, and returns the status of the process.
+/// Waits until everything received is on stdout.
 pub(super) async fn finish(
     display: Display,
     end: &End,
-    exit: Exit,
+    screen: Option<&Screen>,
     interruptions: &mut Interruptions,
-) -> Exit {
-    match unless_interrupted(display.finish(), end, interruptions).await {
-        // A reader that has seen enough, such as `head`, is no failure.
-        Some(Err(error)) if error.kind() == io::ErrorKind::BrokenPipe => exit,
-        Some(Err(error)) => {
-            super::super::fail(&format_args!("writing to stdout failed: {error}"), Exit::Failure)
-        }
-        Some(Ok(())) | None => exit,
+) -> io::Result<()> {
+    let time = if screen.is_some() { SHORT } else { time(end) };
+    unless_interrupted(display.finish(), time, interruptions).await.unwrap_or(Ok(()))
+}
+
+/// The time for each of the last steps.
+fn time(end: &End) -> Duration {
+    match end {
+        End::Interrupted(Interruption::TimedOut) => SHORT,
+        // The library limits the time for closing, and a reader of stdout may take any time.
+        _ => Duration::MAX,
     }
 }
 
 /// Waits for a future, unless another interruption comes, or the time is up.
 async fn unless_interrupted<F: Future>(
     future: F,
-    end: &End,
+    time: Duration,
     interruptions: &mut Interruptions,
 ) -> Option<F::Output> {
-    let time = match end {
-        End::Interrupted(Interruption::TimedOut) => AFTER_TIMEOUT,
-        // The library limits the time for closing, and a reader of stdout may take any time.
-        _ => Duration::MAX,
-    };
     tokio::select! {
         output = timeout(time, future) => output.ok(),
         _ = interruptions.next() => None,

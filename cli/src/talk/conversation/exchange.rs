@@ -6,15 +6,23 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bowline::bytes::Bytes;
+use bowline::http::HeaderMap;
 use bowline::{ControlFrame, Error, ErrorKind, Sender, WebSocket};
-use tokio::sync::mpsc::Receiver;
+use tokio::sync::mpsc::{self, Receiver};
 use tokio::time::{Instant, sleep_until};
 
-use crate::talk::arguments::{Goal, Linger};
+use crate::talk::arguments::Linger;
+use crate::talk::conversation::ending::End;
+use crate::talk::conversation::event::{Event, show};
+use crate::talk::conversation::interruption::Interruption;
+use crate::talk::conversation::outbox::Outbox;
 use crate::talk::display::Display;
-use crate::talk::encoding::Item;
-use crate::talk::ending::End;
-use crate::talk::outbox::Outbox;
+use crate::talk::display::Verbosity;
+use crate::talk::display::style::in_words;
+use crate::talk::goal::Goal;
+use crate::talk::head;
+use crate::talk::item::Item;
+use crate::talk::item::Order;
 
 /// The default time for which a server may be silent, once everything is sent.
 const LINGER: Duration = Duration::from_secs(1);
@@ -72,51 +80,70 @@ impl<'a> Exchange<'a> {
         self.received.get()
     }
 
-    /// Receives and prints messages until the end.
-    pub(super) async fn receive(&self, socket: &mut WebSocket, controls: &mut Receiver<ControlFrame>) -> End {
+    /// Receives and shows messages and events until the end.
+    pub(super) async fn receive(&self, socket: &mut WebSocket, events: &mut Receiver<Event>) -> End {
         loop {
             let received = tokio::select! {
                 biased;
-                Some(frame) = controls.recv() => {
-                    if self.display.received(&Item::Control(frame)).await.is_err() {
+                Some(event) = events.recv() => {
+                    if show(event, self.display).await.is_err() {
                         return End::StdoutEnded;
                     }
                     continue;
                 }
                 received = socket.recv() => received,
             };
-            match received {
-                Ok(Some(message)) => {
-                    self.received.set(self.received.get() + 1);
-                    self.last.set(None);
-                    let item = Item::Message(message);
-                    if self.display.received(&item).await.is_err() {
-                        return End::StdoutEnded;
-                    }
-                    self.last.set(Some(Instant::now()));
-                    if self.goal.is_met_by(self.received.get(), &item) {
-                        return End::Enough;
-                    }
-                }
+            let item = match received {
+                Ok(Some(message)) => Item::Message(message),
                 Ok(None) => return End::ClosedByPeer(socket.close_frame()),
                 Err(error) => return End::Failed(error),
+            };
+            self.received.set(self.received.get() + 1);
+            self.last.set(None);
+            if self.display.received(&item).await.is_err() {
+                return End::StdoutEnded;
+            }
+            self.last.set(Some(Instant::now()));
+            if self.goal.is_met_by(self.received.get(), &item) {
+                return End::Enough;
             }
         }
     }
 
-    /// Sends what there is to send, and then waits until the server is silent.
-    pub(super) async fn send(&self, sender: &Sender, outbox: &mut Outbox) -> End {
+    /// Carries out the orders of the outbox, and then waits until the server is silent.
+    pub(super) async fn send(
+        &self,
+        sender: &Sender,
+        outbox: &mut Outbox,
+        headers: &HeaderMap,
+        reports: &mpsc::Sender<Event>,
+    ) -> End {
         loop {
-            match outbox.peek().await {
-                Ok(Some(item)) => match send_item(sender, item).await {
-                    Ok(()) => {
-                        self.display.sent(item);
-                        outbox.was_sent();
-                    }
-                    Err(end) => return end,
-                },
+            let order = match outbox.peek().await {
+                Ok(Some(order)) => order,
                 Ok(None) => break,
                 Err(error) => return End::BadInput(error),
+            };
+            let carried_out = match order {
+                Order::Send(item) => self.send_item(sender, item).await,
+                Order::Ping(payload) => {
+                    tokio::spawn(ping(sender.clone(), payload.clone(), reports.clone()));
+                    Ok(())
+                }
+                Order::Headers => {
+                    self.display.lines(Verbosity::Errors, &head::of_headers(headers));
+                    Ok(())
+                }
+                Order::Stats => {
+                    self.display.lines(Verbosity::Errors, &statistics(sender));
+                    Ok(())
+                }
+                Order::Leave => Err(End::Left),
+                Order::Interrupt => Err(End::Interrupted(Interruption::Signal(2))),
+            };
+            match carried_out {
+                Ok(()) => outbox.was_done(),
+                Err(end) => return end,
             }
         }
         if sender.flush().await.is_err() {
@@ -126,9 +153,27 @@ impl<'a> Exchange<'a> {
         if self.goal.is_to_send() {
             return End::Enough;
         }
-        match self.patience.time(outbox.sent()) {
+        match self.patience.time(outbox.done()) {
             Some(time) => self.silence(sender, time).await,
             None => pending().await,
+        }
+    }
+
+    async fn send_item(&self, sender: &Sender, item: &Item) -> Result<(), End> {
+        let sent = match item {
+            Item::Message(message) => sender.send(message.clone()).await,
+            Item::Control(ControlFrame::Ping(payload)) => send_ping(sender, payload).await,
+            Item::Control(ControlFrame::Pong(payload)) => sender.pong(payload).await,
+            Item::Control(ControlFrame::Close(frame)) => return Err(End::Asked(frame.clone())),
+        };
+        match sent {
+            Ok(()) => {
+                self.display.sent(item);
+                Ok(())
+            }
+            Err(error) if error.kind() == ErrorKind::InvalidInput => Err(End::BadInput(error.to_string())),
+            // `receive` returns the reason. The item stays for the next connection.
+            Err(_) => pending().await,
         }
     }
 
@@ -151,21 +196,6 @@ impl<'a> Exchange<'a> {
     }
 }
 
-async fn send_item(sender: &Sender, item: &Item) -> Result<(), End> {
-    let sent = match item {
-        Item::Message(message) => sender.send(message.clone()).await,
-        Item::Control(ControlFrame::Close(frame)) => return Err(End::Asked(frame.clone())),
-        Item::Control(ControlFrame::Ping(payload)) => send_ping(sender, payload).await,
-        Item::Control(ControlFrame::Pong(payload)) => sender.pong(payload).await,
-    };
-    match sent {
-        Ok(()) => Ok(()),
-        Err(error) if error.kind() == ErrorKind::InvalidInput => Err(End::BadInput(error.to_string())),
-        // `receive` returns the reason. The item stays for the next connection.
-        Err(_) => pending().await,
-    }
-}
-
 /// Sends a ping, without waiting for its pong.
 async fn send_ping(sender: &Sender, payload: &Bytes) -> Result<(), Error> {
     // Now there is room, and the ping is sent when its future is polled first.
@@ -181,35 +211,35 @@ async fn send_ping(sender: &Sender, payload: &Bytes) -> Result<(), Error> {
     }
 }
 
-impl Goal {
-    /// Returns whether the conversation waits for certain messages.
-    pub(super) fn is_set(&self) -> bool {
-        self.count.is_some() || self.until.is_some()
-    }
+/// Sends a ping for the prompt, and reports its round-trip time.
+async fn ping(sender: Sender, payload: Vec<u8>, reports: mpsc::Sender<Event>) {
+    let ping = if payload.is_empty() { sender.ping() } else { sender.ping().payload(payload) };
+    let report = match ping.await {
+        Ok(round_trip) => format!("pong after {}", in_words(round_trip)),
+        // `receive` returns the reason of all other errors.
+        Err(error) if error.kind() == ErrorKind::InvalidInput => error.to_string(),
+        Err(_) => return,
+    };
+    let _ = reports.send(Event::Report(report)).await;
+}
 
-    /// Returns whether the conversation ends once everything is sent.
-    fn is_to_send(&self) -> bool {
-        self.count == Some(0)
-    }
-
-    /// Returns whether enough was received. `item` is the last one of them.
-    fn is_met_by(&self, received: u64, item: &Item) -> bool {
-        let is_enough = self.count.is_some_and(|count| count > 0 && received >= count);
-        let is_the_one = match (&self.until, item) {
-            (Some(pattern), Item::Message(bowline::Message::Text(text))) => pattern.is_match(text),
-            _ => false,
-        };
-        is_enough || is_the_one
-    }
-
-    /// Describes what was waited for in vain, if anything was.
-    pub(super) fn missing(&self, received: u64) -> Option<String> {
-        match (self.count, &self.until) {
-            (Some(count), _) if received < count => {
-                Some(format!("received {received} of {count} messages (--count)"))
-            }
-            (_, Some(pattern)) => Some(format!("no message matched {} (--until)", pattern.as_str())),
-            _ => None,
-        }
-    }
+/// The numbers of a connection, for the prompt.
+fn statistics(sender: &Sender) -> Vec<String> {
+    let stats = sender.stats();
+    let mut lines = vec![
+        format!(
+            "sent: {} messages, {} bytes ({} with all frames and headers)",
+            stats.messages_sent(),
+            stats.payload_bytes_sent(),
+            stats.bytes_written()
+        ),
+        format!(
+            "received: {} messages, {} bytes ({} with all frames and headers)",
+            stats.messages_received(),
+            stats.payload_bytes_received(),
+            stats.bytes_read()
+        ),
+    ];
+    lines.extend(stats.round_trip().map(|time| format!("last round trip: {}", in_words(time))));
+    lines
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::connect::UsageError;
-use crate::talk::encoding::Item;
+use crate::talk::item::Item;
 use crate::talk::json_line::{self, Direction};
 
 /// A recording.
@@ -15,7 +15,7 @@ use crate::talk::json_line::{self, Direction};
 /// On --a line can't be written--> Off
 /// ```
 #[derive(Debug, Default)]
-pub(super) enum Recording {
+pub(in crate::talk) enum Recording {
     /// Nothing is recorded, or not any more.
     #[default]
     Off,
@@ -24,7 +24,7 @@ pub(super) enum Recording {
 
 impl Recording {
     /// Creates the file.
-    pub(super) fn create(path: Option<&Path>) -> Result<Self, UsageError> {
+    pub(in crate::talk) fn create(path: Option<&Path>) -> Result<Self, UsageError> {
         let Some(path) = path else { return Ok(Self::Off) };
         match File::create(path) {
             Ok(file) => Ok(Self::On(file, path.into())),
@@ -33,12 +33,17 @@ impl Recording {
     }
 
     /// Returns whether anything is recorded.
-    pub(super) fn is_on(&self) -> bool {
+    pub(in crate::talk) fn is_on(&self) -> bool {
         matches!(self, Self::On(..))
     }
 
     /// Records an item. An error ends the recording, and its text is returned.
-    pub(super) fn add(&mut self, item: &Item, direction: Direction, time: Duration) -> Result<(), String> {
+    pub(in crate::talk) fn add(
+        &mut self,
+        item: &Item,
+        direction: Direction,
+        time: Duration,
+    ) -> Result<(), String> {
         let Self::On(file, path) = self else { return Ok(()) };
         let mut line = json_line::encode(item, direction, time);
         line.push('\n');

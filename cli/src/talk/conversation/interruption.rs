@@ -9,21 +9,21 @@ use crate::exit::Signals;
 
 /// What ends a conversation from outside.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Interruption {
+pub(in crate::talk) enum Interruption {
     /// A signal, by its number.
     Signal(u8),
     TimedOut,
 }
 
 /// The sources of interruptions.
-pub(super) struct Interruptions {
+pub(in crate::talk) struct Interruptions {
     signals: Signals,
     deadline: Option<Instant>,
 }
 
 impl Interruptions {
     /// Takes over the signals of the process, and starts the clock.
-    pub(super) fn new(timeout: Option<Duration>) -> Self {
+    pub(in crate::talk) fn new(timeout: Option<Duration>) -> Self {
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         Self { signals: Signals::new(), deadline }
     }
@@ -33,7 +33,7 @@ impl Interruptions {
     /// # Cancel safety
     ///
     /// This method is cancel safe: a dropped future loses no interruption.
-    pub(super) async fn next(&mut self) -> Interruption {
+    pub(in crate::talk) async fn next(&mut self) -> Interruption {
         let deadline = self.deadline;
         let time = async {
             match deadline {

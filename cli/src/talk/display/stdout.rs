@@ -17,7 +17,7 @@ const AHEAD: usize = 1 << 20;
 const BATCH: usize = 64 * 1024;
 
 /// Stdout, written by a thread of its own.
-pub(super) struct Stdout {
+pub(in crate::talk) struct Stdout {
     jobs: UnboundedSender<Job>,
     room: Arc<Semaphore>,
     result: oneshot::Receiver<io::Result<()>>,
@@ -25,22 +25,23 @@ pub(super) struct Stdout {
 
 struct Job {
     bytes: Vec<u8>,
-    _room: OwnedSemaphorePermit,
+    _room: Option<OwnedSemaphorePermit>,
 }
 
 /// Stdout can't be written any more: see [`Stdout::finish`].
 #[derive(Debug)]
-pub(super) struct StdoutEnded;
+pub(in crate::talk) struct StdoutEnded;
 
 impl Stdout {
     /// Starts the thread, which writes to `sink`.
-    pub(super) fn new(mut sink: impl Write + Send + 'static) -> Self {
+    pub(in crate::talk) fn new(mut sink: impl Write + Send + 'static) -> Self {
         let room = Arc::new(Semaphore::new(AHEAD));
         let (jobs, queue) = mpsc::unbounded_channel();
         let (report, result) = oneshot::channel();
         let closer = Arc::clone(&room);
         thread::spawn(move || {
             let result = write_all(queue, &mut sink);
+            drop(sink);
             closer.close();
             let _ = report.send(result);
         });
@@ -48,19 +49,25 @@ impl Stdout {
     }
 
     /// Waits for room, and queues bytes.
-    pub(super) async fn write(&self, bytes: Vec<u8>) -> Result<(), StdoutEnded> {
+    pub(in crate::talk) async fn write(&self, bytes: Vec<u8>) -> Result<(), StdoutEnded> {
         let size = u32::try_from(bytes.len().clamp(1, AHEAD)).unwrap_or(u32::MAX);
         let room = Arc::clone(&self.room).acquire_many_owned(size).await.map_err(|_| StdoutEnded)?;
-        self.jobs.send(Job { bytes, _room: room }).map_err(|_| StdoutEnded)
+        self.jobs.send(Job { bytes, _room: Some(room) }).map_err(|_| StdoutEnded)
+    }
+
+    /// Queues bytes at once, for the few texts that are not the server's.
+    pub(in crate::talk) fn write_now(&self, bytes: Vec<u8>) {
+        // Whoever writes messages notices the end.
+        let _ = self.jobs.send(Job { bytes, _room: None });
     }
 
     /// Waits until stdout can't be written any more.
-    pub(super) async fn ended(&self) {
+    pub(in crate::talk) async fn ended(&self) {
         self.jobs.closed().await;
     }
 
     /// Waits until everything is written.
-    pub(super) async fn finish(self) -> io::Result<()> {
+    pub(in crate::talk) async fn finish(self) -> io::Result<()> {
         drop(self.jobs);
         self.result.await.unwrap_or_else(|_| Err(io::Error::other("the thread that writes stdout has ended")))
     }

@@ -1,0 +1,25 @@
+//! What is shown beside messages.
+
+use bowline::ControlFrame;
+
+use crate::talk::display::stdout::StdoutEnded;
+use crate::talk::display::{Display, Verbosity};
+use crate::talk::item::Item;
+
+/// Something to show beside messages.
+pub(super) enum Event {
+    Control(ControlFrame),
+    /// The result of a command of the prompt.
+    Report(String),
+}
+
+/// Shows an event.
+pub(super) async fn show(event: Event, display: &Display) -> Result<(), StdoutEnded> {
+    match event {
+        Event::Control(frame) => display.received(&Item::Control(frame)).await,
+        Event::Report(text) => {
+            display.notice(Verbosity::Errors, &text);
+            Ok(())
+        }
+    }
+}
