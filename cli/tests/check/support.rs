@@ -44,7 +44,20 @@ impl Outcome {
 
 /// The command line of `bowline check` with these arguments, with pipes.
 pub(crate) fn command(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_bowline"));
+    with_pipes(Command::new(env!("CARGO_BIN_EXE_bowline")), arguments)
+}
+
+/// As [`command`], with at most 512 MiB of address space, where a shell can set this limit.
+pub(crate) fn limited_command(arguments: &[&str]) -> Command {
+    if !cfg!(target_os = "linux") {
+        return command(arguments);
+    }
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "ulimit -v 524288 && exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_bowline")]);
+    with_pipes(shell, arguments)
+}
+
+fn with_pipes(mut command: Command, arguments: &[&str]) -> Command {
     command.arg("check").args(arguments).kill_on_drop(true);
     for variable in ["NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "http_proxy", "https_proxy", "all_proxy"] {
         command.env_remove(variable).env_remove(variable.to_uppercase());
@@ -55,7 +68,12 @@ pub(crate) fn command(arguments: &[&str]) -> Command {
 
 /// Runs `bowline check` with these arguments.
 pub(crate) async fn check(arguments: &[&str]) -> Outcome {
-    let child = command(arguments).spawn().unwrap();
+    run(command(arguments)).await
+}
+
+/// Runs a command line, and waits for its end.
+pub(crate) async fn run(mut command: Command) -> Outcome {
+    let child = command.spawn().unwrap();
     let output = timeout(PATIENCE, child.wait_with_output()).await.expect("the program hangs").unwrap();
     let Output { status, stdout, stderr } = output;
     Outcome {

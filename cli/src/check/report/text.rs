@@ -37,8 +37,11 @@ pub(super) fn summary(tally: Tally, took: Duration) -> String {
         count => format!("{BAD}{count} findings{BAD:#}"),
     };
     let skipped = if skipped == 0 { String::new() } else { format!(", {skipped} skipped") };
-    let cases = passed + failed;
-    format!("{cases} cases, {findings}{skipped}, in {:.1} s", took.as_secs_f64())
+    let cases = match passed + failed {
+        1 => "1 case".to_owned(),
+        count => format!("{count} cases"),
+    };
+    format!("{cases}, {findings}{skipped}, in {:.1} s", took.as_secs_f64())
 }
 
 pub(super) fn name_of(level: Level) -> &'static str {

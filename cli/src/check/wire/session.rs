@@ -107,7 +107,8 @@ impl Session {
             if let Some(event) = self.inbox.pop() {
                 return Some(event);
             }
-            if self.inbox.has_ended() {
+            // A timeout would not end while there is always something to read.
+            if self.inbox.has_ended() || Instant::now() >= deadline {
                 return None;
             }
             // A closed channel is the end of a connection that this side has reset.

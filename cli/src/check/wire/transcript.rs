@@ -12,6 +12,9 @@ const TEXT_KEPT: usize = 4 << 10;
 /// The entries that are kept.
 const ENTRIES: usize = 4096;
 
+/// The lines of a report.
+const LINES: usize = 200;
+
 /// The bytes of a frame or line that are shown.
 const SHOWN: usize = 512;
 
@@ -121,6 +124,11 @@ impl Transcript {
                         lines.push(format!("{stamp} ... {omitted} more bytes"));
                     }
                 }
+            }
+            if lines.len() > LINES {
+                lines.truncate(LINES);
+                lines.push("...".into());
+                return lines;
             }
         }
         for (bytes, direction) in rest.iter().zip([Direction::Sent, Direction::Received]) {
