@@ -3,7 +3,6 @@
 pub(crate) mod accept_stream;
 mod settings;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -266,9 +265,9 @@ impl Acceptor {
     /// }
     /// ```
     ///
-    /// The [`SocketAddr`] in the extensions of the request, if there is one, becomes the address that
-    /// [`WebSocket::peer_addr`] and the events return. Insert it where HTTP hides the stream, such as over
-    /// HTTP/2, and where a proxy has told the client's address.
+    /// The [`SocketAddr`](std::net::SocketAddr) in the extensions of the request, if there is one, becomes
+    /// the address that [`WebSocket::peer_addr`] and the events return. Insert it where HTTP hides the
+    /// stream, such as over HTTP/2, and where a proxy has told the client's address.
     ///
     /// # Errors
     ///
@@ -299,11 +298,8 @@ impl Acceptor {
         });
         let (on_upgrade, agreement) = announced(agreed, request, |(_, agreement)| agreement)?;
         let response = agreement.response();
-        let mut handshake = ServerHandshake::new(agreement);
-        if let Some(peer) = request.extensions().get::<SocketAddr>() {
-            handshake = handshake.peer_addr(*peer);
-        }
-        Ok((response, Upgrade::new(on_upgrade, request, handshake)))
+        let handshake = ServerHandshake::new(agreement).of_request(request);
+        Ok((response, Upgrade::of_hyper(on_upgrade, request.version(), handshake)))
     }
 
     /// Checks an opening handshake for any HTTP library. Returns the response to send, and the handshake that
@@ -312,7 +308,8 @@ impl Acceptor {
     /// For hyper and what is built on it, [`accept`](Self::accept) does more. Other HTTP libraries, over
     /// HTTP/1.1, HTTP/2 or HTTP/3, need only the types of the crate [`http`]. Over HTTP/2 and HTTP/3, a
     /// WebSocket is opened by an extended CONNECT: see [`ConnectProtocol`](crate::ConnectProtocol). Timeouts
-    /// and the limits of the head are up to the library.
+    /// and the limits of the head are up to the library. As in [`accept`](Self::accept), a
+    /// [`SocketAddr`](std::net::SocketAddr) in the extensions of the request is the client's address.
     ///
     /// ```
     /// use bowline::Acceptor;
@@ -328,7 +325,7 @@ impl Acceptor {
     ///     .unwrap();
     /// let (response, _handshake) = Acceptor::new().respond(&request).unwrap();
     /// assert_eq!(response.status(), 101);
-    /// // Send the response, then: handshake.finish(stream, leftover)
+    /// // Send the response, then: handshake.finish(stream, leftover), or handshake.upgrade(stream)
     /// ```
     ///
     /// # Errors
@@ -339,7 +336,7 @@ impl Acceptor {
         let agreement = announced(self.agree(request), request, |agreement| agreement)?;
         let mut response = agreement.response();
         *response.version_mut() = request.version();
-        Ok((response, ServerHandshake::new(agreement)))
+        Ok((response, ServerHandshake::new(agreement).of_request(request)))
     }
 
     /// Checks an opening handshake without taking anything from the request.

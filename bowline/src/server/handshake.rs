@@ -226,7 +226,8 @@ impl Agreement {
 /// An opening handshake that another HTTP library carries out.
 ///
 /// [`Acceptor::respond`](crate::Acceptor::respond) returns the handshake together with the response. Once the
-/// response was sent, [`finish`](Self::finish) opens the connection.
+/// response was sent, [`finish`](Self::finish) opens the connection. If a future returns the stream,
+/// [`upgrade`](Self::upgrade) waits for it.
 ///
 /// ```no_run
 /// use bowline::{Acceptor, WebSocket};
@@ -255,13 +256,22 @@ pub struct ServerHandshake {
     config: Config,
     addresses: Addresses,
     registration: Option<Registration>,
+    /// The method and the URI of the request, for errors of the handler.
+    line: (Method, Uri),
 }
 
 impl ServerHandshake {
     /// Creates the handshake of a request that was accepted.
     pub(crate) fn new(agreement: Agreement) -> Self {
         let Agreement { agreed, config, registration, .. } = agreement;
-        Self { agreed, config, addresses: Addresses::default(), registration }
+        Self { agreed, config, addresses: Addresses::default(), registration, line: Default::default() }
+    }
+
+    /// Notes the request, and the client's address if that is known, for errors of the handler.
+    pub(crate) fn of_request<A>(mut self, request: &Request<A>) -> Self {
+        self.line = (request.method().clone(), request.uri().clone());
+        self.addresses.peer = request.extensions().get().copied();
+        self
     }
 
     /// Returns the subprotocol that was chosen, if any (RFC 6455 1.9).
@@ -314,7 +324,7 @@ impl ServerHandshake {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let Self { agreed, config, addresses, registration } = self;
+        let Self { agreed, config, addresses, registration, .. } = self;
         let adoption = Adoption::after(agreed, addresses).leftover(leftover);
         registered(adoption.open(stream, Role::Server, &config), registration)
     }
@@ -328,6 +338,15 @@ impl ServerHandshake {
     /// Takes the registration out, for a handler that outlives its `WebSocket`.
     pub(crate) fn take_registration(&mut self) -> Option<Registration> {
         self.registration.take()
+    }
+
+    /// Takes the method and the URI of the request out.
+    pub(crate) fn take_line(&mut self) -> (Method, Uri) {
+        std::mem::take(&mut self.line)
+    }
+
+    pub(crate) fn peer(&self) -> Option<SocketAddr> {
+        self.addresses.peer
     }
 
     /// Opens the connection as [`complete`](Self::complete) does, without its registration.

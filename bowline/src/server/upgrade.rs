@@ -9,8 +9,9 @@ use std::task::{Context, Poll, ready};
 
 use bowline_proto::CloseCode;
 use bytes::Bytes;
-use http::{Method, Request, Uri, Version};
+use http::{Method, Uri, Version};
 use hyper::upgrade::OnUpgrade;
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::error::{Error, ErrorKind};
 use crate::events::{HandlerSpan, HandshakeSubject};
@@ -86,34 +87,38 @@ impl OnError {
 }
 
 impl Upgrade {
-    /// Waits for the upgrade of `request`.
-    pub(crate) fn new<A>(
-        on_upgrade: OnUpgrade,
-        request: &Request<A>,
-        mut handshake: ServerHandshake,
-    ) -> Self {
-        let deadline = Deadline::after(handshake.limits().handshake_timeout);
-        let version = request.version();
-        let details = Box::new(UpgradeDetails {
-            subprotocol: handshake.subprotocol().map(Into::into),
-            registration: handshake.take_registration(),
-            method: request.method().clone(),
-            uri: request.uri().clone(),
-            peer: request.extensions().get().copied(),
-            on_error: OnError::default(),
-        });
-        let opening = Box::pin(async move {
-            let upgraded = deadline
-                .bound("waiting for the response to be sent", async {
-                    on_upgrade.await.map_err(upgrade_error)
-                })
-                .await?;
+    /// Waits for the upgrade of a request in `version`.
+    pub(crate) fn of_hyper(on_upgrade: OnUpgrade, version: Version, handshake: ServerHandshake) -> Self {
+        let upgraded = async { on_upgrade.await.map_err(upgrade_error) };
+        Self::new(handshake, upgraded, move |handshake, upgraded| {
             let (transport, leftover) = if version == Version::HTTP_2 {
                 (tunnel(upgraded), Bytes::new())
             } else {
                 from_upgraded(upgraded)
             };
-            Ok(handshake.open(transport, &leftover))
+            handshake.open(transport, &leftover)
+        })
+    }
+
+    /// Waits for `stream`, on which `open` then opens the connection.
+    fn new<S>(
+        mut handshake: ServerHandshake,
+        stream: impl Future<Output = Result<S, Error>> + Send + 'static,
+        open: impl FnOnce(ServerHandshake, S) -> WebSocket + Send + 'static,
+    ) -> Self {
+        let deadline = Deadline::after(handshake.limits().handshake_timeout);
+        let (method, uri) = handshake.take_line();
+        let details = Box::new(UpgradeDetails {
+            subprotocol: handshake.subprotocol().map(Into::into),
+            registration: handshake.take_registration(),
+            method,
+            uri,
+            peer: handshake.peer(),
+            on_error: OnError::default(),
+        });
+        let opening = Box::pin(async move {
+            let stream = deadline.bound("waiting for the response to be sent", stream).await?;
+            Ok(open(handshake, stream))
         });
         Self { opening, details }
     }
@@ -205,6 +210,50 @@ impl Future for Upgrade {
                 registration.attach_to(socket);
             }
         }))
+    }
+}
+
+impl ServerHandshake {
+    /// Returns a future of the connection, after a future of its stream.
+    ///
+    /// The [`Upgrade`] is that of [`accept`](crate::accept), for libraries other than hyper:
+    /// [`Upgrade::spawn`] runs a handler whose result closes the connection. The stream must return the bytes
+    /// that were already read after the request. For a library that keeps them beside the stream, there is
+    /// [`finish`](Self::finish).
+    ///
+    /// ```no_run
+    /// use std::io;
+    ///
+    /// use bowline::{Acceptor, Rejection};
+    /// use http::{Request, Response};
+    /// # use tokio::io::DuplexStream;
+    /// # async fn upgraded() -> io::Result<DuplexStream> { unimplemented!() }
+    ///
+    /// fn greet(request: &Request<()>) -> Result<Response<()>, Rejection> {
+    ///     let (response, handshake) = Acceptor::new().respond(request)?;
+    ///     // `upgraded` stands for the HTTP library: its result is the stream, after the response was sent.
+    ///     let upgrade = handshake.upgrade(upgraded());
+    ///     upgrade.spawn(|socket| async move { Ok(socket.send("welcome").await?) });
+    ///     Ok(response)
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The [`Upgrade`] returns its usual errors. An error of `stream` is the [source](StdError::source) of an
+    /// [`ErrorKind::Handshake`].
+    pub fn upgrade<S, E>(self, stream: impl Future<Output = Result<S, E>> + Send + 'static) -> Upgrade
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+        E: Into<Box<dyn StdError + Send + Sync>>,
+    {
+        let stream = async {
+            stream.await.map_err(|error| {
+                let text = "the upgrade failed: the HTTP library did not hand over the stream";
+                Error::with_source(ErrorKind::Handshake, text, error)
+            })
+        };
+        Upgrade::new(self, stream, |handshake, stream| handshake.finish(stream, Bytes::new()))
     }
 }
 

@@ -1,15 +1,20 @@
 //! `Acceptor::respond` and `ServerHandshake::finish`: handshakes by an HTTP library that the library does not
 //! know. Here it is a parser of a few lines.
 
+use std::error::Error;
+use std::future::pending;
+use std::io;
 use std::net::SocketAddr;
 
 use bowline::{
-    Acceptor, Adoption, ConnectProtocol, Connector, ErrorKind, Limits, Rejection, Role, ServerHandshake,
-    WebSocket,
+    Acceptor, Adoption, CloseCode, ConnectProtocol, Connector, ErrorKind, Limits, Rejection, Role,
+    ServerHandshake, WebSocket,
 };
 use http::{Request, Response, StatusCode, Version};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, duplex};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, duplex};
 use tokio::net::TcpStream;
+use tokio::sync::oneshot;
+use tokio::sync::oneshot::error::RecvError;
 
 use crate::support::frames::Frame;
 use crate::support::http::{Head, exchange, listen, read_head, soon};
@@ -128,6 +133,51 @@ async fn a_request_and_its_response_in_memory() {
 }
 
 #[cfg(feature = "deflate")]
+/// A request from 192.0.2.1:9, as a library with a future of the stream has it.
+fn request_from_elsewhere() -> Request<()> {
+    let mut request = Head::request().to_request();
+    request.extensions_mut().insert(SocketAddr::from(([192, 0, 2, 1], 9)));
+    request
+}
+
+#[tokio::test]
+async fn a_handler_after_a_future_of_the_stream() {
+    let (near, far) = duplex(4096);
+    let (sender, hands_over) = oneshot::channel();
+    let (told, errors) = oneshot::channel();
+    let (_, handshake) = Acceptor::new().respond(&request_from_elsewhere()).unwrap();
+    let upgrade = handshake.upgrade(hands_over).on_error(|error| told.send(error).unwrap());
+    upgrade.spawn(async |socket: WebSocket| {
+        socket.send(format!("{:?}", socket.peer_addr())).await?;
+        Err("enough".into())
+    });
+    sender.send(far).unwrap();
+    let mut client = Connector::new().adopt(near, Adoption::new()).unwrap();
+    assert_eq!(soon(client.recv()).await.unwrap(), Some("Some(192.0.2.1:9)".into()));
+    soon(client.recv()).await.unwrap_err();
+    assert_eq!(client.close_frame().unwrap().code(), CloseCode::INTERNAL_ERROR);
+    let error = soon(errors).await.unwrap();
+    assert_eq!(error.peer_addr().unwrap().port(), 9);
+    assert!(error.to_string().contains("GET /chat"), "{error}");
+}
+
+#[tokio::test]
+async fn a_stream_that_is_never_handed_over() {
+    let (_, handshake) = Acceptor::new().respond(&request_from_elsewhere()).unwrap();
+    let (sender, hands_over) = oneshot::channel::<DuplexStream>();
+    drop(sender);
+    let error = soon(handshake.upgrade(hands_over)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Handshake);
+    assert!(error.source().unwrap().is::<RecvError>(), "{error:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_is_handed_over_too_late() {
+    let (_, handshake) = Acceptor::new().respond(&request_from_elsewhere()).unwrap();
+    let error = handshake.upgrade(pending::<io::Result<DuplexStream>>()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Timeout);
+}
+
 #[tokio::test]
 async fn compression_is_agreed_on_by_hand() {
     use bowline::Compression;
