@@ -1,5 +1,5 @@
 //! Extracts the programs of `bowline/guide/frameworks.md`, each as a module with the name of its heading. So all
-//! that the page shows is compiled, and a program that no test calls is dead code, which fails CI.
+//! code of the page is compiled. A program that no test calls is dead code, which fails CI.
 
 use std::path::Path;
 use std::{env, fs};
