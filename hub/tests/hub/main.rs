@@ -1,5 +1,8 @@
 //! Tests of the hub through its public API.
 
+mod checker;
+mod faults;
 mod history;
 mod live;
+mod slow;
 mod support;

@@ -1,17 +1,20 @@
 //! What the tests share.
 
+pub(crate) mod broker;
+pub(crate) mod random;
+
 use std::error::Error;
 use std::time::Duration;
 
 use bowline::WebSocket;
-use bowline_hub::{Hub, HubBuilder, Memory, Position, Rule};
+use bowline_hub::{Engine, Hub, HubBuilder, Position, Rule};
 
 pub(crate) type TestResult = Result<(), Box<dyn Error>>;
 
 /// A builder whose topics with the prefix `chat/` have a history of 100 messages. Frames are position and
-/// text, with a space in between; the frame of a loss begins with `lost`.
-pub(crate) fn builder(memory: Memory) -> HubBuilder<Memory> {
-    Hub::builder(memory)
+/// text, with a space in between.
+pub(crate) fn builder<E: Engine>(engine: E) -> HubBuilder<E> {
+    Hub::builder(engine)
         .workers(2)
         .rule("chat/", Rule::new().history(100, Duration::from_secs(300)))
         .frame(|message| format!("{} {}", message.position(), message.text().unwrap_or("?")).into())

@@ -1,0 +1,273 @@
+//! A broker that fails in all ways that brokers do.
+//!
+//! Each clone is the engine of one node. The broker remembers every message that it has ever stored, also of
+//! histories that it has lost or rolled back.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use bowline::Message;
+use bowline_hub::{Delivery, Engine, EngineError, HistoryEntry, HistoryPage, Inbox, Position, Topic, Wakeup};
+use tokio::time::sleep;
+
+use crate::support::random::Random;
+
+/// Faults by their frequency, in cases out of a thousand.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Faults {
+    /// A delivery is lost.
+    pub(crate) dropped: u64,
+    /// A delivery is made twice.
+    pub(crate) repeated: u64,
+    /// A delivery is made after the next one.
+    pub(crate) late: u64,
+    /// A delivery is made again, some time later.
+    pub(crate) stale: u64,
+    /// A message is stored and delivered, and the publisher is told of an error.
+    pub(crate) refused: u64,
+    /// A read of the history takes up to 50 ms.
+    pub(crate) delayed: u64,
+}
+
+/// A message as it was stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Stored {
+    pub(crate) previous: u64,
+    pub(crate) text: String,
+}
+
+#[derive(Clone)]
+pub(crate) struct Broker {
+    state: Arc<Mutex<State>>,
+    node: Option<usize>,
+}
+
+struct State {
+    topics: HashMap<String, Log>,
+    nodes: Vec<Node>,
+    faults: Faults,
+    random: Random,
+    stored: HashMap<Position, Stored>,
+}
+
+#[derive(Clone)]
+struct Log {
+    top: Position,
+    entries: Vec<HistoryEntry>,
+    snapshot: Option<Box<Log>>,
+}
+
+struct Node {
+    inbox: Inbox,
+    wants: HashMap<String, Topic>,
+    link: LinkState,
+    /// The deliveries that are late.
+    late: Vec<Delivery>,
+    /// The last deliveries, which may be repeated.
+    past: Vec<Delivery>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum LinkState {
+    Up,
+    Down,
+}
+
+impl Broker {
+    pub(crate) fn new(seed: u64, faults: Faults) -> Self {
+        let state = State {
+            topics: HashMap::new(),
+            nodes: Vec::new(),
+            faults,
+            random: Random::new(seed),
+            stored: HashMap::new(),
+        };
+        Self { state: Arc::new(Mutex::new(state)), node: None }
+    }
+
+    pub(crate) fn set_faults(&self, faults: Faults) {
+        self.state().faults = faults;
+    }
+
+    /// Returns everything that was ever stored.
+    pub(crate) fn stored(&self) -> HashMap<Position, Stored> {
+        self.state().stored.clone()
+    }
+
+    /// Forgets the history of a topic, as a broker without persistence does at a restart.
+    pub(crate) fn lose_history(&self, topic: &str) {
+        self.state().topics.remove(topic);
+    }
+
+    /// Saves the history of a topic.
+    pub(crate) fn save(&self, topic: &str) {
+        let mut state = self.state();
+        let log = state.log(topic);
+        let saved = Log { snapshot: None, ..log.clone() };
+        log.snapshot = Some(Box::new(saved));
+    }
+
+    /// Returns to the saved history of a topic, as a broker does that is killed and restarts.
+    pub(crate) fn roll_back(&self, topic: &str) {
+        let mut state = self.state();
+        let log = state.log(topic);
+        if let Some(saved) = log.snapshot.take() {
+            *log = *saved;
+        }
+    }
+
+    /// Cuts a node off.
+    pub(crate) fn disconnect(&self, node: usize) {
+        let inbox = {
+            let mut state = self.state();
+            let node = &mut state.nodes[node];
+            node.link = LinkState::Down;
+            node.late.clear();
+            node.past.clear();
+            node.inbox.clone()
+        };
+        inbox.disconnected("the test has cut the link");
+    }
+
+    pub(crate) fn reconnect(&self, node: usize) {
+        let inbox = {
+            let mut state = self.state();
+            state.nodes[node].link = LinkState::Up;
+            state.nodes[node].inbox.clone()
+        };
+        inbox.reconnected();
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    fn link(&self) -> Result<(MutexGuard<'_, State>, usize), EngineError> {
+        let state = self.state();
+        let node = self.node.unwrap();
+        match state.nodes[node].link {
+            LinkState::Up => Ok((state, node)),
+            LinkState::Down => Err(EngineError::new("the broker is out of reach")),
+        }
+    }
+}
+
+impl State {
+    fn log(&mut self, topic: &str) -> &mut Log {
+        self.topics.entry(topic.to_owned()).or_insert_with(|| Log {
+            top: Position::begin(),
+            entries: Vec::new(),
+            snapshot: None,
+        })
+    }
+
+    fn store(&mut self, topic: &Topic, message: &Message, tag: u64) -> HistoryEntry {
+        let log = self.log(topic.name());
+        let (position, previous) = (log.top.next(tag), log.top.tag());
+        let entry = HistoryEntry { position, previous, message: message.clone() };
+        log.top = position;
+        log.entries.push(entry.clone());
+        let excess = log.entries.len().saturating_sub(topic.retention().unwrap().count);
+        log.entries.drain(..excess);
+        let text = message.as_text().unwrap().to_owned();
+        self.stored.insert(position, Stored { previous, text });
+        entry
+    }
+
+    fn deliver(&mut self, topic: &Topic, entry: &HistoryEntry) -> Vec<Wakeup> {
+        let (faults, mut wakeups) = (self.faults, Vec::new());
+        for node in &mut self.nodes {
+            let (true, Some(topic)) = (node.link == LinkState::Up, node.wants.get(topic.name())) else {
+                continue;
+            };
+            let delivery = Delivery {
+                topic: topic.clone(),
+                position: entry.position,
+                previous: entry.previous,
+                message: entry.message.clone(),
+            };
+            let mut now = Vec::new();
+            if self.random.permille(faults.late) {
+                node.late.push(delivery.clone());
+            } else if !self.random.permille(faults.dropped) {
+                now.push(delivery.clone());
+                now.append(&mut node.late);
+            }
+            if self.random.permille(faults.repeated) {
+                now.push(delivery.clone());
+            }
+            if self.random.permille(faults.stale) && !node.past.is_empty() {
+                now.push(node.past[self.random.index(node.past.len())].clone());
+            }
+            if node.past.len() == 50 {
+                node.past.remove(0);
+            }
+            node.past.push(delivery);
+            wakeups.extend(now.into_iter().map(|delivery| node.inbox.deliver(delivery)));
+        }
+        wakeups
+    }
+}
+
+impl Engine for Broker {
+    fn start(&mut self, inbox: Inbox) -> Result<(), EngineError> {
+        let node =
+            Node { inbox, wants: HashMap::new(), link: LinkState::Up, late: Vec::new(), past: Vec::new() };
+        let mut state = self.state.lock().unwrap();
+        self.node = Some(state.nodes.len());
+        state.nodes.push(node);
+        Ok(())
+    }
+
+    async fn publish(&self, topic: &Topic, message: Message, tag: u64) -> Result<Position, EngineError> {
+        let (entry, outcome, wakeups);
+        {
+            let (mut state, _) = self.link()?;
+            entry = state.store(topic, &message, tag);
+            wakeups = state.deliver(topic, &entry);
+            let faults = state.faults;
+            outcome = state.random.permille(faults.refused);
+        }
+        drop(wakeups);
+        if outcome { Err(EngineError::new("the answer was lost")) } else { Ok(entry.position) }
+    }
+
+    async fn want(&self, topic: &Topic) -> Result<(), EngineError> {
+        let (mut state, node) = self.link()?;
+        state.nodes[node].wants.insert(topic.name().to_owned(), topic.clone());
+        Ok(())
+    }
+
+    async fn unwant(&self, topic: &Topic) -> Result<(), EngineError> {
+        let (mut state, node) = self.link()?;
+        state.nodes[node].wants.remove(topic.name());
+        Ok(())
+    }
+
+    async fn history(&self, topic: &Topic, after: u64, limit: usize) -> Result<HistoryPage, EngineError> {
+        let delay = {
+            let mut state = self.state();
+            let faults = state.faults;
+            if state.random.permille(faults.delayed) { state.random.below(50) } else { 0 }
+        };
+        // Before the read and after it.
+        sleep(Duration::from_millis(delay)).await;
+        let page = {
+            let (mut state, _) = self.link()?;
+            let log = state.log(topic.name());
+            let tag_at = |offset: u64| {
+                let entry = log.entries.iter().find(|entry| entry.position.offset() == offset);
+                let next = log.entries.iter().find(|entry| entry.position.offset() == offset + 1);
+                let is_top = (log.top.offset() == offset).then(|| log.top.tag());
+                is_top.or(entry.map(|entry| entry.position.tag())).or(next.map(|next| next.previous))
+            };
+            let anchor = if after > log.top.offset() { None } else { tag_at(after) };
+            let newer = log.entries.iter().filter(|entry| entry.position.offset() > after);
+            let entries = if anchor.is_some() { newer.take(limit).cloned().collect() } else { Vec::new() };
+            HistoryPage { top: log.top, anchor, entries }
+        };
+        sleep(Duration::from_millis(delay)).await;
+        Ok(page)
+    }
+}
