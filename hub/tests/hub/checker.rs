@@ -259,9 +259,18 @@ fn faulty(seed: u64) -> Faults {
 
 #[test]
 fn every_client_sees_an_unbroken_sequence_or_is_told_whatever_the_broker_does() {
+    check_schedules(&seeds());
+}
+
+#[test]
+#[ignore = "takes a minute"]
+fn every_client_sees_an_unbroken_sequence_or_is_told_in_thousands_of_schedules() {
+    check_schedules(&(1000..4000).collect::<Vec<_>>());
+}
+
+fn check_schedules(seeds: &[u64]) {
     let (mut losses, mut totals) = (0, HubStats::default());
-    let seeds = seeds();
-    for seed in &seeds {
+    for seed in seeds {
         let record = in_runtime(async {
             let broker = Broker::new(*seed, faulty(*seed));
             let hubs = (0..NODES).map(|_| build(broker.clone()).unwrap()).collect();
