@@ -1,5 +1,5 @@
-//! Extracts the programs of `bowline/guide/frameworks.md`, each as a module with the name of its heading. So all
-//! code of the page is compiled. A program that no test calls is dead code, which fails CI.
+//! Extracts the programs of `bowline/guide/frameworks.md`, each as a module with the name of its heading. So
+//! all code of the page is compiled. A program that no test calls is dead code, which fails CI.
 
 use std::path::Path;
 use std::{env, fs};

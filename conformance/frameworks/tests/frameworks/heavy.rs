@@ -97,5 +97,9 @@ async fn graphql() {
         (json!("complete"), Value::Null),
     ];
     assert_eq!(received, expected);
-    soon(socket.close(CloseCode::NORMAL, "")).await.unwrap();
+
+    // The subprotocol has close codes of its own, here that of a second `connection_init`.
+    socket.send(json!({ "type": "connection_init" }).to_string()).await.unwrap();
+    assert!(soon(socket.recv()).await.is_err());
+    assert_eq!(socket.close_frame().unwrap().code(), CloseCode(4429));
 }

@@ -1,5 +1,5 @@
-//! Tests of the programs of `bowline/guide/frameworks.md`: a client of bowline talks to each server of the page,
-//! and each client of the page to a server of bowline.
+//! Tests of the programs of `bowline/guide/frameworks.md`: a client of bowline talks to each server of the
+//! page, and each client of the page to a server of bowline.
 
 mod clients;
 #[cfg(feature = "heavy")]
