@@ -1,40 +1,27 @@
 //! `bowline bench`: load, and the latency under it.
 //!
 //! ```text
-//! arguments      the options, checked: a plan
-//! load           the way to the server, the threads, the end
-//!   worker       one thread: opening, running, draining, closing its connections
-//!     conversation, handshakes   what one connection does
-//!     station    what the tasks of a thread share: the tally, the stage
-//! report         what was measured, as text, JSON or a page
+//! arguments   the options, checked
+//!   plan      the plan that they make: the schedule, the messages
+//! load        the plan carried out, by threads that share nothing
+//!   tally     what they have measured
+//! report      the tally as text, JSON or a page; the verdict
 //! ```
 //!
-//! In the open model, messages are due at the times of a [`schedule`], and a latency is counted from when its
-//! message was due. A tool that sends the next message only after the last reply waits together with a server
-//! that has stopped. Such a tool measures one slow reply where users would have had thousands, a mistake that
-//! is known as coordinated omission.
+//! In the open model, messages are due at the times of a [`plan::schedule`], and a latency is counted from when
+//! its message was due. A tool that sends the next message only after the last reply waits together with a
+//! server that has stopped. Such a tool measures one slow reply where users would have had thousands, a mistake
+//! that is known as coordinated omission.
 
 mod arguments;
-mod condition;
-mod conversation;
-mod dial;
-mod handshakes;
 mod load;
 mod plan;
-mod progress;
 mod report;
-mod schedule;
-mod station;
-mod status;
-mod system;
 mod tally;
-mod template;
-mod timer;
 mod units;
-mod window;
-mod worker;
 
-use std::io::{self, Write};
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
 
 use tokio::runtime::Builder;
 
@@ -43,13 +30,15 @@ use self::arguments::ReportArguments;
 use self::load::LoadError;
 use self::plan::Plan;
 use self::report::Report;
+use crate::connect::UsageError;
 use crate::exit::{Exit, first_signal};
 
 /// Runs `bowline bench`.
 pub(crate) fn run(arguments: &BenchArguments) -> Exit {
-    let allowed = |plan: Plan| system::allow_connections(plan.connections).map(|()| plan);
-    let plan = match arguments.plan().and_then(allowed) {
-        Ok(plan) => plan,
+    let allowed = |plan: Plan| load::allow_connections(plan.connections).map(|()| plan);
+    let prepared = arguments.plan().and_then(allowed).and_then(|plan| Ok((plan, create(&arguments.report)?)));
+    let (plan, page) = match prepared {
+        Ok(prepared) => prepared,
         Err(error) => return failed(&error, Exit::Usage),
     };
     let runtime = match Builder::new_current_thread().enable_all().build() {
@@ -64,20 +53,29 @@ pub(crate) fn run(arguments: &BenchArguments) -> Exit {
             Err(LoadError::Connect(error)) => return failed(&error, error.exit()),
             Err(LoadError::Thread(error)) => return failed(&error, Exit::Failure),
         };
-        let verdict = publish(&report, &arguments.report);
+        let verdict = publish(&report, &arguments.report, page);
         if signal.get() == Exit::Success { verdict } else { signal.get() }
     })
 }
 
+/// Creates the file of the page. A file that can't be written is an error before the run, not after it.
+fn create(arguments: &ReportArguments) -> Result<Option<File>, UsageError> {
+    let Some(path) = &arguments.html else { return Ok(None) };
+    match File::create(path) {
+        Ok(file) => Ok(Some(file)),
+        Err(error) => Err(UsageError(format!("--html {}: {error}", path.display()))),
+    }
+}
+
 /// Writes the report, and returns its verdict.
-fn publish(report: &Report, arguments: &ReportArguments) -> Exit {
-    if let Err(error) = print(report, arguments) {
-        // Nobody reads any more.
-        return if error.kind() == io::ErrorKind::BrokenPipe {
-            Exit::Success
-        } else {
-            failed(&error, Exit::Failure)
-        };
+fn publish(report: &Report, arguments: &ReportArguments, page: Option<File>) -> Exit {
+    if let Some(Err(error)) = page.map(|page| write_page(report, arguments, page)) {
+        return failed(&format!("--html: {error}"), Exit::Failure);
+    }
+    match print(report, arguments) {
+        // If nobody reads any more, the verdict still counts.
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return failed(&error, Exit::Failure),
+        _ => {}
     }
     let failures: Vec<_> =
         arguments.fail_if.iter().filter_map(|condition| condition.failure(report)).collect();
@@ -89,6 +87,12 @@ fn publish(report: &Report, arguments: &ReportArguments) -> Exit {
         (true, false) => failed(&"nothing was measured", Exit::Lost),
         (true, true) => Exit::Success,
     }
+}
+
+fn write_page(report: &Report, arguments: &ReportArguments, page: File) -> io::Result<()> {
+    let mut page = BufWriter::new(page);
+    report::write_page(report, &arguments.fail_if, &mut page)?;
+    page.flush()
 }
 
 fn print(report: &Report, arguments: &ReportArguments) -> io::Result<()> {

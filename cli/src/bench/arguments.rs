@@ -9,10 +9,10 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use regex_lite::Regex;
 
-use super::condition::Condition;
-use super::plan::{Mode, Pace, Plan};
-use super::schedule::{Rate, Schedule};
-use super::template::Template;
+use crate::bench::plan::schedule::{Rate, Schedule};
+use crate::bench::plan::template::Template;
+use crate::bench::plan::{Mode, Pace, Plan};
+use crate::bench::report::condition::Condition;
 use crate::connect::{ConnectArguments, Size, UsageError};
 
 /// The number of connections that are opened a second, if `--ramp` does not say so.

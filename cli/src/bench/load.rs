@@ -1,4 +1,27 @@
 //! A run as a whole: the way to the server, the threads, and the end.
+//!
+//! ```text
+//! worker           one thread: opening, running, draining, closing its connections
+//!   conversation   one connection, its messages and their replies
+//!   handshakes     connections that are opened and closed
+//!     station      what the tasks of a thread share: the tally, the stage
+//!     window       the messages of a connection that wait for a reply
+//!     dial         the way to the server
+//!     timer        waiting for an exact time
+//! status           the line on a terminal, with the progress of all threads
+//! system           open files, and the time of the processors
+//! ```
+
+mod conversation;
+mod dial;
+mod handshakes;
+mod progress;
+mod station;
+mod status;
+mod system;
+mod timer;
+mod window;
+mod worker;
 
 use std::io;
 use std::sync::Arc;
@@ -7,14 +30,15 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
 
-use super::dial::Dialer;
-use super::plan::Plan;
-use super::progress::Progress;
-use super::report::Report;
-use super::status::StatusLine;
-use super::system::cpu_time;
-use super::tally::Tally;
-use super::worker::{Measured, Order, Worker};
+use self::dial::Dialer;
+use self::progress::Progress;
+use self::status::StatusLine;
+pub(crate) use self::system::allow_connections;
+use self::system::cpu_time;
+use self::worker::{Order, Worker};
+use crate::bench::plan::Plan;
+use crate::bench::report::Report;
+use crate::bench::tally::{Measured, Tally};
 use crate::connect::ConnectError;
 
 /// The time between the order to run and the start, in which all threads receive the order.

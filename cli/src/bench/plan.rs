@@ -1,14 +1,17 @@
 //! The plan of a run, made of the options and checked.
 
+pub(crate) mod schedule;
+pub(crate) mod template;
+
 use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
 use clap::ValueEnum;
 
-use super::schedule::Schedule;
-use super::template::Template;
-use super::units::Grouped;
+use crate::bench::plan::schedule::Schedule;
+use crate::bench::plan::template::Template;
+use crate::bench::units::Grouped;
 use crate::connect::Target;
 
 /// The plan of a run.

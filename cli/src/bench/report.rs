@@ -1,19 +1,23 @@
 //! The report of a run: as text, as JSON, and as a page.
 
+pub(crate) mod condition;
+mod html;
 mod json;
+mod svg;
 mod text;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+pub(crate) use self::html::write_page;
 pub(crate) use self::json::document;
 pub(crate) use self::text::write;
 
-use super::plan::{Mode, Pace, Plan};
-use super::station::nanos;
-use super::tally::{Tally, Times};
-use super::units::{Span, per_second, ratio};
-use super::worker::Measured;
+use crate::bench::plan::{Mode, Pace, Plan};
+use crate::bench::tally::Measured;
+use crate::bench::tally::{Tally, Times};
+use crate::bench::units::nanos;
+use crate::bench::units::{Span, per_second, ratio};
 
 /// The quantiles that a report shows.
 pub(crate) const QUANTILES: [(&str, f64); 5] =
@@ -126,7 +130,7 @@ fn count_missing(tally: &mut Tally, opened: u64) {
     let sent = tally.sent.messages;
     // Not all servers send a message back to the connection that has sent it.
     let own = if tally.own == 0 { sent } else { 0 };
-    let expected = sent * opened - own;
+    let expected = (sent * opened).saturating_sub(own);
     let received = tally.received.messages;
     tally.errors_of("missing messages", expected.saturating_sub(received));
     tally.errors_of("unexpected messages", received.saturating_sub(expected));

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use hdrhistogram::Histogram;
 
-use super::units::ratio;
+use crate::bench::units::ratio;
 
 /// The longest time that is told apart, in nanoseconds: one hour.
 const LONGEST: u64 = 3_600_000_000_000;
@@ -180,6 +180,11 @@ impl Tally {
         self.slices.iter().enumerate().map(move |(at, slice)| (start(at), slice))
     }
 
+    /// The length of a slice in seconds.
+    pub(crate) fn slice_seconds(&self) -> f64 {
+        ratio(self.slice_nanos, 1_000_000_000)
+    }
+
     /// The slice before the one that is being filled.
     pub(crate) fn last_full_slice(&self) -> Option<&Slice> {
         self.slices.len().checked_sub(2).map(|at| &self.slices[at])
@@ -212,4 +217,13 @@ impl Tally {
             own.latency.add(&other.latency).expect("the bounds are the same");
         }
     }
+}
+
+/// The measurements of one thread.
+pub(crate) struct Measured {
+    pub(crate) tally: Tally,
+    /// The time of the run, which is shorter than planned if it was interrupted.
+    pub(crate) elapsed: u64,
+    /// The connections that were open at the beginning of the run.
+    pub(crate) opened: u64,
 }

@@ -1,6 +1,7 @@
 //! Numbers and times as a person reads them.
 
 use std::fmt;
+use std::time::Duration;
 
 /// A number with its digits in groups of three: `50,000`.
 pub(crate) struct Grouped(pub(crate) u64);
@@ -64,6 +65,11 @@ pub(crate) fn ratio(number: u64, by: u64) -> f64 {
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "rounded, and positive")]
 pub(crate) fn per_second(count: u64, nanos: u64) -> u64 {
     (ratio(count, nanos) * 1e9).round() as u64
+}
+
+/// A time in nanoseconds.
+pub(crate) fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

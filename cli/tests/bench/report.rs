@@ -33,6 +33,30 @@ async fn a_condition_decides_the_status() {
 }
 
 #[tokio::test]
+async fn the_page_is_one_file_with_diagrams() {
+    let url = serve_echo().await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("report.html");
+    let path = file.to_str().unwrap();
+    let ran =
+        bench(&url, &["-d", "300ms", "-c", "2", "--rate", "100/s", "--html", path, "--fail-if", "p50>1ns"])
+            .await;
+    assert_eq!(ran.status(), 8, "{}", ran.stderr());
+    let page = std::fs::read_to_string(&file).unwrap();
+    assert_eq!(page.matches("<svg").count(), 2);
+    for part in [&url, "p99.99", "latency", "--fail-if p50&gt;1ns: it is "] {
+        assert!(page.contains(part), "{part} in {page}");
+    }
+    for elsewhere in ["<script", "src=", "href=", "@import", "NaN", "inf"] {
+        assert!(!page.contains(elsewhere), "{elsewhere} in {page}");
+    }
+    // The run does not begin if its report can't be written.
+    let ran = bench(&url, &["-d", "1h", "--html", folder.path().to_str().unwrap()]).await;
+    assert_eq!(ran.status(), 2);
+    assert!(ran.stderr().starts_with("bowline: --html "), "{}", ran.stderr());
+}
+
+#[tokio::test]
 async fn wrong_options_are_wrong_usage() {
     for options in [
         &["--fail-if", "p98>1ms"][..],

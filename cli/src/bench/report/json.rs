@@ -3,10 +3,10 @@
 use serde_json::{Map, Value, json};
 
 use super::{QUANTILES, Report};
-use crate::bench::condition::Condition;
 use crate::bench::plan::{Mode, Pace};
-use crate::bench::station::nanos;
+use crate::bench::report::condition::Condition;
 use crate::bench::tally::Times;
+use crate::bench::units::nanos;
 
 /// Returns the report as one document. Times are in milliseconds, unless their name says otherwise.
 pub(crate) fn document(report: &Report, conditions: &[Condition]) -> Value {

@@ -5,13 +5,14 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use bowline::{CloseCode, Error, ErrorKind, WebSocket};
+use bowline::http::Response;
+use bowline::{CloseCode, Error, ErrorKind, HandshakeTimes, WebSocket};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
-use super::plan::Plan;
-use super::station::nanos;
-use super::tally::Openings;
+use crate::bench::plan::Plan;
+use crate::bench::tally::Openings;
+use crate::bench::units::nanos;
 use crate::connect::{ConnectError, Target};
 
 /// The time that a server has to accept a TCP connection, as that of the whole handshake in the library.
@@ -43,8 +44,10 @@ pub(crate) enum OpenError {
 /// A connection that was opened.
 pub(crate) struct Opened {
     pub(crate) socket: WebSocket,
+    /// The time until TCP was connected, or the proxy's tunnel, unless the transport is a Unix socket.
     tcp: Option<Duration>,
-    upgrade: Duration,
+    /// The times of the further steps. If this program has dialled, they begin after that.
+    times: HandshakeTimes,
 }
 
 impl Dialer {
@@ -77,16 +80,16 @@ impl Dialer {
     pub(crate) async fn open(&self) -> Result<Opened, OpenError> {
         let start = Instant::now();
         let Way::Tcp { peer, .. } = self.way else {
-            let (socket, _) = self.target.connect().await?;
-            return Ok(Opened { socket, tcp: None, upgrade: start.elapsed() });
+            let (socket, response) = self.target.connect().await?;
+            let times = times_of(&response);
+            return Ok(Opened { socket, tcp: times.connected(), times });
         };
         let failed = |error| OpenError::Tcp { peer, error };
         let dialled = timeout(TCP_TIMEOUT, self.dial(peer)).await;
         let stream = dialled.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())).map_err(failed)?;
         let tcp = start.elapsed();
-        let start = Instant::now();
-        let (socket, _) = self.target.connect_over(stream).await?;
-        Ok(Opened { socket, tcp: Some(tcp), upgrade: start.elapsed() })
+        let (socket, response) = self.target.connect_over(stream).await?;
+        Ok(Opened { socket, tcp: Some(tcp), times: times_of(&response) })
     }
 
     async fn dial(&self, peer: SocketAddr) -> io::Result<TcpStream> {
@@ -110,6 +113,10 @@ impl Dialer {
     }
 }
 
+fn times_of(response: &Response<()>) -> HandshakeTimes {
+    *response.extensions().get().expect("the library says how long each handshake took")
+}
+
 impl Opened {
     /// Adds the times of the steps to those of other connections. The connection was due at `start`.
     pub(crate) fn record(&self, start: Instant, openings: &mut Openings) {
@@ -117,7 +124,12 @@ impl Opened {
         if let Some(tcp) = self.tcp {
             openings.tcp.record(nanos(tcp));
         }
-        openings.upgrade.record(nanos(self.upgrade));
+        let mut before = self.times.connected().unwrap_or_default();
+        if let Some(secured) = self.times.secured() {
+            openings.tls.record(nanos(secured.saturating_sub(before)));
+            before = secured;
+        }
+        openings.upgrade.record(nanos(self.times.upgraded().saturating_sub(before)));
     }
 }
 

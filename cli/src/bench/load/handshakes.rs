@@ -10,9 +10,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::spawn_local;
 use tokio::time::timeout;
 
-use super::plan::Pace;
-use super::station::{Stage, Station};
-use super::timer::ExactTimer;
+use crate::bench::load::station::{Stage, Station};
+use crate::bench::load::timer::ExactTimer;
+use crate::bench::plan::Pace;
 
 /// The time that a server has to answer our Close frame.
 const CLOSE_TIME: Duration = Duration::from_secs(1);

@@ -81,7 +81,7 @@ impl fmt::Display for Rate {
                 return write!(
                     f,
                     "{}/{name}",
-                    super::units::Grouped(u64::try_from(whole).unwrap_or(u64::MAX))
+                    crate::bench::units::Grouped(u64::try_from(whole).unwrap_or(u64::MAX))
                 );
             }
         }

@@ -6,12 +6,12 @@ use std::rc::Rc;
 use bowline::{CloseCode, Message, Payload, Sender, TrySendError, WebSocket};
 use tokio::task::spawn_local;
 
-use super::dial::loss_kind;
-use super::plan::{Mode, Pace};
-use super::schedule::Schedule;
-use super::station::{Stage, Station};
-use super::template::Reply;
-use super::window::Window;
+use crate::bench::load::dial::loss_kind;
+use crate::bench::load::station::{Stage, Station};
+use crate::bench::load::window::Window;
+use crate::bench::plan::schedule::Schedule;
+use crate::bench::plan::template::Reply;
+use crate::bench::plan::{Mode, Pace};
 
 /// One connection.
 ///
@@ -42,6 +42,23 @@ enum Flow {
     Blocked,
     /// Nobody.
     Ended,
+}
+
+/// The connections of a thread that were opened.
+#[derive(Default)]
+pub(crate) struct Conversations(RefCell<Vec<Rc<Conversation>>>);
+
+impl Conversations {
+    pub(crate) fn add(&self, conversation: Rc<Conversation>) {
+        self.0.borrow_mut().push(conversation);
+    }
+
+    /// The connections in the order in which their messages are due.
+    pub(crate) fn in_order(&self) -> Vec<Rc<Conversation>> {
+        let mut conversations = self.0.borrow().clone();
+        conversations.sort_unstable_by_key(|conversation| conversation.index);
+        conversations
+    }
 }
 
 impl Conversation {
@@ -172,6 +189,9 @@ impl Conversation {
                 self.flow.set(Flow::Free);
                 return;
             }
+            if due >= self.station.plan.nanos() {
+                return;
+            }
             let text = self.write(sequence).clone();
             if self.sender.send(self.payload(&text)).await.is_err() {
                 break;
@@ -180,12 +200,15 @@ impl Conversation {
         }
     }
 
-    /// The number of messages that are due before `elapsed`, but that the server did not take.
-    pub(crate) fn unsent(&self, schedule: Schedule, elapsed: u64) -> u64 {
-        match self.flow.get() {
-            Flow::Blocked => schedule.due_before(self.index, elapsed).saturating_sub(self.next.get()),
-            Flow::Free | Flow::Ended => 0,
-        }
+    /// Counts the messages that are due before `elapsed`, but were not sent.
+    pub(crate) fn count_unsent(&self, schedule: Schedule, elapsed: u64) {
+        let kind = match self.flow.get() {
+            Flow::Blocked => "messages that the server did not take",
+            Flow::Free => "messages that this program was too late to send",
+            Flow::Ended => return,
+        };
+        let unsent = schedule.due_before(self.index, elapsed).saturating_sub(self.next.get());
+        self.station.tally.borrow_mut().errors_of(kind, unsent);
     }
 
     /// Writes the message with this sequence number.

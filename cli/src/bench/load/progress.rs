@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::station::Station;
+use crate::bench::load::station::Station;
 
 /// The numbers of one thread for the status line. The thread writes them now and then, and the main thread
 /// reads them.

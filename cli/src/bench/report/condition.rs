@@ -4,9 +4,9 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::report::Report;
-use super::schedule::Rate;
-use super::units::{Grouped, Span};
+use crate::bench::plan::schedule::Rate;
+use crate::bench::report::Report;
+use crate::bench::units::{Grouped, Span};
 
 /// A condition under which the run has failed: `p99>50ms`, `errors>0`, `rate<900/s`.
 #[derive(Clone, Debug)]

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-use super::conversation::Conversation;
-use super::dial::Dialer;
-use super::plan::{Mode, Plan};
-use super::tally::Tally;
+use crate::bench::load::dial::Dialer;
+use crate::bench::plan::{Mode, Plan};
+use crate::bench::tally::Tally;
+use crate::bench::units::nanos;
 
 /// The state that the tasks of one thread share. No other thread sees any of this, so there are no locks and
 /// no atomics on the path of a message.
@@ -22,8 +22,6 @@ pub(crate) struct Station {
     pub(crate) scratch: RefCell<String>,
     /// The number of messages that wait for a reply.
     outstanding: Cell<u64>,
-    /// The connections that were opened, in the order of their indices once the run begins.
-    pub(crate) conversations: RefCell<Vec<Rc<Conversation>>>,
     /// The number of connections that are being opened.
     opening: Cell<u64>,
     /// The number of open connections.
@@ -62,7 +60,6 @@ impl Station {
             tally,
             scratch: RefCell::default(),
             outstanding: Cell::default(),
-            conversations: RefCell::default(),
             opening: Cell::default(),
             open: Cell::default(),
             stage: Cell::new(Stage::Connecting),
@@ -179,9 +176,4 @@ impl Station {
     pub(crate) fn error(&self, kind: impl Into<String>) {
         self.tally.borrow_mut().error(kind);
     }
-}
-
-/// A time in nanoseconds.
-pub(crate) fn nanos(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }

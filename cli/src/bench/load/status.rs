@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 use tokio::time::interval;
 
-use super::plan::{Mode, Plan};
-use super::progress::{Progress, Snapshot};
-use super::units::{Grouped, Span, per_second};
+use crate::bench::load::progress::{Progress, Snapshot};
+use crate::bench::plan::{Mode, Plan};
+use crate::bench::units::{Grouped, Span, per_second};
 
 const INTERVAL: Duration = Duration::from_secs(1);
 

@@ -12,15 +12,16 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{spawn_local, yield_now};
 use tokio::time::{sleep, sleep_until, timeout};
 
-use super::conversation::Conversation;
-use super::dial::Dialer;
-use super::handshakes;
-use super::plan::{Mode, Pace, Plan};
-use super::progress::Progress;
-use super::schedule::Schedule;
-use super::station::{Stage, Station, nanos};
-use super::tally::Tally;
-use super::timer::ExactTimer;
+use crate::bench::load::conversation::{Conversation, Conversations};
+use crate::bench::load::dial::Dialer;
+use crate::bench::load::handshakes;
+use crate::bench::load::progress::Progress;
+use crate::bench::load::station::{Stage, Station};
+use crate::bench::load::timer::ExactTimer;
+use crate::bench::plan::schedule::Schedule;
+use crate::bench::plan::{Mode, Pace, Plan};
+use crate::bench::tally::Measured;
+use crate::bench::units::nanos;
 
 /// The number of messages that are sent in a row before replies are received.
 const SENT_IN_A_ROW: u32 = 32;
@@ -54,15 +55,6 @@ pub(crate) struct Worker {
     pub(crate) progress: Arc<Progress>,
 }
 
-/// The measurements of one thread.
-pub(crate) struct Measured {
-    pub(crate) tally: Tally,
-    /// The time of the run, which is shorter than planned if it was interrupted.
-    pub(crate) elapsed: u64,
-    /// The connections that were open at the beginning of the run.
-    pub(crate) opened: u64,
-}
-
 impl Worker {
     /// Runs until the end of the run.
     pub(crate) fn run(self) -> io::Result<Measured> {
@@ -72,26 +64,28 @@ impl Worker {
 
     async fn work(mut self) -> io::Result<Measured> {
         let station = Station::new(Arc::clone(&self.plan), Arc::clone(&self.dialer));
+        let conversations = Rc::<Conversations>::default();
         let reporting = spawn_local(report(Rc::clone(&station), Arc::clone(&self.progress)));
         if self.plan.mode != Mode::Connect {
             let stopped = stopped(self.orders.clone());
             tokio::select! {
-                () = self.open_all(&station) => {}
+                () = self.open_all(&station, &conversations) => {}
                 () = stopped => {}
             }
         }
         let opened = station.open();
         let _ = self.ready.send(());
-        let elapsed = match self.start().await {
+        let start = self.start().await;
+        let conversations = conversations.in_order();
+        let elapsed = match start {
             Some(start) => {
                 station.begin(start);
-                station.conversations.borrow_mut().sort_unstable_by_key(|conversation| conversation.index);
-                self.load(&station).await?
+                self.load(&station, &conversations).await?
             }
             None => 0,
         };
-        self.drain(&station, elapsed).await;
-        close(&station).await;
+        self.drain(&station, &conversations, elapsed).await;
+        close(&station, &conversations).await;
         reporting.abort();
         self.progress.update(&station);
         let tally = station.tally.borrow().clone();
@@ -99,7 +93,7 @@ impl Worker {
     }
 
     /// Opens the connections of this thread, each at its time.
-    async fn open_all(&self, station: &Rc<Station>) {
+    async fn open_all(&self, station: &Rc<Station>, conversations: &Rc<Conversations>) {
         let Plan { connections, ramp, threads, .. } = &*self.plan;
         let ramp = nanos(*ramp);
         let start = Instant::now();
@@ -110,7 +104,7 @@ impl Worker {
                 sleep_until(due.into()).await;
             }
             station.begin_opening();
-            spawn_local(connect(Rc::clone(station), index));
+            spawn_local(connect(Rc::clone(station), Rc::clone(conversations), index));
         }
         station.all_opened().await;
     }
@@ -128,14 +122,16 @@ impl Worker {
     }
 
     /// Runs until the end of the time. Returns the time that the run took.
-    async fn load(&self, station: &Rc<Station>) -> io::Result<u64> {
+    async fn load(&self, station: &Rc<Station>, conversations: &[Rc<Conversation>]) -> io::Result<u64> {
         let work = async {
             match (self.plan.mode, self.plan.pace) {
                 (Mode::Connect, pace) => handshakes::run(station, self.thread, pace).await?,
                 (Mode::Idle, _) => {}
-                (Mode::Echo | Mode::Broadcast, Pace::Open(schedule)) => pace(station, schedule).await?,
+                (Mode::Echo | Mode::Broadcast, Pace::Open(schedule)) => {
+                    pace(station, conversations, schedule).await?;
+                }
                 (Mode::Echo | Mode::Broadcast, Pace::Closed { in_flight }) => {
-                    for conversation in &*station.conversations.borrow() {
+                    for conversation in conversations {
                         spawn_local(Rc::clone(conversation).begin(in_flight));
                     }
                 }
@@ -148,14 +144,17 @@ impl Worker {
                 Mode::Echo | Mode::Broadcast | Mode::Idle => station.all_ended().await,
             }
         };
-        let end = sleep_until(station.instant(self.plan.nanos()).into());
+        let end = station.instant(self.plan.nanos());
+        // A program that is late sends the messages of the schedule nevertheless, and their latency counts.
+        let last = end + self.plan.grace;
         let work = async {
             work.await?;
-            pending::<io::Result<()>>().await
+            sleep_until(end.into()).await;
+            io::Result::Ok(())
         };
         tokio::select! {
-            failed = work => failed?,
-            () = end => {}
+            done = work => done?,
+            () = sleep_until(last.into()) => {}
             () = all_lost => {}
             () = stopped(self.orders.clone()) => {}
         }
@@ -165,24 +164,26 @@ impl Worker {
     }
 
     /// Waits for the missing replies, and counts those that don't arrive.
-    async fn drain(&self, station: &Station, elapsed: u64) {
+    async fn drain(&self, station: &Station, conversations: &[Rc<Conversation>], elapsed: u64) {
         if let (Mode::Broadcast, Pace::Open(schedule)) = (self.plan.mode, self.plan.pace) {
             let tally = station.tally.borrow();
             // Each message goes to all connections. Not all servers include the one that has sent it.
             let own = if tally.own == 0 { tally.sent.messages } else { 0 };
-            let expected = schedule.rate.due_before(elapsed) * station.open() - own;
-            station.expect_replies(expected.saturating_sub(tally.received.messages));
+            let expected = schedule.rate.due_before(elapsed) * station.open();
+            station.expect_replies(expected.saturating_sub(own + tally.received.messages));
         }
         let _ = timeout(self.plan.grace, station.all_replied()).await;
-        let mut tally = station.tally.borrow_mut();
         if self.plan.mode != Mode::Broadcast {
-            tally.errors_of("missing replies", station.outstanding());
+            station.tally.borrow_mut().errors_of("missing replies", station.outstanding());
         }
-        if let Pace::Open(schedule) = self.plan.pace {
-            let conversations = station.conversations.borrow();
-            let unsent =
-                conversations.iter().map(|conversation| conversation.unsent(schedule, elapsed)).sum();
-            tally.errors_of("messages that the server did not take", unsent);
+        // In a run that was interrupted, the last messages may just have become due.
+        let is_whole = elapsed == self.plan.nanos();
+        if let (Mode::Echo | Mode::Broadcast, Pace::Open(schedule), true) =
+            (self.plan.mode, self.plan.pace, is_whole)
+        {
+            for conversation in conversations {
+                conversation.count_unsent(schedule, elapsed);
+            }
         }
     }
 }
@@ -194,7 +195,7 @@ async fn stopped(mut orders: watch::Receiver<Order>) {
 }
 
 /// Opens a connection, and receives on it.
-async fn connect(station: Rc<Station>, index: u64) {
+async fn connect(station: Rc<Station>, conversations: Rc<Conversations>, index: u64) {
     let start = Instant::now();
     let opened = station.dialer.open().await;
     let opened = match opened {
@@ -207,19 +208,18 @@ async fn connect(station: Rc<Station>, index: u64) {
     };
     opened.record(start, &mut station.tally.borrow_mut().openings);
     let conversation = Rc::new(Conversation::new(Rc::clone(&station), index, opened.socket.sender()));
-    station.conversations.borrow_mut().push(Rc::clone(&conversation));
+    conversations.add(Rc::clone(&conversation));
     station.end_opening();
     conversation.receive(opened.socket).await;
 }
 
 /// Sends the messages of all connections of the thread, each when it is due.
-async fn pace(station: &Station, schedule: Schedule) -> io::Result<()> {
+async fn pace(station: &Station, conversations: &[Rc<Conversation>], schedule: Schedule) -> io::Result<()> {
     let mut timer = ExactTimer::new()?;
-    let conversations = station.conversations.borrow().clone();
     let end = station.plan.nanos();
     let mut in_a_row = 0;
     for sequence in 0.. {
-        for conversation in &conversations {
+        for conversation in conversations {
             let due = schedule.due(conversation.index, sequence);
             if due >= end {
                 return Ok(());
@@ -242,9 +242,9 @@ async fn pace(station: &Station, schedule: Schedule) -> io::Result<()> {
 }
 
 /// Closes all connections.
-async fn close(station: &Station) {
+async fn close(station: &Station, conversations: &[Rc<Conversation>]) {
     station.enter(Stage::Closing);
-    for conversation in &*station.conversations.borrow() {
+    for conversation in conversations {
         // The only error is an invalid code.
         let _ = conversation.sender.begin_close(CloseCode::NORMAL, "");
     }
