@@ -4,7 +4,7 @@
 
 use std::error::Error;
 
-use bowline::Upgrade;
+use bowline::WebSocket;
 use hyper::body::Incoming;
 use hyper::header::CONTENT_TYPE;
 use hyper::server::conn::http1;
@@ -36,7 +36,7 @@ async fn answer(mut request: Request<Incoming>) -> Result<Response<String>, hype
         "/" => Ok(Response::builder().header(CONTENT_TYPE, "text/html").body(PAGE.to_owned())?),
         "/echo" => match bowline::accept(&mut request) {
             Ok((response, upgrade)) => {
-                tokio::spawn(echo(upgrade));
+                upgrade.on_error(|error| eprintln!("{error}")).spawn(echo);
                 Ok(response)
             }
             Err(rejection) => Ok(rejection.into_response()),
@@ -45,8 +45,7 @@ async fn answer(mut request: Request<Incoming>) -> Result<Response<String>, hype
     }
 }
 
-async fn echo(upgrade: Upgrade) -> Result<(), bowline::Error> {
-    let mut socket = upgrade.await?;
+async fn echo(mut socket: WebSocket) -> Result<(), Box<dyn Error + Send + Sync>> {
     while let Some(message) = socket.recv().await? {
         socket.send(message).await?;
     }
