@@ -281,7 +281,8 @@
 //! # TLS
 //!
 //! `wss://` URLs need no settings: clients trust the root certificates of the operating system. Anything else
-//! is a configuration of rustls, which this crate re-exports. See `Connector::tls` and `Server::tls`.
+//! is a configuration of rustls, which this crate re-exports. See `Connector::tls` and `Server::tls`. Streams
+//! of other TLS libraries are accepted, too: see `ConnectOver::already_tls`.
 //!
 //! rustls needs a provider of cryptography. The library uses the default of the process if the application
 //! has installed one, and otherwise the provider of its own feature, `ring` or `aws-lc-rs`. The function

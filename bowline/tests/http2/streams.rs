@@ -12,11 +12,12 @@ use bowline::{
 };
 use bytes::Bytes;
 use h2::Reason;
+use http::request::Parts;
 use http::{Method, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
@@ -45,6 +46,18 @@ async fn exchange(socket: &mut WebSocket) {
 async fn close(socket: &WebSocket) {
     let close = soon(socket.close(CloseCode::NORMAL, "done")).await.unwrap();
     assert_eq!((close.code(), close.reason()), (CloseCode::NORMAL, "done"));
+}
+
+/// The stream does TLS, so the request is one for `https`, and the library sends no TLS of its own.
+#[tokio::test]
+async fn a_stream_that_is_tls_already_has_the_scheme_https() {
+    let (near, far) = duplex(64 * 1024);
+    let tell = async |head: Parts, socket: WebSocket| Ok(socket.send(head.uri.to_string()).await?);
+    tokio::spawn(Server::new().http2().serve_connection(far, None, tell));
+    let connecting = over_http2().connect_over("wss://example.com/feed", near).already_tls();
+    let (mut socket, response) = soon(connecting).await.unwrap();
+    assert_eq!(response.version(), Version::HTTP_2);
+    assert_eq!(soon(socket.recv()).await.unwrap(), Some("https://example.com/feed".into()));
 }
 
 async fn connection_to(address: SocketAddr) -> Http2Connection {
