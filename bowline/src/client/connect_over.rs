@@ -100,10 +100,12 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> ConnectOver<S> {
     /// Leaves the TLS of a wss:// URL to the stream, which has done its TLS handshake. Default: the library
     /// does TLS on top of the stream.
     ///
-    /// The library trusts the application: whether the stream is encrypted, and has checked the certificate
-    /// of the URL's host, is not visible from outside. A ws:// URL never uses TLS, and so stays as it is.
-    /// [`Connector::tls`] has no effect. Over HTTP/2, ALPN has to choose `h2` if `Connector::http_version`
-    /// allows nothing else. The feature `tls` is not needed.
+    /// The library can't see whether the stream is encrypted, and whether the certificate of the URL's host
+    /// was checked. The application must ensure both. A ws:// URL never uses TLS, so this method has no
+    /// effect on one. `Connector::tls` and the feature `tls` are not needed.
+    ///
+    /// The library speaks HTTP/2 if `Connector::http_version` allows nothing else, and otherwise HTTP/1.1.
+    /// The protocol that the stream has agreed on by ALPN must be the same.
     ///
     /// ```no_run
     /// # async fn example(stream: tokio::io::DuplexStream) -> Result<(), bowline::Error> {

@@ -1,4 +1,4 @@
-//! The dependencies that the page lists are those of this package.
+//! The dependencies that the page lists are those of this package, and its programs are short.
 
 use toml::{Table, Value};
 
@@ -31,6 +31,17 @@ fn the_dependencies_of_the_page_are_the_tested_ones() {
             let is_tested = tested_features.contains(&feature);
             assert!(is_tested || is_default(&name, feature), "{name} is tested without {feature}");
         }
+    }
+}
+
+/// A reader copies a program at a glance. Imports and blank lines don't count.
+#[test]
+fn the_programs_of_the_page_are_short() {
+    for (program, section) in PAGE.split("```rust\n").skip(1).zip(PAGE.split("```rust\n")) {
+        let program = program.split("```").next().unwrap();
+        let lines = program.lines().filter(|line| !line.is_empty() && !line.starts_with("use ")).count();
+        let heading = section.lines().rfind(|line| line.starts_with("##")).unwrap();
+        assert!(lines <= 40, "{heading} has {lines} lines");
     }
 }
 
