@@ -3,12 +3,13 @@
 import argparse
 import sys
 
-from . import autobahn, browser, build, deploying, peers, processes
+from . import autobahn, browser, build, cli, deploying, peers, processes
 from .report import Report
 
 SUITES = {
     "autobahn": lambda report, options: autobahn.run(report, options.cases, options.long, options.http or ["1.1", "2"]),
     "peers": lambda report, _options: peers.run(report),
+    "cli": lambda report, _options: cli.run(report),
     "browser": lambda report, _options: browser.run(report),
     "deploying": lambda report, _options: deploying.run(report),
 }

@@ -92,14 +92,14 @@ def background(name, command, environment=None, descriptors=()):
         GROUPS.end(process)
 
 
-def run(name, command, seconds, environment=None):
-    """Runs `command` to its end and returns its output."""
+def run(name, command, seconds, environment=None, statuses=(0,)):
+    """Runs `command` to its end, which is one of `statuses`, and returns its output."""
     with background(name, command, environment) as process:
         try:
             status = process.wait(timeout=seconds)
         except subprocess.TimeoutExpired:
             raise ProcessFailure(process, f"was still running after {seconds} s") from None
-        if status != 0:
+        if status not in statuses:
             raise ProcessFailure(process, f"exited with {status}")
         return output(process)
 

@@ -201,11 +201,11 @@ impl Case {
             Some(Step::Write(bytes)) => ping(AFTER).encode(bytes),
             _ => self = self.send([ping(AFTER)]),
         }
-        self.fails_at_once(codes)
+        self.fails_in_time(codes)
     }
 
-    /// Expects that the server fails the connection in the middle of a frame.
-    pub(crate) fn fails_at_once(self, codes: &'static [u16]) -> Self {
+    /// Expects that the server fails the connection after the last step, whatever it does before that.
+    pub(crate) fn fails_in_time(self, codes: &'static [u16]) -> Self {
         self.then(Step::Expect(Expectation::Fails(codes)))
     }
 

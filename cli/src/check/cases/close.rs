@@ -20,16 +20,18 @@ fn handshakes() -> Vec<Case> {
         case("reason-123", "a Close frame with a reason of 123 bytes")
             .send([close(1000, [b'x'; 123])])
             .closes(1000),
-        case("after-ping", "a ping and a Close frame")
-            .send([ping("before"), close(1000, "")])
+        case("after-ping", "a Close frame after a ping and its pong")
+            .send([ping("before")])
             .pong("before")
+            .send([close(1000, "")])
             .closes(1000),
-        case("then-ping", "a ping after the Close frame")
-            .send([close(1000, ""), ping(AFTER)])
-            .closes(1000)
-            .ends(),
         case("then-text", "a text message after the Close frame")
             .send([close(1000, ""), text("too late")])
+            .closes(1000)
+            .ends(),
+        // RFC 6455 5.5.2: a server that has received a Close frame need not answer pings any more.
+        should("close.then-ping", "RFC 6455 5.5.2", "a ping after the Close frame")
+            .send([close(1000, ""), ping(AFTER)])
             .closes(1000)
             .ends(),
         case("twice", "two Close frames").send([close(1000, ""), close(1001, "")]).closes(1000).ends(),

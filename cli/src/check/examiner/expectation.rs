@@ -13,6 +13,9 @@ const NO_STATUS: u16 = 1005;
 /// The codes with which a server says that a client has violated the protocol.
 const BLAME: [u16; 2] = [1002, 1007];
 
+/// The messages that a pong may overtake. More are those of a flood.
+const OVERTAKEN: usize = 8;
+
 /// Waits until the server has done what is expected, or something else, or nothing in time.
 pub(crate) async fn check(
     session: &mut Session,
@@ -125,12 +128,18 @@ async fn pong(session: &mut Session, payload: &[u8]) -> Result<(), Finding> {
         Err(Finding::new(format!("a pong with the payload \"{}\"", shown(payload)), observed))
     };
     let mut last = "nothing in time".to_owned();
+    let mut messages = Vec::new();
     let deadline = session.deadline();
     while let Some(event) = session.next(deadline).await {
         match event {
-            Received::Pong(other) if other == payload => return Ok(()),
+            Received::Pong(other) if other == payload => {
+                // Pongs may overtake messages, and the next step may expect one of these.
+                session.put_back(messages);
+                return Ok(());
+            }
             // Perhaps that of an earlier ping.
             Received::Pong(other) => last = format!("a pong with \"{}\"", shown(&other)),
+            message @ Received::Message(..) if messages.len() < OVERTAKEN => messages.push(message),
             Received::Message(..) | Received::Ping => {}
             event => return found(event.to_string()),
         }

@@ -84,6 +84,14 @@ impl Inbox {
         Some(event)
     }
 
+    /// Puts events back, in front of all others.
+    pub(crate) fn put_back(&mut self, events: Vec<Received>) {
+        for event in events.into_iter().rev() {
+            self.kept += event.size();
+            self.events.push_front(event);
+        }
+    }
+
     pub(crate) fn take_owed(&mut self) -> Vec<Vec<u8>> {
         std::mem::take(&mut self.owed)
     }

@@ -120,6 +120,11 @@ impl Session {
         }
     }
 
+    /// Puts events back, in front of all others.
+    pub(crate) fn put_back(&mut self, events: Vec<Received>) {
+        self.inbox.put_back(events);
+    }
+
     /// Returns an event that has arrived already.
     pub(crate) fn next_here(&mut self) -> Option<Received> {
         while let Ok(incoming) = self.carrier.incoming.try_recv() {

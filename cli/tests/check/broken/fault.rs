@@ -84,7 +84,7 @@ pub(super) const FAULTS: &[(Fault, &str)] = &[
     (Fault::NoUpgradeHeader, "handshake.valid"),
     (Fault::NoConnectionHeader, "handshake.valid"),
     (Fault::AcceptsVersion8, "handshake.version-8"),
-    (Fault::HidesVersions, "handshake.version-8"),
+    (Fault::HidesVersions, "handshake.version-14"),
     (Fault::AcceptsMissingKey, "handshake.key-missing"),
     (Fault::AcceptsShortKey, "handshake.key-short"),
     (Fault::AcceptsTwoKeys, "handshake.key-twice"),

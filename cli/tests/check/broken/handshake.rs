@@ -15,7 +15,7 @@ const HEAD_MAX: usize = 16 << 10;
 
 /// A handshake that was accepted.
 pub(super) struct Accepted {
-    /// What was agreed on for compression.
+    /// The parameters of compression that were agreed on.
     pub(super) deflate: Option<DeflateParameters>,
     /// Bytes that arrived with the request.
     pub(super) leftover: Vec<u8>,
