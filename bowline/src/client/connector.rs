@@ -530,6 +530,11 @@ impl Connector {
         Box::pin(self.secure(attempt, version, stream)).await
     }
 
+    /// The time for an opening handshake.
+    pub(crate) fn handshake_timeout(&self) -> Duration {
+        self.offer.config.limits.handshake_timeout
+    }
+
     /// Does TLS if the URL says so, and goes on above it.
     pub(crate) async fn secure(
         &self,

@@ -1,15 +1,20 @@
 //! A client that connects again after each loss.
 
 use std::fmt::{self, Display};
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
 use std::time::{Duration, SystemTime};
 
 use bowline_proto::{CloseCode, CloseFrame};
 use http::header::RETRY_AFTER;
 use http::{Response, StatusCode};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, sleep_until};
 
 use crate::client::connector::Connector;
 use crate::error::{Error, ErrorKind};
+use crate::handshake::deadline::Deadline;
 use crate::random::random;
 use crate::socket::{Sender, WebSocket};
 
@@ -86,6 +91,8 @@ pub struct Reconnecting {
     max: Duration,
     attempts: Option<u32>,
     on_retry: Option<Box<dyn ReportRetry>>,
+    /// In place of the connector's own way to the server.
+    dial: Option<Box<dyn Dialler>>,
     /// The attempts that failed in a row, and the connections that ended soon.
     failures: u32,
     stage: Stage,
@@ -95,6 +102,14 @@ pub struct Reconnecting {
 trait ReportRetry: FnMut(&Retry) + Send {}
 
 impl<F: FnMut(&Retry) + Send> ReportRetry for F {}
+
+/// A function that connects over streams of the application's.
+trait Dialler: FnMut(&Connector, &str) -> Opening + Send {}
+
+impl<F: FnMut(&Connector, &str) -> Opening + Send> Dialler for F {}
+
+/// The future of an attempt.
+type Opening = Pin<Box<dyn Future<Output = Result<(WebSocket, Response<()>), Error>> + Send>>;
 
 /// The stage of a client between two connections.
 ///
@@ -133,6 +148,7 @@ impl Connector {
             max: MAX,
             attempts: None,
             on_retry: None,
+            dial: None,
             failures: 0,
             stage: Stage::New,
         }
@@ -172,7 +188,11 @@ impl Reconnecting {
                 sleep_until(until).await;
             }
             self.stage = Stage::Attempting;
-            match self.connector.connect(&self.url).await {
+            let opened = match &mut self.dial {
+                Some(dial) => dial(&self.connector, &self.url).await,
+                None => self.connector.connect(&self.url).await,
+            };
+            match opened {
                 Ok((socket, response)) => {
                     self.stage = Stage::Connected(socket.sender(), Instant::now());
                     return Ok((socket, response));
@@ -235,6 +255,40 @@ impl Reconnecting {
     /// ```
     pub fn on_retry(mut self, on_retry: impl FnMut(&Retry) + Send + 'static) -> Self {
         self.on_retry = Some(Box::new(on_retry));
+        self
+    }
+
+    /// Sets a function that opens the stream for each attempt, such as to a Unix socket. Default: none, and the
+    /// connector dials.
+    ///
+    /// The handshake is then that of [`Connector::connect_over`]. The stream has to be open within
+    /// [`Limits::handshake_timeout`](crate::Limits::handshake_timeout), and the handshake has as much time
+    /// again. An error of `dial` is a failed attempt, and [`connect`](Self::connect) tries again.
+    ///
+    /// ```
+    /// use bowline::Connector;
+    ///
+    /// # #[cfg(unix)]
+    /// let client = Connector::new()
+    ///     .reconnecting("ws://localhost/feed")
+    ///     .dial(|| tokio::net::UnixStream::connect("/run/feed.sock"));
+    /// ```
+    pub fn dial<F, Fut, S>(mut self, mut dial: F) -> Self
+    where
+        F: FnMut() -> Fut + Send + 'static,
+        Fut: Future<Output = io::Result<S>> + Send + 'static,
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        self.dial = Some(Box::new(move |connector: &Connector, url: &str| -> Opening {
+            let deadline = Deadline::after(connector.handshake_timeout());
+            let (connector, url, dialing) = (connector.clone(), url.to_owned(), dial());
+            Box::pin(async move {
+                let text = "opening a stream to the server failed (Reconnecting::dial)";
+                let opened = async { dialing.await.map_err(|error| Error::of_transport(text, error)) };
+                let stream = deadline.bound("opening a stream to the server", opened).await?;
+                connector.connect_over(url, stream).await
+            })
+        }));
         self
     }
 

@@ -83,6 +83,46 @@ async fn a_client_comes_back_until_the_server_does() {
 }
 
 #[tokio::test]
+async fn a_client_may_dial_by_itself() {
+    let (listener, address) = listen().await;
+    let retries = Arc::<Mutex<Vec<String>>>::default();
+    let noted = Arc::clone(&retries);
+    let mut dialled = 0;
+    let mut client = Connector::new()
+        .limits(Limits::default().handshake_timeout(Duration::from_millis(200)))
+        .reconnecting("ws://name.invalid/feed")
+        .backoff(QUICK, 3 * QUICK)
+        .on_retry(move |retry| noted.lock().unwrap().push(retry.to_string()))
+        .dial(move || {
+            dialled += 1;
+            async move {
+                match dialled {
+                    1 => Err(std::io::Error::other("no route today")),
+                    2 => std::future::pending().await,
+                    _ => TcpStream::connect(address).await,
+                }
+            }
+        });
+    for _ in 0..2 {
+        let serving = async {
+            let (stream, _) = listener.accept().await.unwrap();
+            Acceptor::new().accept_stream(stream).await.unwrap()
+        };
+        let (opened, (server, head)) = soon(async { tokio::join!(client.connect(), serving) }).await;
+        opened.unwrap().0.send("hello").await.unwrap();
+        assert_eq!(head.headers["host"], "name.invalid");
+        drop(server);
+    }
+    let retries = retries.lock().unwrap();
+    assert!(
+        retries[0].contains("Reconnecting::dial") && retries[0].contains("no route today"),
+        "{retries:?}"
+    );
+    assert!(retries[1].contains("Limits::handshake_timeout"), "{retries:?}");
+    assert_eq!(retries.len(), 3, "{retries:?}");
+}
+
+#[tokio::test]
 async fn a_refusal_ends_the_attempts() {
     for status in ["401 Unauthorized", "404 Not Found", "301 Moved Permanently"] {
         let (listener, address) = listen().await;
