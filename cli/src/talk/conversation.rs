@@ -43,15 +43,15 @@ pub(super) struct Conversation {
 
 impl Conversation {
     pub(super) fn new(mut settings: Settings) -> Self {
-        let (prompt, printer) = open_prompt(&mut settings).unzip();
+        let (source, printer, screen) = match open_prompt(&mut settings) {
+            Some((prompt, printer, screen)) => {
+                (Source::Prompt(Box::new(prompt)), Some(printer), Some(screen))
+            }
+            None => (Source::Pipe(settings.split, settings.encoding), None, None),
+        };
         let style = Style::new(settings.layout, settings.encoding, settings.split, settings.timestamps);
         let recording = std::mem::take(&mut settings.recording);
-        let screen = printer.is_some().then(Screen::save);
         let display = Display::new(style, settings.verbosity, recording, printer);
-        let source = match prompt {
-            Some(prompt) => Source::Prompt(Box::new(prompt)),
-            None => Source::Pipe(settings.split, settings.encoding),
-        };
         let (reports, events) = channel(EVENTS);
         if display.shows_control_frames() {
             let seen = reports.clone();
@@ -68,8 +68,10 @@ impl Conversation {
         let mut interruptions = Interruptions::new(self.settings.timeout);
         let end = self.talk(&mut interruptions).await;
         let written = closing::finish(self.display, &end, self.screen.as_ref(), &mut interruptions).await;
-        if let Some(screen) = &self.screen {
-            screen.restore();
+        // An editor that waits to hand over a line is told that nobody takes it.
+        drop(self.outbox);
+        if let Some(screen) = self.screen {
+            screen.restore().await;
         }
         report(&end, written, &self.settings, self.received)
     }
@@ -144,7 +146,7 @@ impl Conversation {
 
 /// Opens the prompt, if the settings ask for one. On terminals without the means for it, lines are read as from a
 /// pipe.
-fn open_prompt(settings: &mut Settings) -> Option<(Prompt, Printer)> {
+fn open_prompt(settings: &mut Settings) -> Option<(Prompt, Printer, Screen)> {
     if settings.layout != Layout::Prompt {
         return None;
     }

@@ -7,19 +7,21 @@
 //!    '----------------------- messages to print above the line ----------------------------'
 //! ```
 //!
-//! A call of `readline` can't be ended from outside, so the editor's thread is detached. A conversation that ends
-//! while a line is edited leaves the terminal in raw mode: [`Screen::restore`] puts that right.
+//! A conversation may end while a line is edited, and the terminal is in raw mode: see [`Screen::restore`].
 
 mod command;
 mod history;
 
 use std::io::{self, IsTerminal, Write};
 use std::thread;
+use std::time::Duration;
 
 use rustyline::config::Config;
 use rustyline::error::ReadlineError;
 use rustyline::{DefaultEditor, ExternalPrinter};
 use tokio::sync::mpsc::{self, Receiver, Sender};
+use tokio::sync::oneshot::{self, error::TryRecvError};
+use tokio::time::timeout;
 
 use crate::talk::encoding::Encoding;
 use crate::talk::item::{Input, Order};
@@ -32,6 +34,11 @@ const HISTORY: usize = 1000;
 /// The text before the line.
 const PROMPT: &str = "> ";
 
+/// The number of signals that ask the editor to end, and the pause after each.
+#[cfg(unix)]
+const SIGNALS: u32 = 20;
+const SIGNAL_PAUSE: Duration = Duration::from_millis(50);
+
 /// Moves up a line and down again. The editor prints it and nothing changes.
 const NOTHING: &str = "\u{1b}[A\n";
 
@@ -40,6 +47,8 @@ pub(super) struct Prompt {
     editor: DefaultEditor,
     history: HistoryFile,
     encoding: Encoding,
+    /// Dropped at the end of the editor's thread.
+    _thread: oneshot::Sender<()>,
 }
 
 /// Returns whether people are at both ends: a prompt is of use.
@@ -49,7 +58,11 @@ pub(super) fn is_possible() -> bool {
 
 impl Prompt {
     /// Prepares a prompt with the history of a host.
-    pub(super) fn new(host: &str, port: u16, encoding: Encoding) -> Result<(Self, Printer), ReadlineError> {
+    pub(super) fn new(
+        host: &str,
+        port: u16,
+        encoding: Encoding,
+    ) -> Result<(Self, Printer, Screen), ReadlineError> {
         let config = Config::builder()
             .max_history_size(HISTORY)?
             .history_ignore_dups(true)?
@@ -58,7 +71,8 @@ impl Prompt {
         let printer = Printer(Box::new(editor.create_external_printer()?));
         let history = HistoryFile::new(host, port);
         history.load(&mut editor);
-        Ok((Self { editor, history, encoding }, printer))
+        let (thread, ended) = oneshot::channel();
+        Ok((Self { editor, history, encoding, _thread: thread }, printer, Screen::new(ended)))
     }
 
     /// Shows the prompt, and starts to read.
@@ -66,6 +80,7 @@ impl Prompt {
         let (orders, receiver) = mpsc::channel(1);
         thread::spawn(move || {
             let last = self.read_all(&orders);
+            // The conversation may have ended before.
             let _ = orders.blocking_send(Ok(last));
         });
         receiver
@@ -76,7 +91,7 @@ impl Prompt {
         loop {
             let line = match self.editor.readline(PROMPT) {
                 Ok(line) => line,
-                Err(ReadlineError::Interrupted) => return Order::Interrupt,
+                Err(ReadlineError::Interrupted | ReadlineError::Signal(_)) => return Order::Interrupt,
                 Err(_) => return Order::Leave,
             };
             self.history.add(&mut self.editor, &line);
@@ -126,28 +141,49 @@ impl Drop for Printer {
     }
 }
 
-/// The state of the terminal before the prompt.
+/// The terminal, as it was before the prompt.
 pub(super) struct Screen {
     #[cfg(unix)]
     modes: Option<rustix::termios::Termios>,
+    /// Becomes ready when the editor's thread has ended.
+    editor: oneshot::Receiver<()>,
 }
 
 impl Screen {
     /// Remembers the state of the terminal.
-    pub(super) fn save() -> Self {
+    fn new(editor: oneshot::Receiver<()>) -> Self {
         Self {
             #[cfg(unix)]
             modes: rustix::termios::tcgetattr(io::stdin()).ok(),
+            editor,
         }
     }
 
-    /// Removes the line that is edited, and ends the raw mode and bracketed paste.
-    pub(super) fn restore(&self) {
+    /// Ends the editing of a line, and puts the terminal in order.
+    ///
+    /// While a line is edited, a SIGINT goes to the editor, which puts the terminal in order itself. At any other
+    /// time, nothing happens, so the signal is repeated until the editor's thread has ended.
+    #[cfg(unix)]
+    pub(super) async fn restore(mut self) {
+        use rustix::process::{Signal, getpid, kill_process};
+        use rustix::termios::{OptionalActions, tcsetattr};
+        for _ in 0..SIGNALS {
+            if let Err(TryRecvError::Closed) = self.editor.try_recv() {
+                return;
+            }
+            let _ = kill_process(getpid(), Signal::INT);
+            let _ = timeout(SIGNAL_PAUSE, &mut self.editor).await;
+        }
+        // The editor does not react. It may still be in raw mode, with bracketed paste.
         print("\r\u{1b}[J\u{1b}[?2004l");
-        #[cfg(unix)]
         if let Some(modes) = &self.modes {
-            use rustix::termios::{OptionalActions, tcsetattr};
             let _ = tcsetattr(io::stdin(), OptionalActions::Drain, modes);
         }
+    }
+
+    /// Consoles of Windows need no such care.
+    #[cfg(not(unix))]
+    pub(super) async fn restore(mut self) {
+        let _ = timeout(SIGNAL_PAUSE, &mut self.editor).await;
     }
 }
