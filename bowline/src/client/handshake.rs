@@ -143,18 +143,18 @@ impl ClientHandshake {
     fn check<B>(&self, response: &Response<B>) -> Result<Negotiated, String> {
         let headers = response.headers();
         if response.version() <= Version::HTTP_11 {
-            self.check_upgrade(response)?;
+            self.verify_upgrade(response)?;
         } else if !response.status().is_success() {
             // RFC 8441 5, RFC 9110 9.3.6: a CONNECT that succeeds is answered with 200 or another 2xx, and
             // without a key.
             return Err(describe_status(response.status(), StatusCode::OK, headers));
         }
-        let mut agreed = Negotiated::on_subprotocol(self.check_subprotocol(headers)?);
-        self.check_extensions(headers, &mut agreed)?;
+        let mut agreed = Negotiated::on_subprotocol(self.verify_subprotocol(headers)?);
+        self.verify_extensions(headers, &mut agreed)?;
         Ok(agreed)
     }
 
-    fn check_upgrade<B>(&self, response: &Response<B>) -> Result<(), String> {
+    fn verify_upgrade<B>(&self, response: &Response<B>) -> Result<(), String> {
         let headers = response.headers();
         // RFC 6455 4.1: a status other than 101 does not accept the handshake.
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
@@ -184,7 +184,7 @@ impl ClientHandshake {
         }
     }
 
-    fn check_extensions(&self, headers: &HeaderMap, agreed: &mut Negotiated) -> Result<(), String> {
+    fn verify_extensions(&self, headers: &HeaderMap, agreed: &mut Negotiated) -> Result<(), String> {
         let malformed = || "the server's Sec-WebSocket-Extensions is not a list of extensions".to_owned();
         let mut answer = Vec::new();
         for line in headers.get_all(SEC_WEBSOCKET_EXTENSIONS) {
@@ -200,7 +200,7 @@ impl ClientHandshake {
         Ok(())
     }
 
-    fn check_subprotocol<'a>(&self, headers: &'a HeaderMap) -> Result<Option<&'a str>, String> {
+    fn verify_subprotocol<'a>(&self, headers: &'a HeaderMap) -> Result<Option<&'a str>, String> {
         match Occurrence::of(headers, SEC_WEBSOCKET_PROTOCOL) {
             Occurrence::None => Ok(None),
             Occurrence::Repeated => Err("the server chose more than one subprotocol".to_owned()),

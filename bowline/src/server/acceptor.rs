@@ -201,8 +201,8 @@ impl Acceptor {
     /// Sets the registry of the WebSockets that this acceptor opens, by which they are closed at the shutdown
     /// of the application. Default: none.
     ///
-    /// Once the shutdown has begun, handshakes are rejected with 503. A [`Server`](crate::Server) needs no
-    /// such registry, as it has a [shutdown](crate::Server::shutdown) of its own.
+    /// Once the shutdown has begun, handshakes are rejected with 503. A [`Server`](crate::Server) alone needs
+    /// no such registry, as it has a [shutdown](crate::Server::shutdown) of its own.
     ///
     /// ```
     /// use bowline::{Acceptor, Connections};

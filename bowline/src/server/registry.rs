@@ -93,7 +93,8 @@ struct ConnectionEntry {
     sender: Option<Sender>,
 }
 
-/// A summary of a server's shutdown: the number of connections by the way in which they ended.
+/// A summary of a shutdown, of a [`Server`](crate::Server) or of [`Connections`]: the number of connections
+/// by the way in which they ended.
 ///
 /// ```no_run
 /// # async fn example(server: bowline::Server, listener: tokio::net::TcpListener) -> std::io::Result<()> {

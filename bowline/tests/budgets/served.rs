@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::{Arc, Mutex};
 
-use bowline::{Connector, Proxy, Server, TlsInfo, WebSocket};
+use bowline::{Acceptor, Connections, Connector, Proxy, Server, TlsInfo, WebSocket};
 use http::request::Parts;
 use tokio::net::TcpListener;
 
@@ -98,6 +98,16 @@ async fn on_error_keeps_the_method_and_the_uri_of_a_request() {
         // The line, and its entry in a map.
         assert!((0..=line + 40).contains(&kept), "{kept} bytes for the request");
     }
+}
+
+#[tokio::test]
+async fn connections_take_what_their_docs_say_for_each_websocket() {
+    let without = memory_of_each(Server::new(), Head::request).await;
+    let connections = Connections::new();
+    let acceptor = Acceptor::new().connections(&connections);
+    let with = memory_of_each(Server::new().acceptor(acceptor), Head::request).await;
+    let more = with - without;
+    assert!((0..=200).contains(&more), "{more} bytes");
 }
 
 /// Under the default options, only the connection of TLS itself holds the certificates of its client.

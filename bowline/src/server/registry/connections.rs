@@ -49,7 +49,8 @@ use crate::socket::WebSocket;
 /// # }
 /// ```
 ///
-/// The module `bowline::extract` has an example with axum.
+/// The module `bowline::extract` has an example with axum. A [`Server`](crate::Server) may have the acceptor,
+/// too: its WebSockets are then closed together with those of the other HTTP server, and the server goes on.
 ///
 /// # Lives of connections
 ///
@@ -89,6 +90,9 @@ impl Connections {
     /// - At the deadline, the transports of the remaining connections are closed, and the tasks of
     ///   `on_upgrade` and [`Upgrade::spawn`](crate::Upgrade::spawn) are aborted. The application's own tasks
     ///   receive an error from `recv` and `send`.
+    ///
+    /// A handler that awaits the shutdown waits for itself, until the deadline. A command of a client that
+    /// shuts the application down has to wake another task.
     ///
     /// A shutdown is final: the registry accepts no connection after it. A second call waits as the first one
     /// does, and has a deadline of its own. So a second signal can end the connections sooner. The summaries

@@ -33,7 +33,8 @@ const TICK: Duration = Duration::from_millis(10);
 /// The golden ratio's fraction, in units of 2^-32.
 const GOLDEN_RATIO: u32 = 0x9E37_79B9;
 
-/// The way in which a [`Server`](crate::Server) shuts down: its deadline, its Close frame and its pace.
+/// The way in which a [`Server`](crate::Server) or [`Connections`](crate::Connections) shut down: the
+/// deadline, the Close frame and the pace.
 ///
 /// A [`Duration`] converts into options with this deadline.
 ///
@@ -58,7 +59,7 @@ pub struct ShutdownOptions {
 impl ShutdownOptions {
     /// Returns options with a deadline, which close all connections at once, with 1001 (RFC 6455 7.4.1).
     ///
-    /// At `deadline` after the signal, the transports of the remaining connections are closed.
+    /// At `deadline` after the signal, or after the call of `Connections::shutdown`, the transports of the remaining connections are closed.
     pub fn new(deadline: Duration) -> Self {
         let frame = CloseFrame::new(CloseCode::GOING_AWAY, "").expect("1001 may be sent");
         Self { deadline, spread: Duration::ZERO, frame: Ok(frame) }

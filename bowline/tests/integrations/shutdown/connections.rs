@@ -5,8 +5,8 @@ use std::pin::pin;
 use std::time::Duration;
 
 use bowline::{
-    Acceptor, Adoption, CloseCode, Connections, Connector, ErrorKind, Limits, Message, ServerError,
-    ServerHandshake, ShutdownOptions, WebSocket,
+    Acceptor, Adoption, CloseCode, Connections, Connector, ErrorKind, Limits, Message, RejectionReason,
+    Server, ServerError, ServerHandshake, ShutdownOptions, WebSocket,
 };
 use http::Request;
 use hyper::body::Incoming;
@@ -242,6 +242,30 @@ async fn a_handshake_that_was_accepted_before_opens_and_is_closed_at_once() {
     assert!(poll_once(shutdown.as_mut()).await.is_none(), "the other handshake may still open");
     drop(dropped);
     assert_eq!(soon(shutdown).await.unwrap().closed(), 1);
+}
+
+/// The WebSockets of a `Server` can be closed while the server goes on.
+#[tokio::test(start_paused = true)]
+async fn a_server_may_have_connections_too() {
+    let (connections, acceptor) = registry();
+    let server = Server::new().acceptor(acceptor);
+    let connect = async || {
+        let (near, far) = duplex(4096);
+        tokio::spawn(server.serve_connection(far, None, echo));
+        Connector::new().connect_over("ws://any.example/", near).await
+    };
+    let (mut client, _) = soon(connect()).await.unwrap();
+    client.send("hello").await.unwrap();
+    assert_eq!(soon(client.recv()).await.unwrap(), Some("hello".into()));
+    let (summary, ()) =
+        tokio::join!(connections.shutdown(DEADLINE), assert_closed(&mut client, CloseCode::GOING_AWAY));
+    let summary = summary.unwrap();
+    assert_eq!((summary.closed(), summary.ended()), (1, 0));
+    let error = soon(connect()).await.unwrap_err();
+    assert_eq!(error.response().unwrap().status(), 503);
+    settle().await;
+    let rejected: Vec<_> = server.stats().rejections().filter(|(_, count)| *count > 0).collect();
+    assert_eq!(rejected, [(RejectionReason::Shutdown, 1)]);
 }
 
 #[tokio::test(start_paused = true)]
