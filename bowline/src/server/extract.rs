@@ -19,7 +19,8 @@
 //! ```
 //!
 //! Other extractors stand beside [`WebSocketUpgrade`], and the closure captures the values that it needs. So
-//! authentication is an extractor like any other. An [`Acceptor`] has the options:
+//! authentication is an extractor like any other. An [`Acceptor`] has the options, here from the router's
+//! state. [`WebSocketUpgrade::acceptor`] shows how all handlers of a router share one.
 //!
 //! ```
 //! use axum::extract::{Path, State};
@@ -182,10 +183,28 @@ pub struct WebSocketUpgrade {
 }
 
 impl WebSocketUpgrade {
-    /// Sets the options of the handshake and of the connection. Default: [`Acceptor::new`], which accepts
-    /// pages of the same origin only.
+    /// Sets the options of the handshake and of the connection. Default: the [`Acceptor`] in the extensions of
+    /// the request, or else [`Acceptor::new`], which accepts pages of the same origin only.
     ///
-    /// Clones are cheap: build one acceptor, and keep it in the router's state.
+    /// Clones are cheap: build one acceptor, and keep it in the router's state. For all handlers of a router,
+    /// `axum::Extension` puts it into the extensions:
+    ///
+    /// ```
+    /// use axum::response::Response;
+    /// use axum::routing::any;
+    /// use axum::{Extension, Router};
+    /// use bowline::extract::WebSocketUpgrade;
+    /// use bowline::{Acceptor, Limits};
+    ///
+    /// async fn greet(upgrade: WebSocketUpgrade) -> Response {
+    ///     upgrade.on_upgrade(|socket| async move { Ok(socket.send("welcome").await?) })
+    /// }
+    ///
+    /// let acceptor = Acceptor::new().limits(Limits::default().message_size(4096));
+    /// let router: Router = Router::new().route("/greet", any(greet)).layer(Extension(acceptor));
+    /// ```
+    ///
+    /// For one handler:
     ///
     /// ```
     /// use axum::response::Response;
@@ -315,7 +334,8 @@ impl<S: Send + Sync> FromRequestParts<S> for WebSocketUpgrade {
         // These checks do not depend on the options, which are not known yet. Of the options, only the origin
         // can reject a request.
         Acceptor::new().allow_origin("*").agree(&request)?;
-        Ok(Self { request, acceptor: Acceptor::new(), on_error: OnError::default() })
+        let acceptor = parts.extensions.get().cloned().unwrap_or_default();
+        Ok(Self { request, acceptor, on_error: OnError::default() })
     }
 }
 

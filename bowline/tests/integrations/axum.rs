@@ -129,6 +129,22 @@ async fn a_middleware_sees_rejections_with_their_causes() {
 }
 
 #[tokio::test]
+async fn an_acceptor_can_be_that_of_all_handlers() {
+    let default = async |upgrade: WebSocketUpgrade| upgrade.on_upgrade(echo);
+    let own = async |upgrade: WebSocketUpgrade| {
+        upgrade.acceptor(Acceptor::new().subprotocols(["own"])).on_upgrade(echo)
+    };
+    let acceptor = Acceptor::new().subprotocols(["shared"]);
+    let routes = Router::new().route("/default", any(default)).route("/own", any(own));
+    let address = serve(routes.layer(axum::Extension(acceptor))).await;
+    for (path, subprotocol) in [("default", "shared"), ("own", "own")] {
+        let connector = Connector::new().subprotocols(["own", "shared"]);
+        let (socket, _) = soon(connector.connect(format!("ws://{address}/{path}"))).await.unwrap();
+        assert_eq!(socket.subprotocol(), Some(subprotocol));
+    }
+}
+
+#[tokio::test]
 async fn a_rejection_can_be_extracted() {
     async fn page_or_socket(upgrade: Result<WebSocketUpgrade, Rejection>) -> Response {
         match upgrade {

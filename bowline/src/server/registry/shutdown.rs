@@ -59,7 +59,8 @@ pub struct ShutdownOptions {
 impl ShutdownOptions {
     /// Returns options with a deadline, which close all connections at once, with 1001 (RFC 6455 7.4.1).
     ///
-    /// At `deadline` after the signal, or after the call of `Connections::shutdown`, the transports of the remaining connections are closed.
+    /// The time begins with the signal, or with the call of `Connections::shutdown`. At `deadline`, the
+    /// transports of the remaining connections are closed.
     pub fn new(deadline: Duration) -> Self {
         let frame = CloseFrame::new(CloseCode::GOING_AWAY, "").expect("1001 may be sent");
         Self { deadline, spread: Duration::ZERO, frame: Ok(frame) }
