@@ -3,6 +3,7 @@
 mod connection;
 mod fault;
 mod handshake;
+mod http2;
 mod message;
 
 use std::future::pending;

@@ -97,7 +97,7 @@ fn ends() -> Vec<Case> {
             .send([bare_close()])
             .closes(None)
             .ends(),
-        should("close.half-closed", "RFC 6455 7.1.5", "the end of the stream without a Close frame")
+        should("close.half-closed", "RFC 6455 7.1.4", "the end of the stream without a Close frame")
             .end_of_stream()
             .ends(),
     ]

@@ -20,6 +20,8 @@ pub(crate) enum Edit {
     Protocol(&'static str),
     Set(&'static str, String),
     Add(&'static str, String),
+    /// The same header this many times.
+    AddMany(&'static str, &'static str, usize),
     Remove(&'static str),
     LowerCaseNames,
     UpperCaseNames,
@@ -82,6 +84,7 @@ impl RequestHead {
                 self.add(name, value);
             }
             Edit::Add(name, value) => self.add(name, value),
+            Edit::AddMany(name, value, times) => (0..*times).for_each(|_| self.add(name, value)),
             Edit::Remove(name) => self.headers.retain(|(other, _)| !other.eq_ignore_ascii_case(name)),
             Edit::LowerCaseNames => self.headers.iter_mut().for_each(|(name, _)| name.make_ascii_lowercase()),
             Edit::UpperCaseNames => self.headers.iter_mut().for_each(|(name, _)| name.make_ascii_uppercase()),

@@ -3,8 +3,7 @@
 use std::io;
 
 use bowline::proto::{CloseCode, CloseFrame, DeflateParameters, MessageKind, mask};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::End;
 use super::fault::Fault;
@@ -13,8 +12,8 @@ use super::message::OpenMessage;
 
 const CHUNK: usize = 16 << 10;
 
-pub(super) struct Connection {
-    stream: TcpStream,
+pub(super) struct Connection<S> {
+    stream: S,
     /// Bytes that were read and not looked at.
     buf: Vec<u8>,
     deflate: Option<DeflateParameters>,
@@ -55,8 +54,8 @@ impl From<u16> for Stop {
     }
 }
 
-impl Connection {
-    pub(super) fn new(stream: TcpStream, accepted: Accepted, fault: Fault) -> Self {
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+    pub(super) fn new(stream: S, accepted: Accepted, fault: Fault) -> Self {
         let Accepted { deflate, leftover } = accepted;
         Self { stream, buf: leftover, deflate, message: None, held: None, fault }
     }
