@@ -16,7 +16,9 @@ use std::{fmt, fs, io};
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use bowline::http::header::{AUTHORIZATION, HeaderName, HeaderValue};
 use bowline::http::{Request, Response, Uri};
-use bowline::{Compression, Connector, ControlFrame, Error, HttpVersion, Limits, Proxy, WebSocket};
+use bowline::{
+    Compression, Connector, ControlFrame, Error, HttpVersion, Limits, Proxy, Reconnecting, WebSocket,
+};
 use clap::{Args, ValueEnum};
 use tokio::net::{TcpStream, lookup_host};
 
@@ -287,6 +289,28 @@ impl Target {
         }
     }
 
+    /// A client that connects again after each loss.
+    pub(crate) fn reconnecting(&self) -> Reconnecting {
+        let client = self.connector.clone().reconnecting(&self.url);
+        match &self.route {
+            Route::Default | Route::Proxy => client,
+            Route::Addresses { resolve, family } => {
+                let (target, resolve, family) = (self.clone(), resolve.clone(), *family);
+                client.dial(move || {
+                    let (target, resolve) = (target.clone(), resolve.clone());
+                    async move { target.dial(&resolve, family).await.map_err(io::Error::other) }
+                })
+            }
+            Route::Unix(path) => {
+                let path = path.clone();
+                client.dial(move || {
+                    let path = path.clone();
+                    async move { transport::open_unix(&path).await.map_err(io::Error::other) }
+                })
+            }
+        }
+    }
+
     /// Opens a TCP connection to one of the addresses that `--resolve`, `-4` and `-6` leave.
     async fn dial(&self, resolve: &[Resolve], family: Option<Family>) -> Result<TcpStream, ConnectError> {
         let usable = self.resolve(resolve, family).await?;
@@ -350,6 +374,8 @@ impl ConnectError {
     }
 }
 
+impl std::error::Error for ConnectError {}
+
 impl From<Error> for ConnectError {
     fn from(error: Error) -> Self {
         Self::Library(error)
@@ -366,8 +392,13 @@ impl fmt::Display for ConnectError {
 }
 
 /// The text of an error, which names this program's options instead of the library's settings.
-pub(crate) fn in_options(error: &Error) -> String {
-    error.to_string().replace("Limits::message_size", "--max-size").replace("Connector::keepalive", "--ping")
+pub(crate) fn in_options(error: &dyn fmt::Display) -> String {
+    error
+        .to_string()
+        .replace("opening a stream to the server failed (Reconnecting::dial): ", "")
+        .replace("pass None to Connector::keepalive", "use --ping none")
+        .replace("Connector::keepalive", "--ping")
+        .replace("Limits::message_size", "--max-size")
 }
 
 /// The host and port that a URL names.

@@ -1,7 +1,7 @@
 //! The options of a conversation.
 
 use std::fs;
-use std::num::ParseIntError;
+use std::num::{NonZeroU32, ParseIntError};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -103,6 +103,10 @@ struct EndingArguments {
     /// `none` [default: 20s]
     #[arg(long, value_name = "DURATION")]
     ping: Option<Keepalive>,
+    /// Connect again whenever the connection ends, after a random pause that doubles; give up after COUNT failures
+    /// in a row. Sends the messages of --message that precede stdin again
+    #[arg(long, value_name = "COUNT", num_args = 0..=1, require_equals = true, default_missing_value = "always")]
+    reconnect: Option<Reconnect>,
     /// The code, and the reason, to close with
     #[arg(long, value_name = "CODE[:REASON]", default_value = "1000")]
     close: CloseArgument,
@@ -126,6 +130,15 @@ pub(super) enum Linger {
     Forever,
 }
 
+/// Whether a connection that has ended is followed by another one.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Reconnect {
+    Never,
+    Always,
+    /// Until so many attempts in a row have failed.
+    Attempts(NonZeroU32),
+}
+
 /// The silence after which a ping is sent.
 #[derive(Clone, Copy, Debug)]
 enum Keepalive {
@@ -145,6 +158,7 @@ pub(super) struct Settings {
     /// `None` is the default, which depends on what was sent.
     pub(super) linger: Option<Linger>,
     pub(super) timeout: Option<Duration>,
+    pub(super) reconnect: Reconnect,
     pub(super) close: CloseFrame,
     pub(super) verbosity: Verbosity,
     pub(super) timestamps: Timestamps,
@@ -179,6 +193,7 @@ impl TryFrom<TalkArguments> for Settings {
             goal: Goal { count: ending.count, until: ending.until },
             linger,
             timeout: ending.timeout,
+            reconnect: ending.reconnect.unwrap_or(Reconnect::Never),
             close: ending.close.0,
             verbosity: verbosity.verbosity(),
             timestamps: if lines.timestamps { Timestamps::Shown } else { Timestamps::Hidden },
@@ -262,6 +277,17 @@ impl FromStr for Linger {
         match text {
             "forever" => Ok(Self::Forever),
             text => humantime::parse_duration(text).map(Self::For),
+        }
+    }
+}
+
+impl FromStr for Reconnect {
+    type Err = ParseIntError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "always" => Ok(Self::Always),
+            text => text.parse().map(Self::Attempts),
         }
     }
 }

@@ -5,7 +5,10 @@ mod ending;
 mod event;
 mod exchange;
 mod interruption;
+mod link;
 mod outbox;
+
+use std::pin::pin;
 
 use bowline::http::{HeaderMap, Response};
 use bowline::{CloseFrame, ControlFrame, WebSocket};
@@ -26,6 +29,7 @@ use crate::talk::item::Item;
 use crate::talk::prompt::{Printer, Prompt, Screen};
 use event::{Event, show};
 use exchange::{Exchange, Patience};
+use link::Link;
 
 /// The number of events that wait to be shown. The control frames of a flood are lost.
 const EVENTS: usize = 1024;
@@ -59,7 +63,7 @@ impl Conversation {
                 let _ = seen.try_send(Event::Control(frame));
             });
         }
-        let outbox = Outbox::new(std::mem::take(&mut settings.steps), source);
+        let outbox = Outbox::new(std::mem::take(&mut settings.steps).into(), source);
         Self { settings, outbox, display, screen, received: 0, events, reports }
     }
 
@@ -76,21 +80,43 @@ impl Conversation {
         report(&end, written, &self.settings, self.received)
     }
 
-    /// Connects, and talks until the end.
+    /// Connects, and talks until the end, over as many connections as the settings allow.
     async fn talk(&mut self, interruptions: &mut Interruptions) -> End {
         if let Ok(request) = self.settings.target.request() {
             self.display.lines(Verbosity::Heads, &head::of_request(&request));
         }
-        let connected = tokio::select! {
-            connected = self.settings.target.connect() => connected,
-            interruption = interruptions.next() => return End::Interrupted(interruption),
-        };
-        match connected {
-            Ok((socket, response)) => {
-                self.greet(&response);
-                self.talk_over(socket, response.headers(), interruptions).await
+        let Settings { target, reconnect, .. } = &self.settings;
+        let mut link = Link::new(target, *reconnect, self.reports.clone());
+        loop {
+            let (socket, response) = match self.connect(&mut link, interruptions).await {
+                Ok(opened) => opened,
+                Err(end) => return end,
+            };
+            self.greet(&response);
+            self.outbox.reconnect();
+            let end = self.talk_over(socket, response.headers(), interruptions).await;
+            if !link.goes_on_after(&end) {
+                return end;
             }
-            Err(error) => End::Unconnected(error),
+        }
+    }
+
+    /// Opens the next connection.
+    async fn connect(
+        &mut self,
+        link: &mut Link,
+        interruptions: &mut Interruptions,
+    ) -> Result<(WebSocket, Response<()>), End> {
+        let mut connecting = pin!(link.connect());
+        loop {
+            tokio::select! {
+                connected = &mut connecting => return connected.map_err(End::Unconnected),
+                Some(event) = self.events.recv() => {
+                    show(event, &self.display).await.map_err(|_| End::StdoutEnded)?;
+                }
+                () = self.display.ended() => return Err(End::StdoutEnded),
+                interruption = interruptions.next() => return Err(End::Interrupted(interruption)),
+            }
         }
     }
 

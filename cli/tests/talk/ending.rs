@@ -1,5 +1,7 @@
 //! The ends of conversations, and the status of the process.
 
+use std::net::SocketAddr;
+
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::TcpListener;
 
@@ -117,21 +119,10 @@ async fn a_signal_closes_politely() {
 #[cfg(unix)]
 #[tokio::test]
 async fn a_second_signal_ends_at_once() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
+    let address = deaf_server().await;
     let mut child = command(&[&url(address, "/"), "-r"]).spawn().unwrap();
-    let (stream, _) = listener.accept().await.unwrap();
-    let (near, far) = tokio::io::duplex(1 << 16);
-    let (mut from_client, mut to_client) = stream.into_split();
-    let (mut from_server, mut to_server) = tokio::io::split(far);
-    let upstream = tokio::spawn(async move { tokio::io::copy(&mut from_client, &mut to_server).await });
-    tokio::spawn(async move { tokio::io::copy(&mut from_server, &mut to_client).await });
-    let (socket, _) = bowline::Acceptor::new().accept_stream(near).await.unwrap();
-    socket.send("hello").await.unwrap();
     let mut line = String::new();
     BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).await.unwrap();
-    // From now on, the server sees no Close frame, and answers none.
-    upstream.abort();
     let start = std::time::Instant::now();
     kill(&child, "INT").await;
     // Two signals of one kind that arrive together count as one.
@@ -141,6 +132,37 @@ async fn a_second_signal_ends_at_once() {
     finish(child).await.expect(130, "");
     // Otherwise, the program waits 5 s for the answer.
     assert!(start.elapsed().as_secs() < 4);
+}
+
+#[tokio::test]
+async fn a_server_that_answers_no_ping_is_given_up() {
+    let address = deaf_server().await;
+    let outcome = run(&[&url(address, "/"), "-r", "--ping", "100ms"], b"").await.expect(5, "hello\n");
+    assert!(outcome.stderr.starts_with("bowline: "), "{}", outcome.stderr);
+    let outcome = run(&[&url(address, "/"), "--ping", "0s"], b"").await.expect(2, "");
+    assert!(outcome.stderr.contains("--ping none"), "{}", outcome.stderr);
+    let address = serve().await;
+    run(&[&url(address, "/echo"), "--ping", "none", "-m", "a"], b"").await.expect(0, "a\n");
+}
+
+/// Starts a server that sends `hello` to one client, and reads nothing after the handshake: neither pings nor
+/// Close frames are answered.
+async fn deaf_server() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        let (near, far) = tokio::io::duplex(1 << 16);
+        let (mut from_client, mut to_client) = stream.into_split();
+        let (mut from_server, mut to_server) = tokio::io::split(far);
+        let upstream = tokio::spawn(async move { tokio::io::copy(&mut from_client, &mut to_server).await });
+        tokio::spawn(async move { tokio::io::copy(&mut from_server, &mut to_client).await });
+        let (socket, _) = bowline::Acceptor::new().accept_stream(near).await.unwrap();
+        upstream.abort();
+        socket.send("hello").await.unwrap();
+        std::future::pending::<()>().await;
+    });
+    address
 }
 
 #[cfg(unix)]

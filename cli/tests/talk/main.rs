@@ -6,4 +6,5 @@ mod pipes;
 #[cfg(target_os = "linux")]
 mod prompt;
 mod reach;
+mod reconnect;
 mod support;

@@ -9,16 +9,16 @@ use crate::talk::item::Item;
 /// Something to show beside messages.
 pub(super) enum Event {
     Control(ControlFrame),
-    /// The result of a command of the prompt.
-    Report(String),
+    /// A notice, from outside of the conversation's own task.
+    Report(Verbosity, String),
 }
 
 /// Shows an event.
 pub(super) async fn show(event: Event, display: &Display) -> Result<(), StdoutEnded> {
     match event {
         Event::Control(frame) => display.received(&Item::Control(frame)).await,
-        Event::Report(text) => {
-            display.notice(Verbosity::Errors, &text);
+        Event::Report(verbosity, text) => {
+            display.notice(verbosity, &text);
             Ok(())
         }
     }

@@ -220,7 +220,7 @@ async fn ping(sender: Sender, payload: Vec<u8>, reports: mpsc::Sender<Event>) {
         Err(error) if error.kind() == ErrorKind::InvalidInput => error.to_string(),
         Err(_) => return,
     };
-    let _ = reports.send(Event::Report(report)).await;
+    let _ = reports.send(Event::Report(Verbosity::Errors, report)).await;
 }
 
 /// The numbers of a connection, for the prompt.

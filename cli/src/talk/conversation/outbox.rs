@@ -8,7 +8,13 @@ use crate::talk::input::Source;
 use crate::talk::item::{Input, Order, Step};
 
 /// What is to be sent.
+///
+/// The items before stdin, such as a subscription, are sent at the beginning of each connection. Everything else
+/// is sent once.
 pub(in crate::talk) struct Outbox {
+    opening: Vec<Order>,
+    /// The number of items of the opening that were sent over this connection.
+    opened: usize,
     steps: VecDeque<Step>,
     stdin: Stdin,
     /// An order that was taken, but not carried out yet: a connection that ends leaves it to the next one.
@@ -27,13 +33,28 @@ enum Stdin {
 }
 
 impl Outbox {
-    pub(in crate::talk) fn new(steps: Vec<Step>, source: Source) -> Self {
-        Self { steps: steps.into(), stdin: Stdin::Unread(source), next: None, done: 0 }
+    pub(in crate::talk) fn new(mut steps: VecDeque<Step>, source: Source) -> Self {
+        let mut opening = Vec::new();
+        let items = steps.iter().take_while(|step| matches!(step, Step::Item(_))).count();
+        for step in steps.drain(..items) {
+            if let Step::Item(item) = step {
+                opening.push(Order::Send(item));
+            }
+        }
+        Self { opening, opened: 0, steps, stdin: Stdin::Unread(source), next: None, done: 0 }
+    }
+
+    /// Begins another connection.
+    pub(in crate::talk) fn reconnect(&mut self) {
+        self.opened = 0;
     }
 
     /// Waits for the next order, and returns it, or `None` after the last one. The order stays the next one
     /// until [`Self::was_done`].
     pub(in crate::talk) async fn peek(&mut self) -> Result<Option<&Order>, String> {
+        if self.opened < self.opening.len() {
+            return Ok(self.opening.get(self.opened));
+        }
         while self.next.is_none() {
             match self.steps.front() {
                 None => return Ok(None),
@@ -55,7 +76,11 @@ impl Outbox {
 
     /// Removes the order of [`Self::peek`].
     pub(in crate::talk) fn was_done(&mut self) {
-        self.next = None;
+        if self.opened < self.opening.len() {
+            self.opened += 1;
+        } else {
+            self.next = None;
+        }
         self.done += 1;
     }
 

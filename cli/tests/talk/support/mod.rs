@@ -74,6 +74,7 @@ pub(crate) async fn finish(child: Child) -> Outcome {
 ///
 /// - `/echo`: send every message back
 /// - `/echo/COUNT`: send as many messages back, then close
+/// - `/echo-and-fail`: send one message back, then close with 1011
 /// - `/greet`: send `hello`, and wait for the end
 /// - `/close/CODE/REASON`: close after the first message, or at once with `/close-now`
 /// - `/head`: send the headers of the request, a line each
@@ -111,6 +112,10 @@ pub(crate) async fn answer(
     match parts[..] {
         ["echo"] => echo(&mut socket, u64::MAX).await?,
         ["echo", count] => echo(&mut socket, count.parse()?).await?,
+        ["echo-and-fail"] => {
+            echo(&mut socket, 1).await?;
+            return Err("failed".into());
+        }
         ["greet"] => {
             socket.send("hello").await?;
             while socket.recv().await?.is_some() {}
