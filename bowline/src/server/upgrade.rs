@@ -26,8 +26,9 @@ use crate::transport::hyper_http2::tunnel;
 
 /// A future of the [`WebSocket`] that opens after the response was sent.
 ///
-/// Return the response from the HTTP service, and meanwhile await the future in a task of its own, or
-/// [`spawn`](Self::spawn) a handler.
+/// [`Acceptor::accept`](crate::Acceptor::accept) returns it for hyper, and [`ServerHandshake::upgrade`] for
+/// other HTTP libraries. Return the response from the HTTP service, and meanwhile await the future in a task
+/// of its own, or [`spawn`](Self::spawn) a handler.
 ///
 /// ```
 /// use bowline::Upgrade;
