@@ -8,10 +8,10 @@
 //! report      the tally as text, JSON or a page; the verdict
 //! ```
 //!
-//! In the open model, messages are due at the times of a [`plan::schedule`], and a latency is counted from when
-//! its message was due. A tool that sends the next message only after the last reply waits together with a
-//! server that has stopped. Such a tool measures one slow reply where users would have had thousands, a mistake
-//! that is known as coordinated omission.
+//! In the open model, messages are due at the times of a [`plan::schedule`], and a latency is counted from
+//! when its message was due. A tool that sends the next message only after the last reply waits together with
+//! a server that has stopped. Such a tool measures one slow reply where users would have had thousands, a
+//! mistake that is known as coordinated omission.
 
 mod arguments;
 mod load;
@@ -84,7 +84,7 @@ fn publish(report: &Report, arguments: &ReportArguments, page: Option<File>) -> 
     }
     match (failures.is_empty(), report.has_measured()) {
         (false, _) => Exit::Findings,
-        (true, false) => failed(&"nothing was measured", Exit::Lost),
+        (true, false) => failed(&report.plan.mode.silence(), Exit::Lost),
         (true, true) => Exit::Success,
     }
 }

@@ -92,6 +92,9 @@ struct MessageArguments {
     /// The message; {{id}} becomes a number that no other message of the run has
     #[arg(long, value_name = "TEXT")]
     message: Option<String>,
+    /// A message that each connection sends once it is open, such as a subscription
+    #[arg(long, value_name = "TEXT")]
+    first: Option<String>,
     /// Send binary messages
     #[arg(long)]
     binary: bool,
@@ -138,6 +141,9 @@ impl BenchArguments {
         if self.messages.matching.is_some() && template.is_numbered() && !template.has_number() {
             return Err(UsageError("--match has a group for the {{id}}, but --message contains none".into()));
         }
+        if self.messages.first.is_some() && load.mode == Mode::Connect {
+            return Err(UsageError("--first has no use with --mode connect".into()));
+        }
         let processors = thread::available_parallelism().map_or(1, usize::from);
         let threads = load.threads.map_or(processors, usize::from).min(load.connections as usize);
         if threads == 0 {
@@ -154,6 +160,7 @@ impl BenchArguments {
             sources: load.source.iter().flat_map(|sources| sources.0.clone()).collect(),
             threads,
             template,
+            first: self.messages.first.clone(),
             binary: self.messages.binary,
         })
     }

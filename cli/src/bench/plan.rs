@@ -30,6 +30,8 @@ pub(crate) struct Plan {
     pub(crate) sources: Vec<IpAddr>,
     pub(crate) threads: usize,
     pub(crate) template: Template,
+    /// The message that each connection sends once it is open.
+    pub(crate) first: Option<String>,
     pub(crate) binary: bool,
 }
 
@@ -53,6 +55,21 @@ pub(crate) enum Pace {
     Open(Schedule),
     /// The closed model: the server's replies decide.
     Closed { in_flight: u32 },
+}
+
+impl Mode {
+    /// The error of a run in which nothing was measured.
+    pub(crate) fn silence(self) -> &'static str {
+        match self {
+            Self::Echo => {
+                "no reply arrived: does the server answer each message? See --mode, --message and --match"
+            }
+            Self::Broadcast => {
+                "no message arrived: does the server send each to all connections? See --match"
+            }
+            Self::Connect | Self::Idle => "no connection was opened",
+        }
+    }
 }
 
 impl Plan {

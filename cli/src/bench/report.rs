@@ -14,8 +14,7 @@ pub(crate) use self::json::document;
 pub(crate) use self::text::write;
 
 use crate::bench::plan::{Mode, Pace, Plan};
-use crate::bench::tally::Measured;
-use crate::bench::tally::{Tally, Times};
+use crate::bench::tally::{Measured, Tally, Times, UNEXPECTED};
 use crate::bench::units::nanos;
 use crate::bench::units::{Span, per_second, ratio};
 
@@ -118,6 +117,11 @@ impl Report {
                 self.utilization() * 100.0
             ));
         }
+        if self.plan.mode == Mode::Echo && self.tally.errors.contains_key(UNEXPECTED) {
+            let text = "some messages of the server are no replies to messages of their connection: tell the replies \
+                        apart with --match, or use --mode broadcast";
+            warnings.push(text.into());
+        }
         if self.is_interrupted {
             warnings.push("the run was interrupted".into());
         }
@@ -133,5 +137,5 @@ fn count_missing(tally: &mut Tally, opened: u64) {
     let expected = (sent * opened).saturating_sub(own);
     let received = tally.received.messages;
     tally.errors_of("missing messages", expected.saturating_sub(received));
-    tally.errors_of("unexpected messages", received.saturating_sub(expected));
+    tally.errors_of(UNEXPECTED, received.saturating_sub(expected));
 }

@@ -15,6 +15,9 @@ const SLICES: usize = 100;
 /// The least time of a slice: 50 ms.
 const SLICE: u64 = 50_000_000;
 
+/// The kind of the error that counts messages which are no replies.
+pub(crate) const UNEXPECTED: &str = "unexpected messages";
+
 /// A distribution of times, in nanoseconds, with three significant digits.
 #[derive(Clone, Debug)]
 pub(crate) struct Times(Histogram<u64>);

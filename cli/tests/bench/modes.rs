@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
-use bowline::{Prepared, WebSocket};
+use bowline::rustls::ServerConfig;
+use bowline::rustls::pki_types::PrivateKeyDer;
+use bowline::{Prepared, Server, WebSocket};
+use tokio::net::TcpListener;
 use tokio::sync::broadcast;
 
-use crate::support::{bench, serve, serve_echo};
+use crate::support::{bench, echo, serve, serve_echo};
 
 #[tokio::test]
 async fn the_closed_model_keeps_messages_in_flight() {
@@ -150,4 +153,51 @@ async fn replies_are_told_apart_by_a_pattern() {
     assert_eq!(report["messages"]["received"], 20);
     assert!(report["messages"]["ignored"].as_u64().unwrap() >= 20, "{}", report["errors"]);
     assert_eq!(report["errors"]["count"], 0, "{}", report["errors"]);
+}
+
+#[tokio::test]
+async fn connections_begin_with_a_message_of_their_own() {
+    let url = serve(|mut socket: WebSocket| async move {
+        // The connection that tries the server sends nothing.
+        if socket.recv().await? != Some("subscribe".into()) {
+            return Ok(());
+        }
+        while let Some(message) = socket.recv().await? {
+            socket.send(message).await?;
+        }
+        Ok(())
+    })
+    .await;
+    let options = ["-d", "200ms", "-c", "3", "--rate", "100/s", "--first", "subscribe", "--json"];
+    let report = bench(&url, &options).await.report();
+    assert_eq!(report["messages"]["received"], 20);
+    assert_eq!(report["errors"]["count"], 0, "{}", report["errors"]);
+}
+
+#[tokio::test]
+async fn each_version_of_http_has_its_steps() {
+    let key = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let config = ServerConfig::builder_with_provider(bowline::crypto_provider().unwrap())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(
+            vec![key.cert.der().clone()],
+            PrivateKeyDer::try_from(key.signing_key.serialize_der()).unwrap(),
+        )
+        .unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("wss://{}", listener.local_addr().unwrap());
+    let server = Server::new().tls(Arc::new(config)).http2();
+    tokio::spawn(async move { server.serve(listener, echo).await });
+    for version in ["1.1", "2"] {
+        let options = ["-k", "-d", "200ms", "-c", "3", "--rate", "100/s", "--http", version, "--json"];
+        let report = bench(&url, &options).await.report();
+        for step in ["tcp", "tls", "upgrade", "connect"] {
+            assert_eq!(report[step]["count"], 3, "{step}");
+        }
+        let step = |name: &str| report[name]["min"].as_f64().unwrap();
+        assert!(step("tls") > 0.0 && step("connect") > step("tls"));
+        assert_eq!(report["messages"]["received"], 20);
+    }
 }

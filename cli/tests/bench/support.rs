@@ -1,10 +1,11 @@
 //! Running the program, and servers for it.
 
+use std::error::Error;
 use std::net::SocketAddr;
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
-use bowline::{Handler, Server};
+use bowline::{Handler, Server, WebSocket};
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::process::{Child, Command};
@@ -23,13 +24,15 @@ pub(crate) async fn serve<H: Handler<M>, M: 'static>(handler: H) -> String {
 
 /// Serves an echo on a free port, and returns the URL.
 pub(crate) async fn serve_echo() -> String {
-    serve(|mut socket: bowline::WebSocket| async move {
-        while let Some(message) = socket.recv().await? {
-            socket.send(message).await?;
-        }
-        Ok(())
-    })
-    .await
+    serve(echo).await
+}
+
+/// Sends each message back.
+pub(crate) async fn echo(mut socket: WebSocket) -> Result<(), Box<dyn Error + Send + Sync>> {
+    while let Some(message) = socket.recv().await? {
+        socket.send(message).await?;
+    }
+    Ok(())
 }
 
 /// Starts `bowline bench`.

@@ -12,6 +12,7 @@ use crate::bench::load::window::Window;
 use crate::bench::plan::schedule::Schedule;
 use crate::bench::plan::template::Reply;
 use crate::bench::plan::{Mode, Pace};
+use crate::bench::tally::UNEXPECTED;
 
 /// One connection.
 ///
@@ -109,7 +110,7 @@ impl Conversation {
         let Some(due) = due else {
             // Before the run, a server may greet.
             if station.stage() != Stage::Connecting {
-                station.error("unexpected messages");
+                station.error(UNEXPECTED);
             }
             return false;
         };
@@ -219,7 +220,8 @@ impl Conversation {
         self.station.scratch.borrow()
     }
 
-    fn payload<'a>(&self, text: &'a str) -> Payload<'a> {
+    /// A message of the kind of the run.
+    pub(crate) fn payload<'a>(&self, text: &'a str) -> Payload<'a> {
         if self.station.plan.binary { text.as_bytes().into() } else { text.into() }
     }
 

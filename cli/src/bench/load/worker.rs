@@ -208,6 +208,10 @@ async fn connect(station: Rc<Station>, conversations: Rc<Conversations>, index: 
     };
     opened.record(start, &mut station.tally.borrow_mut().openings);
     let conversation = Rc::new(Conversation::new(Rc::clone(&station), index, opened.socket.sender()));
+    if let Some(first) = &station.plan.first {
+        // `recv` reports the end of the connection.
+        let _ = opened.socket.send(conversation.payload(first)).await;
+    }
     conversations.add(Rc::clone(&conversation));
     station.end_opening();
     conversation.receive(opened.socket).await;
