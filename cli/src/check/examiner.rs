@@ -5,7 +5,7 @@ mod expectation;
 
 use std::time::{Duration, Instant};
 
-use super::finding::{Finding, Strictness, Verdict};
+use super::finding::{Finding, Miss, Strictness, Verdict};
 use super::script::{Answer, Case, Expectation, STILL, Step};
 use super::wire::frame::{encoded, ping};
 use super::wire::head::{Edit, Pace, RequestHead, ResponseHead};
@@ -78,11 +78,20 @@ impl Examiner {
                 let finding = Finding::new("a connection", error.to_string());
                 Begun::Ended(Verdict::Failed(finding), Transcript::new())
             }
-            Ok(Opened::Accepted(session, head)) => self.accepted(case, &request, session, &head),
-            Ok(Opened::Refused(head, _, transcript)) => {
-                Begun::Ended(self.refused(case, &head).into(), transcript)
+            Ok(Opened::Accepted(mut session, head)) => {
+                match self.accepted(case, &request, &mut session, &head) {
+                    Ok(()) => Begun::Open(session),
+                    Err(miss) => Begun::Ended(Err(miss).into(), session.into_transcript()),
+                }
             }
-            Ok(Opened::Nothing(why, transcript)) => Begun::Ended(nothing(case, &why).into(), transcript),
+            Ok(Opened::Refused(head, _, transcript)) => {
+                let refused = self.refused(case, &head).map_err(Miss::from);
+                Begun::Ended(refused.into(), transcript)
+            }
+            Ok(Opened::Nothing(why, transcript)) => {
+                let nothing = nothing(case, &why).map_err(Miss::from);
+                Begun::Ended(nothing.into(), transcript)
+            }
         }
     }
 
@@ -90,33 +99,28 @@ impl Examiner {
         &self,
         case: &Case,
         request: &RequestHead,
-        mut session: Box<Session>,
+        session: &mut Session,
         head: &ResponseHead,
-    ) -> Begun {
-        let checked = answer::check_accepted(request, head, self.version);
-        let checked = match case.opening.answer {
+    ) -> Result<(), Miss> {
+        let check = || answer::check_accepted(request, head, self.version);
+        match case.opening.answer {
             Answer::Opened | Answer::Anything => Ok(()),
-            Answer::Valid | Answer::ValidOrRefused => checked,
-            Answer::Plain | Answer::PlainOrRefused => checked.and_then(|()| answer::check_plain(head)),
+            Answer::Valid | Answer::ValidOrRefused => Ok(check()?),
+            Answer::Plain | Answer::PlainOrRefused => {
+                check()?;
+                Ok(answer::check_plain(head)?)
+            }
             Answer::Rejected { statuses, .. } => {
                 let observed = format!("it was accepted with the status {}", head.status);
-                Err(Finding::new(refusal(statuses), observed))
+                Err(Finding::new(refusal(statuses), observed).into())
             }
-            Answer::Compressed => match answer::agreed_compression(head) {
-                Ok(Some(inflater)) => {
+            Answer::Compressed => match answer::agreed_compression(head)? {
+                Some(inflater) => {
                     session.allow_compression(inflater);
-                    checked
+                    Ok(check()?)
                 }
-                Ok(None) => {
-                    let verdict = Verdict::Skipped("the server declines compression".into());
-                    return Begun::Ended(verdict, session.into_transcript());
-                }
-                Err(finding) => Err(finding),
+                None => Err(Miss::Inapplicable("the server declines compression".into())),
             },
-        };
-        match checked {
-            Ok(()) => Begun::Open(session),
-            Err(finding) => Begun::Ended(Verdict::Failed(finding), session.into_transcript()),
         }
     }
 
@@ -133,7 +137,7 @@ impl Examiner {
         }
     }
 
-    async fn run(&self, case: &Case, session: &mut Session) -> Result<(), Finding> {
+    async fn run(&self, case: &Case, session: &mut Session) -> Result<(), Miss> {
         for step in &case.steps {
             match step {
                 Step::Write(bytes) => session.write(bytes).await,
@@ -150,32 +154,31 @@ impl Examiner {
         Ok(())
     }
 
-    async fn sibling_opens(&self, session: &Session) -> Result<(), Finding> {
+    async fn sibling_opens(&self, session: &Session) -> Result<(), Miss> {
         let expected = "another stream of the connection opens";
         let Some(client) = session.http2() else { return Ok(()) };
         let opened = open_sibling(client, &self.request(), self.wait).await;
         self.answers_pings(expected, Ok(opened)).await
     }
 
-    async fn still_serves(&self) -> Result<(), Finding> {
+    async fn still_serves(&self) -> Result<(), Miss> {
         self.answers_pings("the server survives, and serves the next client", self.open().await).await
     }
 
-    async fn answers_pings(
-        &self,
-        expected: &str,
-        opened: Result<Opened, ConnectError>,
-    ) -> Result<(), Finding> {
-        let failed = |observed: String| Finding::new(expected, observed);
+    /// Checks that a WebSocket has opened, and answers a ping or is closed by the application.
+    async fn answers_pings(&self, expected: &str, opened: Result<Opened, ConnectError>) -> Result<(), Miss> {
+        let failed = |observed: String| Err(Finding::new(expected, observed).into());
         let mut session = match opened {
             Ok(Opened::Accepted(session, _)) => session,
-            Ok(Opened::Refused(head, ..)) => return Err(failed(format!("the status {}", head.status))),
-            Ok(Opened::Nothing(why, _)) => return Err(failed(why.to_string())),
-            Err(error) => return Err(failed(error.to_string())),
+            Ok(Opened::Refused(head, ..)) => return failed(format!("the status {}", head.status)),
+            Ok(Opened::Nothing(why, _)) => return failed(why.to_string()),
+            Err(error) => return failed(error.to_string()),
         };
         session.write(&encoded([ping(STILL)])).await;
-        let alive = expectation::check(&mut session, &Expectation::Alive, self.strictness).await;
-        alive.map_err(|finding| failed(finding.observed))
+        match expectation::check(&mut session, &Expectation::Alive, self.strictness).await {
+            Err(Miss::Fault(finding)) => failed(finding.observed),
+            Ok(()) | Err(Miss::Inapplicable(_)) => Ok(()),
+        }
     }
 }
 

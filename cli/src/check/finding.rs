@@ -22,6 +22,20 @@ impl Finding {
     }
 }
 
+/// The reason why a case has not passed.
+#[derive(Clone, Debug)]
+pub(crate) enum Miss {
+    Fault(Finding),
+    /// The case does not apply to this server, for this reason.
+    Inapplicable(String),
+}
+
+impl From<Finding> for Miss {
+    fn from(finding: Finding) -> Self {
+        Self::Fault(finding)
+    }
+}
+
 /// The verdict on a case.
 #[derive(Clone, Debug)]
 pub(crate) enum Verdict {
@@ -31,11 +45,12 @@ pub(crate) enum Verdict {
     Skipped(String),
 }
 
-impl From<Result<(), Finding>> for Verdict {
-    fn from(result: Result<(), Finding>) -> Self {
+impl From<Result<(), Miss>> for Verdict {
+    fn from(result: Result<(), Miss>) -> Self {
         match result {
             Ok(()) => Self::Passed,
-            Err(finding) => Self::Failed(finding),
+            Err(Miss::Fault(finding)) => Self::Failed(finding),
+            Err(Miss::Inapplicable(why)) => Self::Skipped(why),
         }
     }
 }

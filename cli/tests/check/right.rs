@@ -1,5 +1,8 @@
 //! No finding on right servers: the library, over everything that carries it.
 
+use bowline::{CloseCode, WebSocket};
+use tokio::net::TcpListener;
+
 use crate::support::{check, echo, right_server, serve, tls};
 
 #[tokio::test]
@@ -44,4 +47,37 @@ async fn the_library_is_right_over_a_unix_socket() {
     tokio::spawn(async move { right_server().serve(listener, echo).await });
     // The host need not exist, and --yes is not needed.
     check(&["--unix", path.to_str().unwrap(), "ws://example.com"]).await.expect_right();
+}
+
+/// Servers that are no echo servers: cases that the application ends don't apply.
+#[tokio::test]
+async fn an_application_may_close_at_any_time() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let closing = |socket: WebSocket| async move {
+        socket.close(CloseCode(4000), "not for you").await?;
+        Ok(())
+    };
+    tokio::spawn(async move { right_server().serve(listener, closing).await });
+    let outcome = check(&[&address]).await;
+    outcome.expect_right();
+    assert!(outcome.stdout.contains(" skipped"), "{}", outcome.stdout);
+    let outcome = check(&["--case", "control.ping-0", "-v", &address]).await;
+    assert!(outcome.stdout.contains("skip  control.ping-0"), "{}", outcome.stdout);
+    assert!(outcome.stdout.contains("the application closed with the code 4000"), "{}", outcome.stdout);
+}
+
+#[tokio::test]
+async fn an_application_may_greet_and_answer_something_else() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let greeting = |mut socket: WebSocket| async move {
+        socket.send("welcome").await?;
+        while let Some(message) = socket.recv().await? {
+            socket.send(format!("{} bytes", message.as_bytes().len())).await?;
+        }
+        Ok(())
+    };
+    tokio::spawn(async move { right_server().serve(listener, greeting).await });
+    check(&["--strict", &address]).await.expect_right();
 }

@@ -1,7 +1,9 @@
 //! The judgement on what a server does after a step.
 
+use bowline_proto::CloseFrame;
+
 use super::answer::listed;
-use crate::check::finding::{Finding, Strictness};
+use crate::check::finding::{Finding, Miss, Strictness};
 use crate::check::script::{AFTER, Expectation, STILL};
 use crate::check::wire::carrier::StreamEnd;
 use crate::check::wire::inbox::{Kind, Received};
@@ -21,7 +23,7 @@ pub(crate) async fn check(
     session: &mut Session,
     expectation: &Expectation,
     strictness: Strictness,
-) -> Result<(), Finding> {
+) -> Result<(), Miss> {
     match expectation {
         Expectation::Fails(codes) => fails(session, codes, strictness).await,
         Expectation::Closes(code) => closes(session, *code, strictness).await,
@@ -39,12 +41,12 @@ pub(crate) async fn check(
 }
 
 /// RFC 6455 7.1.7: the server sends a Close frame, or only ends the connection, and processes no more.
-async fn fails(session: &mut Session, codes: &[u16], strictness: Strictness) -> Result<(), Finding> {
+async fn fails(session: &mut Session, codes: &[u16], strictness: Strictness) -> Result<(), Miss> {
     let expected = match strictness {
         Strictness::Must => "the server fails the connection".to_owned(),
         Strictness::Should => format!("the server closes with the code {}", listed(codes)),
     };
-    let found = |observed: String| Err(Finding::new(&*expected, observed));
+    let found = |observed: String| Err(Finding::new(&*expected, observed).into());
     let deadline = session.deadline();
     while let Some(event) = session.next(deadline).await {
         match event {
@@ -74,12 +76,12 @@ async fn fails(session: &mut Session, codes: &[u16], strictness: Strictness) -> 
 }
 
 /// RFC 6455 5.5.1: a Close frame is answered by one with the same code.
-async fn closes(session: &mut Session, code: Option<u16>, strictness: Strictness) -> Result<(), Finding> {
+async fn closes(session: &mut Session, code: Option<u16>, strictness: Strictness) -> Result<(), Miss> {
     let expected = match code {
         Some(code) => format!("a Close frame in answer, with the code {code}"),
         None => "a Close frame in answer".to_owned(),
     };
-    let found = |observed: String| Err(Finding::new(&*expected, observed));
+    let found = |observed: String| Err(Finding::new(&*expected, observed).into());
     let deadline = session.deadline();
     while let Some(event) = session.next(deadline).await {
         match event {
@@ -106,26 +108,26 @@ async fn closes(session: &mut Session, code: Option<u16>, strictness: Strictness
 }
 
 /// RFC 6455 7.1.1: the server closes the connection below first.
-async fn ends(session: &mut Session, strictness: Strictness) -> Result<(), Finding> {
+async fn ends(session: &mut Session, strictness: Strictness) -> Result<(), Miss> {
     let expected = "the server ends the connection";
     let deadline = session.deadline();
     while let Some(event) = session.next(deadline).await {
         match event {
             Received::End(StreamEnd::Abrupt(why)) if strictness == Strictness::Should => {
-                return Err(Finding::new("an orderly end of the connection", why));
+                return Err(Finding::new("an orderly end of the connection", why).into());
             }
             Received::End(_) => return Ok(()),
-            fault @ Received::Fault(_) => return Err(Finding::new(expected, fault.to_string())),
+            fault @ Received::Fault(_) => return Err(Finding::new(expected, fault.to_string()).into()),
             _ => {}
         }
     }
-    Err(Finding::new(expected, "it is still open"))
+    Err(Finding::new(expected, "it is still open").into())
 }
 
 /// RFC 6455 5.5.3: a ping is answered by a pong with the same payload.
-async fn pong(session: &mut Session, payload: &[u8]) -> Result<(), Finding> {
+async fn pong(session: &mut Session, payload: &[u8]) -> Result<(), Miss> {
     let found = |observed: String| {
-        Err(Finding::new(format!("a pong with the payload \"{}\"", shown(payload)), observed))
+        Err(Finding::new(format!("a pong with the payload \"{}\"", shown(payload)), observed).into())
     };
     let mut last = "nothing in time".to_owned();
     let mut messages = Vec::new();
@@ -141,15 +143,17 @@ async fn pong(session: &mut Session, payload: &[u8]) -> Result<(), Finding> {
             Received::Pong(other) => last = format!("a pong with \"{}\"", shown(&other)),
             message @ Received::Message(..) if messages.len() < OVERTAKEN => messages.push(message),
             Received::Message(..) | Received::Ping => {}
+            Received::Close(frame) if !BLAME.contains(&frame.code().0) => return Err(closed(&frame)),
             event => return found(event.to_string()),
         }
     }
     found(last)
 }
 
-/// The server accepts what was sent: it answers a ping, or closes for a reason of its own.
-async fn alive(session: &mut Session) -> Result<(), Finding> {
-    let found = |observed: String| Err(Finding::new("the server accepts this, and answers a ping", observed));
+/// The server accepts what was sent, and answers a ping.
+async fn alive(session: &mut Session) -> Result<(), Miss> {
+    let found =
+        |observed: String| Err(Finding::new("the server accepts this, and answers a ping", observed).into());
     let deadline = session.deadline();
     while let Some(event) = session.next(deadline).await {
         match event {
@@ -157,8 +161,7 @@ async fn alive(session: &mut Session) -> Result<(), Finding> {
             Received::Close(frame) if BLAME.contains(&frame.code().0) => {
                 return found(Received::Close(frame).to_string());
             }
-            // The application may not like the message.
-            Received::Close(_) => return Ok(()),
+            Received::Close(frame) => return Err(closed(&frame)),
             event @ (Received::Fault(_) | Received::End(_)) => return found(event.to_string()),
             Received::Message(..) | Received::Ping | Received::Pong(_) => {}
         }
@@ -166,9 +169,9 @@ async fn alive(session: &mut Session) -> Result<(), Finding> {
     found("no pong in time".into())
 }
 
-async fn echo(session: &mut Session, kind: Kind, payload: &[u8]) -> Result<(), Finding> {
+async fn echo(session: &mut Session, kind: Kind, payload: &[u8]) -> Result<(), Miss> {
     let expected = Received::Message(kind, payload.to_vec()).to_string();
-    let found = |observed: String| Err(Finding::new(format!("{expected} comes back"), observed));
+    let found = |observed: String| Err(Finding::new(format!("{expected} comes back"), observed).into());
     let mut last = "no message in time".to_owned();
     let deadline = session.deadline();
     while let Some(event) = session.next(deadline).await {
@@ -194,6 +197,11 @@ async fn settle(session: &mut Session) {
             return;
         }
     }
+}
+
+/// An application may close at any time, such as after a message that it does not know.
+fn closed(frame: &CloseFrame) -> Miss {
+    Miss::Inapplicable(format!("the application closed with the code {}", frame.code().0))
 }
 
 fn shown(payload: &[u8]) -> String {

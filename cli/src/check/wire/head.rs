@@ -20,7 +20,7 @@ pub(crate) enum Edit {
     Protocol(&'static str),
     Set(&'static str, String),
     Add(&'static str, String),
-    /// The same header this many times.
+    /// A header that occurs this many times.
     AddMany(&'static str, &'static str, usize),
     Remove(&'static str),
     LowerCaseNames,
