@@ -1,7 +1,7 @@
 //! The options with which a server is reached, shared by all commands that are clients.
 //!
-//! [`ConnectArguments`] are the options as clap reads them. [`ConnectArguments::target`] checks them, reads the
-//! files that they name, and returns a [`Target`], which connects any number of times.
+//! [`ConnectArguments`] are the options as clap reads them. [`ConnectArguments::target`] checks them, reads
+//! the files that they name, and returns a [`Target`], which connects any number of times.
 
 pub(crate) mod tls;
 mod transport;

@@ -24,16 +24,17 @@ use conversation::Conversation;
 
 /// Talks to a server.
 pub(crate) fn run(arguments: TalkArguments) -> Exit {
-    match Settings::try_from(arguments) {
-        Ok(settings) => match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-            Ok(runtime) => runtime.block_on(Conversation::new(settings).run()),
-            Err(error) => fail(&error, Exit::Failure),
-        },
-        Err(error) => fail(&error, Exit::Usage),
+    let settings = match Settings::try_from(arguments) {
+        Ok(settings) => settings,
+        Err(error) => return fail(&error, Exit::Usage),
+    };
+    match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(Conversation::new(settings).run()),
+        Err(error) => fail(&error, Exit::Failure),
     }
 }
 
 fn fail(error: &dyn std::fmt::Display, exit: Exit) -> Exit {
-    anstream::eprintln!("bowline: {error}");
+    display::error(&error.to_string());
     exit
 }

@@ -258,8 +258,8 @@ impl Reconnecting {
         self
     }
 
-    /// Sets a function that opens the stream for each attempt, such as to a Unix socket. Default: none, and the
-    /// connector dials.
+    /// Sets a function that opens the stream for each attempt, such as to a Unix socket. Default: none, and
+    /// the connector dials.
     ///
     /// The handshake is then that of [`Connector::connect_over`]. The stream has to be open within
     /// [`Limits::handshake_timeout`](crate::Limits::handshake_timeout), and the handshake has as much time

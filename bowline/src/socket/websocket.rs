@@ -252,8 +252,8 @@ impl WebSocket {
     /// Sends a pong that no ping has asked for, with a payload of at most 125 bytes (RFC 6455 5.5).
     ///
     /// Such a pong is a heartbeat in one direction (RFC 6455 5.5.3): the peer does not answer. Some servers
-    /// require it from their clients. The library answers the pings of the peer by itself, and by default sends
-    /// pings of its own (see [`Connector::keepalive`](crate::Connector::keepalive)).
+    /// require it from their clients. The library answers the pings of the peer by itself, and by default
+    /// sends pings of its own (see [`Connector::keepalive`](crate::Connector::keepalive)).
     ///
     /// Pongs pass between the fragments of a message, and wait only for room in the write buffer.
     ///

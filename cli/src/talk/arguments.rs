@@ -61,7 +61,7 @@ struct EncodingArguments {
     /// Send binary messages, stdin as a whole (unless -0), and write received ones as they are
     #[arg(short, long, conflicts_with_all = ["hex", "base64"])]
     binary: bool,
-    /// Send binary messages, one in hex a line, and write received ones so, which is the default
+    /// Send binary messages, one in hex a line; received ones are written so by default
     #[arg(long, conflicts_with_all = ["base64"])]
     hex: bool,
     /// Send binary messages, one in base64 a line, and write received ones so
@@ -72,8 +72,8 @@ struct EncodingArguments {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Format")]
 struct LineArguments {
-    /// Lines of JSON, in both directions, without loss: {"text":"..."}, or "binary", "ping" and "pong" (base64),
-    /// or {"close":1000,"reason":"..."}. Received ones have the time and more
+    /// Lines of JSON, in both directions, without loss: {"text":"..."}, or "binary", "ping" and "pong"
+    /// (base64), or {"close":1000,"reason":"..."}. Received ones have the time and more
     #[arg(long, conflicts_with_all = ["binary", "hex", "base64", "timestamps"])]
     json: bool,
     /// Print the time before each message, in UTC
@@ -99,12 +99,13 @@ struct EndingArguments {
     /// Give up after this time, with status 7
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     timeout: Option<Duration>,
-    /// Ping after one to two times this silence, and give up a server that is silent for as long after a ping, or
+    /// Ping after one to two times this silence, and give up a server that is silent for as long after a
+    /// ping, or
     /// `none` [default: 20s]
     #[arg(long, value_name = "DURATION")]
     ping: Option<Keepalive>,
-    /// Connect again whenever the connection ends, after a random pause that doubles; give up after COUNT failures
-    /// in a row. Sends the messages of --message that precede stdin again
+    /// Connect again whenever the connection ends, after a random pause that doubles; give up after COUNT
+    /// failures in a row. Sends the messages of --message that precede stdin again
     #[arg(long, value_name = "COUNT", num_args = 0..=1, require_equals = true, default_missing_value = "always")]
     reconnect: Option<Reconnect>,
     /// The code, and the reason, to close with
@@ -115,7 +116,8 @@ struct EndingArguments {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Output")]
 struct VerbosityArguments {
-    /// Print the heads of the handshake to stderr; twice: also each message and control frame, without its text
+    /// Print the heads of the handshake to stderr; twice: also each message and control frame, without its
+    /// text
     #[arg(short, long, action = ArgAction::Count)]
     verbose: u8,
     /// Print nothing but errors to stderr
@@ -130,7 +132,7 @@ pub(super) enum Linger {
     Forever,
 }
 
-/// Whether a connection that has ended is followed by another one.
+/// The consequence of the end of a connection.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Reconnect {
     Never,
@@ -203,7 +205,7 @@ impl TryFrom<TalkArguments> for Settings {
 }
 
 impl SendingArguments {
-    /// What is sent, in order.
+    /// The steps of sending, in order.
     fn steps(&self, encoding: Encoding) -> Result<Vec<Step>, UsageError> {
         if self.message.is_empty() && !self.receive {
             return Ok(vec![Step::Stdin]);

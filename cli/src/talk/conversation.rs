@@ -170,8 +170,8 @@ impl Conversation {
     }
 }
 
-/// Opens the prompt, if the settings ask for one. On terminals without the means for it, lines are read as from a
-/// pipe.
+/// Opens the prompt, if the settings ask for one. On terminals without the means for it, lines are read as
+/// from a pipe.
 fn open_prompt(settings: &mut Settings) -> Option<(Prompt, Printer, Screen)> {
     if settings.layout != Layout::Prompt {
         return None;

@@ -29,7 +29,7 @@ pub(super) enum Verbosity {
     Frames,
 }
 
-/// What is shown of a conversation.
+/// The view of a conversation.
 pub(super) struct Display {
     stdout: Stdout,
     notices: Notices,
@@ -41,7 +41,7 @@ pub(super) struct Display {
     hint: Cell<Hint>,
 }
 
-/// Where notices go.
+/// The place where notices go.
 #[derive(Clone, Copy)]
 enum Notices {
     Stderr,
@@ -119,7 +119,7 @@ impl Display {
     /// Prints lines to stderr, if the user wants to know.
     pub(super) fn lines(&self, verbosity: Verbosity, lines: &[String]) {
         if self.verbosity >= verbosity {
-            self.print(&lines.iter().map(|line| format!("{line}\n")).collect::<String>());
+            self.print(&(lines.join("\n") + "\n"));
         }
     }
 

@@ -5,7 +5,7 @@ use regex_lite::Regex;
 
 use crate::talk::item::Item;
 
-/// What a conversation waits for.
+/// The messages that a conversation waits for.
 #[derive(Debug, Default)]
 pub(super) struct Goal {
     pub(super) count: Option<u64>,

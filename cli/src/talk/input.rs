@@ -15,7 +15,7 @@ use crate::talk::prompt::Prompt;
 /// The number of messages that are read before they can be sent.
 const AHEAD: usize = 16;
 
-/// Where a message on stdin ends.
+/// The end of a message on stdin.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Split {
     Lines,
@@ -23,7 +23,7 @@ pub(super) enum Split {
     Whole,
 }
 
-/// Where stdin leads.
+/// The other end of stdin.
 pub(super) enum Source {
     Pipe(Split, Encoding),
     Prompt(Box<Prompt>),

@@ -7,8 +7,8 @@
 //! {"t":1.234,"dir":"in","close":4001,"reason":"logged out"}
 //! ```
 //!
-//! `t` is the time in seconds since the conversation began. Binary messages and the payloads of pings and pongs
-//! are in base64. A Close frame without a code has the code 1005 (RFC 6455 7.1.5).
+//! `t` is the time in seconds since the conversation began. Binary messages and the payloads of pings and
+//! pongs are in base64. A Close frame without a code has the code 1005 (RFC 6455 7.1.5).
 
 use std::fmt::Write as _;
 use std::time::Duration;

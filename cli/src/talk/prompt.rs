@@ -132,8 +132,8 @@ impl Write for Printer {
 }
 
 impl Drop for Printer {
-    /// Waits until everything is on the terminal. The editor takes one text at a time, after it has printed the
-    /// one before: when it takes the second of these, it has printed everything else.
+    /// Waits until everything is on the terminal. The editor takes one text at a time, after it has printed
+    /// the one before: when it takes the second of these, it has printed everything else.
     fn drop(&mut self) {
         for _ in 0..2 {
             let _ = self.0.print(NOTHING.into());
@@ -161,8 +161,8 @@ impl Screen {
 
     /// Ends the editing of a line, and puts the terminal in order.
     ///
-    /// While a line is edited, a SIGINT goes to the editor, which puts the terminal in order itself. At any other
-    /// time, nothing happens, so the signal is repeated until the editor's thread has ended.
+    /// While a line is edited, a SIGINT goes to the editor, which puts the terminal in order itself. At any
+    /// other time, nothing happens, so the signal is repeated until the editor's thread has ended.
     #[cfg(unix)]
     pub(super) async fn restore(mut self) {
         use rustix::process::{Signal, getpid, kill_process};

@@ -37,10 +37,10 @@ async fn files_and_websockets_share_a_port() {
 #[tokio::test]
 async fn nothing_outside_of_the_folder_is_served() {
     let folder = tempfile::tempdir().unwrap();
-    let served = folder.path().join("served");
-    std::fs::create_dir(&served).unwrap();
+    let subfolder = folder.path().join("served");
+    std::fs::create_dir(&subfolder).unwrap();
     std::fs::write(folder.path().join("secret"), "secret").unwrap();
-    let server = Running::start(&["--files", served.to_str().unwrap()]).await;
+    let server = Running::start(&["--files", subfolder.to_str().unwrap()]).await;
     for path in ["/../secret", "/%2e%2e/secret", "/..%2fsecret", "//secret", "/x/../../secret"] {
         let response = request(&server, &format!("GET {path}")).await;
         assert!(!response.contains("\r\n\r\nsecret"), "{path}: {response}");

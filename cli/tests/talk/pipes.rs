@@ -124,6 +124,27 @@ async fn a_listener_without_stdin_listens_on() {
     }
 }
 
+#[cfg(unix)]
+#[tokio::test]
+async fn closed_streams_do_no_harm() {
+    let address = serve().await;
+    let program = env!("CARGO_BIN_EXE_bowline");
+    for (path, redirections, status) in [
+        // A listener whose stdin is closed listens on, here until the server closes.
+        ("/close-now/4000/", "<&-", 6),
+        ("/echo", "2>&-", 0),
+        ("/echo", ">&-", 0),
+        ("/refuse", "2>&-", 4),
+    ] {
+        let line = format!("'{program}' '{}' {redirections}", url(address, path));
+        let mut shell = tokio::process::Command::new("sh");
+        shell.args(["-c", &line]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = shell.kill_on_drop(true).spawn().unwrap();
+        let _ = child.stdin.take().unwrap().write_all(b"hello\n").await;
+        assert_eq!(finish(child).await.status, status, "{path} {redirections}");
+    }
+}
+
 #[tokio::test]
 async fn replies_arrive_while_stdin_is_open() {
     let address = serve().await;

@@ -68,8 +68,8 @@ impl End {
     }
 }
 
-/// Reports the end of a conversation on stderr, and returns the status of the process. `written` is the result
-/// of writing stdout.
+/// Reports the end of a conversation on stderr, and returns the status of the process. `written` is the
+/// result of writing stdout.
 pub(in crate::talk) fn report(
     end: &End,
     written: io::Result<()>,

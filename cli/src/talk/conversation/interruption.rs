@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::exit::Signals;
 
-/// What ends a conversation from outside.
+/// An end of the conversation that comes from outside.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(in crate::talk) enum Interruption {
     /// A signal, by its number.

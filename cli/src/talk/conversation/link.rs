@@ -12,14 +12,14 @@ use crate::talk::display::Verbosity;
 
 /// The connections of a conversation.
 pub(super) enum Link {
-    Once(Target),
+    Once(Box<Target>),
     Again(Box<Reconnecting>),
 }
 
 impl Link {
     pub(super) fn new(target: &Target, reconnect: Reconnect, reports: Sender<Event>) -> Self {
         let client = match reconnect {
-            Reconnect::Never => return Self::Once(target.clone()),
+            Reconnect::Never => return Self::Once(Box::new(target.clone())),
             Reconnect::Always => target.reconnecting(),
             Reconnect::Attempts(attempts) => target.reconnecting().attempts(attempts.get()),
         };

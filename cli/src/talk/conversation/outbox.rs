@@ -7,10 +7,10 @@ use tokio::sync::mpsc::Receiver;
 use crate::talk::input::Source;
 use crate::talk::item::{Input, Order, Step};
 
-/// What is to be sent.
+/// The orders that are to be carried out.
 ///
-/// The items before stdin, such as a subscription, are sent at the beginning of each connection. Everything else
-/// is sent once.
+/// The items before stdin, such as a subscription, are sent at the beginning of each connection. Everything
+/// else is sent once.
 pub(in crate::talk) struct Outbox {
     opening: Vec<Order>,
     /// The number of items of the opening that were sent over this connection.

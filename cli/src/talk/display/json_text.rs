@@ -3,6 +3,8 @@
 //! Values are never parsed and written again. Numbers keep their digits, objects their order and their
 //! duplicates, strings their escapes.
 
+use std::fmt::Write as _;
+
 use anstyle::{AnsiColor, Style};
 use serde_json::Value;
 
@@ -15,7 +17,7 @@ const KEY: Style = AnsiColor::Cyan.on_default();
 const STRING: Style = AnsiColor::Green.on_default();
 const SCALAR: Style = AnsiColor::Yellow.on_default();
 
-/// Whether tokens are coloured.
+/// The use of colours.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(in crate::talk) enum Colours {
     On,
@@ -35,7 +37,7 @@ pub(in crate::talk) fn lay_out(text: &str, colours: Colours) -> Option<String> {
 struct Layouter {
     out: String,
     colours: Colours,
-    /// Whether everything stays in one line.
+    /// Set if everything stays in one line.
     fits: bool,
     depth: usize,
 }
@@ -96,7 +98,9 @@ impl Layouter {
     fn token(&mut self, token: &str, style: Style) {
         let token = escape::json(token);
         match self.colours {
-            Colours::On => self.out.push_str(&format!("{style}{token}{style:#}")),
+            Colours::On => {
+                let _ = write!(self.out, "{style}{token}{style:#}");
+            }
             Colours::Off => self.out.push_str(&token),
         }
     }

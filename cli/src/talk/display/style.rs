@@ -30,7 +30,7 @@ pub(in crate::talk) struct Style {
     colours: Colours,
 }
 
-/// Whether the time is printed before each message.
+/// The use of times before messages.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(in crate::talk) enum Timestamps {
     Shown,
@@ -60,8 +60,8 @@ impl Layout {
 }
 
 impl Colours {
-    /// Terminals have colours, unless `NO_COLOR` or `CLICOLOR` forbids them. `CLICOLOR_FORCE` says that a person
-    /// reads the pipe.
+    /// Terminals have colours, unless `NO_COLOR` or `CLICOLOR` forbids them. `CLICOLOR_FORCE` says that a
+    /// person reads the pipe.
     fn of_stdout() -> Self {
         match anstream::AutoStream::choice(&io::stdout()) {
             anstream::ColorChoice::Never => Self::Off,
@@ -90,8 +90,8 @@ impl Style {
         self.encoding == Encoding::Text && self.layout != Layout::Prompt
     }
 
-    /// Renders an item that was received, or nothing if it is not for stdout. `time` is that since the beginning,
-    /// and `latency` that since the last message was sent.
+    /// Renders an item that was received, or nothing if it is not for stdout. `time` is that since the
+    /// beginning, and `latency` that since the last message was sent.
     pub(in crate::talk) fn render(
         self,
         item: &Item,
