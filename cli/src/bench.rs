@@ -30,7 +30,7 @@ use self::arguments::ReportArguments;
 use self::load::LoadError;
 use self::plan::Plan;
 use self::report::Report;
-use crate::connect::UsageError;
+use crate::connect::{ConnectError, UsageError};
 use crate::exit::{Exit, first_signal};
 
 /// Runs `bowline bench`.
@@ -50,12 +50,27 @@ pub(crate) fn run(arguments: &BenchArguments) -> Exit {
         let report = match load::run(plan, stop).await {
             Ok(Some(report)) => report,
             Ok(None) => return signal.get(),
-            Err(LoadError::Connect(error)) => return failed(&error, error.exit()),
+            Err(LoadError::Connect(error)) => return failed(&explained(&error), error.exit()),
             Err(LoadError::Thread(error)) => return failed(&error, Exit::Failure),
         };
         let verdict = publish(&report, &arguments.report, page);
         if signal.get() == Exit::Success { verdict } else { signal.get() }
     })
+}
+
+/// The text of an error, with the beginning of the body if the server has refused the handshake.
+fn explained(error: &ConnectError) -> String {
+    let mut text = error.to_string();
+    if let ConnectError::Library(error) = error
+        && let Some(response) = error.response()
+    {
+        let body = String::from_utf8_lossy(response.body());
+        // The body is the server's, and must not control the terminal.
+        let shown = body.trim().chars().filter(|&char| char == '\n' || !char.is_control());
+        text.push('\n');
+        text.extend(shown);
+    }
+    text.trim_end().to_owned()
 }
 
 /// Creates the file of the page. A file that can't be written is an error before the run, not after it.

@@ -23,6 +23,7 @@ mod timer;
 mod window;
 mod worker;
 
+use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
 use std::thread;
@@ -93,13 +94,14 @@ pub(crate) async fn run(
 struct Threads {
     count: usize,
     progress: Vec<Arc<Progress>>,
-    ready: mpsc::UnboundedReceiver<()>,
+    /// Closed when the last thread has dropped its sender.
+    ready: mpsc::Receiver<Infallible>,
     results: mpsc::UnboundedReceiver<io::Result<Measured>>,
 }
 
 impl Threads {
     fn start(plan: &Arc<Plan>, dialer: &Arc<Dialer>, orders: &watch::Receiver<Order>) -> io::Result<Self> {
-        let (ready_sender, ready) = mpsc::unbounded_channel();
+        let (ready_sender, ready) = mpsc::channel(1);
         let (result_sender, results) = mpsc::unbounded_channel();
         let progress: Vec<_> = (0..plan.threads).map(|_| Arc::<Progress>::default()).collect();
         for (thread, progress) in progress.iter().enumerate() {
@@ -108,26 +110,20 @@ impl Threads {
                 dialer: Arc::clone(dialer),
                 thread,
                 orders: orders.clone(),
-                ready: ready_sender.clone(),
                 progress: Arc::clone(progress),
             };
-            let results = result_sender.clone();
+            let (ready, results) = (ready_sender.clone(), result_sender.clone());
             thread::Builder::new().name(format!("load-{thread}")).spawn(move || {
                 // The receiver waits for all threads.
-                let _ = results.send(worker.run());
+                let _ = results.send(worker.run(ready));
             })?;
         }
         Ok(Self { count: plan.threads, progress, ready, results })
     }
 
-    /// Waits until all threads have opened their connections.
+    /// Waits until all threads have opened their connections, or have failed, which their results say.
     async fn all_ready(&mut self) {
-        for _ in 0..self.count {
-            // A thread that has failed says so in its result.
-            if self.ready.recv().await.is_none() {
-                break;
-            }
-        }
+        while self.ready.recv().await.is_some() {}
     }
 
     /// Waits for the end of all threads, and adds up what they have measured.

@@ -1,7 +1,7 @@
 //! The report, the conditions, and the status of the process.
 
-use bowline::http::StatusCode;
 use bowline::http::request::Parts;
+use bowline::http::{Response, StatusCode};
 use bowline::{Acceptor, CloseCode, Rejection, Server, WebSocket};
 use tokio::net::TcpListener;
 
@@ -95,12 +95,16 @@ async fn a_server_that_is_not_there_is_not_reached() {
 async fn a_handshake_that_is_refused_is_said() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("ws://{}", listener.local_addr().unwrap());
-    let server = Server::new()
-        .on_request(|_: Parts| async { Err::<Parts, _>(Rejection::from(StatusCode::UNAUTHORIZED)) });
+    let server = Server::new().on_request(|_: Parts| async {
+        let mut response = Response::new("no \x1b[31mtoken".to_owned());
+        *response.status_mut() = StatusCode::UNAUTHORIZED;
+        Err::<Parts, _>(Rejection::from(response))
+    });
     tokio::spawn(async move { server.serve(listener, |_: WebSocket| async { Ok(()) }).await });
     let ran = bench(&url, &[]).await;
     assert_eq!(ran.status(), 4);
     assert!(ran.stderr().contains("401"), "{}", ran.stderr());
+    assert!(ran.stderr().ends_with("\nno [31mtoken\n"), "{:?}", ran.stderr());
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! One thread of the load: opening connections, running, draining, closing.
 
+use std::convert::Infallible;
 use std::future::pending;
 use std::io;
 use std::rc::Rc;
@@ -50,19 +51,17 @@ pub(crate) struct Worker {
     /// The number of this thread.
     pub(crate) thread: usize,
     pub(crate) orders: watch::Receiver<Order>,
-    /// Told when all connections of the thread are open, or have failed.
-    pub(crate) ready: mpsc::UnboundedSender<()>,
     pub(crate) progress: Arc<Progress>,
 }
 
 impl Worker {
-    /// Runs until the end of the run.
-    pub(crate) fn run(self) -> io::Result<Measured> {
+    /// Runs until the end of the run. `ready` is dropped when all connections of the thread are open.
+    pub(crate) fn run(self, ready: mpsc::Sender<Infallible>) -> io::Result<Measured> {
         let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
-        runtime.block_on(self.work())
+        runtime.block_on(self.work(ready))
     }
 
-    async fn work(mut self) -> io::Result<Measured> {
+    async fn work(mut self, ready: mpsc::Sender<Infallible>) -> io::Result<Measured> {
         let station = Station::new(Arc::clone(&self.plan), Arc::clone(&self.dialer));
         let conversations = Rc::<Conversations>::default();
         let reporting = spawn_local(report(Rc::clone(&station), Arc::clone(&self.progress)));
@@ -74,7 +73,7 @@ impl Worker {
             }
         }
         let opened = station.open();
-        let _ = self.ready.send(());
+        drop(ready);
         let start = self.start().await;
         let conversations = conversations.in_order();
         let elapsed = match start {
