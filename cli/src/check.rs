@@ -50,6 +50,9 @@ Exit status: 0 no findings, 8 findings, 3 not reached, 4 a correct handshake was
 /// The options of `bowline check`.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
+// All bytes are those of the cases: these options have no meaning here.
+#[command(mut_arg("proxy", |arg| arg.hide(true)), mut_arg("compress", |arg| arg.hide(true)))]
+#[command(mut_arg("max_size", |arg| arg.hide(true)))]
 pub(crate) struct CheckArguments {
     #[command(flatten)]
     connect: ConnectArguments,

@@ -113,6 +113,8 @@ async fn a_server_without_a_handshake_is_refused_at_once() {
         let outcome = check_within(20, hostility, &[]).await;
         assert_eq!(outcome.status, 4, "{hostility:?}: {outcome:?}");
         assert!(outcome.stderr.contains(text), "{hostility:?}: {outcome:?}");
+        let outcome = check_within(20, hostility, &["--http", "2"]).await;
+        assert_eq!(outcome.status, 4, "{hostility:?}: {outcome:?}");
     }
 }
 

@@ -129,6 +129,31 @@ async fn bytes_are_shown_on_demand() {
 }
 
 #[tokio::test]
+async fn secrets_are_not_shown() {
+    let address = serve(right_server()).await.to_string();
+    for options in [&[][..], &["--http", "2"]] {
+        let secrets = ["-vv", "--user", "joe:hunter2", "-H", "Cookie: session=hunter2"];
+        let outcome =
+            check(&[&secrets[..], options, &["--case", "handshake.valid", &address]].concat()).await;
+        let text = outcome.stdout.to_ascii_lowercase();
+        assert!(text.contains("authorization: [hidden]") && text.contains("cookie: [hidden]"), "{text}");
+        assert!(!text.contains("hunter2") && !text.contains("basic"), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn ids_are_unique() {
+    for version in ["1.1", "2"] {
+        let outcome = check(&["--list", "--strict", "--echo", "--http", version, "localhost"]).await;
+        let mut ids: Vec<&str> = outcome.stdout.lines().map(|line| line.split(' ').next().unwrap()).collect();
+        let count = ids.len();
+        ids.sort_unstable();
+        ids.dedup();
+        assert_eq!(ids.len(), count);
+    }
+}
+
+#[tokio::test]
 async fn headers_and_subprotocols_of_the_options_are_sent() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();

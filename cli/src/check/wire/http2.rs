@@ -1,7 +1,7 @@
 //! HTTP/2 as a client of WebSockets sees it (RFC 8441).
 
 use bowline::http::uri::Authority;
-use bowline::http::{Method, Request, Uri};
+use bowline::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 use bytes::Bytes;
 use h2::client::{Builder, Connection, SendRequest};
 use h2::ext::Protocol;
@@ -9,6 +9,7 @@ use h2::{Ping, RecvStream, SendStream};
 use tokio::task::JoinSet;
 
 use super::head::{RequestBody, RequestHead, ResponseHead};
+use super::transcript::is_secret;
 use crate::connect::RawStream;
 
 /// The headers of HTTP/1.1 that pseudo-headers replace (RFC 8441 5).
@@ -92,8 +93,21 @@ async fn drive(connection: Connection<Box<dyn RawStream>, Bytes>) {
     let _ = connection.await;
 }
 
-/// The pseudo-headers and headers of a request.
+/// The pseudo-headers and headers of a request, as a transcript shows them.
 pub(crate) fn described(request: &Request<()>) -> String {
     let protocol = request.extensions().get::<Protocol>().map_or("", Protocol::as_str);
-    format!("{} {}, :protocol {protocol:?}, {:?}", request.method(), request.uri(), request.headers())
+    let (method, uri) = (request.method(), request.uri());
+    format!("{method} {uri}, :protocol {protocol:?}{}", listed(request.headers()))
+}
+
+/// Headers, as a transcript shows them.
+pub(crate) fn listed(headers: &HeaderMap) -> String {
+    let shown = |(name, value): (&HeaderName, &HeaderValue)| {
+        if is_secret(name.as_str().as_bytes()) {
+            format!(", {name}: [hidden]")
+        } else {
+            format!(", {name}: {}", value.as_bytes().escape_ascii())
+        }
+    };
+    headers.iter().map(shown).collect()
 }

@@ -92,8 +92,10 @@ async fn over_http2(
         }
         Err(_) => return Opened::Nothing(NoResponse::Silence, transcript),
     };
-    let note = format!("HEADERS: :status {}, {:?}", head.status, head.headers);
-    transcript.note(Direction::Received, note);
+    transcript.note(
+        Direction::Received,
+        format!("HEADERS: :status {}{}", head.status, http2::listed(&head.headers)),
+    );
     let mut carrier = Carrier::of_http2(send, receive, tasks);
     if (200..300).contains(&head.status) {
         let mut session = Session::new(carrier, Vec::new(), transcript, wait);

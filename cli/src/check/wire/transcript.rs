@@ -12,6 +12,9 @@ const TEXT_KEPT: usize = 4 << 10;
 /// The entries that are kept.
 const ENTRIES: usize = 4096;
 
+/// The headers whose values are not shown.
+const SECRETS: [&str; 4] = ["authorization", "cookie", "proxy-authorization", "set-cookie"];
+
 /// The lines of a report.
 const LINES: usize = 200;
 
@@ -74,8 +77,13 @@ impl Transcript {
     pub(crate) fn add_text(&mut self, direction: Direction, text: &[u8]) {
         for line in text[..text.len().min(TEXT_KEPT)].split(|byte| *byte == b'\n') {
             let line = line.trim_ascii_end();
-            if !line.is_empty() {
-                self.note(direction, line[..line.len().min(SHOWN)].escape_ascii().to_string());
+            match line.iter().position(|byte| *byte == b':') {
+                _ if line.is_empty() => {}
+                // A report is made to be passed on.
+                Some(colon) if is_secret(&line[..colon]) => {
+                    self.note(direction, format!("{}: [hidden]", line[..colon].escape_ascii()));
+                }
+                _ => self.note(direction, line[..line.len().min(SHOWN)].escape_ascii().to_string()),
             }
         }
         if text.len() > TEXT_KEPT {
@@ -138,6 +146,11 @@ impl Transcript {
         }
         lines
     }
+}
+
+/// Returns `true` if a header may contain a password or a session.
+pub(crate) fn is_secret(name: &[u8]) -> bool {
+    SECRETS.iter().any(|secret| name.eq_ignore_ascii_case(secret.as_bytes()))
 }
 
 impl Direction {
