@@ -236,6 +236,14 @@ impl Target {
         &self.url
     }
 
+    /// The URL of the server, without credentials.
+    pub(crate) fn shown_url(&self) -> String {
+        let authority = self.url.authority().map_or("", |authority| authority.as_str());
+        let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+        let path = self.url.path_and_query().map_or("/", |path| path.as_str());
+        format!("{}://{host}{path}", self.url.scheme_str().unwrap_or_default())
+    }
+
     /// Changes the connector, for options of a single command.
     pub(crate) fn configure(
         &mut self,

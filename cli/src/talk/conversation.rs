@@ -20,9 +20,8 @@ use crate::talk::arguments::Settings;
 use crate::talk::conversation::ending::{End, report};
 use crate::talk::conversation::interruption::Interruptions;
 use crate::talk::conversation::outbox::Outbox;
-use crate::talk::display::Display;
-use crate::talk::display::Verbosity;
 use crate::talk::display::style::{Layout, Style};
+use crate::talk::display::{Display, Verbosity};
 use crate::talk::head;
 use crate::talk::input::Source;
 use crate::talk::item::Item;
@@ -124,7 +123,7 @@ impl Conversation {
     fn greet(&self, response: &Response<()>) {
         self.display.lines(Verbosity::Heads, &head::of_response(response));
         if self.settings.layout == Layout::Prompt {
-            let text = format!("connected to {}, /help for help", self.settings.target.url());
+            let text = format!("connected to {}, /help for help", self.settings.target.shown_url());
             self.display.notice(Verbosity::Notices, &text);
         }
     }

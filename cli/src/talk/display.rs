@@ -79,6 +79,11 @@ impl Display {
         }
     }
 
+    /// Returns whether there is a prompt.
+    pub(super) fn has_prompt(&self) -> bool {
+        matches!(self.notices, Notices::Prompt)
+    }
+
     /// Returns whether control frames are shown anywhere.
     pub(super) fn shows_control_frames(&self) -> bool {
         self.style.encoding() == Encoding::Json
@@ -105,7 +110,9 @@ impl Display {
 
     /// Shows an item that was sent.
     pub(super) fn sent(&self, item: &Item) {
-        self.last_sent.set(Some(Instant::now()));
+        if let Item::Message(_) = item {
+            self.last_sent.set(Some(Instant::now()));
+        }
         self.note(item, Direction::Out, self.start.elapsed());
     }
 

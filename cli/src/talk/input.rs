@@ -1,9 +1,11 @@
 //! What is to be done: what comes from the prompt, or from a pipe, which a thread of its own reads.
 //!
-//! The thread is detached: a read that blocks can't be ended, and must not keep the process alive. It is at
-//! most [`AHEAD`] messages ahead of those that are sent.
+//! The thread is detached: a read that blocks can't be ended, and must not keep the process alive. Messages
+//! that arrive together are handed over together. The thread is at most two such batches ahead, each of one
+//! message or of about [`BATCH`] bytes.
 
-use std::io::{self, BufRead};
+use std::collections::VecDeque;
+use std::io::{self, BufRead, BufReader, Read};
 use std::thread;
 
 use tokio::sync::mpsc::{self, Receiver, Sender};
@@ -12,8 +14,8 @@ use crate::talk::encoding::Encoding;
 use crate::talk::item::{Input, Order};
 use crate::talk::prompt::Prompt;
 
-/// The number of messages that are read before they can be sent.
-const AHEAD: usize = 16;
+/// The bytes that are read at once.
+const BATCH: usize = 64 * 1024;
 
 /// The end of a message on stdin.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -40,9 +42,11 @@ impl Source {
 }
 
 fn read_pipe(split: Split, encoding: Encoding) -> Receiver<Input> {
-    let (sender, receiver) = mpsc::channel(AHEAD);
+    let (sender, receiver) = mpsc::channel(1);
     thread::spawn(move || {
-        if let Err(error) = read_all(&mut io::stdin().lock(), split, encoding, &sender) {
+        // What is left in the buffer tells which messages have arrived together.
+        let mut stdin = BufReader::with_capacity(BATCH, io::stdin().lock());
+        if let Err(error) = read_all(&mut stdin, split, encoding, &sender) {
             let _ = sender.blocking_send(Err(error));
         }
     });
@@ -50,36 +54,61 @@ fn read_pipe(split: Split, encoding: Encoding) -> Receiver<Input> {
 }
 
 fn read_all(
-    stdin: &mut impl BufRead,
+    stdin: &mut BufReader<impl Read>,
     split: Split,
     encoding: Encoding,
     sender: &Sender<Input>,
 ) -> Result<(), String> {
+    let mut batch = VecDeque::new();
     for number in 1_u64.. {
-        let at = |error: String| match split {
-            Split::Lines => format!("stdin, line {number}: {error}"),
-            Split::Nulls => format!("stdin, message {number}: {error}"),
-            Split::Whole => format!("stdin: {error}"),
+        let order = match read_order(stdin, split, encoding) {
+            Ok(Some(order)) => order,
+            Ok(None) => break,
+            Err(error) => {
+                let _ = sender.blocking_send(Ok(batch));
+                return Err(match split {
+                    Split::Lines => format!("stdin, line {number}: {error}"),
+                    Split::Nulls => format!("stdin, message {number}: {error}"),
+                    Split::Whole => format!("stdin: {error}"),
+                });
+            }
         };
-        let Some(bytes) = read_one(stdin, split).map_err(|error| at(error.to_string()))? else { break };
-        let item = encoding.decode(bytes).map_err(at)?;
-        if item.is_some_and(|item| sender.blocking_send(Ok(Order::Send(item))).is_err()) {
-            break;
+        batch.extend(order);
+        let has_more = split.end().is_some_and(|end| stdin.buffer().contains(&end));
+        if !has_more && sender.blocking_send(Ok(std::mem::take(&mut batch))).is_err() {
+            return Ok(());
         }
     }
     Ok(())
 }
 
+/// Reads the next order, or `None` at the end. The order is `None` if the message is to be skipped.
+fn read_order(
+    stdin: &mut impl BufRead,
+    split: Split,
+    encoding: Encoding,
+) -> Result<Option<Option<Order>>, String> {
+    let Some(bytes) = read_one(stdin, split).map_err(|error| error.to_string())? else { return Ok(None) };
+    Ok(Some(encoding.decode(bytes)?.map(Order::Send)))
+}
+
+impl Split {
+    /// The byte after each message.
+    fn end(self) -> Option<u8> {
+        match self {
+            Self::Lines => Some(b'\n'),
+            Self::Nulls => Some(b'\0'),
+            Self::Whole => None,
+        }
+    }
+}
+
 /// Reads one message, or `None` at the end.
 fn read_one(stdin: &mut impl BufRead, split: Split) -> io::Result<Option<Vec<u8>>> {
     let mut bytes = Vec::new();
-    let end = match split {
-        Split::Lines => b'\n',
-        Split::Nulls => b'\0',
-        Split::Whole => {
-            let read = stdin.read_to_end(&mut bytes)?;
-            return Ok((read > 0).then_some(bytes));
-        }
+    let Some(end) = split.end() else {
+        let read = stdin.read_to_end(&mut bytes)?;
+        return Ok((read > 0).then_some(bytes));
     };
     if stdin.read_until(end, &mut bytes)? == 0 {
         return Ok(None);

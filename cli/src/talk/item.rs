@@ -1,5 +1,7 @@
 //! What is sent and received, and what users ask for.
 
+use std::collections::VecDeque;
+
 use bowline::{ControlFrame, Message};
 
 /// A message or a control frame, received or to be sent.
@@ -39,5 +41,5 @@ pub(super) enum Order {
     Interrupt,
 }
 
-/// Something to do, or why stdin can't be read on.
-pub(super) type Input = Result<Order, String>;
+/// Things to do, in order, or why stdin can't be read on.
+pub(super) type Input = Result<VecDeque<Order>, String>;

@@ -81,7 +81,7 @@ impl Prompt {
         thread::spawn(move || {
             let last = self.read_all(&orders);
             // The conversation may have ended before.
-            let _ = orders.blocking_send(Ok(last));
+            let _ = orders.blocking_send(Ok([last].into()));
         });
         receiver
     }
@@ -99,7 +99,7 @@ impl Prompt {
                 Ok(Command::Nothing) => {}
                 Ok(Command::Help) => print(command::HELP),
                 Ok(Command::Order(order)) => {
-                    if orders.blocking_send(Ok(order)).is_err() {
+                    if orders.blocking_send(Ok([order].into())).is_err() {
                         return Order::Leave;
                     }
                 }

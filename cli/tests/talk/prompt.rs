@@ -105,6 +105,8 @@ async fn commands_are_carried_out() {
     terminal.expect("received: 1 messages, 2 bytes").await;
     terminal.keys("/help\r").await;
     terminal.expect("/close [CODE [REASON]]").await;
+    terminal.keys(&format!("/pong {}\r", "x".repeat(126))).await;
+    terminal.expect("125").await;
     terminal.keys("/nonsense\r").await;
     terminal.expect("there is no command /nonsense").await;
     let file = std::env::temp_dir().join(format!("bowline-prompt-file-{}", std::process::id()));
@@ -131,7 +133,11 @@ async fn json_is_laid_out_with_its_tokens_kept() {
 #[tokio::test]
 async fn control_c_closes_with_the_status_of_the_signal() {
     let address = serve().await;
-    let mut terminal = Terminal::prompt("interrupt", address, "/echo").await;
+    let with_credentials = format!("ws://me:secret@{address}/echo");
+    let mut terminal = Terminal::start("interrupt", &[&with_credentials], "");
+    let greeting = terminal.expect("/help for help").await;
+    assert!(greeting.contains(&url(address, "/echo")) && !greeting.contains("secret"), "{greeting:?}");
+    terminal.expect("> ").await;
     terminal.keys("half a li\u{3}").await;
     assert_eq!(terminal.end().await.0, 130);
 }

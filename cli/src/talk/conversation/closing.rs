@@ -9,8 +9,7 @@ use tokio::time::timeout;
 
 use crate::talk::conversation::ending::End;
 use crate::talk::conversation::interruption::{Interruption, Interruptions};
-use crate::talk::display::Display;
-use crate::talk::display::Verbosity;
+use crate::talk::display::{Display, Verbosity};
 use crate::talk::prompt::Screen;
 
 /// The time for a last step after `--timeout`, and for the last messages at a prompt.

@@ -16,13 +16,11 @@ use crate::talk::conversation::ending::End;
 use crate::talk::conversation::event::{Event, show};
 use crate::talk::conversation::interruption::Interruption;
 use crate::talk::conversation::outbox::Outbox;
-use crate::talk::display::Display;
-use crate::talk::display::Verbosity;
 use crate::talk::display::style::in_words;
+use crate::talk::display::{Display, Verbosity};
 use crate::talk::goal::Goal;
 use crate::talk::head;
-use crate::talk::item::Item;
-use crate::talk::item::Order;
+use crate::talk::item::{Item, Order};
 
 /// The default time for which a server may be silent, once everything is sent.
 const LINGER: Duration = Duration::from_secs(1);
@@ -118,28 +116,26 @@ impl<'a> Exchange<'a> {
         headers: &HeaderMap,
         reports: &mpsc::Sender<Event>,
     ) -> End {
+        // Messages that were read together leave together.
+        let mut batch = None;
         loop {
+            if !outbox.is_ready() {
+                batch = None;
+            }
             let order = match outbox.peek().await {
                 Ok(Some(order)) => order,
                 Ok(None) => break,
                 Err(error) => return End::BadInput(error),
             };
             let carried_out = match order {
-                Order::Send(item) => self.send_item(sender, item).await,
-                Order::Ping(payload) => {
-                    tokio::spawn(ping(sender.clone(), payload.clone(), reports.clone()));
-                    Ok(())
+                Order::Send(item @ Item::Message(message)) => {
+                    let sent = batch.get_or_insert_with(|| sender.batch()).send(message.clone()).await;
+                    self.sent(sent, item).await
                 }
-                Order::Headers => {
-                    self.display.lines(Verbosity::Errors, &head::of_headers(headers));
-                    Ok(())
+                order => {
+                    batch = None;
+                    self.carry_out(order, sender, headers, reports).await
                 }
-                Order::Stats => {
-                    self.display.lines(Verbosity::Errors, &statistics(sender));
-                    Ok(())
-                }
-                Order::Leave => Err(End::Left),
-                Order::Interrupt => Err(End::Interrupted(Interruption::Signal(2))),
             };
             match carried_out {
                 Ok(()) => outbox.was_done(),
@@ -159,19 +155,42 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    async fn send_item(&self, sender: &Sender, item: &Item) -> Result<(), End> {
-        let sent = match item {
-            Item::Message(message) => sender.send(message.clone()).await,
-            Item::Control(ControlFrame::Ping(payload)) => send_ping(sender, payload).await,
-            Item::Control(ControlFrame::Pong(payload)) => sender.pong(payload).await,
-            Item::Control(ControlFrame::Close(frame)) => return Err(End::Asked(frame.clone())),
-        };
+    /// Carries out an order other than to send a message.
+    async fn carry_out(
+        &self,
+        order: &Order,
+        sender: &Sender,
+        headers: &HeaderMap,
+        reports: &mpsc::Sender<Event>,
+    ) -> Result<(), End> {
+        match order {
+            Order::Send(Item::Control(ControlFrame::Close(frame))) => return Err(End::Asked(frame.clone())),
+            Order::Send(item) => self.sent(send_item(sender, item).await, item).await?,
+            Order::Ping(payload) => {
+                tokio::spawn(ping(sender.clone(), payload.clone(), reports.clone()));
+            }
+            Order::Headers => self.display.lines(Verbosity::Errors, &head::of_headers(headers)),
+            Order::Stats => self.display.lines(Verbosity::Errors, &statistics(sender)),
+            Order::Leave => return Err(End::Left),
+            Order::Interrupt => return Err(End::Interrupted(Interruption::Signal(2))),
+        }
+        Ok(())
+    }
+
+    /// Shows an item that was sent.
+    async fn sent(&self, sent: Result<(), Error>, item: &Item) -> Result<(), End> {
         match sent {
             Ok(()) => {
                 self.display.sent(item);
                 Ok(())
             }
-            Err(error) if error.kind() == ErrorKind::InvalidInput => Err(End::BadInput(error.to_string())),
+            Err(error) if error.kind() == ErrorKind::InvalidInput => {
+                if self.display.has_prompt() {
+                    self.display.notice(Verbosity::Errors, &error);
+                    return Ok(());
+                }
+                Err(End::BadInput(error.to_string()))
+            }
             // `receive` returns the reason. The item stays for the next connection.
             Err(_) => pending().await,
         }
@@ -179,20 +198,33 @@ impl<'a> Exchange<'a> {
 
     /// Waits until nothing was received for this time.
     async fn silence(&self, sender: &Sender, time: Duration) -> End {
-        let sent = Instant::now();
-        let mut checked = (sent, sender.stats().bytes_read());
+        let (mut begin, mut seen) = (Instant::now(), sender.stats().bytes_read());
         loop {
             // While stdout accepts nothing, silence proves nothing.
-            let last = self.last.get().map_or_else(Instant::now, |last| last.max(checked.0));
-            let Some(until) = last.checked_add(time) else { return pending().await };
+            let since = self.last.get().map_or_else(Instant::now, |last| last.max(begin));
+            let Some(until) = since.checked_add(time) else { return pending().await };
             sleep_until(until).await;
             let read = sender.stats().bytes_read();
-            let is_idle = self.last.get().is_some_and(|received| received <= last);
-            if is_idle && read - checked.1 <= PART_OF_MESSAGE {
+            let was_silent = self.last.get().is_some_and(|last| last <= since);
+            if was_silent && read - seen <= PART_OF_MESSAGE {
                 return End::Silence;
             }
-            checked = (if is_idle { Instant::now() } else { last }, read);
+            if was_silent {
+                // A large message is on its way.
+                begin = Instant::now();
+            }
+            seen = read;
         }
+    }
+}
+
+/// Sends anything but a Close frame.
+async fn send_item(sender: &Sender, item: &Item) -> Result<(), Error> {
+    match item {
+        Item::Message(message) => sender.send(message.clone()).await,
+        Item::Control(ControlFrame::Ping(payload)) => send_ping(sender, payload).await,
+        Item::Control(ControlFrame::Pong(payload)) => sender.pong(payload).await,
+        Item::Control(ControlFrame::Close(_)) => Ok(()),
     }
 }
 

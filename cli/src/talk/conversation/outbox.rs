@@ -17,8 +17,9 @@ pub(in crate::talk) struct Outbox {
     opened: usize,
     steps: VecDeque<Step>,
     stdin: Stdin,
-    /// An order that was taken, but not carried out yet: a connection that ends leaves it to the next one.
-    next: Option<Order>,
+    /// The orders that were taken, but not carried out yet: a connection that ends leaves them to the next
+    /// one.
+    taken: VecDeque<Order>,
     /// The number of orders that were carried out.
     done: u64,
 }
@@ -41,7 +42,7 @@ impl Outbox {
                 opening.push(Order::Send(item));
             }
         }
-        Self { opening, opened: 0, steps, stdin: Stdin::Unread(source), next: None, done: 0 }
+        Self { opening, opened: 0, steps, stdin: Stdin::Unread(source), taken: VecDeque::new(), done: 0 }
     }
 
     /// Begins another connection.
@@ -55,23 +56,23 @@ impl Outbox {
         if self.opened < self.opening.len() {
             return Ok(self.opening.get(self.opened));
         }
-        while self.next.is_none() {
+        while self.taken.is_empty() {
             match self.steps.front() {
                 None => return Ok(None),
                 Some(Step::Item(_)) => {
                     if let Some(Step::Item(item)) = self.steps.pop_front() {
-                        self.next = Some(Order::Send(item));
+                        self.taken.push_back(Order::Send(item));
                     }
                 }
                 Some(Step::Stdin) => match self.read_stdin().await {
-                    Some(input) => self.next = Some(input?),
+                    Some(input) => self.taken = input?,
                     None => {
                         self.steps.pop_front();
                     }
                 },
             }
         }
-        Ok(self.next.as_ref())
+        Ok(self.taken.front())
     }
 
     /// Removes the order of [`Self::peek`].
@@ -79,9 +80,14 @@ impl Outbox {
         if self.opened < self.opening.len() {
             self.opened += 1;
         } else {
-            self.next = None;
+            self.taken.pop_front();
         }
         self.done += 1;
+    }
+
+    /// Returns whether [`Self::peek`] returns an order at once.
+    pub(in crate::talk) fn is_ready(&self) -> bool {
+        self.opened < self.opening.len() || !self.taken.is_empty()
     }
 
     /// The number of orders that were carried out.

@@ -6,8 +6,7 @@ use bowline::bytes::Bytes;
 use bowline::{CloseCode, CloseFrame, ControlFrame, Message, Utf8Bytes};
 
 use crate::talk::encoding::{Encoding, decode_hex};
-use crate::talk::item::Item;
-use crate::talk::item::Order;
+use crate::talk::item::{Item, Order};
 
 /// A line of the prompt.
 #[derive(Debug, PartialEq)]
