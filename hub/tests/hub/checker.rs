@@ -254,6 +254,7 @@ fn faulty(seed: u64) -> Faults {
         stale: fault(),
         refused: fault(),
         delayed: fault(),
+        slow_answers: fault() / 10,
     }
 }
 

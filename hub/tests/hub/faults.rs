@@ -209,3 +209,53 @@ async fn a_member_that_knows_more_than_its_node_makes_the_node_look() -> TestRes
     assert_eq!(member.subscribe("chat/a", Some(top)).await?, Start::Live(top));
     scene.expect(&["2"]).await
 }
+
+/// Offsets alone would not tell: the next message on the new line has the next offset of the old line.
+#[tokio::test(start_paused = true)]
+async fn a_live_member_is_told_of_a_history_that_rolled_back_unseen() -> TestResult {
+    let mut scene = scene().await?;
+    scene.publish(&["1", "2"]).await?;
+    scene.broker.save("chat/a");
+    scene.publish(&["3", "4"]).await?;
+    scene.expect(&["1", "2", "3", "4"]).await?;
+    scene.broker.roll_back("chat/a");
+    scene.broker.set_faults(Faults { dropped: ALWAYS, ..Faults::default() });
+    scene.publish(&["3 again", "4 again"]).await?;
+    scene.broker.set_faults(Faults::default());
+    scene.publish(&["5"]).await?;
+    scene.expect(&["lost"]).await?;
+    scene.publish(&["6"]).await?;
+    scene.expect(&["6"]).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_that_arrives_while_the_history_is_read_is_sent_even_if_none_follows() -> TestResult {
+    let mut scene = scene().await?;
+    scene.broker.set_faults(Faults { dropped: ALWAYS, ..Faults::default() });
+    scene.publish(&["1"]).await?;
+    scene.broker.set_faults(Faults { slow_answers: ALWAYS, ..Faults::default() });
+    scene.publish(&["2"]).await?;
+    // The page is made at once, and arrives a second later.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    scene.publish(&["3"]).await?;
+    scene.expect(&["1", "2", "3"]).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_that_arrives_while_a_topic_opens_is_not_missed() -> TestResult {
+    let broker = Broker::new(0, Faults { slow_answers: ALWAYS, ..Faults::default() });
+    let hub = builder(broker).build()?;
+    let (mut client, server) = pair();
+    let member = hub.join(server.sender())?;
+    let late = async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        hub.publish("chat/a", "1").await
+    };
+    let (start, position) = tokio::join!(member.subscribe("chat/a", None), late);
+    // The subscription began when it returned, or before.
+    let (start, position) = (start?, position?);
+    if start != Start::Live(position) {
+        assert_eq!(receive(&mut client).await?, (position, "1".to_owned()));
+    }
+    Ok(())
+}

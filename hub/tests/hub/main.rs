@@ -3,6 +3,7 @@
 mod checker;
 mod faults;
 mod history;
+mod limits;
 mod live;
 mod slow;
 mod support;

@@ -26,8 +26,10 @@ pub(crate) struct Faults {
     pub(crate) stale: u64,
     /// A message is stored and delivered, and the publisher is told of an error.
     pub(crate) refused: u64,
-    /// A read of the history takes up to 50 ms.
+    /// A read of the history takes up to 50 ms before, and up to 50 ms after.
     pub(crate) delayed: u64,
+    /// A page of the history arrives one second after it was read.
+    pub(crate) slow_answers: u64,
 }
 
 /// A message as it was stored.
@@ -246,12 +248,12 @@ impl Engine for Broker {
     }
 
     async fn history(&self, topic: &Topic, after: u64, limit: usize) -> Result<HistoryPage, EngineError> {
-        let delay = {
+        let (delay, slow) = {
             let mut state = self.state();
             let faults = state.faults;
-            if state.random.permille(faults.delayed) { state.random.below(50) } else { 0 }
+            let delay = if state.random.permille(faults.delayed) { state.random.below(50) } else { 0 };
+            (delay, if state.random.permille(faults.slow_answers) { 1000 } else { 0 })
         };
-        // Before the read and after it.
         sleep(Duration::from_millis(delay)).await;
         let page = {
             let (mut state, _) = self.link()?;
@@ -267,7 +269,7 @@ impl Engine for Broker {
             let entries = if anchor.is_some() { newer.take(limit).cloned().collect() } else { Vec::new() };
             HistoryPage { top: log.top, anchor, entries }
         };
-        sleep(Duration::from_millis(delay)).await;
+        sleep(Duration::from_millis(delay + slow)).await;
         Ok(page)
     }
 }
