@@ -93,15 +93,16 @@ impl Member {
         let commands = self.node.worker_of(&topic);
         let claim = self.claim(&topic)?;
         let origin = since.map_or(Origin::Now, Origin::Since);
-        let (ticket, mut at) = match ask(commands, &topic, &self.key, origin).await? {
-            Admission::Live(position) => return Ok(claim.keep(position)),
+        let (admission, held) = ask(commands, &topic, &self.key, origin).await?;
+        let (ticket, mut at) = match admission {
+            Admission::Live(position) => return Ok(claim.keep(position, held)),
             Admission::Lost(now) => return Ok(Start::Lost(now)),
             Admission::Behind { ticket, at } => (ticket, at),
         };
         let core = &self.node.core;
         let replay = Replay { core, commands, topic: &topic, member: &self.key, ticket };
         match replay.run(&mut at, Some(core.limits.replay)).await? {
-            Replayed::Live(position) => Ok(claim.keep(position)),
+            Replayed::Live(position) => Ok(claim.keep(position, held)),
             Replayed::Lost(now) => Ok(Start::Lost(now)),
         }
     }
@@ -185,7 +186,13 @@ struct Claim<'a> {
 }
 
 impl Claim<'_> {
-    fn keep(self, position: Position) -> Start {
+    /// Keeps the subscription, with the topic as the worker holds it: all members share one name.
+    fn keep(self, position: Position, held: Topic) -> Start {
+        let mut topics = self.member.topics();
+        if let Some(topic) = topics.iter_mut().find(|topic| *topic == self.topic) {
+            *topic = held;
+        }
+        drop(topics);
         std::mem::forget(self);
         Start::Live(position)
     }

@@ -11,6 +11,9 @@
 //! | the same, compared | the top, or among the last frames | as above |
 //! | the same, compared | any other | behind, with the same ticket |
 //!
+//! While the topic reads its history, members that subscribe are sent to the history at once. Those that have
+//! read everything there wait.
+//!
 //! The comparison has two reasons. The member may have read a message whose delivery was lost, so the topic
 //! is behind the member. Or the history has rolled back, and the topic stands on a line of messages that no
 //! longer exists.
@@ -73,8 +76,34 @@ impl TopicState {
             }
         };
         // A receiver that is gone sends `Leave`.
-        let _ = request.reply.send(Ok(admission));
+        let _ = request.reply.send(Ok((admission, self.topic.clone())));
         Step::Done
+    }
+
+    /// Sends those that wait to the history, if they find messages there: the topic reads its history, and
+    /// may not be level for a while. `history` is the top of the history, if the topic has just seen it.
+    pub(crate) fn send_to_history(&mut self, core: &Core, history: Option<Position>) {
+        for request in std::mem::take(&mut self.waiting) {
+            if request.reply.is_closed() || request.member.0.has_left() {
+                continue;
+            }
+            let admission = match (request.origin, history) {
+                (Origin::Since(at), _) | (Origin::Now, Some(at)) => {
+                    self.admit_behind(core, &request.member, at)
+                }
+                (Origin::Behind { ticket, at } | Origin::Verified { ticket, at }, Some(history))
+                    if at.epoch() == history.epoch() && at.offset() < history.offset() =>
+                {
+                    Admission::Behind { ticket, at }
+                }
+                _ => {
+                    self.waiting.push(request);
+                    continue;
+                }
+            };
+            // A receiver that is gone sends `Leave`.
+            let _ = request.reply.send(Ok((admission, self.topic.clone())));
+        }
     }
 
     /// Sends the last frames after a position.

@@ -26,7 +26,8 @@ pub(crate) enum Command {
 pub(crate) struct Request {
     pub(crate) member: MemberKey,
     pub(crate) origin: Origin,
-    pub(crate) reply: oneshot::Sender<Result<Admission, Error>>,
+    /// Receives the answer, and the topic as the worker holds it.
+    pub(crate) reply: oneshot::Sender<Result<(Admission, Topic), Error>>,
 }
 
 /// The point from which a member asks to be live.

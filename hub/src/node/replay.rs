@@ -33,7 +33,7 @@ use crate::stats::add;
 use crate::topic::Topic;
 
 /// The number of messages that are read at once.
-pub(crate) const PAGE: usize = 100;
+const PAGE: usize = 100;
 
 /// The pause after which a task tries again to read from an engine that failed.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -95,7 +95,7 @@ impl Replay<'_> {
                 }
                 continue;
             }
-            match self.ask(*at).await? {
+            match self.ask(*at).await?.0 {
                 Admission::Live(position) => return Ok(Replayed::Live(position)),
                 Admission::Behind { at: reached, .. } => *at = reached,
                 Admission::Lost(now) => return Ok(Replayed::Lost(now)),
@@ -103,19 +103,19 @@ impl Replay<'_> {
         }
     }
 
-    async fn ask(&self, at: Position) -> Result<Admission, Error> {
+    async fn ask(&self, at: Position) -> Result<(Admission, Topic), Error> {
         let origin = Origin::Behind { ticket: self.ticket, at };
         ask(self.commands, self.topic, self.member, origin).await
     }
 }
 
-/// Asks the worker of a topic to make a member live.
+/// Asks the worker of a topic to make a member live. Returns the answer, and the topic as the worker holds it.
 pub(crate) async fn ask(
     commands: &UnboundedSender<Command>,
     topic: &Topic,
     member: &MemberKey,
     origin: Origin,
-) -> Result<Admission, Error> {
+) -> Result<(Admission, Topic), Error> {
     let (reply, answer) = oneshot::channel();
     let request = Request { member: member.clone(), origin, reply };
     commands.send(Command::Admit(topic.clone(), request)).map_err(|_| Error::ended())?;

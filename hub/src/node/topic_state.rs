@@ -219,7 +219,11 @@ impl TopicState {
             Phase::Filling { number: awaited, held } if *awaited == number => std::mem::take(held),
             _ => return Step::Done,
         };
-        if page.contains(self.top) {
+        if self.live.is_empty() {
+            // Nobody is to be sent anything. Those that are behind read the history themselves.
+            self.top = page.top;
+            self.recent.clear();
+        } else if page.contains(self.top) {
             for entry in &page.entries {
                 if !follows(entry.position, entry.previous, self.top) {
                     break;

@@ -14,7 +14,6 @@ use crate::events::HubEvent;
 use crate::node::Core;
 use crate::node::command::{Command, Departure, Request};
 use crate::node::membership::MemberKey;
-use crate::node::replay::PAGE;
 use crate::node::topic_state::{Behind, Held, Phase, Step, TopicState};
 use crate::position::Position;
 use crate::stats::{add, subtract};
@@ -25,6 +24,9 @@ const COMMANDS: usize = 256;
 
 /// The time for which a topic without members is still wanted.
 const LINGER: Duration = Duration::from_secs(5);
+
+/// The number of messages that are read at once from a history.
+const PAGE: usize = 500;
 
 /// The pause before the history is read again from an engine that failed.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -131,7 +133,9 @@ impl Worker {
         let Some(topic) = self.topics.get_mut(name) else { return };
         topic.flush(&self.core, &self.own_commands).await;
         let mut step = Step::Done;
-        if topic.is_level() {
+        if matches!(topic.phase, Phase::Filling { .. }) {
+            topic.send_to_history(&self.core, None);
+        } else if topic.is_level() {
             for request in std::mem::take(&mut topic.waiting) {
                 if topic.is_level() {
                     step = topic.admit(&self.core, request);
@@ -219,6 +223,7 @@ impl Worker {
         match outcome {
             Ok(page) => {
                 if topic.page(&self.core, number, &page) == Step::Read {
+                    topic.send_to_history(&self.core, Some(page.top));
                     self.read(name, Duration::ZERO);
                 }
             }

@@ -65,17 +65,17 @@ async fn a_gap_longer_than_a_page_is_filled() -> TestResult {
     let broker = scene.broker.clone();
     broker.set_faults(Faults { dropped: ALWAYS, ..Faults::default() });
     let hub = builder(broker.clone())
-        .rule("chat/long/", bowline_hub::Rule::new().history(1000, Duration::from_secs(300)))
+        .rule("chat/long/", bowline_hub::Rule::new().history(2000, Duration::from_secs(300)))
         .build()?;
     let (mut client, server) = pair();
     let member = hub.join(server.sender())?;
     let _start = member.subscribe("chat/long/a", None).await?;
-    for number in 0..450 {
+    for number in 0..1200 {
         hub.publish("chat/long/a", number.to_string()).await?;
     }
     broker.set_faults(Faults::default());
-    hub.publish("chat/long/a", "450").await?;
-    for number in 0..=450 {
+    hub.publish("chat/long/a", "1200").await?;
+    for number in 0..=1200 {
         assert_eq!(receive(&mut client).await?.1, number.to_string());
     }
     scene.publish(&["1"]).await?;

@@ -6,4 +6,5 @@ mod history;
 mod limits;
 mod live;
 mod slow;
+mod stress;
 mod support;
