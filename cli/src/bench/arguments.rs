@@ -132,18 +132,8 @@ impl BenchArguments {
         }
         let ramp =
             load.ramp.map_or(Duration::from_secs(1) * load.connections / OPENED_A_SECOND, |ramp| ramp.0);
-        let template = self.messages.template()?;
-        if load.mode == Mode::Broadcast && !template.is_numbered() {
-            let text = "--mode broadcast needs to know which message a reply belongs to: use {{id}} in --message, \
-                        a group for it in --match, and a --size of at least 16";
-            return Err(UsageError(text.into()));
-        }
-        if self.messages.matching.is_some() && template.is_numbered() && !template.has_number() {
-            return Err(UsageError("--match has a group for the {{id}}, but --message contains none".into()));
-        }
-        if self.messages.first.is_some() && load.mode == Mode::Connect {
-            return Err(UsageError("--first has no use with --mode connect".into()));
-        }
+        // Each thread has a runtime of its own. By measurement, two of them take as much time of the processors
+        // for a message as one does.
         let processors = thread::available_parallelism().map_or(1, usize::from);
         let threads = load.threads.map_or(processors, usize::from).min(load.connections as usize);
         if threads == 0 {
@@ -159,7 +149,7 @@ impl BenchArguments {
             grace: load.grace.0,
             sources: load.source.iter().flat_map(|sources| sources.0.clone()).collect(),
             threads,
-            template,
+            template: self.messages.template(load.mode)?,
             first: self.messages.first.clone(),
             binary: self.messages.binary,
         })
@@ -198,15 +188,27 @@ impl LoadArguments {
 }
 
 impl MessageArguments {
-    fn template(&self) -> Result<Template, UsageError> {
+    /// Checks the options, and returns the messages that they make.
+    fn template(&self, mode: Mode) -> Result<Template, UsageError> {
         let template = match &self.message {
             Some(text) => Template::of_text(text)?,
             None => Template::of_size(self.size.0),
         };
-        Ok(match &self.matching {
+        let template = match &self.matching {
             Some(pattern) => template.matching(pattern.clone()),
             None => template,
-        })
+        };
+        let wrong = if mode == Mode::Broadcast && !template.is_numbered() {
+            "--mode broadcast needs to know which message a reply belongs to: use {{id}} in --message, a group for it \
+             in --match, and a --size of at least 16"
+        } else if self.matching.is_some() && template.is_numbered() && !template.has_number() {
+            "--match has a group for the {{id}}, but --message contains none"
+        } else if self.first.is_some() && mode == Mode::Connect {
+            "--first has no use with --mode connect"
+        } else {
+            return Ok(template);
+        };
+        Err(UsageError(wrong.into()))
     }
 }
 

@@ -6,6 +6,7 @@ mod json;
 mod svg;
 mod text;
 
+use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -67,6 +68,19 @@ impl Report {
         self.elapsed.max(self.tally.last_reply)
     }
 
+    /// The time of the run, to a millisecond.
+    pub(crate) fn duration(&self) -> impl Display + use<> {
+        humantime::format_duration(Duration::from_millis(self.elapsed / 1_000_000))
+    }
+
+    /// The number of threads, as text.
+    pub(crate) fn threads(&self) -> String {
+        match self.plan.threads {
+            1 => "1 thread".into(),
+            threads => format!("{threads} threads"),
+        }
+    }
+
     /// The share of its threads' time that this program was at work.
     pub(crate) fn utilization(&self) -> f64 {
         let available = nanos(self.wall_time).saturating_mul(self.plan.threads as u64);
@@ -111,10 +125,9 @@ impl Report {
         }
         if self.utilization() > 0.9 && matches!(self.plan.pace, Pace::Closed { .. }) {
             warnings.push(format!(
-                "the {} threads of this program were busy for {:.0} % of the time, so the program may be slower than \
-                 the server",
-                self.plan.threads,
-                self.utilization() * 100.0
+                "this program was busy for {:.0} % of the time of its {}, so it may be slower than the server",
+                self.utilization() * 100.0,
+                self.threads(),
             ));
         }
         if self.plan.mode == Mode::Echo && self.tally.errors.contains_key(UNEXPECTED) {

@@ -136,6 +136,25 @@ async fn connections_that_are_dropped_are_counted() {
     assert_losses(&url, "connection lost").await;
 }
 
+#[tokio::test]
+async fn messages_that_are_no_replies_are_errors() {
+    let url = serve(|mut socket: WebSocket| async move {
+        while let Some(message) = socket.recv().await? {
+            socket.send(&message).await?;
+            // Twice, and one without a number.
+            socket.send(message).await?;
+            socket.send("news").await?;
+        }
+        Ok(())
+    })
+    .await;
+    let report = bench(&url, &["-d", "200ms", "-c", "2", "--rate", "100/s", "--json"]).await.report();
+    assert_eq!(report["messages"]["received"], 20);
+    // The last ones may come after the end.
+    assert!(report["errors"]["kinds"]["unexpected messages"].as_u64().unwrap() >= 38, "{}", report["errors"]);
+    assert!(report["warnings"].to_string().contains("--match"), "{}", report["warnings"]);
+}
+
 async fn assert_losses(url: &str, kind: &str) {
     let options = ["-d", "1s", "-c", "3", "--grace", "0s", "--json"];
     let ran = bench(url, &options).await;

@@ -21,7 +21,7 @@ pub(crate) fn write_page(report: &Report, conditions: &[Condition], out: &mut dy
     writeln!(out, "<meta name=\"viewport\" content=\"width=device-width\">")?;
     writeln!(out, "<title>bowline bench {url}</title>\n<style>\n{STYLE}</style>")?;
     writeln!(out, "<main>\n<h1>{url}</h1>")?;
-    writeln!(out, "<p class=\"plan\">{}, for {}</p>", report.plan, Span(report.elapsed))?;
+    writeln!(out, "<p class=\"plan\">{}, for {}</p>", report.plan, report.duration())?;
     write_notes(report, conditions, out)?;
     write_tiles(report, out)?;
     if report.tally.latency.count() > 0 {

@@ -5,24 +5,12 @@ use serde_json::{Map, Value, json};
 use super::{QUANTILES, Report};
 use crate::bench::plan::{Mode, Pace};
 use crate::bench::report::condition::Condition;
-use crate::bench::tally::Times;
+use crate::bench::tally::{Tally, Times};
 use crate::bench::units::nanos;
 
 /// Returns the report as one document. Times are in milliseconds, unless their name says otherwise.
 pub(crate) fn document(report: &Report, conditions: &[Condition]) -> Value {
     let Report { plan, tally, .. } = report;
-    let timeline: Vec<_> = tally
-        .slices()
-        .map(|(start, slice)| {
-            json!({
-                "at_s": start,
-                "count": slice.count(),
-                "p50": milliseconds(slice.quantile(0.5)),
-                "p99": milliseconds(slice.quantile(0.99)),
-                "max": milliseconds(slice.quantile(1.0)),
-            })
-        })
-        .collect();
     json!({
         "url": plan.target.url().to_string(),
         "mode": mode_name(plan.mode),
@@ -45,7 +33,7 @@ pub(crate) fn document(report: &Report, conditions: &[Condition]) -> Value {
         "upgrade": times(&tally.openings.upgrade),
         "own_lag": times(&tally.lag),
         "errors": { "count": tally.error_count(), "kinds": tally.errors },
-        "timeline": timeline,
+        "timeline": timeline(tally),
         "program": {
             "threads": plan.threads,
             "cpu_s": seconds(nanos(report.cpu_time)),
@@ -57,8 +45,22 @@ pub(crate) fn document(report: &Report, conditions: &[Condition]) -> Value {
     })
 }
 
+/// The latencies of the messages that were due in each slice of the run.
+fn timeline(tally: &Tally) -> Vec<Value> {
+    let slices = tally.slices().map(|(start, slice)| {
+        json!({
+            "at_s": start,
+            "count": slice.count(),
+            "p50": milliseconds(slice.quantile(0.5)),
+            "p99": milliseconds(slice.quantile(0.99)),
+            "max": milliseconds(slice.quantile(1.0)),
+        })
+    });
+    slices.collect()
+}
+
 /// The name of a mode, as the user wrote it.
-pub(crate) fn mode_name(mode: Mode) -> &'static str {
+fn mode_name(mode: Mode) -> &'static str {
     match mode {
         Mode::Echo => "echo",
         Mode::Broadcast => "broadcast",

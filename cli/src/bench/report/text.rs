@@ -16,7 +16,7 @@ const DIM: Style = Style::new().dimmed();
 /// Writes the report as text.
 pub(crate) fn write(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     writeln!(out, "{HEAD}{}{HEAD:#}", report.plan.target.url())?;
-    writeln!(out, "{}, for {}\n", report.plan, Span(report.elapsed))?;
+    writeln!(out, "{}, for {}\n", report.plan, report.duration())?;
     write_table(report, out)?;
     write_counts(report, out)?;
     for (kind, count) in &report.tally.errors {
@@ -65,7 +65,7 @@ fn write_counts(report: &Report, out: &mut dyn Write) -> io::Result<()> {
         writeln!(out, "ignored   {}, which --match does not match", Grouped(tally.ignored))?;
     }
     let used = report.utilization() * 100.0;
-    writeln!(out, "program   {} threads, {used:.0} % busy", report.plan.threads)?;
+    writeln!(out, "program   {}, {used:.0} % busy", report.threads())?;
     let errors = Grouped(tally.error_count());
     match tally.error_count() {
         0 => writeln!(out, "errors    0"),
