@@ -140,7 +140,7 @@ async fn connections_that_are_dropped_are_counted() {
 async fn messages_that_are_no_replies_are_errors() {
     let url = serve(|mut socket: WebSocket| async move {
         while let Some(message) = socket.recv().await? {
-            socket.send(&message).await?;
+            socket.send(message.clone()).await?;
             // Twice, and one without a number.
             socket.send(message).await?;
             socket.send("news").await?;
