@@ -119,6 +119,16 @@ async fn a_server_without_a_handshake_is_refused_at_once() {
 }
 
 #[tokio::test]
+async fn a_server_that_is_silent_during_tls_is_not_reached() {
+    let address = serve(Hostility::Silent).await;
+    let url = format!("wss://localhost:{}", address.port());
+    let began = Instant::now();
+    let outcome = run(limited_command(&["--wait", "100ms", "-4", "-k", &url])).await;
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+    assert_eq!((outcome.status, &*outcome.stderr), (3, "bowline: connecting took too long\n"));
+}
+
+#[tokio::test]
 async fn a_server_that_floods_has_findings_in_bounded_time() {
     let floods: [&'static [u8]; 6] = [
         // Messages, pings, pongs and fragments without end; garbage; zeros.

@@ -18,6 +18,9 @@ const SLOW: usize = 7;
 /// The pause between them, in which the server reads.
 const PAUSE: Duration = Duration::from_millis(2);
 
+/// The time for TCP and TLS, as a multiple of the time for a reaction.
+const DIALLING: u32 = 5;
+
 /// The outcome of an opening handshake.
 pub(crate) enum Opened {
     /// 101, or 2xx over HTTP/2.
@@ -47,7 +50,10 @@ pub(crate) async fn open(
     version: Version,
     wait: Duration,
 ) -> Result<Opened, ConnectError> {
-    let stream = dialer.open(version).await?;
+    let stream = match timeout(wait * DIALLING, dialer.open(version)).await {
+        Ok(opened) => opened?,
+        Err(_) => return Err(ConnectError::Dial("connecting took too long".into())),
+    };
     if version == Version::Http1 {
         return Ok(over_http1(Carrier::of_stream(stream), request, pace, wait).await);
     }

@@ -83,7 +83,10 @@ impl Session {
     /// Writes each byte in a packet of its own, as far as the system does so.
     pub(crate) async fn write_slowly(&mut self, bytes: &[u8]) {
         for byte in bytes {
-            self.write(&[*byte]).await;
+            self.transcript.add(Direction::Sent, &[*byte]);
+            if !self.write_and_read(&[*byte]).await {
+                return;
+            }
             tokio::task::yield_now().await;
         }
     }
