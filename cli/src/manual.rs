@@ -28,13 +28,13 @@ pub(crate) fn page(program: &mut Command, name: Option<&str>) -> Result<Vec<u8>,
     program.build();
     let command = match name {
         None => program.clone(),
-        Some(name) => match program.find_subcommand(name) {
-            Some(command) => command.clone(),
-            None => {
+        Some(name) => {
+            let Some(command) = program.find_subcommand(name) else {
                 let text = format!("there is no command {name:?}: see bowline --help");
                 return Err(program.error(ErrorKind::InvalidSubcommand, text));
-            }
-        },
+            };
+            command.clone()
+        }
     };
     let mut page = Vec::new();
     Man::new(command).render(&mut page)?;

@@ -61,9 +61,10 @@ fn read_all(
 ) -> Result<(), String> {
     let mut batch = VecDeque::new();
     for number in 1_u64.. {
-        let order = match read_order(stdin, split, encoding) {
-            Ok(Some(order)) => order,
-            Ok(None) => break,
+        match read_order(stdin, split, encoding) {
+            Ok(Unit::Order(order)) => batch.push_back(order),
+            Ok(Unit::Skipped) => {}
+            Ok(Unit::End) => break,
             Err(error) => {
                 let _ = sender.blocking_send(Ok(batch));
                 return Err(match split {
@@ -72,24 +73,28 @@ fn read_all(
                     Split::Whole => format!("stdin: {error}"),
                 });
             }
-        };
-        batch.extend(order);
+        }
         let has_more = split.end().is_some_and(|end| stdin.buffer().contains(&end));
         if !has_more && sender.blocking_send(Ok(std::mem::take(&mut batch))).is_err() {
-            return Ok(());
+            break;
         }
     }
     Ok(())
 }
 
-/// Reads the next order, or `None` at the end. The order is `None` if the message is to be skipped.
-fn read_order(
-    stdin: &mut impl BufRead,
-    split: Split,
-    encoding: Encoding,
-) -> Result<Option<Option<Order>>, String> {
-    let Some(bytes) = read_one(stdin, split).map_err(|error| error.to_string())? else { return Ok(None) };
-    Ok(Some(encoding.decode(bytes)?.map(Order::Send)))
+/// A piece of stdin.
+enum Unit {
+    Order(Order),
+    /// A message that is not to be sent.
+    Skipped,
+    End,
+}
+
+fn read_order(stdin: &mut impl BufRead, split: Split, encoding: Encoding) -> Result<Unit, String> {
+    let Some(bytes) = read_one(stdin, split).map_err(|error| error.to_string())? else {
+        return Ok(Unit::End);
+    };
+    Ok(encoding.decode(bytes)?.map_or(Unit::Skipped, |item| Unit::Order(Order::Send(item))))
 }
 
 impl Split {

@@ -2,10 +2,9 @@
 
 use std::net::SocketAddr;
 
-use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::TcpListener;
 
-use crate::support::{command, finish, run, serve, url};
+use crate::support::{command, finish, first_line, run, serve, url};
 
 #[tokio::test]
 async fn the_number_of_messages_ends_a_conversation() {
@@ -109,8 +108,7 @@ async fn a_signal_closes_politely() {
     let address = serve().await;
     for (signal, status) in [("INT", 130), ("TERM", 143)] {
         let mut child = command(&[&url(address, "/greet"), "-r"]).spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).await.unwrap();
+        first_line(&mut child).await;
         kill(&child, signal).await;
         finish(child).await.expect(status, "");
     }
@@ -121,8 +119,7 @@ async fn a_signal_closes_politely() {
 async fn a_second_signal_ends_at_once() {
     let address = deaf_server().await;
     let mut child = command(&[&url(address, "/"), "-r"]).spawn().unwrap();
-    let mut line = String::new();
-    BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).await.unwrap();
+    first_line(&mut child).await;
     let start = std::time::Instant::now();
     kill(&child, "INT").await;
     // Two signals of one kind that arrive together count as one.

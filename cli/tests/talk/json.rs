@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
 
-use crate::support::{Outcome, run, serve, url};
+use crate::support::{Outcome, command, first_line, run, serve, url};
 
 /// The lines of stdout or of a file, without their times.
 fn lines(text: &str) -> Vec<Value> {
@@ -69,6 +70,17 @@ async fn the_peer_s_close_is_a_line_too() {
     let outcome = run(&[&url(address, "/close-now/4001/bye"), "--json"], b"").await;
     assert_eq!(outcome.status, 6);
     assert_eq!(lines(outcome.text()), [json!({"dir": "in", "close": 4001, "reason": "bye"})]);
+}
+
+/// A line that is skipped holds back no line before.
+#[tokio::test]
+async fn lines_before_a_skipped_one_are_sent_at_once() {
+    let address = serve().await;
+    let mut child = command(&[&url(address, "/echo"), "--json"]).spawn().unwrap();
+    let stdin = child.stdin.as_mut().unwrap();
+    stdin.write_all(b"{\"text\":\"a\"}\n\n{\"dir\":\"in\",\"text\":\"b\"}\n").await.unwrap();
+    let line = first_line(&mut child).await;
+    assert_eq!(lines(&line), [json!({"dir": "in", "text": "a"})]);
 }
 
 #[tokio::test]

@@ -2,9 +2,9 @@
 
 use std::process::Stdio;
 
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
 
-use crate::support::{command, finish, run, serve, url};
+use crate::support::{command, finish, first_line, next_line, run, serve, url};
 
 #[tokio::test]
 async fn a_piped_line_receives_its_reply() {
@@ -111,8 +111,7 @@ async fn a_listener_without_stdin_listens_on() {
             .stdin(Stdio::null())
             .spawn()
             .unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).await.unwrap();
+        let line = first_line(&mut child).await;
         assert_eq!(line, "hello\n");
         if arguments.is_empty() {
             // Longer than the silence that ends a conversation.
@@ -153,9 +152,7 @@ async fn replies_arrive_while_stdin_is_open() {
     let mut stdout = BufReader::new(child.stdout.take().unwrap());
     for line in ["one\n", "two\n"] {
         stdin.write_all(line.as_bytes()).await.unwrap();
-        let mut reply = String::new();
-        stdout.read_line(&mut reply).await.unwrap();
-        assert_eq!(reply, line);
+        assert_eq!(next_line(&mut stdout).await, line);
     }
     drop(stdin);
     finish(child).await.expect(0, "");

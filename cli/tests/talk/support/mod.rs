@@ -8,7 +8,7 @@ use bowline::http::header::{HeaderValue, WWW_AUTHENTICATE};
 use bowline::http::request::Parts;
 use bowline::http::{Response, StatusCode};
 use bowline::{CloseCode, WebSocket};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpListener;
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
@@ -60,6 +60,18 @@ pub(crate) async fn run(arguments: &[&str], stdin: &[u8]) -> Outcome {
     let outcome = finish(child).await;
     writer.abort();
     outcome
+}
+
+/// Reads the first line that the program writes.
+pub(crate) async fn first_line(child: &mut Child) -> String {
+    next_line(&mut BufReader::new(child.stdout.as_mut().unwrap())).await
+}
+
+/// Reads the next line that the program writes.
+pub(crate) async fn next_line(stdout: &mut (impl AsyncBufRead + Unpin)) -> String {
+    let mut line = String::new();
+    timeout(PATIENCE, stdout.read_line(&mut line)).await.expect("the program writes nothing").unwrap();
+    line
 }
 
 /// Waits for the end of the program.
