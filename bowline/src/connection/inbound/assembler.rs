@@ -1,13 +1,13 @@
 //! The assembly of the message that is being received.
 
+use std::future::Future;
 use std::io;
-use std::pin::Pin;
+use std::pin::pin;
 use std::task::{Context, Poll, ready};
 
 use bowline_proto::{Data, Event, Failure, MessageKind, ReceiveHalf};
 use bytes::{BufMut, Bytes};
-use tokio::io::{AsyncRead, ReadBuf};
-use tokio_util::io::poll_read_buf;
+use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
 
 use crate::compression::codec::{Inflated, Inflater};
 use crate::connection::inbound::read_buffer::READ_SIZE;
@@ -161,7 +161,9 @@ impl Assembler {
             payload.reserve_exact(missing.min(arrived.max(READ_SIZE)));
         }
         let limit = missing.min(payload.capacity() - arrived);
-        let count = ready!(poll_read_buf(Pin::new(transport), cx, &mut (&mut *payload).limit(limit)))?;
+        let mut room = (&mut *payload).limit(limit);
+        // This future keeps nothing from one poll to the next.
+        let count = ready!(pin!(transport.read_buf(&mut room)).poll(cx))?;
         if count == 0 {
             return Poll::Ready(Ok(None));
         }
