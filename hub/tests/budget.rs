@@ -1,16 +1,43 @@
 //! The memory of a subscription.
 
-#[path = "../../bowline/tests/support/allocations.rs"]
-#[allow(dead_code, reason = "the other functions are for the budgets of bowline")]
-mod allocations;
-
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicIsize, Ordering};
 use std::time::Duration;
 
 use bowline::pair;
 use bowline_hub::{Hub, Memory, Rule};
 
+/// An allocator that counts the bytes that are held.
+struct Counting;
+
+static HELD: AtomicIsize = AtomicIsize::new(0);
+
 #[global_allocator]
-static ALLOCATOR: allocations::Counting = allocations::Counting;
+static ALLOCATOR: Counting = Counting;
+
+fn count(bytes: usize) -> isize {
+    isize::try_from(bytes).expect("no allocation is larger than isize::MAX")
+}
+
+#[expect(unsafe_code, reason = "an allocator is unsafe by nature; this one hands everything on")]
+// SAFETY: all calls go to the system's allocator unchanged.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        HELD.fetch_add(count(layout.size()), Ordering::Relaxed);
+        // SAFETY: the caller's promises are handed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        HELD.fetch_sub(count(layout.size()), Ordering::Relaxed);
+        // SAFETY: the caller's promises are handed on.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+fn held() -> isize {
+    HELD.load(Ordering::Relaxed)
+}
 
 /// Returns the bytes of a subscription, for so many members in so many topics each.
 async fn bytes_per_subscription(members: usize, topics: usize) -> isize {
@@ -26,7 +53,7 @@ async fn bytes_per_subscription(members: usize, topics: usize) -> isize {
     for topic in 0..topics {
         let _start = joined[0].2.subscribe(&format!("topic/{topic}"), None).await.unwrap();
     }
-    let before = allocations::held();
+    let before = held();
     for (_, _, member) in &joined[1..] {
         for topic in 0..topics {
             let _start = member.subscribe(&format!("topic/{topic}"), None).await.unwrap();
@@ -34,12 +61,11 @@ async fn bytes_per_subscription(members: usize, topics: usize) -> isize {
     }
     let subscriptions = (members - 1) * topics;
     assert_eq!(hub.stats().subscriptions, u64::try_from(members * topics).unwrap());
-    (allocations::held() - before) / isize::try_from(subscriptions).unwrap()
+    (held() - before) / isize::try_from(subscriptions).unwrap()
 }
 
 #[tokio::test]
 async fn a_subscription_takes_few_bytes() {
     let bytes = bytes_per_subscription(200, 100).await;
-    println!("{bytes} bytes");
     assert!(bytes <= 24, "a subscription takes {bytes} bytes");
 }

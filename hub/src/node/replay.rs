@@ -109,7 +109,8 @@ impl Replay<'_> {
     }
 }
 
-/// Asks the worker of a topic to make a member live. Returns the answer, and the topic as the worker holds it.
+/// Asks the worker of a topic to make a member live. Returns the answer, and the topic as the worker holds
+/// it.
 pub(crate) async fn ask(
     commands: &UnboundedSender<Command>,
     topic: &Topic,

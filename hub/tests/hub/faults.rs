@@ -259,3 +259,20 @@ async fn a_message_that_arrives_while_a_topic_opens_is_not_missed() -> TestResul
     }
     Ok(())
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_message_that_the_history_has_lost_before_it_could_be_read_is_told() -> TestResult {
+    let mut scene = scene().await?;
+    scene.publish(&["1"]).await?;
+    scene.expect(&["1"]).await?;
+    scene.broker.save("chat/a");
+    scene.broker.set_faults(Faults { dropped: ALWAYS, ..Faults::default() });
+    scene.publish(&["2"]).await?;
+    scene.broker.set_faults(Faults::default());
+    scene.publish(&["3"]).await?;
+    // The node has not yet looked at the third message, which shows that the second is missing.
+    scene.broker.roll_back("chat/a");
+    scene.expect(&["lost"]).await?;
+    scene.publish(&["4"]).await?;
+    scene.expect(&["4"]).await
+}

@@ -29,9 +29,13 @@ async fn publish(hub: &Hub, topic: &str, numbers: std::ops::Range<u32>) -> TestR
 
 /// Waits until the numbers of a hub are as expected.
 async fn until(hub: &Hub, condition: impl Fn(&bowline_hub::HubStats) -> bool) {
-    while !condition(&hub.stats()) {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+    let wait = async {
+        while !condition(&hub.stats()) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    let waited = tokio::time::timeout(Duration::from_secs(60), wait).await;
+    assert!(waited.is_ok(), "the numbers are {:?}", hub.stats());
 }
 
 #[tokio::test(start_paused = true)]

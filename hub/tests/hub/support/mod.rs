@@ -8,6 +8,10 @@ use std::time::Duration;
 
 use bowline::WebSocket;
 use bowline_hub::{Engine, Hub, HubBuilder, Position, Rule};
+use tokio::time::timeout;
+
+/// The time within which a frame must arrive.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) type TestResult = Result<(), Box<dyn Error>>;
 
@@ -22,7 +26,8 @@ pub(crate) fn builder<E: Engine>(engine: E) -> HubBuilder<E> {
 
 /// Receives a frame of [`builder`].
 pub(crate) async fn receive(client: &mut WebSocket) -> Result<(Position, String), Box<dyn Error>> {
-    let frame = client.recv().await?.ok_or("the connection has ended")?.into_text()?;
+    let frame = timeout(PATIENCE, client.recv()).await.map_err(|_| "no frame arrives")??;
+    let frame = frame.ok_or("the connection has ended")?.into_text()?;
     let (position, text) = frame.split_once(' ').ok_or("the frame has no space")?;
     Ok((position.parse()?, text.to_owned()))
 }

@@ -1,0 +1,81 @@
+//! A chat whose clients come back without missing a message, with `bowline-hub`.
+//!
+//! Run `cargo run -p bowline-examples --example hub_chat`, then open <http://127.0.0.1:8080/#lobby> in several
+//! windows. A page that loses its connection names the position of its last message when it connects again.
+//!
+//! A frame of the server is one word, a position, and perhaps a text: `start` names the position from which a
+//! new page continues, `message` is a message, and `lost` tells that messages are missing.
+
+use std::error::Error;
+use std::time::Duration;
+
+use bowline::{Limits, Rejection, Server, WebSocket};
+use bowline_hub::{Hub, Memory, Position, Rule, Start};
+use http::request::Parts;
+use http::{Response, StatusCode};
+use tokio::net::TcpListener;
+
+type HandlerError = Box<dyn Error + Send + Sync>;
+
+const ROOMS: &str = "/rooms/";
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    // A page that comes back within an hour receives up to 1,000 messages.
+    let hub = Hub::builder(Memory::new())
+        .rule("room/", Rule::new().history(1000, Duration::from_secs(3600)))
+        .frame(|message| format!("message {} {}", message.position(), message.text().unwrap_or("")).into())
+        .lost(|_, now| format!("lost {now}").into())
+        .build()?;
+    let listener = TcpListener::bind("127.0.0.1:8080").await?;
+    println!("listening on http://{}", listener.local_addr()?);
+    let acceptor = bowline::Acceptor::new().limits(Limits::default().message_size(4096));
+    Server::new()
+        .acceptor(acceptor)
+        .fallback(async |_: Parts| {
+            let mut page = Response::new(include_str!("hub_chat.html"));
+            let html = http::HeaderValue::from_static("text/html; charset=utf-8");
+            page.headers_mut().insert(http::header::CONTENT_TYPE, html);
+            page
+        })
+        .on_request(|head: Parts| async {
+            match head.uri.path().strip_prefix(ROOMS) {
+                Some(room) if !room.is_empty() => Ok(head),
+                _ => Err(Rejection::from(StatusCode::NOT_FOUND)),
+            }
+        })
+        .on_error(|error| eprintln!("{error}"))
+        .serve(listener, move |head: Parts, socket: WebSocket| {
+            let hub = hub.clone();
+            async move { talk(&hub, &head, socket).await }
+        })
+        .await?;
+    Ok(())
+}
+
+async fn talk(hub: &Hub, head: &Parts, mut socket: WebSocket) -> Result<(), HandlerError> {
+    let topic = format!("room/{}", head.uri.path().strip_prefix(ROOMS).unwrap_or(""));
+    // A position that is none counts as that of a new page.
+    let since = head.uri.query().and_then(|query| query.strip_prefix("since="));
+    let mut since: Option<Position> = since.and_then(|since| since.parse().ok());
+
+    let member = hub.join(socket.sender())?;
+    let is_new = since.is_none();
+    let start = loop {
+        match member.subscribe(&topic, since).await? {
+            Start::Live(position) => break position,
+            // An application with a database sends the state of the room here.
+            Start::Lost(now) => {
+                socket.send(format!("lost {now}")).await?;
+                since = Some(now);
+            }
+        }
+    };
+    if is_new {
+        socket.send(format!("start {start}")).await?;
+    }
+    while let Some(message) = socket.recv().await? {
+        hub.publish(&topic, message.into_text()?).await?;
+    }
+    Ok(())
+}
