@@ -102,6 +102,7 @@ impl std::error::Error for UsageError {}
 #[derive(Clone, Debug)]
 pub(crate) struct Target {
     url: Uri,
+    version: Version,
     connector: Connector,
     route: Route,
     tls: tls::TlsArguments,
@@ -170,7 +171,8 @@ impl ConnectArguments {
         if let Some(config) = self.tls.config()? {
             connector = connector.tls(config);
         }
-        let target = Target { url, connector, route: self.route(), tls: self.tls.clone() };
+        let target =
+            Target { url, version: self.http, connector, route: self.route(), tls: self.tls.clone() };
         // Finds every invalid option before anything is sent.
         target.request()?;
         Ok(target)
@@ -234,6 +236,11 @@ impl Target {
     /// The URL of the server.
     pub(crate) fn url(&self) -> &Uri {
         &self.url
+    }
+
+    /// The version of HTTP.
+    pub(crate) fn version(&self) -> Version {
+        self.version
     }
 
     /// The URL of the server, without credentials.

@@ -82,7 +82,7 @@ impl Conversation {
     /// Connects, and talks until the end, over as many connections as the settings allow.
     async fn talk(&mut self, interruptions: &mut Interruptions) -> End {
         if let Ok(request) = self.settings.target.request() {
-            self.display.lines(Verbosity::Heads, &head::of_request(&request));
+            self.display.lines(Verbosity::Heads, &head::of_request(&request, self.settings.target.version()));
         }
         let Settings { target, reconnect, .. } = &self.settings;
         let mut link = Link::new(target, *reconnect, self.reports.clone());

@@ -4,15 +4,17 @@ use std::fmt::Write as _;
 
 use bowline::Error;
 use bowline::http::header::{
-    CONTENT_TYPE, HeaderMap, LOCATION, PROXY_AUTHENTICATE, RETRY_AFTER, SEC_WEBSOCKET_EXTENSIONS,
-    SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, SERVER, WWW_AUTHENTICATE,
+    CONNECTION, CONTENT_TYPE, HOST, HeaderMap, LOCATION, PROXY_AUTHENTICATE, RETRY_AFTER,
+    SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, SERVER,
+    UPGRADE, WWW_AUTHENTICATE,
 };
-use bowline::http::{Request, Response, StatusCode};
+use bowline::http::{HeaderName, Request, Response, StatusCode};
 
+use crate::connect::{Version, in_options};
 use crate::talk::display::escape;
 
 /// The headers of a refusal that help to find its reason.
-const TELLING: [bowline::http::HeaderName; 9] = [
+const TELLING: [HeaderName; 9] = [
     LOCATION,
     WWW_AUTHENTICATE,
     PROXY_AUTHENTICATE,
@@ -24,11 +26,28 @@ const TELLING: [bowline::http::HeaderName; 9] = [
     SERVER,
 ];
 
+/// The headers of HTTP/1.1 that have no place in HTTP/2 (RFC 8441 5).
+const OF_HTTP1: [HeaderName; 4] = [HOST, UPGRADE, CONNECTION, SEC_WEBSOCKET_KEY];
+
 /// The lines of a request. Credentials are hidden, and the key, as each request has another one.
-pub(super) fn of_request(request: &Request<()>) -> Vec<String> {
-    let mut lines = vec![format!("> {} {} {:?}", request.method(), request.uri(), request.version())];
+pub(super) fn of_request(request: &Request<()>, version: Version) -> Vec<String> {
+    let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
+    let is_http1 = matches!(version, Version::Http1);
+    let mut lines = if is_http1 {
+        vec![format!("> GET {path} HTTP/1.1")]
+    } else {
+        let host = request.headers().get(HOST).map_or(String::new(), |host| text(host.as_bytes()));
+        let scheme = match request.uri().scheme_str() {
+            Some("wss" | "https") => "https",
+            _ => "http",
+        };
+        let pseudo = [("protocol", "websocket"), ("scheme", scheme), ("authority", &host), ("path", path)];
+        let pseudo = pseudo.map(|(name, value)| format!("> :{name}: {value}"));
+        [vec!["> :method: CONNECT".to_owned()], pseudo.into()].concat()
+    };
     for (name, value) in request.headers() {
         let value = match value {
+            _ if !is_http1 && OF_HTTP1.contains(name) => continue,
             value if value.is_sensitive() => "(hidden)".into(),
             _ if name == SEC_WEBSOCKET_KEY => "(random)".into(),
             value => text(value.as_bytes()),
@@ -48,7 +67,7 @@ pub(super) fn of_response(response: &Response<()>) -> Vec<String> {
 
 /// The text about a refusal: the reason, the headers that help, and the beginning of the body.
 pub(super) fn of_refusal(error: &Error) -> String {
-    let mut lines = crate::connect::in_options(error);
+    let mut lines = in_options(error);
     let Some(response) = error.response() else { return lines };
     for name in TELLING {
         for value in response.headers().get_all(&name) {

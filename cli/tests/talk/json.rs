@@ -138,7 +138,12 @@ async fn heads_frames_and_times_are_shown_on_demand() {
     let echo = url(address, "/echo");
     let arguments = [&echo, "-v", "--bearer", "secret", "-H", "X-Test: \u{e9}", "-m", "hi"];
     let outcome = run(&arguments, b"").await.expect(0, "hi\n");
-    for line in ["> GET ", "> authorization: (hidden)", "> sec-websocket-key: (random)", "< HTTP/1.1 101 "] {
+    for line in [
+        "> GET /echo HTTP/1.1\n",
+        "> authorization: (hidden)",
+        "> sec-websocket-key: (random)",
+        "< HTTP/1.1 101 ",
+    ] {
         assert!(outcome.stderr.contains(line), "{line}: {}", outcome.stderr);
     }
     assert!(!outcome.stderr.contains("secret"), "{}", outcome.stderr);

@@ -132,7 +132,11 @@ async fn read_head(stream: TcpStream) -> (BufReader<TcpStream>, String) {
 #[tokio::test]
 async fn http2_leads_to_a_server() {
     let address = serve().await;
-    run(&[&url(address, "/echo"), "--http", "2", "-m", "a"], b"").await.expect(0, "a\n");
+    let outcome = run(&[&url(address, "/echo"), "--http", "2", "-m", "a", "-v"], b"").await.expect(0, "a\n");
+    for line in ["> :protocol: websocket", "> :path: /echo", "< HTTP/2.0 200 OK"] {
+        assert!(outcome.stderr.lines().any(|found| found == line), "{line}: {}", outcome.stderr);
+    }
+    assert!(!outcome.stderr.contains("sec-websocket-key"), "{}", outcome.stderr);
 }
 
 #[tokio::test]
