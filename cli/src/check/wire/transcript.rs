@@ -141,7 +141,11 @@ impl Transcript {
         }
         for (bytes, direction) in rest.iter().zip([Direction::Sent, Direction::Received]) {
             if !bytes.is_empty() {
-                lines.push(format!("        {} part of a frame: {}", direction.arrow(), hex(bytes)));
+                let text = match describe_frame(bytes) {
+                    Some(frame) => frame.text,
+                    None => format!("part of a header [{}]", hex(bytes)),
+                };
+                lines.push(format!("        {} {text}", direction.arrow()));
             }
         }
         lines
@@ -165,15 +169,30 @@ impl Direction {
 /// Describes whole frames at the start of `bytes`, and returns their size.
 fn describe(bytes: &[u8], stamp: &str, lines: &mut Vec<String>) -> usize {
     let mut used = 0;
-    while let Some((text, size)) = describe_frame(&bytes[used..]) {
-        lines.push(format!("{stamp} {text}"));
-        used += size;
+    while lines.len() <= LINES {
+        match describe_frame(&bytes[used..]) {
+            Some(DecodedFrame { text, size, missing: 0 }) => {
+                lines.push(format!("{stamp} {text}"));
+                used += size;
+            }
+            // The rest may follow.
+            _ => break,
+        }
     }
     used
 }
 
-/// Decodes the frame at the start of `bytes`, valid or not. Returns its description and size.
-fn describe_frame(bytes: &[u8]) -> Option<(String, usize)> {
+/// A frame, decoded.
+struct DecodedFrame {
+    text: String,
+    /// The size of header and payload, as far as they are here.
+    size: usize,
+    /// The number of bytes of the payload that are not here.
+    missing: u64,
+}
+
+/// Decodes the frame at the start of `bytes`, valid or not, as soon as its header is whole.
+fn describe_frame(bytes: &[u8]) -> Option<DecodedFrame> {
     let (&first, &second) = (bytes.first()?, bytes.get(1)?);
     let (length, mut header): (u64, usize) = match second & 0x7f {
         126 => (u64::from(u16::from_be_bytes(bytes.get(2..4)?.try_into().ok()?)), 4),
@@ -203,11 +222,12 @@ fn describe_frame(bytes: &[u8]) -> Option<(String, usize)> {
     }
     text.push_str(if key.is_some() { ", masked" } else { ", unmasked" });
     let _ = write!(text, ", {length} bytes{}", shown(first & 0x0f, &payload));
-    if (size as u64) < length {
+    let missing = length - size as u64;
+    if missing > 0 {
         let _ = write!(text, " ({size} of them here)");
     }
     let _ = write!(text, " [{}]", hex(&bytes[..header + size]));
-    Some((text, header + size))
+    Some(DecodedFrame { text, size: header + size, missing })
 }
 
 fn name_of(opcode: u8) -> String {
