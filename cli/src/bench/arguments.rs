@@ -132,8 +132,8 @@ impl BenchArguments {
         }
         let ramp =
             load.ramp.map_or(Duration::from_secs(1) * load.connections / OPENED_A_SECOND, |ramp| ramp.0);
-        // Each thread has a runtime of its own. By measurement, two of them take as much time of the processors
-        // for a message as one does.
+        // Each thread has a runtime of its own. By measurement, two of them take as much processor time for a
+        // message as one does.
         let processors = thread::available_parallelism().map_or(1, usize::from);
         let threads = load.threads.map_or(processors, usize::from).min(load.connections as usize);
         if threads == 0 {

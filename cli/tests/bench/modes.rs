@@ -88,6 +88,22 @@ async fn handshakes_are_measured_in_both_models() {
 }
 
 #[tokio::test]
+async fn handshakes_that_find_no_room_wait_and_count_from_their_due_time() {
+    // More than one connection at a time can do.
+    let url = serve_echo().await;
+    let options =
+        ["--mode", "connect", "-d", "300ms", "-c", "1", "--rate", "1m/s", "--grace", "100ms", "--json"];
+    let report = bench(&url, &options).await.report();
+    let opened = report["messages"]["received"].as_u64().unwrap();
+    let late = report["errors"]["kinds"]["handshakes that were too late to begin"].as_u64().unwrap();
+    let missing = report["errors"]["kinds"]["missing replies"].as_u64().unwrap_or(0);
+    assert_eq!(opened + late + missing, 300_000, "{}", report["errors"]);
+    // The last one that was opened was due near the start.
+    assert!(report["latency"]["max"].as_f64().unwrap() >= 200.0, "{}", report["latency"]);
+    assert_eq!(report["own_lag"]["count"].as_u64().unwrap(), 1, "the others wait for the server");
+}
+
+#[tokio::test]
 async fn idle_connections_are_held_and_losses_reported() {
     let url = serve_echo().await;
     let report = bench(&url, &["--mode", "idle", "-d", "300ms", "-c", "100", "--json"]).await.report();

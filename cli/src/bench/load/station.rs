@@ -97,6 +97,12 @@ impl Station {
         self.outstanding.set(self.outstanding.get() + count);
     }
 
+    /// Counts a handshake that is begun.
+    pub(crate) fn begin_handshake(&self) {
+        self.tally.borrow_mut().sent.messages += 1;
+        self.expect_replies(1);
+    }
+
     /// The number of messages that wait for a reply.
     pub(crate) fn outstanding(&self) -> u64 {
         self.outstanding.get()

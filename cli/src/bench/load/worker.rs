@@ -176,12 +176,19 @@ impl Worker {
             station.tally.borrow_mut().errors_of("missing replies", station.outstanding());
         }
         // In a run that was interrupted, the last messages may just have become due.
-        let is_whole = elapsed == self.plan.nanos();
-        if let (Mode::Echo | Mode::Broadcast, Pace::Open(schedule), true) =
-            (self.plan.mode, self.plan.pace, is_whole)
-        {
-            for conversation in conversations {
-                conversation.count_unsent(schedule, elapsed);
+        let (Pace::Open(schedule), true) = (self.plan.pace, elapsed == self.plan.nanos()) else { return };
+        match self.plan.mode {
+            Mode::Idle => {}
+            Mode::Echo | Mode::Broadcast => {
+                for conversation in conversations {
+                    conversation.count_unsent(schedule, elapsed);
+                }
+            }
+            Mode::Connect => {
+                let due = schedule.rate.due_before(elapsed).saturating_sub(self.thread as u64);
+                let mut tally = station.tally.borrow_mut();
+                let missing = due.div_ceil(self.plan.threads as u64).saturating_sub(tally.sent.messages);
+                tally.errors_of("handshakes that were too late to begin", missing);
             }
         }
     }

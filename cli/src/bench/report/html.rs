@@ -5,6 +5,7 @@ use std::io::{self, Write};
 
 use super::svg::{Chart, Line};
 use super::{QUANTILES, Report};
+use crate::bench::plan::Mode;
 use crate::bench::report::condition::Condition;
 use crate::bench::tally::Tally;
 use crate::bench::units::{Bytes, Grouped, Span, per_second, ratio};
@@ -51,7 +52,8 @@ fn write_tiles(report: &Report, out: &mut dyn Write) -> io::Result<()> {
             tiles.push((name, Span(tally.latency.quantile(share)).to_string()));
         }
         tiles.push(("max", Span(tally.latency.max()).to_string()));
-        tiles.push(("replies/s", Grouped(report.rate()).to_string()));
+        let name = if report.plan.mode == Mode::Connect { "opened/s" } else { "replies/s" };
+        tiles.push((name, Grouped(report.rate()).to_string()));
     }
     if tally.received.bytes > 0 {
         tiles.push(("received/s", Bytes(per_second(tally.received.bytes, report.busy())).to_string()));
