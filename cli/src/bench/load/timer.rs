@@ -61,8 +61,8 @@ mod linux {
             };
             timerfd_settime(self.0.get_ref(), TimerfdTimerFlags::empty(), &once)?;
             loop {
-                // The timer is not read: setting it again resets it, and each expiry is an event of its own. An
-                // event may be left of an earlier time, so the clock decides.
+                // The timer is not read: setting it again resets it, and each expiry is an event of its own.
+                // An event may be left of an earlier time, so the clock decides.
                 self.0.readable().await?.clear_ready();
                 if Instant::now() >= time {
                     return Ok(());
