@@ -215,6 +215,7 @@ impl Server {
     ///
     /// The future panics at once outside of a tokio runtime, and in a runtime without timers
     /// ([`enable_time`](tokio::runtime::Builder::enable_time)).
+    /// A listener that accepts sockets needs I/O, too ([`enable_io`](tokio::runtime::Builder::enable_io)).
     ///
     /// # Cancel safety
     ///

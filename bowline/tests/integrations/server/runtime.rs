@@ -75,3 +75,14 @@ fn a_runtime_without_io_is_named() {
     let text = panic_of(Some(&runtime), || bowline::connect("ws://127.0.0.1:9/"));
     assert!(text.contains("enable_io"), "{text}");
 }
+
+/// The listener works, as it belongs to another runtime, but the connections that it accepts do not.
+#[test]
+fn a_server_in_a_runtime_without_io_ends_with_its_first_connection() {
+    let other = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let listener = other.block_on(async { TcpListener::bind("127.0.0.1:0").await.unwrap() });
+    let _client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let runtime = Builder::new_current_thread().enable_time().build().unwrap();
+    let text = panic_of(Some(&runtime), || bowline::serve(listener, echo));
+    assert!(text.contains("enable_io"), "{text}");
+}
