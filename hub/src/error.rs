@@ -15,7 +15,8 @@ pub enum ErrorKind {
     /// The engine failed, or did not answer within
     /// [`HubLimits::engine_timeout`](crate::HubLimits::engine_timeout). Another attempt may succeed.
     Unavailable,
-    /// The connection of the member is closed, or the runtime of the hub has ended.
+    /// The connection of the member is closed, the member has left the topic in the meantime, or the runtime
+    /// of the hub has ended.
     Closed,
 }
 
@@ -78,6 +79,11 @@ impl Error {
     /// Creates the error for a connection that is closed.
     pub(crate) fn closed(source: bowline::Error) -> Self {
         Self::with_source(ErrorKind::Closed, "the connection of the member is closed", source)
+    }
+
+    /// Creates the error for a request that nobody answers.
+    pub(crate) fn left() -> Self {
+        Self::new(ErrorKind::Closed, "the member has left the topic, or the runtime of the hub has ended")
     }
 
     /// Creates the error for a hub whose workers are gone.

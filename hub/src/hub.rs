@@ -99,6 +99,9 @@ impl Hub {
     /// The messages of one task keep their order if each call is awaited before the next. In a topic without
     /// history, the position is [`Position::UNTRACKED`].
     ///
+    /// A publisher that outruns its own hub waits, for up to half a second a message: see
+    /// [`HubLimits::inbox`](crate::HubLimits::inbox).
+    ///
     /// # Errors
     ///
     /// - Returns [`ErrorKind::InvalidInput`] if the name of the topic is empty.
@@ -129,6 +132,7 @@ impl Hub {
         tokio::task::consume_budget().await;
         let position = core.engine.publish(&topic, message, random()).await?;
         add(&core.counters.published, 1);
+        core.engine.wait_for_room(&self.node.inbox, &topic).await;
         Ok(position)
     }
 

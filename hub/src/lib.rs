@@ -30,8 +30,8 @@
 //!
 //! Each message of a topic with history has a [`Position`]. The application puts the position into the
 //! frame that members receive ([`HubBuilder::frame`]), and a client that connects again names the position of
-//! its last message. [`Member::subscribe`] then sends what the client has missed, and continues live, without a
-//! gap in between. [`Hub`] has an example.
+//! its last message. [`Member::subscribe`] then sends what the client has missed, and continues live, without
+//! a gap in between. [`Hub`] has an example.
 //!
 //! If the history no longer reaches back to the position, [`Start::Lost`] says so. The application sends the
 //! state of the topic from elsewhere, and subscribes from the new position.
@@ -50,7 +50,8 @@
 //!
 //! [`Hub::stats`] returns the numbers of a hub, and [`Hub::events`] its news. [`HubLimits`] lists the
 //! limits. The runtime of [`HubBuilder::build`] runs a few tasks, the workers, among which topics are divided
-//! by their names. A member that doesn't take a message at once is treated as its rule says, and holds up nobody.
+//! by their names. A member that doesn't take a message at once is treated as its rule says, and holds up
+//! nobody.
 
 mod engine;
 mod error;

@@ -47,7 +47,7 @@ numbers! {
     caught_up,
     /// Slow members whose connections were closed.
     closed_slow,
-    /// Times that the history of a topic was read because messages had not arrived.
+    /// Times that a worker read the history of a topic, because messages had not arrived or might be missing.
     gaps,
     /// Times that a member lost messages of a topic with history.
     lost,

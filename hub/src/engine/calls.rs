@@ -7,11 +7,15 @@ use bowline::Message;
 use tokio::runtime::Handle;
 use tokio::time::{Timeout, timeout};
 
+use crate::engine::inbox::Inbox;
 use crate::engine::{Engine, EngineError, HistoryPage};
 use crate::error::{Error, ErrorKind};
 use crate::panics::{catch, catch_future};
 use crate::position::Position;
 use crate::topic::Topic;
+
+/// The longest time for which a publisher waits for its hub.
+const CONGESTION: Duration = Duration::from_millis(500);
 
 type Call<'a, T> = Pin<Box<dyn Future<Output = Result<T, EngineError>> + Send + 'a>>;
 
@@ -75,12 +79,18 @@ impl EngineCalls {
         self.bounded("read the history", || self.engine.history(topic, after, limit)).await
     }
 
+    /// Waits until the inbox has room for more messages of a topic, but not for long.
+    pub(crate) async fn wait_for_room(&self, inbox: &Inbox, topic: &Topic) {
+        // A worker that is stuck for so long is not waited for.
+        let _ = self.start_timeout(CONGESTION, inbox.room(topic)).await;
+    }
+
     async fn bounded<'a, T>(&self, what: &str, call: impl FnOnce() -> Call<'a, T>) -> Result<T, Error> {
         let failed = |cause: Box<dyn std::error::Error + Send + Sync>| {
             Error::with_source(ErrorKind::Unavailable, format!("the engine did not {what}"), cause)
         };
         let call = catch(call).map_err(|panicked| failed(panicked.into()))?;
-        match self.start_timeout(catch_future(call)).await {
+        match self.start_timeout(self.timeout, catch_future(call)).await {
             Ok(Ok(Ok(output))) => Ok(output),
             Ok(Ok(Err(error))) => Err(failed(error.into())),
             Ok(Err(panicked)) => Err(failed(panicked.into())),
@@ -95,8 +105,8 @@ impl EngineCalls {
     }
 
     /// Starts the clock. Without a runtime in the context, a timer can't be created.
-    fn start_timeout<F: Future>(&self, future: F) -> Timeout<F> {
+    fn start_timeout<F: Future>(&self, time: Duration, future: F) -> Timeout<F> {
         let _context = self.runtime.enter();
-        timeout(self.timeout, future)
+        timeout(time, future)
     }
 }

@@ -14,6 +14,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::mem;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -77,7 +78,7 @@ impl Inbox {
 
     /// Returns `true` once the hub is gone. Deliveries are then dropped.
     pub fn is_closed(&self) -> bool {
-        self.0.workers.iter().all(|queue| queue.state().signal == Signal::Ended)
+        self.0.workers.iter().all(|queue| queue.is_ended.load(Ordering::Relaxed))
     }
 
     pub(crate) fn is_connected(&self) -> bool {
@@ -89,6 +90,12 @@ impl Inbox {
         let workers = self.0.workers.len() as u64;
         let worker = self.0.hasher.hash_one(topic) % workers;
         usize::try_from(worker).expect("the number is less than that of the workers")
+    }
+
+    /// Waits until less than half of the room for the messages of a topic is taken. The future is cancel
+    /// safe.
+    pub(crate) async fn room(&self, topic: &Topic) {
+        self.0.workers[self.worker_of(topic.name())].room().await;
     }
 
     pub(crate) fn queues(&self) -> impl Iterator<Item = &Arc<Queue>> {
@@ -121,7 +128,11 @@ impl fmt::Debug for Wakeup {
 pub(crate) struct Queue {
     state: Mutex<Arrivals>,
     ready: Notify,
+    /// Wakes those that wait for room.
+    emptied: Notify,
     capacity: usize,
+    /// `Signal::Ended`, to be read without the lock.
+    is_ended: AtomicBool,
 }
 
 /// Everything that has arrived since the worker looked.
@@ -144,7 +155,13 @@ pub(crate) enum Signal {
 
 impl Queue {
     fn new(capacity: usize) -> Self {
-        Self { state: Mutex::default(), ready: Notify::new(), capacity }
+        Self {
+            state: Mutex::default(),
+            ready: Notify::new(),
+            emptied: Notify::new(),
+            capacity,
+            is_ended: AtomicBool::new(false),
+        }
     }
 
     /// Returns the delivery if there is no room.
@@ -182,14 +199,31 @@ impl Queue {
 
     /// Takes everything that has arrived.
     pub(crate) fn take(&self) -> Arrivals {
-        mem::take(&mut *self.state())
+        let arrivals = mem::take(&mut *self.state());
+        self.emptied.notify_waiters();
+        arrivals
+    }
+
+    /// Waits until less than half of the room is taken, or the worker is gone.
+    async fn room(&self) {
+        loop {
+            let mut emptied = pin!(self.emptied.notified());
+            // Registers before the look, so that no wakeup in between is missed.
+            emptied.as_mut().enable();
+            if self.state().deliveries.len() <= self.capacity / 2 {
+                return;
+            }
+            emptied.await;
+        }
     }
 
     /// Ends the queue: its worker is gone.
     pub(crate) fn end(&self) {
+        self.is_ended.store(true, Ordering::Relaxed);
         let ended = Arrivals { signal: Signal::Ended, ..Arrivals::default() };
         // The content is dropped after the lock.
         let _content = mem::replace(&mut *self.state(), ended);
+        self.emptied.notify_waiters();
     }
 
     fn state(&self) -> MutexGuard<'_, Arrivals> {

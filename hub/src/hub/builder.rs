@@ -110,7 +110,7 @@ impl<E: Engine> HubBuilder<E> {
         self
     }
 
-    /// Builds the hub, whose workers run in the current tokio runtime.
+    /// Builds the hub, whose workers run in the current tokio runtime. The runtime needs a time driver.
     ///
     /// # Errors
     ///

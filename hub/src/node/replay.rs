@@ -84,6 +84,9 @@ impl Replay<'_> {
                         return Ok(Replayed::Lost(entry.position));
                     }
                 };
+                if self.member.0.has_left() {
+                    return Err(Error::left());
+                }
                 batch.send(&frame).await.map_err(Error::closed)?;
                 *at = entry.position;
                 add(&self.core.counters.delivered, 1);
@@ -120,7 +123,7 @@ pub(crate) async fn ask(
     let (reply, answer) = oneshot::channel();
     let request = Request { member: member.clone(), origin, reply };
     commands.send(Command::Admit(topic.clone(), request)).map_err(|_| Error::ended())?;
-    answer.await.map_err(|_| Error::ended())?
+    answer.await.map_err(|_| Error::left())?
 }
 
 /// The task of a slow member.

@@ -158,6 +158,11 @@ impl TopicState {
         matches!(self.phase, Phase::Level)
     }
 
+    /// Returns `true` while the topic waits for the page with a number.
+    pub(crate) fn is_reading(&self, page: u64) -> bool {
+        matches!(self.phase, Phase::Filling { number, .. } if number == page)
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.live.is_empty() && self.behind.is_empty() && self.waiting.is_empty()
     }
@@ -269,10 +274,13 @@ impl TopicState {
         if vanished > 0 {
             self.lose(core, self.top);
         }
-        match (step, held.overflow) {
-            (Step::Done, Overflow::Dropped) => self.verify(core),
-            (step, _) => step,
+        match (&mut self.phase, held.overflow) {
+            // The read begins after all that is held now.
+            (Phase::Filling { held, .. }, _) => held.before_read = held.deliveries.len(),
+            (_, Overflow::Dropped) => step = self.verify(core),
+            _ => {}
         }
+        step
     }
 
     /// Appends a message to the run.

@@ -227,6 +227,7 @@ impl Worker {
                     self.read(name, Duration::ZERO);
                 }
             }
+            Err(_) if !topic.is_reading(number) => {}
             Err(error) => {
                 // Those that ask are told, and those that are live stay.
                 refuse(&mut topic.waiting, &error);

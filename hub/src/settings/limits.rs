@@ -104,6 +104,7 @@ impl HubLimits {
     ///
     /// A topic with history whose messages found no room is read again from the history. Without history,
     /// these messages are lost, and [`Hub::events`](crate::Hub::events) reports how many.
+    /// Publishers of the same hub wait for a while when half of the room is taken.
     pub fn inbox(mut self, messages: usize) -> Self {
         self.inbox = messages;
         self

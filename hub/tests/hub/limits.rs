@@ -101,13 +101,15 @@ fn text_that_is_no_position_is_an_error() {
 
 #[tokio::test]
 async fn messages_without_room_are_read_from_the_history() -> TestResult {
-    let hub = builder(Memory::new()).limits(HubLimits::default().inbox(1)).build()?;
+    let memory = Memory::new();
+    let hub = builder(memory.clone()).limits(HubLimits::default().inbox(1)).build()?;
+    let other = builder(memory).build()?;
     let (mut client, server) = pair();
     let member = hub.join(server.sender())?;
     let _start = member.subscribe("chat/a", None).await?;
     // The workers don't run in between.
     for number in 0..20 {
-        hub.publish("chat/a", number.to_string()).await?;
+        other.publish("chat/a", number.to_string()).await?;
     }
     for number in 0..20 {
         assert_eq!(receive(&mut client).await?.1, number.to_string());
@@ -118,18 +120,40 @@ async fn messages_without_room_are_read_from_the_history() -> TestResult {
 
 #[tokio::test]
 async fn messages_without_room_and_without_history_are_counted() -> TestResult {
-    let hub = builder(Memory::new()).limits(HubLimits::default().inbox(1)).build()?;
+    let memory = Memory::new();
+    let hub = builder(memory.clone()).limits(HubLimits::default().inbox(1)).build()?;
+    let other = builder(memory).build()?;
     let mut events = hub.events();
     let (mut client, server) = pair();
     let member = hub.join(server.sender())?;
     let _start = member.subscribe("news", None).await?;
     for number in 0..20 {
-        hub.publish("news", number.to_string()).await?;
+        other.publish("news", number.to_string()).await?;
     }
     assert_eq!(receive(&mut client).await?.1, "0");
     let overflow = HubEvent::InboxOverflow { topic: "news".to_owned(), messages: 19 };
     assert_eq!(events.recv().await, Some(overflow));
     assert_eq!(hub.stats().overflowed, 19);
+    Ok(())
+}
+
+/// All of it arrives, although nothing is kept and only two messages have room.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_publisher_that_outruns_its_hub_waits() -> TestResult {
+    let hub = builder(Memory::new()).limits(HubLimits::default().inbox(2)).build()?;
+    let (mut client, server) = pair();
+    let member = hub.join(server.sender())?;
+    let _start = member.subscribe("news", None).await?;
+    let publisher = hub.clone();
+    tokio::spawn(async move {
+        for number in 0..200 {
+            publisher.publish("news", number.to_string()).await.unwrap();
+        }
+    });
+    for number in 0..200 {
+        assert_eq!(receive(&mut client).await?.1, number.to_string());
+    }
+    assert_eq!(hub.stats().overflowed, 0);
     Ok(())
 }
 
