@@ -24,7 +24,8 @@ mod wire;
 
 use std::fmt::Display;
 use std::io;
-use std::num::NonZeroUsize;
+use std::num::NonZeroU16;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use clap::Args;
@@ -63,13 +64,21 @@ pub(crate) struct CheckArguments {
     yes: bool,
     /// The number of cases that run at once
     #[arg(short, long, value_name = "COUNT", default_value = "8", help_heading = "Cases")]
-    jobs: NonZeroUsize,
+    jobs: NonZeroU16,
     /// The time in which the server has to react
     #[arg(long, value_name = "DURATION", default_value = "2s", help_heading = "Cases")]
-    #[arg(value_parser = humantime::parse_duration)]
+    #[arg(value_parser = parse_wait)]
     wait: Duration,
     #[command(flatten)]
     output: OutputArguments,
+}
+
+/// The shortest and the longest `--wait`.
+const WAITS: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(3600);
+
+fn parse_wait(text: &str) -> Result<Duration, String> {
+    let wait = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if WAITS.contains(&wait) { Ok(wait) } else { Err("expected 1ms to 1h".into()) }
 }
 
 /// The end of the command before its report: the status, and the reason.
@@ -147,7 +156,7 @@ async fn examine(
     }
     probe(&examiner).await?;
     let add = |case: &Case, outcome| report.add(case, &outcome);
-    schedule::run(examiner, cases, arguments.jobs.get(), add).await?;
+    schedule::run(examiner, cases, usize::from(arguments.jobs.get()), add).await?;
     Ok(if report.finish()? == 0 { Exit::Success } else { Exit::Findings })
 }
 

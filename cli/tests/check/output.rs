@@ -53,7 +53,10 @@ async fn unusable_options_exit_with_2_and_are_named() {
         (&["--proxy", "http://localhost:1", "localhost:1"], "--proxy can't be used"),
         (&["--compress", "localhost:1"], "--compress can't be used"),
         (&["--wait", "soon", "localhost:1"], "--wait"),
+        (&["--wait", "0s", "localhost:1"], "expected 1ms to 1h"),
+        (&["--wait", "1000000years", "localhost:1"], "expected 1ms to 1h"),
         (&["--jobs", "0", "localhost:1"], "--jobs"),
+        (&["--jobs", "18446744073709551615", "localhost:1"], "--jobs"),
         (&["http://["], "is no URL"),
     ] {
         let outcome = check(arguments).await;
