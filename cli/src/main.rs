@@ -8,6 +8,7 @@ mod arguments;
 mod bench;
 mod check;
 mod connect;
+mod escape;
 mod exit;
 mod manual;
 mod serve;

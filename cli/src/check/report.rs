@@ -13,6 +13,7 @@ use clap::{ArgAction, Args};
 use super::examiner::Outcome;
 use super::finding::Verdict;
 use super::script::Case;
+use crate::escape;
 
 /// The options of the output.
 #[derive(Args, Debug)]
@@ -148,7 +149,7 @@ fn print(line: &str) -> Result<(), ReportError> {
     writeln!(stdout, "{line}").and_then(|()| stdout.flush()).map_err(ReportError::Stdout)
 }
 
-/// Prints a line of this program's own on stderr. Nobody needs to read it.
+/// Prints a text on stderr, some of which may be the server's. A closed stderr is no reason to end.
 pub(super) fn complain(text: &str) {
-    let _ = writeln!(anstream::stderr(), "bowline: {text}");
+    let _ = writeln!(anstream::stderr(), "bowline: {}", escape::text(text));
 }

@@ -241,7 +241,7 @@ impl SendingArguments {
 
 /// A message of `--message`.
 fn step(text: &str, encoding: Encoding) -> Result<Option<Step>, UsageError> {
-    let failed = |why: String| UsageError(format!("--message {}: {why}", super::display::escape::line(text)));
+    let failed = |why: String| UsageError(format!("--message {}: {why}", crate::escape::line(text)));
     let bytes = match text.strip_prefix('@') {
         Some(rest) if rest.starts_with('@') => rest.as_bytes().to_vec(),
         Some(file) => fs::read(file).map_err(|error| failed(error.to_string()))?,

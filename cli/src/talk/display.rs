@@ -1,6 +1,5 @@
 //! What is shown of a conversation: messages on stdout, everything else on stderr, and both in a recording.
 
-pub(super) mod escape;
 mod json_text;
 pub(super) mod record;
 pub(super) mod stdout;
@@ -15,6 +14,7 @@ use record::Recording;
 use stdout::{Stdout, StdoutEnded};
 use style::Style;
 
+use crate::escape;
 use crate::talk::encoding::Encoding;
 use crate::talk::item::Item;
 use crate::talk::json_line::Direction;

@@ -11,7 +11,7 @@ use bowline::http::header::{
 use bowline::http::{HeaderName, Request, Response, StatusCode};
 
 use crate::connect::{Version, in_options};
-use crate::talk::display::escape;
+use crate::escape;
 
 /// The headers of a refusal that help to find its reason.
 const TELLING: [HeaderName; 9] = [

@@ -192,11 +192,11 @@ async fn a_page_instead_of_a_websocket_is_a_refusal() {
     let address = listener.local_addr().unwrap().to_string();
     tokio::spawn(async move {
         let (mut stream, _) = listener.accept().await.unwrap();
-        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n<html>").await.unwrap();
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n<html>\x1b[2J").await.unwrap();
         // Until the other side has seen enough.
         let _ = stream.read_to_end(&mut Vec::new()).await;
     });
     let outcome = check(&[&address]).await;
     assert_eq!(outcome.status, 4, "{outcome:?}");
-    assert!(outcome.stderr.contains("status 200\n<html>"), "{outcome:?}");
+    assert!(outcome.stderr.ends_with("status 200\n<html>\\u{1b}[2J\n"), "{outcome:?}");
 }

@@ -7,6 +7,7 @@ use bowline_proto::{CloseFrame, Event, Failure, Inflater, MessageKind, ReceiveHa
 
 use super::carrier::{Incoming, StreamEnd};
 use super::transcript::{Direction, Transcript};
+use crate::escape;
 
 /// The largest message that a server may send, and the bytes of the events that are kept.
 const KEPT: usize = 4 << 20;
@@ -231,7 +232,9 @@ impl fmt::Display for Received {
             Self::Pong(payload) => write!(f, "a pong with {} bytes", payload.len()),
             Self::Close(frame) => match frame.reason() {
                 "" => write!(f, "a Close frame with the code {}", frame.code().0),
-                reason => write!(f, "a Close frame with the code {} ({reason:?})", frame.code().0),
+                reason => {
+                    write!(f, "a Close frame with the code {} (\"{}\")", frame.code().0, escape::line(reason))
+                }
             },
             Self::Fault(text) => write!(f, "a violation by the server: {text}"),
             Self::End(end) => end.fmt(f),

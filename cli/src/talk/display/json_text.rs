@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use anstyle::{AnsiColor, Style};
 use serde_json::Value;
 
-use crate::talk::display::escape;
+use crate::escape;
 
 /// Texts of up to this many characters stay in one line.
 const ONE_LINE: usize = 80;

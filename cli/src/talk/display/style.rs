@@ -7,7 +7,7 @@ use anstyle::Style as Ansi;
 use bowline::bytes::Bytes;
 use bowline::{CloseFrame, ControlFrame, Message};
 
-use crate::talk::display::escape;
+use crate::escape;
 use crate::talk::display::json_text::{self, Colours};
 use crate::talk::encoding::Encoding;
 use crate::talk::input::Split;
