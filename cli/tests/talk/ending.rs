@@ -1,10 +1,10 @@
 //! The ends of conversations, and the status of the process.
 
-use std::net::SocketAddr;
-
 use tokio::net::TcpListener;
 
-use crate::support::{command, finish, first_line, run, serve, url};
+#[cfg(unix)]
+use crate::support::kill;
+use crate::support::{command, deaf_server, finish, first_line, run, serve, url};
 
 #[tokio::test]
 async fn the_number_of_messages_ends_a_conversation() {
@@ -109,7 +109,7 @@ async fn a_signal_closes_politely() {
     for (signal, status) in [("INT", 130), ("TERM", 143)] {
         let mut child = command(&[&url(address, "/greet"), "-r"]).spawn().unwrap();
         first_line(&mut child).await;
-        kill(&child, signal).await;
+        kill(child.id().unwrap(), signal).await;
         finish(child).await.expect(status, "");
     }
 }
@@ -121,10 +121,10 @@ async fn a_second_signal_ends_at_once() {
     let mut child = command(&[&url(address, "/"), "-r"]).spawn().unwrap();
     first_line(&mut child).await;
     let start = std::time::Instant::now();
-    kill(&child, "INT").await;
+    kill(child.id().unwrap(), "INT").await;
     // Two signals of one kind that arrive together count as one.
     while tokio::time::timeout(std::time::Duration::from_millis(100), child.wait()).await.is_err() {
-        kill(&child, "INT").await;
+        kill(child.id().unwrap(), "INT").await;
     }
     finish(child).await.expect(130, "");
     // Otherwise, the program waits 5 s for the answer.
@@ -140,31 +140,4 @@ async fn a_server_that_answers_no_ping_is_given_up() {
     assert!(outcome.stderr.contains("--ping none"), "{}", outcome.stderr);
     let address = serve().await;
     run(&[&url(address, "/echo"), "--ping", "none", "-m", "a"], b"").await.expect(0, "a\n");
-}
-
-/// Starts a server that sends `hello` to one client, and reads nothing after the handshake: neither pings nor
-/// Close frames are answered.
-async fn deaf_server() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    tokio::spawn(async move {
-        let (stream, _) = listener.accept().await.unwrap();
-        let (near, far) = tokio::io::duplex(1 << 16);
-        let (mut from_client, mut to_client) = stream.into_split();
-        let (mut from_server, mut to_server) = tokio::io::split(far);
-        let upstream = tokio::spawn(async move { tokio::io::copy(&mut from_client, &mut to_server).await });
-        tokio::spawn(async move { tokio::io::copy(&mut from_server, &mut to_client).await });
-        let (socket, _) = bowline::Acceptor::new().accept_stream(near).await.unwrap();
-        upstream.abort();
-        socket.send("hello").await.unwrap();
-        std::future::pending::<()>().await;
-    });
-    address
-}
-
-#[cfg(unix)]
-async fn kill(child: &tokio::process::Child, signal: &str) {
-    let id = child.id().unwrap().to_string();
-    let status = tokio::process::Command::new("kill").args(["-s", signal, &id]).status().await.unwrap();
-    assert!(status.success());
 }

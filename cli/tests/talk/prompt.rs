@@ -9,7 +9,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::time::timeout;
 
-use crate::support::{PATIENCE, command, serve, url};
+use crate::support::{PATIENCE, command, deaf_server, kill, serve, url};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_bowline");
 
 /// The program on a terminal.
 struct Terminal {
@@ -23,12 +25,15 @@ struct Terminal {
 impl Terminal {
     /// Runs the program, and then `after` in the same shell.
     fn start(name: &str, arguments: &[&str], after: &str) -> Self {
-        let state = std::env::temp_dir().join(format!("bowline-prompt-{}-{name}", std::process::id()));
         let quoted: Vec<String> = arguments.iter().map(|argument| format!("'{argument}'")).collect();
-        let line =
-            format!("{} {}; status=$?; {after}exit $status", env!("CARGO_BIN_EXE_bowline"), quoted.join(" "));
+        Self::run(name, &format!("{PROGRAM} {}; status=$?; {after}exit $status", quoted.join(" ")))
+    }
+
+    /// Runs a line of the shell.
+    fn run(name: &str, line: &str) -> Self {
+        let state = std::env::temp_dir().join(format!("bowline-prompt-{}-{name}", std::process::id()));
         let mut shell = Command::new("script");
-        shell.args(["-q", "-e", "-c", &line, "/dev/null"]).env("TERM", "xterm").env("XDG_STATE_HOME", &state);
+        shell.args(["-q", "-e", "-c", line, "/dev/null"]).env("TERM", "xterm").env("XDG_STATE_HOME", &state);
         shell.env("SHELL", "/bin/sh").env_remove("NO_COLOR");
         shell.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit()).kill_on_drop(true);
         let mut child = shell.spawn().expect("script of util-linux is installed");
@@ -140,6 +145,40 @@ async fn control_c_closes_with_the_status_of_the_signal() {
     terminal.expect("> ").await;
     terminal.keys("half a li\u{3}").await;
     assert_eq!(terminal.end().await.0, 130);
+}
+
+#[tokio::test]
+async fn a_second_control_c_ends_at_once() {
+    let mut terminal = Terminal::start("twice", &[&url(deaf_server().await, "/")], "");
+    terminal.expect("hello").await;
+    terminal.expect("> ").await;
+    let start = std::time::Instant::now();
+    terminal.keys("\u{3}").await;
+    // The editor has ended, and the terminal makes the next one a signal.
+    terminal.expect("\u{1b}[?2004l").await;
+    // One that comes while the editor hands the signals back is lost.
+    while timeout(Duration::from_millis(100), terminal.child.wait()).await.is_err() {
+        let _ = terminal.keys.write_all(b"\x03").await;
+    }
+    assert_eq!(terminal.end().await.0, 130);
+    // Otherwise, the program waits 5 s for the answer to its Close frame.
+    assert!(start.elapsed().as_secs() < 4);
+}
+
+#[tokio::test]
+async fn a_signal_while_a_line_is_edited_closes_politely() {
+    let address = serve().await;
+    let line = format!("echo pid $$ .; exec {PROGRAM} {}", url(address, "/echo"));
+    let mut terminal = Terminal::run("signal", &line);
+    terminal.expect("pid ").await;
+    let process = terminal.expect(" .").await.trim_end_matches(" .").parse().unwrap();
+    terminal.expect("> ").await;
+    terminal.keys("half").await;
+    terminal.expect("half").await;
+    kill(process, "TERM").await;
+    let (status, screen) = terminal.end().await;
+    assert_eq!(status, 143);
+    assert!(screen.contains("\u{1b}[?2004l"), "bracketed paste is still on: {screen:?}");
 }
 
 #[tokio::test]

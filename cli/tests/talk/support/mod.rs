@@ -107,6 +107,26 @@ pub(crate) async fn serve() -> SocketAddr {
     address
 }
 
+/// Starts a server that sends `hello` to one client, and reads nothing after the handshake: neither pings nor
+/// Close frames are answered.
+pub(crate) async fn deaf_server() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        let (near, far) = tokio::io::duplex(1 << 16);
+        let (mut from_client, mut to_client) = stream.into_split();
+        let (mut from_server, mut to_server) = tokio::io::split(far);
+        let upstream = tokio::spawn(async move { tokio::io::copy(&mut from_client, &mut to_server).await });
+        tokio::spawn(async move { tokio::io::copy(&mut from_server, &mut to_client).await });
+        let (socket, _) = bowline::Acceptor::new().accept_stream(near).await.unwrap();
+        upstream.abort();
+        socket.send("hello").await.unwrap();
+        std::future::pending::<()>().await;
+    });
+    address
+}
+
 /// An acceptor without limits that matter here.
 pub(crate) fn acceptor() -> bowline::Acceptor {
     bowline::Acceptor::new()
@@ -166,4 +186,11 @@ async fn echo(socket: &mut WebSocket, count: u64) -> Result<(), bowline::Error> 
 /// The URL of a path of [`serve`].
 pub(crate) fn url(address: SocketAddr, path: &str) -> String {
     format!("ws://{address}{path}")
+}
+
+/// Sends a signal to a process.
+#[cfg(unix)]
+pub(crate) async fn kill(process: u32, signal: &str) {
+    let status = Command::new("kill").args(["-s", signal, &process.to_string()]).status().await.unwrap();
+    assert!(status.success());
 }
