@@ -183,8 +183,8 @@ pub struct WebSocketUpgrade {
 }
 
 impl WebSocketUpgrade {
-    /// Sets the options of the handshake and of the connection. Default: the [`Acceptor`] in the extensions of
-    /// the request, or else [`Acceptor::new`], which accepts pages of the same origin only.
+    /// Sets the options of the handshake and of the connection. Default: the [`Acceptor`] in the extensions
+    /// of the request, or else [`Acceptor::new`], which accepts pages of the same origin only.
     ///
     /// Clones are cheap: build one acceptor, and keep it in the router's state. For all handlers of a router,
     /// `axum::Extension` puts it into the extensions:
