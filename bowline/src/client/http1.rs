@@ -1,13 +1,11 @@
 //! The client's side of an opening handshake over HTTP/1.1, by hyper.
 
-use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
-use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::Response;
-use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::body::{Body, Incoming};
 use hyper::client::conn::http1;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
@@ -42,7 +40,7 @@ pub(crate) async fn exchange(
         .map_err(http_error)?;
     let mut connection = Http1Driver { http: connection, ended: false };
     let answer = async {
-        let sent = sender.send_request(request.map(|()| NoBody));
+        let sent = sender.send_request(request.map(|()| String::new()));
         connection.drive_until(sent).await.map_err(http_error)
     };
     let mut response = deadline.bound("waiting for the server's response", answer).await?;
@@ -67,7 +65,7 @@ pub(crate) async fn exchange(
 
 /// hyper's side of the connection, which has to be polled for anything to happen.
 struct Http1Driver {
-    http: http1::Connection<TokioIo<ByteStream>, NoBody>,
+    http: http1::Connection<TokioIo<ByteStream>, String>,
     ended: bool,
 }
 
@@ -88,29 +86,6 @@ impl Http1Driver {
         }
         let parts = self.http.into_parts();
         Ok((parts.io.into_inner(), parts.read_buf))
-    }
-}
-
-/// The body of a request that has none. By its type, the compiler can leave out hyper's code for bodies.
-struct NoBody;
-
-impl Body for NoBody {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        Poll::Ready(None)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        true
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(0)
     }
 }
 
