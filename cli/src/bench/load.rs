@@ -33,10 +33,11 @@ use tokio::sync::{mpsc, watch};
 
 use self::dial::Dialer;
 use self::progress::Progress;
+use self::station::Order;
 use self::status::StatusLine;
 pub(crate) use self::system::allow_connections;
 use self::system::cpu_time;
-use self::worker::{Order, Worker};
+use self::worker::Worker;
 use crate::bench::plan::Plan;
 use crate::bench::report::Report;
 use crate::bench::tally::{Measured, Tally};

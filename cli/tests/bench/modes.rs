@@ -109,7 +109,7 @@ async fn idle_connections_are_held_and_losses_reported() {
     let report = bench(&url, &["--mode", "idle", "-d", "300ms", "-c", "100", "--json"]).await.report();
     assert_eq!(report["connections"]["opened"], 100);
     assert_eq!(report["errors"]["count"], 0, "{}", report["errors"]);
-    // The server ends each connection once a second one has said hello to it.
+    // The server ends each connection after a ping.
     let url = serve(|socket: WebSocket| async move {
         socket.ping().await?;
         Ok(())
@@ -118,6 +118,25 @@ async fn idle_connections_are_held_and_losses_reported() {
     let report =
         bench(&url, &["--mode", "idle", "-d", "300ms", "-c", "5", "--ramp", "0s", "--json"]).await.json();
     assert_eq!(report["errors"]["kinds"]["closed by the server with 1000"], 5, "{}", report["errors"]);
+}
+
+#[tokio::test]
+async fn idle_connections_count_what_the_server_sends() {
+    let url = serve(|mut socket: WebSocket| async move {
+        let mut ticks = tokio::time::interval(std::time::Duration::from_millis(20));
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => socket.send("news").await?,
+                message = socket.recv() => if message?.is_none() {
+                    return Ok(());
+                },
+            }
+        }
+    })
+    .await;
+    let report = bench(&url, &["--mode", "idle", "-d", "300ms", "-c", "2", "--json"]).await.report();
+    assert!(report["messages"]["received"].as_u64().unwrap() > 2, "{}", report["messages"]);
+    assert_eq!(report["errors"]["count"], 0, "{}", report["errors"]);
 }
 
 #[tokio::test]

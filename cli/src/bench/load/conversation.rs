@@ -96,6 +96,17 @@ impl Conversation {
     /// Counts a message of the server. Returns whether the message is a reply.
     fn received(&self, message: &Message) -> bool {
         let station = &self.station;
+        if station.stage() == Stage::Connecting {
+            station.begin_as_ordered();
+        }
+        // A server may greet before the run. After it, what was missing is counted already.
+        if !matches!(station.stage(), Stage::Running | Stage::Draining) {
+            return false;
+        }
+        if station.plan.mode == Mode::Idle {
+            station.tally.borrow_mut().received.count(message.len());
+            return false;
+        }
         let now = station.now();
         let reply = station.plan.template.identify(message.as_bytes());
         let due = match reply {
@@ -108,10 +119,7 @@ impl Conversation {
             Reply::Unexpected => None,
         };
         let Some(due) = due else {
-            // Before the run, a server may greet.
-            if station.stage() != Stage::Connecting {
-                station.error(UNEXPECTED);
-            }
+            station.error(UNEXPECTED);
             return false;
         };
         station.replied(due, now, message.len());

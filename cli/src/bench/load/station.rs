@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use crate::bench::load::dial::Dialer;
 use crate::bench::plan::{Mode, Plan};
@@ -26,10 +26,22 @@ pub(crate) struct Station {
     opening: Cell<u64>,
     /// The number of open connections.
     open: Cell<u64>,
+    orders: watch::Receiver<Order>,
     stage: Cell<Stage>,
     start: Cell<Instant>,
     /// Notified when nothing is outstanding, opening or open any more.
     settled: Notify,
+}
+
+/// The orders to all threads.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Order {
+    /// Open the connections.
+    Connect,
+    /// Begin the run at this time.
+    Run(Instant),
+    /// End early.
+    Stop,
 }
 
 /// The stage of a run, on one thread.
@@ -52,7 +64,7 @@ pub(crate) enum Stage {
 }
 
 impl Station {
-    pub(crate) fn new(plan: Arc<Plan>, dialer: Arc<Dialer>) -> Rc<Self> {
+    pub(crate) fn new(plan: Arc<Plan>, dialer: Arc<Dialer>, orders: watch::Receiver<Order>) -> Rc<Self> {
         let tally = RefCell::new(Tally::new(plan.nanos()));
         Rc::new(Self {
             plan,
@@ -62,6 +74,7 @@ impl Station {
             outstanding: Cell::default(),
             opening: Cell::default(),
             open: Cell::default(),
+            orders,
             stage: Cell::new(Stage::Connecting),
             start: Cell::new(Instant::now()),
             settled: Notify::new(),
@@ -76,10 +89,14 @@ impl Station {
         self.stage.set(stage);
     }
 
-    /// Begins the run, which all threads do at the same time.
-    pub(crate) fn begin(&self, start: Instant) {
+    /// Begins the run if that was ordered. Returns the time of the start, which is the same for all threads.
+    ///
+    /// A connection may receive a message of another thread before its own thread has seen the order.
+    pub(crate) fn begin_as_ordered(&self) -> Option<Instant> {
+        let Order::Run(start) = *self.orders.borrow() else { return None };
         self.start.set(start);
         self.enter(Stage::Running);
+        Some(start)
     }
 
     /// The time since the start of the run, in nanoseconds.

@@ -17,7 +17,7 @@ use crate::bench::load::conversation::{Conversation, Conversations};
 use crate::bench::load::dial::Dialer;
 use crate::bench::load::handshakes;
 use crate::bench::load::progress::Progress;
-use crate::bench::load::station::{Stage, Station};
+use crate::bench::load::station::{Order, Stage, Station};
 use crate::bench::load::timer::ExactTimer;
 use crate::bench::plan::schedule::Schedule;
 use crate::bench::plan::{Mode, Pace, Plan};
@@ -32,17 +32,6 @@ const CLOSE_TIME: Duration = Duration::from_secs(2);
 
 /// The distance of the reports to the status line.
 const REPORT_INTERVAL: Duration = Duration::from_millis(250);
-
-/// The orders to all threads.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Order {
-    /// Open the connections.
-    Connect,
-    /// Begin the run at this time.
-    Run(Instant),
-    /// End early.
-    Stop,
-}
 
 /// One of the threads.
 pub(crate) struct Worker {
@@ -62,7 +51,7 @@ impl Worker {
     }
 
     async fn work(mut self, ready: mpsc::Sender<Infallible>) -> io::Result<Measured> {
-        let station = Station::new(Arc::clone(&self.plan), Arc::clone(&self.dialer));
+        let station = Station::new(Arc::clone(&self.plan), Arc::clone(&self.dialer), self.orders.clone());
         let conversations = Rc::<Conversations>::default();
         let reporting = spawn_local(report(Rc::clone(&station), Arc::clone(&self.progress)));
         if self.plan.mode != Mode::Connect {
@@ -74,14 +63,11 @@ impl Worker {
         }
         let opened = station.open();
         drop(ready);
-        let start = self.start().await;
+        self.start(&station).await;
         let conversations = conversations.in_order();
-        let elapsed = match start {
-            Some(start) => {
-                station.begin(start);
-                self.load(&station, &conversations).await?
-            }
-            None => 0,
+        let elapsed = match station.stage() {
+            Stage::Running => self.load(&station, &conversations).await?,
+            _ => 0,
         };
         self.drain(&station, &conversations, elapsed).await;
         close(&station, &conversations).await;
@@ -108,15 +94,12 @@ impl Worker {
         station.all_opened().await;
     }
 
-    /// Waits for the start of the run, and returns its time, or `None` if there will be none.
-    async fn start(&mut self) -> Option<Instant> {
-        let order = self.orders.wait_for(|order| !matches!(order, Order::Connect)).await;
-        match order.map(|order| *order) {
-            Ok(Order::Run(start)) => {
-                sleep_until(start.into()).await;
-                Some(start)
-            }
-            _ => None,
+    /// Waits for the start of the run, or the order that there will be none.
+    async fn start(&mut self, station: &Station) {
+        // An error means that nobody gives orders any more.
+        let _ = self.orders.wait_for(|order| !matches!(order, Order::Connect)).await;
+        if let Some(start) = station.begin_as_ordered() {
+            sleep_until(start.into()).await;
         }
     }
 

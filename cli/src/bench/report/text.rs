@@ -53,7 +53,10 @@ fn write_counts(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     let (sent, received) = (Grouped(tally.sent.messages), Grouped(tally.received.messages));
     let rate = Grouped(report.rate());
     match report.plan.mode {
-        Mode::Idle => writeln!(out, "opened    {}", Grouped(report.opened))?,
+        Mode::Idle => {
+            writeln!(out, "opened    {}", Grouped(report.opened))?;
+            writeln!(out, "received  {received}, {rate}/s")?;
+        }
         Mode::Connect => writeln!(out, "opened    {received} of {sent}, {rate}/s")?,
         Mode::Echo | Mode::Broadcast => {
             let bytes = Bytes(per_second(tally.received.bytes, report.busy()));
