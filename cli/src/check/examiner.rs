@@ -14,6 +14,9 @@ use super::wire::session::Session;
 use super::wire::transcript::Transcript;
 use crate::connect::{ConnectError, Dialer, Version};
 
+/// The time for a server that may be slow, as a multiple of the time for a reaction.
+const PATIENCE: u32 = 5;
+
 /// The server, and the options that all cases share.
 pub(crate) struct Examiner {
     pub(crate) dialer: Dialer,
@@ -56,9 +59,10 @@ impl Examiner {
         Outcome { verdict, transcript, duration: began.elapsed() }
     }
 
-    /// Performs the opening handshake, without a change, as every case does.
+    /// Performs a correct opening handshake, before and after cases. The server may be slow here: it starts,
+    /// or is still busy with a flood.
     pub(crate) async fn open(&self) -> Result<Opened, ConnectError> {
-        open(&self.dialer, &self.request(), Pace::AtOnce, self.version, self.wait).await
+        open(&self.dialer, &self.request(), Pace::AtOnce, self.version, self.wait * PATIENCE).await
     }
 
     /// A correct request, with a key of its own.

@@ -88,11 +88,12 @@ async fn accept(stream: &mut TcpStream) -> std::io::Result<()> {
     stream.write_all(response.as_bytes()).await
 }
 
-/// Checks a server with a short patience, and asserts on time and memory.
-async fn check_within(seconds: u64, hostility: Hostility, options: &[&str]) -> Outcome {
+/// Checks a server with a short patience, and asserts on time and memory. A server that accepts has five times
+/// this patience for the first handshake.
+async fn check_within(seconds: u64, wait: &str, hostility: Hostility, options: &[&str]) -> Outcome {
     let address = serve(hostility).await.to_string();
     let began = Instant::now();
-    let command = limited_command(&[&["--wait", "100ms", "--jobs", "32", &*address], options].concat());
+    let command = limited_command(&[&["--wait", wait, "--jobs", "32", &*address], options].concat());
     let outcome = run(command).await;
     assert!(began.elapsed() < Duration::from_secs(seconds), "{:?}", began.elapsed());
     assert!(!outcome.stderr.contains("panicked"), "{outcome:?}");
@@ -110,10 +111,10 @@ async fn a_server_without_a_handshake_is_refused_at_once() {
         (Hostility::EndlessHead(b"X-Header: value\r\n"), "no end within 65536 bytes"),
         (Hostility::EndlessHead(b"no header\r\n\r\n"), "a malformed line: \"no header\""),
     ] {
-        let outcome = check_within(20, hostility, &[]).await;
+        let outcome = check_within(20, "100ms", hostility, &[]).await;
         assert_eq!(outcome.status, 4, "{hostility:?}: {outcome:?}");
         assert!(outcome.stderr.contains(text), "{hostility:?}: {outcome:?}");
-        let outcome = check_within(20, hostility, &["--http", "2"]).await;
+        let outcome = check_within(20, "100ms", hostility, &["--http", "2"]).await;
         assert_eq!(outcome.status, 4, "{hostility:?}: {outcome:?}");
     }
 }
@@ -141,7 +142,7 @@ async fn a_server_that_floods_has_findings_in_bounded_time() {
     ];
     for flood in floods {
         let options = ["--strict", "--echo", "-v", "--case", "control", "--case", "close", "--case", "echo"];
-        let outcome = check_within(60, Hostility::AcceptsAndFloods(flood), &options).await;
+        let outcome = check_within(100, "1s", Hostility::AcceptsAndFloods(flood), &options).await;
         assert_eq!(outcome.status, 8, "{flood:?}");
     }
 }
@@ -149,7 +150,7 @@ async fn a_server_that_floods_has_findings_in_bounded_time() {
 #[tokio::test]
 async fn a_server_that_stalls_has_findings_in_bounded_time() {
     // All cases, with those that send 17 MiB to a server that does not read.
-    let outcome = check_within(100, Hostility::AcceptsAndStalls, &["--strict", "--echo"]).await;
+    let outcome = check_within(100, "400ms", Hostility::AcceptsAndStalls, &["--strict", "--echo"]).await;
     assert_eq!(outcome.status, 8, "{outcome:?}");
 }
 
@@ -160,7 +161,7 @@ async fn announced_sizes_take_no_memory() {
         [b"\x82\x7f\x40\0\0\0\0\0\0\0", b"\x82\x7f\x80\0\0\0\0\0\0\0", b"\x02\x7f\0\0\0\x01\0\0\0\0"];
     for bytes in sizes {
         let options = ["--case", "control", "--case", "close.normal", "-vv"];
-        let outcome = check_within(60, Hostility::AcceptsAndSends(bytes), &options).await;
+        let outcome = check_within(100, "1s", Hostility::AcceptsAndSends(bytes), &options).await;
         assert_eq!(outcome.status, 8, "{bytes:?}");
     }
 }

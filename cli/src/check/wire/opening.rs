@@ -19,7 +19,7 @@ const SLOW: usize = 7;
 const PAUSE: Duration = Duration::from_millis(2);
 
 /// The time for TCP and TLS, as a multiple of the time for a reaction.
-const DIALLING: u32 = 5;
+const DIALLING: u32 = 2;
 
 /// The outcome of an opening handshake.
 pub(crate) enum Opened {
