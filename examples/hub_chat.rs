@@ -1,7 +1,8 @@
 //! A chat whose clients come back without missing a message, with `bowline-hub`.
 //!
 //! Run `cargo run -p bowline-examples --example hub_chat`, then open <http://127.0.0.1:8080/#lobby> in
-//! several windows. A page that loses its connection names the position of its last message when it connects again.
+//! several windows. A page that loses its connection names the position of its last message when it connects
+//! again.
 //!
 //! A frame of the server is one word, a position, and perhaps a text: `start` names the position from which a
 //! new page continues, `message` is a message, and `lost` tells that messages are missing.

@@ -1,7 +1,7 @@
 //! `bowline serve`: a server.
 //!
-//! A [`Mode`] says what the server does with a connection. `run` binds the address, prints its URL, and serves
-//! until a signal arrives; connections are then closed with 1001.
+//! A [`Mode`] is the work that the server does for a connection. `run` binds the address, prints its URL, and
+//! serves until a signal arrives; connections are then closed with 1001.
 
 mod address;
 mod broadcast;

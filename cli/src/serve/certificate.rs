@@ -27,7 +27,7 @@ pub(crate) struct CertificateArguments {
 }
 
 impl CertificateArguments {
-    /// Whether the server uses TLS.
+    /// Returns `true` if the server uses TLS.
     pub(crate) fn is_used(&self) -> bool {
         self.tls || self.cert.is_some()
     }

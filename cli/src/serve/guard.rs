@@ -9,8 +9,9 @@ use super::address::Bound;
 
 /// A check of `Host` for servers that only this machine reaches.
 ///
-/// The owner of a site can point its name at 127.0.0.1 (DNS rebinding). A page of that site is then of the same
-/// origin as its requests, and would reach a program that `--exec` runs. So a page has to name this machine.
+/// The owner of a site can point its name at 127.0.0.1 (DNS rebinding). A page of that site is then of the
+/// same origin as its requests, and would reach a program that `--exec` runs. So a page has to name this
+/// machine.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum HostGuard {
     /// The server is open to other machines, or origins were allowed by hand.

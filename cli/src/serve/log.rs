@@ -30,7 +30,7 @@ impl LogArguments {
     }
 }
 
-/// How much is printed.
+/// The amount that is printed.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 enum Level {
     Quiet,

@@ -35,8 +35,8 @@ pub(crate) enum End {
 
 /// Copies in both directions until one ends.
 ///
-/// The end of the peer drops `writer`, by which a program sees the end of its input. `reader` remains with the
-/// caller.
+/// The end of the peer drops `writer`, by which a program sees the end of its input. `reader` remains with
+/// the caller.
 pub(crate) async fn pump<R, W>(
     socket: &mut WebSocket,
     reader: &mut BufReader<R>,

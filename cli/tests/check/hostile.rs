@@ -88,8 +88,8 @@ async fn accept(stream: &mut TcpStream) -> std::io::Result<()> {
     stream.write_all(response.as_bytes()).await
 }
 
-/// Checks a server with a short patience, and asserts on time and memory. A server that accepts has five times
-/// this patience for the first handshake.
+/// Checks a server with a short patience, and asserts on time and memory. A server that accepts has five
+/// times this patience for the first handshake.
 async fn check_within(seconds: u64, wait: &str, hostility: Hostility, options: &[&str]) -> Outcome {
     let address = serve(hostility).await.to_string();
     let began = Instant::now();
