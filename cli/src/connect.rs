@@ -26,7 +26,8 @@ use tokio::net::{TcpStream, lookup_host};
 #[derive(Args, Clone, Debug)]
 pub(crate) struct ConnectArguments {
     /// The server: a ws://, wss://, http:// or https:// URL. Without a scheme, ws:// is assumed
-    #[arg(value_name = "URL")]
+    // Without the heading that a command may have set before.
+    #[arg(value_name = "URL", help_heading = None::<&str>)]
     pub(crate) url: String,
     /// Add a header to the request; may be repeated
     #[arg(short = 'H', long, value_name = "NAME: VALUE", help_heading = "Request")]

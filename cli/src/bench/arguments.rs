@@ -25,22 +25,23 @@ Examples:
   bowline bench ws://localhost:8080 --message '{\"id\":{{id}}}' --each 1/s --fail-if 'p99>50ms'
   bowline bench ws://localhost:8080 --in-flight 16 --html report.html
 
-Messages are due at the times of a schedule, and a latency is the time from when the message was due until its
-reply is there. So a server that stops for a while shows, with all the messages that it kept waiting. With
+Messages are due at the times of a schedule, and a latency is the time from when the message was due until its \
+reply is there. So a server that stops for a while shows, with all the messages that it kept waiting. With \
 --in-flight there is no schedule: the server's replies decide when the next message is sent.";
 
 /// The options of `bowline bench`.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct BenchArguments {
-    #[command(flatten)]
-    connect: ConnectArguments,
+    // The order is that of the help text.
     #[command(flatten)]
     load: LoadArguments,
     #[command(flatten)]
     messages: MessageArguments,
     #[command(flatten)]
     pub(super) report: ReportArguments,
+    #[command(flatten)]
+    connect: ConnectArguments,
 }
 
 /// The options of the load.
