@@ -4,6 +4,13 @@
 //! several windows. A page that loses its connection names the position of its last message when it connects
 //! again.
 //!
+//! With a Redis, several servers are one chat:
+//!
+//! ```sh
+//! cargo run -p bowline-examples --features redis --example hub_chat -- 8080 redis://127.0.0.1 &
+//! cargo run -p bowline-examples --features redis --example hub_chat -- 8081 redis://127.0.0.1 &
+//! ```
+//!
 //! A frame of the server is one word, a position, and perhaps a text: `start` names the position from which a
 //! new page continues, `message` is a message, and `lost` tells that messages are missing.
 
@@ -11,7 +18,7 @@ use std::error::Error;
 use std::time::Duration;
 
 use bowline::{Limits, Rejection, Server, WebSocket};
-use bowline_hub::{Hub, Memory, Position, Rule, Start};
+use bowline_hub::{Engine, Hub, Memory, Position, Rule, Start};
 use http::request::Parts;
 use http::{Response, StatusCode};
 use tokio::net::TcpListener;
@@ -22,13 +29,16 @@ const ROOMS: &str = "/rooms/";
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    // A page that comes back within an hour receives up to 1,000 messages.
-    let hub = Hub::builder(Memory::new())
-        .rule("room/", Rule::new().history(1000, Duration::from_secs(3600)))
-        .frame(|message| format!("message {} {}", message.position(), message.text().unwrap_or("")).into())
-        .lost(|_, now| format!("lost {now}").into())
-        .build()?;
-    let listener = TcpListener::bind("127.0.0.1:8080").await?;
+    let mut arguments = std::env::args().skip(1);
+    let port = arguments.next().map_or(Ok(8080), |port| port.parse())?;
+    let hub = match arguments.next() {
+        None => build(Memory::new())?,
+        #[cfg(feature = "redis")]
+        Some(url) => build(bowline_hub_redis::connect(&url).await?)?,
+        #[cfg(not(feature = "redis"))]
+        Some(_) => return Err("the URL of a Redis needs `--features redis`".into()),
+    };
+    let listener = TcpListener::bind(("127.0.0.1", port)).await?;
     println!("listening on http://{}", listener.local_addr()?);
     let acceptor = bowline::Acceptor::new().limits(Limits::default().message_size(4096));
     Server::new()
@@ -52,6 +62,15 @@ async fn main() -> Result<(), Box<dyn Error>> {
         })
         .await?;
     Ok(())
+}
+
+fn build(engine: impl Engine) -> Result<Hub, bowline_hub::Error> {
+    Hub::builder(engine)
+        // A page that comes back within an hour receives up to 1,000 messages.
+        .rule("room/", Rule::new().history(1000, Duration::from_secs(3600)))
+        .frame(|message| format!("message {} {}", message.position(), message.text().unwrap_or("")).into())
+        .lost(|_, now| format!("lost {now}").into())
+        .build()
 }
 
 async fn talk(hub: &Hub, head: &Parts, mut socket: WebSocket) -> Result<(), HandlerError> {

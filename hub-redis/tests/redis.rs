@@ -1,0 +1,287 @@
+//! Hubs over a real Redis, which the tests start, kill and start again.
+//!
+//! Without `redis-server` on the machine, the tests do nothing and say so.
+
+use std::error::Error;
+use std::net::TcpListener;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use bowline::{WebSocket, pair};
+use bowline_hub::{ErrorKind, Hub, HubEvent, HubEvents, Member, Position, Rule, Start};
+use tempfile::TempDir;
+use tokio::time::{sleep, timeout};
+
+type TestResult = Result<(), Box<dyn Error>>;
+
+/// The time within which a frame or an event must arrive.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A server in a folder of its own.
+struct Server {
+    process: Child,
+    port: u16,
+    folder: TempDir,
+    persistence: &'static [&'static str],
+}
+
+/// Nothing is kept.
+const VOLATILE: &[&str] = &["--save", "", "--appendonly", "no"];
+/// Everything is kept.
+const DURABLE: &[&str] = &["--save", "", "--appendonly", "yes", "--appendfsync", "always"];
+/// The data of the last `SAVE` is kept.
+const SNAPSHOTS: &[&str] = &["--save", "3600 100000", "--appendonly", "no"];
+
+impl Server {
+    async fn start(persistence: &'static [&'static str]) -> Result<Option<Self>, Box<dyn Error>> {
+        if Command::new("redis-server").arg("--version").stdout(Stdio::null()).status().is_err() {
+            eprintln!("skipped: there is no redis-server on this machine");
+            return Ok(None);
+        }
+        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let folder = TempDir::new()?;
+        let process = spawn(port, &folder, persistence)?;
+        let server = Self { process, port, folder, persistence };
+        server.is_up().await?;
+        Ok(Some(server))
+    }
+
+    fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    async fn is_up(&self) -> TestResult {
+        let up = async {
+            while self.command("PING").await.is_err() {
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        Ok(timeout(PATIENCE, up).await?)
+    }
+
+    async fn command(&self, name: &str) -> Result<(), redis::RedisError> {
+        let mut connection = redis::Client::open(self.url())?.get_multiplexed_async_connection().await?;
+        redis::cmd(name).exec_async(&mut connection).await
+    }
+
+    /// Kills the server without any warning.
+    fn kill(&mut self) -> TestResult {
+        self.process.kill()?;
+        self.process.wait()?;
+        Ok(())
+    }
+
+    async fn restart(&mut self) -> TestResult {
+        self.process = spawn(self.port, &self.folder, self.persistence)?;
+        self.is_up().await
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.kill();
+    }
+}
+
+fn spawn(port: u16, folder: &TempDir, persistence: &[&str]) -> Result<Child, Box<dyn Error>> {
+    let mut command = Command::new("redis-server");
+    command.args(["--bind", "127.0.0.1", "--port", &port.to_string(), "--dir"]).arg(folder.path());
+    Ok(command.args(persistence).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?)
+}
+
+async fn hub(server: &Server) -> Result<Hub, Box<dyn Error>> {
+    Ok(Hub::builder(bowline_hub_redis::connect(&server.url()).await?)
+        .rule("chat/", Rule::new().history(100, Duration::from_secs(300)))
+        .frame(|message| format!("{} {}", message.position(), message.text().unwrap_or("?")).into())
+        .lost(|_, now| format!("{now} lost").into())
+        .build()?)
+}
+
+/// A client with its connection in a hub.
+struct Client {
+    socket: WebSocket,
+    member: Member,
+    _server: WebSocket,
+}
+
+impl Client {
+    fn join(hub: &Hub) -> Result<Self, Box<dyn Error>> {
+        let (client, server) = pair();
+        let member = hub.join(server.sender())?;
+        Ok(Self { socket: client, member, _server: server })
+    }
+
+    async fn live(hub: &Hub, topic: &str) -> Result<Self, Box<dyn Error>> {
+        let client = Self::join(hub)?;
+        let Start::Live(_) = client.member.subscribe(topic, None).await? else { return Err("lost".into()) };
+        Ok(client)
+    }
+
+    /// Receives frames, and returns the position of the last one.
+    async fn expect(&mut self, texts: &[&str]) -> Result<Position, Box<dyn Error>> {
+        let mut last = Position::UNTRACKED;
+        for expected in texts {
+            let frame = timeout(PATIENCE, self.socket.recv()).await??.ok_or("the end")?.into_text()?;
+            let (position, text) = frame.split_once(' ').ok_or("no position")?;
+            assert_eq!(text, *expected);
+            last = position.parse()?;
+        }
+        Ok(last)
+    }
+}
+
+/// Publishes as soon as Redis is there.
+async fn publish(hub: &Hub, text: &str) -> TestResult {
+    let published = async {
+        while hub.publish("chat/a", text).await.is_err() {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    Ok(timeout(PATIENCE, published).await?)
+}
+
+async fn until(events: &mut HubEvents, wanted: impl Fn(&HubEvent) -> bool) -> TestResult {
+    let event = async { while !wanted(&events.recv().await.expect("the hub exists")) {} };
+    Ok(timeout(PATIENCE, event).await?)
+}
+
+#[tokio::test]
+async fn two_nodes_exchange_messages_with_and_without_history() -> TestResult {
+    let Some(server) = Server::start(VOLATILE).await? else { return Ok(()) };
+    let (here, there) = (hub(&server).await?, hub(&server).await?);
+    let mut client = Client::live(&here, "chat/a").await?;
+    let mut other = Client::live(&there, "news").await?;
+    let position = there.publish("chat/a", "1").await?;
+    assert_eq!(client.expect(&["1"]).await?, position);
+    here.publish("chat/a", "2").await?;
+    client.expect(&["2"]).await?;
+    assert_eq!(here.publish("news", "3").await?, Position::UNTRACKED);
+    other.expect(&["3"]).await?;
+    assert_eq!(here.stats().lost, 0);
+
+    // After it has left, and the node does not want the topic any more.
+    client.member.unsubscribe("chat/a").await;
+    there.publish("chat/a", "4").await?;
+    assert!(matches!(client.member.subscribe("chat/a", Some(position)).await?, Start::Live(_)));
+    client.expect(&["2", "4"]).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_client_that_comes_back_on_another_node_receives_what_it_missed() -> TestResult {
+    let Some(server) = Server::start(VOLATILE).await? else { return Ok(()) };
+    let (here, there) = (hub(&server).await?, hub(&server).await?);
+    let since = here.publish("chat/a", "0").await?;
+    for number in 1..=100 {
+        here.publish("chat/a", number.to_string()).await?;
+    }
+    let mut client = Client::join(&there)?;
+    assert!(matches!(client.member.subscribe("chat/a", Some(since)).await?, Start::Live(_)));
+    for number in 1..=100 {
+        client.expect(&[&number.to_string()]).await?;
+    }
+    // One message later, the history does not reach back.
+    let top = here.publish("chat/a", "101").await?;
+    let client = Client::join(&there)?;
+    assert_eq!(client.member.subscribe("chat/a", Some(since)).await?, Start::Lost(top));
+    let forged = Position::new(top.epoch(), top.offset(), top.tag() ^ 1);
+    assert_eq!(client.member.subscribe("chat/a", Some(forged)).await?, Start::Lost(top));
+    let forged = Position::new(top.epoch(), u64::MAX, top.tag());
+    assert_eq!(client.member.subscribe("chat/a", Some(forged)).await?, Start::Lost(top));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_server_that_comes_back_with_its_data_loses_nothing() -> TestResult {
+    let Some(mut server) = Server::start(DURABLE).await? else { return Ok(()) };
+    let hub = hub(&server).await?;
+    let mut events = hub.events();
+    let mut client = Client::live(&hub, "chat/a").await?;
+    publish(&hub, "1").await?;
+    client.expect(&["1"]).await?;
+    server.kill()?;
+    until(&mut events, |event| matches!(event, HubEvent::Disconnected(_))).await?;
+    assert!(!hub.is_healthy());
+    let error = hub.publish("chat/a", "unsent").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    let error = client.member.subscribe("chat/b", None).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+
+    server.restart().await?;
+    until(&mut events, |event| *event == HubEvent::Reconnected).await?;
+    publish(&hub, "2").await?;
+    client.expect(&["2"]).await?;
+    assert_eq!(hub.stats().lost, 0);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_server_that_comes_back_without_its_data_is_a_loss_that_is_told_once() -> TestResult {
+    let Some(mut server) = Server::start(VOLATILE).await? else { return Ok(()) };
+    let hub = hub(&server).await?;
+    let mut client = Client::live(&hub, "chat/a").await?;
+    publish(&hub, "1").await?;
+    let since = client.expect(&["1"]).await?;
+    server.kill()?;
+    server.restart().await?;
+    client.expect(&["lost"]).await?;
+    publish(&hub, "2").await?;
+    client.expect(&["2"]).await?;
+    let other = Client::join(&hub)?;
+    assert!(matches!(other.member.subscribe("chat/a", Some(since)).await?, Start::Lost(_)));
+    Ok(())
+}
+
+/// Epoch and offsets are those of the snapshot, and go on from there. Only the tags differ.
+#[tokio::test]
+async fn a_server_that_comes_back_with_an_older_snapshot_is_a_loss_that_is_told() -> TestResult {
+    let Some(mut server) = Server::start(SNAPSHOTS).await? else { return Ok(()) };
+    let hub = hub(&server).await?;
+    let mut client = Client::live(&hub, "chat/a").await?;
+    for text in ["1", "2"] {
+        publish(&hub, text).await?;
+    }
+    server.command("SAVE").await?;
+    for text in ["3", "4"] {
+        publish(&hub, text).await?;
+    }
+    let since = client.expect(&["1", "2", "3", "4"]).await?;
+    server.kill()?;
+    server.restart().await?;
+    client.expect(&["lost"]).await?;
+    for text in ["3 again", "4 again", "5"] {
+        publish(&hub, text).await?;
+    }
+    let last = client.expect(&["3 again", "4 again", "5"]).await?;
+    assert_eq!((last.epoch(), last.offset()), (since.epoch(), 5));
+    let other = Client::join(&hub)?;
+    assert!(matches!(other.member.subscribe("chat/a", Some(since)).await?, Start::Lost(_)));
+    Ok(())
+}
+
+/// Nothing tells the node that its server has stopped, apart from pings without an answer.
+#[cfg(unix)]
+#[tokio::test]
+async fn a_server_that_falls_silent_is_noticed() -> TestResult {
+    let Some(server) = Server::start(VOLATILE).await? else { return Ok(()) };
+    let signal =
+        |signal: &str| Command::new("kill").args([signal, &server.process.id().to_string()]).status();
+    let hub = hub(&server).await?;
+    let mut events = hub.events();
+    let mut client = Client::live(&hub, "chat/a").await?;
+    signal("-STOP")?;
+    until(&mut events, |event| matches!(event, HubEvent::Disconnected(_))).await?;
+    signal("-CONT")?;
+    until(&mut events, |event| *event == HubEvent::Reconnected).await?;
+    publish(&hub, "1").await?;
+    client.expect(&["1"]).await?;
+    assert_eq!(hub.stats().lost, 0);
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_address_without_a_server_is_an_error() {
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    assert!(bowline_hub_redis::connect(&format!("redis://127.0.0.1:{port}")).await.is_err());
+    assert!(bowline_hub_redis::connect("no URL").await.is_err());
+}
