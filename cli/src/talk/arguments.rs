@@ -99,9 +99,8 @@ struct EndingArguments {
     /// Give up after this time, with status 7
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     timeout: Option<Duration>,
-    /// Ping after one to two times this silence, and give up a server that is silent for as long after a
-    /// ping, or
-    /// `none` [default: 20s]
+    /// Ping after one to two times this silence, and give up a server that is silent as long after a ping;
+    /// `none` for never [default: 20s]
     #[arg(long, value_name = "DURATION")]
     ping: Option<Keepalive>,
     /// Connect again whenever the connection ends, after a random pause that doubles; give up after COUNT
@@ -116,8 +115,7 @@ struct EndingArguments {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Output")]
 struct VerbosityArguments {
-    /// Print the heads of the handshake to stderr; twice: also each message and control frame, without its
-    /// text
+    /// Print the heads of the handshake to stderr; twice: also a line for each message and control frame
     #[arg(short, long, action = ArgAction::Count)]
     verbose: u8,
     /// Print nothing but errors to stderr

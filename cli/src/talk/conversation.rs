@@ -138,8 +138,8 @@ impl Conversation {
         let patience = Patience::new(self.settings.linger, &self.settings.goal);
         let exchange = Exchange::new(&self.display, &self.settings.goal, patience, self.received);
         let sender = socket.sender();
+        // In random order: a server that never stops sending must not hide a signal.
         let end = tokio::select! {
-            biased;
             end = exchange.receive(&mut socket, &mut self.events) => end,
             end = exchange.send(&sender, &mut self.outbox, headers, &self.reports) => end,
             () = self.display.ended() => End::StdoutEnded,
@@ -150,12 +150,7 @@ impl Conversation {
             self.display.sent(&Item::Control(ControlFrame::Close(frame.clone())));
             closing::close(&socket, frame, &end, &self.display, interruptions).await;
         }
-        // The Close frame of the peer, perhaps.
-        while let Ok(event) = self.events.try_recv() {
-            if show(event, &self.display).await.is_err() {
-                break;
-            }
-        }
+        closing::show_last_events(&mut self.events, &self.display, &end, interruptions).await;
         end
     }
 

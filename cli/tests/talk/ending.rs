@@ -1,10 +1,15 @@
 //! The ends of conversations, and the status of the process.
 
+use std::process::Stdio;
+use std::time::Duration;
+
 use tokio::net::TcpListener;
+use tokio::process::Child;
+use tokio::time::timeout;
 
 #[cfg(unix)]
 use crate::support::kill;
-use crate::support::{command, deaf_server, finish, first_line, run, serve, url};
+use crate::support::{PATIENCE, command, deaf_server, finish, first_line, run, serve, url};
 
 #[tokio::test]
 async fn the_number_of_messages_ends_a_conversation() {
@@ -116,16 +121,27 @@ async fn a_signal_closes_politely() {
 
 #[cfg(unix)]
 #[tokio::test]
+async fn a_flood_hides_no_signal() {
+    let address = serve().await;
+    let flood = url(address, "/flood");
+    let mut child = command(&[&flood, "-r"]).stdout(Stdio::null()).spawn().unwrap();
+    interrupt_until_ended(&mut child).await;
+    finish(child).await.expect(130, "");
+    // Nobody reads stdout: neither the messages nor the Close frame at the end can be written.
+    let mut child = command(&[&flood, "-r", "--json"]).spawn().unwrap();
+    assert!(first_line(&mut child).await.contains("flood"));
+    interrupt_until_ended(&mut child).await;
+    assert_eq!(finish(child).await.status, 130);
+}
+
+#[cfg(unix)]
+#[tokio::test]
 async fn a_second_signal_ends_at_once() {
     let address = deaf_server().await;
     let mut child = command(&[&url(address, "/"), "-r"]).spawn().unwrap();
     first_line(&mut child).await;
     let start = std::time::Instant::now();
-    kill(child.id().unwrap(), "INT").await;
-    // Two signals of one kind that arrive together count as one.
-    while tokio::time::timeout(std::time::Duration::from_millis(100), child.wait()).await.is_err() {
-        kill(child.id().unwrap(), "INT").await;
-    }
+    interrupt_until_ended(&mut child).await;
     finish(child).await.expect(130, "");
     // Otherwise, the program waits 5 s for the answer.
     assert!(start.elapsed().as_secs() < 4);
@@ -140,4 +156,15 @@ async fn a_server_that_answers_no_ping_is_given_up() {
     assert!(outcome.stderr.contains("--ping none"), "{}", outcome.stderr);
     let address = serve().await;
     run(&[&url(address, "/echo"), "--ping", "none", "-m", "a"], b"").await.expect(0, "a\n");
+}
+
+/// Sends signals until the program ends. Signals of one kind that arrive together count as one.
+#[cfg(unix)]
+async fn interrupt_until_ended(child: &mut Child) {
+    let interrupting = async {
+        while timeout(Duration::from_millis(100), child.wait()).await.is_err() {
+            kill(child.id().unwrap(), "INT").await;
+        }
+    };
+    timeout(PATIENCE, interrupting).await.expect("the program ignores signals");
 }

@@ -5,9 +5,11 @@ use std::io;
 use std::time::Duration;
 
 use bowline::{CloseFrame, WebSocket};
+use tokio::sync::mpsc::Receiver;
 use tokio::time::timeout;
 
 use crate::talk::conversation::ending::End;
+use crate::talk::conversation::event::{Event, show};
 use crate::talk::conversation::interruption::{Interruption, Interruptions};
 use crate::talk::display::{Display, Verbosity};
 use crate::talk::prompt::Screen;
@@ -26,6 +28,21 @@ pub(super) async fn close(
     let close = socket.close(frame.code(), frame.reason());
     if let Some(Err(error)) = unless_interrupted(close, time(end), interruptions).await {
         display.notice(Verbosity::Heads, &error);
+    }
+}
+
+/// Shows the events that are left, such as the Close frame of the peer.
+pub(super) async fn show_last_events(
+    events: &mut Receiver<Event>,
+    display: &Display,
+    end: &End,
+    interruptions: &mut Interruptions,
+) {
+    while let Ok(event) = events.try_recv() {
+        let shown = unless_interrupted(show(event, display), time(end), interruptions).await;
+        if !matches!(shown, Some(Ok(()))) {
+            return;
+        }
     }
 }
 

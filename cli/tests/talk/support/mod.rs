@@ -87,6 +87,7 @@ pub(crate) async fn finish(child: Child) -> Outcome {
 /// - `/echo`: send every message back
 /// - `/echo/COUNT`: send as many messages back, then close
 /// - `/echo-and-fail`: send one message back, then close with 1011
+/// - `/flood`: send messages without end
 /// - `/greet`: send `hello`, and wait for the end
 /// - `/close/CODE/REASON`: close after the first message, or at once with `/close-now`
 /// - `/head`: send the headers of the request, a line each
@@ -148,6 +149,9 @@ pub(crate) async fn answer(
             echo(&mut socket, 1).await?;
             return Err("failed".into());
         }
+        ["flood"] => loop {
+            socket.send("flood ".repeat(100)).await?;
+        },
         ["greet"] => {
             socket.send("hello").await?;
             while socket.recv().await?.is_some() {}
