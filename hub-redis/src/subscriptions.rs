@@ -104,30 +104,40 @@ impl Subscriptions {
                     if count == 0 {
                         return End::Dropped;
                     }
-                    for request in requests.drain(..) {
-                        self.answer(&mut connection, request).await;
-                    }
+                    self.answer(&mut connection, &mut requests).await;
                 }
             }
         }
     }
 
-    async fn answer(&mut self, connection: &mut MultiplexedConnection, request: Request) {
-        let (outcome, reply) = match request {
-            Request::Want(topic, reply) => {
-                let outcome = connection.subscribe(self.channel(&topic)).await;
+    /// Answers requests with two commands. A hub never wants a topic while it ceases to want the same topic,
+    /// so the order among the requests doesn't matter.
+    async fn answer(&mut self, connection: &mut MultiplexedConnection, requests: &mut Vec<Request>) {
+        let (mut wants, mut unwants) = (Vec::new(), Vec::new());
+        for request in requests.drain(..) {
+            match request {
+                Request::Want(topic, reply) => wants.push((topic, reply)),
+                Request::Unwant(topic, reply) => unwants.push((topic, reply)),
+            }
+        }
+        if !unwants.is_empty() {
+            let channels: Vec<_> = unwants.iter().map(|(topic, _)| self.channel(topic)).collect();
+            let outcome = connection.unsubscribe(channels).await;
+            for (topic, reply) in unwants {
+                self.wanted.remove(topic.name());
+                answer(reply, &outcome);
+            }
+        }
+        if !wants.is_empty() {
+            let channels: Vec<_> = wants.iter().map(|(topic, _)| self.channel(topic)).collect();
+            let outcome = connection.subscribe(channels).await;
+            for (topic, reply) in wants {
                 if outcome.is_ok() {
                     self.wanted.insert(topic.name().to_owned(), topic);
                 }
-                (outcome, reply)
+                answer(reply, &outcome);
             }
-            Request::Unwant(topic, reply) => {
-                self.wanted.remove(topic.name());
-                (connection.unsubscribe(self.channel(&topic)).await, reply)
-            }
-        };
-        // A receiver that is gone has stopped waiting.
-        let _ = reply.send(outcome.map_err(EngineError::new));
+        }
     }
 
     fn deliver(&self, data: Vec<Value>) {
@@ -182,6 +192,12 @@ impl Subscriptions {
     fn channel(&self, topic: &Topic) -> String {
         format!("{}{}", self.prefix, topic.name())
     }
+}
+
+fn answer(reply: oneshot::Sender<Result<(), EngineError>>, outcome: &RedisResult<()>) {
+    let outcome = outcome.as_ref().map(|()| ()).map_err(|error| EngineError::new(error.clone()));
+    // A receiver that is gone has stopped waiting.
+    let _ = reply.send(outcome);
 }
 
 /// Connects, with a receiver of everything that Redis pushes.

@@ -10,6 +10,7 @@ use std::time::Duration;
 use bowline::{WebSocket, pair};
 use bowline_hub::{ErrorKind, Hub, HubEvent, HubEvents, Member, Position, Rule, Start};
 use tempfile::TempDir;
+use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 type TestResult = Result<(), Box<dyn Error>>;
@@ -256,6 +257,32 @@ async fn a_server_that_comes_back_with_an_older_snapshot_is_a_loss_that_is_told(
     assert_eq!((last.epoch(), last.offset()), (since.epoch(), 5));
     let other = Client::join(&hub)?;
     assert!(matches!(other.member.subscribe("chat/a", Some(since)).await?, Start::Lost(_)));
+    Ok(())
+}
+
+/// Many topics at once take few commands, and each of them works.
+#[tokio::test]
+async fn many_topics_are_wanted_at_once() -> TestResult {
+    let Some(server) = Server::start(VOLATILE).await? else { return Ok(()) };
+    let (here, there) = (hub(&server).await?, hub(&server).await?);
+    let mut clients = Vec::new();
+    let mut joining = JoinSet::new();
+    for number in 0..300 {
+        let hub = here.clone();
+        joining.spawn(async move {
+            let topic = format!("chat/{number}");
+            Client::live(&hub, &topic).await.map(|client| (client, topic)).map_err(|error| error.to_string())
+        });
+    }
+    while let Some(joined) = joining.join_next().await {
+        clients.push(joined??);
+    }
+    for (_, topic) in &clients {
+        there.publish(topic, topic.as_str()).await?;
+    }
+    for (client, topic) in &mut clients {
+        client.expect(&[topic]).await?;
+    }
     Ok(())
 }
 
