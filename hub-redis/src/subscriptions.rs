@@ -195,7 +195,10 @@ impl Subscriptions {
 }
 
 fn answer(reply: oneshot::Sender<Result<(), EngineError>>, outcome: &RedisResult<()>) {
-    let outcome = outcome.as_ref().map(|()| ()).map_err(|error| EngineError::new(error.clone()));
+    let outcome = match outcome {
+        Ok(()) => Ok(()),
+        Err(error) => Err(EngineError::new(error.clone())),
+    };
     // A receiver that is gone has stopped waiting.
     let _ = reply.send(outcome);
 }

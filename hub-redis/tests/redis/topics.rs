@@ -1,94 +1,16 @@
-//! Hubs over a real Redis, which the tests start, kill and start again.
-//!
-//! Without `redis-server` on the machine, the tests do nothing and say so.
+//! Topics over Redis: what works, and what becomes of each failure.
 
 use std::error::Error;
 use std::net::TcpListener;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use bowline::{WebSocket, pair};
 use bowline_hub::{ErrorKind, Hub, HubEvent, HubEvents, Member, Position, Rule, Start};
-use tempfile::TempDir;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-type TestResult = Result<(), Box<dyn Error>>;
-
-/// The time within which a frame or an event must arrive.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-/// A server in a folder of its own.
-struct Server {
-    process: Child,
-    port: u16,
-    folder: TempDir,
-    persistence: &'static [&'static str],
-}
-
-/// Nothing is kept.
-const VOLATILE: &[&str] = &["--save", "", "--appendonly", "no"];
-/// Everything is kept.
-const DURABLE: &[&str] = &["--save", "", "--appendonly", "yes", "--appendfsync", "always"];
-/// The data of the last `SAVE` is kept.
-const SNAPSHOTS: &[&str] = &["--save", "3600 100000", "--appendonly", "no"];
-
-impl Server {
-    async fn start(persistence: &'static [&'static str]) -> Result<Option<Self>, Box<dyn Error>> {
-        if Command::new("redis-server").arg("--version").stdout(Stdio::null()).status().is_err() {
-            eprintln!("skipped: there is no redis-server on this machine");
-            return Ok(None);
-        }
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-        let folder = TempDir::new()?;
-        let process = spawn(port, &folder, persistence)?;
-        let server = Self { process, port, folder, persistence };
-        server.is_up().await?;
-        Ok(Some(server))
-    }
-
-    fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.port)
-    }
-
-    async fn is_up(&self) -> TestResult {
-        let up = async {
-            while self.command("PING").await.is_err() {
-                sleep(Duration::from_millis(20)).await;
-            }
-        };
-        Ok(timeout(PATIENCE, up).await?)
-    }
-
-    async fn command(&self, name: &str) -> Result<(), redis::RedisError> {
-        let mut connection = redis::Client::open(self.url())?.get_multiplexed_async_connection().await?;
-        redis::cmd(name).exec_async(&mut connection).await
-    }
-
-    /// Kills the server without any warning.
-    fn kill(&mut self) -> TestResult {
-        self.process.kill()?;
-        self.process.wait()?;
-        Ok(())
-    }
-
-    async fn restart(&mut self) -> TestResult {
-        self.process = spawn(self.port, &self.folder, self.persistence)?;
-        self.is_up().await
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.kill();
-    }
-}
-
-fn spawn(port: u16, folder: &TempDir, persistence: &[&str]) -> Result<Child, Box<dyn Error>> {
-    let mut command = Command::new("redis-server");
-    command.args(["--bind", "127.0.0.1", "--port", &port.to_string(), "--dir"]).arg(folder.path());
-    Ok(command.args(persistence).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?)
-}
+use crate::server::{DURABLE, PATIENCE, SNAPSHOTS, Server, TestResult, VOLATILE};
 
 async fn hub(server: &Server) -> Result<Hub, Box<dyn Error>> {
     Ok(Hub::builder(bowline_hub_redis::connect(&server.url()).await?)

@@ -1,0 +1,7 @@
+//! Hubs over a real Redis, which the tests start, kill and start again.
+//!
+//! Without `redis-server` on the machine, the tests do nothing and say so.
+
+mod chaos;
+mod server;
+mod topics;

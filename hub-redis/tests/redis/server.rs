@@ -1,0 +1,100 @@
+//! A real Redis, which the tests start, kill and start again.
+
+use std::error::Error;
+use std::net::TcpListener;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
+
+use tempfile::TempDir;
+use tokio::time::{sleep, timeout};
+
+pub(crate) type TestResult = Result<(), Box<dyn Error>>;
+
+/// The time within which a frame or an event must arrive.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A server in a folder of its own.
+pub(crate) struct Server {
+    pub(crate) process: Child,
+    port: u16,
+    folder: TempDir,
+    persistence: &'static [&'static str],
+}
+
+/// Nothing is kept.
+pub(crate) const VOLATILE: &[&str] = &["--save", "", "--appendonly", "no"];
+/// Everything is kept.
+pub(crate) const DURABLE: &[&str] = &["--save", "", "--appendonly", "yes", "--appendfsync", "always"];
+/// The data of the last `SAVE` is kept.
+pub(crate) const SNAPSHOTS: &[&str] = &["--save", "3600 100000", "--appendonly", "no"];
+
+impl Server {
+    pub(crate) async fn start(persistence: &'static [&'static str]) -> Result<Option<Self>, Box<dyn Error>> {
+        if Command::new("redis-server").arg("--version").stdout(Stdio::null()).status().is_err() {
+            eprintln!("skipped: there is no redis-server on this machine");
+            return Ok(None);
+        }
+        let port = free_port();
+        let folder = TempDir::new()?;
+        let process = spawn(port, &folder, persistence)?;
+        let server = Self { process, port, folder, persistence };
+        server.is_up().await?;
+        Ok(Some(server))
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    async fn is_up(&self) -> TestResult {
+        let up = async {
+            while self.command("PING").await.is_err() {
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        Ok(timeout(PATIENCE, up).await?)
+    }
+
+    pub(crate) async fn command(&self, name: &str) -> Result<(), redis::RedisError> {
+        let mut connection = redis::Client::open(self.url())?.get_multiplexed_async_connection().await?;
+        redis::cmd(name).exec_async(&mut connection).await
+    }
+
+    /// Kills the server without any warning.
+    pub(crate) fn kill(&mut self) -> TestResult {
+        self.process.kill()?;
+        self.process.wait()?;
+        Ok(())
+    }
+
+    pub(crate) async fn restart(&mut self) -> TestResult {
+        self.process = spawn(self.port, &self.folder, self.persistence)?;
+        self.is_up().await
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.kill();
+    }
+}
+
+/// Returns a port that nobody takes while the server is down: not one of those that the operating system
+/// hands out, and another one for each server of this process.
+fn free_port() -> u16 {
+    static COUNT: AtomicU16 = AtomicU16::new(0);
+    let start = 20_000 + u16::try_from(std::process::id() % 1000).expect("the number is small") * 10;
+    loop {
+        let port = start + COUNT.fetch_add(1, Ordering::Relaxed);
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}
+
+fn spawn(port: u16, folder: &TempDir, persistence: &[&str]) -> Result<Child, Box<dyn Error>> {
+    let mut command = Command::new("redis-server");
+    command.args(["--bind", "127.0.0.1", "--port", &port.to_string(), "--dir"]).arg(folder.path());
+    Ok(command.args(persistence).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?)
+}
