@@ -200,6 +200,7 @@ mod absent {
         }
 
         pub(crate) fn run<F: Future>(self, handler: F) -> F {
+            let Self = self;
             handler
         }
     }
