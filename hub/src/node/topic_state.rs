@@ -39,6 +39,10 @@ use crate::topic::Topic;
 /// The number of deliveries that are kept while the history is read. Later ones are read from the history.
 const HELD: usize = 1024;
 
+/// The number of messages from the history whose deliveries are recognised afterwards. Those of older
+/// messages cost another read.
+const READ: usize = 64;
+
 /// A topic, as its worker knows it.
 pub(crate) struct TopicState {
     pub(crate) topic: Topic,
@@ -52,6 +56,8 @@ pub(crate) struct TopicState {
     /// The requests that wait for the phase to be `Level`.
     pub(crate) waiting: Vec<Request>,
     pub(crate) recent: Recent,
+    /// The newest messages of the last page of the history. A broker may deliver them afterwards.
+    read: Vec<Position>,
     /// The frames that the live members are sent next.
     pub(crate) run: Vec<Parcel>,
     /// The time from which on nobody was here.
@@ -145,6 +151,7 @@ impl TopicState {
             behind: HashMap::new(),
             waiting: Vec::new(),
             recent: Recent::default(),
+            read: Vec::new(),
             run: Vec::new(),
             empty_since: None,
         }
@@ -176,9 +183,11 @@ impl TopicState {
                 self.append(core, Position::UNTRACKED, &delivery.message);
             }
             Phase::Level if follows(delivery.position, delivery.previous, self.top) => {
+                // A broker delivers in order, so the deliveries of older messages are over.
+                self.read = Vec::new();
                 self.append(core, delivery.position, &delivery.message);
             }
-            Phase::Level if delivery.position == self.top => {}
+            Phase::Level if delivery.position == self.top || self.read.contains(&delivery.position) => {}
             // A message before this one is missing, or the history is not what it was, or this message is an
             // old one. Only the history knows.
             Phase::Level => {
@@ -244,6 +253,8 @@ impl TopicState {
         if self.top != page.top {
             self.lose(core, page.top);
         }
+        let newest = page.entries.iter().rev().take(READ);
+        self.read = newest.map(|entry| entry.position).collect();
         self.level(core, page, held)
     }
 

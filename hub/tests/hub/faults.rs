@@ -210,6 +210,25 @@ async fn a_member_that_knows_more_than_its_node_makes_the_node_look() -> TestRes
     scene.expect(&["2"]).await
 }
 
+/// A broker may deliver a message after a node has read it from the history. That is no reason to read again.
+#[tokio::test(start_paused = true)]
+async fn a_delivery_after_the_history_was_read_is_known() -> TestResult {
+    let mut scene = scene().await?;
+    scene.publish(&["1"]).await?;
+    scene.broker.set_faults(Faults { late: ALWAYS, ..Faults::default() });
+    scene.publish(&["2"]).await?;
+    let top = scene.hub.publish("chat/a", "3").await?;
+    let (_client, server) = pair();
+    let member = scene.hub.join(server.sender())?;
+    assert_eq!(member.subscribe("chat/a", Some(top)).await?, Start::Live(top));
+    scene.broker.deliver_late();
+    scene.broker.set_faults(Faults::default());
+    scene.publish(&["4"]).await?;
+    scene.expect(&["1", "2", "3", "4"]).await?;
+    assert_eq!(scene.hub.stats().gaps, 1);
+    Ok(())
+}
+
 /// Offsets alone would not tell: the next message on the new line has the next offset of the old line.
 #[tokio::test(start_paused = true)]
 async fn a_live_member_is_told_of_a_history_that_rolled_back_unseen() -> TestResult {

@@ -97,6 +97,14 @@ impl Broker {
         self.state().stored.clone()
     }
 
+    /// Makes the deliveries that are late.
+    pub(crate) fn deliver_late(&self) {
+        let mut wakeups = Vec::new();
+        for node in &mut self.state().nodes {
+            wakeups.extend(node.late.drain(..).map(|delivery| node.inbox.deliver(delivery)));
+        }
+    }
+
     /// Forgets the history of a topic, as a broker without persistence does at a restart.
     pub(crate) fn lose_history(&self, topic: &str) {
         self.state().topics.remove(topic);
