@@ -17,7 +17,7 @@ use std::thread;
 use std::time::Duration;
 
 use rustyline::config::Config;
-use rustyline::error::ReadlineError;
+use rustyline::error::{ReadlineError, Signal};
 use rustyline::{DefaultEditor, ExternalPrinter};
 use tokio::sync::mpsc::{self, Receiver, Sender};
 use tokio::sync::oneshot::{self, error::TryRecvError};
@@ -91,6 +91,8 @@ impl Prompt {
         loop {
             let line = match self.editor.readline(PROMPT) {
                 Ok(line) => line,
+                // The size of the terminal has changed.
+                Err(ReadlineError::Signal(Signal::Resize)) => continue,
                 Err(ReadlineError::Interrupted | ReadlineError::Signal(_)) => return Order::Interrupt,
                 Err(_) => return Order::Leave,
             };
@@ -165,13 +167,13 @@ impl Screen {
     /// other time, nothing happens, so the signal is repeated until the editor's thread has ended.
     #[cfg(unix)]
     pub(super) async fn restore(mut self) {
-        use rustix::process::{Signal, getpid, kill_process};
+        use rustix::process::{self, getpid, kill_process};
         use rustix::termios::{OptionalActions, tcsetattr};
         for _ in 0..SIGNALS {
             if let Err(TryRecvError::Closed) = self.editor.try_recv() {
                 return;
             }
-            let _ = kill_process(getpid(), Signal::INT);
+            let _ = kill_process(getpid(), process::Signal::INT);
             let _ = timeout(SIGNAL_PAUSE, &mut self.editor).await;
         }
         // The editor does not react. It may still be in raw mode, with bracketed paste.
