@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicIsize, Ordering};
 use std::time::Duration;
 
 use bowline::pair;
-use bowline_hub::{Hub, Memory, Rule};
+use bowline_hub::{Hub, HubLimits, Memory, Rule};
 
 /// An allocator that counts the bytes that are held.
 struct Counting;
@@ -64,8 +64,24 @@ async fn bytes_per_subscription(members: usize, topics: usize) -> isize {
     (held() - before) / isize::try_from(subscriptions).unwrap()
 }
 
+/// Returns the bytes of a topic with one member, in the hub and its engine.
+async fn bytes_per_topic() -> isize {
+    let limits = HubLimits::default().topics_per_member(10_000);
+    let hub = Hub::builder(Memory::new()).workers(1).limits(limits).build().unwrap();
+    let (_client, server) = pair();
+    let member = hub.join(server.sender()).unwrap();
+    let before = held();
+    for topic in 0..7000 {
+        let _start = member.subscribe(&format!("topic/{topic}"), None).await.unwrap();
+    }
+    (held() - before) / 7000
+}
+
+/// One test, as the allocator counts what all threads hold.
 #[tokio::test]
-async fn a_subscription_takes_few_bytes() {
+async fn subscriptions_and_topics_take_few_bytes() {
     let bytes = bytes_per_subscription(200, 100).await;
     assert!(bytes <= 24, "a subscription takes {bytes} bytes");
+    let bytes = bytes_per_topic().await;
+    assert!(bytes <= 400, "a topic with one member takes {bytes} bytes");
 }

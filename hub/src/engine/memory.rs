@@ -148,6 +148,8 @@ impl Engine for Memory {
         shard.expire(Instant::now(), &mut after);
         let channel = shard.channel(topic.name(), Instant::now(), &mut after);
         if channel.wants.iter().all(|(number, _)| *number != link.number) {
+            // Most topics have one hub.
+            channel.wants.reserve_exact(1);
             channel.wants.push((link.number, link.inbox.clone()));
         }
         drop(shard);

@@ -66,9 +66,9 @@ pub(crate) struct TopicState {
 
 /// The phase of a topic: see the module.
 pub(crate) enum Phase {
-    Opening(Held),
+    Opening(Box<Held>),
     Level,
-    Filling { number: u64, held: Held },
+    Filling { number: u64, held: Box<Held> },
     Closing,
 }
 
@@ -145,7 +145,7 @@ impl TopicState {
     pub(crate) fn new(topic: Topic) -> Self {
         Self {
             topic,
-            phase: Phase::Opening(Held::default()),
+            phase: Phase::Opening(Box::default()),
             top: Position::UNTRACKED,
             live: HashSet::new(),
             behind: HashMap::new(),
@@ -215,14 +215,14 @@ impl TopicState {
     /// Begins to read the history. All deliveries so far are in the page, or no longer in the history.
     pub(crate) fn fill(&mut self, core: &Core, mut held: Held) -> Step {
         held.before_read = held.deliveries.len();
-        self.phase = Phase::Filling { number: core.ticket(), held };
+        self.phase = Phase::Filling { number: core.ticket(), held: Box::new(held) };
         Step::Read
     }
 
     /// Handles the top of the history of a topic that is wanted now.
     pub(crate) fn opened(&mut self, core: &Core, page: &HistoryPage) -> Step {
         let Phase::Opening(held) = &mut self.phase else { return Step::Done };
-        let held = std::mem::take(held);
+        let held = std::mem::take(&mut **held);
         self.top = page.top;
         self.level(core, page, held)
     }
@@ -230,7 +230,7 @@ impl TopicState {
     /// Handles a page of the history after the top.
     pub(crate) fn page(&mut self, core: &Core, number: u64, page: &HistoryPage) -> Step {
         let held = match &mut self.phase {
-            Phase::Filling { number: awaited, held } if *awaited == number => std::mem::take(held),
+            Phase::Filling { number: awaited, held } if *awaited == number => std::mem::take(&mut **held),
             _ => return Step::Done,
         };
         if self.live.is_empty() {

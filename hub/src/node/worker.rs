@@ -14,7 +14,7 @@ use crate::events::HubEvent;
 use crate::node::Core;
 use crate::node::command::{Command, Departure, Request};
 use crate::node::membership::MemberKey;
-use crate::node::topic_state::{Behind, Held, Phase, Step, TopicState};
+use crate::node::topic_state::{Behind, Phase, Step, TopicState};
 use crate::position::Position;
 use crate::stats::{add, subtract};
 use crate::topic::Topic;
@@ -38,7 +38,8 @@ pub(crate) struct Worker {
     commands: UnboundedReceiver<Command>,
     /// For the tasks of the worker, without keeping the worker alive.
     own_commands: WeakUnboundedSender<Command>,
-    topics: HashMap<Topic, TopicState>,
+    /// In boxes, as a map has many places that are empty.
+    topics: HashMap<Topic, Box<TopicState>>,
     /// The topics without members, by the time at which they are no longer wanted.
     idle: VecDeque<(Instant, Topic)>,
 }
@@ -163,7 +164,7 @@ impl Worker {
             return state.topic.clone();
         }
         add(&self.core.counters.topics, 1);
-        self.topics.insert(topic.clone(), TopicState::new(topic.clone()));
+        self.topics.insert(topic.clone(), Box::new(TopicState::new(topic.clone())));
         self.want(&topic);
         topic
     }
@@ -296,7 +297,7 @@ impl Worker {
             subtract(&self.core.counters.topics, 1);
             return;
         }
-        topic.phase = Phase::Opening(Held::default());
+        topic.phase = Phase::Opening(Box::default());
         self.want(name);
     }
 
