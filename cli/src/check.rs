@@ -74,7 +74,7 @@ pub(crate) struct CheckArguments {
 }
 
 /// The shortest and the longest `--wait`.
-const WAITS: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(3600);
+const WAITS: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_hours(1);
 
 fn parse_wait(text: &str) -> Result<Duration, String> {
     let wait = humantime::parse_duration(text).map_err(|error| error.to_string())?;
