@@ -224,7 +224,7 @@ impl FromStr for Time {
         let time =
             humantime::parse_duration(text).map_err(|_| "expected a time such as 10s, 200ms or 5min")?;
         // More than this is no run, and the arithmetic with nanoseconds stays small.
-        if time > Duration::from_secs(30 * 24 * 3600) {
+        if time > Duration::from_hours(30 * 24) {
             return Err("a time is at most 30 days".into());
         }
         Ok(Self(time))

@@ -245,7 +245,7 @@ async fn pipes_have_no_colours_unless_forced() {
     let arguments = [&*url(address, "/echo"), "-m", "[1]"];
     for (variable, expected) in [("TERM", "[1]\n"), ("CLICOLOR_FORCE", "[\u{1b}[33m1\u{1b}[0m]\n")] {
         let output = command(&arguments).env(variable, "1").output();
-        let output = timeout(Duration::from_secs(60), output).await.unwrap().unwrap();
+        let output = timeout(Duration::from_mins(1), output).await.unwrap().unwrap();
         assert_eq!(String::from_utf8(output.stdout).unwrap(), expected, "{variable}");
     }
 }

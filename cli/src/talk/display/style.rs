@@ -15,7 +15,7 @@ use crate::talk::item::Item;
 use crate::talk::json_line::{self, Direction};
 
 /// A message later than this after the last one that was sent is hardly its reply.
-const REPLY: Duration = Duration::from_secs(60);
+const REPLY: Duration = Duration::from_mins(1);
 
 const FAINT: Ansi = Ansi::new().dimmed();
 
