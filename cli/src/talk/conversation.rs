@@ -94,7 +94,7 @@ impl Conversation {
             self.greet(&response);
             self.outbox.reconnect();
             let end = self.talk_over(socket, response.headers(), interruptions).await;
-            if !link.goes_on_after(&end) {
+            if !link.goes_on_after(&end) || self.outbox.is_at_close() {
                 return end;
             }
         }
@@ -135,18 +135,14 @@ impl Conversation {
         headers: &HeaderMap,
         interruptions: &mut Interruptions,
     ) -> End {
-        let patience = Patience::new(self.settings.linger, &self.settings.goal);
-        let exchange = Exchange::new(&self.display, &self.settings.goal, patience, self.received);
-        let sender = socket.sender();
-        // In random order: a server that never stops sending must not hide a signal.
-        let end = tokio::select! {
-            end = exchange.receive(&mut socket, &mut self.events) => end,
-            end = exchange.send(&sender, &mut self.outbox, headers, &self.reports) => end,
-            () = self.display.ended() => End::StdoutEnded,
-            interruption = interruptions.next() => End::Interrupted(interruption),
+        let (ours, last) = self.exchange(&mut socket, headers, interruptions).await;
+        let is_open = last.leaves_open();
+        let end = match ours {
+            Some(ours) => ours.after_replies(last),
+            None => last,
         };
-        self.received = exchange.received();
-        if let Some(frame) = self.our_close(&end) {
+        if is_open {
+            let frame = self.our_close(&end);
             self.display.sent(&Item::Control(ControlFrame::Close(frame.clone())));
             closing::close(&socket, frame, &end, &self.display, interruptions).await;
         }
@@ -154,12 +150,42 @@ impl Conversation {
         end
     }
 
-    /// The Close frame to send after an end, unless the connection has ended.
-    fn our_close<'a>(&'a self, end: &'a End) -> Option<&'a CloseFrame> {
+    /// Sends and receives until an end. If the end is one of ours after which replies were waited for, returns
+    /// that end and the end of the wait.
+    async fn exchange(
+        &mut self,
+        socket: &mut WebSocket,
+        headers: &HeaderMap,
+        interruptions: &mut Interruptions,
+    ) -> (Option<End>, End) {
+        let patience = Patience::new(self.settings.linger, &self.settings.goal);
+        let exchange = Exchange::new(&self.display, &self.settings.goal, patience, &mut self.received);
+        let sender = socket.sender();
+        // One future for both waits: a message that waits for room on stdout must not be lost between them.
+        let mut receiving = pin!(exchange.receive(socket, &mut self.events));
+        // In random order: a server that never stops sending must not hide a signal.
+        let end = tokio::select! {
+            end = &mut receiving => end,
+            end = exchange.send(&sender, &mut self.outbox, headers, &self.reports) => end,
+            () = self.display.ended() => End::StdoutEnded,
+            interruption = interruptions.next() => End::Interrupted(interruption),
+        };
+        let Some(time) = exchange.time_for_replies(&end, self.outbox.done()) else { return (None, end) };
+        // The library discards data that arrives after our Close frame, so the replies come first.
+        let last = tokio::select! {
+            last = &mut receiving => last,
+            last = exchange.await_replies(&sender, time) => last,
+            () = self.display.ended() => End::StdoutEnded,
+            interruption = interruptions.next() => End::Interrupted(interruption),
+        };
+        (Some(end), last)
+    }
+
+    /// The Close frame to send after an end.
+    fn our_close<'a>(&'a self, end: &'a End) -> &'a CloseFrame {
         match end {
-            End::Unconnected(_) | End::ClosedByPeer(_) | End::Failed(_) => None,
-            End::Asked(frame) => Some(frame),
-            _ => Some(&self.settings.close),
+            End::Asked(frame) => frame,
+            _ => &self.settings.close,
         }
     }
 }

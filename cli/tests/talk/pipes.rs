@@ -77,14 +77,17 @@ async fn binary_messages_are_raw_hex_or_base64() {
 async fn input_that_cannot_be_sent_is_an_error_with_its_line() {
     let address = serve().await;
     let echo = url(address, "/echo");
-    let outcome = run(&[&echo], b"good\n\xff\n").await;
-    assert_eq!(outcome.status, 1);
+    // The reply to the line before arrives.
+    let outcome = run(&[&echo], b"good\n\xff\n").await.expect(1, "good\n");
     assert!(
         outcome.stderr.starts_with("bowline: stdin, line 2: the text is not UTF-8"),
         "{}",
         outcome.stderr
     );
     assert_eq!(run(&[&echo, "--hex"], b"0\n").await.status, 1);
+    // Input that can't be sent is the error, also if the server closes meanwhile.
+    let outcome = run(&[&url(address, "/echo/1")], b"good\n\xff\n").await.expect(1, "good\n");
+    assert!(outcome.stderr.starts_with("bowline: stdin, line 2: "), "{}", outcome.stderr);
     assert_eq!(run(&[&echo, "--hex", "-m", "0"], b"").await.status, 2);
 }
 

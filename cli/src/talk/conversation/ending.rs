@@ -62,6 +62,21 @@ impl End {
         }
     }
 
+    /// Returns whether the connection is still open, and ours to close.
+    pub(super) fn leaves_open(&self) -> bool {
+        !matches!(self, Self::Unconnected(_) | Self::ClosedByPeer(_) | Self::Failed(_))
+    }
+
+    /// Returns the end of a conversation that ended with `last` while this side waited for replies before its
+    /// own close. Input that can't be sent is an error in any case.
+    pub(super) fn after_replies(self, last: Self) -> Self {
+        match (self, last) {
+            (ours, Self::Silence | Self::Enough) => ours,
+            (ours @ Self::BadInput(_), Self::ClosedByPeer(_) | Self::Failed(_) | Self::StdoutEnded) => ours,
+            (_, last) => last,
+        }
+    }
+
     /// Returns whether the conversation ended before what was waited for had arrived.
     fn is_too_early(&self) -> bool {
         matches!(self, Self::Silence | Self::ClosedByPeer(_))

@@ -34,7 +34,7 @@ pub(super) struct Exchange<'a> {
     display: &'a Display,
     goal: &'a Goal,
     patience: Patience,
-    received: Cell<u64>,
+    received: &'a Cell<u64>,
     /// The time of the last message, or `None` while one is being written to stdout.
     last: Cell<Option<Instant>>,
 }
@@ -65,17 +65,27 @@ impl Patience {
             Self::AfterSending | Self::Endless => None,
         }
     }
+
+    /// The time before a close that the input asks for. Even an endless wait is for messages, not instead of
+    /// the close.
+    fn time_before_close(self, sent: u64) -> Option<Duration> {
+        match self {
+            Self::For(time) => Some(time),
+            Self::AfterSending | Self::Endless => (sent > 0).then_some(LINGER),
+        }
+    }
 }
 
 impl<'a> Exchange<'a> {
-    pub(super) fn new(display: &'a Display, goal: &'a Goal, patience: Patience, received: u64) -> Self {
-        let (received, last) = (Cell::new(received), Cell::new(Some(Instant::now())));
+    /// `received` is the number of messages received in the whole conversation.
+    pub(super) fn new(
+        display: &'a Display,
+        goal: &'a Goal,
+        patience: Patience,
+        received: &'a mut u64,
+    ) -> Self {
+        let (received, last) = (Cell::from_mut(received), Cell::new(Some(Instant::now())));
         Self { display, goal, patience, received, last }
-    }
-
-    /// The number of messages received in the whole conversation.
-    pub(super) fn received(&self) -> u64 {
-        self.received.get()
     }
 
     /// Receives and shows messages and events until the end.
@@ -106,6 +116,26 @@ impl<'a> Exchange<'a> {
                 return End::Enough;
             }
         }
+    }
+
+    /// The time to wait for replies before the connection is closed, if this end is one to wait after. At a
+    /// prompt, the user has decided when to close.
+    pub(super) fn time_for_replies(&self, end: &End, sent: u64) -> Option<Duration> {
+        match end {
+            End::Asked(_) | End::BadInput(_) if !self.display.has_prompt() => {
+                self.patience.time_before_close(sent)
+            }
+            _ => None,
+        }
+    }
+
+    /// Waits for the replies to what was sent: until the server is silent for this time.
+    pub(super) async fn await_replies(&self, sender: &Sender, time: Duration) -> End {
+        if sender.flush().await.is_err() {
+            // `receive` returns the reason.
+            return pending().await;
+        }
+        self.silence(sender, time).await
     }
 
     /// Carries out the orders of the outbox, and then waits until the server is silent.

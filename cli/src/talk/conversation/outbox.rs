@@ -2,10 +2,11 @@
 
 use std::collections::VecDeque;
 
+use bowline::ControlFrame;
 use tokio::sync::mpsc::Receiver;
 
 use crate::talk::input::Source;
-use crate::talk::item::{Input, Order, Step};
+use crate::talk::item::{Input, Item, Order, Step};
 
 /// The orders that are to be carried out.
 ///
@@ -88,6 +89,12 @@ impl Outbox {
     /// Returns whether [`Self::peek`] returns an order at once.
     pub(in crate::talk) fn is_ready(&self) -> bool {
         self.opened < self.opening.len() || !self.taken.is_empty()
+    }
+
+    /// Returns whether the next order is to close the connection.
+    pub(in crate::talk) fn is_at_close(&self) -> bool {
+        let next = self.opening.get(self.opened).or_else(|| self.taken.front());
+        matches!(next, Some(Order::Send(Item::Control(ControlFrame::Close(_)))))
     }
 
     /// The number of orders that were carried out.
