@@ -93,9 +93,13 @@ impl Conversation {
             };
             self.greet(&response);
             self.outbox.reconnect();
+            let received = self.received;
             let end = self.talk_over(socket, response.headers(), interruptions).await;
             if !link.goes_on_after(&end) || self.outbox.is_at_close() {
                 return end;
+            }
+            if let Some(loss) = self.outbox.loss(self.received - received) {
+                self.display.notice(Verbosity::Notices, &loss);
             }
         }
     }

@@ -12,7 +12,19 @@ async fn a_subscription_is_sent_again_after_each_loss() {
         let arguments = [&url(address, path), "--reconnect", "-r", "-m", "subscribe", "-n", "3"];
         let outcome = run(&arguments, b"").await.expect(0, "subscribe\nsubscribe\nsubscribe\n");
         assert_eq!(outcome.stderr.matches("next attempt in ").count(), 2, "{}", outcome.stderr);
+        assert!(!outcome.stderr.contains("not sent again"), "{}", outcome.stderr);
     }
+}
+
+#[tokio::test]
+async fn messages_that_may_be_lost_are_counted_after_each_loss() {
+    let address = serve().await;
+    // The server reads one of the messages.
+    let arguments = [&url(address, "/close/1000/"), "--reconnect", "-m", "-", "--linger", "10ms"];
+    let outcome = run(&arguments, b"1\n2\n3\n").await.expect(0, "");
+    let notice = "bowline: messages sent over the connection that ended: 3, received: 0; \
+                  any that did not arrive are not sent again\n";
+    assert_eq!(outcome.stderr.matches(notice).count(), 1, "{}", outcome.stderr);
 }
 
 #[tokio::test]

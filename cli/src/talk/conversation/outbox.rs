@@ -11,7 +11,7 @@ use crate::talk::item::{Input, Item, Order, Step};
 /// The orders that are to be carried out.
 ///
 /// The items before stdin, such as a subscription, are sent at the beginning of each connection. Everything
-/// else is sent once.
+/// else is sent at most once: a message that is lost with its connection is not sent again.
 pub(in crate::talk) struct Outbox {
     opening: Vec<Order>,
     /// The number of items of the opening that were sent over this connection.
@@ -23,6 +23,8 @@ pub(in crate::talk) struct Outbox {
     taken: VecDeque<Order>,
     /// The number of orders that were carried out.
     done: u64,
+    /// The number of messages sent over this connection that no later connection sends again.
+    sent_once: u64,
 }
 
 /// ```text
@@ -43,12 +45,14 @@ impl Outbox {
                 opening.push(Order::Send(item));
             }
         }
-        Self { opening, opened: 0, steps, stdin: Stdin::Unread(source), taken: VecDeque::new(), done: 0 }
+        let (stdin, taken) = (Stdin::Unread(source), VecDeque::new());
+        Self { opening, opened: 0, steps, stdin, taken, done: 0, sent_once: 0 }
     }
 
     /// Begins another connection.
     pub(in crate::talk) fn reconnect(&mut self) {
         self.opened = 0;
+        self.sent_once = 0;
     }
 
     /// Waits for the next order, and returns it, or `None` after the last one. The order stays the next one
@@ -80,8 +84,8 @@ impl Outbox {
     pub(in crate::talk) fn was_done(&mut self) {
         if self.opened < self.opening.len() {
             self.opened += 1;
-        } else {
-            self.taken.pop_front();
+        } else if let Some(Order::Send(Item::Message(_))) = self.taken.pop_front() {
+            self.sent_once += 1;
         }
         self.done += 1;
     }
@@ -100,6 +104,17 @@ impl Outbox {
     /// The number of orders that were carried out.
     pub(in crate::talk) fn done(&self) -> u64 {
         self.done
+    }
+
+    /// Describes the messages that may be lost with a connection over which `received` messages came.
+    pub(in crate::talk) fn loss(&self, received: u64) -> Option<String> {
+        (self.sent_once > 0).then(|| {
+            let sent = self.sent_once;
+            format!(
+                "messages sent over the connection that ended: {sent}, received: {received}; \
+                 any that did not arrive are not sent again"
+            )
+        })
     }
 
     async fn read_stdin(&mut self) -> Option<Input> {
