@@ -136,6 +136,22 @@ async fn a_flood_hides_no_signal() {
 
 #[cfg(unix)]
 #[tokio::test]
+async fn one_signal_ends_a_program_whose_stdout_nobody_reads() {
+    let address = serve().await;
+    for (signal, status) in [("TERM", 143), ("INT", 130)] {
+        let mut child = command(&[&url(address, "/flood"), "-r", "--json"]).spawn().unwrap();
+        first_line(&mut child).await;
+        // The queue of stdout is full soon, or nothing of this matters.
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        kill(child.id().unwrap(), signal).await;
+        let ended =
+            timeout(Duration::from_secs(20), child.wait()).await.expect("the program ignores a signal");
+        assert_eq!(ended.unwrap().code(), Some(status));
+    }
+}
+
+#[cfg(unix)]
+#[tokio::test]
 async fn a_second_signal_ends_at_once() {
     let address = deaf_server().await;
     let mut child = command(&[&url(address, "/"), "-r"]).spawn().unwrap();

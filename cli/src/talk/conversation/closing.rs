@@ -17,6 +17,14 @@ use crate::talk::prompt::Screen;
 /// The time for a last step after `--timeout`, and for the last messages at a prompt.
 const SHORT: Duration = Duration::from_secs(1);
 
+/// The time for all last steps after a signal: for a server that answers no Close frame, and for a stdout that
+/// nobody reads.
+const AFTER_SIGNAL: Duration = Duration::from_secs(3);
+
+/// The time that the last steps after a signal have in any case, so that a server that answers no Close frame
+/// keeps no messages from stdout.
+const LEAST: Duration = Duration::from_millis(500);
+
 /// Closes the connection politely. A second interruption ends the wait for the peer's Close frame.
 pub(super) async fn close(
     socket: &WebSocket,
@@ -26,7 +34,8 @@ pub(super) async fn close(
     interruptions: &mut Interruptions,
 ) {
     let close = socket.close(frame.code(), frame.reason());
-    if let Some(Err(error)) = unless_interrupted(close, time(end), interruptions).await {
+    let time = time(end, interruptions);
+    if let Some(Err(error)) = unless_interrupted(close, time, interruptions).await {
         display.notice(Verbosity::Heads, &error);
     }
 }
@@ -39,7 +48,8 @@ pub(super) async fn show_last_events(
     interruptions: &mut Interruptions,
 ) {
     while let Ok(event) = events.try_recv() {
-        let shown = unless_interrupted(show(event, display), time(end), interruptions).await;
+        let time = time(end, interruptions);
+        let shown = unless_interrupted(show(event, display), time, interruptions).await;
         if !matches!(shown, Some(Ok(()))) {
             return;
         }
@@ -53,14 +63,17 @@ pub(super) async fn finish(
     screen: Option<&Screen>,
     interruptions: &mut Interruptions,
 ) -> io::Result<()> {
-    let time = if screen.is_some() { SHORT } else { time(end) };
+    let time = if screen.is_some() { SHORT } else { time(end, interruptions) };
     unless_interrupted(display.finish(), time, interruptions).await.unwrap_or(Ok(()))
 }
 
-/// The time for each of the last steps.
-fn time(end: &End) -> Duration {
+/// The time for a last step that begins now.
+fn time(end: &End, interruptions: &Interruptions) -> Duration {
     match end {
         End::Interrupted(Interruption::TimedOut) => SHORT,
+        End::Interrupted(Interruption::Signal(_)) => {
+            AFTER_SIGNAL.saturating_sub(interruptions.since_first()).max(LEAST)
+        }
         // The library limits the time for closing, and a reader of stdout may take any time.
         _ => Duration::MAX,
     }

@@ -19,13 +19,20 @@ pub(in crate::talk) enum Interruption {
 pub(in crate::talk) struct Interruptions {
     signals: Signals,
     deadline: Option<Instant>,
+    /// The time of the first interruption.
+    first: Option<Instant>,
 }
 
 impl Interruptions {
     /// Takes over the signals of the process, and starts the clock.
     pub(in crate::talk) fn new(timeout: Option<Duration>) -> Self {
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-        Self { signals: Signals::new(), deadline }
+        Self { signals: Signals::new(), deadline, first: None }
+    }
+
+    /// The time since the first interruption, or zero before it.
+    pub(in crate::talk) fn since_first(&self) -> Duration {
+        self.first.map_or(Duration::ZERO, |first| first.elapsed())
     }
 
     /// Waits for the next interruption. The time is up only once.
@@ -41,12 +48,14 @@ impl Interruptions {
                 None => pending().await,
             }
         };
-        tokio::select! {
+        let interruption = tokio::select! {
             signal = self.signals.next() => Interruption::Signal(signal),
             () = time => {
                 self.deadline = None;
                 Interruption::TimedOut
             }
-        }
+        };
+        self.first.get_or_insert_with(Instant::now);
+        interruption
     }
 }
