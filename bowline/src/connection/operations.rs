@@ -45,10 +45,20 @@ impl Connection {
     }
 
     /// Waits for room in the queue, and sends a pong that answers no ping.
+    ///
+    /// Senders are woken first and may take all the room each time. So a pong that has waited is accepted
+    /// when something was written meanwhile, which bounds the pongs as room would.
     pub(crate) async fn pong(self: &Arc<Self>, payload: &[u8]) -> Result<(), Error> {
-        self.watch(|outbound| match outbound.closed() {
-            Some(error) => Some(Err(error.clone())),
-            None => outbound.has_space().then(|| outbound.accept_pong(payload)),
+        let mut since = None;
+        self.watch(|outbound| {
+            let since = *since.get_or_insert_with(|| outbound.written());
+            match outbound.closed() {
+                Some(error) => Some(Err(error.clone())),
+                None if outbound.has_space() || outbound.written() > since => {
+                    Some(outbound.accept_pong(payload))
+                }
+                None => None,
+            }
         })
         .await?;
         self.write(self.outbound(), Hold::Never);

@@ -99,6 +99,26 @@ async fn a_pong_waits_for_room_and_passes_an_open_message() {
     assert_eq!(wire.next_frame(Role::Client).await, Frame::pong("later"));
 }
 
+/// Senders are woken first, and take all the room each time.
+#[tokio::test]
+async fn a_pong_is_sent_beside_a_flood_of_messages() {
+    let (socket, wire) = open(Role::Server, Limits::default());
+    wire.set_room(0);
+    let sender = socket.sender();
+    let flood = tokio::spawn(async move { while sender.send(vec![0; 64 * 1024]).await.is_ok() {} });
+    settle().await;
+    let pong = tokio::spawn(async move { socket.pong("still here").await.map(|()| socket) });
+    settle().await;
+    assert!(!pong.is_finished());
+    for _ in 0..5 {
+        wire.set_room(65 * 1024);
+        settle().await;
+    }
+    assert!(pong.is_finished());
+    pong.await.unwrap().unwrap();
+    flood.abort();
+}
+
 #[tokio::test]
 async fn a_payload_that_may_not_be_sent_sends_nothing() {
     for role in ROLES {
