@@ -3,6 +3,7 @@
 use std::error::Error as StdError;
 use std::future::Future;
 use std::io;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -44,7 +45,7 @@ pub(crate) async fn dial_through(
         Some("socks5h") => call(socks(proxy, connector(ProxySecurity::Plain)), target, text).await,
         Some("socks5") => {
             // hyper-util would resolve the name by a call that blocks the thread.
-            let target = resolve(target).await?;
+            let target = resolve(target, resolution).await?;
             call(socks(proxy, connector(ProxySecurity::Plain)), target, text).await
         }
         Some("https") => call(tunnel(proxy, connector(ProxySecurity::Tls(tls))), target, text).await,
@@ -95,11 +96,14 @@ where
 }
 
 /// Resolves the host of `target`, and returns the URL with an address instead of the name.
-async fn resolve(target: Uri) -> Result<Uri, Error> {
+async fn resolve(target: Uri, resolution: &Resolution) -> Result<Uri, Error> {
     let host = address(&target);
     let addresses = lookup_host(&host).await.and_then(|mut addresses| {
         addresses.next().ok_or_else(|| io::Error::other("the name has no addresses"))
     });
+    if target.host().is_some_and(|host| host.trim_matches(['[', ']']).parse::<IpAddr>().is_err()) {
+        resolution.resolved();
+    }
     match addresses {
         Ok(address) => Ok(with_address(&target, &address.to_string())),
         Err(error) => Err(Error::with_source(ErrorKind::Io, format!("resolving {host} failed"), error)),

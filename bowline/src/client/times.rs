@@ -115,7 +115,7 @@ pub(crate) struct Resolution(Arc<OnceLock<Instant>>);
 
 impl Resolution {
     pub(crate) fn resolved(&self) {
-        // A SOCKS proxy has a name, too, which is resolved after that of the server.
+        // A SOCKS proxy may have a name, too, which is resolved after that of the server.
         let _ = self.0.set(Instant::now());
     }
 }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::process::Stdio;
 use std::time::Duration;
 
-use bowline::{Connector, ErrorKind, Limits, Proxy, Server, WebSocket};
+use bowline::{Connector, ErrorKind, HandshakeTimes, Limits, Proxy, Server, WebSocket};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::TcpStream;
 use tokio::process::Command;
@@ -167,6 +167,11 @@ async fn the_name_is_resolved_here_for_socks5() {
     assert_echo(&connector, "ws://127.0.0.1:8080/").await;
     let expected = Asked { credentials: None, address_type: 1, address: vec![127, 0, 0, 1], port: 8080 };
     assert_eq!(asked.recv().await.unwrap(), expected);
+    for (url, is_resolved) in [("ws://127.0.0.1:8080/", false), ("ws://localhost:8080/", true)] {
+        let (_socket, response) = soon(connector.connect(url)).await.unwrap();
+        let times = response.extensions().get::<HandshakeTimes>().unwrap();
+        assert_eq!(times.resolved().is_some(), is_resolved, "{url}: {times:?}");
+    }
 
     let error = soon(connector.connect("ws://name.invalid/")).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Io);
