@@ -26,7 +26,7 @@ use crate::socket::{Adoption, WebSocket};
 use crate::transport::alpn::Alpn;
 use crate::transport::byte_stream::ByteStream;
 use crate::transport::tls::{self, ClientTls};
-use crate::transport::{Addresses, limit_unsent};
+use crate::transport::{Addresses, limit_unsent, send_at_once};
 
 /// Connects to a WebSocket server with the default options.
 ///
@@ -582,6 +582,8 @@ impl Connector {
         addresses: Addresses,
     ) -> Result<Reached, Error> {
         let (url, deadline) = (attempt.url.clone(), attempt.deadline);
+        // The stream may be one of the application's.
+        send_at_once(stream.tcp());
         let connection =
             Http2Connection::handshake(self.offer.clone(), url, stream, addresses, deadline).await?;
         Ok(Reached::Http2(connection, Box::new(attempt)))

@@ -48,6 +48,17 @@ async fn close(socket: &WebSocket) {
     assert_eq!((close.code(), close.reason()), (CloseCode::NORMAL, "done"));
 }
 
+#[tokio::test]
+async fn a_tcp_connection_of_the_applications_sends_at_once() {
+    let address = start(Server::new().http2(), support::http::echo).await;
+    let stream = std::net::TcpStream::connect(address).unwrap();
+    stream.set_nonblocking(true).unwrap();
+    let seen = stream.try_clone().unwrap();
+    let stream = TcpStream::from_std(stream).unwrap();
+    let (_socket, _) = soon(over_http2().connect_over(format!("ws://{address}/"), stream)).await.unwrap();
+    assert!(seen.nodelay().unwrap());
+}
+
 /// The stream does TLS, so the request is one for `https`, and the library sends no TLS of its own.
 #[tokio::test]
 async fn a_stream_that_is_tls_already_has_the_scheme_https() {
