@@ -89,7 +89,7 @@ pub struct ConnectOver<S> {
 
 /// The side that does the TLS of a wss:// URL.
 #[derive(Clone, Copy, Debug)]
-enum Security {
+pub(crate) enum Security {
     /// The library, on top of the stream.
     Ours,
     /// The stream itself.
@@ -114,8 +114,12 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> ConnectOver<S> {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn already_tls(mut self) -> Self {
-        self.security = Security::OfStream;
+    pub fn already_tls(self) -> Self {
+        self.with_security(Security::OfStream)
+    }
+
+    pub(crate) fn with_security(mut self, security: Security) -> Self {
+        self.security = security;
         self
     }
 }

@@ -12,6 +12,7 @@ use http::{Response, StatusCode};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, sleep_until};
 
+use crate::client::connect_over::Security;
 use crate::client::connector::Connector;
 use crate::error::{Error, ErrorKind};
 use crate::handshake::deadline::Deadline;
@@ -93,6 +94,8 @@ pub struct Reconnecting {
     on_retry: Option<Box<dyn ReportRetry>>,
     /// In place of the connector's own way to the server.
     dial: Option<Box<dyn Dialler>>,
+    /// The side that does the TLS of the streams of `dial`.
+    security: Security,
     /// The attempts that failed in a row, and the connections that ended soon.
     failures: u32,
     stage: Stage,
@@ -104,9 +107,9 @@ trait ReportRetry: FnMut(&Retry) + Send {}
 impl<F: FnMut(&Retry) + Send> ReportRetry for F {}
 
 /// A function that connects over streams of the application's.
-trait Dialler: FnMut(&Connector, &str) -> Opening + Send {}
+trait Dialler: FnMut(&Connector, &str, Security) -> Opening + Send {}
 
-impl<F: FnMut(&Connector, &str) -> Opening + Send> Dialler for F {}
+impl<F: FnMut(&Connector, &str, Security) -> Opening + Send> Dialler for F {}
 
 /// The future of an attempt.
 type Opening = Pin<Box<dyn Future<Output = Result<(WebSocket, Response<()>), Error>> + Send>>;
@@ -149,6 +152,7 @@ impl Connector {
             attempts: None,
             on_retry: None,
             dial: None,
+            security: Security::Ours,
             failures: 0,
             stage: Stage::New,
         }
@@ -189,7 +193,7 @@ impl Reconnecting {
             }
             self.stage = Stage::Attempting;
             let opened = match &mut self.dial {
-                Some(dial) => dial(&self.connector, &self.url).await,
+                Some(dial) => dial(&self.connector, &self.url, self.security).await,
                 None => self.connector.connect(&self.url).await,
             };
             match opened {
@@ -279,16 +283,37 @@ impl Reconnecting {
         Fut: Future<Output = io::Result<S>> + Send + 'static,
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        self.dial = Some(Box::new(move |connector: &Connector, url: &str| -> Opening {
+        self.dial = Some(Box::new(move |connector: &Connector, url: &str, security| -> Opening {
             let deadline = Deadline::after(connector.handshake_timeout());
             let (connector, url, dialing) = (connector.clone(), url.to_owned(), dial());
             Box::pin(async move {
                 let text = "opening a stream to the server failed (Reconnecting::dial)";
                 let opened = async { dialing.await.map_err(|error| Error::of_transport(text, error)) };
                 let stream = deadline.bound("opening a stream to the server", opened).await?;
-                connector.connect_over(url, stream).await
+                connector.connect_over(url, stream).with_security(security).await
             })
         }));
+        self
+    }
+
+    /// Leaves the TLS of a wss:// URL to the streams of [`dial`](Self::dial), as
+    /// [`ConnectOver::already_tls`](crate::ConnectOver::already_tls) does. Default: the library does TLS on
+    /// top of them.
+    ///
+    /// Without `dial`, this method has no effect.
+    ///
+    /// ```
+    /// use bowline::Connector;
+    /// # async fn connect_tls(_: &str) -> std::io::Result<tokio::io::DuplexStream> { unimplemented!() }
+    ///
+    /// // `connect_tls` stands for a TLS library other than rustls.
+    /// let client = Connector::new()
+    ///     .reconnecting("wss://example.com/feed")
+    ///     .dial(|| connect_tls("example.com"))
+    ///     .already_tls();
+    /// ```
+    pub fn already_tls(mut self) -> Self {
+        self.security = Security::OfStream;
         self
     }
 

@@ -201,6 +201,20 @@ async fn a_stream_that_is_tls_already() {
 }
 
 #[tokio::test]
+async fn a_client_that_reconnects_may_leave_tls_to_its_streams() {
+    let (stream, serving) = connect_tls().await;
+    let mut stream = Some(stream);
+    let mut client =
+        Connector::new().reconnecting("wss://localhost:443/feed").already_tls().attempts(1).dial(move || {
+            std::future::ready(stream.take().ok_or_else(|| std::io::Error::other("dialled twice")))
+        });
+    let (mut socket, _) = soon(client.connect()).await.unwrap();
+    assert_echo(&mut socket).await;
+    soon(socket.close(CloseCode::NORMAL, "")).await.unwrap();
+    assert_eq!(soon(serving).await.unwrap().headers["host"], "localhost");
+}
+
+#[tokio::test]
 async fn tls_in_tls_is_an_error_that_says_how_to_avoid_it() {
     let (stream, serving) = connect_tls().await;
     let (_, config) = configs();
