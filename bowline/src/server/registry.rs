@@ -22,6 +22,7 @@ use tokio::task::{AbortHandle, yield_now};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use crate::server::catch_panic::catch;
 use crate::server::rejection::RejectionReason;
 use crate::server::server_error::{RequestLine, ServerError};
 use crate::socket::Sender;
@@ -191,7 +192,8 @@ impl Registry {
         while let Some(number) = schedule.next().await {
             let sender = self.state().connections.get(&number).and_then(|entry| entry.sender.clone());
             if let Some(sender) = sender {
-                sender.start_close(plan.frame());
+                // A stream of the application's that panics must not keep the others open.
+                let _ = catch(|| sender.start_close(plan.frame()));
             }
             closed += 1;
             if closed % CLOSED_AT_ONCE == 0 {
@@ -221,7 +223,7 @@ impl Registry {
         drop(permits);
         for entry in connections.values() {
             entry.task.iter().for_each(AbortHandle::abort);
-            entry.sender.iter().for_each(Sender::abort);
+            let _ = catch(|| entry.sender.iter().for_each(Sender::abort));
         }
         // Another call may wait for tasks that can't be aborted.
         self.all_ended.notify_waiters();

@@ -1,7 +1,9 @@
 //! `Connections`: the shutdown of applications on other HTTP servers, without one.
 
 use std::convert::Infallible;
-use std::pin::pin;
+use std::io;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bowline::{
@@ -13,7 +15,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncWriteExt, DuplexStream, duplex};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf, duplex};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
@@ -419,4 +421,58 @@ async fn invalid_options_close_nothing() {
     assert!(error.to_string().contains("ShutdownOptions::spread"), "{error}");
     assert!(acceptor.respond(&Head::request().to_request()).is_ok());
     assert!(!client.sender().is_closed() && !server.sender().is_closed());
+}
+
+/// A stream of the application's that panics when it is written to.
+struct Panicking(DuplexStream);
+
+impl AsyncRead for Panicking {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Panicking {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
+        panic!("a bug of the stream");
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_panics_keeps_no_other_connection_open() {
+    let (connections, acceptor) = registry();
+    let mut broken = Vec::new();
+    let mut peers = Vec::new();
+    let mut sound = Vec::new();
+    for _ in 0..4 {
+        let (peer, stream) = duplex(4096);
+        peers.push(peer);
+        broken.push(acceptor.adopt(Panicking(stream), Adoption::new()).unwrap());
+        sound.push(open(&acceptor).await);
+    }
+    let (mut clients, servers): (Vec<_>, Vec<_>) = sound.into_iter().unzip();
+    let handlers = tokio::spawn(async move {
+        for server in servers {
+            echo(server).await.unwrap();
+        }
+    });
+    let shutdown = tokio::spawn(async move { connections.shutdown(DEADLINE).await.unwrap() });
+    for client in &mut clients {
+        assert_closed(client, CloseCode::GOING_AWAY).await;
+    }
+    handlers.await.unwrap();
+    shutdown.await.unwrap();
+    drop(broken);
 }
