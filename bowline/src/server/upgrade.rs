@@ -127,6 +127,9 @@ impl Upgrade {
     /// Sets a function that is called if the upgrade or the handler of [`spawn`](Self::spawn) fails, or if
     /// the handler panics. Default: the error is discarded.
     ///
+    /// If the `Upgrade` is awaited instead, the caller receives the error, and the function is not called. It
+    /// is not called either if [`Connections::shutdown`](crate::Connections::shutdown) aborts the task.
+    ///
     /// Errors that say only that a client is gone can be told apart: see [`ServerError::is_noise`]. The
     /// function must not block.
     ///
@@ -288,7 +291,8 @@ where
 
 impl fmt::Debug for Upgrade {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Upgrade").field("subprotocol", &self.subprotocol()).finish_non_exhaustive()
+        // The subprotocol may be a token of the client's.
+        f.debug_struct("Upgrade").finish_non_exhaustive()
     }
 }
 

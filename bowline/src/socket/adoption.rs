@@ -1,5 +1,6 @@
 //! The adoption of a stream whose opening handshake is complete.
 
+use std::fmt;
 use std::net::SocketAddr;
 
 use bowline_proto::Role;
@@ -30,7 +31,7 @@ use crate::transport::{Addresses, IoStream};
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Adoption {
     leftover: Bytes,
     negotiated: Negotiated,
@@ -139,5 +140,12 @@ impl Adoption {
         let known = transport.addresses;
         transport.addresses = Addresses { local: local.or(known.local), peer: peer.or(known.peer) };
         WebSocket::open(ConnectionParts { transport, role, leftover: &leftover, config, negotiated })
+    }
+}
+
+impl fmt::Debug for Adoption {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The bytes are the peer's, and the subprotocol may be a token.
+        f.debug_struct("Adoption").field("addresses", &self.addresses).finish_non_exhaustive()
     }
 }

@@ -506,20 +506,19 @@ impl Drop for NextMessage<'_> {
 
 impl Drop for WebSocket {
     fn drop(&mut self) {
+        // Before the stream is polled, which may panic.
+        self.connection.outbound().detach();
         if self.connection.is_supervised() {
             self.connection.discard_input();
         } else {
             self.connection.abandon();
         }
-        self.connection.outbound().detach();
     }
 }
 
 impl fmt::Debug for WebSocket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("WebSocket")
-            .field("peer_addr", &self.peer_addr())
-            .field("subprotocol", &self.subprotocol())
-            .finish_non_exhaustive()
+        // The subprotocol may be a token of the client's.
+        f.debug_struct("WebSocket").field("peer_addr", &self.peer_addr()).finish_non_exhaustive()
     }
 }

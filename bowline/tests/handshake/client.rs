@@ -350,6 +350,10 @@ async fn nothing_secret_is_told_by_debug() {
     let debug = format!("{connector:?}");
     assert!(!debug.contains("secret"), "{debug}");
     assert!(debug.contains("x-api-key") && debug.contains("proxy.example"), "{debug}");
+    let adoption = bowline::Adoption::new().subprotocol("bearer.secret").leftover("secret");
+    assert!(!format!("{adoption:?}").contains("secret"));
+    let socket = Connector::new().adopt(tokio::io::duplex(1).0, adoption).unwrap();
+    assert!(!format!("{socket:?}").contains("secret"));
     let (request, handshake) = connector.request("ws://user:secret7@example.com/?token=secret8").unwrap();
     let debug = format!("{handshake:?}");
     assert!(!debug.contains("secret"), "{debug}");
