@@ -167,7 +167,8 @@ impl ServerError {
     ///
     /// - Before a whole request has arrived, the client ended its connection, sent too little in time, or
     ///   sent bytes that are neither TLS nor HTTP.
-    /// - The client ended its connection before its request was answered.
+    /// - The client ended its connection before its request was answered. In other HTTP servers, this can't
+    ///   be told apart from a response that was not sent, and is not noise.
     /// - The handler returned an [`Error`](crate::Error) because its connection had ended: the client
     ///   vanished, answered no ping, or closed with 1000, 1001 or no code; or this side had closed.
     ///
