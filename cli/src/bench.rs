@@ -84,9 +84,7 @@ fn create(arguments: &ReportArguments) -> Result<Option<File>, UsageError> {
 
 /// Writes the report, and returns its verdict.
 fn publish(report: &Report, arguments: &ReportArguments, page: Option<File>) -> Exit {
-    if let Some(Err(error)) = page.map(|page| write_page(report, arguments, page)) {
-        return failed(&format!("--html: {error}"), Exit::Failure);
-    }
+    let page = page.map(|page| write_page(report, arguments, page));
     match print(report, arguments) {
         // If nobody reads any more, the verdict still counts.
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return failed(&error, Exit::Failure),
@@ -97,8 +95,10 @@ fn publish(report: &Report, arguments: &ReportArguments, page: Option<File>) -> 
     for failure in &failures {
         failed(failure, Exit::Findings);
     }
+    let page = page.and_then(Result::err).map(|error| failed(&format!("--html: {error}"), Exit::Failure));
     match (failures.is_empty(), report.has_measured()) {
         (false, _) => Exit::Findings,
+        (true, true) if page.is_some() => Exit::Failure,
         (true, false) => failed(&report.plan.mode.silence(), Exit::Lost),
         (true, true) => Exit::Success,
     }

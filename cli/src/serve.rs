@@ -17,12 +17,14 @@ mod pump;
 
 use std::io::{self, Write as _};
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bowline::{Acceptor, CloseCode, Compression, Connector, Limits, Server, ShutdownOptions};
 use clap::Args;
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::Builder;
+use tokio::sync::oneshot;
 
 use self::address::{Address, Bound};
 use self::certificate::CertificateArguments;
@@ -31,10 +33,10 @@ use self::guard::HostGuard;
 use self::log::LogArguments;
 use self::mode::{Mode, ModeArguments};
 use crate::connect::{Size, UsageError};
-use crate::exit::Exit;
+use crate::exit::{Exit, Signals};
 
-/// The time in which connections are closed after a signal.
-const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(3);
+/// The time in which connections are closed after a signal. The programs of `--exec` end within it.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(6);
 
 const EXAMPLES: &str = "\
 Examples:
@@ -87,11 +89,16 @@ pub(crate) fn run(arguments: ServeArguments) -> Exit {
     if arguments.mode.demo {
         return runtime.block_on(demo::run());
     }
-    let _context = runtime.enter();
-    match prepare(&arguments) {
-        Ok(server) => serve(&runtime, server, arguments),
-        Err(error) => failed(&error, Exit::Usage),
-    }
+    let exit = {
+        let _context = runtime.enter();
+        match prepare(&arguments) {
+            Ok((server, guard)) => runtime.block_on(serve(server, guard, arguments)),
+            Err(error) => failed(&error, Exit::Usage),
+        }
+    };
+    // What still runs is dropped, and with it the programs of `--exec`. A thread that the system keeps is left.
+    runtime.shutdown_timeout(Duration::from_millis(200));
+    exit
 }
 
 fn failed(error: &dyn std::fmt::Display, exit: Exit) -> Exit {
@@ -99,8 +106,11 @@ fn failed(error: &dyn std::fmt::Display, exit: Exit) -> Exit {
     exit
 }
 
-/// Checks the options, and returns the server that they describe. Must be called within a runtime.
-fn prepare(arguments: &ServeArguments) -> Result<Server, UsageError> {
+/// Checks the options, and returns the server that they describe.
+///
+/// Must be called within a runtime.
+fn prepare(arguments: &ServeArguments) -> Result<(Server, HostGuard), UsageError> {
+    let guard = HostGuard::new(&arguments.allow_origin);
     let limits = Limits::default().message_size(arguments.max_size.0).frames_per_message(u32::MAX);
     let mut acceptor = Acceptor::new().limits(limits);
     if !matches!(arguments.mode.to, Some(Upstream::WebSocket(_))) {
@@ -125,44 +135,56 @@ fn prepare(arguments: &ServeArguments) -> Result<Server, UsageError> {
         server = server.http2();
     }
     if let Some(folder) = &arguments.files {
-        server = files::serve_folder(server, folder)?;
+        server = files::serve_folder(server, folder, guard.clone())?;
     }
-    Ok(server)
+    Ok((server, guard))
 }
 
-fn serve(runtime: &Runtime, server: Server, arguments: ServeArguments) -> Exit {
+/// Serves until a signal arrives. A second signal ends the program at once.
+async fn serve(server: Server, guard: HostGuard, arguments: ServeArguments) -> Exit {
     let secure = arguments.certificate.is_used();
     let log = arguments.log.log();
-    runtime.block_on(async move {
-        let bound = match arguments.address.bind().await {
-            Ok(bound) => bound,
-            Err(error) => {
-                return failed(
-                    &format!("{} can't be listened on: {error}", arguments.address),
-                    Exit::Failure,
-                );
-            }
-        };
-        let guard = HostGuard::new(&bound, &arguments.allow_origin);
-        let mode = Mode::new(arguments.mode);
-        let server = mode.check_requests(server, guard, arguments.max_size);
-        if let Err(error) = announce(&bound, secure) {
-            return failed(&format!("stdout: {error}"), Exit::Failure);
+    let bound = match arguments.address.bind().await {
+        Ok(bound) => bound,
+        Err(error) => {
+            return failed(&format!("{} can't be listened on: {error}", arguments.address), Exit::Failure);
         }
-        let (exit, signal) = crate::exit::first_signal();
-        let options =
-            ShutdownOptions::new(SHUTDOWN_TIMEOUT).close_frame(CloseCode::GOING_AWAY, "the server ends");
-        let server = server.shutdown(signal, options);
-        let result = match bound {
+    };
+    guard.set(&bound);
+    let mode = Mode::new(arguments.mode);
+    let server = mode.check_requests(server, guard, arguments.max_size);
+    // Before scripts are told that the server is there.
+    let mut signals = Signals::new();
+    if let Err(error) = announce(&bound, secure) {
+        return failed(&format!("stdout: {error}"), Exit::Failure);
+    }
+    let options =
+        ShutdownOptions::new(SHUTDOWN_TIMEOUT).close_frame(CloseCode::GOING_AWAY, "the server ends");
+    let (first, arrived) = oneshot::channel::<()>();
+    let server = server.shutdown(async { drop(arrived.await) }, options);
+    let mut serving = pin!(async {
+        match bound {
             Bound::Tcp(listener) => server.serve(listener, mode.handler(log)).await,
             #[cfg(unix)]
             Bound::Unix(listener, _file) => server.serve(listener, mode.handler(log)).await,
-        };
-        match result {
-            Ok(_) => exit.get(),
-            Err(error) => failed(&error, Exit::Failure),
         }
-    })
+    });
+    let (mut first, mut exit) = (Some(first), Exit::Success);
+    loop {
+        tokio::select! {
+            result = &mut serving => return match result {
+                Ok(_) => exit,
+                Err(error) => failed(&error, Exit::Failure),
+            },
+            number = signals.next() => {
+                exit = Exit::Signal(number);
+                match first.take() {
+                    Some(first) => drop(first.send(())),
+                    None => return exit,
+                }
+            }
+        }
+    }
 }
 
 /// Prints the URL of the server, as one line for scripts that wait for it.

@@ -331,8 +331,8 @@ impl<S: Send + Sync> FromRequestParts<S> for WebSocketUpgrade {
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Rejection> {
         let request = Request::from_parts(parts.clone(), ());
-        // These checks do not depend on the options, which are not known yet. `on_upgrade` checks the rest: the
-        // origin, whether the connections are being closed, and the options themselves.
+        // These checks do not depend on the options, which are not known yet. `on_upgrade` checks the rest:
+        // the origin, whether the connections are being closed, and the options themselves.
         Acceptor::new().allow_origin("*").agree(&request)?;
         let acceptor = parts.extensions.get().cloned().unwrap_or_default();
         Ok(Self { request, acceptor, on_error: OnError::default() })

@@ -1,10 +1,12 @@
 //! `--exec`: a program for each connection.
 //!
 //! ```text
-//! Running --the program's output ends--> Exiting (3 s) ----.
-//!    |                                                      >--> Ended: 1000 after status 0, else 1011
-//!    '--the peer is gone: its input ends--> Exiting (3 s) --'
-//!                                              '--late: SIGTERM--> (2 s) --late: SIGKILL--> Ended
+//! Running --its output ends, or it exits--> Ending --> Ended: 1000 after status 0, else 1011
+//!    |                                        ^
+//!    '--the peer is gone: its input ends------'
+//!
+//! Ending: 3 s to exit, then SIGTERM, 2 s, then SIGKILL. Both reach the whole process group, and whoever is
+//! left of the group when the connection has ended is killed.
 //! ```
 
 use std::io;
@@ -13,9 +15,10 @@ use std::time::Duration;
 
 use bowline::http::request::Parts;
 use bowline::{CloseCode, WebSocket};
+use percent_encoding::percent_decode_str;
 use tokio::io::BufReader;
 use tokio::process::{Child, Command};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::log::ConnectionLog;
 use super::mode::HandlerError;
@@ -23,6 +26,8 @@ use super::pump::{self, End, Framing};
 
 /// The time that a program has to exit after its input has ended.
 const EXIT_TIMEOUT: Duration = Duration::from_secs(3);
+/// The time in which output is still read after the program has exited.
+const LAST_OUTPUT_TIMEOUT: Duration = Duration::from_millis(500);
 /// The time that a program has to exit after SIGTERM.
 const TERM_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -51,18 +56,31 @@ impl Program {
                 return Err(format!("--exec {}: {error}", self.command[0]).into());
             }
         };
+        let _group = Group::of(&child);
         let stdin = child.stdin.take().expect("stdin is piped");
         let mut stdout = BufReader::new(child.stdout.take().expect("stdout is piped"));
-        let end = pump::pump(&mut socket, &mut stdout, stdin, self.framing, log).await;
+        // What a program has started may keep its output open.
+        let exited = async {
+            let _ = child.wait().await;
+            sleep(LAST_OUTPUT_TIMEOUT).await;
+        };
+        let end = tokio::select! {
+            end = pump::pump(&mut socket, &mut stdout, stdin, self.framing, log) => end,
+            () = exited => End::Stream(Ok(())),
+        };
         // The program learns from its pipes that nobody reads what it still writes.
         drop(stdout);
         let status = end_of(&mut child).await;
         match end {
             End::Peer(ended) => Ok(ended?),
-            End::Stream(result) => {
+            End::Stream(Ok(())) => {
                 let (code, reason) = close_frame(&status);
                 pump::close(&socket, code, &reason).await;
-                Ok(result?)
+                Ok(())
+            }
+            End::Stream(Err(error)) => {
+                pump::close(&socket, CloseCode::INTERNAL_ERROR, "the program's output can't be sent").await;
+                Err(error.into())
             }
         }
     }
@@ -83,21 +101,28 @@ impl Program {
 
 /// The variables of CGI (RFC 3875 4.1) that have a meaning here.
 fn variables(head: &Parts, socket: &WebSocket) -> Vec<(String, String)> {
-    let mut variables: Vec<(String, String)> = head
-        .headers
-        .iter()
-        // RFC 3875 4.1.18 leaves out what is secret. Proxy-named headers would be taken for HTTP_PROXY.
-        .filter(|(name, _)| !matches!(name.as_str(), "authorization" | "proxy-authorization" | "proxy"))
-        .filter_map(|(name, value)| {
-            let name = format!("HTTP_{}", name.as_str().to_ascii_uppercase().replace('-', "_"));
-            Some((name, value.to_str().ok()?.to_owned()))
-        })
-        .collect();
+    let mut variables = Vec::new();
+    for name in head.headers.keys() {
+        // RFC 3875 4.1.18 leaves out what is secret. `Proxy` would be taken for HTTP_PROXY, and a name with
+        // an underscore for one with a hyphen, perhaps of a trusted proxy.
+        let name = name.as_str();
+        if matches!(name, "authorization" | "proxy-authorization" | "proxy") || name.contains('_') {
+            continue;
+        }
+        let values: Vec<&str> =
+            head.headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).collect();
+        let separator = if name == "cookie" { "; " } else { ", " };
+        let variable = format!("HTTP_{}", name.to_ascii_uppercase().replace('-', "_"));
+        variables.push((variable, values.join(separator)));
+    }
+    if let Some(authority) = head.uri.authority() {
+        variables.push(("HTTP_HOST".to_owned(), authority.to_string()));
+    }
     let mut set = |name: &str, value: String| variables.push((name.to_owned(), value));
     set("GATEWAY_INTERFACE", "CGI/1.1".into());
     set("REQUEST_METHOD", head.method.to_string());
     set("REQUEST_URI", head.uri.path_and_query().map_or("/", |path| path.as_str()).to_owned());
-    set("PATH_INFO", head.uri.path().to_owned());
+    set("PATH_INFO", percent_decode_str(head.uri.path()).decode_utf8_lossy().into_owned());
     set("QUERY_STRING", head.uri.query().unwrap_or_default().to_owned());
     set("SERVER_SOFTWARE", concat!("bowline/", env!("CARGO_PKG_VERSION")).into());
     set("WEBSOCKET_SUBPROTOCOL", socket.subprotocol().unwrap_or_default().to_owned());
@@ -116,13 +141,27 @@ async fn end_of(child: &mut Child) -> io::Result<ExitStatus> {
     if let Ok(status) = timeout(EXIT_TIMEOUT, child.wait()).await {
         return status;
     }
-    signal_group(child, Signal::Terminate);
+    signal_group(child.id(), Signal::Terminate);
     if let Ok(status) = timeout(TERM_TIMEOUT, child.wait()).await {
         return status;
     }
-    signal_group(child, Signal::Kill);
     child.kill().await?;
     child.wait().await
+}
+
+/// The process group of a program, which is killed when this value is dropped.
+struct Group(Option<u32>);
+
+impl Group {
+    fn of(child: &Child) -> Self {
+        Self(child.id())
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        signal_group(self.0, Signal::Kill);
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -132,14 +171,14 @@ enum Signal {
 }
 
 #[cfg(unix)]
-fn signal_group(child: &Child, signal: Signal) {
+fn signal_group(leader: Option<u32>, signal: Signal) {
     use rustix::process::{Pid, Signal as Unix, kill_process_group};
 
     let signal = match signal {
         Signal::Terminate => Unix::TERM,
         Signal::Kill => Unix::KILL,
     };
-    let group = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
+    let group = leader.and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
     if let Some(group) = group {
         // It may have ended in this moment.
         let _ = kill_process_group(group, signal);
@@ -147,7 +186,7 @@ fn signal_group(child: &Child, signal: Signal) {
 }
 
 #[cfg(not(unix))]
-fn signal_group(_: &Child, _: Signal) {}
+fn signal_group(_: Option<u32>, _: Signal) {}
 
 fn close_frame(status: &io::Result<ExitStatus>) -> (CloseCode, String) {
     match status {

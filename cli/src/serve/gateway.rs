@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use bowline::http::header::{AUTHORIZATION, COOKIE, FORWARDED, HOST, ORIGIN, USER_AGENT};
+use bowline::http::header::{AUTHORIZATION, COOKIE, HOST, USER_AGENT};
 use bowline::http::request::Parts;
 use bowline::http::uri::PathAndQuery;
 use bowline::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
@@ -107,15 +107,12 @@ fn bad_gateway(error: impl StdError + Send + Sync + 'static, to: &str) -> Reject
     Rejection::from(StatusCode::BAD_GATEWAY).with_source(format!("--to {to}: {error}"))
 }
 
+/// Connects without the Origin: the gateway has checked it, and the server behind has another name.
 async fn connect_websocket(url: &Uri, head: &Parts, max_size: Size) -> Result<WebSocket, Rejection> {
     let connector = Connector::new()
         .headers(forwarded(head))
         .subprotocols(offered(head))
         .limits(Limits::default().message_size(max_size.0).frames_per_message(u32::MAX));
-    let connector = match head.headers.get(ORIGIN) {
-        Some(origin) => connector.origin(origin.clone()),
-        None => connector,
-    };
     match connector.connect(target(url, &head.uri)).await {
         Ok((socket, _)) => Ok(socket),
         Err(error) => Err(refusal(&error, url)),
@@ -153,10 +150,15 @@ fn offered(head: &Parts) -> Vec<String> {
 /// The headers that the server behind should see, and those that say from whom they are.
 fn forwarded(head: &Parts) -> HeaderMap {
     let mut headers = HeaderMap::new();
-    for name in [AUTHORIZATION, COOKIE, USER_AGENT, FORWARDED] {
+    for name in [AUTHORIZATION, USER_AGENT] {
         for value in head.headers.get_all(&name) {
             headers.append(name.clone(), value.clone());
         }
+    }
+    // RFC 9113 8.2.3: HTTP/2 may split cookies into several lines, and HTTP/1.1 may not.
+    let cookies: Vec<&[u8]> = head.headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if let (false, Ok(joined)) = (cookies.is_empty(), HeaderValue::from_bytes(&cookies.join(&b"; "[..]))) {
+        headers.insert(COOKIE, joined);
     }
     let text = |name: &HeaderName| head.headers.get(name)?.to_str().ok().map(str::to_owned);
     let name = HeaderName::from_static("x-forwarded-for");

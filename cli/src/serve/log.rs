@@ -54,7 +54,7 @@ impl Log {
     /// Prints an error of the server, unless it is everyday noise such as a closed tab.
     pub(crate) fn server_error(self, error: &ServerError) {
         if self.0 >= Level::Connections || (self.0 >= Level::Errors && !error.is_noise()) {
-            line(&error.to_string());
+            line(&error.to_string().replace("Acceptor::allow_origin", "--allow-origin"));
         }
     }
 

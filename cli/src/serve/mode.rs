@@ -33,7 +33,7 @@ pub(crate) struct ModeArguments {
     #[arg(long, conflicts_with_all = ["mode", "files"], help_heading = "Mode")]
     pub(crate) demo: bool,
     /// Bytes instead of lines for --exec, and binary messages for --to
-    #[arg(short, long, help_heading = "Mode")]
+    #[arg(short, long, requires = "mode", conflicts_with = "broadcast", help_heading = "Mode")]
     binary: bool,
 }
 
@@ -72,9 +72,9 @@ impl Mode {
             _ => None,
         };
         server.on_request(move |head: Parts| {
-            let upstream = upstream.clone();
+            let (upstream, guard) = (upstream.clone(), guard.clone());
             async move {
-                guard.check(&head)?;
+                guard.check_page(&head)?;
                 match upstream {
                     Some(upstream) => gateway::connect(&upstream, head, max_size).await,
                     None => Ok::<_, Rejection>(Acceptance::from(head)),

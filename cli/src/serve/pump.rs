@@ -4,14 +4,18 @@
 //! nobody. What fills one side up makes the other wait: nothing is collected.
 
 use std::io;
+use std::time::Duration;
 
 use bowline::{CloseCode, Error, Payload, Sender, WebSocket};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
+use tokio::time::sleep;
 
 use super::log::ConnectionLog;
 
 /// The largest line, in bytes. A program that never ends its line would otherwise cost memory without end.
 const LINE_MAX: u64 = 16 * 1024 * 1024;
+/// The time that a stream has to take the last message after the connection has ended.
+const LAST_WRITE_TIMEOUT: Duration = Duration::from_secs(3);
 /// The largest binary message that is made of what a stream has to say.
 const CHUNK: usize = 64 * 1024;
 
@@ -49,9 +53,15 @@ where
     W: AsyncWrite + Unpin,
 {
     let sender = socket.sender();
+    // A stream that takes nothing hides the end of the connection from the direction that writes to it.
+    let lost = async {
+        sender.closed().await;
+        sleep(LAST_WRITE_TIMEOUT).await;
+    };
     tokio::select! {
         ended = messages_to_stream(socket, writer, framing, log) => End::Peer(ended),
         ended = stream_to_messages(reader, &sender, framing) => End::Stream(ended),
+        () = lost => End::Peer(Ok(())),
     }
 }
 

@@ -64,14 +64,24 @@ async fn the_request_is_in_the_environment_and_secrets_are_not() {
     let connector = Connector::new()
         .header("X-Custom", "value")
         .header("Authorization", "Basic c2VjcmV0")
+        .header("Cookie", "a=b")
+        .header("X-Repeated", "1")
+        .header("X-Repeated", "2")
+        .header("X_Custom", "forged")
         .header("Proxy", "http://evil.example");
     let (mut socket, _) = within(connector.connect(server.at("/a?b=c"))).await.unwrap();
     let mut lines = Vec::new();
     while let Some(message) = within(socket.recv()).await.unwrap() {
         lines.push(message.into_text().unwrap().as_str().to_owned());
     }
-    for expected in ["HTTP_X_CUSTOM=value", "REQUEST_URI=/a?b=c", "QUERY_STRING=b=c", "REMOTE_ADDR=127.0.0.1"]
-    {
+    for expected in [
+        "HTTP_X_CUSTOM=value",
+        "REQUEST_URI=/a?b=c",
+        "QUERY_STRING=b=c",
+        "REMOTE_ADDR=127.0.0.1",
+        "HTTP_COOKIE=a=b",
+        "HTTP_X_REPEATED=1, 2",
+    ] {
         assert!(lines.iter().any(|line| line == expected), "{expected} is not in {lines:?}");
     }
     for secret in ["HTTP_AUTHORIZATION", "HTTP_PROXY"] {
@@ -104,6 +114,69 @@ async fn a_program_that_ignores_the_end_of_its_input_is_ended() {
     assert_eq!(text(&mut socket).await, "running");
     drop(socket);
     assert_eq!(within(reader).await.unwrap().unwrap(), "");
+}
+
+/// Children of the program keep its output open, and end with the connection.
+#[tokio::test]
+async fn a_program_that_leaves_others_behind_has_ended() {
+    let folder = tempfile::tempdir().unwrap();
+    let fifo = folder.path().join("ended");
+    mkfifo(&fifo);
+    let script = format!("exec 3> {}; sleep 1000 & echo started; exit 3", fifo.display());
+    let server = Running::start(&["--exec", "sh", "-c", &script]).await;
+    let reader = tokio::spawn(tokio::fs::read_to_string(fifo.clone()));
+    let mut socket = server.connect().await;
+    assert_eq!(text(&mut socket).await, "started");
+    let error = end_of(&mut socket).await.unwrap();
+    assert_eq!(error.close_frame().unwrap().code(), CloseCode::INTERNAL_ERROR);
+    assert_eq!(within(reader).await.unwrap().unwrap(), "");
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_is_noticed_by_a_program_that_reads_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let fifo = folder.path().join("ended");
+    mkfifo(&fifo);
+    let script = format!("exec 3> {}; echo running; exec sleep 1000", fifo.display());
+    let server = Running::start(&["--exec", "sh", "-c", &script]).await;
+    let reader = tokio::spawn(tokio::fs::read_to_string(fifo.clone()));
+    let mut socket = server.connect().await;
+    assert_eq!(text(&mut socket).await, "running");
+    // More than a pipe holds.
+    socket.send(vec![b'x'; 1024 * 1024]).await.unwrap();
+    within(socket.close(CloseCode::NORMAL, "")).await.unwrap();
+    assert_eq!(within(reader).await.unwrap().unwrap(), "");
+}
+
+#[tokio::test]
+async fn the_programs_end_with_the_server() {
+    for signals in [1, 2] {
+        let folder = tempfile::tempdir().unwrap();
+        let fifo = folder.path().join("ended");
+        mkfifo(&fifo);
+        let script =
+            format!("trap '' TERM; exec 3> {}; echo running; sleep 1000 & wait; wait", fifo.display());
+        let server = Running::start(&["--exec", "sh", "-c", &script]).await;
+        let reader = tokio::spawn(tokio::fs::read_to_string(fifo.clone()));
+        let mut socket = server.connect().await;
+        assert_eq!(text(&mut socket).await, "running");
+        server.signal(rustix::process::Signal::TERM);
+        if signals == 2 {
+            // The first one was seen.
+            assert!(end_of(&mut socket).await.is_none());
+            server.signal(rustix::process::Signal::TERM);
+        }
+        assert_eq!(server.end().await.0.code(), Some(143));
+        assert_eq!(within(reader).await.unwrap().unwrap(), "");
+    }
+}
+
+#[tokio::test]
+async fn a_line_without_end_is_an_error() {
+    let server = Running::start(&["--exec", "sh", "-c", "head -c 17000000 /dev/zero; exit 0"]).await;
+    let mut socket = server.connect().await;
+    let error = end_of(&mut socket).await.unwrap();
+    assert_eq!(error.close_frame().unwrap().code(), CloseCode::INTERNAL_ERROR);
 }
 
 #[tokio::test]

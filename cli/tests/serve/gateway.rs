@@ -96,6 +96,17 @@ async fn messages_headers_and_the_subprotocol_are_relayed() {
     assert_eq!(within(socket.recv()).await.unwrap(), Some(Message::from(b"bytes")));
 }
 
+/// The gateway has checked the origin; the server behind knows itself by another name.
+#[tokio::test]
+async fn a_page_reaches_a_server_that_checks_origins() {
+    let behind = Running::start(&[]).await;
+    let server = Running::start(&["--to", &behind.url]).await;
+    let page = Connector::new().origin(server.url.replace("ws://", "http://"));
+    let (mut socket, _) = within(page.connect(&server.url)).await.unwrap();
+    socket.send("hello").await.unwrap();
+    assert_eq!(text(&mut socket).await, "hello");
+}
+
 #[tokio::test]
 async fn a_path_of_the_target_replaces_that_of_the_request() {
     let target = format!("{}/fixed", upstream().await);

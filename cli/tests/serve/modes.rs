@@ -129,6 +129,12 @@ async fn a_page_whose_name_was_pointed_at_this_machine_is_refused() {
     let error = within(rebound.connect(&server.url)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Handshake);
     assert_eq!(error.response().unwrap().status(), 403);
+    // An origin that is allowed allows no other.
+    let other = Running::start(&["--allow-origin", "localhost:3000"]).await;
+    let error = within(rebound.connect(&other.url)).await.unwrap_err();
+    assert_eq!(error.response().unwrap().status(), 403);
+    let named = Running::start(&["--allow-origin", "http://evil.example"]).await;
+    within(rebound.connect(&named.url)).await.unwrap();
     let own = Connector::new().origin("http://localhost:1").host("localhost:1");
     within(own.connect(&server.url)).await.unwrap();
 }

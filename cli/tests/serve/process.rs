@@ -69,6 +69,14 @@ impl Running {
         rustix::process::kill_process(id, signal).unwrap();
     }
 
+    /// The memory of the process that is in use, in bytes.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn resident(&self) -> usize {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id().unwrap())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() * 1024
+    }
+
     /// Waits for the end of the process, and returns what it has written to stderr.
     pub(crate) async fn end(mut self) -> (ExitStatus, String) {
         let mut text = String::new();

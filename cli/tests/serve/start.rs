@@ -25,6 +25,7 @@ async fn wrong_options_are_named_and_exit_with_2() {
         (&["serve", ":0", "--allow-origin", "a b"], "a b"),
         (&["serve", ":0", "-s", "a b"], "a b"),
         (&["serve", "--demo", "--broadcast"], "--demo"),
+        (&["serve", "--binary"], "--exec"),
     ] {
         let output = output(arguments).await;
         let stderr = String::from_utf8_lossy(&output.stderr);
