@@ -96,7 +96,7 @@ pub(crate) fn run(arguments: ServeArguments) -> Exit {
             Err(error) => failed(&error, Exit::Usage),
         }
     };
-    // What still runs is dropped, and with it the programs of `--exec`. A thread that the system keeps is left.
+    // This drops what still runs, and with it the programs of `--exec`.
     runtime.shutdown_timeout(Duration::from_millis(200));
     exit
 }
