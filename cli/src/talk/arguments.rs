@@ -79,7 +79,7 @@ struct LineArguments {
     /// Print the time before each message, in UTC
     #[arg(short, long)]
     timestamps: bool,
-    /// Record both directions in this file, as --json prints them
+    /// Record both directions in this file, as --json prints them. An error of the file is status 1 at the end
     #[arg(long, value_name = "FILE")]
     record: Option<PathBuf>,
 }
@@ -198,7 +198,7 @@ impl TryFrom<TalkArguments> for Settings {
             close: ending.close.0,
             verbosity: verbosity.verbosity(),
             timestamps: if lines.timestamps { Timestamps::Shown } else { Timestamps::Hidden },
-            recording: Recording::create(lines.record.as_deref())?,
+            recording: Recording::open(lines.record.as_deref())?,
         })
     }
 }

@@ -70,13 +70,17 @@ impl Conversation {
     pub(super) async fn run(mut self) -> Exit {
         let mut interruptions = Interruptions::new(self.settings.timeout);
         let end = self.talk(&mut interruptions).await;
+        let recording_has_failed = self.display.recording_has_failed();
         let written = closing::finish(self.display, &end, self.screen.as_ref(), &mut interruptions).await;
         // An editor that waits to hand over a line is told that nobody takes it.
         drop(self.outbox);
         if let Some(screen) = self.screen {
             screen.restore().await;
         }
-        report(&end, written, &self.settings, self.received)
+        match report(&end, written, &self.settings, self.received) {
+            Exit::Success if recording_has_failed => Exit::Failure,
+            exit => exit,
+        }
     }
 
     /// Connects, and talks until the end, over as many connections as the settings allow.
@@ -91,6 +95,7 @@ impl Conversation {
                 Ok(opened) => opened,
                 Err(end) => return end,
             };
+            self.display.begin_recording();
             self.greet(&response);
             self.outbox.reconnect();
             let received = self.received;

@@ -140,11 +140,24 @@ impl Display {
         self.stdout.finish().await
     }
 
-    fn note(&self, item: &Item, direction: Direction, time: Duration) {
-        let recorded = self.recording.borrow_mut().add(item, direction, time);
-        if let Err(error) = recorded {
+    /// Begins the recording: a connection is open.
+    pub(super) fn begin_recording(&self) {
+        self.report_recording(self.recording.borrow_mut().begin());
+    }
+
+    /// Returns whether an error has ended the recording.
+    pub(super) fn recording_has_failed(&self) -> bool {
+        self.recording.borrow().has_failed()
+    }
+
+    fn report_recording(&self, result: Result<(), String>) {
+        if let Err(error) = result {
             self.notice(Verbosity::Errors, &error);
         }
+    }
+
+    fn note(&self, item: &Item, direction: Direction, time: Duration) {
+        self.report_recording(self.recording.borrow_mut().add(item, direction, time));
         if self.verbosity >= Verbosity::Frames {
             self.lines(Verbosity::Frames, &[style::summary(item, direction, time)]);
         }

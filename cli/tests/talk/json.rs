@@ -130,11 +130,28 @@ async fn a_recording_has_both_directions_and_can_be_sent_again() {
 async fn a_recording_on_a_full_disk_ends_but_not_the_conversation() {
     let address = serve().await;
     let outcome = run(&[&url(address, "/echo"), "--record", "/dev/full"], b"one\ntwo\n").await;
-    let outcome = outcome.expect(0, "one\ntwo\n");
+    let outcome = outcome.expect(1, "one\ntwo\n");
     assert_eq!(outcome.stderr.lines().count(), 1, "{}", outcome.stderr);
     assert!(outcome.stderr.starts_with("bowline: the recording ends here: --record /dev/full"));
     let outcome = run(&[&url(address, "/echo"), "--record", "/nowhere/at/all"], b"").await.expect(2, "");
     assert!(outcome.stderr.contains("--record /nowhere/at/all"), "{}", outcome.stderr);
+    // Another failure has its own status.
+    let arguments = [&url(address, "/close/4000/"), "--record", "/dev/full", "-m", "x"];
+    run(&arguments, b"").await.expect(6, "");
+}
+
+#[tokio::test]
+async fn an_earlier_recording_is_kept_until_a_connection_is_open() {
+    let address = serve().await;
+    let path = file("earlier");
+    std::fs::write(&path, "earlier").unwrap();
+    let record = ["--record", path.to_str().unwrap(), "-m", "x"];
+    run(&[&[url(address, "/refuse").as_str()][..], &record].concat(), b"").await.expect(4, "");
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "earlier");
+    run(&[&[url(address, "/echo").as_str()][..], &record].concat(), b"").await.expect(0, "x\n");
+    let recording = std::fs::read_to_string(&path).unwrap();
+    assert_eq!(lines(&recording)[0], json!({"dir": "out", "text": "x"}));
+    std::fs::remove_file(path).unwrap();
 }
 
 #[tokio::test]
