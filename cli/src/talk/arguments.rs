@@ -87,13 +87,15 @@ struct LineArguments {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Ending")]
 struct EndingArguments {
-    /// End after this number of received messages
+    /// End after this number of received messages, waited for without a limit unless --linger or --timeout is
+    /// given
     #[arg(short = 'n', long, value_name = "COUNT")]
     count: Option<u64>,
-    /// End after a received text that matches this pattern
+    /// End after a received text that matches this pattern, waited for likewise
     #[arg(long, value_name = "REGEX")]
     until: Option<Regex>,
-    /// Once everything is sent, end after this silence of the server, or `forever` [default: 1s]
+    /// Once everything is sent, end after this silence of the server, or `forever` [default: 1s, and forever
+    /// with --receive, --count or --until, or if nothing was sent]
     #[arg(long, value_name = "DURATION")]
     linger: Option<Linger>,
     /// Give up after this time, with status 7

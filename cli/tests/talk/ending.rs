@@ -32,6 +32,24 @@ async fn an_end_before_the_goal_is_a_failure() {
     let outcome = run(&[&url(address, "/echo"), "--until", "x", "--linger", "10ms"], b"1\n").await;
     assert_eq!(outcome.status, 1);
     assert!(outcome.stderr.contains("no message matched x (--until)"), "{}", outcome.stderr);
+    // A code of the peer has its own status.
+    let outcome = run(&[&url(address, "/close/4000/"), "-n", "2", "-m", "x"], b"").await.expect(6, "");
+    assert_eq!(
+        outcome.stderr,
+        "bowline: closed by the peer: 4000\nbowline: received 0 of 2 messages (--count)\n"
+    );
+}
+
+#[tokio::test]
+async fn a_goal_is_waited_for_unless_the_wait_is_limited() {
+    let address = serve().await;
+    let goal = [&url(address, "/echo"), "-m", "a", "-n", "2"];
+    // Longer than the silence that ends a conversation without a goal.
+    run(&[&goal[..], &["--timeout", "1500ms"]].concat(), b"").await.expect(7, "a\n");
+    run(&[&goal[..], &["--linger", "100ms"]].concat(), b"").await.expect(1, "a\n");
+    let help = run(&["--help"], b"").await;
+    let words = help.text().split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(words.contains("forever with --receive, --count or --until"), "{words}");
 }
 
 #[tokio::test]

@@ -79,7 +79,7 @@ impl End {
 
     /// Returns whether the conversation ended before what was waited for had arrived.
     fn is_too_early(&self) -> bool {
-        matches!(self, Self::Silence | Self::ClosedByPeer(_))
+        matches!(self, Self::Silence | Self::ClosedByPeer(_) | Self::Failed(_))
     }
 }
 
@@ -116,13 +116,13 @@ pub(in crate::talk) fn report(
         }
         _ => {}
     }
-    if end.is_too_early()
-        && let Some(missing) = settings.goal.missing(received)
-    {
-        print_error(&missing);
-        return Exit::Failure;
+    match settings.goal.missing(received) {
+        Some(missing) if end.is_too_early() => {
+            print_error(&missing);
+            if end.exit() == Exit::Success { Exit::Failure } else { end.exit() }
+        }
+        _ => end.exit(),
     }
-    end.exit()
 }
 
 /// Scripts are not told that everything is as it should be.
