@@ -407,10 +407,27 @@ impl fmt::Display for ConnectError {
     }
 }
 
+/// Items of the library in the texts of errors that no option of this program changes.
+const UNCHANGEABLE: [&str; 6] = [
+    " (Limits::handshake_timeout)",
+    " (Limits::close_timeout)",
+    " (Limits::head_size)",
+    " (Limits::max_headers)",
+    " (raise it with Limits::frames_per_message)",
+    " (Limits::max_streams)",
+];
+
 /// The text of an error, which names this program's options instead of the library's settings.
 pub(crate) fn in_options(error: &dyn fmt::Display) -> String {
-    error
-        .to_string()
+    let text = error.to_string();
+    UNCHANGEABLE
+        .iter()
+        .fold(text, |text, item| text.replace(item, ""))
+        .replace(" within Limits::close_timeout", " in time")
+        .replace(
+            "connect there if it can be trusted (Connector::redirects follows redirects to the same host)",
+            "redirects are not followed, so give that URL instead if it can be trusted",
+        )
         .replace("opening a stream to the server failed (Reconnecting::dial): ", "")
         .replace("pass None to Connector::keepalive", "use --ping none")
         .replace("Connector::keepalive", "--ping")

@@ -12,7 +12,7 @@ use bowline::rustls::{RootCertStore, ServerConfig};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::support::{acceptor, answer, run, serve, url};
+use crate::support::{acceptor, answer, deaf_server, run, serve, url};
 
 /// Asserts that the request has these lines.
 async fn expect_head(arguments: &[&str], lines: &[&str]) {
@@ -176,6 +176,43 @@ async fn a_client_certificate_is_sent() {
     run(&[&echo, "-k", "--cert", cert_path, "--key", cert_path], b"").await.expect(2, "");
     std::fs::remove_file(cert).unwrap();
     std::fs::remove_file(key).unwrap();
+}
+
+/// Starts a server that answers one request with these bytes, and leaves the connection open.
+async fn answer_with(response: String) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let (mut stream, _) = read_head(listener.accept().await.unwrap().0).await;
+        stream.write_all(response.as_bytes()).await.unwrap();
+        std::future::pending::<()>().await;
+    });
+    address
+}
+
+#[tokio::test]
+async fn errors_name_nothing_of_the_library() {
+    let redirect = "HTTP/1.1 302 Found\r\nLocation: /there\r\nContent-Length: 0\r\n\r\n".to_owned();
+    let head = format!("HTTP/1.1 101 Switching Protocols\r\nX: {}\r\n\r\n", "x".repeat(1 << 20));
+    let servers = [answer_with(String::new()).await, answer_with(redirect).await, answer_with(head).await];
+    let [silent, redirecting, verbose] = servers.map(|address| url(address, "/"));
+    let deaf = url(deaf_server().await, "/");
+    let outcomes = tokio::join!(
+        async { run(&[&silent], b"").await },
+        async { run(&[&redirecting], b"").await },
+        async { run(&[&verbose], b"").await },
+        async { run(&[&deaf, "-v", "-r", "-n", "1"], b"").await },
+    );
+    let expected = [
+        (outcomes.0, 3, "the opening handshake took longer than 10s while"),
+        (outcomes.1, 4, "redirects are not followed"),
+        (outcomes.2, 4, "the response's head is over the limits of"),
+        (outcomes.3, 0, "the peer did not end the connection within 5s"),
+    ];
+    for (outcome, status, text) in expected {
+        assert_eq!(outcome.status, status, "{}", outcome.stderr);
+        assert!(outcome.stderr.contains(text) && !outcome.stderr.contains("::"), "{}", outcome.stderr);
+    }
 }
 
 #[tokio::test]

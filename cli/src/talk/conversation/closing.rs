@@ -8,6 +8,7 @@ use bowline::{CloseFrame, WebSocket};
 use tokio::sync::mpsc::Receiver;
 use tokio::time::timeout;
 
+use crate::connect::in_options;
 use crate::talk::conversation::ending::End;
 use crate::talk::conversation::event::{Event, show};
 use crate::talk::conversation::interruption::{Interruption, Interruptions};
@@ -36,7 +37,7 @@ pub(super) async fn close(
     let close = socket.close(frame.code(), frame.reason());
     let time = time(end, interruptions);
     if let Some(Err(error)) = unless_interrupted(close, time, interruptions).await {
-        display.notice(Verbosity::Heads, &error);
+        display.notice(Verbosity::Heads, &in_options(&error));
     }
 }
 
