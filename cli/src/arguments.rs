@@ -2,6 +2,7 @@
 
 use std::io::{self, Write as _};
 
+use clap::error::ErrorKind;
 use clap::{Args as _, FromArgMatches as _, Parser, Subcommand};
 use clap_complete::Shell;
 
@@ -62,7 +63,10 @@ fn command_line() -> clap::Command {
 
 /// Reads the arguments of the process, and runs the command that they select.
 pub(crate) fn run() -> Exit {
-    let matches = command_line().get_matches();
+    let matches = match command_line().try_get_matches() {
+        Ok(matches) => matches,
+        Err(error) => explain(error).exit(),
+    };
     match Arguments::from_arg_matches(&matches) {
         Ok(Arguments { command: Some(command) }) => command.run(),
         Ok(Arguments { command: None }) => match TalkArguments::from_arg_matches(&matches) {
@@ -70,6 +74,23 @@ pub(crate) fn run() -> Exit {
             Err(error) => error.exit(),
         },
         Err(error) => error.exit(),
+    }
+}
+
+/// Explains an error that clap blames on a later argument: the number after `--reconnect` became the URL.
+fn explain(error: clap::Error) -> clap::Error {
+    let arguments: Vec<_> =
+        std::env::args_os().map(|argument| argument.to_string_lossy().into_owned()).collect();
+    let count = arguments.windows(2).find_map(|pair| match pair {
+        [option, count] if option == "--reconnect" && count.parse::<u32>().is_ok() => Some(count),
+        _ => None,
+    });
+    match count {
+        Some(count) if error.kind() == ErrorKind::ArgumentConflict => command_line().error(
+            ErrorKind::ArgumentConflict,
+            format!("the count is part of the option: --reconnect={count}"),
+        ),
+        _ => error,
     }
 }
 

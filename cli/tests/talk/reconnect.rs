@@ -48,6 +48,8 @@ async fn attempts_end_when_they_are_in_vain() {
     let outcome = run(&[&url(address, "/refuse"), "--reconnect"], b"").await.expect(4, "");
     assert!(outcome.stderr.contains("401"), "{}", outcome.stderr);
     run(&[&url(address, "/"), "--reconnect=0"], b"").await.expect(2, "");
+    let outcome = run(&["--reconnect", "3", &url(address, "/")], b"").await.expect(2, "");
+    assert!(outcome.stderr.contains("the option: --reconnect=3"), "{}", outcome.stderr);
 }
 
 #[cfg(unix)]
