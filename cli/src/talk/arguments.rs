@@ -79,7 +79,8 @@ struct LineArguments {
     /// Print the time before each message, in UTC
     #[arg(short, long)]
     timestamps: bool,
-    /// Record both directions in this file, as --json prints them. An error of the file is status 1 at the end
+    /// Record both directions in this file, as --json prints them. An error of the file is status 1 at
+    /// the end
     #[arg(long, value_name = "FILE")]
     record: Option<PathBuf>,
 }
@@ -106,8 +107,8 @@ struct EndingArguments {
     #[arg(long, value_name = "DURATION")]
     ping: Option<Keepalive>,
     /// Connect again whenever the connection ends, after a random pause that doubles; give up after COUNT
-    /// failures in a row. Sends the messages of --message that precede stdin again. All others are sent at most
-    /// once: messages that are on their way when a connection is lost are lost, too
+    /// failures in a row. Sends the messages of --message that precede stdin again. All others are sent at
+    /// most once: messages that are on their way when a connection is lost are lost, too
     #[arg(long, value_name = "COUNT", num_args = 0..=1, require_equals = true, default_missing_value = "always")]
     reconnect: Option<Reconnect>,
     /// The code, and the reason, to close with

@@ -159,8 +159,8 @@ impl Conversation {
         end
     }
 
-    /// Sends and receives until an end. If the end is one of ours after which replies were waited for, returns
-    /// that end and the end of the wait.
+    /// Sends and receives until an end. If this side wanted to end, and waited for replies first, returns its
+    /// end and that of the wait.
     async fn exchange(
         &mut self,
         socket: &mut WebSocket,

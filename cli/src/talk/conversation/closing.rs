@@ -18,8 +18,8 @@ use crate::talk::prompt::Screen;
 /// The time for a last step after `--timeout`, and for the last messages at a prompt.
 const SHORT: Duration = Duration::from_secs(1);
 
-/// The time for all last steps after a signal: for a server that answers no Close frame, and for a stdout that
-/// nobody reads.
+/// The time for all last steps after a signal: for a server that answers no Close frame, and for a stdout
+/// that nobody reads.
 const AFTER_SIGNAL: Duration = Duration::from_secs(3);
 
 /// The time that the last steps after a signal have in any case, so that a server that answers no Close frame

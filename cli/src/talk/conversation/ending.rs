@@ -70,11 +70,12 @@ impl End {
     /// Returns the end of a conversation that ended with `last` while this side waited for replies before its
     /// own close. Input that can't be sent is an error in any case.
     pub(super) fn after_replies(self, last: Self) -> Self {
-        match (self, last) {
-            (ours, Self::Silence | Self::Enough) => ours,
-            (ours @ Self::BadInput(_), Self::ClosedByPeer(_) | Self::Failed(_) | Self::StdoutEnded) => ours,
-            (_, last) => last,
-        }
+        let is_ours = match last {
+            Self::Silence | Self::Enough => true,
+            Self::ClosedByPeer(_) | Self::Failed(_) | Self::StdoutEnded => matches!(self, Self::BadInput(_)),
+            _ => false,
+        };
+        if is_ours { self } else { last }
     }
 
     /// Returns whether the conversation ended before what was waited for had arrived.
@@ -137,5 +138,28 @@ fn describe(frame: Option<&CloseFrame>) -> String {
         None => "the peer has ended the connection".into(),
         Some(frame) if frame.code() == CloseCode::NO_STATUS => "closed by the peer, without a code".into(),
         Some(frame) => format!("closed by the peer: {}", code_and_reason(frame)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bowline::{CloseCode, CloseFrame};
+
+    use super::End;
+    use crate::exit::Exit;
+    use crate::talk::conversation::interruption::Interruption;
+
+    #[test]
+    fn a_wait_for_replies_ends_as_this_side_wanted_or_as_it_was_cut_short() {
+        let bad = || End::BadInput("line 1".into());
+        let asked = || End::Asked(CloseFrame::new(CloseCode(4001), "").unwrap());
+        assert!(matches!(asked().after_replies(End::Silence), End::Asked(_)));
+        assert!(matches!(asked().after_replies(End::Enough), End::Asked(_)));
+        assert!(matches!(asked().after_replies(End::ClosedByPeer(None)), End::ClosedByPeer(None)));
+        for last in [End::Silence, End::Enough, End::ClosedByPeer(None), End::StdoutEnded] {
+            assert_eq!(bad().after_replies(last).exit(), Exit::Failure);
+        }
+        let signal = End::Interrupted(Interruption::Signal(15));
+        assert_eq!(bad().after_replies(signal).exit(), Exit::Signal(15));
     }
 }
