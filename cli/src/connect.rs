@@ -5,22 +5,24 @@
 
 pub(crate) mod tls;
 mod transport;
+mod values;
 
 pub(crate) use transport::{Dialer, RawStream};
+pub(crate) use values::Size;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::{fmt, fs, io};
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
-use bowline::http::header::{AUTHORIZATION, HeaderName, HeaderValue};
+use bowline::http::header::{AUTHORIZATION, HeaderValue};
 use bowline::http::{Request, Response, Uri};
 use bowline::{
     Compression, Connector, ControlFrame, Error, HttpVersion, Limits, Proxy, Reconnecting, WebSocket,
 };
 use clap::{Args, ValueEnum};
 use tokio::net::{TcpStream, lookup_host};
+use values::{Header, Resolve};
 
 /// The options with which a server is reached.
 #[derive(Args, Clone, Debug)]
@@ -471,66 +473,5 @@ fn read_token(token: &str) -> Result<String, UsageError> {
             Ok(text) => Ok(text.trim_end().to_owned()),
             Err(error) => Err(UsageError(format!("--bearer {token}: {error}"))),
         },
-    }
-}
-
-/// A header as users of curl write it: `name: value`.
-#[derive(Clone, Debug)]
-struct Header(HeaderName, HeaderValue);
-
-impl FromStr for Header {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let (name, value) = text.split_once(':').ok_or("a header is written as NAME: VALUE")?;
-        let name = name.trim().parse().map_err(|error| format!("{name:?}: {error}"))?;
-        let value = value.trim().parse().map_err(|error| format!("the value: {error}"))?;
-        Ok(Self(name, value))
-    }
-}
-
-/// An address that replaces name resolution, as curl's option of the same name.
-#[derive(Clone, Debug)]
-struct Resolve {
-    host: String,
-    port: u16,
-    address: IpAddr,
-}
-
-impl FromStr for Resolve {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let mut parts = text.splitn(3, ':');
-        let (Some(host), Some(port), Some(address)) = (parts.next(), parts.next(), parts.next()) else {
-            return Err("expected HOST:PORT:ADDRESS".into());
-        };
-        let port = port.parse().map_err(|error| format!("the port {port:?}: {error}"))?;
-        let address = address
-            .trim_matches(['[', ']'])
-            .parse()
-            .map_err(|error| format!("the address {address:?}: {error}"))?;
-        Ok(Self { host: host.to_owned(), port, address })
-    }
-}
-
-/// A number of bytes: `1000`, `64K`, `64M`, `1G`, in powers of 1024.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Size(pub(crate) usize);
-
-impl FromStr for Size {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let trimmed = text.trim_end_matches(['B', 'b']).trim_end_matches('i');
-        let (digits, shift) = match trimmed.chars().last() {
-            Some('k' | 'K') => (&trimmed[..trimmed.len() - 1], 10),
-            Some('m' | 'M') => (&trimmed[..trimmed.len() - 1], 20),
-            Some('g' | 'G') => (&trimmed[..trimmed.len() - 1], 30),
-            _ => (trimmed, 0),
-        };
-        let number: usize =
-            digits.trim().parse().map_err(|_| "expected a number of bytes, such as 64K or 16M")?;
-        number.checked_mul(1 << shift).map(Self).ok_or_else(|| "the size is too large".into())
     }
 }
