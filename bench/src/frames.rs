@@ -55,7 +55,8 @@ fn json(size: usize, number: u32) -> Vec<u8> {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         let (id, user, price, tag) = (state >> 8, state >> 20, state >> 24, state % 17);
         text += &format!(
-            "{{\"id\":{id},\"user\":\"user{user}\",\"price\":{price}.{:02},\"active\":{},\"tags\":[\"alpha\",\"t{tag}\"]}},",
+            "{{\"id\":{id},\"user\":\"user{user}\",\"price\":{price}.{:02},\
+             \"active\":{},\"tags\":[\"alpha\",\"t{tag}\"]}},",
             state % 100,
             state.is_multiple_of(3),
         );

@@ -21,7 +21,8 @@ pub const REQUEST: &[u8] =
 pub const REQUEST_TO_COMPRESS: &[u8] =
     b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
       Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
-      Sec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover; client_no_context_takeover\r\n\r\n";
+      Sec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover; \
+      client_no_context_takeover\r\n\r\n";
 
 /// The answer to an offer of compression.
 pub const COMPRESSION: &str = "permessage-deflate; server_no_context_takeover; client_no_context_takeover";

@@ -203,7 +203,8 @@ async fn rejections_are_told_by_both_sides_with_the_reason() {
     accepted.unwrap_err();
     connected.unwrap_err();
     let why = concat!(
-        "pages of this origin may not connect here: the origin \"https://foreign.example\" does not fit the host ",
+        "pages of this origin may not connect here: the origin \"https://foreign.example\" does not fit the \
+         host ",
         "of the request, \"localhost\": Acceptor::allow_origin(\"https://foreign.example\") allows it"
     );
     assert_eq!(

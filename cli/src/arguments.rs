@@ -33,7 +33,8 @@ Examples:
 On a terminal, bowline URL is a prompt: /help lists what it can do. In a pipe, stdout carries messages alone.
 
 Exit status: 0 ended as asked, 1 another failure, 2 wrong usage, 3 not reached, 4 handshake refused,
-5 connection lost, 6 closed by the server with an error, 7 timed out, 8 check or --fail-if, 130 SIGINT, 143 SIGTERM";
+5 connection lost, 6 closed by the server with an error, 7 timed out, 8 check or --fail-if, \
+130 SIGINT, 143 SIGTERM";
 
 #[derive(Subcommand)]
 enum Command {

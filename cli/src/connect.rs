@@ -53,7 +53,12 @@ pub(crate) struct ConnectArguments {
     #[arg(long, value_name = "HOST:PORT:ADDRESS", help_heading = "Connection")]
     resolve: Vec<Resolve>,
     /// Connect through a Unix socket
-    #[arg(long, value_name = "PATH", conflicts_with_all = ["resolve", "proxy", "ipv4", "ipv6"], help_heading = "Connection")]
+    #[arg(
+        long,
+        value_name = "PATH",
+        conflicts_with_all = ["resolve", "proxy", "ipv4", "ipv6"],
+        help_heading = "Connection",
+    )]
     unix: Option<PathBuf>,
     /// Use IPv4 addresses alone
     #[arg(short = '4', long, conflicts_with = "ipv6", help_heading = "Connection")]
@@ -62,7 +67,12 @@ pub(crate) struct ConnectArguments {
     #[arg(short = '6', long, help_heading = "Connection")]
     ipv6: bool,
     /// Proxy (http://, https://, socks5:// or socks5h://), or `none`. Default: from the environment
-    #[arg(long, value_name = "URL", conflicts_with_all = ["ipv4", "ipv6", "resolve"], help_heading = "Connection")]
+    #[arg(
+        long,
+        value_name = "URL",
+        conflicts_with_all = ["ipv4", "ipv6", "resolve"],
+        help_heading = "Connection",
+    )]
     proxy: Option<String>,
     /// The version of HTTP
     #[arg(long, value_enum, value_name = "VERSION", default_value_t, help_heading = "Connection")]

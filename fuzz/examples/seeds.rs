@@ -125,7 +125,8 @@ const HEADERS: &[&str] = &[
 
 const URLS: &[&str] = &[
     "ws://example.com\nx-name\nhttps://example.com\nchat\nexample.com",
-    "wss://user:pass%20word@example.com:443/path?query\nauthorization\nBearer 1\nchat superchat\n*.example.com",
+    "wss://user:pass%20word@example.com:443/path?query\nauthorization\nBearer 1\nchat \
+     superchat\n*.example.com",
     "http://[::1]:8080?query\ncookie\na=b\n\nhttps://example.com:8443",
     "HTTPS://EXAMPLE.com:/\nhost\nnull\na,b\n*",
     "ws://example.com/%zz#fragment\nupgrade\n\r\nb\n*.example.com:1",
@@ -138,7 +139,8 @@ fn lines(lines: &[&str]) -> Vec<Vec<u8>> {
 }
 
 fn requests() -> Vec<Vec<u8>> {
-    let good = "GET /chat HTTP/1.1\r\nHost: server.example.com\r\nUpgrade: websocket\r\nConnection: keep-alive, Upgrade\r\n\
+    let good = "GET /chat HTTP/1.1\r\nHost: server.example.com\r\nUpgrade: websocket\r\n\
+        Connection: keep-alive, Upgrade\r\n\
         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n";
     let with = |more: &str| format!("{good}{more}\r\n");
     let changed = |from: &str, to: &str| with("").replace(from, to);

@@ -112,8 +112,8 @@ impl FromStr for Position {
     ///
     /// # Errors
     ///
-    /// Returns an error if the text is not 32 characters of base64url. Whether a history contains the
-    /// position is decided by [`Member::subscribe`](crate::Member::subscribe).
+    /// Returns an error if the text is not 32 characters of base64url.
+    /// [`Member::subscribe`](crate::Member::subscribe) decides whether a history contains the position.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         if text.len() != TEXT_SIZE {
             return Err(ParsePositionError);

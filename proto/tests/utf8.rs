@@ -86,7 +86,8 @@ fn every_sequence_of_four_edges() {
 
 #[test]
 fn every_code_point_class_split_at_every_byte() {
-    let points = "\u{0}\u{7F}\u{80}\u{7FF}\u{800}\u{FFF}\u{1000}\u{CFFF}\u{D000}\u{D7FF}\u{E000}\u{FFFD}\u{FFFE}\u{FFFF}\
+    let points = "\u{0}\u{7F}\u{80}\u{7FF}\u{800}\u{FFF}\u{1000}\u{CFFF}\u{D000}\u{D7FF}\u{E000}\u{FFFD}\
+        \u{FFFE}\u{FFFF}\
         \u{10000}\u{3FFFF}\u{40000}\u{FFFFF}\u{100000}\u{10FFFF}";
     check_every_split(points.as_bytes());
     for point in points.chars() {

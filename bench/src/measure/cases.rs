@@ -64,20 +64,26 @@ impl Group {
                  end by a reset."
             }
             Self::Idle => {
-                "Bytes of resident memory per connection: (now - before the first connection) / 10,000. First when \
+                "Bytes of resident memory per connection: (now - before the first connection) / 10,000. \
+                 First when \
                  all are open, then when each has echoed 4 KiB once."
             }
             Self::CompressionIdle => {
-                "Bytes of resident memory per connection: (now - before the first connection) / 1,000. First when \
-                 all are open, then when each has echoed 4 KiB of compressed JSON once. Without context takeover."
+                "Bytes of resident memory per connection: (now - before the first connection) / 1,000. \
+                 First when \
+                 all are open, then when each has echoed 4 KiB of compressed JSON once. Without context \
+                 takeover."
             }
             Self::Burst => {
-                "Costs are those of the server, per message delivered to one connection. The floor writes 16 ready \
-                 frames at once, and bowline uses `Sender::batch`; in the second case, both write each message \
+                "Costs are those of the server, per message delivered to one connection. The floor writes \
+                 16 ready \
+                 frames at once, and bowline uses `Sender::batch`; in the second case, both write each \
+                 message \
                  by itself. p50 and p99 are the times until a connection had all messages of a round."
             }
             Self::FanOut | Self::Chat => {
-                "Costs are those of the server, per message delivered to one connection. p50 and p99 are the times \
+                "Costs are those of the server, per message delivered to one connection. p50 and p99 are \
+                 the times \
                  until a connection had all messages of a round."
             }
             Self::Threads => {

@@ -21,7 +21,8 @@ const LARGEST: f64 = 32.0;
 
 const STYLE: &str = "text{font:12px sans-serif;fill:#24292f}.title{font-weight:bold}.ours{fill:#0a7f5a}\
                      .plain{fill:#8c959f}.batch{fill:#c8ced4}line{stroke:#d0d7de}\
-                     @media(prefers-color-scheme:dark){text{fill:#e6edf3}.ours{fill:#2fbf8f}.plain{fill:#7d8590}\
+                     @media(prefers-color-scheme:dark){text{fill:#e6edf3}.ours{fill:#2fbf8f}\
+                     .plain{fill:#7d8590}\
                      .batch{fill:#484f58}line{stroke:#30363d}}";
 
 /// Returns the chart as an SVG, or `None` if not all of its cases were run.

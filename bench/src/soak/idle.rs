@@ -51,7 +51,8 @@ pub fn run(options: &Idle) -> Result<()> {
     println!("keepalive: {pings} pings answered; {:.2} % of a core", 100.0 * cpu);
     let million = 1_000_000.0;
     println!(
-        "extrapolated, not measured: 1,000,000 would take {:.2} GiB resident, {:.2} GiB of heap, {:.0} % of a core",
+        "extrapolated, not measured: 1,000,000 would take {:.2} GiB resident, {:.2} GiB of heap, {:.0} % of \
+         a core",
         resident * million / f64::from(1 << 30),
         held * million / f64::from(1 << 30),
         100.0 * cpu * million / connections as f64,

@@ -151,7 +151,8 @@ fn check_proxy(intercept: Intercept) -> Result<Intercept, Error> {
         scheme => {
             let scheme = scheme.unwrap_or_default();
             let text = format!(
-                "a proxy with the scheme {scheme:?} is not supported (https needs the feature `ring` or `aws-lc-rs`)"
+                "a proxy with the scheme {scheme:?} is not supported (https needs the feature `ring` or \
+                 `aws-lc-rs`)"
             );
             Err(Error::new(ErrorKind::InvalidInput, text))
         }

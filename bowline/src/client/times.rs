@@ -1,4 +1,4 @@
-//! How long the steps of an opening handshake took.
+//! The durations of the steps of an opening handshake.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! What the application decides about one handshake: headers of the response, and settings of the connection.
+//! Decisions of the application about one handshake: headers of the response, and settings of the connection.
 
 use std::time::Duration;
 

@@ -79,7 +79,8 @@ fn the_compiler_says_what_is_wrong_with_a_handler_or_a_listener() {
     let programs = package.join("src/bin");
     fs::create_dir_all(&programs).unwrap();
     let manifest = format!(
-        "[package]\nname = \"diagnostics\"\nedition = \"2024\"\n[workspace]\n[dependencies.bowline]\npath = {:?}\n\
+        "[package]\nname = \"diagnostics\"\nedition = \"2024\"\n[workspace]\n[dependencies.bowline]\npath = \
+         {:?}\n\
          default-features = false\nfeatures = [\"server\"]\n",
         crate_folder.to_str().unwrap(),
     );

@@ -25,9 +25,10 @@ Examples:
   bowline bench ws://localhost:8080 --message '{\"id\":{{id}}}' --each 1/s --fail-if 'p99>50ms'
   bowline bench ws://localhost:8080 --in-flight 16 --html report.html
 
-Messages are due at the times of a schedule, and a latency is the time from when the message was due until its \
-reply is there. So a server that stops for a while shows, with all the messages that it kept waiting. With \
---in-flight there is no schedule: the server's replies decide when the next message is sent.";
+Messages are due at the times of a schedule, and a latency is the time from when the message was due \
+until its reply is there. So a server that stops for a while shows, with all the messages that it kept \
+waiting. With --in-flight there is no schedule: the server's replies decide when the next message is \
+sent.";
 
 /// The options of `bowline bench`.
 #[derive(Args, Debug)]
@@ -200,7 +201,8 @@ impl MessageArguments {
             None => template,
         };
         let wrong = if mode == Mode::Broadcast && !template.is_numbered() {
-            "--mode broadcast needs to know which message a reply belongs to: use {{id}} in --message, a group for it \
+            "--mode broadcast needs to know which message a reply belongs to: use {{id}} in --message, a \
+             group for it \
              in --match, and a --size of at least 16"
         } else if self.matching.is_some() && template.is_numbered() && !template.has_number() {
             "--match has a group for the {{id}}, but --message contains none"

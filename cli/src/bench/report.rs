@@ -118,20 +118,23 @@ impl Report {
         let (lag, latency) = (self.tally.lag.quantile(0.99), self.tally.latency.quantile(0.99));
         if lag > NOTABLE_LAG && lag > latency / 10 {
             warnings.push(format!(
-                "this program was late itself, by {} at p99 (own lag), and the latencies contain that: lower the \
+                "this program was late itself, by {} at p99 (own lag), and the latencies contain that: \
+                 lower the \
                  rate, or run server and program on different machines",
                 Span(lag)
             ));
         }
         if self.utilization() > 0.9 && matches!(self.plan.pace, Pace::Closed { .. }) {
             warnings.push(format!(
-                "this program was busy for {:.0} % of the time of its {}, so it may be slower than the server",
+                "this program was busy for {:.0} % of the time of its {}, so it may be slower than the \
+                 server",
                 self.utilization() * 100.0,
                 self.threads(),
             ));
         }
         if self.plan.mode == Mode::Echo && self.tally.errors.contains_key(UNEXPECTED) {
-            let text = "some messages of the server are no replies to messages of their connection: tell the replies \
+            let text = "some messages of the server are no replies to messages of their connection: tell the \
+                    replies \
                         apart with --match, or use --mode broadcast";
             warnings.push(text.into());
         }

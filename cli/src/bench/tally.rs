@@ -1,4 +1,4 @@
-//! What was measured, by one thread or by all.
+//! Measurements, by one thread or by all.
 
 use std::collections::BTreeMap;
 

@@ -27,7 +27,14 @@ pub(crate) struct ModeArguments {
     #[arg(long, value_name = "TARGET", group = "mode", help_heading = "Mode")]
     pub(crate) to: Option<Upstream>,
     /// Run a program for each connection. All that follows is its command line
-    #[arg(long, value_name = "CMD", num_args = 1.., allow_hyphen_values = true, group = "mode", help_heading = "Mode")]
+    #[arg(
+        long,
+        value_name = "CMD",
+        num_args = 1..,
+        allow_hyphen_values = true,
+        group = "mode",
+        help_heading = "Mode",
+    )]
     exec: Vec<String>,
     /// Start a server, talk to it, print what happens, and end
     #[arg(long, conflicts_with_all = ["mode", "files"], help_heading = "Mode")]

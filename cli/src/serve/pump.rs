@@ -1,7 +1,7 @@
 //! Messages of a WebSocket to and from a byte stream: the pipes of a program, a TCP connection.
 //!
 //! Both directions run at the same time, so that a program that answers before it has read everything blocks
-//! nobody. What fills one side up makes the other wait: nothing is collected.
+//! nobody. A full side makes the other wait: nothing is collected.
 
 use std::io;
 use std::time::Duration;

@@ -109,7 +109,13 @@ struct EndingArguments {
     /// Connect again whenever the connection ends, after a random pause that doubles; give up after COUNT
     /// failures in a row. Sends the messages of --message that precede stdin again. All others are sent at
     /// most once: messages that are on their way when a connection is lost are lost, too
-    #[arg(long, value_name = "COUNT", num_args = 0..=1, require_equals = true, default_missing_value = "always")]
+    #[arg(
+        long,
+        value_name = "COUNT",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "always",
+    )]
     reconnect: Option<Reconnect>,
     /// The code, and the reason, to close with
     #[arg(long, value_name = "CODE[:REASON]", default_value = "1000")]

@@ -1,4 +1,4 @@
-//! What is shown of a conversation: messages on stdout, everything else on stderr, and both in a recording.
+//! The output of a conversation: messages on stdout, everything else on stderr, and both in a recording.
 
 mod json_text;
 pub(super) mod record;

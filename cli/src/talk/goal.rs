@@ -1,4 +1,4 @@
-//! What a conversation waits for: `--count` and `--until`.
+//! The goal of a conversation: `--count` and `--until`.
 
 use bowline::Message;
 use regex_lite::Regex;

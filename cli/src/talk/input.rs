@@ -1,4 +1,4 @@
-//! What is to be done: what comes from the prompt, or from a pipe, which a thread of its own reads.
+//! The input of a conversation: lines from the prompt, or from a pipe, which a thread of its own reads.
 //!
 //! The thread is detached: a read that blocks can't be ended, and must not keep the process alive. Messages
 //! that arrive together are handed over together. The thread is at most two such batches ahead, each of one

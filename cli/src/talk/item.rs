@@ -1,4 +1,4 @@
-//! What is sent and received, and what users ask for.
+//! The items of a conversation: messages in both directions, and commands of users.
 
 use std::collections::VecDeque;
 

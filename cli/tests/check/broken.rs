@@ -107,8 +107,8 @@ async fn a_finding_says_everything_that_a_report_needs() {
     let outcome = check(&["-v", "--junit", file.to_str().unwrap(), "--case", "frame.rsv", &address]).await;
     assert_eq!(outcome.status, 2, "the prefix ends at a dot: {outcome:?}");
     let outcome = check(&["-v", "--junit", file.to_str().unwrap(), "--case", "frame.rsv2", &address]).await;
-    let expected = "FAIL  frame.rsv2 (RFC 6455 5.2, MUST): sent: a text frame with RSV2; expected: the server fails \
-                    the connection; came: it went on, and answered a ping sent after the fault";
+    let expected = "FAIL  frame.rsv2 (RFC 6455 5.2, MUST): sent: a text frame with RSV2; expected: the \
+                    server fails the connection; came: it went on, and answered a ping sent after the fault";
     assert_eq!(outcome.stdout.lines().next(), Some(expected), "{outcome:?}");
     for part in [
         "-> text, RSV2, masked, 5 bytes: \"hello\" [a1 85 37 fa 21 3d",

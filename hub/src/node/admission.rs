@@ -11,8 +11,8 @@
 //! | the same, compared | the top, or among the last frames | as above |
 //! | the same, compared | any other | behind, with the same ticket |
 //!
-//! While the topic reads its history, members that subscribe are sent to the history at once. Those that have
-//! read everything there wait.
+//! While the topic reads its history, members that subscribe are sent to the history at once. Members that
+//! have read everything there wait.
 //!
 //! The comparison has two reasons. The member may have read a message whose delivery was lost, so the topic
 //! is behind the member. Or the history has rolled back, and the topic stands on a line of messages that no

@@ -1,6 +1,6 @@
 //! Reading a history for one member, up to the handover.
 //!
-//! The same loop serves a member that subscribes, in the future of `subscribe`, and a slow member, in a task.
+//! One loop serves a member that subscribes, in the future of `subscribe`, and a slow member, in a task.
 //! Sending waits for the connection, so the member decides on the speed, and at most one page of messages is
 //! in memory.
 //!

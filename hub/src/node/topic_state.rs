@@ -39,7 +39,7 @@ use crate::topic::Topic;
 /// The number of deliveries that are kept while the history is read. Later ones are read from the history.
 const HELD: usize = 1024;
 
-/// The number of messages from the history whose deliveries are recognised afterwards. Those of older
+/// The number of messages from the history whose deliveries are recognised afterwards. Deliveries of older
 /// messages cost another read.
 const READ: usize = 64;
 

@@ -1,4 +1,4 @@
-//! What a broker does to a hub, one fault at a time.
+//! Faults of a broker, one at a time, and the hub's reaction.
 
 use std::error::Error;
 use std::time::Duration;

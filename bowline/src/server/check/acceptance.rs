@@ -237,7 +237,8 @@ impl Acceptance {
         self.changes.push(Change::Keepalive(interval));
         if interval == Some(Duration::ZERO) {
             return self.refuse(
-                "the keepalive interval is zero: to switch the keepalive off, pass None to Acceptance::keepalive",
+                "the keepalive interval is zero: to switch the keepalive off, pass None to \
+                 Acceptance::keepalive",
             );
         }
         self

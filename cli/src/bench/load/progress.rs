@@ -1,4 +1,4 @@
-//! What the status line shows while a run goes on.
+//! The status line of a run in progress.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -1,4 +1,4 @@
-//! What the tasks of one thread share.
+//! State that the tasks of one thread share.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;

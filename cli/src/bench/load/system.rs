@@ -1,4 +1,4 @@
-//! What the operating system says about this process, and allows it.
+//! Measurements and limits of this process, as the operating system reports them.
 
 use std::time::Duration;
 
@@ -32,7 +32,8 @@ pub(crate) fn allow_connections(connections: u64) -> Result<(), UsageError> {
     let needed = connections.saturating_add(RESERVE);
     match getrlimit(Resource::Nofile).current {
         Some(allowed) if allowed < needed => Err(UsageError(format!(
-            "--connections {connections} needs {needed} open files, but the system allows {allowed}: raise the limit \
+            "--connections {connections} needs {needed} open files, but the system allows {allowed}: raise \
+             the limit \
              (ulimit -Hn, LimitNOFILE= of systemd, --ulimit nofile= of docker)"
         ))),
         _ => Ok(()),

@@ -98,7 +98,8 @@ fn seconds(time: f64) -> String {
 }
 
 fn legend() -> &'static str {
-    "<p class=\"legend\"><span class=\"p50\">p50</span><span class=\"p99\">p99</span><span class=\"max\">max</span></p>\n"
+    "<p class=\"legend\"><span class=\"p50\">p50</span><span class=\"p99\">p99</span><span \
+     class=\"max\">max</span></p>\n"
 }
 
 /// The diagram of the latency within which each share of the messages is. Each step to the right of the same

@@ -1,4 +1,4 @@
-//! What is shown beside messages.
+//! The events that are displayed beside messages.
 
 use bowline::ControlFrame;
 

@@ -1,4 +1,4 @@
-//! What ends a conversation from outside: signals, and the time of `--timeout`.
+//! The outside ends of a conversation: signals, and the time of `--timeout`.
 
 use std::future::pending;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! What is to be sent, in order, over as many connections as it takes.
+//! The messages to send, in order, over as many connections as necessary.
 
 use std::collections::VecDeque;
 
