@@ -29,13 +29,14 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use clap::Args;
+use clap::builder::ArgPredicate;
 
 use self::consent::Reach;
 use self::examiner::Examiner;
 use self::report::{OutputArguments, Report, ReportError};
 use self::script::Case;
 use self::selection::SelectionArguments;
-use self::wire::opening::Opened;
+use self::wire::opening::{NoResponse, Opened};
 use crate::connect::{ConnectArguments, Dialer};
 use crate::exit::Exit;
 
@@ -54,6 +55,9 @@ Exit status: 0 no findings, 8 findings, 3 not reached, 4 a correct handshake was
 // All bytes are those of the cases: these options have no meaning here.
 #[command(mut_arg("proxy", |arg| arg.hide(true)), mut_arg("compress", |arg| arg.hide(true)))]
 #[command(mut_arg("max_size", |arg| arg.hide(true)))]
+// The list is that of the cases alone.
+#[command(mut_arg("url", |arg| arg.required(false).required_unless_present("list")))]
+#[command(mut_arg("url", |arg| arg.default_value_if("list", ArgPredicate::Equals("true".into()), "localhost")))]
 pub(crate) struct CheckArguments {
     #[command(flatten)]
     connect: ConnectArguments,
@@ -170,7 +174,11 @@ async fn probe(examiner: &Examiner) -> Result<(), Ended> {
             Err(Ended(Exit::Refused, format!("{text}\n{}", body.trim_end()).trim_end().to_owned()))
         }
         Ok(Opened::Nothing(why, _)) => {
-            Err(Ended(Exit::Refused, format!("the server did not accept a correct handshake: {why}")))
+            let exit = match why {
+                NoResponse::Invalid(_) => Exit::Refused,
+                NoResponse::Ended(_) | NoResponse::Silence => Exit::Unreachable,
+            };
+            Err(Ended(exit, format!("the server did not accept a correct handshake: {why}")))
         }
         Err(error) => Err(Ended(error.exit(), error.to_string())),
     }

@@ -98,6 +98,7 @@ pub(crate) fn run(arguments: ServeArguments) -> Exit {
     };
     // This drops what still runs, and with it the programs of `--exec`.
     runtime.shutdown_timeout(Duration::from_millis(200));
+    log::finish();
     exit
 }
 

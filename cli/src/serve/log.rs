@@ -1,12 +1,14 @@
 //! Lines about connections, on stderr.
 
-use std::io::Write as _;
+mod writer;
+
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use bowline::http::request::Parts;
 use bowline::{CloseFrame, Message, ServerError, WebSocket};
 use clap::Args;
+use writer::line;
 
 /// The options of what is printed.
 #[derive(Args, Debug)]
@@ -102,7 +104,7 @@ impl ConnectionLog {
     }
 }
 
-/// Nothing can be done about a stderr that can't be written.
-fn line(text: &str) {
-    let _ = writeln!(anstream::stderr(), "{text}");
+/// Waits until all lines were printed, unless nobody reads stderr.
+pub(crate) fn finish() {
+    writer::finish();
 }

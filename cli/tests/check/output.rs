@@ -58,6 +58,7 @@ async fn unusable_options_exit_with_2_and_are_named() {
         (&["--jobs", "0", "localhost:1"], "--jobs"),
         (&["--jobs", "18446744073709551615", "localhost:1"], "--jobs"),
         (&["http://["], "is no URL"),
+        (&[], "<URL>"),
     ] {
         let outcome = check(arguments).await;
         assert_eq!(outcome.status, 2, "{arguments:?}: {outcome:?}");
@@ -81,6 +82,8 @@ async fn cases_are_selected_by_the_start_of_their_id_or_section() {
     assert!(!of_section.contains(&"frame.rsv2".to_owned()), "{of_section:?}");
     let both = listed(&["--case", "frame.rsv2", "--case", "RFC 6455 8.1"]).await;
     assert!(both.len() > 10 && both.contains(&"frame.rsv2".to_owned()), "{both:?}");
+    let without_url = check(&["--list"]).await;
+    assert_eq!((without_url.status, without_url.stdout.lines().count()), (0, listed(&[]).await.len()));
     let (few, more) = (listed(&[]).await, listed(&["--strict", "--echo"]).await);
     assert!(few.iter().all(|id| more.contains(id)) && few.len() < more.len());
     let http2 = listed(&["--http", "2"]).await;

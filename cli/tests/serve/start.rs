@@ -92,6 +92,21 @@ async fn verbose_servers_tell_of_connections() {
     }
 }
 
+/// Nobody reads the standard error of the server here, and its pipe is soon full.
+#[tokio::test]
+async fn a_stderr_that_nobody_reads_stops_no_connection() {
+    let server = Running::start(&["-vv"]).await;
+    let mut socket = server.connect().await;
+    for _ in 0..10_000 {
+        socket.send("hello").await.unwrap();
+        assert_eq!(text(&mut socket).await, "hello");
+    }
+    #[cfg(unix)]
+    server.signal(rustix::process::Signal::TERM);
+    let (_, stderr) = server.end().await;
+    assert!(stderr.contains("#1 text, 5 bytes"));
+}
+
 #[tokio::test]
 async fn the_demonstration_ends_by_itself() {
     let output = output(&["serve", "--demo"]).await;
