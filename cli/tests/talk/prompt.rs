@@ -128,7 +128,7 @@ async fn json_is_laid_out_with_its_tokens_kept() {
     let address = serve().await;
     let mut terminal = Terminal::prompt("json", address, "/echo").await;
     terminal.keys(&format!("{{\"n\":1.50,\"s\":\"{}\"}}\r", "x".repeat(90))).await;
-    terminal.expect("{\r\n  ").await;
+    terminal.expect("{\r\n    ").await;
     terminal.expect("\"n\"").await;
     terminal.expect("1.50").await;
     terminal.keys("\u{4}").await;
@@ -179,6 +179,19 @@ async fn a_signal_while_a_line_is_edited_closes_politely() {
     let (status, screen) = terminal.end().await;
     assert_eq!(status, 143);
     assert!(screen.contains("\u{1b}[?2004l"), "bracketed paste is still on: {screen:?}");
+}
+
+#[tokio::test]
+async fn a_message_of_several_lines_is_indented() {
+    let address = serve().await;
+    let mut terminal = Terminal::prompt("lines", address, "/echo").await;
+    let file = std::env::temp_dir().join(format!("bowline-prompt-lines-{}", std::process::id()));
+    std::fs::write(&file, "first\nbowline: no line of ours").unwrap();
+    terminal.keys(&format!("/file {}\r", file.display())).await;
+    terminal.expect("first\r\n  bowline: no line of ours").await;
+    std::fs::remove_file(file).unwrap();
+    terminal.keys("\u{4}").await;
+    assert_eq!(terminal.end().await.0, 0);
 }
 
 #[tokio::test]

@@ -119,7 +119,9 @@ impl Style {
                 let arrow = self.faint("<");
                 let latency = latency.filter(|latency| *latency < REPLY).map(in_words);
                 let latency = latency.map(|latency| self.faint(&format!("  {latency}"))).unwrap_or_default();
-                let _ = write!(bytes, "{arrow} {}{latency}", self.readable(message));
+                // No line of a message can be taken for one of this program's.
+                let text = self.readable(message).replace('\n', "\n  ");
+                let _ = write!(bytes, "{arrow} {text}{latency}");
             }
         }
         bytes.push(self.end);
