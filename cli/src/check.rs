@@ -57,7 +57,7 @@ Exit status: 0 no findings, 8 findings, 3 not reached, 4 a correct handshake was
 #[command(mut_arg("max_size", |arg| arg.hide(true)))]
 // The list is that of the cases alone.
 #[command(mut_arg("url", |arg| arg.required(false).required_unless_present("list")))]
-#[command(mut_arg("url", |arg| arg.default_value_if("list", ArgPredicate::Equals("true".into()), "localhost")))]
+#[command(mut_arg("url", |arg| arg.default_value_if("list", ArgPredicate::Equals("true".into()), "-")))]
 pub(crate) struct CheckArguments {
     #[command(flatten)]
     connect: ConnectArguments,
