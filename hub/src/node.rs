@@ -38,10 +38,12 @@
 pub(crate) mod admission;
 pub(crate) mod command;
 pub(crate) mod fan_out;
+pub(crate) mod live_members;
 pub(crate) mod membership;
 pub(crate) mod recent;
 pub(crate) mod replay;
 pub(crate) mod topic_state;
+pub(crate) mod topic_table;
 pub(crate) mod worker;
 
 use std::sync::Arc;

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicIsize, Ordering};
 use std::time::Duration;
 
 use bowline::pair;
-use bowline_hub::{Hub, HubLimits, Memory, Rule};
+use bowline_hub::{Hub, Memory, Rule};
 
 /// An allocator that counts the bytes that are held.
 struct Counting;
@@ -40,7 +40,9 @@ fn held() -> isize {
 }
 
 /// Returns the bytes of a subscription, for so many members in so many topics each.
-async fn bytes_per_subscription(members: usize, topics: usize) -> isize {
+///
+/// The caller keeps the hub and its members: what they free must not be counted with the next ones.
+async fn bytes_per_subscription(members: usize, topics: usize) -> (isize, impl Sized) {
     let rule = Rule::new().history(100, Duration::from_secs(300));
     let hub = Hub::builder(Memory::new()).workers(1).rule("", rule).build().unwrap();
     let mut joined = Vec::new();
@@ -61,27 +63,43 @@ async fn bytes_per_subscription(members: usize, topics: usize) -> isize {
     }
     let subscriptions = (members - 1) * topics;
     assert_eq!(hub.stats().subscriptions, u64::try_from(members * topics).unwrap());
-    (held() - before) / isize::try_from(subscriptions).unwrap()
+    ((held() - before) / isize::try_from(subscriptions).unwrap(), (hub, joined))
 }
 
 /// Returns the bytes of a topic with one member, in the hub and its engine.
-async fn bytes_per_topic() -> isize {
-    let limits = HubLimits::default().topics_per_member(10_000);
-    let hub = Hub::builder(Memory::new()).workers(1).limits(limits).build().unwrap();
-    let (_client, server) = pair();
-    let member = hub.join(server.sender()).unwrap();
-    let before = held();
-    for topic in 0..7000 {
-        let _start = member.subscribe(&format!("topic/{topic}"), None).await.unwrap();
+///
+/// Tables grow by doubling, so the mean of four sizes is taken, two of them just after a table has grown.
+async fn bytes_per_topic(rule: Rule) -> (isize, impl Sized) {
+    let (mut sum, mut kept) = (0, Vec::new());
+    for topics in [6000, 7000, 8000, 9000] {
+        let hub = Hub::builder(Memory::new()).workers(1).rule("", rule.clone()).build().unwrap();
+        let connection = |_| {
+            let (client, server) = pair();
+            let member = hub.join(server.sender()).unwrap();
+            (client, server, member)
+        };
+        let joined: Vec<_> = (0..topics / 100).map(connection).collect();
+        let before = held();
+        for topic in 0..topics {
+            let (_, _, member) = &joined[topic / 100];
+            let _start = member.subscribe(&format!("topic/{topic}"), None).await.unwrap();
+        }
+        sum += (held() - before) / isize::try_from(topics).unwrap();
+        kept.push((hub, joined));
     }
-    (held() - before) / 7000
+    (sum / 4, kept)
 }
 
 /// One test, as the allocator counts what all threads hold.
 #[tokio::test]
 async fn subscriptions_and_topics_take_few_bytes() {
-    let bytes = bytes_per_subscription(200, 100).await;
+    let (bytes, _kept) = bytes_per_subscription(200, 100).await;
+    println!("a subscription takes {bytes} bytes");
     assert!(bytes <= 24, "a subscription takes {bytes} bytes");
-    let bytes = bytes_per_topic().await;
-    assert!(bytes <= 400, "a topic with one member takes {bytes} bytes");
+    let (bytes, _kept) = bytes_per_topic(Rule::new()).await;
+    println!("a topic with one member takes {bytes} bytes");
+    assert!(bytes <= 120, "a topic with one member takes {bytes} bytes");
+    let (bytes, _kept) = bytes_per_topic(Rule::new().history(100, Duration::from_secs(300))).await;
+    println!("a topic with one member and an empty history takes {bytes} bytes");
+    assert!(bytes <= 380, "a topic with one member and an empty history takes {bytes} bytes");
 }

@@ -1,7 +1,6 @@
 //! The engine for the hubs of one process.
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -72,17 +71,22 @@ struct Store {
 /// A part of the topics.
 #[derive(Default)]
 struct Shard {
-    topics: HashMap<Arc<str>, Channel>,
-    /// The times at which histories may be forgotten. A history has one entry, which is put off while the
-    /// topic is in use.
-    expiry: BinaryHeap<Reverse<(Instant, Arc<str>)>>,
+    /// A hub is here from its first topic on.
+    hubs: Vec<Wants>,
+    /// In boxes, as a map has many places that are empty.
+    histories: HashMap<Topic, Box<History>>,
+    /// The times at which histories may be forgotten, numbered, as times may be equal. A history has one
+    /// entry, which is put off while the topic is in use.
+    expiry: BTreeMap<(Instant, u64), Topic>,
+    /// The number of entries so far in `expiry`.
+    count: u64,
 }
 
-/// A topic: who wants it, and its history.
-#[derive(Default)]
-struct Channel {
-    wants: Vec<(u64, Inbox)>,
-    history: Option<History>,
+/// The topics that a hub wants: a set for each hub, as this takes less than a list of hubs for each topic.
+struct Wants {
+    link: u64,
+    inbox: Inbox,
+    topics: HashSet<Topic>,
 }
 
 struct History {
@@ -98,7 +102,8 @@ struct History {
 #[derive(Default)]
 struct AfterLock {
     wakeups: Vec<Wakeup>,
-    channels: Vec<Channel>,
+    /// The hubs that are gone.
+    hubs: Vec<Wants>,
     histories: Vec<History>,
     entries: Vec<(Instant, HistoryEntry)>,
 }
@@ -126,32 +131,26 @@ impl Engine for Memory {
         let mut after = AfterLock::default();
         let mut shard = self.store.shard(topic.name());
         shard.expire(now, &mut after);
-        let (entry, channel) = if let Some(retention) = topic.retention() {
-            let channel = shard.tracked(topic.name(), retention, now, &mut after);
-            let history = channel.history.as_mut().expect("the channel is tracked");
-            (history.append(compact(message), tag, now, &mut after), Some(channel))
-        } else {
-            let entry = HistoryEntry { position: Position::UNTRACKED, previous: 0, message };
-            (entry, shard.topics.get_mut(topic.name()))
+        let entry = match topic.retention() {
+            Some(retention) => {
+                let history = shard.history(topic, retention, now, &mut after);
+                history.append(compact(message), tag, now, &mut after)
+            }
+            None => HistoryEntry { position: Position::UNTRACKED, previous: 0, message },
         };
-        if let Some(channel) = channel {
-            after.wakeups = channel.deliver(topic, &entry);
-        }
+        after.wakeups = shard.deliver(topic, &entry);
         drop(shard);
         Ok(entry.position)
     }
 
     async fn want(&self, topic: &Topic) -> Result<(), EngineError> {
         let link = self.link()?;
+        let now = Instant::now();
         let mut after = AfterLock::default();
         let mut shard = self.store.shard(topic.name());
-        shard.expire(Instant::now(), &mut after);
-        let channel = shard.channel(topic.name(), Instant::now(), &mut after);
-        if channel.wants.iter().all(|(number, _)| *number != link.number) {
-            // Most topics have one hub.
-            channel.wants.reserve_exact(1);
-            channel.wants.push((link.number, link.inbox.clone()));
-        }
+        shard.expire(now, &mut after);
+        shard.forget_unused(topic, now, &mut after);
+        shard.topics_of(link, &mut after).insert(topic.clone());
         drop(shard);
         Ok(())
     }
@@ -162,13 +161,9 @@ impl Engine for Memory {
         let mut after = AfterLock::default();
         let mut shard = self.store.shard(topic.name());
         shard.expire(now, &mut after);
-        if let Some(channel) = shard.topics.get_mut(topic.name()) {
-            channel.wants.retain(|(number, _)| *number != link.number);
-            match &mut channel.history {
-                Some(history) => history.last_use = now,
-                None if channel.wants.is_empty() => after.channels.extend(shard.topics.remove(topic.name())),
-                None => {}
-            }
+        shard.topics_of(link, &mut after).remove(topic);
+        if let Some(history) = shard.histories.get_mut(topic) {
+            history.last_use = now;
         }
         drop(shard);
         Ok(())
@@ -182,8 +177,7 @@ impl Engine for Memory {
         let mut after_lock = AfterLock::default();
         let mut shard = self.store.shard(topic.name());
         shard.expire(now, &mut after_lock);
-        let channel = shard.tracked(topic.name(), retention, now, &mut after_lock);
-        let history = channel.history.as_mut().expect("the channel is tracked");
+        let history = shard.history(topic, retention, now, &mut after_lock);
         history.trim(now, &mut after_lock);
         let page = history.page(after, limit);
         drop(shard);
@@ -206,74 +200,93 @@ impl Default for Store {
 }
 
 impl Shard {
-    fn channel(&mut self, topic: &str, now: Instant, after: &mut AfterLock) -> &mut Channel {
-        if !self.topics.contains_key(topic) {
-            self.topics.insert(topic.into(), Channel::default());
-        }
-        let channel = self.topics.get_mut(topic).expect("the channel was inserted");
-        if channel.is_unused(now) {
-            after.histories.extend(channel.history.take());
-        }
-        channel
+    /// Returns the topics that a hub wants.
+    fn topics_of(&mut self, link: &Link, after: &mut AfterLock) -> &mut HashSet<Topic> {
+        self.forget_hubs(after);
+        let known = self.hubs.iter().position(|hub| hub.link == link.number);
+        let index = known.unwrap_or_else(|| {
+            let inbox = link.inbox.clone();
+            self.hubs.push(Wants { link: link.number, inbox, topics: HashSet::new() });
+            self.hubs.len() - 1
+        });
+        &mut self.hubs[index].topics
     }
 
-    /// Returns the channel of a topic with a history, which begins now if there was none.
-    fn tracked(
+    /// Removes the hubs that are gone.
+    fn forget_hubs(&mut self, after: &mut AfterLock) {
+        while let Some(index) = self.hubs.iter().position(|hub| hub.inbox.is_closed()) {
+            after.hubs.push(self.hubs.swap_remove(index));
+        }
+    }
+
+    fn is_wanted(&self, topic: &Topic) -> bool {
+        self.hubs.iter().any(|hub| hub.topics.contains(topic))
+    }
+
+    /// Removes the history of a topic that nobody has used for longer than it keeps messages.
+    fn forget_unused(&mut self, topic: &Topic, now: Instant, after: &mut AfterLock) {
+        let is_due = self.histories.get(topic).is_some_and(|history| history.unused_from() <= now);
+        if is_due && !self.is_wanted(topic) {
+            after.histories.extend(self.histories.remove(topic).map(|history| *history));
+        }
+    }
+
+    /// Returns the history of a topic, which begins now if there was none.
+    fn history(
         &mut self,
-        topic: &str,
+        topic: &Topic,
         retention: Retention,
         now: Instant,
         after: &mut AfterLock,
-    ) -> &mut Channel {
-        if self.channel(topic, now, after).history.is_none() {
-            self.expiry.push(Reverse((now + retention.age, topic.into())));
+    ) -> &mut History {
+        self.forget_unused(topic, now, after);
+        if !self.histories.contains_key(topic) {
+            self.look_again(now + retention.age, topic.clone());
+            self.histories.insert(topic.clone(), Box::new(History::new(retention, now)));
         }
-        let channel = self.topics.get_mut(topic).expect("the channel exists");
-        let history = channel.history.get_or_insert_with(|| History::new(retention, now));
+        let history = self.histories.get_mut(topic).expect("the history exists");
         history.last_use = now;
         history.retention = retention;
-        channel
+        history
+    }
+
+    /// Looks at a time whether a history may be forgotten.
+    fn look_again(&mut self, at: Instant, topic: Topic) {
+        self.count += 1;
+        self.expiry.insert((at, self.count), topic);
     }
 
     /// Removes the histories that nobody has used for longer than they keep messages.
     fn expire(&mut self, now: Instant, after: &mut AfterLock) {
-        while self.expiry.peek().is_some_and(|Reverse((at, _))| *at <= now) {
-            let Some(Reverse((at, name))) = self.expiry.pop() else { return };
-            let Some(channel) = self.topics.get_mut(&name) else { continue };
-            channel.wants.retain(|(_, inbox)| !inbox.is_closed());
-            let is_unused = channel.is_unused(now);
-            let Some(history) = channel.history.as_mut().filter(|history| history.look_at == at) else {
+        while let Some(entry) = self.expiry.first_entry().filter(|entry| entry.key().0 <= now) {
+            let ((at, _), topic) = entry.remove_entry();
+            self.forget_hubs(after);
+            let is_wanted = self.is_wanted(&topic);
+            let Some(history) = self.histories.get_mut(&topic).filter(|history| history.look_at == at) else {
                 // The entry is about a history that was forgotten.
                 continue;
             };
-            if is_unused {
-                after.channels.extend(self.topics.remove(&name));
+            if !is_wanted && history.unused_from() <= now {
+                after.histories.extend(self.histories.remove(&topic).map(|history| *history));
                 continue;
             }
-            history.look_at = history.unused_from().max(now + MIN_PAUSE);
-            if !channel.wants.is_empty() {
-                history.look_at = history.look_at.max(now + history.retention.age);
+            let mut look_at = history.unused_from().max(now + MIN_PAUSE);
+            if is_wanted {
+                look_at = look_at.max(now + history.retention.age);
             }
-            self.expiry.push(Reverse((history.look_at, name)));
+            history.look_at = look_at;
+            self.look_again(look_at, topic);
         }
-    }
-}
-
-impl Channel {
-    fn is_unused(&self, now: Instant) -> bool {
-        let until = self.history.as_ref().map(History::unused_from);
-        self.wants.is_empty() && until.is_some_and(|until| until <= now)
     }
 
     /// Delivers to all hubs. The order of deliveries is that of the history, as the shard is locked.
-    fn deliver(&mut self, topic: &Topic, entry: &HistoryEntry) -> Vec<Wakeup> {
-        let delivery = || Delivery {
-            topic: topic.clone(),
-            position: entry.position,
-            previous: entry.previous,
-            message: entry.message.clone(),
+    fn deliver(&self, topic: &Topic, entry: &HistoryEntry) -> Vec<Wakeup> {
+        let deliver = |hub: &Wants| {
+            let HistoryEntry { position, previous, ref message } = *entry;
+            let topic = hub.topics.get(topic)?.clone();
+            Some(hub.inbox.deliver(Delivery { topic, position, previous, message: message.clone() }))
         };
-        self.wants.iter().map(|(_, inbox)| inbox.deliver(delivery())).collect()
+        self.hubs.iter().filter_map(deliver).collect()
     }
 }
 

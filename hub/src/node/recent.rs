@@ -29,6 +29,10 @@ impl Recent {
         self.frames = VecDeque::new();
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.frames.is_empty()
+    }
+
     /// Returns the frames after a position, each with the position before its message. Returns `None` if the
     /// position is not known.
     pub(crate) fn after(&self, position: Position) -> Option<impl Iterator<Item = &(Position, Prepared)>> {

@@ -19,7 +19,8 @@
 //!   forgotten     +-------------------+
 //! ```
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
+use std::mem;
 
 use bowline::{Message, Prepared};
 use tokio::task::JoinHandle;
@@ -29,6 +30,7 @@ use crate::engine::{Delivery, HistoryPage, follows};
 use crate::events::HubEvent;
 use crate::node::Core;
 use crate::node::command::Request;
+use crate::node::live_members::LiveMembers;
 use crate::node::membership::MemberKey;
 use crate::node::recent::Recent;
 use crate::position::Position;
@@ -50,7 +52,7 @@ pub(crate) struct TopicState {
     /// The position of the last message. Everybody in `live` has been sent everything up to here, as soon as
     /// `run` is sent.
     pub(crate) top: Position,
-    pub(crate) live: HashSet<MemberKey>,
+    pub(crate) live: LiveMembers,
     /// The members that receive from the history: those that subscribe, and slow ones.
     pub(crate) behind: HashMap<MemberKey, Behind>,
     /// The requests that wait for the phase to be `Level`.
@@ -62,6 +64,13 @@ pub(crate) struct TopicState {
     pub(crate) run: Vec<Parcel>,
     /// The time from which on nobody was here.
     pub(crate) empty_since: Option<Instant>,
+}
+
+/// The part of a [`TopicState`] that is kept while nothing is under way: see
+/// [`topic_table`](crate::node::topic_table).
+pub(crate) struct Rest {
+    pub(crate) top: Position,
+    pub(crate) live: LiveMembers,
 }
 
 /// The phase of a topic: see the module.
@@ -147,7 +156,7 @@ impl TopicState {
             topic,
             phase: Phase::Opening(Box::default()),
             top: Position::UNTRACKED,
-            live: HashSet::new(),
+            live: LiveMembers::Nobody,
             behind: HashMap::new(),
             waiting: Vec::new(),
             recent: Recent::default(),
@@ -155,6 +164,21 @@ impl TopicState {
             run: Vec::new(),
             empty_since: None,
         }
+    }
+
+    /// Creates the state of a topic that has rested.
+    pub(crate) fn awake(topic: Topic, Rest { top, live }: Rest) -> Self {
+        Self { phase: Phase::Level, top, live, ..Self::new(topic) }
+    }
+
+    /// Takes out what is kept of the topic, if nothing is under way.
+    pub(crate) fn rest(&mut self) -> Option<Rest> {
+        let has_work = !self.run.is_empty() || !self.waiting.is_empty() || !self.behind.is_empty();
+        let remembers = !self.read.is_empty() || !self.recent.is_empty();
+        if !self.is_level() || self.live.is_empty() || has_work || remembers {
+            return None;
+        }
+        Some(Rest { top: self.top, live: mem::take(&mut self.live) })
     }
 
     pub(crate) fn is_tracked(&self) -> bool {
@@ -222,7 +246,7 @@ impl TopicState {
     /// Handles the top of the history of a topic that is wanted now.
     pub(crate) fn opened(&mut self, core: &Core, page: &HistoryPage) -> Step {
         let Phase::Opening(held) = &mut self.phase else { return Step::Done };
-        let held = std::mem::take(&mut **held);
+        let held = mem::take(&mut **held);
         self.top = page.top;
         self.level(core, page, held)
     }
@@ -230,7 +254,7 @@ impl TopicState {
     /// Handles a page of the history after the top.
     pub(crate) fn page(&mut self, core: &Core, number: u64, page: &HistoryPage) -> Step {
         let held = match &mut self.phase {
-            Phase::Filling { number: awaited, held } if *awaited == number => std::mem::take(&mut **held),
+            Phase::Filling { number: awaited, held } if *awaited == number => mem::take(&mut **held),
             _ => return Step::Done,
         };
         if self.live.is_empty() {
@@ -296,7 +320,7 @@ impl TopicState {
 
     /// Appends a message to the run.
     fn append(&mut self, core: &Core, position: Position, message: &Message) {
-        let before = std::mem::replace(&mut self.top, position);
+        let before = mem::replace(&mut self.top, position);
         if self.live.is_empty() && self.behind.is_empty() {
             return;
         }
@@ -320,7 +344,7 @@ impl TopicState {
 
     /// Tells the live members that messages before a position are lost. The topic continues after it.
     fn lose(&mut self, core: &Core, now: Position) {
-        let before = std::mem::replace(&mut self.top, now);
+        let before = mem::replace(&mut self.top, now);
         self.recent.clear();
         if self.live.is_empty() {
             return;

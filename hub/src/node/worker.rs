@@ -1,6 +1,6 @@
 //! The task that owns topics.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use crate::node::Core;
 use crate::node::command::{Command, Departure, Request};
 use crate::node::membership::MemberKey;
 use crate::node::topic_state::{Behind, Phase, Step, TopicState};
+use crate::node::topic_table::TopicTable;
 use crate::position::Position;
 use crate::stats::{add, subtract};
 use crate::topic::Topic;
@@ -38,8 +39,7 @@ pub(crate) struct Worker {
     commands: UnboundedReceiver<Command>,
     /// For the tasks of the worker, without keeping the worker alive.
     own_commands: WeakUnboundedSender<Command>,
-    /// In boxes, as a map has many places that are empty.
-    topics: HashMap<Topic, Box<TopicState>>,
+    topics: TopicTable,
     /// The topics without members, by the time at which they are no longer wanted.
     idle: VecDeque<(Instant, Topic)>,
 }
@@ -51,7 +51,7 @@ impl Worker {
         commands: UnboundedReceiver<Command>,
         own_commands: WeakUnboundedSender<Command>,
     ) -> Self {
-        Self { core, queue, commands, own_commands, topics: HashMap::new(), idle: VecDeque::new() }
+        Self { core, queue, commands, own_commands, topics: TopicTable::default(), idle: VecDeque::new() }
     }
 
     /// Works until nobody can send commands any more.
@@ -78,14 +78,18 @@ impl Worker {
     async fn arrive(&mut self, arrivals: Arrivals) {
         let mut touched = Vec::new();
         for delivery in arrivals.deliveries {
-            let Some(topic) = self.topics.get_mut(&delivery.topic) else { continue };
+            let Some(topic) = self.topics.wake(&delivery.topic) else { continue };
             let step = topic.deliver(&self.core, delivery);
+            // A topic is settled once for all of its deliveries.
             if topic.run.len() == 1 {
                 touched.push(topic.topic.clone());
             }
-            if step == Step::Read {
+            if step == Step::Read || topic.run.is_empty() {
                 let topic = topic.topic.clone();
-                self.read(&topic, Duration::ZERO);
+                if step == Step::Read {
+                    self.read(&topic, Duration::ZERO);
+                }
+                self.topics.rest(&topic);
             }
         }
         for topic in touched {
@@ -95,8 +99,7 @@ impl Worker {
             self.overflow(&topic, count);
         }
         if arrivals.signal == Signal::Verify {
-            let topics: Vec<_> = self.topics.keys().cloned().collect();
-            for topic in topics {
+            for topic in self.topics.tracked() {
                 self.verify(&topic);
             }
         }
@@ -131,7 +134,7 @@ impl Worker {
 
     /// Finishes a step: sends the run, answers requests, and notes whether somebody is left.
     async fn settle(&mut self, name: &Topic) {
-        let Some(topic) = self.topics.get_mut(name) else { return };
+        let Some(topic) = self.topics.wake(name) else { return };
         topic.flush(&self.core, &self.own_commands).await;
         let mut step = Step::Done;
         if matches!(topic.phase, Phase::Filling { .. }) {
@@ -156,28 +159,29 @@ impl Worker {
         if step == Step::Read {
             self.read(name, Duration::ZERO);
         }
+        self.topics.rest(name);
     }
 
     /// Returns the topic as the worker holds it, and wants the topic if it is new.
     fn open(&mut self, topic: Topic) -> Topic {
-        if let Some(state) = self.topics.get(&topic) {
-            return state.topic.clone();
+        if let Some(held) = self.topics.held(&topic) {
+            return held;
         }
         add(&self.core.counters.topics, 1);
-        self.topics.insert(topic.clone(), Box::new(TopicState::new(topic.clone())));
+        self.topics.insert(TopicState::new(topic.clone()));
         self.want(&topic);
         topic
     }
 
     /// The request is answered when the topic is level, at the latest.
     fn admit(&mut self, topic: &Topic, request: Request) {
-        if let Some(state) = self.topics.get_mut(topic) {
+        if let Some(state) = self.topics.wake(topic) {
             state.waiting.push(request);
         }
     }
 
     fn leave(&mut self, topic: &Topic, member: &MemberKey, departure: Departure) {
-        let Some(topic) = self.topics.get_mut(topic) else { return };
+        let Some(topic) = self.topics.wake(topic) else { return };
         match departure {
             Departure::CatchUp(ticket) => {
                 if topic.behind.get(member).map(Behind::ticket) == Some(ticket) {
@@ -205,7 +209,7 @@ impl Worker {
     }
 
     fn opened(&mut self, name: &Topic, outcome: Result<HistoryPage, Error>) {
-        let Some(topic) = self.topics.get_mut(name) else { return };
+        let Some(topic) = self.topics.wake(name) else { return };
         match outcome {
             Ok(page) => {
                 if topic.opened(&self.core, &page) == Step::Read {
@@ -220,7 +224,7 @@ impl Worker {
     }
 
     fn page(&mut self, name: &Topic, number: u64, outcome: Result<HistoryPage, Error>) {
-        let Some(topic) = self.topics.get_mut(name) else { return };
+        let Some(topic) = self.topics.wake(name) else { return };
         match outcome {
             Ok(page) => {
                 if topic.page(&self.core, number, &page) == Step::Read {
@@ -239,9 +243,11 @@ impl Worker {
 
     /// A message of a topic found no room.
     fn overflow(&mut self, topic: &Topic, count: u64) {
-        let Some(state) = self.topics.get(topic) else { return };
-        if state.is_tracked() {
+        if topic.retention().is_some() {
             return self.verify(topic);
+        }
+        if self.topics.held(topic).is_none() {
+            return;
         }
         let messages = usize::try_from(count).unwrap_or(usize::MAX);
         add(&self.core.counters.overflowed, messages);
@@ -250,15 +256,15 @@ impl Worker {
     }
 
     fn verify(&mut self, name: &Topic) {
-        let Some(topic) = self.topics.get_mut(name) else { return };
+        let Some(topic) = self.topics.wake(name) else { return };
         if topic.verify(&self.core) == Step::Read {
             self.read(name, Duration::ZERO);
         }
     }
 
     /// Reads the history after the top.
-    fn read(&self, name: &Topic, pause: Duration) {
-        let Some(topic) = self.topics.get(name) else { return };
+    fn read(&mut self, name: &Topic, pause: Duration) {
+        let Some(topic) = self.topics.awake(name) else { return };
         let Phase::Filling { number, .. } = topic.phase else { return };
         add(&self.core.counters.gaps, 1);
         let (core, name, after) = (Arc::clone(&self.core), topic.topic.clone(), topic.top.offset());
@@ -280,7 +286,7 @@ impl Worker {
 
     /// Wants a topic no longer, and forgets it after that.
     fn close(&mut self, name: &Topic) {
-        let Some(topic) = self.topics.get_mut(name) else { return };
+        let Some(topic) = self.topics.wake(name) else { return };
         topic.phase = Phase::Closing;
         let (core, topic) = (Arc::clone(&self.core), topic.topic.clone());
         self.spawn(async move {
@@ -291,7 +297,7 @@ impl Worker {
     }
 
     fn closed(&mut self, name: &Topic) {
-        let Some(topic) = self.topics.get_mut(name) else { return };
+        let Some(topic) = self.topics.wake(name) else { return };
         if topic.is_empty() {
             self.topics.remove(name);
             subtract(&self.core.counters.topics, 1);
@@ -304,7 +310,7 @@ impl Worker {
     fn close_idle(&mut self, now: Instant) {
         while self.idle.front().is_some_and(|(at, _)| *at <= now) {
             let Some((_, name)) = self.idle.pop_front() else { return };
-            let Some(topic) = self.topics.get_mut(&name) else { continue };
+            let Some(topic) = self.topics.awake(&name) else { continue };
             let is_due = topic.empty_since.is_some_and(|since| since + LINGER <= now);
             if is_due && topic.is_empty() && !matches!(topic.phase, Phase::Opening(_) | Phase::Closing) {
                 topic.empty_since = None;
