@@ -1,6 +1,6 @@
 -- Reads the history of a topic, which begins if there is none.
 --
--- KEYS: the head of the history (a hash), its messages (a stream)
+-- KEYS: the head of the history (a hash), its messages (a stream), the keys of messages (a hash, a list)
 -- ARGV: epoch of a new history, offset after which to read, number of messages, age of the head in ms
 --
 -- Returns the epoch, the offset and the tag of the top, the tag at the offset if it is known, and messages.
@@ -9,7 +9,7 @@ local epoch, offset, tag = head[1], head[2], head[3]
 if not epoch then
   epoch, offset, tag = ARGV[1], '0', string.rep('\0', 8)
   redis.call('HSET', KEYS[1], 'epoch', epoch, 'offset', offset, 'tag', tag)
-  redis.call('DEL', KEYS[2])
+  redis.call('DEL', KEYS[2], KEYS[3], KEYS[4])
 end
 redis.call('PEXPIRE', KEYS[1], ARGV[4])
 local after, top = tonumber(ARGV[2]), tonumber(offset)

@@ -24,10 +24,12 @@
 //!
 //! # Keys
 //!
-//! Channels are named `bowline:` and the name of the topic. A history has two keys with the same beginning: a
+//! Channels are named `bowline:` and the name of the topic. A history has keys with the same beginning: a
 //! hash that ends in `:head`, and a stream that ends in `:messages`. The stream expires when no message was
 //! published for the age of [`Rule::history`](bowline_hub::Rule::history), so older messages stay only while
-//! new ones arrive. The hash expires a week later.
+//! new ones arrive. The hash expires a week later. The keys of
+//! [`Hub::publish_once`](bowline_hub::Hub::publish_once) are in a hash that ends in `:keys`, and a list in
+//! `:order`.
 //!
 //! Redis 6 or newer is required. Redis Cluster is not supported.
 
@@ -48,6 +50,9 @@ use crate::subscriptions::{Request, Subscriptions};
 
 /// The beginning of all channels and keys.
 const PREFIX: &str = "bowline:";
+
+/// The error for a topic without history.
+const NO_HISTORY: &str = "the topic has no history";
 
 /// The time for which Redis keeps the head of a history longer than its messages.
 const HEAD_AGE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
@@ -118,6 +123,36 @@ impl Redis {
         requests.send(request(reply)).map_err(|_| ended())?;
         answer.await.map_err(|_| ended())?
     }
+
+    /// Appends a message to a history. An empty key is none.
+    async fn append(
+        &self,
+        topic: &Topic,
+        retention: Retention,
+        once: &str,
+        message: &Message,
+        tag: u64,
+    ) -> Result<Position, EngineError> {
+        let mut script = self.publish.prepare_invoke();
+        for part in ["head", "messages", "keys", "order"] {
+            script.key(key(topic, part));
+        }
+        script
+            .arg(format!("{PREFIX}{}", topic.name()))
+            .arg(&[wire::kind(message)][..])
+            .arg(&tag.to_be_bytes()[..])
+            .arg(&Position::begin().epoch().to_be_bytes()[..])
+            .arg(retention.count)
+            .arg(milliseconds(retention.age))
+            .arg(head_age(retention))
+            .arg(message.as_bytes());
+        if !once.is_empty() {
+            script.arg(once).arg(retention.key_count()).arg(milliseconds(retention.key_age()));
+        }
+        let (epoch, offset, tag): (Vec<u8>, u64, Vec<u8>) =
+            script.invoke_async(&mut self.commands.clone()).await.map_err(EngineError::new)?;
+        Ok(Position::new(number(&epoch)?, offset, number(&tag)?))
+    }
 }
 
 impl Engine for Redis {
@@ -133,30 +168,26 @@ impl Engine for Redis {
     }
 
     async fn publish(&self, topic: &Topic, message: Message, tag: u64) -> Result<Position, EngineError> {
-        let mut commands = self.commands.clone();
-        let channel = format!("{PREFIX}{}", topic.name());
         let Some(retention) = topic.retention() else {
+            let mut commands = self.commands.clone();
+            let channel = format!("{PREFIX}{}", topic.name());
             let mut command = redis::cmd("PUBLISH");
             command.arg(channel).arg(wire::encode_untracked(&message));
             command.exec_async(&mut commands).await.map_err(EngineError::new)?;
             return Ok(Position::UNTRACKED);
         };
-        let (head, messages) = keys(topic);
-        let mut script = self.publish.prepare_invoke();
-        script
-            .key(head)
-            .key(messages)
-            .arg(channel)
-            .arg(&[wire::kind(&message)][..])
-            .arg(&tag.to_be_bytes()[..])
-            .arg(&Position::begin().epoch().to_be_bytes()[..])
-            .arg(retention.count)
-            .arg(milliseconds(retention.age))
-            .arg(head_age(retention))
-            .arg(message.as_bytes());
-        let (epoch, offset): (Vec<u8>, u64) =
-            script.invoke_async(&mut commands).await.map_err(EngineError::new)?;
-        Ok(Position::new(number(&epoch)?, offset, tag))
+        self.append(topic, retention, "", &message, tag).await
+    }
+
+    async fn publish_once(
+        &self,
+        topic: &Topic,
+        key: &str,
+        message: Message,
+        tag: u64,
+    ) -> Result<Position, EngineError> {
+        let retention = topic.retention().ok_or_else(|| EngineError::new(NO_HISTORY))?;
+        self.append(topic, retention, key, &message, tag).await
     }
 
     async fn want(&self, topic: &Topic) -> Result<(), EngineError> {
@@ -168,13 +199,14 @@ impl Engine for Redis {
     }
 
     async fn history(&self, topic: &Topic, after: u64, limit: usize) -> Result<HistoryPage, EngineError> {
-        let retention = topic.retention().ok_or_else(|| EngineError::new("the topic has no history"))?;
+        let retention = topic.retention().ok_or_else(|| EngineError::new(NO_HISTORY))?;
         let mut commands = self.commands.clone();
-        let (head, messages) = keys(topic);
         let mut script = self.history.prepare_invoke();
         script
-            .key(head)
-            .key(messages)
+            .key(key(topic, "head"))
+            .key(key(topic, "messages"))
+            .key(key(topic, "keys"))
+            .key(key(topic, "order"))
             .arg(&Position::begin().epoch().to_be_bytes()[..])
             // No history has got as far, so a larger offset has the same answer.
             .arg(after.min(MAX_OFFSET))
@@ -200,10 +232,9 @@ impl fmt::Debug for Redis {
 /// The answer of `history.lua`: epoch, offset and tag of the top, the tag at the start, and messages.
 type Page = (Vec<u8>, u64, Vec<u8>, Vec<u8>, Vec<Vec<u8>>);
 
-/// Returns the keys of a history: its head and its messages.
-fn keys(topic: &Topic) -> (String, String) {
-    let name = topic.name();
-    (format!("{PREFIX}{name}:head"), format!("{PREFIX}{name}:messages"))
+/// Returns the key of a part of a history.
+fn key(topic: &Topic, part: &str) -> String {
+    format!("{PREFIX}{}:{part}", topic.name())
 }
 
 fn milliseconds(time: Duration) -> u64 {

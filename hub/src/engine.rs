@@ -5,6 +5,7 @@
 
 pub(crate) mod calls;
 pub(crate) mod inbox;
+pub(crate) mod keys;
 pub(crate) mod memory;
 
 use std::error::Error as StdError;
@@ -49,6 +50,28 @@ pub trait Engine: Send + Sync + 'static {
         message: Message,
         tag: u64,
     ) -> impl Future<Output = Result<Position, EngineError>> + Send;
+
+    /// Publishes a message as [`publish`](Self::publish) does, unless the topic remembers the key. Returns
+    /// the position of the message that was first published with the key.
+    ///
+    /// The topic has a history. Storing the message and remembering the key are one step, and a history that
+    /// is lost or rolls back takes its keys along. The topic remembers a key for [`Retention::key_age`] at
+    /// least; of more than [`Retention::key_count`] keys, the oldest may be forgotten.
+    ///
+    /// By default, the method returns an error: an engine that can't remember keys need not implement it.
+    ///
+    /// [`Retention::key_age`]: crate::Retention::key_age
+    /// [`Retention::key_count`]: crate::Retention::key_count
+    fn publish_once(
+        &self,
+        topic: &Topic,
+        key: &str,
+        message: Message,
+        tag: u64,
+    ) -> impl Future<Output = Result<Position, EngineError>> + Send {
+        let _ = (topic, key, message, tag);
+        async { Err(EngineError::new("the engine does not remember keys")) }
+    }
 
     /// Starts to deliver the messages of a topic. Returns once no further message can be missed.
     fn want(&self, topic: &Topic) -> impl Future<Output = Result<(), EngineError>> + Send;

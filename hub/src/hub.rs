@@ -16,6 +16,7 @@ use crate::hub::member::Member;
 use crate::node::Node;
 use crate::position::{Position, random};
 use crate::stats::{HubStats, add};
+use crate::topic::Topic;
 
 /// A set of topics to which connections subscribe.
 ///
@@ -108,16 +109,82 @@ impl Hub {
     /// - Returns [`ErrorKind::Limit`] if the message or the name is too large: see
     ///   [`HubLimits`](crate::HubLimits).
     /// - Returns [`ErrorKind::Unavailable`] if the engine failed or did not answer in time. The message may
-    ///   have been published nevertheless.
+    ///   have been published nevertheless: [`publish_once`](Self::publish_once) can be repeated.
     /// - Returns [`ErrorKind::Closed`] if the runtime in which the hub was built has ended.
     ///
     /// # Cancel safety
     ///
     /// A future that is dropped before it is ready may have published the message, or not.
     pub async fn publish(&self, topic: &str, message: impl Into<Message>) -> Result<Position, Error> {
-        let (topic, message) = (self.node.topic(topic)?, message.into());
-        let core = &self.node.core;
-        let most = core.limits.message_size;
+        let (topic, message) = self.publication(topic, message.into())?;
+        // A loop that publishes lets the workers run, too.
+        tokio::task::consume_budget().await;
+        let position = self.node.core.engine.publish(&topic, message, random()).await?;
+        self.published(&topic).await;
+        Ok(position)
+    }
+
+    /// Publishes a message as [`publish`](Self::publish) does, unless the topic remembers a message with the
+    /// same key. Returns the position of the first message with the key.
+    ///
+    /// A call that failed with [`ErrorKind::Unavailable`] leaves open whether the message was published. With
+    /// a key, the call can be repeated, on any node: the message is stored and delivered once. Different
+    /// messages need different keys. A key is the number of an order, for example, or a random number that a
+    /// client chooses for its message.
+    ///
+    /// A topic remembers its keys for two minutes, or for the age of its [history](crate::Rule::history) if
+    /// that is less. It remembers as many keys as the history keeps messages, and at least 1,000. A broker
+    /// that loses the history loses the keys, too: members are then told that messages are lost.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use bowline_hub::{Hub, Memory, Rule};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), bowline_hub::Error> {
+    /// let hub = Hub::builder(Memory::new())
+    ///     .rule("orders/", Rule::new().history(100, Duration::from_secs(300)))
+    ///     .build()?;
+    /// let first = hub.publish_once("orders/eu", "order 17", "paid").await?;
+    /// // The answer was lost, perhaps.
+    /// let again = hub.publish_once("orders/eu", "order 17", "paid").await?;
+    /// assert_eq!(first, again);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Returns the errors of [`publish`](Self::publish). Moreover:
+    ///
+    /// - Returns [`ErrorKind::InvalidInput`] if the key is empty, or if the topic has no history.
+    /// - Returns [`ErrorKind::Limit`] if the key is too long: see [`HubLimits`](crate::HubLimits::key_size).
+    ///
+    /// # Cancel safety
+    ///
+    /// A future that is dropped before it is ready may have published the message, or not. The call can be
+    /// repeated with the same key.
+    pub async fn publish_once(
+        &self,
+        topic: &str,
+        key: &str,
+        message: impl Into<Message>,
+    ) -> Result<Position, Error> {
+        let (topic, message) = self.publication(topic, message.into())?;
+        self.check_key(&topic, key)?;
+        tokio::task::consume_budget().await;
+        let position = self.node.core.engine.publish_once(&topic, key, message, random()).await?;
+        self.published(&topic).await;
+        Ok(position)
+    }
+
+    /// Checks a message that is to be published, and finds the rule of its topic.
+    fn publication(&self, topic: &str, message: Message) -> Result<(Topic, Message), Error> {
+        let topic = self.node.topic(topic)?;
+        let most = self.node.core.limits.message_size;
         if message.len() > most {
             let text = format!(
                 "the message has {} bytes, more than {most} (raise it with HubLimits::message_size)",
@@ -128,12 +195,36 @@ impl Hub {
         if self.node.inbox.is_closed() {
             return Err(Error::ended());
         }
-        // A loop that publishes lets the workers run, too.
-        tokio::task::consume_budget().await;
-        let position = core.engine.publish(&topic, message, random()).await?;
+        Ok((topic, message))
+    }
+
+    fn check_key(&self, topic: &Topic, key: &str) -> Result<(), Error> {
+        let most = self.node.core.limits.key_size;
+        if topic.retention().is_none() {
+            let text = format!(
+                "Hub::publish_once needs a topic with history (Rule::history), and {:?} has none",
+                topic.name()
+            );
+            return Err(Error::new(ErrorKind::InvalidInput, text));
+        }
+        if key.is_empty() {
+            return Err(Error::new(ErrorKind::InvalidInput, "the key of a message must not be empty"));
+        }
+        if key.len() > most {
+            let text = format!(
+                "the key has {} bytes, more than {most} (raise it with HubLimits::key_size)",
+                key.len()
+            );
+            return Err(Error::new(ErrorKind::Limit, text));
+        }
+        Ok(())
+    }
+
+    /// Counts a message, and holds up a publisher that outruns the hub.
+    async fn published(&self, topic: &Topic) {
+        let core = &self.node.core;
         add(&core.counters.published, 1);
-        core.engine.wait_for_room(&self.node.inbox, &topic).await;
-        Ok(position)
+        core.engine.wait_for_room(&self.node.inbox, topic).await;
     }
 
     /// Returns a receiver of the events of the hub, from now on.

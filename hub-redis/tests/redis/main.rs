@@ -3,5 +3,6 @@
 //! Without `redis-server` on the machine, the tests do nothing and say so.
 
 mod chaos;
+mod once;
 mod server;
 mod topics;

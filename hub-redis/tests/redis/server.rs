@@ -49,16 +49,33 @@ impl Server {
 
     async fn is_up(&self) -> TestResult {
         let up = async {
-            while self.command("PING").await.is_err() {
+            while self.command(&["PING"]).await.is_err() {
                 sleep(Duration::from_millis(20)).await;
             }
         };
         Ok(timeout(PATIENCE, up).await?)
     }
 
-    pub(crate) async fn command(&self, name: &str) -> Result<(), redis::RedisError> {
+    pub(crate) async fn command(&self, words: &[&str]) -> redis::RedisResult<()> {
+        self.query(words).await
+    }
+
+    /// Returns the number with which the server answers.
+    pub(crate) async fn number(&self, words: &[&str]) -> redis::RedisResult<i64> {
+        self.query(words).await
+    }
+
+    async fn query<T: redis::FromRedisValue>(&self, words: &[&str]) -> redis::RedisResult<T> {
         let mut connection = redis::Client::open(self.url())?.get_multiplexed_async_connection().await?;
-        redis::cmd(name).exec_async(&mut connection).await
+        let mut command = redis::cmd(words[0]);
+        command.arg(&words[1..]).query_async(&mut connection).await
+    }
+
+    /// Sends a signal to the process, such as `-STOP`.
+    #[cfg(unix)]
+    pub(crate) fn signal(&self, signal: &str) -> TestResult {
+        Command::new("kill").args([signal, &self.process.id().to_string()]).status()?;
+        Ok(())
     }
 
     /// Kills the server without any warning.

@@ -2,46 +2,54 @@
 
 use std::error::Error;
 use std::net::TcpListener;
-use std::process::Command;
 use std::time::Duration;
 
 use bowline::{WebSocket, pair};
-use bowline_hub::{ErrorKind, Hub, HubEvent, HubEvents, Member, Position, Rule, Start};
+use bowline_hub::{ErrorKind, Hub, HubBuilder, HubEvent, HubEvents, Member, Position, Rule, Start};
+use bowline_hub_redis::Redis;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use crate::server::{DURABLE, PATIENCE, SNAPSHOTS, Server, TestResult, VOLATILE};
 
-async fn hub(server: &Server) -> Result<Hub, Box<dyn Error>> {
-    Ok(Hub::builder(bowline_hub_redis::connect(&server.url()).await?)
+/// A builder whose topics with the prefix `chat/` have a history of 100 messages.
+pub(crate) async fn builder(server: &Server) -> Result<HubBuilder<Redis>, Box<dyn Error>> {
+    Ok(build_on(bowline_hub_redis::connect(&server.url()).await?))
+}
+
+pub(crate) fn build_on(engine: Redis) -> HubBuilder<Redis> {
+    Hub::builder(engine)
         .rule("chat/", Rule::new().history(100, Duration::from_secs(300)))
         .frame(|message| format!("{} {}", message.position(), message.text().unwrap_or("?")).into())
         .lost(|_, now| format!("{now} lost").into())
-        .build()?)
+}
+
+pub(crate) async fn hub(server: &Server) -> Result<Hub, Box<dyn Error>> {
+    Ok(builder(server).await?.build()?)
 }
 
 /// A client with its connection in a hub.
-struct Client {
-    socket: WebSocket,
-    member: Member,
+pub(crate) struct Client {
+    pub(crate) socket: WebSocket,
+    pub(crate) member: Member,
     _server: WebSocket,
 }
 
 impl Client {
-    fn join(hub: &Hub) -> Result<Self, Box<dyn Error>> {
+    pub(crate) fn join(hub: &Hub) -> Result<Self, Box<dyn Error>> {
         let (client, server) = pair();
         let member = hub.join(server.sender())?;
         Ok(Self { socket: client, member, _server: server })
     }
 
-    async fn live(hub: &Hub, topic: &str) -> Result<Self, Box<dyn Error>> {
+    pub(crate) async fn live(hub: &Hub, topic: &str) -> Result<Self, Box<dyn Error>> {
         let client = Self::join(hub)?;
         let Start::Live(_) = client.member.subscribe(topic, None).await? else { return Err("lost".into()) };
         Ok(client)
     }
 
     /// Receives frames, and returns the position of the last one.
-    async fn expect(&mut self, texts: &[&str]) -> Result<Position, Box<dyn Error>> {
+    pub(crate) async fn expect(&mut self, texts: &[&str]) -> Result<Position, Box<dyn Error>> {
         let mut last = Position::UNTRACKED;
         for expected in texts {
             let frame = timeout(PATIENCE, self.socket.recv()).await??.ok_or("the end")?.into_text()?;
@@ -54,7 +62,7 @@ impl Client {
 }
 
 /// Publishes as soon as Redis is there.
-async fn publish(hub: &Hub, text: &str) -> TestResult {
+pub(crate) async fn publish(hub: &Hub, text: &str) -> TestResult {
     let published = async {
         while hub.publish("chat/a", text).await.is_err() {
             sleep(Duration::from_millis(20)).await;
@@ -63,7 +71,7 @@ async fn publish(hub: &Hub, text: &str) -> TestResult {
     Ok(timeout(PATIENCE, published).await?)
 }
 
-async fn until(events: &mut HubEvents, wanted: impl Fn(&HubEvent) -> bool) -> TestResult {
+pub(crate) async fn until(events: &mut HubEvents, wanted: impl Fn(&HubEvent) -> bool) -> TestResult {
     let event = async { while !wanted(&events.recv().await.expect("the hub exists")) {} };
     Ok(timeout(PATIENCE, event).await?)
 }
@@ -164,7 +172,7 @@ async fn a_server_that_comes_back_with_an_older_snapshot_is_a_loss_that_is_told(
     for text in ["1", "2"] {
         publish(&hub, text).await?;
     }
-    server.command("SAVE").await?;
+    server.command(&["SAVE"]).await?;
     for text in ["3", "4"] {
         publish(&hub, text).await?;
     }
@@ -213,14 +221,12 @@ async fn many_topics_are_wanted_at_once() -> TestResult {
 #[tokio::test]
 async fn a_server_that_falls_silent_is_noticed() -> TestResult {
     let Some(server) = Server::start(VOLATILE).await? else { return Ok(()) };
-    let signal =
-        |signal: &str| Command::new("kill").args([signal, &server.process.id().to_string()]).status();
     let hub = hub(&server).await?;
     let mut events = hub.events();
     let mut client = Client::live(&hub, "chat/a").await?;
-    signal("-STOP")?;
+    server.signal("-STOP")?;
     until(&mut events, |event| matches!(event, HubEvent::Disconnected(_))).await?;
-    signal("-CONT")?;
+    server.signal("-CONT")?;
     until(&mut events, |event| *event == HubEvent::Reconnected).await?;
     publish(&hub, "1").await?;
     client.expect(&["1"]).await?;

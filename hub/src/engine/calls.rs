@@ -22,6 +22,13 @@ type Call<'a, T> = Pin<Box<dyn Future<Output = Result<T, EngineError>> + Send + 
 /// The methods of an [`Engine`] as an object: no type of the application has a parameter for the engine.
 trait AnyEngine: Send + Sync {
     fn publish<'a>(&'a self, topic: &'a Topic, message: Message, tag: u64) -> Call<'a, Position>;
+    fn publish_once<'a>(
+        &'a self,
+        topic: &'a Topic,
+        key: &'a str,
+        message: Message,
+        tag: u64,
+    ) -> Call<'a, Position>;
     fn want<'a>(&'a self, topic: &'a Topic) -> Call<'a, ()>;
     fn unwant<'a>(&'a self, topic: &'a Topic) -> Call<'a, ()>;
     fn history<'a>(&'a self, topic: &'a Topic, after: u64, limit: usize) -> Call<'a, HistoryPage>;
@@ -30,6 +37,16 @@ trait AnyEngine: Send + Sync {
 impl<E: Engine> AnyEngine for E {
     fn publish<'a>(&'a self, topic: &'a Topic, message: Message, tag: u64) -> Call<'a, Position> {
         Box::pin(Engine::publish(self, topic, message, tag))
+    }
+
+    fn publish_once<'a>(
+        &'a self,
+        topic: &'a Topic,
+        key: &'a str,
+        message: Message,
+        tag: u64,
+    ) -> Call<'a, Position> {
+        Box::pin(Engine::publish_once(self, topic, key, message, tag))
     }
 
     fn want<'a>(&'a self, topic: &'a Topic) -> Call<'a, ()> {
@@ -60,6 +77,16 @@ impl EngineCalls {
 
     pub(crate) async fn publish(&self, topic: &Topic, message: Message, tag: u64) -> Result<Position, Error> {
         self.bounded("publish", || self.engine.publish(topic, message, tag)).await
+    }
+
+    pub(crate) async fn publish_once(
+        &self,
+        topic: &Topic,
+        key: &str,
+        message: Message,
+        tag: u64,
+    ) -> Result<Position, Error> {
+        self.bounded("publish", || self.engine.publish_once(topic, key, message, tag)).await
     }
 
     pub(crate) async fn want(&self, topic: &Topic) -> Result<(), Error> {

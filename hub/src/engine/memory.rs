@@ -12,6 +12,7 @@ use bowline::{Message, Utf8Bytes};
 use tokio::time::Instant;
 
 use crate::engine::inbox::{Inbox, Wakeup};
+use crate::engine::keys::Keys;
 use crate::engine::{Delivery, Engine, EngineError, HistoryEntry, HistoryPage};
 use crate::position::Position;
 use crate::settings::rule::Retention;
@@ -23,6 +24,9 @@ const SHARDS: usize = 16;
 /// The size below which a message in a history is copied, in bytes. A message that was received can hold a
 /// block of up to 4 KiB, which it shares with others.
 const COPIED: usize = 4096;
+
+/// The error for a topic without history.
+const NO_HISTORY: &str = "the topic has no history";
 
 /// The shortest time between two looks at the same history.
 const MIN_PAUSE: Duration = Duration::from_millis(1);
@@ -92,6 +96,8 @@ struct Wants {
 struct History {
     top: Position,
     entries: VecDeque<(Instant, HistoryEntry)>,
+    /// Without memory while no message has a key.
+    keys: Option<Box<Keys>>,
     retention: Retention,
     last_use: Instant,
     /// The time of the entry in `Shard::expiry` that is about this history.
@@ -143,6 +149,31 @@ impl Engine for Memory {
         Ok(entry.position)
     }
 
+    async fn publish_once(
+        &self,
+        topic: &Topic,
+        key: &str,
+        message: Message,
+        tag: u64,
+    ) -> Result<Position, EngineError> {
+        let retention = topic.retention().ok_or_else(|| EngineError::new(NO_HISTORY))?;
+        let now = Instant::now();
+        let mut after = AfterLock::default();
+        let mut shard = self.store.shard(topic.name());
+        shard.expire(now, &mut after);
+        let channel = shard.tracked(topic.name(), retention, now, &mut after);
+        let history = channel.history.as_mut().expect("the channel is tracked");
+        history.trim(now, &mut after);
+        if let Some(position) = history.keys.as_ref().and_then(|keys| keys.position(key)) {
+            return Ok(position);
+        }
+        let entry = history.append(compact(message), tag, now, &mut after);
+        history.keys.get_or_insert_default().remember(key, entry.position, now);
+        after.wakeups = channel.deliver(topic, &entry);
+        drop(shard);
+        Ok(entry.position)
+    }
+
     async fn want(&self, topic: &Topic) -> Result<(), EngineError> {
         let link = self.link()?;
         let now = Instant::now();
@@ -171,7 +202,7 @@ impl Engine for Memory {
 
     async fn history(&self, topic: &Topic, after: u64, limit: usize) -> Result<HistoryPage, EngineError> {
         let Some(retention) = topic.retention() else {
-            return Err(EngineError::new("the topic has no history"));
+            return Err(EngineError::new(NO_HISTORY));
         };
         let now = Instant::now();
         let mut after_lock = AfterLock::default();
@@ -293,7 +324,7 @@ impl Shard {
 impl History {
     fn new(retention: Retention, now: Instant) -> Self {
         let (top, entries) = (Position::begin(), VecDeque::new());
-        Self { top, entries, retention, last_use: now, look_at: now + retention.age }
+        Self { top, entries, keys: None, retention, last_use: now, look_at: now + retention.age }
     }
 
     /// Returns the time from which on the history is forgotten, if nobody wants or uses it.
@@ -310,8 +341,9 @@ impl History {
         entry
     }
 
-    /// Removes the entries that are too many or too old.
+    /// Removes the entries and the keys that are too many or too old.
     fn trim(&mut self, now: Instant, after: &mut AfterLock) {
+        self.keys.take_if(|keys| !keys.trim(self.retention, now));
         while let Some((at, _)) = self.entries.front() {
             if self.entries.len() <= self.retention.count && *at + self.retention.age > now {
                 return;

@@ -11,6 +11,7 @@ use crate::error::{Error, ErrorKind};
 /// | [`topics_per_member`](Self::topics_per_member) | 128 | `subscribe` fails |
 /// | [`topic_size`](Self::topic_size) | 255 bytes | `subscribe` and `publish` fail |
 /// | [`message_size`](Self::message_size) | 64 KiB | `publish` fails |
+/// | [`key_size`](Self::key_size) | 255 bytes | `publish_once` fails |
 /// | [`replay`](Self::replay) | 1,000 messages | `subscribe` returns [`Start::Lost`] |
 /// | [`catch_up_tasks`](Self::catch_up_tasks) | 1,000 | slow members are closed with 1013 |
 /// | [`inbox`](Self::inbox) | 4,096 messages | see the setter |
@@ -43,6 +44,8 @@ pub struct HubLimits {
     pub topic_size: usize,
     /// The size of the largest message, in bytes: see [the setter](Self::message_size).
     pub message_size: usize,
+    /// The size of the longest key of a message, in bytes: see [the setter](Self::key_size).
+    pub key_size: usize,
     /// The number of missed messages that are sent again: see [the setter](Self::replay).
     pub replay: u64,
     /// The number of slow members that catch up at the same time: see [the setter](Self::catch_up_tasks).
@@ -59,6 +62,7 @@ impl Default for HubLimits {
             topics_per_member: 128,
             topic_size: 255,
             message_size: 64 * 1024,
+            key_size: 255,
             replay: 1000,
             catch_up_tasks: 1000,
             inbox: 4096,
@@ -83,6 +87,13 @@ impl HubLimits {
     /// Sets the size of the largest message to publish, in bytes. Default: 64 KiB; at least 1.
     pub fn message_size(mut self, bytes: usize) -> Self {
         self.message_size = bytes;
+        self
+    }
+
+    /// Sets the size of the longest key of [`Hub::publish_once`](crate::Hub::publish_once), in bytes.
+    /// Default: 255; at least 1.
+    pub fn key_size(mut self, bytes: usize) -> Self {
+        self.key_size = bytes;
         self
     }
 
@@ -124,6 +135,7 @@ impl HubLimits {
             ("topics_per_member", self.topics_per_member == 0),
             ("topic_size", self.topic_size == 0),
             ("message_size", self.message_size == 0),
+            ("key_size", self.key_size == 0),
             ("inbox", self.inbox == 0),
             ("engine_timeout", self.engine_timeout.is_zero()),
         ];

@@ -11,6 +11,12 @@ const MAX_HISTORY: usize = 1_000_000;
 /// The longest age of a message in a history: 366 days.
 const MAX_AGE: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
+/// The smallest number of keys that a topic remembers.
+const MIN_KEYS: usize = 1000;
+
+/// The longest time for which a topic must remember a key.
+const KEY_AGE: Duration = Duration::from_secs(120);
+
 /// The rule of all topics that begin with a prefix: their history, and the treatment of slow members.
 ///
 /// [`HubBuilder::rule`](crate::HubBuilder::rule) sets a rule. Of several rules that apply to a topic, the one
@@ -43,6 +49,20 @@ pub struct Retention {
     pub count: usize,
     /// The age of the oldest message.
     pub age: Duration,
+}
+
+impl Retention {
+    /// Returns the number of keys of [`Hub::publish_once`](crate::Hub::publish_once) that a topic remembers:
+    /// as many as messages, and at least 1,000.
+    pub fn key_count(self) -> usize {
+        self.count.max(MIN_KEYS)
+    }
+
+    /// Returns the time for which a topic remembers a key of [`Hub::publish_once`](crate::Hub::publish_once):
+    /// two minutes, or the age of the history if that is less.
+    pub fn key_age(self) -> Duration {
+        self.age.min(KEY_AGE)
+    }
 }
 
 /// The treatment of a member whose connection doesn't take a message at once.

@@ -9,7 +9,7 @@
 //! A run that fails prints its seed. `BOWLINE_HUB_SEED=<seed> cargo test -p bowline-hub --test hub checker`
 //! replays the run.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::error::Error;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -27,6 +27,8 @@ const TOPICS: [&str; 2] = ["chat/a", "chat/b"];
 const NODES: usize = 2;
 const CLIENTS: u64 = 6;
 const PUBLISHERS: u64 = 3;
+/// The publisher that repeats what was not acknowledged.
+const ONCE: u64 = 0;
 const MESSAGES: u64 = 120;
 /// The number of messages in a history.
 const WINDOW: usize = 40;
@@ -127,10 +129,26 @@ async fn client(hubs: Vec<Hub>, topic: &'static str, mut random: Random, notes: 
     }
 }
 
+/// Publishes each message until that is acknowledged, with a key.
+async fn publish_once(hubs: &[Hub], topic: &str, text: &str, random: &mut Random) {
+    for _ in 0..200 {
+        let hub = &hubs[random.index(hubs.len())];
+        if hub.publish_once(topic, text, text).await.is_ok() {
+            return;
+        }
+        sleep(Duration::from_millis(random.below(50))).await;
+    }
+    panic!("the broker is away for too long");
+}
+
 async fn publisher(hubs: Vec<Hub>, number: u64, mut random: Random) {
     for message in 0..MESSAGES {
         let topic = TOPICS[random.index(TOPICS.len())];
         let size = if random.permille(300) { random.index(20_000) } else { 10 };
+        if number == ONCE {
+            publish_once(&hubs, topic, &format!("{ONCE} {message}"), &mut random).await;
+            continue;
+        }
         let text = format!("{number} {message} {}", "x".repeat(size));
         // An error leaves open whether the message was published.
         let _ = hubs[random.index(hubs.len())].publish(topic, text).await;
@@ -209,10 +227,18 @@ async fn run(seed: u64, hubs: Vec<Hub>, broker: Option<Broker>) -> Record {
 /// Checks the notes of a client against everything that the broker has ever stored.
 fn check(notes: &[Note], stored: &HashMap<Position, Stored>) -> Result<(), Box<dyn Error>> {
     let mut last: Option<Position> = None;
+    let mut once = HashSet::new();
     for note in notes {
         match note {
-            Note::Start(position) | Note::Lost(position) => last = Some(*position),
+            Note::Start(position) | Note::Lost(position) => {
+                last = Some(*position);
+                // A history that is lost takes its keys along.
+                once.clear();
+            }
             Note::Message(position, text) => {
+                if text.starts_with(&format!("{ONCE} ")) && !once.insert(text) {
+                    return Err(format!("{text} was published once, and received twice").into());
+                }
                 let truth = stored.get(position).ok_or("a message that was never stored")?;
                 if truth.text != *text {
                     return Err("another text than that of the position".into());

@@ -5,6 +5,7 @@ mod faults;
 mod history;
 mod limits;
 mod live;
+mod once;
 mod slow;
 mod stress;
 mod support;

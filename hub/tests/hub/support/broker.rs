@@ -57,6 +57,7 @@ struct State {
 struct Log {
     top: Position,
     entries: Vec<HistoryEntry>,
+    keys: HashMap<String, Position>,
     snapshot: Option<Box<Log>>,
 }
 
@@ -149,6 +150,34 @@ impl Broker {
         inbox.reconnected();
     }
 
+    /// Stores and delivers a message. With a key that is known, it does neither.
+    fn append(
+        &self,
+        topic: &Topic,
+        key: Option<&str>,
+        message: &Message,
+        tag: u64,
+    ) -> Result<Position, EngineError> {
+        let (position, is_refused, wakeups);
+        {
+            let (mut state, _) = self.link()?;
+            let known = key.and_then(|key| state.log(topic.name()).keys.get(key).copied());
+            (position, wakeups) = if let Some(position) = known {
+                (position, Vec::new())
+            } else {
+                let entry = state.store(topic, message, tag);
+                if let Some(key) = key {
+                    state.log(topic.name()).keys.insert(key.to_owned(), entry.position);
+                }
+                (entry.position, state.deliver(topic, &entry))
+            };
+            let faults = state.faults;
+            is_refused = state.random.permille(faults.refused);
+        }
+        drop(wakeups);
+        if is_refused { Err(EngineError::new("the answer was lost")) } else { Ok(position) }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap()
     }
@@ -168,6 +197,7 @@ impl State {
         self.topics.entry(topic.to_owned()).or_insert_with(|| Log {
             top: Position::begin(),
             entries: Vec::new(),
+            keys: HashMap::new(),
             snapshot: None,
         })
     }
@@ -231,16 +261,17 @@ impl Engine for Broker {
     }
 
     async fn publish(&self, topic: &Topic, message: Message, tag: u64) -> Result<Position, EngineError> {
-        let (entry, outcome, wakeups);
-        {
-            let (mut state, _) = self.link()?;
-            entry = state.store(topic, &message, tag);
-            wakeups = state.deliver(topic, &entry);
-            let faults = state.faults;
-            outcome = state.random.permille(faults.refused);
-        }
-        drop(wakeups);
-        if outcome { Err(EngineError::new("the answer was lost")) } else { Ok(entry.position) }
+        self.append(topic, None, &message, tag)
+    }
+
+    async fn publish_once(
+        &self,
+        topic: &Topic,
+        key: &str,
+        message: Message,
+        tag: u64,
+    ) -> Result<Position, EngineError> {
+        self.append(topic, Some(key), &message, tag)
     }
 
     async fn want(&self, topic: &Topic) -> Result<(), EngineError> {
