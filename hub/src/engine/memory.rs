@@ -161,15 +161,14 @@ impl Engine for Memory {
         let mut after = AfterLock::default();
         let mut shard = self.store.shard(topic.name());
         shard.expire(now, &mut after);
-        let channel = shard.tracked(topic.name(), retention, now, &mut after);
-        let history = channel.history.as_mut().expect("the channel is tracked");
+        let history = shard.history(topic, retention, now, &mut after);
         history.trim(now, &mut after);
         if let Some(position) = history.keys.as_ref().and_then(|keys| keys.position(key)) {
             return Ok(position);
         }
         let entry = history.append(compact(message), tag, now, &mut after);
         history.keys.get_or_insert_default().remember(key, entry.position, now);
-        after.wakeups = channel.deliver(topic, &entry);
+        after.wakeups = shard.deliver(topic, &entry);
         drop(shard);
         Ok(entry.position)
     }
