@@ -1,0 +1,182 @@
+//! A connection to a server: dialing, and the greeting.
+//!
+//! ```text
+//!   TCP --> INFO from the server --> CONNECT, PING --> PONG: the server accepts the client
+//!                                                 \--> -ERR: the server says why not
+//! ```
+
+use std::io;
+use std::time::Duration;
+
+use bowline_hub::EngineError;
+use bowline_hub::bowline::bytes::{Buf, BytesMut};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::address::Addresses;
+use crate::protocol::{ServerOp, parse};
+
+/// The time within which a server must accept a client.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// The number of servers that are remembered.
+const MAX_SERVERS: usize = 64;
+
+/// The room that is made for the next read, in bytes.
+pub(crate) const READ: usize = 16 * 1024;
+
+/// A connection whose server has accepted the client.
+pub(crate) struct Connection {
+    pub(crate) stream: TcpStream,
+    /// The bytes that are read and not yet parsed.
+    pub(crate) input: BytesMut,
+    pub(crate) server: ServerInfo,
+}
+
+/// The part of the server's greeting that matters.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ServerInfo {
+    /// The size of the largest message with its headers, in bytes.
+    pub(crate) max_payload: usize,
+    /// The other servers of the cluster.
+    pub(crate) others: Vec<String>,
+}
+
+impl ServerInfo {
+    fn parse(json: &[u8]) -> Result<(Self, Value), EngineError> {
+        let info: Value = serde_json::from_slice(json).map_err(EngineError::new)?;
+        let others = info["connect_urls"].as_array().into_iter().flatten();
+        let others = others.filter_map(|url| url.as_str().map(str::to_owned)).take(MAX_SERVERS).collect();
+        let max_payload = info["max_payload"].as_u64().unwrap_or(1024 * 1024);
+        let server = Self { max_payload: usize::try_from(max_payload).unwrap_or(usize::MAX), others };
+        Ok((server, info))
+    }
+
+    /// Parses another greeting of the same server, which names the servers that it knows now.
+    pub(crate) fn again(json: &[u8]) -> Option<Self> {
+        Some(Self::parse(json).ok()?.0)
+    }
+
+    /// Adds the other servers to those that are known.
+    pub(crate) fn add_to(&self, servers: &mut Vec<String>) {
+        for other in &self.others {
+            if servers.len() < MAX_SERVERS && !servers.contains(other) {
+                servers.push(other.clone());
+            }
+        }
+    }
+}
+
+/// Connects to the first server that accepts the client, beginning with `first`.
+///
+/// # Errors
+///
+/// Returns the error of each server.
+pub(crate) async fn connect(addresses: &Addresses, first: usize) -> Result<Connection, EngineError> {
+    let mut reasons = Vec::new();
+    let count = addresses.servers.len();
+    for server in (0..count).map(|number| &addresses.servers[(first + number) % count]) {
+        match timeout(PATIENCE, Connection::open(server, addresses)).await {
+            Ok(Ok(connection)) => return Ok(connection),
+            Ok(Err(error)) => reasons.push(format!("{server}: {error}")),
+            Err(_) => reasons.push(format!("{server}: no answer within {PATIENCE:?}")),
+        }
+    }
+    Err(EngineError::new(format!("NATS is out of reach: {}", reasons.join("; "))))
+}
+
+impl Connection {
+    async fn open(address: &str, addresses: &Addresses) -> Result<Self, EngineError> {
+        let stream = TcpStream::connect(address).await.map_err(EngineError::new)?;
+        stream.set_nodelay(true).map_err(EngineError::new)?;
+        let server = ServerInfo::default();
+        let mut connection = Self { stream, input: BytesMut::new(), server };
+        let info = connection.next(|op| match op {
+            ServerOp::Info(json) => Some(ServerInfo::parse(json)),
+            _ => None,
+        });
+        let (server, info) = info.await??;
+        connection.server = server;
+        check(&info)?;
+        let greeting = greeting(addresses);
+        connection
+            .stream
+            .write_all(format!("CONNECT {greeting}\r\nPING\r\n").as_bytes())
+            .await
+            .map_err(EngineError::new)?;
+        connection.pong().await?;
+        Ok(connection)
+    }
+
+    /// Sends operations that subscribe, and waits until the server has handled them. Messages that arrive until
+    /// then are dropped: the hub reads them from the history.
+    pub(crate) async fn restore(&mut self, subscriptions: &[u8]) -> Result<(), EngineError> {
+        self.stream.write_all(subscriptions).await.map_err(EngineError::new)?;
+        self.stream.write_all(b"PING\r\n").await.map_err(EngineError::new)?;
+        self.pong().await
+    }
+
+    /// Waits until the server has handled everything before a `PING`.
+    async fn pong(&mut self) -> Result<(), EngineError> {
+        self.next(|op| (op == ServerOp::Pong).then_some(())).await
+    }
+
+    /// Reads until an operation of a kind.
+    async fn next<T>(&mut self, mut wanted: impl FnMut(ServerOp<'_>) -> Option<T>) -> Result<T, EngineError> {
+        loop {
+            let mut found = None;
+            let mut used = 0;
+            while let Some((op, size)) = parse(&self.input[used..]).map_err(EngineError::new)? {
+                used += size;
+                if let ServerOp::Error(reason) = op {
+                    return Err(EngineError::new(reason));
+                }
+                found = wanted(op);
+                if found.is_some() {
+                    break;
+                }
+            }
+            self.input.advance(used);
+            if let Some(found) = found {
+                return Ok(found);
+            }
+            self.input.reserve(READ);
+            if self.stream.read_buf(&mut self.input).await.map_err(EngineError::new)? == 0 {
+                return Err(EngineError::new(io::Error::from(io::ErrorKind::UnexpectedEof)));
+            }
+        }
+    }
+}
+
+/// Checks that the server offers what an engine needs.
+fn check(info: &Value) -> Result<(), EngineError> {
+    if info["tls_required"].as_bool() == Some(true) {
+        return Err(EngineError::new("the server requires TLS, which this engine does not support"));
+    }
+    if info["headers"].as_bool() != Some(true) {
+        return Err(EngineError::new("the server is older than NATS 2.9, or has disabled headers"));
+    }
+    Ok(())
+}
+
+/// Returns the JSON of `CONNECT`.
+fn greeting(addresses: &Addresses) -> Value {
+    let mut greeting = json!({
+        "verbose": false,
+        "pedantic": false,
+        "tls_required": false,
+        "headers": true,
+        "no_responders": true,
+        "echo": true,
+        "protocol": 1,
+        "lang": "rust",
+        "name": "bowline",
+        "version": env!("CARGO_PKG_VERSION"),
+    });
+    if let Some(fields) = greeting.as_object_mut() {
+        addresses.credentials.add_to(fields);
+    }
+    greeting
+}

@@ -1,0 +1,7 @@
+//! Hubs over a real NATS, which the tests start, kill and start again.
+//!
+//! Without `nats-server` on the machine, the tests do nothing and say so.
+
+mod client;
+mod server;
+mod topics;

@@ -1,0 +1,113 @@
+//! A real NATS, which the tests start, kill and start again.
+
+use std::error::Error;
+use std::fs;
+use std::net::TcpListener;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
+
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::net::TcpStream;
+use tokio::time::{sleep, timeout};
+
+pub(crate) type TestResult = Result<(), Box<dyn Error>>;
+
+/// The time within which a frame or an event must arrive.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A server in a folder of its own.
+pub(crate) struct Server {
+    pub(crate) process: Child,
+    pub(crate) port: u16,
+    folder: TempDir,
+}
+
+impl Server {
+    /// Starts a server with more lines for its configuration.
+    pub(crate) async fn start(settings: &str) -> Result<Option<Self>, Box<dyn Error>> {
+        if Command::new("nats-server").arg("--version").stdout(Stdio::null()).status().is_err() {
+            eprintln!("skipped: there is no nats-server on this machine");
+            return Ok(None);
+        }
+        let port = free_port();
+        let folder = TempDir::new()?;
+        let store = folder.path().join("store");
+        fs::write(
+            folder.path().join("server.conf"),
+            format!(
+                "listen: \"127.0.0.1:{port}\"\njetstream {{ store_dir: {:?}, max_mem: 256M, max_file: 1G }}\n{settings}\n",
+                store.display()
+            ),
+        )?;
+        let process = spawn(&folder)?;
+        let server = Self { process, port, folder };
+        server.is_up().await?;
+        Ok(Some(server))
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("nats://127.0.0.1:{}", self.port)
+    }
+
+    /// Waits for the greeting of the server.
+    async fn is_up(&self) -> TestResult {
+        let up = async {
+            loop {
+                if let Ok(stream) = TcpStream::connect(("127.0.0.1", self.port)).await {
+                    let mut line = String::new();
+                    if matches!(BufReader::new(stream).read_line(&mut line).await, Ok(size) if size > 0) {
+                        return;
+                    }
+                }
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        Ok(timeout(PATIENCE, up).await?)
+    }
+
+    /// Kills the server without any warning.
+    pub(crate) fn kill(&mut self) -> TestResult {
+        self.process.kill()?;
+        self.process.wait()?;
+        Ok(())
+    }
+
+    pub(crate) async fn restart(&mut self) -> TestResult {
+        self.process = spawn(&self.folder)?;
+        self.is_up().await
+    }
+
+    /// Stops the server with `-STOP`, or lets it continue with `-CONT`.
+    pub(crate) fn signal(&self, signal: &str) -> TestResult {
+        Command::new("kill").args([signal, &self.process.id().to_string()]).status()?;
+        Ok(())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.kill();
+    }
+}
+
+/// Returns a port that nobody takes while the server is down: not one of those that the operating system
+/// hands out, and another one for each server of this process.
+pub(crate) fn free_port() -> u16 {
+    static COUNT: AtomicU16 = AtomicU16::new(0);
+    let start = 10_000 + u16::try_from(std::process::id() % 500).expect("the number is small") * 20;
+    loop {
+        let port = start + COUNT.fetch_add(1, Ordering::Relaxed);
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}
+
+fn spawn(folder: &TempDir) -> Result<Child, Box<dyn Error>> {
+    let mut command = Command::new("nats-server");
+    command.arg("-c").arg(folder.path().join("server.conf"));
+    command.arg("-l").arg(folder.path().join("server.log"));
+    Ok(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?)
+}

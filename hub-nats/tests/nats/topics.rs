@@ -1,0 +1,133 @@
+//! Topics over NATS: what works, and what becomes of each failure.
+
+use std::net::TcpListener;
+
+use bowline_hub::{ErrorKind, HubEvent, Position};
+use tokio::task::JoinSet;
+
+use crate::client::{Client, hub, publish, until};
+use crate::server::{Server, TestResult};
+
+#[tokio::test]
+async fn two_nodes_exchange_messages_without_history() -> TestResult {
+    let Some(server) = Server::start("").await? else { return Ok(()) };
+    let (here, there) = (hub(&server.url()).await?, hub(&server.url()).await?);
+    let mut client = Client::live(&here, "news of today.*").await?;
+    assert_eq!(there.publish("news of today.*", "1").await?, Position::UNTRACKED);
+    there.publish("news of tomorrow", "another topic").await?;
+    here.publish("news of today.*", "2").await?;
+    client.expect(&["1", "2"]).await?;
+    let binary = vec![0_u8, 255];
+    there.publish("news of today.*", binary).await?;
+    client.expect(&["?"]).await?;
+    Ok(())
+}
+
+/// Many topics at once take few operations, and each of them works.
+#[tokio::test]
+async fn many_topics_are_wanted_at_once() -> TestResult {
+    let Some(server) = Server::start("").await? else { return Ok(()) };
+    let (here, there) = (hub(&server.url()).await?, hub(&server.url()).await?);
+    let mut clients = Vec::new();
+    let mut joining = JoinSet::new();
+    for number in 0..300 {
+        let hub = here.clone();
+        joining.spawn(async move {
+            let topic = format!("news/{number}");
+            Client::live(&hub, &topic).await.map(|client| (client, topic)).map_err(|error| error.to_string())
+        });
+    }
+    while let Some(joined) = joining.join_next().await {
+        clients.push(joined??);
+    }
+    for (_, topic) in &clients {
+        there.publish(topic, topic.as_str()).await?;
+    }
+    for (client, topic) in &mut clients {
+        client.expect(&[topic]).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn while_the_server_is_away_calls_fail_and_nothing_is_sent_later() -> TestResult {
+    let Some(mut server) = Server::start("").await? else { return Ok(()) };
+    let hub = hub(&server.url()).await?;
+    let mut events = hub.events();
+    let mut client = Client::live(&hub, "news").await?;
+    server.kill()?;
+    until(&mut events, |event| matches!(event, HubEvent::Disconnected(_))).await?;
+    assert!(!hub.is_healthy());
+    let error = hub.publish("news", "unsent").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    let error = client.member.subscribe("more", None).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+
+    server.restart().await?;
+    until(&mut events, |event| *event == HubEvent::Reconnected).await?;
+    publish(&hub, "news", "1").await?;
+    client.expect(&["1"]).await?;
+    Ok(())
+}
+
+/// Nothing tells the node that its server has stopped, apart from pings without an answer.
+#[cfg(unix)]
+#[tokio::test]
+async fn a_server_that_falls_silent_is_noticed() -> TestResult {
+    let Some(server) = Server::start("").await? else { return Ok(()) };
+    let hub = hub(&server.url()).await?;
+    let mut events = hub.events();
+    let mut client = Client::live(&hub, "news").await?;
+    server.signal("-STOP")?;
+    until(&mut events, |event| matches!(event, HubEvent::Disconnected(_))).await?;
+    server.signal("-CONT")?;
+    until(&mut events, |event| *event == HubEvent::Reconnected).await?;
+    publish(&hub, "news", "1").await?;
+    client.expect(&["1"]).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn credentials_of_the_url_are_checked_by_the_server() -> TestResult {
+    let settings = "authorization { user: me, password: \"s@cret\" }";
+    let Some(server) = Server::start(settings).await? else { return Ok(()) };
+    let url = |user: &str| format!("nats://{user}127.0.0.1:{}", server.port);
+    assert!(bowline_hub_nats::connect(&url("me:s%40cret@")).await.is_ok());
+    for user in ["", "me:wrong@", "token@"] {
+        let error = bowline_hub_nats::connect(&url(user)).await.unwrap_err();
+        assert!(error.to_string().contains("Authorization Violation"), "{error}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_message_that_is_too_large_for_the_server_is_an_error_that_names_the_setting() -> TestResult {
+    let Some(server) = Server::start("max_payload: 1KB").await? else { return Ok(()) };
+    let hub = hub(&server.url()).await?;
+    let mut client = Client::live(&hub, "news").await?;
+    let error = hub.publish("news", "x".repeat(1025)).await.unwrap_err();
+    assert!(std::error::Error::source(&error).unwrap().to_string().contains("max_payload"));
+    hub.publish("news", "1").await?;
+    client.expect(&["1"]).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_a_user_may_not_publish_is_an_error() -> TestResult {
+    let settings = "authorization { users: [{ user: me, password: me, permissions: {
+        publish: { deny: \"bowline.live.secret\" } } }] }";
+    let Some(server) = Server::start(settings).await? else { return Ok(()) };
+    let hub = hub(&format!("nats://me:me@127.0.0.1:{}", server.port)).await?;
+    let error = hub.publish("secret", "1").await.unwrap_err();
+    assert!(std::error::Error::source(&error).unwrap().to_string().contains("Permissions Violation"));
+    hub.publish("news", "1").await?;
+    assert!(hub.is_healthy());
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_address_without_a_server_is_an_error() {
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    assert!(bowline_hub_nats::connect(&format!("nats://127.0.0.1:{port}")).await.is_err());
+    assert!(bowline_hub_nats::connect("http://127.0.0.1").await.is_err());
+}
