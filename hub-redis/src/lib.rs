@@ -21,47 +21,88 @@
 //!   history receive what they missed. A server that falls silent is noticed after at most five seconds.
 //! - **Redis is back without its data, or with an older snapshot.** Members are told that messages are lost,
 //!   as the tags of the messages don't match.
+//! - **A replica takes over.** Writes that had not reached the replica are lost, and members are told. The
+//!   URL must name an address that follows the primary: a proxy, a service of the platform, or a DNS name.
+//!   The engine does not ask Redis Sentinel.
+//!
+//! # URLs
+//!
+//! | URL | server |
+//! |---|---|
+//! | `redis://host:6379` | without a password |
+//! | `redis://:password@host` | with the password of the default user |
+//! | `redis://user:password@host` | with a user of an access control list |
+//! | `redis://host/3` | database 3; the hubs of two databases are strangers |
+//! | `redis+unix:///run/redis.sock?db=3` | on the same machine |
+//!
+//! A user of an access control list needs these permissions, with `bowline@3:` instead of `bowline:` for the
+//! channels of database 3:
+//!
+//! ```text
+//! ACL SETUSER hub on >password ~bowline:* &bowline:* +@pubsub +@connection +@scripting
+//!     +get +set +del +pexpire +hget +hset +hdel +hmget +hincrby +xadd +xrange +rpush +lpop
+//! ```
+//!
+//! # Several servers
+//!
+//! [`connect_sharded`] divides the topics among servers that know nothing of each other. Each node calculates
+//! the server of a topic from its name, by a jump consistent hash, and has two connections to each server.
+//! The failure of a server concerns its topics only, and [`HubEvent::PartDisconnected`] names its address.
+//! [`Hub::is_healthy`] returns `true` while all servers are within reach.
+//!
+//! All nodes need the same servers in the same order. Each server remembers its place, and refuses nodes that
+//! expect another. To change the servers, stop all nodes, and delete the key `bowline:place` on each server.
+//! A server more at the end of the list takes over an equal share of the topics. Their histories begin anew.
+//!
+//! Redis Cluster is not supported, as it sends each message to all of its servers.
+//!
+//! [`HubEvent::PartDisconnected`]: bowline_hub::HubEvent::PartDisconnected
+//! [`Hub::is_healthy`]: bowline_hub::Hub::is_healthy
 //!
 //! # Keys
 //!
 //! Channels are named `bowline:` and the name of the topic. A history has keys with the same beginning: a
 //! hash that ends in `:head`, and a stream that ends in `:messages`. The stream expires when no message was
 //! published for the age of [`Rule::history`](bowline_hub::Rule::history), so older messages stay only while
-//! new ones arrive. The hash expires a week later. The keys of
+//! new ones arrive. The hash expires later: see [`Redis::keep_positions`]. The keys of
 //! [`Hub::publish_once`](bowline_hub::Hub::publish_once) are in a hash that ends in `:keys`, and a list in
 //! `:order`.
 //!
-//! Redis 6 or newer is required. Redis Cluster is not supported.
+//! All of these keys expire, so a Redis that is full must not evict them: `maxmemory-policy` is `noeviction`,
+//! the default.
+//!
+//! Redis 6 or newer is required.
 
+mod division;
+mod keys;
+mod renewal;
+mod server;
 mod subscriptions;
 mod wire;
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::fmt;
 use std::time::Duration;
 
 use bowline_hub::bowline::Message;
 use bowline_hub::{Engine, EngineError, HistoryPage, Inbox, Position, Retention, Topic};
-use redis::aio::{ConnectionManager, ConnectionManagerConfig, MultiplexedConnection};
-use redis::{Client, IntoConnectionInfo, ProtocolVersion, PushInfo, Script};
-use tokio::sync::{mpsc, oneshot};
+use redis::Script;
+use tokio::sync::mpsc;
 
-use crate::subscriptions::{Request, Subscriptions};
-
-/// The beginning of all channels and keys.
-const PREFIX: &str = "bowline:";
+use crate::division::server_of;
+use crate::keys::milliseconds;
+use crate::renewal::{Keep, Renewal};
+use crate::server::{Connections, Place, Request, Server};
+use crate::subscriptions::{Standing, Subscriptions};
 
 /// The error for a topic without history.
 const NO_HISTORY: &str = "the topic has no history";
-
-/// The time for which Redis keeps the head of a history longer than its messages.
-const HEAD_AGE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// The largest offset with which Lua calculates exactly.
 const MAX_OFFSET: u64 = 1 << 53;
 
 /// Connects to Redis, and returns the engine of a hub. The URL is one of the crate `redis`, such as
-/// `redis://:password@host:6379/0`.
+/// `redis://user:password@host:6379/0`: see [URLs](crate#urls).
 ///
 /// # Errors
 ///
@@ -71,57 +112,86 @@ const MAX_OFFSET: u64 = 1 << 53;
 ///
 /// This function is cancel safe. A dropped future closes its connections.
 pub async fn connect(url: &str) -> Result<Redis, EngineError> {
-    let info = url.into_connection_info().map_err(EngineError::new)?;
-    let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
-    let client = Client::open(info.set_redis_settings(settings)).map_err(EngineError::new)?;
-    let receiving = subscriptions::connect(&client).await.map_err(EngineError::new)?;
-    // The hub bounds each call.
-    let config =
-        ConnectionManagerConfig::new().set_response_timeout(None).set_max_delay(Duration::from_secs(1));
-    let commands =
-        ConnectionManager::new_with_config(client.clone(), config).await.map_err(EngineError::new)?;
+    connect_sharded([url]).await
+}
+
+/// Connects to several servers, among which the topics are divided: see
+/// [several servers](crate#several-servers).
+///
+/// # Examples
+///
+/// ```no_run
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let engine = bowline_hub_redis::connect_sharded(["redis://one", "redis://two", "redis://three"]).await?;
+/// let hub = bowline_hub::Hub::builder(engine).build()?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+///
+/// Returns an error if there is no URL, if a URL is invalid or occurs twice, if a server is out of reach, or
+/// if other nodes use the servers in another order.
+///
+/// # Cancel safety
+///
+/// This function is cancel safe. A dropped future closes its connections.
+pub async fn connect_sharded<U: AsRef<str>>(urls: impl IntoIterator<Item = U>) -> Result<Redis, EngineError> {
+    let urls: Vec<_> = urls.into_iter().collect();
+    if urls.is_empty() {
+        return Err(EngineError::new("connect_sharded needs the URL of a server"));
+    }
+    let place = |(index, url): (usize, &U)| Place::new(url.as_ref(), index, urls.len());
+    let places = urls.iter().enumerate().map(place).collect::<Result<Vec<_>, _>>()?;
+    for (index, place) in places.iter().enumerate() {
+        if places[..index].iter().any(|other| other.is_same(place)) {
+            return Err(EngineError::new(format!("the server {} is named twice", place.address)));
+        }
+    }
+    let (mut servers, mut unstarted) = (Vec::new(), Vec::new());
+    for place in places {
+        let failed = |error| EngineError::new(format!("Redis at {}: {error}", place.address));
+        let connections = place.connect().await.map_err(failed)?;
+        let (server, requests) = Server::new(place, connections.commands.0.clone());
+        servers.push(server);
+        unstarted.push((connections, requests));
+    }
     Ok(Redis {
-        client,
-        commands,
+        servers: servers.into(),
+        keep: Keep::DEFAULT,
         publish: Script::new(include_str!("publish.lua")),
         history: Script::new(include_str!("history.lua")),
-        receiving: Receiving::Unstarted(Box::new(receiving)),
+        unstarted,
     })
 }
 
-/// An engine on Redis. [`connect`] returns one.
+/// An engine on Redis. [`connect`] and [`connect_sharded`] return one.
 pub struct Redis {
-    client: Client,
-    commands: ConnectionManager,
+    servers: Box<[Server]>,
+    keep: Keep,
     publish: Script,
     history: Script,
-    receiving: Receiving,
-}
-
-/// The connection that receives messages.
-///
-/// ```text
-///   Unstarted --start--> Running
-///       |
-///       v  a failed start
-///     Ended
-/// ```
-enum Receiving {
-    Unstarted(Box<(MultiplexedConnection, mpsc::UnboundedReceiver<PushInfo>)>),
-    Running(mpsc::UnboundedSender<Request>),
-    Ended,
+    /// For each server, until the hub is built.
+    unstarted: Vec<(Connections, mpsc::UnboundedReceiver<Request>)>,
 }
 
 impl Redis {
-    async fn request(
-        &self,
-        request: impl FnOnce(oneshot::Sender<Result<(), EngineError>>) -> Request,
-    ) -> Result<(), EngineError> {
-        let ended = || EngineError::new("the connection of the engine has ended");
-        let Receiving::Running(requests) = &self.receiving else { return Err(ended()) };
-        let (reply, answer) = oneshot::channel();
-        requests.send(request(reply)).map_err(|_| ended())?;
-        answer.await.map_err(|_| ended())?
+    /// Sets the time for which Redis keeps the position of a topic with history, after the last message or
+    /// the last member. Default: a week; positive, and at most 366 days.
+    ///
+    /// A client that comes back within this time, and within the age of the history on top, is not told of
+    /// a loss if it has missed nothing. As long as a node has members in the topic, the time doesn't begin.
+    /// Each topic takes about 150 bytes of Redis meanwhile. [`HubBuilder::build`] reports an invalid time.
+    ///
+    /// [`HubBuilder::build`]: bowline_hub::HubBuilder::build
+    pub fn keep_positions(mut self, time: Duration) -> Self {
+        self.keep = Keep(time);
+        self
+    }
+
+    /// Returns the server of a topic.
+    fn server(&self, topic: &Topic) -> &Server {
+        &self.servers[server_of(topic.name(), self.servers.len())]
     }
 
     /// Appends a message to a history. An empty key is none.
@@ -129,54 +199,63 @@ impl Redis {
         &self,
         topic: &Topic,
         retention: Retention,
-        once: &str,
+        key: &str,
         message: &Message,
         tag: u64,
     ) -> Result<Position, EngineError> {
+        let server = self.server(topic);
         let mut script = self.publish.prepare_invoke();
-        for part in ["head", "messages", "keys", "order"] {
-            script.key(key(topic, part));
-        }
         script
-            .arg(format!("{PREFIX}{}", topic.name()))
+            .key(&keys::all(topic)[..])
+            .arg(server.channel(topic))
             .arg(&[wire::kind(message)][..])
             .arg(&tag.to_be_bytes()[..])
             .arg(&Position::begin().epoch().to_be_bytes()[..])
             .arg(retention.count)
             .arg(milliseconds(retention.age))
-            .arg(head_age(retention))
+            .arg(self.keep.head_age(retention))
             .arg(message.as_bytes());
-        if !once.is_empty() {
-            script.arg(once).arg(retention.key_count()).arg(milliseconds(retention.key_age()));
+        if !key.is_empty() {
+            script.arg(key).arg(retention.key_count()).arg(milliseconds(retention.key_age()));
         }
-        let (epoch, offset, tag): (Vec<u8>, u64, Vec<u8>) =
-            script.invoke_async(&mut self.commands.clone()).await.map_err(EngineError::new)?;
+        let answer = script.invoke_async(&mut server.commands()?).await;
+        let (epoch, offset, tag): (Vec<u8>, u64, Vec<u8>) = answer.map_err(|error| server.failed(&error))?;
         Ok(Position::new(number(&epoch)?, offset, number(&tag)?))
     }
 }
 
 impl Engine for Redis {
     fn start(&mut self, inbox: Inbox) -> Result<(), EngineError> {
-        let Receiving::Unstarted(first) = std::mem::replace(&mut self.receiving, Receiving::Ended) else {
+        if self.keep.0.is_zero() || self.keep.0 > Keep::MAX {
+            let text = format!(
+                "the time in Redis::keep_positions is positive and at most 366 days, and not {:?}",
+                self.keep.0
+            );
+            return Err(EngineError::new(text));
+        }
+        if self.unstarted.is_empty() {
             return Err(EngineError::new("the engine was started before"));
-        };
-        let (sender, requests) = mpsc::unbounded_channel();
-        let (client, prefix, wanted) = (self.client.clone(), PREFIX.to_owned(), HashMap::new());
-        tokio::spawn(Subscriptions { client, prefix, inbox, requests, wanted }.run(*first));
-        self.receiving = Receiving::Running(sender);
+        }
+        let standing = if self.servers.len() == 1 { Standing::Sole } else { Standing::OneOfSeveral };
+        for (server, (connections, requests)) in self.servers.iter().zip(self.unstarted.drain(..)) {
+            let (place, link) = (server.place.clone(), server.link.clone());
+            let (inbox, wanted, renewal) = (inbox.clone(), HashSet::new(), Renewal::new(self.keep));
+            let task = Subscriptions { place, link, standing, inbox, requests, wanted, renewal };
+            tokio::spawn(task.run(connections));
+        }
         Ok(())
     }
 
     async fn publish(&self, topic: &Topic, message: Message, tag: u64) -> Result<Position, EngineError> {
-        let Some(retention) = topic.retention() else {
-            let mut commands = self.commands.clone();
-            let channel = format!("{PREFIX}{}", topic.name());
-            let mut command = redis::cmd("PUBLISH");
-            command.arg(channel).arg(wire::encode_untracked(&message));
-            command.exec_async(&mut commands).await.map_err(EngineError::new)?;
-            return Ok(Position::UNTRACKED);
-        };
-        self.append(topic, retention, "", &message, tag).await
+        if let Some(retention) = topic.retention() {
+            return self.append(topic, retention, "", &message, tag).await;
+        }
+        let server = self.server(topic);
+        let mut command = redis::cmd("PUBLISH");
+        command.arg(server.channel(topic)).arg(wire::encode_untracked(&message));
+        let published = command.exec_async(&mut server.commands()?).await;
+        published.map_err(|error| server.failed(&error))?;
+        Ok(Position::UNTRACKED)
     }
 
     async fn publish_once(
@@ -191,29 +270,26 @@ impl Engine for Redis {
     }
 
     async fn want(&self, topic: &Topic) -> Result<(), EngineError> {
-        self.request(|reply| Request::Want(topic.clone(), reply)).await
+        self.server(topic).request(|reply| Request::Want(topic.clone(), reply)).await
     }
 
     async fn unwant(&self, topic: &Topic) -> Result<(), EngineError> {
-        self.request(|reply| Request::Unwant(topic.clone(), reply)).await
+        self.server(topic).request(|reply| Request::Unwant(topic.clone(), reply)).await
     }
 
     async fn history(&self, topic: &Topic, after: u64, limit: usize) -> Result<HistoryPage, EngineError> {
         let retention = topic.retention().ok_or_else(|| EngineError::new(NO_HISTORY))?;
-        let mut commands = self.commands.clone();
+        let server = self.server(topic);
         let mut script = self.history.prepare_invoke();
         script
-            .key(key(topic, "head"))
-            .key(key(topic, "messages"))
-            .key(key(topic, "keys"))
-            .key(key(topic, "order"))
+            .key(&keys::all(topic)[..])
             .arg(&Position::begin().epoch().to_be_bytes()[..])
             // No history has got as far, so a larger offset has the same answer.
             .arg(after.min(MAX_OFFSET))
             .arg(limit)
-            .arg(head_age(retention));
-        let (epoch, offset, tag, anchor, messages): Page =
-            script.invoke_async(&mut commands).await.map_err(EngineError::new)?;
+            .arg(self.keep.head_age(retention));
+        let answer = script.invoke_async(&mut server.commands()?).await;
+        let (epoch, offset, tag, anchor, messages): Page = answer.map_err(|error| server.failed(&error))?;
         let entries = messages.into_iter().map(wire::decode).collect::<Option<Vec<_>>>();
         Ok(HistoryPage {
             top: Position::new(number(&epoch)?, offset, number(&tag)?),
@@ -225,25 +301,13 @@ impl Engine for Redis {
 
 impl fmt::Debug for Redis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Redis").finish_non_exhaustive()
+        let servers: Vec<_> = self.servers.iter().map(|server| &server.place.address).collect();
+        f.debug_struct("Redis").field("servers", &servers).finish_non_exhaustive()
     }
 }
 
 /// The answer of `history.lua`: epoch, offset and tag of the top, the tag at the start, and messages.
 type Page = (Vec<u8>, u64, Vec<u8>, Vec<u8>, Vec<Vec<u8>>);
-
-/// Returns the key of a part of a history.
-fn key(topic: &Topic, part: &str) -> String {
-    format!("{PREFIX}{}:{part}", topic.name())
-}
-
-fn milliseconds(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1)
-}
-
-fn head_age(retention: Retention) -> u64 {
-    milliseconds(retention.age + HEAD_AGE)
-}
 
 fn number(bytes: &[u8]) -> Result<u64, EngineError> {
     wire::number(bytes).ok_or_else(|| EngineError::new("the history in Redis is not one of a hub"))

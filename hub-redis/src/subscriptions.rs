@@ -1,7 +1,8 @@
-//! The connection that receives the messages of topics.
+//! The task of a server: it keeps the connections, and receives the messages of topics.
 //!
-//! A task owns the connection. After a loss, the task connects again, subscribes to all topics that are
-//! wanted, and tells the hub to look for what it missed.
+//! After a loss, the task connects again, subscribes to all topics that are wanted, and tells the hub to look
+//! for what it missed. The loss of one connection ends both: a server that doesn't answer commands is of no
+//! use, even if it still pushes messages.
 //!
 //! ```text
 //!   Connected --lost--> Waiting --pause--> connect, subscribe to all --> Connected
@@ -9,15 +10,18 @@
 //!                          +--------------------------+
 //! ```
 
-use std::collections::HashMap;
+use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bowline_hub::{Delivery, EngineError, Inbox, Topic};
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, PushInfo, PushKind, RedisResult, Value};
-use tokio::sync::{mpsc, oneshot};
+use redis::{PushInfo, PushKind, RedisResult, Value};
+use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
+use crate::renewal::Renewal;
+use crate::server::{ConnectError, Connections, Link, PATIENCE, Place, Reply, Request, out_of_reach};
 use crate::wire::decode;
 
 /// The number of requests, or of channels, in one command.
@@ -29,22 +33,24 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// The time between two pings.
 const HEARTBEAT: Duration = Duration::from_secs(3);
 
-/// The time within which a ping must be answered.
-const PATIENCE: Duration = Duration::from_secs(2);
-
-/// The wish to receive a topic, or no longer.
-pub(crate) enum Request {
-    Want(Topic, oneshot::Sender<Result<(), EngineError>>),
-    Unwant(Topic, oneshot::Sender<Result<(), EngineError>>),
-}
-
-/// The task of the connection.
+/// The task of a server.
 pub(crate) struct Subscriptions {
-    pub(crate) client: Client,
-    pub(crate) prefix: String,
+    pub(crate) place: Place,
+    pub(crate) link: Arc<Link>,
+    pub(crate) standing: Standing,
     pub(crate) inbox: Inbox,
     pub(crate) requests: mpsc::UnboundedReceiver<Request>,
-    pub(crate) wanted: HashMap<String, Topic>,
+    pub(crate) wanted: HashSet<Topic>,
+    pub(crate) renewal: Renewal,
+}
+
+/// The part that a server plays in the hub.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// All topics are on this server.
+    Sole,
+    /// Some of the topics are on this server.
+    OneOfSeveral,
 }
 
 /// The end of a connection.
@@ -55,32 +61,55 @@ enum End {
     Lost(String),
 }
 
-type Pushes = mpsc::UnboundedReceiver<PushInfo>;
-
 impl Subscriptions {
-    /// Receives until the engine is dropped, with a first connection.
-    pub(crate) async fn run(mut self, first: (MultiplexedConnection, Pushes)) {
+    /// Receives until the engine is dropped, with first connections.
+    pub(crate) async fn run(mut self, first: Connections) {
         let mut connected = first;
         loop {
-            match self.receive(connected).await {
+            let mut reason = match self.receive(connected).await {
                 End::Dropped => return,
-                End::Lost(reason) => self.inbox.disconnected(reason),
-            }
+                End::Lost(reason) => reason,
+            };
+            self.link.down(&reason);
+            self.tell_loss(&reason);
             loop {
                 match self.reconnect().await {
                     Ok(again) => {
+                        self.link.up(again.commands.0.clone());
                         connected = again;
                         break;
                     }
-                    Err(error) if !self.wait(&error.to_string()).await => return,
-                    Err(_) => {}
+                    Err(error) => reason = error.to_string(),
+                }
+                self.link.down(&reason);
+                if !self.wait(&reason).await {
+                    return;
                 }
             }
-            self.inbox.reconnected();
+            self.tell_return();
         }
     }
 
-    async fn receive(&mut self, (mut connection, mut pushes): (MultiplexedConnection, Pushes)) -> End {
+    fn tell_loss(&self, reason: &str) {
+        let reason = format!("Redis at {}: {reason}", self.place.address);
+        match self.standing {
+            Standing::Sole => self.inbox.disconnected(reason),
+            Standing::OneOfSeveral => self.inbox.part_disconnected(&*self.place.address, reason),
+        }
+    }
+
+    fn tell_return(&self) {
+        match self.standing {
+            Standing::Sole => self.inbox.reconnected(),
+            Standing::OneOfSeveral => {
+                self.inbox.part_reconnected(&*self.place.address, self.wanted.iter().cloned());
+            }
+        }
+    }
+
+    async fn receive(&mut self, connections: Connections) -> End {
+        let (mut receiving, mut pushes) = connections.receiving;
+        let (mut commands, mut command_pushes) = connections.commands;
         let mut requests = Vec::new();
         let mut heartbeat = interval(HEARTBEAT);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -88,23 +117,26 @@ impl Subscriptions {
             tokio::select! {
                 push = pushes.recv() => match push {
                     Some(PushInfo { kind: PushKind::Message, data }) => self.deliver(data),
-                    Some(PushInfo { kind: PushKind::Disconnection, .. }) | None => {
-                        return End::Lost("the connection to Redis was lost".to_owned());
-                    }
+                    Some(PushInfo { kind: PushKind::Disconnection, .. }) | None => return lost(),
                     Some(_) => {}
                 },
-                // A server that is cut off says nothing, as a server without news does.
-                _ = heartbeat.tick() => {
-                    let ping = redis::cmd("PING");
-                    if !matches!(timeout(PATIENCE, ping.exec_async(&mut connection)).await, Ok(Ok(()))) {
-                        return End::Lost("Redis did not answer a ping".to_owned());
+                push = command_pushes.recv() => {
+                    if matches!(push, None | Some(PushInfo { kind: PushKind::Disconnection, .. })) {
+                        return lost();
                     }
                 }
+                // A server that is cut off says nothing, as a server without news does.
+                _ = heartbeat.tick() => {
+                    if !is_alive(&mut receiving, &mut commands).await {
+                        return End::Lost("no answer to a ping".to_owned());
+                    }
+                }
+                () = self.renewal.due() => self.renewal.begin(commands.clone(), &self.wanted),
                 count = self.requests.recv_many(&mut requests, BATCH) => {
                     if count == 0 {
                         return End::Dropped;
                     }
-                    self.answer(&mut connection, &mut requests).await;
+                    self.answer(&mut receiving, &mut requests).await;
                 }
             }
         }
@@ -121,19 +153,19 @@ impl Subscriptions {
             }
         }
         if !unwants.is_empty() {
-            let channels: Vec<_> = unwants.iter().map(|(topic, _)| self.channel(topic)).collect();
+            let channels: Vec<_> = unwants.iter().map(|(topic, _)| self.place.channel(topic)).collect();
             let outcome = connection.unsubscribe(channels).await;
             for (topic, reply) in unwants {
-                self.wanted.remove(topic.name());
+                self.wanted.remove(&topic);
                 answer(reply, &outcome);
             }
         }
         if !wants.is_empty() {
-            let channels: Vec<_> = wants.iter().map(|(topic, _)| self.channel(topic)).collect();
+            let channels: Vec<_> = wants.iter().map(|(topic, _)| self.place.channel(topic)).collect();
             let outcome = connection.subscribe(channels).await;
             for (topic, reply) in wants {
                 if outcome.is_ok() {
-                    self.wanted.insert(topic.name().to_owned(), topic);
+                    self.wanted.insert(topic);
                 }
                 answer(reply, &outcome);
             }
@@ -146,22 +178,21 @@ impl Subscriptions {
         else {
             return;
         };
-        let Ok(channel) = String::from_utf8(channel) else { return };
-        let Some(topic) = channel.strip_prefix(&self.prefix).and_then(|name| self.wanted.get(name)) else {
-            return;
-        };
+        let Ok(channel) = std::str::from_utf8(&channel) else { return };
+        let name = channel.strip_prefix(&self.place.channels);
+        let Some(topic) = name.and_then(|name| self.wanted.get(name)) else { return };
         let Some(entry) = decode(message) else { return };
         let (position, previous, message) = (entry.position, entry.previous, entry.message);
         drop(self.inbox.deliver(Delivery { topic: topic.clone(), position, previous, message }));
     }
 
-    async fn reconnect(&mut self) -> RedisResult<(MultiplexedConnection, Pushes)> {
-        let (mut connection, pushes) = connect(&self.client).await?;
-        let channels: Vec<_> = self.wanted.values().map(|topic| self.channel(topic)).collect();
+    async fn reconnect(&mut self) -> Result<Connections, ConnectError> {
+        let mut connections = self.place.connect().await?;
+        let channels: Vec<_> = self.wanted.iter().map(|topic| self.place.channel(topic)).collect();
         for channels in channels.chunks(BATCH) {
-            connection.subscribe(channels).await?;
+            connections.receiving.0.subscribe(channels).await?;
         }
-        Ok((connection, pushes))
+        Ok(connections)
     }
 
     /// Waits before the next attempt, and refuses requests meanwhile. Returns `false` if the engine was
@@ -177,10 +208,10 @@ impl Subscriptions {
                     let _ = match request {
                         None => return false,
                         Some(Request::Want(_, reply)) => {
-                            reply.send(Err(EngineError::new(format!("Redis is out of reach: {reason}"))))
+                            reply.send(Err(out_of_reach(&self.place.address, reason)))
                         }
                         Some(Request::Unwant(topic, reply)) => {
-                            self.wanted.remove(topic.name());
+                            self.wanted.remove(&topic);
                             reply.send(Ok(()))
                         }
                     };
@@ -188,25 +219,24 @@ impl Subscriptions {
             }
         }
     }
-
-    fn channel(&self, topic: &Topic) -> String {
-        format!("{}{}", self.prefix, topic.name())
-    }
 }
 
-fn answer(reply: oneshot::Sender<Result<(), EngineError>>, outcome: &RedisResult<()>) {
+fn lost() -> End {
+    End::Lost("the connection was lost".to_owned())
+}
+
+/// Returns `true` if both connections answer a ping.
+async fn is_alive(receiving: &mut MultiplexedConnection, commands: &mut MultiplexedConnection) -> bool {
+    let ping = redis::cmd("PING");
+    let both = async { tokio::try_join!(ping.exec_async(receiving), ping.exec_async(commands)) };
+    matches!(timeout(PATIENCE, both).await, Ok(Ok(_)))
+}
+
+fn answer(reply: Reply, outcome: &RedisResult<()>) {
     let outcome = match outcome {
         Ok(()) => Ok(()),
         Err(error) => Err(EngineError::new(error.clone())),
     };
     // A receiver that is gone has stopped waiting.
     let _ = reply.send(outcome);
-}
-
-/// Connects, with a receiver of everything that Redis pushes.
-pub(crate) async fn connect(client: &Client) -> RedisResult<(MultiplexedConnection, Pushes)> {
-    let (sender, pushes) = mpsc::unbounded_channel();
-    let config = AsyncConnectionConfig::new().set_push_sender(sender);
-    let connection = client.get_multiplexed_async_connection_with_config(&config).await?;
-    Ok((connection, pushes))
 }

@@ -14,6 +14,19 @@ pub enum HubEvent {
     Disconnected(String),
     /// The engine has its broker again. Topics with history receive what they missed.
     Reconnected,
+    /// The engine has lost a part of its broker, such as one of several servers. `publish` and `subscribe`
+    /// fail for the topics of this part, and only for these.
+    PartDisconnected {
+        /// The name of the part, such as the address of the server.
+        part: String,
+        /// The reason.
+        reason: String,
+    },
+    /// The engine has a part of its broker again. Its topics with history receive what they missed.
+    PartReconnected {
+        /// The name of the part.
+        part: String,
+    },
     /// Messages of a topic without history found no room in the inbox of a worker, and are lost: see
     /// [`HubLimits::inbox`](crate::HubLimits::inbox).
     InboxOverflow {

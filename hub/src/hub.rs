@@ -237,7 +237,8 @@ impl Hub {
         self.node.core.counters.stats()
     }
 
-    /// Returns `true` while the engine reaches its broker, for the health check of a load balancer.
+    /// Returns `true` while the engine reaches all parts of its broker, for the health check of a load
+    /// balancer.
     pub fn is_healthy(&self) -> bool {
         self.node.inbox.is_connected() && !self.node.inbox.is_closed()
     }

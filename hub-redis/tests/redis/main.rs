@@ -4,5 +4,7 @@
 
 mod chaos;
 mod once;
+mod positions;
 mod server;
+mod sharding;
 mod topics;

@@ -44,7 +44,16 @@ impl Server {
     }
 
     pub(crate) fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.port)
+        format!("redis://{}", self.address())
+    }
+
+    pub(crate) fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Returns the URL of a database.
+    pub(crate) fn database(&self, number: u8) -> String {
+        format!("{}/{number}", self.url())
     }
 
     async fn is_up(&self) -> TestResult {

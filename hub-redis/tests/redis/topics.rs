@@ -63,8 +63,12 @@ impl Client {
 
 /// Publishes as soon as Redis is there.
 pub(crate) async fn publish(hub: &Hub, text: &str) -> TestResult {
+    publish_to(hub, "chat/a", text).await
+}
+
+pub(crate) async fn publish_to(hub: &Hub, topic: &str, text: &str) -> TestResult {
     let published = async {
-        while hub.publish("chat/a", text).await.is_err() {
+        while hub.publish(topic, text).await.is_err() {
             sleep(Duration::from_millis(20)).await;
         }
     };

@@ -10,7 +10,7 @@
 //!        Ended                  the worker is gone, and so is the content
 //! ```
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::mem;
@@ -34,14 +34,15 @@ struct Queues {
     hasher: RandomState,
     rules: Rules,
     events: EventSource,
-    is_connected: AtomicBool,
+    /// The parts of the broker that are out of reach. The whole broker has no name.
+    away: Mutex<HashSet<String>>,
 }
 
 impl Inbox {
     pub(crate) fn new(workers: usize, capacity: usize, rules: Rules, events: EventSource) -> Self {
         let workers = (0..workers).map(|_| Arc::new(Queue::new(capacity))).collect();
-        let (hasher, is_connected) = (RandomState::new(), AtomicBool::new(true));
-        Self(Arc::new(Queues { workers, hasher, rules, events, is_connected }))
+        let (hasher, away) = (RandomState::new(), Mutex::default());
+        Self(Arc::new(Queues { workers, hasher, rules, events, away }))
     }
 
     /// Delivers a message, without waiting.
@@ -62,18 +63,41 @@ impl Inbox {
 
     /// Reports that the broker is out of reach.
     pub fn disconnected(&self, reason: impl Into<String>) {
-        self.0.is_connected.store(false, Ordering::Relaxed);
+        self.away().insert(String::new());
         self.0.events.emit(HubEvent::Disconnected(reason.into()));
     }
 
     /// Reports that the broker is back, and that all topics are wanted again. The hub then looks for messages
     /// that it missed.
     pub fn reconnected(&self) {
-        self.0.is_connected.store(true, Ordering::Relaxed);
+        self.away().remove("");
         for queue in &self.0.workers {
-            queue.verify();
+            queue.verify_all();
         }
         self.0.events.emit(HubEvent::Reconnected);
+    }
+
+    /// Reports that a part of the broker is out of reach: one of several servers among which topics are
+    /// divided.
+    pub fn part_disconnected(&self, part: impl Into<String>, reason: impl Into<String>) {
+        let (part, reason) = (part.into(), reason.into());
+        self.away().insert(part.clone());
+        self.0.events.emit(HubEvent::PartDisconnected { part, reason });
+    }
+
+    /// Reports that a part of the broker is back, and that its topics are wanted again. The hub then looks
+    /// for messages of these topics that it missed.
+    pub fn part_reconnected(&self, part: impl Into<String>, topics: impl IntoIterator<Item = Topic>) {
+        let part = part.into();
+        self.away().remove(&part);
+        let mut divided = vec![Vec::new(); self.0.workers.len()];
+        for topic in topics {
+            divided[self.worker_of(topic.name())].push(topic);
+        }
+        for (queue, topics) in self.0.workers.iter().zip(divided) {
+            queue.verify(topics);
+        }
+        self.0.events.emit(HubEvent::PartReconnected { part });
     }
 
     /// Returns `true` once the hub is gone. Deliveries are then dropped.
@@ -82,7 +106,11 @@ impl Inbox {
     }
 
     pub(crate) fn is_connected(&self) -> bool {
-        self.0.is_connected.load(Ordering::Relaxed)
+        self.away().is_empty()
+    }
+
+    fn away(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.0.away.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns the number of the worker to which a topic belongs.
@@ -141,6 +169,8 @@ pub(crate) struct Arrivals {
     pub(crate) deliveries: Vec<Delivery>,
     /// The topics of deliveries that found no room, with the number of these deliveries.
     pub(crate) overflowed: HashMap<Topic, u64>,
+    /// The topics whose histories are read again.
+    pub(crate) unverified: HashSet<Topic>,
     pub(crate) signal: Signal,
 }
 
@@ -183,7 +213,16 @@ impl Queue {
         Some(delivery)
     }
 
-    fn verify(&self) {
+    fn verify(&self, topics: Vec<Topic>) {
+        let mut state = self.state();
+        if state.signal == Signal::Open {
+            state.unverified.extend(topics);
+        }
+        drop(state);
+        self.ready.notify_one();
+    }
+
+    fn verify_all(&self) {
         let mut state = self.state();
         if state.signal == Signal::Open {
             state.signal = Signal::Verify;

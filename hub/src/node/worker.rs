@@ -98,6 +98,9 @@ impl Worker {
         for (topic, count) in arrivals.overflowed {
             self.overflow(&topic, count);
         }
+        for topic in arrivals.unverified {
+            self.verify(&topic);
+        }
         if arrivals.signal == Signal::Verify {
             for topic in self.topics.tracked() {
                 self.verify(&topic);

@@ -1,0 +1,220 @@
+//! One Redis: its address, the connection for commands, and the task that keeps both connections.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bowline_hub::{EngineError, Topic};
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, Client, IntoConnectionInfo, ProtocolVersion, PushInfo, RedisError};
+use tokio::sync::{mpsc, oneshot};
+
+/// The time within which a connection must be made.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The time within which subscriptions and pings must be answered.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
+
+/// The key that says which of several servers this one is.
+const PLACE_KEY: &str = "bowline:place";
+
+/// Everything that a server pushes.
+pub(crate) type Pushes = mpsc::UnboundedReceiver<PushInfo>;
+
+/// The address of a server, and its place among all servers of the hub.
+#[derive(Clone)]
+pub(crate) struct Place {
+    client: Client,
+    /// Host and port, or the path of a socket.
+    pub(crate) address: String,
+    /// The beginning of all channels. Channels belong to all databases of a server.
+    pub(crate) channels: String,
+    /// Such as `2/8`.
+    order: String,
+}
+
+impl Place {
+    pub(crate) fn new(url: &str, index: usize, count: usize) -> Result<Self, EngineError> {
+        let info = url.into_connection_info().map_err(EngineError::new)?;
+        let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
+        let channels = match settings.db() {
+            0 => "bowline:".to_owned(),
+            database => format!("bowline@{database}:"),
+        };
+        let address = info.addr().to_string();
+        let client = Client::open(info.set_redis_settings(settings)).map_err(EngineError::new)?;
+        Ok(Self { client, address, channels, order: format!("{}/{count}", index + 1) })
+    }
+
+    /// Returns the channel of a topic.
+    pub(crate) fn channel(&self, topic: &Topic) -> String {
+        format!("{}{}", self.channels, topic.name())
+    }
+
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        (&self.address, &self.channels) == (&other.address, &other.channels)
+    }
+
+    /// Makes both connections to the server.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the server is out of reach, or if other nodes know it at another place.
+    pub(crate) async fn connect(&self) -> Result<Connections, ConnectError> {
+        let (receiving, mut commands) =
+            tokio::try_join!(self.connection(Some(PATIENCE)), self.connection(None))?;
+        let mut pipeline = redis::pipe();
+        pipeline.cmd("SET").arg(PLACE_KEY).arg(&self.order).arg("NX").ignore();
+        pipeline.cmd("GET").arg(PLACE_KEY);
+        let (found,): (String,) = pipeline.query_async(&mut commands.0).await?;
+        if found != self.order {
+            return Err(ConnectError::Misplaced { expected: self.order.clone(), found });
+        }
+        Ok(Connections { receiving, commands })
+    }
+
+    async fn connection(
+        &self,
+        timeout: Option<Duration>,
+    ) -> Result<(MultiplexedConnection, Pushes), RedisError> {
+        let (sender, pushes) = mpsc::unbounded_channel();
+        let config = AsyncConnectionConfig::new()
+            .set_push_sender(sender)
+            .set_connection_timeout(Some(CONNECT_TIMEOUT))
+            .set_response_timeout(timeout);
+        let connection = self.client.get_multiplexed_async_connection_with_config(&config).await?;
+        Ok((connection, pushes))
+    }
+}
+
+/// The two connections to a server, each with what it pushes.
+pub(crate) struct Connections {
+    /// Receives the messages of topics.
+    pub(crate) receiving: (MultiplexedConnection, Pushes),
+    pub(crate) commands: (MultiplexedConnection, Pushes),
+}
+
+/// The reason for which there are no connections.
+#[derive(Debug)]
+pub(crate) enum ConnectError {
+    Redis(RedisError),
+    /// Other nodes have other servers, or the same in another order. Their messages would go astray.
+    Misplaced {
+        expected: String,
+        found: String,
+    },
+}
+
+impl From<RedisError> for ConnectError {
+    fn from(error: RedisError) -> Self {
+        Self::Redis(error)
+    }
+}
+
+impl fmt::Display for ConnectError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Redis(error) => error.fmt(f),
+            Self::Misplaced { expected, found } => write!(
+                f,
+                "the server is number {expected} here and {found} for other nodes: all nodes need the same \
+                 servers in the same order (to change them, stop all nodes and delete the key {PLACE_KEY})"
+            ),
+        }
+    }
+}
+
+/// The answer to a request.
+pub(crate) type Reply = oneshot::Sender<Result<(), EngineError>>;
+
+/// The wish to receive a topic, or no longer.
+pub(crate) enum Request {
+    Want(Topic, Reply),
+    Unwant(Topic, Reply),
+}
+
+/// A handle on the task of a server.
+pub(crate) struct Server {
+    pub(crate) place: Place,
+    pub(crate) link: Arc<Link>,
+    requests: mpsc::UnboundedSender<Request>,
+}
+
+impl Server {
+    /// Creates a handle, and the receiver of its requests.
+    pub(crate) fn new(
+        place: Place,
+        commands: MultiplexedConnection,
+    ) -> (Self, mpsc::UnboundedReceiver<Request>) {
+        let (requests, receiver) = mpsc::unbounded_channel();
+        let link = Arc::new(Link(Mutex::new(State::Up(commands))));
+        (Self { place, link, requests }, receiver)
+    }
+
+    /// Returns the connection for commands.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the server is out of reach. Nothing waits for it.
+    pub(crate) fn commands(&self) -> Result<MultiplexedConnection, EngineError> {
+        match &*self.link.state() {
+            State::Up(connection) => Ok(connection.clone()),
+            State::Down(reason) => Err(out_of_reach(&self.place.address, reason)),
+        }
+    }
+
+    /// Returns the channel of a topic.
+    pub(crate) fn channel(&self, topic: &Topic) -> String {
+        self.place.channel(topic)
+    }
+
+    /// Returns an error of the server, with its address.
+    pub(crate) fn failed(&self, error: &RedisError) -> EngineError {
+        EngineError::new(format!("Redis at {}: {error}", self.place.address))
+    }
+
+    /// Sends a request to the task, and waits for the answer.
+    pub(crate) async fn request(&self, request: impl FnOnce(Reply) -> Request) -> Result<(), EngineError> {
+        let ended = || EngineError::new("the engine was not started, or its runtime has ended");
+        let (reply, answer) = oneshot::channel();
+        self.requests.send(request(reply)).map_err(|_| ended())?;
+        answer.await.map_err(|_| ended())?
+    }
+}
+
+/// The connection for commands, shared by the task of a server and all calls.
+///
+/// ```text
+///   Up --lost--> Down --connected again, topics subscribed--> Up
+/// ```
+pub(crate) struct Link(Mutex<State>);
+
+enum State {
+    Up(MultiplexedConnection),
+    /// With the reason.
+    Down(String),
+}
+
+impl Link {
+    pub(crate) fn up(&self, commands: MultiplexedConnection) {
+        self.change(State::Up(commands));
+    }
+
+    pub(crate) fn down(&self, reason: &str) {
+        self.change(State::Down(reason.to_owned()));
+    }
+
+    fn change(&self, state: State) {
+        // The connection before is dropped after the lock.
+        let _before = std::mem::replace(&mut *self.state(), state);
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Returns the error for calls while a server is away.
+pub(crate) fn out_of_reach(address: &str, reason: &str) -> EngineError {
+    EngineError::new(format!("Redis at {address} is out of reach: {reason}"))
+}
