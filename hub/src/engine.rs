@@ -1,4 +1,4 @@
-//! Engines: how messages travel between the hubs of one topic, and where histories are kept.
+//! Engines: how messages travel between the hubs of one topic, and where histories and presence are kept.
 //!
 //! [`Memory`](memory::Memory) is the engine for one process. Engines for brokers are crates of their own, and
 //! implement the same trait.
@@ -10,11 +10,14 @@ pub(crate) mod memory;
 
 use std::error::Error as StdError;
 use std::fmt;
+use std::future::ready;
+use std::time::Duration;
 
 use bowline::Message;
 
 use crate::engine::inbox::Inbox;
 use crate::position::Position;
+use crate::presence::{Lease, NodeId, Present};
 use crate::topic::Topic;
 
 /// The part of a hub that carries messages: a broker, or memory.
@@ -30,6 +33,27 @@ use crate::topic::Topic;
 /// - **Failing is allowed.** Deliveries may be lost, repeated or out of order, and histories may vanish or
 ///   roll back. The hub finds out by the positions, and reads the history. The exception is a lost last
 ///   message: the hub finds out with the next message, or at the next [`Inbox::reconnected`].
+///
+/// # Presence
+///
+/// The last six methods keep account of who is in a topic. By default they fail, and an engine without them
+/// can't serve topics with [`Rule::presence`](crate::Rule::presence). An engine that has them stores
+///
+/// - **entries:** (topic, key, node), with the information about the key. Somebody is present in a topic
+///   while at least one node has an entry with this key. The information is that of the last
+///   [`enter`](Self::enter).
+/// - **leases:** of a node, until a time by the clock of the broker, with the entries of the node.
+///
+/// The rules:
+///
+/// - **Changes.** A key that becomes present, that gets other information, or of which the last entry is gone
+///   is a change. The change is delivered by [`Inbox::change`] to all hubs that want the topic. The changes
+///   of a topic have one order, which is also that of its messages, and each is decided and published in one
+///   step with the change of the entries: of two nodes that exit at once, one is the last.
+/// - **No change is lost in silence.** Changes have no positions. If some may be lost, the engine calls
+///   [`Inbox::reconnected`], or [`Inbox::changes_lost`] for one topic. The hub then reads who is present.
+/// - **Nodes that vanish.** A lease that ends does nothing by itself: its entries stay until a hub calls
+///   [`reap`](Self::reap). Any number of hubs do that every few seconds.
 ///
 /// The hub bounds each call by [`HubLimits::engine_timeout`](crate::HubLimits::engine_timeout), after which
 /// the future is dropped. A panic in an engine is an error of the call.
@@ -88,6 +112,76 @@ pub trait Engine: Send + Sync + 'static {
         after: u64,
         limit: usize,
     ) -> impl Future<Output = Result<HistoryPage, EngineError>> + Send;
+
+    /// Lets the lease of a node end after a time from now, whenever it would have ended before. A node
+    /// without a lease gets one.
+    ///
+    /// Returns [`Lease::Held`] if the node had a lease, even one whose time was over, unless a hub has begun
+    /// to reap it. Also returns [`Lease::Lapsed`] if the broker may have lost or rolled back entries since
+    /// the last call for this node: because it restarted, or because a replica took over. After that answer,
+    /// the hub never uses the number of the node again, and enters its entries under another one. Only for
+    /// the first call with a number, the answer does not matter.
+    fn renew(&self, node: NodeId, time: Duration) -> impl Future<Output = Result<Lease, EngineError>> + Send {
+        let _ = (node, time);
+        ready(Err(no_presence()))
+    }
+
+    /// Adds an entry of a node, or replaces its information.
+    ///
+    /// Returns [`Lease::Lapsed`], and adds nothing, if the node has no lease.
+    fn enter(
+        &self,
+        topic: &Topic,
+        node: NodeId,
+        present: &Present,
+    ) -> impl Future<Output = Result<Lease, EngineError>> + Send {
+        let _ = (topic, node, present);
+        ready(Err(no_presence()))
+    }
+
+    /// Removes an entry of a node, if there is one.
+    fn exit(
+        &self,
+        topic: &Topic,
+        node: NodeId,
+        key: &str,
+    ) -> impl Future<Output = Result<(), EngineError>> + Send {
+        let _ = (topic, node, key);
+        ready(Err(no_presence()))
+    }
+
+    /// Returns all who are present in a topic, each key once.
+    ///
+    /// The answer contains every change that was delivered before the call. It may contain later ones.
+    fn present(&self, topic: &Topic) -> impl Future<Output = Result<Vec<Present>, EngineError>> + Send {
+        let _ = topic;
+        ready(Err(no_presence()))
+    }
+
+    /// Returns the number of keys that are present in a topic.
+    fn count(&self, topic: &Topic) -> impl Future<Output = Result<usize, EngineError>> + Send {
+        let _ = topic;
+        ready(Err(no_presence()))
+    }
+
+    /// Removes some entries of nodes whose leases have ended, as [`exit`](Self::exit) would, and returns
+    /// their number. The hub calls again until the number is 0. An ended lease without entries is removed,
+    /// too.
+    ///
+    /// Does nothing, and returns 0, if the lease of the caller has ended or is missing. A call that a broker
+    /// handles late, after it was stopped for example, then does no harm to nodes that could not renew.
+    ///
+    /// From the first entry on, [`renew`](Self::renew) and [`enter`](Self::enter) must not return
+    /// [`Lease::Held`] for the node that is reaped. Entries that remain when a hub dies in the middle are
+    /// removed by the next call of any hub.
+    fn reap(&self, caller: NodeId) -> impl Future<Output = Result<usize, EngineError>> + Send {
+        let _ = caller;
+        ready(Err(no_presence()))
+    }
+}
+
+fn no_presence() -> EngineError {
+    EngineError::new("the engine has no presence")
 }
 
 /// Messages of a history, as an [`Engine`] reads them.

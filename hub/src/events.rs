@@ -51,6 +51,19 @@ pub enum HubEvent {
         /// The text of the panic.
         panic: String,
     },
+    /// The lease of this hub had lapsed, because the hub could not renew it in time, or because the broker
+    /// had lost data. Its members may have been absent for a while, and are entered again.
+    LeaseLapsed {
+        /// The number of entries.
+        entries: usize,
+    },
+    /// The function of [`HubBuilder::presence`](crate::HubBuilder::presence) panicked. The news was not sent.
+    PresencePanicked {
+        /// The name of the topic.
+        topic: String,
+        /// The text of the panic.
+        panic: String,
+    },
     /// The receiver was late, and so many events were dropped.
     Missed(u64),
 }

@@ -1,5 +1,6 @@
 //! The handles that applications hold.
 
+pub(crate) mod appearance;
 pub(crate) mod builder;
 pub(crate) mod member;
 
@@ -15,6 +16,7 @@ use crate::hub::builder::HubBuilder;
 use crate::hub::member::Member;
 use crate::node::Node;
 use crate::position::{Position, random};
+use crate::presence::Present;
 use crate::stats::{HubStats, add};
 use crate::topic::Topic;
 
@@ -227,6 +229,52 @@ impl Hub {
         core.engine.wait_for_room(&self.node.inbox, topic).await;
     }
 
+    /// Reads who is present in a topic with [`Rule::presence`](crate::Rule::presence), on all nodes. Each key
+    /// occurs once, in no particular order.
+    ///
+    /// The answer is that of the broker: no other node is asked. It contains those whose connection was lost
+    /// less than [`HubLimits::presence_linger`](crate::HubLimits::presence_linger) ago, and those on a node
+    /// that is gone, for [`HubLimits::presence_lease`](crate::HubLimits::presence_lease).
+    ///
+    /// # Errors
+    ///
+    /// - Returns [`ErrorKind::InvalidInput`] if the name of the topic is empty, or if its rule has no
+    ///   presence.
+    /// - Returns [`ErrorKind::Limit`] if the name is too long.
+    /// - Returns [`ErrorKind::Unavailable`] if the engine failed or did not answer in time.
+    /// - Returns [`ErrorKind::Closed`] if the runtime in which the hub was built has ended.
+    ///
+    /// # Cancel safety
+    ///
+    /// This method is cancel safe. It only reads.
+    pub async fn present(&self, topic: &str) -> Result<Vec<Present>, Error> {
+        let topic = self.topic_with_presence(topic)?;
+        self.node.core.engine.present(&topic).await
+    }
+
+    /// Reads the number of those who are [present](Self::present) in a topic, without reading who they are.
+    ///
+    /// # Errors
+    ///
+    /// Returns the errors of [`present`](Self::present).
+    ///
+    /// # Cancel safety
+    ///
+    /// This method is cancel safe. It only reads.
+    pub async fn count(&self, topic: &str) -> Result<usize, Error> {
+        let topic = self.topic_with_presence(topic)?;
+        self.node.core.engine.count(&topic).await
+    }
+
+    fn topic_with_presence(&self, name: &str) -> Result<Topic, Error> {
+        let topic = self.node.topic(name)?;
+        topic.require_presence()?;
+        if self.node.inbox.is_closed() {
+            return Err(Error::ended());
+        }
+        Ok(topic)
+    }
+
     /// Returns a receiver of the events of the hub, from now on.
     pub fn events(&self) -> HubEvents {
         self.node.core.events.subscribe()
@@ -239,8 +287,13 @@ impl Hub {
 
     /// Returns `true` while the engine reaches all parts of its broker, for the health check of a load
     /// balancer.
+    ///
+    /// If topics have presence, the hub is unhealthy, too, once it could not renew its lease for
+    /// [`HubLimits::presence_lease`](crate::HubLimits::presence_lease): the other nodes then take its members
+    /// for gone.
     pub fn is_healthy(&self) -> bool {
-        self.node.inbox.is_connected() && !self.node.inbox.is_closed()
+        let inbox = &self.node.inbox;
+        inbox.is_connected() && !inbox.is_closed() && !self.node.core.roster.is_cut_off()
     }
 }
 

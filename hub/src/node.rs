@@ -38,24 +38,29 @@
 pub(crate) mod admission;
 pub(crate) mod command;
 pub(crate) mod fan_out;
+pub(crate) mod keeper;
 pub(crate) mod live_members;
 pub(crate) mod membership;
+pub(crate) mod news;
 pub(crate) mod recent;
 pub(crate) mod replay;
+pub(crate) mod roster;
 pub(crate) mod topic_state;
 pub(crate) mod topic_table;
+pub(crate) mod view;
 pub(crate) mod worker;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::engine::calls::EngineCalls;
 use crate::engine::inbox::Inbox;
 use crate::error::{Error, ErrorKind};
 use crate::events::EventSource;
 use crate::node::command::Command;
+use crate::node::roster::Roster;
 use crate::settings::hooks::Hooks;
 use crate::settings::limits::HubLimits;
 use crate::stats::Counters;
@@ -71,6 +76,7 @@ pub(crate) struct Core {
     pub(crate) limits: HubLimits,
     pub(crate) counters: Counters,
     pub(crate) events: EventSource,
+    pub(crate) roster: Roster,
     /// One permit for each member that catches up.
     catch_ups: Arc<Semaphore>,
     /// One permit for each history that a worker reads.
@@ -83,13 +89,16 @@ pub(crate) struct Node {
     pub(crate) core: Arc<Core>,
     pub(crate) inbox: Inbox,
     workers: Vec<mpsc::UnboundedSender<Command>>,
+    /// Tells the keeper of the lease, if there is one, that the hub ends.
+    _keeper: Option<oneshot::Sender<()>>,
 }
 
 impl Core {
     pub(crate) fn new(engine: EngineCalls, hooks: Hooks, limits: HubLimits, events: EventSource) -> Self {
         let catch_ups = Arc::new(Semaphore::new(limits.catch_up_tasks));
         let (counters, fills, tickets) = (Counters::default(), Semaphore::new(FILLS), AtomicU64::new(0));
-        Self { engine, hooks, limits, counters, events, catch_ups, fills, tickets }
+        let roster = Roster::default();
+        Self { engine, hooks, limits, counters, events, roster, catch_ups, fills, tickets }
     }
 
     /// Returns a number that no other read or admission has.
@@ -99,8 +108,13 @@ impl Core {
 }
 
 impl Node {
-    pub(crate) fn new(core: Arc<Core>, inbox: Inbox, workers: Vec<mpsc::UnboundedSender<Command>>) -> Self {
-        Self { core, inbox, workers }
+    pub(crate) fn new(
+        core: Arc<Core>,
+        inbox: Inbox,
+        workers: Vec<mpsc::UnboundedSender<Command>>,
+        keeper: Option<oneshot::Sender<()>>,
+    ) -> Self {
+        Self { core, inbox, workers, _keeper: keeper }
     }
 
     /// Checks the name of a topic, and finds its rule.

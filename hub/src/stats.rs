@@ -6,8 +6,8 @@ macro_rules! numbers {
     ($($(#[$doc:meta])* $name:ident,)*) => {
         /// The numbers of a hub at one moment. [`Hub::stats`](crate::Hub::stats) returns them.
         ///
-        /// `members`, `subscriptions`, `topics` and `catching_up` are gauges. All other numbers count from
-        /// the creation of the hub.
+        /// `members`, `subscriptions`, `topics`, `catching_up` and `entries` are gauges. All other numbers
+        /// count from the creation of the hub.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
         #[non_exhaustive]
         pub struct HubStats {
@@ -53,6 +53,15 @@ numbers! {
     lost,
     /// Messages of topics without history that found no room in the inbox of a worker.
     overflowed,
+    /// Entries of this hub in the account of who is where, one for each topic and key. Those that linger
+    /// without a connection count, too.
+    entries,
+    /// Renewals of the lease of this hub.
+    renewals,
+    /// Times that the lease of this hub had lapsed.
+    lapses,
+    /// Entries of other hubs that were gone, which this hub has removed.
+    reaped,
 }
 
 /// Adds to a counter, or to a gauge.

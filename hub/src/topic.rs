@@ -5,6 +5,7 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
+use crate::error::{Error, ErrorKind};
 use crate::settings::rule::{Retention, Rule};
 
 /// The name of a topic, with the rule that applies to it.
@@ -35,6 +36,17 @@ impl Topic {
     /// Returns how much of the history is kept, or `None` for a topic without history.
     pub fn retention(&self) -> Option<Retention> {
         self.0.rule.retention()
+    }
+
+    /// # Errors
+    ///
+    /// Returns an error if the rule of the topic has no presence.
+    pub(crate) fn require_presence(&self) -> Result<(), Error> {
+        if self.0.rule.has_presence() {
+            return Ok(());
+        }
+        let text = format!("the rule of {:?} has no presence (Rule::presence)", self.name());
+        Err(Error::new(ErrorKind::InvalidInput, text))
     }
 
     pub(crate) fn rule(&self) -> &Rule {

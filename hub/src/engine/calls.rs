@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bowline::Message;
 use tokio::runtime::Handle;
+use tokio::sync::oneshot;
 use tokio::time::{Timeout, timeout};
 
 use crate::engine::inbox::Inbox;
@@ -12,6 +13,7 @@ use crate::engine::{Engine, EngineError, HistoryPage};
 use crate::error::{Error, ErrorKind};
 use crate::panics::{catch, catch_future};
 use crate::position::Position;
+use crate::presence::{Lease, NodeId, Present};
 use crate::topic::Topic;
 
 /// The longest time for which a publisher waits for its hub.
@@ -32,6 +34,12 @@ trait AnyEngine: Send + Sync {
     fn want<'a>(&'a self, topic: &'a Topic) -> Call<'a, ()>;
     fn unwant<'a>(&'a self, topic: &'a Topic) -> Call<'a, ()>;
     fn history<'a>(&'a self, topic: &'a Topic, after: u64, limit: usize) -> Call<'a, HistoryPage>;
+    fn renew(&self, node: NodeId, time: Duration) -> Call<'_, Lease>;
+    fn enter<'a>(&'a self, topic: &'a Topic, node: NodeId, present: &'a Present) -> Call<'a, Lease>;
+    fn exit<'a>(&'a self, topic: &'a Topic, node: NodeId, key: &'a str) -> Call<'a, ()>;
+    fn present<'a>(&'a self, topic: &'a Topic) -> Call<'a, Vec<Present>>;
+    fn count<'a>(&'a self, topic: &'a Topic) -> Call<'a, usize>;
+    fn reap(&self, caller: NodeId) -> Call<'_, usize>;
 }
 
 impl<E: Engine> AnyEngine for E {
@@ -59,6 +67,30 @@ impl<E: Engine> AnyEngine for E {
 
     fn history<'a>(&'a self, topic: &'a Topic, after: u64, limit: usize) -> Call<'a, HistoryPage> {
         Box::pin(Engine::history(self, topic, after, limit))
+    }
+
+    fn renew(&self, node: NodeId, time: Duration) -> Call<'_, Lease> {
+        Box::pin(Engine::renew(self, node, time))
+    }
+
+    fn enter<'a>(&'a self, topic: &'a Topic, node: NodeId, present: &'a Present) -> Call<'a, Lease> {
+        Box::pin(Engine::enter(self, topic, node, present))
+    }
+
+    fn exit<'a>(&'a self, topic: &'a Topic, node: NodeId, key: &'a str) -> Call<'a, ()> {
+        Box::pin(Engine::exit(self, topic, node, key))
+    }
+
+    fn present<'a>(&'a self, topic: &'a Topic) -> Call<'a, Vec<Present>> {
+        Box::pin(Engine::present(self, topic))
+    }
+
+    fn count<'a>(&'a self, topic: &'a Topic) -> Call<'a, usize> {
+        Box::pin(Engine::count(self, topic))
+    }
+
+    fn reap(&self, caller: NodeId) -> Call<'_, usize> {
+        Box::pin(Engine::reap(self, caller))
     }
 }
 
@@ -106,6 +138,47 @@ impl EngineCalls {
         self.bounded("read the history", || self.engine.history(topic, after, limit)).await
     }
 
+    pub(crate) async fn renew(&self, node: NodeId, time: Duration) -> Result<Lease, Error> {
+        self.bounded("renew a lease", || self.engine.renew(node, time)).await
+    }
+
+    pub(crate) async fn enter(&self, topic: &Topic, node: NodeId, present: &Present) -> Result<Lease, Error> {
+        self.bounded("enter a presence", || self.engine.enter(topic, node, present)).await
+    }
+
+    pub(crate) async fn exit(&self, topic: &Topic, node: NodeId, key: &str) -> Result<(), Error> {
+        self.bounded("end a presence", || self.engine.exit(topic, node, key)).await
+    }
+
+    pub(crate) async fn present(&self, topic: &Topic) -> Result<Vec<Present>, Error> {
+        self.bounded("read who is present", || self.engine.present(topic)).await
+    }
+
+    pub(crate) async fn count(&self, topic: &Topic) -> Result<usize, Error> {
+        self.bounded("count who is present", || self.engine.count(topic)).await
+    }
+
+    pub(crate) async fn reap(&self, caller: NodeId) -> Result<usize, Error> {
+        self.bounded("look for nodes that are gone", || self.engine.reap(caller)).await
+    }
+
+    /// Waits for the outcome of a call that another task makes, for the time of one call.
+    pub(crate) async fn outcome<T>(
+        &self,
+        what: &str,
+        outcome: oneshot::Receiver<Result<T, Error>>,
+    ) -> Result<T, Error> {
+        match self.start_timeout(self.timeout, outcome).await {
+            Ok(outcome) => outcome.map_err(|_| Error::ended())?,
+            Err(_) => Err(self.late(what)),
+        }
+    }
+
+    /// Starts a task in the runtime of the hub.
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.runtime.spawn(task);
+    }
+
     /// Waits until the inbox has room for more messages of a topic, but not for long.
     pub(crate) async fn wait_for_room(&self, inbox: &Inbox, topic: &Topic) {
         // A worker that is stuck for so long is not waited for.
@@ -121,14 +194,13 @@ impl EngineCalls {
             Ok(Ok(Ok(output))) => Ok(output),
             Ok(Ok(Err(error))) => Err(failed(error.into())),
             Ok(Err(panicked)) => Err(failed(panicked.into())),
-            Err(_) => {
-                let text = format!(
-                    "the engine did not {what} within {:?} (HubLimits::engine_timeout)",
-                    self.timeout
-                );
-                Err(Error::new(ErrorKind::Unavailable, text))
-            }
+            Err(_) => Err(self.late(what)),
         }
+    }
+
+    fn late(&self, what: &str) -> Error {
+        let text = format!("the engine did not {what} within {:?} (HubLimits::engine_timeout)", self.timeout);
+        Error::new(ErrorKind::Unavailable, text)
     }
 
     /// Starts the clock. Without a runtime in the context, a timer can't be created.

@@ -22,6 +22,7 @@ use tokio::sync::Notify;
 
 use crate::engine::Delivery;
 use crate::events::{EventSource, HubEvent};
+use crate::presence::PresenceChange;
 use crate::settings::rule::Rules;
 use crate::topic::Topic;
 
@@ -36,13 +37,15 @@ struct Queues {
     events: EventSource,
     /// The parts of the broker that are out of reach. The whole broker has no name.
     away: Mutex<HashSet<String>>,
+    /// Wakes the keeper of the node's lease.
+    returned: Notify,
 }
 
 impl Inbox {
     pub(crate) fn new(workers: usize, capacity: usize, rules: Rules, events: EventSource) -> Self {
         let workers = (0..workers).map(|_| Arc::new(Queue::new(capacity))).collect();
-        let (hasher, away) = (RandomState::new(), Mutex::default());
-        Self(Arc::new(Queues { workers, hasher, rules, events, away }))
+        let (hasher, away, returned) = (RandomState::new(), Mutex::default(), Notify::new());
+        Self(Arc::new(Queues { workers, hasher, rules, events, away, returned }))
     }
 
     /// Delivers a message, without waiting.
@@ -50,9 +53,19 @@ impl Inbox {
     /// The hub is woken when the returned value is dropped. An engine that delivers under a lock keeps the
     /// value until it has unlocked; all others drop it at once.
     pub fn deliver(&self, delivery: Delivery) -> Wakeup {
-        let queue = &self.0.workers[self.worker_of(delivery.topic.name())];
+        self.push(Arrival::Message(delivery))
+    }
+
+    /// Delivers a change of who is present in a topic, like [`deliver`](Self::deliver). The order among all
+    /// deliveries of the topic is kept.
+    pub fn change(&self, change: PresenceChange) -> Wakeup {
+        self.push(Arrival::Change(change))
+    }
+
+    fn push(&self, arrival: Arrival) -> Wakeup {
+        let queue = &self.0.workers[self.worker_of(arrival.topic().name())];
         // What is turned away is dropped here, after the lock.
-        let _refused = queue.push(delivery);
+        let _refused = queue.push(arrival);
         Wakeup(Arc::clone(queue))
     }
 
@@ -68,12 +81,14 @@ impl Inbox {
     }
 
     /// Reports that the broker is back, and that all topics are wanted again. The hub then looks for messages
-    /// that it missed.
+    /// and changes of presence that it missed.
     pub fn reconnected(&self) {
         self.away().remove("");
         for queue in &self.0.workers {
             queue.verify_all();
         }
+        self.all_changes_lost();
+        self.0.returned.notify_one();
         self.0.events.emit(HubEvent::Reconnected);
     }
 
@@ -97,7 +112,27 @@ impl Inbox {
         for (queue, topics) in self.0.workers.iter().zip(divided) {
             queue.verify(topics);
         }
+        self.all_changes_lost();
+        self.0.returned.notify_one();
         self.0.events.emit(HubEvent::PartReconnected { part });
+    }
+
+    /// Reports that changes of who is present in a topic may be lost, while the broker was in reach. The hub
+    /// then reads who is present.
+    pub fn changes_lost(&self, topic: &str) {
+        self.0.workers[self.worker_of(topic)].changes_lost(Some(self.topic(topic)));
+    }
+
+    /// Lets the workers read who is present in all topics.
+    pub(crate) fn all_changes_lost(&self) {
+        for queue in &self.0.workers {
+            queue.changes_lost(None);
+        }
+    }
+
+    /// Waits until the broker is back. The future is cancel safe.
+    pub(crate) async fn returned(&self) {
+        self.0.returned.notified().await;
     }
 
     /// Returns `true` once the hub is gone. Deliveries are then dropped.
@@ -163,15 +198,57 @@ pub(crate) struct Queue {
     is_ended: AtomicBool,
 }
 
+/// A delivery of an engine.
+pub(crate) enum Arrival {
+    Message(Delivery),
+    Change(PresenceChange),
+}
+
 /// Everything that has arrived since the worker looked.
 #[derive(Default)]
 pub(crate) struct Arrivals {
-    pub(crate) deliveries: Vec<Delivery>,
+    pub(crate) deliveries: Vec<Arrival>,
     /// The topics of deliveries that found no room, with the number of these deliveries.
     pub(crate) overflowed: HashMap<Topic, u64>,
     /// The topics whose histories are read again.
     pub(crate) unverified: HashSet<Topic>,
+    pub(crate) missed: MissedChanges,
     pub(crate) signal: Signal,
+}
+
+/// The topics whose changes of presence may be lost.
+#[derive(Debug)]
+pub(crate) enum MissedChanges {
+    Of(HashSet<Topic>),
+    All,
+}
+
+impl Default for MissedChanges {
+    fn default() -> Self {
+        Self::Of(HashSet::new())
+    }
+}
+
+impl Arrival {
+    pub(crate) fn topic(&self) -> &Topic {
+        match self {
+            Self::Message(delivery) => &delivery.topic,
+            Self::Change(change) => &change.topic,
+        }
+    }
+}
+
+impl MissedChanges {
+    /// Adds a topic, or all of them.
+    fn add(&mut self, topic: Option<Topic>) {
+        match (self, topic) {
+            (Self::Of(topics), Some(topic)) => {
+                topics.insert(topic);
+            }
+            (missed, None) => *missed = Self::All,
+            (Self::All, _) => {}
+        }
+    }
 }
 
 /// The state of a queue: see the module.
@@ -195,22 +272,35 @@ impl Queue {
     }
 
     /// Returns the delivery if there is no room.
-    fn push(&self, delivery: Delivery) -> Option<Delivery> {
+    fn push(&self, arrival: Arrival) -> Option<Arrival> {
         let mut state = self.state();
         if state.signal == Signal::Ended {
-            return Some(delivery);
+            return Some(arrival);
         }
         if state.deliveries.len() < self.capacity {
-            state.deliveries.push(delivery);
+            state.deliveries.push(arrival);
             return None;
         }
-        match state.overflowed.get_mut(&delivery.topic) {
-            Some(count) => *count += 1,
-            None => {
-                state.overflowed.insert(delivery.topic.clone(), 1);
-            }
+        match &arrival {
+            Arrival::Change(change) => state.missed.add(Some(change.topic.clone())),
+            Arrival::Message(delivery) => match state.overflowed.get_mut(&delivery.topic) {
+                Some(count) => *count += 1,
+                None => {
+                    state.overflowed.insert(delivery.topic.clone(), 1);
+                }
+            },
         }
-        Some(delivery)
+        Some(arrival)
+    }
+
+    /// Notes that changes of presence are lost: of one topic, or of all.
+    fn changes_lost(&self, topic: Option<Topic>) {
+        let mut state = self.state();
+        if state.signal != Signal::Ended {
+            state.missed.add(topic);
+        }
+        drop(state);
+        self.ready.notify_one();
     }
 
     fn verify(&self, topics: Vec<Topic>) {

@@ -1,5 +1,7 @@
 //! The engine for the hubs of one process.
 
+mod presence;
+
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
@@ -13,8 +15,10 @@ use tokio::time::Instant;
 
 use crate::engine::inbox::{Inbox, Wakeup};
 use crate::engine::keys::Keys;
+use crate::engine::memory::presence::{Leases, People};
 use crate::engine::{Delivery, Engine, EngineError, HistoryEntry, HistoryPage};
 use crate::position::Position;
+use crate::presence::{Lease, NodeId, Present};
 use crate::settings::rule::Retention;
 use crate::topic::Topic;
 
@@ -70,6 +74,7 @@ struct Store {
     shards: [Mutex<Shard>; SHARDS],
     hasher: RandomState,
     links: AtomicU64,
+    leases: Leases,
 }
 
 /// A part of the topics.
@@ -84,6 +89,8 @@ struct Shard {
     expiry: BTreeMap<(Instant, u64), Topic>,
     /// The number of entries so far in `expiry`.
     count: u64,
+    /// The people in topics with presence.
+    present: HashMap<Topic, People>,
 }
 
 /// The topics that a hub wants: a set for each hub, as this takes less than a list of hubs for each topic.
@@ -213,6 +220,31 @@ impl Engine for Memory {
         drop(shard);
         Ok(page)
     }
+
+    async fn renew(&self, node: NodeId, time: Duration) -> Result<Lease, EngineError> {
+        Ok(self.store.renew(node, time))
+    }
+
+    async fn enter(&self, topic: &Topic, node: NodeId, present: &Present) -> Result<Lease, EngineError> {
+        Ok(self.store.enter(topic, node, present))
+    }
+
+    async fn exit(&self, topic: &Topic, node: NodeId, key: &str) -> Result<(), EngineError> {
+        self.store.exit(topic, node, key);
+        Ok(())
+    }
+
+    async fn present(&self, topic: &Topic) -> Result<Vec<Present>, EngineError> {
+        Ok(self.store.present(topic))
+    }
+
+    async fn count(&self, topic: &Topic) -> Result<usize, EngineError> {
+        Ok(self.store.count(topic))
+    }
+
+    async fn reap(&self, caller: NodeId) -> Result<usize, EngineError> {
+        Ok(self.store.reap(caller))
+    }
 }
 
 impl Store {
@@ -225,7 +257,12 @@ impl Store {
 
 impl Default for Store {
     fn default() -> Self {
-        Self { shards: Default::default(), hasher: RandomState::new(), links: AtomicU64::new(0) }
+        Self {
+            shards: Default::default(),
+            hasher: RandomState::new(),
+            links: AtomicU64::new(0),
+            leases: Leases::default(),
+        }
     }
 }
 

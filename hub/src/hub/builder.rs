@@ -7,7 +7,7 @@ use std::thread::available_parallelism;
 
 use bowline::Payload;
 use tokio::runtime::Handle;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::engine::Engine;
 use crate::engine::calls::EngineCalls;
@@ -15,10 +15,11 @@ use crate::engine::inbox::Inbox;
 use crate::error::{Error, ErrorKind};
 use crate::events::EventSource;
 use crate::hub::Hub;
+use crate::node::keeper::Keeper;
 use crate::node::worker::Worker;
 use crate::node::{Core, Node};
 use crate::position::Position;
-use crate::settings::hooks::{Hooks, TopicMessage};
+use crate::settings::hooks::{Hooks, PresenceNews, TopicMessage};
 use crate::settings::limits::HubLimits;
 use crate::settings::rule::{Rule, Rules};
 
@@ -97,6 +98,59 @@ impl<E: Engine> HubBuilder<E> {
         self
     }
 
+    /// Sets the function that makes the frames about who is in a topic, for topics with
+    /// [`Rule::presence`]. Default: members are not told.
+    ///
+    /// The arguments are the name of the topic and the news. A member first receives the list of all who are
+    /// present, and then each change, in order with the messages of the topic. The function is called once
+    /// for each change on each node with members in the topic, and may also tell the application. If it
+    /// returns
+    /// `None`, nothing is sent.
+    ///
+    /// A member whose connection is full is treated as its rule says. If news are skipped, the member
+    /// receives the list again as soon as its connection takes it. After the broker was away, members are
+    /// told what has changed meanwhile, or receive the list again.
+    ///
+    /// If the function panics, nothing is sent, and [`Hub::events`] reports the panic.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use bowline_hub::{Hub, Memory, PresenceNews, Rule};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let hub = Hub::builder(Memory::new())
+    ///     .rule("room/", Rule::new().presence())
+    ///     .presence(|_, news| {
+    ///         let text = match news {
+    ///             PresenceNews::Here(all) => format!("{} are here", all.len()),
+    ///             PresenceNews::Joined(who) => format!("{} joins", who.key),
+    ///             PresenceNews::Left(who) => format!("{} leaves", who.key),
+    ///             _ => return None,
+    ///         };
+    ///         Some(text.into())
+    ///     })
+    ///     .build()?;
+    ///
+    /// let (mut client, server) = bowline::pair();
+    /// let member = hub.join(server.sender())?;
+    /// member.subscribe("room/1", None).await?;
+    /// assert_eq!(client.recv().await?, Some("0 are here".into()));
+    /// member.appear("room/1", "alice").await?;
+    /// assert_eq!(client.recv().await?, Some("alice joins".into()));
+    /// assert_eq!(hub.count("room/1").await?, 1);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn presence<F>(mut self, presence: F) -> Self
+    where
+        F: Fn(&str, PresenceNews<'_>) -> Option<Payload<'static>> + Send + Sync + 'static,
+    {
+        self.hooks.presence = Some(Box::new(presence));
+        self
+    }
+
     /// Sets the limits.
     pub fn limits(mut self, limits: HubLimits) -> Self {
         self.limits = limits;
@@ -128,7 +182,9 @@ impl<E: Engine> HubBuilder<E> {
         }
         limits.validate()?;
         let events = EventSource::new();
-        let inbox = Inbox::new(workers, limits.inbox, Rules::new(rules)?, events.clone());
+        let rules = Rules::new(rules)?;
+        let has_presence = rules.have_presence();
+        let inbox = Inbox::new(workers, limits.inbox, rules, events.clone());
         engine
             .start(inbox.clone())
             .map_err(|error| Error::with_source(ErrorKind::Unavailable, "the engine can't start", error))?;
@@ -141,7 +197,12 @@ impl<E: Engine> HubBuilder<E> {
             runtime.spawn(worker.run());
             senders.push(sender);
         }
-        Ok(Hub { node: Arc::new(Node::new(core, inbox, senders)) })
+        let keeper = has_presence.then(|| {
+            let (keeper, hub) = oneshot::channel();
+            runtime.spawn(Keeper::new(Arc::clone(&core), inbox.clone(), hub).run());
+            keeper
+        });
+        Ok(Hub { node: Arc::new(Node::new(core, inbox, senders, keeper)) })
     }
 }
 

@@ -11,6 +11,7 @@ use crate::node::Node;
 use crate::node::command::{Admission, Command, Departure, Origin};
 use crate::node::membership::{MemberKey, Membership};
 use crate::node::replay::{Replay, Replayed, ask};
+use crate::node::roster::EntryKey;
 use crate::position::Position;
 use crate::stats::{add, subtract};
 use crate::topic::Topic;
@@ -19,9 +20,11 @@ use crate::topic::Topic;
 ///
 /// Dropping the member leaves all topics at once. The connection stays open.
 pub struct Member {
-    node: Arc<Node>,
+    pub(crate) node: Arc<Node>,
     key: MemberKey,
     topics: Mutex<Vec<Topic>>,
+    /// The topics in which the member is present, and the keys.
+    appearances: Mutex<Vec<EntryKey>>,
 }
 
 /// The beginning of a subscription. [`Member::subscribe`] returns one.
@@ -39,7 +42,8 @@ pub enum Start {
 impl Member {
     pub(crate) fn new(node: Arc<Node>, sender: Sender) -> Self {
         add(&node.core.counters.members, 1);
-        Self { node, key: MemberKey(Arc::new(Membership::new(sender))), topics: Mutex::default() }
+        let key = MemberKey(Arc::new(Membership::new(sender)));
+        Self { node, key, topics: Mutex::default(), appearances: Mutex::default() }
     }
 
     /// Subscribes to a topic, and returns once the member is live.
@@ -121,6 +125,7 @@ impl Member {
             index.map(|index| topics.swap_remove(index))
         };
         let Some(topic) = found else { return };
+        self.disappear(topic.name());
         let (reply, done) = oneshot::channel();
         self.leave(topic, Some(reply));
         // Without a worker, nothing is sent, either.
@@ -157,7 +162,11 @@ impl Member {
         let _ = commands.send(Command::Leave(topic, self.key.clone(), departure));
     }
 
-    fn topics(&self) -> MutexGuard<'_, Vec<Topic>> {
+    pub(crate) fn appearances(&self) -> MutexGuard<'_, Vec<EntryKey>> {
+        self.appearances.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn topics(&self) -> MutexGuard<'_, Vec<Topic>> {
         self.topics.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -168,6 +177,10 @@ impl Drop for Member {
         let topics = std::mem::take(&mut *self.topics());
         for topic in topics {
             self.leave(topic, None);
+        }
+        let appearances = std::mem::take(&mut *self.appearances());
+        for key in appearances {
+            self.node.core.roster.lose(&self.node.core, &key);
         }
         subtract(&self.node.core.counters.members, 1);
     }
@@ -206,6 +219,7 @@ impl Drop for Claim<'_> {
         let Some(index) = index else { return };
         let topic = topics.swap_remove(index);
         drop(topics);
+        self.member.disappear(topic.name());
         self.member.leave(topic, None);
     }
 }

@@ -126,6 +126,9 @@ impl TopicState {
 
     fn enter(&mut self, core: &Core, member: &MemberKey) -> Admission {
         self.remove_behind(core, member);
+        if let Some(view) = &mut self.view {
+            view.unaware.insert(member.clone());
+        }
         if self.live.insert(member.clone()) {
             add(&core.counters.subscriptions, 1);
         }
@@ -152,6 +155,9 @@ impl TopicState {
 
     /// Removes a member that is live.
     pub(crate) fn remove_live(&mut self, core: &Core, member: &MemberKey) {
+        if let Some(view) = &mut self.view {
+            view.unaware.remove(member);
+        }
         if self.live.remove(member) {
             subtract(&core.counters.subscriptions, 1);
         }

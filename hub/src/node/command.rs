@@ -6,6 +6,7 @@ use crate::engine::HistoryPage;
 use crate::error::Error;
 use crate::node::membership::MemberKey;
 use crate::position::Position;
+use crate::presence::Present;
 use crate::topic::Topic;
 
 /// A command to the worker of a topic.
@@ -18,6 +19,10 @@ pub(crate) enum Command {
     Opened(Topic, Result<HistoryPage, Error>),
     /// A read of the history has ended. The number is that of the fill.
     Page(Topic, u64, Result<HistoryPage, Error>),
+    /// A read of who is present has ended. The number is that of the read.
+    Seen(Topic, u64, Result<Vec<Present>, Error>),
+    /// Changes of presence may be lost in all topics.
+    LookAround,
     /// The engine no longer wants the topic.
     Closed(Topic),
 }

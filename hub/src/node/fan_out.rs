@@ -16,7 +16,7 @@ use crate::settings::rule::Slow;
 use crate::stats::add;
 
 /// The number of members after which other tasks run.
-const MEMBERS_PER_POLL: usize = 256;
+pub(crate) const MEMBERS_PER_POLL: usize = 256;
 
 /// The reason for which a member ceases to be live.
 enum Stop {
@@ -35,6 +35,16 @@ enum Stop {
 struct Tally {
     delivered: usize,
     skipped: usize,
+    /// The members that have missed news about who is present.
+    unaware: Vec<MemberKey>,
+}
+
+/// The state of a member in the view of its topic.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Awareness {
+    Aware,
+    /// The member receives the list of all who are present, and no news before.
+    Unaware,
 }
 
 impl TopicState {
@@ -51,12 +61,19 @@ impl TopicState {
             if number % MEMBERS_PER_POLL == MEMBERS_PER_POLL - 1 {
                 yield_now().await;
             }
-            if let Some(stop) = send_run(&member.0, &run, treatment, &mut tally) {
+            let awareness = match &self.view {
+                Some(view) if view.unaware.contains(member) => Awareness::Unaware,
+                _ => Awareness::Aware,
+            };
+            if let Some(stop) = send_run(member, &run, treatment, awareness, &mut tally) {
                 stopped.push((member.clone(), stop));
             }
         }
         add(&core.counters.delivered, tally.delivered);
         add(&core.counters.skipped, tally.skipped);
+        if let Some(view) = &mut self.view {
+            view.unaware.extend(tally.unaware);
+        }
         for (member, stop) in stopped {
             self.remove_live(core, &member);
             match stop {
@@ -99,19 +116,31 @@ fn close_slow(core: &Core, member: &Membership) {
 }
 
 /// Sends a run to one member.
-fn send_run(member: &Membership, run: &[Parcel], treatment: Slow, tally: &mut Tally) -> Option<Stop> {
-    if member.has_left() {
+fn send_run(
+    member: &MemberKey,
+    run: &[Parcel],
+    treatment: Slow,
+    mut awareness: Awareness,
+    tally: &mut Tally,
+) -> Option<Stop> {
+    if member.0.has_left() {
         // The worker will be told.
         return None;
     }
-    let batch = member.sender.batch();
+    let batch = member.0.sender.batch();
     for parcel in run {
-        let (Content::Message(frame) | Content::Loss(frame)) = &parcel.content else {
-            return Some(Stop::Lost);
+        let frame = match &parcel.content {
+            Content::News(_) if awareness == Awareness::Unaware => continue,
+            Content::Message(frame) | Content::News(frame) | Content::Loss(frame) => frame,
+            Content::End => return Some(Stop::Lost),
         };
         match (batch.try_send(frame), treatment, &parcel.content) {
             (Ok(()), ..) => tally.delivered += 1,
             (Err(TrySendError::Closed(_)), ..) => return Some(Stop::Closed),
+            (Err(TrySendError::Full(_)), Slow::Skip, Content::News(_)) => {
+                awareness = Awareness::Unaware;
+                tally.unaware.push(member.clone());
+            }
             (Err(TrySendError::Full(_)), Slow::Skip, Content::Message(_)) => tally.skipped += 1,
             (Err(TrySendError::Full(_)), Slow::CatchUp, _) => return Some(Stop::Behind(parcel.before)),
             // A loss is never kept from a member.

@@ -33,6 +33,7 @@ use crate::node::command::Request;
 use crate::node::live_members::LiveMembers;
 use crate::node::membership::MemberKey;
 use crate::node::recent::Recent;
+use crate::node::view::View;
 use crate::position::Position;
 use crate::settings::hooks::TopicMessage;
 use crate::stats::add;
@@ -62,6 +63,8 @@ pub(crate) struct TopicState {
     read: Vec<Position>,
     /// The frames that the live members are sent next.
     pub(crate) run: Vec<Parcel>,
+    /// The people in the topic, if members are told.
+    pub(crate) view: Option<Box<View>>,
     /// The time from which on nobody was here.
     pub(crate) empty_since: Option<Instant>,
 }
@@ -117,6 +120,8 @@ pub(crate) struct Parcel {
 /// The content of a [`Parcel`].
 pub(crate) enum Content {
     Message(Prepared),
+    /// News about who is present.
+    News(Prepared),
     /// The frame that tells of a loss.
     Loss(Prepared),
     /// The connections are closed, because no frame tells of a loss.
@@ -151,7 +156,12 @@ impl Held {
 }
 
 impl TopicState {
-    pub(crate) fn new(topic: Topic) -> Self {
+    pub(crate) fn new(core: &Core, topic: Topic) -> Self {
+        let has_view = core.hooks.presence.is_some() && topic.rule().has_presence();
+        Self { view: has_view.then(Box::default), ..Self::without_view(topic) }
+    }
+
+    fn without_view(topic: Topic) -> Self {
         Self {
             topic,
             phase: Phase::Opening(Box::default()),
@@ -162,19 +172,20 @@ impl TopicState {
             recent: Recent::default(),
             read: Vec::new(),
             run: Vec::new(),
+            view: None,
             empty_since: None,
         }
     }
 
-    /// Creates the state of a topic that has rested.
+    /// Creates the state of a topic that has rested. A topic with a view does not rest.
     pub(crate) fn awake(topic: Topic, Rest { top, live }: Rest) -> Self {
-        Self { phase: Phase::Level, top, live, ..Self::new(topic) }
+        Self { phase: Phase::Level, top, live, ..Self::without_view(topic) }
     }
 
     /// Takes out what is kept of the topic, if nothing is under way.
     pub(crate) fn rest(&mut self) -> Option<Rest> {
         let has_work = !self.run.is_empty() || !self.waiting.is_empty() || !self.behind.is_empty();
-        let remembers = !self.read.is_empty() || !self.recent.is_empty();
+        let remembers = !self.read.is_empty() || !self.recent.is_empty() || self.view.is_some();
         if !self.is_level() || self.live.is_empty() || has_work || remembers {
             return None;
         }

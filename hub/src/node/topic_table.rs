@@ -59,6 +59,11 @@ impl TopicTable {
         self.slots.keys().filter(|topic| topic.retention().is_some()).cloned().collect()
     }
 
+    /// Returns the topics with presence.
+    pub(crate) fn with_presence(&self) -> Vec<Topic> {
+        self.slots.keys().filter(|topic| topic.rule().has_presence()).cloned().collect()
+    }
+
     /// Returns the whole state of a topic. The caller then calls [`rest`](Self::rest).
     pub(crate) fn wake(&mut self, name: &Topic) -> Option<&mut TopicState> {
         let (held, slot) = self.slots.get_key_value(name)?;

@@ -8,15 +8,17 @@ use tokio::sync::mpsc::{UnboundedReceiver, WeakUnboundedSender};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::engine::HistoryPage;
-use crate::engine::inbox::{Arrivals, Queue, Signal};
+use crate::engine::inbox::{Arrival, Arrivals, MissedChanges, Queue, Signal};
 use crate::error::{Error, ErrorKind};
 use crate::events::HubEvent;
 use crate::node::Core;
 use crate::node::command::{Command, Departure, Request};
 use crate::node::membership::MemberKey;
+use crate::node::news::Introduction;
 use crate::node::topic_state::{Behind, Phase, Step, TopicState};
 use crate::node::topic_table::TopicTable;
 use crate::position::Position;
+use crate::presence::Present;
 use crate::stats::{add, subtract};
 use crate::topic::Topic;
 
@@ -32,6 +34,9 @@ const PAGE: usize = 500;
 /// The pause before the history is read again from an engine that failed.
 const PAUSE: Duration = Duration::from_secs(1);
 
+/// The part of the time of a lease that nodes have to enter their entries into a broker that was away.
+const SETTLING: u32 = 6;
+
 /// A worker of a hub: see [`node`](crate::node).
 pub(crate) struct Worker {
     core: Arc<Core>,
@@ -42,6 +47,9 @@ pub(crate) struct Worker {
     topics: TopicTable,
     /// The topics without members, by the time at which they are no longer wanted.
     idle: VecDeque<(Instant, Topic)>,
+    /// The topics with members that could not take the list of who is present, by the time of the next
+    /// attempt.
+    unaware: VecDeque<(Instant, Topic)>,
 }
 
 impl Worker {
@@ -51,18 +59,20 @@ impl Worker {
         commands: UnboundedReceiver<Command>,
         own_commands: WeakUnboundedSender<Command>,
     ) -> Self {
-        Self { core, queue, commands, own_commands, topics: TopicTable::default(), idle: VecDeque::new() }
+        let (topics, idle, unaware) = (TopicTable::default(), VecDeque::new(), VecDeque::new());
+        Self { core, queue, commands, own_commands, topics, idle, unaware }
     }
 
     /// Works until nobody can send commands any more.
     pub(crate) async fn run(mut self) {
         let mut commands = Vec::new();
         loop {
-            let next_idle = self.idle.front().map(|(at, _)| *at);
+            let next = [&self.idle, &self.unaware].into_iter().filter_map(|queue| queue.front());
+            let next = next.map(|(at, _)| *at).min();
             tokio::select! {
                 count = self.commands.recv_many(&mut commands, COMMANDS) => if count == 0 { return },
                 () = self.queue.ready() => {}
-                () = at(next_idle) => {}
+                () = at(next) => {}
             }
             // After the commands, and handled before them: see `node`.
             let arrivals = self.queue.take();
@@ -71,15 +81,22 @@ impl Worker {
                 self.handle(command).await;
             }
             self.close_idle(Instant::now());
+            self.introduce_again(Instant::now()).await;
         }
     }
 
     /// Handles what the engine has delivered. All messages of a topic become one run.
     async fn arrive(&mut self, arrivals: Arrivals) {
         let mut touched = Vec::new();
-        for delivery in arrivals.deliveries {
-            let Some(topic) = self.topics.wake(&delivery.topic) else { continue };
-            let step = topic.deliver(&self.core, delivery);
+        for arrival in arrivals.deliveries {
+            let Some(topic) = self.topics.wake(arrival.topic()) else { continue };
+            let step = match arrival {
+                Arrival::Message(delivery) => topic.deliver(&self.core, delivery),
+                Arrival::Change(change) => {
+                    topic.change(&self.core, change);
+                    Step::Done
+                }
+            };
             // A topic is settled once for all of its deliveries.
             if topic.run.len() == 1 {
                 touched.push(topic.topic.clone());
@@ -100,6 +117,10 @@ impl Worker {
         }
         for topic in arrivals.unverified {
             self.verify(&topic);
+        }
+        match arrivals.missed {
+            MissedChanges::Of(topics) => topics.iter().for_each(|topic| self.look(topic, Duration::ZERO)),
+            MissedChanges::All => self.look_around_later(),
         }
         if arrivals.signal == Signal::Verify {
             for topic in self.topics.tracked() {
@@ -127,6 +148,11 @@ impl Worker {
                 self.page(&topic, number, outcome);
                 topic
             }
+            Command::Seen(topic, number, outcome) => {
+                self.seen(&topic, number, outcome);
+                topic
+            }
+            Command::LookAround => return self.look_around(),
             Command::Closed(topic) => {
                 self.closed(&topic);
                 topic
@@ -152,6 +178,7 @@ impl Worker {
                 }
             }
         }
+        let introduction = topic.introduce(&self.core).await;
         if !topic.is_empty() {
             topic.empty_since = None;
         } else if topic.empty_since.is_none() {
@@ -162,6 +189,9 @@ impl Worker {
         if step == Step::Read {
             self.read(name, Duration::ZERO);
         }
+        if introduction == Introduction::Full {
+            self.introduce_later(name);
+        }
         self.topics.rest(name);
     }
 
@@ -171,7 +201,7 @@ impl Worker {
             return held;
         }
         add(&self.core.counters.topics, 1);
-        self.topics.insert(TopicState::new(topic.clone()));
+        self.topics.insert(TopicState::new(&self.core, topic.clone()));
         self.want(&topic);
         topic
     }
@@ -218,6 +248,7 @@ impl Worker {
                 if topic.opened(&self.core, &page) == Step::Read {
                     self.read(name, Duration::ZERO);
                 }
+                self.look(name, Duration::ZERO);
             }
             Err(error) => {
                 refuse(&mut topic.waiting, &error);
@@ -265,6 +296,67 @@ impl Worker {
         }
     }
 
+    /// Reads who is present, if members are told.
+    fn look(&mut self, name: &Topic, pause: Duration) {
+        let Some(topic) = self.topics.awake(name) else { return };
+        if matches!(topic.phase, Phase::Opening(_) | Phase::Closing) {
+            // The topic is read once it is wanted.
+            return;
+        }
+        let Some(number) = topic.look(&self.core) else { return };
+        let (core, name) = (Arc::clone(&self.core), topic.topic.clone());
+        self.spawn(async move {
+            sleep(pause).await;
+            let _permit = core.fills.acquire().await;
+            let outcome = core.engine.present(&name).await;
+            Command::Seen(name, number, outcome)
+        });
+    }
+
+    fn seen(&mut self, name: &Topic, number: u64, outcome: Result<Vec<Present>, Error>) {
+        let Some(topic) = self.topics.awake(name) else { return };
+        match outcome {
+            Ok(present) => topic.seen(&self.core, number, present),
+            Err(_) if topic.is_looking(number) => self.look(name, PAUSE),
+            Err(_) => {}
+        }
+    }
+
+    /// Reads who is present in all topics, after a while: a broker that was away may have lost all entries,
+    /// and the nodes enter them again.
+    fn look_around_later(&self) {
+        let settling = self.core.limits.presence_lease / SETTLING;
+        self.spawn(async move {
+            sleep(settling).await;
+            Command::LookAround
+        });
+    }
+
+    fn look_around(&mut self) {
+        for topic in self.topics.with_presence() {
+            self.look(&topic, Duration::ZERO);
+        }
+    }
+
+    fn introduce_later(&mut self, name: &Topic) {
+        let Some(topic) = self.topics.awake(name) else { return };
+        let Some(view) = topic.view.as_mut().filter(|view| view.next_attempt.is_none()) else { return };
+        let at = Instant::now() + PAUSE;
+        view.next_attempt = Some(at);
+        self.unaware.push_back((at, topic.topic.clone()));
+    }
+
+    /// Sends the list of who is present to members whose connections were full.
+    async fn introduce_again(&mut self, now: Instant) {
+        while self.unaware.front().is_some_and(|(at, _)| *at <= now) {
+            let Some((_, name)) = self.unaware.pop_front() else { return };
+            if let Some(view) = self.topics.awake(&name).and_then(|topic| topic.view.as_mut()) {
+                view.next_attempt = None;
+                self.settle(&name).await;
+            }
+        }
+    }
+
     /// Reads the history after the top.
     fn read(&mut self, name: &Topic, pause: Duration) {
         let Some(topic) = self.topics.awake(name) else { return };
@@ -307,6 +399,7 @@ impl Worker {
             return;
         }
         topic.phase = Phase::Opening(Box::default());
+        topic.view = topic.view.take().map(|_| Box::default());
         self.want(name);
     }
 

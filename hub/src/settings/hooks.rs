@@ -4,6 +4,7 @@ use bowline::{Message, Payload, Prepared};
 
 use crate::panics::{Panicked, catch};
 use crate::position::Position;
+use crate::presence::Present;
 
 /// A published message, as [`HubBuilder::frame`](crate::HubBuilder::frame) receives it.
 #[derive(Clone, Copy, Debug)]
@@ -39,14 +40,32 @@ impl<'a> TopicMessage<'a> {
     }
 }
 
+/// The news about who is in a topic, as [`HubBuilder::presence`](crate::HubBuilder::presence) receives it.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub enum PresenceNews<'a> {
+    /// Everybody who is present, in no particular order. A member receives this list when it becomes live in
+    /// the topic, before any other news, and again after it has missed news. The list replaces the earlier
+    /// one.
+    Here(&'a [&'a Present]),
+    /// Somebody has joined.
+    Joined(&'a Present),
+    /// Somebody has other information.
+    Updated(&'a Present),
+    /// Somebody has left, with the last information.
+    Left(&'a Present),
+}
+
 type FrameHook = dyn Fn(TopicMessage<'_>) -> Payload<'static> + Send + Sync;
 type LostHook = dyn Fn(&str, Position) -> Payload<'static> + Send + Sync;
+type PresenceHook = dyn Fn(&str, PresenceNews<'_>) -> Option<Payload<'static>> + Send + Sync;
 
 /// The hooks of a hub. No hook is called under a lock, and panics are caught.
 #[derive(Default)]
 pub(crate) struct Hooks {
     pub(crate) frame: Option<Box<FrameHook>>,
     pub(crate) lost: Option<Box<LostHook>>,
+    pub(crate) presence: Option<Box<PresenceHook>>,
 }
 
 impl Hooks {
@@ -62,5 +81,11 @@ impl Hooks {
     pub(crate) fn lost(&self, topic: &str, now: Position) -> Option<Prepared> {
         let hook = self.lost.as_ref()?;
         catch(|| Prepared::new(hook(topic, now))).ok()
+    }
+
+    /// Makes the frame of news about who is in a topic. Returns `None` if members are not told.
+    pub(crate) fn presence(&self, topic: &str, news: PresenceNews<'_>) -> Result<Option<Prepared>, Panicked> {
+        let Some(hook) = &self.presence else { return Ok(None) };
+        catch(|| hook(topic, news).map(Prepared::new))
     }
 }

@@ -3,6 +3,11 @@
 use std::time::Duration;
 
 use crate::error::{Error, ErrorKind};
+use crate::presence::Present;
+
+/// The shortest and the longest lease of a node.
+const MIN_LEASE: Duration = Duration::from_millis(100);
+const MAX_LEASE: Duration = Duration::from_secs(60 * 60);
 
 /// The limits of a hub. All of them are on by default, and [`HubBuilder::limits`] overrides them.
 ///
@@ -15,7 +20,11 @@ use crate::error::{Error, ErrorKind};
 /// | [`replay`](Self::replay) | 1,000 messages | `subscribe` returns [`Start::Lost`] |
 /// | [`catch_up_tasks`](Self::catch_up_tasks) | 1,000 | slow members are closed with 1013 |
 /// | [`inbox`](Self::inbox) | 4,096 messages | see the setter |
-/// | [`engine_timeout`](Self::engine_timeout) | 2 s | `subscribe` and `publish` fail |
+/// | [`engine_timeout`](Self::engine_timeout) | 2 s | `subscribe`, `publish` and `appear` fail |
+/// | [`presence_key`](Self::presence_key) | 255 bytes | `appear` fails |
+/// | [`presence_info`](Self::presence_info) | 1 KiB | `appear` fails |
+/// | [`presence_linger`](Self::presence_linger) | 15 s | somebody whose connection is lost leaves |
+/// | [`presence_lease`](Self::presence_lease) | 30 s | everybody on a node that is gone leaves |
 ///
 /// An error that reports an exceeded limit has the kind [`ErrorKind::Limit`](crate::ErrorKind::Limit), or
 /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) for the time, and names the setting.
@@ -54,6 +63,16 @@ pub struct HubLimits {
     pub inbox: usize,
     /// The time for an answer of the engine: see [the setter](Self::engine_timeout).
     pub engine_timeout: Duration,
+    /// The size of the longest key of a presence, in bytes: see [the setter](Self::presence_key).
+    pub presence_key: usize,
+    /// The size of the largest information of a presence, in bytes: see [the setter](Self::presence_info).
+    pub presence_info: usize,
+    /// The time for which somebody stays present without a connection: see [the
+    /// setter](Self::presence_linger).
+    pub presence_linger: Duration,
+    /// The time for which everybody on a node that is gone stays present: see [the
+    /// setter](Self::presence_lease).
+    pub presence_lease: Duration,
 }
 
 impl Default for HubLimits {
@@ -67,6 +86,10 @@ impl Default for HubLimits {
             catch_up_tasks: 1000,
             inbox: 4096,
             engine_timeout: Duration::from_secs(2),
+            presence_key: 255,
+            presence_info: 1024,
+            presence_linger: Duration::from_secs(15),
+            presence_lease: Duration::from_secs(30),
         }
     }
 }
@@ -127,6 +150,62 @@ impl HubLimits {
         self
     }
 
+    /// Sets the size of the longest key of a presence, in bytes. Default: 255; at least 1.
+    pub fn presence_key(mut self, bytes: usize) -> Self {
+        self.presence_key = bytes;
+        self
+    }
+
+    /// Sets the size of the largest [information](crate::Present::info) of a presence, in bytes. Default: 1
+    /// KiB.
+    pub fn presence_info(mut self, bytes: usize) -> Self {
+        self.presence_info = bytes;
+        self
+    }
+
+    /// Sets the time for which somebody stays present after the [`Member`](crate::Member) was dropped.
+    /// Default: 15 s; at most the lease.
+    ///
+    /// A client that connects again within this time, to the same node or to another one, neither leaves nor
+    /// joins. With 0, everybody leaves at once.
+    pub fn presence_linger(mut self, time: Duration) -> Self {
+        self.presence_linger = time;
+        self
+    }
+
+    /// Sets the time after which everybody on a node that is gone has left. Default: 30 s; 100 ms to one
+    /// hour. All hubs on one broker should have the same setting.
+    ///
+    /// The hub renews its lease in the broker three times as often. A node that can't reach the broker for
+    /// this time is [unhealthy](crate::Hub::is_healthy), and its members count as gone.
+    pub fn presence_lease(mut self, time: Duration) -> Self {
+        self.presence_lease = time;
+        self
+    }
+
+    /// Checks the size of a presence.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error that names the limit that is exceeded.
+    pub(crate) fn check(&self, present: &Present) -> Result<(), Error> {
+        if present.key.is_empty() {
+            return Err(Error::new(ErrorKind::InvalidInput, "the key of a presence must not be empty"));
+        }
+        let sizes =
+            [("key", present.key.len(), self.presence_key), ("info", present.info.len(), self.presence_info)];
+        match sizes.iter().find(|(_, size, most)| size > most) {
+            Some((what, size, most)) => {
+                let text = format!(
+                    "the {what} of the presence has {size} bytes, more than {most} (raise it with \
+                     HubLimits::presence_{what})"
+                );
+                Err(Error::new(ErrorKind::Limit, text))
+            }
+            None => Ok(()),
+        }
+    }
+
     /// # Errors
     ///
     /// Returns an error that names the first setting out of its range.
@@ -138,21 +217,31 @@ impl HubLimits {
             ("key_size", self.key_size == 0),
             ("inbox", self.inbox == 0),
             ("engine_timeout", self.engine_timeout.is_zero()),
+            ("presence_key", self.presence_key == 0),
         ];
         match settings.iter().find(|(_, is_zero)| *is_zero) {
             Some((name, _)) => {
                 Err(Error::new(ErrorKind::InvalidInput, format!("HubLimits::{name} must not be 0")))
             }
-            None => self.validate_tasks(),
+            None => self.validate_ranges(),
         }
     }
 
-    fn validate_tasks(&self) -> Result<(), Error> {
+    fn validate_ranges(&self) -> Result<(), Error> {
         let most = tokio::sync::Semaphore::MAX_PERMITS;
-        if self.catch_up_tasks > most {
-            let text = format!("HubLimits::catch_up_tasks is at most {most}");
-            return Err(Error::new(ErrorKind::InvalidInput, text));
-        }
-        Ok(())
+        let text = if self.catch_up_tasks > most {
+            format!("HubLimits::catch_up_tasks is at most {most}")
+        } else if !(MIN_LEASE..=MAX_LEASE).contains(&self.presence_lease) {
+            format!(
+                "HubLimits::presence_lease is {MIN_LEASE:?} to {MAX_LEASE:?}, and not {:?}",
+                self.presence_lease
+            )
+        } else if self.presence_linger > self.presence_lease {
+            let lease = self.presence_lease;
+            format!("HubLimits::presence_linger is at most presence_lease ({lease:?})")
+        } else {
+            return Ok(());
+        };
+        Err(Error::new(ErrorKind::InvalidInput, text))
     }
 }

@@ -17,7 +17,8 @@ const MIN_KEYS: usize = 1000;
 /// The longest time for which a topic must remember a key.
 const KEY_AGE: Duration = Duration::from_secs(120);
 
-/// The rule of all topics that begin with a prefix: their history, and the treatment of slow members.
+/// The rule of all topics that begin with a prefix: their history, presence, and the treatment of slow
+/// members.
 ///
 /// [`HubBuilder::rule`](crate::HubBuilder::rule) sets a rule. Of several rules that apply to a topic, the one
 /// with the longest prefix counts. A topic without a rule has the default of this type: no history, and slow
@@ -39,6 +40,15 @@ const KEY_AGE: Duration = Duration::from_secs(120);
 pub struct Rule {
     retention: Option<Retention>,
     slow: Option<Slow>,
+    presence: Presence,
+}
+
+/// The account of who is in a topic.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Presence {
+    #[default]
+    Off,
+    On,
 }
 
 /// The part of a history that is kept: at most so many messages, for so long.
@@ -107,6 +117,17 @@ impl Rule {
         self
     }
 
+    /// Keeps account of who is in the topics: see [`Member::appear`](crate::Member::appear),
+    /// [`Hub::present`](crate::Hub::present) and [`HubBuilder::presence`](crate::HubBuilder::presence).
+    pub fn presence(mut self) -> Self {
+        self.presence = Presence::On;
+        self
+    }
+
+    pub(crate) fn has_presence(&self) -> bool {
+        self.presence == Presence::On
+    }
+
     pub(crate) fn retention(&self) -> Option<Retention> {
         self.retention
     }
@@ -155,6 +176,11 @@ impl Rules {
         }
         let rules = rules.into_iter().map(|(prefix, rule)| (prefix, Arc::new(rule))).collect();
         Ok(Self { rules, fallback: Arc::default() })
+    }
+
+    /// Returns `true` if some topics have presence.
+    pub(crate) fn have_presence(&self) -> bool {
+        self.rules.iter().any(|(_, rule)| rule.has_presence())
     }
 
     pub(crate) fn of(&self, topic: &str) -> &Arc<Rule> {

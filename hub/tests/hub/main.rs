@@ -6,6 +6,7 @@ mod history;
 mod limits;
 mod live;
 mod once;
+mod presence;
 mod slow;
 mod stress;
 mod support;

@@ -1,0 +1,171 @@
+//! The people in topics, and the leases of the hubs that entered them.
+//!
+//! The leases know the entries of each node, so that reaping is no search. Both are changed under the lock of
+//! the leases, which comes before that of a shard. The lock of the shard makes the order of changes and
+//! messages.
+
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::engine::inbox::Wakeup;
+use crate::engine::memory::{Shard, Store, Wants};
+use crate::presence::{Lease, NodeId, PresenceChange, Present};
+use crate::topic::Topic;
+
+/// The number of entries that are reaped at once.
+const REAPED: usize = 100;
+
+/// The leases of all nodes.
+#[derive(Default)]
+pub(crate) struct Leases(Mutex<HashMap<NodeId, NodeLease>>);
+
+/// The lease of a node, and its entries.
+struct NodeLease {
+    ends: Instant,
+    entries: HashSet<(Topic, Arc<str>)>,
+}
+
+/// The people in a topic, by their keys.
+pub(crate) type People = HashMap<Arc<str>, Person>;
+
+/// Somebody who is present.
+pub(crate) struct Person {
+    info: String,
+    /// The nodes with an entry. Never empty.
+    nodes: Vec<NodeId>,
+}
+
+impl Store {
+    pub(crate) fn renew(&self, node: NodeId, time: Duration) -> Lease {
+        let ends = Instant::now() + time;
+        match self.leases().entry(node) {
+            Entry::Occupied(mut lease) => {
+                lease.get_mut().ends = ends;
+                Lease::Held
+            }
+            Entry::Vacant(place) => {
+                place.insert(NodeLease { ends, entries: HashSet::new() });
+                Lease::Lapsed
+            }
+        }
+    }
+
+    pub(crate) fn enter(&self, topic: &Topic, node: NodeId, present: &Present) -> Lease {
+        let mut leases = self.leases();
+        let Some(lease) = leases.get_mut(&node) else { return Lease::Lapsed };
+        let key: Arc<str> = present.key.as_str().into();
+        lease.entries.insert((topic.clone(), Arc::clone(&key)));
+        let mut shard = self.shard(topic.name());
+        let wakeups = shard.enter(topic, node, &key, &present.info);
+        drop(shard);
+        drop(leases);
+        drop(wakeups);
+        Lease::Held
+    }
+
+    pub(crate) fn exit(&self, topic: &Topic, node: NodeId, key: &str) {
+        let mut leases = self.leases();
+        if let Some(lease) = leases.get_mut(&node) {
+            lease.entries.remove(&(topic.clone(), key.into()));
+        }
+        let mut shard = self.shard(topic.name());
+        let wakeups = shard.exit(topic, node, key);
+        drop(shard);
+        drop(leases);
+        drop(wakeups);
+    }
+
+    pub(crate) fn present(&self, topic: &Topic) -> Vec<Present> {
+        let shard = self.shard(topic.name());
+        let people = shard.present.get(topic).into_iter().flatten();
+        people.map(|(key, person)| Present::new(&**key).info(person.info.as_str())).collect()
+    }
+
+    pub(crate) fn count(&self, topic: &Topic) -> usize {
+        self.shard(topic.name()).present.get(topic).map_or(0, People::len)
+    }
+
+    pub(crate) fn reap(&self, caller: NodeId) -> usize {
+        let now = Instant::now();
+        let (mut reaped, mut wakeups) = (0, Vec::new());
+        let mut leases = self.leases();
+        if leases.get(&caller).is_none_or(|lease| lease.ends <= now) {
+            return 0;
+        }
+        let ended: Vec<_> =
+            leases.iter().filter(|(_, lease)| lease.ends <= now).map(|(node, _)| *node).collect();
+        for node in ended {
+            let Some(lease) = leases.get_mut(&node) else { continue };
+            let entries: Vec<_> = lease.entries.iter().take(REAPED - reaped).cloned().collect();
+            for entry in entries {
+                lease.entries.remove(&entry);
+                let (topic, key) = entry;
+                wakeups.extend(self.shard(topic.name()).exit(&topic, node, &key));
+                reaped += 1;
+            }
+            if lease.entries.is_empty() {
+                leases.remove(&node);
+            }
+            if reaped == REAPED {
+                break;
+            }
+        }
+        drop(leases);
+        drop(wakeups);
+        reaped
+    }
+
+    fn leases(&self) -> MutexGuard<'_, HashMap<NodeId, NodeLease>> {
+        self.leases.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Shard {
+    fn enter(&mut self, topic: &Topic, node: NodeId, key: &Arc<str>, info: &str) -> Vec<Wakeup> {
+        let people = self.present.entry(topic.clone()).or_default();
+        match people.entry(Arc::clone(key)) {
+            Entry::Vacant(place) => {
+                place.insert(Person { info: info.to_owned(), nodes: vec![node] });
+            }
+            Entry::Occupied(mut person) => {
+                let person = person.get_mut();
+                if !person.nodes.contains(&node) {
+                    person.nodes.push(node);
+                }
+                if person.info == info {
+                    return Vec::new();
+                }
+                info.clone_into(&mut person.info);
+            }
+        }
+        self.change(topic, key, Some(info))
+    }
+
+    fn exit(&mut self, topic: &Topic, node: NodeId, key: &str) -> Vec<Wakeup> {
+        let Some(people) = self.present.get_mut(topic) else { return Vec::new() };
+        let Some(person) = people.get_mut(key) else { return Vec::new() };
+        person.nodes.retain(|other| *other != node);
+        if !person.nodes.is_empty() {
+            return Vec::new();
+        }
+        people.remove(key);
+        if people.is_empty() {
+            self.present.remove(topic);
+        }
+        self.change(topic, key, None)
+    }
+
+    /// Delivers a change to all hubs.
+    fn change(&self, topic: &Topic, key: &str, info: Option<&str>) -> Vec<Wakeup> {
+        let change = |hub: &Wants| {
+            let topic = hub.topics.get(topic)?.clone();
+            let (key, info) = (key.to_owned(), info.map(str::to_owned));
+            Some(hub.inbox.change(PresenceChange { topic, key, info }))
+        };
+        self.hubs.iter().filter_map(change).collect()
+    }
+}
