@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from . import autobahn, browser, build, cli, deploying, peers, processes
+from . import autobahn, browser, build, cli, demo, deploying, peers, processes
 from .report import Report
 
 SUITES = {
@@ -11,6 +11,7 @@ SUITES = {
     "peers": lambda report, _options: peers.run(report),
     "cli": lambda report, _options: cli.run(report),
     "browser": lambda report, _options: browser.run(report),
+    "demo": lambda report, _options: demo.run(report),
     "deploying": lambda report, _options: deploying.run(report),
 }
 

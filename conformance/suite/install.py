@@ -71,6 +71,17 @@ def chromium():
     return "chromium"
 
 
+def chromium_driver():
+    """Debian's driver for Chromium: the commands of both."""
+    apt_install({"chromedriver": "chromium-driver", "chromium": "chromium"})
+    return "chromedriver", "chromium"
+
+
+def demo():
+    """Debian's HAProxy and Redis."""
+    apt_install({"haproxy": "haproxy", "redis-server": "redis-server"})
+
+
 def deploying():
     """Debian's proxies, and the tools of systemd. The package `apache2-bin` starts no service."""
     commands = {"nginx": "nginx", "haproxy": "haproxy", "apache2": "apache2-bin", "openssl": "openssl"}

@@ -1,0 +1,173 @@
+"""The demonstration of the hub (demo/), with pages in Chromium, while its nodes and its broker are killed."""
+
+import contextlib
+import http.client
+import os
+import re
+import signal
+import time
+from pathlib import Path
+
+from . import install, processes, webdriver
+from .paths import CACHE, PROGRAMS
+
+# The whole run takes about 25 s.
+SECONDS = 60
+# The rooms of the robots, which publish this many messages a second each.
+ROOMS = ["lobby", "garden", "harbour"]
+RATE = 5
+
+COUNTS = "return demo.client.sequence.counts"
+STATE = "return document.getElementById('connection').dataset.state"
+NODE = "return document.querySelector('#programs .mine')?.id ?? null"
+
+# A sequence with a gap and a double, of places and of numbers: the counters must notice.
+FAULTS = """
+    const { Sequence } = await import('/room.js');
+    const sequence = new Sequence();
+    const place = offset => ({ position: `position ${offset}`, offset, epoch: '1' });
+    sequence.start(place(1));
+    for (const [offset, number] of [[2, 1], [4, 2], [4, 3], [5, 5], [6, 5]])
+        sequence.receive({ at: place(offset), publisher: 'ada', number });
+    sequence.lose(place(20));
+    sequence.receive({ at: place(21), publisher: 'ada', number: 30 });
+    return sequence.counts;
+"""
+
+
+def run(report):
+    install.demo()
+    port = processes.free_port()
+    command = [PROGRAMS / "bowline-demo", "--port", str(port), "--load", str(RATE)]
+    try:
+        with processes.background("demo", command) as process, webdriver.browser() as browser:
+            processes.wait_until(lambda: "listening on" in processes.output(process), process, SECONDS)
+            Demonstration(report, browser, process, port).run()
+    except processes.ProcessFailure as failure:
+        report.fails("demo", failure)
+
+
+class Demonstration:
+    def __init__(self, report, browser, process, port):
+        self.report, self.browser, self.process, self.port = report, browser, process, port
+
+    def run(self):
+        self.check_origins()
+        self.first, self.second = self.open("lobby"), self.open("lobby")
+        node = self.first.run(NODE)
+        self.judges("a room is on one node", self.second.run(NODE) == node, self.second.run(NODE))
+        self.other = self.open_elsewhere(node)
+        self.pages = [self.first, self.second, self.other]
+        found = self.first.run(FAULTS)
+        expected = {"received": 6, "gaps": 2, "doubles": 2, "losses": 1}
+        self.judges("the counters of a page notice faults", found == expected, found)
+
+        self.kill_node(node)
+        self.kill_broker("kept", losses=0)
+        self.first.screenshot(CACHE / "demo.png")
+        self.kill_broker("lost", losses=1)
+        self.settle()
+        self.check_end()
+
+    def check_origins(self):
+        """The buttons are for this machine's own pages."""
+        here = f"127.0.0.1:{self.port}"
+        cases = {
+            "the page": (here, f"http://{here}", 101),
+            "a foreign page": (here, "http://example.com", 403),
+            "a foreign name of this machine": (f"example.com:{self.port}", f"http://example.com:{self.port}", 403),
+        }
+        for name, (host, origin, expected) in cases.items():
+            status = self.handshake(host, origin)
+            self.judges(f"the buttons and {name}", status == expected, f"the status is {status}")
+
+    def handshake(self, host, origin):
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=SECONDS)
+        headers = {"Host": host, "Origin": origin, "Connection": "Upgrade", "Upgrade": "websocket"}
+        headers |= {"Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ=="}
+        with contextlib.closing(connection):
+            connection.request("GET", "/control", headers=headers)
+            return connection.getresponse().status
+
+    def open(self, room):
+        page = self.browser.open(f"http://127.0.0.1:{self.port}/#{room}")
+        self.waits(lambda: page.run(NODE) and page.run(COUNTS)["received"] > 0)
+        return page
+
+    def open_elsewhere(self, node):
+        """Opens a room on another node."""
+        for room in ROOMS[1:]:
+            page = self.open(room)
+            if page.run(NODE) != node:
+                return page
+            page.command("DELETE", "/window", None)
+        raise processes.ProcessFailure(self.process, f"has all rooms on {node}")
+
+    def kill_node(self, node):
+        """The pages of a node that dies go to another one, and miss nothing. All others notice nothing."""
+        elsewhere, connections = self.other.run(NODE), self.other.run("return demo.client.connections")
+        self.first.run(f"document.querySelector('#{node} button').click()")
+        self.waits(lambda: self.first.run(STATE) != "live")
+        self.first.run("demo.client.say('said while the node was away')")
+        self.waits(lambda: all(page.run(STATE) == "live" and page.run(NODE) != node for page in self.pages))
+        both_say = lambda: [page.run("return demo.heard('said while the node was away')") for page in self.pages[:2]]
+        self.waits(lambda: min(both_say()) > 0)
+        self.flows()
+        self.judges("a message during the death of a node comes once", both_say() == [1, 1], both_say())
+        self.judges("pages leave a node that dies", self.first.run(NODE) != node, node)
+        stayed = (self.other.run(NODE), self.other.run("return demo.client.connections")) == (elsewhere, connections)
+        self.judges("a room on another node notices nothing", stayed, self.other.run(NODE))
+        self.judges_counts("the death of a node", losses=0)
+        self.waits(lambda: self.first.run(f"return document.getElementById('{node}').className.includes('up')"))
+
+    def kill_broker(self, data, losses):
+        """The pages stay with their nodes, and miss nothing, or are told."""
+        connections = [page.run("return demo.client.connections") for page in self.pages]
+        button = 1 if data == "kept" else 2
+        self.first.run(f"document.querySelector('#broker button:nth-of-type({button})').click()")
+        self.waits(lambda: self.first.run("return document.getElementById('broker').className.includes('down')"))
+        self.first.run("demo.client.say(arguments[0])", f"said without a broker: {data}")
+        self.waits(lambda: self.second.run("return demo.heard(arguments[0])", f"said without a broker: {data}"))
+        self.flows()
+        stayed = [page.run("return demo.client.connections") for page in self.pages]
+        self.judges(f"pages stay connected when the broker dies, its data {data}", stayed == connections, stayed)
+        self.judges_counts(f"the death of the broker, its data {data}", losses)
+
+    def flows(self):
+        """Waits until all pages have received more messages."""
+        before = [page.run(COUNTS)["received"] for page in self.pages]
+        self.waits(lambda: all(page.run(COUNTS)["received"] > at + 5 for page, at in zip(self.pages, before)))
+
+    def judges_counts(self, what, losses):
+        for number, page in enumerate(self.pages, 1):
+            counts = page.run(COUNTS)
+            expected = {"gaps": 0, "doubles": 0, "losses": losses}
+            self.judges(f"page {number} after {what}", counts == {**counts, **expected}, counts)
+
+    def settle(self):
+        """Without load, all pages of a room have got equally far, and the robots have found nothing either."""
+        self.first.run("document.querySelector('#load button').click()")
+        last = lambda page: page.run("return demo.client.sequence.last.position")
+        self.waits(lambda: self.first.run("return demo.robots?.rate") == 0)
+        self.waits(lambda: last(self.first) == last(self.second))
+        self.judges("both pages of a room have the same messages", True, None)
+        robots = self.first.run("return demo.robots")
+        clean = robots["gaps"] == robots["doubles"] == 0 and robots["losses"] == robots["robots"]
+        self.judges("the robots", clean and robots["received"] > 100, robots)
+
+    def check_end(self):
+        """Nothing outlives the demonstration, not even if it is killed."""
+        folder = Path(re.search(r"files in (\S+)", processes.output(self.process))[1])
+        os.kill(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        deadline = time.monotonic() + SECONDS
+        gone = lambda: not folder.exists() and not processes.is_listening(self.port)
+        while not gone() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        self.judges("nothing outlives the demonstration", gone(), folder)
+
+    def waits(self, condition):
+        return processes.wait_until(condition, self.process, SECONDS)
+
+    def judges(self, name, passes, reason):
+        self.report.judges(f"demo: {name}", passes, reason)
