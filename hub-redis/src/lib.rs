@@ -34,6 +34,11 @@
 //! | `redis://user:password@host` | with a user of an access control list |
 //! | `redis://host/3` | database 3; the hubs of two databases are strangers |
 //! | `redis+unix:///run/redis.sock?db=3` | on the same machine |
+//! | `rediss://host:6379` | with TLS 1.3, by the feature `tls` |
+//!
+//! The feature `tls` uses rustls with the roots of the operating system, and chooses no provider of
+//! cryptography. The program installs one before it connects:
+//! `rustls::crypto::ring::default_provider().install_default()`.
 //!
 //! A user of an access control list needs these permissions, with `bowline@3:` instead of `bowline:` for the
 //! channels of database 3:

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use bowline_hub::{EngineError, Topic};
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, IntoConnectionInfo, ProtocolVersion, PushInfo, RedisError};
+use redis::{
+    AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo, ProtocolVersion, PushInfo, RedisError,
+};
 use tokio::sync::{mpsc, oneshot};
 
 /// The time within which a connection must be made.
@@ -41,6 +43,7 @@ impl Place {
             0 => "bowline:".to_owned(),
             database => format!("bowline@{database}:"),
         };
+        check_tls(info.addr())?;
         let address = info.addr().to_string();
         let client = Client::open(info.set_redis_settings(settings)).map_err(EngineError::new)?;
         Ok(Self { client, address, channels, order: format!("{}/{count}", index + 1) })
@@ -211,6 +214,28 @@ impl Link {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Without this look, rustls panics.
+#[cfg(feature = "tls")]
+fn check_tls(address: &ConnectionAddr) -> Result<(), EngineError> {
+    let is_tls = matches!(address, ConnectionAddr::TcpTls { .. });
+    if is_tls && rustls::crypto::CryptoProvider::get_default().is_none() {
+        return Err(EngineError::new(
+            "rediss:// needs a provider of cryptography: install one, for example by              rustls::crypto::ring::default_provider().install_default()",
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(not(feature = "tls"))]
+fn check_tls(address: &ConnectionAddr) -> Result<(), EngineError> {
+    match address {
+        ConnectionAddr::TcpTls { .. } => {
+            Err(EngineError::new("rediss:// needs the feature `tls` of bowline-hub-redis"))
+        }
+        _ => Ok(()),
     }
 }
 

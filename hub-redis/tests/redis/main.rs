@@ -7,4 +7,5 @@ mod once;
 mod positions;
 mod server;
 mod sharding;
+mod tls;
 mod topics;

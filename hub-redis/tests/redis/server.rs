@@ -19,7 +19,7 @@ pub(crate) struct Server {
     pub(crate) process: Child,
     port: u16,
     folder: TempDir,
-    persistence: &'static [&'static str],
+    arguments: Vec<String>,
 }
 
 /// Nothing is kept.
@@ -30,15 +30,16 @@ pub(crate) const DURABLE: &[&str] = &["--save", "", "--appendonly", "yes", "--ap
 pub(crate) const SNAPSHOTS: &[&str] = &["--save", "3600 100000", "--appendonly", "no"];
 
 impl Server {
-    pub(crate) async fn start(persistence: &'static [&'static str]) -> Result<Option<Self>, Box<dyn Error>> {
+    pub(crate) async fn start(arguments: &[&str]) -> Result<Option<Self>, Box<dyn Error>> {
         if Command::new("redis-server").arg("--version").stdout(Stdio::null()).status().is_err() {
             eprintln!("skipped: there is no redis-server on this machine");
             return Ok(None);
         }
         let port = free_port();
         let folder = TempDir::new()?;
-        let process = spawn(port, &folder, persistence)?;
-        let server = Self { process, port, folder, persistence };
+        let arguments: Vec<_> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
+        let process = spawn(port, &folder, &arguments)?;
+        let server = Self { process, port, folder, arguments };
         server.is_up().await?;
         Ok(Some(server))
     }
@@ -95,7 +96,7 @@ impl Server {
     }
 
     pub(crate) async fn restart(&mut self) -> TestResult {
-        self.process = spawn(self.port, &self.folder, self.persistence)?;
+        self.process = spawn(self.port, &self.folder, &self.arguments)?;
         self.is_up().await
     }
 }
@@ -108,7 +109,7 @@ impl Drop for Server {
 
 /// Returns a port that nobody takes while the server is down: not one of those that the operating system
 /// hands out, and another one for each server of this process.
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     static COUNT: AtomicU16 = AtomicU16::new(0);
     let start = 20_000 + u16::try_from(std::process::id() % 1000).expect("the number is small") * 10;
     loop {
@@ -119,8 +120,8 @@ fn free_port() -> u16 {
     }
 }
 
-fn spawn(port: u16, folder: &TempDir, persistence: &[&str]) -> Result<Child, Box<dyn Error>> {
+fn spawn(port: u16, folder: &TempDir, arguments: &[String]) -> Result<Child, Box<dyn Error>> {
     let mut command = Command::new("redis-server");
     command.args(["--bind", "127.0.0.1", "--port", &port.to_string(), "--dir"]).arg(folder.path());
-    Ok(command.args(persistence).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?)
+    Ok(command.args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?)
 }
