@@ -110,8 +110,8 @@ impl Connection {
         Ok(connection)
     }
 
-    /// Sends operations that subscribe, and waits until the server has handled them. Messages that arrive until
-    /// then are dropped: the hub reads them from the history.
+    /// Sends operations that subscribe, and waits until the server has handled them. Messages that arrive
+    /// until then are dropped: the hub reads them from the history.
     pub(crate) async fn restore(&mut self, subscriptions: &[u8]) -> Result<(), EngineError> {
         self.stream.write_all(subscriptions).await.map_err(EngineError::new)?;
         self.stream.write_all(b"PING\r\n").await.map_err(EngineError::new)?;

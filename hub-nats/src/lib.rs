@@ -13,8 +13,8 @@
 //!
 //! # Failures
 //!
-//! - **NATS is away.** Members stay, and `publish` and `subscribe` fail. The engine connects to the next server
-//!   of the cluster. A server that falls silent is noticed after at most five seconds.
+//! - **NATS is away.** Members stay, and `publish` and `subscribe` fail. The engine connects to the next
+//!   server of the cluster. A server that falls silent is noticed after at most five seconds.
 
 mod address;
 mod connection;

@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bowline_hub::bowline::bytes::{Buf, BytesMut};
-use bowline_hub::{Delivery, EngineError, Inbox, Position, Topic};
+use bowline_hub::{Delivery, EngineError, Inbox, Position, Predecessor, Topic};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
@@ -68,7 +68,7 @@ pub(crate) struct Link {
     shared: Arc<Shared>,
 }
 
-/// What the handle and the task share.
+/// The values that the handle and the task share.
 struct Shared {
     /// The size of the largest message that the server accepts, in bytes.
     max_payload: AtomicUsize,
@@ -127,7 +127,7 @@ impl Link {
         if size > most {
             // The server would end the connection.
             let text = format!(
-                "the message has {size} bytes with its headers, more than {most} (max_payload of the NATS server)"
+                "the message has {size} bytes with its headers, more than {most} (max_payload of the server)"
             );
             return Err(EngineError::new(text));
         }
@@ -282,7 +282,7 @@ impl LinkTask {
         let Some(header) = incoming.headers.value(wire::HEADER) else { return };
         let Some((message, _)) = wire::decode(header, incoming.payload) else { return };
         let (topic, position) = (topic.clone(), Position::UNTRACKED);
-        drop(self.inbox.deliver(Delivery { topic, position, previous: 0, message }));
+        drop(self.inbox.deliver(Delivery { topic, position, previous: Predecessor::Tag(0), message }));
     }
 
     /// Handles a `PONG`.

@@ -299,6 +299,7 @@ impl Engine for Redis {
         Ok(HistoryPage {
             top: Position::new(number(&epoch)?, offset, number(&tag)?),
             anchor: wire::number(&anchor),
+            newer: offset.saturating_sub(after),
             entries: entries.ok_or_else(|| EngineError::new("the history contains foreign messages"))?,
         })
     }

@@ -14,7 +14,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bowline_hub::{Delivery, EngineError, Inbox, Topic};
+use bowline_hub::{Delivery, EngineError, Inbox, Predecessor, Topic};
 use redis::aio::MultiplexedConnection;
 use redis::{PushInfo, PushKind, RedisResult, Value};
 use tokio::sync::mpsc;
@@ -182,7 +182,8 @@ impl Subscriptions {
         let name = channel.strip_prefix(&self.place.channels);
         let Some(topic) = name.and_then(|name| self.wanted.get(name)) else { return };
         let Some(entry) = decode(message) else { return };
-        let (position, previous, message) = (entry.position, entry.previous, entry.message);
+        let (position, previous) = (entry.position, Predecessor::Tag(entry.previous));
+        let message = entry.message;
         drop(self.inbox.deliver(Delivery { topic: topic.clone(), position, previous, message }));
     }
 

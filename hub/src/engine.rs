@@ -32,7 +32,8 @@ use crate::topic::Topic;
 ///   calls [`Inbox::reconnected`].
 /// - **Failing is allowed.** Deliveries may be lost, repeated or out of order, and histories may vanish or
 ///   roll back. The hub finds out by the positions, and reads the history. The exception is a lost last
-///   message: the hub finds out with the next message, or at the next [`Inbox::reconnected`].
+///   message: the hub finds out with the next message, or at the next [`Inbox::reconnected`] or
+///   [`Inbox::verify`].
 ///
 /// # Presence
 ///
@@ -195,6 +196,9 @@ pub struct HistoryPage {
     /// A history knows the tags of the messages that it contains, of the one before its oldest message, and
     /// of its top. The tag at the offset 0 is 0.
     pub anchor: Option<u64>,
+    /// The number of messages in the history after the offset after which the page starts, in this page or
+    /// not. Meaningless without an anchor.
+    pub newer: u64,
     /// The messages, in order.
     pub entries: Vec<HistoryEntry>,
 }
@@ -217,17 +221,47 @@ pub struct Delivery {
     pub topic: Topic,
     /// The position of the message, or [`Position::UNTRACKED`] in a topic without history.
     pub position: Position,
-    /// The tag of the message before, or 0 for the first and in a topic without history.
-    pub previous: u64,
+    /// The message before. Of no importance in a topic without history.
+    pub previous: Predecessor,
     /// The message.
     pub message: Message,
 }
 
-/// Returns `true` if a message is the next one after a position.
-pub(crate) fn follows(position: Position, previous: u64, before: Position) -> bool {
-    position.epoch() == before.epoch()
-        && before.offset().checked_add(1) == Some(position.offset())
-        && previous == before.tag()
+/// The message before a [`Delivery`] in its history, as the broker tells which one that is.
+///
+/// Messages with history form a chain, in which each one names the one before. A hub sends a message to its
+/// members only if this is the next link after the last one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Predecessor {
+    /// Its tag, or 0 before the first message. Tags show that a history has been lost or rolled back.
+    Tag(u64),
+    /// Its offset, for a broker that doesn't know tags. The engine notices by other means when a history may
+    /// have been lost or rolled back, and calls [`Inbox::reconnected`] or [`Inbox::verify`] before it
+    /// delivers a message of the changed history.
+    Offset(u64),
+}
+
+impl Delivery {
+    /// Returns `true` if the message is the next one after a position.
+    pub(crate) fn follows(&self, before: Position) -> bool {
+        let is_next = match self.previous {
+            Predecessor::Tag(tag) => tag == before.tag(),
+            Predecessor::Offset(offset) => offset == before.offset(),
+        };
+        is_next && is_later(self.position, before)
+    }
+}
+
+impl HistoryEntry {
+    /// Returns `true` if the message is the next one after a position.
+    pub(crate) fn follows(&self, before: Position) -> bool {
+        self.previous == before.tag() && is_later(self.position, before)
+    }
+}
+
+/// Returns `true` if a position is a later one of the same history, by the numbers alone.
+fn is_later(position: Position, before: Position) -> bool {
+    position.epoch() == before.epoch() && position.offset() > before.offset()
 }
 
 impl HistoryPage {

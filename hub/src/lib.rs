@@ -70,7 +70,7 @@ pub use bowline;
 
 pub use engine::inbox::{Inbox, Wakeup};
 pub use engine::memory::Memory;
-pub use engine::{Delivery, Engine, EngineError, HistoryEntry, HistoryPage};
+pub use engine::{Delivery, Engine, EngineError, HistoryEntry, HistoryPage, Predecessor};
 pub use error::{Error, ErrorKind};
 pub use events::{HubEvent, HubEvents};
 pub use hub::Hub;

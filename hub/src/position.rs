@@ -20,7 +20,7 @@ const TEXT_SIZE: usize = 32;
 /// numbers:
 ///
 /// - the epoch, random for each history. A history that was lost and begun anew has another epoch.
-/// - the offset, which counts the messages of the history.
+/// - the offset, which grows with each message of the history.
 /// - the tag, random for each message. A broker that restarts from an old snapshot assigns the same offsets
 ///   again, but not the same tags.
 ///
@@ -61,7 +61,7 @@ impl Position {
         Self::new(random().max(1), 0, 0)
     }
 
-    /// Creates the position of the next message, with a tag of its own.
+    /// Creates the position of the next message, with the next offset and a tag of its own.
     pub const fn next(self, tag: u64) -> Self {
         Self::new(self.epoch, self.offset + 1, tag)
     }
@@ -71,7 +71,8 @@ impl Position {
         self.epoch
     }
 
-    /// Returns the number of messages in the history up to this position. The first message has the offset 1.
+    /// Returns the place of the message in its history. Later messages have larger offsets. Whether there are
+    /// numbers without a message is up to the engine.
     pub const fn offset(self) -> u64 {
         self.offset
     }

@@ -34,13 +34,9 @@ impl Server {
         let port = free_port();
         let folder = TempDir::new()?;
         let store = folder.path().join("store");
-        fs::write(
-            folder.path().join("server.conf"),
-            format!(
-                "listen: \"127.0.0.1:{port}\"\njetstream {{ store_dir: {:?}, max_mem: 256M, max_file: 1G }}\n{settings}\n",
-                store.display()
-            ),
-        )?;
+        let jetstream = format!("jetstream {{ store_dir: {store:?}, max_mem: 256M, max_file: 1G }}");
+        let settings = format!("listen: \"127.0.0.1:{port}\"\n{jetstream}\n{settings}\n");
+        fs::write(folder.path().join("server.conf"), settings)?;
         let process = spawn(&folder)?;
         let server = Self { process, port, folder };
         server.is_up().await?;

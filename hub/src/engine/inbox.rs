@@ -4,7 +4,7 @@
 //! waits: a queue that is full notes which topics it has turned away.
 //!
 //! ```text
-//!     Open <--> Verify          the broker was away: the worker reads all histories again
+//!     Open <--> Verify          the broker may have been away: the worker reads all histories again
 //!       |         |
 //!       v         v
 //!        Ended                  the worker is gone, and so is the content
@@ -84,12 +84,18 @@ impl Inbox {
     /// and changes of presence that it missed.
     pub fn reconnected(&self) {
         self.away().remove("");
+        self.verify();
+        self.0.returned.notify_one();
+        self.0.events.emit(HubEvent::Reconnected);
+    }
+
+    /// Reports that messages or changes of presence may have been missed, or that histories may have changed,
+    /// while the broker was in reach. The hub reads all histories again before it accepts a later delivery.
+    pub fn verify(&self) {
         for queue in &self.0.workers {
             queue.verify_all();
         }
         self.all_changes_lost();
-        self.0.returned.notify_one();
-        self.0.events.emit(HubEvent::Reconnected);
     }
 
     /// Reports that a part of the broker is out of reach: one of several servers among which topics are

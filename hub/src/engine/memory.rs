@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use crate::engine::inbox::{Inbox, Wakeup};
 use crate::engine::keys::Keys;
 use crate::engine::memory::presence::{Leases, People};
-use crate::engine::{Delivery, Engine, EngineError, HistoryEntry, HistoryPage};
+use crate::engine::{Delivery, Engine, EngineError, HistoryEntry, HistoryPage, Predecessor};
 use crate::position::Position;
 use crate::presence::{Lease, NodeId, Present};
 use crate::settings::rule::Retention;
@@ -350,6 +350,7 @@ impl Shard {
     fn deliver(&self, topic: &Topic, entry: &HistoryEntry) -> Vec<Wakeup> {
         let deliver = |hub: &Wants| {
             let HistoryEntry { position, previous, ref message } = *entry;
+            let previous = Predecessor::Tag(previous);
             let topic = hub.topics.get(topic)?.clone();
             Some(hub.inbox.deliver(Delivery { topic, position, previous, message: message.clone() }))
         };
@@ -399,7 +400,8 @@ impl History {
             Some(_) => Some(self.top.tag()),
             None => None,
         };
-        HistoryPage { top: self.top, anchor, entries }
+        let newer = self.top.offset().saturating_sub(after);
+        HistoryPage { top: self.top, anchor, newer, entries }
     }
 
     /// Returns the index of the entry after an offset, or `None` if messages in between are gone, or if the

@@ -21,7 +21,6 @@ use tokio::sync::mpsc::{UnboundedSender, WeakUnboundedSender};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::sleep;
 
-use crate::engine::follows;
 use crate::error::{Error, ErrorKind};
 use crate::events::HubEvent;
 use crate::node::Core;
@@ -66,13 +65,12 @@ impl Replay<'_> {
         let mut most = most;
         loop {
             let page = self.core.engine.history(self.topic, at.offset(), PAGE).await?;
-            let missed = page.top.offset().saturating_sub(at.offset());
-            if !page.contains(*at) || most.take().is_some_and(|most| missed > most) {
+            if !page.contains(*at) || most.take().is_some_and(|most| page.newer > most) {
                 return Ok(Replayed::Lost(page.top));
             }
             let batch = self.member.0.sender.batch();
             for entry in &page.entries {
-                if !follows(entry.position, entry.previous, *at) {
+                if !entry.follows(*at) {
                     return Ok(Replayed::Lost(page.top));
                 }
                 let message = TopicMessage::new(self.topic.name(), entry.position, &entry.message);

@@ -26,7 +26,7 @@ use bowline::{Message, Prepared};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use crate::engine::{Delivery, HistoryPage, follows};
+use crate::engine::{Delivery, HistoryPage};
 use crate::events::HubEvent;
 use crate::node::Core;
 use crate::node::command::Request;
@@ -91,15 +91,19 @@ pub(crate) struct Held {
     /// The number of deliveries that were here before the read began. The page contains all of these that
     /// still are in the history.
     before_read: usize,
-    overflow: Overflow,
+    worth: Worth,
 }
 
-/// The completeness of the deliveries that are held.
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
-enum Overflow {
+/// The worth of the deliveries that are held. The worst counts.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+enum Worth {
     #[default]
     Complete,
+    /// Deliveries are missing. The history is read again once these are handled.
     Dropped,
+    /// The history may have changed since the read began, so that the next message would only look as if it
+    /// were that. The history is read again first.
+    Doubted,
 }
 
 /// The state of a member that is not live yet, or no longer.
@@ -150,7 +154,7 @@ impl Held {
         if self.deliveries.len() < HELD {
             self.deliveries.push(delivery);
         } else {
-            self.overflow = Overflow::Dropped;
+            self.worth = self.worth.max(Worth::Dropped);
         }
     }
 }
@@ -217,7 +221,7 @@ impl TopicState {
             Phase::Level if self.topic.retention().is_none() => {
                 self.append(core, Position::UNTRACKED, &delivery.message);
             }
-            Phase::Level if follows(delivery.position, delivery.previous, self.top) => {
+            Phase::Level if delivery.follows(self.top) => {
                 // A broker delivers in order, so the deliveries of older messages are over.
                 self.read = Vec::new();
                 self.append(core, delivery.position, &delivery.message);
@@ -240,10 +244,27 @@ impl TopicState {
             Phase::Level if is_tracked => self.fill(core, Held::default()),
             // A message that was dropped now may be missing in the page.
             Phase::Opening(held) | Phase::Filling { held, .. } => {
-                held.overflow = Overflow::Dropped;
+                held.worth = held.worth.max(Worth::Dropped);
                 Step::Done
             }
             Phase::Level | Phase::Closing => Step::Done,
+        }
+    }
+
+    /// Holds all deliveries from now on, because the history may have changed.
+    pub(crate) fn doubt(&mut self, core: &Core) -> Step {
+        let step = self.verify(core);
+        if let Phase::Opening(held) | Phase::Filling { held, .. } = &mut self.phase {
+            // A read that is under way may have been made before.
+            held.worth = if step == Step::Read { Worth::Complete } else { Worth::Doubted };
+        }
+        step
+    }
+
+    /// Notes that the history is read from now on.
+    pub(crate) fn begin_read(&mut self) {
+        if let Phase::Filling { held, .. } = &mut self.phase {
+            held.before_read = held.deliveries.len();
         }
     }
 
@@ -274,7 +295,7 @@ impl TopicState {
             self.recent.clear();
         } else if page.contains(self.top) {
             for entry in &page.entries {
-                if !follows(entry.position, entry.previous, self.top) {
+                if !entry.follows(self.top) {
                     break;
                 }
                 self.append(core, entry.position, &entry.message);
@@ -295,12 +316,16 @@ impl TopicState {
 
     /// Handles what arrived while the history was read up to the top.
     fn level(&mut self, core: &Core, page: &HistoryPage, held: Held) -> Step {
+        if held.worth == Worth::Doubted {
+            return self.fill(core, Held { worth: Worth::Complete, ..held });
+        }
         self.phase = Phase::Level;
         let mut step = Step::Done;
         let mut vanished = 0;
         for (index, delivery) in held.deliveries.into_iter().enumerate() {
             let position = delivery.position;
-            let is_next = follows(position, delivery.previous, self.top);
+            // What arrived before the history was read is in the history, or lost.
+            let is_next = index >= held.before_read && delivery.follows(self.top);
             if !self.is_level() || !self.is_tracked() || is_next {
                 // In the first case, the delivery is held again.
             } else if page.entries.iter().any(|entry| entry.position == position) {
@@ -320,11 +345,10 @@ impl TopicState {
         if vanished > 0 {
             self.lose(core, self.top);
         }
-        match (&mut self.phase, held.overflow) {
-            // The read begins after all that is held now.
-            (Phase::Filling { held, .. }, _) => held.before_read = held.deliveries.len(),
-            (_, Overflow::Dropped) => step = self.verify(core),
-            _ => {}
+        if step == Step::Read {
+            self.begin_read();
+        } else if held.worth == Worth::Dropped {
+            step = self.verify(core);
         }
         step
     }

@@ -88,6 +88,11 @@ impl Worker {
     /// Handles what the engine has delivered. All messages of a topic become one run.
     async fn arrive(&mut self, arrivals: Arrivals) {
         let mut touched = Vec::new();
+        // First: a message of a history that has changed must not be taken for the next one.
+        let doubted = match arrivals.signal {
+            Signal::Verify => self.doubt(self.topics.tracked()),
+            Signal::Open | Signal::Ended => self.doubt(arrivals.unverified.into_iter().collect()),
+        };
         for arrival in arrivals.deliveries {
             let Some(topic) = self.topics.wake(arrival.topic()) else { continue };
             let step = match arrival {
@@ -109,23 +114,21 @@ impl Worker {
                 self.topics.rest(&topic);
             }
         }
+        for topic in doubted {
+            if let Some(state) = self.topics.awake(&topic) {
+                state.begin_read();
+                self.read(&topic, Duration::ZERO);
+            }
+        }
         for topic in touched {
             self.settle(&topic).await;
         }
         for (topic, count) in arrivals.overflowed {
             self.overflow(&topic, count);
         }
-        for topic in arrivals.unverified {
-            self.verify(&topic);
-        }
         match arrivals.missed {
             MissedChanges::Of(topics) => topics.iter().for_each(|topic| self.look(topic, Duration::ZERO)),
             MissedChanges::All => self.look_around_later(),
-        }
-        if arrivals.signal == Signal::Verify {
-            for topic in self.topics.tracked() {
-                self.verify(&topic);
-            }
         }
     }
 
@@ -289,6 +292,14 @@ impl Worker {
         self.core.events.emit(HubEvent::InboxOverflow { topic, messages: count });
     }
 
+    /// Holds the deliveries of topics whose histories may have changed. Returns the topics whose histories are to be read.
+    fn doubt(&mut self, mut topics: Vec<Topic>) -> Vec<Topic> {
+        topics.retain(|topic| {
+            self.topics.wake(topic).is_some_and(|state| state.doubt(&self.core) == Step::Read)
+        });
+        topics
+    }
+
     fn verify(&mut self, name: &Topic) {
         let Some(topic) = self.topics.wake(name) else { return };
         if topic.verify(&self.core) == Step::Read {
@@ -439,7 +450,7 @@ async fn want(core: &Core, topic: &Topic) -> Result<HistoryPage, Error> {
     core.engine.want(topic).await?;
     match topic.retention() {
         Some(_) => core.engine.history(topic, 0, 0).await,
-        None => Ok(HistoryPage { top: Position::UNTRACKED, anchor: None, entries: Vec::new() }),
+        None => Ok(HistoryPage { top: Position::UNTRACKED, anchor: None, newer: 0, entries: Vec::new() }),
     }
 }
 

@@ -8,7 +8,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use bowline::Message;
-use bowline_hub::{Delivery, Engine, EngineError, HistoryEntry, HistoryPage, Inbox, Position, Topic, Wakeup};
+use bowline_hub::{
+    Delivery, Engine, EngineError, HistoryEntry, HistoryPage, Inbox, Position, Predecessor, Topic, Wakeup,
+};
 use tokio::time::sleep;
 
 use crate::support::random::Random;
@@ -47,16 +49,27 @@ pub(crate) struct Broker {
 
 struct State {
     topics: HashMap<String, Log>,
+    offsets: Offsets,
     nodes: Vec<Node>,
     faults: Faults,
     random: Random,
     stored: HashMap<Position, Stored>,
 }
 
+/// The way in which the broker numbers messages and names the one before.
+enum Offsets {
+    /// Each history counts its own messages. Deliveries name tags.
+    PerTopic,
+    /// All histories share their numbers, and are lost and saved together. Deliveries name offsets, and the
+    /// hubs are told when histories have changed.
+    Shared { last: u64, saved: Option<(HashMap<String, Log>, u64)> },
+}
+
 #[derive(Clone)]
 struct Log {
     top: Position,
-    entries: Vec<HistoryEntry>,
+    /// Each message with the position before.
+    entries: Vec<(Position, HistoryEntry)>,
     keys: HashMap<String, Position>,
     snapshot: Option<Box<Log>>,
 }
@@ -79,8 +92,18 @@ enum LinkState {
 
 impl Broker {
     pub(crate) fn new(seed: u64, faults: Faults) -> Self {
+        Self::numbered(seed, faults, Offsets::PerTopic)
+    }
+
+    /// Creates a broker whose histories share their numbers.
+    pub(crate) fn with_shared_offsets(seed: u64, faults: Faults) -> Self {
+        Self::numbered(seed, faults, Offsets::Shared { last: 0, saved: None })
+    }
+
+    fn numbered(seed: u64, faults: Faults, offsets: Offsets) -> Self {
         let state = State {
             topics: HashMap::new(),
+            offsets,
             nodes: Vec::new(),
             faults,
             random: Random::new(seed),
@@ -108,12 +131,22 @@ impl Broker {
 
     /// Forgets the history of a topic, as a broker without persistence does at a restart.
     pub(crate) fn lose_history(&self, topic: &str) {
-        self.state().topics.remove(topic);
+        let mut state = self.state();
+        if let Offsets::Shared { last, .. } = &mut state.offsets {
+            *last = 0;
+            state.change(HashMap::new());
+        } else {
+            state.topics.remove(topic);
+        }
     }
 
     /// Saves the history of a topic.
     pub(crate) fn save(&self, topic: &str) {
-        let mut state = self.state();
+        let state = &mut *self.state();
+        if let Offsets::Shared { last, saved } = &mut state.offsets {
+            *saved = Some((state.topics.clone(), *last));
+            return;
+        }
         let log = state.log(topic);
         let saved = Log { snapshot: None, ..log.clone() };
         log.snapshot = Some(Box::new(saved));
@@ -121,7 +154,14 @@ impl Broker {
 
     /// Returns to the saved history of a topic, as a broker does that is killed and restarts.
     pub(crate) fn roll_back(&self, topic: &str) {
-        let mut state = self.state();
+        let state = &mut *self.state();
+        if let Offsets::Shared { last, saved } = &mut state.offsets {
+            if let Some((topics, saved_last)) = saved.take() {
+                *last = saved_last;
+                state.change(topics);
+            }
+            return;
+        }
         let log = state.log(topic);
         if let Some(saved) = log.snapshot.take() {
             *log = *saved;
@@ -165,11 +205,11 @@ impl Broker {
             (position, wakeups) = if let Some(position) = known {
                 (position, Vec::new())
             } else {
-                let entry = state.store(topic, message, tag);
+                let (entry, previous) = state.store(topic, message, tag);
                 if let Some(key) = key {
                     state.log(topic.name()).keys.insert(key.to_owned(), entry.position);
                 }
-                (entry.position, state.deliver(topic, &entry))
+                (entry.position, state.deliver(topic, &entry, previous))
             };
             let faults = state.faults;
             is_refused = state.random.permille(faults.refused);
@@ -193,29 +233,64 @@ impl Broker {
 }
 
 impl State {
+    /// Replaces all histories, and tells the hubs before the next delivery.
+    fn change(&mut self, topics: HashMap<String, Log>) {
+        self.topics = topics;
+        for node in &mut self.nodes {
+            node.late.clear();
+            node.past.clear();
+            node.inbox.verify();
+        }
+    }
+
+    /// Returns the position of the next message after another one.
+    fn next(&mut self, before: Position, tag: u64) -> Position {
+        match &mut self.offsets {
+            Offsets::PerTopic => before.next(tag),
+            Offsets::Shared { last, .. } => {
+                *last += 1;
+                Position::new(before.epoch(), *last, tag)
+            }
+        }
+    }
+
     fn log(&mut self, topic: &str) -> &mut Log {
+        let begin = match self.offsets {
+            _ if self.topics.contains_key(topic) => Position::UNTRACKED,
+            Offsets::PerTopic => Position::begin(),
+            // The beginning has a number and a tag of its own, as it takes the place of a message.
+            Offsets::Shared { .. } => {
+                let tag = self.random.next();
+                self.next(Position::new(1, 0, 0), tag)
+            }
+        };
         self.topics.entry(topic.to_owned()).or_insert_with(|| Log {
-            top: Position::begin(),
+            top: begin,
             entries: Vec::new(),
             keys: HashMap::new(),
             snapshot: None,
         })
     }
 
-    fn store(&mut self, topic: &Topic, message: &Message, tag: u64) -> HistoryEntry {
-        let log = self.log(topic.name());
-        let (position, previous) = (log.top.next(tag), log.top.tag());
+    fn store(&mut self, topic: &Topic, message: &Message, tag: u64) -> (HistoryEntry, Predecessor) {
+        let before = self.log(topic.name()).top;
+        let (position, previous) = (self.next(before, tag), before.tag());
         let entry = HistoryEntry { position, previous, message: message.clone() };
+        let log = self.log(topic.name());
         log.top = position;
-        log.entries.push(entry.clone());
+        log.entries.push((before, entry.clone()));
         let excess = log.entries.len().saturating_sub(topic.retention().unwrap().count);
         log.entries.drain(..excess);
         let text = message.as_text().unwrap().to_owned();
         self.stored.insert(position, Stored { previous, text });
-        entry
+        let previous = match self.offsets {
+            Offsets::PerTopic => Predecessor::Tag(previous),
+            Offsets::Shared { .. } => Predecessor::Offset(before.offset()),
+        };
+        (entry, previous)
     }
 
-    fn deliver(&mut self, topic: &Topic, entry: &HistoryEntry) -> Vec<Wakeup> {
+    fn deliver(&mut self, topic: &Topic, entry: &HistoryEntry, previous: Predecessor) -> Vec<Wakeup> {
         let (faults, mut wakeups) = (self.faults, Vec::new());
         for node in &mut self.nodes {
             let (true, Some(topic)) = (node.link == LinkState::Up, node.wants.get(topic.name())) else {
@@ -224,7 +299,7 @@ impl State {
             let delivery = Delivery {
                 topic: topic.clone(),
                 position: entry.position,
-                previous: entry.previous,
+                previous,
                 message: entry.message.clone(),
             };
             let mut now = Vec::new();
@@ -298,15 +373,18 @@ impl Engine for Broker {
             let (mut state, _) = self.link()?;
             let log = state.log(topic.name());
             let tag_at = |offset: u64| {
-                let entry = log.entries.iter().find(|entry| entry.position.offset() == offset);
-                let next = log.entries.iter().find(|entry| entry.position.offset() == offset + 1);
-                let is_top = (log.top.offset() == offset).then(|| log.top.tag());
-                is_top.or(entry.map(|entry| entry.position.tag())).or(next.map(|next| next.previous))
+                let befores = log.entries.iter().map(|(before, _)| *before);
+                let known = befores.chain([log.top]).find(|position| position.offset() == offset);
+                known.map(Position::tag)
             };
             let anchor = if after > log.top.offset() { None } else { tag_at(after) };
-            let newer = log.entries.iter().filter(|entry| entry.position.offset() > after);
-            let entries = if anchor.is_some() { newer.take(limit).cloned().collect() } else { Vec::new() };
-            HistoryPage { top: log.top, anchor, entries }
+            let newer = || {
+                let entries = log.entries.iter().map(|(_, entry)| entry);
+                entries.filter(|entry| entry.position.offset() > after)
+            };
+            let limit = if anchor.is_some() { limit } else { 0 };
+            let entries = newer().take(limit).cloned().collect();
+            HistoryPage { top: log.top, anchor, newer: newer().count() as u64, entries }
         };
         sleep(Duration::from_millis(delay + slow)).await;
         Ok(page)
