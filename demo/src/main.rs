@@ -57,7 +57,7 @@ struct DemoArguments {
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=9))]
     nodes: u8,
     /// The number of messages that each robot publishes in a second, at the beginning.
-    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=i64::from(robot::MAX_RATE)))]
+    #[arg(long, default_value_t = 0, value_parser = robot::rates())]
     load: u32,
 }
 

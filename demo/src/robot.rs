@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bowline::{Connector, WebSocket};
+use clap::builder::RangedI64ValueParser;
 use serde::Serialize;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -26,6 +27,11 @@ const BACKOFF: [Duration; 2] = [Duration::from_millis(250), Duration::from_secs(
 
 /// The pause after a refusal.
 const REFUSED: Duration = Duration::from_millis(500);
+
+/// Returns the parser of a rate for the command line.
+pub(crate) fn rates() -> RangedI64ValueParser<u32> {
+    RangedI64ValueParser::new().range(..=i64::from(MAX_RATE))
+}
 
 /// The robots, which end when this value is dropped.
 pub(crate) struct Robots {
