@@ -18,7 +18,7 @@ use std::error::Error;
 use std::time::Duration;
 
 use bowline::{Limits, Rejection, Server, WebSocket};
-use bowline_hub::{Engine, Hub, Memory, Position, Rule, Start};
+use bowline_hub::{Engine, Hub, Memory, Position, Rule, Since, Start};
 use http::request::Parts;
 use http::{Response, StatusCode};
 use tokio::net::TcpListener;
@@ -26,6 +26,9 @@ use tokio::net::TcpListener;
 type HandlerError = Box<dyn Error + Send + Sync>;
 
 const ROOMS: &str = "/rooms/";
+
+/// The number of messages that a new page receives.
+const SHOWN: u64 = 50;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
@@ -77,21 +80,21 @@ async fn talk(hub: &Hub, head: &Parts, mut socket: WebSocket) -> Result<(), Hand
     let topic = format!("room/{}", head.uri.path().strip_prefix(ROOMS).unwrap_or(""));
     // A position that is none counts as that of a new page.
     let since = head.uri.query().and_then(|query| query.strip_prefix("since="));
-    let mut since: Option<Position> = since.and_then(|since| since.parse().ok());
+    let position: Option<Position> = since.and_then(|since| since.parse().ok());
+    let mut since = position.map_or(Since::Last(SHOWN), Since::Position);
 
     let member = hub.join(socket.sender())?;
-    let is_new = since.is_none();
     let start = loop {
         match member.subscribe(&topic, since).await? {
             Start::Live(position) => break position,
             // An application with a database sends the state of the room here.
             Start::Lost(now) => {
                 socket.send(format!("lost {now}")).await?;
-                since = Some(now);
+                since = now.into();
             }
         }
     };
-    if is_new {
+    if position.is_none() {
         socket.send(format!("start {start}")).await?;
     }
     while let Some(message) = socket.recv().await? {

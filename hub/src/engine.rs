@@ -114,6 +114,19 @@ pub trait Engine: Send + Sync + 'static {
         limit: usize,
     ) -> impl Future<Output = Result<HistoryPage, EngineError>> + Send;
 
+    /// Returns the position before the last `count` messages of a history, or before all of them if there are
+    /// fewer.
+    ///
+    /// By default, the method searches with [`history`](Self::history), and takes offsets for consecutive.
+    /// An engine with other offsets has a method of its own.
+    fn before_last(
+        &self,
+        topic: &Topic,
+        count: u64,
+    ) -> impl Future<Output = Result<Position, EngineError>> + Send {
+        before_last(self, topic, count)
+    }
+
     /// Lets the lease of a node end after a time from now, whenever it would have ended before. A node
     /// without a lease gets one.
     ///
@@ -179,6 +192,29 @@ pub trait Engine: Send + Sync + 'static {
         let _ = caller;
         ready(Err(no_presence()))
     }
+}
+
+/// Searches for the position before the last messages of a history with consecutive offsets.
+async fn before_last<E: Engine + ?Sized>(
+    engine: &E,
+    topic: &Topic,
+    count: u64,
+) -> Result<Position, EngineError> {
+    let top = engine.history(topic, 0, 0).await?.top;
+    // The history reaches back to `found`, and not to more than `most` messages before the top.
+    let (mut found, mut most) = (top, count.min(top.offset()));
+    let mut try_next = most;
+    while top.offset() - found.offset() < most {
+        let after = top.offset() - try_next;
+        let page = engine.history(topic, after, 0).await?;
+        match page.anchor {
+            _ if page.top.epoch() != top.epoch() => return Ok(page.top),
+            Some(tag) => found = Position::new(top.epoch(), after, tag),
+            None => most = try_next - 1,
+        }
+        try_next = (top.offset() - found.offset() + most).div_ceil(2);
+    }
+    Ok(found)
 }
 
 fn no_presence() -> EngineError {

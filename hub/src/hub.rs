@@ -3,6 +3,7 @@
 pub(crate) mod appearance;
 pub(crate) mod builder;
 pub(crate) mod member;
+pub(crate) mod since;
 
 use std::fmt;
 use std::sync::Arc;

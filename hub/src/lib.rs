@@ -33,6 +33,8 @@
 //! its last message. [`Member::subscribe`] then sends what the client has missed, and continues live, without
 //! a gap in between. [`Hub`] has an example.
 //!
+//! A client that is new has no position: [`Since::Last`] sends the last messages of the history.
+//!
 //! If the history no longer reaches back to the position, [`Start::Lost`] says so. The application sends the
 //! state of the topic from elsewhere, and subscribes from the new position.
 //!
@@ -76,6 +78,7 @@ pub use events::{HubEvent, HubEvents};
 pub use hub::Hub;
 pub use hub::builder::HubBuilder;
 pub use hub::member::{Member, Start};
+pub use hub::since::Since;
 pub use position::{ParsePositionError, Position};
 pub use presence::{Lease, NodeId, PresenceChange, Present};
 pub use settings::hooks::{PresenceNews, TopicMessage};

@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::time::Duration;
 
 use bowline::{WebSocket, pair};
-use bowline_hub::{ErrorKind, Hub, HubBuilder, HubEvent, HubEvents, Member, Position, Rule, Start};
+use bowline_hub::{ErrorKind, Hub, HubBuilder, HubEvent, HubEvents, Member, Position, Rule, Since, Start};
 use bowline_hub_redis::Redis;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -123,6 +123,24 @@ async fn a_client_that_comes_back_on_another_node_receives_what_it_missed() -> T
     assert_eq!(client.member.subscribe("chat/a", Some(forged)).await?, Start::Lost(top));
     let forged = Position::new(top.epoch(), u64::MAX, top.tag());
     assert_eq!(client.member.subscribe("chat/a", Some(forged)).await?, Start::Lost(top));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_new_client_receives_the_last_messages() -> TestResult {
+    let Some(server) = Server::start(VOLATILE).await? else { return Ok(()) };
+    let (here, there) = (hub(&server).await?, hub(&server).await?);
+    for number in 1..=105 {
+        here.publish("chat/a", number.to_string()).await?;
+    }
+    // The history begins with message 6.
+    for (count, first) in [(2, 104), (0, 106), (1000, 6)] {
+        let mut client = Client::join(&there)?;
+        assert!(matches!(client.member.subscribe("chat/a", Since::Last(count)).await?, Start::Live(_)));
+        for number in first..=105 {
+            client.expect(&[&number.to_string()]).await?;
+        }
+    }
     Ok(())
 }
 

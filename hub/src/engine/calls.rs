@@ -34,6 +34,7 @@ trait AnyEngine: Send + Sync {
     fn want<'a>(&'a self, topic: &'a Topic) -> Call<'a, ()>;
     fn unwant<'a>(&'a self, topic: &'a Topic) -> Call<'a, ()>;
     fn history<'a>(&'a self, topic: &'a Topic, after: u64, limit: usize) -> Call<'a, HistoryPage>;
+    fn before_last<'a>(&'a self, topic: &'a Topic, count: u64) -> Call<'a, Position>;
     fn renew(&self, node: NodeId, time: Duration) -> Call<'_, Lease>;
     fn enter<'a>(&'a self, topic: &'a Topic, node: NodeId, present: &'a Present) -> Call<'a, Lease>;
     fn exit<'a>(&'a self, topic: &'a Topic, node: NodeId, key: &'a str) -> Call<'a, ()>;
@@ -67,6 +68,10 @@ impl<E: Engine> AnyEngine for E {
 
     fn history<'a>(&'a self, topic: &'a Topic, after: u64, limit: usize) -> Call<'a, HistoryPage> {
         Box::pin(Engine::history(self, topic, after, limit))
+    }
+
+    fn before_last<'a>(&'a self, topic: &'a Topic, count: u64) -> Call<'a, Position> {
+        Box::pin(Engine::before_last(self, topic, count))
     }
 
     fn renew(&self, node: NodeId, time: Duration) -> Call<'_, Lease> {
@@ -136,6 +141,10 @@ impl EngineCalls {
         limit: usize,
     ) -> Result<HistoryPage, Error> {
         self.bounded("read the history", || self.engine.history(topic, after, limit)).await
+    }
+
+    pub(crate) async fn before_last(&self, topic: &Topic, count: u64) -> Result<Position, Error> {
+        self.bounded("read the history", || self.engine.before_last(topic, count)).await
     }
 
     pub(crate) async fn renew(&self, node: NodeId, time: Duration) -> Result<Lease, Error> {

@@ -7,6 +7,7 @@ use bowline::Sender;
 use tokio::sync::oneshot;
 
 use crate::error::{Error, ErrorKind};
+use crate::hub::since::Since;
 use crate::node::Node;
 use crate::node::command::{Admission, Command, Departure, Origin};
 use crate::node::membership::{MemberKey, Membership};
@@ -15,6 +16,10 @@ use crate::node::roster::EntryKey;
 use crate::position::Position;
 use crate::stats::{add, subtract};
 use crate::topic::Topic;
+
+/// The number of times that a member tries to start with the last messages of a history, before it starts
+/// with the next one. The first of the messages may leave the history at any time.
+const LAST_ATTEMPTS: usize = 8;
 
 /// A connection in a [`Hub`](crate::Hub), and its topics. [`Hub::join`](crate::Hub::join) returns one.
 ///
@@ -48,12 +53,18 @@ impl Member {
 
     /// Subscribes to a topic, and returns once the member is live.
     ///
-    /// Without a position, the member receives all messages from now on. With the position of the last
-    /// message that a client has received, the member is first sent the messages that it missed, as fast as
-    /// the connection takes them. If the history no longer contains all of them, or never contained the
-    /// position, the method returns [`Start::Lost`].
+    /// - With `None` or [`Since::Now`], the member receives all messages from now on.
+    /// - With the position of the last message that a client has received, the member is first sent the
+    ///   messages that it missed, as fast as the connection takes them. If the history no longer contains all
+    ///   of them, or never contained the position, the method returns [`Start::Lost`].
+    /// - With [`Since::Last`], the member is first sent the last messages of the history. If they leave the
+    ///   history faster than the connection takes them, the method returns [`Start::Lost`].
     ///
     /// A topic without history continues from [`Position::UNTRACKED`] only, with the next message.
+    ///
+    /// The first live message may be sent before the method has returned. A client that is told the position
+    /// of [`Start::Live`] in a frame of the application's therefore ignores it if a message has arrived
+    /// already.
     ///
     /// # Examples
     ///
@@ -82,7 +93,8 @@ impl Member {
     /// - Returns [`ErrorKind::InvalidInput`] if the name of the topic is empty, or if the member has
     ///   subscribed to the topic already.
     /// - Returns [`ErrorKind::Limit`] if the name is too long, or if the member has too many topics: see
-    ///   [`HubLimits`](crate::HubLimits).
+    ///   [`HubLimits`](crate::HubLimits). The same holds for more messages in [`Since::Last`] than
+    ///   [`HubLimits::replay`](crate::HubLimits::replay) allows.
     /// - Returns [`ErrorKind::Unavailable`] if the engine failed or did not answer in time.
     /// - Returns [`ErrorKind::Closed`] if the connection is closed, or the runtime of the hub has ended.
     ///
@@ -92,20 +104,61 @@ impl Member {
     ///
     /// A future that is dropped before it is ready has not subscribed. Some of the missed messages may have
     /// been sent.
-    pub async fn subscribe(&self, topic: &str, since: Option<Position>) -> Result<Start, Error> {
+    pub async fn subscribe(&self, topic: &str, since: impl Into<Since>) -> Result<Start, Error> {
         let topic = self.node.topic(topic)?;
-        let commands = self.node.worker_of(&topic);
-        let claim = self.claim(&topic)?;
-        let origin = since.map_or(Origin::Now, Origin::Since);
-        let (admission, held) = ask(commands, &topic, &self.key, origin).await?;
-        let (ticket, mut at) = match admission {
+        match since.into() {
+            Since::Now => self.start(&topic, Origin::Now, None, &mut None).await,
+            Since::Position(position) => {
+                let most = self.node.core.limits.replay;
+                self.start(&topic, Origin::Since(position), Some(most), &mut None).await
+            }
+            Since::Last(count) => self.start_with_last(&topic, count).await,
+        }
+    }
+
+    /// Starts a subscription with the last messages of the history.
+    async fn start_with_last(&self, topic: &Topic, count: u64) -> Result<Start, Error> {
+        let core = &self.node.core;
+        let most = core.limits.replay;
+        if count > most {
+            let text = format!(
+                "Since::Last asks for {count} messages, more than {most} (raise it with HubLimits::replay)"
+            );
+            return Err(Error::new(ErrorKind::Limit, text));
+        }
+        let attempts = if topic.retention().is_some() { LAST_ATTEMPTS } else { 0 };
+        for _ in 0..attempts {
+            let before = core.engine.before_last(topic, count).await?;
+            let mut reached = None;
+            let start = self.start(topic, Origin::Since(before), None, &mut reached).await?;
+            // Otherwise, the first of the messages has left the history before it was sent.
+            if matches!(start, Start::Live(_)) || reached != Some(before) {
+                return Ok(start);
+            }
+        }
+        self.start(topic, Origin::Now, None, &mut None).await
+    }
+
+    /// Starts a subscription that has missed at most so many messages. Unless the member is live at once,
+    /// `reached` is the position up to which the member has been sent messages.
+    async fn start(
+        &self,
+        topic: &Topic,
+        origin: Origin,
+        most: Option<u64>,
+        reached: &mut Option<Position>,
+    ) -> Result<Start, Error> {
+        let commands = self.node.worker_of(topic);
+        let claim = self.claim(topic)?;
+        let (admission, held) = ask(commands, topic, &self.key, origin).await?;
+        let (ticket, at) = match admission {
             Admission::Live(position) => return Ok(claim.keep(position, held)),
             Admission::Lost(now) => return Ok(Start::Lost(now)),
             Admission::Behind { ticket, at } => (ticket, at),
         };
         let core = &self.node.core;
-        let replay = Replay { core, commands, topic: &topic, member: &self.key, ticket };
-        match replay.run(&mut at, Some(core.limits.replay)).await? {
+        let replay = Replay { core, commands, topic, member: &self.key, ticket };
+        match replay.run(reached.insert(at), most).await? {
             Replayed::Live(position) => Ok(claim.keep(position, held)),
             Replayed::Lost(now) => Ok(Start::Lost(now)),
         }

@@ -3,6 +3,7 @@
 mod checker;
 mod faults;
 mod history;
+mod last;
 mod limits;
 mod live;
 mod once;
