@@ -6,7 +6,7 @@ use std::time::Duration;
 use bowline::http::request::Parts;
 use bowline::http::{Response, StatusCode};
 use bowline::{Acceptor, CloseCode, Limits, Payload, Rejection, Server, WebSocket};
-use bowline_hub::{ErrorKind, Hub, HubLimits, Member, Rule, Start, TopicMessage};
+use bowline_hub::{ErrorKind, Hub, HubLimits, Member, Rule, Since, Start, TopicMessage};
 use tokio::net::TcpListener;
 use tokio::time::timeout;
 
@@ -19,6 +19,9 @@ pub(crate) const ROOMS: &str = "/rooms/";
 
 /// The path at which HAProxy asks whether the node is to receive clients.
 pub(crate) const HEALTH: &str = "/health";
+
+/// The number of messages that a new page receives.
+const SHOWN: u64 = 50;
 
 /// The number of messages that a client may have missed.
 const MISSED: usize = 10_000;
@@ -135,7 +138,11 @@ impl Node {
         since: Option<String>,
         socket: &WebSocket,
     ) -> Result<bool, HandlerError> {
-        let mut since = since.map(|since| since.parse()).transpose()?;
+        // A new page starts with the last messages.
+        let mut since = match since {
+            Some(position) => Since::Position(position.parse()?),
+            None => Since::Last(SHOWN),
+        };
         loop {
             match member.subscribe(topic, since).await {
                 Ok(Start::Live(position)) => {
@@ -146,7 +153,7 @@ impl Node {
                 // An application with a database sends the state of the room here.
                 Ok(Start::Lost(now)) => {
                     socket.send_json(&ToClient::Lost { at: now.into() }).await?;
-                    since = Some(now);
+                    since = now.into();
                 }
                 Err(error) if error.kind() == ErrorKind::Unavailable => {
                     // The client comes back.
