@@ -3,6 +3,7 @@
 mod checker;
 mod faults;
 mod history;
+mod interleavings;
 mod last;
 mod limits;
 mod live;
