@@ -127,14 +127,19 @@ fn send_run(
         // The worker will be told.
         return None;
     }
-    let batch = member.0.sender.batch();
+    // A batch costs something, and has nothing to gather for a single frame.
+    let batch = (run.len() > 1).then(|| member.0.sender.batch());
     for parcel in run {
         let frame = match &parcel.content {
             Content::News(_) if awareness == Awareness::Unaware => continue,
             Content::Message(frame) | Content::News(frame) | Content::Loss(frame) => frame,
             Content::End => return Some(Stop::Lost),
         };
-        match (batch.try_send(frame), treatment, &parcel.content) {
+        let sent = match &batch {
+            Some(batch) => batch.try_send(frame),
+            None => member.0.sender.try_send(frame),
+        };
+        match (sent, treatment, &parcel.content) {
             (Ok(()), ..) => tally.delivered += 1,
             (Err(TrySendError::Closed(_)), ..) => return Some(Stop::Closed),
             (Err(TrySendError::Full(_)), Slow::Skip, Content::News(_)) => {
