@@ -79,7 +79,8 @@ impl Group {
                  16 ready \
                  frames at once, and bowline uses `Sender::batch`; in the second case, both write each \
                  message \
-                 by itself. p50 and p99 are the times until a connection had all messages of a round."
+                 by itself. `bowline-hub` publishes 16 messages to a topic to which all connections \
+                 subscribe. p50 and p99 are the times until a connection had all messages of a round."
             }
             Self::FanOut | Self::Chat => {
                 "Costs are those of the server, per message delivered to one connection. p50 and p99 are \
@@ -178,6 +179,11 @@ impl Case {
             Workload::Idle { tls, .. } => tls,
             _ => false,
         }
+    }
+
+    /// Returns whether the server writes each message of a burst by itself.
+    pub fn is_one_by_one(&self) -> bool {
+        matches!(self.workload, Workload::Broadcast { behavior: Behavior::BurstOneByOne, .. })
     }
 
     /// Returns the number of units in a message, by which costs are divided.

@@ -43,7 +43,7 @@ pub fn draw(results: &[Results]) -> Option<String> {
         top += 8;
         for (library, ratio) in rows {
             let class = match library {
-                libraries::BOWLINE => "ours",
+                libraries::BOWLINE | libraries::HUB => "ours",
                 _ if libraries::is_batched(library) => "batch",
                 _ => "plain",
             };

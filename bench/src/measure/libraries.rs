@@ -10,6 +10,7 @@ pub const FLOOR: &str = "floor";
 /// The minimum cost of owned messages, locks and a handshake through hyper.
 pub const LIMIT: &str = "limit";
 pub const BOWLINE: &str = "bowline";
+pub const HUB: &str = "bowline-hub";
 
 /// The libraries whose documentation shows a handshake over a plain stream.
 const SHAKE_HANDS: [&str; 7] =
@@ -22,7 +23,7 @@ const COMPRESS: [&str; 4] = [FLOOR, BOWLINE, "yawc", "sockudo-ws"];
 pub fn of(case: &Case) -> Vec<String> {
     let all = || {
         let names = Library::value_variants().iter().filter_map(name);
-        names.filter(|library| library != LIMIT || has_limit(case))
+        names.filter(|library| library != HUB && (library != LIMIT || has_limit(case)))
     };
     let only = |names: &[&str]| all().filter(|library| names.contains(&library.as_str())).collect();
     match case.group {
@@ -36,6 +37,10 @@ pub fn of(case: &Case) -> Vec<String> {
         Group::Handshakes => only(&SHAKE_HANDS),
         Group::Compression => only(&COMPRESS),
         Group::CompressionIdle => only(&COMPRESS),
+        // The hub gathers what is published at once.
+        Group::FanOut | Group::Burst | Group::Chat if !case.is_one_by_one() => {
+            [FLOOR, BOWLINE, HUB].map(str::to_owned).to_vec()
+        }
         _ => only(&[FLOOR, BOWLINE]),
     }
 }
@@ -57,7 +62,7 @@ fn has_limit(case: &Case) -> bool {
 
 /// Returns whether `library` is a published library other than bowline.
 pub fn is_peer(library: &str) -> bool {
-    ![FLOOR, LIMIT, BOWLINE].contains(&library)
+    ![FLOOR, LIMIT, BOWLINE, HUB].contains(&library)
 }
 
 /// Returns whether the library's loop gathers replies by hand, and flushes once per batch.

@@ -54,12 +54,13 @@ impl Side {
 ///
 /// # Panics
 ///
-/// Panics for bowline, which opens its connections itself.
+/// Panics for bowline, which opens its connections itself, and for its hub, which has rooms alone.
 pub fn spawn_echo(library: Library, side: Side, stream: TcpStream) {
     match library {
         Library::Floor => spawn(floor::echo(side, stream)),
         Library::Limit => spawn(limit::echo(side, stream)),
         Library::Bowline => unreachable!("it opens its connections itself"),
+        Library::BowlineHub => unreachable!("it takes part in rooms alone"),
         Library::Fastwebsockets => spawn(fastwebsockets::echo(side, stream)),
         Library::FastwebsocketsBatch => spawn(fastwebsockets::echo_batches(side, stream)),
         Library::TokioWebsockets => spawn(tokio_websockets::echo(side, stream)),

@@ -6,6 +6,8 @@ pub enum Library {
     Floor,
     Limit,
     Bowline,
+    /// The topics of bowline-hub, for rooms alone.
+    BowlineHub,
     Fastwebsockets,
     FastwebsocketsBatch,
     TokioWebsockets,

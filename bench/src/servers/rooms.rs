@@ -1,6 +1,7 @@
 //! Servers that send messages to all connections.
 
 mod bowline;
+mod bowline_hub;
 mod floor;
 
 use anyhow::{Result, bail};
@@ -14,6 +15,7 @@ pub async fn serve(library: Library, behavior: Behavior, listener: TcpListener) 
     match library {
         Library::Floor => floor::serve(behavior, listener).await,
         Library::Bowline => bowline::serve(behavior, listener).await,
+        Library::BowlineHub => bowline_hub::serve(behavior, listener).await,
         #[allow(unreachable_patterns, reason = "there may be no other libraries")]
         other => bail!("{other:?} has no rooms"),
     }

@@ -1,0 +1,40 @@
+//! A topic of bowline-hub, to which all connections subscribe.
+
+use std::error::Error;
+
+use anyhow::Result;
+use bowline::{Server, WebSocket};
+use bowline_hub::{Hub, HubLimits, Memory};
+use tokio::net::TcpListener;
+
+use super::requested;
+use crate::servers::library::Behavior;
+
+const TOPIC: &str = "room";
+
+pub async fn serve(behavior: Behavior, listener: TcpListener) -> Result<()> {
+    // Payloads of 64 KiB are within the limit.
+    let limits = HubLimits::default().message_size(1024 * 1024);
+    let hub = Hub::builder(Memory::new()).workers(1).limits(limits).build()?;
+    Server::new().serve(listener, move |socket: WebSocket| attend(hub.clone(), behavior, socket)).await?;
+    Ok(())
+}
+
+async fn attend(
+    hub: Hub,
+    behavior: Behavior,
+    mut socket: WebSocket,
+) -> Result<(), Box<dyn Error + Send + Sync>> {
+    let member = hub.join(socket.sender())?;
+    let _start = member.subscribe(TOPIC, None).await?;
+    while let Some(message) = socket.recv().await? {
+        if behavior == Behavior::Chat {
+            hub.publish(TOPIC, message).await?;
+        } else if let Some(payload) = requested(message.as_bytes()) {
+            for _ in 0..behavior.messages() {
+                hub.publish(TOPIC, payload.clone()).await?;
+            }
+        }
+    }
+    Ok(())
+}
