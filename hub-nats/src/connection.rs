@@ -40,6 +40,8 @@ pub(crate) struct Connection {
 pub(crate) struct ServerInfo {
     /// The size of the largest message with its headers, in bytes.
     pub(crate) max_payload: usize,
+    /// `true` if the server belongs to a cluster.
+    pub(crate) is_clustered: bool,
     /// The other servers of the cluster.
     pub(crate) others: Vec<String>,
 }
@@ -50,7 +52,8 @@ impl ServerInfo {
         let others = info["connect_urls"].as_array().into_iter().flatten();
         let others = others.filter_map(|url| url.as_str().map(str::to_owned)).take(MAX_SERVERS).collect();
         let max_payload = info["max_payload"].as_u64().unwrap_or(1024 * 1024);
-        let server = Self { max_payload: usize::try_from(max_payload).unwrap_or(usize::MAX), others };
+        let max_payload = usize::try_from(max_payload).unwrap_or(usize::MAX);
+        let server = Self { max_payload, is_clustered: info["cluster"].is_string(), others };
         Ok((server, info))
     }
 

@@ -3,23 +3,71 @@
 //! [`connect`] returns the engine for a [`Hub`](bowline_hub::Hub). Everything else is as with one machine:
 //!
 //! ```no_run
-//! use bowline_hub::Hub;
+//! use std::time::Duration;
+//!
+//! use bowline_hub::{Hub, Rule};
 //!
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-//! let hub = Hub::builder(bowline_hub_nats::connect("nats://127.0.0.1").await?).build()?;
+//! let hub = Hub::builder(bowline_hub_nats::connect("nats://a.example,b.example,c.example").await?)
+//!     .rule("chat/", Rule::new().history(100, Duration::from_secs(300)))
+//!     .build()?;
 //! # Ok(())
 //! # }
 //! ```
 //!
+//! # Histories
+//!
+//! Topics without history need NATS alone. Histories are kept by JetStream, in one stream with the name
+//! `bowline`. The engine creates the stream with the first message of a topic with history:
+//!
+//! | setting | value |
+//! |---|---|
+//! | `subjects` | `bowline.store.>` |
+//! | `republish` | from `bowline.store.>` to `bowline.live.>`, where nodes receive messages |
+//! | `max_msgs_per_subject` | the largest count of all rules, and one |
+//! | `max_age` | the largest age of all rules, and a week |
+//! | `storage` | `file` |
+//! | `num_replicas` | 3 in a cluster, else 1 |
+//! | `duplicate_window` | two minutes, for [`Hub::publish_once`](bowline_hub::Hub::publish_once) |
+//!
+//! A stream that exists is used as it is, with other storage or limits for its size, for example. The engine
+//! only raises `max_msgs_per_subject` and `max_age`. Rules that keep less are applied when a history is read,
+//! so rules may differ between nodes while a new version is rolled out.
+//!
 //! # Failures
 //!
-//! - **NATS is away.** Members stay, and `publish` and `subscribe` fail. The engine connects to the next
-//!   server of the cluster. A server that falls silent is noticed after at most five seconds.
+//! - **NATS is away.** Members stay, and `publish` and `subscribe` fail at once. Nothing is kept to be sent
+//!   later. The engine connects to the next server of the cluster, of which one address is enough. Topics
+//!   with history then receive what they missed. A server that falls silent is noticed after at most five
+//!   seconds.
+//! - **The stream is lost, or older than it was.** Members are told that messages are lost, as the tags of the
+//!   messages don't match. Nodes read all histories after each reconnect, the election of a leader, and the
+//!   deletion of the stream. A stream with one replica in a cluster could roll back unnoticed, and is an
+//!   error.
+//! - **A node is too slow.** NATS ends its connection. The node connects again, and reads what it missed.
+//!
+//! # Subjects
+//!
+//! The name of a topic is one token of a subject: `chat/lobby` is `bowline.live.chat/lobby`. All bytes but
+//! letters, digits, `-`, `_`, `/` and `:` are escaped as in a URL. Users of NATS need the permission to
+//! publish to `bowline.live.>`, `bowline.store.>` and `$JS.API.>`, and to subscribe to `bowline.live.>`,
+//! `_INBOX.>` and `$JS.EVENT.ADVISORY.STREAM.>`.
+//!
+//! NATS 2.9 or newer is required. TLS, and users with keys (NKEYS, JWT), are not supported yet.
+//!
+//! # The client
+//!
+//! The engine speaks the protocol of NATS itself. The crate `async-nats` would take about 6.6 KB for each
+//! topic of a node, drop messages of a subscription that is full, and send what was published during a loss
+//! of the connection once it is back.
 
 mod address;
 mod connection;
+mod history;
+mod jetstream;
 mod link;
 mod protocol;
+mod stream;
 mod wire;
 
 use std::fmt;
@@ -30,6 +78,7 @@ use bowline_hub::{Engine, EngineError, HistoryPage, Inbox, Position, Topic};
 use crate::address::Addresses;
 use crate::connection::Connection;
 use crate::link::Link;
+use crate::stream::Stream;
 
 /// Connects to NATS, and returns the engine of a hub. Several servers of a cluster are separated by commas,
 /// such as `nats://a,b,c:4223`. The user is part of the URL, such as `nats://user:password@host`, or
@@ -46,12 +95,13 @@ pub async fn connect(url: &str) -> Result<Nats, EngineError> {
     let mut addresses = Addresses::parse(url)?;
     let connection = connection::connect(&addresses, 0).await?;
     connection.server.add_to(&mut addresses.servers);
-    Ok(Nats { link: LinkState::Unstarted(Box::new((connection, addresses))) })
+    Ok(Nats { link: LinkState::Unstarted(Box::new((connection, addresses))), stream: Stream::default() })
 }
 
 /// An engine on NATS. [`connect`] returns one.
 pub struct Nats {
     link: LinkState,
+    stream: Stream,
 }
 
 /// The connection.
@@ -83,7 +133,7 @@ impl Engine for Nats {
     fn start(&mut self, inbox: Inbox) -> Result<(), EngineError> {
         match std::mem::replace(&mut self.link, LinkState::Ended) {
             LinkState::Unstarted(first) => {
-                self.link = LinkState::Running(Link::start(first.0, first.1, inbox));
+                self.link = LinkState::Running(Link::start(first.0, first.1, inbox)?);
                 Ok(())
             }
             running => {
@@ -96,12 +146,22 @@ impl Engine for Nats {
     async fn publish(&self, topic: &Topic, message: Message, tag: u64) -> Result<Position, EngineError> {
         let link = self.link()?;
         if topic.retention().is_some() {
-            return Err(EngineError::new("the engine for NATS keeps no histories yet"));
+            return self.stream.append(link, topic, &message, tag, None).await;
         }
         let subject = wire::subject(wire::LIVE, topic.name());
         let header = wire::header(&message, tag);
         link.publish(&subject, &[(wire::HEADER, &header)], message.as_bytes()).await?;
         Ok(Position::UNTRACKED)
+    }
+
+    async fn publish_once(
+        &self,
+        topic: &Topic,
+        key: &str,
+        message: Message,
+        tag: u64,
+    ) -> Result<Position, EngineError> {
+        self.stream.append(self.link()?, topic, &message, tag, Some(key)).await
     }
 
     async fn want(&self, topic: &Topic) -> Result<(), EngineError> {
@@ -113,8 +173,7 @@ impl Engine for Nats {
     }
 
     async fn history(&self, topic: &Topic, after: u64, limit: usize) -> Result<HistoryPage, EngineError> {
-        let _ = (topic, after, limit);
-        Err(EngineError::new("the engine for NATS keeps no histories yet"))
+        history::page(&self.stream, self.link()?, topic, after, limit).await
     }
 }
 

@@ -38,6 +38,8 @@ pub(crate) enum ServerOp<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Incoming<'a> {
     pub(crate) subject: &'a str,
+    /// The number of the subscription.
+    pub(crate) sid: u64,
     /// The subject for an answer, or nothing.
     pub(crate) reply: &'a str,
     pub(crate) headers: Headers<'a>,
@@ -68,6 +70,12 @@ impl<'a> Headers<'a> {
             let value = value.strip_prefix(b":")?;
             key.eq_ignore_ascii_case(name.as_bytes()).then(|| text(value).map(str::trim))?
         })
+    }
+
+    /// Returns the status of the first line, such as 503.
+    pub(crate) fn status(self) -> Option<u16> {
+        let line = self.0.split(|byte| *byte == b'\n').next()?.strip_prefix(VERSION)?;
+        text(line)?.split_whitespace().next()?.parse().ok()
     }
 }
 
@@ -117,7 +125,8 @@ fn message<'a>(
     let wrong = || Malformed("the arguments of a message are wrong");
     let mut words = arguments.split_ascii_whitespace();
     let subject = words.next().ok_or_else(wrong)?;
-    let (_sid, rest) = (words.next(), [words.next(), words.next(), words.next()]);
+    let sid = words.next().and_then(|sid| sid.parse().ok()).ok_or_else(wrong)?;
+    let rest = [words.next(), words.next(), words.next()];
     let (reply, sizes) = match (kind, rest) {
         (MessageKind::Plain, [Some(size), None, None]) => ("", ["0", size]),
         (MessageKind::Plain, [Some(reply), Some(size), None]) => (reply, ["0", size]),
@@ -135,7 +144,7 @@ fn message<'a>(
         return Err(Malformed("a message has another size"));
     }
     let (headers, payload) = body[..size].split_at(head);
-    Ok(Some((Incoming { subject, reply, headers: Headers(headers), payload }, size + 2)))
+    Ok(Some((Incoming { subject, sid, reply, headers: Headers(headers), payload }, size + 2)))
 }
 
 fn text(bytes: &[u8]) -> Option<&str> {
@@ -200,9 +209,9 @@ mod tests {
         }
         assert_eq!(at, input.len());
         let plain = |subject, reply, payload| {
-            ServerOp::Message(Incoming { subject, reply, headers: Headers(b""), payload })
+            ServerOp::Message(Incoming { subject, sid: 3, reply, headers: Headers(b""), payload })
         };
-        let last = Incoming { subject: "a.b", reply: "", headers: Headers(HEADERS), payload: b"hi" };
+        let last = Incoming { subject: "a.b", sid: 3, reply: "", headers: Headers(HEADERS), payload: b"hi" };
         assert_eq!(
             seen,
             [
@@ -222,6 +231,7 @@ mod tests {
         assert_eq!(headers.value("nats-sequence"), Some("7"));
         assert_eq!(headers.value("Bowline"), Some("t01"));
         assert_eq!(headers.value("Bow"), None);
+        assert_eq!((headers.status(), Headers(b"NATS/1.0 503\r\n\r\n").status()), (None, Some(503)));
     }
 
     #[test]
@@ -229,6 +239,7 @@ mod tests {
         for input in [
             "HELLO\r\n",
             "MSG a 1\r\n",
+            "MSG a b 0\r\n\r\n",
             "MSG a 1 -3\r\n",
             "HMSG a 1 9 3\r\nabc\r\n",
             "MSG a 1 3\r\nabcdef\r\n",

@@ -1,7 +1,11 @@
 //! Subjects and messages as NATS carries them.
 //!
-//! A message has one header, `Bowline`, with its kind and its tag: `t` for text, `b` for binary, and 16
-//! hexadecimal digits. The name of a topic is one token of a subject.
+//! A message has one header, `Bowline`, with its kind and its tag: `t` for text, `b` for binary, `m` for the
+//! mark with which a history begins, and 16 hexadecimal digits. The name of a topic is one token of a
+//! subject.
+//!
+//! A position has the number of its message in the stream as the offset, and the tag. The epoch is always the
+//! same one: a stream that was created anew has the same numbers again, but not the same tags.
 
 use std::fmt::Write as _;
 
@@ -10,6 +14,18 @@ use bowline_hub::bowline::{Message, Utf8Bytes};
 
 /// The beginning of the subjects on which nodes receive messages.
 pub(crate) const LIVE: &str = "bowline.live.";
+
+/// The beginning of the subjects to which messages with history are published.
+pub(crate) const STORE: &str = "bowline.store.";
+
+/// The name of the stream that keeps all histories.
+pub(crate) const STREAM: &str = "bowline";
+
+/// The beginning of the subjects on which the server tells what happens to a stream.
+pub(crate) const ADVISORIES: &str = "$JS.EVENT.ADVISORY.STREAM.";
+
+/// The epoch of all positions.
+pub(crate) const EPOCH: u64 = 1;
 
 /// The header of all messages.
 pub(crate) const HEADER: &str = "Bowline";
@@ -46,6 +62,19 @@ pub(crate) fn topic(token: &str) -> Option<String> {
     String::from_utf8(name).ok()
 }
 
+/// The content of a message in a stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Content {
+    /// The beginning of a history, which no member receives.
+    Mark,
+    Message(Message),
+}
+
+/// Returns the value of the header of a mark.
+pub(crate) fn mark(tag: u64) -> String {
+    format!("m{tag:016x}")
+}
+
 /// Returns the value of the header of a message.
 pub(crate) fn header(message: &Message, tag: u64) -> String {
     let kind = match message {
@@ -55,17 +84,18 @@ pub(crate) fn header(message: &Message, tag: u64) -> String {
     format!("{kind}{tag:016x}")
 }
 
-/// Decodes a message, and its tag. Returns `None` for what no hub has published.
-pub(crate) fn decode(header: &str, payload: &[u8]) -> Option<(Message, u64)> {
+/// Decodes a message, and its tag. Returns `None` for a message that no hub has published.
+pub(crate) fn decode(header: &str, payload: &[u8]) -> Option<(Content, u64)> {
     let (kind, tag) = header.split_at_checked(1)?;
     // A copy, as the memory of a read belongs to many messages.
     let payload = Bytes::copy_from_slice(payload);
-    let message = match kind {
-        "t" => Message::Text(Utf8Bytes::try_from(payload).ok()?),
-        "b" => Message::Binary(payload),
+    let content = match kind {
+        "t" => Content::Message(Message::Text(Utf8Bytes::try_from(payload).ok()?)),
+        "b" => Content::Message(Message::Binary(payload)),
+        "m" => Content::Mark,
         _ => return None,
     };
-    Some((message, u64::from_str_radix(tag, 16).ok()?))
+    Some((content, u64::from_str_radix(tag, 16).ok()?))
 }
 
 #[cfg(test)]
@@ -87,8 +117,9 @@ mod tests {
     fn a_message_keeps_its_kind_and_tag() {
         for message in [Message::Text("hi".into()), Message::Binary(vec![0, 255].into())] {
             let decoded = decode(&header(&message, 99), message.as_bytes());
-            assert_eq!(decoded, Some((message, 99)));
+            assert_eq!(decoded, Some((Content::Message(message), 99)));
         }
+        assert_eq!(decode(&mark(7), b""), Some((Content::Mark, 7)));
         assert_eq!(decode("t0000000000000001", b"\xff"), None);
         assert_eq!((decode("x01", b""), decode("", b""), decode("t", b"")), (None, None, None));
     }

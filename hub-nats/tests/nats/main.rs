@@ -3,5 +3,6 @@
 //! Without `nats-server` on the machine, the tests do nothing and say so.
 
 mod client;
+mod history;
 mod server;
 mod topics;

@@ -3,12 +3,13 @@
 use std::error::Error;
 use std::fs;
 use std::net::TcpListener;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use tempfile::TempDir;
-use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
@@ -34,7 +35,8 @@ impl Server {
         let port = free_port();
         let folder = TempDir::new()?;
         let store = folder.path().join("store");
-        let jetstream = format!("jetstream {{ store_dir: {store:?}, max_mem: 256M, max_file: 1G }}");
+        let jetstream =
+            format!("jetstream {{ store_dir: \"{}\", max_mem: 256M, max_file: 1G }}", store.display());
         let settings = format!("listen: \"127.0.0.1:{port}\"\n{jetstream}\n{settings}\n");
         fs::write(folder.path().join("server.conf"), settings)?;
         let process = spawn(&folder)?;
@@ -61,6 +63,29 @@ impl Server {
             }
         };
         Ok(timeout(PATIENCE, up).await?)
+    }
+
+    /// Publishes a request to the API of JetStream, and waits until the server has answered.
+    pub(crate) async fn api(&self, name: &str, request: &str) -> Result<String, Box<dyn Error>> {
+        let mut stream = BufReader::new(TcpStream::connect(("127.0.0.1", self.port)).await?);
+        let publication = format!("PUB $JS.API.{name} answer {}\r\n{request}\r\n", request.len());
+        let operations = format!("CONNECT {{\"verbose\":false}}\r\nSUB answer 1\r\n{publication}");
+        stream.write_all(operations.as_bytes()).await?;
+        let answer = async {
+            let mut lines = stream.lines();
+            while let Some(line) = lines.next_line().await? {
+                if line.starts_with("MSG answer") {
+                    return Ok(lines.next_line().await?.unwrap_or_default());
+                }
+            }
+            Err("no answer".into())
+        };
+        timeout(PATIENCE, answer).await?
+    }
+
+    /// Returns the folder of the data.
+    pub(crate) fn store(&self) -> PathBuf {
+        self.folder.path().join("store")
     }
 
     /// Kills the server without any warning.

@@ -1,0 +1,183 @@
+//! Reading a history from the stream.
+//!
+//! A history is the messages of one subject. The stream removes the oldest ones only, by their number and their
+//! age. So if a message still is there after the ones behind it were read, then nothing is missing in between.
+//! That is how a page is checked: the message at its start is read last.
+//!
+//! A history without a message begins with a mark, which takes the place of a first message. The mark is
+//! published on the condition that the subject is empty, so that all nodes find one mark.
+//!
+//! The first messages of a page are read one by one from the leader of the stream. A consumer reads the others
+//! at once: it costs more, and may be a bit behind, but the next page takes care of that.
+
+use std::time::{Duration, SystemTime};
+
+use bowline_hub::{EngineError, HistoryEntry, HistoryPage, Position, Retention, Topic};
+use serde_json::json;
+
+use crate::jetstream::{self, Refusal, StoredMessage, foreign, message};
+use crate::link::{Answer, Link};
+use crate::stream::Stream;
+use crate::wire::{self, Content};
+
+/// The number of messages that are read one by one.
+const SINGLE: usize = 16;
+
+/// The time after which the server removes a consumer that nobody uses.
+const CONSUMER_AGE: Duration = Duration::from_secs(5);
+
+/// Reads at most `limit` messages of a history after an offset.
+pub(crate) async fn page(
+    stream: &Stream,
+    link: &Link,
+    topic: &Topic,
+    after: u64,
+    limit: usize,
+) -> Result<HistoryPage, EngineError> {
+    let subject = wire::subject(wire::STORE, topic.name());
+    let retention = topic.retention().ok_or_else(|| EngineError::new("the topic has no history"))?;
+    let reader = Reader { link, subject: &subject, retention };
+    let read = || reader.page(after, limit);
+    Ok(stream.with_stream(link, retention, read).await?)
+}
+
+/// A reader of the history with a subject.
+struct Reader<'a> {
+    link: &'a Link,
+    subject: &'a str,
+    retention: Retention,
+}
+
+impl Reader<'_> {
+    async fn page(&self, after: u64, limit: usize) -> Result<HistoryPage, Refusal> {
+        let top = self.top().await?;
+        let mut page = HistoryPage { top: top.position(), anchor: None, newer: 0, entries: Vec::new() };
+        if after >= top.sequence {
+            page.anchor = (after == top.sequence).then_some(top.tag);
+            return Ok(page);
+        }
+        if after == 0 || limit == 0 {
+            // The beginning of a history is a mark or a message, so there is nothing before it.
+            return Ok(page);
+        }
+        let (messages, newer) = self.messages(after, &top, limit).await?;
+        let is_kept = |first: &StoredMessage| {
+            let age = SystemTime::now().duration_since(first.time).unwrap_or_default();
+            age <= self.retention.age && newer <= self.retention.count
+        };
+        if !messages.first().is_some_and(is_kept) {
+            return Ok(page);
+        }
+        // Last, as it shows that all the others were there.
+        let anchor = message(self.link, &json!({ "seq": after })).await?;
+        let Some(anchor) = anchor.filter(|anchor| anchor.subject == self.subject) else { return Ok(page) };
+        page.anchor = Some(anchor.tag);
+        page.newer = u64::try_from(newer).unwrap_or(u64::MAX);
+        let mut previous = anchor.tag;
+        for found in messages {
+            let position = found.position();
+            // A mark begins another history.
+            let Content::Message(message) = found.content else { break };
+            page.entries.push(HistoryEntry { position, previous, message });
+            previous = position.tag();
+        }
+        Ok(page)
+    }
+
+    /// Returns the newest message, or the mark of a history that begins now.
+    async fn top(&self) -> Result<StoredMessage, Refusal> {
+        let newest = json!({ "last_by_subj": self.subject });
+        if let Some(top) = message(self.link, &newest).await? {
+            return Ok(top);
+        }
+        let header = wire::mark(Position::begin().epoch());
+        let headers = [(wire::HEADER, header.as_str()), ("Nats-Expected-Last-Subject-Sequence", "0")];
+        match jetstream::publish(self.link, self.subject, &headers, b"").await {
+            // Another node was faster.
+            Ok(_) | Err(Refusal::Code(jetstream::WRONG_LAST_SEQUENCE, _)) => {}
+            Err(refusal) => return Err(refusal),
+        }
+        let top = message(self.link, &newest).await?;
+        top.ok_or_else(|| EngineError::new("the stream named bowline does not keep a message").into())
+    }
+
+    /// Reads messages after an offset, up to the top. Returns the number of all of them, too.
+    async fn messages(
+        &self,
+        after: u64,
+        top: &StoredMessage,
+        limit: usize,
+    ) -> Result<(Vec<StoredMessage>, usize), Refusal> {
+        let mut messages = Vec::new();
+        let mut last = after;
+        while messages.len() < limit.min(SINGLE) {
+            let next = json!({ "next_by_subj": self.subject, "seq": last + 1 });
+            let Some(found) = message(self.link, &next).await? else { break };
+            if found.sequence > top.sequence {
+                break;
+            }
+            last = found.sequence;
+            messages.push(found);
+            if last == top.sequence {
+                break;
+            }
+        }
+        if messages.is_empty() || last == top.sequence {
+            let count = messages.len();
+            return Ok((messages, count));
+        }
+        let rest = self.consume(last, limit - messages.len()).await?;
+        let newer = messages.len() + rest.1;
+        messages.extend(rest.0.into_iter().take_while(|found| found.sequence <= top.sequence));
+        Ok((messages, newer))
+    }
+
+    /// Reads messages after an offset at once, by a consumer. Returns the number of all of them, too.
+    async fn consume(&self, after: u64, limit: usize) -> Result<(Vec<StoredMessage>, usize), Refusal> {
+        let config = json!({
+            "filter_subject": self.subject,
+            "deliver_policy": "by_start_sequence",
+            "opt_start_seq": after + 1,
+            "ack_policy": "none",
+            "mem_storage": true,
+            "num_replicas": 1,
+            "inactive_threshold": u64::try_from(CONSUMER_AGE.as_nanos()).unwrap_or(u64::MAX),
+        });
+        let request = json!({ "stream_name": wire::STREAM, "config": config });
+        let consumer = jetstream::call(self.link, "CONSUMER.CREATE.bowline", &request).await?;
+        let newer =
+            usize::try_from(consumer["num_pending"].as_u64().unwrap_or_default()).unwrap_or(usize::MAX);
+        let name = consumer["name"].as_str().unwrap_or_default();
+        let mut messages = Vec::new();
+        let count = limit.min(newer);
+        if count > 0 {
+            let request = json!({ "batch": count, "no_wait": true }).to_string();
+            let subject = format!("$JS.API.CONSUMER.MSG.NEXT.bowline.{name}");
+            let mut answers = self.link.consume(&subject, request.as_bytes())?;
+            while messages.len() < count {
+                let answer = answers.recv().await;
+                let answer = answer.ok_or_else(|| EngineError::new("the connection to NATS was lost"))?;
+                if answer.status.is_some() {
+                    break;
+                }
+                messages.push(self.consumed(&answer)?);
+            }
+        }
+        jetstream::call(self.link, &format!("CONSUMER.DELETE.bowline.{name}"), &json!({})).await?;
+        Ok((messages, newer))
+    }
+
+    /// Decodes a message from a consumer. The subject for its acknowledgement tells where it is:
+    /// `$JS.ACK.<stream>.<consumer>.<attempts>.<sequence>.<number>.<time>.<rest>`.
+    fn consumed(&self, answer: &Answer) -> Result<StoredMessage, EngineError> {
+        let mut parts = answer.reply.split('.').skip(5);
+        let mut number = || parts.next().and_then(|part| part.parse::<u64>().ok());
+        let (sequence, _, time) = (number(), number(), number());
+        let decoded = answer.header.as_deref().and_then(|header| wire::decode(header, &answer.payload));
+        let (Some(sequence), Some(time), Some((content, tag))) = (sequence, time, decoded) else {
+            return Err(foreign());
+        };
+        let time = SystemTime::UNIX_EPOCH + Duration::from_nanos(time);
+        Ok(StoredMessage { sequence, tag, content, time, subject: self.subject.to_owned() })
+    }
+}

@@ -1,0 +1,111 @@
+//! Operations of the server: messages, answers and confirmations.
+
+use std::mem;
+use std::sync::atomic::Ordering;
+
+use bowline_hub::bowline::bytes::{Buf, BytesMut};
+use bowline_hub::{Delivery, EngineError, Position, Predecessor};
+
+use crate::connection::ServerInfo;
+use crate::link::request::Answer;
+use crate::link::task::LinkTask;
+use crate::protocol::{Incoming, ServerOp, parse};
+use crate::wire::{self, Content};
+
+/// The news of a stream after which it may be another one, or may have published messages nowhere.
+const CHANGES: [&str; 3] = ["DELETED.", "LEADER_ELECTED.", "RESTORE_COMPLETE."];
+
+impl LinkTask {
+    /// Handles all operations that have arrived.
+    pub(crate) fn handle_input(&mut self, input: &mut BytesMut) -> Result<(), String> {
+        let mut used = 0;
+        while let Some((op, size)) = parse(&input[used..]).map_err(|error| error.to_string())? {
+            used += size;
+            match op {
+                ServerOp::Message(incoming) => self.receive(incoming),
+                ServerOp::Ping => self.output.extend_from_slice(b"PONG\r\n"),
+                ServerOp::Pong => self.confirm(),
+                ServerOp::Info(json) => {
+                    if let Some(info) = ServerInfo::again(json) {
+                        self.learn(&info);
+                    }
+                }
+                // A permission is missing: the connection stays.
+                ServerOp::Error(reason)
+                    if reason.to_ascii_lowercase().starts_with("permissions violation") =>
+                {
+                    // The news of the stream are not asked for by a request.
+                    if !reason.contains(wire::ADVISORIES) {
+                        self.refuse_unconfirmed(reason);
+                    }
+                }
+                ServerOp::Error(reason) => {
+                    return Err(format!("the server has ended the connection: {reason}"));
+                }
+                ServerOp::Other => {}
+            }
+        }
+        input.advance(used);
+        Ok(())
+    }
+
+    fn receive(&mut self, incoming: Incoming<'_>) {
+        if let Some(token) = incoming.subject.strip_prefix(wire::LIVE) {
+            self.deliver(token, incoming);
+        } else if let Some(answers) = self.consumers.get(&incoming.sid) {
+            // A consumer that is gone is forgotten with the next tick.
+            let _ = answers.send(Answer::of(incoming));
+        } else if let Some(number) = incoming.subject.strip_prefix(&self.shared.answers) {
+            let waiting = number.parse().ok().and_then(|number: u64| self.answers.remove(&number));
+            // A receiver that is gone has stopped waiting.
+            let _ = waiting.map(|reply| reply.send(Ok(Answer::of(incoming))));
+        } else if let Some(news) = incoming.subject.strip_prefix(wire::ADVISORIES) {
+            let is_change = CHANGES.iter().any(|change| news.starts_with(change));
+            if is_change {
+                self.shared.changes.fetch_add(1, Ordering::Relaxed);
+                self.inbox.verify();
+            }
+        }
+    }
+
+    fn deliver(&mut self, token: &str, incoming: Incoming<'_>) {
+        let Some(name) = wire::topic(token) else { return };
+        let Some((topic, _)) = self.wanted.get_key_value(name.as_str()) else { return };
+        let Some(header) = incoming.headers.value(wire::HEADER) else { return };
+        let Some((content, tag)) = wire::decode(header, incoming.payload) else { return };
+        let number = |name| incoming.headers.value(name).and_then(|value| value.parse().ok());
+        let (position, previous) = match (number("Nats-Sequence"), number("Nats-Last-Sequence")) {
+            (Some(sequence), Some(before)) => {
+                if sequence <= self.last_sequence {
+                    self.inbox.verify();
+                }
+                self.last_sequence = sequence;
+                (Position::new(wire::EPOCH, sequence, tag), before)
+            }
+            _ => (Position::UNTRACKED, 0),
+        };
+        let Content::Message(message) = content else { return };
+        let (topic, previous) = (topic.clone(), Predecessor::Offset(previous));
+        drop(self.inbox.deliver(Delivery { topic, position, previous, message }));
+    }
+
+    /// Handles a `PONG`.
+    fn confirm(&mut self) {
+        for reply in self.confirmations.pop_front().into_iter().flatten() {
+            // A receiver that is gone has stopped waiting.
+            let _ = reply.send(Ok(()));
+        }
+    }
+
+    /// Refuses the requests before the next `PONG`, one of which was not permitted.
+    fn refuse_unconfirmed(&mut self, reason: &str) {
+        for reply in self.confirmations.front_mut().map(mem::take).into_iter().flatten() {
+            let _ = reply.send(Err(EngineError::new(format!("the NATS server: {reason}"))));
+        }
+    }
+
+    pub(crate) fn learn(&mut self, info: &ServerInfo) {
+        info.add_to(&mut self.addresses.servers);
+        self.shared.learn(info);
+    }
+}

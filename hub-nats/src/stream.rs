@@ -1,0 +1,220 @@
+//! The stream that keeps all histories.
+//!
+//! The engine creates the stream with the first message of a topic with history. An existing stream is used as
+//! it is, apart from two settings that the engine raises as the rules require: `max_msgs_per_subject`, and
+//! `max_age`. An operator may create the stream with other settings for storage and size, for example.
+//!
+//! | setting | value |
+//! |---|---|
+//! | `subjects` | `bowline.store.>` |
+//! | `republish` | to `bowline.live.>`: nodes subscribe to their topics there |
+//! | `max_msgs_per_subject` | the largest count of all rules, and one: the message before the history |
+//! | `max_age` | the largest age of all rules, and a week: so long a topic may be silent |
+//! | `num_replicas` | 3 in a cluster, else 1 |
+//! | `storage` | `file` |
+//!
+//! Rules may differ, also between nodes while a new version of the application is rolled out. So a history is
+//! bounded by those who read it: see [`history`](crate::history).
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bowline_hub::bowline::Message;
+use bowline_hub::{EngineError, Position, Retention, Topic};
+use serde_json::{Value, json};
+
+use crate::jetstream::{self, NAME_IN_USE, Refusal, call, message};
+use crate::link::Link;
+use crate::wire;
+
+/// The time for which the stream keeps a message longer than the rules say. Live members of a topic that is
+/// silent for longer are told of a loss with the next message, as nothing shows that there was none.
+const TAIL: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+/// The time for which the stream remembers the keys of messages that are published once.
+const KEYS: Duration = Duration::from_secs(120);
+
+/// The replicas of a stream in a cluster.
+const REPLICAS: u64 = 3;
+
+/// The number of attempts of a request that finds no stream.
+const ATTEMPTS: usize = 3;
+
+/// The stream, as far as the engine knows it.
+#[derive(Default)]
+pub(crate) struct Stream {
+    known: Mutex<Known>,
+    /// Held by the one who creates or changes the stream.
+    changing: tokio::sync::Mutex<()>,
+}
+
+/// The retention that the stream is known to have.
+#[derive(Clone, Copy, Default)]
+struct Known {
+    /// The number from [`Link::changes`] at that time. Without a stream, `count` is 0.
+    changes: u64,
+    count: u64,
+    age: Duration,
+}
+
+impl Stream {
+    /// Appends a message to the history of a topic. A key is remembered, and the first message with the key
+    /// counts.
+    pub(crate) async fn append(
+        &self,
+        link: &Link,
+        topic: &Topic,
+        content: &Message,
+        tag: u64,
+        key: Option<&str>,
+    ) -> Result<Position, EngineError> {
+        let retention = topic.retention().ok_or_else(|| EngineError::new("the topic has no history"))?;
+        let (subject, header) = (wire::subject(wire::STORE, topic.name()), wire::header(content, tag));
+        let mut headers = vec![(wire::HEADER, header.as_str())];
+        // Keys are those of a topic, and a header is one line.
+        let id = key.map(|key| wire::subject(&format!("{}.", &subject[wire::STORE.len()..]), key));
+        headers.extend(id.as_deref().map(|id| ("Nats-Msg-Id", id)));
+        let append = || jetstream::publish(link, &subject, &headers, content.as_bytes());
+        let stored = self.with_stream(link, retention, append).await?;
+        let tag = if stored.is_known {
+            // Without the first message, no client can continue from there.
+            message(link, &json!({ "seq": stored.sequence })).await?.map_or(0, |first| first.tag)
+        } else {
+            tag
+        };
+        Ok(Position::new(wire::EPOCH, stored.sequence, tag))
+    }
+
+    /// Makes a request, after the stream was created if there was none.
+    pub(crate) async fn with_stream<T, F: Future<Output = Result<T, Refusal>>>(
+        &self,
+        link: &Link,
+        retention: Retention,
+        request: impl Fn() -> F,
+    ) -> Result<T, Refusal> {
+        for _ in 1..ATTEMPTS {
+            self.ensure(link, retention).await?;
+            match request().await {
+                Err(Refusal::NoStream) => self.known().count = 0,
+                outcome => return outcome,
+            }
+        }
+        Err(Refusal::NoStream)
+    }
+
+    /// Makes sure that the stream exists and keeps enough.
+    async fn ensure(&self, link: &Link, retention: Retention) -> Result<(), Refusal> {
+        // The message before the history shows that nothing is missing in between.
+        let wanted = Known {
+            changes: link.changes(),
+            count: u64::try_from(retention.count).unwrap_or(u64::MAX).saturating_add(1),
+            age: retention.age + TAIL,
+        };
+        let is_enough = |known: &Known| {
+            known.changes == wanted.changes && known.count >= wanted.count && known.age >= wanted.age
+        };
+        if is_enough(&self.known()) {
+            return Ok(());
+        }
+        let _changing = self.changing.lock().await;
+        if is_enough(&self.known()) {
+            return Ok(());
+        }
+        let config = match call(link, "STREAM.INFO.bowline", &json!({})).await {
+            Ok(info) => {
+                check(&info)?;
+                raise(link, &info["config"], wanted).await?
+            }
+            Err(Refusal::NoStream) => create(link, wanted).await?,
+            Err(refusal) => return Err(refusal),
+        };
+        *self.known() = Known { changes: wanted.changes, ..Known::of(&config) };
+        Ok(())
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Known {
+    /// Reads the retention of a configuration, in which no limit is -1 or 0.
+    fn of(config: &Value) -> Self {
+        let limit = |value: &Value| value.as_i64().filter(|limit| *limit > 0).map(i64::unsigned_abs);
+        Self {
+            changes: 0,
+            count: limit(&config["max_msgs_per_subject"]).unwrap_or(u64::MAX),
+            age: limit(&config["max_age"]).map_or(Duration::MAX, Duration::from_nanos),
+        }
+    }
+}
+
+/// Creates the stream.
+async fn create(link: &Link, wanted: Known) -> Result<Value, Refusal> {
+    let config = json!({
+        "name": wire::STREAM,
+        "description": "The histories of bowline-hub",
+        "subjects": [format!("{}>", wire::STORE)],
+        "republish": { "src": format!("{}>", wire::STORE), "dest": format!("{}>", wire::LIVE) },
+        "retention": "limits",
+        "discard": "old",
+        "storage": "file",
+        "num_replicas": if link.is_clustered() { REPLICAS } else { 1 },
+        "max_msgs_per_subject": wanted.count,
+        "max_age": nanoseconds(wanted.age),
+        "max_consumers": -1,
+        "max_msgs": -1,
+        "max_bytes": -1,
+        "duplicate_window": nanoseconds(KEYS),
+    });
+    match call(link, "STREAM.CREATE.bowline", &config).await {
+        Ok(info) => Ok(info["config"].clone()),
+        // Another node was faster, with other rules perhaps.
+        Err(Refusal::Code(NAME_IN_USE, _)) => {
+            let info = call(link, "STREAM.INFO.bowline", &json!({})).await?;
+            raise(link, &info["config"], wanted).await
+        }
+        Err(refusal) => Err(refusal),
+    }
+}
+
+/// Raises the retention of the stream, if it is less than wanted.
+async fn raise(link: &Link, config: &Value, wanted: Known) -> Result<Value, Refusal> {
+    let known = Known::of(config);
+    if known.count >= wanted.count && known.age >= wanted.age {
+        return Ok(config.clone());
+    }
+    let mut config = config.clone();
+    if known.count < wanted.count {
+        config["max_msgs_per_subject"] = wanted.count.into();
+    }
+    if known.age < wanted.age {
+        config["max_age"] = nanoseconds(wanted.age).into();
+    }
+    Ok(call(link, "STREAM.UPDATE.bowline", &config).await?["config"].clone())
+}
+
+/// Checks that a stream, which somebody else may have created, is one for histories.
+fn check(info: &Value) -> Result<(), EngineError> {
+    let config = &info["config"];
+    let wrong = |what: &str| Err(EngineError::new(format!("the stream named bowline {what}")));
+    if config["republish"]["dest"].as_str() != Some("bowline.live.>") {
+        return wrong("does not republish bowline.store.> to bowline.live.>");
+    }
+    if config["republish"]["headers_only"].as_bool() == Some(true) {
+        return wrong("republishes headers only");
+    }
+    if info["cluster"]["leader"].is_string() && config["num_replicas"].as_u64() == Some(1) && has_peers(info)
+    {
+        return wrong("has one replica in a cluster, and would roll back unnoticed: 3 are necessary");
+    }
+    Ok(())
+}
+
+fn has_peers(info: &Value) -> bool {
+    info["cluster"]["name"].as_str().is_some_and(|name| !name.is_empty())
+}
+
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,278 @@
+//! Topics with history over NATS: what works, and what becomes of each failure.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use bowline_hub::{Position, Rule, Start};
+
+use crate::client::{Client, builder, hub, publish, until};
+use crate::server::{Server, TestResult};
+
+/// The stream as an operator creates it who wants no files.
+const IN_MEMORY: &str = "{ \"name\": \"bowline\", \"subjects\": [\"bowline.store.>\"], \"retention\": \"limits\",
+    \"discard\": \"old\", \"storage\": \"memory\", \"num_replicas\": 1, \"max_consumers\": -1, \"max_msgs\": -1,
+    \"max_bytes\": -1, \"max_age\": 0, \"max_msgs_per_subject\": 50,
+    \"republish\": { \"src\": \"bowline.store.>\", \"dest\": \"bowline.live.>\" } }";
+
+#[tokio::test]
+async fn two_nodes_exchange_messages_with_history() -> TestResult {
+    let Some(server) = Server::start("").await? else { return Ok(()) };
+    let (here, there) = (hub(&server.url()).await?, hub(&server.url()).await?);
+    let mut client = Client::live(&here, "chat/a").await?;
+    let position = there.publish("chat/a", "1").await?;
+    assert_eq!(client.expect(&["1"]).await?, position);
+    there.publish("chat/another", "of another topic").await?;
+    here.publish("chat/a", "2").await?;
+    client.expect(&["2"]).await?;
+    // Each message names the one before, though their numbers are not consecutive.
+    assert_eq!((here.stats().lost, here.stats().gaps), (0, 0));
+
+    // After it has left, and the node does not want the topic any more.
+    client.member.unsubscribe("chat/a").await;
+    there.publish("chat/a", "3").await?;
+    assert!(matches!(client.member.subscribe("chat/a", Some(position)).await?, Start::Live(_)));
+    client.expect(&["2", "3"]).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_client_that_comes_back_on_another_node_receives_what_it_missed() -> TestResult {
+    let Some(server) = Server::start("").await? else { return Ok(()) };
+    let (here, there) = (hub(&server.url()).await?, hub(&server.url()).await?);
+    let since = here.publish("chat/a", "0").await?;
+    for number in 1..=100 {
+        here.publish("chat/a", number.to_string()).await?;
+        here.publish("chat/b", "of another topic").await?;
+    }
+    let mut client = Client::join(&there)?;
+    assert!(matches!(client.member.subscribe("chat/a", Some(since)).await?, Start::Live(_)));
+    for number in 1..=100 {
+        client.expect(&[&number.to_string()]).await?;
+    }
+    // One message later, the history does not reach back.
+    let top = here.publish("chat/a", "101").await?;
+    let client = Client::join(&there)?;
+    assert_eq!(client.member.subscribe("chat/a", Some(since)).await?, Start::Lost(top));
+    let other_topic = here.publish("chat/b", "1").await?;
+    for forged in [
+        Position::new(top.epoch(), top.offset(), top.tag() ^ 1),
+        Position::new(top.epoch(), top.offset() - 1, top.tag()),
+        Position::new(top.epoch(), u64::MAX, top.tag()),
+        Position::new(top.epoch(), 0, 0),
+        other_topic,
+    ] {
+        assert_eq!(client.member.subscribe("chat/a", Some(forged)).await?, Start::Lost(top), "{forged:?}");
+    }
+    Ok(())
+}
+
+/// The rules of two nodes differ, as they do while a new version is rolled out. The stream keeps enough for
+/// both, and each node applies its own rule.
+#[tokio::test]
+async fn the_rules_of_nodes_may_differ() -> TestResult {
+    let Some(server) = Server::start("").await? else { return Ok(()) };
+    let small = hub(&server.url()).await?;
+    let since = small.publish("chat/a", "0").await?;
+    let rule = Rule::new().history(1200, Duration::from_secs(3600));
+    let large = builder(&server.url()).await?.rule("chat/a", rule).build()?;
+    let first = large.publish("chat/a", "1").await?;
+    for number in 2..=1000 {
+        let hub = if number % 2 == 0 { &small } else { &large };
+        hub.publish("chat/a", number.to_string()).await?;
+    }
+    let mut client = Client::join(&large)?;
+    assert!(matches!(client.member.subscribe("chat/a", Some(first)).await?, Start::Live(_)));
+    for number in 2..=1000 {
+        client.expect(&[&number.to_string()]).await?;
+    }
+    let client = Client::join(&small)?;
+    assert!(matches!(client.member.subscribe("chat/a", Some(since)).await?, Start::Lost(_)));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_message_that_is_too_old_is_lost() -> TestResult {
+    let Some(server) = Server::start("").await? else { return Ok(()) };
+    let rule = Rule::new().history(100, Duration::from_nanos(1));
+    let hub = builder(&server.url()).await?.rule("chat/short", rule).build()?;
+    let since = hub.publish("chat/short", "1").await?;
+    hub.publish("chat/short", "2").await?;
+    let client = Client::join(&hub)?;
+    assert!(matches!(client.member.subscribe("chat/short", Some(since)).await?, Start::Lost(_)));
+    // From the newest message, nothing is missing, however old it is.
+    let newest = hub.publish("chat/short", "3").await?;
+    assert_eq!(client.member.subscribe("chat/short", Some(newest)).await?, Start::Live(newest));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_message_with_a_key_is_stored_once() -> TestResult {
+    let Some(server) = Server::start("").await? else { return Ok(()) };
+    let (here, there) = (hub(&server.url()).await?, hub(&server.url()).await?);
+    let mut client = Client::live(&here, "chat/a").await?;
+    let first = here.publish_once("chat/a", "key\r\n", "1").await?;
+    assert_eq!(there.publish_once("chat/a", "key\r\n", "1").await?, first);
+    assert_ne!(there.publish_once("chat/b", "key\r\n", "1").await?, first);
+    there.publish_once("chat/a", "other key", "2").await?;
+    client.expect(&["1", "2"]).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_server_that_comes_back_with_its_data_loses_nothing() -> TestResult {
+    let Some(mut server) = Server::start("").await? else { return Ok(()) };
+    let (here, there) = (hub(&server.url()).await?, hub(&server.url()).await?);
+    let mut client = Client::live(&here, "chat/a").await?;
+    publish(&there, "chat/a", "1").await?;
+    let since = client.expect(&["1"]).await?;
+    server.kill()?;
+    server.restart().await?;
+    publish(&there, "chat/a", "2").await?;
+    client.expect(&["2"]).await?;
+    let mut other = Client::join(&there)?;
+    assert!(matches!(other.member.subscribe("chat/a", Some(since)).await?, Start::Live(_)));
+    other.expect(&["2"]).await?;
+    assert_eq!((here.stats().lost, there.stats().lost), (0, 0));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_server_that_comes_back_without_its_data_is_a_loss_that_is_told_once() -> TestResult {
+    let Some(mut server) = Server::start("").await? else { return Ok(()) };
+    let hub = hub(&server.url()).await?;
+    let mut client = Client::live(&hub, "chat/a").await?;
+    publish(&hub, "chat/a", "1").await?;
+    let since = client.expect(&["1"]).await?;
+    server.kill()?;
+    fs::remove_dir_all(server.store())?;
+    server.restart().await?;
+    client.expect(&["lost"]).await?;
+    publish(&hub, "chat/a", "2").await?;
+    client.expect(&["2"]).await?;
+    let other = Client::join(&hub)?;
+    assert!(matches!(other.member.subscribe("chat/a", Some(since)).await?, Start::Lost(_)));
+    assert_eq!(hub.stats().lost, 1);
+    Ok(())
+}
+
+/// The stream is the same one afterwards, and its numbers begin again.
+#[tokio::test]
+async fn a_stream_in_memory_that_a_restart_empties_is_a_loss_that_is_told() -> TestResult {
+    let Some(mut server) = Server::start("").await? else { return Ok(()) };
+    server.api("STREAM.CREATE.bowline", IN_MEMORY).await?;
+    let hub = hub(&server.url()).await?;
+    let mut client = Client::live(&hub, "chat/a").await?;
+    let first = hub.publish("chat/a", "1").await?;
+    hub.publish("chat/a", "2").await?;
+    client.expect(&["1", "2"]).await?;
+    assert!(server.api("STREAM.INFO.bowline", "").await?.contains("\"max_msgs_per_subject\":101"));
+    server.kill()?;
+    server.restart().await?;
+    client.expect(&["lost"]).await?;
+    publish(&hub, "chat/a", "3").await?;
+    publish(&hub, "chat/a", "4").await?;
+    client.expect(&["3", "4"]).await?;
+    let other = Client::join(&hub)?;
+    assert!(matches!(other.member.subscribe("chat/a", Some(first)).await?, Start::Lost(_)));
+    Ok(())
+}
+
+fn copy(from: &Path, to: &Path) -> TestResult {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let (source, target) = {
+            let entry = entry?;
+            (entry.path(), to.join(entry.file_name()))
+        };
+        if source.is_dir() {
+            copy(&source, &target)?;
+        } else {
+            fs::copy(&source, &target)?;
+        }
+    }
+    Ok(())
+}
+
+/// The numbers are those of the backup, and go on from there. Only the tags differ.
+#[tokio::test]
+async fn a_server_that_comes_back_from_a_backup_is_a_loss_that_is_told() -> TestResult {
+    let Some(mut server) = Server::start("").await? else { return Ok(()) };
+    let (here, there) = (hub(&server.url()).await?, hub(&server.url()).await?);
+    let mut client = Client::live(&here, "chat/a").await?;
+    for text in ["1", "2"] {
+        publish(&there, "chat/a", text).await?;
+    }
+    let backup = server.store().with_extension("backup");
+    server.kill()?;
+    copy(&server.store(), &backup)?;
+    server.restart().await?;
+    for text in ["3", "4"] {
+        publish(&there, "chat/a", text).await?;
+    }
+    let since = client.expect(&["1", "2", "3", "4"]).await?;
+    server.kill()?;
+    fs::remove_dir_all(server.store())?;
+    copy(&backup, &server.store())?;
+    server.restart().await?;
+    for text in ["3 again", "4 again", "5"] {
+        publish(&there, "chat/a", text).await?;
+    }
+    // As the node reads the history before or after these messages, or in between.
+    client.expect(&["lost"]).await?;
+    let other = Client::join(&here)?;
+    let Start::Lost(top) = other.member.subscribe("chat/a", Some(since)).await? else {
+        return Err("recovered from a message that does not exist".into());
+    };
+    assert!(top.offset() >= since.offset());
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_stream_that_is_deleted_is_a_loss_that_is_told_at_once() -> TestResult {
+    let Some(server) = Server::start("").await? else { return Ok(()) };
+    let (here, there) = (hub(&server.url()).await?, hub(&server.url()).await?);
+    let mut events = here.events();
+    let mut client = Client::live(&here, "chat/a").await?;
+    let since = there.publish("chat/a", "1").await?;
+    client.expect(&["1"]).await?;
+    server.api("STREAM.DELETE.bowline", "").await?;
+    client.expect(&["lost"]).await?;
+    until(&mut events, |event| matches!(event, bowline_hub::HubEvent::Lost { .. })).await?;
+    there.publish("chat/a", "2").await?;
+    client.expect(&["2"]).await?;
+    let other = Client::join(&there)?;
+    assert!(matches!(other.member.subscribe("chat/a", Some(since)).await?, Start::Lost(_)));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_stream_that_is_purged_is_a_loss_that_is_told_with_the_next_message() -> TestResult {
+    let Some(server) = Server::start("").await? else { return Ok(()) };
+    let hub = hub(&server.url()).await?;
+    let mut client = Client::live(&hub, "chat/a").await?;
+    hub.publish("chat/a", "1").await?;
+    client.expect(&["1"]).await?;
+    server.api("STREAM.PURGE.bowline", "").await?;
+    hub.publish("chat/a", "2").await?;
+    client.expect(&["lost"]).await?;
+    hub.publish("chat/a", "3").await?;
+    client.expect(&["3"]).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn without_a_fitting_stream_the_error_says_why() -> TestResult {
+    let Some(server) = Server::start("").await? else { return Ok(()) };
+    let foreign = IN_MEMORY.replace("bowline.live.>", "elsewhere.>");
+    server.api("STREAM.CREATE.bowline", &foreign).await?;
+    let hub = hub(&server.url()).await?;
+    let error = hub.publish("chat/a", "1").await.unwrap_err();
+    assert!(
+        std::error::Error::source(&error).unwrap().to_string().contains("does not republish"),
+        "{error:?}"
+    );
+    // Topics without history need no stream.
+    hub.publish("news", "1").await?;
+    Ok(())
+}
