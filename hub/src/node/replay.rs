@@ -73,7 +73,7 @@ impl Replay<'_> {
                 if !entry.follows(*at) {
                     return Ok(Replayed::Lost(page.top));
                 }
-                let message = TopicMessage::new(self.topic.name(), entry.position, &entry.message);
+                let message = TopicMessage::new(self.topic.name(), *at, entry.position, &entry.message);
                 let frame = match self.core.hooks.frame(message) {
                     Ok(frame) => frame,
                     Err(panicked) => {

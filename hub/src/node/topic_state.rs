@@ -359,7 +359,7 @@ impl TopicState {
         if self.live.is_empty() && self.behind.is_empty() {
             return;
         }
-        match core.hooks.frame(TopicMessage::new(self.topic.name(), position, message)) {
+        match core.hooks.frame(TopicMessage::new(self.topic.name(), before, position, message)) {
             Ok(frame) => {
                 if self.is_tracked() && !self.behind.is_empty() {
                     self.recent.push(before, frame.clone());

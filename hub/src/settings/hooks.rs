@@ -10,13 +10,14 @@ use crate::presence::Present;
 #[derive(Clone, Copy, Debug)]
 pub struct TopicMessage<'a> {
     topic: &'a str,
+    before: Position,
     position: Position,
     message: &'a Message,
 }
 
 impl<'a> TopicMessage<'a> {
-    pub(crate) fn new(topic: &'a str, position: Position, message: &'a Message) -> Self {
-        Self { topic, position, message }
+    pub(crate) fn new(topic: &'a str, before: Position, position: Position, message: &'a Message) -> Self {
+        Self { topic, before, position, message }
     }
 
     /// Returns the name of the topic.
@@ -27,6 +28,15 @@ impl<'a> TopicMessage<'a> {
     /// Returns the position of the message, which is [`Position::UNTRACKED`] in a topic without history.
     pub fn position(&self) -> Position {
         self.position
+    }
+
+    /// Returns the position of the message before this one, or the position before the first message.
+    ///
+    /// A client that is told both positions can check by itself that it misses nothing: `before` is the
+    /// position of the message that it received last, or else the position with which it started, by
+    /// [`Start::Live`](crate::Start::Live), or continued after a loss.
+    pub fn before(&self) -> Position {
+        self.before
     }
 
     /// Returns the message as it was published.

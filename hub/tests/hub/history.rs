@@ -50,6 +50,31 @@ async fn the_position_of_a_start_is_one_to_come_back_with() -> TestResult {
 }
 
 #[tokio::test]
+async fn each_message_names_the_position_before() -> TestResult {
+    let hub = Hub::builder(Memory::new())
+        .rule("chat/", Rule::new().history(2, Duration::from_secs(300)))
+        .frame(|message| format!("{} {}", message.position(), message.before()).into())
+        .build()?;
+    let (mut client, server) = pair();
+    let member = hub.join(server.sender())?;
+    let Start::Live(start) = member.subscribe("chat/a", None).await? else { return Err("lost".into()) };
+    let one = hub.publish("chat/a", "1").await?;
+    let two = hub.publish("chat/a", "2").await?;
+    let three = hub.publish("chat/a", "3").await?;
+    for (position, before) in [(one, start), (two, one), (three, two)] {
+        assert_eq!(receive(&mut client).await?, (position, before.to_string()));
+    }
+    // From the history, the chain is the same.
+    let (mut client, server) = pair();
+    let member = hub.join(server.sender())?;
+    assert_eq!(member.subscribe("chat/a", one).await?, Start::Live(three));
+    for (position, before) in [(two, one), (three, two)] {
+        assert_eq!(receive(&mut client).await?, (position, before.to_string()));
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_position_that_the_history_has_left_behind_is_lost() -> TestResult {
     let hub = builder(Memory::new()).build()?;
     let old = hub.publish("chat/a", "old").await?;
