@@ -50,8 +50,13 @@ pub enum ErrorKind {
 
 impl ErrorKind {
     /// Returns the kind of an error of a transport: `Disconnected` if the peer is gone, or else `Io`.
+    ///
+    /// A stream that is not the library's own may say more, by an [`Error`] in the I/O error.
     pub(crate) fn of_transport(error: &io::Error) -> Self {
         use io::ErrorKind as Io;
+        if let Some(inner) = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
+            return inner.kind();
+        }
         match error.kind() {
             // The last one is how rustls reports the end of a stream without close_notify.
             Io::ConnectionReset
@@ -136,12 +141,39 @@ impl Error {
         self.0.response.as_ref()
     }
 
-    pub(crate) fn new(kind: ErrorKind, message: impl Into<Cow<'static, str>>) -> Self {
+    /// Creates an error, for HTTP stacks and transports other than the library's own.
+    ///
+    /// The text is lower case without a full stop, and names the setting that helps, if there is one.
+    ///
+    /// A stream whose I/O errors contain an `Error` decides on the kind of the error that `recv` and `send`
+    /// return. Other I/O errors become [`ErrorKind::Disconnected`] or [`ErrorKind::Io`].
+    ///
+    /// ```
+    /// use std::io;
+    ///
+    /// use bowline::{Error, ErrorKind};
+    ///
+    /// fn timed_out() -> io::Error {
+    ///     Error::new(ErrorKind::Timeout, "the peer did not answer for 30 s").into()
+    /// }
+    /// assert_eq!(timed_out().kind(), io::ErrorKind::TimedOut);
+    /// ```
+    pub fn new(kind: ErrorKind, message: impl Into<Cow<'static, str>>) -> Self {
         let message = message.into();
         Self(Arc::new(Inner { kind, message, source: None, close_frame: None, response: None }))
     }
 
-    pub(crate) fn with_source(
+    /// Creates an error as [`new`](Self::new) does, with the underlying error as its
+    /// [source](StdError::source).
+    ///
+    /// ```
+    /// use bowline::{Error, ErrorKind};
+    ///
+    /// fn unreachable(error: std::io::Error) -> Error {
+    ///     Error::with_source(ErrorKind::Io, "sending a datagram failed", error)
+    /// }
+    /// ```
+    pub fn with_source(
         kind: ErrorKind,
         message: impl Into<Cow<'static, str>>,
         source: impl Into<Box<dyn StdError + Send + Sync>>,
@@ -196,9 +228,12 @@ impl fmt::Display for Error {
         let Inner { kind, message, .. } = &*self.0;
         f.write_str(message)?;
         match kind {
-            ErrorKind::Io | ErrorKind::Disconnected | ErrorKind::Handshake | ErrorKind::InvalidInput => {
-                write_causes(f, self.source(), message.to_string())
-            }
+            ErrorKind::Io
+            | ErrorKind::Disconnected
+            | ErrorKind::Timeout
+            | ErrorKind::Protocol
+            | ErrorKind::Handshake
+            | ErrorKind::InvalidInput => write_causes(f, self.source(), message.to_string()),
             // The cause may quote a message of the peer.
             _ => Ok(()),
         }
@@ -382,7 +417,8 @@ mod tests {
 
     #[test]
     fn errors_without_content_of_messages_name_their_cause_in_one_line() {
-        for kind in [ErrorKind::Io, ErrorKind::Disconnected, ErrorKind::Handshake, ErrorKind::InvalidInput] {
+        use ErrorKind::{Disconnected, Handshake, InvalidInput, Io, Protocol, Timeout};
+        for kind in [Io, Disconnected, Timeout, Protocol, Handshake, InvalidInput] {
             let innermost = Error::with_source(kind, "reading failed", io::Error::other("line 1\nline 2"));
             let error = Error::with_source(kind, "the handshake failed", innermost);
             assert_eq!(error.to_string(), "the handshake failed: reading failed: line 1\\nline 2");

@@ -407,8 +407,9 @@ pub use message::{Message, Payload, Prepared, Utf8Bytes};
 pub use server::extract;
 #[cfg(feature = "server")]
 pub use server::{
-    AcceptStream, Acceptance, Acceptor, Connections, Handler, Listener, Rejection, RejectionReason, Server,
-    ServerError, ServerHandshake, ServerStats, ShutdownOptions, ShutdownSummary, Upgrade, accept, serve,
+    AcceptStream, Acceptance, Acceptor, Connections, Exchange, Handler, Listener, Rejection, RejectionReason,
+    RequestConnection, Requests, Server, ServerError, ServerHandshake, ServerStats, ShutdownOptions,
+    ShutdownSummary, Upgrade, accept, serve,
 };
 #[cfg(any(feature = "client", feature = "server"))]
 pub use socket::Adoption;

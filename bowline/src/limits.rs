@@ -11,11 +11,11 @@ const MIN_HEAD_SIZE: usize = 8 * 1024;
 const MAX_HEADERS: usize = 16 * 1024;
 
 /// The payload of the largest frame that every HTTP/2 peer accepts (RFC 9113 4.2).
-#[cfg(all(feature = "http2", any(feature = "client", feature = "server")))]
+#[cfg(any(feature = "client", feature = "server"))]
 const MIN_STREAM_WINDOW: usize = 16 * 1024;
 
 /// The largest flow-control window (RFC 9113 6.9.1).
-#[cfg(all(feature = "http2", any(feature = "client", feature = "server")))]
+#[cfg(any(feature = "client", feature = "server"))]
 const MAX_STREAM_WINDOW: usize = (1 << 31) - 1;
 
 /// The largest value of the socket option of [`Limits::unsent`].
@@ -38,8 +38,8 @@ const MAX_UNSENT: usize = (1 << 31) - 1;
 /// | [`close_timeout`](Self::close_timeout) | 5 s | the transport is dropped |
 /// | [`write_buffer`](Self::write_buffer) | 64 KiB | senders wait |
 /// | [`unsent`](Self::unsent) | that of the operating system | the write buffer fills |
-/// | `max_streams` (HTTP/2) | 100 | clients wait |
-/// | `stream_window` (HTTP/2) | 256 KiB | the peer waits |
+/// | [`max_streams`](Self::max_streams) (HTTP/2, HTTP/3) | 100 | clients wait |
+/// | [`stream_window`](Self::stream_window) (HTTP/2, HTTP/3) | 256 KiB | the peer waits |
 ///
 /// The error that reports an exceeded limit names the setting. Its kind is
 /// [`ErrorKind::Limit`](crate::ErrorKind::Limit) or [`ErrorKind::Timeout`](crate::ErrorKind::Timeout), or
@@ -80,11 +80,9 @@ pub struct Limits {
     /// The number of unsent bytes that the operating system may hold, or `None` for its own limit: see
     /// [the setter](Self::unsent).
     pub unsent: Option<usize>,
-    /// The largest number of WebSockets on one HTTP/2 connection: see [the setter](Self::max_streams).
-    #[cfg(feature = "http2")]
+    /// The largest number of WebSockets on one connection: see [the setter](Self::max_streams).
     pub max_streams: u32,
-    /// The number of unread bytes on one WebSocket over HTTP/2: see [the setter](Self::stream_window).
-    #[cfg(feature = "http2")]
+    /// The number of unread bytes on one stream: see [the setter](Self::stream_window).
     pub stream_window: usize,
 }
 
@@ -99,9 +97,7 @@ impl Default for Limits {
             close_timeout: Duration::from_secs(5),
             write_buffer: 64 * 1024,
             unsent: None,
-            #[cfg(feature = "http2")]
             max_streams: 100,
-            #[cfg(feature = "http2")]
             stream_window: 256 * 1024,
         }
     }
@@ -210,26 +206,24 @@ impl Limits {
         self
     }
 
-    /// Sets the largest number of WebSockets, and of other requests, on one HTTP/2 connection to a
-    /// [`Server`](crate::Server). Default: 100, the least that RFC 9113 6.5.2 recommends.
+    /// Sets the largest number of WebSockets, and of other requests, on one connection of HTTP/2 or HTTP/3 to
+    /// a [`Server`](crate::Server). Default: 100, the least that RFC 9113 6.5.2 recommends.
     ///
     /// A stream that was reset counts until its handler has returned. A request beyond the limit waits for a
     /// free place for at most [`handshake_timeout`](Self::handshake_timeout), and is then refused.
     ///
     /// An unread WebSocket holds little more memory than [`stream_window`](Self::stream_window).
-    #[cfg(feature = "http2")]
     pub fn max_streams(mut self, streams: u32) -> Self {
         self.max_streams = streams;
         self
     }
 
-    /// Sets the number of unread bytes that the peer may send on one WebSocket over HTTP/2 (RFC 9113 5.2).
-    /// Default: 256 KiB; at least 16 KiB, less than 2 GiB.
+    /// Sets the number of unread bytes that the peer may send on one WebSocket over HTTP/2 (RFC 9113 5.2) or
+    /// HTTP/3 (RFC 9000 4.1). Default: 256 KiB; at least 16 KiB, less than 2 GiB.
     ///
     /// The window bounds the memory of an unread WebSocket, which may hold an eighth more. It also bounds the
     /// throughput of one WebSocket to one window per round trip: 256 KiB are 5 MB/s at a round-trip time of
     /// 50 ms. Each WebSocket has a window of its own, so no WebSocket keeps another waiting.
-    #[cfg(feature = "http2")]
     pub fn stream_window(mut self, bytes: usize) -> Self {
         self.stream_window = bytes;
         self
@@ -249,7 +243,6 @@ impl Limits {
             ("max_headers", self.max_headers, 0..=MAX_HEADERS),
             ("write_buffer", self.write_buffer, 1..=usize::MAX),
             ("unsent", self.unsent.unwrap_or(1), 1..=MAX_UNSENT),
-            #[cfg(feature = "http2")]
             ("stream_window", self.stream_window, MIN_STREAM_WINDOW..=MAX_STREAM_WINDOW),
         ];
         let (name, value, range) = ranges.into_iter().find(|(_, value, range)| !range.contains(value))?;
@@ -274,9 +267,7 @@ mod tests {
             (default().write_buffer(0), "Limits::write_buffer is 0, but has to be at least 1"),
             (default().unsent(0), "Limits::unsent is 0, but has to be at least 1"),
             (default().unsent(1 << 31), "Limits::unsent is 2147483648, but may be at most 2147483647"),
-            #[cfg(feature = "http2")]
             (default().stream_window(16383), "Limits::stream_window is 16383, but has to be at least 16384"),
-            #[cfg(feature = "http2")]
             (
                 default().stream_window(1 << 31),
                 "Limits::stream_window is 2147483648, but may be at most 2147483647",
@@ -297,7 +288,6 @@ mod tests {
         let least = Limits::default().head_size(8192).max_headers(0).write_buffer(1).unsent(1);
         let most = Limits::default().head_size(usize::MAX).max_headers(16384).write_buffer(usize::MAX);
         let most = most.unsent((1 << 31) - 1);
-        #[cfg(feature = "http2")]
         let (least, most) = (least.stream_window(16384), most.stream_window((1 << 31) - 1));
         for limits in [least, most] {
             assert!(Connector::new().limits(limits.clone()).request("ws://example.com").is_ok());

@@ -52,10 +52,11 @@ use crate::server::check::fallback::Fallback;
 use crate::server::connection_task::ServerOptions;
 use crate::server::registry::{Load, Shutdown};
 
-pub use accept_loop::Listener;
+pub use accept_loop::{Listener, RequestConnection, Requests};
 pub use acceptor::accept_stream::AcceptStream;
 pub use acceptor::{Acceptor, accept};
 pub use check::acceptance::Acceptance;
+pub use connection_task::exchange::Exchange;
 pub use handler::Handler;
 pub use handshake::ServerHandshake;
 pub use registry::{Connections, ServerStats, ShutdownOptions, ShutdownSummary};

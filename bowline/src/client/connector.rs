@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bowline_proto::Role;
 use http::header::{AUTHORIZATION, HOST, HeaderMap, HeaderName, HeaderValue, LOCATION, ORIGIN};
-use http::{Request, Response};
+use http::{Request, Response, Uri};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::client::dial::{dial, dial_through};
@@ -435,6 +435,55 @@ impl Connector {
         // `extend` replaces headers of the same name, and keeps all lines of one name that it adds.
         request.headers_mut().extend(std::mem::take(own.headers_mut()));
         Ok(handshake)
+    }
+
+    /// Returns the TLS configuration of connections to servers, for a transport that does TLS by itself, such
+    /// as QUIC. Available with the feature `tls`.
+    ///
+    /// The configuration is that of [`tls`](Self::tls), or the default.
+    ///
+    /// ```
+    /// # fn example() -> Result<(), bowline::Error> {
+    /// let mut config = (*bowline::Connector::new().tls_config()?).clone();
+    /// config.alpn_protocols = vec![b"h3".to_vec()];
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Returns [`ErrorKind::InvalidInput`] if there is no provider of cryptography, and [`ErrorKind::Io`] if
+    /// the root certificates of the operating system can't be loaded.
+    #[cfg(feature = "tls")]
+    pub fn tls_config(&self) -> Result<std::sync::Arc<rustls::ClientConfig>, Error> {
+        tls::config_or_default(self.tls.clone())
+    }
+
+    /// Returns the URI of the proxy through which a server is reached, or `None` if there is none on the way.
+    /// The URI has no credentials.
+    ///
+    /// A transport that can't pass the proxy must not connect around it: the proxy may be there for the
+    /// user's safety.
+    ///
+    /// ```
+    /// use bowline::{Connector, Proxy};
+    ///
+    /// # fn example() -> Result<(), bowline::Error> {
+    /// let connector = Connector::new().proxy(Proxy::new("http://user:password@proxy.example.com:3128")?);
+    /// let proxy = connector.proxy_to("wss://example.com/feed")?.unwrap();
+    /// assert_eq!(proxy, "http://proxy.example.com:3128");
+    /// # Ok(())
+    /// # }
+    /// # example().unwrap();
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Returns [`ErrorKind::InvalidInput`] if the URL is invalid, or that of the proxy in the environment.
+    pub fn proxy_to(&self, url: impl Display) -> Result<Option<Uri>, Error> {
+        let target = Url::parse(&url.to_string())?.dial_uri();
+        let proxy = self.proxy.on_the_way_to(&target)?;
+        Ok(proxy.map(|proxy| proxy.uri().clone()))
     }
 
     /// Creates a client [`WebSocket`] from a stream whose handshake is already complete.

@@ -24,6 +24,9 @@ use crate::random::{random, renew_after_fork};
 use crate::socket::{Adoption, WebSocket};
 use crate::transport::{Addresses, Transport};
 
+/// The number of bytes of a response's body that an error keeps.
+pub(crate) const BODY_KEPT: usize = 1024;
+
 /// An opening handshake that another HTTP client carries out.
 ///
 /// [`Connector::request`](crate::Connector::request) returns it together with the request. Once the response
@@ -112,7 +115,34 @@ impl ClientHandshake {
     /// handshake. The text of the error says why, and [`Error::response`] returns the response without its
     /// body.
     pub fn verify<B>(self, response: &Response<B>) -> Result<VerifiedHandshake, Error> {
-        let agreed = self.conclude(response).map_err(|text| refused(text, response, Bytes::new()))?;
+        self.verify_beside(response, Bytes::new())
+    }
+
+    /// Checks a response whose body was received, as [`verify`](Self::verify) does. The response in an error
+    /// has the first KiB of the body, in which servers often say why they refuse.
+    ///
+    /// ```
+    /// use bowline::{ClientHandshake, Error, VerifiedHandshake};
+    /// use http::Response;
+    ///
+    /// fn verify(handshake: ClientHandshake, response: Response<String>) -> Result<VerifiedHandshake, Error>
+    /// {
+    ///     handshake.verify_whole(response)
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Returns the errors that [`verify`](Self::verify) returns.
+    pub fn verify_whole(self, response: Response<impl Into<Bytes>>) -> Result<VerifiedHandshake, Error> {
+        let response = response.map(Into::into);
+        let body = response.body();
+        let start = body.slice(..body.len().min(BODY_KEPT));
+        self.verify_beside(&response, start)
+    }
+
+    fn verify_beside<B>(self, response: &Response<B>, body: Bytes) -> Result<VerifiedHandshake, Error> {
+        let agreed = self.conclude(response).map_err(|text| refused(text, response, body))?;
         Ok(VerifiedHandshake { agreed, config: self.config, addresses: Addresses::default() })
     }
 
@@ -127,7 +157,18 @@ impl ClientHandshake {
         })
     }
 
-    pub(crate) fn limits(&self) -> &Limits {
+    /// Returns the limits of the connector, of which the HTTP client keeps those of the handshake.
+    ///
+    /// ```
+    /// # fn example() -> Result<(), bowline::Error> {
+    /// let (_request, handshake) = bowline::Connector::new().request("wss://example.com/feed")?;
+    /// let (timeout, head_size) = (handshake.limits().handshake_timeout, handshake.limits().head_size);
+    /// # assert_eq!((timeout.as_secs(), head_size), (10, 16 * 1024));
+    /// # Ok(())
+    /// # }
+    /// # example().unwrap();
+    /// ```
+    pub fn limits(&self) -> &Limits {
         &self.config.limits
     }
 

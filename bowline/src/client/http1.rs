@@ -10,7 +10,7 @@ use hyper::client::conn::http1;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 
-use crate::client::handshake::{hide_secrets, refused};
+use crate::client::handshake::{BODY_KEPT, hide_secrets, refused};
 use crate::client::request::Attempt;
 use crate::error::{Error, ErrorKind};
 use crate::limits::Limits;
@@ -18,9 +18,6 @@ use crate::socket::WebSocket;
 use crate::transport::byte_stream::ByteStream;
 use crate::transport::tls::with_alert;
 use crate::transport::{Addresses, Transport};
-
-/// The number of bytes that are kept of the body of a response that refuses the handshake.
-pub(crate) const BODY_KEPT: usize = 1024;
 
 /// Sends the request, checks the response, and opens the connection.
 pub(crate) async fn exchange(

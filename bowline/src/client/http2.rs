@@ -17,8 +17,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::client::handshake::{hide_secrets, refused};
-use crate::client::http1::BODY_KEPT;
+use crate::client::handshake::{BODY_KEPT, hide_secrets, refused};
 use crate::client::request::{Attempt, Offer};
 use crate::client::url::Url;
 use crate::error::{Error, ErrorKind};

@@ -1,6 +1,7 @@
 //! The loop that accepts connections, until the server shuts down.
 
 mod listener;
+mod requests;
 
 use std::convert::Infallible;
 use std::future::{Future, pending, poll_fn};
@@ -23,6 +24,7 @@ use crate::server::server_error::ServerError;
 use crate::transport::IoStream;
 
 pub use listener::Listener;
+pub use requests::{RequestConnection, Requests};
 
 /// The pause after the operating system failed to accept a connection, as when the process has no file
 /// descriptors left.

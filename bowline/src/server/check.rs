@@ -16,15 +16,16 @@ pub(crate) mod fallback;
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{Response, StatusCode, Version, header};
+use http::{HeaderMap, Response, StatusCode, Version, header};
 
 use crate::error::{Error, ErrorKind};
 use crate::events::{self, HandshakeSubject};
+use crate::limits::Limits;
 use crate::server::catch_panic::CatchPanic;
 use crate::server::check::acceptance::{Admission, Refusal, RequestCheck};
 use crate::server::check::fallback::{AfterPage, Fallback};
 use crate::server::handshake::{Terms, asks_for_websocket, check_host};
-use crate::server::rejection::Rejection;
+use crate::server::rejection::{Rejection, RejectionReason};
 
 /// The closures of the application that take part in the answer to a request.
 #[derive(Clone, Default)]
@@ -108,4 +109,43 @@ fn fit_to_connection(mut response: Response<Bytes>) -> Response<Bytes> {
         response.headers_mut().remove(name);
     }
     response
+}
+
+/// Returns the rejection of a head with too many headers.
+pub(crate) fn head_over_limit(head: &Parts, limits: &Limits) -> Option<(Answered, Response<Bytes>)> {
+    let limit = limits.max_headers;
+    if head.headers.len() <= limit {
+        return None;
+    }
+    let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+    let rejection =
+        Rejection::new(status, "the request has too many headers").because_of(RejectionReason::HeadSize);
+    let text = format!("the client's request is over the limit of {limit} headers (Limits::max_headers)");
+    let error = Error::with_source(ErrorKind::Handshake, text.clone(), rejection.clone());
+    let subject = HandshakeSubject::of_server(head.extensions.get(), &head.uri);
+    Some(rejected(subject, error, rejection.with_source(text)))
+}
+
+/// Makes a whole response fit for a stream of HTTP/2 or HTTP/3.
+pub(crate) fn fit_to_stream(response: Response<Bytes>, is_head: bool) -> Response<Bytes> {
+    let (mut head, mut body) = response.into_parts();
+    // RFC 9110 6.4.1: these responses have no content. RFC 9110 8.6: nor a length, except to HEAD.
+    let is_without = matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    if !is_without {
+        head.headers.insert(header::CONTENT_LENGTH, body.len().into());
+    }
+    if is_without || is_head {
+        body.clear();
+    }
+    Response::from_parts(head, body)
+}
+
+/// Removes the headers of an HTTP/1.1 connection, which make a message malformed (RFC 9113 8.2.2, RFC 9114
+/// 4.2).
+pub(crate) fn remove_connection_headers(headers: &mut HeaderMap) {
+    for name in [header::CONNECTION, header::UPGRADE, header::TRANSFER_ENCODING] {
+        headers.remove(name);
+    }
+    headers.remove("keep-alive");
+    headers.remove("proxy-connection");
 }

@@ -1,5 +1,7 @@
 //! The task of a server's connection, from its first byte to its end.
 
+pub(crate) mod exchange;
+
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
@@ -19,9 +21,9 @@ use crate::server::check::RequestHooks;
 use crate::server::check::fallback::AfterPage;
 use crate::server::handler::Handler;
 use crate::server::http1;
-use crate::server::http2::{Accepted, Http2Request, Http2Server, Slot};
+use crate::server::http2::{Accepted, Http2Request, Http2Server};
 use crate::server::registry::{
-    LentPermit, LoadLimits, OpenRegistration, Permit, Place, Registration, Registry, Shutdown,
+    LentPermit, LoadLimits, OpenRegistration, Permit, Place, Registration, Registry, Shutdown, Slot,
 };
 use crate::server::rejection::{Rejection, RejectionReason};
 use crate::server::server_error::{HeadCopy, RequestLine, ServerError};
@@ -110,7 +112,7 @@ impl<H> ServerState<H> {
         let admit = {
             let place = place.clone();
             move || {
-                if let Carrier::Http2(_) = carrier {
+                if let Carrier::Multiplexed(_) = carrier {
                     load.take_handshake(&limits, Duration::ZERO)?;
                 }
                 place.admit(&limits, peer)
@@ -120,7 +122,7 @@ impl<H> ServerState<H> {
         let after_page = move || match carrier {
             Carrier::Http1 if place.admit(&limits, peer).is_ok() => AfterPage::Keep,
             Carrier::Http1 => AfterPage::Close,
-            Carrier::Http2(after_page) => after_page,
+            Carrier::Multiplexed(after_page) => after_page,
         };
         let check = hooks.check.after(move || admit().map_err(Rejection::of_load));
         let fallback = hooks.fallback.as_ref().map(|fallback| fallback.with_end(after_page));
@@ -141,7 +143,7 @@ enum Carrier {
     Http1,
     /// A connection with many requests, which are counted one by one. It has a permit from the beginning, or
     /// pages do not prolong its life.
-    Http2(AfterPage),
+    Multiplexed(AfterPage),
 }
 
 /// An opening handshake that has failed.
@@ -173,7 +175,7 @@ pub(crate) struct Established {
     head: Parts,
     span: HandlerSpan,
     registration: OpenRegistration,
-    /// The slot by which its HTTP/2 connection counts the WebSocket.
+    /// The slot by which a connection with many streams counts the WebSocket.
     slot: Option<Slot>,
 }
 
@@ -328,7 +330,7 @@ impl<H> ServerState<H> {
     ) -> Option<Established> {
         let copy = self.head_copy();
         let address = peer.addresses.peer;
-        let hooks = self.hooks(registration.place(), address, Carrier::Http2(after_page));
+        let hooks = self.hooks(registration.place(), address, Carrier::Multiplexed(after_page));
         let terms = self.options.acceptor.terms();
         request.describe(&peer, &copy);
         let Some(reserved) = self.unless_stopping(request.reserve()).await else {
@@ -342,6 +344,12 @@ impl<H> ServerState<H> {
         let mut established = self.established(registration, socket, head);
         established.slot = Some(slot);
         Some(established)
+    }
+
+    /// Counts and reports the error of a connection that has no request.
+    pub(crate) fn report_opening(&self, peer: Option<SocketAddr>, error: Error) {
+        let failed: Result<(), _> = Err(error.into());
+        self.or_report(failed, peer, HeadCopy::Unwanted);
     }
 
     /// Waits for `opening`. Returns `None`, and counts the handshake, if the server shuts down before.

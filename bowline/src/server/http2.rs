@@ -4,30 +4,28 @@ use std::future::{Future, poll_fn};
 use std::io::IoSlice;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use h2::Reason;
 use h2::server::{Builder, SendResponse};
-use http::header::{CONNECTION, CONTENT_LENGTH, HeaderMap, TRANSFER_ENCODING, UPGRADE};
 use http::request::Parts;
-use http::{Method, Response, StatusCode};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use http::{Method, Response};
 use tokio::task::coop::unconstrained;
 use tokio::task::yield_now;
 use tokio::time::{Instant, Sleep, sleep};
 
 use crate::error::{Error, ErrorKind};
-use crate::events::HandshakeSubject;
 use crate::handshake::deadline::{Deadline, FAR};
 use crate::limits::Limits;
 use crate::server::check::acceptance::Admission;
 use crate::server::check::fallback::AfterPage;
-use crate::server::check::{Answered, RequestHooks, answer, rejected};
+use crate::server::check::{
+    Answered, RequestHooks, answer, fit_to_stream, head_over_limit, remove_connection_headers,
+};
 use crate::server::handshake::{ServerHandshake, Terms};
-use crate::server::rejection::{Rejection, RejectionReason};
+use crate::server::registry::{Slot, Slots, Usage};
 use crate::server::server_error::HeadCopy;
 use crate::socket::WebSocket;
 use crate::transport::http2::{CONNECTION_WINDOW, FRAME_BUDGET, Http2Receive, Http2Send, Piece, SEND_BUFFER};
@@ -52,7 +50,7 @@ pub(crate) struct Http2Request {
     respond: SendResponse<Piece>,
     /// The deadline of the handshake, whose time begins on arrival, whatever the request waits for.
     deadline: Deadline,
-    slots: Arc<Semaphore>,
+    slots: Slots,
     usage: Arc<Usage>,
 }
 
@@ -61,44 +59,6 @@ pub(crate) struct Accepted {
     pub(crate) socket: WebSocket,
     pub(crate) head: Parts,
     pub(crate) slot: Slot,
-}
-
-/// The use that a client makes of its connection, measured by open WebSockets and by answers of the
-/// application's fallback that were sent. Such answers are no use of a connection that has no permit.
-///
-/// A request alone is no use, as requests cost a client nothing.
-#[derive(Default)]
-struct Usage {
-    open: AtomicUsize,
-    /// A WebSocket has opened, or a page was sent, since the last look at the clock.
-    noted: AtomicBool,
-}
-
-impl Usage {
-    /// Counts a WebSocket until the result is dropped.
-    fn count_one(self: &Arc<Self>) -> CountedUse {
-        self.open.fetch_add(1, Ordering::Relaxed);
-        self.note();
-        CountedUse(Arc::clone(self))
-    }
-
-    /// Notes a use that has no duration.
-    fn note(&self) {
-        self.noted.store(true, Ordering::Relaxed);
-    }
-
-    /// Returns `true` if a WebSocket is open, or has opened since the last call, or a page was sent since.
-    fn was_used(&self) -> bool {
-        self.noted.swap(false, Ordering::Relaxed) || self.open.load(Ordering::Relaxed) > 0
-    }
-}
-
-struct CountedUse(Arc<Usage>);
-
-impl Drop for CountedUse {
-    fn drop(&mut self) {
-        self.0.open.fetch_sub(1, Ordering::Relaxed);
-    }
 }
 
 /// The stage of a connection on the way to its end.
@@ -169,15 +129,6 @@ impl IdleTimer {
     }
 }
 
-/// The right to work on one request of a connection.
-///
-/// A request waits for its slot in order of arrival, as long as its stream lives and a handshake may take.
-/// The slot is held until all work for the request is done, even if the stream ends before. So a client that
-/// resets its streams receives no more work than another.
-pub(crate) struct Slot {
-    _permit: OwnedSemaphorePermit,
-}
-
 #[expect(clippy::unused_self, reason = "a value is a proof, and has no content")]
 impl Http2Server {
     /// Returns `true` if `bytes` are an incomplete beginning of HTTP/2.
@@ -214,8 +165,7 @@ impl Http2Server {
         });
         let Some(opened) = opening.await else { return Ok(()) };
         let usage = Arc::new(Usage::default());
-        let streams = usize::try_from(limits.max_streams).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
-        let slots = Arc::new(Semaphore::new(streams));
+        let slots = Slots::new(limits.max_streams);
         let (phase, idle) = (Http2Phase::Serving, IdleTimer::new(limits));
         let mut serving = Serving { connection: opened?, limits, phase, idle, usage, slots };
         let mut requested = false;
@@ -249,7 +199,7 @@ struct Serving<'a, S: IoStream> {
     phase: Http2Phase,
     idle: IdleTimer,
     usage: Arc<Usage>,
-    slots: Arc<Semaphore>,
+    slots: Slots,
 }
 
 impl<S: IoStream> Serving<'_, S> {
@@ -286,7 +236,7 @@ impl<S: IoStream> Serving<'_, S> {
         next.map_ok(|(request, respond)| {
             let (head, receive) = request.into_parts();
             let deadline = Deadline::after(self.limits.handshake_timeout);
-            let (slots, usage) = (Arc::clone(&self.slots), Arc::clone(&self.usage));
+            let (slots, usage) = (self.slots.clone(), Arc::clone(&self.usage));
             Http2Request { head, receive: Http2Receive::new(receive), respond, deadline, slots, usage }
         })
     }
@@ -320,12 +270,10 @@ impl Http2Request {
 
     /// Waits for a slot, as long as the client wants the request and its deadline allows.
     pub(crate) async fn reserve(&mut self) -> Result<Slot, Error> {
-        let acquiring = Arc::clone(&self.slots).acquire_owned();
-        let acquiring = async { Ok(acquiring.await.expect("the semaphore is never closed")) };
-        let waiting = while_wanted(&mut self.respond, &mut self.receive, acquiring);
+        let taking = async { Ok(self.slots.take().await) };
+        let waiting = while_wanted(&mut self.respond, &mut self.receive, taking);
         let reserved = self.deadline.bound("waiting for one of Limits::max_streams", waiting).await;
-        let permit = reserved.inspect_err(|_| self.respond.send_reset(Reason::REFUSED_STREAM))?;
-        Ok(Slot { _permit: permit })
+        reserved.inspect_err(|_| self.respond.send_reset(Reason::REFUSED_STREAM))
     }
 
     /// Refuses the request, which the application does not know.
@@ -385,21 +333,6 @@ impl Http2Request {
     }
 }
 
-/// Returns the rejection of a head with too many headers.
-fn head_over_limit(head: &Parts, limits: &Limits) -> Option<(Answered, Response<Bytes>)> {
-    let limit = limits.max_headers;
-    if head.headers.len() <= limit {
-        return None;
-    }
-    let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
-    let rejection =
-        Rejection::new(status, "the request has too many headers").because_of(RejectionReason::HeadSize);
-    let text = format!("the client's request is over the limit of {limit} headers (Limits::max_headers)");
-    let error = Error::with_source(ErrorKind::Handshake, text.clone(), rejection.clone());
-    let subject = HandshakeSubject::of_server(head.extensions.get(), &head.uri);
-    Some(rejected(subject, error, rejection.with_source(text)))
-}
-
 /// Does `work` for a request, which is dropped when the stream or the connection ends.
 ///
 /// Bytes that arrive meanwhile are taken out, as their frames would cost much more memory in the HTTP/2
@@ -427,15 +360,7 @@ async fn send_page(
     is_head: bool,
 ) -> Result<(), Error> {
     let broken = |error| Error::of_transport("the client does not receive the answer", error);
-    let (mut response, mut body) = response.into_parts();
-    // RFC 9110 6.4.1: these responses have no content. RFC 9110 8.6: nor a length, except to HEAD.
-    let is_without = matches!(response.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-    if !is_without {
-        response.headers.insert(CONTENT_LENGTH, body.len().into());
-    }
-    if is_without || is_head {
-        body.clear();
-    }
+    let (response, mut body) = fit_to_stream(response, is_head).into_parts();
     let response = Response::from_parts(response, ());
     let send = respond.send_response(response, body.is_empty()).map_err(connection_error)?;
     if body.is_empty() {
@@ -447,15 +372,6 @@ async fn send_page(
         body.advance(count);
     }
     send.end().map_err(broken)
-}
-
-/// Removes the headers of an HTTP/1.1 connection, which make a message malformed (RFC 9113 8.2.2).
-fn remove_connection_headers(headers: &mut HeaderMap) {
-    for name in [CONNECTION, UPGRADE, TRANSFER_ENCODING] {
-        headers.remove(name);
-    }
-    headers.remove("keep-alive");
-    headers.remove("proxy-connection");
 }
 
 fn gone_before_the_answer(gone: Result<Reason, h2::Error>) -> Error {

@@ -7,6 +7,7 @@ pub(crate) mod connections;
 mod load;
 mod shutdown;
 mod stats;
+mod usage;
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -32,6 +33,7 @@ pub(crate) use load::{LentPermit, Load, LoadLimits, Permit};
 pub use shutdown::ShutdownOptions;
 pub(crate) use shutdown::{ClosingPlan, Shutdown};
 pub use stats::ServerStats;
+pub(crate) use usage::{Slot, Slots, Usage};
 
 /// The number of connections that a shutdown closes before other tasks run.
 const CLOSED_AT_ONCE: usize = 100;

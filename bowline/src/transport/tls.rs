@@ -28,7 +28,7 @@ use crate::transport::byte_stream::ByteStream;
 #[cfg(feature = "client")]
 pub(crate) use alert::with_alert;
 #[cfg(feature = "client")]
-pub(crate) use client::{ClientTls, IS_SUPPORTED, check, connect, server_name};
+pub(crate) use client::{ClientTls, IS_SUPPORTED, check, config_or_default, connect, server_name};
 #[cfg(feature = "server")]
 pub use info::TlsInfo;
 pub use provider::crypto_provider;

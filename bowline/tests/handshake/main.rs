@@ -8,6 +8,7 @@ mod client;
 mod pair;
 mod proxy;
 mod reconnecting;
+mod requests;
 mod server;
 #[path = "../support/mod.rs"]
 mod support;

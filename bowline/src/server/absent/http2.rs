@@ -10,6 +10,7 @@ use crate::handshake::deadline::Deadline;
 use crate::limits::Limits;
 use crate::server::check::RequestHooks;
 use crate::server::handshake::Terms;
+use crate::server::registry::Slot;
 use crate::server::server_error::HeadCopy;
 use crate::socket::WebSocket;
 use crate::transport::peer::Peer;
@@ -19,8 +20,6 @@ use crate::transport::{Addresses, IoStream};
 pub(crate) enum Http2Server {}
 
 pub(crate) enum Http2Request {}
-
-pub(crate) enum Slot {}
 
 pub(crate) struct Accepted {
     pub(crate) socket: WebSocket,

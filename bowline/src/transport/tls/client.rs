@@ -28,7 +28,7 @@ pub(crate) async fn connect(
     server: ServerName<'static>,
     stream: ByteStream,
 ) -> Result<(ByteStream, Alpn), Error> {
-    let config = config.map_or_else(default_config, |config| Ok(config.0))?;
+    let config = config_or_default(config)?;
     let text = format!("the TLS handshake with {} failed", server.to_str());
     let connector = TlsConnector::from(config);
     // If the configuration offered other protocols, the server could choose one of them.
@@ -61,6 +61,11 @@ pub(crate) fn server_name(host: &str) -> Result<ServerName<'static>, Error> {
 /// Returns an error if `config` is none, and there can't be a default.
 pub(crate) fn check(config: Option<&ClientTls>) -> Result<(), Error> {
     config.map_or_else(|| default_config().map(drop), |_| Ok(()))
+}
+
+/// Returns `config`, or the configuration of connectors without one of their own.
+pub(crate) fn config_or_default(config: Option<ClientTls>) -> Result<Arc<ClientConfig>, Error> {
+    config.map_or_else(default_config, |config| Ok(config.0))
 }
 
 /// Returns the configuration of connectors without one of their own.

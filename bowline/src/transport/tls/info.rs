@@ -44,6 +44,30 @@ struct Inner {
 }
 
 impl TlsInfo {
+    /// Creates the result of a handshake that another transport has done, such as QUIC, for the extensions of
+    /// its requests.
+    ///
+    /// The certificates are those of the client, its own first, or none.
+    ///
+    /// ```
+    /// use bowline::TlsInfo;
+    /// use bowline::rustls::ProtocolVersion;
+    ///
+    /// let tls = TlsInfo::new(ProtocolVersion::TLSv1_3, Some("chat.example.com"), Vec::new());
+    /// assert_eq!(tls.server_name(), Some("chat.example.com"));
+    /// ```
+    pub fn new(
+        protocol_version: ProtocolVersion,
+        server_name: Option<&str>,
+        peer_certificates: Vec<CertificateDer<'static>>,
+    ) -> Self {
+        Self(Arc::new(Inner {
+            server_name: server_name.map(Box::from),
+            peer_certificates: peer_certificates.into(),
+            protocol_version,
+        }))
+    }
+
     /// Returns the name of the host that the client asked for (SNI, RFC 6066 3), in lower case.
     ///
     /// Returns `None` if the client sent no name. A client that connects to an IP address sends none.
