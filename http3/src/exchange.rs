@@ -1,0 +1,139 @@
+//! The server's side of one request, for the seam of bowline.
+
+use std::future::Future;
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bowline::{Error, ErrorKind, Exchange, Limits, TlsInfo};
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use quinn::{RecvStream, SendStream, StoppedError, VarInt};
+
+use crate::head::{HeadError, HeadLimits, decode_request, encode_response};
+use crate::session::SessionUse;
+use crate::stream::{Http3Stream, ReceiveHalf, SendHalf, Side, Unreceived, violation_of};
+use crate::wire::ErrorCode;
+
+/// The way back to the client of a request.
+pub(crate) struct Http3Exchange {
+    send: SendHalf,
+    receive: ReceiveHalf,
+    /// A future of the end of the client's interest.
+    stopped: Pin<Box<dyn Future<Output = Result<Option<VarInt>, StoppedError>> + Send>>,
+}
+
+/// Receives the head of a request.
+pub(crate) async fn receive_request(
+    send: SendStream,
+    receive: RecvStream,
+    user: SessionUse,
+    limits: Arc<Limits>,
+    tls: TlsInfo,
+) -> Result<(Request<()>, Http3Exchange), Error> {
+    let session = Arc::clone(&user.session);
+    let mut send = SendHalf::new(send, user.clone());
+    let mut receive = ReceiveHalf::new(receive, user, Side::Server);
+    // Until the head is here, nothing was processed (RFC 9114 4.1.1).
+    send.abort_code = ErrorCode::REQUEST_REJECTED;
+    let refused = match receive.receive_section(limits.head_size).await {
+        Ok(section) => {
+            let head_limits = HeadLimits { size: limits.head_size, headers: limits.max_headers };
+            match decode_request(&section, head_limits) {
+                Ok(mut request) => {
+                    request.extensions_mut().insert(tls);
+                    send.abort_code = ErrorCode::REQUEST_CANCELLED;
+                    let stopped = Box::pin(send.stream.stopped());
+                    return Ok((request, Http3Exchange { send, receive, stopped }));
+                }
+                Err(error) => match violation_of(&error) {
+                    Some(violation) => return Err(session.fail(violation)),
+                    None => error,
+                },
+            }
+        }
+        Err(Unreceived::TooLarge) => HeadError::Section(crate::qpack::SectionError::TooLarge),
+        Err(Unreceived::Failed(error)) => {
+            send.abort_code = ErrorCode::REQUEST_INCOMPLETE;
+            return Err(error);
+        }
+    };
+    refuse(send, receive, &refused, &limits).await
+}
+
+/// Answers a request whose head is not acceptable, and returns the error about it.
+async fn refuse<T>(
+    mut send: SendHalf,
+    mut receive: ReceiveHalf,
+    refused: &HeadError,
+    limits: &Limits,
+) -> Result<T, Error> {
+    let text = match refused {
+        HeadError::Section(_) => {
+            format!("the head of a client's request is over {} bytes (Limits::head_size)", limits.head_size)
+        }
+        HeadError::TooMany => {
+            format!("the client's request has more than {} headers (Limits::max_headers)", limits.max_headers)
+        }
+        HeadError::Malformed(why) => {
+            // RFC 9114 4.1.2: a malformed request is an error of its stream.
+            send.abort_code = ErrorCode::MESSAGE_ERROR;
+            receive.stop(ErrorCode::MESSAGE_ERROR);
+            return Err(Error::new(
+                ErrorKind::Handshake,
+                format!("the client's request is malformed: {why}"),
+            ));
+        }
+    };
+    // RFC 9114 4.2.2: a head that is too large is answered with 431.
+    receive.stop(ErrorCode::NO_ERROR);
+    let mut response = Response::new(());
+    *response.status_mut() = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+    // The client may have gone already.
+    if send.send_head(&encode_response(&response)).await.is_ok() {
+        send.finish();
+    }
+    Err(Error::new(ErrorKind::Limit, text))
+}
+
+impl Exchange for Http3Exchange {
+    type Stream = Http3Stream;
+
+    fn poll_abandoned(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        if let Poll::Ready(stopped) = self.stopped.as_mut().poll(cx) {
+            let text = match stopped {
+                Ok(Some(code)) => format!("the client stopped reading with {}", ErrorCode(code.into_inner())),
+                Ok(None) => "the stream has ended".to_owned(),
+                Err(error) => format!("the connection ended: {error}"),
+            };
+            return Poll::Ready(io::Error::new(io::ErrorKind::ConnectionReset, text));
+        }
+        // The future has no state of its own. A stream that has ended was not reset.
+        match pin!(self.receive.stream.received_reset()).poll(cx) {
+            Poll::Ready(Ok(Some(code))) => {
+                let text = format!("the client reset the stream with {}", ErrorCode(code.into_inner()));
+                Poll::Ready(io::Error::new(io::ErrorKind::ConnectionReset, text))
+            }
+            Poll::Ready(Err(error)) => {
+                Poll::Ready(io::Error::new(io::ErrorKind::ConnectionReset, error.to_string()))
+            }
+            Poll::Ready(Ok(None)) | Poll::Pending => Poll::Pending,
+        }
+    }
+
+    async fn open(self, response: Response<()>) -> io::Result<Self::Stream> {
+        let Self { mut send, receive, .. } = self;
+        send.send_head(&encode_response(&response)).await?;
+        Ok(Http3Stream::new(send, receive))
+    }
+
+    async fn respond(self, response: Response<Bytes>) -> io::Result<()> {
+        let Self { mut send, mut receive, .. } = self;
+        // RFC 9114 4.1: after a whole response, the rest of a request is not needed.
+        receive.stop(ErrorCode::NO_ERROR);
+        send.send_head(&encode_response(&response)).await?;
+        send.send_body(response.body()).await?;
+        Ok(())
+    }
+}

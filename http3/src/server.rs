@@ -1,0 +1,343 @@
+//! The server: from a UDP socket to the requests of its connections.
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+
+use bowline::{
+    Error, ErrorKind, Handler, Limits, RequestConnection, Requests, Server, ShutdownSummary, TlsInfo,
+};
+use quinn::crypto::rustls::HandshakeData;
+use quinn::{ConnectionError, Endpoint, EndpointConfig, Incoming, RecvStream, SendStream, TokioRuntime};
+use rustls::ProtocolVersion;
+use rustls::pki_types::CertificateDer;
+use tokio::net::UdpSocket;
+use tokio::task::yield_now;
+use tokio::time::timeout;
+
+use crate::driver::Driver;
+use crate::exchange::receive_request;
+use crate::session::{Session, SessionUse, connection_error, in_time, var_int};
+use crate::stream::Side;
+use crate::transport;
+use crate::wire::{ErrorCode, Settings};
+
+/// The number of QUIC handshakes in progress from which clients have to prove their addresses (RFC 9000
+/// 8.1.2).
+const RETRY_FROM: usize = 100;
+
+/// The number of a client's bidirectional stream is a multiple of this (RFC 9000 2.1).
+const REQUEST_STEP: u64 = 4;
+
+/// A server of WebSockets over HTTP/3 (RFC 9220), with the options of a [`Server`].
+///
+/// The same server can also serve TCP: browsers begin with HTTP/1.1 or HTTP/2, and learn of HTTP/3 from the
+/// header `Alt-Svc` of a page (RFC 7838). With [`Server::fallback`], that header is one line. Handlers,
+/// [`Server::on_request`], the limits and [`Server::stats`] are the same, and one shutdown ends both.
+///
+/// ```no_run
+/// use std::sync::Arc;
+/// use std::time::Duration;
+///
+/// use bowline::{Server, WebSocket};
+/// use bowline::rustls::ServerConfig;
+/// use bowline_http3::Http3Server;
+/// use http::Response;
+/// use http::request::Parts;
+/// use tokio::net::{TcpListener, UdpSocket};
+///
+/// async fn echo(mut socket: WebSocket) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+///     while let Some(message) = socket.recv().await? {
+///         socket.send(message).await?;
+///     }
+///     Ok(())
+/// }
+///
+/// # async fn example(config: Arc<ServerConfig>) -> std::io::Result<()> {
+/// let ctrl_c = async { tokio::signal::ctrl_c().await.unwrap_or(()) };
+/// let server = Server::new()
+///     .tls(config)
+///     .fallback(|_: Parts| async move {
+///         let mut response = Response::new("hello");
+///         response.headers_mut().insert("alt-svc", "h3=\":443\"; ma=86400".parse().unwrap());
+///         response
+///     })
+///     .shutdown(ctrl_c, Duration::from_secs(10));
+/// let (tcp, udp) = (TcpListener::bind("[::]:443").await?, UdpSocket::bind("[::]:443").await?);
+/// let http3 = Http3Server::new(server.clone());
+/// tokio::try_join!(server.serve(tcp, echo), http3.serve(udp, echo))?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Limits
+///
+/// `Limits::max_streams` bounds the WebSockets and other requests of one connection, and
+/// `Limits::stream_window` the unread bytes of each. A connection without a WebSocket, and without an answer
+/// of the fallback, is ended after one to two handshake timeouts. [`Server::connections`] and its siblings
+/// count HTTP/3 connections as those of HTTP/2. From 100 QUIC handshakes at a time, clients have to prove
+/// their addresses by a Retry, so a flood of forged packets costs no more than that.
+///
+/// # Browsers
+///
+/// As of 2026, no browser opens WebSockets over HTTP/3 by default. Chromium does with
+/// `--enable-features=EnableWebsocketsOverHttp3`.
+#[derive(Clone, Debug)]
+pub struct Http3Server {
+    server: Server,
+}
+
+impl Http3Server {
+    /// Creates a server with the options of `server`, which need [`Server::tls`].
+    ///
+    /// The TLS configuration is used with `h3` as the only protocol, and without early data.
+    ///
+    /// ```
+    /// use bowline::Server;
+    /// use bowline_http3::Http3Server;
+    ///
+    /// let server = Server::new();
+    /// let http3 = Http3Server::new(server.clone());
+    /// ```
+    pub fn new(server: Server) -> Self {
+        Self { server }
+    }
+
+    /// Serves WebSockets over HTTP/3: each is passed to one call of `handler`, as by [`Server::serve`].
+    ///
+    /// Returns after a [shutdown](Server::shutdown): clients receive a GOAWAY, and their WebSockets are
+    /// closed.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`InvalidInput`](io::ErrorKind::InvalidInput) at once if an option is invalid, if
+    /// [`Server::tls`] is not set, or if its configuration does not support TLS 1.3. Returns other errors if
+    /// the socket can't be used.
+    ///
+    /// # Panics
+    ///
+    /// The future panics at once outside of a tokio runtime, and in a runtime without timers.
+    ///
+    /// # Cancel safety
+    ///
+    /// This method is cancel safe. Dropping the future ends all connections without Close frames.
+    pub async fn serve<H: Handler<M>, M: 'static>(
+        self,
+        socket: UdpSocket,
+        handler: H,
+    ) -> io::Result<ShutdownSummary> {
+        let Self { server } = self;
+        let limits = Arc::new(server.limits().clone());
+        let config = transport::server(server.tls_config(), &limits)?;
+        let runtime = Arc::new(TokioRuntime);
+        let endpoint = Endpoint::new(EndpointConfig::default(), Some(config), socket.into_std()?, runtime)?;
+        let accepting = endpoint.clone();
+        let close_timeout = limits.close_timeout;
+        let served = server.serve_requests(handler, |requests| accept(accepting, requests, limits)).await;
+        endpoint.close(var_int(ErrorCode::NO_ERROR), b"");
+        // The last packets have to leave. The peers may not answer them.
+        let _ = timeout(close_timeout, endpoint.wait_idle()).await;
+        served
+    }
+}
+
+/// Accepts connections, for ever.
+async fn accept(endpoint: Endpoint, requests: Requests, limits: Arc<Limits>) -> io::Result<()> {
+    let handshakes = Arc::new(AtomicUsize::new(0));
+    while let Some(incoming) = endpoint.accept().await {
+        if handshakes.load(Ordering::Relaxed) >= RETRY_FROM && !incoming.remote_address_validated() {
+            // An address that was not validated may be sent a Retry, so this does not fail.
+            let _ = incoming.retry();
+            continue;
+        }
+        requests.ready().await;
+        let peer = incoming.remote_address();
+        let (handshake, limits) = (Handshake::begin(&handshakes), Arc::clone(&limits));
+        requests.begin(peer, |served| serve_connection(incoming, handshake, served, limits));
+    }
+    Err(io::Error::other("the UDP socket has failed"))
+}
+
+/// A QUIC handshake in progress.
+struct Handshake(Arc<AtomicUsize>);
+
+impl Handshake {
+    fn begin(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(count))
+    }
+}
+
+impl Drop for Handshake {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Closes the connection when the server ends its task.
+struct CloseOnDrop(Arc<Session>);
+
+impl Drop for CloseOnDrop {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
+/// Serves a connection until it has ended. The error is that of a connection without a request, or of a
+/// client that broke the protocol.
+async fn serve_connection(
+    incoming: Incoming,
+    handshake: Handshake,
+    served: RequestConnection,
+    limits: Arc<Limits>,
+) -> Result<(), Error> {
+    let limit = limits.handshake_timeout;
+    let connecting = async { incoming.accept().map_err(connection_error)?.await.map_err(connection_error) };
+    let quic = in_time(limit, "the QUIC handshake", connecting).await?;
+    drop(handshake);
+    let (user, unused) = Session::begin(quic, limits.close_timeout);
+    let _closing = CloseOnDrop(Arc::clone(&user.session));
+    let settings = Settings {
+        max_field_section_size: u64::try_from(limits.head_size).unwrap_or(u64::MAX),
+        enable_connect_protocol: true,
+    };
+    let opening = Driver::open(&user.session, Side::Server, &settings);
+    let driver = in_time(limit, "opening the control stream of HTTP/3", opening).await?;
+    let tls = tls_info(&user.session.quic);
+    let session = Arc::clone(&user.session);
+    let accepting = accept_request(&session);
+    let mut serving = Serving { driver, session, accepting, served, limits, tls, next: 0 };
+    let reason = serving.serve(&user).await;
+    if let Some(error) = reason {
+        return serving.judge(error);
+    }
+    // RFC 9114 5.2: the client learns which requests were processed, and ends the others itself.
+    serving.driver.send_goaway(serving.next).await;
+    drop(user);
+    let ended = serving.finish(unused.cancelled()).await;
+    ended.map_or(Ok(()), |error| serving.judge(error))
+}
+
+/// A connection that is being served.
+struct Serving {
+    driver: Driver,
+    session: Arc<Session>,
+    accepting: Accepting,
+    served: RequestConnection,
+    limits: Arc<Limits>,
+    tls: TlsInfo,
+    /// The number of the first stream that was not accepted.
+    next: u64,
+}
+
+/// A future of the next request stream.
+type Accepting = Pin<Box<dyn Future<Output = Result<(SendStream, RecvStream), ConnectionError>> + Send>>;
+
+/// The next event of a connection.
+enum Event {
+    Request(SendStream, RecvStream),
+    /// The server shuts down, or the client makes no use of the connection.
+    Stop,
+    Ended(Error),
+}
+
+impl Serving {
+    /// Serves requests, until the connection has ended or has to end. Returns the error in the first case.
+    async fn serve(&mut self, user: &SessionUse) -> Option<Error> {
+        let served = self.served.clone();
+        let (mut stopped, mut unused) = (pin!(served.stopped()), pin!(served.unused()));
+        loop {
+            let event = poll_fn(|cx| {
+                if stopped.as_mut().poll(cx).is_ready() || unused.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(Event::Stop);
+                }
+                self.poll(cx)
+            });
+            match event.await {
+                Event::Request(send, receive) => {
+                    self.next = u64::from(send.id()) + REQUEST_STEP;
+                    let receiving = receive_request(
+                        send,
+                        receive,
+                        user.clone(),
+                        Arc::clone(&self.limits),
+                        self.tls.clone(),
+                    );
+                    self.served.serve(receiving);
+                    // A flood of requests must not keep the tasks from running that answer them.
+                    yield_now().await;
+                }
+                Event::Stop => return None,
+                Event::Ended(error) => return Some(error),
+            }
+        }
+    }
+
+    /// Waits for the end of the requests that were accepted, and rejects others.
+    async fn finish(&mut self, all_ended: impl Future<Output = ()>) -> Option<Error> {
+        let served = self.served.clone();
+        let (mut unused, mut all_ended) = (pin!(served.unused()), pin!(all_ended));
+        loop {
+            let event = poll_fn(|cx| {
+                if all_ended.as_mut().poll(cx).is_ready() || unused.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(Event::Stop);
+                }
+                self.poll(cx)
+            });
+            match event.await {
+                Event::Request(mut send, mut receive) => {
+                    // RFC 9114 5.2: the client may repeat the request. This fails only if it has given up.
+                    let _ = send.reset(var_int(ErrorCode::REQUEST_REJECTED));
+                    let _ = receive.stop(var_int(ErrorCode::REQUEST_REJECTED));
+                    yield_now().await;
+                }
+                Event::Stop => return None,
+                Event::Ended(error) => return Some(error),
+            }
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+        if let Poll::Ready(error) = self.driver.poll(cx) {
+            return Poll::Ready(Event::Ended(error));
+        }
+        let Poll::Ready(accepted) = self.accepting.as_mut().poll(cx) else { return Poll::Pending };
+        self.accepting = accept_request(&self.session);
+        Poll::Ready(match accepted {
+            Ok((send, receive)) => Event::Request(send, receive),
+            Err(error) => Event::Ended(self.session.broken(error)),
+        })
+    }
+
+    /// Decides if the end of the connection is an error: the WebSockets of the connection report it
+    /// themselves.
+    fn judge(&self, error: Error) -> Result<(), Error> {
+        match error.kind() {
+            ErrorKind::Protocol => Err(error),
+            _ if self.next > 0 => Ok(()),
+            _ => Err(error),
+        }
+    }
+}
+
+fn accept_request(session: &Session) -> Accepting {
+    let quic = session.quic.clone();
+    Box::pin(async move { quic.accept_bi().await })
+}
+
+/// Returns what the TLS handshake has told about the client.
+fn tls_info(quic: &quinn::Connection) -> TlsInfo {
+    let data = quic.handshake_data().and_then(|data| data.downcast::<HandshakeData>().ok());
+    let name = data.and_then(|data| data.server_name);
+    let certificates =
+        quic.peer_identity().and_then(|identity| identity.downcast::<Vec<CertificateDer<'static>>>().ok());
+    // RFC 9001 4.2: QUIC has no older version.
+    TlsInfo::new(
+        ProtocolVersion::TLSv1_3,
+        name.as_deref(),
+        certificates.map(|list| *list).unwrap_or_default(),
+    )
+}

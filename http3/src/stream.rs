@@ -1,0 +1,435 @@
+//! One request stream, which carries a message and then a WebSocket (RFC 9114 4.1, 4.4; RFC 9220 3).
+//!
+//! ```text
+//! Receive:  HEADERS, then DATA* --FIN--> end
+//!             \ unknown frames anywhere are skipped; all others end the connection
+//!
+//! Send:     Open --poll_shutdown--> Finished     FIN: the orderly end of TCP
+//!             \------drop--------> reset with H3_REQUEST_CANCELLED
+//! ```
+//!
+//! A DATA frame announces its length before flow control has said how much fits. So a frame is announced for
+//! the bytes that are queued, at most [`MAX_FRAME`], and the rest is owed: it is written as the windows open,
+//! and no other frame begins before. A stream that owes bytes can't be finished, only reset.
+//!
+//! Each poll does a bounded amount of work, whatever the peer sends: after [`MAX_STEPS`] frames without a
+//! byte for the application, the task runs again later.
+
+use std::future::{Future, poll_fn};
+use std::io::{self, IoSlice};
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, ready};
+
+use bowline::{Error, ErrorKind};
+use bytes::{Buf, Bytes};
+use quinn::{Chunk, ReadError, RecvStream, SendStream};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::head::HeadError;
+use crate::qpack::SectionError;
+use crate::session::{SessionUse, var_int};
+use crate::wire::{EncodedHeader, ErrorCode, FramePart, FrameReader, FrameType, HEADER_SIZE, Violation};
+
+/// The largest DATA frame that is announced, in bytes.
+const MAX_FRAME: usize = 64 * 1024;
+
+/// The most bytes that are copied beside the header of their frame, so that both leave with one write.
+const MAX_COPIED: usize = 16 * 1024;
+
+/// The largest piece that is taken out of QUIC at once, in bytes.
+const MAX_CHUNK: usize = 64 * 1024;
+
+/// The number of frames without data, or of pieces of skipped frames, that one poll reads.
+const MAX_STEPS: usize = 32;
+
+/// The side that this is, which decides on the frames that the peer may send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Side {
+    Client,
+    Server,
+}
+
+/// The receiving half of a request stream.
+pub(crate) struct ReceiveHalf {
+    pub(crate) stream: RecvStream,
+    session: SessionUse,
+    side: Side,
+    frames: FrameReader,
+    /// Bytes that were taken out of QUIC and not read yet.
+    chunk: Bytes,
+}
+
+/// The reason why the head of a message was not received.
+pub(crate) enum Unreceived {
+    /// The encoded head is larger than the limit.
+    TooLarge,
+    /// The stream has failed, or ended before its head.
+    Failed(Error),
+}
+
+impl ReceiveHalf {
+    pub(crate) fn new(stream: RecvStream, session: SessionUse, side: Side) -> Self {
+        Self { stream, session, side, frames: FrameReader::new(), chunk: Bytes::new() }
+    }
+
+    /// Receives the field section of a HEADERS frame of at most `max_size` bytes.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future loses the part of the section that has arrived, so the stream is of no use then.
+    pub(crate) async fn receive_section(&mut self, max_size: usize) -> Result<Vec<u8>, Unreceived> {
+        let mut section = Vec::new();
+        poll_fn(|cx| self.poll_section(cx, max_size, &mut section)).await?;
+        Ok(section)
+    }
+
+    fn poll_section(
+        &mut self,
+        cx: &mut Context<'_>,
+        max_size: usize,
+        section: &mut Vec<u8>,
+    ) -> Poll<Result<(), Unreceived>> {
+        for _ in 0..MAX_STEPS {
+            if !ready!(self.poll_fill(cx)).map_err(Unreceived::Failed)? {
+                // RFC 9114 4.1: the stream ended before its message.
+                let text = "the HTTP/3 stream ended before the head of its message";
+                return Poll::Ready(Err(Unreceived::Failed(Error::new(ErrorKind::Disconnected, text))));
+            }
+            let mut input = &self.chunk[..];
+            let part = self.frames.read(&mut input, MAX_CHUNK);
+            let mut result = None;
+            match part {
+                Some(FramePart::Begin(header)) => match header.kind {
+                    FrameType::Headers if header.len > max_size as u64 => {
+                        result = Some(Err(Unreceived::TooLarge));
+                    }
+                    FrameType::Headers if header.len == 0 => result = Some(Ok(())),
+                    FrameType::Headers | FrameType::Unknown => {}
+                    // RFC 9114 4.1: DATA before HEADERS is out of order.
+                    kind => {
+                        result =
+                            Some(Err(Unreceived::Failed(self.session.session.fail(self.unexpected(kind)))));
+                    }
+                },
+                Some(FramePart::Payload { kind: FrameType::Headers, bytes, is_last }) => {
+                    section.extend_from_slice(bytes);
+                    result = is_last.then_some(Ok(()));
+                }
+                Some(FramePart::Payload { .. }) | None => {}
+            }
+            let left = input.len();
+            self.chunk.advance(self.chunk.len() - left);
+            if let Some(result) = result {
+                return Poll::Ready(result);
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Takes bytes out of QUIC if there are none here. Returns `false` at the end of the stream.
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, Error>> {
+        if !self.chunk.is_empty() {
+            return Poll::Ready(Ok(true));
+        }
+        match ready!(poll_chunk(&mut self.stream, cx)) {
+            Ok(Some(chunk)) => {
+                self.chunk = chunk.bytes;
+                Poll::Ready(Ok(true))
+            }
+            Ok(None) if self.frames.is_between_frames() => Poll::Ready(Ok(false)),
+            // RFC 9114 7.1: a frame that the end of the stream cuts off is an error of the connection.
+            Ok(None) => {
+                let violation = Violation::new(ErrorCode::FRAME_ERROR, "a stream ended within a frame");
+                Poll::Ready(Err(self.session.session.fail(violation)))
+            }
+            Err(error) => Poll::Ready(Err(self.session.session.unreadable(error))),
+        }
+    }
+
+    /// Returns the violation of a frame of the wrong type.
+    fn unexpected(&self, kind: FrameType) -> Violation {
+        match (kind, self.side) {
+            // RFC 9114 7.2.5: this client allows no push, so each push ID is too large.
+            (FrameType::PushPromise, Side::Client) => {
+                Violation::new(ErrorCode::ID_ERROR, "a PUSH_PROMISE was received, but no push was allowed")
+            }
+            // RFC 9114 4.4, 7.2: the stream of a CONNECT carries nothing but DATA after its head.
+            _ => Violation::new(ErrorCode::FRAME_UNEXPECTED, "a frame was received where it is not allowed"),
+        }
+    }
+
+    /// Ends the connection because of the peer, and returns the error for the application.
+    pub(crate) fn fail(&self, violation: Violation) -> Error {
+        self.session.session.fail(violation)
+    }
+
+    /// Ends this direction: the peer need not send any more.
+    pub(crate) fn stop(&mut self, code: ErrorCode) {
+        // This fails only if the direction has ended.
+        let _ = self.stream.stop(var_int(code));
+    }
+}
+
+impl AsyncRead for ReceiveHalf {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buf.remaining();
+        if before == 0 {
+            return Poll::Ready(Ok(()));
+        }
+        for _ in 0..MAX_STEPS {
+            if buf.remaining() < before && (this.chunk.is_empty() || buf.remaining() == 0) {
+                return Poll::Ready(Ok(()));
+            }
+            if !ready!(this.poll_fill(cx))? {
+                return Poll::Ready(Ok(()));
+            }
+            let mut input = &this.chunk[..];
+            let part = this.frames.read(&mut input, buf.remaining());
+            let mut violation = None;
+            match part {
+                Some(FramePart::Payload { kind: FrameType::Data, bytes, .. }) => buf.put_slice(bytes),
+                Some(FramePart::Payload { .. }) | None => {}
+                Some(FramePart::Begin(header)) => match header.kind {
+                    FrameType::Data | FrameType::Unknown => {}
+                    kind => violation = Some(this.unexpected(kind)),
+                },
+            }
+            let left = input.len();
+            this.chunk.advance(this.chunk.len() - left);
+            if let Some(violation) = violation {
+                return Poll::Ready(Err(this.session.session.fail(violation).into()));
+            }
+        }
+        if buf.remaining() == before {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+fn poll_chunk(stream: &mut RecvStream, cx: &mut Context<'_>) -> Poll<Result<Option<Chunk>, ReadError>> {
+    // The future has no state of its own.
+    pin!(stream.read_chunk(MAX_CHUNK, true)).poll(cx)
+}
+
+/// The progress of the sending half.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum SendStage {
+    Open,
+    Finished,
+}
+
+/// The sending half of a request stream. Dropping it before its end resets the stream.
+pub(crate) struct SendHalf {
+    pub(crate) stream: SendStream,
+    session: SessionUse,
+    /// The rest of the header of a frame that was announced in part.
+    header: Bytes,
+    /// The number of bytes that the last DATA frame has announced and not received yet.
+    owed: usize,
+    stage: SendStage,
+    /// The error code of a reset by dropping.
+    pub(crate) abort_code: ErrorCode,
+}
+
+impl SendHalf {
+    pub(crate) fn new(stream: SendStream, session: SessionUse) -> Self {
+        Self {
+            stream,
+            session,
+            header: Bytes::new(),
+            owed: 0,
+            stage: SendStage::Open,
+            abort_code: ErrorCode::REQUEST_CANCELLED,
+        }
+    }
+
+    /// Sends the head of a message.
+    pub(crate) async fn send_head(&mut self, section: &[u8]) -> Result<(), Error> {
+        let mut frame = EncodedHeader::new(FrameType::Headers, section.len()).to_vec();
+        frame.extend_from_slice(section);
+        self.send_raw(&frame).await
+    }
+
+    /// Sends a whole body, and ends the direction.
+    pub(crate) async fn send_body(&mut self, body: &[u8]) -> Result<(), Error> {
+        if !body.is_empty() {
+            self.send_raw(&EncodedHeader::new(FrameType::Data, body.len())).await?;
+            self.send_raw(body).await?;
+        }
+        self.finish();
+        Ok(())
+    }
+
+    async fn send_raw(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        let Self { stream, session, .. } = self;
+        stream.write_all(bytes).await.map_err(|error| session.session.unwritable(error))
+    }
+
+    /// Ends the direction in order.
+    pub(crate) fn finish(&mut self) {
+        // This fails only if the direction has ended.
+        let _ = self.stream.finish();
+        self.stage = SendStage::Finished;
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let wanted: usize = slices.iter().map(|slice| slice.len()).sum();
+        if wanted == 0 {
+            return Poll::Ready(Ok(0));
+        }
+        while !self.header.is_empty() {
+            let count = ready!(self.poll_bytes(cx, self.header.clone()))?;
+            self.header.advance(count);
+        }
+        if self.owed == 0 {
+            let count = ready!(self.poll_begin(cx, slices, wanted))?;
+            if count > 0 {
+                return Poll::Ready(Ok(count));
+            }
+            // The header has left in part, or alone.
+            return self.poll_write(cx, slices);
+        }
+        let first = slices.iter().find(|slice| !slice.is_empty()).expect("there are bytes to write");
+        let count = ready!(self.poll_slice(cx, &first[..first.len().min(self.owed)]))?;
+        self.owed -= count;
+        Poll::Ready(Ok(count))
+    }
+
+    /// Announces a frame, and writes its first bytes with the header. Returns the number of bytes of the
+    /// payload that were written.
+    fn poll_begin(
+        &mut self,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+        wanted: usize,
+    ) -> Poll<io::Result<usize>> {
+        let announced = wanted.min(MAX_FRAME);
+        let header = EncodedHeader::new(FrameType::Data, announced);
+        let mut bytes = Vec::with_capacity(HEADER_SIZE + announced.min(MAX_COPIED));
+        bytes.extend_from_slice(&header);
+        let end = header.len() + announced.min(MAX_COPIED);
+        for slice in slices {
+            bytes.extend_from_slice(&slice[..slice.len().min(end - bytes.len())]);
+        }
+        let bytes = Bytes::from(bytes);
+        let count = ready!(self.poll_bytes(cx, bytes.clone()))?;
+        self.header = bytes.slice(count.min(header.len())..header.len());
+        let written = count.saturating_sub(header.len());
+        self.owed = announced - written;
+        Poll::Ready(Ok(written))
+    }
+
+    fn poll_bytes(&mut self, cx: &mut Context<'_>, bytes: Bytes) -> Poll<io::Result<usize>> {
+        let written = {
+            let mut bytes = [bytes];
+            // The future has no state of its own.
+            ready!(pin!(self.stream.write_chunks(&mut bytes)).poll(cx))
+        };
+        Poll::Ready(match written {
+            Ok(written) => Ok(written.bytes),
+            Err(error) => Err(self.session.session.unwritable(error).into()),
+        })
+    }
+
+    fn poll_slice(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let written = ready!(pin!(self.stream.write(bytes)).poll(cx));
+        Poll::Ready(written.map_err(|error| self.session.session.unwritable(error).into()))
+    }
+
+    fn end(&mut self) -> io::Result<()> {
+        match self.stage {
+            SendStage::Finished => Ok(()),
+            SendStage::Open if self.owed == 0 && self.header.is_empty() => {
+                self.finish();
+                Ok(())
+            }
+            // The drop of the stream resets it.
+            SendStage::Open => {
+                let text = "the HTTP/3 stream can't end within a DATA frame";
+                Err(Error::new(ErrorKind::Io, text).into())
+            }
+        }
+    }
+}
+
+impl Drop for SendHalf {
+    fn drop(&mut self) {
+        match self.stage {
+            SendStage::Finished => self.session.clone().linger(&self.stream),
+            SendStage::Open => {
+                // Otherwise, quinn would finish the stream. This fails only if the peer has stopped it.
+                let _ = self.stream.reset(var_int(self.abort_code));
+            }
+        }
+    }
+}
+
+/// A request stream as the transport of a WebSocket.
+pub(crate) struct Http3Stream {
+    send: SendHalf,
+    receive: ReceiveHalf,
+}
+
+impl Http3Stream {
+    pub(crate) fn new(send: SendHalf, receive: ReceiveHalf) -> Self {
+        Self { send, receive }
+    }
+}
+
+impl Drop for Http3Stream {
+    fn drop(&mut self) {
+        // RFC 9114 4.1.1: a stream that was not received to its end is stopped.
+        self.receive.stop(match self.send.stage {
+            SendStage::Finished => ErrorCode::NO_ERROR,
+            SendStage::Open => ErrorCode::REQUEST_CANCELLED,
+        });
+    }
+}
+
+impl AsyncRead for Http3Stream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().receive).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Http3Stream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.get_mut().send.poll_write(cx, &[IoSlice::new(buf)])
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.get_mut().send.poll_write(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // QUIC sends by itself what was written.
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(self.get_mut().send.end())
+    }
+}
+
+/// Returns the violation of a head that ends the connection, or `None` if it concerns its stream alone.
+pub(crate) fn violation_of(error: &HeadError) -> Option<Violation> {
+    match error {
+        // RFC 9204 2.2: a section that can't be decoded ends the connection.
+        HeadError::Section(SectionError::Malformed(why)) => {
+            Some(Violation::new(ErrorCode::DECOMPRESSION_FAILED, why))
+        }
+        HeadError::Section(SectionError::TooLarge) | HeadError::Malformed(_) | HeadError::TooMany => None,
+    }
+}

@@ -1,0 +1,140 @@
+//! The ends of WebSockets, connections and servers.
+
+use std::time::Duration;
+
+use bowline::{Acceptor, CloseCode, ErrorKind, Limits, Message, Server, WebSocket};
+use bowline_http3::Http3Server;
+use tokio::net::UdpSocket;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::support::{Tls, echo, serve, serve_echo};
+
+/// Serves with a handler that reports how each of its WebSockets has ended.
+async fn serve_and_report() -> (crate::support::Running, mpsc::UnboundedReceiver<Result<(), bowline::Error>>)
+{
+    let (reports, received) = mpsc::unbounded_channel();
+    let running = serve(Server::new(), move |mut socket: WebSocket| {
+        let reports = reports.clone();
+        async move {
+            let ended = loop {
+                match socket.recv().await {
+                    Ok(Some(message)) => drop(socket.send(message).await),
+                    Ok(None) => break Ok(()),
+                    Err(error) => break Err(error),
+                }
+            };
+            let _ = reports.send(ended);
+            Ok(())
+        }
+    })
+    .await;
+    (running, received)
+}
+
+#[tokio::test]
+async fn a_close_frame_is_clean_on_both_sides() {
+    let (running, mut reports) = serve_and_report().await;
+    let (socket, _) = running.connect().await.connect("/").await.unwrap();
+    socket.close(CloseCode::NORMAL, "").await.unwrap();
+    assert!(reports.recv().await.unwrap().is_ok());
+}
+
+#[tokio::test]
+async fn a_dropped_websocket_writes_what_was_accepted_and_ends_without_a_close_frame() {
+    let (running, mut reports) = serve_and_report().await;
+    // The connection goes with its last WebSocket.
+    let (socket, _) = running.connect().await.connect("/").await.unwrap();
+    socket.send(vec![7; 200_000]).await.unwrap();
+    drop(socket);
+    let error = reports.recv().await.unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Disconnected);
+    assert!(error.to_string().contains("without a Close frame"), "{error}");
+}
+
+#[tokio::test]
+async fn all_that_was_accepted_arrives_although_the_connection_is_dropped() {
+    let (totals, mut received) = mpsc::unbounded_channel();
+    let running = serve(Server::new(), move |mut socket: WebSocket| {
+        let totals = totals.clone();
+        async move {
+            let mut total = 0;
+            while let Ok(Some(message)) = socket.recv().await {
+                total += message.len();
+            }
+            let _ = totals.send(total);
+            Ok(())
+        }
+    })
+    .await;
+    let (socket, _) = running.connect().await.connect("/").await.unwrap();
+    for _ in 0..10 {
+        socket.send(vec![7; 100_000]).await.unwrap();
+    }
+    drop(socket);
+    assert_eq!(received.recv().await, Some(1_000_000));
+}
+
+#[tokio::test]
+async fn a_connection_ends_when_its_handles_and_websockets_are_gone() {
+    let running = serve_echo(Server::new()).await;
+    let connection = running.connect().await;
+    let other = connection.clone();
+    let (mut socket, _) = connection.connect("/").await.unwrap();
+    drop((connection, other));
+    socket.send("still there").await.unwrap();
+    assert_eq!(socket.recv().await.unwrap(), Some(Message::from("still there")));
+}
+
+#[tokio::test]
+async fn a_server_that_is_dropped_ends_the_connection() {
+    let running = serve_echo(Server::new()).await;
+    let connection = running.connect().await;
+    let (mut socket, _) = connection.connect("/").await.unwrap();
+    running.task.abort();
+    assert_eq!(socket.recv().await.unwrap_err().kind(), ErrorKind::Disconnected);
+    let error = connection.closed().await;
+    assert_eq!(error.kind(), ErrorKind::Disconnected);
+    assert!(error.to_string().contains("H3_NO_ERROR"), "{error}");
+    assert!(connection.is_closed());
+    assert_eq!(connection.connect("/").await.unwrap_err().kind(), ErrorKind::Disconnected);
+}
+
+#[tokio::test]
+async fn a_shutdown_closes_the_websockets_and_tells_clients_to_go_away() {
+    let tls = Tls::new();
+    let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let address = udp.local_addr().unwrap();
+    let (stop, stopped) = oneshot::channel::<()>();
+    let signal = async { stopped.await.unwrap_or(()) };
+    let server = Server::new().tls(tls.server.clone()).shutdown(signal, Duration::from_secs(10));
+    let serving = tokio::spawn(Http3Server::new(server).serve(udp, echo));
+    let url = format!("wss://{address}");
+    let connection = bowline_http3::Http3Connection::open(&tls.connector(), url).await.unwrap();
+    let mut sockets = Vec::new();
+    for _ in 0..3 {
+        let (mut socket, _) = connection.connect("/").await.unwrap();
+        socket.send("hello").await.unwrap();
+        socket.recv().await.unwrap();
+        sockets.push(socket);
+    }
+    stop.send(()).unwrap();
+    for mut socket in sockets {
+        assert!(socket.recv().await.unwrap().is_none());
+        assert_eq!(socket.close_frame().unwrap().code(), CloseCode::GOING_AWAY);
+    }
+    let summary = serving.await.unwrap().unwrap();
+    assert_eq!((summary.closed(), summary.ended()), (3, 0));
+    assert!(connection.connect("/").await.is_err());
+}
+
+#[tokio::test]
+async fn a_connection_without_use_is_ended() {
+    let limits = Limits::default().handshake_timeout(Duration::from_millis(300));
+    let running = serve_echo(Server::new().acceptor(Acceptor::new().limits(limits))).await;
+    let (used, unused) = (running.connect().await, running.connect().await);
+    let (mut socket, _) = used.connect("/").await.unwrap();
+    assert_eq!(unused.closed().await.kind(), ErrorKind::Disconnected);
+    // One with a WebSocket goes on.
+    socket.send("hello").await.unwrap();
+    assert_eq!(socket.recv().await.unwrap(), Some(Message::from("hello")));
+}
