@@ -167,7 +167,7 @@ impl Http3Connection {
         let Target { server, uri, limits } = target;
         if let Some(proxy) = connector.proxy_to(&server)? {
             let text = format!(
-                "HTTP/3 can't pass the proxy {proxy}: use another version of HTTP, or Proxy::none() where the \
+                "HTTP/3 can't pass the proxy {proxy}: use another version of HTTP, or Proxy::none() if the \
                  server can be reached directly"
             );
             return Err(Error::new(ErrorKind::InvalidInput, text));

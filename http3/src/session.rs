@@ -1,4 +1,4 @@
-//! What all streams of one HTTP/3 connection share.
+//! The state that all streams of one HTTP/3 connection share.
 
 use std::future::Future;
 use std::io;
