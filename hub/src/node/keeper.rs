@@ -57,7 +57,11 @@ impl Keeper {
     pub(crate) async fn run(mut self) {
         loop {
             let next_end = self.core.roster.expire(&self.core, Instant::now());
-            let next = self.next_renewal.min(self.next_look);
+            let next = match self.core.roster.node() {
+                Some(_) => self.next_renewal.min(self.next_look),
+                // Without a lease, there is nothing else to do.
+                None => self.next_renewal,
+            };
             tokio::select! {
                 biased;
                 _ = &mut self.hub => return self.end().await,

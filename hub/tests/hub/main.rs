@@ -9,6 +9,8 @@ mod limits;
 mod live;
 mod once;
 mod presence;
+mod presence_checker;
+mod presence_faults;
 mod slow;
 mod stress;
 mod support;

@@ -25,8 +25,29 @@ pub(crate) struct Leases(Mutex<HashMap<NodeId, NodeLease>>);
 
 /// The lease of a node, and its entries.
 struct NodeLease {
-    ends: Instant,
+    term: Term,
     entries: HashSet<(Topic, Arc<str>)>,
+}
+
+/// The time of a lease.
+///
+/// ```text
+///     Until --renewed--> Until --the first entry is reaped--> Over
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Term {
+    Until(Instant),
+    /// The entries that are left are reaped, whatever the node does.
+    Over,
+}
+
+impl Term {
+    fn has_ended(self, now: Instant) -> bool {
+        match self {
+            Self::Until(end) => end <= now,
+            Self::Over => true,
+        }
+    }
 }
 
 /// The people in a topic, by their keys.
@@ -41,14 +62,15 @@ pub(crate) struct Person {
 
 impl Store {
     pub(crate) fn renew(&self, node: NodeId, time: Duration) -> Lease {
-        let ends = Instant::now() + time;
+        let term = Term::Until(Instant::now() + time);
         match self.leases().entry(node) {
+            Entry::Occupied(lease) if lease.get().term == Term::Over => Lease::Lapsed,
             Entry::Occupied(mut lease) => {
-                lease.get_mut().ends = ends;
+                lease.get_mut().term = term;
                 Lease::Held
             }
             Entry::Vacant(place) => {
-                place.insert(NodeLease { ends, entries: HashSet::new() });
+                place.insert(NodeLease { term, entries: HashSet::new() });
                 Lease::Lapsed
             }
         }
@@ -56,7 +78,8 @@ impl Store {
 
     pub(crate) fn enter(&self, topic: &Topic, node: NodeId, present: &Present) -> Lease {
         let mut leases = self.leases();
-        let Some(lease) = leases.get_mut(&node) else { return Lease::Lapsed };
+        let lease = leases.get_mut(&node).filter(|lease| lease.term != Term::Over);
+        let Some(lease) = lease else { return Lease::Lapsed };
         let key: Arc<str> = present.key.as_str().into();
         lease.entries.insert((topic.clone(), Arc::clone(&key)));
         let mut shard = self.shard(topic.name());
@@ -93,13 +116,14 @@ impl Store {
         let now = Instant::now();
         let (mut reaped, mut wakeups) = (0, Vec::new());
         let mut leases = self.leases();
-        if leases.get(&caller).is_none_or(|lease| lease.ends <= now) {
+        if leases.get(&caller).is_none_or(|lease| lease.term.has_ended(now)) {
             return 0;
         }
-        let ended: Vec<_> =
-            leases.iter().filter(|(_, lease)| lease.ends <= now).map(|(node, _)| *node).collect();
+        let ended = leases.iter().filter(|(_, lease)| lease.term.has_ended(now));
+        let ended: Vec<_> = ended.map(|(node, _)| *node).collect();
         for node in ended {
             let Some(lease) = leases.get_mut(&node) else { continue };
+            lease.term = Term::Over;
             let entries: Vec<_> = lease.entries.iter().take(REAPED - reaped).cloned().collect();
             for entry in entries {
                 lease.entries.remove(&entry);

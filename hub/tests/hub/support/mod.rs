@@ -1,6 +1,8 @@
 //! Support shared by the tests.
 
 pub(crate) mod broker;
+pub(crate) mod presence;
+pub(crate) mod presence_broker;
 pub(crate) mod random;
 
 use std::error::Error;
