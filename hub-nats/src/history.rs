@@ -1,14 +1,14 @@
 //! Reading a history from the stream.
 //!
-//! A history is the messages of one subject. The stream removes the oldest ones only, by their number and their
-//! age. So if a message still is there after the ones behind it were read, then nothing is missing in between.
+//! A history is the messages of one subject. The stream removes the oldest ones only, by their number and
+//! their age. So if a message still is there after later ones were read, then nothing is missing in between.
 //! That is how a page is checked: the message at its start is read last.
 //!
 //! A history without a message begins with a mark, which takes the place of a first message. The mark is
 //! published on the condition that the subject is empty, so that all nodes find one mark.
 //!
-//! The first messages of a page are read one by one from the leader of the stream. A consumer reads the others
-//! at once: it costs more, and may be a bit behind, but the next page takes care of that.
+//! The first messages of a page are read one by one from the leader of the stream. A consumer reads the
+//! others together: it costs more, and may be a bit late, but the next page takes care of that.
 
 use std::time::{Duration, SystemTime};
 

@@ -40,9 +40,9 @@
 //!   later. The engine connects to the next server of the cluster, of which one address is enough. Topics
 //!   with history then receive what they missed. A server that falls silent is noticed after at most five
 //!   seconds.
-//! - **The stream is lost, or older than it was.** Members are told that messages are lost, as the tags of the
-//!   messages don't match. Nodes read all histories after each reconnect, the election of a leader, and the
-//!   deletion of the stream. A stream with one replica in a cluster could roll back unnoticed, and is an
+//! - **The stream is lost, or older than it was.** Members are told that messages are lost, as the tags of
+//!   the messages don't match. Nodes read all histories after each reconnect, the election of a leader, and
+//!   the deletion of the stream. A stream with one replica in a cluster could roll back unnoticed, and is an
 //!   error.
 //! - **A node is too slow.** NATS ends its connection. The node connects again, and reads what it missed.
 //!

@@ -1,7 +1,7 @@
 //! The stream that keeps all histories.
 //!
-//! The engine creates the stream with the first message of a topic with history. An existing stream is used as
-//! it is, apart from two settings that the engine raises as the rules require: `max_msgs_per_subject`, and
+//! The engine creates the stream with the first message of a topic with history. An existing stream is used
+//! as it is, apart from two settings that the engine raises as the rules require: `max_msgs_per_subject`, and
 //! `max_age`. An operator may create the stream with other settings for storage and size, for example.
 //!
 //! | setting | value |

@@ -10,10 +10,10 @@ use crate::client::{Client, builder, hub, publish, until};
 use crate::server::{Server, TestResult};
 
 /// The stream as an operator creates it who wants no files.
-const IN_MEMORY: &str = "{ \"name\": \"bowline\", \"subjects\": [\"bowline.store.>\"], \"retention\": \"limits\",
-    \"discard\": \"old\", \"storage\": \"memory\", \"num_replicas\": 1, \"max_consumers\": -1, \"max_msgs\": -1,
-    \"max_bytes\": -1, \"max_age\": 0, \"max_msgs_per_subject\": 50,
-    \"republish\": { \"src\": \"bowline.store.>\", \"dest\": \"bowline.live.>\" } }";
+const IN_MEMORY: &str = r#"{ "name": "bowline", "subjects": ["bowline.store.>"], "retention": "limits",
+    "discard": "old", "storage": "memory", "num_replicas": 1, "max_consumers": -1, "max_msgs": -1,
+    "max_bytes": -1, "max_age": 0, "max_msgs_per_subject": 50,
+    "republish": { "src": "bowline.store.>", "dest": "bowline.live.>" } }"#;
 
 #[tokio::test]
 async fn two_nodes_exchange_messages_with_history() -> TestResult {

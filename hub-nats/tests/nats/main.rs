@@ -2,7 +2,11 @@
 //!
 //! Without `nats-server` on the machine, the tests do nothing and say so.
 
+mod chaos;
 mod client;
+mod cluster;
 mod history;
+mod proxy;
+mod random;
 mod server;
 mod topics;

@@ -292,8 +292,8 @@ impl Worker {
         self.core.events.emit(HubEvent::InboxOverflow { topic, messages: count });
     }
 
-    /// Holds the deliveries of topics whose histories may have changed. Returns the topics whose histories are
-    /// to be read.
+    /// Holds the deliveries of topics whose histories may have changed. Returns the topics whose histories
+    /// are to be read.
     fn doubt(&mut self, mut topics: Vec<Topic>) -> Vec<Topic> {
         topics.retain(|topic| {
             self.topics.wake(topic).is_some_and(|state| state.doubt(&self.core) == Step::Read)

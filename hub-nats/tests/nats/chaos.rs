@@ -1,0 +1,309 @@
+//! Publishers and clients that come and go, while servers, connections and hubs fail by a schedule.
+//!
+//! Publishers number their messages, and clients note every message and every loss that they are told of.
+//! Afterwards, the rules of `check` must hold. A run that fails prints its seed, with which
+//! `BOWLINE_HUB_SEED=<seed> cargo test -p bowline-hub-nats --test nats chaos` replays the schedule.
+
+use std::collections::{HashMap, HashSet};
+use std::error::Error;
+use std::fs;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bowline::pair;
+use bowline_hub::{Hub, HubLimits, Position, Rule, Start};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use crate::proxy::{Line, Proxy};
+use crate::random::Random;
+use crate::server::{Server, TestResult};
+
+type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
+
+const TOPICS: [&str; 2] = ["chat/a", "chat/b"];
+const NODES: usize = 2;
+const PUBLISHERS: u64 = 2;
+const CLIENTS: u64 = 6;
+const EVENTS: u64 = 10;
+/// The last message of a topic.
+const END: &str = "end";
+/// The time within which everybody must have received the end.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A note of a client.
+#[derive(Clone, Debug)]
+enum Note {
+    Message(Position, String),
+    Lost(Position),
+}
+
+/// The kind of a schedule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Schedule {
+    /// The data survives, so nobody may lose a message.
+    Durable,
+    /// The stream or its data vanish now and then.
+    Lossy,
+}
+
+/// The hubs, each with its proxy. A hub may be replaced.
+type Hubs = Arc<Vec<(Proxy, Mutex<Hub>)>>;
+
+async fn hub(port: u16) -> Result<Hub, Box<dyn Error>> {
+    Ok(Hub::builder(bowline_hub_nats::connect(&format!("nats://127.0.0.1:{port}")).await?)
+        .workers(2)
+        .rule("chat/", Rule::new().history(100_000, Duration::from_secs(300)))
+        .limits(HubLimits::default().replay(u64::MAX))
+        .frame(|message| format!("message {} {}", message.position(), message.text().unwrap_or("?")).into())
+        .lost(|_, now| format!("lost {now} ").into())
+        .build()?)
+}
+
+fn node(hubs: &Hubs, index: usize) -> Hub {
+    hubs[index].1.lock().unwrap().clone()
+}
+
+/// Publishes numbered messages, and returns the numbers of those that were acknowledged, with their topics.
+async fn publisher(
+    hubs: Hubs,
+    number: u64,
+    mut random: Random,
+    stop: watch::Receiver<bool>,
+) -> Vec<(u64, usize)> {
+    let mut acknowledged = Vec::new();
+    let mut message = 0;
+    while !*stop.borrow() {
+        message += 1;
+        let topic = random.index(TOPICS.len());
+        let hub = node(&hubs, random.index(NODES));
+        if hub.publish(TOPICS[topic], format!("{number} {message}")).await.is_ok() {
+            acknowledged.push((message, topic));
+        }
+        sleep(Duration::from_millis(2 + random.below(4))).await;
+    }
+    acknowledged
+}
+
+/// A client that comes and goes, and returns its notes once it has received the end.
+async fn client(hubs: Hubs, topic: &'static str, mut random: Random) -> Outcome<Vec<Note>> {
+    let (mut notes, mut since) = (Vec::new(), None);
+    loop {
+        let (mut client, server) = pair();
+        let hub = node(&hubs, random.index(NODES));
+        let from: Option<Position> = since;
+        let serving = tokio::spawn(async move {
+            let member = hub.join(server.sender())?;
+            let mut from = from;
+            while let Start::Lost(now) = member.subscribe(topic, from).await? {
+                server.send(format!("lost {now} ")).await?;
+                from = Some(now);
+            }
+            server.closed().await;
+            Outcome::Ok(())
+        });
+        for _ in 0..20 + random.below(200) {
+            let Ok(Ok(Some(frame))) = timeout(Duration::from_millis(700), client.recv()).await else { break };
+            let frame = frame.into_text()?;
+            let mut parts = frame.splitn(3, ' ');
+            let (kind, position) = (parts.next().ok_or("no kind")?, parts.next().ok_or("no position")?);
+            let (position, text) = (position.parse()?, parts.next().ok_or("no text")?.to_owned());
+            since = Some(position);
+            if text == END {
+                return Ok(notes);
+            }
+            notes.push(if kind == "lost" { Note::Lost(position) } else { Note::Message(position, text) });
+        }
+        drop(client);
+        serving.abort();
+    }
+}
+
+/// Does to servers, connections and hubs what a schedule says.
+async fn mischief(server: &mut Server, hubs: &Hubs, schedule: Schedule, random: &mut Random) -> TestResult {
+    for _ in 0..EVENTS {
+        sleep(Duration::from_millis(random.below(300))).await;
+        let (proxy, hub_of_node) = &hubs[random.index(NODES)];
+        let pause = Duration::from_millis(random.below(400));
+        match (random.below(8), schedule) {
+            (0 | 1, _) => {
+                server.kill()?;
+                sleep(pause).await;
+                server.restart().await?;
+            }
+            (2, _) => {
+                server.signal("-STOP")?;
+                sleep(pause * 4).await;
+                server.signal("-CONT")?;
+            }
+            (3, _) => {
+                proxy.set(Line::Stalled);
+                sleep(pause * 12).await;
+                proxy.set(Line::Open);
+            }
+            (4, Schedule::Lossy) => drop(server.api("STREAM.DELETE.bowline", "").await),
+            (5, Schedule::Lossy) => {
+                server.kill()?;
+                fs::remove_dir_all(server.store())?;
+                server.restart().await?;
+            }
+            (6, _) => {
+                // The clients of the old node find the new one when they come back.
+                let fresh = hub(proxy.port).await?;
+                *hub_of_node.lock().unwrap() = fresh;
+            }
+            _ => {
+                proxy.set(Line::Cut);
+                sleep(pause).await;
+                proxy.set(Line::Open);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Everything that a run has produced.
+struct Record {
+    /// The notes of each client, with its topic.
+    notes: Vec<(usize, Vec<Note>)>,
+    /// The acknowledged messages of each publisher, with their topics.
+    acknowledged: HashMap<String, Vec<(u64, usize)>>,
+}
+
+async fn run(mut server: Server, schedule: Schedule, seed: u64) -> Result<Record, Box<dyn Error>> {
+    let mut random = Random(seed);
+    let mut hubs = Vec::new();
+    for _ in 0..NODES {
+        let proxy = Proxy::start(server.port).await?;
+        let hub = hub(proxy.port).await?;
+        hubs.push((proxy, Mutex::new(hub)));
+    }
+    let hubs: Hubs = Arc::new(hubs);
+    let (stop, stopped) = watch::channel(false);
+    let (mut publishers, mut clients) = (JoinSet::new(), JoinSet::new());
+    for number in 0..PUBLISHERS {
+        let published = publisher(Arc::clone(&hubs), number, Random(random.next()), stopped.clone());
+        publishers.spawn(async move { (number, published.await) });
+    }
+    for number in 0..CLIENTS {
+        let topic = usize::try_from(number)? % TOPICS.len();
+        let noted = client(Arc::clone(&hubs), TOPICS[topic], Random(random.next()));
+        clients.spawn(async move { noted.await.map(|notes| (topic, notes)) });
+    }
+    mischief(&mut server, &hubs, schedule, &mut random).await?;
+    stop.send_replace(true);
+    let mut acknowledged = HashMap::new();
+    while let Some(published) = publishers.join_next().await {
+        let (number, messages) = published?;
+        acknowledged.insert(number.to_string(), messages);
+    }
+    let mut notes = Vec::new();
+    let ending = async {
+        while notes.len() < usize::try_from(CLIENTS)? {
+            for topic in TOPICS {
+                // A client that is away receives one of these.
+                let _ = node(&hubs, 0).publish(topic, END).await;
+            }
+            if let Ok(Some(noted)) = timeout(Duration::from_millis(300), clients.join_next()).await {
+                notes.push(noted??);
+            }
+        }
+        Outcome::Ok(())
+    };
+    timeout(PATIENCE, ending).await.map_err(|_| "a client hangs")?.map_err(|error| error.to_string())?;
+    Ok(Record { notes, acknowledged })
+}
+
+/// Checks the notes of a client. No message comes twice. Between two losses, positions grow, and so do the
+/// numbers of the acknowledged messages of each publisher, without one that is missing. A message that was not
+/// acknowledged may come late, or never. Returns the number of losses.
+fn check(record: &Record, topic: usize, notes: &[Note]) -> Result<usize, String> {
+    let (mut last, mut losses) = (None::<Position>, 0);
+    let mut seen = HashSet::new();
+    // The index of the last message of each publisher since the last loss.
+    let mut in_run = HashMap::new();
+    for note in notes {
+        let (position, text) = match note {
+            Note::Lost(now) => {
+                losses += 1;
+                last = Some(*now);
+                in_run.clear();
+                continue;
+            }
+            Note::Message(position, text) => (position, text),
+        };
+        if !seen.insert(text) {
+            return Err(format!("{text} came twice"));
+        }
+        if let Some(last) = last.filter(|last| last.offset() >= position.offset()) {
+            return Err(format!("{text} at {} came after {}", position.offset(), last.offset()));
+        }
+        last = Some(*position);
+        let (publisher, number) = text.split_once(' ').ok_or("a foreign message")?;
+        let number: u64 = number.parse().map_err(|_| "a foreign number")?;
+        let messages: &Vec<_> = record.acknowledged.get(publisher).ok_or("a foreign publisher")?;
+        let mut of_topic = messages.iter().filter(|(_, other)| *other == topic);
+        let Some(index) = of_topic.position(|(other, _)| *other == number) else { continue };
+        if let Some(before) = in_run.insert(publisher, index) {
+            if before + 1 != index {
+                return Err(format!("between the messages {before} and {index} of {publisher} is a gap"));
+            }
+        }
+    }
+    Ok(losses)
+}
+
+/// Checks that a position stands for the same message everywhere.
+fn check_positions(record: &Record) -> Result<(), String> {
+    let mut texts = HashMap::new();
+    for note in record.notes.iter().flat_map(|(_, notes)| notes) {
+        if let Note::Message(position, text) = note {
+            if texts.insert(position, text).is_some_and(|other| other != text) {
+                return Err(format!("{position:?} is the position of two messages"));
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn check_schedules(schedule: Schedule, seeds: impl IntoIterator<Item = u64>) -> TestResult {
+    let seeds: Vec<_> = match std::env::var("BOWLINE_HUB_SEED") {
+        Ok(seed) => vec![seed.parse()?],
+        Err(_) => seeds.into_iter().collect(),
+    };
+    let (mut losses, mut messages) = (0, 0);
+    for seed in seeds {
+        let Some(server) = Server::start("").await? else { return Ok(()) };
+        let record = run(server, schedule, seed).await.map_err(|error| format!("seed {seed}: {error}"))?;
+        check_positions(&record).map_err(|error| format!("seed {seed}: {error}"))?;
+        for (topic, notes) in &record.notes {
+            let lost = check(&record, *topic, notes).map_err(|error| format!("seed {seed}: {error}"))?;
+            if schedule == Schedule::Durable && lost > 0 {
+                return Err(format!("seed {seed}: a loss was told, and nothing was lost").into());
+            }
+            losses += lost;
+        }
+        messages += record.acknowledged.values().map(Vec::len).sum::<usize>();
+    }
+    println!("{messages} messages, {losses} losses were told");
+    assert!(messages > 100, "only {messages} messages were published");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_lost_while_the_data_survives() -> TestResult {
+    check_schedules(Schedule::Durable, 0..3).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_loss_is_told() -> TestResult {
+    check_schedules(Schedule::Lossy, 0..3).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes many minutes"]
+async fn every_loss_is_told_in_hundreds_of_schedules() -> TestResult {
+    check_schedules(Schedule::Durable, 1000..1100).await?;
+    check_schedules(Schedule::Lossy, 2000..2200).await
+}

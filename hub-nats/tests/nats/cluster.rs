@@ -1,0 +1,115 @@
+//! A cluster of three servers, of which one fails.
+
+use std::error::Error;
+use std::time::Duration;
+
+use bowline_hub::{HubEvent, Start};
+use tokio::time::sleep;
+
+use crate::client::{Client, builder, hub, publish, until};
+use crate::server::{Server, TestResult, free_port};
+
+const SERVERS: usize = 3;
+
+/// Starts the servers of a cluster. A majority of them keeps every message.
+pub(crate) async fn start() -> Result<Option<Vec<Server>>, Box<dyn Error>> {
+    let ports: Vec<_> = (0..SERVERS).map(|_| free_port()).collect();
+    let routes: Vec<_> = ports.iter().map(|port| format!("nats://127.0.0.1:{port}")).collect();
+    let mut servers = Vec::new();
+    for (number, port) in ports.iter().enumerate() {
+        let settings = format!(
+            "server_name: server{number}\ncluster {{ name: test, listen: \"127.0.0.1:{port}\", routes: {routes:?} }}"
+        );
+        let Some(server) = Server::start(&settings).await? else { return Ok(None) };
+        servers.push(server);
+    }
+    Ok(Some(servers))
+}
+
+/// Returns the URL of all servers, beginning with one of them.
+pub(crate) fn url(servers: &[Server], first: usize) -> String {
+    let urls = (0..servers.len()).map(|number| servers[(first + number) % servers.len()].url());
+    urls.collect::<Vec<_>>().join(",")
+}
+
+/// Each node is connected to another server. One of these is killed, which may be the leader of the stream.
+#[tokio::test]
+async fn a_cluster_loses_nothing_when_one_server_is_killed() -> TestResult {
+    let Some(mut servers) = start().await? else { return Ok(()) };
+    let mut nodes = Vec::new();
+    for first in 0..SERVERS {
+        nodes.push(hub(&url(&servers, first)).await?);
+    }
+    publish(&nodes[0], "chat/a", "0").await?;
+    let info = servers[0].api("STREAM.INFO.bowline", "").await?;
+    assert!(info.contains("\"num_replicas\":3"), "{info}");
+    let mut clients = Vec::new();
+    for node in &nodes {
+        clients.push(Client::live(node, "chat/a").await?);
+    }
+    let mut number = 0;
+    for killed in 0..SERVERS {
+        let mut events = nodes[killed].events();
+        servers[killed].kill()?;
+        until(&mut events, |event| *event == HubEvent::Reconnected).await?;
+        for node in &nodes {
+            number += 1;
+            // An acknowledgement may be lost with the leader. The key keeps the message from coming twice.
+            while node.publish_once("chat/a", &number.to_string(), number.to_string()).await.is_err() {
+                sleep(Duration::from_millis(50)).await;
+            }
+            for client in &mut clients {
+                client.expect(&[&number.to_string()]).await?;
+            }
+        }
+        servers[killed].restart().await?;
+        wait_for_replicas(&servers[(killed + 1) % SERVERS]).await?;
+    }
+    assert_eq!(nodes.iter().map(|node| node.stats().lost).sum::<u64>(), 0);
+    Ok(())
+}
+
+/// Waits until all replicas of the stream have everything.
+pub(crate) async fn wait_for_replicas(server: &Server) -> TestResult {
+    let current = async {
+        loop {
+            let info = server.api("STREAM.INFO.bowline", "").await.unwrap_or_default();
+            if info.matches("\"current\":true").count() == SERVERS - 1 && info.contains("\"leader\"") {
+                return;
+            }
+            sleep(Duration::from_millis(100)).await;
+        }
+    };
+    Ok(tokio::time::timeout(crate::server::PATIENCE, current).await?)
+}
+
+#[tokio::test]
+async fn one_address_is_enough_to_find_the_other_servers() -> TestResult {
+    let Some(mut servers) = start().await? else { return Ok(()) };
+    let node = hub(&servers[0].url()).await?;
+    publish(&node, "chat/a", "0").await?;
+    let mut client = Client::live(&node, "chat/a").await?;
+    servers[0].kill()?;
+    publish(&node, "chat/a", "1").await?;
+    client.expect(&["1"]).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_stream_with_one_replica_in_a_cluster_is_an_error() -> TestResult {
+    let Some(servers) = start().await? else { return Ok(()) };
+    let node = builder(&url(&servers, 0)).await?.build()?;
+    publish(&node, "chat/a", "0").await?;
+    let config = servers[0].api("STREAM.INFO.bowline", "").await?;
+    let config = config.split_once("\"config\":").ok_or("no configuration")?.1;
+    let config = config.split_once(",\"created\"").ok_or("no configuration")?.0;
+    servers[0]
+        .api("STREAM.UPDATE.bowline", &config.replace("\"num_replicas\":3", "\"num_replicas\":1"))
+        .await?;
+    let other = hub(&url(&servers, 1)).await?;
+    let error = other.publish("chat/a", "1").await.unwrap_err();
+    assert!(std::error::Error::source(&error).unwrap().to_string().contains("one replica"), "{error:?}");
+    let client = Client::join(&other)?;
+    assert!(!matches!(client.member.subscribe("chat/a", None).await, Ok(Start::Live(_))));
+    Ok(())
+}
