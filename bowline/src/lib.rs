@@ -365,7 +365,6 @@ pub mod guide;
 mod handshake;
 mod limits;
 mod message;
-mod random;
 #[cfg(feature = "server")]
 mod server;
 mod socket;

@@ -14,13 +14,13 @@ use http::header::{
 use http::{Response, StatusCode, Version};
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use crate::connection::outbound::random::{random, renew_after_fork};
 use crate::connection::parts::{Config, ConnectionParts};
 use crate::error::Error;
 use crate::events::{self, HandshakeSubject};
 use crate::handshake::headers::{Occurrence, has_token};
 use crate::handshake::negotiated::Negotiated;
 use crate::limits::Limits;
-use crate::random::{random, renew_after_fork};
 use crate::socket::{Adoption, WebSocket};
 use crate::transport::{Addresses, Transport};
 

@@ -14,9 +14,9 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::client::connect_over::Security;
 use crate::client::connector::Connector;
+use crate::connection::outbound::random::random;
 use crate::error::{Error, ErrorKind};
 use crate::handshake::deadline::Deadline;
-use crate::random::random;
 use crate::socket::{Sender, WebSocket};
 
 /// The default of the first bound of a pause.

@@ -36,6 +36,7 @@ pub(crate) mod guard;
 mod held_replies;
 mod messages;
 pub(crate) mod pings;
+pub(crate) mod random;
 pub(crate) mod wait_queue;
 mod write_queue;
 
@@ -52,11 +53,11 @@ use crate::connection::outbound::control::{ControlFrame, ControlHook};
 use crate::connection::outbound::deferred::{Deferred, DeferredList};
 use crate::connection::outbound::held_replies::HeldReplies;
 use crate::connection::outbound::pings::{PingId, Pings};
+use crate::connection::outbound::random::random;
 use crate::connection::outbound::wait_queue::{Manner, Place, Turn, WaitQueue};
 use crate::connection::outbound::write_queue::WriteQueue;
 use crate::error::{Error, ErrorKind};
 use crate::message::tally::Tally;
-use crate::random::random;
 use crate::transport::WriteTransport;
 
 /// Replies gather up to this multiple of the high-water mark before they are written to a transport that

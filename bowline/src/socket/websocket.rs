@@ -15,7 +15,7 @@ use crate::connection::parts::ConnectionParts;
 use crate::error::{Error, TrySendError};
 use crate::events;
 use crate::message::{Message, Payload};
-use crate::random::renew_after_fork;
+use crate::connection::outbound::random::renew_after_fork;
 use crate::socket::ping::Ping;
 use crate::socket::reader::MessageReader;
 use crate::socket::sender::Sender;

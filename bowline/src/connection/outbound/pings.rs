@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::connection::outbound::random::random;
 use crate::error::{Error, ErrorKind};
-use crate::random::random;
 
 /// The pings under way, in the order in which they were sent, and the round trip of the last one that was
 /// answered.
