@@ -37,6 +37,9 @@ mod stats;
 mod stream_sink;
 mod writer;
 
+#[cfg(any(feature = "json", feature = "protobuf"))]
+use crate::connection::outbound::encoded::Encoded;
+
 #[cfg(any(feature = "client", feature = "server"))]
 pub use adoption::Adoption;
 pub use batch::SendBatch;

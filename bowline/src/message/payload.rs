@@ -76,29 +76,6 @@ impl<'a> Payload<'a> {
             Source::Borrowed(_) | Source::Owned(_) => None,
         }
     }
-
-    /// Sets whether the message is compressed, regardless of its size. Default: messages that reach
-    /// [`CompressionOptions::threshold`](crate::CompressionOptions::threshold) are.
-    ///
-    /// The setting has no effect on connections that did not negotiate compression. A message that
-    /// compression would not make smaller is sent uncompressed, unless later messages may refer to its
-    /// content (context takeover).
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// # async fn example(socket: &bowline::WebSocket) -> Result<(), bowline::Error> {
-    /// use bowline::Payload;
-    ///
-    /// socket.send(Payload::from("a secret").compress(false)).await?;
-    /// # Ok(())
-    /// # }
-    /// ```
-    #[cfg(feature = "deflate")]
-    pub fn compress(mut self, compress: bool) -> Self {
-        self.compress = Some(compress);
-        self
-    }
 }
 
 macro_rules! payload_from {

@@ -6,12 +6,10 @@ use bowline_proto::MessageKind;
 use serde::Serialize;
 use serde::de::{DeserializeOwned, Error as _};
 
-use crate::connection::inbound::batch::Hold;
-use crate::connection::outbound::encoded::Encoded;
 use crate::error::{Error, ErrorKind, escaped};
 use crate::message::Message;
-use crate::socket::sender::{Sender, send_encoded};
-use crate::socket::websocket::WebSocket;
+// Of the facade: `socket.rs`, or `browser.rs`, which includes this file, too.
+use super::{Encoded, Sender, WebSocket};
 
 impl WebSocket {
     /// Sends a value as JSON in a text message.
@@ -51,7 +49,7 @@ impl WebSocket {
     ///
     /// This method is cancel safe. A future that is dropped before it is ready has sent nothing.
     pub fn send_json<T: Serialize + ?Sized>(&self, value: &T) -> impl Future<Output = Result<(), Error>> {
-        send_encoded(&self.connection, self.batch.hold(), encode(value))
+        self.send_encoded(encode(value))
     }
 
     /// Receives the next message, text or binary, as a value in JSON, or `None` after the connection has
@@ -87,7 +85,7 @@ impl Sender {
     ///
     /// This method is cancel safe. A future that is dropped before it is ready has sent nothing.
     pub fn send_json<T: Serialize + ?Sized>(&self, value: &T) -> impl Future<Output = Result<(), Error>> {
-        send_encoded(&self.connection, Hold::Never, encode(value))
+        self.send_encoded(encode(value))
     }
 }
 

@@ -5,12 +5,10 @@ use std::future::Future;
 use bowline_proto::{FrameHeader, MessageKind};
 use prost::Message as Protobuf;
 
-use crate::connection::inbound::batch::Hold;
-use crate::connection::outbound::encoded::Encoded;
 use crate::error::{Error, ErrorKind};
 use crate::message::Message;
-use crate::socket::sender::{Sender, send_encoded};
-use crate::socket::websocket::WebSocket;
+// Of the facade: `socket.rs`, or `browser.rs`, which includes this file, too.
+use super::{Encoded, Sender, WebSocket};
 
 impl WebSocket {
     /// Sends a protobuf message in a binary message.
@@ -48,7 +46,7 @@ impl WebSocket {
     ///
     /// This method is cancel safe. A future that is dropped before it is ready has sent nothing.
     pub fn send_protobuf<M: Protobuf>(&self, message: &M) -> impl Future<Output = Result<(), Error>> {
-        send_encoded(&self.connection, self.batch.hold(), encode(message))
+        self.send_encoded(encode(message))
     }
 
     /// Receives the next message as a protobuf message, or `None` after the connection has ended normally.
@@ -79,7 +77,7 @@ impl Sender {
     ///
     /// This method is cancel safe. A future that is dropped before it is ready has sent nothing.
     pub fn send_protobuf<M: Protobuf>(&self, message: &M) -> impl Future<Output = Result<(), Error>> {
-        send_encoded(&self.connection, Hold::Never, encode(message))
+        self.send_encoded(encode(message))
     }
 }
 

@@ -307,7 +307,18 @@ impl fmt::Debug for Sender {
     }
 }
 
-/// Sends a message that is encoded already.
+#[cfg(any(feature = "json", feature = "protobuf"))]
+impl Sender {
+    /// Sends a message that is encoded already.
+    pub(crate) fn send_encoded(
+        &self,
+        encoded: Result<Encoded, Error>,
+    ) -> impl Future<Output = Result<(), Error>> {
+        send_encoded(&self.connection, Hold::Never, encoded)
+    }
+}
+
+/// Sends a message that is encoded already, on behalf of either handle.
 #[cfg(any(feature = "json", feature = "protobuf"))]
 pub(crate) async fn send_encoded(
     connection: &Arc<Connection>,

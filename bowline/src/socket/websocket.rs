@@ -11,14 +11,18 @@ use bowline_proto::{CloseCode, CloseFrame, MessageKind, Role};
 use crate::connection::Connection;
 use crate::connection::driver::DriverTask;
 use crate::connection::inbound::batch::Batch;
+#[cfg(any(feature = "json", feature = "protobuf"))]
+use crate::connection::outbound::encoded::Encoded;
+use crate::connection::outbound::random::renew_after_fork;
 use crate::connection::parts::ConnectionParts;
 use crate::error::{Error, TrySendError};
 use crate::events;
 use crate::message::{Message, Payload};
-use crate::connection::outbound::random::renew_after_fork;
 use crate::socket::ping::Ping;
 use crate::socket::reader::MessageReader;
 use crate::socket::sender::Sender;
+#[cfg(any(feature = "json", feature = "protobuf"))]
+use crate::socket::sender::send_encoded;
 use crate::socket::writer::MessageWriter;
 use crate::sync::spawn;
 
@@ -459,6 +463,15 @@ impl WebSocket {
         events::connection_opened(role, connection.addresses.peer);
         spawn(DriverTask::new(Arc::clone(&connection), keepalive, close_timeout));
         Self { connection, batch: Batch::default() }
+    }
+
+    /// Sends a message that is encoded already.
+    #[cfg(any(feature = "json", feature = "protobuf"))]
+    pub(crate) fn send_encoded(
+        &self,
+        encoded: Result<Encoded, Error>,
+    ) -> impl Future<Output = Result<(), Error>> {
+        send_encoded(&self.connection, self.batch.hold(), encoded)
     }
 
     /// Hands the end of the connection to the holder of the returned sender: dropping the `WebSocket` no

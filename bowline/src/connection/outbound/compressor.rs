@@ -5,6 +5,8 @@ use std::cell::Cell;
 use crate::compression::CompressorSettings;
 use crate::compression::codec::Deflater;
 use crate::connection::outbound::fragment::FragmentEnd;
+#[cfg(feature = "deflate")]
+use crate::message::Payload;
 
 /// The largest capacity of the buffer that a thread keeps for compressed messages on their way into a write
 /// buffer.
@@ -85,4 +87,30 @@ fn with_scratch<T>(work: impl FnOnce(&mut Vec<u8>) -> T) -> T {
         let _ = SCRATCH.try_with(|spare| spare.set(scratch));
     }
     result
+}
+
+// Here, because browsers compress as they like.
+#[cfg(feature = "deflate")]
+impl Payload<'_> {
+    /// Sets whether the message is compressed, regardless of its size. Default: messages that reach
+    /// [`CompressionOptions::threshold`](crate::CompressionOptions::threshold) are.
+    ///
+    /// The setting has no effect on connections that did not negotiate compression. A message that
+    /// compression would not make smaller is sent uncompressed, unless later messages may refer to its
+    /// content (context takeover).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # async fn example(socket: &bowline::WebSocket) -> Result<(), bowline::Error> {
+    /// use bowline::Payload;
+    ///
+    /// socket.send(Payload::from("a secret").compress(false)).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn compress(mut self, compress: bool) -> Self {
+        self.compress = Some(compress);
+        self
+    }
 }
