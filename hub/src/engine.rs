@@ -37,7 +37,7 @@ use crate::topic::Topic;
 ///
 /// # Presence
 ///
-/// The last six methods keep account of who is in a topic. By default they fail, and an engine without them
+/// The last seven methods keep account of who is in a topic. By default they fail, and an engine without them
 /// can't serve topics with [`Rule::presence`](crate::Rule::presence). An engine that has them stores
 ///
 /// - **entries:** (topic, key, node), with the information about the key. Somebody is present in a topic
@@ -127,14 +127,18 @@ pub trait Engine: Send + Sync + 'static {
         before_last(self, topic, count)
     }
 
-    /// Lets the lease of a node end after a time from now, whenever it would have ended before. A node
-    /// without a lease gets one.
+    /// Begins the lease of a node, which ends after a time from now. The number is new.
+    fn begin(&self, node: NodeId, time: Duration) -> impl Future<Output = Result<(), EngineError>> + Send {
+        let _ = (node, time);
+        ready(Err(no_presence()))
+    }
+
+    /// Lets the lease of a node end after a time from now, whenever it would have ended before.
     ///
-    /// Returns [`Lease::Held`] if the node had a lease, even one whose time was over, unless a hub has begun
-    /// to reap it. Also returns [`Lease::Lapsed`] if the broker may have lost or rolled back entries since
-    /// the last call for this node: because it restarted, or because a replica took over. After that answer,
-    /// the hub never uses the number of the node again, and enters its entries under another one. Only for
-    /// the first call with a number, the answer does not matter.
+    /// A lease whose time was over is held again, unless a hub has begun to reap it. Returns
+    /// [`Lease::Lapsed`], now and from now on, if the node has no lease, or if the broker may have lost or
+    /// rolled back entries since the lease began: because it restarted, or because a replica took over. The
+    /// hub then begins another lease, with a new number, and enters everything again.
     fn renew(&self, node: NodeId, time: Duration) -> impl Future<Output = Result<Lease, EngineError>> + Send {
         let _ = (node, time);
         ready(Err(no_presence()))

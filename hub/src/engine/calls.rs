@@ -35,6 +35,7 @@ trait AnyEngine: Send + Sync {
     fn unwant<'a>(&'a self, topic: &'a Topic) -> Call<'a, ()>;
     fn history<'a>(&'a self, topic: &'a Topic, after: u64, limit: usize) -> Call<'a, HistoryPage>;
     fn before_last<'a>(&'a self, topic: &'a Topic, count: u64) -> Call<'a, Position>;
+    fn begin(&self, node: NodeId, time: Duration) -> Call<'_, ()>;
     fn renew(&self, node: NodeId, time: Duration) -> Call<'_, Lease>;
     fn enter<'a>(&'a self, topic: &'a Topic, node: NodeId, present: &'a Present) -> Call<'a, Lease>;
     fn exit<'a>(&'a self, topic: &'a Topic, node: NodeId, key: &'a str) -> Call<'a, ()>;
@@ -72,6 +73,10 @@ impl<E: Engine> AnyEngine for E {
 
     fn before_last<'a>(&'a self, topic: &'a Topic, count: u64) -> Call<'a, Position> {
         Box::pin(Engine::before_last(self, topic, count))
+    }
+
+    fn begin(&self, node: NodeId, time: Duration) -> Call<'_, ()> {
+        Box::pin(Engine::begin(self, node, time))
     }
 
     fn renew(&self, node: NodeId, time: Duration) -> Call<'_, Lease> {
@@ -145,6 +150,10 @@ impl EngineCalls {
 
     pub(crate) async fn before_last(&self, topic: &Topic, count: u64) -> Result<Position, Error> {
         self.bounded("read the history", || self.engine.before_last(topic, count)).await
+    }
+
+    pub(crate) async fn begin(&self, node: NodeId, time: Duration) -> Result<(), Error> {
+        self.bounded("begin a lease", || self.engine.begin(node, time)).await
     }
 
     pub(crate) async fn renew(&self, node: NodeId, time: Duration) -> Result<Lease, Error> {

@@ -221,6 +221,11 @@ impl Engine for Memory {
         Ok(page)
     }
 
+    async fn begin(&self, node: NodeId, time: Duration) -> Result<(), EngineError> {
+        self.store.begin(node, time);
+        Ok(())
+    }
+
     async fn renew(&self, node: NodeId, time: Duration) -> Result<Lease, EngineError> {
         Ok(self.store.renew(node, time))
     }

@@ -85,21 +85,28 @@ impl Keeper {
 
     async fn renew(&mut self, node: Option<NodeId>, now: Instant) {
         let lease = self.core.limits.presence_lease;
-        let number = node.unwrap_or_else(NodeId::new);
+        let time = lease / LOOKS * (LOOKS - 1);
+        let outcome = match node {
+            Some(node) => self.core.engine.renew(node, time).await.map(|lease| (node, lease)),
+            None => {
+                let node = NodeId::new();
+                self.core.engine.begin(node, time).await.map(|()| (node, Lease::Held))
+            }
+        };
         self.next_renewal = now + lease / LOOKS;
-        match self.core.engine.renew(number, lease / LOOKS * (LOOKS - 1)).await {
+        match outcome {
             Err(_) => {
                 self.held_since = None;
                 if now.duration_since(self.last_renewed) >= lease {
                     self.core.roster.set_cut_off(true);
                 }
             }
-            Ok(Lease::Lapsed) if node.is_some() => {
+            Ok((number, Lease::Lapsed)) => {
                 self.held_since = None;
                 self.next_renewal = now;
                 self.core.roster.lapse(&self.core, number);
             }
-            Ok(_) => {
+            Ok((number, Lease::Held)) => {
                 add(&self.core.counters.renewals, 1);
                 self.next_renewal = now + lease / RENEWALS;
                 self.last_renewed = now;

@@ -61,18 +61,18 @@ pub(crate) struct Person {
 }
 
 impl Store {
-    pub(crate) fn renew(&self, node: NodeId, time: Duration) -> Lease {
+    pub(crate) fn begin(&self, node: NodeId, time: Duration) {
         let term = Term::Until(Instant::now() + time);
-        match self.leases().entry(node) {
-            Entry::Occupied(lease) if lease.get().term == Term::Over => Lease::Lapsed,
-            Entry::Occupied(mut lease) => {
-                lease.get_mut().term = term;
+        self.leases().insert(node, NodeLease { term, entries: HashSet::new() });
+    }
+
+    pub(crate) fn renew(&self, node: NodeId, time: Duration) -> Lease {
+        match self.leases().get_mut(&node) {
+            Some(NodeLease { term: term @ Term::Until(_), .. }) => {
+                *term = Term::Until(Instant::now() + time);
                 Lease::Held
             }
-            Entry::Vacant(place) => {
-                place.insert(NodeLease { term, entries: HashSet::new() });
-                Lease::Lapsed
-            }
+            _ => Lease::Lapsed,
         }
     }
 

@@ -55,10 +55,12 @@ struct Data {
     people: BTreeMap<String, BTreeMap<String, Person>>,
 }
 
-#[derive(Clone, Default)]
+#[derive(Clone)]
 struct NodeLease {
     /// The end, or `None` while the entries that are left are reaped.
     ends: Option<Instant>,
+    /// The start of the broker at which the lease began.
+    began: u64,
     /// The topics and keys.
     entries: BTreeSet<(String, String)>,
 }
@@ -73,8 +75,6 @@ struct Node {
     inbox: Inbox,
     wants: HashMap<String, Topic>,
     link: LinkState,
-    /// The start of the broker at which a lease was renewed.
-    renewed: HashMap<NodeId, u64>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -275,7 +275,7 @@ impl Data {
 
 impl Engine for PresenceBroker {
     fn start(&mut self, inbox: Inbox) -> Result<(), EngineError> {
-        let node = Node { inbox, wants: HashMap::new(), link: LinkState::Up, renewed: HashMap::new() };
+        let node = Node { inbox, wants: HashMap::new(), link: LinkState::Up };
         let mut state = self.state.lock().unwrap();
         self.node = Some(state.nodes.len());
         state.nodes.push(node);
@@ -306,22 +306,28 @@ impl Engine for PresenceBroker {
         Err(EngineError::new("this broker has no histories"))
     }
 
-    async fn renew(&self, lease: NodeId, time: Duration) -> Result<Lease, EngineError> {
-        let renew = |state: &mut State, node: usize| {
-            let earlier = state.nodes[node].renewed.insert(lease, state.starts);
-            let ends = Instant::now() + time;
-            let known = state.data.leases.get_mut(&lease);
-            let is_held = known.as_ref().is_some_and(|lease| lease.ends.is_some());
-            match known {
-                Some(lease) if lease.ends.is_some() => lease.ends = Some(ends),
-                Some(_) => {}
-                None => {
-                    let new = NodeLease { ends: Some(ends), ..NodeLease::default() };
-                    state.data.leases.insert(lease, new);
+    async fn begin(&self, node: NodeId, time: Duration) -> Result<(), EngineError> {
+        let begin = |state: &mut State, _: usize| {
+            let ends = Some(Instant::now() + time);
+            let lease = NodeLease { ends, began: state.starts, entries: BTreeSet::new() };
+            state.data.leases.insert(node, lease);
+            ((), Vec::new())
+        };
+        self.call(begin).await
+    }
+
+    async fn renew(&self, node: NodeId, time: Duration) -> Result<Lease, EngineError> {
+        let renew = |state: &mut State, _: usize| {
+            let starts = state.starts;
+            let lease = state.data.leases.get_mut(&node);
+            let held = lease.filter(|lease| lease.ends.is_some() && lease.began == starts);
+            match held {
+                Some(lease) => {
+                    lease.ends = Some(Instant::now() + time);
+                    (Lease::Held, Vec::new())
                 }
+                None => (Lease::Lapsed, Vec::new()),
             }
-            let is_held = is_held && earlier == Some(state.starts);
-            (if is_held { Lease::Held } else { Lease::Lapsed }, Vec::new())
         };
         self.call(renew).await
     }
