@@ -78,8 +78,8 @@ def chromium_driver():
 
 
 def demo():
-    """Debian's HAProxy and Redis."""
-    apt_install({"haproxy": "haproxy", "redis-server": "redis-server"})
+    """Debian's HAProxy, Redis and NATS."""
+    apt_install({command: command for command in ["haproxy", "redis-server", "nats-server"]})
 
 
 def deploying():

@@ -13,7 +13,8 @@ const create = (tag, properties, ...children) => {
 };
 
 const room = location.hash.slice(1) || ROOMS[0];
-const name = localStorage.name ??= 'guest ' + Math.floor(Math.random() * 1000);
+// All windows of a browser are one person, and `?name=` is another one.
+const name = new URLSearchParams(location.search).get('name') ?? (localStorage.name ??= 'guest ' + Math.floor(Math.random() * 1000));
 
 element('room').textContent = decodeURIComponent(room);
 element('rooms').append(...ROOMS.map(other => create('a', { href: '#' + other, textContent: other })));
@@ -43,15 +44,16 @@ function showNumbers() {
 
 const client = new Room(room, name, {
   state(state, text) {
+    if (state === 'live' && client.connections > 1) show(create('li', { className: 'told', textContent: `now on ${text}` }));
     node = state === 'live' ? text : '';
-    const texts = { connecting: 'connecting', live: `live on ${text}`, waiting: `waiting: ${text}` };
+    const texts = { connecting: 'connecting', live: `live on ${text}`, waiting: `waiting to come back after ${text}` };
     Object.assign(element('connection'), { textContent: texts[state] }).dataset.state = state;
     for (const program of element('programs').children) program.classList.toggle('mine', program.id === node);
   },
-  message({ at, name, publisher, text, fault }) {
+  message({ name, publisher, number, text, fault }) {
     const line = create('li', { className: fault ?? '' });
     if (publisher === client.publisher) line.classList.add('own');
-    line.append(create('span', { className: 'offset', textContent: at.offset }), create('b', { textContent: name }));
+    line.append(create('b', { textContent: name }), create('span', { className: 'number', textContent: number }));
     line.append(create('span', { textContent: fault ? `${text} (${fault})` : text }));
     show(line);
   },
@@ -59,7 +61,19 @@ const client = new Room(room, name, {
     show(create('li', { className: 'lost', textContent: 'The broker has lost messages. The room goes on from here.' }));
   },
   accepted: showNumbers,
+  here: showPresent,
+  joined: showPresent,
+  left({ name }) {
+    window.demo.departures.push(name);
+    showPresent();
+  },
 });
+
+function showPresent() {
+  const names = [...client.present].sort();
+  element('count').textContent = names.length;
+  element('present').replaceChildren(...names.map(name => create('li', { textContent: name })));
+}
 
 element('say').onsubmit = event => {
   event.preventDefault();
@@ -115,5 +129,5 @@ for (const button of element('load').querySelectorAll('button')) {
 
 // For the console, and for tests: `heard` counts the messages with a text.
 const texts = () => [...messages.querySelectorAll('span:last-child')].map(span => span.textContent);
-window.demo = { client, order, heard: text => texts().filter(heard => heard === text).length };
+window.demo = { client, order, departures: [], heard: text => texts().filter(heard => heard === text).length };
 connectControl();

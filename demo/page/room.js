@@ -9,7 +9,7 @@ const REFUSED = 500;
 // The messages that a client has received.
 export class Sequence {
   counts = { received: 0, gaps: 0, doubles: 0, losses: 0 };
-  // The place of the last message: its position, which a node accepts, and the numbers that a page can compare.
+  // The position of the last message.
   last = null;
   // The last number of each publisher.
   numbers = new Map();
@@ -19,7 +19,7 @@ export class Sequence {
     this.last ??= at;
   }
 
-  // Continues after a loss. Anything may be missing before this place.
+  // Continues after a loss. Anything may be missing before this position.
   lose(at) {
     this.counts.losses++;
     this.last = at;
@@ -28,21 +28,20 @@ export class Sequence {
 
   // Checks that a message follows the last one of the room, and the last one of its publisher. Returns what is
   // wrong: 'gap', 'double' or null.
-  receive(message) {
-    const { at, publisher, number } = message;
-    this.counts.received++;
-    const steps = [];
-    if (this.last) steps.push(at.epoch === this.last.epoch ? at.offset - this.last.offset : NaN);
-    if (this.numbers.has(publisher)) steps.push(number - this.numbers.get(publisher));
+  receive({ at, before, publisher, number }) {
+    const last = this.last ?? before, lastNumber = this.numbers.get(publisher) ?? number - 1;
     this.last = at;
     this.numbers.set(publisher, number);
-    if (steps.every(step => step === 1)) return null;
-    if (steps.some(step => step < 1)) {
+    this.counts.received++;
+    if (number <= lastNumber) {
       this.counts.doubles++;
       return 'double';
     }
-    this.counts.gaps++;
-    return 'gap';
+    if (before !== last || number > lastNumber + 1) {
+      this.counts.gaps++;
+      return 'gap';
+    }
+    return null;
   }
 }
 
@@ -50,6 +49,8 @@ export class Sequence {
 // 'connecting', 'live' or 'waiting' and a text.
 export class Room {
   sequence = new Sequence();
+  // The names of all who are in the room.
+  present = new Set();
   // The texts that no node has accepted yet, the oldest first.
   unsent = [];
   // The number of times that this page was live in the room.
@@ -75,8 +76,7 @@ export class Room {
     this.on.state('connecting', '');
     this.#socket = new WebSocket(new URL('/rooms/' + this.room, location.href.replace(/^http/, 'ws')));
     this.#socket.onopen = () => {
-      const since = this.sequence.last?.position;
-      this.#send({ kind: 'hello', name: this.name, publisher: this.publisher, since });
+      this.#send({ kind: 'hello', name: this.name, publisher: this.publisher, since: this.sequence.last });
     };
     this.#socket.onmessage = event => this.#receive(JSON.parse(event.data));
     this.#socket.onclose = event => this.#wait(event);
@@ -93,6 +93,12 @@ export class Room {
       this.sequence.lose(message.at);
     } else if (message.kind === 'message') {
       message.fault = this.sequence.receive(message);
+    } else if (message.kind === 'here') {
+      this.present = new Set(message.names);
+    } else if (message.kind === 'joined') {
+      this.present.add(message.name);
+    } else if (message.kind === 'left') {
+      this.present.delete(message.name);
     } else if (message.kind === 'accepted' && message.number === this.#number) {
       this.#number++;
       this.unsent.shift();
@@ -115,7 +121,7 @@ export class Room {
   // Waits with full jitter: the clients of a node that died don't come back together.
   #wait(event) {
     const delay = Math.random() * Math.min(MAX, BASE * 2 ** this.#failures++);
-    this.on.state('waiting', `closed with ${event.code} ${event.reason}`);
+    this.on.state('waiting', [event.code, event.reason].join(' ').trim());
     setTimeout(() => this.#connect(), delay);
   }
 }

@@ -17,6 +17,8 @@ use tokio::process::{ChildStdin, Command};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
+use crate::DemoArguments;
+pub(crate) use crate::cluster::broker::Broker;
 pub(crate) use crate::cluster::program::{Data, Status};
 use crate::cluster::program::{Program, Running};
 
@@ -50,22 +52,21 @@ impl Cluster {
     /// Returns an error if a program is missing on this machine, or does not start. The error contains what
     /// the program has printed.
     pub(crate) async fn start(
-        nodes: u8,
-        port: Option<u16>,
+        arguments: &DemoArguments,
         control_port: u16,
     ) -> Result<(Self, Guard), Box<dyn Error>> {
         let folder = TempDir::with_prefix("bowline-demo-")?.keep();
         let guard = Guard::start(&folder)?;
         let (boarding, board) = watch::channel(Vec::new());
-        let port = port.map_or_else(|| ports::free_from(8080), Ok)?;
+        let port = arguments.port.map_or_else(|| ports::free_from(8080), Ok)?;
         let mut cluster = Self { port, folder: folder.clone(), programs: Vec::new(), board };
 
-        let broker_port = ports::free()?;
-        cluster.run(broker::program(broker_port, &folder)?, guard.group, &boarding).await?;
+        let (broker, broker_port) = (arguments.broker, ports::free()?);
+        cluster.run(broker.program(broker_port, &folder)?, guard.group, &boarding).await?;
         let mut servers = Vec::new();
-        for number in 1..=nodes {
+        for number in 1..=arguments.nodes {
             let (name, port) = (format!("node{number}"), ports::free()?);
-            let node = node(&name, port, &broker::url(broker_port), &folder)?;
+            let node = node(&name, port, &broker.url(broker_port), &folder)?;
             servers.push((name, port));
             cluster.run(node, guard.group, &boarding).await?;
         }
@@ -155,7 +156,7 @@ fn node(name: &str, port: u16, broker: &str, folder: &Path) -> io::Result<Progra
 fn missing(name: &str, error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::NotFound => {
-            format!("{name} is not installed; on Debian: apt-get install redis-server haproxy")
+            format!("{name} is not installed; on Debian: apt-get install haproxy redis-server nats-server")
         }
         _ => format!("{name} can't be started: {error}"),
     }

@@ -25,10 +25,11 @@ mod robot;
 mod sequence;
 
 use std::error::Error;
+use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::cluster::Cluster;
+use crate::cluster::{Broker, Cluster};
 use crate::node::NodeArguments;
 use crate::robot::Robots;
 
@@ -53,6 +54,9 @@ struct DemoArguments {
     /// The port of the page. Default: the first one from 8080 on that is free.
     #[arg(long)]
     port: Option<u16>,
+    /// The broker.
+    #[arg(long, default_value = "redis")]
+    broker: Broker,
     /// The number of nodes.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=9))]
     nodes: u8,
@@ -62,19 +66,26 @@ struct DemoArguments {
 }
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn Error>> {
+async fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    match arguments.role {
+    let outcome = match arguments.role {
         Some(Role::Node(arguments)) => node::run(arguments).await,
         None => demonstrate(arguments.demo).await,
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
     }
 }
 
 /// Runs everything until this process ends. The guard then ends all others, also after Ctrl-C and SIGKILL.
 async fn demonstrate(arguments: DemoArguments) -> Result<(), Box<dyn Error>> {
     let control = control::bind().await?;
-    let (cluster, _guard) =
-        Cluster::start(arguments.nodes, arguments.port, control.local_addr()?.port()).await?;
+    let control_port = control.local_addr()?.port();
+    let (cluster, _guard) = Cluster::start(&arguments, control_port).await?;
     let robots = Robots::start(cluster.port(), arguments.load);
     println!("files in {}", cluster.folder().display());
     println!("listening on http://127.0.0.1:{}/", cluster.port());

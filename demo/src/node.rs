@@ -6,7 +6,7 @@ use std::time::Duration;
 use bowline::http::request::Parts;
 use bowline::http::{Response, StatusCode};
 use bowline::{Acceptor, CloseCode, Limits, Payload, Rejection, Server, WebSocket};
-use bowline_hub::{ErrorKind, Hub, HubLimits, Member, Rule, Since, Start, TopicMessage};
+use bowline_hub::{Engine, ErrorKind, Hub, HubLimits, Member, Rule, Since, Start, TopicMessage};
 use tokio::net::TcpListener;
 use tokio::time::timeout;
 
@@ -48,13 +48,10 @@ struct Node {
 
 /// Serves rooms until the process ends.
 pub(crate) async fn run(arguments: NodeArguments) -> Result<(), Box<dyn Error>> {
-    let hub = Hub::builder(bowline_hub_redis::connect(&arguments.broker).await?)
-        // A client that comes back within an hour receives up to 10,000 messages.
-        .rule("room/", Rule::new().history(MISSED, Duration::from_secs(3600)))
-        .limits(HubLimits::default().replay(MISSED as u64))
-        .frame(frame)
-        .lost(|_, now| json(&ToClient::Lost { at: now.into() }))
-        .build()?;
+    let hub = match arguments.broker.split_once(':') {
+        Some(("nats", _)) => build(bowline_hub_nats::connect(&arguments.broker).await?)?,
+        _ => build(bowline_hub_redis::connect(&arguments.broker).await?)?,
+    };
     let listener = TcpListener::bind(("127.0.0.1", arguments.port)).await?;
     let node = Node { name: arguments.name, hub: hub.clone() };
     Server::new()
@@ -80,6 +77,16 @@ pub(crate) async fn run(arguments: NodeArguments) -> Result<(), Box<dyn Error>> 
     Ok(())
 }
 
+fn build(engine: impl Engine) -> Result<Hub, bowline_hub::Error> {
+    Hub::builder(engine)
+        // A client that comes back within an hour receives up to 10,000 messages.
+        .rule("room/", Rule::new().history(MISSED, Duration::from_secs(3600)))
+        .limits(HubLimits::default().replay(MISSED as u64))
+        .frame(frame)
+        .lost(|_, now| json(&ToClient::Lost { at: now.to_string() }))
+        .build()
+}
+
 /// Returns the name of a room, which stays as the URL has it.
 fn room(head: &Parts) -> Option<&str> {
     head.uri.path().strip_prefix(ROOMS).filter(|room| !room.is_empty())
@@ -100,9 +107,9 @@ fn answer(head: &Parts, hub: &Hub) -> Response<&'static str> {
 /// Makes the frame of a message, once for all members on this node.
 fn frame(message: TopicMessage<'_>) -> Payload<'static> {
     let text = message.text().expect("only `publish` below publishes, and publishes text");
-    let at = message.position().into();
+    let (at, before) = (message.position().to_string(), message.before().to_string());
     let message = serde_json::from_str(text).expect("only `publish` below publishes, and publishes JSON");
-    json(&ToClient::Message { at, message })
+    json(&ToClient::Message { at, before, message })
 }
 
 fn json(message: &ToClient) -> Payload<'static> {
@@ -119,9 +126,8 @@ impl Node {
         };
         // Dropping the member leaves the room.
         let member = self.hub.join(socket.sender())?;
-        if !self.enter(&member, &topic, since, &socket).await? {
-            return Ok(());
-        }
+        // An error ends the connection with 1011, and the client comes back.
+        self.enter(&member, &topic, since, &socket).await?;
         while let Some(message) = socket.recv_json().await? {
             let FromClient::Publish(said) = message else { continue };
             let answer = self.publish(&topic, &publisher, &name, said).await?;
@@ -130,37 +136,30 @@ impl Node {
         Ok(())
     }
 
-    /// Sends what the client has missed, and makes it live. Returns `false` if the broker is away.
+    /// Sends what the client has missed, and makes it live.
     async fn enter(
         &self,
         member: &Member,
         topic: &str,
         since: Option<String>,
         socket: &WebSocket,
-    ) -> Result<bool, HandlerError> {
+    ) -> Result<(), HandlerError> {
         // A new page starts with the last messages.
         let mut since = match since {
             Some(position) => Since::Position(position.parse()?),
             None => Since::Last(SHOWN),
         };
         loop {
-            match member.subscribe(topic, since).await {
-                Ok(Start::Live(position)) => {
-                    let welcome = ToClient::Welcome { node: self.name.clone(), at: position.into() };
-                    socket.send_json(&welcome).await?;
-                    return Ok(true);
+            match member.subscribe(topic, since).await? {
+                Start::Live(position) => {
+                    let welcome = ToClient::Welcome { node: self.name.clone(), at: position.to_string() };
+                    return Ok(socket.send_json(&welcome).await?);
                 }
                 // An application with a database sends the state of the room here.
-                Ok(Start::Lost(now)) => {
-                    socket.send_json(&ToClient::Lost { at: now.into() }).await?;
+                Start::Lost(now) => {
+                    socket.send_json(&ToClient::Lost { at: now.to_string() }).await?;
                     since = now.into();
                 }
-                Err(error) if error.kind() == ErrorKind::Unavailable => {
-                    // The client comes back.
-                    socket.close(CloseCode::INTERNAL_ERROR, "the broker is away").await?;
-                    return Ok(false);
-                }
-                Err(error) => return Err(error.into()),
             }
         }
     }

@@ -1,7 +1,6 @@
 //! The messages between a client and its node, in JSON. The hub has no protocol: this one is the
-//! application's.
+//! application's. Positions are texts of the hub, which clients only compare and return.
 
-use bowline_hub::Position;
 use serde::{Deserialize, Serialize};
 
 /// A message of a client.
@@ -10,7 +9,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) enum FromClient {
     /// The first message of each connection.
     Hello {
-        /// The name that others see.
+        /// The name that others see. Clients of one name are one person.
         name: String,
         /// The identity of the client, which it keeps when it connects again.
         publisher: String,
@@ -44,34 +43,19 @@ pub(crate) struct Published {
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub(crate) enum ToClient {
     /// The client is live in the room.
-    Welcome { node: String, at: Place },
+    Welcome { node: String, at: String },
     /// A message of the room.
     Message {
-        at: Place,
+        at: String,
+        /// The position of the message before.
+        before: String,
         #[serde(flatten)]
         message: Published,
     },
-    /// Messages are lost. The room continues after this place.
-    Lost { at: Place },
+    /// Messages are lost. The room continues after this position.
+    Lost { at: String },
     /// The message of this client with the number is published.
     Accepted { number: u64 },
     /// The broker is away. The client may publish the message again.
     Refused { number: u64, reason: String },
-}
-
-/// A position. Clients return the position itself, and need the other two numbers only to check that nothing
-/// is missing.
-#[derive(Clone, Deserialize, PartialEq, Serialize)]
-pub(crate) struct Place {
-    pub(crate) position: String,
-    pub(crate) offset: u64,
-    /// As text: JavaScript has no integers of 64 bits.
-    pub(crate) epoch: String,
-}
-
-impl From<Position> for Place {
-    fn from(position: Position) -> Self {
-        let epoch = format!("{:016x}", position.epoch());
-        Self { position: position.to_string(), offset: position.offset(), epoch }
-    }
 }

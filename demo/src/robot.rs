@@ -130,7 +130,7 @@ impl Robot {
         let hello = FromClient::Hello {
             name: self.name.clone(),
             publisher: self.name.clone(),
-            since: self.sequence.position(),
+            since: self.sequence.last.clone(),
         };
         socket.send_json(&hello).await?;
         let mut publishing = Publishing::Idle;
@@ -142,7 +142,7 @@ impl Robot {
                     None => return Ok(()),
                 },
                 () = tick(&mut ticks), if publishing == Publishing::Idle => {
-                    let said = Said { number: self.next, text: format!("message {}", self.next) };
+                    let said = Said { number: self.next, text: "beep".to_owned() };
                     socket.send_json(&FromClient::Publish(said)).await?;
                     publishing = Publishing::Unanswered;
                 }
@@ -156,7 +156,7 @@ impl Robot {
         match message {
             ToClient::Welcome { at, .. } => self.sequence.start(at),
             ToClient::Lost { at } => self.sequence.lose(at),
-            ToClient::Message { at, message } => self.sequence.receive(at, &message),
+            ToClient::Message { at, before, message } => self.sequence.receive(at, &before, &message),
             ToClient::Accepted { number } if number == self.next => {
                 self.next += 1;
                 return Publishing::Idle;
@@ -164,7 +164,7 @@ impl Robot {
             ToClient::Refused { number, .. } if number == self.next => {
                 return Publishing::Refused(Instant::now() + REFUSED);
             }
-            ToClient::Accepted { .. } | ToClient::Refused { .. } => {}
+            _ => {}
         }
         let (findings, index) = &self.findings;
         *findings[*index].0.lock().unwrap_or_else(PoisonError::into_inner) = self.sequence.counts;
