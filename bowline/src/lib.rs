@@ -345,30 +345,60 @@
 //! accepted, such as that of tower-http's `TraceLayer`, so the handler's own events belong to the request.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
+// The architecture is no feature that an item needs.
+#![cfg_attr(docsrs, doc(auto_cfg(hide(target_family = "wasm", target_os = "unknown"))))]
+// The page above is that of the native library.
+#![cfg_attr(all(target_family = "wasm", target_os = "unknown"), allow(rustdoc::broken_intra_doc_links))]
 
-#[cfg(feature = "blocking")]
+// There are two libraries of the same names: the native one, on tokio and hyper, and the one in `browser`, on
+// the WebSocket of the browser. The choice between them is made here alone. WASI is native.
+#[cfg(all(feature = "blocking", not(all(target_family = "wasm", target_os = "unknown"))))]
 pub mod blocking;
-#[cfg(feature = "client")]
+#[cfg(all(target_family = "wasm", target_os = "unknown"))]
+#[cfg_attr(not(feature = "client"), allow(dead_code, reason = "only clients open connections"))]
+mod browser;
+#[cfg(all(feature = "client", not(all(target_family = "wasm", target_os = "unknown"))))]
 mod client;
 #[cfg_attr(
-    not(all(feature = "deflate", any(feature = "client", feature = "server"))),
-    allow(dead_code, unreachable_pub, reason = "its public part needs these features")
+    any(
+        all(target_family = "wasm", target_os = "unknown"),
+        not(all(feature = "deflate", any(feature = "client", feature = "server")))
+    ),
+    allow(dead_code, unreachable_pub, unused_imports, reason = "its public part needs these features")
 )]
 mod compression;
+#[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
 mod connection;
+#[cfg_attr(
+    all(target_family = "wasm", target_os = "unknown"),
+    allow(dead_code, reason = "no bytes of frames and HTTP are seen")
+)]
 mod error;
+#[cfg_attr(
+    all(target_family = "wasm", target_os = "unknown"),
+    allow(dead_code, reason = "servers and keepalives have events of their own")
+)]
 mod events;
 // Not for doctests: the examples need other crates.
 #[cfg(all(doc, not(doctest)))]
 #[path = "../guide/pages.rs"]
 pub mod guide;
+#[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
 mod handshake;
+#[cfg_attr(all(target_family = "wasm", target_os = "unknown"), path = "browser/limits.rs")]
 mod limits;
+#[cfg_attr(
+    all(target_family = "wasm", target_os = "unknown"),
+    allow(dead_code, unused_imports, reason = "the browser encodes")
+)]
 mod message;
-#[cfg(feature = "server")]
+#[cfg(all(feature = "server", not(all(target_family = "wasm", target_os = "unknown"))))]
 mod server;
+#[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
 mod socket;
+#[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
 mod sync;
+#[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
 mod transport;
 
 // The crates whose types are part of this API, so that an application can name the types in the right
@@ -379,45 +409,55 @@ pub use bowline_proto as proto;
 pub use bytes;
 #[doc(no_inline)]
 pub use http;
-#[cfg(feature = "tls")]
-#[doc(no_inline)]
-pub use rustls;
 
-#[cfg(feature = "deflate")]
-pub use bowline_proto::DeflateParameters;
 pub use bowline_proto::{CloseCode, CloseFrame, MessageKind, Misuse, Role};
-#[cfg(feature = "client")]
-pub use client::{
-    ClientHandshake, ConnectOver, Connector, HandshakeTimes, Proxy, Reconnecting, Retry, VerifiedHandshake,
-    connect,
-};
-#[cfg(all(feature = "client", feature = "http2"))]
-pub use client::{Http2Connection, HttpVersion};
-#[cfg(feature = "deflate")]
-pub use compression::{Compression, CompressionOptions};
-#[cfg(feature = "client")]
-pub use connection::outbound::control::ControlFrame;
+#[cfg(all(target_family = "wasm", target_os = "unknown"))]
+pub use browser::*;
 pub use error::{Error, ErrorKind, TrySendError};
-#[cfg(feature = "server")]
-pub use handshake::protocol::ConnectProtocol;
 pub use limits::Limits;
 pub use message::{Message, Payload, Prepared, Utf8Bytes};
-#[cfg(feature = "axum")]
-pub use server::extract;
-#[cfg(feature = "server")]
-pub use server::{
-    AcceptStream, Acceptance, Acceptor, Connections, Exchange, Handler, Listener, Rejection, RejectionReason,
-    RequestConnection, Requests, Server, ServerError, ServerHandshake, ServerStats, ShutdownOptions,
-    ShutdownSummary, Upgrade, accept, serve,
-};
-#[cfg(any(feature = "client", feature = "server"))]
-pub use socket::Adoption;
-pub use socket::{
-    ConnectionStats, MessageReader, MessageWriter, Ping, SendBatch, Sender, WebSocket, WebSocketIo, pair,
-};
-#[cfg(feature = "futures")]
-pub use socket::{SenderSink, WebSocketStreamSink};
-#[cfg(all(feature = "server", feature = "tls"))]
-pub use transport::tls::TlsInfo;
-#[cfg(feature = "tls")]
-pub use transport::tls::crypto_provider;
+#[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+pub use native::*;
+
+/// The items that only the native library has, and those that it has in its own way.
+#[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+mod native {
+    #[cfg(feature = "tls")]
+    #[doc(no_inline)]
+    pub use rustls;
+
+    #[cfg(feature = "client")]
+    pub use crate::client::{
+        ClientHandshake, ConnectOver, Connector, HandshakeTimes, Proxy, Reconnecting, Retry,
+        VerifiedHandshake, connect,
+    };
+    #[cfg(all(feature = "client", feature = "http2"))]
+    pub use crate::client::{Http2Connection, HttpVersion};
+    #[cfg(feature = "deflate")]
+    pub use crate::compression::{Compression, CompressionOptions};
+    #[cfg(feature = "client")]
+    pub use crate::connection::outbound::control::ControlFrame;
+    #[cfg(feature = "server")]
+    pub use crate::handshake::protocol::ConnectProtocol;
+    #[cfg(feature = "axum")]
+    pub use crate::server::extract;
+    #[cfg(feature = "server")]
+    pub use crate::server::{
+        AcceptStream, Acceptance, Acceptor, Connections, Exchange, Handler, Listener, Rejection,
+        RejectionReason, RequestConnection, Requests, Server, ServerError, ServerHandshake, ServerStats,
+        ShutdownOptions, ShutdownSummary, Upgrade, accept, serve,
+    };
+    #[cfg(any(feature = "client", feature = "server"))]
+    pub use crate::socket::Adoption;
+    pub use crate::socket::{
+        ConnectionStats, MessageReader, MessageWriter, Ping, SendBatch, Sender, WebSocket, WebSocketIo, pair,
+    };
+    #[cfg(feature = "futures")]
+    pub use crate::socket::{SenderSink, WebSocketStreamSink};
+    #[cfg(all(feature = "server", feature = "tls"))]
+    pub use crate::transport::tls::TlsInfo;
+    #[cfg(feature = "tls")]
+    pub use crate::transport::tls::crypto_provider;
+    #[cfg(feature = "deflate")]
+    pub use bowline_proto::DeflateParameters;
+}

@@ -1,0 +1,56 @@
+//! The messages that have arrived and wait to be received.
+
+use std::collections::VecDeque;
+
+use crate::error::{Error, ErrorKind};
+use crate::limits::Limits;
+use crate::message::Message;
+
+/// The bytes that each message counts for in addition to its payload.
+const OVERHEAD: usize = 64;
+
+/// Received messages, in order, bounded by their size.
+///
+/// A browser delivers messages whether or not anyone receives them. So memory is bounded by closing the
+/// connection: there is no other way to make the server wait.
+#[derive(Default)]
+pub(crate) struct Inbox {
+    messages: VecDeque<Message>,
+    /// The size of all messages, each with its overhead.
+    size: usize,
+}
+
+impl Inbox {
+    /// Adds a message that has arrived.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`ErrorKind::Limit`] if the message is too large, alone or together with those that wait.
+    pub(crate) fn push(&mut self, message: Message, limits: &Limits) -> Result<(), Error> {
+        if message.len() > limits.message_size {
+            return Err(exceeded("the message is", message.len(), limits.message_size, "message_size"));
+        }
+        let size = self.size + message.len() + OVERHEAD;
+        // A single message of the largest size is no excess of its overhead.
+        if size > limits.unread.saturating_add(OVERHEAD) {
+            return Err(exceeded("the messages that wait to be received are", size, limits.unread, "unread"));
+        }
+        self.size = size;
+        self.messages.push_back(message);
+        Ok(())
+    }
+
+    /// Removes the oldest message.
+    pub(crate) fn pop(&mut self) -> Option<Message> {
+        let message = self.messages.pop_front()?;
+        self.size -= message.len() + OVERHEAD;
+        Some(message)
+    }
+}
+
+#[cold]
+fn exceeded(subject: &str, size: usize, limit: usize, setting: &str) -> Error {
+    let text =
+        format!("{subject} larger than {limit} bytes, with {size} bytes (raise it with Limits::{setting})");
+    Error::new(ErrorKind::Limit, text)
+}

@@ -1,0 +1,50 @@
+//! Timers of JavaScript, which belong to the thread that creates them.
+
+use std::cell::Cell;
+use std::time::Duration;
+
+use wasm_bindgen::prelude::*;
+
+#[wasm_bindgen]
+extern "C" {
+    // Pages, workers and other runtimes have these two in their global scopes, which have no type in common.
+    #[wasm_bindgen(js_name = setTimeout)]
+    fn set_timeout(callback: &JsValue, milliseconds: i32) -> JsValue;
+
+    #[wasm_bindgen(js_name = clearTimeout)]
+    fn clear_timeout(timer: &JsValue);
+}
+
+/// A timer that calls a function once after each [`set`](Self::set).
+pub(crate) struct Timer {
+    callback: Closure<dyn Fn()>,
+    /// The timer that runs, as JavaScript names it.
+    running: Cell<Option<JsValue>>,
+}
+
+impl Timer {
+    pub(crate) fn new(callback: impl Fn() + 'static) -> Self {
+        Self { callback: Closure::new(callback), running: Cell::new(None) }
+    }
+
+    /// Calls the function after `delay`, instead of any earlier point in time that was set.
+    pub(crate) fn set(&self, delay: Duration) {
+        self.clear();
+        // The limits allow no longer ones.
+        let milliseconds = i32::try_from(delay.as_millis()).unwrap_or(i32::MAX);
+        self.running.set(Some(set_timeout(self.callback.as_ref(), milliseconds)));
+    }
+
+    /// Forgets the point in time that was set.
+    pub(crate) fn clear(&self) {
+        if let Some(timer) = self.running.take() {
+            clear_timeout(&timer);
+        }
+    }
+}
+
+impl Drop for Timer {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}

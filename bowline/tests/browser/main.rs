@@ -1,0 +1,12 @@
+//! The library in a page, in a worker and in Node, against `conformance/src/bin/browser_server.rs`.
+//!
+//! `.ci/browser` runs these tests.
+#![cfg(all(target_family = "wasm", target_os = "unknown"))]
+
+mod back_pressure;
+mod closing;
+mod connecting;
+mod formats;
+mod handles;
+mod messages;
+mod support;
