@@ -7,6 +7,10 @@
 //! A history without a message begins with a mark, which takes the place of a first message. The mark is
 //! published on the condition that the subject is empty, so that all nodes find one mark.
 //!
+//! The place before the first message of a topic without a mark is that of the number before, with the tag 0.
+//! Nothing is missing after this place as long as the stream still begins there or before, and the subject has
+//! room for more messages.
+//!
 //! The first messages of a page are read one by one from the leader of the stream. A consumer reads the
 //! others together: it costs more, and may be a bit late, but the next page takes care of that.
 
@@ -41,6 +45,27 @@ pub(crate) async fn page(
     Ok(stream.with_stream(link, retention, read).await?)
 }
 
+/// Returns the position before the last `count` messages of a history, or before all of them if there are
+/// fewer.
+pub(crate) async fn before_last(
+    stream: &Stream,
+    link: &Link,
+    topic: &Topic,
+    count: u64,
+) -> Result<Position, EngineError> {
+    let subject = wire::subject(wire::STORE, topic.name());
+    let retention = topic.retention().ok_or_else(|| EngineError::new("the topic has no history"))?;
+    let reader = Reader { link, subject: &subject, retention };
+    Ok(stream.with_stream(link, retention, || reader.before_last(count)).await?)
+}
+
+/// The parts of the messages that a consumer reads.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Consumed {
+    Everything,
+    HeadersOnly,
+}
+
 /// A reader of the history with a subject.
 struct Reader<'a> {
     link: &'a Link,
@@ -56,24 +81,18 @@ impl Reader<'_> {
             page.anchor = (after == top.sequence).then_some(top.tag);
             return Ok(page);
         }
-        if after == 0 || limit == 0 {
-            // The beginning of a history is a mark or a message, so there is nothing before it.
+        if limit == 0 {
             return Ok(page);
         }
         let (messages, newer) = self.messages(after, &top, limit).await?;
-        let is_kept = |first: &StoredMessage| {
-            let age = SystemTime::now().duration_since(first.time).unwrap_or_default();
-            age <= self.retention.age && newer <= self.retention.count
-        };
-        if !messages.first().is_some_and(is_kept) {
+        if newer > self.retention.count || !messages.first().is_some_and(|first| self.is_young(first)) {
             return Ok(page);
         }
         // Last, as it shows that all the others were there.
-        let anchor = message(self.link, &json!({ "seq": after })).await?;
-        let Some(anchor) = anchor.filter(|anchor| anchor.subject == self.subject) else { return Ok(page) };
-        page.anchor = Some(anchor.tag);
+        let Some(anchor) = self.anchor(after).await? else { return Ok(page) };
+        page.anchor = Some(anchor);
         page.newer = u64::try_from(newer).unwrap_or(u64::MAX);
-        let mut previous = anchor.tag;
+        let mut previous = anchor;
         for found in messages {
             let position = found.position();
             // A mark begins another history.
@@ -82,6 +101,39 @@ impl Reader<'_> {
             previous = position.tag();
         }
         Ok(page)
+    }
+
+    /// Returns the tag at an offset, or `None` if messages after it may be gone.
+    async fn anchor(&self, offset: u64) -> Result<Option<u64>, Refusal> {
+        if offset > 0 {
+            let found = message(self.link, &json!({ "seq": offset })).await?;
+            if let Some(found) = found.filter(|found| found.subject == self.subject) {
+                return Ok(Some(found.tag));
+            }
+        }
+        let request = json!({ "subjects_filter": self.subject });
+        let info = jetstream::call(self.link, "STREAM.INFO.bowline", &request).await?;
+        let begins = info["state"]["first_seq"].as_u64().is_some_and(|first| first <= offset + 1);
+        let count = info["state"]["subjects"][self.subject].as_i64().unwrap_or_default();
+        let most =
+            info["config"]["max_msgs_per_subject"].as_i64().filter(|most| *most > 0).unwrap_or(i64::MAX);
+        Ok((begins && count < most).then_some(0))
+    }
+
+    /// Returns the position before the last `count` messages.
+    async fn before_last(&self, count: u64) -> Result<Position, Refusal> {
+        let top = self.top().await?;
+        let most = usize::try_from(count).unwrap_or(usize::MAX).min(self.retention.count);
+        let (found, _) = self.consume(0, usize::MAX, Consumed::HeadersOnly).await?;
+        let is_kept = |found: &&StoredMessage| found.content != Content::Mark && self.is_young(found);
+        let first = found.iter().rev().take(most).take_while(is_kept).last();
+        let Some(first) = first else { return Ok(top.position()) };
+        let before = found.iter().rev().find(|found| found.sequence < first.sequence);
+        Ok(before.map_or(Position::new(wire::EPOCH, first.sequence - 1, 0), StoredMessage::position))
+    }
+
+    fn is_young(&self, message: &StoredMessage) -> bool {
+        SystemTime::now().duration_since(message.time).unwrap_or_default() <= self.retention.age
     }
 
     /// Returns the newest message, or the mark of a history that begins now.
@@ -126,19 +178,25 @@ impl Reader<'_> {
             let count = messages.len();
             return Ok((messages, count));
         }
-        let rest = self.consume(last, limit - messages.len()).await?;
+        let rest = self.consume(last, limit - messages.len(), Consumed::Everything).await?;
         let newer = messages.len() + rest.1;
         messages.extend(rest.0.into_iter().take_while(|found| found.sequence <= top.sequence));
         Ok((messages, newer))
     }
 
     /// Reads messages after an offset at once, by a consumer. Returns the number of all of them, too.
-    async fn consume(&self, after: u64, limit: usize) -> Result<(Vec<StoredMessage>, usize), Refusal> {
+    async fn consume(
+        &self,
+        after: u64,
+        limit: usize,
+        part: Consumed,
+    ) -> Result<(Vec<StoredMessage>, usize), Refusal> {
         let config = json!({
             "filter_subject": self.subject,
             "deliver_policy": "by_start_sequence",
             "opt_start_seq": after + 1,
             "ack_policy": "none",
+            "headers_only": part == Consumed::HeadersOnly,
             "mem_storage": true,
             "num_replicas": 1,
             "inactive_threshold": u64::try_from(CONSUMER_AGE.as_nanos()).unwrap_or(u64::MAX),

@@ -175,6 +175,10 @@ impl Engine for Nats {
     async fn history(&self, topic: &Topic, after: u64, limit: usize) -> Result<HistoryPage, EngineError> {
         history::page(&self.stream, self.link()?, topic, after, limit).await
     }
+
+    async fn before_last(&self, topic: &Topic, count: u64) -> Result<Position, EngineError> {
+        history::before_last(&self.stream, self.link()?, topic, count).await
+    }
 }
 
 impl fmt::Debug for Nats {

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use bowline_hub::{Position, Rule, Start};
+use bowline_hub::{Position, Rule, Since, Start};
 
 use crate::client::{Client, builder, hub, publish, until};
 use crate::server::{Server, TestResult};
@@ -64,6 +64,36 @@ async fn a_client_that_comes_back_on_another_node_receives_what_it_missed() -> T
     ] {
         assert_eq!(client.member.subscribe("chat/a", Some(forged)).await?, Start::Lost(top), "{forged:?}");
     }
+    Ok(())
+}
+
+/// The first message of a topic that nobody had opened before has none before it.
+#[tokio::test]
+async fn a_client_may_start_with_the_last_messages() -> TestResult {
+    let Some(server) = Server::start("").await? else { return Ok(()) };
+    let (here, there) = (hub(&server.url()).await?, hub(&server.url()).await?);
+    for number in 0..150 {
+        here.publish("chat/b", "of another topic").await?;
+        here.publish("chat/a", number.to_string()).await?;
+        for (count, first) in [(1, number), (30, (number - 29).max(0)), (1000, (number - 99).max(0))] {
+            if number % 25 != 0 && number < 97 {
+                continue;
+            }
+            let mut client = Client::join(&there)?;
+            let start = client.member.subscribe("chat/a", Since::Last(count)).await?;
+            assert!(matches!(start, Start::Live(_)), "{count} of {number}: {start:?}");
+            for expected in first..=number {
+                client.expect(&[&expected.to_string()]).await?;
+            }
+        }
+    }
+    // A topic that was opened before its first message begins with a mark, which nobody receives.
+    let mut client = Client::live(&here, "chat/c").await?;
+    here.publish("chat/c", "1").await?;
+    client.expect(&["1"]).await?;
+    let mut other = Client::join(&there)?;
+    assert!(matches!(other.member.subscribe("chat/c", Since::Last(10)).await?, Start::Live(_)));
+    other.expect(&["1"]).await?;
     Ok(())
 }
 
