@@ -116,6 +116,13 @@ impl Addresses {
         Self { local: self.local.or(other.local), peer: self.peer.or(other.peer) }
     }
 
+    /// Returns the addresses of an accepted stream, whose peer the listener knows. Asking the operating system
+    /// for the peer again would be a system call for each connection.
+    #[cfg(feature = "server")]
+    pub(crate) fn of_accepted<S: Any>(stream: &S, peer: Option<SocketAddr>) -> Self {
+        Self { local: tcp_of_any(stream).and_then(|tcp| tcp.local_addr().ok()), peer }
+    }
+
     /// Returns the addresses of `stream` if it is a [`TcpStream`] or TLS over one, and none otherwise.
     pub(crate) fn of_any<S: Any>(stream: &S) -> Self {
         tcp_of_any(stream).map(Self::of).unwrap_or_default()

@@ -32,7 +32,7 @@ use crate::transport::alpn::Alpn;
 use crate::transport::peer::Peer;
 use crate::transport::rewind::Rewind;
 use crate::transport::tls::ServerTls;
-use crate::transport::{Addresses, IoStream, limit_unsent, send_at_once};
+use crate::transport::{IoStream, limit_unsent, send_at_once};
 
 /// The options of a server, which its clones share.
 #[derive(Clone, Default)]
@@ -200,8 +200,7 @@ impl<H> ServerState<H> {
     where
         H: Handler<M>,
     {
-        let known = Peer::of_any(&stream);
-        let peer = Peer { addresses: Addresses { peer, ..known.addresses }, ..known };
+        let peer = Peer::of_accepted(&stream, peer);
         let deadline = Deadline::after(self.options.acceptor.terms().config.limits.handshake_timeout);
         // A box of its own, because combinators hold their futures twice.
         let copy = self.head_copy();

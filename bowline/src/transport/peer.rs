@@ -1,6 +1,7 @@
 //! The client of a server's connection.
 
 use std::any::Any;
+use std::net::SocketAddr;
 
 use http::Extensions;
 
@@ -18,6 +19,11 @@ impl Peer {
     /// Returns what `stream` itself knows about its peer.
     pub(crate) fn of_any<S: Any>(stream: &S) -> Self {
         Self { addresses: Addresses::of_any(stream), tls: TlsInfo::of_any(stream) }
+    }
+
+    /// Returns what the listener and the stream that it has accepted know about the client.
+    pub(crate) fn of_accepted<S: Any>(stream: &S, peer: Option<SocketAddr>) -> Self {
+        Self { addresses: Addresses::of_accepted(stream, peer), tls: TlsInfo::of_any(stream) }
     }
 
     /// Inserts what is known into the extensions of a request, where applications find it.
