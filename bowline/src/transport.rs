@@ -42,11 +42,11 @@ pub(crate) mod from_hyper;
     allow(dead_code, reason = "only their connections have such streams")
 )]
 pub(crate) mod http2;
+#[cfg(all(feature = "http2", any(feature = "client", feature = "server")))]
+pub(crate) mod http2_io;
 #[cfg(feature = "server")]
 #[cfg_attr(not(feature = "http2"), path = "transport/absent/hyper_http2.rs")]
 pub(crate) mod hyper_http2;
-#[cfg(all(feature = "http2", any(feature = "client", feature = "server")))]
-pub(crate) mod pacer;
 #[cfg(feature = "server")]
 pub(crate) mod peer;
 pub(crate) mod polling;
@@ -116,8 +116,8 @@ impl Addresses {
         Self { local: self.local.or(other.local), peer: self.peer.or(other.peer) }
     }
 
-    /// Returns the addresses of an accepted stream, whose peer the listener knows. Asking the operating system
-    /// for the peer again would be a system call for each connection.
+    /// Returns the addresses of an accepted stream, whose peer the listener knows. Asking the operating
+    /// system for the peer again would be a system call for each connection.
     #[cfg(feature = "server")]
     pub(crate) fn of_accepted<S: Any>(stream: &S, peer: Option<SocketAddr>) -> Self {
         Self { local: tcp_of_any(stream).and_then(|tcp| tcp.local_addr().ok()), peer }

@@ -27,7 +27,7 @@ use crate::socket::WebSocket;
 use crate::transport::alpn::Alpn;
 use crate::transport::byte_stream::ByteStream;
 use crate::transport::http2::{CONNECTION_WINDOW, FRAME_BUDGET, Http2Receive, Http2Send, Piece, SEND_BUFFER};
-use crate::transport::pacer::Paced;
+use crate::transport::http2_io::{Gathered, Http2Io};
 use crate::transport::{Addresses, Transport};
 
 /// The version of HTTP over which a [`Connector`](crate::Connector) opens WebSockets. Available with the
@@ -152,11 +152,13 @@ impl Http2Connection {
         addresses: Addresses,
         deadline: Deadline,
     ) -> Result<Self, Error> {
-        let handshake = builder(&offer.config.limits).handshake(Paced::new(stream));
+        let (io, gathered) = Http2Io::new(stream);
+        let mut handshake = pin!(builder(&offer.config.limits).handshake(io));
         let opening = async {
-            let (requests, mut connection) = handshake.await.map_err(broken)?;
+            let begun = poll_fn(|cx| gathered.poll(handshake.as_mut(), cx)).await;
+            let (requests, mut connection) = begun.map_err(broken)?;
             let mut ping_pong = connection.ping_pong().expect("the ping-pong handle was not taken before");
-            settled(&requests, &mut connection, &mut ping_pong).await?;
+            settled(&requests, &mut connection, &gathered, &mut ping_pong).await?;
             Ok((requests, connection))
         };
         let (requests, connection) =
@@ -169,7 +171,7 @@ impl Http2Connection {
         let unused = CancellationToken::new();
         let in_use = Arc::new(unused.clone().drop_guard());
         let close_timeout = offer.config.limits.close_timeout;
-        let mut task = Http2Task { connection, room, unused, close_timeout, error, opened };
+        let mut task = Http2Task { connection, gathered, room, unused, close_timeout, error, opened };
         tokio::spawn(async move {
             let reason = task.drive().await;
             task.end(reason);
@@ -339,7 +341,8 @@ impl fmt::Debug for Http2Connection {
 
 /// The task of a connection.
 struct Http2Task {
-    connection: h2::client::Connection<Paced<ByteStream>, Piece>,
+    connection: h2::client::Connection<Http2Io<ByteStream>, Piece>,
+    gathered: Gathered<ByteStream>,
     room: StreamRoom,
     /// Cancelled when nobody uses the connection any more.
     unused: CancellationToken,
@@ -352,9 +355,9 @@ struct Http2Task {
 impl Http2Task {
     /// Drives the connection, and returns the reason for its end.
     async fn drive(&mut self) -> Error {
-        let Self { connection, room, unused, .. } = self;
+        let Self { connection, gathered, room, unused, .. } = self;
         let mut ended = pin!(poll_fn(|cx| {
-            let ended = Pin::new(&mut *connection).poll(cx);
+            let ended = gathered.poll(Pin::new(&mut *connection), cx);
             room.resize(connection.max_concurrent_send_streams());
             ended
         }));
@@ -400,12 +403,13 @@ fn builder(limits: &Limits) -> Builder {
 /// The settings come before all other frames (RFC 9113 3.4), and so before the answer to a ping.
 async fn settled(
     requests: &SendRequest<Piece>,
-    connection: &mut h2::client::Connection<Paced<ByteStream>, Piece>,
+    connection: &mut h2::client::Connection<Http2Io<ByteStream>, Piece>,
+    gathered: &Gathered<ByteStream>,
     ping_pong: &mut PingPong,
 ) -> Result<(), Error> {
     let mut pong = pin!(ping_pong.ping(Ping::opaque()));
     poll_fn(|cx| {
-        if let Poll::Ready(ended) = Pin::new(&mut *connection).poll(cx) {
+        if let Poll::Ready(ended) = gathered.poll(Pin::new(&mut *connection), cx) {
             let ended = ended.map_err(broken).and_then(|()| {
                 let text = "the server closed the HTTP/2 connection before it was used";
                 Err(Error::new(ErrorKind::Handshake, text))

@@ -29,7 +29,7 @@ use crate::server::registry::{Slot, Slots, Usage};
 use crate::server::server_error::HeadCopy;
 use crate::socket::WebSocket;
 use crate::transport::http2::{CONNECTION_WINDOW, FRAME_BUDGET, Http2Receive, Http2Send, Piece, SEND_BUFFER};
-use crate::transport::pacer::Paced;
+use crate::transport::http2_io::{Gathered, Http2Io};
 use crate::transport::peer::Peer;
 use crate::transport::{Addresses, IoStream, Transport};
 
@@ -156,18 +156,20 @@ impl Http2Server {
         stop: impl Future<Output = ()>,
         mut begin: impl FnMut(Http2Request),
     ) -> Result<(), Error> {
-        let preface = async { builder(limits).handshake(Paced::new(stream)).await.map_err(connection_error) };
+        let (io, gathered) = Http2Io::new(stream);
+        let preface = async { builder(limits).handshake(io).await.map_err(connection_error) };
         let mut stop = pin!(stop);
         let mut preface = pin!(deadline.bound("waiting for the preface of HTTP/2", preface));
         let opening = poll_fn(|cx| match stop.as_mut().poll(cx) {
             Poll::Ready(()) => Poll::Ready(None),
-            Poll::Pending => preface.as_mut().poll(cx).map(Some),
+            Poll::Pending => gathered.poll(preface.as_mut(), cx).map(Some),
         });
         let Some(opened) = opening.await else { return Ok(()) };
         let usage = Arc::new(Usage::default());
         let slots = Slots::new(limits.max_streams);
         let (phase, idle) = (Http2Phase::Serving, IdleTimer::new(limits));
-        let mut serving = Serving { connection: opened?, limits, phase, idle, usage, slots };
+        let mut serving =
+            Serving { connection: opened?, gathered: &gathered, limits, phase, idle, usage, slots };
         let mut requested = false;
         loop {
             match poll_fn(|cx| serving.poll_accept(cx, stop.as_mut())).await {
@@ -194,7 +196,8 @@ impl Http2Server {
 
 /// A connection that is being served.
 struct Serving<'a, S: IoStream> {
-    connection: h2::server::Connection<Paced<S>, Piece>,
+    connection: h2::server::Connection<Http2Io<S>, Piece>,
+    gathered: &'a Gathered<S>,
     limits: &'a Limits,
     phase: Http2Phase,
     idle: IdleTimer,
@@ -217,6 +220,7 @@ impl<S: IoStream> Serving<'_, S> {
         // Reading comes before the look at the clock, which otherwise might judge a client by requests that
         // were not read.
         let next = self.connection.poll_accept(cx);
+        self.gathered.write(cx);
         // No stream is open any more, so the client need not agree to the end.
         if self.phase == Http2Phase::Stopping && next.is_pending() && !self.connection.has_streams() {
             self.phase = Http2Phase::Closing;
