@@ -223,7 +223,8 @@ fn check_tls(address: &ConnectionAddr) -> Result<(), EngineError> {
     let is_tls = matches!(address, ConnectionAddr::TcpTls { .. });
     if is_tls && rustls::crypto::CryptoProvider::get_default().is_none() {
         return Err(EngineError::new(
-            "rediss:// needs a provider of cryptography: install one, for example by              rustls::crypto::ring::default_provider().install_default()",
+            "rediss:// needs a provider of cryptography: install one, for example by \
+             rustls::crypto::ring::default_provider().install_default()",
         ));
     }
     Ok(())
