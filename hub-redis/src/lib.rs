@@ -23,7 +23,7 @@
 //!   as the tags of the messages don't match.
 //! - **A replica takes over.** Writes that had not reached the replica are lost, and members are told. The
 //!   URL must name an address that follows the primary: a proxy, a service of the platform, or a DNS name.
-//!   The engine does not ask Redis Sentinel.
+//!   A node that finds itself at a replica looks again. The engine does not ask Redis Sentinel.
 //!
 //! # URLs
 //!
@@ -45,7 +45,7 @@
 //!
 //! ```text
 //! ACL SETUSER hub on >password ~bowline:* &bowline:* +@pubsub +@connection +@scripting
-//!     +get +set +del +pexpire +hget +hset +hdel +hmget +hincrby +xadd +xrange +rpush +lpop
+//!     +get +set +del +pexpire +persist +hget +hset +hdel +hmget +hincrby +xadd +xrange +rpush +lpop
 //! ```
 //!
 //! # Several servers

@@ -18,7 +18,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The key that says which of several servers this one is.
-const PLACE_KEY: &str = "bowline:place";
+pub(crate) const PLACE_KEY: &str = "bowline:place";
 
 /// Everything that a server pushes.
 pub(crate) type Pushes = mpsc::UnboundedReceiver<PushInfo>;

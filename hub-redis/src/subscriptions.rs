@@ -16,12 +16,14 @@ use std::time::Duration;
 
 use bowline_hub::{Delivery, EngineError, Inbox, Predecessor, Topic};
 use redis::aio::MultiplexedConnection;
-use redis::{PushInfo, PushKind, RedisResult, Value};
+use redis::{ErrorKind, PushInfo, PushKind, RedisResult, ServerErrorKind, Value};
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use crate::renewal::Renewal;
-use crate::server::{ConnectError, Connections, Link, PATIENCE, Place, Reply, Request, out_of_reach};
+use crate::server::{
+    ConnectError, Connections, Link, PATIENCE, PLACE_KEY, Place, Reply, Request, out_of_reach,
+};
 use crate::wire::decode;
 
 /// The number of requests, or of channels, in one command.
@@ -29,6 +31,9 @@ const BATCH: usize = 256;
 
 /// The pause before another attempt to connect.
 const PAUSE: Duration = Duration::from_millis(200);
+
+/// The reason for the loss of a connection.
+const LOST: &str = "the connection was lost";
 
 /// The time between two pings.
 const HEARTBEAT: Duration = Duration::from_secs(3);
@@ -117,18 +122,20 @@ impl Subscriptions {
             tokio::select! {
                 push = pushes.recv() => match push {
                     Some(PushInfo { kind: PushKind::Message, data }) => self.deliver(data),
-                    Some(PushInfo { kind: PushKind::Disconnection, .. }) | None => return lost(),
+                    Some(PushInfo { kind: PushKind::Disconnection, .. }) | None => {
+                        return End::Lost(LOST.to_owned());
+                    }
                     Some(_) => {}
                 },
                 push = command_pushes.recv() => {
                     if matches!(push, None | Some(PushInfo { kind: PushKind::Disconnection, .. })) {
-                        return lost();
+                        return End::Lost(LOST.to_owned());
                     }
                 }
                 // A server that is cut off says nothing, as a server without news does.
                 _ = heartbeat.tick() => {
-                    if !is_alive(&mut receiving, &mut commands).await {
-                        return End::Lost("no answer to a ping".to_owned());
+                    if let Err(reason) = check(&mut receiving, &mut commands).await {
+                        return End::Lost(reason.to_owned());
                     }
                 }
                 () = self.renewal.due() => self.renewal.begin(commands.clone(), &self.wanted),
@@ -222,15 +229,30 @@ impl Subscriptions {
     }
 }
 
-fn lost() -> End {
-    End::Lost("the connection was lost".to_owned())
-}
-
-/// Returns `true` if both connections answer a ping.
-async fn is_alive(receiving: &mut MultiplexedConnection, commands: &mut MultiplexedConnection) -> bool {
-    let ping = redis::cmd("PING");
-    let both = async { tokio::try_join!(ping.exec_async(receiving), ping.exec_async(commands)) };
-    matches!(timeout(PATIENCE, both).await, Ok(Ok(_)))
+/// Checks that both connections answer, and that the server takes commands that write.
+///
+/// # Errors
+///
+/// Returns the reason for which the connections are of no use.
+async fn check(
+    receiving: &mut MultiplexedConnection,
+    commands: &mut MultiplexedConnection,
+) -> Result<(), &'static str> {
+    let (ping, mut write) = (redis::cmd("PING"), redis::cmd("PERSIST"));
+    // Changes nothing. A primary that has become a replica of another server refuses it.
+    write.arg(PLACE_KEY);
+    let both = async { tokio::join!(ping.exec_async(receiving), write.exec_async(commands)) };
+    match timeout(PATIENCE, both).await {
+        Ok((Ok(()), Ok(()))) => Ok(()),
+        Ok((Ok(()), Err(error))) => match error.kind() {
+            ErrorKind::Server(ServerErrorKind::ReadOnly) => Err("the server has become a replica"),
+            // The server can't write now, and takes messages without history nevertheless.
+            ErrorKind::Server(_) => Ok(()),
+            _ => Err(LOST),
+        },
+        Ok((Err(_), _)) => Err(LOST),
+        Err(_) => Err("no answer to a ping"),
+    }
 }
 
 fn answer(reply: Reply, outcome: &RedisResult<()>) {

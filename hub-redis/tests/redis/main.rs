@@ -3,8 +3,12 @@
 //! Without `redis-server` on the machine, the tests do nothing and say so.
 
 mod chaos;
+mod node;
 mod once;
 mod positions;
+mod proxy;
+mod random;
+mod replica;
 mod server;
 mod sharding;
 mod tls;

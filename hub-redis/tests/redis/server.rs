@@ -111,7 +111,7 @@ impl Drop for Server {
 /// hands out, and another one for each server of this process.
 pub(crate) fn free_port() -> u16 {
     static COUNT: AtomicU16 = AtomicU16::new(0);
-    let start = 20_000 + u16::try_from(std::process::id() % 1000).expect("the number is small") * 10;
+    let start = 20_000 + u16::try_from(std::process::id() % 120).expect("the number is small") * 100;
     loop {
         let port = start + COUNT.fetch_add(1, Ordering::Relaxed);
         if TcpListener::bind(("127.0.0.1", port)).is_ok() {
