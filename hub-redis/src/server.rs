@@ -7,9 +7,11 @@ use std::time::Duration;
 use bowline_hub::{EngineError, Topic};
 use redis::aio::MultiplexedConnection;
 use redis::{
-    AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo, ProtocolVersion, PushInfo, RedisError,
+    AsyncConnectionConfig, Client, ConnectionAddr, ErrorKind, IntoConnectionInfo, ProtocolVersion, PushInfo,
+    RedisError, RedisResult, ServerErrorKind,
 };
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
 
 /// The time within which a connection must be made.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -18,7 +20,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The key that says which of several servers this one is.
-pub(crate) const PLACE_KEY: &str = "bowline:place";
+const PLACE_KEY: &str = "bowline:place";
 
 /// Everything that a server pushes.
 pub(crate) type Pushes = mpsc::UnboundedReceiver<PushInfo>;
@@ -66,14 +68,30 @@ impl Place {
     pub(crate) async fn connect(&self) -> Result<Connections, ConnectError> {
         let (receiving, mut commands) =
             tokio::try_join!(self.connection(Some(PATIENCE)), self.connection(None))?;
-        let mut pipeline = redis::pipe();
-        pipeline.cmd("SET").arg(PLACE_KEY).arg(&self.order).arg("NX").ignore();
-        pipeline.cmd("GET").arg(PLACE_KEY);
-        let (found,): (String,) = pipeline.query_async(&mut commands.0).await?;
-        if found != self.order {
-            return Err(ConnectError::Misplaced { expected: self.order.clone(), found });
-        }
+        let checks = async {
+            self.check_order(&mut commands.0).await?;
+            Ok(check_writing(&mut commands.0).await?)
+        };
+        timeout(PATIENCE, checks).await.unwrap_or(Err(ConnectError::Silent))?;
         Ok(Connections { receiving, commands })
+    }
+
+    /// Compares the place of the server with that which other nodes know. The first node notes it.
+    async fn check_order(&self, commands: &mut MultiplexedConnection) -> Result<(), ConnectError> {
+        let mut get = redis::cmd("GET");
+        get.arg(PLACE_KEY);
+        let mut found: Option<String> = get.query_async(commands).await?;
+        if found.is_none() {
+            let mut set = redis::cmd("SET");
+            set.arg(PLACE_KEY).arg(&self.order).arg("NX").exec_async(commands).await?;
+            found = get.query_async(commands).await?;
+        }
+        match found {
+            Some(found) if found != self.order => {
+                Err(ConnectError::Misplaced { expected: self.order.clone(), found })
+            }
+            _ => Ok(()),
+        }
     }
 
     async fn connection(
@@ -90,6 +108,22 @@ impl Place {
     }
 }
 
+/// Checks that the server answers, and is no replica: a primary that has become a replica of another server
+/// refuses commands that write.
+pub(crate) async fn check_writing(commands: &mut MultiplexedConnection) -> RedisResult<()> {
+    let mut write = redis::cmd("PERSIST");
+    // Changes nothing.
+    match write.arg(PLACE_KEY).exec_async(commands).await {
+        // A server that is full still publishes messages without history.
+        Err(error) if is_refusal(error.kind()) => Ok(()),
+        outcome => outcome,
+    }
+}
+
+fn is_refusal(error: ErrorKind) -> bool {
+    matches!(error, ErrorKind::Server(refusal) if refusal != ServerErrorKind::ReadOnly)
+}
+
 /// The two connections to a server, each with what it pushes.
 pub(crate) struct Connections {
     /// Receives the messages of topics.
@@ -101,6 +135,8 @@ pub(crate) struct Connections {
 #[derive(Debug)]
 pub(crate) enum ConnectError {
     Redis(RedisError),
+    /// The server does not answer.
+    Silent,
     /// Other nodes have other servers, or the same in another order. Their messages would go astray.
     Misplaced {
         expected: String,
@@ -118,6 +154,7 @@ impl fmt::Display for ConnectError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Redis(error) => error.fmt(f),
+            Self::Silent => write!(f, "no answer within {PATIENCE:?}"),
             Self::Misplaced { expected, found } => write!(
                 f,
                 "the server is number {expected} here and {found} for other nodes: all nodes need the same \

@@ -16,13 +16,13 @@ use std::time::Duration;
 
 use bowline_hub::{Delivery, EngineError, Inbox, Predecessor, Topic};
 use redis::aio::MultiplexedConnection;
-use redis::{ErrorKind, PushInfo, PushKind, RedisResult, ServerErrorKind, Value};
+use redis::{PushInfo, PushKind, RedisResult, Value};
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use crate::renewal::Renewal;
 use crate::server::{
-    ConnectError, Connections, Link, PATIENCE, PLACE_KEY, Place, Reply, Request, out_of_reach,
+    ConnectError, Connections, Link, PATIENCE, Place, Reply, Request, check_writing, out_of_reach,
 };
 use crate::wire::decode;
 
@@ -135,7 +135,7 @@ impl Subscriptions {
                 // A server that is cut off says nothing, as a server without news does.
                 _ = heartbeat.tick() => {
                     if let Err(reason) = check(&mut receiving, &mut commands).await {
-                        return End::Lost(reason.to_owned());
+                        return End::Lost(reason);
                     }
                 }
                 () = self.renewal.due() => self.renewal.begin(commands.clone(), &self.wanted),
@@ -237,21 +237,13 @@ impl Subscriptions {
 async fn check(
     receiving: &mut MultiplexedConnection,
     commands: &mut MultiplexedConnection,
-) -> Result<(), &'static str> {
-    let (ping, mut write) = (redis::cmd("PING"), redis::cmd("PERSIST"));
-    // Changes nothing. A primary that has become a replica of another server refuses it.
-    write.arg(PLACE_KEY);
-    let both = async { tokio::join!(ping.exec_async(receiving), write.exec_async(commands)) };
+) -> Result<(), String> {
+    let ping = redis::cmd("PING");
+    let both = async { tokio::try_join!(ping.exec_async(receiving), check_writing(commands)) };
     match timeout(PATIENCE, both).await {
-        Ok((Ok(()), Ok(()))) => Ok(()),
-        Ok((Ok(()), Err(error))) => match error.kind() {
-            ErrorKind::Server(ServerErrorKind::ReadOnly) => Err("the server has become a replica"),
-            // The server can't write now, and takes messages without history nevertheless.
-            ErrorKind::Server(_) => Ok(()),
-            _ => Err(LOST),
-        },
-        Ok((Err(_), _)) => Err(LOST),
-        Err(_) => Err("no answer to a ping"),
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err("no answer to a ping".to_owned()),
     }
 }
 

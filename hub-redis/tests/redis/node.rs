@@ -1,7 +1,8 @@
 //! Nodes of the schedules of `chaos`: hubs of this process, and processes of their own.
 //!
-//! Both serve the same connections. The first message of a client is `subscribe` and a position, or `publish`.
-//! A publisher then sends messages, and each is answered with its position, or with the word `failed`.
+//! Both serve the same connections. The first message of a client is `subscribe` and a position, or
+//! `publish`. A publisher then sends messages, and each is answered with its position, or with the word
+//! `failed`.
 
 use std::env::{current_exe, var};
 use std::error::Error;
@@ -115,7 +116,8 @@ impl ProcessNode {
     pub(crate) async fn start(url: &str) -> Result<Self, Box<dyn Error>> {
         let mut command = Command::new(current_exe()?);
         command.args(["--ignored", "--exact", "--nocapture", "node::process"]).env(URL, url);
-        let mut process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let mut process =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
         let mut output = BufReader::new(process.stdout.take().ok_or("the process has no output")?);
         let address = spawn_blocking(move || {
             let mut line = String::new();

@@ -146,7 +146,7 @@ async fn a_primary_that_becomes_a_replica_is_noticed() -> TestResult {
     let (host, port) = split(&pair.replica.address());
     pair.primary.command(&["REPLICAOF", &host, &port]).await?;
     let is_noticed =
-        |event: &HubEvent| matches!(event, HubEvent::Disconnected(why) if why.contains("become a replica"));
+        |event: &HubEvent| matches!(event, HubEvent::Disconnected(why) if why.contains("read only replica"));
     until(&mut events, is_noticed).await?;
     publish(&hub, "2").await?;
     client.expect(&["2"]).await?;
