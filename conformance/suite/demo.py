@@ -115,6 +115,7 @@ class Demonstration:
         self.waits(lambda: all(page.run(STATE) == "live" and page.run(NODE) != node for page in self.pages))
         both_say = lambda: [page.run("return demo.heard('said while the node was away')") for page in self.pages[:2]]
         self.waits(lambda: min(both_say()) > 0)
+        self.check_history("said while the node was away")
         self.flows()
         self.judges("a message during the death of a node comes once", both_say() == [1, 1], both_say())
         self.judges("pages leave a node that dies", self.first.run(NODE) != node, node)
@@ -122,6 +123,15 @@ class Demonstration:
         self.judges("a room on another node notices nothing", stayed, self.other.run(NODE))
         self.judges_counts("the death of a node", losses=0)
         self.waits(lambda: self.first.run(f"return document.getElementById('{node}').className.includes('up')"))
+
+    def check_history(self, said):
+        """A new page begins with the last messages."""
+        # Another window of somebody who is here already.
+        page = self.open("lobby", "bob")
+        heard, counts = page.run("return demo.heard(arguments[0])", said), page.run(COUNTS)
+        page.command("DELETE", "/window", None)
+        clean = counts["gaps"] == counts["doubles"] == counts["losses"] == 0
+        self.judges("a new page shows the last messages", heard == 1 and clean, (heard, counts))
 
     def kill_broker(self, data, losses):
         """The pages stay with their nodes, and miss nothing, or are told."""
