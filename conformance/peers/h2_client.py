@@ -13,6 +13,8 @@ from wsproto.extensions import PerMessageDeflate
 
 URL, *NAMES = sys.argv[1:]
 MEBIBYTE = 1 << 20
+# Of the messages of `many`.
+SIZES = [0, 10, 70_000]
 
 
 def expect(observed, expected):
@@ -190,7 +192,7 @@ async def many():
     async with Session() as session:
         async def one(number):
             stream = await session.connect("/echo")
-            for size in [0, 10, 70_000]:
+            for size in SIZES:
                 message = str(number) * size
                 await stream.send_message(message)
                 expect(await stream.receive(), message)
@@ -245,4 +247,5 @@ async def main():
             print(f"failed {name}: {error!r}", flush=True)
 
 
-asyncio.run(main())
+if __name__ == "__main__":
+    asyncio.run(main())

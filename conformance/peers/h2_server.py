@@ -15,7 +15,10 @@ ends = asyncio.Queue()
 
 
 async def serve(reader, writer):
-    http2 = Http2(reader, writer, is_client=False)
+    await serve_connection(Http2(reader, writer, is_client=False))
+
+
+async def serve_connection(http2):
     async with asyncio.TaskGroup() as tasks:
         while stream := await http2.requests.get():
             tasks.create_task(handle(stream))
@@ -72,6 +75,8 @@ async def act(stream, path):
         outcome, ending = await ends.get()
         await stream.send_message(outcome if path == "/outcome" else ending)
     elif path == "/reset":
+        # Over HTTP/3, a reset may overtake the response.
+        await stream.receive()
         stream.reset(ErrorCodes.CANCEL)
 
 
@@ -94,4 +99,5 @@ async def main():
         await server.serve_forever()
 
 
-asyncio.run(main())
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -13,6 +13,8 @@ WEBSOCKETS = "17.4"
 WS = "8.23.0"
 KUBERNETES_VALIDATE = "1.37.0"
 HTTP2_PACKAGES = ["h2==4.4.1", "wsproto==1.3.2"]
+# The peers over HTTP/3 share code with those over HTTP/2.
+HTTP3_PACKAGES = ["aioquic==1.7.2", *HTTP2_PACKAGES]
 
 # The last versions that run on Python 2, and the ones that `autobahntestsuite` was written for.
 AUTOBAHN_PIP = ["pip==20.3.4", "setuptools==44.1.1"]
@@ -52,6 +54,17 @@ def h2():
         processes.run("install-h2", pip, 5 * MINUTES, PIP_ENVIRONMENT)
 
     return cached("h2", repr(HTTP2_PACKAGES), install) / "bin" / "python"
+
+
+def h3():
+    """The `aioquic` and `wsproto` packages of PyPI: the interpreter that can import them."""
+
+    def install(folder):
+        make_virtual_environment(folder)
+        pip = [folder / "bin" / "python", "-m", "pip", "install", *HTTP3_PACKAGES]
+        processes.run("install-h3", pip, 5 * MINUTES, PIP_ENVIRONMENT)
+
+    return cached("h3", repr(HTTP3_PACKAGES), install) / "bin" / "python"
 
 
 def ws():

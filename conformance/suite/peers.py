@@ -1,7 +1,7 @@
 """Other WebSocket libraries as clients of bowline's server and as servers of bowline's client."""
 
 from . import install, processes
-from .paths import PROGRAMS, SOURCE
+from .paths import CACHE, PROGRAMS, SOURCE
 
 CHECKS = [
     "text",
@@ -40,7 +40,7 @@ SECONDS = 60
 def run(report):
     peers = SOURCE / "peers"
     python, ws_environment = install.websockets(), install.ws()
-    h2_python = install.h2()
+    h2_python, h3_python = install.h2(), install.h3()
     our_client = [PROGRAMS / "peer_client"]
     our_server = [PROGRAMS / "peer_server"]
     websockets_client = [python, peers / "websockets_client.py"]
@@ -67,9 +67,27 @@ def run(report):
         run_pair(report, f"h2 client, bowline server, {mode}", h2_client, server, checks_of_client)
         client = [*client, "--http2"]
         run_pair(report, f"bowline client, h2 server, {mode}", client, h2_server, checks_of_server)
+        run_http3(report, peers, h3_python, mode, more)
     hyper = [PROGRAMS / "page_server", SOURCE / "browser" / "page.html"]
     run_pair(report, "h2 client, bowline under hyper", h2_client, hyper, CHECKS_OF_HYPER, scheme="wss")
     run_example(report, "example http2, 1,000 WebSockets over one connection", "http2", ["--open", "1000"])
+
+
+def run_http3(report, peers, python, mode, more):
+    """HTTP/3, also with a server that asks each client to prove its address."""
+    ours = [f"--compression={mode}"]
+    checks_of_client, checks_of_server = CHECKS_OF_H2_CLIENT + more, CHECKS_OF_H2_SERVER + more
+    if more:
+        checks_of_client.remove("streamed")
+        checks_of_server.remove("streamed")
+    server, client = [PROGRAMS / "peer_server", "--http3", *ours], [python, peers / "h3_client.py"]
+    run_pair(report, f"aioquic client, bowline server, {mode}", client, server, checks_of_client, scheme="wss")
+    certificate = CACHE / "h3-certificate.pem"
+    client = [PROGRAMS / "peer_client", *ours, "--http3", certificate]
+    server = [python, peers / "h3_server.py", certificate]
+    for name, arguments in {"": [], " with Retry": ["--retry"]}.items():
+        pair = f"bowline client, aioquic server{name}, {mode}"
+        run_pair(report, pair, client, [*server, *arguments], checks_of_server, scheme="wss")
 
 
 def run_pair(report, name, client, server, checks, environment=None, scheme="ws"):

@@ -48,9 +48,12 @@ impl Session {
         self.broken(ConnectionError::LocallyClosed)
     }
 
-    /// Ends the connection in order.
+    /// Ends the connection in order, unless it has ended.
     pub(crate) fn close(&self) {
-        self.quic.close(var_int(ErrorCode::NO_ERROR), b"");
+        // The streams report the first reason, and quinn would replace it.
+        if self.quic.close_reason().is_none() {
+            self.quic.close(var_int(ErrorCode::NO_ERROR), b"");
+        }
     }
 
     /// Describes the end of the connection.

@@ -2,11 +2,17 @@
 
 use std::error::Error;
 use std::fmt::Debug;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
-use bowline::{CloseCode, Connector, HttpVersion, Limits, Message, MessageKind, WebSocket};
+use bowline::rustls::pki_types::CertificateDer;
+use bowline::rustls::pki_types::pem::PemObject;
+use bowline::rustls::{ClientConfig, RootCertStore};
+use bowline::{CloseCode, Connector, Http2Connection, HttpVersion, Limits, Message, MessageKind, WebSocket};
 use bowline_conformance::Compression;
+use bowline_http3::Http3Connection;
 use clap::Parser;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
@@ -26,58 +32,102 @@ struct Arguments {
     /// Speak HTTP/2.
     #[arg(long)]
     http2: bool,
+    /// Speak HTTP/3, and trust the certificate in this file.
+    #[arg(long, value_name = "FILE")]
+    http3: Option<PathBuf>,
+}
+
+/// The way to open WebSockets.
+#[derive(Clone)]
+struct Client {
+    connector: Connector,
+    version: Version,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Version {
+    Tcp,
+    Http3,
+}
+
+impl Client {
+    fn with(&self, change: impl FnOnce(Connector) -> Connector) -> Self {
+        Self { connector: change(self.connector.clone()), version: self.version }
+    }
+
+    /// Opens a connection for many WebSockets.
+    async fn open(&self, url: &str) -> Result<Shared, bowline::Error> {
+        Ok(match self.version {
+            Version::Tcp => Shared::Http2(self.connector.connect_http2(url).await?),
+            Version::Http3 => Shared::Http3(Http3Connection::open(&self.connector, url).await?),
+        })
+    }
+
+    async fn connect(&self, url: &str, path: &str) -> Result<WebSocket, bowline::Error> {
+        let (socket, _) = match self.version {
+            Version::Tcp => self.connector.connect(format!("{url}{path}")).await?,
+            Version::Http3 => Http3Connection::open(&self.connector, url).await?.connect(path).await?,
+        };
+        Ok(socket)
+    }
 }
 
 #[tokio::main]
-async fn main() -> ExitCode {
-    let Arguments { url, checks, compression, http2 } = Arguments::parse();
+async fn main() -> Result<ExitCode, Box<dyn Error>> {
+    let Arguments { url, checks, compression, http2, http3 } = Arguments::parse();
     let version = if http2 { HttpVersion::Http2 } else { HttpVersion::Http1 };
-    let connector = Connector::new().compression(compression).http_version(version);
+    let mut connector = Connector::new().compression(compression).http_version(version);
+    let version = if http3.is_some() { Version::Http3 } else { Version::Tcp };
+    if let Some(file) = http3 {
+        connector = connector.tls(trusting(&file)?);
+    }
+    let client = Client { connector, version };
     for name in checks {
-        match timeout(TIME_LIMIT, check(&connector, compression, &name, &url)).await {
+        match timeout(TIME_LIMIT, check(&client, compression, &name, &url)).await {
             Ok(Ok(())) => println!("ok {name}"),
             Ok(Err(error)) => println!("failed {name}: {error}"),
             Err(_) => println!("failed {name}: it took more than {TIME_LIMIT:?}"),
         }
     }
-    ExitCode::SUCCESS
+    Ok(ExitCode::SUCCESS)
 }
 
-async fn check(
-    connector: &Connector,
-    mode: Compression,
-    name: &str,
-    url: &str,
-) -> Result<(), Box<dyn Error>> {
+fn trusting(file: &Path) -> Result<Arc<ClientConfig>, Box<dyn Error>> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(file)?)?;
+    let config = ClientConfig::builder_with_provider(bowline::crypto_provider()?)
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(Arc::new(config))
+}
+
+async fn check(client: &Client, mode: Compression, name: &str, url: &str) -> Result<(), Box<dyn Error>> {
     match name {
-        "text" => is_echoed(connector, url, "hello").await,
-        "multibyte text" => is_echoed(connector, url, "κόσμε 🪢").await,
-        "empty message" => is_echoed(connector, url, "").await,
-        "binary" => is_echoed(connector, url, every_byte(256)).await,
-        "1 MiB of binary" => is_echoed(connector, url, every_byte(MEBIBYTE)).await,
-        "1 MiB of text" => is_echoed(connector, url, "🪢".repeat(MEBIBYTE / 4)).await,
-        "compression" => compression(connector, mode, url).await,
-        "fragmented" => fragmented(connector, url).await,
-        "streamed" => streamed(connector, url).await,
-        "ping from client" => ping_from_client(connector, url).await,
-        "ping from server" => ping_from_server(connector, url).await,
-        "subprotocol" => {
-            subprotocol(connector, url, &["chat.v1", "chat.v2", "chat.v3"], Some("chat.v2")).await
-        }
-        "no subprotocol" => subprotocol(connector, url, &[], None).await,
-        "server closes with 4001" => server_closes_with_an_error(connector, url).await,
-        "server closes with 1000" => server_closes_normally(connector, url).await,
-        "client closes with 4002" => {
-            client_closes(connector, url, CloseCode(4002), "error 4002 leaving").await
-        }
+        "text" => is_echoed(client, url, "hello").await,
+        "multibyte text" => is_echoed(client, url, "κόσμε 🪢").await,
+        "empty message" => is_echoed(client, url, "").await,
+        "binary" => is_echoed(client, url, every_byte(256)).await,
+        "1 MiB of binary" => is_echoed(client, url, every_byte(MEBIBYTE)).await,
+        "1 MiB of text" => is_echoed(client, url, "🪢".repeat(MEBIBYTE / 4)).await,
+        "compression" => compression(client, mode, url).await,
+        "fragmented" => fragmented(client, url).await,
+        "streamed" => streamed(client, url).await,
+        "ping from client" => ping_from_client(client, url).await,
+        "ping from server" => ping_from_server(client, url).await,
+        "subprotocol" => subprotocol(client, url, &["chat.v1", "chat.v2", "chat.v3"], Some("chat.v2")).await,
+        "no subprotocol" => subprotocol(client, url, &[], None).await,
+        "server closes with 4001" => server_closes_with_an_error(client, url).await,
+        "server closes with 1000" => server_closes_normally(client, url).await,
+        "client closes with 4002" => client_closes(client, url, CloseCode(4002), "error 4002 leaving").await,
         "client closes with 1000" => {
-            client_closes(connector, url, CloseCode::NORMAL, "normal 1000 leaving").await
+            client_closes(client, url, CloseCode::NORMAL, "normal 1000 leaving").await
         }
-        "client closes its stream" => client_closes_its_stream(connector, url).await,
-        "client drops" => client_drops(connector, url).await,
-        "server resets" => server_resets(connector, url).await,
-        "refused" => refused(connector, url).await,
-        "many" => many(connector, url).await,
+        "client closes its stream" => client_closes_its_stream(client, url).await,
+        "client drops" => client_drops(client, url).await,
+        "server resets" => server_resets(client, url).await,
+        "refused" => refused(client, url).await,
+        "many" => many(client, url).await,
         _ => Err("there is no such check".into()),
     }
 }
@@ -95,26 +145,17 @@ fn expect<T: Debug + PartialEq + ?Sized>(observed: &T, expected: &T) -> Result<(
         .into())
 }
 
-async fn is_echoed(
-    connector: &Connector,
-    url: &str,
-    message: impl Into<Message>,
-) -> Result<(), Box<dyn Error>> {
+async fn is_echoed(client: &Client, url: &str, message: impl Into<Message>) -> Result<(), Box<dyn Error>> {
     let message = message.into();
-    let mut socket = connect(connector, url, "/echo").await?;
+    let mut socket = client.connect(url, "/echo").await?;
     socket.send(message.clone()).await?;
     expect(&socket.recv().await?, &Some(message))?;
     close(&socket).await
 }
 
-async fn connect(connector: &Connector, url: &str, path: &str) -> Result<WebSocket, bowline::Error> {
-    let (socket, _) = connector.connect(format!("{url}{path}")).await?;
-    Ok(socket)
-}
-
 /// Sends messages that each resemble the previous one.
-async fn compression(connector: &Connector, mode: Compression, url: &str) -> Result<(), Box<dyn Error>> {
-    let mut socket = connect(connector, url, "/echo").await?;
+async fn compression(client: &Client, mode: Compression, url: &str) -> Result<(), Box<dyn Error>> {
+    let mut socket = client.connect(url, "/echo").await?;
     let agreed = socket.compression().ok_or("it was not agreed on")?;
     let no_takeover = [agreed.server_no_context_takeover, agreed.client_no_context_takeover];
     expect(&no_takeover, &[mode == Compression::NoTakeover; 2])?;
@@ -132,9 +173,9 @@ async fn close(socket: &WebSocket) -> Result<(), Box<dyn Error>> {
 }
 
 /// Sends fragments that end within code points, and reads the answer piecemeal.
-async fn fragmented(connector: &Connector, url: &str) -> Result<(), Box<dyn Error>> {
+async fn fragmented(client: &Client, url: &str) -> Result<(), Box<dyn Error>> {
     let text = "one, δύο, three";
-    let mut socket = connect(connector, url, "/fragments").await?;
+    let mut socket = client.connect(url, "/fragments").await?;
     let mut writer = socket.writer(MessageKind::Text).await?;
     for fragment in text.as_bytes().chunks(6) {
         writer.write_all(fragment).await?;
@@ -152,8 +193,8 @@ async fn fragmented(connector: &Connector, url: &str) -> Result<(), Box<dyn Erro
 }
 
 /// Checks that each fragment is returned before the next one is sent.
-async fn streamed(connector: &Connector, url: &str) -> Result<(), Box<dyn Error>> {
-    let mut socket = connect(connector, url, "/fragments").await?;
+async fn streamed(client: &Client, url: &str) -> Result<(), Box<dyn Error>> {
+    let mut socket = client.connect(url, "/fragments").await?;
     let mut writer = socket.writer(MessageKind::Binary).await?;
     writer.write_all(b"one, ").await?;
     writer.flush().await?;
@@ -175,38 +216,38 @@ async fn streamed(connector: &Connector, url: &str) -> Result<(), Box<dyn Error>
     close(&socket).await
 }
 
-async fn ping_from_client(connector: &Connector, url: &str) -> Result<(), Box<dyn Error>> {
-    let socket = connect(connector, url, "/echo").await?;
+async fn ping_from_client(client: &Client, url: &str) -> Result<(), Box<dyn Error>> {
+    let socket = client.connect(url, "/echo").await?;
     socket.ping().await?;
     close(&socket).await
 }
 
-async fn ping_from_server(connector: &Connector, url: &str) -> Result<(), Box<dyn Error>> {
-    let mut socket = connect(connector, url, "/ping").await?;
+async fn ping_from_server(client: &Client, url: &str) -> Result<(), Box<dyn Error>> {
+    let mut socket = client.connect(url, "/ping").await?;
     expect(&socket.recv().await?, &Some("pong".into()))
 }
 
 async fn subprotocol(
-    connector: &Connector,
+    client: &Client,
     url: &str,
     offers: &[&str],
     expected: Option<&str>,
 ) -> Result<(), Box<dyn Error>> {
-    let connector = connector.clone().subprotocols(offers.iter().copied());
-    let socket = connect(&connector, url, "/echo").await?;
+    let client = client.with(|connector| connector.subprotocols(offers.iter().copied()));
+    let socket = client.connect(url, "/echo").await?;
     expect(&socket.subprotocol(), &expected)?;
     close(&socket).await
 }
 
-async fn server_closes_with_an_error(connector: &Connector, url: &str) -> Result<(), Box<dyn Error>> {
-    let mut socket = connect(connector, url, "/close/4001").await?;
+async fn server_closes_with_an_error(client: &Client, url: &str) -> Result<(), Box<dyn Error>> {
+    let mut socket = client.connect(url, "/close/4001").await?;
     let error = socket.recv().await.err().ok_or("recv gave no error")?;
     let frame = error.close_frame().ok_or_else(|| format!("the error has no Close frame: {error}"))?;
     expect(&(frame.code().0, frame.reason()), &(4001, "enough"))
 }
 
-async fn server_closes_normally(connector: &Connector, url: &str) -> Result<(), Box<dyn Error>> {
-    let mut socket = connect(connector, url, "/close/1000").await?;
+async fn server_closes_normally(client: &Client, url: &str) -> Result<(), Box<dyn Error>> {
+    let mut socket = client.connect(url, "/close/1000").await?;
     expect(&socket.recv().await?, &None)?;
     let frame = socket.close_frame().ok_or("there was no Close frame")?;
     expect(&(frame.code().0, frame.reason()), &(1000, "enough"))
@@ -214,56 +255,62 @@ async fn server_closes_normally(connector: &Connector, url: &str) -> Result<(), 
 
 /// Checks that the server answers a Close frame, and reports the close to another connection.
 async fn client_closes(
-    connector: &Connector,
+    client: &Client,
     url: &str,
     code: CloseCode,
     outcome: &str,
 ) -> Result<(), Box<dyn Error>> {
-    let socket = connect(connector, url, "/record").await?;
+    let socket = client.connect(url, "/record").await?;
     let answer = socket.close(code, "leaving").await?;
     expect(&answer.code(), &code)?;
-    let mut asking = connect(connector, url, "/outcome").await?;
+    let mut asking = client.connect(url, "/outcome").await?;
     expect(&asking.recv().await?, &Some(outcome.into()))
 }
 
 /// Checks that the stream ends with `END_STREAM`, without a reset.
-async fn client_closes_its_stream(connector: &Connector, url: &str) -> Result<(), Box<dyn Error>> {
-    let socket = connect(connector, url, "/record").await?;
+async fn client_closes_its_stream(client: &Client, url: &str) -> Result<(), Box<dyn Error>> {
+    let socket = client.connect(url, "/record").await?;
     close(&socket).await?;
-    let mut asking = connect(connector, url, "/ending").await?;
+    let mut asking = client.connect(url, "/ending").await?;
     expect(&asking.recv().await?, &Some("END_STREAM".into()))
 }
 
 /// Checks that the reset comes later, or it might overtake earlier bytes.
-async fn client_drops(connector: &Connector, url: &str) -> Result<(), Box<dyn Error>> {
+async fn client_drops(client: &Client, url: &str) -> Result<(), Box<dyn Error>> {
     let limits = Limits::default().close_timeout(Duration::from_millis(100));
-    drop(connect(&connector.clone().limits(limits), url, "/record").await?);
-    let mut asking = connect(connector, url, "/ending").await?;
-    expect(&asking.recv().await?, &Some("END_STREAM, then RST_STREAM CANCEL".into()))
+    let connection = client.with(|connector| connector.limits(limits)).open(url).await?;
+    drop(connection.connect("/record").await?);
+    let mut asking = connection.connect("/ending").await?;
+    let expected = match client.version {
+        Version::Tcp => "END_STREAM, then RST_STREAM CANCEL",
+        Version::Http3 => "END_STREAM, then STOP_SENDING H3_NO_ERROR",
+    };
+    expect(&asking.recv().await?, &Some(expected.into()))
 }
 
-async fn server_resets(connector: &Connector, url: &str) -> Result<(), Box<dyn Error>> {
-    let mut socket = connect(connector, url, "/reset").await?;
+async fn server_resets(client: &Client, url: &str) -> Result<(), Box<dyn Error>> {
+    let mut socket = client.connect(url, "/reset").await?;
+    socket.send("now").await?;
     let error = socket.recv().await.err().ok_or("recv gave no error")?;
     let text = format!("{error}: {}", error.source().ok_or("the error has no source")?);
     let is_told = text.contains("without a Close frame") && text.contains("CANCEL");
     if is_told { Ok(()) } else { Err(text.into()) }
 }
 
-async fn refused(connector: &Connector, url: &str) -> Result<(), Box<dyn Error>> {
-    let error = connect(connector, url, "/refused").await.err().ok_or("it was accepted")?;
+async fn refused(client: &Client, url: &str) -> Result<(), Box<dyn Error>> {
+    let error = client.connect(url, "/refused").await.err().ok_or("it was accepted")?;
     let response = error.response().ok_or("the error has no response")?;
     expect(&(response.status().as_u16(), response.body().as_ref()), &(403, b"not you".as_slice()))
 }
 
 /// Opens more WebSockets over one connection than the server allows at once.
-async fn many(connector: &Connector, url: &str) -> Result<(), Box<dyn Error>> {
-    let connection = connector.connect_http2(url).await?;
+async fn many(client: &Client, url: &str) -> Result<(), Box<dyn Error>> {
+    let connection = client.open(url).await?;
     let tasks: Vec<_> = (0..150)
         .map(|number| {
             let connection = connection.clone();
             tokio::spawn(async move {
-                let (mut socket, _) = connection.connect("/echo").await?;
+                let mut socket = connection.connect("/echo").await?;
                 let message = Message::from(number.to_string());
                 socket.send(message.clone()).await?;
                 let answer = socket.recv().await?;
@@ -276,4 +323,21 @@ async fn many(connector: &Connector, url: &str) -> Result<(), Box<dyn Error>> {
         expect(&task.await??, &true)?;
     }
     Ok(())
+}
+
+/// A connection for many WebSockets.
+#[derive(Clone)]
+enum Shared {
+    Http2(Http2Connection),
+    Http3(Http3Connection),
+}
+
+impl Shared {
+    async fn connect(&self, path: &str) -> Result<WebSocket, bowline::Error> {
+        let (socket, _) = match self {
+            Self::Http2(connection) => connection.connect(path).await?,
+            Self::Http3(connection) => connection.connect(path).await?,
+        };
+        Ok(socket)
+    }
 }

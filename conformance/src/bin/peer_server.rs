@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bowline::{Acceptor, CloseCode, Server, WebSocket};
-use bowline_conformance::Compression;
+use bowline_conformance::{Compression, self_signed};
+use bowline_http3::Http3Server;
 use clap::Parser;
 use http::Response;
 use http::request::Parts;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::{Mutex, mpsc};
 
 #[derive(Parser)]
@@ -21,6 +22,9 @@ struct Arguments {
     /// The keepalive interval, in milliseconds.
     #[arg(long, default_value_t = 20_000)]
     keepalive: u64,
+    /// Speak HTTP/3, with a self-signed certificate.
+    #[arg(long)]
+    http3: bool,
     /// Allow pages of this origin to connect; may be repeated.
     #[arg(long, value_name = "PATTERN")]
     allow_origin: Vec<String>,
@@ -28,9 +32,7 @@ struct Arguments {
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
-    let Arguments { compression, keepalive, allow_origin } = Arguments::parse();
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
-    println!("listening on {}", listener.local_addr()?);
+    let Arguments { compression, keepalive, http3, allow_origin } = Arguments::parse();
 
     let outcomes = Arc::new(Outcomes::new());
     let handler = move |head: Parts, socket: WebSocket| {
@@ -47,7 +49,16 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     let answer = async |_: Parts| Response::new("ok");
     let server =
         Server::new().http2().acceptor(acceptor).fallback(answer).on_error(|error| eprintln!("{error}"));
-    server.serve(listener, handler).await?;
+    if http3 {
+        let socket = UdpSocket::bind("127.0.0.1:0").await?;
+        println!("listening on {}", socket.local_addr()?);
+        let server = server.tls(Arc::new(self_signed()?));
+        Http3Server::new(server).serve(socket, handler).await?;
+    } else {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        println!("listening on {}", listener.local_addr()?);
+        server.serve(listener, handler).await?;
+    }
     Ok(())
 }
 
