@@ -3,6 +3,7 @@
 //! Without `redis-server` on the machine, the tests do nothing and say so.
 
 mod chaos;
+mod failures;
 mod node;
 mod once;
 mod positions;

@@ -1,0 +1,194 @@
+//! Failures of a real Redis and real nodes, one by one: see `hub/docs/failures.md`.
+
+use std::error::Error;
+
+use bowline::WebSocket;
+use bowline_hub::{ErrorKind, Hub, HubEvent, Position, Start};
+use bowline_hub_redis::connect;
+use tokio::time::timeout;
+
+use crate::node::{LocalNode, ProcessNode};
+use crate::proxy::{Proxy, Weather};
+use crate::server::{PATIENCE, Server, TestResult, VOLATILE};
+use crate::topics::{Client, build_on, hub, publish, until};
+
+/// A Redis, a node beside it, and one that reaches it through a proxy.
+struct Scene {
+    server: Server,
+    proxy: Proxy,
+    there: Hub,
+    here: Hub,
+}
+
+async fn scene() -> Result<Option<Scene>, Box<dyn Error>> {
+    let Some(server) = Server::start(VOLATILE).await? else { return Ok(None) };
+    let proxy = Proxy::start(server.address()).await?;
+    let there = hub(&server).await?;
+    let here = build_on(connect(&proxy.url()).await?).build()?;
+    Ok(Some(Scene { server, proxy, there, here }))
+}
+
+/// The node misses messages, and its members receive them in order as soon as it is back.
+#[tokio::test]
+async fn a_node_that_is_cut_off_says_so_and_fills_the_gap() -> TestResult {
+    let Some(scene) = scene().await? else { return Ok(()) };
+    let mut events = scene.here.events();
+    let mut client = Client::live(&scene.here, "chat/a").await?;
+    publish(&scene.there, "1").await?;
+    client.expect(&["1"]).await?;
+    scene.proxy.set(Weather::Cut);
+    until(&mut events, |event| matches!(event, HubEvent::Disconnected(_))).await?;
+    assert!(!scene.here.is_healthy());
+    assert!(scene.there.is_healthy());
+    for text in ["2", "3", "4"] {
+        publish(&scene.there, text).await?;
+    }
+    // Nothing is queued: "unsent" never arrives.
+    let error = scene.here.publish("chat/a", "unsent").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    let error = client.member.subscribe("chat/b", None).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    scene.proxy.set(Weather::Fair);
+    client.expect(&["2", "3", "4"]).await?;
+    until(&mut events, |event| *event == HubEvent::Reconnected).await?;
+    assert!(scene.here.is_healthy());
+    publish(&scene.here, "5").await?;
+    client.expect(&["5"]).await?;
+    assert_eq!(scene.here.stats().lost, 0);
+    Ok(())
+}
+
+/// Nothing tells the node that its packets vanish. In either direction, it finds out, and both of its
+/// connections are new afterwards.
+#[tokio::test]
+async fn a_line_on_which_packets_vanish_is_noticed() -> TestResult {
+    for weather in [Weather::StalledToServer, Weather::StalledToClient] {
+        let Some(scene) = scene().await? else { return Ok(()) };
+        let mut events = scene.here.events();
+        let mut client = Client::live(&scene.here, "chat/a").await?;
+        scene.proxy.set(weather);
+        publish(&scene.there, "1").await?;
+        until(&mut events, |event| matches!(event, HubEvent::Disconnected(_))).await?;
+        let error = scene.here.publish("chat/a", "unsent").await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+        scene.proxy.set(Weather::Cut);
+        scene.proxy.set(Weather::Fair);
+        client.expect(&["1"]).await?;
+        publish(&scene.here, "2").await?;
+        client.expect(&["2"]).await?;
+        assert_eq!(scene.here.stats().lost, 0);
+    }
+    Ok(())
+}
+
+/// However often Redis vanishes, members are told once, as there is nothing more to lose.
+#[tokio::test]
+async fn a_lost_history_is_told_once() -> TestResult {
+    let Some(mut scene) = scene().await? else { return Ok(()) };
+    let mut events = scene.here.events();
+    let mut client = Client::live(&scene.here, "chat/a").await?;
+    publish(&scene.there, "1").await?;
+    client.expect(&["1"]).await?;
+    scene.server.kill()?;
+    scene.server.restart().await?;
+    client.expect(&["lost"]).await?;
+    for _ in 0..3 {
+        scene.proxy.set(Weather::Cut);
+        until(&mut events, |event| matches!(event, HubEvent::Disconnected(_))).await?;
+        scene.proxy.set(Weather::Fair);
+        until(&mut events, |event| *event == HubEvent::Reconnected).await?;
+    }
+    publish(&scene.there, "2").await?;
+    client.expect(&["2"]).await?;
+    assert_eq!(scene.here.stats().lost, 1);
+    Ok(())
+}
+
+/// Messages with a history are refused, and all others are not. Nodes can come and go.
+#[tokio::test]
+async fn a_server_that_is_full_refuses_only_what_needs_memory() -> TestResult {
+    let Some(scene) = scene().await? else { return Ok(()) };
+    let mut client = Client::live(&scene.here, "chat/a").await?;
+    let mut news = Client::live(&scene.here, "news").await?;
+    publish(&scene.there, "1").await?;
+    scene.server.command(&["CONFIG", "SET", "maxmemory", "1"]).await?;
+    let error = scene.there.publish("chat/a", "unsent").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert!(error.to_string().contains("maxmemory"), "{error}");
+    scene.there.publish("news", "2").await?;
+    news.expect(&["2"]).await?;
+    drop(hub(&scene.server).await?);
+    scene.server.command(&["CONFIG", "SET", "maxmemory", "0"]).await?;
+    publish(&scene.there, "3").await?;
+    client.expect(&["1", "3"]).await?;
+    Ok(())
+}
+
+/// Receives the text of the next message of a node's client.
+async fn receive(socket: &mut WebSocket) -> Result<(Position, String), Box<dyn Error>> {
+    loop {
+        let frame = timeout(PATIENCE, socket.recv()).await??.ok_or("the node has ended")?.into_text()?;
+        let mut parts = frame.splitn(3, ' ');
+        let kind = parts.next().ok_or("no kind")?;
+        let position = parts.next().ok_or("no position")?.parse()?;
+        match kind {
+            "start" => {}
+            "message" => return Ok((position, parts.next().ok_or("no text")?.to_owned())),
+            _ => return Err(format!("a frame of the kind {kind}").into()),
+        }
+    }
+}
+
+/// A client of a process that is killed comes back elsewhere, and misses nothing.
+#[tokio::test]
+async fn a_client_of_a_node_that_is_killed_goes_on_elsewhere() -> TestResult {
+    let Some(server) = Server::start(VOLATILE).await? else { return Ok(()) };
+    let node = ProcessNode::start(&server.url()).await?;
+    let there = hub(&server).await?;
+    let mut socket = bowline::connect(format!("ws://{}", node.address)).await?;
+    socket.send("subscribe now").await?;
+    assert_eq!(receive_start(&mut socket).await?.offset(), 0);
+    publish(&there, "1").await?;
+    let (since, text) = receive(&mut socket).await?;
+    assert_eq!(text, "1");
+    // Dropping the handle is kill -9.
+    drop(node);
+    assert!(!matches!(timeout(PATIENCE, socket.recv()).await?, Ok(Some(_))));
+    publish(&there, "2").await?;
+    let mut client = Client::join(&there)?;
+    assert!(matches!(client.member.subscribe("chat/a", Some(since)).await?, Start::Live(_)));
+    publish(&there, "3").await?;
+    client.expect(&["2", "3"]).await?;
+    Ok(())
+}
+
+async fn receive_start(socket: &mut WebSocket) -> Result<Position, Box<dyn Error>> {
+    let frame = timeout(PATIENCE, socket.recv()).await??.ok_or("the node has ended")?.into_text()?;
+    Ok(frame.strip_prefix("start ").ok_or("no start")?.trim().parse()?)
+}
+
+/// Redis has given up the node when it continues. Its members receive what they missed.
+#[cfg(unix)]
+#[tokio::test]
+async fn a_node_that_was_stopped_goes_on_where_it_was() -> TestResult {
+    let Some(server) = Server::start(VOLATILE).await? else { return Ok(()) };
+    let node = ProcessNode::start(&server.url()).await?;
+    let there = LocalNode::start(&server.url()).await?;
+    let mut socket = bowline::connect(format!("ws://{}", node.address)).await?;
+    socket.send("subscribe now").await?;
+    receive_start(&mut socket).await?;
+    node.signal("-STOP")?;
+    let mut publisher = there.connect();
+    publisher.send("publish").await?;
+    for number in 0..50 {
+        publisher.send(format!("{number} ")).await?;
+        assert_ne!(publisher.recv().await?.ok_or("the end")?.as_text(), Some("failed"));
+    }
+    // As after a minute, in which Redis found no room for all that the node did not read.
+    server.command(&["CLIENT", "KILL", "TYPE", "pubsub"]).await?;
+    node.signal("-CONT")?;
+    for number in 0..50 {
+        assert_eq!(receive(&mut socket).await?.1, format!("{number} "));
+    }
+    Ok(())
+}
