@@ -17,7 +17,7 @@
 use std::error::Error;
 use std::time::Duration;
 
-use bowline::{Limits, Rejection, Server, WebSocket};
+use bowline::{CloseCode, Limits, Rejection, Server, ShutdownOptions, WebSocket};
 use bowline_hub::{Engine, Hub, Memory, Position, Rule, Since, Start};
 use http::request::Parts;
 use http::{Response, StatusCode};
@@ -43,6 +43,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
     };
     let listener = TcpListener::bind(("127.0.0.1", port)).await?;
     println!("listening on http://{}", listener.local_addr()?);
+    // On Ctrl-C, the pages are sent away one by one, over 20 s, and come back to another server.
+    let stop = async { tokio::signal::ctrl_c().await.unwrap_or(()) };
+    let drain = ShutdownOptions::new(Duration::from_secs(30))
+        .spread(Duration::from_secs(20))
+        .close_frame(CloseCode::SERVICE_RESTART, "");
     let acceptor = bowline::Acceptor::new().limits(Limits::default().message_size(4096));
     Server::new()
         .acceptor(acceptor)
@@ -58,6 +63,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
                 _ => Err(Rejection::from(StatusCode::NOT_FOUND)),
             }
         })
+        .shutdown(stop, drain)
         .on_error(|error| eprintln!("{error}"))
         .serve(listener, move |head: Parts, socket: WebSocket| {
             let hub = hub.clone();
