@@ -1,4 +1,4 @@
-//! The keys of histories in Redis.
+//! The keys of topics in Redis.
 
 use std::time::Duration;
 
@@ -16,6 +16,11 @@ pub(crate) fn all(topic: &Topic) -> [String; 4] {
 /// Returns the key of the head of a history.
 pub(crate) fn head(topic: &Topic) -> String {
     key(topic, "head")
+}
+
+/// Returns the key of those who are present in a topic.
+pub(crate) fn present(topic: &Topic) -> String {
+    key(topic, "present")
 }
 
 fn key(topic: &Topic, part: &str) -> String {

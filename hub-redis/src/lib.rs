@@ -21,6 +21,8 @@
 //!   history receive what they missed. A server that falls silent is noticed after at most five seconds.
 //! - **Redis is back without its data, or with an older snapshot.** Members are told that messages are lost,
 //!   as the tags of the messages don't match.
+//! - **Presence.** The nodes enter their members again after each restart of Redis, in whatever state its
+//!   data is. Entries of older data are gone when the leases of that data end.
 //! - **A replica takes over.** Writes that had not reached the replica are lost, and members are told. The
 //!   URL must name an address that follows the primary: a proxy, a service of the platform, or a DNS name.
 //!   A node that finds itself at a replica looks again. The engine does not ask Redis Sentinel.
@@ -46,6 +48,7 @@
 //! ```text
 //! ACL SETUSER hub on >password ~bowline:* &bowline:* +@pubsub +@connection +@scripting
 //!     +get +set +del +pexpire +persist +hget +hset +hdel +hmget +hincrby +xadd +xrange +rpush +lpop
+//!     +hgetall +hlen +sadd +srem +spop +scard +zadd +zrem +zscore +zrangebyscore +time +info
 //! ```
 //!
 //! # Several servers
@@ -76,10 +79,15 @@
 //! All of these keys expire, so a Redis that is full must not evict them: `maxmemory-policy` is `noeviction`,
 //! the default.
 //!
+//! The people in a topic are in a hash that ends in `:present`. The leases of all nodes are in
+//! `bowline:leases` and `bowline:runs`, and the entries of a node are in a set that begins with
+//! `bowline:node:`. These keys last until the last entry is gone.
+//!
 //! Redis 6 or newer is required.
 
 mod division;
 mod keys;
+mod presence;
 mod renewal;
 mod server;
 mod subscriptions;
@@ -90,12 +98,15 @@ use std::fmt;
 use std::time::Duration;
 
 use bowline_hub::bowline::Message;
-use bowline_hub::{Engine, EngineError, HistoryPage, Inbox, Position, Retention, Topic};
+use bowline_hub::{
+    Engine, EngineError, HistoryPage, Inbox, Lease, NodeId, Position, Present, Retention, Topic,
+};
 use redis::Script;
 use tokio::sync::mpsc;
 
 use crate::division::server_of;
 use crate::keys::milliseconds;
+use crate::presence::Presence;
 use crate::renewal::{Keep, Renewal};
 use crate::server::{Connections, Place, Request, Server};
 use crate::subscriptions::{Standing, Subscriptions};
@@ -166,6 +177,7 @@ pub async fn connect_sharded<U: AsRef<str>>(urls: impl IntoIterator<Item = U>) -
         keep: Keep::DEFAULT,
         publish: Script::new(include_str!("publish.lua")),
         history: Script::new(include_str!("history.lua")),
+        presence: Presence::new(),
         unstarted,
     })
 }
@@ -176,6 +188,7 @@ pub struct Redis {
     keep: Keep,
     publish: Script,
     history: Script,
+    presence: Presence,
     /// For each server, until the hub is built.
     unstarted: Vec<(Connections, mpsc::UnboundedReceiver<Request>)>,
 }
@@ -302,6 +315,34 @@ impl Engine for Redis {
             newer: offset.saturating_sub(after),
             entries: entries.ok_or_else(|| EngineError::new("the history contains foreign messages"))?,
         })
+    }
+
+    async fn begin(&self, node: NodeId, time: Duration) -> Result<(), EngineError> {
+        self.presence.begin(&self.servers, node, time).await
+    }
+
+    async fn renew(&self, node: NodeId, time: Duration) -> Result<Lease, EngineError> {
+        self.presence.renew(&self.servers, node, time).await
+    }
+
+    async fn enter(&self, topic: &Topic, node: NodeId, present: &Present) -> Result<Lease, EngineError> {
+        self.presence.enter(self.server(topic), topic, node, present).await
+    }
+
+    async fn exit(&self, topic: &Topic, node: NodeId, key: &str) -> Result<(), EngineError> {
+        self.presence.exit(self.server(topic), topic, node, key).await
+    }
+
+    async fn present(&self, topic: &Topic) -> Result<Vec<Present>, EngineError> {
+        presence::read(self.server(topic), topic).await
+    }
+
+    async fn count(&self, topic: &Topic) -> Result<usize, EngineError> {
+        presence::count(self.server(topic), topic).await
+    }
+
+    async fn reap(&self, caller: NodeId) -> Result<usize, EngineError> {
+        self.presence.reap(&self.servers, caller).await
     }
 }
 

@@ -14,7 +14,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bowline_hub::{Delivery, EngineError, Inbox, Predecessor, Topic};
+use bowline_hub::{Delivery, EngineError, Inbox, Predecessor, PresenceChange, Topic};
 use redis::aio::MultiplexedConnection;
 use redis::{PushInfo, PushKind, RedisResult, Value};
 use tokio::sync::mpsc;
@@ -24,7 +24,7 @@ use crate::renewal::Renewal;
 use crate::server::{
     ConnectError, Connections, Link, PATIENCE, Place, Reply, Request, check_writing, out_of_reach,
 };
-use crate::wire::decode;
+use crate::wire::{decode, decode_change};
 
 /// The number of requests, or of channels, in one command.
 const BATCH: usize = 256;
@@ -188,6 +188,10 @@ impl Subscriptions {
         let Ok(channel) = std::str::from_utf8(&channel) else { return };
         let name = channel.strip_prefix(&self.place.channels);
         let Some(topic) = name.and_then(|name| self.wanted.get(name)) else { return };
+        if let Some((key, info)) = decode_change(&message) {
+            drop(self.inbox.change(PresenceChange { topic: topic.clone(), key, info }));
+            return;
+        }
         let Some(entry) = decode(message) else { return };
         let (position, previous) = (entry.position, Predecessor::Tag(entry.previous));
         let message = entry.message;

@@ -3,6 +3,13 @@
 //! ```text
 //!   kind (1 byte: t or b) | epoch | offset | tag | tag of the predecessor (8 bytes each) | payload
 //! ```
+//!
+//! A change of presence is published like a message:
+//!
+//! ```text
+//!   p | size of the key (4 bytes) | key | + | information
+//!   p | size of the key (4 bytes) | key | -
+//! ```
 
 use bowline_hub::bowline::bytes::Bytes;
 use bowline_hub::bowline::{Message, Utf8Bytes};
@@ -41,6 +48,20 @@ pub(crate) fn decode(encoded: Vec<u8>) -> Option<HistoryEntry> {
         _ => return None,
     };
     Some(HistoryEntry { position, previous, message })
+}
+
+/// Decodes a change of presence: the key, and the information of somebody who is present. Returns `None` for
+/// everything else.
+pub(crate) fn decode_change(encoded: &[u8]) -> Option<(String, Option<String>)> {
+    let (size, rest) = encoded.strip_prefix(b"p")?.split_first_chunk()?;
+    let (key, state) = rest.split_at_checked(usize::try_from(u32::from_be_bytes(*size)).ok()?)?;
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_owned()).ok();
+    let info = match state.split_first()? {
+        (b'+', info) => Some(text(info)?),
+        (b'-', []) => None,
+        _ => return None,
+    };
+    Some((text(key)?, info))
 }
 
 /// Decodes a number.

@@ -7,6 +7,7 @@ mod failures;
 mod node;
 mod once;
 mod positions;
+mod presence;
 mod proxy;
 mod random;
 mod replica;

@@ -86,12 +86,11 @@ impl Keeper {
     async fn renew(&mut self, node: Option<NodeId>, now: Instant) {
         let lease = self.core.limits.presence_lease;
         let time = lease / LOOKS * (LOOKS - 1);
-        let outcome = match node {
-            Some(node) => self.core.engine.renew(node, time).await.map(|lease| (node, lease)),
-            None => {
-                let node = NodeId::new();
-                self.core.engine.begin(node, time).await.map(|()| (node, Lease::Held))
-            }
+        let outcome = if let Some(node) = node {
+            self.core.engine.renew(node, time).await.map(|lease| (node, lease))
+        } else {
+            let new = NodeId::new();
+            self.core.engine.begin(new, time).await.map(|()| (new, Lease::Held))
         };
         self.next_renewal = now + lease / LOOKS;
         match outcome {

@@ -1,0 +1,4 @@
+-- KEYS: leases, the runs of Redis in which they began (a hash)
+-- ARGV: node, time in ms
+redis.call('ZADD', KEYS[1], string.format('%.0f', now() + ARGV[2]), ARGV[1])
+redis.call('HSET', KEYS[2], ARGV[1], run())
