@@ -7,28 +7,50 @@
 //! A history without a message begins with a mark, which takes the place of a first message. The mark is
 //! published on the condition that the subject is empty, so that all nodes find one mark.
 //!
-//! The place before the first message of a topic without a mark is that of the number before, with the tag 0.
-//! Nothing is missing after this place as long as the stream still begins there or before, and the subject has
-//! room for more messages.
+//! The place before the first message of a topic without a mark is that of the number before, with the tag
+//! 0. Nothing is missing after this place as long as the stream still begins there or before, and the subject
+//! has room for more messages.
 //!
 //! The first messages of a page are read one by one from the leader of the stream. A consumer reads the
 //! others together: it costs more, and may be a bit late, but the next page takes care of that.
 
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use bowline_hub::{EngineError, HistoryEntry, HistoryPage, Position, Retention, Topic};
 use serde_json::json;
 
-use crate::jetstream::{self, Refusal, StoredMessage, foreign, message};
-use crate::link::{Answer, Link};
+use crate::jetstream::{self, Refusal};
+use crate::link::Link;
+use crate::message::{Batch, Part, RawMessage, consume, last, next, nth};
 use crate::stream::Stream;
 use crate::wire::{self, Content};
 
 /// The number of messages that are read one by one.
 const SINGLE: usize = 16;
 
-/// The time after which the server removes a consumer that nobody uses.
-const CONSUMER_AGE: Duration = Duration::from_secs(5);
+/// A message of a history.
+#[derive(Clone, Debug)]
+struct StoredMessage {
+    sequence: u64,
+    tag: u64,
+    content: Content,
+    time: SystemTime,
+}
+
+impl StoredMessage {
+    /// Decodes a message of the stream.
+    fn decode(raw: &RawMessage) -> Result<Self, EngineError> {
+        let decoded = raw.header.as_deref().and_then(|header| wire::decode(header, &raw.payload));
+        let foreign =
+            || EngineError::new("the stream named bowline contains messages that no hub has published");
+        let (content, tag) = decoded.ok_or_else(foreign)?;
+        Ok(Self { sequence: raw.sequence, tag, content, time: raw.time })
+    }
+
+    fn position(&self) -> Position {
+        Position::new(wire::EPOCH, self.sequence, self.tag)
+    }
+}
 
 /// Reads at most `limit` messages of a history after an offset.
 pub(crate) async fn page(
@@ -57,13 +79,6 @@ pub(crate) async fn before_last(
     let retention = topic.retention().ok_or_else(|| EngineError::new("the topic has no history"))?;
     let reader = Reader { link, subject: &subject, retention };
     Ok(stream.with_stream(link, retention, || reader.before_last(count)).await?)
-}
-
-/// The parts of the messages that a consumer reads.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Consumed {
-    Everything,
-    HeadersOnly,
 }
 
 /// A reader of the history with a subject.
@@ -106,9 +121,9 @@ impl Reader<'_> {
     /// Returns the tag at an offset, or `None` if messages after it may be gone.
     async fn anchor(&self, offset: u64) -> Result<Option<u64>, Refusal> {
         if offset > 0 {
-            let found = message(self.link, &json!({ "seq": offset })).await?;
+            let found = nth(self.link, wire::STREAM, offset).await?;
             if let Some(found) = found.filter(|found| found.subject == self.subject) {
-                return Ok(Some(found.tag));
+                return Ok(Some(StoredMessage::decode(&found)?.tag));
             }
         }
         let request = json!({ "subjects_filter": self.subject });
@@ -124,7 +139,7 @@ impl Reader<'_> {
     async fn before_last(&self, count: u64) -> Result<Position, Refusal> {
         let top = self.top().await?;
         let most = usize::try_from(count).unwrap_or(usize::MAX).min(self.retention.count);
-        let (found, _) = self.consume(0, usize::MAX, Consumed::HeadersOnly).await?;
+        let (found, _) = self.consume(0, usize::MAX, Part::Headers).await?;
         let is_kept = |found: &&StoredMessage| found.content != Content::Mark && self.is_young(found);
         let first = found.iter().rev().take(most).take_while(is_kept).last();
         let Some(first) = first else { return Ok(top.position()) };
@@ -138,9 +153,8 @@ impl Reader<'_> {
 
     /// Returns the newest message, or the mark of a history that begins now.
     async fn top(&self) -> Result<StoredMessage, Refusal> {
-        let newest = json!({ "last_by_subj": self.subject });
-        if let Some(top) = message(self.link, &newest).await? {
-            return Ok(top);
+        if let Some(top) = last(self.link, wire::STREAM, self.subject).await? {
+            return Ok(StoredMessage::decode(&top)?);
         }
         let header = wire::mark(Position::begin().epoch());
         let headers = [(wire::HEADER, header.as_str()), ("Nats-Expected-Last-Subject-Sequence", "0")];
@@ -149,8 +163,9 @@ impl Reader<'_> {
             Ok(_) | Err(Refusal::Code(jetstream::WRONG_LAST_SEQUENCE, _)) => {}
             Err(refusal) => return Err(refusal),
         }
-        let top = message(self.link, &newest).await?;
-        top.ok_or_else(|| EngineError::new("the stream named bowline does not keep a message").into())
+        let top = last(self.link, wire::STREAM, self.subject).await?;
+        let top = top.ok_or_else(|| EngineError::new("the stream named bowline does not keep a message"))?;
+        Ok(StoredMessage::decode(&top)?)
     }
 
     /// Reads messages after an offset, up to the top. Returns the number of all of them, too.
@@ -161,81 +176,31 @@ impl Reader<'_> {
         limit: usize,
     ) -> Result<(Vec<StoredMessage>, usize), Refusal> {
         let mut messages = Vec::new();
-        let mut last = after;
-        while messages.len() < limit.min(SINGLE) {
-            let next = json!({ "next_by_subj": self.subject, "seq": last + 1 });
-            let Some(found) = message(self.link, &next).await? else { break };
-            if found.sequence > top.sequence {
-                break;
-            }
-            last = found.sequence;
-            messages.push(found);
-            if last == top.sequence {
-                break;
-            }
+        let mut reached = after;
+        while messages.len() < limit.min(SINGLE) && reached < top.sequence {
+            let Some(found) = next(self.link, wire::STREAM, self.subject, reached + 1).await? else { break };
+            reached = found.sequence;
+            messages.push(StoredMessage::decode(&found)?);
         }
-        if messages.is_empty() || last == top.sequence {
+        if messages.is_empty() || reached >= top.sequence {
             let count = messages.len();
             return Ok((messages, count));
         }
-        let rest = self.consume(last, limit - messages.len(), Consumed::Everything).await?;
+        let rest = self.consume(reached, limit - messages.len(), Part::Everything).await?;
         let newer = messages.len() + rest.1;
         messages.extend(rest.0.into_iter().take_while(|found| found.sequence <= top.sequence));
         Ok((messages, newer))
     }
 
-    /// Reads messages after an offset at once, by a consumer. Returns the number of all of them, too.
     async fn consume(
         &self,
         after: u64,
         limit: usize,
-        part: Consumed,
+        part: Part,
     ) -> Result<(Vec<StoredMessage>, usize), Refusal> {
-        let config = json!({
-            "filter_subject": self.subject,
-            "deliver_policy": "by_start_sequence",
-            "opt_start_seq": after + 1,
-            "ack_policy": "none",
-            "headers_only": part == Consumed::HeadersOnly,
-            "mem_storage": true,
-            "num_replicas": 1,
-            "inactive_threshold": u64::try_from(CONSUMER_AGE.as_nanos()).unwrap_or(u64::MAX),
-        });
-        let request = json!({ "stream_name": wire::STREAM, "config": config });
-        let consumer = jetstream::call(self.link, "CONSUMER.CREATE.bowline", &request).await?;
-        let newer =
-            usize::try_from(consumer["num_pending"].as_u64().unwrap_or_default()).unwrap_or(usize::MAX);
-        let name = consumer["name"].as_str().unwrap_or_default();
-        let mut messages = Vec::new();
-        let count = limit.min(newer);
-        if count > 0 {
-            let request = json!({ "batch": count, "no_wait": true }).to_string();
-            let subject = format!("$JS.API.CONSUMER.MSG.NEXT.bowline.{name}");
-            let mut answers = self.link.consume(&subject, request.as_bytes())?;
-            while messages.len() < count {
-                let answer = answers.recv().await;
-                let answer = answer.ok_or_else(|| EngineError::new("the connection to NATS was lost"))?;
-                if answer.status.is_some() {
-                    break;
-                }
-                messages.push(self.consumed(&answer)?);
-            }
-        }
-        jetstream::call(self.link, &format!("CONSUMER.DELETE.bowline.{name}"), &json!({})).await?;
+        let batch = Batch { stream: wire::STREAM, subject: self.subject, after, limit, part };
+        let (messages, newer) = consume(self.link, &batch).await?;
+        let messages = messages.iter().map(StoredMessage::decode).collect::<Result<_, _>>()?;
         Ok((messages, newer))
-    }
-
-    /// Decodes a message from a consumer. The subject for its acknowledgement tells where it is:
-    /// `$JS.ACK.<stream>.<consumer>.<attempts>.<sequence>.<number>.<time>.<rest>`.
-    fn consumed(&self, answer: &Answer) -> Result<StoredMessage, EngineError> {
-        let mut parts = answer.reply.split('.').skip(5);
-        let mut number = || parts.next().and_then(|part| part.parse::<u64>().ok());
-        let (sequence, _, time) = (number(), number(), number());
-        let decoded = answer.header.as_deref().and_then(|header| wire::decode(header, &answer.payload));
-        let (Some(sequence), Some(time), Some((content, tag))) = (sequence, time, decoded) else {
-            return Err(foreign());
-        };
-        let time = SystemTime::UNIX_EPOCH + Duration::from_nanos(time);
-        Ok(StoredMessage { sequence, tag, content, time, subject: self.subject.to_owned() })
     }
 }

@@ -1,16 +1,12 @@
-//! Requests to JetStream: publishing, reading a message, and its API of JSON.
+//! Requests to JetStream: publishing to a stream, and its API of JSON.
 
-use std::ops::Range;
-use std::time::{Duration, SystemTime};
-
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use bowline_hub::{EngineError, Position};
-use serde_json::Value;
+use bowline_hub::EngineError;
+use serde_json::{Value, json};
 
 use crate::link::{Answer, Link};
-use crate::protocol::Headers;
-use crate::wire::{self, Content};
+
+/// The replicas of a stream in a cluster.
+const REPLICAS: u64 = 3;
 
 /// The error codes of the server.
 pub(crate) const STREAM_NOT_FOUND: u64 = 10059;
@@ -91,81 +87,29 @@ fn parse(answer: &Answer) -> Result<Value, Refusal> {
     Err(Refusal::Code(code, reason))
 }
 
-/// A message in the stream.
-#[derive(Clone, Debug)]
-pub(crate) struct StoredMessage {
-    pub(crate) sequence: u64,
-    pub(crate) tag: u64,
-    pub(crate) content: Content,
-    pub(crate) time: SystemTime,
-    pub(crate) subject: String,
+/// Removes the messages of a subject up to a number.
+pub(crate) async fn purge(link: &Link, stream: &str, subject: &str, sequence: u64) -> Result<(), Refusal> {
+    let request = json!({ "filter": subject, "seq": sequence + 1 });
+    call(link, &format!("STREAM.PURGE.{stream}"), &request).await?;
+    Ok(())
 }
 
-impl StoredMessage {
-    pub(crate) fn position(&self) -> Position {
-        Position::new(wire::EPOCH, self.sequence, self.tag)
+/// Returns the number of replicas that a new stream has.
+pub(crate) fn replicas(link: &Link) -> u64 {
+    if link.is_clustered() { REPLICAS } else { 1 }
+}
+
+/// Checks that a stream in a cluster has replicas.
+///
+/// # Errors
+///
+/// Returns an error if it has none, as it could then roll back unnoticed.
+pub(crate) fn check_replicas(info: &Value) -> Result<(), EngineError> {
+    let is_clustered = info["cluster"]["name"].as_str().is_some_and(|name| !name.is_empty());
+    if is_clustered && info["config"]["num_replicas"].as_u64() == Some(1) {
+        let name = info["config"]["name"].as_str().unwrap_or_default();
+        let text = format!("the stream named {name} has one replica in a cluster, and needs {REPLICAS}");
+        return Err(EngineError::new(text));
     }
-}
-
-/// Reads a message of the stream from its leader. Returns `None` if there is none.
-pub(crate) async fn message(link: &Link, request: &Value) -> Result<Option<StoredMessage>, Refusal> {
-    match call(link, "STREAM.MSG.GET.bowline", request).await {
-        Ok(answer) => Ok(Some(decode(&answer["message"]).ok_or_else(foreign)?)),
-        Err(Refusal::Code(NO_MESSAGE, _)) => Ok(None),
-        Err(refusal) => Err(refusal),
-    }
-}
-
-pub(crate) fn foreign() -> EngineError {
-    EngineError::new("the stream named bowline contains messages that no hub has published")
-}
-
-/// Decodes the JSON of a message.
-fn decode(message: &Value) -> Option<StoredMessage> {
-    let bytes = |name: &str| STANDARD.decode(message[name].as_str().unwrap_or_default()).ok();
-    let headers = bytes("hdrs")?;
-    let header = Headers(&headers).value(wire::HEADER)?;
-    let (content, tag) = wire::decode(header, &bytes("data")?)?;
-    Some(StoredMessage {
-        sequence: message["seq"].as_u64()?,
-        tag,
-        content,
-        time: parse_time(message["time"].as_str()?)?,
-        subject: message["subject"].as_str()?.to_owned(),
-    })
-}
-
-/// Parses a time in UTC, such as `2026-11-30T01:17:28.6Z` (RFC 3339). The fraction of the second is dropped.
-fn parse_time(text: &str) -> Option<SystemTime> {
-    let part = |range: Range<usize>| text.get(range)?.parse::<u64>().ok();
-    let (year, month, day) = (part(0..4)?, part(5..7)?, part(8..10)?);
-    let (hour, minute, second) = (part(11..13)?, part(14..16)?, part(17..19)?);
-    if !text.ends_with('Z') || year < 1970 || !(1..=12).contains(&month) {
-        return None;
-    }
-    // Years begin with March, so that the leap day is the last one.
-    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
-    let leap_days = year / 4 - year / 100 + year / 400;
-    // 719,468 days are before 1970.
-    let days = (year * 365 + leap_days + (month * 153 + 2) / 5 + day).checked_sub(1 + 719_468)?;
-    Some(SystemTime::UNIX_EPOCH + Duration::from_secs(days * 86_400 + hour * 3_600 + minute * 60 + second))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_are_those_of_the_calendar() {
-        let seconds = |text| {
-            parse_time(text).map(|time| time.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs())
-        };
-        assert_eq!(seconds("1970-01-01T00:00:00Z"), Some(0));
-        assert_eq!(seconds("2000-02-29T23:59:59.5Z"), Some(951_868_799));
-        assert_eq!(seconds("2026-11-30T01:17:28.606315343Z"), Some(1_796_001_448));
-        for wrong in ["", "2026", "2026-13-01T00:00:00Z", "2026-11-30T01:17:28+01:00", "1969-12-31T00:00:00Z"]
-        {
-            assert_eq!(seconds(wrong), None, "{wrong}");
-        }
-    }
+    Ok(())
 }

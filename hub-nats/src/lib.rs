@@ -34,6 +34,12 @@
 //! only raises `max_msgs_per_subject` and `max_age`. Rules that keep less are applied when a history is read,
 //! so rules may differ between nodes while a new version is rolled out.
 //!
+//! # Presence
+//!
+//! Who is present in topics is kept by another stream, `bowline-presence`, with three replicas in a cluster.
+//! Changes and messages of a topic travel by two streams. Somebody who appears and then publishes is told of
+//! in this order, but changes and messages of different members may come in another order on another node.
+//!
 //! # Failures
 //!
 //! - **NATS is away.** Members stay, and `publish` and `subscribe` fail at once. Nothing is kept to be sent
@@ -50,8 +56,8 @@
 //!
 //! The name of a topic is one token of a subject: `chat/lobby` is `bowline.live.chat/lobby`. All bytes but
 //! letters, digits, `-`, `_`, `/` and `:` are escaped as in a URL. Users of NATS need the permission to
-//! publish to `bowline.live.>`, `bowline.store.>` and `$JS.API.>`, and to subscribe to `bowline.live.>`,
-//! `_INBOX.>` and `$JS.EVENT.ADVISORY.STREAM.>`.
+//! publish to `bowline.>` and `$JS.API.>`, and to subscribe to `bowline.live.>`, `bowline.who.>`, `_INBOX.>`
+//! and `$JS.EVENT.ADVISORY.STREAM.>`.
 //!
 //! NATS 2.9 or newer is required. TLS, and users with keys (NKEYS, JWT), are not supported yet.
 //!
@@ -66,18 +72,22 @@ mod connection;
 mod history;
 mod jetstream;
 mod link;
+mod message;
+mod presence;
 mod protocol;
 mod stream;
 mod wire;
 
 use std::fmt;
+use std::time::Duration;
 
 use bowline_hub::bowline::Message;
-use bowline_hub::{Engine, EngineError, HistoryPage, Inbox, Position, Topic};
+use bowline_hub::{Engine, EngineError, HistoryPage, Inbox, Lease, NodeId, Position, Present, Topic};
 
 use crate::address::Addresses;
 use crate::connection::Connection;
 use crate::link::Link;
+use crate::presence::Presence;
 use crate::stream::Stream;
 
 /// Connects to NATS, and returns the engine of a hub. Several servers of a cluster are separated by commas,
@@ -95,13 +105,15 @@ pub async fn connect(url: &str) -> Result<Nats, EngineError> {
     let mut addresses = Addresses::parse(url)?;
     let connection = connection::connect(&addresses, 0).await?;
     connection.server.add_to(&mut addresses.servers);
-    Ok(Nats { link: LinkState::Unstarted(Box::new((connection, addresses))), stream: Stream::default() })
+    let link = LinkState::Unstarted(Box::new((connection, addresses)));
+    Ok(Nats { link, stream: Stream::default(), presence: Presence::default() })
 }
 
 /// An engine on NATS. [`connect`] returns one.
 pub struct Nats {
     link: LinkState,
     stream: Stream,
+    presence: Presence,
 }
 
 /// The connection.
@@ -178,6 +190,34 @@ impl Engine for Nats {
 
     async fn before_last(&self, topic: &Topic, count: u64) -> Result<Position, EngineError> {
         history::before_last(&self.stream, self.link()?, topic, count).await
+    }
+
+    async fn begin(&self, node: NodeId, time: Duration) -> Result<(), EngineError> {
+        self.presence.begin(self.link()?, node, time).await
+    }
+
+    async fn renew(&self, node: NodeId, time: Duration) -> Result<Lease, EngineError> {
+        self.presence.renew(self.link()?, node, time).await
+    }
+
+    async fn enter(&self, topic: &Topic, node: NodeId, present: &Present) -> Result<Lease, EngineError> {
+        self.presence.enter(self.link()?, topic, node, present).await
+    }
+
+    async fn exit(&self, topic: &Topic, node: NodeId, key: &str) -> Result<(), EngineError> {
+        self.presence.exit(self.link()?, topic, node, key).await
+    }
+
+    async fn present(&self, topic: &Topic) -> Result<Vec<Present>, EngineError> {
+        self.presence.present(self.link()?, topic).await
+    }
+
+    async fn count(&self, topic: &Topic) -> Result<usize, EngineError> {
+        Ok(self.present(topic).await?.len())
+    }
+
+    async fn reap(&self, caller: NodeId) -> Result<usize, EngineError> {
+        self.presence.reap(self.link()?, caller).await
     }
 }
 

@@ -42,11 +42,15 @@ use crate::link::request::{Reply, Request};
 use crate::link::shared::Shared;
 use crate::link::task::LinkTask;
 use crate::protocol;
+use crate::wire;
 
 pub(crate) use crate::link::request::Answer;
 
 /// The headers of an operation, as pairs of names and values.
 pub(crate) type HeaderList<'a> = &'a [(&'a str, &'a str)];
+
+/// The size of the longest subject, in bytes. A server accepts lines of 4 KiB, for subject, reply and sizes.
+const MAX_SUBJECT: usize = 3 * 1024;
 
 /// A handle of the task. The task ends when the handle is dropped.
 pub(crate) struct Link {
@@ -69,6 +73,7 @@ impl Link {
     }
 
     pub(crate) async fn want(&self, topic: &Topic) -> Result<(), EngineError> {
+        check(&wire::subject(wire::LIVE, topic.name()))?;
         self.request(|reply| Request::Want(topic.clone(), reply)).await
     }
 
@@ -138,6 +143,7 @@ impl Link {
         headers: HeaderList<'_>,
         payload: &[u8],
     ) -> Result<Vec<u8>, EngineError> {
+        check(subject)?;
         let head = headers.iter().map(|(name, value)| name.len() + value.len() + 4).sum::<usize>() + 12;
         let (size, most) = (head + payload.len(), self.shared.max_payload.load(Ordering::Relaxed));
         if size > most {
@@ -158,4 +164,16 @@ impl Link {
         self.requests.send(request(reply)).map_err(|_| ended())?;
         outcome.await.map_err(|_| ended())?
     }
+}
+
+/// Checks the length of a subject, as the server would end the connection.
+fn check(subject: &str) -> Result<(), EngineError> {
+    if subject.len() <= MAX_SUBJECT {
+        return Ok(());
+    }
+    let text = format!(
+        "a topic and a key take {} bytes in NATS, more than {MAX_SUBJECT}: shorten their names",
+        subject.len()
+    );
+    Err(EngineError::new(text))
 }

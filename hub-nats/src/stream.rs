@@ -23,8 +23,9 @@ use bowline_hub::bowline::Message;
 use bowline_hub::{EngineError, Position, Retention, Topic};
 use serde_json::{Value, json};
 
-use crate::jetstream::{self, NAME_IN_USE, Refusal, call, message};
+use crate::jetstream::{self, NAME_IN_USE, Refusal, call};
 use crate::link::Link;
+use crate::message::nth;
 use crate::wire;
 
 /// The time for which the stream keeps a message longer than the rules say. Live members of a topic that is
@@ -33,9 +34,6 @@ const TAIL: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// The time for which the stream remembers the keys of messages that are published once.
 const KEYS: Duration = Duration::from_secs(120);
-
-/// The replicas of a stream in a cluster.
-const REPLICAS: u64 = 3;
 
 /// The number of attempts of a request that finds no stream.
 const ATTEMPTS: usize = 3;
@@ -78,7 +76,8 @@ impl Stream {
         let stored = self.with_stream(link, retention, append).await?;
         let tag = if stored.is_known {
             // Without the first message, no client can continue from there.
-            message(link, &json!({ "seq": stored.sequence })).await?.map_or(0, |first| first.tag)
+            let first = nth(link, wire::STREAM, stored.sequence).await?;
+            first.and_then(|first| wire::tag(&first.header?)).unwrap_or(0)
         } else {
             tag
         };
@@ -159,7 +158,7 @@ async fn create(link: &Link, wanted: Known) -> Result<Value, Refusal> {
         "retention": "limits",
         "discard": "old",
         "storage": "file",
-        "num_replicas": if link.is_clustered() { REPLICAS } else { 1 },
+        "num_replicas": jetstream::replicas(link),
         "max_msgs_per_subject": wanted.count,
         "max_age": nanoseconds(wanted.age),
         "max_consumers": -1,
@@ -204,15 +203,7 @@ fn check(info: &Value) -> Result<(), EngineError> {
     if config["republish"]["headers_only"].as_bool() == Some(true) {
         return wrong("republishes headers only");
     }
-    if info["cluster"]["leader"].is_string() && config["num_replicas"].as_u64() == Some(1) && has_peers(info)
-    {
-        return wrong("has one replica in a cluster, and would roll back unnoticed: 3 are necessary");
-    }
-    Ok(())
-}
-
-fn has_peers(info: &Value) -> bool {
-    info["cluster"]["name"].as_str().is_some_and(|name| !name.is_empty())
+    jetstream::check_replicas(info)
 }
 
 fn nanoseconds(time: Duration) -> u64 {

@@ -21,6 +21,17 @@ pub(crate) const STORE: &str = "bowline.store.";
 /// The name of the stream that keeps all histories.
 pub(crate) const STREAM: &str = "bowline";
 
+/// The name of the stream that keeps who is present, and the beginnings of its subjects: see
+/// [`presence`](crate::presence).
+pub(crate) const PRESENCE: &str = "bowline-presence";
+pub(crate) const PRESENT: &str = "bowline.present.";
+pub(crate) const NODE: &str = "bowline.node.";
+pub(crate) const LEASE: &str = "bowline.lease.";
+pub(crate) const CLOCK: &str = "bowline.clock";
+
+/// The beginning of the subjects on which nodes receive changes of presence.
+pub(crate) const WHO: &str = "bowline.who.";
+
 /// The beginning of the subjects on which the server tells what happens to a stream.
 pub(crate) const ADVISORIES: &str = "$JS.EVENT.ADVISORY.STREAM.";
 
@@ -84,9 +95,14 @@ pub(crate) fn header(message: &Message, tag: u64) -> String {
     format!("{kind}{tag:016x}")
 }
 
+/// Returns the tag in the header of a message.
+pub(crate) fn tag(header: &str) -> Option<u64> {
+    u64::from_str_radix(header.get(1..)?, 16).ok()
+}
+
 /// Decodes a message, and its tag. Returns `None` for a message that no hub has published.
 pub(crate) fn decode(header: &str, payload: &[u8]) -> Option<(Content, u64)> {
-    let (kind, tag) = header.split_at_checked(1)?;
+    let (kind, _) = header.split_at_checked(1)?;
     // A copy, as the memory of a read belongs to many messages.
     let payload = Bytes::copy_from_slice(payload);
     let content = match kind {
@@ -95,7 +111,7 @@ pub(crate) fn decode(header: &str, payload: &[u8]) -> Option<(Content, u64)> {
         "m" => Content::Mark,
         _ => return None,
     };
-    Some((content, u64::from_str_radix(tag, 16).ok()?))
+    Some((content, tag(header)?))
 }
 
 #[cfg(test)]

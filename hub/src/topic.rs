@@ -38,11 +38,16 @@ impl Topic {
         self.0.rule.retention()
     }
 
+    /// Returns `true` if hubs keep account of who is present in the topic.
+    pub fn has_presence(&self) -> bool {
+        self.0.rule.has_presence()
+    }
+
     /// # Errors
     ///
     /// Returns an error if the rule of the topic has no presence.
     pub(crate) fn require_presence(&self) -> Result<(), Error> {
-        if self.0.rule.has_presence() {
+        if self.has_presence() {
             return Ok(());
         }
         let text = format!("the rule of {:?} has no presence (Rule::presence)", self.name());

@@ -9,6 +9,7 @@ use bowline_hub::{Delivery, EngineError, Position, Predecessor};
 use crate::connection::ServerInfo;
 use crate::link::request::Answer;
 use crate::link::task::LinkTask;
+use crate::presence::person::Person;
 use crate::protocol::{Incoming, ServerOp, parse};
 use crate::wire::{self, Content};
 
@@ -50,11 +51,13 @@ impl LinkTask {
     }
 
     fn receive(&mut self, incoming: Incoming<'_>) {
-        if let Some(token) = incoming.subject.strip_prefix(wire::LIVE) {
-            self.deliver(token, incoming);
-        } else if let Some(answers) = self.consumers.get(&incoming.sid) {
+        if let Some(answers) = self.consumers.get(&incoming.sid) {
             // A consumer that is gone is forgotten with the next tick.
             let _ = answers.send(Answer::of(incoming));
+        } else if let Some(token) = incoming.subject.strip_prefix(wire::LIVE) {
+            self.deliver(token, incoming);
+        } else if let Some(tokens) = incoming.subject.strip_prefix(wire::WHO) {
+            self.change(tokens, incoming.payload);
         } else if let Some(number) = incoming.subject.strip_prefix(&self.shared.answers) {
             let waiting = number.parse().ok().and_then(|number: u64| self.answers.remove(&number));
             // A receiver that is gone has stopped waiting.
@@ -87,6 +90,14 @@ impl LinkTask {
         let Content::Message(message) = content else { return };
         let (topic, previous) = (topic.clone(), Predecessor::Offset(previous));
         drop(self.inbox.deliver(Delivery { topic, position, previous, message }));
+    }
+
+    /// Delivers a change of presence.
+    fn change(&self, tokens: &str, payload: &[u8]) {
+        let name = tokens.split('.').next().and_then(wire::topic);
+        let topic = name.and_then(|name| self.wanted.get_key_value(name.as_str()));
+        let (Some((topic, _)), Some(person)) = (topic, Person::parse(payload)) else { return };
+        drop(person.into_change(topic.clone()).map(|change| self.inbox.change(change)));
     }
 
     /// Handles a `PONG`.

@@ -1,6 +1,6 @@
 //! Requests, as operations to the server.
 
-use bowline_hub::EngineError;
+use bowline_hub::{EngineError, Topic};
 
 use crate::link::request::{Reply, Request};
 use crate::link::task::{ADVISORIES, ANSWERS, LinkTask};
@@ -33,14 +33,18 @@ impl LinkTask {
                     self.consumers.insert(self.last_sid, answers);
                 }
                 Request::Want(topic, reply) => {
-                    self.last_sid += 1;
-                    self.subscribe(self.last_sid, &wire::subject(wire::LIVE, topic.name()));
-                    self.wanted.insert(topic, self.last_sid);
+                    let sid = self.last_sid + 1;
+                    self.last_sid += 2;
+                    self.output.extend_from_slice(subscription(&topic, sid).as_bytes());
+                    self.wanted.insert(topic, sid);
                     unconfirmed.push(reply);
                 }
                 Request::Unwant(topic, reply) => {
-                    if let Some(sid) = self.wanted.remove(&topic) {
+                    if let Some((topic, sid)) = self.wanted.remove_entry(&topic) {
                         self.unsubscribe(sid);
+                        if topic.has_presence() {
+                            self.unsubscribe(sid + 1);
+                        }
                     }
                     unconfirmed.push(reply);
                 }
@@ -77,7 +81,10 @@ impl LinkTask {
             // The receiver sees the end.
             Request::Consume(..) => {}
             Request::Unwant(topic, reply) => {
-                self.abandoned.extend(self.wanted.remove(&topic));
+                if let Some(sid) = self.wanted.remove(&topic) {
+                    // The server ignores the number of a subscription that there never was.
+                    self.abandoned.extend([sid, sid + 1]);
+                }
                 drop(reply.send(Ok(())));
             }
         }
@@ -85,17 +92,23 @@ impl LinkTask {
 
     /// Returns the operations that subscribe to everything.
     pub(crate) fn subscriptions(&self) -> Vec<u8> {
-        let answers = &self.shared.answers;
-        let mut subscriptions = format!(
-            "SUB {answers}* {ANSWERS}\r\nSUB {}*.{} {ADVISORIES}\r\n",
-            wire::ADVISORIES,
-            wire::STREAM
-        )
-        .into_bytes();
-        for (topic, sid) in &self.wanted {
-            let subject = wire::subject(wire::LIVE, topic.name());
-            subscriptions.extend_from_slice(format!("SUB {subject} {sid}\r\n").as_bytes());
+        let mut subscriptions = format!("SUB {}* {ANSWERS}\r\n", self.shared.answers);
+        for (sid, stream) in [(ADVISORIES, wire::STREAM), (ADVISORIES + 1, wire::PRESENCE)] {
+            let news = format!("SUB {}*.{stream} {sid}\r\n", wire::ADVISORIES);
+            subscriptions.push_str(&news);
         }
-        subscriptions
+        for (topic, sid) in &self.wanted {
+            subscriptions.push_str(&subscription(topic, *sid));
+        }
+        subscriptions.into_bytes()
     }
+}
+
+/// Returns the operations that subscribe to a topic, with one number or two.
+fn subscription(topic: &Topic, sid: u64) -> String {
+    let messages = format!("SUB {} {sid}\r\n", wire::subject(wire::LIVE, topic.name()));
+    if !topic.has_presence() {
+        return messages;
+    }
+    format!("{messages}SUB {}.* {}\r\n", wire::subject(wire::WHO, topic.name()), sid + 1)
 }

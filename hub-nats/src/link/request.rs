@@ -30,6 +30,7 @@ pub(crate) struct Answer {
     pub(crate) status: Option<u16>,
     /// The header of a message of a hub.
     pub(crate) header: Option<String>,
+    pub(crate) subject: String,
     /// The subject for a further answer, in which a stream tells where the message is.
     pub(crate) reply: String,
     pub(crate) payload: Vec<u8>,
@@ -40,6 +41,7 @@ impl Answer {
         Self {
             status: incoming.headers.status(),
             header: incoming.headers.value(wire::HEADER).map(str::to_owned),
+            subject: incoming.subject.to_owned(),
             reply: incoming.reply.to_owned(),
             payload: incoming.payload.to_vec(),
         }

@@ -33,7 +33,7 @@ const TICK: Duration = Duration::from_secs(1);
 /// The number of the subscription to answers.
 pub(crate) const ANSWERS: u64 = 1;
 
-/// The number of the subscription to the news of the stream of the histories.
+/// The number of the subscription to the news of the first of two streams.
 pub(crate) const ADVISORIES: u64 = 2;
 
 /// The task of the connection.
@@ -100,7 +100,7 @@ impl LinkTask {
             requests,
             shared,
             wanted: HashMap::new(),
-            last_sid: ADVISORIES,
+            last_sid: ADVISORIES + 1,
             last_sequence: 0,
             answers: HashMap::new(),
             consumers: HashMap::new(),

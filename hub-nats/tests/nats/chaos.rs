@@ -216,8 +216,8 @@ async fn run(mut server: Server, schedule: Schedule, seed: u64) -> Result<Record
 }
 
 /// Checks the notes of a client. No message comes twice. Between two losses, positions grow, and so do the
-/// numbers of the acknowledged messages of each publisher, without one that is missing. A message that was not
-/// acknowledged may come late, or never. Returns the number of losses.
+/// numbers of the acknowledged messages of each publisher, without one that is missing. A message that was
+/// not acknowledged may come late, or never. Returns the number of losses.
 fn check(record: &Record, topic: usize, notes: &[Note]) -> Result<usize, String> {
     let (mut last, mut losses) = (None::<Position>, 0);
     let mut seen = HashSet::new();

@@ -17,9 +17,8 @@ pub(crate) async fn start() -> Result<Option<Vec<Server>>, Box<dyn Error>> {
     let routes: Vec<_> = ports.iter().map(|port| format!("nats://127.0.0.1:{port}")).collect();
     let mut servers = Vec::new();
     for (number, port) in ports.iter().enumerate() {
-        let settings = format!(
-            "server_name: server{number}\ncluster {{ name: test, listen: \"127.0.0.1:{port}\", routes: {routes:?} }}"
-        );
+        let cluster = format!("name: test, listen: \"127.0.0.1:{port}\", routes: {routes:?}");
+        let settings = format!("server_name: server{number}\ncluster {{ {cluster} }}");
         let Some(server) = Server::start(&settings).await? else { return Ok(None) };
         servers.push(server);
     }

@@ -6,6 +6,7 @@ mod chaos;
 mod client;
 mod cluster;
 mod history;
+mod presence;
 mod proxy;
 mod random;
 mod server;

@@ -1,0 +1,175 @@
+//! Reading the messages of a stream.
+
+use std::ops::Range;
+use std::time::{Duration, SystemTime};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bowline_hub::EngineError;
+use serde_json::{Value, json};
+
+use crate::jetstream::{NO_MESSAGE, Refusal, call};
+use crate::link::{Answer, Link};
+use crate::protocol::Headers;
+use crate::wire;
+
+/// The time after which the server removes a consumer that nobody uses.
+const CONSUMER_AGE: Duration = Duration::from_secs(5);
+
+/// A message in a stream.
+#[derive(Clone, Debug)]
+pub(crate) struct RawMessage {
+    pub(crate) sequence: u64,
+    /// The header of a message of a hub.
+    pub(crate) header: Option<String>,
+    pub(crate) payload: Vec<u8>,
+    /// The time at which the server stored the message, by the clock of the server.
+    pub(crate) time: SystemTime,
+    pub(crate) subject: String,
+}
+
+/// Reads the message with a number from the leader of a stream. Returns `None` if there is none.
+pub(crate) async fn nth(link: &Link, stream: &str, sequence: u64) -> Result<Option<RawMessage>, Refusal> {
+    read(link, stream, &json!({ "seq": sequence })).await
+}
+
+/// Reads the last message with a subject, which may contain wildcards.
+pub(crate) async fn last(link: &Link, stream: &str, subject: &str) -> Result<Option<RawMessage>, Refusal> {
+    read(link, stream, &json!({ "last_by_subj": subject })).await
+}
+
+/// Reads the first message with a subject, which may contain wildcards, from a number on.
+pub(crate) async fn next(
+    link: &Link,
+    stream: &str,
+    subject: &str,
+    from: u64,
+) -> Result<Option<RawMessage>, Refusal> {
+    read(link, stream, &json!({ "next_by_subj": subject, "seq": from })).await
+}
+
+async fn read(link: &Link, stream: &str, request: &Value) -> Result<Option<RawMessage>, Refusal> {
+    match call(link, &format!("STREAM.MSG.GET.{stream}"), request).await {
+        Ok(answer) => Ok(Some(decode(&answer["message"]).ok_or_else(undecodable)?)),
+        Err(Refusal::Code(NO_MESSAGE, _)) => Ok(None),
+        Err(refusal) => Err(refusal),
+    }
+}
+
+/// Decodes the JSON of a message.
+fn decode(message: &Value) -> Option<RawMessage> {
+    let bytes = |name: &str| STANDARD.decode(message[name].as_str().unwrap_or_default()).ok();
+    Some(RawMessage {
+        sequence: message["seq"].as_u64()?,
+        header: Headers(&bytes("hdrs")?).value(wire::HEADER).map(str::to_owned),
+        payload: bytes("data")?,
+        time: parse_time(message["time"].as_str()?)?,
+        subject: message["subject"].as_str()?.to_owned(),
+    })
+}
+
+fn undecodable() -> EngineError {
+    EngineError::new("NATS returns a message in a form that is unknown")
+}
+
+/// The messages that a consumer reads at once.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Batch<'a> {
+    pub(crate) stream: &'a str,
+    /// May contain wildcards.
+    pub(crate) subject: &'a str,
+    /// The number after which to read.
+    pub(crate) after: u64,
+    /// The largest number of messages.
+    pub(crate) limit: usize,
+    pub(crate) part: Part,
+}
+
+/// The parts of the messages that a consumer reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    Everything,
+    Headers,
+}
+
+/// Reads messages by a consumer, which may be on a replica that is late. Also returns the number of messages
+/// that there are, beyond the limit, too.
+pub(crate) async fn consume(link: &Link, batch: &Batch<'_>) -> Result<(Vec<RawMessage>, usize), Refusal> {
+    let config = json!({
+        "filter_subject": batch.subject,
+        "deliver_policy": "by_start_sequence",
+        "opt_start_seq": batch.after + 1,
+        "ack_policy": "none",
+        "headers_only": batch.part == Part::Headers,
+        "mem_storage": true,
+        "num_replicas": 1,
+        "inactive_threshold": u64::try_from(CONSUMER_AGE.as_nanos()).unwrap_or(u64::MAX),
+    });
+    let request = json!({ "stream_name": batch.stream, "config": config });
+    let consumer = call(link, &format!("CONSUMER.CREATE.{}", batch.stream), &request).await?;
+    let newer = usize::try_from(consumer["num_pending"].as_u64().unwrap_or_default()).unwrap_or(usize::MAX);
+    let name = format!("{}.{}", batch.stream, consumer["name"].as_str().unwrap_or_default());
+    let mut messages = Vec::new();
+    let count = batch.limit.min(newer);
+    if count > 0 {
+        let request = json!({ "batch": count, "no_wait": true }).to_string();
+        let mut answers = link.consume(&format!("$JS.API.CONSUMER.MSG.NEXT.{name}"), request.as_bytes())?;
+        while messages.len() < count {
+            let answer = answers.recv().await;
+            let answer = answer.ok_or_else(|| EngineError::new("the connection to NATS was lost"))?;
+            if answer.status.is_some() {
+                break;
+            }
+            messages.push(consumed(answer).ok_or_else(undecodable)?);
+        }
+    }
+    call(link, &format!("CONSUMER.DELETE.{name}"), &json!({})).await?;
+    Ok((messages, newer))
+}
+
+/// Decodes a message from a consumer. The subject for its acknowledgement tells where it is:
+/// `$JS.ACK.<stream>.<consumer>.<attempts>.<sequence>.<number>.<time>.<rest>`.
+fn consumed(answer: Answer) -> Option<RawMessage> {
+    let mut numbers = answer.reply.split('.').skip(5).map(|part| part.parse().ok());
+    let (sequence, _, time) = (numbers.next()??, numbers.next()?, numbers.next()??);
+    let time = SystemTime::UNIX_EPOCH + Duration::from_nanos(time);
+    let Answer { header, payload, subject, .. } = answer;
+    Some(RawMessage { sequence, header, payload, time, subject })
+}
+
+/// Parses a time in UTC, such as `2026-11-30T01:17:28.6Z` (RFC 3339).
+fn parse_time(text: &str) -> Option<SystemTime> {
+    let part = |range: Range<usize>| text.get(range)?.parse::<u64>().ok();
+    let (year, month, day) = (part(0..4)?, part(5..7)?, part(8..10)?);
+    let (hour, minute, second) = (part(11..13)?, part(14..16)?, part(17..19)?);
+    let fraction = text.get(19..)?.strip_suffix('Z')?;
+    let digits = fraction.strip_prefix('.').unwrap_or_default();
+    let nanoseconds = format!("{digits:0<9}").get(..9)?.parse().ok()?;
+    if year < 1970 || !(1..=12).contains(&month) {
+        return None;
+    }
+    // Years begin with March, so that the leap day is the last one.
+    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+    let leap_days = year / 4 - year / 100 + year / 400;
+    // 719,468 days are before 1970.
+    let days = (year * 365 + leap_days + (month * 153 + 2) / 5 + day).checked_sub(1 + 719_468)?;
+    let seconds = days * 86_400 + hour * 3_600 + minute * 60 + second;
+    Some(SystemTime::UNIX_EPOCH + Duration::new(seconds, nanoseconds))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_those_of_the_calendar() {
+        let since = |text| parse_time(text).map(|time| time.duration_since(SystemTime::UNIX_EPOCH).unwrap());
+        assert_eq!(since("1970-01-01T00:00:00Z"), Some(Duration::ZERO));
+        assert_eq!(since("2000-02-29T23:59:59.5Z"), Some(Duration::new(951_868_799, 500_000_000)));
+        assert_eq!(since("2026-11-30T01:17:28.606315343Z"), Some(Duration::new(1_796_001_448, 606_315_343)));
+        for wrong in ["", "2026", "2026-13-01T00:00:00Z", "2026-11-30T01:17:28+01:00", "1969-12-31T00:00:00Z"]
+        {
+            assert_eq!(since(wrong), None, "{wrong}");
+        }
+    }
+}

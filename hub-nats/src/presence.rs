@@ -1,0 +1,330 @@
+//! Presence: who is in a topic, and the leases of the nodes that say so.
+//!
+//! A stream of its own keeps the last message of each subject:
+//!
+//! | subject | message |
+//! |---|---|
+//! | `bowline.present.<topic>.<key>` | the information about a key, and the nodes with an entry |
+//! | `bowline.node.<node>.<topic>.<key>` | nothing: the node may have this entry |
+//! | `bowline.lease.<node>` | the time of a lease, from the time of the message on |
+//! | `bowline.clock` | nothing: its time is that of the server |
+//!
+//! The message of a key decides. It is replaced on the condition that nobody else has replaced it, so of two
+//! nodes that exit at once, one is the last. The stream publishes the message again for the nodes that want
+//! the topic, and the message says if it is a change.
+//!
+//! # A node enters
+//!
+//! First the index under `bowline.node`, then the message of the key, and then a look at the lease. A reaper
+//! ends the lease first and reads the index afterwards. So either the reaper finds the entry, or the node finds
+//! that its lease is over, and removes the entry itself. A node that dies in between is reaped again, as a
+//! lease that is over stays for a while.
+//!
+//! # Lost data
+//!
+//! The numbers of a stream grow. A stream that acknowledges a message with a number that is not larger than
+//! one before was lost or rolled back, and so is one without the lease that was renewed last. All leases of
+//! this engine have then lapsed, and the hub enters everything again.
+//!
+//! ```text
+//! presence  begin, renew, enter, exit, present
+//! reaper    the entries of nodes that are gone
+//! person    the message of a key
+//! term      the message of a lease
+//! subjects  the subjects
+//! ```
+
+pub(crate) mod person;
+mod reaper;
+mod subjects;
+mod term;
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bowline_hub::{EngineError, Lease, NodeId, Present, Topic};
+use serde_json::json;
+use tokio::time::Instant;
+
+use crate::jetstream::{self, Refusal, call, purge};
+use crate::link::Link;
+use crate::message::{Batch, Part, consume, last};
+use crate::presence::person::Person;
+use crate::presence::subjects::{index_subject, key_subject, lease_subject};
+use crate::presence::term::Term;
+use crate::wire;
+
+/// The time for which the message of a key without entries stays, so that replicas have seen it.
+const GONE: Duration = Duration::from_secs(10);
+
+/// The number of messages that are removed at once.
+const SWEPT: usize = 64;
+
+/// The number of attempts to replace a message.
+const ATTEMPTS: usize = 100;
+
+/// The pause before a replica that is late is asked again.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// The presence of the hub of an engine.
+#[derive(Default)]
+pub(crate) struct Presence {
+    /// The number from [`Link::changes`] for which the stream exists, and one.
+    ensured: AtomicU64,
+    leases: Mutex<Leases>,
+    /// The messages of keys without entries, to be removed from the stream.
+    gone: Mutex<VecDeque<(Instant, String, u64)>>,
+}
+
+#[derive(Default)]
+struct Leases {
+    /// The leases of this engine, with the number of the last renewal.
+    held: HashMap<NodeId, u64>,
+    /// The largest number that the stream has acknowledged.
+    last: u64,
+    /// The nodes that this engine reaps.
+    reaping: Vec<String>,
+}
+
+impl Presence {
+    /// Begins the lease of a node.
+    pub(crate) async fn begin(&self, link: &Link, node: NodeId, time: Duration) -> Result<(), EngineError> {
+        self.ensure(link).await?;
+        let term = Term::Lasting(time).encode();
+        let sequence = self.put(link, &lease_subject(&node.to_string()), Some(0), &term).await?;
+        self.leases().held.insert(node, sequence);
+        Ok(())
+    }
+
+    /// Renews the lease of a node.
+    pub(crate) async fn renew(
+        &self,
+        link: &Link,
+        node: NodeId,
+        time: Duration,
+    ) -> Result<Lease, EngineError> {
+        self.sweep(link).await?;
+        let (subject, term) = (lease_subject(&node.to_string()), Term::Lasting(time).encode());
+        for _ in 0..ATTEMPTS {
+            let Some(known) = self.leases().held.get(&node).copied() else { return Ok(Lease::Lapsed) };
+            match self.put(link, &subject, Some(known), &term).await {
+                Ok(sequence) => {
+                    // If the stream has rolled back, the lease is no longer there.
+                    let mut leases = self.leases();
+                    let Some(held) = leases.held.get_mut(&node) else { return Ok(Lease::Lapsed) };
+                    *held = sequence;
+                    return Ok(Lease::Held);
+                }
+                Err(Refusal::Code(jetstream::WRONG_LAST_SEQUENCE, _)) => {
+                    // A renewal whose acknowledgement was lost, or another hub has ended the lease.
+                    let stored = last(link, wire::PRESENCE, &subject).await?;
+                    let renewed = stored.filter(|stored| {
+                        stored.sequence > known
+                            && matches!(Term::parse(&stored.payload), Some(Term::Lasting(_)))
+                    });
+                    match renewed {
+                        Some(stored) => {
+                            self.leases().held.insert(node, stored.sequence);
+                        }
+                        None => self.lapse(node),
+                    }
+                }
+                Err(Refusal::NoStream) => self.lapse(node),
+                Err(refusal) => return Err(refusal.into()),
+            }
+        }
+        Err(EngineError::new("the lease changes again and again"))
+    }
+
+    /// Adds an entry.
+    pub(crate) async fn enter(
+        &self,
+        link: &Link,
+        topic: &Topic,
+        node: NodeId,
+        present: &Present,
+    ) -> Result<Lease, EngineError> {
+        if !self.leases().held.contains_key(&node) {
+            return Ok(Lease::Lapsed);
+        }
+        let name = node.to_string();
+        self.put(link, &index_subject(&name, topic.name(), &present.key), None, "").await?;
+        let subject = key_subject(topic.name(), &present.key);
+        self.replace(link, &subject, |person| person.with(&name, present)).await?;
+        let lease = last(link, wire::PRESENCE, &lease_subject(&name)).await?;
+        let is_lasting =
+            lease.is_some_and(|lease| matches!(Term::parse(&lease.payload), Some(Term::Lasting(_))));
+        if is_lasting && self.leases().held.contains_key(&node) {
+            return Ok(Lease::Held);
+        }
+        self.lapse(node);
+        self.remove(link, topic.name(), &name, &present.key).await?;
+        Ok(Lease::Lapsed)
+    }
+
+    /// Removes an entry.
+    pub(crate) async fn exit(
+        &self,
+        link: &Link,
+        topic: &Topic,
+        node: NodeId,
+        key: &str,
+    ) -> Result<(), EngineError> {
+        match self.remove(link, topic.name(), &node.to_string(), key).await {
+            Ok(_) | Err(Refusal::NoStream) => Ok(()),
+            Err(refusal) => Err(refusal.into()),
+        }
+    }
+
+    /// Returns all who are present in a topic.
+    pub(crate) async fn present(&self, link: &Link, topic: &Topic) -> Result<Vec<Present>, EngineError> {
+        self.ensure(link).await?;
+        let subjects = format!("{}.*", wire::subject(wire::PRESENT, topic.name()));
+        loop {
+            let (stream, subject, part) = (wire::PRESENCE, subjects.as_str(), Part::Everything);
+            let batch = Batch { stream, subject, after: 0, limit: usize::MAX, part };
+            let (people, _) = consume(link, &batch).await?;
+            // The consumer may be on a replica that is late. The leader is not.
+            let newest = last(link, wire::PRESENCE, &subjects).await?.map_or(0, |last| last.sequence);
+            if people.iter().map(|found| found.sequence).max().unwrap_or(0) < newest {
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            }
+            let people = people.iter().filter_map(|found| Person::parse(&found.payload));
+            let people = people.filter(|person| !person.is_gone());
+            return Ok(people.map(|person| Present::new(person.key).info(person.info)).collect());
+        }
+    }
+
+    /// Removes an entry, and returns `true` if it was there.
+    async fn remove(&self, link: &Link, topic: &str, node: &str, key: &str) -> Result<bool, Refusal> {
+        let index = index_subject(node, topic, key);
+        let indexed = last(link, wire::PRESENCE, &index).await?;
+        let subject = key_subject(topic, key);
+        let removed = self.replace(link, &subject, |person| person.without(node)).await?;
+        if let Some((sequence, person)) = &removed {
+            if person.is_gone() {
+                self.gone().push_back((Instant::now(), subject, *sequence));
+            }
+        }
+        if let Some(indexed) = indexed {
+            purge(link, wire::PRESENCE, &index, indexed.sequence).await?;
+        }
+        Ok(removed.is_some())
+    }
+
+    /// Replaces the message of a key, and returns its number. Does nothing if there is nothing to change.
+    async fn replace(
+        &self,
+        link: &Link,
+        subject: &str,
+        change: impl Fn(&Person) -> Option<Person>,
+    ) -> Result<Option<(u64, Person)>, Refusal> {
+        for _ in 0..ATTEMPTS {
+            let found = last(link, wire::PRESENCE, subject).await?;
+            let sequence = found.as_ref().map_or(0, |found| found.sequence);
+            let person = found.and_then(|found| Person::parse(&found.payload)).unwrap_or_default();
+            let Some(person) = change(&person) else { return Ok(None) };
+            match self.put(link, subject, Some(sequence), &person.encode()).await {
+                Err(Refusal::Code(jetstream::WRONG_LAST_SEQUENCE, _)) => {}
+                outcome => return Ok(Some((outcome?, person))),
+            }
+        }
+        Err(EngineError::new("too many nodes change the presence of a key").into())
+    }
+
+    /// Publishes a message, on the condition that the last one on its subject has a number. Returns the number
+    /// of the new message.
+    async fn put(
+        &self,
+        link: &Link,
+        subject: &str,
+        expected: Option<u64>,
+        payload: &str,
+    ) -> Result<u64, Refusal> {
+        let before = self.leases().last;
+        let expected = expected.map(|expected| expected.to_string());
+        let condition = expected.as_deref().map(|last| ("Nats-Expected-Last-Subject-Sequence", last));
+        let headers: Vec<_> = condition.into_iter().collect();
+        let sequence = jetstream::publish(link, subject, &headers, payload.as_bytes()).await?.sequence;
+        let mut leases = self.leases();
+        if sequence > before {
+            leases.last = leases.last.max(sequence);
+        } else {
+            // The stream has forgotten messages.
+            leases.held.clear();
+            leases.last = sequence;
+        }
+        Ok(sequence)
+    }
+
+    /// Removes messages of keys without entries.
+    async fn sweep(&self, link: &Link) -> Result<(), EngineError> {
+        for _ in 0..SWEPT {
+            let due = self.gone().front().is_some_and(|(since, ..)| since.elapsed() >= GONE);
+            if !due {
+                break;
+            }
+            let Some((_, subject, sequence)) = self.gone().pop_front() else { break };
+            match purge(link, wire::PRESENCE, &subject, sequence).await {
+                Ok(()) | Err(Refusal::NoStream) => {}
+                Err(refusal) => return Err(refusal.into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes sure that the stream exists.
+    async fn ensure(&self, link: &Link) -> Result<(), Refusal> {
+        let ensured = link.changes() + 1;
+        if self.ensured.load(Ordering::Relaxed) == ensured {
+            return Ok(());
+        }
+        let config = json!({
+            "name": wire::PRESENCE,
+            "description": "The presence of bowline-hub",
+            "subjects": [
+                format!("{}>", wire::PRESENT),
+                format!("{}>", wire::NODE),
+                format!("{}*", wire::LEASE),
+                wire::CLOCK,
+            ],
+            "republish": { "src": format!("{}>", wire::PRESENT), "dest": format!("{}>", wire::WHO) },
+            "retention": "limits",
+            "discard": "old",
+            "storage": "file",
+            "num_replicas": jetstream::replicas(link),
+            "max_msgs_per_subject": 1,
+            "max_age": 0,
+            "max_consumers": -1,
+            "max_msgs": -1,
+            "max_bytes": -1,
+        });
+        match call(link, &format!("STREAM.INFO.{}", wire::PRESENCE), &json!({})).await {
+            Ok(info) => jetstream::check_replicas(&info)?,
+            Err(Refusal::NoStream) => {
+                match call(link, &format!("STREAM.CREATE.{}", wire::PRESENCE), &config).await {
+                    Ok(_) | Err(Refusal::Code(jetstream::NAME_IN_USE, _)) => {}
+                    Err(refusal) => return Err(refusal),
+                }
+            }
+            Err(refusal) => return Err(refusal),
+        }
+        self.ensured.store(ensured, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn lapse(&self, node: NodeId) {
+        self.leases().held.remove(&node);
+    }
+
+    fn leases(&self) -> MutexGuard<'_, Leases> {
+        self.leases.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn gone(&self) -> MutexGuard<'_, VecDeque<(Instant, String, u64)>> {
+        self.gone.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,116 @@
+//! Removing the entries of nodes that are gone.
+//!
+//! ```text
+//!   Lasting --its time is over, on the condition that nobody renews it--> Over --entries removed, 30 s--> gone
+//! ```
+
+use std::time::{Duration, SystemTime};
+
+use bowline_hub::{EngineError, NodeId};
+
+use crate::jetstream::{self, Refusal, purge};
+use crate::link::Link;
+use crate::message::{last, next};
+use crate::presence::Presence;
+use crate::presence::subjects::{index_of, lease_subject};
+use crate::presence::term::Term;
+use crate::wire;
+
+/// The number of entries that are reaped at once.
+const REAPED: usize = 100;
+
+/// The number of leases that have not ended, after which no older one is expected.
+const LIVE: usize = 3;
+
+/// The time for which a lease that is over stays: longer than anybody takes to enter.
+const OVER: Duration = Duration::from_secs(30);
+
+impl Presence {
+    /// Removes some entries of nodes whose leases have ended.
+    pub(crate) async fn reap(&self, link: &Link, caller: NodeId) -> Result<usize, EngineError> {
+        self.sweep(link).await?;
+        if !self.leases().held.contains_key(&caller) {
+            return Ok(0);
+        }
+        let Some(now) = self.now(link).await? else { return Ok(0) };
+        let own = last(link, wire::PRESENCE, &lease_subject(&caller.to_string())).await?;
+        if !own.is_some_and(|own| Term::lasts(&own, now)) {
+            return Ok(0);
+        }
+        self.find_ended(link, now).await?;
+        let (reaping, mut reaped) = (self.leases().reaping.clone(), 0);
+        for node in reaping {
+            let count = self.reap_node(link, &node, REAPED - reaped).await?;
+            reaped += count;
+            if reaped == REAPED {
+                break;
+            }
+            // All entries are gone.
+            self.leases().reaping.retain(|other| *other != node);
+        }
+        Ok(reaped)
+    }
+
+    /// Finds leases that have ended. The oldest renewals come first, as a renewal replaces the one before.
+    async fn find_ended(&self, link: &Link, now: SystemTime) -> Result<(), Refusal> {
+        let (mut after, mut live) = (0, 0);
+        while live < LIVE {
+            let found = next(link, wire::PRESENCE, &format!("{}*", wire::LEASE), after + 1).await?;
+            let Some(lease) = found else { return Ok(()) };
+            after = lease.sequence;
+            let (Some(node), Some(term)) =
+                (lease.subject.strip_prefix(wire::LEASE), Term::parse(&lease.payload))
+            else {
+                continue;
+            };
+            match term {
+                Term::Lasting(_) if Term::lasts(&lease, now) => live += 1,
+                Term::Lasting(_) => {
+                    match self.put(link, &lease.subject, Some(lease.sequence), &Term::Over.encode()).await {
+                        Ok(_) => self.begin_reaping(node),
+                        // The node has renewed its lease, or another hub was faster.
+                        Err(Refusal::Code(jetstream::WRONG_LAST_SEQUENCE, _)) => {}
+                        Err(refusal) => return Err(refusal),
+                    }
+                }
+                Term::Over => {
+                    self.begin_reaping(node);
+                    let is_empty = next(link, wire::PRESENCE, &index_of(node), 1).await?.is_none();
+                    if is_empty && lease.time + OVER <= now {
+                        purge(link, wire::PRESENCE, &lease.subject, lease.sequence).await?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn begin_reaping(&self, node: &str) {
+        let mut leases = self.leases();
+        if !leases.reaping.iter().any(|other| other == node) {
+            leases.reaping.push(node.to_owned());
+        }
+    }
+
+    /// Removes entries of a node, and returns their number.
+    async fn reap_node(&self, link: &Link, node: &str, most: usize) -> Result<usize, Refusal> {
+        let (mut after, mut reaped) = (0, 0);
+        while reaped < most {
+            let found = next(link, wire::PRESENCE, &index_of(node), after + 1).await?;
+            let Some(entry) = found else { break };
+            after = entry.sequence;
+            let mut tokens = entry.subject.rsplit('.');
+            let (key, topic) = (tokens.next().and_then(wire::topic), tokens.next().and_then(wire::topic));
+            if let (Some(key), Some(topic)) = (key, topic) {
+                reaped += usize::from(self.remove(link, &topic, node, &key).await?);
+            }
+        }
+        Ok(reaped)
+    }
+
+    /// Returns the time of the server.
+    async fn now(&self, link: &Link) -> Result<Option<SystemTime>, Refusal> {
+        self.put(link, wire::CLOCK, None, "").await?;
+        Ok(last(link, wire::PRESENCE, wire::CLOCK).await?.map(|clock| clock.time))
+    }
+}
