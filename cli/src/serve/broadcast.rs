@@ -5,8 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use bowline::{CloseCode, Message, Prepared, Sender, TrySendError, WebSocket};
 
-use super::log::ConnectionLog;
-use super::mode::HandlerError;
+use super::log::{ConnectionLog, HandlerError};
 
 /// The clients that are connected.
 #[derive(Default)]

@@ -6,7 +6,7 @@ use std::time::Instant;
 use bowline::{CloseCode, Message, WebSocket};
 use tokio::net::TcpListener;
 
-use super::mode::HandlerError;
+use super::log::HandlerError;
 use crate::exit::Exit;
 
 /// The messages of the throughput, and how many are under way at a time.

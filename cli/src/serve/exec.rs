@@ -20,8 +20,7 @@ use tokio::io::BufReader;
 use tokio::process::{Child, Command};
 use tokio::time::{sleep, timeout};
 
-use super::log::ConnectionLog;
-use super::mode::HandlerError;
+use super::log::{ConnectionLog, HandlerError};
 use super::pump::{self, End, Framing};
 
 /// The time that a program has to exit after its input has ended.

@@ -16,8 +16,7 @@ use bowline::{Acceptance, CloseCode, CloseFrame, Connector, Error, Limits, Rejec
 use tokio::io::{AsyncRead, AsyncWrite, BufReader, split};
 use tokio::net::TcpStream;
 
-use super::log::ConnectionLog;
-use super::mode::HandlerError;
+use super::log::{ConnectionLog, HandlerError};
 use super::pump::{self, End, Framing};
 use crate::connect::Size;
 

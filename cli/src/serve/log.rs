@@ -2,6 +2,7 @@
 
 mod writer;
 
+use std::error::Error as StdError;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
@@ -9,6 +10,9 @@ use bowline::http::request::Parts;
 use bowline::{CloseFrame, Message, ServerError, WebSocket};
 use clap::Args;
 use writer::line;
+
+/// The error of a handler, which the server prints.
+pub(crate) type HandlerError = Box<dyn StdError + Send + Sync>;
 
 /// The options of what is printed.
 #[derive(Args, Debug)]

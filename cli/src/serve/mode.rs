@@ -1,6 +1,5 @@
 //! The work that the server does for a connection.
 
-use std::error::Error as StdError;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -13,7 +12,7 @@ use super::broadcast::Members;
 use super::exec::Program;
 use super::gateway::{self, Upstream};
 use super::guard::HostGuard;
-use super::log::{ConnectionLog, Log};
+use super::log::{ConnectionLog, HandlerError, Log};
 use super::pump::Framing;
 use crate::connect::Size;
 
@@ -43,9 +42,6 @@ pub(crate) struct ModeArguments {
     #[arg(short, long, requires = "mode", conflicts_with = "broadcast", help_heading = "Mode")]
     binary: bool,
 }
-
-/// The error of a handler, which the server prints.
-pub(crate) type HandlerError = Box<dyn StdError + Send + Sync>;
 
 /// The work that the server does for a connection.
 #[derive(Clone)]
