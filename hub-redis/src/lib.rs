@@ -86,6 +86,7 @@
 //! Redis 6 or newer is required.
 
 mod division;
+mod feed;
 mod keys;
 mod presence;
 mod renewal;
@@ -93,8 +94,8 @@ mod server;
 mod subscriptions;
 mod wire;
 
-use std::collections::HashSet;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bowline_hub::bowline::Message;
@@ -105,6 +106,7 @@ use redis::Script;
 use tokio::sync::mpsc;
 
 use crate::division::server_of;
+use crate::feed::Feed;
 use crate::keys::milliseconds;
 use crate::presence::Presence;
 use crate::renewal::{Keep, Renewal};
@@ -167,10 +169,11 @@ pub async fn connect_sharded<U: AsRef<str>>(urls: impl IntoIterator<Item = U>) -
     let (mut servers, mut unstarted) = (Vec::new(), Vec::new());
     for place in places {
         let failed = |error| EngineError::new(format!("Redis at {}: {error}", place.address));
-        let connections = place.connect().await.map_err(failed)?;
-        let (server, requests) = Server::new(place, connections.commands.0.clone());
+        let feed = Arc::new(Feed::new(place.channels.clone()));
+        let connections = place.connect(&feed).await.map_err(failed)?;
+        let (server, requests) = Server::new(place, connections.commands.clone());
         servers.push(server);
-        unstarted.push((connections, requests));
+        unstarted.push(Unstarted { connections, feed, requests });
     }
     Ok(Redis {
         servers: servers.into(),
@@ -190,7 +193,14 @@ pub struct Redis {
     history: Script,
     presence: Presence,
     /// For each server, until the hub is built.
-    unstarted: Vec<(Connections, mpsc::UnboundedReceiver<Request>)>,
+    unstarted: Vec<Unstarted>,
+}
+
+/// A server before the hub is built.
+struct Unstarted {
+    connections: Connections,
+    feed: Arc<Feed>,
+    requests: mpsc::UnboundedReceiver<Request>,
 }
 
 impl Redis {
@@ -255,10 +265,12 @@ impl Engine for Redis {
             return Err(EngineError::new("the engine was started before"));
         }
         let standing = if self.servers.len() == 1 { Standing::Sole } else { Standing::OneOfSeveral };
-        for (server, (connections, requests)) in self.servers.iter().zip(self.unstarted.drain(..)) {
+        for (server, unstarted) in self.servers.iter().zip(self.unstarted.drain(..)) {
+            let Unstarted { connections, feed, requests } = unstarted;
+            feed.start(inbox.clone());
             let (place, link) = (server.place.clone(), server.link.clone());
-            let (inbox, wanted, renewal) = (inbox.clone(), HashSet::new(), Renewal::new(self.keep));
-            let task = Subscriptions { place, link, standing, inbox, requests, wanted, renewal };
+            let (inbox, renewal) = (inbox.clone(), Renewal::new(self.keep));
+            let task = Subscriptions { place, link, standing, inbox, requests, feed, renewal };
             tokio::spawn(task.run(connections));
         }
         Ok(())

@@ -4,7 +4,6 @@
 //! end off, a few times within the life of a head, so that these members and their positions are not
 //! told of a loss when the next message comes.
 
-use std::collections::HashSet;
 use std::time::Duration;
 
 use bowline_hub::{Retention, Topic};
@@ -60,7 +59,7 @@ impl Renewal {
     }
 
     /// Renews the heads of all topics with history, in a task, unless the task before is not through.
-    pub(crate) fn begin(&mut self, mut commands: MultiplexedConnection, wanted: &HashSet<Topic>) {
+    pub(crate) fn begin(&mut self, mut commands: MultiplexedConnection, wanted: &[Topic]) {
         if self.task.as_ref().is_some_and(|task| !task.is_finished()) {
             return;
         }

@@ -7,11 +7,13 @@ use std::time::Duration;
 use bowline_hub::{EngineError, Topic};
 use redis::aio::MultiplexedConnection;
 use redis::{
-    AsyncConnectionConfig, Client, ConnectionAddr, ErrorKind, IntoConnectionInfo, ProtocolVersion, PushInfo,
+    AsyncConnectionConfig, Client, ConnectionAddr, ErrorKind, IntoConnectionInfo, ProtocolVersion,
     RedisError, RedisResult, ServerErrorKind,
 };
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
+
+use crate::feed::{Ending, Feed};
 
 /// The time within which a connection must be made.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -21,9 +23,6 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The key that says which of several servers this one is.
 const PLACE_KEY: &str = "bowline:place";
-
-/// Everything that a server pushes.
-pub(crate) type Pushes = mpsc::UnboundedReceiver<PushInfo>;
 
 /// The address of a server, and its place among all servers of the hub.
 #[derive(Clone)]
@@ -65,15 +64,16 @@ impl Place {
     /// # Errors
     ///
     /// Returns an error if the server is out of reach, or if other nodes know it at another place.
-    pub(crate) async fn connect(&self) -> Result<Connections, ConnectError> {
-        let (receiving, mut commands) =
-            tokio::try_join!(self.connection(Some(PATIENCE)), self.connection(None))?;
+    pub(crate) async fn connect(&self, feed: &Arc<Feed>) -> Result<Connections, ConnectError> {
+        let (ender, ending) = mpsc::unbounded_channel();
+        let receiving = self.connection(Some(PATIENCE), feed, &ender);
+        let (receiving, mut commands) = tokio::try_join!(receiving, self.connection(None, feed, &ender))?;
         let checks = async {
-            self.check_order(&mut commands.0).await?;
-            Ok(check_writing(&mut commands.0).await?)
+            self.check_order(&mut commands).await?;
+            Ok(check_writing(&mut commands).await?)
         };
         timeout(PATIENCE, checks).await.unwrap_or(Err(ConnectError::Silent))?;
-        Ok(Connections { receiving, commands })
+        Ok(Connections { receiving, commands, ending })
     }
 
     /// Compares the place of the server with that which other nodes know. The first node notes it.
@@ -97,14 +97,19 @@ impl Place {
     async fn connection(
         &self,
         timeout: Option<Duration>,
-    ) -> Result<(MultiplexedConnection, Pushes), RedisError> {
-        let (sender, pushes) = mpsc::unbounded_channel();
+        feed: &Arc<Feed>,
+        ender: &mpsc::UnboundedSender<()>,
+    ) -> RedisResult<MultiplexedConnection> {
+        let (feed, ender) = (Arc::clone(feed), ender.clone());
+        let accept = move |push| {
+            feed.accept(push, &ender);
+            Ok::<(), ()>(())
+        };
         let config = AsyncConnectionConfig::new()
-            .set_push_sender(sender)
+            .set_push_sender(accept)
             .set_connection_timeout(Some(CONNECT_TIMEOUT))
             .set_response_timeout(timeout);
-        let connection = self.client.get_multiplexed_async_connection_with_config(&config).await?;
-        Ok((connection, pushes))
+        self.client.get_multiplexed_async_connection_with_config(&config).await
     }
 }
 
@@ -124,11 +129,13 @@ fn is_refusal(error: ErrorKind) -> bool {
     matches!(error, ErrorKind::Server(refusal) if refusal != ServerErrorKind::ReadOnly)
 }
 
-/// The two connections to a server, each with what it pushes.
+/// The two connections to a server.
 pub(crate) struct Connections {
     /// Receives the messages of topics.
-    pub(crate) receiving: (MultiplexedConnection, Pushes),
-    pub(crate) commands: (MultiplexedConnection, Pushes),
+    pub(crate) receiving: MultiplexedConnection,
+    pub(crate) commands: MultiplexedConnection,
+    /// The end of either.
+    pub(crate) ending: Ending,
 }
 
 /// The reason for which there are no connections.

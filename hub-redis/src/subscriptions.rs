@@ -1,4 +1,4 @@
-//! The task of a server: it keeps the connections, and receives the messages of topics.
+//! The task of a server: it keeps the connections, and subscribes to topics.
 //!
 //! After a loss, the task connects again, subscribes to all topics that are wanted, and tells the hub to look
 //! for what it missed. The loss of one connection ends both: a server that doesn't answer commands is of no
@@ -10,30 +10,26 @@
 //!                          +--------------------------+
 //! ```
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bowline_hub::{Delivery, EngineError, Inbox, Predecessor, PresenceChange, Topic};
+use bowline_hub::{EngineError, Inbox};
+use redis::RedisResult;
 use redis::aio::MultiplexedConnection;
-use redis::{PushInfo, PushKind, RedisResult, Value};
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
+use crate::feed::Feed;
 use crate::renewal::Renewal;
 use crate::server::{
     ConnectError, Connections, Link, PATIENCE, Place, Reply, Request, check_writing, out_of_reach,
 };
-use crate::wire::{decode, decode_change};
 
 /// The number of requests, or of channels, in one command.
 const BATCH: usize = 256;
 
 /// The pause before another attempt to connect.
 const PAUSE: Duration = Duration::from_millis(200);
-
-/// The reason for the loss of a connection.
-const LOST: &str = "the connection was lost";
 
 /// The time between two pings.
 const HEARTBEAT: Duration = Duration::from_secs(3);
@@ -45,7 +41,7 @@ pub(crate) struct Subscriptions {
     pub(crate) standing: Standing,
     pub(crate) inbox: Inbox,
     pub(crate) requests: mpsc::UnboundedReceiver<Request>,
-    pub(crate) wanted: HashSet<Topic>,
+    pub(crate) feed: Arc<Feed>,
     pub(crate) renewal: Renewal,
 }
 
@@ -67,11 +63,11 @@ enum End {
 }
 
 impl Subscriptions {
-    /// Receives until the engine is dropped, with first connections.
+    /// Keeps connections until the engine is dropped, and begins with the first ones.
     pub(crate) async fn run(mut self, first: Connections) {
         let mut connected = first;
         loop {
-            let mut reason = match self.receive(connected).await {
+            let mut reason = match self.keep(connected).await {
                 End::Dropped => return,
                 End::Lost(reason) => reason,
             };
@@ -80,7 +76,7 @@ impl Subscriptions {
             loop {
                 match self.reconnect().await {
                     Ok(again) => {
-                        self.link.up(again.commands.0.clone());
+                        self.link.up(again.commands.clone());
                         connected = again;
                         break;
                     }
@@ -107,38 +103,26 @@ impl Subscriptions {
         match self.standing {
             Standing::Sole => self.inbox.reconnected(),
             Standing::OneOfSeveral => {
-                self.inbox.part_reconnected(&*self.place.address, self.wanted.iter().cloned());
+                self.inbox.part_reconnected(&*self.place.address, self.feed.all());
             }
         }
     }
 
-    async fn receive(&mut self, connections: Connections) -> End {
-        let (mut receiving, mut pushes) = connections.receiving;
-        let (mut commands, mut command_pushes) = connections.commands;
+    async fn keep(&mut self, connections: Connections) -> End {
+        let Connections { mut receiving, mut commands, mut ending } = connections;
         let mut requests = Vec::new();
         let mut heartbeat = interval(HEARTBEAT);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                push = pushes.recv() => match push {
-                    Some(PushInfo { kind: PushKind::Message, data }) => self.deliver(data),
-                    Some(PushInfo { kind: PushKind::Disconnection, .. }) | None => {
-                        return End::Lost(LOST.to_owned());
-                    }
-                    Some(_) => {}
-                },
-                push = command_pushes.recv() => {
-                    if matches!(push, None | Some(PushInfo { kind: PushKind::Disconnection, .. })) {
-                        return End::Lost(LOST.to_owned());
-                    }
-                }
+                _ = ending.recv() => return End::Lost("the connection was lost".to_owned()),
                 // A server that is cut off says nothing, as a server without news does.
                 _ = heartbeat.tick() => {
                     if let Err(reason) = check(&mut receiving, &mut commands).await {
                         return End::Lost(reason);
                     }
                 }
-                () = self.renewal.due() => self.renewal.begin(commands.clone(), &self.wanted),
+                () = self.renewal.due() => self.renewal.begin(commands.clone(), &self.feed.all()),
                 count = self.requests.recv_many(&mut requests, BATCH) => {
                     if count == 0 {
                         return End::Dropped;
@@ -163,46 +147,31 @@ impl Subscriptions {
             let channels: Vec<_> = unwants.iter().map(|(topic, _)| self.place.channel(topic)).collect();
             let outcome = connection.unsubscribe(channels).await;
             for (topic, reply) in unwants {
-                self.wanted.remove(&topic);
+                self.feed.unwant(&topic);
                 answer(reply, &outcome);
             }
         }
         if !wants.is_empty() {
             let channels: Vec<_> = wants.iter().map(|(topic, _)| self.place.channel(topic)).collect();
+            // Before the first message of the topic can come.
+            for (topic, _) in &wants {
+                self.feed.want(topic.clone());
+            }
             let outcome = connection.subscribe(channels).await;
             for (topic, reply) in wants {
-                if outcome.is_ok() {
-                    self.wanted.insert(topic);
+                if outcome.is_err() {
+                    self.feed.unwant(&topic);
                 }
                 answer(reply, &outcome);
             }
         }
     }
 
-    fn deliver(&self, data: Vec<Value>) {
-        let mut data = data.into_iter();
-        let (Some(Value::BulkString(channel)), Some(Value::BulkString(message))) = (data.next(), data.next())
-        else {
-            return;
-        };
-        let Ok(channel) = std::str::from_utf8(&channel) else { return };
-        let name = channel.strip_prefix(&self.place.channels);
-        let Some(topic) = name.and_then(|name| self.wanted.get(name)) else { return };
-        if let Some((key, info)) = decode_change(&message) {
-            drop(self.inbox.change(PresenceChange { topic: topic.clone(), key, info }));
-            return;
-        }
-        let Some(entry) = decode(message) else { return };
-        let (position, previous) = (entry.position, Predecessor::Tag(entry.previous));
-        let message = entry.message;
-        drop(self.inbox.deliver(Delivery { topic: topic.clone(), position, previous, message }));
-    }
-
     async fn reconnect(&mut self) -> Result<Connections, ConnectError> {
-        let mut connections = self.place.connect().await?;
-        let channels: Vec<_> = self.wanted.iter().map(|topic| self.place.channel(topic)).collect();
+        let mut connections = self.place.connect(&self.feed).await?;
+        let channels: Vec<_> = self.feed.all().iter().map(|topic| self.place.channel(topic)).collect();
         for channels in channels.chunks(BATCH) {
-            connections.receiving.0.subscribe(channels).await?;
+            connections.receiving.subscribe(channels).await?;
         }
         Ok(connections)
     }
@@ -223,7 +192,7 @@ impl Subscriptions {
                             reply.send(Err(out_of_reach(&self.place.address, reason)))
                         }
                         Some(Request::Unwant(topic, reply)) => {
-                            self.wanted.remove(&topic);
+                            self.feed.unwant(&topic);
                             reply.send(Ok(()))
                         }
                     };
