@@ -11,7 +11,7 @@ from pathlib import Path
 from . import install, processes, webdriver
 from .paths import CACHE, PROGRAMS
 
-# A run takes about 20 s.
+# A run takes about 28 s, of which a ghost stays for 12.
 SECONDS = 60
 BROKERS = ["redis", "nats"]
 # The rooms of the robots, which publish this many messages a second each.
@@ -21,6 +21,14 @@ RATE = 5
 COUNTS = "return demo.client.sequence.counts"
 STATE = "return document.getElementById('connection').dataset.state"
 NODE = "return document.querySelector('#programs .mine')?.id ?? null"
+
+PRESENT = "return [...demo.client.present].sort()"
+
+# A client that never comes back, beside that of the page.
+GHOST = """
+    window.ghost = new WebSocket(location.href.replace(/^http/, 'ws').replace(/[?#].*/, '') + 'rooms/lobby');
+    ghost.onopen = () => ghost.send(JSON.stringify({ kind: 'hello', name: 'ghost', publisher: 'ghost' }));
+"""
 
 # A message of the room is missing, then one of the publisher, then a message comes again. A loss is told.
 FAULTS = """
@@ -65,10 +73,18 @@ class Demonstration:
         expected = {"received": 5, "gaps": 2, "doubles": 1, "losses": 1}
         self.judges("the counters of a page notice faults", found == expected, found)
 
+        self.first.run(GHOST)
+        self.waits_for_present("ghost")
+        self.judges("all who are here are shown", True, None)
         self.kill_node(node)
         self.kill_broker("kept", losses=0)
         self.first.screenshot(CACHE / f"demo-{self.broker}.png")
+        self.waits_for_present()
+        departures = self.second.run("return demo.departures")
+        self.judges("a client that died with its node leaves, and nobody else", departures == ["ghost"], departures)
         self.kill_broker("lost", losses=1)
+        self.waits_for_present()
+        self.judges("all who are here are shown again", True, None)
         self.settle()
         self.check_end()
 
@@ -145,6 +161,11 @@ class Demonstration:
         stayed = [page.run("return demo.client.connections") for page in self.pages]
         self.judges(f"pages stay connected when the broker dies, its data {data}", stayed == connections, stayed)
         self.judges_counts(f"the death of the broker, its data {data}", losses)
+
+    def waits_for_present(self, *guests):
+        """Waits until both pages of the lobby show the same people: each other, two robots, and guests."""
+        here = sorted(["ada", "bob", "robot 1", "robot 4", *guests])
+        self.waits(lambda: self.first.run(PRESENT) == here == self.second.run(PRESENT))
 
     def flows(self):
         """Waits until all pages have received more messages."""

@@ -6,7 +6,9 @@ use std::time::Duration;
 use bowline::http::request::Parts;
 use bowline::http::{Response, StatusCode};
 use bowline::{Acceptor, CloseCode, Limits, Payload, Rejection, Server, WebSocket};
-use bowline_hub::{Engine, ErrorKind, Hub, HubLimits, Member, Rule, Since, Start, TopicMessage};
+use bowline_hub::{
+    Engine, ErrorKind, Hub, HubLimits, Member, PresenceNews, Rule, Since, Start, TopicMessage,
+};
 use tokio::net::TcpListener;
 use tokio::time::timeout;
 
@@ -80,9 +82,16 @@ pub(crate) async fn run(arguments: NodeArguments) -> Result<(), Box<dyn Error>> 
 fn build(engine: impl Engine) -> Result<Hub, bowline_hub::Error> {
     Hub::builder(engine)
         // A client that comes back within an hour receives up to 10,000 messages.
-        .rule("room/", Rule::new().history(MISSED, Duration::from_secs(3600)))
-        .limits(HubLimits::default().replay(MISSED as u64))
+        .rule("room/", Rule::new().history(MISSED, Duration::from_secs(3600)).presence())
+        .limits(
+            HubLimits::default()
+                .replay(MISSED as u64)
+                // Shorter than the defaults, for those who watch.
+                .presence_linger(Duration::from_secs(8))
+                .presence_lease(Duration::from_secs(12)),
+        )
         .frame(frame)
+        .presence(|_, news| presence(news))
         .lost(|_, now| json(&ToClient::Lost { at: now.to_string() }))
         .build()
 }
@@ -112,6 +121,17 @@ fn frame(message: TopicMessage<'_>) -> Payload<'static> {
     json(&ToClient::Message { at, before, message })
 }
 
+/// Makes the frame about who is in a room.
+fn presence(news: PresenceNews<'_>) -> Option<Payload<'static>> {
+    let message = match news {
+        PresenceNews::Here(all) => ToClient::Here { names: all.iter().map(|who| who.key.clone()).collect() },
+        PresenceNews::Joined(who) => ToClient::Joined { name: who.key.clone() },
+        PresenceNews::Left(who) => ToClient::Left { name: who.key.clone() },
+        _ => return None,
+    };
+    Some(json(&message))
+}
+
 fn json(message: &ToClient) -> Payload<'static> {
     serde_json::to_string(message).expect("messages have no maps with keys that are no text").into()
 }
@@ -128,6 +148,7 @@ impl Node {
         let member = self.hub.join(socket.sender())?;
         // An error ends the connection with 1011, and the client comes back.
         self.enter(&member, &topic, since, &socket).await?;
+        member.appear(&topic, name.as_str()).await?;
         while let Some(message) = socket.recv_json().await? {
             let FromClient::Publish(said) = message else { continue };
             let answer = self.publish(&topic, &publisher, &name, said).await?;

@@ -54,6 +54,12 @@ pub(crate) enum ToClient {
     },
     /// Messages are lost. The room continues after this position.
     Lost { at: String },
+    /// All who are in the room. The list replaces the earlier one.
+    Here { names: Vec<String> },
+    /// Somebody has come into the room.
+    Joined { name: String },
+    /// Somebody has left the room.
+    Left { name: String },
     /// The message of this client with the number is published.
     Accepted { number: u64 },
     /// The broker is away. The client may publish the message again.
