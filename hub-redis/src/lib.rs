@@ -47,7 +47,7 @@
 //!
 //! ```text
 //! ACL SETUSER hub on >password ~bowline:* &bowline:* +@pubsub +@connection +@scripting
-//!     +get +set +del +pexpire +persist +hget +hset +hdel +hmget +hincrby +xadd +xrange +rpush +lpop
+//!     +mget +set +del +pexpire +persist +hget +hset +hdel +hmget +hincrby +xadd +xrange +rpush +lpop
 //!     +hgetall +hlen +sadd +srem +spop +scard +zadd +zrem +zscore +zrangebyscore +time +info
 //! ```
 //!

@@ -8,7 +8,7 @@ use bowline_hub::{EngineError, Topic};
 use redis::aio::MultiplexedConnection;
 use redis::{
     AsyncConnectionConfig, Client, ConnectionAddr, ErrorKind, IntoConnectionInfo, ProtocolVersion,
-    RedisError, RedisResult, ServerErrorKind,
+    RedisError, RedisResult, ServerErrorKind, Value,
 };
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
@@ -78,13 +78,14 @@ impl Place {
 
     /// Compares the place of the server with that which other nodes know. The first node notes it.
     async fn check_order(&self, commands: &mut MultiplexedConnection) -> Result<(), ConnectError> {
-        let mut get = redis::cmd("GET");
-        get.arg(PLACE_KEY);
-        let mut found: Option<String> = get.query_async(commands).await?;
+        let mut get = redis::cmd("MGET");
+        // A cluster refuses commands about several keys, as all scripts are.
+        get.arg(PLACE_KEY).arg("bowline:");
+        let (mut found, _): (Option<String>, Value) = get.query_async(commands).await?;
         if found.is_none() {
             let mut set = redis::cmd("SET");
             set.arg(PLACE_KEY).arg(&self.order).arg("NX").exec_async(commands).await?;
-            found = get.query_async(commands).await?;
+            (found, _) = get.query_async::<(Option<String>, Value)>(commands).await?;
         }
         match found {
             Some(found) if found != self.order => {
@@ -142,6 +143,8 @@ pub(crate) struct Connections {
 #[derive(Debug)]
 pub(crate) enum ConnectError {
     Redis(RedisError),
+    /// The server is part of a Redis Cluster.
+    Cluster,
     /// The server does not answer.
     Silent,
     /// Other nodes have other servers, or the same in another order. Their messages would go astray.
@@ -153,7 +156,11 @@ pub(crate) enum ConnectError {
 
 impl From<RedisError> for ConnectError {
     fn from(error: RedisError) -> Self {
-        Self::Redis(error)
+        use ServerErrorKind::{ClusterDown, CrossSlot, Moved};
+        match error.kind() {
+            ErrorKind::Server(CrossSlot | Moved | ClusterDown) => Self::Cluster,
+            _ => Self::Redis(error),
+        }
     }
 }
 
@@ -161,6 +168,9 @@ impl fmt::Display for ConnectError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Redis(error) => error.fmt(f),
+            Self::Cluster => f.write_str(
+                "Redis Cluster is not supported (use connect_sharded, with servers that form no cluster)",
+            ),
             Self::Silent => write!(f, "no answer within {PATIENCE:?}"),
             Self::Misplaced { expected, found } => write!(
                 f,

@@ -121,3 +121,14 @@ async fn a_server_without_data_keeps_its_place() -> TestResult {
     assert!(matches!(client.member.subscribe("chat/a", None).await?, Start::Live(_)));
     Ok(())
 }
+
+#[tokio::test]
+async fn a_cluster_is_refused() -> TestResult {
+    let Some(server) = Server::start(&["--cluster-enabled", "yes"]).await? else { return Ok(()) };
+    for prepare in [&["PING"][..], &["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]] {
+        server.command(prepare).await?;
+        let error = connect_sharded([server.url()]).await.unwrap_err().to_string();
+        assert!(error.contains("Redis Cluster is not supported"), "{error}");
+    }
+    Ok(())
+}
