@@ -122,7 +122,7 @@ impl Limits {
     pub(crate) fn invalid(&self) -> Option<String> {
         let timeouts = [("handshake_timeout", self.handshake_timeout), ("close_timeout", self.close_timeout)];
         if let Some((name, value)) = timeouts.into_iter().find(|(_, value)| *value > MAX_TIMEOUT) {
-            return Some(format!("Limits::{name} is {value:?}, but may be at most 24 days"));
+            return Some(format!("Limits::{name} is {} s, but may be at most 24 days", value.as_secs()));
         }
         let least = |name: &str, value: usize, range: RangeInclusive<usize>| {
             let text = format!("Limits::{name} is {value}, but has to be at least {}", range.start());

@@ -119,10 +119,10 @@ pub(super) async fn recv(connection: &Connection) -> Result<Option<Message>, Err
 }
 
 /// Waits until the browser has written everything that it was handed before.
-pub(super) async fn flush(connection: &Connection) -> Result<(), Error> {
+pub(super) async fn flush(connection: &Arc<Connection>) -> Result<(), Error> {
     connection.check_thread()?;
     let accepted = connection.lock().accepted();
-    let mut waiting = Waiting { connection, ticket: Ticket::default(), line: Line::Flushers };
+    let mut waiting = Waiting::new(connection, Line::Flushers);
     poll_fn(|cx| {
         let socket = socket::find(connection)?;
         let buffered = socket.as_ref().map_or(0, |socket| socket.buffered());
@@ -141,9 +141,27 @@ pub(super) async fn flush(connection: &Connection) -> Result<(), Error> {
     .await
 }
 
+/// A wait for the end, for callers that poll by hand.
+#[cfg(feature = "futures")]
+pub(super) struct Ending(Waiting);
+
+#[cfg(feature = "futures")]
+impl Ending {
+    /// Closes with 1000.
+    pub(super) fn begin(connection: &Arc<Connection>) -> Result<Self, Error> {
+        begin_close(connection, CloseCode::NORMAL, "")?;
+        Ok(Self(Waiting::new(connection, Line::Watchers)))
+    }
+
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        let Waiting { connection, ticket, .. } = &mut self.0;
+        connection.poll_watch(cx, ticket, State::closing_result).map_ok(drop)
+    }
+}
+
 /// Waits for a stage at which `check` returns a result.
-async fn watch<T>(connection: &Connection, check: impl Fn(&State) -> Option<T>) -> T {
-    let mut waiting = Waiting { connection, ticket: Ticket::default(), line: Line::Watchers };
+async fn watch<T>(connection: &Arc<Connection>, check: impl Fn(&State) -> Option<T>) -> T {
+    let mut waiting = Waiting::new(connection, Line::Watchers);
     poll_fn(|cx| connection.poll_watch(cx, &mut waiting.ticket, &check)).await
 }
 
@@ -153,7 +171,7 @@ async fn watch<T>(connection: &Connection, check: impl Fn(&State) -> Option<T>) 
 ///
 /// Returns the error for which it was not opened.
 #[cfg(feature = "client")]
-pub(super) async fn opened(connection: &Connection) -> Result<(), Error> {
+pub(super) async fn opened(connection: &Arc<Connection>) -> Result<(), Error> {
     watch(connection, |state| match state.closing_result() {
         Some(result) => Some(result.map(drop)),
         None => (!state.is_connecting()).then_some(Ok(())),
@@ -162,7 +180,7 @@ pub(super) async fn opened(connection: &Connection) -> Result<(), Error> {
 }
 
 /// Waits until no more messages can be sent.
-pub(super) async fn closed(connection: &Connection) {
+pub(super) async fn closed(connection: &Arc<Connection>) {
     watch(connection, |state| state.is_closed().then_some(())).await;
 }
 
@@ -187,7 +205,7 @@ pub(super) fn begin_close(connection: &Connection, code: CloseCode, reason: &str
 
 /// Starts the closing handshake, and waits until the connection has ended.
 pub(super) async fn close(
-    connection: &Connection,
+    connection: &Arc<Connection>,
     code: CloseCode,
     reason: &str,
 ) -> Result<CloseFrame, Error> {
@@ -196,8 +214,8 @@ pub(super) async fn close(
 }
 
 /// A place in one of the lines that nobody waits behind.
-struct Waiting<'a> {
-    connection: &'a Connection,
+struct Waiting {
+    connection: Arc<Connection>,
     ticket: Ticket,
     line: Line,
 }
@@ -207,7 +225,13 @@ enum Line {
     Watchers,
 }
 
-impl Drop for Waiting<'_> {
+impl Waiting {
+    fn new(connection: &Arc<Connection>, line: Line) -> Self {
+        Self { connection: Arc::clone(connection), ticket: Ticket::default(), line }
+    }
+}
+
+impl Drop for Waiting {
     fn drop(&mut self) {
         let mut state = self.connection.lock();
         let line = match self.line {

@@ -308,13 +308,13 @@ impl Socket {
 
     fn deadline_passed(&self) {
         let Limits { handshake_timeout, close_timeout, .. } = self.connection.limits;
+        // `Debug` of a duration would be a twentieth of a small program.
         let text = if self.connection.lock().is_connecting() {
-            format!(
-                "the handshake took longer than {handshake_timeout:?} (raise it with \
-                 Limits::handshake_timeout)"
-            )
+            let timeout = milliseconds(handshake_timeout);
+            format!("the handshake took longer than {timeout} ms (raise it with Limits::handshake_timeout)")
         } else {
-            format!("the peer did not end the connection within {close_timeout:?} (Limits::close_timeout)")
+            let timeout = milliseconds(close_timeout);
+            format!("the peer did not end the connection within {timeout} ms (Limits::close_timeout)")
         };
         self.connection.end(Err(Error::new(ErrorKind::Timeout, text)), self.buffered());
         self.remove();
@@ -364,11 +364,15 @@ fn refused(text: &'static str, thrown: &JsValue) -> Error {
     Error::with_source(ErrorKind::InvalidInput, text, text_of(thrown))
 }
 
+fn milliseconds(duration: Duration) -> u64 {
+    duration.as_secs() * 1000 + u64::from(duration.subsec_millis())
+}
+
 /// Returns the text of an exception.
 fn text_of(thrown: &JsValue) -> String {
     match thrown.dyn_ref::<js_sys::Error>() {
         Some(error) => error.to_string().into(),
-        None => format!("{thrown:?}"),
+        None => thrown.as_string().unwrap_or_default(),
     }
 }
 

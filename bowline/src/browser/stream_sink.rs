@@ -5,14 +5,13 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use bowline_proto::CloseCode;
 use futures_core::{FusedStream, Stream};
 use futures_sink::Sink;
 
-use super::connection::{Connection, State};
-use super::operations::{Sending, begin_close};
+use super::connection::Connection;
+use super::operations::{Ending, Sending};
 use super::sender::Sender;
-use super::turns::{Ticket, WaiterKind};
+use super::turns::WaiterKind;
 use super::websocket::WebSocket;
 use crate::error::{Error, ErrorKind};
 use crate::message::Message;
@@ -126,13 +125,13 @@ pub struct SenderSink {
     sending: Sending,
     /// `start_send` may be called.
     ready: bool,
-    /// The place among those who wait for the end, once the closing handshake was started here.
-    closing: Option<Ticket>,
+    /// The closing handshake that was started here.
+    ending: Option<Ending>,
 }
 
 impl SenderSink {
     fn new(connection: Arc<Connection>) -> Self {
-        Self { sending: Sending::new(connection, WaiterKind::HandPolled), ready: false, closing: None }
+        Self { sending: Sending::new(connection, WaiterKind::HandPolled), ready: false, ending: None }
     }
 }
 
@@ -161,21 +160,10 @@ impl Sink<Message> for SenderSink {
 
     fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         let sink = self.get_mut();
-        let connection = &sink.sending.connection;
-        if sink.closing.is_none() {
-            begin_close(connection, CloseCode::NORMAL, "")?;
+        if sink.ending.is_none() {
+            sink.ending = Some(Ending::begin(&sink.sending.connection)?);
         }
-        let ticket = sink.closing.get_or_insert_default();
-        connection.poll_watch(cx, ticket, State::closing_result).map_ok(drop)
-    }
-}
-
-impl Drop for SenderSink {
-    fn drop(&mut self) {
-        if let Some(ticket) = &mut self.closing {
-            let waker = self.sending.connection.lock().watchers.leave(ticket);
-            drop(waker);
-        }
+        sink.ending.as_mut().map_or(Poll::Ready(Ok(())), |ending| ending.poll(cx))
     }
 }
 

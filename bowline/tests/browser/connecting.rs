@@ -56,7 +56,7 @@ async fn an_invalid_url_and_invalid_options_are_refused_before_anything_is_sent(
         (Limits::default().unread(9), "Limits::unread is 9, but has to be at least 1048576"),
         (
             Limits::default().close_timeout(25 * day),
-            "Limits::close_timeout is 2160000s, but may be at most 24 days",
+            "Limits::close_timeout is 2160000 s, but may be at most 24 days",
         ),
     ] {
         let error = error_of(soon(Connector::new().limits(limits).connect(url("/echo"))).await);
