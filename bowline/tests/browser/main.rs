@@ -3,6 +3,8 @@
 //! `.ci/browser` runs these tests.
 #![cfg(all(target_family = "wasm", target_os = "unknown"))]
 
+#[cfg(bowline_absent)]
+mod absent;
 mod back_pressure;
 mod closing;
 mod connecting;
