@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`deploying`] | proxies, systemd, Kubernetes and the settings of the kernel |
 //! | [`frameworks`] | axum and other frameworks, HTTP clients, TLS libraries, runtimes, protocols on top |
+//! | [`browser`] | WebAssembly: pages, workers, Node |
 //! | [`tls`] | providers of cryptography, roots, client certificates, reloading, FIPS |
 //! | [`migrating_from_tokio_tungstenite`] | the calls of tokio-tungstenite and their counterparts |
 //! | [`migrating_from_coder_websocket`] | the same for Go's `coder/websocket` |
@@ -12,6 +13,9 @@
 
 // The repository tests the examples of the pages with the features and crates that they need: see `pages` in
 // `conformance/src/lib.rs`, and `conformance/frameworks`.
+
+#[doc = include_str!("browser.md")]
+pub mod browser {}
 
 #[doc = include_str!("deploying.md")]
 pub mod deploying {}

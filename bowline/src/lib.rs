@@ -5,6 +5,8 @@
 //! - [`WebSocket`] is the connection in both roles. [`Sender`] is a handle for sending from other tasks.
 //! - The [guide] has pages on web frameworks and HTTP clients, deploying, TLS and migrating from other
 //!   libraries.
+//! - On `wasm32-unknown-unknown`, a part of these items works on the WebSocket of the
+//!   [browser](guide::browser).
 //!
 //! A server that returns each message, and a client that talks to it:
 //!

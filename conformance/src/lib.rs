@@ -47,6 +47,9 @@ mod pages {
     #[doc = include_str!("../../README.md")]
     mod readme {}
 
+    #[doc = include_str!("../../bowline/guide/browser.md")]
+    mod browser {}
+
     #[doc = include_str!("../../bowline/guide/deploying.md")]
     mod deploying {}
 

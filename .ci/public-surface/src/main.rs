@@ -73,7 +73,8 @@ fn list(surface: &Surface) -> Result<String, Box<dyn Error>> {
         return Err(format!("rustdoc failed on {name}").into());
     }
     let json = folder.join(target.unwrap_or_default()).join("doc");
-    let surface = public_api::Builder::from_rustdoc_json(json.join(format!("{}.json", name.replace('-', "_"))))
+    let file = json.join(format!("{}.json", name.replace('-', "_")));
+    let surface = public_api::Builder::from_rustdoc_json(file)
         .omit_blanket_impls(true)
         .omit_auto_trait_impls(true)
         .build()
