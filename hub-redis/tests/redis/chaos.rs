@@ -32,7 +32,7 @@ use tokio::time::{sleep, timeout};
 use crate::chaos::clients::{END, client, hold_positions, publish, publisher};
 use crate::chaos::record::{Record, check};
 use crate::chaos::world::{Data, Event, World};
-use crate::random::Random;
+use crate::support::random::Random;
 
 const SEEDS: u64 = 20;
 /// The number of schedules at the same time.
@@ -137,7 +137,6 @@ fn run_seeds(seeds: &[u64]) {
     }
 }
 
-#[cfg(unix)]
 #[test]
 fn every_client_sees_an_unbroken_sequence_or_is_told_whatever_happens() {
     match std::env::var("BOWLINE_HUB_SEED") {
@@ -146,7 +145,6 @@ fn every_client_sees_an_unbroken_sequence_or_is_told_whatever_happens() {
     }
 }
 
-#[cfg(unix)]
 #[test]
 #[ignore = "takes twenty minutes"]
 fn every_client_sees_an_unbroken_sequence_or_is_told_in_a_thousand_schedules() {

@@ -7,9 +7,9 @@ use bowline_hub::{ErrorKind, Hub, HubEvent, Position, Start};
 use bowline_hub_redis::connect;
 use tokio::time::timeout;
 
-use crate::node::{LocalNode, ProcessNode};
-use crate::proxy::{Proxy, Weather};
-use crate::server::{PATIENCE, Server, TestResult, VOLATILE};
+use crate::support::node::{LocalNode, ProcessNode};
+use crate::support::proxy::{Proxy, Weather};
+use crate::support::server::{PATIENCE, Server, TestResult, VOLATILE};
 use crate::topics::{Client, build_on, hub, publish, until};
 
 /// A Redis, a node beside it, and one that reaches it through a proxy.

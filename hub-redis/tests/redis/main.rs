@@ -2,16 +2,14 @@
 //!
 //! Without `redis-server` on the machine, the tests do nothing and say so.
 
+#[cfg(unix)]
 mod chaos;
 mod failures;
-mod node;
 mod once;
 mod positions;
 mod presence;
-mod proxy;
-mod random;
 mod replica;
-mod server;
 mod sharding;
+mod support;
 mod tls;
 mod topics;

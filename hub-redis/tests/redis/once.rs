@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bowline_hub::{ErrorKind, Hub, HubLimits};
 
-use crate::server::{Server, TestResult, VOLATILE};
+use crate::support::server::{Server, TestResult, VOLATILE};
 use crate::topics::{Client, builder, hub, publish};
 
 #[tokio::test]

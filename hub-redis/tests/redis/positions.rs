@@ -6,7 +6,7 @@ use bowline_hub::{Hub, Start};
 use bowline_hub_redis::connect;
 use tokio::time::sleep;
 
-use crate::server::{Server, TestResult, VOLATILE};
+use crate::support::server::{Server, TestResult, VOLATILE};
 use crate::topics::{Client, build_on, publish};
 
 const HEAD: &str = "bowline:chat/a:head";

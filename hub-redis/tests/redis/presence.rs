@@ -10,7 +10,7 @@ use bowline_hub::{Hub, HubEvent, HubLimits, Member, PresenceNews, Present, Rule}
 use bowline_hub_redis::{connect, connect_sharded};
 use tokio::time::{sleep, timeout};
 
-use crate::server::{DURABLE, PATIENCE, SNAPSHOTS, Server, TestResult, VOLATILE};
+use crate::support::server::{DURABLE, PATIENCE, SNAPSHOTS, Server, TestResult, VOLATILE};
 
 const ROOM: &str = "room/1";
 

@@ -7,8 +7,8 @@ use bowline_hub::{Hub, HubEvent, Position, Start};
 use bowline_hub_redis::connect;
 use tokio::time::{sleep, timeout};
 
-use crate::proxy::{Proxy, Weather};
-use crate::server::{PATIENCE, Server, TestResult, VOLATILE};
+use crate::support::proxy::{Proxy, Weather};
+use crate::support::server::{PATIENCE, Server, TestResult, VOLATILE};
 use crate::topics::{Client, build_on, publish, until};
 
 /// A primary with a replica, and an address that follows the primary, as a proxy or a platform provides.

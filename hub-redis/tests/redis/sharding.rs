@@ -5,7 +5,7 @@ use std::error::Error;
 use bowline_hub::{ErrorKind, Hub, HubEvent, Start};
 use bowline_hub_redis::connect_sharded;
 
-use crate::server::{DURABLE, Server, TestResult, VOLATILE};
+use crate::support::server::{DURABLE, Server, TestResult, VOLATILE};
 use crate::topics::{Client, build_on, publish_to, until};
 
 async fn servers(count: usize) -> Result<Option<Vec<Server>>, Box<dyn Error>> {

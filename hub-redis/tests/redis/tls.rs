@@ -16,7 +16,7 @@ mod with_tls {
     use rcgen::{CertificateParams, IsCa, Issuer, KeyPair};
     use tempfile::TempDir;
 
-    use crate::server::{Server, TestResult, VOLATILE, free_port};
+    use crate::support::server::{Server, TestResult, VOLATILE, free_port};
     use crate::topics::{Client, build_on, publish};
 
     const URL: &str = "BOWLINE_TEST_URL";

@@ -10,7 +10,7 @@ use bowline_hub_redis::Redis;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use crate::server::{DURABLE, PATIENCE, SNAPSHOTS, Server, TestResult, VOLATILE};
+use crate::support::server::{DURABLE, PATIENCE, SNAPSHOTS, Server, TestResult, VOLATILE};
 
 /// A builder whose topics with the prefix `chat/` have a history of 100 messages.
 pub(crate) async fn builder(server: &Server) -> Result<HubBuilder<Redis>, Box<dyn Error>> {

@@ -10,8 +10,8 @@ use bowline_hub::Position;
 use tokio::time::{sleep, timeout};
 
 use crate::chaos::world::Nodes;
-use crate::node::ONCE;
-use crate::random::Random;
+use crate::support::node::ONCE;
+use crate::support::random::Random;
 
 type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 

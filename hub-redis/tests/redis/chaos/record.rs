@@ -6,7 +6,7 @@ use bowline_hub::Position;
 
 use crate::chaos::clients::{END, Note};
 use crate::chaos::world::Data;
-use crate::node::ONCE;
+use crate::support::node::ONCE;
 
 /// Everything that a schedule has produced.
 pub(crate) struct Record {

@@ -7,10 +7,10 @@ use std::time::Duration;
 use bowline::WebSocket;
 use tokio::time::{sleep, timeout};
 
-use crate::node::{LocalNode, ProcessNode};
-use crate::proxy::{Proxy, Weather};
-use crate::random::Random;
-use crate::server::{DURABLE, SNAPSHOTS, Server, VOLATILE};
+use crate::support::node::{LocalNode, ProcessNode};
+use crate::support::proxy::{Proxy, Weather};
+use crate::support::random::Random;
+use crate::support::server::{DURABLE, SNAPSHOTS, Server, VOLATILE};
 
 const LOCAL_NODES: usize = 2;
 const NODES: usize = LOCAL_NODES + 1;

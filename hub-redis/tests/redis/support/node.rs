@@ -16,7 +16,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 
-use crate::server::TestResult;
+use crate::support::server::TestResult;
 
 const TOPIC: &str = "chat/a";
 /// The number of messages in the history: more than a schedule publishes.
@@ -115,7 +115,7 @@ pub(crate) struct ProcessNode {
 impl ProcessNode {
     pub(crate) async fn start(url: &str) -> Result<Self, Box<dyn Error>> {
         let mut command = Command::new(current_exe()?);
-        command.args(["--ignored", "--exact", "--nocapture", "node::process"]).env(URL, url);
+        command.args(["--ignored", "--exact", "--nocapture", "support::node::process"]).env(URL, url);
         let mut process =
             command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
         let mut output = BufReader::new(process.stdout.take().ok_or("the process has no output")?);
