@@ -54,6 +54,16 @@
 //! limits. The runtime of [`HubBuilder::build`] runs a few tasks, the workers, among which topics are divided
 //! by their names. A member that doesn't take a message at once is treated as its rule says, and holds up
 //! nobody.
+//!
+//! # Shutting down
+//!
+//! A hub needs no shutdown of its own: its members are connections of a `bowline::Server` or of
+//! `bowline::Connections`. [`ShutdownOptions::spread`] closes the connections evenly over a time, with 1012
+//! for example, and each member leaves when its handler ends. Meanwhile, the application's health check
+//! reports that the node is not ready. Clients connect to other nodes, where they continue after the
+//! positions of their last messages.
+//!
+//! [`ShutdownOptions::spread`]: https://docs.rs/bowline/latest/bowline/struct.ShutdownOptions.html
 
 mod engine;
 mod error;

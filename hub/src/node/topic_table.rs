@@ -15,6 +15,17 @@
 //!          +------------------------------------+
 //!             rest: level, and nothing is left to do
 //! ```
+//!
+//! A topic that rests with one member takes about 115 bytes, with the engine [`Memory`](crate::Memory) and a
+//! name of 10 bytes:
+//!
+//! | part | bytes |
+//! |---|---:|
+//! | [`Topic`]: counts, rule, and the place of the name, shared by all parts | 40 |
+//! | the name | 10 |
+//! | the slot of this table: 25, and the places that are empty | 38 |
+//! | the set of `Memory`: 9, and the places that are empty | 16 |
+//! | the list of the member: 8, and its reserve | 11 |
 
 use std::collections::HashMap;
 use std::mem;
