@@ -4,6 +4,7 @@ mod allocations;
 mod control;
 mod frames;
 mod handshake;
+mod latency;
 mod load;
 mod measure;
 mod micro;
@@ -36,6 +37,8 @@ enum Command {
     Soak(soak::Soak),
     /// Holds as many idle connections as the process may have files, with keepalive
     Idle(soak::idle::Idle),
+    /// Measures the time of messages from node to node, over a Redis
+    Latency(latency::Latency),
     /// Sends over HTTP/2 with windows of several sizes
     #[cfg(feature = "http2")]
     Windows(windows::Windows),
@@ -68,6 +71,7 @@ fn main() -> Result<()> {
         }
         Command::Soak(options) => soak::run(&options),
         Command::Idle(options) => soak::idle::run(&options),
+        Command::Latency(options) => latency::run(&options),
         #[cfg(feature = "http2")]
         Command::Windows(options) => windows::run(&options),
         Command::SoakServe(options) => soak::serve::run(&options),

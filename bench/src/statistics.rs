@@ -11,7 +11,7 @@ pub fn interquartile_range(values: &[f64]) -> f64 {
 }
 
 /// Returns a quantile, by linear interpolation between two values.
-fn quantile(values: &[f64], quantile: f64) -> f64 {
+pub fn quantile(values: &[f64], quantile: f64) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     let Some(last) = sorted.len().checked_sub(1) else { return f64::NAN };

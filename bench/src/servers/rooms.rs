@@ -10,12 +10,17 @@ use tokio::net::TcpListener;
 use super::library::{Behavior, Library};
 use crate::frames::{Kind, payload};
 
-/// Serves fan-out, bursts or chat.
-pub async fn serve(library: Library, behavior: Behavior, listener: TcpListener) -> Result<()> {
+/// Serves fan-out, bursts or chat. Only bowline-hub uses a Redis.
+pub async fn serve(
+    library: Library,
+    behavior: Behavior,
+    listener: TcpListener,
+    redis: Option<&str>,
+) -> Result<()> {
     match library {
         Library::Floor => floor::serve(behavior, listener).await,
         Library::Bowline => bowline::serve(behavior, listener).await,
-        Library::BowlineHub => bowline_hub::serve(behavior, listener).await,
+        Library::BowlineHub => bowline_hub::serve(behavior, listener, redis).await,
         #[allow(unreachable_patterns, reason = "there may be no other libraries")]
         other => bail!("{other:?} has no rooms"),
     }

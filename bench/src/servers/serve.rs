@@ -22,6 +22,9 @@ pub struct Serve {
     pub compress: Option<u8>,
     #[arg(long, default_value_t = 1)]
     pub threads: usize,
+    /// The URL of a Redis, for the rooms of bowline-hub
+    #[arg(long)]
+    pub redis: Option<String>,
     #[arg(long)]
     pub count_allocations: bool,
 }
@@ -46,7 +49,8 @@ pub fn run(options: &Serve) -> Result<()> {
             Behavior::Echo => {}
             Behavior::Stream => return stream::serve(options.library, listener).await,
             Behavior::FanOut | Behavior::Burst | Behavior::BurstOneByOne | Behavior::Chat => {
-                return rooms::serve(options.library, options.workload, listener).await;
+                let redis = options.redis.as_deref();
+                return rooms::serve(options.library, options.workload, listener, redis).await;
             }
         }
         match options.library {

@@ -4,7 +4,7 @@ use std::error::Error;
 
 use anyhow::Result;
 use bowline::{Server, WebSocket};
-use bowline_hub::{Hub, HubLimits, Memory};
+use bowline_hub::{Engine, Hub, HubLimits, Memory};
 use tokio::net::TcpListener;
 
 use super::requested;
@@ -12,12 +12,19 @@ use crate::servers::library::Behavior;
 
 const TOPIC: &str = "room";
 
-pub async fn serve(behavior: Behavior, listener: TcpListener) -> Result<()> {
-    // Payloads of 64 KiB are within the limit.
-    let limits = HubLimits::default().message_size(1024 * 1024);
-    let hub = Hub::builder(Memory::new()).workers(1).limits(limits).build()?;
+pub async fn serve(behavior: Behavior, listener: TcpListener, redis: Option<&str>) -> Result<()> {
+    let hub = match redis {
+        Some(url) => build(bowline_hub_redis::connect(url).await?)?,
+        None => build(Memory::new())?,
+    };
     Server::new().serve(listener, move |socket: WebSocket| attend(hub.clone(), behavior, socket)).await?;
     Ok(())
+}
+
+fn build(engine: impl Engine) -> Result<Hub, bowline_hub::Error> {
+    // Payloads of 64 KiB are within the limit.
+    let limits = HubLimits::default().message_size(1024 * 1024);
+    Hub::builder(engine).workers(1).limits(limits).build()
 }
 
 async fn attend(
