@@ -1,5 +1,6 @@
 //! Presence over Redis: nodes that are killed and stopped, and servers that lose their data.
 
+use std::collections::BTreeSet;
 use std::error::Error;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
@@ -82,6 +83,24 @@ impl Client {
         Ok(())
     }
 
+    /// Receives frames until the client knows of these people, and of nobody else.
+    async fn know(&mut self, expected: &str) -> TestResult {
+        let mut known = BTreeSet::new();
+        loop {
+            let frame = timeout(PATIENCE, self.socket.recv()).await;
+            let frame = frame.map_err(|_| format!("only {known:?} are known"))??.ok_or("the end")?;
+            let (kind, rest) = frame.as_text().and_then(|text| text.split_once(' ')).ok_or("no frame")?;
+            match kind {
+                "here" => known = rest.split_whitespace().map(str::to_owned).collect(),
+                "+" => assert!(known.insert(rest.to_owned()), "{rest} joins twice"),
+                _ => assert!(known.remove(rest), "{rest} leaves twice"),
+            }
+            if known.iter().map(String::as_str).eq(expected.split_whitespace()) {
+                return Ok(());
+            }
+        }
+    }
+
     /// Checks that nothing has arrived: a change now is the next frame.
     async fn expect_nothing(&mut self, hub: &Hub) -> TestResult {
         let marker = Self::appear(hub, "marker").await?;
@@ -94,7 +113,6 @@ impl Client {
 async fn keys(hub: &Hub) -> Result<Vec<String>, Box<dyn Error>> {
     let mut keys: Vec<_> = hub.present(ROOM).await?.into_iter().map(|who| who.key).collect();
     keys.sort_unstable();
-    assert_eq!(keys.len(), hub.count(ROOM).await?);
     Ok(keys)
 }
 
@@ -134,6 +152,7 @@ async fn two_nodes_tell_who_is_there_and_who_comes_and_goes() -> TestResult {
     bob.member.appear(ROOM, Present::new("bob").info("away")).await?;
     alice.expect(&["+ bob", "hello", "= bob away"]).await?;
     assert_eq!(keys(&there).await?, ["alice", "bob"]);
+    assert_eq!(there.count(ROOM).await?, 2);
     bob.member.disappear(ROOM);
     alice.expect_nothing(&there).await?;
     tab.member.disappear(ROOM);
@@ -289,7 +308,7 @@ async fn a_server_that_restarts_is_filled_again_without_news() -> TestResult {
         let _alice = Client::appear(&here, "alice").await?;
         let _bob = Client::appear(&there, "bob").await?;
         let mut watcher = Client::subscribe(&here, ROOM).await?;
-        watcher.expect(&["here alice bob"]).await?;
+        watcher.know("alice bob").await?;
         server.kill()?;
         server.restart().await?;
         while !matches!(events.recv().await, None | Some(HubEvent::LeaseLapsed { .. })) {}
@@ -336,7 +355,7 @@ async fn a_server_that_was_stopped_for_longer_than_a_lease_buries_nobody() -> Te
     let (here, there) = (hub(&server.url()).await?, hub(&server.url()).await?);
     let (_alice, _bob) = (Client::appear(&here, "alice").await?, Client::appear(&there, "bob").await?);
     let mut watcher = Client::subscribe(&here, ROOM).await?;
-    watcher.expect(&["here alice bob"]).await?;
+    watcher.know("alice bob").await?;
     renewals(&here, LONG).await?;
     server.signal("-STOP")?;
     let stopped = Instant::now();
