@@ -123,6 +123,9 @@ fn run_seeds(seeds: &[u64]) {
         for _ in 0..THREADS.min(seeds.len()) {
             scope.spawn(|| {
                 while let Some(seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    if *seed > 0 && seed % 100 == 0 {
+                        println!("seed {seed} begins");
+                    }
                     run_seed(*seed, &totals);
                 }
             });

@@ -161,7 +161,8 @@ impl World {
             Event::Config { name, value, default, time } => {
                 self.command(&["CONFIG", "SET", name, value]).await;
                 wait(time).await;
-                self.command(&["CONFIG", "SET", name, default]).await;
+                // A machine that is busy may take longer than the connection waits.
+                while self.server.command(&["CONFIG", "SET", name, default]).await.is_err() {}
             }
             Event::DropNode(node) => drop(self.nodes.local[node].lock().unwrap().take()),
             Event::KillProcess => {
