@@ -12,6 +12,14 @@ pub(crate) struct Addresses {
     /// Host and port, as `TcpStream::connect` accepts them.
     pub(crate) servers: Vec<String>,
     pub(crate) credentials: Credentials,
+    pub(crate) security: Security,
+}
+
+/// The wish for TLS. A server that requires TLS gets it in either case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Security {
+    Optional,
+    Required,
 }
 
 /// The proof of who the client is.
@@ -50,18 +58,23 @@ impl Credentials {
 }
 
 impl Addresses {
-    /// Parses addresses that are separated by commas. Only the first one needs the scheme `nats`.
+    /// Parses addresses that are separated by commas. Only the first one needs a scheme: `nats`, or `tls`.
     ///
     /// # Errors
     ///
     /// Returns an error that names the part that is invalid, without the credentials.
     pub(crate) fn parse(url: &str) -> Result<Self, EngineError> {
         let mut servers = Vec::new();
-        let mut credentials = Credentials::Nobody;
+        let (mut credentials, mut security) = (Credentials::Nobody, Security::Optional);
         for part in url.split(',').map(str::trim) {
             let (scheme, rest) = part.split_once("://").unwrap_or(("nats", part));
-            if !scheme.eq_ignore_ascii_case("nats") {
-                return Err(EngineError::new(format!("the scheme of NATS is nats://, and not {scheme}://")));
+            match scheme.to_ascii_lowercase().as_str() {
+                "nats" => {}
+                "tls" => security = Security::Required,
+                _ => {
+                    let text = format!("the scheme of NATS is nats or tls, and not {scheme}");
+                    return Err(EngineError::new(text));
+                }
             }
             let rest = rest.strip_suffix('/').unwrap_or(rest);
             let (user, host) = rest.rsplit_once('@').map_or((None, rest), |(user, host)| (Some(user), host));
@@ -74,7 +87,7 @@ impl Addresses {
                 credentials = found;
             }
         }
-        Ok(Self { servers, credentials })
+        Ok(Self { servers, credentials, security })
     }
 }
 
@@ -137,6 +150,8 @@ mod tests {
         assert_eq!(parse("nats://a,b:1, [::1]"), (servers.clone(), Credentials::Nobody));
         assert_eq!(parse("nats://a/,nats://b:1,nats://[::1]:4222").0, servers);
         assert_eq!(parse("127.0.0.1").0, ["127.0.0.1:4222"]);
+        assert_eq!(Addresses::parse("nats://a").unwrap().security, Security::Optional);
+        assert_eq!(Addresses::parse("tls://a,b").unwrap().security, Security::Required);
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! A connection to a server: dialing, and the greeting.
 //!
 //! ```text
-//!   TCP --> INFO from the server --> CONNECT, PING --> PONG: the server accepts the client
-//!                                                 \--> -ERR: the server says why not
+//!   TCP --> INFO from the server --> TLS, if wanted --> CONNECT, PING --> PONG: the client is accepted
+//!                                                                    \--> -ERR: the server says why not
 //! ```
 
 use std::io;
@@ -11,12 +11,13 @@ use std::time::Duration;
 use bowline_hub::EngineError;
 use bowline_hub::bowline::bytes::{Buf, BytesMut};
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::address::Addresses;
+use crate::address::{Addresses, Security};
 use crate::protocol::{ServerOp, parse};
+use crate::transport::{Transport, secure, server_name};
 
 /// The time within which a server must accept a client.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -29,7 +30,7 @@ pub(crate) const READ: usize = 16 * 1024;
 
 /// A connection whose server has accepted the client.
 pub(crate) struct Connection {
-    pub(crate) stream: TcpStream,
+    pub(crate) stream: Transport,
     /// The bytes that are read and not yet parsed.
     pub(crate) input: BytesMut,
     pub(crate) server: ServerInfo,
@@ -92,17 +93,25 @@ pub(crate) async fn connect(addresses: &Addresses, first: usize) -> Result<Conne
 
 impl Connection {
     async fn open(address: &str, addresses: &Addresses) -> Result<Self, EngineError> {
-        let stream = TcpStream::connect(address).await.map_err(EngineError::new)?;
-        stream.set_nodelay(true).map_err(EngineError::new)?;
-        let server = ServerInfo::default();
-        let mut connection = Self { stream, input: BytesMut::new(), server };
-        let info = connection.next(|op| match op {
+        let mut tcp = TcpStream::connect(address).await.map_err(EngineError::new)?;
+        tcp.set_nodelay(true).map_err(EngineError::new)?;
+        let mut input = BytesMut::new();
+        let info = next(&mut tcp, &mut input, |op| match op {
             ServerOp::Info(json) => Some(ServerInfo::parse(json)),
             _ => None,
         });
         let (server, info) = info.await??;
-        connection.server = server;
         check(&info)?;
+        let offers = |name: &str| info[name].as_bool() == Some(true);
+        let stream: Transport = if offers("tls_required") || addresses.security == Security::Required {
+            if !offers("tls_required") && !offers("tls_available") {
+                return Err(EngineError::new("the server does not offer TLS"));
+            }
+            secure(tcp, server_name(address, &addresses.servers[0])).await?
+        } else {
+            Box::new(tcp)
+        };
+        let mut connection = Self { stream, input, server };
         let greeting = greeting(addresses);
         connection
             .stream
@@ -123,41 +132,42 @@ impl Connection {
 
     /// Waits until the server has handled everything before a `PING`.
     async fn pong(&mut self) -> Result<(), EngineError> {
-        self.next(|op| (op == ServerOp::Pong).then_some(())).await
+        next(&mut self.stream, &mut self.input, |op| (op == ServerOp::Pong).then_some(())).await
     }
+}
 
-    /// Reads until an operation of a kind.
-    async fn next<T>(&mut self, mut wanted: impl FnMut(ServerOp<'_>) -> Option<T>) -> Result<T, EngineError> {
-        loop {
-            let mut found = None;
-            let mut used = 0;
-            while let Some((op, size)) = parse(&self.input[used..]).map_err(EngineError::new)? {
-                used += size;
-                if let ServerOp::Error(reason) = op {
-                    return Err(EngineError::new(reason));
-                }
-                found = wanted(op);
-                if found.is_some() {
-                    break;
-                }
+/// Reads until an operation of a kind.
+async fn next<T>(
+    stream: &mut (impl AsyncRead + Unpin),
+    input: &mut BytesMut,
+    mut wanted: impl FnMut(ServerOp<'_>) -> Option<T>,
+) -> Result<T, EngineError> {
+    loop {
+        let mut found = None;
+        let mut used = 0;
+        while let Some((op, size)) = parse(&input[used..]).map_err(EngineError::new)? {
+            used += size;
+            if let ServerOp::Error(reason) = op {
+                return Err(EngineError::new(reason));
             }
-            self.input.advance(used);
-            if let Some(found) = found {
-                return Ok(found);
+            found = wanted(op);
+            if found.is_some() {
+                break;
             }
-            self.input.reserve(READ);
-            if self.stream.read_buf(&mut self.input).await.map_err(EngineError::new)? == 0 {
-                return Err(EngineError::new(io::Error::from(io::ErrorKind::UnexpectedEof)));
-            }
+        }
+        input.advance(used);
+        if let Some(found) = found {
+            return Ok(found);
+        }
+        input.reserve(READ);
+        if stream.read_buf(input).await.map_err(EngineError::new)? == 0 {
+            return Err(EngineError::new(io::Error::from(io::ErrorKind::UnexpectedEof)));
         }
     }
 }
 
 /// Checks that the server offers what an engine needs.
 fn check(info: &Value) -> Result<(), EngineError> {
-    if info["tls_required"].as_bool() == Some(true) {
-        return Err(EngineError::new("the server requires TLS, which this engine does not support"));
-    }
     if info["headers"].as_bool() != Some(true) {
         return Err(EngineError::new("the server is older than NATS 2.9, or has disabled headers"));
     }

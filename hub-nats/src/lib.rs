@@ -59,7 +59,20 @@
 //! publish to `bowline.>` and `$JS.API.>`, and to subscribe to `bowline.live.>`, `bowline.who.>`, `_INBOX.>`
 //! and `$JS.EVENT.ADVISORY.STREAM.>`.
 //!
-//! NATS 2.9 or newer is required. TLS, and users with keys (NKEYS, JWT), are not supported yet.
+//! # URLs
+//!
+//! | URL | meaning |
+//! |---|---|
+//! | `nats://a,b:4223` | the servers of a cluster, the others of which are found |
+//! | `nats://user:password@host`, `nats://token@host` | with credentials, in which `@` is `%40` |
+//! | `tls://host` | with TLS 1.3, by the feature `tls` |
+//!
+//! The feature `tls` uses rustls with the roots of the operating system, and chooses no provider of
+//! cryptography. A program that has none yet installs one at its start, such as
+//! `rustls::crypto::ring::default_provider().install_default()`. A server that requires TLS gets it with both
+//! schemes.
+//!
+//! NATS 2.9 or newer is required. Users with keys (NKEYS, JWT) are not supported yet.
 //!
 //! # The client
 //!
@@ -76,6 +89,7 @@ mod message;
 mod presence;
 mod protocol;
 mod stream;
+mod transport;
 mod wire;
 
 use std::fmt;
@@ -90,9 +104,8 @@ use crate::link::Link;
 use crate::presence::Presence;
 use crate::stream::Stream;
 
-/// Connects to NATS, and returns the engine of a hub. Several servers of a cluster are separated by commas,
-/// such as `nats://a,b,c:4223`. The user is part of the URL, such as `nats://user:password@host`, or
-/// `nats://token@host`.
+/// Connects to NATS, and returns the engine of a hub. Several servers of a cluster are separated by commas:
+/// see [URLs](crate#urls).
 ///
 /// # Errors
 ///

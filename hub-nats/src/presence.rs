@@ -16,9 +16,9 @@
 //! # A node enters
 //!
 //! First the index under `bowline.node`, then the message of the key, and then a look at the lease. A reaper
-//! ends the lease first and reads the index afterwards. So either the reaper finds the entry, or the node finds
-//! that its lease is over, and removes the entry itself. A node that dies in between is reaped again, as a
-//! lease that is over stays for a while.
+//! ends the lease first and reads the index afterwards. So either the reaper finds the entry, or the node
+//! finds that its lease is over, and removes the entry itself. A node that dies in between is reaped again,
+//! as a lease that is over stays for a while.
 //!
 //! # Lost data
 //!
@@ -235,8 +235,8 @@ impl Presence {
         Err(EngineError::new("too many nodes change the presence of a key").into())
     }
 
-    /// Publishes a message, on the condition that the last one on its subject has a number. Returns the number
-    /// of the new message.
+    /// Publishes a message, on the condition that the last one on its subject has a number. Returns the
+    /// number of the new message.
     async fn put(
         &self,
         link: &Link,

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bowline_hub::bowline::bytes::{Buf, BytesMut};
 use bowline_hub::{EngineError, Inbox, Topic};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, split};
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
@@ -127,8 +127,8 @@ impl LinkTask {
 
     /// Serves a connection until it ends.
     async fn serve(&mut self, connection: Connection) -> End {
-        let Connection { mut stream, mut input, .. } = connection;
-        let (mut reader, mut writer) = stream.split();
+        let Connection { stream, mut input, .. } = connection;
+        let (mut reader, mut writer) = split(stream);
         let mut requests = Vec::new();
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

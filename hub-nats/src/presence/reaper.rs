@@ -1,7 +1,7 @@
 //! Removing the entries of nodes that are gone.
 //!
 //! ```text
-//!   Lasting --its time is over, on the condition that nobody renews it--> Over --entries removed, 30 s--> gone
+//!   Lasting --its time is over, and nobody renews it--> Over --entries are removed, after 30 s--> gone
 //! ```
 
 use std::time::{Duration, SystemTime};

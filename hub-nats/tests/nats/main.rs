@@ -10,4 +10,5 @@ mod presence;
 mod proxy;
 mod random;
 mod server;
+mod tls;
 mod topics;
