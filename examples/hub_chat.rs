@@ -12,13 +12,15 @@
 //! ```
 //!
 //! A frame of the server is one word, a position, and perhaps a text: `start` names the position from which a
-//! new page continues, `message` is a message, and `lost` tells that messages are missing.
+//! new page continues, `message` is a message, and `lost` tells that messages are missing. The frames about
+//! who is there have no position: `here` with all names, `joined` and `left` with one. Several pages of one
+//! browser are one person, and a page that loses its connection for a moment does not leave.
 
 use std::error::Error;
 use std::time::Duration;
 
 use bowline::{CloseCode, Limits, Rejection, Server, ShutdownOptions, WebSocket};
-use bowline_hub::{Engine, Hub, Memory, Position, Rule, Since, Start};
+use bowline_hub::{Engine, Hub, Memory, Position, PresenceNews, Rule, Since, Start};
 use http::request::Parts;
 use http::{Response, StatusCode};
 use tokio::net::TcpListener;
@@ -76,17 +78,36 @@ async fn main() -> Result<(), Box<dyn Error>> {
 fn build(engine: impl Engine) -> Result<Hub, bowline_hub::Error> {
     Hub::builder(engine)
         // A page that comes back within an hour receives up to 1,000 messages.
-        .rule("room/", Rule::new().history(1000, Duration::from_secs(3600)))
+        .rule("room/", Rule::new().history(1000, Duration::from_secs(3600)).presence())
         .frame(|message| format!("message {} {}", message.position(), message.text().unwrap_or("")).into())
         .lost(|_, now| format!("lost {now}").into())
+        .presence(|_, news| {
+            let text = match news {
+                PresenceNews::Here(all) => {
+                    let names: Vec<_> = all.iter().map(|who| who.key.as_str()).collect();
+                    format!("here {}", names.join(" "))
+                }
+                PresenceNews::Joined(who) => format!("joined {}", who.key),
+                PresenceNews::Left(who) => format!("left {}", who.key),
+                _ => return None,
+            };
+            Some(text.into())
+        })
         .build()
+}
+
+/// Returns a parameter of the query.
+fn parameter<'a>(head: &'a Parts, name: &str) -> Option<&'a str> {
+    let mut parameters = head.uri.query()?.split('&').filter_map(|parameter| parameter.split_once('='));
+    parameters.find(|(found, _)| *found == name).map(|(_, value)| value)
 }
 
 async fn talk(hub: &Hub, head: &Parts, mut socket: WebSocket) -> Result<(), HandlerError> {
     let topic = format!("room/{}", head.uri.path().strip_prefix(ROOMS).unwrap_or(""));
     // A position that is none counts as that of a new page.
-    let since = head.uri.query().and_then(|query| query.strip_prefix("since="));
-    let position: Option<Position> = since.and_then(|since| since.parse().ok());
+    let position: Option<Position> = parameter(head, "since").and_then(|since| since.parse().ok());
+    // The page says who it is. An application takes the name from its session.
+    let name = parameter(head, "name").filter(|name| name.bytes().all(|byte| byte.is_ascii_alphanumeric()));
     let mut since = position.map_or(Since::Last(SHOWN), Since::Position);
 
     let member = hub.join(socket.sender())?;
@@ -102,6 +123,9 @@ async fn talk(hub: &Hub, head: &Parts, mut socket: WebSocket) -> Result<(), Hand
     };
     if position.is_none() {
         socket.send(format!("start {start}")).await?;
+    }
+    if let Some(name) = name.filter(|name| !name.is_empty()) {
+        member.appear(&topic, name).await?;
     }
     while let Some(message) = socket.recv().await? {
         hub.publish(&topic, message.into_text()?).await?;

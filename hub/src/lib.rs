@@ -48,6 +48,12 @@
 //! Members receive the messages that are published while they are subscribed, each at most once. All messages
 //! have the same position, [`Position::UNTRACKED`].
 //!
+//! # Presence
+//!
+//! [`Rule::presence`] keeps account of who is in a topic, on all nodes. [`Member::appear`] makes a connection
+//! that of somebody, [`Hub::present`] and [`Hub::count`] read, and [`HubBuilder::presence`] tells members who
+//! comes and goes. Connections that are lost, and nodes that are gone, leave after a while.
+//!
 //! # Operation
 //!
 //! [`Hub::stats`] returns the numbers of a hub, and [`Hub::events`] its news. [`HubLimits`] lists the
