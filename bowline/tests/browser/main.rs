@@ -11,4 +11,5 @@ mod connecting;
 mod formats;
 mod handles;
 mod messages;
+mod speed;
 mod support;
