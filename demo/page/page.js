@@ -14,7 +14,8 @@ const create = (tag, properties, ...children) => {
 
 const room = location.hash.slice(1) || ROOMS[0];
 // All windows of a browser are one person, and `?name=` is another one.
-const name = new URLSearchParams(location.search).get('name') ?? (localStorage.name ??= 'guest ' + Math.floor(Math.random() * 1000));
+const name = new URLSearchParams(location.search).get('name')
+  ?? (localStorage.name ??= 'guest ' + Math.floor(Math.random() * 1000));
 
 element('room').textContent = decodeURIComponent(room);
 element('rooms').append(...ROOMS.map(other => create('a', { href: '#' + other, textContent: other })));
@@ -44,7 +45,9 @@ function showNumbers() {
 
 const client = new Room(room, name, {
   state(state, text) {
-    if (state === 'live' && client.connections > 1) show(create('li', { className: 'told', textContent: `now on ${text}` }));
+    if (state === 'live' && client.connections > 1) {
+      show(create('li', { className: 'told', textContent: `now on ${text}` }));
+    }
     node = state === 'live' ? text : '';
     const texts = { connecting: 'connecting', live: `live on ${text}`, waiting: `waiting to come back after ${text}` };
     Object.assign(element('connection'), { textContent: texts[state] }).dataset.state = state;

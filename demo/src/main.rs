@@ -4,15 +4,15 @@
 //! the page, and explains what there is to see.
 //!
 //! ```text
-//!   page, robots ---> HAProxy ---> /rooms/NAME: one of the nodes, by the hash of the name ---> Redis
+//!   page, robots ---> HAProxy ---> /rooms/NAME: one of the nodes, by the hash of the name ---> broker
 //!                        |
 //!                        '-------> all else: this program (the page, and the buttons)
 //! ```
 //!
 //! | module | is |
 //! |---|---|
-//! | `node` | a server of rooms: what an application with `bowline-hub` consists of |
-//! | `protocol` | what pages and nodes say to each other |
+//! | `node` | a server of rooms: the part to copy |
+//! | `protocol` | the messages between clients and nodes |
 //! | `robot`, `sequence` | clients that publish, and check what they receive |
 //! | `cluster` | the programs that run, and are started again |
 //! | `control` | the page and its buttons |
