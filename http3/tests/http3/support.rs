@@ -1,5 +1,9 @@
 //! Servers, certificates and clients for the tests.
 
+#[path = "../../../bowline/tests/support/allocations.rs"]
+#[allow(unreachable_pub, reason = "a file of another crate")]
+pub(crate) mod allocations;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 
