@@ -13,9 +13,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bowline_hub::{EngineError, Inbox};
-use redis::RedisResult;
+use bowline_hub::{EngineError, Inbox, Topic};
 use redis::aio::MultiplexedConnection;
+use redis::{ErrorKind, RedisResult};
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
@@ -152,18 +152,25 @@ impl Subscriptions {
             }
         }
         if !wants.is_empty() {
-            let channels: Vec<_> = wants.iter().map(|(topic, _)| self.place.channel(topic)).collect();
-            // Before the first message of the topic can come.
-            for (topic, _) in &wants {
-                self.feed.want(topic.clone());
+            self.subscribe(connection, wants).await;
+        }
+    }
+
+    async fn subscribe(&self, connection: &mut MultiplexedConnection, wants: Vec<(Topic, Reply)>) {
+        let channels: Vec<_> = wants.iter().map(|(topic, _)| self.place.channel(topic)).collect();
+        // Before the first message of the topic can come.
+        for (topic, _) in &wants {
+            self.feed.want(topic.clone());
+        }
+        let together = connection.subscribe(&channels).await;
+        let is_refused = together.as_ref().is_err_and(|error| matches!(error.kind(), ErrorKind::Server(_)));
+        for ((topic, reply), channel) in wants.into_iter().zip(channels) {
+            // An access control list refuses all channels of a command because of one.
+            let outcome = if is_refused { connection.subscribe(channel).await } else { together.clone() };
+            if outcome.is_err() {
+                self.feed.unwant(&topic);
             }
-            let outcome = connection.subscribe(channels).await;
-            for (topic, reply) in wants {
-                if outcome.is_err() {
-                    self.feed.unwant(&topic);
-                }
-                answer(reply, &outcome);
-            }
+            answer(reply, &outcome);
         }
     }
 

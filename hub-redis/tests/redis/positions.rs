@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bowline_hub::{Hub, Start};
 use bowline_hub_redis::connect;
+use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use crate::support::server::{Server, TestResult, VOLATILE};
@@ -122,5 +123,31 @@ async fn a_user_with_the_documented_permissions_is_enough() -> TestResult {
 
     let wrong = format!("redis://hub:wrong@{}", server.address());
     assert!(connect(&wrong).await.is_err());
+    Ok(())
+}
+
+/// Redis refuses a whole command because of one channel. The other topics in it are not concerned.
+#[tokio::test]
+async fn a_channel_that_is_forbidden_concerns_no_other_topic() -> TestResult {
+    let Some(server) = Server::start(VOLATILE).await? else { return Ok(()) };
+    let rules = ["ACL", "SETUSER", "hub", "on", ">password", "~*", "+@all", "&bowline:chat/*"];
+    server.command(&rules).await?;
+    let url = format!("redis://hub:password@{}", server.address());
+    let hub = build_on(connect(&url).await?).build()?;
+    let mut joining = JoinSet::new();
+    for number in 0..20 {
+        let (hub, topic) = (hub.clone(), format!("{}/{number}", ["chat", "secret"][number % 2]));
+        joining.spawn(async move {
+            let live = Client::live(&hub, &topic).await;
+            (topic, live.map_err(|error| error.to_string()))
+        });
+    }
+    while let Some(joined) = joining.join_next().await {
+        let (topic, live) = joined?;
+        match live {
+            Ok(_) => assert!(topic.starts_with("chat/"), "{topic} is allowed"),
+            Err(error) => assert!(topic.starts_with("secret/"), "{topic}: {error}"),
+        }
+    }
     Ok(())
 }
