@@ -111,6 +111,9 @@ impl<E: Engine> HubBuilder<E> {
     /// receives the list again as soon as its connection takes it. After the broker was away, members are
     /// told what has changed meanwhile, or receive the list again.
     ///
+    /// The list costs time for each member that comes, and clients limit the size of messages. In rooms with
+    /// thousands of people, the function returns `None`, and clients are shown [`Hub::count`] instead.
+    ///
     /// If the function panics, nothing is sent, and [`Hub::events`] reports the panic.
     ///
     /// # Examples

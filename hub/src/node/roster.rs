@@ -23,7 +23,7 @@
 //! When the lease of the node has lapsed, nothing that the broker was told counts any more. The keeper
 //! (`keeper.rs`) gets a new number for the node, and all entries are told again.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::mem;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -67,16 +67,21 @@ struct RosterState {
     queue: VecDeque<EntryKey>,
     /// The entries that are, or were, `Failed`.
     failed: Vec<EntryKey>,
-    /// The entries with lost connections, by the time at which the linger time is over.
-    lingering: VecDeque<(Instant, EntryKey)>,
+    /// The entries with lost connections, each once, by the time at which the linger time of the first is
+    /// over. Numbered, as times may be equal.
+    lingering: BTreeMap<(Instant, u64), EntryKey>,
+    /// The number of entries so far in `lingering`.
+    count: u64,
     scribes: usize,
 }
 
 /// An entry: see the module.
 struct Entry {
     members: usize,
-    /// The ends of the linger times of connections that were lost and have not come back.
+    /// The ends of the linger times of connections that were lost and have not come back, in order.
     lost: Vec<Instant>,
+    /// The key of this entry in `lingering`, if it is there.
+    expiry: Option<(Instant, u64)>,
     info: String,
     /// The number of the information.
     version: u64,
@@ -143,6 +148,7 @@ impl Entry {
         Self {
             members: 0,
             lost: Vec::new(),
+            expiry: None,
             info: String::new(),
             version: 0,
             told: Told::Nothing,
@@ -214,7 +220,7 @@ impl Roster {
         entry.members = entry.members.saturating_sub(1);
         if let Some(until) = until {
             entry.lost.push(until);
-            state.lingering.push_back((until, key.clone()));
+            state.await_end(key);
             self.news.notify_one();
         }
         let afterwards = state.look_at(core, key);
@@ -225,13 +231,15 @@ impl Roster {
     /// Ends the linger times that are over, and returns the end of the next.
     pub(crate) fn expire(&self, core: &Arc<Core>, now: Instant) -> Option<Instant> {
         let (mut state, mut afterwards) = (self.state(), Afterwards::default());
-        while state.lingering.front().is_some_and(|(until, _)| *until <= now) {
-            let Some((_, key)) = state.lingering.pop_front() else { break };
+        while let Some(first) = state.lingering.first_entry().filter(|first| first.key().0 <= now) {
+            let key = first.remove();
             let Some(entry) = state.entries.get_mut(&key) else { continue };
             entry.lost.retain(|until| *until > now);
+            entry.expiry = None;
+            state.await_end(&key);
             afterwards.merge(state.look_at(core, &key));
         }
-        let next = state.lingering.front().map(|(until, _)| *until);
+        let next = state.lingering.keys().next().map(|(until, _)| *until);
         drop(state);
         afterwards.run(core);
         next
@@ -370,10 +378,21 @@ impl RosterState {
             afterwards.answers.push(Answer { reply, outcome });
         }
         if !is_here {
-            self.entries.remove(key);
+            if let Some(Entry { expiry: Some(expiry), .. }) = self.entries.remove(key) {
+                self.lingering.remove(&expiry);
+            }
             subtract(&core.counters.entries, 1);
         }
         afterwards
+    }
+
+    /// Looks at an entry again when the linger time of its first lost connection is over.
+    fn await_end(&mut self, key: &EntryKey) {
+        let Some(entry) = self.entries.get_mut(key).filter(|entry| entry.expiry.is_none()) else { return };
+        let Some(until) = entry.lost.first() else { return };
+        self.count += 1;
+        entry.expiry = Some((*until, self.count));
+        self.lingering.insert((*until, self.count), key.clone());
     }
 
     /// Engages as many scribes as there is work for.

@@ -73,6 +73,23 @@ async fn a_client_that_connects_again_within_15_s_neither_leaves_nor_joins() -> 
     Ok(())
 }
 
+/// Each connection has a linger time of its own.
+#[tokio::test(start_paused = true)]
+async fn of_two_lost_connections_the_later_one_counts() -> TestResult {
+    let hub = hub(Memory::new())?;
+    let mut watcher = Client::subscribe(&hub).await?;
+    let (first, second) = (Client::appear(&hub, "alice").await?, Client::appear(&hub, "alice").await?);
+    watcher.expect(&["here ", "+ alice"]).await;
+    drop(first);
+    watcher.expect_nothing_for(Duration::from_secs(10)).await;
+    drop(second);
+    let lost = Instant::now();
+    watcher.expect(&["- alice"]).await;
+    assert_eq!(lost.elapsed().as_secs(), 15);
+    assert_eq!(hub.stats().entries, 0);
+    Ok(())
+}
+
 /// Members that are dropped outside of a runtime are lost like all others.
 #[tokio::test(start_paused = true)]
 async fn an_orderly_end_counts_no_longer_than_a_lost_connection() -> TestResult {

@@ -193,3 +193,35 @@ impl Shard {
         self.hubs.iter().filter_map(change).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::rule::Rule;
+
+    const TIME: Duration = Duration::from_secs(10);
+
+    /// From the first entry that is reaped on, the lease is over, whatever its node does.
+    #[tokio::test(start_paused = true)]
+    async fn a_lease_that_is_reaped_is_never_held_again() {
+        let (store, topic) = (Store::default(), Topic::new("room", &Arc::new(Rule::new().presence())));
+        let (dead, alive) = (NodeId::new(), NodeId::new());
+        store.begin(dead, TIME);
+        for number in 0..=REAPED {
+            assert_eq!(store.enter(&topic, dead, &Present::new(number.to_string())), Lease::Held);
+        }
+        // A lease whose time is over is held again, until somebody reaps it.
+        tokio::time::advance(2 * TIME).await;
+        assert_eq!(store.renew(dead, TIME), Lease::Held);
+        tokio::time::advance(2 * TIME).await;
+        assert_eq!((store.reap(alive), store.reap(dead)), (0, 0), "the callers have no lease");
+        store.begin(alive, TIME);
+        assert_eq!(store.reap(alive), REAPED);
+        assert_eq!(store.count(&topic), 1);
+        assert_eq!(store.renew(dead, TIME), Lease::Lapsed);
+        assert_eq!(store.enter(&topic, dead, &Present::new("late")), Lease::Lapsed);
+        assert_eq!((store.reap(alive), store.reap(alive)), (1, 0));
+        assert_eq!(store.count(&topic), 0);
+        assert!(store.leases().keys().eq([&alive]) && store.shard("room").present.is_empty());
+    }
+}
