@@ -1,16 +1,22 @@
 //! Requests to JetStream: publishing to a stream, and its API of JSON.
 
+use std::time::Duration;
+
 use bowline_hub::EngineError;
 use serde_json::{Value, json};
+use tokio::time::sleep;
 
 use crate::link::{Answer, Link};
 
 /// The replicas of a stream in a cluster.
 const REPLICAS: u64 = 3;
 
+/// The pause before a stream is created.
+const PAUSE: Duration = Duration::from_millis(250);
+
 /// The error codes of the server.
 pub(crate) const STREAM_NOT_FOUND: u64 = 10059;
-pub(crate) const NAME_IN_USE: u64 = 10058;
+const NAME_IN_USE: u64 = 10058;
 pub(crate) const NO_MESSAGE: u64 = 10037;
 pub(crate) const WRONG_LAST_SEQUENCE: u64 = 10071;
 
@@ -85,6 +91,19 @@ fn parse(answer: &Answer) -> Result<Value, Refusal> {
     }
     let reason = error["description"].as_str().unwrap_or("no reason").to_owned();
     Err(Refusal::Code(code, reason))
+}
+
+/// Creates a stream that does not exist. If another node is faster, the stream is that of the other node.
+/// Returns its configuration.
+pub(crate) async fn create(link: &Link, config: &Value) -> Result<Value, Refusal> {
+    // If a stream with this name has just been deleted, the server may still be removing its files.
+    sleep(PAUSE).await;
+    let name = config["name"].as_str().unwrap_or_default();
+    let info = match call(link, &format!("STREAM.CREATE.{name}"), config).await {
+        Err(Refusal::Code(NAME_IN_USE, _)) => call(link, &format!("STREAM.INFO.{name}"), &json!({})).await?,
+        outcome => outcome?,
+    };
+    Ok(info["config"].clone())
 }
 
 /// Removes the messages of a subject up to a number.

@@ -305,10 +305,7 @@ impl Presence {
         match call(link, &format!("STREAM.INFO.{}", wire::PRESENCE), &json!({})).await {
             Ok(info) => jetstream::check_replicas(&info)?,
             Err(Refusal::NoStream) => {
-                match call(link, &format!("STREAM.CREATE.{}", wire::PRESENCE), &config).await {
-                    Ok(_) | Err(Refusal::Code(jetstream::NAME_IN_USE, _)) => {}
-                    Err(refusal) => return Err(refusal),
-                }
+                jetstream::create(link, &config).await?;
             }
             Err(refusal) => return Err(refusal),
         }

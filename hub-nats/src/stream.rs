@@ -23,7 +23,7 @@ use bowline_hub::bowline::Message;
 use bowline_hub::{EngineError, Position, Retention, Topic};
 use serde_json::{Value, json};
 
-use crate::jetstream::{self, NAME_IN_USE, Refusal, call};
+use crate::jetstream::{self, Refusal, call};
 use crate::link::Link;
 use crate::message::nth;
 use crate::wire;
@@ -166,15 +166,9 @@ async fn create(link: &Link, wanted: Known) -> Result<Value, Refusal> {
         "max_bytes": -1,
         "duplicate_window": nanoseconds(KEYS),
     });
-    match call(link, "STREAM.CREATE.bowline", &config).await {
-        Ok(info) => Ok(info["config"].clone()),
-        // Another node was faster, with other rules perhaps.
-        Err(Refusal::Code(NAME_IN_USE, _)) => {
-            let info = call(link, "STREAM.INFO.bowline", &json!({})).await?;
-            raise(link, &info["config"], wanted).await
-        }
-        Err(refusal) => Err(refusal),
-    }
+    let config = jetstream::create(link, &config).await?;
+    // Another node may have created the stream, with other rules.
+    raise(link, &config, wanted).await
 }
 
 /// Raises the retention of the stream, if it is less than wanted.

@@ -198,12 +198,12 @@ async fn run(mut server: Server, schedule: Schedule, seed: u64) -> Result<Record
         let (number, messages) = published?;
         acknowledged.insert(number.to_string(), messages);
     }
-    let mut notes = Vec::new();
+    let (mut notes, mut refusal) = (Vec::new(), None);
     let ending = async {
         while notes.len() < usize::try_from(CLIENTS)? {
             for topic in TOPICS {
                 // A client that is away receives one of these.
-                let _ = node(&hubs, 0).publish(topic, END).await;
+                refusal = node(&hubs, 0).publish(topic, END).await.err();
             }
             if let Ok(Some(noted)) = timeout(Duration::from_millis(300), clients.join_next()).await {
                 notes.push(noted??);
@@ -211,7 +211,11 @@ async fn run(mut server: Server, schedule: Schedule, seed: u64) -> Result<Record
         }
         Outcome::Ok(())
     };
-    timeout(PATIENCE, ending).await.map_err(|_| "a client hangs")?.map_err(|error| error.to_string())?;
+    let Ok(ended) = timeout(PATIENCE, ending).await else {
+        let log = server.log().unwrap_or_default();
+        return Err(format!("a client hangs; the last publication: {refusal:?}; the server:\n{log}").into());
+    };
+    ended.map_err(|error| error.to_string())?;
     Ok(Record { notes, acknowledged })
 }
 

@@ -83,6 +83,11 @@ impl Server {
         timeout(PATIENCE, answer).await?
     }
 
+    /// Returns what the server has logged.
+    pub(crate) fn log(&self) -> std::io::Result<String> {
+        fs::read_to_string(self.folder.path().join("server.log"))
+    }
+
     /// Returns the folder of the data.
     pub(crate) fn store(&self) -> PathBuf {
         self.folder.path().join("store")
