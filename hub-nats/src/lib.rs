@@ -109,8 +109,8 @@ use crate::stream::Stream;
 ///
 /// # Errors
 ///
-/// Returns an error if the URL is invalid, or no server is in reach. A program that may start before its NATS
-/// calls the function again. Once connected, the engine connects again by itself.
+/// Returns an error if the URL is invalid, or no server is in reach. A program that may start before its
+/// NATS calls the function again. Once connected, the engine connects again by itself.
 ///
 /// # Cancel safety
 ///

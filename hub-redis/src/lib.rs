@@ -124,8 +124,8 @@ const MAX_OFFSET: u64 = 1 << 53;
 ///
 /// # Errors
 ///
-/// Returns an error if the URL is invalid, or Redis is out of reach. A program that may start before its Redis
-/// calls the function again. Once connected, the engine connects again by itself.
+/// Returns an error if the URL is invalid, or Redis is out of reach. A program that may start before its
+/// Redis calls the function again. Once connected, the engine connects again by itself.
 ///
 /// # Cancel safety
 ///
