@@ -78,11 +78,12 @@ impl Drop for Sending {
 pub(super) struct SendMessage<'a> {
     sending: Sending,
     message: Payload<'a>,
+    is_ready: bool,
 }
 
 impl<'a> SendMessage<'a> {
     pub(super) fn new(connection: &Arc<Connection>, message: Payload<'a>) -> Self {
-        Self { sending: Sending::new(Arc::clone(connection), WaiterKind::Future), message }
+        Self { sending: Sending::new(Arc::clone(connection), WaiterKind::Future), message, is_ready: false }
     }
 }
 
@@ -90,9 +91,13 @@ impl Future for SendMessage<'_> {
     type Output = Result<(), Error>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let Self { sending, message } = self.get_mut();
+        let Self { sending, message, is_ready } = self.get_mut();
+        // It would send the message again.
+        assert!(!*is_ready, "a future must not be polled after it is ready");
         let (kind, payload) = message.parts();
-        sending.poll_room(cx).map(|room| room.and_then(|()| sending.send(kind, payload)))
+        let poll = sending.poll_room(cx).map(|room| room.and_then(|()| sending.send(kind, payload)));
+        *is_ready = poll.is_ready();
+        poll
     }
 }
 

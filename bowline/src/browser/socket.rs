@@ -193,8 +193,8 @@ impl Socket {
         // If the peer's Close frame was first, its event is on the way.
         let is_first = self.is_open();
         self.close_with(frame).map_err(|thrown| refused("the Close frame was refused", &thrown))?;
+        self.deadline.start(self.connection.limits.close_timeout);
         if is_first && self.connection.start_close() {
-            self.deadline.set(self.connection.limits.close_timeout);
             events::connection_closed(None, events::Initiator::Us, Some(frame.code()));
         }
         Ok(())

@@ -35,6 +35,15 @@ impl Timer {
         self.running.set(Some(set_timeout(self.callback.as_ref(), milliseconds)));
     }
 
+    /// Calls the function after `delay`, unless it will be called anyway.
+    pub(crate) fn start(&self, delay: Duration) {
+        let running = self.running.take();
+        if running.is_none() {
+            return self.set(delay);
+        }
+        self.running.set(running);
+    }
+
     /// Forgets the point in time that was set.
     pub(crate) fn clear(&self) {
         if let Some(timer) = self.running.take() {
