@@ -1,12 +1,12 @@
 //! Measures how fast a node is back after its NATS was restarted.
 //!
 //! ```sh
-//! cargo run --release -p bowline-hub-nats --example restore -- 100000
+//! cargo run --release -p bowline-hub-nats --example restore -- 100000 1000
 //! ```
 //!
-//! The node has so many topics, with a member in each. NATS is killed. While the node can't reach it, each
-//! topic gets a message: NATS runs at another port. Then NATS is back at its port, and the program measures
-//! the time until all topics are live, and until each member has received the message that it missed.
+//! The node has so many topics, with a member in each. NATS is killed. While the node can't reach it, so many
+//! of the topics get a message: NATS runs at another port. Then NATS is back at its port, and the program
+//! measures the time until all topics are live, and until each member has received what it missed.
 
 use std::error::Error;
 use std::process::{Child, Command, Stdio};
@@ -121,8 +121,9 @@ fn resident_memory() -> Option<usize> {
 
 #[tokio::main]
 async fn main() -> Outcome<()> {
-    let topics = std::env::args().nth(1).map_or(Ok(100_000), |number| number.parse::<usize>())?;
-    let topics = topics.next_multiple_of(TOPICS);
+    let mut numbers = std::env::args().skip(1).map(|number| number.parse::<usize>());
+    let topics = numbers.next().unwrap_or(Ok(100_000))?.next_multiple_of(TOPICS);
+    let missed = numbers.next().unwrap_or(Ok(1000))?.min(topics);
     let folder = TempDir::new()?;
     let server = Server::start(PORT, &folder).await?;
     let node = hub(PORT).await?;
@@ -137,7 +138,7 @@ async fn main() -> Outcome<()> {
     drop(server);
     let server = Server::start(OTHER_PORT, &folder).await?;
     let other = hub(OTHER_PORT).await?;
-    publish_all(&other, topics).await?;
+    publish_all(&other, missed).await?;
     drop(other);
     let delivered = node.stats().delivered;
     drop(server);
@@ -146,7 +147,7 @@ async fn main() -> Outcome<()> {
     let began = Instant::now();
     while events.recv().await != Some(HubEvent::Reconnected) {}
     println!("after the restart, all topics are live after {:.2?}", began.elapsed());
-    while node.stats().delivered < delivered + topics as u64 {
+    while node.stats().delivered < delivered + missed as u64 {
         sleep(Duration::from_millis(5)).await;
     }
     println!("each member has received what it missed after {:.2?}", began.elapsed());
