@@ -5,7 +5,7 @@ use std::error::Error;
 use bowline_hub::{ErrorKind, Hub, HubEvent, Start};
 use bowline_hub_redis::connect_sharded;
 
-use crate::support::server::{DURABLE, Server, TestResult, VOLATILE};
+use crate::support::server::{DURABLE, Server, TestResult, VOLATILE, free_port};
 use crate::topics::{Client, build_on, publish_to, until};
 
 async fn servers(count: usize) -> Result<Option<Vec<Server>>, Box<dyn Error>> {
@@ -124,7 +124,9 @@ async fn a_server_without_data_keeps_its_place() -> TestResult {
 
 #[tokio::test]
 async fn a_cluster_is_refused() -> TestResult {
-    let Some(server) = Server::start(&["--cluster-enabled", "yes"]).await? else { return Ok(()) };
+    let port = free_port().to_string();
+    let arguments = ["--cluster-enabled", "yes", "--cluster-port", &port];
+    let Some(server) = Server::start(&arguments).await? else { return Ok(()) };
     for prepare in [&["PING"][..], &["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]] {
         server.command(prepare).await?;
         let error = connect_sharded([server.url()]).await.unwrap_err().to_string();
