@@ -24,6 +24,15 @@ pub enum Carrier {
     Http2,
 }
 
+impl Carrier {
+    /// Returns `true` if the drop of a `WebSocket` ends its connection. Under a server, the handler's result
+    /// does.
+    #[expect(clippy::unused_self, reason = "another crate's carrier has another answer")]
+    pub fn ends_on_drop(self, _: Role) -> bool {
+        true
+    }
+}
+
 pub const CARRIERS: &[Carrier] = &[
     Carrier::Memory,
     Carrier::Tcp,

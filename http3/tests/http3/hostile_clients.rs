@@ -185,22 +185,17 @@ async fn a_small_section_can_not_become_a_large_head() {
 #[tokio::test]
 async fn a_head_that_never_ends_is_cut_off_after_the_handshake_timeout() {
     let (errors, mut received) = mpsc::unbounded_channel();
-    let limits = Limits::default().handshake_timeout(Duration::from_millis(300));
+    let limits = Limits::default().handshake_timeout(Duration::from_secs(2));
     let server = Server::new()
         .acceptor(Acceptor::new().limits(limits))
         .on_error(move |error| drop(errors.send(error.to_string())));
     let running = serve_echo(server).await;
     let client = RawClient::connect(&running).await;
     let (mut send, mut receive) = client.request(&[0x01, 0x40, 0xff, 0x00]).await;
-    let trickling = async {
-        loop {
-            if send.write_all(&[0x00]).await.is_err() {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    soon(trickling).await;
+    for _ in 0..100 {
+        send.write_all(&[0x00]).await.unwrap();
+        tokio::task::yield_now().await;
+    }
     // RFC 9114 4.1.1: nothing was processed, so the client may repeat its request.
     assert_eq!(soon(receive.received_reset()).await, Ok(Some(0x10b_u32.into())));
     let error = soon(received.recv()).await.unwrap();

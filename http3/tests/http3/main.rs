@@ -1,10 +1,13 @@
 //! WebSockets over HTTP/3, through the public API.
 
+#[path = "../../../bowline/tests/connection/closing_carriers.rs"]
+mod closing_carriers;
 mod echo;
 mod endings;
 mod handshake;
 mod hostile_clients;
 mod hostile_servers;
+mod pairs;
 mod raw;
 mod support;
 

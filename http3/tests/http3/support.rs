@@ -4,6 +4,12 @@
 #[allow(unreachable_pub, reason = "a file of another crate")]
 pub(crate) mod allocations;
 
+#[allow(dead_code, unreachable_pub, reason = "a file of another crate")]
+#[path = "../../../bowline/tests/support/frames.rs"]
+pub(crate) mod frames;
+
+pub(crate) use crate::pairs;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -88,4 +94,12 @@ pub(crate) async fn echo(mut socket: WebSocket) -> HandlerResult {
         socket.send(message).await?;
     }
     Ok(())
+}
+
+/// Returns the role of the other side.
+pub(crate) fn peer_of(role: bowline::Role) -> bowline::Role {
+    match role {
+        bowline::Role::Client => bowline::Role::Server,
+        bowline::Role::Server => bowline::Role::Client,
+    }
 }
