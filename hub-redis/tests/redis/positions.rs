@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bowline_hub::{Hub, Start};
 use bowline_hub_redis::connect;
+use tempfile::TempDir;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
@@ -149,5 +150,18 @@ async fn a_channel_that_is_forbidden_concerns_no_other_topic() -> TestResult {
             Err(error) => assert!(topic.starts_with("secret/"), "{topic}: {error}"),
         }
     }
+    Ok(())
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_server_on_the_same_machine_is_reached_by_its_socket() -> TestResult {
+    let folder = TempDir::new()?;
+    let socket = folder.path().join("redis.sock").to_str().ok_or("the path is no text")?.to_owned();
+    let Some(_server) = Server::start(&["--unixsocket", &socket]).await? else { return Ok(()) };
+    let hub = build_on(connect(&format!("redis+unix://{socket}?db=3")).await?).build()?;
+    let mut client = Client::live(&hub, "chat/a").await?;
+    publish(&hub, "1").await?;
+    client.expect(&["1"]).await?;
     Ok(())
 }
