@@ -185,7 +185,7 @@ async fn an_engine_without_presence_is_an_error_of_the_call() -> TestResult {
 
 #[tokio::test(start_paused = true)]
 async fn a_future_that_is_dropped_has_not_appeared() -> TestResult {
-    let broker = PresenceBroker::new(0, CallFaults { delayed: 1000, ..CallFaults::default() });
+    let broker = PresenceBroker::new(0, CallFaults { delayed: 1000, delay: 300, ..CallFaults::default() });
     let hub = hub(broker)?;
     let client = Client::subscribe(&hub).await?;
     for _ in 0..20 {

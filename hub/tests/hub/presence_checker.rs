@@ -126,7 +126,7 @@ impl Scene {
     fn new(seed: u64) -> Self {
         let mut random = Random::new(seed);
         let mut fault = |most| if random.permille(500) { random.below(most) } else { 0 };
-        let faults = CallFaults { refused: fault(200), delayed: fault(400) };
+        let faults = CallFaults { refused: fault(200), delayed: fault(700), delay: fault(1500) };
         let broker = PresenceBroker::new(!seed, faults);
         let hubs = (0..NODES).map(|_| build(&broker)).collect();
         let (numbers, tabs, past) = ((0..NODES).collect(), Vec::new(), Vec::new());
@@ -238,7 +238,8 @@ impl Scene {
 
     async fn run(&mut self) {
         for _ in 0..STEPS {
-            sleep(Duration::from_millis(self.random.below(5000))).await;
+            let pause = if self.random.permille(500) { 100 } else { 5000 };
+            sleep(Duration::from_millis(self.random.below(pause))).await;
             if self.random.permille(200) {
                 self.fail().await;
             } else {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bowline_hub::{ErrorKind, HubEvent, HubLimits, Memory};
+use bowline_hub::{ErrorKind, HubEvent, HubLimits, Memory, Present};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::support::TestResult;
@@ -153,7 +153,7 @@ async fn a_node_that_dies_while_it_reaps_is_replaced() -> TestResult {
     let last = hub(broker.clone())?;
     let mut watcher = Client::subscribe(&last).await?;
     watcher.expect(&["here a b c d e f g"]).await;
-    broker.set_faults(CallFaults { delayed: 1000, ..CallFaults::default() });
+    broker.set_faults(CallFaults { delayed: 1000, delay: 300, ..CallFaults::default() });
     let mut left = Vec::new();
     while left.len() < 7 {
         let frame = timeout(3 * LEASE, watcher.socket.recv()).await??.ok_or("the end")?.into_text()?;
@@ -201,7 +201,11 @@ async fn a_broker_that_loses_its_data_is_filled_again_without_news() -> TestResu
     let (_alice, bob) = (Client::appear(&here, "alice").await?, Client::appear(&there, "bob").await?);
     let mut watcher = Client::subscribe(&here).await?;
     watcher.expect(&["here alice bob"]).await;
+    // One of the nodes needs longer to come back.
+    broker.disconnect(1);
     broker.restart(Restart::WithNothing);
+    sleep(Duration::from_secs(4)).await;
+    broker.reconnect(1);
     watcher.expect_nothing_for(2 * LEASE).await;
     assert_eq!(keys(&there).await, ["alice", "bob"]);
     // Without a restart, nodes find out at their next renewals.
@@ -309,5 +313,51 @@ async fn many_changes_while_the_broker_was_away_are_told_as_a_list() -> TestResu
     let all: Vec<_> = (10..60).map(|number| number.to_string()).collect();
     watcher.expect(&[&format!("here {}", all.join(" "))]).await;
     watcher.expect_nothing_for(LEASE).await;
+    Ok(())
+}
+
+/// The answer may be older than changes that arrive before it, and newer than others.
+#[tokio::test(start_paused = true)]
+async fn changes_during_a_read_are_neither_lost_nor_undone() -> TestResult {
+    for seed in 0..30 {
+        let broker = PresenceBroker::new(seed, CallFaults::default());
+        let (here, there) = (hub(broker.clone())?, hub(broker.clone())?);
+        let mut clients = Vec::new();
+        for key in ["a", "b", "c", "d"] {
+            clients.push(Client::appear(&there, key).await?);
+        }
+        broker.set_faults(CallFaults { delayed: 1000, delay: 400, ..CallFaults::default() });
+        let mut watcher = Client::subscribe(&here).await?;
+        for (client, key) in clients.iter().zip(["a", "b", "c", "d"]) {
+            client.member.disappear(ROOM);
+            if key > "b" {
+                client.member.appear(ROOM, Present::new(key).info("again")).await?;
+            }
+        }
+        watcher.know("c d").await?;
+    }
+    Ok(())
+}
+
+/// A call is under way while the lease lapses. What it has entered is gone with the old lease.
+#[tokio::test(start_paused = true)]
+async fn a_call_for_a_lease_that_has_lapsed_counts_for_nothing() -> TestResult {
+    for seed in 0..30 {
+        let broker = PresenceBroker::new(seed, CallFaults::default());
+        let hub = hub(broker.clone())?;
+        let client = Client::subscribe(&hub).await?;
+        sleep(Duration::from_secs(1)).await;
+        broker.set_faults(CallFaults { delayed: 1000, delay: 900, ..CallFaults::default() });
+        let appearing = client.member.appear(ROOM, "alice");
+        let losing = async {
+            sleep(Duration::from_millis(900)).await;
+            broker.set_faults(CallFaults::default());
+            broker.restart(Restart::WithNothing);
+        };
+        let (appeared, ()) = tokio::join!(appearing, losing);
+        appeared?;
+        sleep(2 * LEASE).await;
+        assert_eq!(keys(&hub).await, ["alice"], "seed {seed}");
+    }
     Ok(())
 }

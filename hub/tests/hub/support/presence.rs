@@ -1,5 +1,6 @@
 //! Hubs whose members are told who is present.
 
+use std::collections::BTreeSet;
 use std::error::Error;
 use std::time::Duration;
 
@@ -58,6 +59,25 @@ impl Client {
             let frame = timeout(Duration::from_secs(120), self.socket.recv()).await;
             let frame = frame.unwrap_or_else(|_| panic!("{expected:?} does not arrive")).unwrap().unwrap();
             assert_eq!(frame.as_text(), Some(*expected));
+        }
+    }
+
+    /// Receives frames until the client knows of these people, and of nobody else.
+    pub(crate) async fn know(&mut self, expected: &str) -> Result<(), Box<dyn Error>> {
+        let mut known = BTreeSet::new();
+        loop {
+            let frame = timeout(Duration::from_secs(120), self.socket.recv()).await;
+            let frame = frame.map_err(|_| format!("only {known:?} are known"))??.ok_or("the end")?;
+            let (kind, rest) = frame.as_text().and_then(|text| text.split_once(' ')).ok_or("no frame")?;
+            match kind {
+                "here" => known = rest.split_whitespace().map(str::to_owned).collect(),
+                "+" => assert!(known.insert(rest.to_owned()), "{rest} joins twice"),
+                "-" => assert!(known.remove(rest), "{rest} leaves twice"),
+                _ => {}
+            }
+            if known.iter().map(String::as_str).eq(expected.split_whitespace()) {
+                return Ok(());
+            }
         }
     }
 

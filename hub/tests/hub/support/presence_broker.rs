@@ -20,8 +20,10 @@ const REAPED: usize = 2;
 pub(crate) struct CallFaults {
     /// A call is carried out, and the hub is told of an error.
     pub(crate) refused: u64,
-    /// A call takes up to 300 ms before it is carried out, and up to 300 ms afterwards.
+    /// A call takes up to `delay` before it is carried out, and as long afterwards.
     pub(crate) delayed: u64,
+    /// In milliseconds.
+    pub(crate) delay: u64,
 }
 
 /// The data with which a broker restarts.
@@ -200,7 +202,7 @@ impl PresenceBroker {
         if !state.random.permille(faults.delayed) {
             return (Duration::ZERO, Duration::ZERO);
         }
-        let mut delay = || Duration::from_millis(state.random.below(300));
+        let mut delay = || Duration::from_millis(state.random.below(faults.delay + 1));
         (delay(), delay())
     }
 
