@@ -326,6 +326,8 @@ async fn changes_during_a_read_are_neither_lost_nor_undone() -> TestResult {
         for key in ["a", "b", "c", "d"] {
             clients.push(Client::appear(&there, key).await?);
         }
+        // The hubs have begun their leases, after which they read everything once more.
+        sleep(LEASE).await;
         broker.set_faults(CallFaults { delayed: 1000, delay: 400, ..CallFaults::default() });
         let mut watcher = Client::subscribe(&here).await?;
         for (client, key) in clients.iter().zip(["a", "b", "c", "d"]) {
