@@ -1,3 +1,8 @@
+#![cfg_attr(
+    all(target_family = "wasm", target_os = "unknown"),
+    doc = "**These pages describe the library in browsers.** The [guide](guide::browser) says what is there. \
+           The text below is that of the native library.\n\n"
+)]
 //! WebSockets (RFC 6455) for tokio and hyper.
 //!
 //! - [`connect`] opens a connection as a client.
