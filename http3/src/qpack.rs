@@ -249,3 +249,101 @@ fn append(line: &mut Vec<u8>, bytes: &[u8], room: usize) -> Result<(), SectionEr
     line.extend_from_slice(bytes);
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Secrecy, SectionEncoder, SectionError, decode_section};
+
+    type Lines = Vec<(Vec<u8>, Vec<u8>)>;
+
+    fn decode(section: &[u8], max_size: usize) -> Result<Lines, SectionError> {
+        let mut lines = Vec::new();
+        decode_section(section, max_size, |name, value| {
+            lines.push((name.to_vec(), value.to_vec()));
+            Ok::<_, SectionError>(())
+        })?;
+        Ok(lines)
+    }
+
+    /// A section as `ls-qpack` encodes it, the library of many other stacks.
+    const OF_LS_QPACK: u128 = 0x0000_cfd7_508c_2f91_d35d_055c_87a6_e3cd;
+
+    #[test]
+    fn sections_of_another_encoder_are_decoded() {
+        let mut section = OF_LS_QPACK.to_be_bytes().to_vec();
+        section.extend_from_slice(&0x34cf_5189_6093_8d3f_e587_3d30_072f_00b9_u128.to_be_bytes());
+        section.extend_from_slice(&0x5d87_49c8_7a3f_87f0_58d0_7275_2a7f_2f08_u128.to_be_bytes());
+        section.extend_from_slice(&0x4148_b782_c683_93a9_52b7_72d8_831e_af02_u128.to_be_bytes());
+        section.extend_from_slice(&[0x31, 0x33]);
+        let expected = [
+            (":method", "CONNECT"),
+            (":scheme", "https"),
+            (":authority", "example.com:8443"),
+            (":path", "/chat?room=1"),
+            (":protocol", "websocket"),
+            ("sec-websocket-version", "13"),
+        ];
+        let lines = decode(&section, 16_384).unwrap();
+        let expected: Lines = expected.map(|(name, value)| (name.into(), value.into())).into();
+        assert_eq!(lines, expected);
+        let mut encoder = SectionEncoder::new();
+        for (name, value) in &lines {
+            encoder.push(str::from_utf8(name).unwrap(), value, Secrecy::Ordinary);
+        }
+        assert_eq!(encoder.finish(), section);
+    }
+
+    #[test]
+    fn every_line_survives_and_secrets_are_marked() {
+        let mut encoder = SectionEncoder::new();
+        let all: Vec<u8> = (0..=255).collect();
+        let lines =
+            [("x-a", &b""[..]), (":status", b"200"), ("cookie", b"a=1"), ("x-long", &all), ("server", &all)];
+        for (name, value) in lines {
+            encoder.push(name, value, Secrecy::Ordinary);
+            encoder.push(name, value, Secrecy::Secret);
+        }
+        let decoded = decode(&encoder.finish(), 16_384).unwrap();
+        for (pair, (name, value)) in decoded.chunks(2).zip(lines) {
+            assert!(pair.iter().all(|(n, v)| (n.as_slice(), v.as_slice()) == (name.as_bytes(), value)));
+        }
+        // RFC 9204 4.5.4, 4.5.6: the bit N.
+        let secret = |name| {
+            let mut encoder = SectionEncoder::new();
+            encoder.push(name, b"secret", Secrecy::Secret);
+            encoder.finish()[2]
+        };
+        assert_eq!((secret("authorization") & 0x20, secret("x-token") & 0x10), (0x20, 0x10));
+    }
+
+    #[test]
+    fn rfc_9114_4_2_2_the_size_of_a_section_is_bounded() {
+        // 99 entries of the static table are more than 2,000 bytes.
+        let section = [&[0x00, 0x00][..], &[0xff, 0x23].repeat(99)].concat();
+        let size: usize =
+            decode(&section, 16_384).unwrap().iter().map(|(name, value)| 32 + name.len() + value.len()).sum();
+        assert!(decode(&section, size).is_ok());
+        assert_eq!(decode(&section, size - 1), Err(SectionError::TooLarge));
+    }
+
+    #[test]
+    fn no_bytes_cause_a_panic_or_exceed_the_limit() {
+        let (mut seed, mut decoded) = (0x9e37_79b9_7f4a_7c15_u64, 0);
+        for round in 0..200_000_usize {
+            let mut section = vec![0x00, 0x00];
+            for _ in 0..round % 24 {
+                seed ^= seed << 13;
+                seed ^= seed >> 7;
+                seed ^= seed << 17;
+                let [byte, ..] = seed.to_le_bytes();
+                section.push(byte);
+            }
+            if let Ok(lines) = decode(&section, 200) {
+                let size: usize = lines.iter().map(|(name, value)| 32 + name.len() + value.len()).sum();
+                assert!(size <= 200, "{section:x?}");
+                decoded += 1;
+            }
+        }
+        assert!(decoded > 1000);
+    }
+}
