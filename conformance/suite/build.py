@@ -11,5 +11,6 @@ def release():
     cargo = ["cargo", "build", "--release", "--manifest-path", WORKSPACE / "Cargo.toml"]
     cargo += ["--package", "bowline-conformance", "--package", "bowline-examples", "--package", "bowline-cli"]
     cargo += ["--package", "bowline-demo"]
-    cargo += ["--features", "bowline-examples/deflate,bowline-examples/http2"]
-    processes.run("build", [*cargo, "--bins", "--example", "echo_server", "--example", "http2"], SECONDS)
+    cargo += ["--features", "bowline-examples/deflate,bowline-examples/http2,bowline-examples/http3"]
+    examples = [part for name in ["echo_server", "http2", "http3"] for part in ("--example", name)]
+    processes.run("build", [*cargo, "--bins", *examples], SECONDS)

@@ -71,6 +71,7 @@ def run(report):
     hyper = [PROGRAMS / "page_server", SOURCE / "browser" / "page.html"]
     run_pair(report, "h2 client, bowline under hyper", h2_client, hyper, CHECKS_OF_HYPER, scheme="wss")
     run_example(report, "example http2, 1,000 WebSockets over one connection", "http2", ["--open", "1000"])
+    run_example(report, "example http3, 1,000 WebSockets over one connection", "http3", ["--open", "1000"])
 
 
 def run_http3(report, peers, python, mode, more):
