@@ -14,7 +14,7 @@ use crate::connection::outbound::Outbound;
 use crate::connection::outbound::guard::OutboundGuard;
 use crate::connection::outbound::wait_queue::{Place, Turn};
 use crate::error::{Error, TrySendError};
-use crate::message::Payload;
+use crate::message::{Payload, Prepared};
 
 impl Connection {
     /// Accepts `message` if this is possible without waiting, and returns it otherwise.
@@ -36,6 +36,34 @@ impl Connection {
         let accepted = self.accept(outbound, message.into(), hold);
         debug_assert!(accepted.is_ok(), "an open connection with room accepts a message");
         Ok(())
+    }
+
+    /// Accepts messages for a `SendBatch` under one lock, and returns those for which there is no room.
+    pub(crate) fn try_send_all<'a>(
+        self: &Arc<Self>,
+        messages: &'a [Prepared],
+    ) -> Result<(), TrySendError<&'a [Prepared]>> {
+        self.cork_send_batch();
+        let mut outbound = self.outbound();
+        let mut rest = messages;
+        let result = loop {
+            let Some((message, after)) = rest.split_first() else { break Ok(()) };
+            // Writing may find that the connection has failed, and does not always make room.
+            if outbound.closed().is_some() {
+                break Err(TrySendError::Closed(rest));
+            }
+            if outbound.ask_turn(&Place::default()) != Turn::Now {
+                break Err(TrySendError::Full(rest));
+            }
+            let accepted = outbound.accept(&mut message.into());
+            debug_assert!(accepted.is_ok(), "an open connection with room accepts a message");
+            if !outbound.has_space() && !outbound.is_blocked() {
+                self.write_locked(&mut outbound);
+            }
+            rest = after;
+        };
+        self.write_in_send_batch(outbound);
+        result
     }
 
     /// Accepts a message for which there is room, and writes as [`write`](Self::write) does.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::connection::Connection;
 use crate::connection::inbound::batch::Hold;
 use crate::error::{Error, TrySendError};
-use crate::message::Payload;
+use crate::message::{Payload, Prepared};
 use crate::socket::sender::Sender;
 use crate::socket::websocket::WebSocket;
 
@@ -55,8 +55,7 @@ use crate::socket::websocket::WebSocket;
 /// /// Sends all messages to each client, and forgets the clients that can't keep up.
 /// fn broadcast(clients: &mut Vec<Sender>, messages: &[Prepared]) {
 ///     clients.retain(|client| {
-///         let batch = client.batch();
-///         messages.iter().all(|message| batch.try_send(message).is_ok())
+///         client.batch().try_send_all(messages).is_ok()
 ///     });
 /// }
 /// ```
@@ -93,6 +92,35 @@ impl SendBatch<'_> {
     /// - Returns [`TrySendError::Closed`] with the message if the connection is closed.
     pub fn try_send<'m, M: Into<Payload<'m>>>(&self, message: M) -> Result<(), TrySendError<M>> {
         self.connection.try_send(message, Hold::InSendBatch)
+    }
+
+    /// Sends as many of `messages` as is possible without waiting, in order. They are written with the others
+    /// of the batch.
+    ///
+    /// This takes less time than as many calls of [`try_send`](Self::try_send), for a burst to many
+    /// connections. No message of another sender comes in between.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use bowline::{Prepared, Sender, TrySendError};
+    ///
+    /// /// Sends all messages, and returns the number of those that the client is too slow to receive.
+    /// fn burst(client: &Sender, messages: &[Prepared]) -> usize {
+    ///     match client.batch().try_send_all(messages) {
+    ///         Ok(()) => 0,
+    ///         Err(TrySendError::Full(rest) | TrySendError::Closed(rest)) => rest.len(),
+    ///     }
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// - Returns [`TrySendError::Full`] with the messages that were not sent, if [`send`](Self::send) would
+    ///   wait for the first of them.
+    /// - Returns [`TrySendError::Closed`] with the messages that were not sent, if the connection is closed.
+    pub fn try_send_all<'m>(&self, messages: &'m [Prepared]) -> Result<(), TrySendError<&'m [Prepared]>> {
+        self.connection.try_send_all(messages)
     }
 }
 

@@ -49,6 +49,45 @@ async fn a_batch_is_written_once_when_it_is_dropped() {
     }
 }
 
+/// `try_send_all` stops at the first message for which there is no room, and returns the rest.
+#[tokio::test(start_paused = true)]
+async fn many_messages_are_sent_in_order_as_far_as_there_is_room() {
+    let prepared: Vec<_> = (0..1000).map(|number: usize| Prepared::new(number.to_string())).collect();
+    for role in [Role::Client, Role::Server] {
+        let (socket, wire) = open(role, Limits::default().write_buffer(100));
+        let sender = socket.sender();
+        let batch = sender.batch();
+        assert!(batch.try_send_all(&[]).is_ok());
+        assert!(batch.try_send_all(&prepared[..16]).is_ok());
+        assert_eq!(wire.calls().1, 0, "nothing is written before the guard is dropped");
+        drop(batch);
+        assert_eq!(wire.calls().1, 1);
+        assert_eq!(wire.take_frames(role), numbers(16));
+        // There is always room, as the transport takes everything.
+        sender.batch().try_send_all(&prepared).unwrap();
+        assert_eq!(wire.take_frames(role), numbers(1000));
+        let writes = wire.calls().1;
+        assert!((8..=40).contains(&writes), "{writes} writes of about 400 bytes each");
+
+        wire.set_room(0);
+        let batch = sender.batch();
+        let Err(TrySendError::Full(rest)) = batch.try_send_all(&prepared) else { panic!("there is room") };
+        let accepted = prepared.len() - rest.len();
+        assert!((15..=200).contains(&accepted), "{accepted} messages wait");
+        let Err(TrySendError::Full(still)) = batch.try_send_all(rest) else { panic!("there is room") };
+        assert_eq!(still.len(), rest.len());
+        wire.set_room(usize::MAX);
+        sender.flush().await.unwrap();
+        batch.try_send_all(rest).unwrap();
+        drop(batch);
+        assert_eq!(wire.take_frames(role), numbers(1000));
+
+        assert!(poll_times(1, sender.close(CloseCode::NORMAL, "")).await.is_none());
+        let late = sender.batch().try_send_all(&prepared[..3]);
+        assert!(matches!(late, Err(TrySendError::Closed(rest)) if rest.len() == 3));
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_empty_batch_writes_nothing() {
     let (socket, wire) = open(Role::Server, Limits::default());
