@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use bowline::TrySendError;
+use bowline::{Prepared, TrySendError};
 use tokio::sync::mpsc::WeakUnboundedSender;
 use tokio::task::yield_now;
 
@@ -55,6 +55,7 @@ impl TopicState {
             return;
         }
         let treatment = self.topic.rule().treatment();
+        let messages = messages_of(&run);
         let mut tally = Tally::default();
         let mut stopped = Vec::new();
         for (number, member) in self.live.iter().enumerate() {
@@ -65,7 +66,7 @@ impl TopicState {
                 Some(view) if view.unaware.contains(member) => Awareness::Unaware,
                 _ => Awareness::Aware,
             };
-            if let Some(stop) = send_run(member, &run, treatment, awareness, &mut tally) {
+            if let Some(stop) = send_run(member, &run, &messages, treatment, awareness, &mut tally) {
                 stopped.push((member.clone(), stop));
             }
         }
@@ -115,10 +116,23 @@ fn close_slow(core: &Core, member: &Membership) {
     member.close("too slow");
 }
 
-/// Sends a run to one member.
+/// Returns the frames of a run of several messages, or nothing if there is anything else in the run.
+fn messages_of(run: &[Parcel]) -> Vec<Prepared> {
+    let frames: Option<_> = run
+        .iter()
+        .map(|parcel| match &parcel.content {
+            Content::Message(frame) => Some(frame.clone()),
+            Content::News(_) | Content::Loss(_) | Content::End => None,
+        })
+        .collect();
+    frames.filter(|_| run.len() > 1).unwrap_or_default()
+}
+
+/// Sends a run to one member. `messages` are its frames, if there are several and all are messages.
 fn send_run(
     member: &MemberKey,
     run: &[Parcel],
+    messages: &[Prepared],
     treatment: Slow,
     mut awareness: Awareness,
     tally: &mut Tally,
@@ -129,7 +143,14 @@ fn send_run(
     }
     // A batch costs something, and has nothing to gather for a single frame.
     let batch = (run.len() > 1).then(|| member.0.sender.batch());
-    for parcel in run {
+    let mut sent = 0;
+    if let (Some(batch), false) = (&batch, messages.is_empty()) {
+        // Those for which there is no room are treated below.
+        let rest = batch.try_send_all(messages).map_or_else(|error| error.into_inner().len(), |()| 0);
+        sent = messages.len() - rest;
+        tally.delivered += sent;
+    }
+    for parcel in &run[sent..] {
         let frame = match &parcel.content {
             Content::News(_) if awareness == Awareness::Unaware => continue,
             Content::Message(frame) | Content::News(frame) | Content::Loss(frame) => frame,
