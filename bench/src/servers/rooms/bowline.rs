@@ -65,19 +65,13 @@ impl Room {
 
     async fn send_burst(&self, messages: &[Prepared]) {
         let mut full = Vec::new();
-        self.senders().retain(|sender| {
-            let batch = sender.batch();
-            for (number, message) in messages.iter().enumerate() {
-                match batch.try_send(message) {
-                    Ok(()) => {}
-                    Err(TrySendError::Full(_)) => {
-                        full.push((sender.clone(), number));
-                        break;
-                    }
-                    Err(TrySendError::Closed(_)) => return false,
-                }
+        self.senders().retain(|sender| match sender.batch().try_send_all(messages) {
+            Ok(()) => true,
+            Err(TrySendError::Full(rest)) => {
+                full.push((sender.clone(), messages.len() - rest.len()));
+                true
             }
-            true
+            Err(TrySendError::Closed(_)) => false,
         });
         for (sender, number) in full {
             let batch = sender.batch();
