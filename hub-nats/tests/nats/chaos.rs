@@ -16,6 +16,8 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
+use crate::client::publish;
+use crate::cluster;
 use crate::proxy::{Line, Proxy};
 use crate::random::Random;
 use crate::server::{Server, TestResult};
@@ -46,19 +48,29 @@ enum Schedule {
     Durable,
     /// The stream or its data vanish now and then.
     Lossy,
+    /// One server of three fails at a time, so nobody may lose a message.
+    Cluster,
 }
 
 /// The hubs, each with its proxy. A hub may be replaced.
 type Hubs = Arc<Vec<(Proxy, Mutex<Hub>)>>;
 
-async fn hub(port: u16) -> Result<Hub, Box<dyn Error>> {
-    Ok(Hub::builder(bowline_hub_nats::connect(&format!("nats://127.0.0.1:{port}")).await?)
+/// Builds a hub that is connected by a proxy, or by the other servers while that fails.
+async fn hub(proxy: &Proxy, others: &str) -> Result<Hub, Box<dyn Error>> {
+    Ok(Hub::builder(bowline_hub_nats::connect(&format!("nats://127.0.0.1:{}{others}", proxy.port)).await?)
         .workers(2)
         .rule("chat/", Rule::new().history(100_000, Duration::from_secs(300)))
         .limits(HubLimits::default().replay(u64::MAX))
         .frame(|message| format!("message {} {}", message.position(), message.text().unwrap_or("?")).into())
         .lost(|_, now| format!("lost {now} ").into())
         .build()?)
+}
+
+/// Returns the URLs of all servers but the first, each after a comma.
+fn others(servers: &[Server]) -> String {
+    let mut urls = vec![String::new()];
+    urls.extend(servers.iter().skip(1).map(Server::url));
+    urls.join(",")
 }
 
 fn node(hubs: &Hubs, index: usize) -> Hub {
@@ -121,8 +133,16 @@ async fn client(hubs: Hubs, topic: &'static str, mut random: Random) -> Outcome<
 }
 
 /// Does to servers, connections and hubs what a schedule says.
-async fn mischief(server: &mut Server, hubs: &Hubs, schedule: Schedule, random: &mut Random) -> TestResult {
+async fn mischief(
+    servers: &mut [Server],
+    hubs: &Hubs,
+    schedule: Schedule,
+    random: &mut Random,
+) -> TestResult {
+    let others = others(servers);
     for _ in 0..EVENTS {
+        let chosen = random.index(servers.len());
+        let server = &mut servers[chosen];
         sleep(Duration::from_millis(random.below(300))).await;
         let (proxy, hub_of_node) = &hubs[random.index(NODES)];
         let pause = Duration::from_millis(random.below(400));
@@ -150,7 +170,7 @@ async fn mischief(server: &mut Server, hubs: &Hubs, schedule: Schedule, random: 
             }
             (6, _) => {
                 // The clients of the old node find the new one when they come back.
-                let fresh = hub(proxy.port).await?;
+                let fresh = hub(proxy, &others).await?;
                 *hub_of_node.lock().unwrap() = fresh;
             }
             _ => {
@@ -158,6 +178,9 @@ async fn mischief(server: &mut Server, hubs: &Hubs, schedule: Schedule, random: 
                 sleep(pause).await;
                 proxy.set(Line::Open);
             }
+        }
+        if schedule == Schedule::Cluster {
+            cluster::wait_for_replicas(&servers[0]).await?;
         }
     }
     Ok(())
@@ -171,13 +194,19 @@ struct Record {
     acknowledged: HashMap<String, Vec<(u64, usize)>>,
 }
 
-async fn run(mut server: Server, schedule: Schedule, seed: u64) -> Result<Record, Box<dyn Error>> {
+async fn run(mut servers: Vec<Server>, schedule: Schedule, seed: u64) -> Result<Record, Box<dyn Error>> {
     let mut random = Random(seed);
     let mut hubs = Vec::new();
-    for _ in 0..NODES {
-        let proxy = Proxy::start(server.port).await?;
-        let hub = hub(proxy.port).await?;
+    let others = others(&servers);
+    for number in 0..NODES {
+        let proxy = Proxy::start(servers[number % servers.len()].port).await?;
+        let hub = hub(&proxy, &others).await?;
         hubs.push((proxy, Mutex::new(hub)));
+    }
+    if schedule == Schedule::Cluster {
+        // The servers elect a leader first.
+        let hub = hubs[0].1.lock().unwrap().clone();
+        publish(&hub, "chat/begin", "begin").await?;
     }
     let hubs: Hubs = Arc::new(hubs);
     let (stop, stopped) = watch::channel(false);
@@ -191,7 +220,7 @@ async fn run(mut server: Server, schedule: Schedule, seed: u64) -> Result<Record
         let noted = client(Arc::clone(&hubs), TOPICS[topic], Random(random.next()));
         clients.spawn(async move { noted.await.map(|notes| (topic, notes)) });
     }
-    mischief(&mut server, &hubs, schedule, &mut random).await?;
+    mischief(&mut servers, &hubs, schedule, &mut random).await?;
     stop.send_replace(true);
     let mut acknowledged = HashMap::new();
     while let Some(published) = publishers.join_next().await {
@@ -212,7 +241,7 @@ async fn run(mut server: Server, schedule: Schedule, seed: u64) -> Result<Record
         Outcome::Ok(())
     };
     let Ok(ended) = timeout(PATIENCE, ending).await else {
-        let log = server.log().unwrap_or_default();
+        let log = servers[0].log().unwrap_or_default();
         return Err(format!("a client hangs; the last publication: {refusal:?}; the server:\n{log}").into());
     };
     ended.map_err(|error| error.to_string())?;
@@ -278,12 +307,16 @@ async fn check_schedules(schedule: Schedule, seeds: impl IntoIterator<Item = u64
     };
     let (mut losses, mut messages) = (0, 0);
     for seed in seeds {
-        let Some(server) = Server::start("").await? else { return Ok(()) };
-        let record = run(server, schedule, seed).await.map_err(|error| format!("seed {seed}: {error}"))?;
+        let servers = match schedule {
+            Schedule::Durable | Schedule::Lossy => Server::start("").await?.map(|server| vec![server]),
+            Schedule::Cluster => cluster::start().await?,
+        };
+        let Some(servers) = servers else { return Ok(()) };
+        let record = run(servers, schedule, seed).await.map_err(|error| format!("seed {seed}: {error}"))?;
         check_positions(&record).map_err(|error| format!("seed {seed}: {error}"))?;
         for (topic, notes) in &record.notes {
             let lost = check(&record, *topic, notes).map_err(|error| format!("seed {seed}: {error}"))?;
-            if schedule == Schedule::Durable && lost > 0 {
+            if schedule != Schedule::Lossy && lost > 0 {
                 return Err(format!("seed {seed}: a loss was told, and nothing was lost").into());
             }
             losses += lost;
@@ -304,6 +337,12 @@ async fn nothing_is_lost_while_the_data_survives() -> TestResult {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_loss_is_told() -> TestResult {
     check_schedules(Schedule::Lossy, 0..3).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes minutes, and three servers on a machine that is not busy"]
+async fn nothing_is_lost_while_a_majority_of_servers_works() -> TestResult {
+    check_schedules(Schedule::Cluster, 0..10).await
 }
 
 #[tokio::test(flavor = "multi_thread")]

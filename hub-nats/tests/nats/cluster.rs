@@ -4,10 +4,10 @@ use std::error::Error;
 use std::time::Duration;
 
 use bowline_hub::{HubEvent, Start};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::client::{Client, builder, hub, publish, until};
-use crate::server::{Server, TestResult, free_port};
+use crate::server::{PATIENCE, Server, TestResult, free_port};
 
 const SERVERS: usize = 3;
 
@@ -72,14 +72,16 @@ async fn a_cluster_loses_nothing_when_one_server_is_killed() -> TestResult {
 pub(crate) async fn wait_for_replicas(server: &Server) -> TestResult {
     let current = async {
         loop {
-            let info = server.api("STREAM.INFO.bowline", "").await.unwrap_or_default();
+            // A server that has just started does not answer.
+            let info = timeout(Duration::from_secs(1), server.api("STREAM.INFO.bowline", "")).await;
+            let info = info.ok().and_then(Result::ok).unwrap_or_default();
             if info.matches("\"current\":true").count() == SERVERS - 1 && info.contains("\"leader\"") {
                 return;
             }
             sleep(Duration::from_millis(100)).await;
         }
     };
-    Ok(tokio::time::timeout(crate::server::PATIENCE, current).await?)
+    Ok(timeout(PATIENCE, current).await.map_err(|_| "a replica does not catch up")?)
 }
 
 #[tokio::test]
