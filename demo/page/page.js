@@ -61,7 +61,7 @@ const client = new Room(room, name, {
     show(line);
   },
   lost() {
-    show(create('li', { className: 'lost', textContent: 'The broker has lost messages. The room goes on from here.' }));
+    show(create('li', { className: 'lost', textContent: 'The broker has lost messages. These are the last ones of the room:' }));
   },
   accepted: showNumbers,
   here: showPresent,

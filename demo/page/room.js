@@ -19,7 +19,7 @@ export class Sequence {
     this.last ??= at;
   }
 
-  // Continues after a loss. Anything may be missing before this position.
+  // Continues after a loss, and after a position unless it is null. Anything may be missing before.
   lose(at) {
     this.counts.losses++;
     this.last = at;
@@ -90,7 +90,9 @@ export class Room {
       this.on.state('live', message.node);
       this.#publish();
     } else if (message.kind === 'lost') {
-      this.sequence.lose(message.at);
+      // Otherwise, the last messages of the room come next.
+      if (message.at) this.#reload();
+      this.sequence.lose(null);
     } else if (message.kind === 'message') {
       message.fault = this.sequence.receive(message);
     } else if (message.kind === 'here') {
@@ -107,6 +109,12 @@ export class Room {
       setTimeout(() => this.#publish(), REFUSED);
     }
     this.on[message.kind]?.(message);
+  }
+
+  // Connects again, as a new page does, to begin with the last messages of the room.
+  #reload() {
+    this.#socket.onmessage = null;
+    this.#socket.close(4000, 'messages are lost');
   }
 
   // Publishes the oldest text that was not accepted. One is under way at a time, so their order stays.

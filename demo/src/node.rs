@@ -92,7 +92,7 @@ fn build(engine: impl Engine) -> Result<Hub, bowline_hub::Error> {
         )
         .frame(frame)
         .presence(|_, news| presence(news))
-        .lost(|_, now| json(&ToClient::Lost { at: now.to_string() }))
+        .lost(|_, now| json(&ToClient::Lost { at: Some(now.to_string()) }))
         .build()
 }
 
@@ -176,10 +176,10 @@ impl Node {
                     let welcome = ToClient::Welcome { node: self.name.clone(), at: position.to_string() };
                     return Ok(socket.send_json(&welcome).await?);
                 }
-                // An application with a database sends the state of the room here.
-                Start::Lost(now) => {
-                    socket.send_json(&ToClient::Lost { at: now.to_string() }).await?;
-                    since = now.into();
+                // An application with a database sends the state of the room here, and goes on from the position.
+                Start::Lost(_) => {
+                    socket.send_json(&ToClient::Lost { at: None }).await?;
+                    since = Since::Last(SHOWN);
                 }
             }
         }

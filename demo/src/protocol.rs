@@ -52,8 +52,8 @@ pub(crate) enum ToClient {
         #[serde(flatten)]
         message: Published,
     },
-    /// Messages are lost. The room continues after this position.
-    Lost { at: String },
+    /// Messages are lost. The room continues after this position or, without one, with its last messages.
+    Lost { at: Option<String> },
     /// All who are in the room. The list replaces the earlier one.
     Here { names: Vec<String> },
     /// Somebody has come into the room.

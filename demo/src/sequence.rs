@@ -34,10 +34,10 @@ impl Sequence {
         self.last.get_or_insert(at);
     }
 
-    /// Continues after a loss. Anything may be missing before this position.
-    pub(crate) fn lose(&mut self, at: String) {
+    /// Continues after a loss, and after a position if there is one. Anything may be missing before.
+    pub(crate) fn lose(&mut self, at: Option<String>) {
         self.counts.losses += 1;
-        self.last = Some(at);
+        self.last = at;
         self.numbers.clear();
     }
 
@@ -93,8 +93,10 @@ mod tests {
     fn a_loss_is_no_gap() {
         let mut sequence = Sequence::default();
         sequence.start("6".to_owned());
-        sequence.lose("20".to_owned());
+        sequence.lose(Some("20".to_owned()));
         receive(&mut sequence, 21, 100);
-        assert_eq!(sequence.counts, Counts { received: 1, gaps: 0, doubles: 0, losses: 1 });
+        sequence.lose(None);
+        receive(&mut sequence, 15, 94);
+        assert_eq!(sequence.counts, Counts { received: 2, gaps: 0, doubles: 0, losses: 2 });
     }
 }
