@@ -176,7 +176,8 @@ impl Node {
                     let welcome = ToClient::Welcome { node: self.name.clone(), at: position.to_string() };
                     return Ok(socket.send_json(&welcome).await?);
                 }
-                // An application with a database sends the state of the room here, and goes on from the position.
+                // An application with a database sends the state of the room here, and continues from the
+                // position.
                 Start::Lost(_) => {
                     socket.send_json(&ToClient::Lost { at: None }).await?;
                     since = Since::Last(SHOWN);
