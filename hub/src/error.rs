@@ -81,6 +81,11 @@ impl Error {
         Self::with_source(ErrorKind::Closed, "the connection of the member is closed", source)
     }
 
+    /// Creates the error for a connection that was closed before.
+    pub(crate) fn closed_already() -> Self {
+        Self::new(ErrorKind::Closed, "the connection of the member is closed")
+    }
+
     /// Creates the error for a request that nobody answers.
     pub(crate) fn left() -> Self {
         Self::new(ErrorKind::Closed, "the member has left the topic, or the runtime of the hub has ended")

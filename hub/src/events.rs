@@ -64,6 +64,12 @@ pub enum HubEvent {
         /// The text of the panic.
         panic: String,
     },
+    /// A worker of the hub panicked, most likely in the drop of a payload of the application's. The members
+    /// of its topics were closed with 1013, and calls of the hub fail.
+    WorkerPanicked {
+        /// The text of the panic.
+        panic: String,
+    },
     /// The receiver was late, and so many events were dropped.
     Missed(u64),
 }
@@ -96,6 +102,18 @@ impl HubEvents {
 #[derive(Clone, Debug)]
 pub(crate) struct EventSource(broadcast::Sender<HubEvent>);
 
+/// A source of events that does not keep receivers waiting after the end of the hub. Engines have it.
+#[derive(Clone, Debug)]
+pub(crate) struct WeakEventSource(broadcast::WeakSender<HubEvent>);
+
+impl WeakEventSource {
+    pub(crate) fn emit(&self, event: HubEvent) {
+        if let Some(source) = self.0.upgrade() {
+            EventSource(source).emit(event);
+        }
+    }
+}
+
 impl EventSource {
     pub(crate) fn new() -> Self {
         Self(broadcast::Sender::new(CAPACITY))
@@ -104,6 +122,10 @@ impl EventSource {
     pub(crate) fn emit(&self, event: HubEvent) {
         // Without a receiver, nobody wants to know.
         let _ = self.0.send(event);
+    }
+
+    pub(crate) fn downgrade(&self) -> WeakEventSource {
+        WeakEventSource(self.0.downgrade())
     }
 
     pub(crate) fn subscribe(&self) -> HubEvents {

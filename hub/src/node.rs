@@ -102,7 +102,7 @@ impl Core {
     }
 
     /// Returns a number that no other read or admission has.
-    fn ticket(&self) -> u64 {
+    pub(crate) fn ticket(&self) -> u64 {
         self.tickets.fetch_add(1, Ordering::Relaxed)
     }
 }

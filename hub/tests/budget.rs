@@ -4,8 +4,10 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicIsize, Ordering};
 use std::time::Duration;
 
-use bowline::pair;
-use bowline_hub::{Hub, Memory, Rule};
+use bowline::{Message, pair};
+use bowline_hub::{
+    Engine, EngineError, HistoryPage, Hub, Inbox, Lease, Memory, NodeId, Position, Present, Rule, Topic,
+};
 
 /// An allocator that counts the bytes that are held.
 struct Counting;
@@ -92,7 +94,7 @@ async fn bytes_per_topic(rule: Rule) -> (isize, impl Sized) {
 
 /// One test, as the allocator counts what all threads hold.
 #[tokio::test]
-async fn subscriptions_and_topics_take_few_bytes() {
+async fn a_hub_remembers_few_bytes() {
     let (bytes, _kept) = bytes_per_subscription(200, 100).await;
     println!("a subscription takes {bytes} bytes");
     assert!(bytes <= 24, "a subscription takes {bytes} bytes");
@@ -102,4 +104,59 @@ async fn subscriptions_and_topics_take_few_bytes() {
     let (bytes, _kept) = bytes_per_topic(Rule::new().history(100, Duration::from_secs(300))).await;
     println!("a topic with one member and an empty history takes {bytes} bytes");
     assert!(bytes <= 380, "a topic with one member and an empty history takes {bytes} bytes");
+    attempts_to_appear_are_not_remembered().await;
+}
+
+/// An engine whose broker is away, and that says so at once.
+struct Away;
+
+impl Engine for Away {
+    fn start(&mut self, _inbox: Inbox) -> Result<(), EngineError> {
+        Ok(())
+    }
+
+    async fn publish(&self, _topic: &Topic, _message: Message, _tag: u64) -> Result<Position, EngineError> {
+        Err(EngineError::new("away"))
+    }
+
+    async fn want(&self, _topic: &Topic) -> Result<(), EngineError> {
+        Ok(())
+    }
+
+    async fn unwant(&self, _topic: &Topic) -> Result<(), EngineError> {
+        Ok(())
+    }
+
+    async fn history(&self, _topic: &Topic, _after: u64, _limit: usize) -> Result<HistoryPage, EngineError> {
+        Err(EngineError::new("away"))
+    }
+
+    async fn begin(&self, _node: NodeId, _time: Duration) -> Result<(), EngineError> {
+        Ok(())
+    }
+
+    async fn renew(&self, _node: NodeId, _time: Duration) -> Result<Lease, EngineError> {
+        Err(EngineError::new("away"))
+    }
+
+    async fn enter(&self, _topic: &Topic, _node: NodeId, _present: &Present) -> Result<Lease, EngineError> {
+        Err(EngineError::new("away"))
+    }
+}
+
+/// A client that tries again and again while the broker is away makes the hub remember nothing.
+async fn attempts_to_appear_are_not_remembered() {
+    let hub = Hub::builder(Away).rule("room/", Rule::new().presence()).build().unwrap();
+    let (_client, server) = pair();
+    let member = hub.join(server.sender()).unwrap();
+    let _start = member.subscribe("room/1", None).await.unwrap();
+    for _ in 0..100 {
+        assert!(member.appear("room/1", "alice").await.is_err());
+    }
+    let before = held();
+    for _ in 0..10_000 {
+        assert!(member.appear("room/1", "alice").await.is_err());
+    }
+    let grown = held() - before;
+    assert!(grown < 4096, "{grown} bytes after 10,000 attempts");
 }

@@ -186,10 +186,14 @@ impl EngineCalls {
         what: &str,
         outcome: oneshot::Receiver<Result<T, Error>>,
     ) -> Result<T, Error> {
-        match self.start_timeout(self.timeout, outcome).await {
-            Ok(outcome) => outcome.map_err(|_| Error::ended())?,
-            Err(_) => Err(self.late(what)),
-        }
+        self.in_time(what, outcome).await?.map_err(|_| Error::ended())?
+    }
+
+    /// Waits for something, for the time of one call.
+    pub(crate) async fn in_time<T>(&self, what: &str, future: impl Future<Output = T>) -> Result<T, Error> {
+        // A timer panics when it is polled after its runtime has ended. The caller may be on another one.
+        let outcome = catch_future(self.start_timeout(self.timeout, future)).await;
+        outcome.map_err(|_| Error::ended())?.map_err(|_| self.late(what))
     }
 
     /// Starts a task in the runtime of the hub.
@@ -200,7 +204,7 @@ impl EngineCalls {
     /// Waits until the inbox has room for more messages of a topic, but not for long.
     pub(crate) async fn wait_for_room(&self, inbox: &Inbox, topic: &Topic) {
         // A worker that is stuck for so long is not waited for.
-        let _ = self.start_timeout(CONGESTION, inbox.room(topic)).await;
+        let _ = catch_future(self.start_timeout(CONGESTION, inbox.room(topic))).await;
     }
 
     async fn bounded<'a, T>(&self, what: &str, call: impl FnOnce() -> Call<'a, T>) -> Result<T, Error> {
@@ -208,11 +212,10 @@ impl EngineCalls {
             Error::with_source(ErrorKind::Unavailable, format!("the engine did not {what}"), cause)
         };
         let call = catch(call).map_err(|panicked| failed(panicked.into()))?;
-        match self.start_timeout(self.timeout, catch_future(call)).await {
-            Ok(Ok(Ok(output))) => Ok(output),
-            Ok(Ok(Err(error))) => Err(failed(error.into())),
-            Ok(Err(panicked)) => Err(failed(panicked.into())),
-            Err(_) => Err(self.late(what)),
+        match self.in_time(what, catch_future(call)).await? {
+            Ok(Ok(output)) => Ok(output),
+            Ok(Err(error)) => Err(failed(error.into())),
+            Err(panicked) => Err(failed(panicked.into())),
         }
     }
 

@@ -21,7 +21,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
 use crate::engine::Delivery;
-use crate::events::{EventSource, HubEvent};
+use crate::events::{EventSource, HubEvent, WeakEventSource};
 use crate::presence::PresenceChange;
 use crate::settings::rule::Rules;
 use crate::topic::Topic;
@@ -34,7 +34,7 @@ struct Queues {
     workers: Box<[Arc<Queue>]>,
     hasher: RandomState,
     rules: Rules,
-    events: EventSource,
+    events: WeakEventSource,
     /// The parts of the broker that are out of reach. The whole broker has no name.
     away: Mutex<HashSet<String>>,
     /// Wakes the keeper of the node's lease.
@@ -42,9 +42,10 @@ struct Queues {
 }
 
 impl Inbox {
-    pub(crate) fn new(workers: usize, capacity: usize, rules: Rules, events: EventSource) -> Self {
+    pub(crate) fn new(workers: usize, capacity: usize, rules: Rules, events: &EventSource) -> Self {
         let workers = (0..workers).map(|_| Arc::new(Queue::new(capacity))).collect();
         let (hasher, away, returned) = (RandomState::new(), Mutex::default(), Notify::new());
+        let events = events.downgrade();
         Self(Arc::new(Queues { workers, hasher, rules, events, away, returned }))
     }
 
@@ -141,9 +142,9 @@ impl Inbox {
         self.0.returned.notified().await;
     }
 
-    /// Returns `true` once the hub is gone. Deliveries are then dropped.
+    /// Returns `true` once the hub is gone, or has failed. Deliveries are then dropped.
     pub fn is_closed(&self) -> bool {
-        self.0.workers.iter().all(|queue| queue.is_ended.load(Ordering::Relaxed))
+        self.0.workers.iter().any(|queue| queue.is_ended.load(Ordering::Relaxed))
     }
 
     pub(crate) fn is_connected(&self) -> bool {

@@ -140,6 +140,8 @@ impl Engine for Memory {
     }
 
     async fn publish(&self, topic: &Topic, message: Message, tag: u64) -> Result<Position, EngineError> {
+        // Before the lock, as it may drop the publisher's payload.
+        let message = if topic.retention().is_some() { compact(message) } else { message };
         let now = Instant::now();
         let mut after = AfterLock::default();
         let mut shard = self.store.shard(topic.name());
@@ -147,7 +149,7 @@ impl Engine for Memory {
         let entry = match topic.retention() {
             Some(retention) => {
                 let history = shard.history(topic, retention, now, &mut after);
-                history.append(compact(message), tag, now, &mut after)
+                history.append(message, tag, now, &mut after)
             }
             None => HistoryEntry { position: Position::UNTRACKED, previous: 0, message },
         };
@@ -164,6 +166,8 @@ impl Engine for Memory {
         tag: u64,
     ) -> Result<Position, EngineError> {
         let retention = topic.retention().ok_or_else(|| EngineError::new(NO_HISTORY))?;
+        // Before the lock, as it may drop the publisher's payload.
+        let message = compact(message);
         let now = Instant::now();
         let mut after = AfterLock::default();
         let mut shard = self.store.shard(topic.name());
@@ -173,7 +177,7 @@ impl Engine for Memory {
         if let Some(position) = history.keys.as_ref().and_then(|keys| keys.position(key)) {
             return Ok(position);
         }
-        let entry = history.append(compact(message), tag, now, &mut after);
+        let entry = history.append(message, tag, now, &mut after);
         history.keys.get_or_insert_default().remember(key, entry.position, now);
         after.wakeups = shard.deliver(topic, &entry);
         drop(shard);

@@ -5,7 +5,7 @@ use std::mem;
 use tokio::sync::oneshot;
 
 use crate::error::{Error, ErrorKind};
-use crate::hub::member::Member;
+use crate::hub::member::{Appeared, Member};
 use crate::node::roster::{Appearance, EntryKey};
 use crate::presence::Present;
 use crate::topic::Topic;
@@ -68,12 +68,17 @@ impl Member {
             return Err(Error::ended());
         }
         let key = EntryKey { topic, key: present.key.into() };
-        let (appearance, outcome) = self.note(&key, present.info)?;
-        let undo = (appearance == Appearance::First).then(|| Undo { member: self, key: &key });
+        let call = self.node.core.ticket();
+        let outcome = self.note(&key, present.info, call)?;
+        let undo = Undo { member: self, call };
         self.node.core.engine.outcome("enter a presence", outcome).await?;
         mem::forget(undo);
+        let mut appearances = self.appearances();
         // Otherwise, the member has disappeared meanwhile.
-        if self.appearances().contains(&key) { Ok(()) } else { Err(Error::left()) }
+        let appeared = appearances.iter_mut().find(|appeared| appeared.entry == key);
+        let appeared = appeared.ok_or_else(Error::left)?;
+        appeared.awaited = appeared.awaited.filter(|awaited| *awaited != call);
+        Ok(())
     }
 
     /// Makes the member absent from a topic, at once. The subscription stays.
@@ -81,12 +86,12 @@ impl Member {
     /// The method does nothing if the member has not appeared in the topic. While the broker is away, the
     /// hub tries again.
     pub fn disappear(&self, topic: &str) {
-        self.retract(|appearance| appearance.topic.name() == topic);
+        self.retract(|appeared| appeared.entry.topic.name() == topic);
     }
 
     fn subscribed(&self, topic: &str) -> Result<Topic, Error> {
-        let topics = self.topics();
-        let found = topics.iter().find(|subscribed| subscribed.name() == topic);
+        let subscriptions = self.subscriptions();
+        let found = subscriptions.find(topic);
         found.cloned().ok_or_else(|| {
             Error::new(ErrorKind::InvalidInput, format!("the member has not subscribed to {topic:?}"))
         })
@@ -97,49 +102,57 @@ impl Member {
         &self,
         key: &EntryKey,
         info: String,
-    ) -> Result<(Appearance, oneshot::Receiver<Result<(), Error>>), Error> {
+        call: u64,
+    ) -> Result<oneshot::Receiver<Result<(), Error>>, Error> {
         let core = &self.node.core;
         let mut appearances = self.appearances();
-        let appearance = match appearances.iter().find(|earlier| earlier.topic == key.topic) {
-            None => Appearance::First,
-            Some(earlier) if earlier.key == key.key => Appearance::Update,
-            Some(earlier) => {
+        // Under the lock: whoever leaves the topic from here on finds the appearance.
+        self.subscribed(key.topic.name())?;
+        let earlier = appearances.iter_mut().find(|earlier| earlier.entry.topic == key.topic);
+        let appearance = match earlier {
+            None => {
+                appearances.push(Appeared { entry: key.clone(), awaited: Some(call) });
+                Appearance::First
+            }
+            Some(Appeared { entry, awaited }) if entry.key == key.key => {
+                // This call takes the place of the one that is awaited.
+                *awaited = awaited.map(|_| call);
+                Appearance::Update
+            }
+            Some(Appeared { entry, .. }) => {
                 let text = format!(
                     "the member has appeared in {:?} as {:?} (Member::disappear comes first)",
                     key.topic.name(),
-                    earlier.key
+                    entry.key
                 );
                 return Err(Error::new(ErrorKind::InvalidInput, text));
             }
         };
-        if appearance == Appearance::First {
-            appearances.push(key.clone());
-        }
         // Under the lock, so that the roster is not told of the end before the beginning.
         let (afterwards, outcome) = core.roster.appear(core, key, info, appearance);
         drop(appearances);
         afterwards.run(core);
-        Ok((appearance, outcome))
+        Ok(outcome)
     }
 
     /// Removes an appearance, here and in the roster.
-    fn retract(&self, is_meant: impl Fn(&EntryKey) -> bool) {
+    fn retract(&self, is_meant: impl Fn(&Appeared) -> bool) {
         let mut appearances = self.appearances();
         let Some(index) = appearances.iter().position(is_meant) else { return };
-        let key = appearances.swap_remove(index);
+        let Appeared { entry, .. } = appearances.swap_remove(index);
         drop(appearances);
-        self.node.core.roster.disappear(&self.node.core, &key);
+        self.node.core.roster.disappear(&self.node.core, &entry);
     }
 }
 
-/// An appearance under way. Dropping it takes the appearance back.
+/// A call of `appear` under way. Dropping it takes back the appearance that nothing but this call stands for.
 struct Undo<'a> {
     member: &'a Member,
-    key: &'a EntryKey,
+    call: u64,
 }
 
 impl Drop for Undo<'_> {
     fn drop(&mut self) {
-        self.member.retract(|appearance| appearance == self.key);
+        self.member.retract(|appeared| appeared.awaited == Some(self.call));
     }
 }

@@ -187,7 +187,7 @@ impl<E: Engine> HubBuilder<E> {
         let events = EventSource::new();
         let rules = Rules::new(rules)?;
         let has_presence = rules.have_presence();
-        let inbox = Inbox::new(workers, limits.inbox, rules, events.clone());
+        let inbox = Inbox::new(workers, limits.inbox, rules, &events);
         engine
             .start(inbox.clone())
             .map_err(|error| Error::with_source(ErrorKind::Unavailable, "the engine can't start", error))?;

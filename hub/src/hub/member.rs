@@ -11,7 +11,8 @@ use crate::hub::since::Since;
 use crate::node::Node;
 use crate::node::command::{Admission, Command, Departure, Origin};
 use crate::node::membership::{MemberKey, Membership};
-use crate::node::replay::{Replay, Replayed, ask};
+use crate::node::replay::stop::Stop;
+use crate::node::replay::{Answer, Replay, Replayed, answered, ask};
 use crate::node::roster::EntryKey;
 use crate::position::Position;
 use crate::stats::{add, subtract};
@@ -27,9 +28,58 @@ const LAST_ATTEMPTS: usize = 8;
 pub struct Member {
     pub(crate) node: Arc<Node>,
     key: MemberKey,
-    topics: Mutex<Vec<Topic>>,
-    /// The topics in which the member is present, and the keys.
-    appearances: Mutex<Vec<EntryKey>>,
+    subscriptions: Mutex<Subscriptions>,
+    /// The presence of the member, in topics to which it has subscribed.
+    appearances: Mutex<Vec<Appeared>>,
+}
+
+/// The presence of a member in one topic.
+pub(crate) struct Appeared {
+    pub(crate) entry: EntryKey,
+    /// The number of the call of `appear` that waits for the engine. Without that call, the member would not
+    /// be present.
+    pub(crate) awaited: Option<u64>,
+}
+
+/// The topics of a member.
+#[derive(Default)]
+pub(crate) struct Subscriptions {
+    live: Vec<Topic>,
+    /// The calls of `subscribe` that have not returned.
+    underway: Vec<Underway>,
+}
+
+/// A call of `subscribe`. An older call for the same topic may still be somewhere, but is not in the list.
+struct Underway {
+    topic: Topic,
+    stop: Arc<Stop>,
+}
+
+impl Subscriptions {
+    fn all(&self) -> impl Iterator<Item = &Topic> {
+        self.live.iter().chain(self.underway.iter().map(|underway| &underway.topic))
+    }
+
+    /// Returns the topic with a name.
+    pub(crate) fn find(&self, name: &str) -> Option<&Topic> {
+        self.all().find(|topic| topic.name() == name)
+    }
+
+    /// Removes the topic with a name.
+    fn remove(&mut self, name: &str) -> Option<(Topic, Option<Arc<Stop>>)> {
+        if let Some(index) = self.live.iter().position(|topic| topic.name() == name) {
+            return Some((self.live.swap_remove(index), None));
+        }
+        let index = self.underway.iter().position(|underway| underway.topic.name() == name)?;
+        let Underway { topic, stop } = self.underway.swap_remove(index);
+        Some((topic, Some(stop)))
+    }
+
+    /// Removes a call, unless `unsubscribe` has done so.
+    fn remove_call(&mut self, stop: &Arc<Stop>) -> Option<Topic> {
+        let index = self.underway.iter().position(|underway| Arc::ptr_eq(&underway.stop, stop))?;
+        Some(self.underway.swap_remove(index).topic)
+    }
 }
 
 /// The beginning of a subscription. [`Member::subscribe`] returns one.
@@ -48,7 +98,7 @@ impl Member {
     pub(crate) fn new(node: Arc<Node>, sender: Sender) -> Self {
         add(&node.core.counters.members, 1);
         let key = MemberKey(Arc::new(Membership::new(sender)));
-        Self { node, key, topics: Mutex::default(), appearances: Mutex::default() }
+        Self { node, key, subscriptions: Mutex::default(), appearances: Mutex::default() }
     }
 
     /// Subscribes to a topic, and returns once the member is live.
@@ -95,8 +145,11 @@ impl Member {
     /// - Returns [`ErrorKind::Limit`] if the name is too long, or if the member has too many topics: see
     ///   [`HubLimits`](crate::HubLimits). The same holds for more messages in [`Since::Last`] than
     ///   [`HubLimits::replay`](crate::HubLimits::replay) allows.
-    /// - Returns [`ErrorKind::Unavailable`] if the engine failed or did not answer in time.
-    /// - Returns [`ErrorKind::Closed`] if the connection is closed, or the runtime of the hub has ended.
+    /// - Returns [`ErrorKind::Unavailable`] if the engine failed or did not answer in time. If some of the
+    ///   missed messages were sent, the connection is closed with 1013: the client comes back with another
+    ///   position.
+    /// - Returns [`ErrorKind::Closed`] if the connection is closed, the member has left the topic meanwhile,
+    ///   or the runtime of the hub has ended.
     ///
     /// In all cases, the member is not subscribed.
     ///
@@ -148,19 +201,26 @@ impl Member {
         most: Option<u64>,
         reached: &mut Option<Position>,
     ) -> Result<Start, Error> {
-        let commands = self.node.worker_of(topic);
-        let claim = self.claim(topic)?;
-        let (admission, held) = ask(commands, topic, &self.key, origin).await?;
+        let (claim, answer) = self.claim(topic, origin)?;
+        let core = &self.node.core;
+        let (admission, held) = answered(core, answer).await?;
         let (ticket, at) = match admission {
-            Admission::Live(position) => return Ok(claim.keep(position, held)),
+            Admission::Live(position) => return claim.keep(position, held),
             Admission::Lost(now) => return Ok(Start::Lost(now)),
             Admission::Behind { ticket, at } => (ticket, at),
         };
-        let core = &self.node.core;
-        let replay = Replay { core, commands, topic, member: &self.key, ticket };
-        match replay.run(reached.insert(at), most).await? {
-            Replayed::Live(position) => Ok(claim.keep(position, held)),
-            Replayed::Lost(now) => Ok(Start::Lost(now)),
+        let commands = self.node.worker_of(topic);
+        let replay = Replay { core, commands, topic, member: &self.key, ticket, stop: &claim.stop };
+        match replay.run(reached.insert(at), most).await {
+            Ok(Replayed::Live(position)) => claim.keep(position, held),
+            Ok(Replayed::Lost(now)) => Ok(Start::Lost(now)),
+            Err(error) => {
+                if error.kind() == ErrorKind::Unavailable && *reached != Some(at) {
+                    // Another attempt from the same position would send these messages again.
+                    self.key.0.close("the history can't be read");
+                }
+                Err(error)
+            }
         }
     }
 
@@ -172,40 +232,47 @@ impl Member {
     ///
     /// Once the future has been polled, the member leaves the topic, also if the future is dropped.
     pub async fn unsubscribe(&self, topic: &str) {
-        let found = {
-            let mut topics = self.topics();
-            let index = topics.iter().position(|subscribed| subscribed.name() == topic);
-            index.map(|index| topics.swap_remove(index))
-        };
-        let Some(topic) = found else { return };
-        self.disappear(topic.name());
         let (reply, done) = oneshot::channel();
-        self.leave(topic, Some(reply));
+        let stop = {
+            let mut subscriptions = self.subscriptions();
+            let Some((topic, stop)) = subscriptions.remove(topic) else { return };
+            // Under the lock, like all commands about subscriptions, so that their order is that of the list.
+            self.leave(topic, Some(reply));
+            stop
+        };
+        self.disappear(topic);
+        if let Some(stop) = stop {
+            stop.stop().await;
+        }
         // Without a worker, nothing is sent, either.
         let _ = done.await;
     }
 
     /// Returns the number of topics to which the member has subscribed.
     pub fn topic_count(&self) -> usize {
-        self.topics().len()
+        self.subscriptions().all().count()
     }
 
-    /// Notes the topic, so that a second call for the same topic fails.
-    fn claim<'a>(&'a self, topic: &'a Topic) -> Result<Claim<'a>, Error> {
+    /// Notes the topic, so that a second call for the same topic fails, and asks its worker.
+    fn claim(&self, topic: &Topic, origin: Origin) -> Result<(Claim<'_>, Answer), Error> {
         let most = self.node.core.limits.topics_per_member;
-        let mut topics = self.topics();
-        if topics.contains(topic) {
+        let mut subscriptions = self.subscriptions();
+        if subscriptions.all().any(|subscribed| subscribed == topic) {
             let text = format!("the member has subscribed to {:?} already", topic.name());
             return Err(Error::new(ErrorKind::InvalidInput, text));
         }
-        if topics.len() >= most {
+        if subscriptions.all().count() >= most {
             let text = format!(
                 "the member has {most} topics already (raise the limit with HubLimits::topics_per_member)"
             );
             return Err(Error::new(ErrorKind::Limit, text));
         }
-        topics.push(topic.clone());
-        Ok(Claim { member: self, topic })
+        // Under the lock, so that the worker learns of calls in the order of the list. It is woken by tokio,
+        // and runs elsewhere.
+        let answer = ask(self.node.worker_of(topic), topic, &self.key, origin)?;
+        let stop = Arc::<Stop>::default();
+        subscriptions.underway.push(Underway { topic: topic.clone(), stop: Arc::clone(&stop) });
+        Ok((Claim { member: self, stop }, answer))
     }
 
     fn leave(&self, topic: Topic, reply: Option<oneshot::Sender<()>>) {
@@ -215,25 +282,26 @@ impl Member {
         let _ = commands.send(Command::Leave(topic, self.key.clone(), departure));
     }
 
-    pub(crate) fn appearances(&self) -> MutexGuard<'_, Vec<EntryKey>> {
+    pub(crate) fn appearances(&self) -> MutexGuard<'_, Vec<Appeared>> {
         self.appearances.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn topics(&self) -> MutexGuard<'_, Vec<Topic>> {
-        self.topics.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn subscriptions(&self) -> MutexGuard<'_, Subscriptions> {
+        self.subscriptions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Member {
     fn drop(&mut self) {
         self.key.0.leave();
-        let topics = std::mem::take(&mut *self.topics());
+        // No call is under way, as each of them borrows the member.
+        let topics = std::mem::take(&mut self.subscriptions().live);
         for topic in topics {
             self.leave(topic, None);
         }
         let appearances = std::mem::take(&mut *self.appearances());
-        for key in appearances {
-            self.node.core.roster.lose(&self.node.core, &key);
+        for appeared in appearances {
+            self.node.core.roster.lose(&self.node.core, &appeared.entry);
         }
         subtract(&self.node.core.counters.members, 1);
     }
@@ -248,31 +316,30 @@ impl fmt::Debug for Member {
 /// A subscription under way. Dropping the claim leaves the topic.
 struct Claim<'a> {
     member: &'a Member,
-    topic: &'a Topic,
+    stop: Arc<Stop>,
 }
 
 impl Claim<'_> {
     /// Keeps the subscription, with the topic as the worker holds it: all members share one name.
-    fn keep(self, position: Position, held: Topic) -> Start {
-        let mut topics = self.member.topics();
-        if let Some(topic) = topics.iter_mut().find(|topic| *topic == self.topic) {
-            *topic = held;
-        }
-        drop(topics);
-        std::mem::forget(self);
-        Start::Live(position)
+    fn keep(self, position: Position, held: Topic) -> Result<Start, Error> {
+        let mut subscriptions = self.member.subscriptions();
+        // Otherwise, `unsubscribe` has left the topic.
+        subscriptions.remove_call(&self.stop).ok_or_else(Error::left)?;
+        subscriptions.live.push(held);
+        Ok(Start::Live(position))
     }
 }
 
 impl Drop for Claim<'_> {
     fn drop(&mut self) {
-        let mut topics = self.member.topics();
-        let index = topics.iter().position(|subscribed| subscribed == self.topic);
-        // Otherwise, `unsubscribe` has left the topic.
-        let Some(index) = index else { return };
-        let topic = topics.swap_remove(index);
-        drop(topics);
-        self.member.disappear(topic.name());
-        self.member.leave(topic, None);
+        let name = {
+            let mut subscriptions = self.member.subscriptions();
+            // Otherwise, the subscription is kept, or `unsubscribe` has left the topic.
+            let Some(topic) = subscriptions.remove_call(&self.stop) else { return };
+            let name = topic.name().to_owned();
+            self.member.leave(topic, None);
+            name
+        };
+        self.member.disappear(&name);
     }
 }

@@ -20,6 +20,7 @@
 
 use bowline::TrySendError;
 
+use crate::error::Error;
 use crate::node::Core;
 use crate::node::command::{Admission, Origin, Request};
 use crate::node::membership::MemberKey;
@@ -45,6 +46,11 @@ impl TopicState {
             return Step::Done;
         }
         let member = &request.member;
+        if member.0.sender.is_closed() {
+            // A receiver that is gone sends `Leave`. So does one that is told.
+            let _ = request.reply.send(Err(Error::closed_already()));
+            return Step::Done;
+        }
         let admission = match request.origin {
             Origin::Now => self.enter(core, member),
             Origin::Since(position) if !self.is_tracked() && position == Position::UNTRACKED => {

@@ -9,7 +9,7 @@ use tokio::task::yield_now;
 use crate::node::Core;
 use crate::node::command::Command;
 use crate::node::membership::{MemberKey, Membership};
-use crate::node::replay::CatchUp;
+use crate::node::replay::{CatchUp, Debt};
 use crate::node::topic_state::{Behind, Content, Parcel, TopicState};
 use crate::position::Position;
 use crate::settings::rule::Slow;
@@ -22,6 +22,8 @@ pub(crate) const MEMBERS_PER_POLL: usize = 256;
 enum Stop {
     /// The connection is full. The member has received everything up to the position.
     Behind(Position),
+    /// The connection is full, and the member has not been told of a loss before the position.
+    Untold(Position),
     /// The connection is full, and slow connections are closed.
     TooSlow,
     /// Messages are lost, and no frame tells so.
@@ -78,7 +80,8 @@ impl TopicState {
         for (member, stop) in stopped {
             self.remove_live(core, &member);
             match stop {
-                Stop::Behind(at) => self.catch_up(core, commands, member, at),
+                Stop::Behind(at) => self.catch_up(core, commands, member, Debt::Messages(at)),
+                Stop::Untold(now) => self.catch_up(core, commands, member, Debt::Loss(now)),
                 Stop::TooSlow => close_slow(core, &member.0),
                 Stop::Lost => member.0.close("messages were lost"),
                 Stop::Closed => {}
@@ -92,7 +95,7 @@ impl TopicState {
         core: &Arc<Core>,
         commands: &WeakUnboundedSender<Command>,
         member: MemberKey,
-        at: Position,
+        debt: Debt,
     ) {
         let Ok(permit) = Arc::clone(&core.catch_ups).try_acquire_owned() else {
             return close_slow(core, &member.0);
@@ -106,7 +109,7 @@ impl TopicState {
             ticket,
         };
         add(&core.counters.catching_up, 1);
-        let task = tokio::spawn(catch_up.run(at, permit));
+        let task = tokio::spawn(catch_up.run(debt, permit));
         self.behind.insert(member, Behind::CatchingUp { ticket, task });
     }
 }
@@ -153,7 +156,7 @@ fn send_run(
     for parcel in &run[sent..] {
         let frame = match &parcel.content {
             Content::News(_) if awareness == Awareness::Unaware => continue,
-            Content::Message(frame) | Content::News(frame) | Content::Loss(frame) => frame,
+            Content::Message(frame) | Content::News(frame) | Content::Loss(frame, _) => frame,
             Content::End => return Some(Stop::Lost),
         };
         let sent = match &batch {
@@ -168,6 +171,9 @@ fn send_run(
                 tally.unaware.push(member.clone());
             }
             (Err(TrySendError::Full(_)), Slow::Skip, Content::Message(_)) => tally.skipped += 1,
+            (Err(TrySendError::Full(_)), Slow::CatchUp, Content::Loss(_, now)) => {
+                return Some(Stop::Untold(*now));
+            }
             (Err(TrySendError::Full(_)), Slow::CatchUp, _) => return Some(Stop::Behind(parcel.before)),
             // A loss is never kept from a member.
             (Err(TrySendError::Full(_)), ..) => return Some(Stop::TooSlow),

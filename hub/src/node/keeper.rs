@@ -17,6 +17,7 @@
 //! When the hub ends, the lease of the node ends with the linger time. The clients may have gone to other
 //! nodes by then. If not, the others reap the entries.
 
+use std::mem;
 use std::sync::Arc;
 
 use tokio::sync::oneshot;
@@ -108,12 +109,15 @@ impl Keeper {
             Ok((number, Lease::Held)) => {
                 add(&self.core.counters.renewals, 1);
                 self.next_renewal = now + lease / RENEWALS;
-                self.last_renewed = now;
+                let was_late = now.duration_since(mem::replace(&mut self.last_renewed, now)) >= lease;
                 self.core.roster.set_cut_off(false);
                 if node.is_none() {
                     self.held_since = Some(now);
                     self.core.roster.begin(&self.core, number);
                     self.inbox.all_changes_lost();
+                } else if was_late {
+                    // All nodes may have stood still together. The others renew their leases first.
+                    self.held_since = Some(now);
                 } else {
                     self.held_since.get_or_insert(now);
                 }

@@ -8,7 +8,7 @@ use tokio::task::yield_now;
 use crate::node::Core;
 use crate::node::fan_out::MEMBERS_PER_POLL;
 use crate::node::topic_state::{Content, Parcel, TopicState};
-use crate::node::view::Comparison;
+use crate::node::view::{Comparison, Outcome};
 use crate::presence::{PresenceChange, Present};
 use crate::stats::add;
 
@@ -23,13 +23,14 @@ pub(crate) enum Introduction {
 
 impl TopicState {
     /// Begins to read who is present, and returns the number of the read. Returns `None` if members are not
-    /// told who is present.
+    /// told who is present, and if a read is under way.
     pub(crate) fn look(&mut self, core: &Core) -> Option<u64> {
-        Some(self.view.as_mut()?.read(core))
+        self.view.as_mut()?.read(core)
     }
 
-    pub(crate) fn is_looking(&self, awaited: u64) -> bool {
-        self.view.as_ref().is_some_and(|view| view.is_reading(awaited))
+    /// Begins another read after one that is of no use, if it is that.
+    pub(crate) fn look_again(&mut self, core: &Core, awaited: u64, outcome: Outcome) -> Option<u64> {
+        self.view.as_mut().filter(|view| view.is_reading(awaited))?.read_again(core, outcome)
     }
 
     /// Handles a change that the engine reports.

@@ -14,6 +14,8 @@
 //!                           live
 //! ```
 
+pub(crate) mod stop;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,6 +28,7 @@ use crate::events::HubEvent;
 use crate::node::Core;
 use crate::node::command::{Admission, Command, Departure, Origin, Request};
 use crate::node::membership::MemberKey;
+use crate::node::replay::stop::Stop;
 use crate::position::Position;
 use crate::settings::hooks::TopicMessage;
 use crate::stats::add;
@@ -53,6 +56,8 @@ pub(crate) struct Replay<'a> {
     pub(crate) topic: &'a Topic,
     pub(crate) member: &'a MemberKey,
     pub(crate) ticket: u64,
+    /// Ends the replay when the member leaves the topic.
+    pub(crate) stop: &'a Stop,
 }
 
 impl Replay<'_> {
@@ -79,13 +84,16 @@ impl Replay<'_> {
                     Err(panicked) => {
                         let (topic, panic) = (self.topic.name().to_owned(), panicked.to_string());
                         self.core.events.emit(HubEvent::FramePanicked { topic, panic });
+                        // The loss is this message, and no fault of the history.
+                        *at = entry.position;
                         return Ok(Replayed::Lost(entry.position));
                     }
                 };
                 if self.member.0.has_left() {
                     return Err(Error::left());
                 }
-                batch.send(&frame).await.map_err(Error::closed)?;
+                let sent = self.stop.send(batch.send(&frame)).await;
+                sent.map_err(|_| Error::left())?.map_err(Error::closed)?;
                 *at = entry.position;
                 add(&self.core.counters.delivered, 1);
             }
@@ -106,22 +114,38 @@ impl Replay<'_> {
 
     async fn ask(&self, at: Position) -> Result<(Admission, Topic), Error> {
         let origin = Origin::Behind { ticket: self.ticket, at };
-        ask(self.commands, self.topic, self.member, origin).await
+        answered(self.core, ask(self.commands, self.topic, self.member, origin)?).await
     }
 }
 
-/// Asks the worker of a topic to make a member live. Returns the answer, and the topic as the worker holds
-/// it.
-pub(crate) async fn ask(
+/// A receiver of the answer to a request, and of the topic as the worker holds it.
+pub(crate) type Answer = oneshot::Receiver<Result<(Admission, Topic), Error>>;
+
+/// Asks the worker of a topic to make a member live.
+pub(crate) fn ask(
     commands: &UnboundedSender<Command>,
     topic: &Topic,
     member: &MemberKey,
     origin: Origin,
-) -> Result<(Admission, Topic), Error> {
+) -> Result<Answer, Error> {
     let (reply, answer) = oneshot::channel();
     let request = Request { member: member.clone(), origin, reply };
     commands.send(Command::Admit(topic.clone(), request)).map_err(|_| Error::ended())?;
-    answer.await.map_err(|_| Error::left())?
+    Ok(answer)
+}
+
+/// Waits for an answer, for the time of one call of the engine: the worker may be reading many histories.
+pub(crate) async fn answered(core: &Core, answer: Answer) -> Result<(Admission, Topic), Error> {
+    core.engine.in_time("subscribe", answer).await?.map_err(|_| Error::left())?
+}
+
+/// The next thing that a slow member is to be sent.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Debt {
+    /// The messages after the position.
+    Messages(Position),
+    /// The frame that tells of a loss before the position.
+    Loss(Position),
 }
 
 /// The task of a slow member.
@@ -135,13 +159,20 @@ pub(crate) struct CatchUp {
 }
 
 impl CatchUp {
-    /// Sends from the history after a position, until the member is live or its connection is closed.
-    pub(crate) async fn run(self, mut at: Position, _permit: OwnedSemaphorePermit) {
+    /// Sends from the history, until the member is live or its connection is closed.
+    pub(crate) async fn run(self, debt: Debt, _permit: OwnedSemaphorePermit) {
+        let mut at = match debt {
+            Debt::Messages(at) => at,
+            Debt::Loss(now) if self.tell(now).await => now,
+            Debt::Loss(_) => return self.leave(),
+        };
+        // The worker aborts the task instead.
+        let stop = Stop::default();
         loop {
             // The member keeps the worker alive. Without the worker, there is nothing to catch up with.
             let Some(commands) = self.commands.upgrade() else { return };
             let Self { core, topic, member, ticket, .. } = &self;
-            let replay = Replay { core, commands: &commands, topic, member, ticket: *ticket };
+            let replay = Replay { core, commands: &commands, topic, member, ticket: *ticket, stop: &stop };
             match replay.run(&mut at, None).await {
                 Ok(Replayed::Live(_)) => return add(&core.counters.caught_up, 1),
                 Ok(Replayed::Lost(now)) => {

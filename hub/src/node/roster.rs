@@ -23,7 +23,7 @@
 //! When the lease of the node has lapsed, nothing that the broker was told counts any more. The keeper
 //! (`keeper.rs`) gets a new number for the node, and all entries are told again.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::mem;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -65,8 +65,8 @@ struct RosterState {
     entries: HashMap<EntryKey, Entry>,
     /// The entries that are `Queued`.
     queue: VecDeque<EntryKey>,
-    /// The entries that are, or were, `Failed`.
-    failed: Vec<EntryKey>,
+    /// The entries that are, or were, `Failed`, each once.
+    failed: HashSet<EntryKey>,
     /// The entries with lost connections, each once, by the time at which the linger time of the first is
     /// over. Numbered, as times may be equal.
     lingering: BTreeMap<(Instant, u64), EntryKey>,
@@ -157,6 +157,14 @@ impl Entry {
         }
     }
 
+    fn add_waiting(&mut self, reply: oneshot::Sender<Result<(), Error>>) {
+        if self.waiting.len() == self.waiting.capacity() {
+            // While the broker is away, callers give up and come again.
+            self.waiting.retain(|reply| !reply.is_closed());
+        }
+        self.waiting.push(reply);
+    }
+
     fn is_here(&self, now: Instant) -> bool {
         self.members > 0 || self.lost.iter().any(|until| *until > now)
     }
@@ -199,7 +207,7 @@ impl Roster {
             entry.info = info;
             entry.version += 1;
         }
-        entry.waiting.push(reply);
+        entry.add_waiting(reply);
         (state.look_at(core, key), outcome)
     }
 
@@ -338,7 +346,7 @@ impl Roster {
                     let error = Error::new(ErrorKind::Unavailable, error.to_string());
                     afterwards.answers.push(Answer { reply, outcome: Err(error) });
                 }
-                state.failed.push(job.entry.clone());
+                state.failed.insert(job.entry.clone());
             }
         }
         if state.entries.get(&job.entry).is_some_and(|entry| entry.turn == Turn::Idle) {

@@ -88,6 +88,8 @@ pub(crate) enum Phase {
 #[derive(Default)]
 pub(crate) struct Held {
     deliveries: Vec<Delivery>,
+    /// The size of the messages of all deliveries, in bytes.
+    size: usize,
     /// The number of deliveries that were here before the read began. The page contains all of these that
     /// still are in the history.
     before_read: usize,
@@ -126,8 +128,8 @@ pub(crate) enum Content {
     Message(Prepared),
     /// News about who is present.
     News(Prepared),
-    /// The frame that tells of a loss.
-    Loss(Prepared),
+    /// The frame that tells of a loss, and the position after it.
+    Loss(Prepared, Position),
     /// The connections are closed, because no frame tells of a loss.
     End,
 }
@@ -150,8 +152,10 @@ impl Behind {
 }
 
 impl Held {
-    fn push(&mut self, delivery: Delivery) {
-        if self.deliveries.len() < HELD {
+    fn push(&mut self, delivery: Delivery, most: usize) {
+        let size = self.size + delivery.message.len();
+        if self.deliveries.len() < HELD && size <= most {
+            self.size = size;
             self.deliveries.push(delivery);
         } else {
             self.worth = self.worth.max(Worth::Dropped);
@@ -216,7 +220,7 @@ impl TopicState {
     /// Handles a message from the engine.
     pub(crate) fn deliver(&mut self, core: &Core, delivery: Delivery) -> Step {
         match &mut self.phase {
-            Phase::Opening(held) | Phase::Filling { held, .. } => held.push(delivery),
+            Phase::Opening(held) | Phase::Filling { held, .. } => held.push(delivery, core.limits.held_back),
             Phase::Closing => {}
             Phase::Level if self.topic.retention().is_none() => {
                 self.append(core, Position::UNTRACKED, &delivery.message);
@@ -388,7 +392,7 @@ impl TopicState {
         let (topic, members) = (self.topic.name().to_owned(), self.live.len());
         core.events.emit(HubEvent::Lost { topic, members });
         let content = match core.hooks.lost(self.topic.name(), now) {
-            Some(frame) => Content::Loss(frame),
+            Some(frame) => Content::Loss(frame, now),
             None => Content::End,
         };
         self.run.push(Parcel { before, content });

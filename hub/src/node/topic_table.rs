@@ -75,6 +75,11 @@ impl TopicTable {
         self.slots.keys().filter(|topic| topic.rule().has_presence()).cloned().collect()
     }
 
+    /// Returns all members of all topics. A member of several topics occurs several times.
+    pub(crate) fn members(&self) -> Vec<MemberKey> {
+        self.slots.values().flat_map(Slot::members).collect()
+    }
+
     /// Returns the whole state of a topic. The caller then calls [`rest`](Self::rest).
     pub(crate) fn wake(&mut self, name: &Topic) -> Option<&mut TopicState> {
         let (held, slot) = self.slots.get_key_value(name)?;
@@ -104,6 +109,14 @@ impl TopicTable {
 }
 
 impl Slot {
+    fn members(&self) -> Vec<MemberKey> {
+        match self {
+            Self::One(member) => vec![member.clone()],
+            Self::Rest(rest) => rest.live.iter().cloned().collect(),
+            Self::Awake(state) => state.live.iter().chain(state.behind.keys()).cloned().collect(),
+        }
+    }
+
     fn awake(&mut self) -> Option<&mut TopicState> {
         match self {
             Self::Awake(state) => Some(state),

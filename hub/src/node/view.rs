@@ -51,6 +51,8 @@ enum ViewPhase {
     Unread,
     Reading {
         number: u64,
+        /// Set if changes may be lost that are older than the answer.
+        again: bool,
         /// The last state of each key.
         held: HashMap<String, Option<String>>,
         purpose: Purpose,
@@ -65,6 +67,13 @@ enum Purpose {
     Begin,
     /// Changes may be lost.
     Compare,
+}
+
+/// The outcome of a read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Answered,
+    Failed,
 }
 
 /// The frame with all who are present.
@@ -114,19 +123,36 @@ impl View {
         matches!(self.phase, ViewPhase::Reading { number, .. } if number == awaited)
     }
 
-    /// Begins a read, and returns its number.
-    pub(crate) fn read(&mut self, core: &Core) -> u64 {
-        let ticket = core.ticket();
-        self.phase = match mem::take(&mut self.phase) {
-            ViewPhase::Reading { held, purpose, .. } => ViewPhase::Reading { number: ticket, held, purpose },
-            ViewPhase::Unread => {
-                ViewPhase::Reading { number: ticket, held: HashMap::new(), purpose: Purpose::Begin }
+    /// Begins a read, and returns its number. If a read is under way, another one follows it.
+    pub(crate) fn read(&mut self, core: &Core) -> Option<u64> {
+        let purpose = match &mut self.phase {
+            ViewPhase::Reading { again, .. } => {
+                *again = true;
+                return None;
             }
-            ViewPhase::Current => {
-                ViewPhase::Reading { number: ticket, held: HashMap::new(), purpose: Purpose::Compare }
-            }
+            ViewPhase::Unread => Purpose::Begin,
+            ViewPhase::Current => Purpose::Compare,
         };
-        ticket
+        Some(self.begin(core, purpose))
+    }
+
+    /// Begins a read in place of the one whose answer is of no use, if it must be. Returns its number.
+    ///
+    /// What was held is dropped: it is older than the new answer, and a later change of the same person may
+    /// be lost.
+    pub(crate) fn read_again(&mut self, core: &Core, outcome: Outcome) -> Option<u64> {
+        match self.phase {
+            ViewPhase::Reading { again, purpose, .. } if again || outcome == Outcome::Failed => {
+                Some(self.begin(core, purpose))
+            }
+            _ => None,
+        }
+    }
+
+    fn begin(&mut self, core: &Core, purpose: Purpose) -> u64 {
+        let number = core.ticket();
+        self.phase = ViewPhase::Reading { number, again: false, held: HashMap::new(), purpose };
+        number
     }
 
     /// Returns `true` if the view is that of the broker.

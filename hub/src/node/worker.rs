@@ -1,6 +1,7 @@
 //! The task that owns topics.
 
 use std::collections::VecDeque;
+use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +18,8 @@ use crate::node::membership::MemberKey;
 use crate::node::news::Introduction;
 use crate::node::topic_state::{Behind, Phase, Step, TopicState};
 use crate::node::topic_table::TopicTable;
+use crate::node::view::Outcome;
+use crate::panics::catch_future;
 use crate::position::Position;
 use crate::presence::Present;
 use crate::stats::{add, subtract};
@@ -50,6 +53,8 @@ pub(crate) struct Worker {
     /// The topics with members that could not take the list of who is present, by the time of the next
     /// attempt.
     unaware: VecDeque<(Instant, Topic)>,
+    /// Set if the worker is going to read who is present everywhere.
+    looks_around_soon: bool,
 }
 
 impl Worker {
@@ -60,11 +65,23 @@ impl Worker {
         own_commands: WeakUnboundedSender<Command>,
     ) -> Self {
         let (topics, idle, unaware) = (TopicTable::default(), VecDeque::new(), VecDeque::new());
-        Self { core, queue, commands, own_commands, topics, idle, unaware }
+        let looks_around_soon = false;
+        Self { core, queue, commands, own_commands, topics, idle, unaware, looks_around_soon }
     }
 
-    /// Works until nobody can send commands any more.
+    /// Works until nobody can send commands any more. After a panic, such as one of a payload that is
+    /// dropped, the connections of the members are closed: nobody serves them any more.
     pub(crate) async fn run(mut self) {
+        if let Err(panicked) = catch_future(self.work()).await {
+            self.queue.end();
+            self.core.events.emit(HubEvent::WorkerPanicked { panic: panicked.to_string() });
+            for member in self.topics.members() {
+                member.0.close("the hub has failed");
+            }
+        }
+    }
+
+    async fn work(&mut self) {
         let mut commands = Vec::new();
         loop {
             let next = [&self.idle, &self.unaware].into_iter().filter_map(|queue| queue.front());
@@ -316,6 +333,12 @@ impl Worker {
             return;
         }
         let Some(number) = topic.look(&self.core) else { return };
+        self.ask_who_is_present(name, number, pause);
+    }
+
+    /// Makes the call of a read that has begun.
+    fn ask_who_is_present(&mut self, name: &Topic, number: u64, pause: Duration) {
+        let Some(topic) = self.topics.awake(name) else { return };
         let (core, name) = (Arc::clone(&self.core), topic.topic.clone());
         self.spawn(async move {
             sleep(pause).await;
@@ -327,16 +350,23 @@ impl Worker {
 
     fn seen(&mut self, name: &Topic, number: u64, outcome: Result<Vec<Present>, Error>) {
         let Some(topic) = self.topics.awake(name) else { return };
-        match outcome {
-            Ok(present) => topic.seen(&self.core, number, present),
-            Err(_) if topic.is_looking(number) => self.look(name, PAUSE),
-            Err(_) => {}
+        let (kind, pause) = match outcome {
+            Ok(_) => (Outcome::Answered, Duration::ZERO),
+            Err(_) => (Outcome::Failed, PAUSE),
+        };
+        if let Some(number) = topic.look_again(&self.core, number, kind) {
+            self.ask_who_is_present(name, number, pause);
+        } else if let Ok(present) = outcome {
+            topic.seen(&self.core, number, present);
         }
     }
 
     /// Reads who is present in all topics, after a while: a broker that was away may have lost all entries,
     /// and the nodes enter them again.
-    fn look_around_later(&self) {
+    fn look_around_later(&mut self) {
+        if mem::replace(&mut self.looks_around_soon, true) {
+            return;
+        }
         let settling = self.core.limits.presence_lease / SETTLING;
         self.spawn(async move {
             sleep(settling).await;
@@ -345,6 +375,7 @@ impl Worker {
     }
 
     fn look_around(&mut self) {
+        self.looks_around_soon = false;
         for topic in self.topics.with_presence() {
             self.look(&topic, Duration::ZERO);
         }

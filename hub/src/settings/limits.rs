@@ -20,6 +20,7 @@ const MAX_LEASE: Duration = Duration::from_secs(60 * 60);
 /// | [`replay`](Self::replay) | 1,000 messages | `subscribe` returns [`Start::Lost`] |
 /// | [`catch_up_tasks`](Self::catch_up_tasks) | 1,000 | slow members are closed with 1013 |
 /// | [`inbox`](Self::inbox) | 4,096 messages | see the setter |
+/// | [`held_back`](Self::held_back) | 1 MiB a topic | see the setter |
 /// | [`engine_timeout`](Self::engine_timeout) | 2 s | `subscribe`, `publish` and `appear` fail |
 /// | [`presence_key`](Self::presence_key) | 255 bytes | `appear` fails |
 /// | [`presence_info`](Self::presence_info) | 1 KiB | `appear` fails |
@@ -61,6 +62,8 @@ pub struct HubLimits {
     pub catch_up_tasks: usize,
     /// The number of messages that wait for a worker: see [the setter](Self::inbox).
     pub inbox: usize,
+    /// The size of the messages of a topic that wait for its history: see [the setter](Self::held_back).
+    pub held_back: usize,
     /// The time for an answer of the engine: see [the setter](Self::engine_timeout).
     pub engine_timeout: Duration,
     /// The size of the longest key of a presence, in bytes: see [the setter](Self::presence_key).
@@ -85,6 +88,7 @@ impl Default for HubLimits {
             replay: 1000,
             catch_up_tasks: 1000,
             inbox: 4096,
+            held_back: 1024 * 1024,
             engine_timeout: Duration::from_secs(2),
             presence_key: 255,
             presence_info: 1024,
@@ -131,6 +135,14 @@ impl HubLimits {
     /// 1,000. The connections of further slow members are closed with 1013.
     pub fn catch_up_tasks(mut self, tasks: usize) -> Self {
         self.catch_up_tasks = tasks;
+        self
+    }
+
+    /// Sets the size of the messages of a topic that may wait while the hub reads the topic's history, in
+    /// bytes. Default: 1 MiB. Messages beyond that size, and beyond 1,024, are read from the history
+    /// afterwards.
+    pub fn held_back(mut self, bytes: usize) -> Self {
+        self.held_back = bytes;
         self
     }
 

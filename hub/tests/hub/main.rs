@@ -11,6 +11,7 @@ mod once;
 mod presence;
 mod presence_checker;
 mod presence_faults;
+mod races;
 mod slow;
 mod stress;
 mod support;
