@@ -125,7 +125,7 @@ fn messages_of(run: &[Parcel]) -> Vec<Prepared> {
         .iter()
         .map(|parcel| match &parcel.content {
             Content::Message(frame) => Some(frame.clone()),
-            Content::News(_) | Content::Loss(_) | Content::End => None,
+            Content::News(_) | Content::Loss(..) | Content::End => None,
         })
         .collect();
     frames.filter(|_| run.len() > 1).unwrap_or_default()
