@@ -45,7 +45,7 @@ mod client {
         Error::new(ErrorKind::InvalidInput, text)
     }
 
-    #[expect(clippy::unused_async, reason = "the signature is that of the real one")]
+    #[allow(clippy::unused_async, reason = "the signature is that of the real one")]
     pub(crate) async fn connect(
         _config: Option<ClientTls>,
         _protocols: &[Alpn],
