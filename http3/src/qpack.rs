@@ -14,7 +14,10 @@
 //! This file has no I/O and no state. A decoded section is never larger than the caller allows, however small
 //! its encoding: memory is taken for one field at a time, and the size is checked before.
 
+// The paths are for the fuzz target, which includes this file.
+#[path = "qpack/huffman.rs"]
 mod huffman;
+#[path = "qpack/static_table.rs"]
 mod static_table;
 
 use std::fmt;
