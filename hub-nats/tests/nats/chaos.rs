@@ -4,7 +4,7 @@
 //! Afterwards, the rules of `check` must hold. A run that fails prints its seed, with which
 //! `BOWLINE_HUB_SEED=<seed> cargo test -p bowline-hub-nats --test nats chaos` replays the schedule.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::error::Error;
 use std::fs;
 use std::sync::{Arc, Mutex};
@@ -253,7 +253,7 @@ async fn run(mut servers: Vec<Server>, schedule: Schedule, seed: u64) -> Result<
 /// not acknowledged may come late, or never. Returns the number of losses.
 fn check(record: &Record, topic: usize, notes: &[Note]) -> Result<usize, String> {
     let (mut last, mut losses) = (None::<Position>, 0);
-    let mut seen = HashSet::new();
+    let mut seen = HashMap::new();
     // The index of the last message of each publisher since the last loss.
     let mut in_run = HashMap::new();
     for note in notes {
@@ -266,8 +266,8 @@ fn check(record: &Record, topic: usize, notes: &[Note]) -> Result<usize, String>
             }
             Note::Message(position, text) => (position, text),
         };
-        if !seen.insert(text) {
-            return Err(format!("{text} came twice"));
+        if let Some(before) = seen.insert(text, position) {
+            return Err(format!("{text} came twice, at {before:?} and at {position:?}"));
         }
         if let Some(last) = last.filter(|last| last.offset() >= position.offset()) {
             return Err(format!("{text} at {} came after {}", position.offset(), last.offset()));
@@ -340,7 +340,7 @@ async fn every_loss_is_told() -> TestResult {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "takes minutes, and three servers on a machine that is not busy"]
+#[ignore = "finds gaps and doubles in a cluster whose cause is not known yet"]
 async fn nothing_is_lost_while_a_majority_of_servers_works() -> TestResult {
     check_schedules(Schedule::Cluster, 0..10).await
 }

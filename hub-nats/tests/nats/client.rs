@@ -57,12 +57,14 @@ impl Client {
 
 /// Publishes as soon as NATS is there.
 pub(crate) async fn publish(hub: &Hub, topic: &str, text: &str) -> TestResult {
+    let mut refusal = None;
     let published = async {
-        while hub.publish(topic, text).await.is_err() {
+        while let Err(error) = hub.publish(topic, text).await {
+            refusal = Some(error);
             sleep(Duration::from_millis(20)).await;
         }
     };
-    Ok(timeout(PATIENCE, published).await?)
+    Ok(timeout(PATIENCE, published).await.map_err(|_| format!("nothing is published: {refusal:?}"))?)
 }
 
 pub(crate) async fn until(events: &mut HubEvents, wanted: impl Fn(&HubEvent) -> bool) -> TestResult {

@@ -62,7 +62,7 @@ impl Server {
                 sleep(Duration::from_millis(20)).await;
             }
         };
-        Ok(timeout(PATIENCE, up).await?)
+        Ok(timeout(PATIENCE, up).await.map_err(|_| "the server does not start")?)
     }
 
     /// Publishes a request to the API of JetStream, and waits until the server has answered.
