@@ -86,7 +86,7 @@ fn decode(section: &[u8]) {
     assert!(size <= MAX_SECTION);
     let mut encoder = SectionEncoder::new();
     for (name, value) in &lines {
-        let Ok(name) = str::from_utf8(name) else { return };
+        let Ok(name) = std::str::from_utf8(name) else { return };
         encoder.push(name, value, Secrecy::Ordinary);
     }
     assert_eq!(decode(&encoder.finish()), Ok(lines));

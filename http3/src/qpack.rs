@@ -291,7 +291,7 @@ mod tests {
         assert_eq!(lines, expected);
         let mut encoder = SectionEncoder::new();
         for (name, value) in &lines {
-            encoder.push(str::from_utf8(name).unwrap(), value, Secrecy::Ordinary);
+            encoder.push(std::str::from_utf8(name).unwrap(), value, Secrecy::Ordinary);
         }
         assert_eq!(encoder.finish(), section);
     }

@@ -540,7 +540,10 @@ impl Connector {
         let reached = self.reach(attempt, self.version).await?;
         if let Reached::Http2(connection, attempt) = reached {
             if self.version.falls_back() && !connection.accepts_websockets() {
-                #[allow(clippy::drop_non_drop, reason = "without the feature `http2`, there is nothing to drop")]
+                #[allow(
+                    clippy::drop_non_drop,
+                    reason = "without the feature `http2`, there is nothing to drop"
+                )]
                 drop(connection);
                 return self.finish(self.reach(*attempt, HttpVersion::Http1).await?).await;
             }
