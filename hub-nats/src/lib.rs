@@ -52,7 +52,8 @@
 //!   error.
 //! - **A server of a cluster is killed.** Nothing is lost in the tests that do so. Under schedules that also
 //!   stop servers for seconds and cut lines (`nothing_is_lost_while_a_majority_of_servers_works`), clients
-//!   have missed acknowledged messages without a notice, or received one twice. The cause is not known yet.
+//!   have missed acknowledged messages without a notice, or were told of a loss that there was not. The
+//!   cause is not known yet.
 //! - **A node is too slow.** NATS ends its connection. The node connects again, and reads what it missed.
 //!
 //! # Subjects

@@ -340,7 +340,7 @@ async fn every_loss_is_told() -> TestResult {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "finds gaps and doubles in a cluster whose cause is not known yet"]
+#[ignore = "finds gaps in a cluster whose cause is not known yet"]
 async fn nothing_is_lost_while_a_majority_of_servers_works() -> TestResult {
     check_schedules(Schedule::Cluster, 0..10).await
 }
