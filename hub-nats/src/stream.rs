@@ -69,8 +69,8 @@ impl Stream {
         let retention = topic.retention().ok_or_else(|| EngineError::new("the topic has no history"))?;
         let (subject, header) = (wire::subject(wire::STORE, topic.name()), wire::header(content, tag));
         let mut headers = vec![(wire::HEADER, header.as_str())];
-        // Keys are those of a topic, and a header is one line. In a cluster, a server that was stopped may take
-        // itself for the leader for a while, and store what the real leader stores, too.
+        // Keys are those of a topic, and a header is one line. In a cluster, a server that was stopped may
+        // take itself for the leader for a while, and store what the real leader stores, too.
         let id = match key {
             Some(key) => Some(wire::subject(&format!("{}.", &subject[wire::STORE.len()..]), key)),
             None => link.is_clustered().then(|| header.clone()),
