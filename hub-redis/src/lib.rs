@@ -171,7 +171,7 @@ pub async fn connect_sharded<U: AsRef<str>>(urls: impl IntoIterator<Item = U>) -
     for place in places {
         let failed = |error| EngineError::new(format!("Redis at {}: {error}", place.address));
         let feed = Arc::new(Feed::new(place.channels.clone()));
-        let connections = place.connect(&feed).await.map_err(failed)?;
+        let connections = place.connect(&feed, None).await.map_err(failed)?;
         let (server, requests) = Server::new(place, connections.commands.clone());
         servers.push(server);
         unstarted.push(Unstarted { connections, feed, requests });

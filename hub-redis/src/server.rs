@@ -59,21 +59,29 @@ impl Place {
         (&self.address, &self.channels) == (&other.address, &other.channels)
     }
 
-    /// Makes both connections to the server.
+    /// Makes both connections to the server, and ends the former connection for commands. The network may
+    /// still hold commands whose calls were given up, and they must not undo later ones.
     ///
     /// # Errors
     ///
     /// Returns an error if the server is out of reach, or if other nodes know it at another place.
-    pub(crate) async fn connect(&self, feed: &Arc<Feed>) -> Result<Connections, ConnectError> {
+    pub(crate) async fn connect(
+        &self,
+        feed: &Arc<Feed>,
+        former: Option<&Identity>,
+    ) -> Result<Connections, ConnectError> {
         let (ender, ending) = mpsc::unbounded_channel();
         let receiving = self.connection(Some(PATIENCE), feed, &ender);
         let (receiving, mut commands) = tokio::try_join!(receiving, self.connection(None, feed, &ender))?;
         let checks = async {
             self.check_order(&mut commands).await?;
-            Ok(check_writing(&mut commands).await?)
+            check_writing(&mut commands).await?;
+            let identity = Identity::of(&mut commands).await?;
+            identity.end(former, &mut commands).await?;
+            Ok(identity)
         };
-        timeout(PATIENCE, checks).await.unwrap_or(Err(ConnectError::Silent))?;
-        Ok(Connections { receiving, commands, ending })
+        let identity = timeout(PATIENCE, checks).await.unwrap_or(Err(ConnectError::Silent))?;
+        Ok(Connections { receiving, commands, identity: Arc::new(identity), ending })
     }
 
     /// Compares the place of the server with that which other nodes know. The first node notes it.
@@ -135,8 +143,35 @@ pub(crate) struct Connections {
     /// Receives the messages of topics.
     pub(crate) receiving: MultiplexedConnection,
     pub(crate) commands: MultiplexedConnection,
+    /// The identity of the connection for commands.
+    pub(crate) identity: Arc<Identity>,
     /// The end of either.
     pub(crate) ending: Ending,
+}
+
+/// The name that a server has for a connection.
+pub(crate) struct Identity {
+    /// The run of the server. Another run counts its connections anew.
+    run: String,
+    number: i64,
+}
+
+impl Identity {
+    async fn of(commands: &mut MultiplexedConnection) -> RedisResult<Self> {
+        let mut both = redis::pipe();
+        both.cmd("CLIENT").arg("ID").cmd("INFO").arg("server");
+        let (number, info): (i64, String) = both.query_async(commands).await?;
+        let run = info.lines().find_map(|line| line.strip_prefix("run_id:"));
+        Ok(Self { run: run.unwrap_or_default().to_owned(), number })
+    }
+
+    /// Ends the former connection, over one with this identity.
+    async fn end(&self, former: Option<&Self>, commands: &mut MultiplexedConnection) -> RedisResult<()> {
+        let number = former.filter(|former| former.run == self.run).map(|former| former.number);
+        let mut kill = redis::cmd("CLIENT");
+        // No connection has the largest number. A missing permission shows at the start of the program.
+        kill.arg("KILL").arg("ID").arg(number.unwrap_or(i64::MAX)).exec_async(commands).await
+    }
 }
 
 /// The reason for which there are no connections.

@@ -10,6 +10,7 @@
 //!                          +--------------------------+
 //! ```
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,7 +23,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use crate::feed::Feed;
 use crate::renewal::Renewal;
 use crate::server::{
-    ConnectError, Connections, Link, PATIENCE, Place, Reply, Request, check_writing, out_of_reach,
+    ConnectError, Connections, Identity, Link, PATIENCE, Place, Reply, Request, check_writing, out_of_reach,
 };
 
 /// The number of requests, or of channels, in one command.
@@ -67,6 +68,7 @@ impl Subscriptions {
     pub(crate) async fn run(mut self, first: Connections) {
         let mut connected = first;
         loop {
+            let former = Arc::clone(&connected.identity);
             let mut reason = match self.keep(connected).await {
                 End::Dropped => return,
                 End::Lost(reason) => reason,
@@ -74,7 +76,7 @@ impl Subscriptions {
             self.link.down(&reason);
             self.tell_loss(&reason);
             loop {
-                match self.reconnect().await {
+                match self.reconnect(&former).await {
                     Ok(again) => {
                         self.link.up(again.commands.clone());
                         connected = again;
@@ -109,7 +111,7 @@ impl Subscriptions {
     }
 
     async fn keep(&mut self, connections: Connections) -> End {
-        let Connections { mut receiving, mut commands, mut ending } = connections;
+        let Connections { mut receiving, mut commands, mut ending, .. } = connections;
         let mut requests = Vec::new();
         let mut heartbeat = interval(HEARTBEAT);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -133,14 +135,23 @@ impl Subscriptions {
         }
     }
 
-    /// Answers requests with two commands. A hub never wants a topic while it ceases to want the same topic,
-    /// so the order among the requests doesn't matter.
+    /// Answers requests with two commands. The last request about a topic counts.
     async fn answer(&mut self, connection: &mut MultiplexedConnection, requests: &mut Vec<Request>) {
         let (mut wants, mut unwants) = (Vec::new(), Vec::new());
-        for request in requests.drain(..) {
+        let mut later = HashSet::new();
+        for request in requests.drain(..).rev() {
             match request {
-                Request::Want(topic, reply) => wants.push((topic, reply)),
-                Request::Unwant(topic, reply) => unwants.push((topic, reply)),
+                // A caller that has stopped waiting does not want the topic.
+                Request::Want(_, reply) if reply.is_closed() => {}
+                Request::Want(topic, reply) if later.insert(topic.clone()) => wants.push((topic, reply)),
+                Request::Unwant(topic, reply) if later.insert(topic.clone()) => unwants.push((topic, reply)),
+                // The hub has changed its mind since.
+                Request::Want(_, reply) => {
+                    let _ = reply.send(Err(EngineError::new("the topic is no longer wanted")));
+                }
+                Request::Unwant(_, reply) => {
+                    let _ = reply.send(Ok(()));
+                }
             }
         }
         if !unwants.is_empty() {
@@ -174,8 +185,8 @@ impl Subscriptions {
         }
     }
 
-    async fn reconnect(&mut self) -> Result<Connections, ConnectError> {
-        let mut connections = self.place.connect(&self.feed).await?;
+    async fn reconnect(&mut self, former: &Identity) -> Result<Connections, ConnectError> {
+        let mut connections = self.place.connect(&self.feed, Some(former)).await?;
         let channels: Vec<_> = self.feed.all().iter().map(|topic| self.place.channel(topic)).collect();
         for channels in channels.chunks(BATCH) {
             connections.receiving.subscribe(channels).await?;

@@ -53,6 +53,12 @@ use crate::topic::Topic;
 ///   step with the change of the entries: of two nodes that exit at once, one is the last.
 /// - **No change is lost in silence.** Changes have no positions. If some may be lost, the engine calls
 ///   [`Inbox::reconnected`], or [`Inbox::changes_lost`] for one topic. The hub then reads who is present.
+/// - **Calls that were given up.** The hub drops a call that takes too long, and its request may still be on
+///   the way: on a connection that was lost, or in the queue of a broker. A dropped [`enter`](Self::enter) or
+///   [`exit`](Self::exit) must not take effect after a later call for the same entry has returned. A broker
+///   whose connections don't keep the order among each other needs a fence: it ends the former connection
+///   before the first request of the next, or requests carry a number or a condition by which the broker
+///   refuses late ones.
 /// - **Nodes that vanish.** A lease that ends does nothing by itself: its entries stay until a hub calls
 ///   [`reap`](Self::reap). Any number of hubs do that every few seconds.
 ///

@@ -1,9 +1,10 @@
 //! Failures of a real Redis and real nodes, one by one: see `hub/docs/failures.md`.
 
 use std::error::Error;
+use std::time::{Duration, Instant};
 
 use bowline::WebSocket;
-use bowline_hub::{ErrorKind, Hub, HubEvent, Position, Start};
+use bowline_hub::{ErrorKind, Hub, HubEvent, HubLimits, Position, Start};
 use bowline_hub_redis::connect;
 use tokio::time::timeout;
 
@@ -55,6 +56,36 @@ async fn a_node_that_is_cut_off_says_so_and_fills_the_gap() -> TestResult {
     publish(&scene.here, "5").await?;
     client.expect(&["5"]).await?;
     assert_eq!(scene.here.stats().lost, 0);
+    Ok(())
+}
+
+/// Both requests wait for the connection, and are answered together.
+#[tokio::test]
+async fn a_topic_that_was_given_up_during_a_loss_is_not_received() -> TestResult {
+    const BOUND: Duration = Duration::from_millis(300);
+    let Some(server) = Server::start(VOLATILE).await? else { return Ok(()) };
+    let proxy = Proxy::start(server.address()).await?;
+    let limits = HubLimits::default().engine_timeout(BOUND);
+    let hub = build_on(connect(&proxy.url()).await?).limits(limits).build()?;
+    let mut events = hub.events();
+    let client = Client::join(&hub)?;
+    proxy.set(Weather::Cut);
+    until(&mut events, |event| matches!(event, HubEvent::Disconnected(_))).await?;
+    // The next attempt to connect takes long.
+    proxy.set(Weather::Stalled);
+    let mut given_up = 0;
+    while given_up < 2 {
+        let start = Instant::now();
+        assert!(client.member.subscribe(&format!("news/{given_up}"), None).await.is_err());
+        given_up += usize::from(start.elapsed() >= BOUND);
+    }
+    proxy.set(Weather::Fair);
+    until(&mut events, |event| *event == HubEvent::Reconnected).await?;
+    let subscribed = async { while client.member.subscribe("news/more", None).await.is_err() {} };
+    timeout(PATIENCE, subscribed).await?;
+    let script = "return redis.call('PUBSUB', 'NUMSUB', ARGV[1])[2]";
+    assert_eq!(server.number(&["EVAL", script, "0", "bowline:news/0"]).await?, 0);
+    assert_eq!(server.number(&["EVAL", script, "0", "bowline:news/more"]).await?, 1);
     Ok(())
 }
 

@@ -11,7 +11,9 @@ use bowline_hub::{ErrorKind, Hub, HubEvent, HubLimits, Member, PresenceNews, Pre
 use bowline_hub_redis::{connect, connect_sharded};
 use tokio::time::{sleep, timeout};
 
+use crate::support::proxy::{Proxy, Weather};
 use crate::support::server::{DURABLE, PATIENCE, SNAPSHOTS, Server, TestResult, VOLATILE};
+use crate::topics;
 
 const ROOM: &str = "room/1";
 
@@ -164,6 +166,30 @@ async fn two_nodes_tell_who_is_there_and_who_comes_and_goes() -> TestResult {
     alice.member.disappear(ROOM);
     alice.expect(&["- alice"]).await?;
     until(&here, async || here.count(ROOM).await.is_ok_and(|count| count == 0)).await
+}
+
+/// The line holds the request to enter, and lets it go after the member has left by another line.
+#[tokio::test]
+async fn a_request_that_was_given_up_does_nothing_when_it_arrives() -> TestResult {
+    let Some(server) = Server::start(VOLATILE).await? else { return Ok(()) };
+    let proxy = Proxy::start(server.address()).await?;
+    let hub = hub(&proxy.url()).await?;
+    let mut events = hub.events();
+    let _other = Client::appear(&hub, "other").await?;
+    let client = Client::subscribe(&hub, ROOM).await?;
+    proxy.set(Weather::StalledToServer);
+    let line = proxy.part();
+    assert!(client.member.appear(ROOM, "late").await.is_err());
+    client.member.disappear(ROOM);
+    topics::until(&mut events, |event| *event == HubEvent::Reconnected).await?;
+    // After each, the hub removes entries for which it could not do that before.
+    renewals(&hub, 2).await?;
+    line.send_replace(Weather::Fair);
+    timeout(PATIENCE, line.closed()).await?;
+    for _ in 0..10 {
+        assert_eq!(server.number(&["HLEN", "bowline:room/1:present"]).await?, 1);
+    }
+    Ok(())
 }
 
 /// Names and information are bytes, of any kind.

@@ -41,11 +41,14 @@ impl Direction {
     }
 }
 
+/// The weather of new connections.
+type Shared = Arc<Mutex<watch::Sender<Weather>>>;
+
 /// A proxy to one address at a time.
 pub(crate) struct Proxy {
     address: SocketAddr,
     target: Arc<Mutex<String>>,
-    weather: watch::Sender<Weather>,
+    weather: Shared,
     task: JoinHandle<()>,
 }
 
@@ -54,8 +57,8 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let target = Arc::new(Mutex::new(target));
-        let (weather, seen) = watch::channel(Weather::Fair);
-        let task = tokio::spawn(accept(listener, Arc::clone(&target), seen));
+        let weather = Shared::new(Mutex::new(watch::Sender::new(Weather::Fair)));
+        let task = tokio::spawn(accept(listener, Arc::clone(&target), Arc::clone(&weather)));
         Ok(Self { address, target, weather, task })
     }
 
@@ -64,7 +67,12 @@ impl Proxy {
     }
 
     pub(crate) fn set(&self, weather: Weather) {
-        self.weather.send_replace(weather);
+        self.weather.lock().unwrap().send_replace(weather);
+    }
+
+    /// Returns the weather of the connections that there are. From now on, it is fair for new ones.
+    pub(crate) fn part(&self) -> watch::Sender<Weather> {
+        std::mem::replace(&mut *self.weather.lock().unwrap(), watch::Sender::new(Weather::Fair))
     }
 
     /// Sends new connections to another address.
@@ -80,12 +88,13 @@ impl Drop for Proxy {
     }
 }
 
-async fn accept(listener: TcpListener, target: Arc<Mutex<String>>, weather: watch::Receiver<Weather>) {
+async fn accept(listener: TcpListener, target: Arc<Mutex<String>>, weather: Shared) {
     loop {
         let Ok((client, _)) = listener.accept().await else { continue };
+        let weather = weather.lock().unwrap().subscribe();
         if *weather.borrow() != Weather::Cut {
             let target = target.lock().unwrap().clone();
-            tokio::spawn(connect(client, target, weather.clone()));
+            tokio::spawn(connect(client, target, weather));
         }
     }
 }
