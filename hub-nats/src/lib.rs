@@ -97,6 +97,7 @@ mod transport;
 mod wire;
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bowline_hub::bowline::Message;
@@ -144,7 +145,7 @@ pub struct Nats {
 /// ```
 enum LinkState {
     Unstarted(Box<(Connection, Addresses)>),
-    Running(Link),
+    Running(Arc<Link>),
     Ended,
 }
 
@@ -163,7 +164,9 @@ impl Engine for Nats {
     fn start(&mut self, inbox: Inbox) -> Result<(), EngineError> {
         match std::mem::replace(&mut self.link, LinkState::Ended) {
             LinkState::Unstarted(first) => {
-                self.link = LinkState::Running(Link::start(first.0, first.1, inbox)?);
+                let link = Arc::new(Link::start(first.0, first.1, inbox)?);
+                self.presence.start(&link);
+                self.link = LinkState::Running(link);
                 Ok(())
             }
             running => {

@@ -16,6 +16,9 @@ use crate::wire;
 /// The time after which the server removes a consumer that nobody uses.
 const CONSUMER_AGE: Duration = Duration::from_secs(5);
 
+/// The statuses with which a consumer says that there are no more messages.
+const END: [u16; 2] = [404, 408];
+
 /// A message in a stream.
 #[derive(Clone, Debug)]
 pub(crate) struct RawMessage {
@@ -109,32 +112,46 @@ pub(crate) async fn consume(link: &Link, batch: &Batch<'_>) -> Result<(Vec<RawMe
     let consumer = call(link, &format!("CONSUMER.CREATE.{}", batch.stream), &request).await?;
     let newer = usize::try_from(consumer["num_pending"].as_u64().unwrap_or_default()).unwrap_or(usize::MAX);
     let name = format!("{}.{}", batch.stream, consumer["name"].as_str().unwrap_or_default());
-    let mut messages = Vec::new();
-    let count = batch.limit.min(newer);
-    if count > 0 {
+    let (mut messages, mut pending) = (Vec::new(), newer);
+    // While messages are read, others may replace those that are not read yet, and come after all of them.
+    while pending > 0 && messages.len() < batch.limit {
+        let count = pending.min(batch.limit - messages.len());
         let request = json!({ "batch": count, "no_wait": true }).to_string();
         let mut answers = link.consume(&format!("$JS.API.CONSUMER.MSG.NEXT.{name}"), request.as_bytes())?;
-        while messages.len() < count {
+        for _ in 0..count {
             let answer = answers.recv().await;
             let answer = answer.ok_or_else(|| EngineError::new("the connection to NATS was lost"))?;
-            if answer.status.is_some() {
-                break;
+            match answer.status {
+                None => {}
+                Some(status) if END.contains(&status) => {
+                    pending = 0;
+                    break;
+                }
+                Some(status) => {
+                    let text = format!("NATS does not read all messages of a stream: status {status}");
+                    return Err(EngineError::new(text).into());
+                }
             }
-            messages.push(consumed(answer).ok_or_else(undecodable)?);
+            let message;
+            (message, pending) = consumed(answer).ok_or_else(undecodable)?;
+            messages.push(message);
         }
     }
     call(link, &format!("CONSUMER.DELETE.{name}"), &json!({})).await?;
     Ok((messages, newer))
 }
 
-/// Decodes a message from a consumer. The subject for its acknowledgement tells where it is:
+/// Decodes a message from a consumer, and the number of messages after it.
+///
+/// The subject for an acknowledgement tells where a message is:
 /// `$JS.ACK.<stream>.<consumer>.<attempts>.<sequence>.<number>.<time>.<rest>`.
-fn consumed(answer: Answer) -> Option<RawMessage> {
+fn consumed(answer: Answer) -> Option<(RawMessage, usize)> {
     let mut numbers = answer.reply.split('.').skip(5).map(|part| part.parse().ok());
     let (sequence, _, time) = (numbers.next()??, numbers.next()?, numbers.next()??);
+    let rest = usize::try_from(numbers.next()??).unwrap_or(usize::MAX);
     let time = SystemTime::UNIX_EPOCH + Duration::from_nanos(time);
     let Answer { header, payload, subject, .. } = answer;
-    Some(RawMessage { sequence, header, payload, time, subject })
+    Some((RawMessage { sequence, header, payload, time, subject }, rest))
 }
 
 /// Parses a time in UTC, such as `2026-11-30T01:17:28.6Z` (RFC 3339).

@@ -20,6 +20,19 @@
 //! finds that its lease is over, and removes the entry itself. A node that dies in between is reaped again,
 //! as a lease that is over stays for a while.
 //!
+//! # Calls that were given up
+//!
+//! A request may reach the stream long after its call was given up: over a connection that was lost, or from
+//! the queue of a leader. It must not undo a later call. So the message of a key is replaced by each call,
+//! even if nothing changes, and a late request finds that its condition doesn't hold any more. A key without
+//! a message gets one without nodes first. Otherwise, a late request would find no message again once the
+//! stream has forgotten the key.
+//!
+//! # Keys that are gone
+//!
+//! The message of a key without nodes stays for a while, so that replicas have seen it. The [`sweeper`] of
+//! the node then removes it from the stream. Nodes that read a topic find those whose node has ended.
+//!
 //! # Lost data
 //!
 //! The numbers of a stream grow. A stream that acknowledges a message with a number that is not larger than
@@ -29,6 +42,7 @@
 //! ```text
 //! presence  begin, renew, enter, exit, present
 //! reaper    the entries of nodes that are gone
+//! sweeper   the keys that are gone
 //! person    the message of a key
 //! term      the message of a lease
 //! subjects  the subjects
@@ -37,30 +51,27 @@
 pub(crate) mod person;
 mod reaper;
 mod subjects;
+mod sweeper;
 mod term;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet};
+use std::future::poll_fn;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
 use bowline_hub::{EngineError, Lease, NodeId, Present, Topic};
 use serde_json::json;
-use tokio::time::Instant;
 
 use crate::jetstream::{self, Refusal, call, purge};
 use crate::link::Link;
-use crate::message::{Batch, Part, consume, last};
+use crate::message::{Batch, Part, RawMessage, consume, last};
 use crate::presence::person::Person;
 use crate::presence::subjects::{index_subject, key_subject, lease_subject};
+use crate::presence::sweeper::Gone;
 use crate::presence::term::Term;
 use crate::wire;
-
-/// The time for which the message of a key without entries stays, so that replicas have seen it.
-const GONE: Duration = Duration::from_secs(10);
-
-/// The number of messages that are removed at once.
-const SWEPT: usize = 64;
 
 /// The number of attempts to replace a message.
 const ATTEMPTS: usize = 100;
@@ -75,7 +86,7 @@ pub(crate) struct Presence {
     ensured: AtomicU64,
     leases: Mutex<Leases>,
     /// The messages of keys without entries, to be removed from the stream.
-    gone: Mutex<VecDeque<(Instant, String, u64)>>,
+    gone: Arc<Gone>,
 }
 
 #[derive(Default)]
@@ -89,6 +100,11 @@ struct Leases {
 }
 
 impl Presence {
+    /// Starts the task that removes keys that are gone.
+    pub(crate) fn start(&self, link: &Arc<Link>) {
+        tokio::spawn(sweeper::run(Arc::downgrade(link), Arc::clone(&self.gone)));
+    }
+
     /// Begins the lease of a node.
     pub(crate) async fn begin(&self, link: &Link, node: NodeId, time: Duration) -> Result<(), EngineError> {
         self.ensure(link).await?;
@@ -105,7 +121,6 @@ impl Presence {
         node: NodeId,
         time: Duration,
     ) -> Result<Lease, EngineError> {
-        self.sweep(link).await?;
         let (subject, term) = (lease_subject(&node.to_string()), Term::Lasting(time).encode());
         for _ in 0..ATTEMPTS {
             let Some(known) = self.leases().held.get(&node).copied() else { return Ok(Lease::Lapsed) };
@@ -152,7 +167,7 @@ impl Presence {
         let name = node.to_string();
         self.put(link, &index_subject(&name, topic.name(), &present.key), None, "").await?;
         let subject = key_subject(topic.name(), &present.key);
-        self.replace(link, &subject, |person| person.with(&name, present)).await?;
+        self.replace(link, &subject, &present.key, |person| person.with(&name, present)).await?;
         let lease = last(link, wire::PRESENCE, &lease_subject(&name)).await?;
         let is_lasting =
             lease.is_some_and(|lease| matches!(Term::parse(&lease.payload), Some(Term::Lasting(_))));
@@ -173,7 +188,7 @@ impl Presence {
         key: &str,
     ) -> Result<(), EngineError> {
         match self.remove(link, topic.name(), &node.to_string(), key).await {
-            Ok(_) | Err(Refusal::NoStream) => Ok(()),
+            Ok(()) | Err(Refusal::NoStream) => Ok(()),
             Err(refusal) => Err(refusal.into()),
         }
     }
@@ -185,54 +200,90 @@ impl Presence {
         loop {
             let (stream, subject, part) = (wire::PRESENCE, subjects.as_str(), Part::Everything);
             let batch = Batch { stream, subject, after: 0, limit: usize::MAX, part };
-            let (people, _) = consume(link, &batch).await?;
-            // The consumer may be on a replica that is late. The leader is not.
+            // The consumer may be on a replica that is late. The leader is not. Later changes are delivered.
             let newest = last(link, wire::PRESENCE, &subjects).await?.map_or(0, |last| last.sequence);
-            if people.iter().map(|found| found.sequence).max().unwrap_or(0) < newest {
-                tokio::time::sleep(PAUSE).await;
-                continue;
+            let (found, _) = consume(link, &batch).await?;
+            if found.last().map_or(0, |last| last.sequence) >= newest {
+                return Ok(self.people(&found));
             }
-            let people = people.iter().filter_map(|found| Person::parse(&found.payload));
-            let people = people.filter(|person| !person.is_gone());
-            return Ok(people.map(|person| Present::new(person.key).info(person.info)).collect());
+            tokio::time::sleep(PAUSE).await;
         }
     }
 
-    /// Removes an entry, and returns `true` if it was there.
-    async fn remove(&self, link: &Link, topic: &str, node: &str, key: &str) -> Result<bool, Refusal> {
+    /// Returns the people of the messages of a topic. The last message of each key counts: a message that is
+    /// replaced while the others are read comes again.
+    fn people(&self, found: &[RawMessage]) -> Vec<Present> {
+        let (mut people, mut subjects) = (Vec::with_capacity(found.len()), HashSet::new());
+        for found in found.iter().rev().filter(|found| subjects.insert(found.subject.as_str())) {
+            match Person::parse(&found.payload) {
+                Some(person) if person.is_gone() => self.gone.note_old(found),
+                Some(person) => people.push(Present::new(person.key).info(person.info)),
+                None => {}
+            }
+        }
+        people
+    }
+
+    /// Removes an entry, if it is there.
+    async fn remove(&self, link: &Link, topic: &str, node: &str, key: &str) -> Result<(), Refusal> {
         let index = index_subject(node, topic, key);
         let indexed = last(link, wire::PRESENCE, &index).await?;
         let subject = key_subject(topic, key);
-        let removed = self.replace(link, &subject, |person| person.without(node)).await?;
-        if let Some((sequence, person)) = &removed {
-            if person.is_gone() {
-                self.gone().push_back((Instant::now(), subject, *sequence));
-            }
-        }
+        self.replace(link, &subject, key, |person| person.without(node)).await?;
         if let Some(indexed) = indexed {
             purge(link, wire::PRESENCE, &index, indexed.sequence).await?;
         }
-        Ok(removed.is_some())
+        Ok(())
     }
 
-    /// Replaces the message of a key, and returns its number. Does nothing if there is nothing to change.
+    /// Replaces the message of a key, even by an equal one.
     async fn replace(
         &self,
         link: &Link,
         subject: &str,
-        change: impl Fn(&Person) -> Option<Person>,
-    ) -> Result<Option<(u64, Person)>, Refusal> {
+        key: &str,
+        change: impl Fn(&Person) -> Person,
+    ) -> Result<(), Refusal> {
+        let nobody = Person::nobody(key);
         for _ in 0..ATTEMPTS {
-            let found = last(link, wire::PRESENCE, subject).await?;
-            let sequence = found.as_ref().map_or(0, |found| found.sequence);
-            let person = found.and_then(|found| Person::parse(&found.payload)).unwrap_or_default();
-            let Some(person) = change(&person) else { return Ok(None) };
-            match self.put(link, subject, Some(sequence), &person.encode()).await {
-                Err(Refusal::Code(jetstream::WRONG_LAST_SEQUENCE, _)) => {}
-                outcome => return Ok(Some((outcome?, person))),
+            let (sequence, before) = match last(link, wire::PRESENCE, subject).await? {
+                Some(found) => {
+                    (found.sequence, Person::parse(&found.payload).unwrap_or_else(|| nobody.clone()))
+                }
+                // The message of somebody is never the first one: see "Calls that were given up".
+                None => match self.put_person(link, subject, 0, &nobody).await? {
+                    Some(sequence) => (sequence, nobody.clone()),
+                    None => continue,
+                },
+            };
+            if self.put_person(link, subject, sequence, &change(&before)).await?.is_some() {
+                return Ok(());
             }
         }
         Err(EngineError::new("too many nodes change the presence of a key").into())
+    }
+
+    /// Publishes the message of a key, on the condition that the last one has a number. Returns the number of
+    /// the new message, or `None` if somebody else was faster.
+    async fn put_person(
+        &self,
+        link: &Link,
+        subject: &str,
+        expected: u64,
+        person: &Person,
+    ) -> Result<Option<u64>, Refusal> {
+        match self.put(link, subject, Some(expected), &person.encode()).await {
+            Ok(sequence) => {
+                if person.is_gone() {
+                    self.gone.note(subject, sequence);
+                } else {
+                    self.gone.forget(subject);
+                }
+                Ok(Some(sequence))
+            }
+            Err(Refusal::Code(jetstream::WRONG_LAST_SEQUENCE, _)) => Ok(None),
+            Err(refusal) => Err(refusal),
+        }
     }
 
     /// Publishes a message, on the condition that the last one on its subject has a number. Returns the
@@ -258,22 +309,6 @@ impl Presence {
             leases.last = sequence;
         }
         Ok(sequence)
-    }
-
-    /// Removes messages of keys without entries.
-    async fn sweep(&self, link: &Link) -> Result<(), EngineError> {
-        for _ in 0..SWEPT {
-            let due = self.gone().front().is_some_and(|(since, ..)| since.elapsed() >= GONE);
-            if !due {
-                break;
-            }
-            let Some((_, subject, sequence)) = self.gone().pop_front() else { break };
-            match purge(link, wire::PRESENCE, &subject, sequence).await {
-                Ok(()) | Err(Refusal::NoStream) => {}
-                Err(refusal) => return Err(refusal.into()),
-            }
-        }
-        Ok(())
     }
 
     /// Makes sure that the stream exists.
@@ -320,8 +355,24 @@ impl Presence {
     fn leases(&self) -> MutexGuard<'_, Leases> {
         self.leases.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
 
-    fn gone(&self) -> MutexGuard<'_, VecDeque<(Instant, String, u64)>> {
-        self.gone.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+/// Waits for all futures, and returns their outcomes in order.
+async fn all<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
+    let mut futures: Vec<_> = futures.map(|future| (Box::pin(future), None)).collect();
+    poll_fn(|cx| {
+        let mut is_pending = false;
+        for (future, outcome) in &mut futures {
+            // A future that is ready must not be polled again.
+            if outcome.is_none() {
+                match future.as_mut().poll(cx) {
+                    Poll::Ready(output) => *outcome = Some(output),
+                    Poll::Pending => is_pending = true,
+                }
+            }
+        }
+        if is_pending { Poll::Pending } else { Poll::Ready(()) }
+    })
+    .await;
+    futures.into_iter().filter_map(|(_, outcome)| outcome).collect()
 }

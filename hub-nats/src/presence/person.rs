@@ -40,22 +40,27 @@ impl Person {
             .to_string()
     }
 
-    /// Adds a node. Returns `None` if everything is as before.
-    pub(crate) fn with(&self, node: &str, present: &Present) -> Option<Self> {
-        let is_change = self.nodes.is_empty() || self.info != present.info;
-        let is_there = self.nodes.iter().any(|other| other == node);
-        if is_there && !is_change {
-            return None;
-        }
-        let mut nodes = self.nodes.clone();
-        nodes.extend((!is_there).then(|| node.to_owned()));
-        Some(Self { key: present.key.clone(), info: present.info.clone(), nodes, is_change })
+    /// The state of a key of which nobody has been present.
+    pub(crate) fn nobody(key: &str) -> Self {
+        Self { key: key.to_owned(), ..Self::default() }
     }
 
-    /// Removes a node. Returns `None` if it is not there.
-    pub(crate) fn without(&self, node: &str) -> Option<Self> {
+    pub(crate) fn has(&self, node: &str) -> bool {
+        self.nodes.iter().any(|other| other == node)
+    }
+
+    /// Adds a node.
+    pub(crate) fn with(&self, node: &str, present: &Present) -> Self {
+        let is_change = self.nodes.is_empty() || self.info != present.info;
+        let mut nodes = self.nodes.clone();
+        nodes.extend((!self.has(node)).then(|| node.to_owned()));
+        Self { key: present.key.clone(), info: present.info.clone(), nodes, is_change }
+    }
+
+    /// Removes a node, if it is there.
+    pub(crate) fn without(&self, node: &str) -> Self {
         let nodes: Vec<_> = self.nodes.iter().filter(|other| *other != node).cloned().collect();
-        let is_change = nodes.is_empty();
-        (nodes.len() < self.nodes.len()).then(|| Self { nodes, is_change, ..self.clone() })
+        let is_change = nodes.is_empty() && !self.nodes.is_empty();
+        Self { nodes, is_change, ..self.clone() }
     }
 }

@@ -10,10 +10,10 @@ use bowline_hub::{EngineError, NodeId};
 
 use crate::jetstream::{self, Refusal, purge};
 use crate::link::Link;
-use crate::message::{last, next};
-use crate::presence::Presence;
+use crate::message::{Batch, Part, RawMessage, consume, last, next};
 use crate::presence::subjects::{index_of, lease_subject};
 use crate::presence::term::Term;
+use crate::presence::{Presence, all};
 use crate::wire;
 
 /// The number of entries that are reaped at once.
@@ -28,7 +28,6 @@ const OVER: Duration = Duration::from_secs(30);
 impl Presence {
     /// Removes some entries of nodes whose leases have ended.
     pub(crate) async fn reap(&self, link: &Link, caller: NodeId) -> Result<usize, EngineError> {
-        self.sweep(link).await?;
         if !self.leases().held.contains_key(&caller) {
             return Ok(0);
         }
@@ -92,20 +91,23 @@ impl Presence {
         }
     }
 
-    /// Removes entries of a node, and returns their number.
+    /// Removes entries of a node, all at once, and returns their number.
     async fn reap_node(&self, link: &Link, node: &str, most: usize) -> Result<usize, Refusal> {
-        let (mut after, mut reaped) = (0, 0);
-        while reaped < most {
-            let found = next(link, wire::PRESENCE, &index_of(node), after + 1).await?;
-            let Some(entry) = found else { break };
-            after = entry.sequence;
-            let mut tokens = entry.subject.rsplit('.');
-            let (key, topic) = (tokens.next().and_then(wire::topic), tokens.next().and_then(wire::topic));
-            if let (Some(key), Some(topic)) = (key, topic) {
-                reaped += usize::from(self.remove(link, &topic, node, &key).await?);
-            }
+        let (stream, subject, part) = (wire::PRESENCE, &*index_of(node), Part::Headers);
+        let (mut found, _) = consume(link, &Batch { stream, subject, after: 0, limit: most, part }).await?;
+        if found.is_empty() {
+            // The consumer may be on a replica that is late. The leader is not.
+            found.extend(next(link, wire::PRESENCE, subject, 1).await?);
         }
-        Ok(reaped)
+        let entry = |found: &RawMessage| {
+            let mut tokens = found.subject.rsplit('.').map(wire::topic);
+            let key = tokens.next().flatten();
+            tokens.next().flatten().zip(key)
+        };
+        let entries: Vec<_> = found.iter().filter_map(entry).collect();
+        let removals = entries.iter().map(|(topic, key)| self.remove(link, topic, node, key));
+        all(removals).await.into_iter().collect::<Result<(), _>>()?;
+        Ok(entries.len())
     }
 
     /// Returns the time of the server.

@@ -5,6 +5,7 @@
 mod chaos;
 mod client;
 mod cluster;
+mod engine;
 mod history;
 mod presence;
 mod proxy;

@@ -2,13 +2,18 @@
 
 use std::error::Error;
 use std::fs;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bowline::{WebSocket, pair};
-use bowline_hub::{Hub, HubLimits, Member, PresenceNews, Present, Rule};
-use tokio::time::{sleep, timeout};
+use bowline_hub::{Engine, EngineError, Hub, HubLimits, Member, PresenceNews, Present, Rule};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio::time::{interval, sleep, timeout};
 
 use crate::cluster;
+use crate::engine::Bare;
 use crate::proxy::{Line, Proxy};
 use crate::server::{PATIENCE, Server, TestResult};
 
@@ -184,6 +189,102 @@ async fn a_server_that_comes_back_without_its_data_learns_who_is_there() -> Test
     bob.member.disappear(ROOM);
     until_present(&[&here, &there], &["alice"]).await?;
     Ok(())
+}
+
+/// A request that was given up reaches the stream at last. It names the number that it has seen.
+#[tokio::test]
+async fn a_late_request_does_not_undo_a_later_call() -> TestResult {
+    let Some(server) = Server::start("").await? else { return Ok(()) };
+    let (here, there) = (Bare::start(&server.url(), ROOM).await?, Bare::start(&server.url(), ROOM).await?);
+    let subject = |key: &str| format!("bowline.present.room/1%2e2.{key}");
+    let late = |key: &str, nodes: &str| {
+        format!("{{\"key\":\"{key}\",\"info\":\"\",\"nodes\":[{nodes}],\"change\":true}}")
+    };
+    let [ours, theirs] = [&here, &there].map(|bare| format!("\"{}\"", bare.node));
+
+    // A node enters a key that nobody has, or somebody else, and exits before its request arrives.
+    here.engine.exit(&here.topic, here.node, "alice").await?;
+    let answer = server.publish_after(&subject("alice"), 0, &late("alice", &ours)).await?;
+    assert!(answer.contains("10071"), "{answer}");
+    there.engine.enter(&there.topic, there.node, &Present::new("bob")).await?;
+    let seen = server.last_of(&subject("bob")).await?;
+    here.engine.exit(&here.topic, here.node, "bob").await?;
+    let answer =
+        server.publish_after(&subject("bob"), seen, &late("bob", &format!("{theirs},{ours}"))).await?;
+    assert!(answer.contains("10071"), "{answer}");
+    // A node exits, and enters again before its request arrives.
+    let seen = server.last_of(&subject("bob")).await?;
+    there.engine.enter(&there.topic, there.node, &Present::new("bob")).await?;
+    let answer = server.publish_after(&subject("bob"), seen, &late("bob", "")).await?;
+    assert!(answer.contains("10071"), "{answer}");
+    assert_eq!(here.engine.present(&here.topic).await?, [Present::new("bob")]);
+    there.engine.exit(&there.topic, there.node, "bob").await?;
+    assert_eq!(here.engine.count(&here.topic).await?, 0);
+    Ok(())
+}
+
+/// The changes never pause for as long as it takes to read the room.
+#[tokio::test]
+async fn a_busy_room_can_be_read() -> TestResult {
+    const PEOPLE: usize = 3000;
+    let Some(server) = Server::start("").await? else { return Ok(()) };
+    let bare = Bare::start(&server.url(), ROOM).await?;
+    let mut line = TcpStream::connect(("127.0.0.1", server.port)).await?;
+    line.write_all(b"CONNECT {\"verbose\":false}\r\n").await?;
+    let publication = |key: usize| {
+        let person = format!("{{\"key\":\"{key}\",\"info\":\"\",\"nodes\":[\"0\"],\"change\":true}}");
+        format!("PUB bowline.present.room/1%2e2.{key} {}\r\n{person}\r\n", person.len())
+    };
+    line.write_all((0..PEOPLE).map(publication).collect::<String>().as_bytes()).await?;
+    let all = async {
+        while bare.engine.count(&bare.topic).await? < PEOPLE {}
+        Ok::<_, EngineError>(())
+    };
+    timeout(PATIENCE, all).await??;
+    let changes = tokio::spawn(async move {
+        let mut ticks = interval(Duration::from_millis(2));
+        for key in (0..PEOPLE).cycle() {
+            ticks.tick().await;
+            if line.write_all(publication(key).as_bytes()).await.is_err() {
+                break;
+            }
+        }
+    });
+    for _ in 0..5 {
+        let mut present = timeout(PATIENCE, bare.engine.present(&bare.topic)).await??;
+        present.sort_unstable();
+        present.dedup();
+        assert_eq!(present.len(), PEOPLE);
+    }
+    changes.abort();
+    Ok(())
+}
+
+/// Nobody renews a lease, and nobody reads the room.
+#[tokio::test]
+async fn keys_that_are_gone_leave_the_stream() -> TestResult {
+    const PEOPLE: usize = 300;
+    let Some(server) = Server::start("").await? else { return Ok(()) };
+    let bare = Bare::start(&server.url(), ROOM).await?;
+    let calls = (0..PEOPLE).map(|key| {
+        let (engine, topic, node) = (Arc::clone(&bare.engine), bare.topic.clone(), bare.node);
+        async move {
+            engine.enter(&topic, node, &Present::new(key.to_string())).await?;
+            engine.exit(&topic, node, &key.to_string()).await
+        }
+    });
+    let mut calls: JoinSet<_> = calls.collect();
+    while let Some(call) = calls.join_next().await {
+        call??;
+    }
+    let filter = "{\"subjects_filter\":\"bowline.present.>\"}";
+    let gone = async {
+        while server.api("STREAM.INFO.bowline-presence", filter).await?.contains("bowline.present.room") {
+            sleep(Duration::from_millis(200)).await;
+        }
+        Ok::<_, Box<dyn Error>>(())
+    };
+    timeout(PATIENCE, gone).await?
 }
 
 #[tokio::test]

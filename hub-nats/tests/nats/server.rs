@@ -71,21 +71,38 @@ impl Server {
         let publication = format!("PUB $JS.API.{name} answer {}\r\n{request}\r\n", request.len());
         let operations = format!("CONNECT {{\"verbose\":false}}\r\nSUB answer 1\r\n{publication}");
         stream.write_all(operations.as_bytes()).await?;
-        let answer = async {
-            let mut lines = stream.lines();
-            while let Some(line) = lines.next_line().await? {
-                if line.starts_with("MSG answer") {
-                    return Ok(lines.next_line().await?.unwrap_or_default());
-                }
-            }
-            Err("no answer".into())
-        };
-        timeout(PATIENCE, answer).await?
+        answer(stream).await
     }
 
     /// Returns what the server has logged.
     pub(crate) fn log(&self) -> std::io::Result<String> {
         fs::read_to_string(self.folder.path().join("server.log"))
+    }
+
+    /// Publishes a message to a stream, on the condition that the last one on its subject has a number.
+    /// Returns the answer of the server.
+    pub(crate) async fn publish_after(
+        &self,
+        subject: &str,
+        last: u64,
+        payload: &str,
+    ) -> Result<String, Box<dyn Error>> {
+        let mut stream = BufReader::new(TcpStream::connect(("127.0.0.1", self.port)).await?);
+        let head = format!("NATS/1.0\r\nNats-Expected-Last-Subject-Sequence: {last}\r\n\r\n");
+        let (size, both) = (head.len(), head.len() + payload.len());
+        let publication = format!("HPUB {subject} answer {size} {both}\r\n{head}{payload}\r\n");
+        let operations =
+            format!("CONNECT {{\"verbose\":false,\"headers\":true}}\r\nSUB answer 1\r\n{publication}");
+        stream.write_all(operations.as_bytes()).await?;
+        answer(stream).await
+    }
+
+    /// Returns the number of the last message of presence on a subject.
+    pub(crate) async fn last_of(&self, subject: &str) -> Result<u64, Box<dyn Error>> {
+        let request = format!("{{\"last_by_subj\":\"{subject}\"}}");
+        let answer = self.api("STREAM.MSG.GET.bowline-presence", &request).await?;
+        let (_, rest) = answer.split_once("\"seq\":").ok_or("no number")?;
+        Ok(rest.split(',').next().unwrap_or_default().parse()?)
     }
 
     /// Returns the folder of the data.
@@ -116,6 +133,20 @@ impl Drop for Server {
     fn drop(&mut self) {
         let _ = self.kill();
     }
+}
+
+/// Reads up to the answer to a request.
+async fn answer(stream: BufReader<TcpStream>) -> Result<String, Box<dyn Error>> {
+    let answer = async {
+        let mut lines = stream.lines();
+        while let Some(line) = lines.next_line().await? {
+            if line.starts_with("MSG answer") {
+                return Ok(lines.next_line().await?.unwrap_or_default());
+            }
+        }
+        Err("no answer".into())
+    };
+    timeout(PATIENCE, answer).await?
 }
 
 /// Returns a port that nobody takes while the server is down: not one of those that the operating system
