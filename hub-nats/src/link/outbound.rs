@@ -13,7 +13,8 @@ impl LinkTask {
     pub(crate) fn handle_requests(&mut self, requests: &mut Vec<Request>) {
         let mut unconfirmed = Vec::new();
         for request in requests.drain(..) {
-            if self.output.len() > MAX_OUTPUT {
+            // A subscription that stays would deliver each message twice, once the topic is wanted again.
+            if self.output.len() > MAX_OUTPUT && !matches!(request, Request::Unwant(..)) {
                 self.refuse(request, "the NATS server takes no more data");
                 continue;
             }
@@ -36,16 +37,12 @@ impl LinkTask {
                     let sid = self.last_sid + 1;
                     self.last_sid += 2;
                     self.output.extend_from_slice(subscription(&topic, sid).as_bytes());
+                    self.cease(&topic);
                     self.wanted.insert(topic, sid);
                     unconfirmed.push(reply);
                 }
                 Request::Unwant(topic, reply) => {
-                    if let Some((topic, sid)) = self.wanted.remove_entry(&topic) {
-                        self.unsubscribe(sid);
-                        if topic.has_presence() {
-                            self.unsubscribe(sid + 1);
-                        }
-                    }
+                    self.cease(&topic);
                     unconfirmed.push(reply);
                 }
                 Request::Send(operation, reply) => {
@@ -56,6 +53,16 @@ impl LinkTask {
         }
         if !unconfirmed.is_empty() {
             self.ping(unconfirmed);
+        }
+    }
+
+    /// Ends the subscriptions to a topic, if there are any.
+    fn cease(&mut self, topic: &Topic) {
+        if let Some((topic, sid)) = self.wanted.remove_entry(topic) {
+            self.unsubscribe(sid);
+            if topic.has_presence() {
+                self.unsubscribe(sid + 1);
+            }
         }
     }
 

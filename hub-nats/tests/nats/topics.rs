@@ -1,12 +1,16 @@
 //! Topics over NATS: what works, and what becomes of each failure.
 
 use std::net::TcpListener;
+use std::sync::Arc;
 
-use bowline_hub::{ErrorKind, HubEvent, Position};
+use bowline::Message;
+use bowline_hub::{Engine, ErrorKind, HubEvent, Position};
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use crate::client::{Client, hub, publish, until};
-use crate::server::{Server, TestResult};
+use crate::engine::Bare;
+use crate::server::{PATIENCE, Server, TestResult};
 
 #[tokio::test]
 async fn two_nodes_exchange_messages_without_history() -> TestResult {
@@ -84,6 +88,45 @@ async fn a_server_that_falls_silent_is_noticed() -> TestResult {
     until(&mut events, |event| *event == HubEvent::Reconnected).await?;
     publish(&hub, "news", "1").await?;
     client.expect(&["1"]).await?;
+    Ok(())
+}
+
+/// A server that takes no data for a while must still learn that a topic is wanted no more.
+#[cfg(unix)]
+#[tokio::test]
+async fn a_topic_that_was_left_while_the_server_was_slow_is_received_once() -> TestResult {
+    let Some(server) = Server::start("").await? else { return Ok(()) };
+    let mut bare = Bare::start(&server.url(), "news").await?;
+    let other = Bare::start(&server.url(), "other").await?;
+    bare.engine.want(&bare.topic).await?;
+    server.signal("-STOP")?;
+    let mut publishing = JoinSet::new();
+    let refused = async {
+        loop {
+            let (engine, topic) = (Arc::clone(&bare.engine), other.topic.clone());
+            let message = Message::Text("x".repeat(1_000_000).into());
+            publishing.spawn(async move { engine.publish(&topic, message, 0).await });
+            tokio::task::yield_now().await;
+            if let Some(published) = publishing.try_join_next() {
+                return published;
+            }
+        }
+    };
+    assert!(timeout(PATIENCE, refused).await??.is_err());
+    let (engine, topic) = (Arc::clone(&bare.engine), bare.topic.clone());
+    let unwanted = tokio::spawn(async move { engine.unwant(&topic).await });
+    tokio::task::yield_now().await;
+    // Requests are handled in order.
+    assert!(bare.engine.publish(&bare.topic, Message::Text("unsent".into()), 0).await.is_err());
+    server.signal("-CONT")?;
+    unwanted.await??;
+    bare.engine.want(&bare.topic).await?;
+    for number in 1..=3 {
+        let text = number.to_string();
+        bare.engine.publish(&bare.topic, Message::Text(text.as_str().into()), 0).await?;
+        let frame = timeout(PATIENCE, bare.socket.recv()).await??.ok_or("the end")?;
+        assert_eq!(frame.as_text(), Some(&*text));
+    }
     Ok(())
 }
 
