@@ -7,9 +7,10 @@
 //! A history without a message begins with a mark, which takes the place of a first message. The mark is
 //! published on the condition that the subject is empty, so that all nodes find one mark.
 //!
-//! The place before the first message of a topic without a mark is that of the number before, with the tag
-//! 0. Nothing is missing after this place as long as the stream still begins there or before, and the subject
-//! has room for more messages.
+//! The place before the first message of a topic without a mark is that of the number before, with the
+//! complement of the tag of this message. A client can't invent it, as tags are random. Nothing is missing
+//! after this place as long as the stream still begins there or before, and the subject has room for more
+//! messages.
 //!
 //! The first messages of a page are read one by one from the leader of the stream. A consumer reads the
 //! others together: it costs more, and may be a bit late, but the next page takes care of that.
@@ -49,6 +50,11 @@ impl StoredMessage {
 
     fn position(&self) -> Position {
         Position::new(wire::EPOCH, self.sequence, self.tag)
+    }
+
+    /// Returns the place before a message that is the first of its topic.
+    fn before(&self) -> Position {
+        Position::new(wire::EPOCH, self.sequence - 1, !self.tag)
     }
 }
 
@@ -100,11 +106,12 @@ impl Reader<'_> {
             return Ok(page);
         }
         let (messages, newer) = self.messages(after, &top, limit).await?;
-        if newer > self.retention.count || !messages.first().is_some_and(|first| self.is_young(first)) {
+        let Some(first) = messages.first() else { return Ok(page) };
+        if newer > self.retention.count || !self.is_young(first) {
             return Ok(page);
         }
         // Last, as it shows that all the others were there.
-        let Some(anchor) = self.anchor(after).await? else { return Ok(page) };
+        let Some(anchor) = self.anchor(after, first).await? else { return Ok(page) };
         page.anchor = Some(anchor);
         page.newer = u64::try_from(newer).unwrap_or(u64::MAX);
         let mut previous = anchor;
@@ -118,13 +125,17 @@ impl Reader<'_> {
         Ok(page)
     }
 
-    /// Returns the tag at an offset, or `None` if messages after it may be gone.
-    async fn anchor(&self, offset: u64) -> Result<Option<u64>, Refusal> {
+    /// Returns the tag at an offset before a message, or `None` if messages in between may be gone.
+    async fn anchor(&self, offset: u64, first: &StoredMessage) -> Result<Option<u64>, Refusal> {
         if offset > 0 {
             let found = nth(self.link, wire::STREAM, offset).await?;
             if let Some(found) = found.filter(|found| found.subject == self.subject) {
                 return Ok(Some(StoredMessage::decode(&found)?.tag));
             }
+        }
+        let before = first.before();
+        if before.offset() != offset {
+            return Ok(None);
         }
         let request = json!({ "subjects_filter": self.subject });
         let info = jetstream::call(self.link, "STREAM.INFO.bowline", &request).await?;
@@ -132,7 +143,7 @@ impl Reader<'_> {
         let count = info["state"]["subjects"][self.subject].as_i64().unwrap_or_default();
         let most =
             info["config"]["max_msgs_per_subject"].as_i64().filter(|most| *most > 0).unwrap_or(i64::MAX);
-        Ok((begins && count < most).then_some(0))
+        Ok((begins && count < most).then_some(before.tag()))
     }
 
     /// Returns the position before the last `count` messages.
@@ -144,7 +155,7 @@ impl Reader<'_> {
         let first = found.iter().rev().take(most).take_while(is_kept).last();
         let Some(first) = first else { return Ok(top.position()) };
         let before = found.iter().rev().find(|found| found.sequence < first.sequence);
-        Ok(before.map_or(Position::new(wire::EPOCH, first.sequence - 1, 0), StoredMessage::position))
+        Ok(before.map_or(first.before(), StoredMessage::position))
     }
 
     fn is_young(&self, message: &StoredMessage) -> bool {

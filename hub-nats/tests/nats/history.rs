@@ -61,8 +61,28 @@ async fn a_client_that_comes_back_on_another_node_receives_what_it_missed() -> T
         Position::new(top.epoch(), u64::MAX, top.tag()),
         Position::new(top.epoch(), 0, 0),
         other_topic,
+        // Before messages that are there.
+        Position::new(top.epoch(), since.offset() + 2, 0),
     ] {
         assert_eq!(client.member.subscribe("chat/a", Some(forged)).await?, Start::Lost(top), "{forged:?}");
+    }
+    Ok(())
+}
+
+/// The history of the topic reaches back to its first message, and nothing precedes that.
+#[tokio::test]
+async fn a_place_before_the_first_message_can_not_be_invented() -> TestResult {
+    let Some(server) = Server::start("").await? else { return Ok(()) };
+    let hub = hub(&server.url()).await?;
+    hub.publish("chat/b", "of another topic").await?;
+    let first = hub.publish("chat/a", "1").await?;
+    let top = hub.publish("chat/a", "2").await?;
+    let client = Client::join(&hub)?;
+    for offset in 0..first.offset() {
+        for tag in [0, first.tag()] {
+            let forged = Position::new(first.epoch(), offset, tag);
+            assert_eq!(client.member.subscribe("chat/a", Some(forged)).await?, Start::Lost(top));
+        }
     }
     Ok(())
 }
@@ -118,6 +138,25 @@ async fn the_rules_of_nodes_may_differ() -> TestResult {
     }
     let client = Client::join(&small)?;
     assert!(matches!(client.member.subscribe("chat/a", Some(since)).await?, Start::Lost(_)));
+    Ok(())
+}
+
+/// Of two nodes that raise limits at the same time, one has read them before the other's change.
+#[tokio::test]
+async fn limits_that_another_node_undoes_are_raised_again() -> TestResult {
+    let Some(server) = Server::start("").await? else { return Ok(()) };
+    let hub = hub(&server.url()).await?;
+    hub.publish("chat/a", "1").await?;
+    let mut info = server.api("STREAM.INFO.bowline", "").await?;
+    let raised = "\"max_msgs_per_subject\":101";
+    let config = info.split_once("\"config\":").and_then(|(_, rest)| rest.split_once(",\"created\""));
+    let config = config.ok_or("no configuration")?.0.replace(raised, "\"max_msgs_per_subject\":50");
+    info = server.api("STREAM.UPDATE.bowline", &config).await?;
+    assert!(!info.contains(raised), "{info}");
+    while !info.contains(raised) {
+        hub.publish("chat/a", "2").await?;
+        info = server.api("STREAM.INFO.bowline", "").await?;
+    }
     Ok(())
 }
 
