@@ -16,6 +16,10 @@ use crate::wire::{self, Content};
 /// The news of a stream after which it may be another one, or may have published messages nowhere.
 const CHANGES: [&str; 3] = ["DELETED.", "LEADER_ELECTED.", "RESTORE_COMPLETE."];
 
+/// The news of a stream after which it may keep less: of two nodes that raise limits, one may undo the
+/// change of the other.
+const UPDATED: &str = "UPDATED.";
+
 impl LinkTask {
     /// Handles all operations that have arrived.
     pub(crate) fn handle_input(&mut self, input: &mut BytesMut) -> Result<(), String> {
@@ -57,15 +61,17 @@ impl LinkTask {
         } else if let Some(token) = incoming.subject.strip_prefix(wire::LIVE) {
             self.deliver(token, incoming);
         } else if let Some(tokens) = incoming.subject.strip_prefix(wire::WHO) {
-            self.change(tokens, incoming.payload);
+            self.change(tokens, incoming);
         } else if let Some(number) = incoming.subject.strip_prefix(&self.shared.answers) {
             let waiting = number.parse().ok().and_then(|number: u64| self.answers.remove(&number));
             // A receiver that is gone has stopped waiting.
             let _ = waiting.map(|reply| reply.send(Ok(Answer::of(incoming))));
         } else if let Some(news) = incoming.subject.strip_prefix(wire::ADVISORIES) {
             let is_change = CHANGES.iter().any(|change| news.starts_with(change));
-            if is_change {
+            if is_change || news.starts_with(UPDATED) {
                 self.shared.changes.fetch_add(1, Ordering::Relaxed);
+            }
+            if is_change {
                 self.inbox.verify();
             }
         }
@@ -73,7 +79,11 @@ impl LinkTask {
 
     fn deliver(&mut self, token: &str, incoming: Incoming<'_>) {
         let Some(name) = wire::topic(token) else { return };
-        let Some((topic, _)) = self.wanted.get_key_value(name.as_str()) else { return };
+        let Some((topic, sid)) = self.wanted.get_key_value(name.as_str()) else { return };
+        if *sid != incoming.sid {
+            // Of a subscription that has ended since.
+            return;
+        }
         let Some(header) = incoming.headers.value(wire::HEADER) else { return };
         let Some((content, tag)) = wire::decode(header, incoming.payload) else { return };
         let number = |name| incoming.headers.value(name).and_then(|value| value.parse().ok());
@@ -93,10 +103,11 @@ impl LinkTask {
     }
 
     /// Delivers a change of presence.
-    fn change(&self, tokens: &str, payload: &[u8]) {
+    fn change(&self, tokens: &str, incoming: Incoming<'_>) {
         let name = tokens.split('.').next().and_then(wire::topic);
         let topic = name.and_then(|name| self.wanted.get_key_value(name.as_str()));
-        let (Some((topic, _)), Some(person)) = (topic, Person::parse(payload)) else { return };
+        let topic = topic.filter(|(_, sid)| **sid + 1 == incoming.sid);
+        let (Some((topic, _)), Some(person)) = (topic, Person::parse(incoming.payload)) else { return };
         drop(person.into_change(topic.clone()).map(|change| self.inbox.change(change)));
     }
 
