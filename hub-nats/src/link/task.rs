@@ -11,7 +11,7 @@ use bowline_hub::bowline::bytes::{Buf, BytesMut};
 use bowline_hub::{EngineError, Inbox, Topic};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, split};
 use tokio::sync::mpsc;
-use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
 use crate::address::Addresses;
 use crate::connection::{Connection, READ, connect};
@@ -29,6 +29,10 @@ const RESTORE: Duration = Duration::from_secs(30);
 
 /// The time between two looks at the life of the connection.
 const TICK: Duration = Duration::from_secs(1);
+
+/// The shortest time between two looks at all topics. NATS may lose what a stream publishes again, and a lost
+/// change of presence, or a lost last message of a history, shows only then.
+const LOOK: Duration = Duration::from_secs(300);
 
 /// The number of the subscription to answers.
 pub(crate) const ANSWERS: u64 = 1;
@@ -60,6 +64,8 @@ pub(crate) struct LinkTask {
     /// The bytes that are to be written.
     pub(crate) output: BytesMut,
     pub(crate) life: Life,
+    /// The time of the next look at all topics.
+    next_look: Instant,
 }
 
 /// The signs of life from the server. Each read leads back to `Heard`, and each tick to the next state.
@@ -76,6 +82,12 @@ pub(crate) enum Life {
     Silent,
     Pinged,
     Overdue,
+}
+
+/// Returns the time of the next look. Nodes that were started together look at different times.
+fn next_look() -> Instant {
+    let jitter = getrandom::u32().map_or(0, |random| u64::from(random) % LOOK.as_secs());
+    Instant::now() + LOOK + Duration::from_secs(jitter)
 }
 
 /// The end of a connection.
@@ -108,6 +120,7 @@ impl LinkTask {
             abandoned: Vec::new(),
             output: BytesMut::new(),
             life: Life::Heard,
+            next_look: next_look(),
         }
     }
 
@@ -166,6 +179,10 @@ impl LinkTask {
     /// Looks after the connection, and forgets requests that nobody waits for.
     fn tick(&mut self) -> Result<(), String> {
         self.answers.retain(|_, reply| !reply.is_closed());
+        if self.next_look <= Instant::now() {
+            self.next_look = next_look();
+            self.inbox.verify();
+        }
         let consumers = self.consumers.iter().filter(|(_, answers)| answers.is_closed());
         for sid in consumers.map(|(sid, _)| *sid).collect::<Vec<_>>() {
             self.consumers.remove(&sid);
