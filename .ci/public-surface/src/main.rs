@@ -16,9 +16,17 @@ struct Surface {
     path: &'static str,
 }
 
-const SURFACES: [Surface; 3] = [NATIVE, BROWSER, PROTO];
+const SURFACES: [Surface; 7] = [
+    NATIVE,
+    BROWSER,
+    of("bowline-proto", "docs/public-surface/bowline-proto.txt"),
+    of("bowline-http3", "docs/public-surface/bowline-http3.txt"),
+    of("bowline-hub", "docs/public-surface/bowline-hub.txt"),
+    of("bowline-hub-nats", "docs/public-surface/bowline-hub-nats.txt"),
+    of("bowline-hub-redis", "docs/public-surface/bowline-hub-redis.txt"),
+];
 
-const NATIVE: Surface = Surface { name: "bowline", target: None, path: "docs/public-surface/bowline.txt" };
+const NATIVE: Surface = of("bowline", "docs/public-surface/bowline.txt");
 
 const BROWSER: Surface = Surface {
     name: "bowline",
@@ -26,14 +34,14 @@ const BROWSER: Surface = Surface {
     path: "docs/public-surface/bowline-browser.txt",
 };
 
-const PROTO: Surface =
-    Surface { name: "bowline-proto", target: None, path: "docs/public-surface/bowline-proto.txt" };
+/// Returns the surface of a crate for this machine.
+const fn of(name: &'static str, path: &'static str) -> Surface {
+    Surface { name, target: None, path }
+}
 
 /// The items that only the library for browsers has.
-const BROWSER_ONLY: [&str; 2] = [
-    "pub bowline::Limits::unread: usize",
-    "pub fn bowline::Limits::unread(self, usize) -> Self",
-];
+const BROWSER_ONLY: [&str; 2] =
+    ["pub bowline::Limits::unread: usize", "pub fn bowline::Limits::unread(self, usize) -> Self"];
 
 fn main() -> Result<ExitCode, Box<dyn Error>> {
     let write = match std::env::args().nth(1).as_deref() {
