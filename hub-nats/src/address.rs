@@ -89,6 +89,15 @@ impl Addresses {
         }
         Ok(Self { servers, credentials, security })
     }
+
+    /// Begins with a random server, so that the nodes with the same URL divide themselves among all.
+    pub(crate) fn shuffle(&mut self) -> Result<(), EngineError> {
+        let random = getrandom::u32().map_err(EngineError::new)?;
+        // There are few servers.
+        let first = usize::try_from(random).unwrap_or_default() % self.servers.len();
+        self.servers.rotate_left(first);
+        Ok(())
+    }
 }
 
 /// Returns host and port.

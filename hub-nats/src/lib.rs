@@ -109,8 +109,8 @@ use crate::link::Link;
 use crate::presence::Presence;
 use crate::stream::Stream;
 
-/// Connects to NATS, and returns the engine of a hub. Several servers of a cluster are separated by commas:
-/// see [URLs](crate#urls).
+/// Connects to NATS, and returns the engine of a hub. Several servers of a cluster are separated by commas,
+/// and the engine begins with any of them: see [URLs](crate#urls).
 ///
 /// # Errors
 ///
@@ -122,6 +122,7 @@ use crate::stream::Stream;
 /// This function is cancel safe. A dropped future closes its connection.
 pub async fn connect(url: &str) -> Result<Nats, EngineError> {
     let mut addresses = Addresses::parse(url)?;
+    addresses.shuffle()?;
     let connection = connection::connect(&addresses, 0).await?;
     connection.server.add_to(&mut addresses.servers);
     let link = LinkState::Unstarted(Box::new((connection, addresses)));

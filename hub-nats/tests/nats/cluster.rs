@@ -25,19 +25,13 @@ pub(crate) async fn start() -> Result<Option<Vec<Server>>, Box<dyn Error>> {
     Ok(Some(servers))
 }
 
-/// Returns the URL of all servers, beginning with one of them.
-pub(crate) fn url(servers: &[Server], first: usize) -> String {
-    let urls = (0..servers.len()).map(|number| servers[(first + number) % servers.len()].url());
-    urls.collect::<Vec<_>>().join(",")
-}
-
 /// Each node is connected to another server. One of these is killed, which may be the leader of the stream.
 #[tokio::test]
 async fn a_cluster_loses_nothing_when_one_server_is_killed() -> TestResult {
     let Some(mut servers) = start().await? else { return Ok(()) };
     let mut nodes = Vec::new();
-    for first in 0..SERVERS {
-        nodes.push(hub(&url(&servers, first)).await?);
+    for server in &servers {
+        nodes.push(hub(&server.url()).await?);
     }
     publish(&nodes[0], "chat/a", "0").await?;
     let info = servers[0].api("STREAM.INFO.bowline", "").await?;
@@ -99,7 +93,7 @@ async fn one_address_is_enough_to_find_the_other_servers() -> TestResult {
 #[tokio::test]
 async fn a_stream_with_one_replica_in_a_cluster_is_an_error() -> TestResult {
     let Some(servers) = start().await? else { return Ok(()) };
-    let node = builder(&url(&servers, 0)).await?.build()?;
+    let node = builder(&servers[0].url()).await?.build()?;
     publish(&node, "chat/a", "0").await?;
     let config = servers[0].api("STREAM.INFO.bowline", "").await?;
     let config = config.split_once("\"config\":").ok_or("no configuration")?.1;
@@ -107,7 +101,7 @@ async fn a_stream_with_one_replica_in_a_cluster_is_an_error() -> TestResult {
     servers[0]
         .api("STREAM.UPDATE.bowline", &config.replace("\"num_replicas\":3", "\"num_replicas\":1"))
         .await?;
-    let other = hub(&url(&servers, 1)).await?;
+    let other = hub(&servers[1].url()).await?;
     let error = other.publish("chat/a", "1").await.unwrap_err();
     assert!(std::error::Error::source(&error).unwrap().to_string().contains("one replica"), "{error:?}");
     let client = Client::join(&other)?;

@@ -300,7 +300,7 @@ async fn a_stream_of_presence_that_is_deleted_is_filled_again() -> TestResult {
 #[tokio::test]
 async fn a_cluster_keeps_who_is_there_when_a_server_is_killed() -> TestResult {
     let Some(mut servers) = cluster::start().await? else { return Ok(()) };
-    let (here, there) = (hub(&cluster::url(&servers, 0)).await?, hub(&cluster::url(&servers, 1)).await?);
+    let (here, there) = (hub(&servers[0].url()).await?, hub(&servers[1].url()).await?);
     // The cluster may not have a leader yet.
     let alice = Client::subscribe(&here).await?;
     let bob = Client::subscribe(&there).await?;

@@ -1,5 +1,6 @@
 //! Topics over NATS: what works, and what becomes of each failure.
 
+use std::collections::HashSet;
 use std::net::TcpListener;
 use std::sync::Arc;
 
@@ -88,6 +89,30 @@ async fn a_server_that_falls_silent_is_noticed() -> TestResult {
     until(&mut events, |event| *event == HubEvent::Reconnected).await?;
     publish(&hub, "news", "1").await?;
     client.expect(&["1"]).await?;
+    Ok(())
+}
+
+/// The servers are strangers, so that a message shows which one a node has chosen.
+#[tokio::test]
+async fn nodes_with_the_same_url_divide_themselves_among_the_servers() -> TestResult {
+    let (Some(one), Some(other)) = (Server::start("").await?, Server::start("").await?) else {
+        return Ok(());
+    };
+    let mut nodes = Vec::new();
+    for _ in 0..20 {
+        let node = hub(&format!("{},{}", one.url(), other.url())).await?;
+        let client = Client::live(&node, "news").await?;
+        nodes.push((node, client));
+    }
+    for server in [&one, &other] {
+        hub(&server.url()).await?.publish("news", server.url()).await?;
+    }
+    let mut seen = HashSet::new();
+    for (_, client) in &mut nodes {
+        let frame = timeout(PATIENCE, client.socket.recv()).await??.ok_or("the end")?;
+        seen.insert(frame.into_text()?);
+    }
+    assert_eq!(seen.len(), 2, "{seen:?}");
     Ok(())
 }
 
