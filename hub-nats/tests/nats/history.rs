@@ -5,9 +5,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use bowline_hub::{Position, Rule, Since, Start};
+use tokio::time::timeout;
 
 use crate::client::{Client, builder, hub, publish, until};
-use crate::server::{Server, TestResult};
+use crate::server::{PATIENCE, Server, TestResult};
 
 /// The stream as an operator creates it who wants no files.
 const IN_MEMORY: &str = r#"{ "name": "bowline", "subjects": ["bowline.store.>"], "retention": "limits",
@@ -153,11 +154,14 @@ async fn limits_that_another_node_undoes_are_raised_again() -> TestResult {
     let config = config.ok_or("no configuration")?.0.replace(raised, "\"max_msgs_per_subject\":50");
     info = server.api("STREAM.UPDATE.bowline", &config).await?;
     assert!(!info.contains(raised), "{info}");
-    while !info.contains(raised) {
-        hub.publish("chat/a", "2").await?;
-        info = server.api("STREAM.INFO.bowline", "").await?;
-    }
-    Ok(())
+    let until_raised = async {
+        while !info.contains(raised) {
+            hub.publish("chat/a", "2").await?;
+            info = server.api("STREAM.INFO.bowline", "").await?;
+        }
+        Ok(())
+    };
+    timeout(PATIENCE, until_raised).await?
 }
 
 #[tokio::test]
