@@ -118,6 +118,7 @@ async fn a_replica_that_is_not_promoted_is_an_error() -> TestResult {
     let Some(mut pair) = Pair::start().await? else { return Ok(()) };
     let hub = pair.hub().await?;
     let mut client = Client::live(&hub, "chat/a").await?;
+    pair.is_level().await?;
     pair.primary.kill()?;
     pair.address.lead_to(pair.replica.address());
     while hub.is_healthy() {
