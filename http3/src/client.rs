@@ -64,7 +64,9 @@ pub async fn connect(url: impl Display) -> Result<WebSocket, Error> {
         let target = Target::parse(&connector, &url)?;
         let path = target.uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
         let connection = Http3Connection::begin(connector, target).await?;
-        let (socket, _) = connection.connect(path).await?;
+        let limit = connection.0.limits.handshake_timeout;
+        // The server may allow no stream, for which `Http3Connection::connect` would wait.
+        let (socket, _) = in_time(limit, "the opening handshake", connection.connect(path)).await?;
         Ok(socket)
     })
     .await

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::io;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -20,23 +20,34 @@ use crate::wire::ErrorCode;
 pub(crate) struct Http3Exchange {
     send: SendHalf,
     receive: ReceiveHalf,
-    /// A future of the end of the client's interest.
-    stopped: Pin<Box<dyn Future<Output = Result<Option<VarInt>, StoppedError>> + Send>>,
+    /// A future of the end of the client's interest, once somebody asks. quinn remembers it for as long as
+    /// the connection lives.
+    stopped: Option<Stopped>,
+}
+
+type Stopped = Pin<Box<dyn Future<Output = Result<Option<VarInt>, StoppedError>> + Send>>;
+
+/// Wraps the halves of a request stream. Until the head is here, nothing was processed (RFC 9114 4.1.1), so a
+/// request that is dropped is rejected.
+pub(crate) fn begin_request(
+    send: SendStream,
+    receive: RecvStream,
+    user: &SessionUse,
+) -> (SendHalf, ReceiveHalf) {
+    let mut send = SendHalf::new(send, user.clone());
+    let mut receive = ReceiveHalf::new(receive, user.clone(), Side::Server);
+    send.abort_code = ErrorCode::REQUEST_REJECTED;
+    receive.abort_code = ErrorCode::REQUEST_REJECTED;
+    (send, receive)
 }
 
 /// Receives the head of a request.
 pub(crate) async fn receive_request(
-    send: SendStream,
-    receive: RecvStream,
-    user: SessionUse,
+    mut send: SendHalf,
+    mut receive: ReceiveHalf,
     limits: Arc<Limits>,
     tls: TlsInfo,
 ) -> Result<(Request<()>, Http3Exchange), Error> {
-    let session = Arc::clone(&user.session);
-    let mut send = SendHalf::new(send, user.clone());
-    let mut receive = ReceiveHalf::new(receive, user, Side::Server);
-    // Until the head is here, nothing was processed (RFC 9114 4.1.1).
-    send.abort_code = ErrorCode::REQUEST_REJECTED;
     let refused = match receive.receive_section(limits.head_size).await {
         Ok(section) => {
             let head_limits = HeadLimits { size: limits.head_size, headers: limits.max_headers };
@@ -44,11 +55,11 @@ pub(crate) async fn receive_request(
                 Ok(mut request) => {
                     request.extensions_mut().insert(tls);
                     send.abort_code = ErrorCode::REQUEST_CANCELLED;
-                    let stopped = Box::pin(send.stream.stopped());
-                    return Ok((request, Http3Exchange { send, receive, stopped }));
+                    receive.abort_code = ErrorCode::REQUEST_CANCELLED;
+                    return Ok((request, Http3Exchange { send, receive, stopped: None }));
                 }
                 Err(error) => match violation_of(&error) {
-                    Some(violation) => return Err(session.fail(violation)),
+                    Some(violation) => return Err(receive.fail(violation)),
                     None => error,
                 },
             }
@@ -101,7 +112,9 @@ impl Exchange for Http3Exchange {
     type Stream = Http3Stream;
 
     fn poll_abandoned(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
-        if let Poll::Ready(stopped) = self.stopped.as_mut().poll(cx) {
+        let Self { send, receive, stopped } = self;
+        let stopped = stopped.get_or_insert_with(|| Box::pin(send.stream.stopped()));
+        if let Poll::Ready(stopped) = stopped.as_mut().poll(cx) {
             let text = match stopped {
                 Ok(Some(code)) => format!("the client stopped reading with {}", ErrorCode(code.into_inner())),
                 Ok(None) => "the stream has ended".to_owned(),
@@ -109,16 +122,13 @@ impl Exchange for Http3Exchange {
             };
             return Poll::Ready(io::Error::new(io::ErrorKind::ConnectionReset, text));
         }
-        // The future has no state of its own. A stream that has ended was not reset.
-        match pin!(self.receive.stream.received_reset()).poll(cx) {
-            Poll::Ready(Ok(Some(code))) => {
-                let text = format!("the client reset the stream with {}", ErrorCode(code.into_inner()));
-                Poll::Ready(io::Error::new(io::ErrorKind::ConnectionReset, text))
-            }
+        // Bytes that have arrived wait for the WebSocket. quinn's own future of a reset would leave a waker
+        // behind in the connection.
+        match receive.poll_fill(cx) {
             Poll::Ready(Err(error)) => {
                 Poll::Ready(io::Error::new(io::ErrorKind::ConnectionReset, error.to_string()))
             }
-            Poll::Ready(Ok(None)) | Poll::Pending => Poll::Pending,
+            Poll::Ready(Ok(_)) | Poll::Pending => Poll::Pending,
         }
     }
 

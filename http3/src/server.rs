@@ -15,11 +15,13 @@ use quinn::{ConnectionError, Endpoint, EndpointConfig, Incoming, RecvStream, Sen
 use rustls::ProtocolVersion;
 use rustls::pki_types::CertificateDer;
 use tokio::net::UdpSocket;
+use tokio::runtime::Handle;
+use tokio::task::coop::consume_budget;
 use tokio::task::yield_now;
 use tokio::time::timeout;
 
 use crate::driver::Driver;
-use crate::exchange::receive_request;
+use crate::exchange::{begin_request, receive_request};
 use crate::session::{Session, SessionUse, connection_error, in_time, var_int};
 use crate::stream::Side;
 use crate::transport;
@@ -147,6 +149,7 @@ impl Http3Server {
 /// Accepts connections, for ever.
 async fn accept(endpoint: Endpoint, requests: Requests, limits: Arc<Limits>) -> io::Result<()> {
     let handshakes = Arc::new(AtomicUsize::new(0));
+    let _refusing = RefuseOnDrop(endpoint.clone());
     while let Some(incoming) = endpoint.accept().await {
         if handshakes.load(Ordering::Relaxed) >= RETRY_FROM && !incoming.remote_address_validated() {
             // An address that was not validated may be sent a Retry, so this does not fail.
@@ -159,6 +162,26 @@ async fn accept(endpoint: Endpoint, requests: Requests, limits: Arc<Limits>) -> 
         requests.begin(peer, |served| serve_connection(incoming, handshake, served, limits));
     }
     Err(io::Error::other("the UDP socket has failed"))
+}
+
+/// Refuses new clients from when the server shuts down, so that they need not wait.
+struct RefuseOnDrop(Endpoint);
+
+impl Drop for RefuseOnDrop {
+    fn drop(&mut self) {
+        let endpoint = self.0.clone();
+        let refusing = async move {
+            // Until the endpoint is closed.
+            while let Some(incoming) = endpoint.accept().await {
+                incoming.refuse();
+                consume_budget().await;
+            }
+        };
+        // A runtime that ends takes the endpoint with it.
+        if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn(refusing);
+        }
+    }
 }
 
 /// A QUIC handshake in progress.
@@ -215,7 +238,8 @@ async fn serve_connection(
         return serving.judge(error);
     }
     // RFC 9114 5.2: the client learns which requests were processed, and ends the others itself.
-    serving.driver.send_goaway(serving.next).await;
+    // A client that leaves no room for it is not waited for.
+    let _ = timeout(serving.limits.close_timeout, serving.driver.send_goaway(serving.next)).await;
     drop(user);
     let ended = serving.finish(unused.cancelled()).await;
     ended.map_or(Ok(()), |error| serving.judge(error))
@@ -259,14 +283,9 @@ impl Serving {
             match event.await {
                 Event::Request(send, receive) => {
                     self.next = u64::from(send.id()) + REQUEST_STEP;
-                    let receiving = receive_request(
-                        send,
-                        receive,
-                        user.clone(),
-                        Arc::clone(&self.limits),
-                        self.tls.clone(),
-                    );
-                    self.served.serve(receiving);
+                    let (send, receive) = begin_request(send, receive, user);
+                    let (limits, tls) = (Arc::clone(&self.limits), self.tls.clone());
+                    self.served.serve(receive_request(send, receive, limits, tls));
                     // A flood of requests must not keep the tasks from running that answer them.
                     yield_now().await;
                 }

@@ -54,9 +54,28 @@ pub(crate) struct ReceiveHalf {
     pub(crate) stream: RecvStream,
     session: SessionUse,
     side: Side,
+    content: Content,
     frames: FrameReader,
     /// Bytes that were taken out of QUIC and not read yet.
     chunk: Bytes,
+    /// The error code with which the peer is told to send no more, if this half is dropped before its end.
+    pub(crate) abort_code: ErrorCode,
+}
+
+/// The content of the DATA frames.
+///
+/// ```text
+/// Body --trailers--> Ended
+///   |
+///   +--open_tunnel--> Tunnel
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Content {
+    /// The body of a response that opens no WebSocket, after which trailers may follow (RFC 9114 4.1).
+    Body,
+    Ended,
+    /// A WebSocket. No other known frame is allowed (RFC 9114 4.4).
+    Tunnel,
 }
 
 /// The reason why the head of a message was not received.
@@ -69,7 +88,14 @@ pub(crate) enum Unreceived {
 
 impl ReceiveHalf {
     pub(crate) fn new(stream: RecvStream, session: SessionUse, side: Side) -> Self {
-        Self { stream, session, side, frames: FrameReader::new(), chunk: Bytes::new() }
+        let content = if side == Side::Client { Content::Body } else { Content::Tunnel };
+        let (frames, chunk, abort_code) = (FrameReader::new(), Bytes::new(), ErrorCode::REQUEST_CANCELLED);
+        Self { stream, session, side, content, frames, chunk, abort_code }
+    }
+
+    /// Notes that the stream carries a WebSocket from here on.
+    pub(crate) fn open_tunnel(&mut self) {
+        self.content = Content::Tunnel;
     }
 
     /// Receives the field section of a HEADERS frame of at most `max_size` bytes.
@@ -128,7 +154,7 @@ impl ReceiveHalf {
     }
 
     /// Takes bytes out of QUIC if there are none here. Returns `false` at the end of the stream.
-    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, Error>> {
+    pub(crate) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, Error>> {
         if !self.chunk.is_empty() {
             return Poll::Ready(Ok(true));
         }
@@ -171,11 +197,18 @@ impl ReceiveHalf {
     }
 }
 
+impl Drop for ReceiveHalf {
+    fn drop(&mut self) {
+        // RFC 9114 4.1.1: a stream that was not received to its end is stopped.
+        self.stop(self.abort_code);
+    }
+}
+
 impl AsyncRead for ReceiveHalf {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = buf.remaining();
-        if before == 0 {
+        if before == 0 || this.content == Content::Ended {
             return Poll::Ready(Ok(()));
         }
         for _ in 0..MAX_STEPS {
@@ -193,11 +226,15 @@ impl AsyncRead for ReceiveHalf {
                 Some(FramePart::Payload { .. }) | None => {}
                 Some(FramePart::Begin(header)) => match header.kind {
                     FrameType::Data | FrameType::Unknown => {}
+                    FrameType::Headers if this.content == Content::Body => this.content = Content::Ended,
                     kind => violation = Some(this.unexpected(kind)),
                 },
             }
             let left = input.len();
             this.chunk.advance(this.chunk.len() - left);
+            if this.content == Content::Ended {
+                return Poll::Ready(Ok(()));
+            }
             if let Some(violation) = violation {
                 return Poll::Ready(Err(this.session.session.fail(violation).into()));
             }
@@ -375,18 +412,17 @@ pub(crate) struct Http3Stream {
 }
 
 impl Http3Stream {
-    pub(crate) fn new(send: SendHalf, receive: ReceiveHalf) -> Self {
+    pub(crate) fn new(send: SendHalf, mut receive: ReceiveHalf) -> Self {
+        receive.open_tunnel();
         Self { send, receive }
     }
 }
 
 impl Drop for Http3Stream {
     fn drop(&mut self) {
-        // RFC 9114 4.1.1: a stream that was not received to its end is stopped.
-        self.receive.stop(match self.send.stage {
-            SendStage::Finished => ErrorCode::NO_ERROR,
-            SendStage::Open => ErrorCode::REQUEST_CANCELLED,
-        });
+        if self.send.stage == SendStage::Finished {
+            self.receive.abort_code = ErrorCode::NO_ERROR;
+        }
     }
 }
 

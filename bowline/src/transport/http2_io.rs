@@ -18,6 +18,7 @@ use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
 use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, ready};
+use std::thread::LocalKey;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::yield_now;
@@ -126,6 +127,10 @@ impl<S: AsyncRead + Unpin> Shared<S> {
                 return Pin::new(&mut self.stream).poll_read(cx, buf);
             }
             ready!(self.poll_read_ahead(cx))?;
+            if self.read.is_empty() {
+                // The end of the stream.
+                return Poll::Ready(Ok(()));
+            }
         }
         let bytes = self.read.bytes();
         let count = bytes.len().min(buf.remaining());
@@ -138,7 +143,7 @@ impl<S: AsyncRead + Unpin> Shared<S> {
     }
 
     fn poll_read_ahead(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut buffer = SPARE_READ.take();
+        let mut buffer = take_spare(&SPARE_READ);
         buffer.resize(READ_AHEAD, 0);
         let mut ahead = ReadBuf::new(&mut buffer);
         let read = Pin::new(&mut self.stream).poll_read(cx, &mut ahead);
@@ -167,7 +172,7 @@ impl<S: AsyncWrite + Unpin> Shared<S> {
         }
         let Pending { buffer, start, end } = &mut self.gathered;
         if buffer.capacity() == 0 {
-            *buffer = SPARE_WRITE.take();
+            *buffer = take_spare(&SPARE_WRITE);
             buffer.reserve_exact(GATHERED_MAX);
         }
         buffer.drain(..std::mem::take(start));
@@ -201,8 +206,13 @@ impl<S: AsyncWrite + Unpin> Shared<S> {
     }
 }
 
+/// Takes the buffer of this thread, or returns a new one.
+fn take_spare(spare: &'static LocalKey<Cell<Vec<u8>>>) -> Vec<u8> {
+    spare.try_with(Cell::take).unwrap_or_default()
+}
+
 /// Returns a buffer to this thread.
-fn put_spare(spare: &'static std::thread::LocalKey<Cell<Vec<u8>>>, buffer: Vec<u8>) {
+fn put_spare(spare: &'static LocalKey<Cell<Vec<u8>>>, buffer: Vec<u8>) {
     // This fails only while the thread ends.
     let _ = spare.try_with(|spare| spare.set(buffer));
 }

@@ -7,7 +7,7 @@ use bowline_http3::Http3Server;
 use tokio::net::UdpSocket;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::support::{Tls, echo, serve, serve_echo};
+use crate::support::{HandlerResult, Tls, echo, serve, serve_echo};
 
 /// Serves with a handler that reports how each of its WebSockets has ended.
 async fn serve_and_report() -> (crate::support::Running, mpsc::UnboundedReceiver<Result<(), bowline::Error>>)
@@ -125,6 +125,40 @@ async fn a_shutdown_closes_the_websockets_and_tells_clients_to_go_away() {
     let summary = serving.await.unwrap().unwrap();
     assert_eq!((summary.closed(), summary.ended()), (3, 0));
     assert!(connection.connect("/").await.is_err());
+}
+
+/// Here, a handler keeps the server from ending for a while.
+#[tokio::test]
+async fn a_client_that_comes_during_a_shutdown_is_refused_at_once() {
+    let tls = Tls::new();
+    let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("wss://{}", udp.local_addr().unwrap());
+    let (stop, stopped) = oneshot::channel::<()>();
+    let signal = async { stopped.await.unwrap_or(()) };
+    let server = Server::new().tls(tls.server.clone()).shutdown(signal, Duration::from_secs(30));
+    let (release, released) = oneshot::channel::<()>();
+    let released = std::sync::Arc::new(tokio::sync::Mutex::new(Some(released)));
+    let handler = move |mut socket: WebSocket| {
+        let released = std::sync::Arc::clone(&released);
+        async move {
+            while socket.recv().await?.is_some() {}
+            if let Some(released) = released.lock().await.take() {
+                let _ = released.await;
+            }
+            HandlerResult::Ok(())
+        }
+    };
+    let serving = tokio::spawn(Http3Server::new(server).serve(udp, handler));
+    let connection = bowline_http3::Http3Connection::open(&tls.connector(), &url).await.unwrap();
+    let (mut socket, _) = connection.connect("/").await.unwrap();
+    stop.send(()).unwrap();
+    assert!(socket.recv().await.unwrap().is_none());
+    let began = tokio::time::Instant::now();
+    let refused = bowline_http3::Http3Connection::open(&tls.connector(), &url).await.unwrap_err();
+    assert_ne!(refused.kind(), ErrorKind::Timeout, "{refused}");
+    assert!(began.elapsed() < Duration::from_secs(5), "{refused}");
+    release.send(()).unwrap();
+    serving.await.unwrap().unwrap();
 }
 
 #[tokio::test]

@@ -337,6 +337,27 @@ async fn a_flood_of_requests_that_are_reset_at_once_is_bounded() {
     assert!(peak < 16 * 1024 * 1024, "{peak} bytes");
 }
 
+/// RFC 9114 4.1.1: such a request may be sent again.
+#[tokio::test]
+async fn a_request_without_a_turn_is_rejected() {
+    let limits = Limits::default().max_streams(1).handshake_timeout(Duration::from_secs(1));
+    let server = Server::new().acceptor(Acceptor::new().limits(limits));
+    let running = serve(server, |socket: WebSocket| async move {
+        // The handler outlives its WebSocket.
+        drop(socket);
+        std::future::pending::<HandlerResult>().await
+    })
+    .await;
+    let client = RawClient::connect(&running).await;
+    let (mut send, mut first) = client.request(&request()).await;
+    send.finish().unwrap();
+    let _ = soon(first.read_to_end(1024)).await;
+    // The handler of the first WebSocket has the only slot.
+    let (_send, mut second) = client.request(&request()).await;
+    let error = soon(second.read_to_end(1024)).await.unwrap_err();
+    assert!(format!("{error:?}").contains("267"), "{error:?} is not a reset with 0x10b");
+}
+
 #[tokio::test]
 async fn one_unread_websocket_of_a_hundred_blocks_no_other() {
     let running = serve(Server::new(), |head: Parts, mut socket: WebSocket| async move {

@@ -96,6 +96,19 @@ async fn responses_that_are_wrong_are_errors_that_say_so() {
     }
 }
 
+/// A refusal is a whole response, whose trailers concern no other stream.
+#[tokio::test]
+async fn rfc_9114_4_1_a_refusal_may_have_trailers() {
+    let server = RawServer::new();
+    let trailers = frame(0x01, &[&[0x00, 0x00][..], &literal("x-reason", "none")].concat());
+    let refusal = [&frame(0x01, &[0x00, 0x00, 0xdb])[..], &frame(0x00, b"no such feed"), &trailers].concat();
+    let (opened, connection) = server.answer(&server.connector(), &refusal).await;
+    let error = opened.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Handshake, "{error}");
+    assert_eq!(&error.response().unwrap().body()[..], b"no such feed");
+    assert!(!connection.is_closed());
+}
+
 #[tokio::test]
 async fn rfc_9114_4_1_interim_responses_precede_the_final_one() {
     let interim = [0x01, 0x03, 0x00, 0x00, 0xff, 0x00];

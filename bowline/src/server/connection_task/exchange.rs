@@ -185,11 +185,14 @@ async fn while_wanted<T>(
 ) -> Result<T, Error> {
     let mut work = pin!(work);
     poll_fn(|cx| {
-        if let Poll::Ready(error) = exchange.poll_abandoned(cx) {
-            let text = "the client gave its request up before the answer";
-            return Poll::Ready(Err(Error::with_source(ErrorKind::Disconnected, text, error)));
+        // An answer that takes no time needs no watch.
+        if let Poll::Ready(output) = work.as_mut().poll(cx) {
+            return Poll::Ready(output);
         }
-        work.as_mut().poll(cx)
+        exchange.poll_abandoned(cx).map(|error| {
+            let text = "the client gave its request up before the answer";
+            Err(Error::with_source(ErrorKind::Disconnected, text, error))
+        })
     })
     .await
 }
