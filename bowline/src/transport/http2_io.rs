@@ -103,9 +103,10 @@ impl<S: AsyncWrite + Unpin> Gathered<S> {
     /// Writes the bytes, as far as the stream accepts them. If bytes are left, `cx` is woken when the stream
     /// accepts more.
     pub(crate) fn write(&self, cx: &mut Context<'_>) {
-        let shared = &mut *lock(&self.0);
+        let mut shared = lock(&self.0);
         if let Poll::Ready(Err(error)) = shared.poll_write_gathered(cx) {
             shared.error = Some(error);
+            drop(shared);
             // h2 has to be polled again in order to hear of it.
             cx.waker().wake_by_ref();
         }
@@ -219,9 +220,10 @@ fn put_spare(spare: &'static LocalKey<Cell<Vec<u8>>>, buffer: Vec<u8>) {
 
 impl<S: AsyncRead + Unpin> AsyncRead for Http2Io<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let shared = &mut *lock(&self.0);
+        let mut shared = lock(&self.0);
         if shared.left == 0 {
             shared.left = PORTION;
+            drop(shared);
             // One poll of `yield_now` defers this task until other tasks have run and the I/O driver has been
             // polled.
             let _ = pin!(yield_now()).poll(cx);
