@@ -36,8 +36,8 @@ const REQUEST_STEP: u64 = 4;
 
 /// A server of WebSockets over HTTP/3 (RFC 9220), with the options of a [`Server`].
 ///
-/// The same server can also serve TCP: browsers begin with HTTP/1.1 or HTTP/2, and learn of HTTP/3 from the
-/// header `Alt-Svc` of a page (RFC 7838). With [`Server::fallback`], that header is one line. Handlers,
+/// A clone of the server can also serve TCP: browsers begin with HTTP/1.1 or HTTP/2, and learn of HTTP/3 from
+/// the header `Alt-Svc` of a page (RFC 7838). With [`Server::fallback`], that header is one line. Handlers,
 /// [`Server::on_request`], the limits and [`Server::stats`] are the same, and one shutdown ends both.
 ///
 /// ```no_run

@@ -36,7 +36,7 @@
 //!
 //! # Presence
 //!
-//! Who is present in topics is kept by another stream, `bowline-presence`, with three replicas in a cluster.
+//! Another stream, `bowline-presence`, keeps who is present in topics, with three replicas in a cluster.
 //! Changes and messages of a topic travel by two streams. Somebody who appears and then publishes is told of
 //! in this order, but changes and messages of different members may come in another order on another node.
 //!

@@ -80,7 +80,7 @@ pub(crate) async fn run(link: Weak<Link>, gone: Arc<Gone>) {
     }
 }
 
-/// Removes messages, all at once. Those for which this fails are noted again.
+/// Removes messages, all at once. Failed removals are noted again.
 async fn remove(link: &Link, gone: &Gone, due: &[(String, u64)]) {
     let one =
         async |(subject, sequence): &(String, u64)| match purge(link, wire::PRESENCE, subject, *sequence)

@@ -138,8 +138,8 @@ impl View {
 
     /// Begins a read in place of the one whose answer is of no use, if it must be. Returns its number.
     ///
-    /// What was held is dropped: it is older than the new answer, and a later change of the same person may
-    /// be lost.
+    /// Changes that were held are dropped: they are older than the new answer, and a later change of the same
+    /// person may be lost.
     pub(crate) fn read_again(&mut self, core: &Core, outcome: Outcome) -> Option<u64> {
         match self.phase {
             ViewPhase::Reading { again, purpose, .. } if again || outcome == Outcome::Failed => {
