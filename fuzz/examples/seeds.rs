@@ -168,6 +168,7 @@ fn requests() -> Vec<Vec<u8>> {
         changed("\r\n", "\n"),
         "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_owned(),
         "GET \" HTTP/1.1\r\n\r\nPRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_owned(),
+        "\n\r\n".to_owned() + &with("Content-Length: 5\r\n") + "hello",
         "GET".to_owned(),
         "\u{16}\u{3}\u{1}".to_owned(),
     ];
