@@ -1,155 +1,71 @@
 //! Measures how fast a node is back after its Redis was restarted.
 //!
 //! ```sh
-//! cargo run --release -p bowline-hub-redis --example restore -- 100000
+//! cargo run --release -p bowline-hub-redis --example restore -- 100000 100000
 //! ```
 //!
-//! The node has so many topics, with a member in each. Redis is killed. While the node can't reach it, each
-//! topic gets a message: Redis runs at another port. Then Redis is back at its port, and the program measures
-//! the time until all topics are live, and until each member has received the message that it missed.
+//! The numbers are those of the topics, and of those that get a message while the node can't reach Redis.
 
-use std::error::Error;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use bowline::pair;
-use bowline_hub::{Hub, HubEvent, HubLimits, Rule, Start};
-use tempfile::TempDir;
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
+use bowline_hub::EngineError;
+use bowline_hub_redis::Redis;
+use bowline_hub_testing::Outcome;
+use bowline_hub_testing::restore::{Broker, Numbers, measure};
 use tokio::time::sleep;
 
-type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
-
-/// The number of topics of a member.
-const TOPICS: usize = 100;
-/// The number of calls at the same time.
-const CALLS: usize = 256;
-const PORT: u16 = 18_379;
-const OTHER_PORT: u16 = 18_380;
-
 /// A Redis that keeps its data.
-struct Server(Child);
+struct Server {
+    process: Child,
+    port: u16,
+}
 
-impl Server {
-    async fn start(port: u16, folder: &TempDir) -> Outcome<Self> {
+impl Broker for Server {
+    type Engine = Redis;
+
+    async fn start(port: u16, folder: &Path) -> Outcome<Self> {
         let mut command = Command::new("redis-server");
-        command.args(["--bind", "127.0.0.1", "--port", &port.to_string(), "--dir"]).arg(folder.path());
+        command.args(["--bind", "127.0.0.1", "--port", &port.to_string(), "--dir"]).arg(folder);
         command.args(["--save", "", "--appendonly", "yes", "--appendfsync", "no"]);
-        let server = Self(command.stdout(Stdio::null()).spawn()?);
-        while ping(port).await.is_err() {
+        let server = Self { process: command.stdout(Stdio::null()).spawn()?, port };
+        while server.command("PING").await.is_err() {
             sleep(Duration::from_millis(5)).await;
         }
         Ok(server)
+    }
+
+    async fn stop(self) {
+        // There is no answer.
+        let _ = self.command("SHUTDOWN").await;
+    }
+
+    async fn connect(port: u16) -> Result<Redis, EngineError> {
+        bowline_hub_redis::connect(&url(port)).await
+    }
+}
+
+impl Server {
+    async fn command(&self, name: &str) -> redis::RedisResult<()> {
+        let mut connection = redis::Client::open(url(self.port))?.get_multiplexed_async_connection().await?;
+        redis::cmd(name).exec_async(&mut connection).await
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        // A process that has ended is as good.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
     }
 }
 
-async fn ping(port: u16) -> redis::RedisResult<()> {
-    let client = redis::Client::open(format!("redis://127.0.0.1:{port}"))?;
-    let mut connection = client.get_multiplexed_async_connection().await?;
-    redis::cmd("PING").exec_async(&mut connection).await
-}
-
-async fn hub(port: u16) -> Outcome<Hub> {
-    let engine = bowline_hub_redis::connect(&format!("redis://127.0.0.1:{port}")).await?;
-    let limits = HubLimits::default().topics_per_member(TOPICS).engine_timeout(Duration::from_secs(60));
-    let rule = Rule::new().history(100, Duration::from_secs(3600));
-    Ok(Hub::builder(engine).rule("chat/", rule).limits(limits).build()?)
-}
-
-/// Publishes a message to each topic.
-async fn publish_all(hub: &Hub, topics: usize) -> Outcome<()> {
-    let (calls, mut tasks) = (Arc::new(Semaphore::new(CALLS)), JoinSet::new());
-    for topic in 0..topics {
-        let (hub, permit) = (hub.clone(), Arc::clone(&calls).acquire_owned().await?);
-        tasks.spawn(async move {
-            let published = hub.publish(&format!("chat/{topic}"), "a message").await;
-            drop(permit);
-            published.map(drop)
-        });
-        while let Some(published) = tasks.try_join_next() {
-            published??;
-        }
-    }
-    while let Some(published) = tasks.join_next().await {
-        published??;
-    }
-    Ok(())
-}
-
-/// Joins members, each of which drops what it receives.
-async fn join_all(hub: &Hub, topics: usize) -> Outcome<JoinSet<Outcome<()>>> {
-    let (calls, mut members) = (Arc::new(Semaphore::new(16)), JoinSet::new());
-    for number in 0..topics / TOPICS {
-        let hub = hub.clone();
-        let calls = Arc::clone(&calls);
-        members.spawn(async move {
-            let (mut client, server) = pair();
-            let member = hub.join(server.sender())?;
-            let permit = calls.acquire_owned().await?;
-            for topic in number * TOPICS..(number + 1) * TOPICS {
-                let start = member.subscribe(&format!("chat/{topic}"), None).await?;
-                if let Start::Lost(_) = start {
-                    return Err("a new member has lost messages".into());
-                }
-            }
-            drop(permit);
-            while client.recv().await?.is_some() {}
-            Ok(())
-        });
-    }
-    while hub.stats().subscriptions < topics as u64 {
-        sleep(Duration::from_millis(20)).await;
-    }
-    Ok(members)
+fn url(port: u16) -> String {
+    format!("redis://127.0.0.1:{port}")
 }
 
 #[tokio::main]
 async fn main() -> Outcome<()> {
-    let topics = std::env::args().nth(1).map_or(Ok(100_000), |number| number.parse::<usize>())?;
-    let topics = topics.next_multiple_of(TOPICS);
-    let folder = TempDir::new()?;
-    let server = Server::start(PORT, &folder).await?;
-    let node = hub(PORT).await?;
-    let mut events = node.events();
-    let began = Instant::now();
-    let _members = join_all(&node, topics).await?;
-    println!("{topics} topics are live after {:.2?}", began.elapsed());
-
-    drop(server);
-    let server = Server::start(OTHER_PORT, &folder).await?;
-    let other = hub(OTHER_PORT).await?;
-    publish_all(&other, topics).await?;
-    drop(other);
-    let delivered = node.stats().delivered;
-    // As the node has not reached this server, it does not wait for it.
-    redis_shutdown(OTHER_PORT).await;
-    drop(server);
-
-    let _server = Server::start(PORT, &folder).await?;
-    let began = Instant::now();
-    while events.recv().await != Some(HubEvent::Reconnected) {}
-    println!("after the restart, all topics are live after {:.2?}", began.elapsed());
-    while node.stats().delivered < delivered + topics as u64 {
-        sleep(Duration::from_millis(5)).await;
-    }
-    println!("each member has received what it missed after {:.2?}", began.elapsed());
-    println!("{:?}", node.stats());
-    Ok(())
-}
-
-/// Stops a server that has written everything to its file.
-async fn redis_shutdown(port: u16) {
-    let Ok(client) = redis::Client::open(format!("redis://127.0.0.1:{port}")) else { return };
-    let Ok(mut connection) = client.get_multiplexed_async_connection().await else { return };
-    // There is no answer.
-    let _ = redis::cmd("SHUTDOWN").exec_async(&mut connection).await;
+    measure::<Server>(Numbers::from_arguments(Numbers { topics: 100_000, missed: 100_000 })?).await
 }

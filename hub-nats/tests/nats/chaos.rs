@@ -11,35 +11,26 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bowline::pair;
-use bowline_hub::{Hub, HubLimits, Position, Rule, Start};
+use bowline_hub::{Hub, HubLimits, Position, Rule};
+use bowline_hub_testing::client::publish;
+use bowline_hub_testing::notes::{self, END, Note, Notes, Progress};
+use bowline_hub_testing::proxy::{Line, Proxy};
+use bowline_hub_testing::random::{Random, seeds};
+use bowline_hub_testing::{Outcome, TestResult};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use crate::client::publish;
 use crate::cluster;
-use crate::proxy::{Line, Proxy};
-use crate::random::Random;
-use crate::server::{Server, TestResult};
-
-type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
+use crate::server::Server;
 
 const TOPICS: [&str; 2] = ["chat/a", "chat/b"];
 const NODES: usize = 2;
 const PUBLISHERS: u64 = 2;
 const CLIENTS: u64 = 6;
 const EVENTS: u64 = 10;
-/// The last message of a topic.
-const END: &str = "end";
 /// The time within which everybody must have received the end.
 const PATIENCE: Duration = Duration::from_secs(120);
-
-/// A note of a client.
-#[derive(Clone, Debug)]
-enum Note {
-    Message(Position, String),
-    Lost(Position),
-}
 
 /// The kind of a schedule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,12 +48,11 @@ type Hubs = Arc<Vec<(Proxy, Mutex<Hub>)>>;
 
 /// Builds a hub that is connected by a proxy, or by the other servers while that fails.
 async fn hub(proxy: &Proxy, others: &str) -> Result<Hub, Box<dyn Error>> {
-    Ok(Hub::builder(bowline_hub_nats::connect(&format!("nats://127.0.0.1:{}{others}", proxy.port)).await?)
+    let url = format!("{}{others}", proxy.url("nats"));
+    Ok(notes::tell(Hub::builder(bowline_hub_nats::connect(&url).await?))
         .workers(2)
         .rule("chat/", Rule::new().history(100_000, Duration::from_secs(300)))
         .limits(HubLimits::default().replay(u64::MAX))
-        .frame(|message| format!("message {} {}", message.position(), message.text().unwrap_or("?")).into())
-        .lost(|_, now| format!("lost {now} ").into())
         .build()?)
 }
 
@@ -100,32 +90,22 @@ async fn publisher(
 
 /// A client that comes and goes, and returns its notes once it has received the end.
 async fn client(hubs: Hubs, topic: &'static str, mut random: Random) -> Outcome<Vec<Note>> {
-    let (mut notes, mut since) = (Vec::new(), None);
+    let mut notes = Notes::default();
     loop {
         let (mut client, server) = pair();
         let hub = node(&hubs, random.index(NODES));
-        let from: Option<Position> = since;
+        let since = notes.since;
         let serving = tokio::spawn(async move {
             let member = hub.join(server.sender())?;
-            let mut from = from;
-            while let Start::Lost(now) = member.subscribe(topic, from).await? {
-                server.send(format!("lost {now} ")).await?;
-                from = Some(now);
-            }
+            notes::subscribe(&member, &server.sender(), topic, since).await?;
             server.closed().await;
             Outcome::Ok(())
         });
         for _ in 0..20 + random.below(200) {
             let Ok(Ok(Some(frame))) = timeout(Duration::from_millis(700), client.recv()).await else { break };
-            let frame = frame.into_text()?;
-            let mut parts = frame.splitn(3, ' ');
-            let (kind, position) = (parts.next().ok_or("no kind")?, parts.next().ok_or("no position")?);
-            let (position, text) = (position.parse()?, parts.next().ok_or("no text")?.to_owned());
-            since = Some(position);
-            if text == END {
-                return Ok(notes);
+            if notes.add(frame.as_text().ok_or("not a text")?)? == Progress::Ended {
+                return Ok(notes.all);
             }
-            notes.push(if kind == "lost" { Note::Lost(position) } else { Note::Message(position, text) });
         }
         drop(client);
         serving.abort();
@@ -195,11 +175,11 @@ struct Record {
 }
 
 async fn run(mut servers: Vec<Server>, schedule: Schedule, seed: u64) -> Result<Record, Box<dyn Error>> {
-    let mut random = Random(seed);
+    let mut random = Random::new(seed);
     let mut hubs = Vec::new();
     let others = others(&servers);
     for number in 0..NODES {
-        let proxy = Proxy::start(servers[number % servers.len()].port).await?;
+        let proxy = Proxy::start(servers[number % servers.len()].address()).await?;
         let hub = hub(&proxy, &others).await?;
         hubs.push((proxy, Mutex::new(hub)));
     }
@@ -212,12 +192,12 @@ async fn run(mut servers: Vec<Server>, schedule: Schedule, seed: u64) -> Result<
     let (stop, stopped) = watch::channel(false);
     let (mut publishers, mut clients) = (JoinSet::new(), JoinSet::new());
     for number in 0..PUBLISHERS {
-        let published = publisher(Arc::clone(&hubs), number, Random(random.next()), stopped.clone());
+        let published = publisher(Arc::clone(&hubs), number, Random::new(random.number()), stopped.clone());
         publishers.spawn(async move { (number, published.await) });
     }
     for number in 0..CLIENTS {
         let topic = usize::try_from(number)? % TOPICS.len();
-        let noted = client(Arc::clone(&hubs), TOPICS[topic], Random(random.next()));
+        let noted = client(Arc::clone(&hubs), TOPICS[topic], Random::new(random.number()));
         clients.spawn(async move { noted.await.map(|notes| (topic, notes)) });
     }
     mischief(&mut servers, &hubs, schedule, &mut random).await?;
@@ -258,12 +238,17 @@ fn check(record: &Record, topic: usize, notes: &[Note]) -> Result<usize, String>
     let mut in_run = HashMap::new();
     for note in notes {
         let (position, text) = match note {
+            Note::Start(position) => {
+                last = Some(*position);
+                continue;
+            }
             Note::Lost(now) => {
                 losses += 1;
                 last = Some(*now);
                 in_run.clear();
                 continue;
             }
+            Note::Message(_, text) if text == END => continue,
             Note::Message(position, text) => (position, text),
         };
         if let Some(before) = seen.insert(text, position) {
@@ -300,13 +285,9 @@ fn check_positions(record: &Record) -> Result<(), String> {
     Ok(())
 }
 
-async fn check_schedules(schedule: Schedule, seeds: impl IntoIterator<Item = u64>) -> TestResult {
-    let seeds: Vec<_> = match std::env::var("BOWLINE_HUB_SEED") {
-        Ok(seed) => vec![seed.parse()?],
-        Err(_) => seeds.into_iter().collect(),
-    };
+async fn check_schedules(schedule: Schedule, all: impl IntoIterator<Item = u64>) -> TestResult {
     let (mut losses, mut messages) = (0, 0);
-    for seed in seeds {
+    for seed in seeds(all) {
         let servers = match schedule {
             Schedule::Durable | Schedule::Lossy => Server::start("").await?.map(|server| vec![server]),
             Schedule::Cluster => cluster::start().await?,

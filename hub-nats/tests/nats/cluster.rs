@@ -4,10 +4,13 @@ use std::error::Error;
 use std::time::Duration;
 
 use bowline_hub::{HubEvent, Start};
+use bowline_hub_testing::client::{Client, publish, until};
+use bowline_hub_testing::process::free_port;
+use bowline_hub_testing::{PATIENCE, TestResult};
 use tokio::time::{sleep, timeout};
 
-use crate::client::{Client, builder, hub, publish, until};
-use crate::server::{PATIENCE, Server, TestResult, free_port};
+use crate::client::{builder, hub};
+use crate::server::Server;
 
 const SERVERS: usize = 3;
 

@@ -5,10 +5,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use bowline_hub::{Position, Rule, Since, Start};
+use bowline_hub_testing::client::{Client, publish, until};
+use bowline_hub_testing::{PATIENCE, TestResult};
 use tokio::time::timeout;
 
-use crate::client::{Client, builder, hub, publish, until};
-use crate::server::{PATIENCE, Server, TestResult};
+use crate::client::{builder, hub};
+use crate::server::Server;
 
 /// The stream as an operator creates it who wants no files.
 const IN_MEMORY: &str = r#"{ "name": "bowline", "subjects": ["bowline.store.>"], "retention": "limits",

@@ -8,8 +8,6 @@ mod cluster;
 mod engine;
 mod history;
 mod presence;
-mod proxy;
-mod random;
 mod server;
 mod tls;
 mod topics;

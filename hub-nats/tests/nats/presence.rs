@@ -5,8 +5,10 @@ use std::fs;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bowline::{WebSocket, pair};
-use bowline_hub::{Engine, EngineError, Hub, HubLimits, Member, PresenceNews, Present, Rule};
+use bowline_hub::{Engine, EngineError, Hub, HubLimits, Present};
+use bowline_hub_testing::presence::{ROOM, Visitor, builder};
+use bowline_hub_testing::proxy::{Line, Proxy};
+use bowline_hub_testing::{PATIENCE, TestResult};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
@@ -14,67 +16,22 @@ use tokio::time::{interval, sleep, timeout};
 
 use crate::cluster;
 use crate::engine::Bare;
-use crate::proxy::{Line, Proxy};
-use crate::server::{PATIENCE, Server, TestResult};
+use crate::server::Server;
 
-const ROOM: &str = "room/1.2";
 const LEASE: Duration = Duration::from_millis(1500);
 const LINGER: Duration = Duration::from_millis(300);
 
-/// A hub whose members are told who is in a room: `here` with all keys, `+` and `-` for changes, and `=` for
-/// other information.
 async fn hub(url: &str) -> Result<Hub, Box<dyn Error>> {
-    Ok(Hub::builder(bowline_hub_nats::connect(url).await?)
-        .workers(2)
-        .rule("room/", Rule::new().presence())
-        .limits(HubLimits::default().presence_lease(LEASE).presence_linger(LINGER))
-        .presence(|_, news| {
-            let text = match news {
-                PresenceNews::Here(all) => {
-                    let mut keys: Vec<_> = all.iter().map(|present| present.key.as_str()).collect();
-                    keys.sort_unstable();
-                    format!("here {}", keys.join(" "))
-                }
-                PresenceNews::Joined(who) => format!("+ {}", who.key),
-                PresenceNews::Left(who) => format!("- {}", who.key),
-                PresenceNews::Updated(who) => format!("= {} {}", who.key, who.info),
-                _ => return None,
-            };
-            Some(text.into())
-        })
-        .build()?)
+    let limits = HubLimits::default().presence_lease(LEASE).presence_linger(LINGER);
+    Ok(builder(bowline_hub_nats::connect(url).await?).limits(limits).build()?)
 }
 
-struct Client {
-    socket: WebSocket,
-    member: Member,
-    _server: WebSocket,
-}
-
-impl Client {
-    async fn subscribe(hub: &Hub) -> Result<Self, Box<dyn Error>> {
-        let (socket, server) = pair();
-        let member = hub.join(server.sender())?;
-        let _start = member.subscribe(ROOM, None).await?;
-        Ok(Self { socket, member, _server: server })
-    }
-
-    /// Subscribes, learns who is there, and appears.
-    async fn appear(hub: &Hub, here: &str, key: &str) -> Result<Self, Box<dyn Error>> {
-        let mut client = Self::subscribe(hub).await?;
-        client.expect(&[here]).await?;
-        client.member.appear(ROOM, key).await?;
-        Ok(client)
-    }
-
-    async fn expect(&mut self, frames: &[&str]) -> TestResult {
-        for expected in frames {
-            let frame = timeout(PATIENCE, self.socket.recv()).await;
-            let frame = frame.map_err(|_| format!("{expected:?} does not arrive"))??.ok_or("the end")?;
-            assert_eq!(frame.as_text(), Some(*expected));
-        }
-        Ok(())
-    }
+/// Subscribes, learns who is there, and appears.
+async fn appear(hub: &Hub, here: &str, key: &str) -> Result<Visitor, Box<dyn Error>> {
+    let mut client = Visitor::subscribe(hub, ROOM).await?;
+    client.expect(&[here]).await?;
+    client.member.appear(ROOM, key).await?;
+    Ok(client)
 }
 
 /// Waits until everybody sees the same keys.
@@ -99,9 +56,9 @@ async fn until_present(hubs: &[&Hub], keys: &[&str]) -> TestResult {
 async fn members_are_told_who_is_there_and_who_comes_and_goes() -> TestResult {
     let Some(server) = Server::start("").await? else { return Ok(()) };
     let (here, there) = (hub(&server.url()).await?, hub(&server.url()).await?);
-    let mut alice = Client::appear(&here, "here ", "alice").await?;
+    let mut alice = appear(&here, "here ", "alice").await?;
     alice.expect(&["+ alice"]).await?;
-    let mut bob = Client::appear(&there, "here alice", "bob.* >").await?;
+    let mut bob = appear(&there, "here alice", "bob.* >").await?;
     bob.expect(&["+ bob.* >"]).await?;
     alice.expect(&["+ bob.* >"]).await?;
     until_present(&[&here, &there], &["alice", "bob.* >"]).await?;
@@ -122,13 +79,13 @@ async fn members_are_told_who_is_there_and_who_comes_and_goes() -> TestResult {
 async fn two_tabs_on_two_nodes_join_once_and_leave_once() -> TestResult {
     let Some(server) = Server::start("").await? else { return Ok(()) };
     let (here, there) = (hub(&server.url()).await?, hub(&server.url()).await?);
-    let mut watcher = Client::subscribe(&here).await?;
+    let mut watcher = Visitor::subscribe(&here, ROOM).await?;
     watcher.expect(&["here "]).await?;
-    let first = Client::appear(&here, "here ", "alice").await?;
+    let first = appear(&here, "here ", "alice").await?;
     watcher.expect(&["+ alice"]).await?;
-    let second = Client::appear(&there, "here alice", "alice").await?;
+    let second = appear(&there, "here alice", "alice").await?;
     first.member.disappear(ROOM);
-    let marker = Client::appear(&there, "here alice", "marker").await?;
+    let marker = appear(&there, "here alice", "marker").await?;
     watcher.expect(&["+ marker"]).await?;
     second.member.disappear(ROOM);
     watcher.expect(&["- alice"]).await?;
@@ -141,17 +98,17 @@ async fn two_tabs_on_two_nodes_join_once_and_leave_once() -> TestResult {
 #[tokio::test]
 async fn the_members_of_a_node_that_vanishes_leave_after_its_lease() -> TestResult {
     let Some(server) = Server::start("").await? else { return Ok(()) };
-    let proxy = Proxy::start(server.port).await?;
+    let proxy = Proxy::start(server.address()).await?;
     let (first, second) = (hub(&server.url()).await?, hub(&server.url()).await?);
-    let mut watchers = [Client::subscribe(&first).await?, Client::subscribe(&second).await?];
+    let mut watchers = [Visitor::subscribe(&first, ROOM).await?, Visitor::subscribe(&second, ROOM).await?];
     for watcher in &mut watchers {
         watcher.expect(&["here "]).await?;
     }
     // Survivors wait for the time of a lease before they trust their own clocks.
     sleep(LEASE).await;
-    let ghost = hub(&format!("nats://127.0.0.1:{}", proxy.port)).await?;
-    let _alice = Client::appear(&ghost, "here ", "alice").await?;
-    let _bob = Client::appear(&ghost, "here alice", "bob").await?;
+    let ghost = hub(&proxy.url("nats")).await?;
+    let _alice = appear(&ghost, "here ", "alice").await?;
+    let _bob = appear(&ghost, "here alice", "bob").await?;
     for watcher in &mut watchers {
         watcher.expect(&["+ alice", "+ bob"]).await?;
     }
@@ -177,8 +134,8 @@ async fn the_members_of_a_node_that_vanishes_leave_after_its_lease() -> TestResu
 async fn a_server_that_comes_back_without_its_data_learns_who_is_there() -> TestResult {
     let Some(mut server) = Server::start("").await? else { return Ok(()) };
     let (here, there) = (hub(&server.url()).await?, hub(&server.url()).await?);
-    let _alice = Client::appear(&here, "here ", "alice").await?;
-    let bob = Client::appear(&there, "here alice", "bob").await?;
+    let _alice = appear(&here, "here ", "alice").await?;
+    let bob = appear(&there, "here alice", "bob").await?;
     server.kill()?;
     server.restart().await?;
     until_present(&[&here, &there], &["alice", "bob"]).await?;
@@ -291,7 +248,7 @@ async fn keys_that_are_gone_leave_the_stream() -> TestResult {
 async fn a_stream_of_presence_that_is_deleted_is_filled_again() -> TestResult {
     let Some(server) = Server::start("").await? else { return Ok(()) };
     let here = hub(&server.url()).await?;
-    let _alice = Client::appear(&here, "here ", "alice").await?;
+    let _alice = appear(&here, "here ", "alice").await?;
     server.api("STREAM.DELETE.bowline-presence", "").await?;
     until_present(&[&here], &["alice"]).await?;
     Ok(())
@@ -302,8 +259,8 @@ async fn a_cluster_keeps_who_is_there_when_a_server_is_killed() -> TestResult {
     let Some(mut servers) = cluster::start().await? else { return Ok(()) };
     let (here, there) = (hub(&servers[0].url()).await?, hub(&servers[1].url()).await?);
     // The cluster may not have a leader yet.
-    let alice = Client::subscribe(&here).await?;
-    let bob = Client::subscribe(&there).await?;
+    let alice = Visitor::subscribe(&here, ROOM).await?;
+    let bob = Visitor::subscribe(&there, ROOM).await?;
     let appeared = async {
         while alice.member.appear(ROOM, "alice").await.is_err()
             || bob.member.appear(ROOM, "bob").await.is_err()

@@ -2,21 +2,16 @@
 
 use std::error::Error;
 use std::fs;
-use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
+use bowline_hub_testing::process::{self, free_port};
+use bowline_hub_testing::{PATIENCE, TestResult};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
-
-pub(crate) type TestResult = Result<(), Box<dyn Error>>;
-
-/// The time within which a frame or an event must arrive.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A server in a folder of its own.
 pub(crate) struct Server {
@@ -43,6 +38,10 @@ impl Server {
         let server = Self { process, port, folder };
         server.is_up().await?;
         Ok(Some(server))
+    }
+
+    pub(crate) fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
     }
 
     pub(crate) fn url(&self) -> String {
@@ -124,8 +123,7 @@ impl Server {
 
     /// Stops the server with `-STOP`, or lets it continue with `-CONT`.
     pub(crate) fn signal(&self, signal: &str) -> TestResult {
-        Command::new("kill").args([signal, &self.process.id().to_string()]).status()?;
-        Ok(())
+        process::signal(&self.process, signal)
     }
 }
 
@@ -147,19 +145,6 @@ async fn answer(stream: BufReader<TcpStream>) -> Result<String, Box<dyn Error>> 
         Err("no answer".into())
     };
     timeout(PATIENCE, answer).await?
-}
-
-/// Returns a port that nobody takes while the server is down: not one of those that the operating system
-/// hands out, and another one for each server of this process.
-pub(crate) fn free_port() -> u16 {
-    static COUNT: AtomicU16 = AtomicU16::new(0);
-    let start = 10_000 + u16::try_from(std::process::id() % 500).expect("the number is small") * 20;
-    loop {
-        let port = start + COUNT.fetch_add(1, Ordering::Relaxed);
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
-    }
 }
 
 fn spawn(folder: &TempDir) -> Result<Child, Box<dyn Error>> {

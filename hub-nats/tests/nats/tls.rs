@@ -16,11 +16,13 @@ mod with_tls {
     use std::fs;
     use std::process::Command;
 
+    use bowline_hub_testing::TestResult;
+    use bowline_hub_testing::client::{Client, publish};
     use rcgen::{CertificateParams, IsCa, Issuer, KeyPair};
     use tempfile::TempDir;
 
-    use crate::client::{Client, hub, publish};
-    use crate::server::{Server, TestResult};
+    use crate::client::hub;
+    use crate::server::Server;
 
     const URL: &str = "BOWLINE_TEST_URL";
 

@@ -6,12 +6,14 @@ use std::sync::Arc;
 
 use bowline::Message;
 use bowline_hub::{Engine, ErrorKind, HubEvent, Position};
+use bowline_hub_testing::client::{Client, publish, until};
+use bowline_hub_testing::{PATIENCE, TestResult};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::client::{Client, hub, publish, until};
+use crate::client::hub;
 use crate::engine::Bare;
-use crate::server::{PATIENCE, Server, TestResult};
+use crate::server::Server;
 
 #[tokio::test]
 async fn two_nodes_exchange_messages_without_history() -> TestResult {

@@ -26,13 +26,14 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use bowline_hub_testing::notes::END;
+use bowline_hub_testing::random::{Random, seeds};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use crate::chaos::clients::{END, client, hold_positions, publish, publisher};
+use crate::chaos::clients::{client, hold_positions, publish, publisher};
 use crate::chaos::record::{Record, check};
 use crate::chaos::world::{Data, Event, World};
-use crate::support::random::Random;
 
 const SEEDS: u64 = 20;
 /// The number of schedules at the same time.
@@ -50,11 +51,11 @@ async fn run(seed: u64, events: &mut Vec<Event>) -> Result<Option<Record>, Box<d
     let (mut clients, mut publishers, is_over) =
         (JoinSet::new(), JoinSet::new(), Arc::<AtomicBool>::default());
     for _ in 0..CLIENTS {
-        clients.spawn(client(Arc::clone(&world.nodes), Random::new(random.next())));
+        clients.spawn(client(Arc::clone(&world.nodes), Random::new(random.number())));
     }
     for number in 0..PUBLISHERS {
         let (nodes, is_over) = (Arc::clone(&world.nodes), Arc::clone(&is_over));
-        publishers.spawn(publisher(nodes, number, is_over, Random::new(random.next())));
+        publishers.spawn(publisher(nodes, number, is_over, Random::new(random.number())));
     }
     let count = 20 + if random.permille(100) { random.below(181) } else { random.below(30) };
     for _ in 0..count {
@@ -142,14 +143,11 @@ fn run_seeds(seeds: &[u64]) {
 
 #[test]
 fn every_client_sees_an_unbroken_sequence_or_is_told_whatever_happens() {
-    match std::env::var("BOWLINE_HUB_SEED") {
-        Ok(seed) => run_seeds(&[seed.parse().expect("BOWLINE_HUB_SEED is a number")]),
-        Err(_) => run_seeds(&(0..SEEDS).collect::<Vec<_>>()),
-    }
+    run_seeds(&seeds(0..SEEDS));
 }
 
 #[test]
 #[ignore = "takes half an hour"]
 fn every_client_sees_an_unbroken_sequence_or_is_told_in_a_thousand_schedules() {
-    run_seeds(&(1000..2000).collect::<Vec<_>>());
+    run_seeds(&seeds(1000..2000));
 }

@@ -6,12 +6,14 @@ use std::time::{Duration, Instant};
 use bowline::WebSocket;
 use bowline_hub::{ErrorKind, Hub, HubEvent, HubLimits, Position, Start};
 use bowline_hub_redis::connect;
+use bowline_hub_testing::client::{Client, builder_with_loss, publish, until};
+use bowline_hub_testing::proxy::{Line, Proxy};
+use bowline_hub_testing::{PATIENCE, TestResult};
 use tokio::time::timeout;
 
-use crate::support::node::{LocalNode, ProcessNode};
-use crate::support::proxy::{Proxy, Weather};
-use crate::support::server::{PATIENCE, Server, TestResult, VOLATILE};
-use crate::topics::{Client, build_on, hub, publish, until};
+use crate::support::node::{LocalNode, start_process};
+use crate::support::server::{Server, VOLATILE};
+use crate::topics::hub;
 
 /// A Redis, a node beside it, and one that reaches it through a proxy.
 struct Scene {
@@ -25,7 +27,7 @@ async fn scene() -> Result<Option<Scene>, Box<dyn Error>> {
     let Some(server) = Server::start(VOLATILE).await? else { return Ok(None) };
     let proxy = Proxy::start(server.address()).await?;
     let there = hub(&server).await?;
-    let here = build_on(connect(&proxy.url()).await?).build()?;
+    let here = builder_with_loss(connect(&proxy.url("redis")).await?).build()?;
     Ok(Some(Scene { server, proxy, there, here }))
 }
 
@@ -35,25 +37,25 @@ async fn a_node_that_is_cut_off_says_so_and_fills_the_gap() -> TestResult {
     let Some(scene) = scene().await? else { return Ok(()) };
     let mut events = scene.here.events();
     let mut client = Client::live(&scene.here, "chat/a").await?;
-    publish(&scene.there, "1").await?;
+    publish(&scene.there, "chat/a", "1").await?;
     client.expect(&["1"]).await?;
-    scene.proxy.set(Weather::Cut);
+    scene.proxy.set(Line::Cut);
     until(&mut events, |event| matches!(event, HubEvent::Disconnected(_))).await?;
     assert!(!scene.here.is_healthy());
     assert!(scene.there.is_healthy());
     for text in ["2", "3", "4"] {
-        publish(&scene.there, text).await?;
+        publish(&scene.there, "chat/a", text).await?;
     }
     // Nothing is queued: "unsent" never arrives.
     let error = scene.here.publish("chat/a", "unsent").await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     let error = client.member.subscribe("chat/b", None).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
-    scene.proxy.set(Weather::Fair);
+    scene.proxy.set(Line::Open);
     client.expect(&["2", "3", "4"]).await?;
     until(&mut events, |event| *event == HubEvent::Reconnected).await?;
     assert!(scene.here.is_healthy());
-    publish(&scene.here, "5").await?;
+    publish(&scene.here, "chat/a", "5").await?;
     client.expect(&["5"]).await?;
     assert_eq!(scene.here.stats().lost, 0);
     Ok(())
@@ -66,20 +68,20 @@ async fn a_topic_that_was_given_up_during_a_loss_is_not_received() -> TestResult
     let Some(server) = Server::start(VOLATILE).await? else { return Ok(()) };
     let proxy = Proxy::start(server.address()).await?;
     let limits = HubLimits::default().engine_timeout(BOUND);
-    let hub = build_on(connect(&proxy.url()).await?).limits(limits).build()?;
+    let hub = builder_with_loss(connect(&proxy.url("redis")).await?).limits(limits).build()?;
     let mut events = hub.events();
     let client = Client::join(&hub)?;
-    proxy.set(Weather::Cut);
+    proxy.set(Line::Cut);
     until(&mut events, |event| matches!(event, HubEvent::Disconnected(_))).await?;
     // The next attempt to connect takes long.
-    proxy.set(Weather::Stalled);
+    proxy.set(Line::Stalled);
     let mut given_up = 0;
     while given_up < 2 {
         let start = Instant::now();
         assert!(client.member.subscribe(&format!("news/{given_up}"), None).await.is_err());
         given_up += usize::from(start.elapsed() >= BOUND);
     }
-    proxy.set(Weather::Fair);
+    proxy.set(Line::Open);
     until(&mut events, |event| *event == HubEvent::Reconnected).await?;
     let subscribed = async { while client.member.subscribe("news/more", None).await.is_err() {} };
     timeout(PATIENCE, subscribed).await?;
@@ -93,19 +95,19 @@ async fn a_topic_that_was_given_up_during_a_loss_is_not_received() -> TestResult
 /// connections are new afterwards.
 #[tokio::test]
 async fn a_line_on_which_packets_vanish_is_noticed() -> TestResult {
-    for weather in [Weather::StalledToServer, Weather::StalledToClient] {
+    for line in [Line::StalledToServer, Line::StalledToClient] {
         let Some(scene) = scene().await? else { return Ok(()) };
         let mut events = scene.here.events();
         let mut client = Client::live(&scene.here, "chat/a").await?;
-        scene.proxy.set(weather);
-        publish(&scene.there, "1").await?;
+        scene.proxy.set(line);
+        publish(&scene.there, "chat/a", "1").await?;
         until(&mut events, |event| matches!(event, HubEvent::Disconnected(_))).await?;
         let error = scene.here.publish("chat/a", "unsent").await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unavailable);
-        scene.proxy.set(Weather::Cut);
-        scene.proxy.set(Weather::Fair);
+        scene.proxy.set(Line::Cut);
+        scene.proxy.set(Line::Open);
         client.expect(&["1"]).await?;
-        publish(&scene.here, "2").await?;
+        publish(&scene.here, "chat/a", "2").await?;
         client.expect(&["2"]).await?;
         assert_eq!(scene.here.stats().lost, 0);
     }
@@ -118,18 +120,18 @@ async fn a_lost_history_is_told_once() -> TestResult {
     let Some(mut scene) = scene().await? else { return Ok(()) };
     let mut events = scene.here.events();
     let mut client = Client::live(&scene.here, "chat/a").await?;
-    publish(&scene.there, "1").await?;
+    publish(&scene.there, "chat/a", "1").await?;
     client.expect(&["1"]).await?;
     scene.server.kill()?;
     scene.server.restart().await?;
     client.expect(&["lost"]).await?;
     for _ in 0..3 {
-        scene.proxy.set(Weather::Cut);
+        scene.proxy.set(Line::Cut);
         until(&mut events, |event| matches!(event, HubEvent::Disconnected(_))).await?;
-        scene.proxy.set(Weather::Fair);
+        scene.proxy.set(Line::Open);
         until(&mut events, |event| *event == HubEvent::Reconnected).await?;
     }
-    publish(&scene.there, "2").await?;
+    publish(&scene.there, "chat/a", "2").await?;
     client.expect(&["2"]).await?;
     assert_eq!(scene.here.stats().lost, 1);
     Ok(())
@@ -141,7 +143,7 @@ async fn a_server_that_is_full_refuses_only_what_needs_memory() -> TestResult {
     let Some(scene) = scene().await? else { return Ok(()) };
     let mut client = Client::live(&scene.here, "chat/a").await?;
     let mut news = Client::live(&scene.here, "news").await?;
-    publish(&scene.there, "1").await?;
+    publish(&scene.there, "chat/a", "1").await?;
     scene.server.command(&["CONFIG", "SET", "maxmemory", "1"]).await?;
     let error = scene.there.publish("chat/a", "unsent").await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
@@ -150,7 +152,7 @@ async fn a_server_that_is_full_refuses_only_what_needs_memory() -> TestResult {
     news.expect(&["2"]).await?;
     drop(hub(&scene.server).await?);
     scene.server.command(&["CONFIG", "SET", "maxmemory", "0"]).await?;
-    publish(&scene.there, "3").await?;
+    publish(&scene.there, "chat/a", "3").await?;
     client.expect(&["1", "3"]).await?;
     Ok(())
 }
@@ -174,21 +176,21 @@ async fn receive(socket: &mut WebSocket) -> Result<(Position, String), Box<dyn E
 #[tokio::test]
 async fn a_client_of_a_node_that_is_killed_goes_on_elsewhere() -> TestResult {
     let Some(server) = Server::start(VOLATILE).await? else { return Ok(()) };
-    let node = ProcessNode::start(&server.url()).await?;
+    let node = start_process(&server.url()).await?;
     let there = hub(&server).await?;
-    let mut socket = bowline::connect(format!("ws://{}", node.address)).await?;
+    let mut socket = bowline::connect(format!("ws://{}", node.announced)).await?;
     socket.send("subscribe now").await?;
     assert_eq!(receive_start(&mut socket).await?.offset(), 0);
-    publish(&there, "1").await?;
+    publish(&there, "chat/a", "1").await?;
     let (since, text) = receive(&mut socket).await?;
     assert_eq!(text, "1");
     // Dropping the handle is kill -9.
     drop(node);
     assert!(!matches!(timeout(PATIENCE, socket.recv()).await?, Ok(Some(_))));
-    publish(&there, "2").await?;
+    publish(&there, "chat/a", "2").await?;
     let mut client = Client::join(&there)?;
     assert!(matches!(client.member.subscribe("chat/a", Some(since)).await?, Start::Live(_)));
-    publish(&there, "3").await?;
+    publish(&there, "chat/a", "3").await?;
     client.expect(&["2", "3"]).await?;
     Ok(())
 }
@@ -203,9 +205,9 @@ async fn receive_start(socket: &mut WebSocket) -> Result<Position, Box<dyn Error
 #[tokio::test]
 async fn a_node_that_was_stopped_goes_on_where_it_was() -> TestResult {
     let Some(server) = Server::start(VOLATILE).await? else { return Ok(()) };
-    let node = ProcessNode::start(&server.url()).await?;
+    let node = start_process(&server.url()).await?;
     let there = LocalNode::start(&server.url()).await?;
-    let mut socket = bowline::connect(format!("ws://{}", node.address)).await?;
+    let mut socket = bowline::connect(format!("ws://{}", node.announced)).await?;
     socket.send("subscribe now").await?;
     receive_start(&mut socket).await?;
     node.signal("-STOP")?;

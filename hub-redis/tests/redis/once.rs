@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use bowline_hub::{ErrorKind, Hub, HubLimits};
+use bowline_hub_testing::TestResult;
+use bowline_hub_testing::client::{Client, publish};
 
-use crate::support::server::{Server, TestResult, VOLATILE};
-use crate::topics::{Client, builder, hub, publish};
+use crate::support::server::{Server, VOLATILE};
+use crate::topics::{builder, hub};
 
 #[tokio::test]
 async fn a_message_with_a_known_key_is_stored_and_delivered_once() -> TestResult {
@@ -17,7 +19,7 @@ async fn a_message_with_a_known_key_is_stored_and_delivered_once() -> TestResult
     let second = there.publish_once("chat/a", "other key", "2").await?;
     assert_eq!(here.publish_once("chat/a", "other key", "2").await?, second);
     assert_eq!(here.publish_once("chat/a", "key", "1").await?, first);
-    publish(&here, "3").await?;
+    publish(&here, "chat/a", "3").await?;
     assert_eq!(client.expect(&["1", "2", "3"]).await?.offset(), 3);
 
     // A lost history takes its keys along.
@@ -53,7 +55,7 @@ async fn a_publish_that_timed_out_can_be_repeated() -> TestResult {
     let other = hub(&server).await?;
     let mut client = Client::live(&other, "chat/a").await?;
     // The scripts are known to the server from now on.
-    publish(&impatient, "0").await?;
+    publish(&impatient, "chat/a", "0").await?;
     server.signal("-STOP")?;
     let error = impatient.publish_once("chat/a", "key", "1").await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
@@ -62,7 +64,7 @@ async fn a_publish_that_timed_out_can_be_repeated() -> TestResult {
     while position.is_err() {
         position = impatient.publish_once("chat/a", "key", "1").await;
     }
-    publish(&other, "2").await?;
+    publish(&other, "chat/a", "2").await?;
     assert_eq!(client.expect(&["0", "1", "2"]).await?.offset(), position?.offset() + 1);
     Ok(())
 }

@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use bowline_hub::{Hub, Start};
 use bowline_hub_redis::connect;
+use bowline_hub_testing::TestResult;
+use bowline_hub_testing::client::{Client, builder_with_loss, publish};
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use crate::support::server::{Server, TestResult, VOLATILE};
-use crate::topics::{Client, build_on, publish};
+use crate::support::server::{Server, VOLATILE};
 
 const HEAD: &str = "bowline:chat/a:head";
 const MESSAGES: &str = "bowline:chat/a:messages";
@@ -18,14 +19,14 @@ const MESSAGES: &str = "bowline:chat/a:messages";
 #[tokio::test]
 async fn the_newest_position_outlives_the_messages() -> TestResult {
     let Some(server) = Server::start(VOLATILE).await? else { return Ok(()) };
-    let hub = build_on(connect(&server.url()).await?).build()?;
+    let hub = builder_with_loss(connect(&server.url()).await?).build()?;
     let last = hub.publish("chat/a", "1").await?;
     let (age, week) = (300_000, 7 * 24 * 3600 * 1000);
     let left = server.number(&["PTTL", HEAD]).await?;
     assert!((week + age - 60_000..=week + age).contains(&left), "{left} ms");
     server.command(&["DEL", MESSAGES]).await?;
     // Not by the memory of a node.
-    let other = build_on(connect(&server.url()).await?).build()?;
+    let other = builder_with_loss(connect(&server.url()).await?).build()?;
     let client = Client::join(&other)?;
     assert_eq!(client.member.subscribe("chat/a", Some(last)).await?, Start::Live(last));
     Ok(())
@@ -35,9 +36,10 @@ async fn the_newest_position_outlives_the_messages() -> TestResult {
 #[tokio::test]
 async fn a_topic_with_members_keeps_its_position() -> TestResult {
     let Some(server) = Server::start(VOLATILE).await? else { return Ok(()) };
-    let hub = build_on(connect(&server.url()).await?.keep_positions(Duration::from_millis(400))).build()?;
+    let hub = builder_with_loss(connect(&server.url()).await?.keep_positions(Duration::from_millis(400)))
+        .build()?;
     let mut client = Client::live(&hub, "chat/a").await?;
-    publish(&hub, "1").await?;
+    publish(&hub, "chat/a", "1").await?;
     client.expect(&["1"]).await?;
     // As if the topic had been idle for long.
     server.command(&["PEXPIRE", HEAD, "300"]).await?;
@@ -45,7 +47,7 @@ async fn a_topic_with_members_keeps_its_position() -> TestResult {
         assert_eq!(server.number(&["EXISTS", HEAD]).await?, 1, "the head was not renewed");
         sleep(Duration::from_millis(10)).await;
     }
-    publish(&hub, "2").await?;
+    publish(&hub, "chat/a", "2").await?;
     client.expect(&["2"]).await?;
     assert_eq!(hub.stats().lost, 0);
     Ok(())
@@ -55,7 +57,7 @@ async fn a_topic_with_members_keeps_its_position() -> TestResult {
 #[tokio::test]
 async fn a_topic_that_is_idle_for_longer_is_forgotten() -> TestResult {
     let Some(server) = Server::start(VOLATILE).await? else { return Ok(()) };
-    let hub = build_on(connect(&server.url()).await?).build()?;
+    let hub = builder_with_loss(connect(&server.url()).await?).build()?;
     let last = hub.publish("chat/a", "1").await?;
     server.command(&["PEXPIRE", HEAD, "1"]).await?;
     sleep(Duration::from_millis(20)).await;
@@ -78,12 +80,15 @@ async fn an_invalid_time_is_an_error_that_names_the_setting() -> TestResult {
 #[tokio::test]
 async fn the_hubs_of_two_databases_are_strangers() -> TestResult {
     let Some(server) = Server::start(VOLATILE).await? else { return Ok(()) };
-    let (one, two) = (build_on(connect(&server.url()).await?), build_on(connect(&server.database(3)).await?));
+    let (one, two) = (
+        builder_with_loss(connect(&server.url()).await?),
+        builder_with_loss(connect(&server.database(3)).await?),
+    );
     let (one, two) = (one.build()?, two.build()?);
     let (mut here, mut there) = (Client::live(&one, "chat/a").await?, Client::live(&two, "chat/a").await?);
     let (mut news, mut other_news) = (Client::live(&one, "news").await?, Client::live(&two, "news").await?);
     for (hub, text) in [(&one, "one"), (&two, "two")] {
-        publish(hub, text).await?;
+        publish(hub, "chat/a", text).await?;
         hub.publish("news", text).await?;
     }
     here.expect(&["one"]).await?;
@@ -104,9 +109,9 @@ async fn a_user_with_the_documented_permissions_is_enough() -> TestResult {
     let words: Vec<_> = docs[start..end].split_whitespace().filter(|word| *word != "//!").collect();
     server.command(&words).await?;
     let url = format!("redis://hub:password@{}", server.address());
-    let hub = build_on(connect(&url).await?.keep_positions(Duration::from_millis(100))).build()?;
+    let hub = builder_with_loss(connect(&url).await?.keep_positions(Duration::from_millis(100))).build()?;
     let mut client = Client::live(&hub, "chat/a").await?;
-    publish(&hub, "1").await?;
+    publish(&hub, "chat/a", "1").await?;
     hub.publish_once("chat/a", "key", "2").await?;
     let since = client.expect(&["1", "2"]).await?;
     let other = Client::join(&hub)?;
@@ -134,7 +139,7 @@ async fn a_channel_that_is_forbidden_concerns_no_other_topic() -> TestResult {
     let rules = ["ACL", "SETUSER", "hub", "on", ">password", "~*", "+@all", "&bowline:chat/*"];
     server.command(&rules).await?;
     let url = format!("redis://hub:password@{}", server.address());
-    let hub = build_on(connect(&url).await?).build()?;
+    let hub = builder_with_loss(connect(&url).await?).build()?;
     let mut joining = JoinSet::new();
     for number in 0..20 {
         let (hub, topic) = (hub.clone(), format!("{}/{number}", ["chat", "secret"][number % 2]));
@@ -159,9 +164,9 @@ async fn a_server_on_the_same_machine_is_reached_by_its_socket() -> TestResult {
     let folder = TempDir::new()?;
     let socket = folder.path().join("redis.sock").to_str().ok_or("the path is no text")?.to_owned();
     let Some(_server) = Server::start(&["--unixsocket", &socket]).await? else { return Ok(()) };
-    let hub = build_on(connect(&format!("redis+unix://{socket}?db=3")).await?).build()?;
+    let hub = builder_with_loss(connect(&format!("redis+unix://{socket}?db=3")).await?).build()?;
     let mut client = Client::live(&hub, "chat/a").await?;
-    publish(&hub, "1").await?;
+    publish(&hub, "chat/a", "1").await?;
     client.expect(&["1"]).await?;
     Ok(())
 }

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use bowline_hub::{Hub, HubEvent, Position, Start};
 use bowline_hub_redis::connect;
+use bowline_hub_testing::client::{Client, builder_with_loss, publish, until};
+use bowline_hub_testing::proxy::{Line, Proxy};
+use bowline_hub_testing::{PATIENCE, TestResult};
 use tokio::time::{sleep, timeout};
 
-use crate::support::proxy::{Proxy, Weather};
-use crate::support::server::{PATIENCE, Server, TestResult, VOLATILE};
-use crate::topics::{Client, build_on, publish, until};
+use crate::support::server::{Server, VOLATILE};
 
 /// A primary with a replica, and an address that follows the primary, as a proxy or a platform provides.
 struct Pair {
@@ -51,13 +52,13 @@ impl Pair {
     fn fail_over(&mut self) -> TestResult {
         self.primary.kill()?;
         self.address.lead_to(self.replica.address());
-        self.address.set(Weather::Cut);
-        self.address.set(Weather::Fair);
+        self.address.set(Line::Cut);
+        self.address.set(Line::Open);
         Ok(())
     }
 
     async fn hub(&self) -> Result<Hub, Box<dyn Error>> {
-        Ok(build_on(connect(&self.address.url()).await?).build()?)
+        Ok(builder_with_loss(connect(&self.address.url("redis")).await?).build()?)
     }
 }
 
@@ -67,14 +68,14 @@ async fn a_replica_that_has_everything_takes_over_without_a_loss() -> TestResult
     let hub = pair.hub().await?;
     let mut events = hub.events();
     let mut client = Client::live(&hub, "chat/a").await?;
-    publish(&hub, "1").await?;
-    publish(&hub, "2").await?;
+    publish(&hub, "chat/a", "1").await?;
+    publish(&hub, "chat/a", "2").await?;
     let since = client.expect(&["1", "2"]).await?;
     pair.is_level().await?;
     pair.cut_replica().await?;
     pair.fail_over()?;
     until(&mut events, |event| *event == HubEvent::Reconnected).await?;
-    publish(&hub, "3").await?;
+    publish(&hub, "chat/a", "3").await?;
     let next = client.expect(&["3"]).await?;
     assert_eq!((next.epoch(), next.offset()), (since.epoch(), 3));
     assert_eq!(hub.stats().lost, 0);
@@ -87,18 +88,18 @@ async fn a_replica_that_lacks_messages_is_a_loss_that_is_told() -> TestResult {
     let Some(mut pair) = Pair::start().await? else { return Ok(()) };
     let hub = pair.hub().await?;
     let mut client = Client::live(&hub, "chat/a").await?;
-    publish(&hub, "1").await?;
+    publish(&hub, "chat/a", "1").await?;
     let old = client.expect(&["1"]).await?;
     pair.is_level().await?;
     pair.cut_replica().await?;
-    publish(&hub, "2").await?;
-    publish(&hub, "3").await?;
+    publish(&hub, "chat/a", "2").await?;
+    publish(&hub, "chat/a", "3").await?;
     let newest = client.expect(&["2", "3"]).await?;
     pair.fail_over()?;
     // Those who are live are told, once.
     client.expect(&["lost"]).await?;
     for text in ["2 again", "3 again", "4"] {
-        publish(&hub, text).await?;
+        publish(&hub, "chat/a", text).await?;
     }
     let last = client.expect(&["2 again", "3 again", "4"]).await?;
     assert_eq!((last.epoch(), last.offset()), (newest.epoch(), 4));
@@ -127,7 +128,7 @@ async fn a_replica_that_is_not_promoted_is_an_error() -> TestResult {
     let error = hub.publish("chat/a", "1").await.unwrap_err();
     assert_eq!(error.kind(), bowline_hub::ErrorKind::Unavailable);
     pair.cut_replica().await?;
-    publish(&hub, "2").await?;
+    publish(&hub, "chat/a", "2").await?;
     assert_ne!(client.expect(&["2"]).await?, Position::UNTRACKED);
     Ok(())
 }
@@ -139,7 +140,7 @@ async fn a_primary_that_becomes_a_replica_is_noticed() -> TestResult {
     let hub = pair.hub().await?;
     let mut events = hub.events();
     let mut client = Client::live(&hub, "chat/a").await?;
-    publish(&hub, "1").await?;
+    publish(&hub, "chat/a", "1").await?;
     client.expect(&["1"]).await?;
     pair.is_level().await?;
     pair.cut_replica().await?;
@@ -149,7 +150,7 @@ async fn a_primary_that_becomes_a_replica_is_noticed() -> TestResult {
     let is_noticed =
         |event: &HubEvent| matches!(event, HubEvent::Disconnected(why) if why.contains("read only replica"));
     until(&mut events, is_noticed).await?;
-    publish(&hub, "2").await?;
+    publish(&hub, "chat/a", "2").await?;
     client.expect(&["2"]).await?;
     assert_eq!(hub.stats().lost, 0);
     Ok(())

@@ -4,9 +4,11 @@ use std::error::Error;
 
 use bowline_hub::{ErrorKind, Hub, HubEvent, Start};
 use bowline_hub_redis::connect_sharded;
+use bowline_hub_testing::TestResult;
+use bowline_hub_testing::client::{Client, builder_with_loss, publish, until};
+use bowline_hub_testing::process::free_port;
 
-use crate::support::server::{DURABLE, Server, TestResult, VOLATILE, free_port};
-use crate::topics::{Client, build_on, publish_to, until};
+use crate::support::server::{DURABLE, Server, VOLATILE};
 
 async fn servers(count: usize) -> Result<Option<Vec<Server>>, Box<dyn Error>> {
     let mut servers = Vec::new();
@@ -18,7 +20,7 @@ async fn servers(count: usize) -> Result<Option<Vec<Server>>, Box<dyn Error>> {
 }
 
 async fn hub(servers: &[Server]) -> Result<Hub, Box<dyn Error>> {
-    Ok(build_on(connect_sharded(servers.iter().map(Server::url)).await?).build()?)
+    Ok(builder_with_loss(connect_sharded(servers.iter().map(Server::url)).await?).build()?)
 }
 
 #[tokio::test]
@@ -81,7 +83,7 @@ async fn the_failure_of_a_server_concerns_its_topics_only() -> TestResult {
     until(&mut events, |event| *event == HubEvent::PartReconnected { part: address.clone() }).await?;
     assert!(hub.is_healthy());
     for (topic, client) in &mut clients {
-        publish_to(&hub, topic, "3").await?;
+        publish(&hub, topic, "3").await?;
         client.expect(&["3"]).await?;
     }
     // Only the histories of this server were read again.
@@ -111,7 +113,7 @@ async fn nodes_with_other_servers_are_refused() -> TestResult {
 #[tokio::test]
 async fn a_server_without_data_keeps_its_place() -> TestResult {
     let Some(mut server) = Server::start(VOLATILE).await? else { return Ok(()) };
-    let hub = build_on(connect_sharded([server.url()]).await?).build()?;
+    let hub = builder_with_loss(connect_sharded([server.url()]).await?).build()?;
     let mut events = hub.events();
     server.kill()?;
     server.restart().await?;

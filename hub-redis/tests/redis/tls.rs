@@ -13,11 +13,13 @@ mod with_tls {
     use std::fs;
     use std::process::Command;
 
+    use bowline_hub_testing::TestResult;
+    use bowline_hub_testing::client::{Client, builder_with_loss, publish};
+    use bowline_hub_testing::process::free_port;
     use rcgen::{CertificateParams, IsCa, Issuer, KeyPair};
     use tempfile::TempDir;
 
-    use crate::support::server::{Server, TestResult, VOLATILE, free_port};
-    use crate::topics::{Client, build_on, publish};
+    use crate::support::server::{Server, VOLATILE};
 
     const URL: &str = "BOWLINE_TEST_URL";
 
@@ -58,9 +60,9 @@ mod with_tls {
         let error = bowline_hub_redis::connect(&url).await.unwrap_err().to_string();
         assert!(error.contains("provider of cryptography"), "{error}");
         assert!(rustls::crypto::ring::default_provider().install_default().is_ok());
-        let hub = build_on(bowline_hub_redis::connect(&url).await?).build()?;
+        let hub = builder_with_loss(bowline_hub_redis::connect(&url).await?).build()?;
         let mut client = Client::live(&hub, "chat/a").await?;
-        publish(&hub, "1").await?;
+        publish(&hub, "chat/a", "1").await?;
         client.expect(&["1"]).await?;
         Ok(())
     }

@@ -2,82 +2,21 @@
 
 use std::error::Error;
 use std::net::TcpListener;
-use std::time::Duration;
 
-use bowline::{WebSocket, pair};
-use bowline_hub::{ErrorKind, Hub, HubBuilder, HubEvent, HubEvents, Member, Position, Rule, Since, Start};
+use bowline_hub::{ErrorKind, Hub, HubBuilder, HubEvent, Position, Since, Start};
 use bowline_hub_redis::Redis;
+use bowline_hub_testing::TestResult;
+use bowline_hub_testing::client::{Client, builder_with_loss, publish, until};
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
 
-use crate::support::server::{DURABLE, PATIENCE, SNAPSHOTS, Server, TestResult, VOLATILE};
+use crate::support::server::{DURABLE, SNAPSHOTS, Server, VOLATILE};
 
-/// A builder whose topics with the prefix `chat/` have a history of 100 messages.
 pub(crate) async fn builder(server: &Server) -> Result<HubBuilder<Redis>, Box<dyn Error>> {
-    Ok(build_on(bowline_hub_redis::connect(&server.url()).await?))
-}
-
-pub(crate) fn build_on(engine: Redis) -> HubBuilder<Redis> {
-    Hub::builder(engine)
-        .rule("chat/", Rule::new().history(100, Duration::from_secs(300)))
-        .frame(|message| format!("{} {}", message.position(), message.text().unwrap_or("?")).into())
-        .lost(|_, now| format!("{now} lost").into())
+    Ok(builder_with_loss(bowline_hub_redis::connect(&server.url()).await?))
 }
 
 pub(crate) async fn hub(server: &Server) -> Result<Hub, Box<dyn Error>> {
     Ok(builder(server).await?.build()?)
-}
-
-/// A client with its connection in a hub.
-pub(crate) struct Client {
-    pub(crate) socket: WebSocket,
-    pub(crate) member: Member,
-    _server: WebSocket,
-}
-
-impl Client {
-    pub(crate) fn join(hub: &Hub) -> Result<Self, Box<dyn Error>> {
-        let (client, server) = pair();
-        let member = hub.join(server.sender())?;
-        Ok(Self { socket: client, member, _server: server })
-    }
-
-    pub(crate) async fn live(hub: &Hub, topic: &str) -> Result<Self, Box<dyn Error>> {
-        let client = Self::join(hub)?;
-        let Start::Live(_) = client.member.subscribe(topic, None).await? else { return Err("lost".into()) };
-        Ok(client)
-    }
-
-    /// Receives frames, and returns the position of the last one.
-    pub(crate) async fn expect(&mut self, texts: &[&str]) -> Result<Position, Box<dyn Error>> {
-        let mut last = Position::UNTRACKED;
-        for expected in texts {
-            let frame = timeout(PATIENCE, self.socket.recv()).await??.ok_or("the end")?.into_text()?;
-            let (position, text) = frame.split_once(' ').ok_or("no position")?;
-            assert_eq!(text, *expected);
-            last = position.parse()?;
-        }
-        Ok(last)
-    }
-}
-
-/// Publishes as soon as Redis is there.
-pub(crate) async fn publish(hub: &Hub, text: &str) -> TestResult {
-    publish_to(hub, "chat/a", text).await
-}
-
-pub(crate) async fn publish_to(hub: &Hub, topic: &str, text: &str) -> TestResult {
-    let published = async {
-        while hub.publish(topic, text).await.is_err() {
-            sleep(Duration::from_millis(20)).await;
-        }
-    };
-    Ok(timeout(PATIENCE, published).await?)
-}
-
-pub(crate) async fn until(events: &mut HubEvents, wanted: impl Fn(&HubEvent) -> bool) -> TestResult {
-    let event = async { while !wanted(&events.recv().await.expect("the hub exists")) {} };
-    Ok(timeout(PATIENCE, event).await?)
 }
 
 #[tokio::test]
@@ -150,7 +89,7 @@ async fn a_server_that_comes_back_with_its_data_loses_nothing() -> TestResult {
     let hub = hub(&server).await?;
     let mut events = hub.events();
     let mut client = Client::live(&hub, "chat/a").await?;
-    publish(&hub, "1").await?;
+    publish(&hub, "chat/a", "1").await?;
     client.expect(&["1"]).await?;
     server.kill()?;
     until(&mut events, |event| matches!(event, HubEvent::Disconnected(_))).await?;
@@ -162,7 +101,7 @@ async fn a_server_that_comes_back_with_its_data_loses_nothing() -> TestResult {
 
     server.restart().await?;
     until(&mut events, |event| *event == HubEvent::Reconnected).await?;
-    publish(&hub, "2").await?;
+    publish(&hub, "chat/a", "2").await?;
     client.expect(&["2"]).await?;
     assert_eq!(hub.stats().lost, 0);
     Ok(())
@@ -173,12 +112,12 @@ async fn a_server_that_comes_back_without_its_data_is_a_loss_that_is_told_once()
     let Some(mut server) = Server::start(VOLATILE).await? else { return Ok(()) };
     let hub = hub(&server).await?;
     let mut client = Client::live(&hub, "chat/a").await?;
-    publish(&hub, "1").await?;
+    publish(&hub, "chat/a", "1").await?;
     let since = client.expect(&["1"]).await?;
     server.kill()?;
     server.restart().await?;
     client.expect(&["lost"]).await?;
-    publish(&hub, "2").await?;
+    publish(&hub, "chat/a", "2").await?;
     client.expect(&["2"]).await?;
     let other = Client::join(&hub)?;
     assert!(matches!(other.member.subscribe("chat/a", Some(since)).await?, Start::Lost(_)));
@@ -192,18 +131,18 @@ async fn a_server_that_comes_back_with_an_older_snapshot_is_a_loss_that_is_told(
     let hub = hub(&server).await?;
     let mut client = Client::live(&hub, "chat/a").await?;
     for text in ["1", "2"] {
-        publish(&hub, text).await?;
+        publish(&hub, "chat/a", text).await?;
     }
     server.command(&["SAVE"]).await?;
     for text in ["3", "4"] {
-        publish(&hub, text).await?;
+        publish(&hub, "chat/a", text).await?;
     }
     let since = client.expect(&["1", "2", "3", "4"]).await?;
     server.kill()?;
     server.restart().await?;
     client.expect(&["lost"]).await?;
     for text in ["3 again", "4 again", "5"] {
-        publish(&hub, text).await?;
+        publish(&hub, "chat/a", text).await?;
     }
     let last = client.expect(&["3 again", "4 again", "5"]).await?;
     assert_eq!((last.epoch(), last.offset()), (since.epoch(), 5));
@@ -250,7 +189,7 @@ async fn a_server_that_falls_silent_is_noticed() -> TestResult {
     until(&mut events, |event| matches!(event, HubEvent::Disconnected(_))).await?;
     server.signal("-CONT")?;
     until(&mut events, |event| *event == HubEvent::Reconnected).await?;
-    publish(&hub, "1").await?;
+    publish(&hub, "chat/a", "1").await?;
     client.expect(&["1"]).await?;
     assert_eq!(hub.stats().lost, 0);
     Ok(())

@@ -11,16 +11,16 @@
 
 use std::collections::{HashMap, HashSet};
 use std::error::Error;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bowline::pair;
-use bowline_hub::{Engine, Hub, HubLimits, HubStats, Position, Rule, Start};
+use bowline_hub::{Engine, Hub, HubLimits, HubStats, Position, Rule};
+use bowline_hub_testing::notes::{self, END, Note, Notes, Progress};
+use bowline_hub_testing::random::{Random, seeds};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use crate::support::broker::{Broker, Faults, Stored};
-use crate::support::random::Random;
 
 const SEEDS: u64 = 20;
 const TOPICS: [&str; 2] = ["chat/a", "chat/b"];
@@ -32,18 +32,6 @@ const ONCE: u64 = 0;
 const MESSAGES: u64 = 120;
 /// The number of messages in a history.
 const WINDOW: usize = 40;
-/// The last message of a topic.
-const END: &str = "end";
-
-/// A note of a client.
-#[derive(Clone, Debug)]
-enum Note {
-    /// A subscription without a position began here.
-    Start(Position),
-    Message(Position, String),
-    Lost(Position),
-}
-
 /// Everything that a run has produced.
 struct Record {
     /// The notes of each client.
@@ -52,70 +40,34 @@ struct Record {
 }
 
 fn build(engine: impl Engine) -> Result<Hub, bowline_hub::Error> {
-    Hub::builder(engine)
+    notes::tell(Hub::builder(engine))
         .workers(2)
         .rule("chat/", Rule::new().history(WINDOW, Duration::from_secs(3600)))
         .limits(HubLimits::default().catch_up_tasks(3))
-        .frame(|message| format!("message {} {}", message.position(), message.text().unwrap()).into())
-        .lost(|_, now| format!("lost {now} ").into())
         .build()
 }
 
-/// Reads one frame of a client.
-fn parse(frame: &str) -> Note {
-    let mut parts = frame.splitn(3, ' ');
-    let (kind, position) = (parts.next().unwrap(), parts.next().unwrap().parse().unwrap());
-    match kind {
-        "start" => Note::Start(position),
-        "message" => Note::Message(position, parts.next().unwrap().to_owned()),
-        "lost" => Note::Lost(position),
-        _ => panic!("an unknown frame: {frame}"),
-    }
-}
-
 /// A client that comes and goes until it has received the end.
-async fn client(hubs: Vec<Hub>, topic: &'static str, mut random: Random, notes: Arc<Mutex<Vec<Note>>>) {
-    let mut since = None;
+async fn client(hubs: Vec<Hub>, topic: &'static str, mut random: Random) -> Vec<Note> {
+    let mut notes = Notes::default();
     let is_slow = random.permille(400);
     loop {
         let (mut client, server) = pair();
         let hub = hubs[random.index(hubs.len())].clone();
+        let since = notes.since;
         let serving = tokio::spawn(async move {
             let member = hub.join(server.sender()).unwrap();
-            let mut from = since;
-            loop {
-                match member.subscribe(topic, from).await {
-                    Ok(Start::Live(position)) if from.is_none() => {
-                        // Its position among the messages is not known: the client ignores a late one.
-                        server.send(format!("start {position} ")).await.unwrap_or(());
-                        break;
-                    }
-                    Ok(Start::Live(_)) => break,
-                    Ok(Start::Lost(now)) => {
-                        server.send(format!("lost {now} ")).await.unwrap_or(());
-                        from = Some(now);
-                    }
-                    // The broker is away: the client comes back.
-                    Err(_) => return,
-                }
+            // If the broker is away, the client comes back.
+            if notes::subscribe(&member, &server.sender(), topic, since).await.is_ok() {
+                server.closed().await;
             }
-            server.closed().await;
         });
         let messages = random.below(60);
         for _ in 0..messages {
             // A client whose node misses the end comes back.
             let Ok(Ok(Some(frame))) = timeout(Duration::from_secs(5), client.recv()).await else { break };
-            let note = parse(frame.as_text().unwrap());
-            match &note {
-                Note::Start(_) if since.is_some() => continue,
-                Note::Start(position) | Note::Message(position, _) | Note::Lost(position) => {
-                    since = Some(*position);
-                }
-            }
-            let is_end = matches!(&note, Note::Message(_, text) if text.starts_with(END));
-            notes.lock().unwrap().push(note);
-            if is_end {
-                return;
+            if notes.add(frame.as_text().unwrap()).unwrap() == Progress::Ended {
+                return notes.all;
             }
             if is_slow {
                 sleep(Duration::from_millis(random.below(200))).await;
@@ -180,14 +132,12 @@ async fn mischief(broker: Broker, mut random: Random) {
 /// Runs a schedule to its end.
 async fn run(seed: u64, hubs: Vec<Hub>, broker: Option<Broker>) -> Record {
     let mut random = Random::new(seed);
-    let mut next = || Random::new(random.next());
+    let mut next = || Random::new(random.number());
     let mut clients = JoinSet::new();
-    let mut all_notes = Vec::new();
+    let mut notes = Vec::new();
     for number in 0..CLIENTS {
-        let notes = Arc::<Mutex<Vec<Note>>>::default();
-        all_notes.push(Arc::clone(&notes));
         let topic = TOPICS[usize::try_from(number).unwrap() % TOPICS.len()];
-        clients.spawn(client(hubs.clone(), topic, next(), notes));
+        clients.spawn(client(hubs.clone(), topic, next()));
     }
     let mut work = JoinSet::new();
     for number in 0..PUBLISHERS {
@@ -208,11 +158,12 @@ async fn run(seed: u64, hubs: Vec<Hub>, broker: Option<Broker>) -> Record {
             for topic in TOPICS {
                 hubs[0].publish(topic, END).await.unwrap();
             }
-            let _ = timeout(Duration::from_secs(3), clients.join_next()).await;
+            if let Ok(Some(noted)) = timeout(Duration::from_secs(3), clients.join_next()).await {
+                notes.push(noted.unwrap());
+            }
         }
     };
     timeout(Duration::from_secs(600), ending).await.unwrap_or_else(|_| panic!("seed {seed}: a client hangs"));
-    let notes = all_notes.iter().map(|notes| notes.lock().unwrap().clone()).collect();
     let mut stats = hubs[0].stats();
     for hub in &hubs[1..] {
         let other = hub.stats();
@@ -258,13 +209,6 @@ fn check(notes: &[Note], stored: &HashMap<Position, Stored>) -> Result<(), Box<d
     Ok(())
 }
 
-fn seeds() -> Vec<u64> {
-    match std::env::var("BOWLINE_HUB_SEED") {
-        Ok(seed) => vec![seed.parse().expect("BOWLINE_HUB_SEED is a number")],
-        Err(_) => (0..SEEDS).collect(),
-    }
-}
-
 fn in_runtime<T>(run: impl Future<Output = T>) -> T {
     let mut builder = tokio::runtime::Builder::new_current_thread();
     builder.enable_all().start_paused(true).build().unwrap().block_on(run)
@@ -286,7 +230,7 @@ fn faulty(seed: u64) -> Faults {
 
 #[test]
 fn every_client_sees_an_unbroken_sequence_or_is_told_whatever_the_broker_does() {
-    check_schedules(&seeds());
+    check_schedules(&seeds(0..SEEDS));
 }
 
 #[test]

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use bowline::{WebSocket, pair};
 use bowline_hub::{ErrorKind, Hub, HubEvent, Member, Start};
+use bowline_hub_testing::TestResult;
+use bowline_hub_testing::client::{builder, receive};
 
 use crate::support::broker::{Broker, Faults};
-use crate::support::{TestResult, builder, receive};
 
 const ALWAYS: u64 = 1000;
 

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use bowline::pair;
 use bowline_hub::{Hub, Memory, Position, Rule, Start};
-
-use crate::support::{TestResult, builder, receive};
+use bowline_hub_testing::TestResult;
+use bowline_hub_testing::client::{builder, receive};
 
 /// Subscribes a new connection from a position, and returns the start and the texts that were sent.
 async fn come_back(hub: &Hub, since: Position) -> Result<(Start, Vec<String>), Box<dyn std::error::Error>> {

@@ -14,11 +14,11 @@ use std::time::Duration;
 
 use bowline::{WebSocket, pair};
 use bowline_hub::{Hub, Member, Position, Start};
+use bowline_hub_testing::client::builder;
 use tokio::runtime;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
-use crate::support::builder;
 use world::{Steered, Step};
 
 /// The time for which a topic without members is still wanted, and a little more.

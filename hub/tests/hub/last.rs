@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use bowline::pair;
 use bowline_hub::{ErrorKind, Hub, HubLimits, Memory, Position, Rule, Since, Start};
+use bowline_hub_testing::TestResult;
+use bowline_hub_testing::client::{builder, receive, receive_until};
 use tokio::time::{advance, sleep};
 
 use crate::support::broker::{Broker, Faults};
-use crate::support::{TestResult, builder, receive, receive_until};
 
 /// Subscribes a new connection, publishes an end, and returns the texts before the end.
 async fn texts_since(hub: &Hub, topic: &str, since: Since) -> Result<Vec<String>, Box<dyn Error>> {

@@ -9,8 +9,8 @@ use bowline_hub::{
     Engine, EngineError, ErrorKind, HistoryPage, Hub, HubEvent, HubLimits, Inbox, Memory, ParsePositionError,
     Position, Rule, Slow, Start, Topic,
 };
-
-use crate::support::{TestResult, builder, receive};
+use bowline_hub_testing::TestResult;
+use bowline_hub_testing::client::{builder, receive};
 
 #[tokio::test]
 async fn an_invalid_setting_is_an_error_that_names_the_setting() {

@@ -4,9 +4,9 @@ use std::error::Error;
 
 use bowline::pair;
 use bowline_hub::{ErrorKind, Hub, Memory, Position, Start};
+use bowline_hub_testing::TestResult;
+use bowline_hub_testing::client::{builder, receive, receive_until};
 use tokio::task::JoinSet;
-
-use crate::support::{TestResult, builder, receive, receive_until};
 
 #[tokio::test]
 async fn a_message_reaches_all_members_of_its_topic_and_nobody_else() -> TestResult {

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use bowline::pair;
 use bowline_hub::{ErrorKind, HubLimits, Memory, Rule};
+use bowline_hub_testing::TestResult;
+use bowline_hub_testing::client::{builder, receive};
 use tokio::time::sleep;
 
 use crate::support::broker::{Broker, Faults};
-use crate::support::{TestResult, builder, receive};
 
 /// The number of keys that a topic remembers at least.
 const KEYS: usize = 1000;

@@ -4,33 +4,33 @@ use std::time::Duration;
 
 use bowline::pair;
 use bowline_hub::{ErrorKind, Hub, HubEvent, HubLimits, Memory, PresenceNews, Present, Rule, Slow};
+use bowline_hub_testing::TestResult;
+use bowline_hub_testing::presence::{ROOM, Visitor, builder, keys};
 use tokio::time::{Instant, timeout};
 
-use crate::support::TestResult;
-use crate::support::presence::{Client, ROOM, builder, hub, keys};
 use crate::support::presence_broker::{CallFaults, PresenceBroker};
 
 #[tokio::test(start_paused = true)]
 async fn members_are_told_who_is_there_and_who_comes_and_goes() -> TestResult {
     let memory = Memory::new();
-    let (here, there) = (hub(memory.clone())?, hub(memory)?);
-    let mut alice = Client::appear(&here, "alice").await?;
-    alice.expect(&["here ", "+ alice"]).await;
-    let mut bob = Client::appear(&there, "bob").await?;
-    bob.expect(&["here alice", "+ bob"]).await;
-    alice.expect(&["+ bob"]).await;
-    assert_eq!(keys(&here).await, ["alice", "bob"]);
-    assert_eq!(keys(&there).await, ["alice", "bob"]);
+    let (here, there) = (builder(memory.clone()).build()?, builder(memory).build()?);
+    let mut alice = Visitor::appear(&here, ROOM, "alice").await?;
+    alice.expect(&["here ", "+ alice"]).await?;
+    let mut bob = Visitor::appear(&there, ROOM, "bob").await?;
+    bob.expect(&["here alice", "+ bob"]).await?;
+    alice.expect(&["+ bob"]).await?;
+    assert_eq!(keys(&here, ROOM).await?, ["alice", "bob"]);
+    assert_eq!(keys(&there, ROOM).await?, ["alice", "bob"]);
 
     bob.member.appear(ROOM, Present::new("bob").info("away")).await?;
-    alice.expect(&["= bob away"]).await;
+    alice.expect(&["= bob away"]).await?;
     bob.member.disappear(ROOM);
-    alice.expect(&["- bob"]).await;
-    bob.expect(&["= bob away", "- bob"]).await;
-    assert_eq!(keys(&there).await, ["alice"]);
+    alice.expect(&["- bob"]).await?;
+    bob.expect(&["= bob away", "- bob"]).await?;
+    assert_eq!(keys(&there, ROOM).await?, ["alice"]);
     alice.member.unsubscribe(ROOM).await;
-    bob.expect(&["- alice"]).await;
-    assert_eq!(keys(&there).await, [""; 0]);
+    bob.expect(&["- alice"]).await?;
+    assert_eq!(keys(&there, ROOM).await?, [""; 0]);
     assert_eq!(here.stats().entries, 0);
     Ok(())
 }
@@ -38,37 +38,37 @@ async fn members_are_told_who_is_there_and_who_comes_and_goes() -> TestResult {
 #[tokio::test(start_paused = true)]
 async fn two_tabs_join_once_and_leave_after_the_last() -> TestResult {
     let memory = Memory::new();
-    let (here, there) = (hub(memory.clone())?, hub(memory)?);
-    let mut watcher = Client::subscribe(&here).await?;
-    let first = Client::appear(&here, "alice").await?;
-    let second = Client::appear(&here, "alice").await?;
-    let third = Client::appear(&there, "alice").await?;
-    watcher.expect(&["here ", "+ alice"]).await;
-    assert_eq!(keys(&here).await, ["alice"]);
+    let (here, there) = (builder(memory.clone()).build()?, builder(memory).build()?);
+    let mut watcher = Visitor::subscribe(&here, ROOM).await?;
+    let first = Visitor::appear(&here, ROOM, "alice").await?;
+    let second = Visitor::appear(&here, ROOM, "alice").await?;
+    let third = Visitor::appear(&there, ROOM, "alice").await?;
+    watcher.expect(&["here ", "+ alice"]).await?;
+    assert_eq!(keys(&here, ROOM).await?, ["alice"]);
     first.member.disappear(ROOM);
     third.member.disappear(ROOM);
-    watcher.expect_nothing_for(Duration::from_secs(60)).await;
+    watcher.expect_nothing_for(Duration::from_secs(60)).await?;
     second.member.disappear(ROOM);
-    watcher.expect(&["- alice"]).await;
+    watcher.expect(&["- alice"]).await?;
     Ok(())
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_client_that_connects_again_within_15_s_neither_leaves_nor_joins() -> TestResult {
     let memory = Memory::new();
-    let (here, there) = (hub(memory.clone())?, hub(memory)?);
-    let mut watcher = Client::subscribe(&here).await?;
-    let mut alice = Client::appear(&here, "alice").await?;
-    watcher.expect(&["here ", "+ alice"]).await;
+    let (here, there) = (builder(memory.clone()).build()?, builder(memory).build()?);
+    let mut watcher = Visitor::subscribe(&here, ROOM).await?;
+    let mut alice = Visitor::appear(&here, ROOM, "alice").await?;
+    watcher.expect(&["here ", "+ alice"]).await?;
     for hub in [&here, &there, &here, &there, &there] {
         drop(alice);
-        watcher.expect_nothing_for(Duration::from_secs(14)).await;
-        alice = Client::appear(hub, "alice").await?;
+        watcher.expect_nothing_for(Duration::from_secs(14)).await?;
+        alice = Visitor::appear(hub, ROOM, "alice").await?;
     }
-    watcher.expect_nothing_for(Duration::from_secs(60)).await;
+    watcher.expect_nothing_for(Duration::from_secs(60)).await?;
     drop(alice);
     let lost = Instant::now();
-    watcher.expect(&["- alice"]).await;
+    watcher.expect(&["- alice"]).await?;
     assert_eq!(lost.elapsed().as_secs(), 15);
     Ok(())
 }
@@ -76,15 +76,16 @@ async fn a_client_that_connects_again_within_15_s_neither_leaves_nor_joins() -> 
 /// Each connection has a linger time of its own.
 #[tokio::test(start_paused = true)]
 async fn of_two_lost_connections_the_later_one_counts() -> TestResult {
-    let hub = hub(Memory::new())?;
-    let mut watcher = Client::subscribe(&hub).await?;
-    let (first, second) = (Client::appear(&hub, "alice").await?, Client::appear(&hub, "alice").await?);
-    watcher.expect(&["here ", "+ alice"]).await;
+    let hub = builder(Memory::new()).build()?;
+    let mut watcher = Visitor::subscribe(&hub, ROOM).await?;
+    let (first, second) =
+        (Visitor::appear(&hub, ROOM, "alice").await?, Visitor::appear(&hub, ROOM, "alice").await?);
+    watcher.expect(&["here ", "+ alice"]).await?;
     drop(first);
-    watcher.expect_nothing_for(Duration::from_secs(10)).await;
+    watcher.expect_nothing_for(Duration::from_secs(10)).await?;
     drop(second);
     let lost = Instant::now();
-    watcher.expect(&["- alice"]).await;
+    watcher.expect(&["- alice"]).await?;
     assert_eq!(lost.elapsed().as_secs(), 15);
     assert_eq!(hub.stats().entries, 0);
     Ok(())
@@ -93,20 +94,21 @@ async fn of_two_lost_connections_the_later_one_counts() -> TestResult {
 /// Members that are dropped outside of a runtime are lost like all others.
 #[tokio::test(start_paused = true)]
 async fn an_orderly_end_counts_no_longer_than_a_lost_connection() -> TestResult {
-    let hub = hub(Memory::new())?;
-    let mut watcher = Client::subscribe(&hub).await?;
-    let (lost, staying) = (Client::appear(&hub, "alice").await?, Client::appear(&hub, "alice").await?);
-    watcher.expect(&["here ", "+ alice"]).await;
+    let hub = builder(Memory::new()).build()?;
+    let mut watcher = Visitor::subscribe(&hub, ROOM).await?;
+    let (lost, staying) =
+        (Visitor::appear(&hub, ROOM, "alice").await?, Visitor::appear(&hub, ROOM, "alice").await?);
+    watcher.expect(&["here ", "+ alice"]).await?;
     std::thread::spawn(move || drop(lost)).join().map_err(|_| "the drop panicked")?;
     // The lost connection may come back.
     staying.member.disappear(ROOM);
-    watcher.expect_nothing_for(Duration::from_secs(14)).await;
-    watcher.expect(&["- alice"]).await;
+    watcher.expect_nothing_for(Duration::from_secs(14)).await?;
+    watcher.expect(&["- alice"]).await?;
 
-    let again = Client::appear(&hub, "alice").await?;
+    let again = Visitor::appear(&hub, ROOM, "alice").await?;
     again.member.disappear(ROOM);
     let left = Instant::now();
-    watcher.expect(&["+ alice", "- alice"]).await;
+    watcher.expect(&["+ alice", "- alice"]).await?;
     assert!(left.elapsed() < Duration::from_secs(1));
     assert_eq!(hub.stats().entries, 0);
     Ok(())
@@ -116,10 +118,10 @@ async fn an_orderly_end_counts_no_longer_than_a_lost_connection() -> TestResult 
 async fn without_a_linger_time_a_lost_connection_leaves_at_once() -> TestResult {
     let limits = HubLimits::default().presence_linger(Duration::ZERO);
     let hub = builder(Memory::new()).limits(limits).build()?;
-    let mut watcher = Client::subscribe(&hub).await?;
-    drop(Client::appear(&hub, "alice").await?);
+    let mut watcher = Visitor::subscribe(&hub, ROOM).await?;
+    drop(Visitor::appear(&hub, ROOM, "alice").await?);
     let lost = Instant::now();
-    watcher.expect(&["here ", "+ alice", "- alice"]).await;
+    watcher.expect(&["here ", "+ alice", "- alice"]).await?;
     assert!(lost.elapsed() < Duration::from_secs(1));
     Ok(())
 }
@@ -128,7 +130,7 @@ async fn without_a_linger_time_a_lost_connection_leaves_at_once() -> TestResult 
 async fn wrong_input_is_an_error_that_names_the_setting() -> TestResult {
     let limits = HubLimits::default().presence_key(8).presence_info(4);
     let hub = builder(Memory::new()).limits(limits).rule("plain/", Rule::new()).build()?;
-    let client = Client::subscribe(&hub).await?;
+    let client = Visitor::subscribe(&hub, ROOM).await?;
     let _start = client.member.subscribe("plain/1", None).await?;
     let cases = [
         ("room/2", Present::new("alice"), ErrorKind::InvalidInput, "not subscribed"),
@@ -146,7 +148,7 @@ async fn wrong_input_is_an_error_that_names_the_setting() -> TestResult {
     let error = client.member.appear(ROOM, "bob").await.unwrap_err();
     assert!(error.to_string().contains("Member::disappear"), "{error}");
     client.member.disappear("room/2");
-    assert_eq!(keys(&hub).await, ["12345678"]);
+    assert_eq!(keys(&hub, ROOM).await?, ["12345678"]);
 
     for topic in ["plain/1", "other", ""] {
         assert_eq!(hub.present(topic).await.unwrap_err().kind(), ErrorKind::InvalidInput);
@@ -186,16 +188,16 @@ async fn an_engine_without_presence_is_an_error_of_the_call() -> TestResult {
 #[tokio::test(start_paused = true)]
 async fn a_future_that_is_dropped_has_not_appeared() -> TestResult {
     let broker = PresenceBroker::new(0, CallFaults { delayed: 1000, delay: 300, ..CallFaults::default() });
-    let hub = hub(broker)?;
-    let client = Client::subscribe(&hub).await?;
+    let hub = builder(broker).build()?;
+    let client = Visitor::subscribe(&hub, ROOM).await?;
     for _ in 0..20 {
         let appearing = client.member.appear(ROOM, "alice");
         assert!(timeout(Duration::from_millis(1), appearing).await.is_err());
     }
     tokio::time::sleep(Duration::from_secs(5)).await;
-    assert_eq!(keys(&hub).await, [""; 0]);
+    assert_eq!(keys(&hub, ROOM).await?, [""; 0]);
     client.member.appear(ROOM, "alice").await?;
-    assert_eq!(keys(&hub).await, ["alice"]);
+    assert_eq!(keys(&hub, ROOM).await?, ["alice"]);
     Ok(())
 }
 
@@ -210,14 +212,14 @@ async fn a_function_that_panics_is_reported_and_harms_nobody() -> TestResult {
         })
         .build()?;
     let mut events = hub.events();
-    let mut watcher = Client::subscribe(&hub).await?;
-    let _evil = Client::appear(&hub, "evil").await?;
-    let _good = Client::appear(&hub, "good").await?;
-    watcher.expect(&["good"]).await;
+    let mut watcher = Visitor::subscribe(&hub, ROOM).await?;
+    let _evil = Visitor::appear(&hub, ROOM, "evil").await?;
+    let _good = Visitor::appear(&hub, ROOM, "good").await?;
+    watcher.expect(&["good"]).await?;
     let panicked =
         HubEvent::PresencePanicked { topic: ROOM.to_owned(), panic: "panicked: no evil".to_owned() };
     assert_eq!(events.recv().await, Some(panicked));
-    assert_eq!(keys(&hub).await, ["evil", "good"]);
+    assert_eq!(keys(&hub, ROOM).await?, ["evil", "good"]);
     Ok(())
 }
 
@@ -225,10 +227,10 @@ async fn a_function_that_panics_is_reported_and_harms_nobody() -> TestResult {
 #[tokio::test(start_paused = true)]
 async fn changes_and_messages_have_one_order() -> TestResult {
     let memory = Memory::new();
-    let (here, there) = (hub(memory.clone())?, hub(memory)?);
-    let mut watcher = Client::subscribe(&here).await?;
-    let alice = Client::subscribe(&there).await?;
-    watcher.expect(&["here "]).await;
+    let (here, there) = (builder(memory.clone()).build()?, builder(memory).build()?);
+    let mut watcher = Visitor::subscribe(&here, ROOM).await?;
+    let alice = Visitor::subscribe(&there, ROOM).await?;
+    watcher.expect(&["here "]).await?;
     for number in 0..50 {
         there.publish(ROOM, format!("before {number}")).await?;
         alice.member.appear(ROOM, "alice").await?;
@@ -241,7 +243,7 @@ async fn changes_and_messages_have_one_order() -> TestResult {
     }
     for number in 0..50 {
         let [before, between, after] = ["before", "between", "after"].map(|text| format!("{text} {number}"));
-        watcher.expect(&[&before, "+ alice", &between, "- alice", &after]).await;
+        watcher.expect(&[&before, "+ alice", &between, "- alice", &after]).await?;
     }
     Ok(())
 }
@@ -255,16 +257,16 @@ async fn a_member_that_missed_news_receives_the_list_again() -> TestResult {
             _ => Rule::new().presence().slow(slow),
         };
         let hub = builder(Memory::new()).rule("room/1", rule).build()?;
-        let mut watcher = Client::subscribe(&hub).await?;
-        watcher.expect(&["here "]).await;
-        let _alice = Client::appear(&hub, "alice").await?;
+        let mut watcher = Visitor::subscribe(&hub, ROOM).await?;
+        watcher.expect(&["here "]).await?;
+        let _alice = Visitor::appear(&hub, ROOM, "alice").await?;
         // The connection fills up.
         let full = "x".repeat(60_000);
         for _ in 0..40 {
             hub.publish(ROOM, full.as_str()).await?;
         }
-        let _bob = Client::appear(&hub, "bob").await?;
-        let carol = Client::appear(&hub, "carol").await?;
+        let _bob = Visitor::appear(&hub, ROOM, "bob").await?;
+        let carol = Visitor::appear(&hub, ROOM, "carol").await?;
         carol.member.disappear(ROOM);
         let mut lists = Vec::new();
         while let Ok(frame) = timeout(Duration::from_secs(10), watcher.socket.recv()).await {
@@ -276,7 +278,7 @@ async fn a_member_that_missed_news_receives_the_list_again() -> TestResult {
         assert_eq!(lists.first().map(String::as_str), Some("+ alice"), "{slow:?}");
         assert!(lists.contains(&"here alice bob".to_owned()), "{slow:?}: {lists:?}");
         carol.member.appear(ROOM, "carol").await?;
-        watcher.expect(&["+ carol"]).await;
+        watcher.expect(&["+ carol"]).await?;
     }
     Ok(())
 }
@@ -286,12 +288,12 @@ async fn a_member_that_missed_news_receives_the_list_again() -> TestResult {
 async fn changes_that_overflow_the_inbox_are_found() -> TestResult {
     let memory = Memory::new();
     let here = builder(memory.clone()).limits(HubLimits::default().inbox(1)).build()?;
-    let there = hub(memory)?;
-    let mut watcher = Client::subscribe(&here).await?;
-    watcher.expect(&["here "]).await;
+    let there = builder(memory).build()?;
+    let mut watcher = Visitor::subscribe(&here, ROOM).await?;
+    watcher.expect(&["here "]).await?;
     let mut clients = Vec::new();
     for _ in 0..5 {
-        clients.push(Client::subscribe(&there).await?);
+        clients.push(Visitor::subscribe(&there, ROOM).await?);
     }
     let keys = ["a", "b", "c", "d", "e"];
     let (mut appearing, mut joined) = (Vec::new(), Vec::new());

@@ -15,11 +15,11 @@ use std::time::Duration;
 
 use bowline::{WebSocket, pair};
 use bowline_hub::{Hub, HubStats, Member, PresenceNews, Present, Rule};
+use bowline_hub_testing::random::{Random, seeds};
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
 use crate::support::presence_broker::{CallFaults, PresenceBroker, Restart};
-use crate::support::random::Random;
 
 const SEEDS: u64 = 30;
 const NODES: usize = 3;
@@ -301,11 +301,9 @@ impl Scene {
     }
 }
 
-fn check_schedules(seeds: impl Iterator<Item = u64>) {
+fn check_schedules(seeds: &[u64]) {
     let mut totals = HubStats::default();
-    let mut count = 0;
-    for seed in seeds {
-        count += 1;
+    for &seed in seeds {
         println!("seed {seed}");
         let mut builder = tokio::runtime::Builder::new_current_thread();
         let stats = builder.enable_all().start_paused(true).build().unwrap().block_on(async {
@@ -318,19 +316,16 @@ fn check_schedules(seeds: impl Iterator<Item = u64>) {
         totals.reaped += stats.reaped;
     }
     // The schedules are worth something only if all of this happens in them.
-    assert!(count == 1 || totals.lapses > 0 && totals.reaped > 0, "{totals:?}");
+    assert!(seeds.len() == 1 || totals.lapses > 0 && totals.reaped > 0, "{totals:?}");
 }
 
 #[test]
 fn everybody_sees_who_is_present_whatever_fails() {
-    match std::env::var("BOWLINE_HUB_SEED") {
-        Ok(seed) => check_schedules(std::iter::once(seed.parse().expect("BOWLINE_HUB_SEED is a number"))),
-        Err(_) => check_schedules(0..SEEDS),
-    }
+    check_schedules(&seeds(0..SEEDS));
 }
 
 #[test]
 #[ignore = "takes a minute"]
 fn everybody_sees_who_is_present_in_thousands_of_schedules() {
-    check_schedules(1000..4000);
+    check_schedules(&seeds(1000..4000));
 }

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use bowline_hub::{ErrorKind, HubEvent, HubLimits, Memory, Present};
+use bowline_hub_testing::TestResult;
+use bowline_hub_testing::presence::{ROOM, Visitor, builder, keys};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::support::TestResult;
-use crate::support::presence::{Client, ROOM, builder, hub, keys};
 use crate::support::presence_broker::{CallFaults, PresenceBroker, Restart};
 
 const LEASE: Duration = Duration::from_secs(30);
@@ -18,26 +18,30 @@ fn broker() -> PresenceBroker {
 #[tokio::test(start_paused = true)]
 async fn a_node_that_is_killed_has_left_after_30_s_and_once() -> TestResult {
     let broker = broker();
-    let (dying, one, other) = (hub(broker.clone())?, hub(broker.clone())?, hub(broker.clone())?);
-    let alice = Client::appear(&dying, "alice").await?;
-    let _tab = Client::appear(&dying, "bob").await?;
-    let _bob = Client::appear(&other, "bob").await?;
-    let mut watchers = [Client::subscribe(&one).await?, Client::subscribe(&other).await?];
+    let (dying, one, other) = (
+        builder(broker.clone()).build()?,
+        builder(broker.clone()).build()?,
+        builder(broker.clone()).build()?,
+    );
+    let alice = Visitor::appear(&dying, ROOM, "alice").await?;
+    let _tab = Visitor::appear(&dying, ROOM, "bob").await?;
+    let _bob = Visitor::appear(&other, ROOM, "bob").await?;
+    let mut watchers = [Visitor::subscribe(&one, ROOM).await?, Visitor::subscribe(&other, ROOM).await?];
     for watcher in &mut watchers {
-        watcher.expect(&["here alice bob"]).await;
+        watcher.expect(&["here alice bob"]).await?;
     }
     sleep(Duration::from_secs(65)).await;
     broker.kill(0);
     let killed = Instant::now();
     drop((dying, alice));
     for watcher in &mut watchers {
-        watcher.expect(&["- alice"]).await;
+        watcher.expect(&["- alice"]).await?;
         assert!(killed.elapsed() <= LEASE, "{:?}", killed.elapsed());
     }
     for watcher in &mut watchers {
-        watcher.expect_nothing_for(2 * LEASE).await;
+        watcher.expect_nothing_for(2 * LEASE).await?;
     }
-    assert_eq!(keys(&one).await, ["bob"]);
+    assert_eq!(keys(&one, ROOM).await?, ["bob"]);
     assert_eq!(one.stats().reaped + other.stats().reaped, 2);
     Ok(())
 }
@@ -46,18 +50,19 @@ async fn a_node_that_is_killed_has_left_after_30_s_and_once() -> TestResult {
 #[tokio::test(start_paused = true)]
 async fn a_node_that_ends_in_order_has_left_after_the_linger_time() -> TestResult {
     let memory = Memory::new();
-    let (ending, here) = (hub(memory.clone())?, hub(memory)?);
-    let (alice, bob) = (Client::appear(&ending, "alice").await?, Client::appear(&ending, "bob").await?);
-    let mut watcher = Client::subscribe(&here).await?;
-    watcher.expect(&["here alice bob"]).await;
+    let (ending, here) = (builder(memory.clone()).build()?, builder(memory).build()?);
+    let (alice, bob) =
+        (Visitor::appear(&ending, ROOM, "alice").await?, Visitor::appear(&ending, ROOM, "bob").await?);
+    let mut watcher = Visitor::subscribe(&here, ROOM).await?;
+    watcher.expect(&["here alice bob"]).await?;
     sleep(2 * LEASE).await;
     let ended = Instant::now();
     drop((alice, bob, ending));
     sleep(Duration::from_secs(10)).await;
-    let _alice = Client::appear(&here, "alice").await?;
-    watcher.expect(&["- bob"]).await;
+    let _alice = Visitor::appear(&here, ROOM, "alice").await?;
+    watcher.expect(&["- bob"]).await?;
     assert!((15..=17).contains(&ended.elapsed().as_secs()), "{:?}", ended.elapsed());
-    watcher.expect_nothing_for(2 * LEASE).await;
+    watcher.expect_nothing_for(2 * LEASE).await?;
     Ok(())
 }
 
@@ -72,14 +77,14 @@ fn a_runtime_that_is_dropped_is_a_node_that_is_gone() -> TestResult {
     let [gone, here] = runtimes;
     let alice = gone.block_on(async {
         let hub = builder(memory.clone()).limits(limits.clone()).build()?;
-        Client::appear(&hub, "alice").await
+        Visitor::appear(&hub, ROOM, "alice").await
     })?;
     here.block_on(async {
         let hub = builder(memory).limits(limits).build()?;
-        let mut watcher = Client::subscribe(&hub).await?;
-        watcher.expect(&["here alice"]).await;
+        let mut watcher = Visitor::subscribe(&hub, ROOM).await?;
+        watcher.expect(&["here alice"]).await?;
         gone.shutdown_background();
-        watcher.expect(&["- alice"]).await;
+        watcher.expect(&["- alice"]).await?;
         let error = alice.member.appear(ROOM, "alice").await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Closed);
         drop(alice);
@@ -90,23 +95,23 @@ fn a_runtime_that_is_dropped_is_a_node_that_is_gone() -> TestResult {
 #[tokio::test(start_paused = true)]
 async fn a_node_that_was_stopped_for_a_minute_enters_everybody_again() -> TestResult {
     let broker = broker();
-    let (stopped, here) = (hub(broker.clone())?, hub(broker.clone())?);
-    let _alice = Client::appear(&stopped, "alice").await?;
-    let mut watcher = Client::subscribe(&here).await?;
-    watcher.expect(&["here alice"]).await;
+    let (stopped, here) = (builder(broker.clone()).build()?, builder(broker.clone()).build()?);
+    let _alice = Visitor::appear(&stopped, ROOM, "alice").await?;
+    let mut watcher = Visitor::subscribe(&here, ROOM).await?;
+    watcher.expect(&["here alice"]).await?;
     sleep(2 * LEASE).await;
     let mut events = stopped.events();
     broker.kill(0);
-    watcher.expect(&["- alice"]).await;
+    watcher.expect(&["- alice"]).await?;
     sleep(LEASE).await;
     assert!(!stopped.is_healthy() && here.is_healthy());
     broker.resume(0);
-    watcher.expect(&["+ alice"]).await;
+    watcher.expect(&["+ alice"]).await?;
     assert_eq!(events.recv().await, Some(HubEvent::LeaseLapsed { entries: 1 }));
     assert!(stopped.is_healthy());
     assert_eq!(stopped.stats().lapses, 1);
-    watcher.expect_nothing_for(4 * LEASE).await;
-    assert_eq!(keys(&stopped).await, ["alice"]);
+    watcher.expect_nothing_for(4 * LEASE).await?;
+    assert_eq!(keys(&stopped, ROOM).await?, ["alice"]);
     Ok(())
 }
 
@@ -114,25 +119,25 @@ async fn a_node_that_was_stopped_for_a_minute_enters_everybody_again() -> TestRe
 #[tokio::test(start_paused = true)]
 async fn a_node_that_is_cut_off_alone_is_unhealthy_and_its_members_have_left() -> TestResult {
     let broker = broker();
-    let (alone, here) = (hub(broker.clone())?, hub(broker.clone())?);
-    let mut alice = Client::appear(&alone, "alice").await?;
-    alice.expect(&["here ", "+ alice"]).await;
-    let mut bob = Client::appear(&here, "bob").await?;
-    bob.expect(&["here alice", "+ bob"]).await;
-    alice.expect(&["+ bob"]).await;
+    let (alone, here) = (builder(broker.clone()).build()?, builder(broker.clone()).build()?);
+    let mut alice = Visitor::appear(&alone, ROOM, "alice").await?;
+    alice.expect(&["here ", "+ alice"]).await?;
+    let mut bob = Visitor::appear(&here, ROOM, "bob").await?;
+    bob.expect(&["here alice", "+ bob"]).await?;
+    alice.expect(&["+ bob"]).await?;
     sleep(2 * LEASE).await;
     broker.disconnect(0);
     assert!(!alone.is_healthy());
-    bob.expect(&["- alice"]).await;
+    bob.expect(&["- alice"]).await?;
     bob.member.disappear(ROOM);
-    let _carol = Client::appear(&here, "carol").await?;
-    bob.expect(&["- bob", "+ carol"]).await;
-    alice.expect_nothing_for(LEASE).await;
+    let _carol = Visitor::appear(&here, ROOM, "carol").await?;
+    bob.expect(&["- bob", "+ carol"]).await?;
+    alice.expect_nothing_for(LEASE).await?;
     broker.reconnect(0);
-    bob.expect(&["+ alice"]).await;
+    bob.expect(&["+ alice"]).await?;
     let frame = timeout(LEASE, alice.socket.recv()).await??.ok_or("the end")?.into_text()?;
     let other = if frame.as_str() == "- bob" { "+ carol" } else { "- bob" };
-    alice.expect(&[other]).await;
+    alice.expect(&[other]).await?;
     assert!(alone.is_healthy());
     Ok(())
 }
@@ -141,18 +146,18 @@ async fn a_node_that_is_cut_off_alone_is_unhealthy_and_its_members_have_left() -
 #[tokio::test(start_paused = true)]
 async fn a_node_that_dies_while_it_reaps_is_replaced() -> TestResult {
     let broker = broker();
-    let (dying, reaper) = (hub(broker.clone())?, hub(broker.clone())?);
+    let (dying, reaper) = (builder(broker.clone()).build()?, builder(broker.clone()).build()?);
     let mut clients = Vec::new();
     for key in ["a", "b", "c", "d", "e", "f", "g"] {
-        clients.push(Client::appear(&dying, key).await?);
+        clients.push(Visitor::appear(&dying, ROOM, key).await?);
     }
     sleep(LEASE).await;
     broker.kill(0);
     sleep(Duration::from_secs(10)).await;
     // This hub does not reap yet when the lease ends.
-    let last = hub(broker.clone())?;
-    let mut watcher = Client::subscribe(&last).await?;
-    watcher.expect(&["here a b c d e f g"]).await;
+    let last = builder(broker.clone()).build()?;
+    let mut watcher = Visitor::subscribe(&last, ROOM).await?;
+    watcher.expect(&["here a b c d e f g"]).await?;
     broker.set_faults(CallFaults { delayed: 1000, delay: 300, ..CallFaults::default() });
     let mut left = Vec::new();
     while left.len() < 7 {
@@ -164,9 +169,9 @@ async fn a_node_that_dies_while_it_reaps_is_replaced() -> TestResult {
     }
     left.sort();
     assert_eq!(left, ["- a", "- b", "- c", "- d", "- e", "- f", "- g"]);
-    watcher.expect_nothing_for(3 * LEASE).await;
+    watcher.expect_nothing_for(3 * LEASE).await?;
     assert!(reaper.stats().reaped < 7 && last.stats().reaped > 0);
-    assert_eq!(keys(&last).await, [""; 0]);
+    assert_eq!(keys(&last, ROOM).await?, [""; 0]);
     Ok(())
 }
 
@@ -174,49 +179,54 @@ async fn a_node_that_dies_while_it_reaps_is_replaced() -> TestResult {
 #[tokio::test(start_paused = true)]
 async fn a_broker_that_was_away_for_longer_than_a_lease_buries_nobody() -> TestResult {
     let broker = broker();
-    let hubs = [hub(broker.clone())?, hub(broker.clone())?, hub(broker.clone())?];
+    let hubs = [
+        builder(broker.clone()).build()?,
+        builder(broker.clone()).build()?,
+        builder(broker.clone()).build()?,
+    ];
     let mut clients = Vec::new();
     for (hub, key) in hubs.iter().zip(["alice", "bob", "carol"]) {
-        clients.push(Client::appear(hub, key).await?);
+        clients.push(Visitor::appear(hub, ROOM, key).await?);
     }
-    let mut watcher = Client::subscribe(&hubs[0]).await?;
-    watcher.expect(&["here alice bob carol"]).await;
+    let mut watcher = Visitor::subscribe(&hubs[0], ROOM).await?;
+    watcher.expect(&["here alice bob carol"]).await?;
     sleep(2 * LEASE).await;
     (0..3).for_each(|node| broker.disconnect(node));
-    watcher.expect_nothing_for(3 * LEASE).await;
+    watcher.expect_nothing_for(3 * LEASE).await?;
     // One is much faster than the others.
     broker.reconnect(0);
-    watcher.expect_nothing_for(Duration::from_secs(20)).await;
+    watcher.expect_nothing_for(Duration::from_secs(20)).await?;
     (1..3).for_each(|node| broker.reconnect(node));
-    watcher.expect_nothing_for(4 * LEASE).await;
+    watcher.expect_nothing_for(4 * LEASE).await?;
     assert_eq!(hubs.iter().map(|hub| hub.stats().reaped).sum::<u64>(), 0);
-    assert_eq!(keys(&hubs[1]).await, ["alice", "bob", "carol"]);
+    assert_eq!(keys(&hubs[1], ROOM).await?, ["alice", "bob", "carol"]);
     Ok(())
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_broker_that_loses_its_data_is_filled_again_without_news() -> TestResult {
     let broker = broker();
-    let (here, there) = (hub(broker.clone())?, hub(broker.clone())?);
-    let (_alice, bob) = (Client::appear(&here, "alice").await?, Client::appear(&there, "bob").await?);
-    let mut watcher = Client::subscribe(&here).await?;
-    watcher.expect(&["here alice bob"]).await;
+    let (here, there) = (builder(broker.clone()).build()?, builder(broker.clone()).build()?);
+    let (_alice, bob) =
+        (Visitor::appear(&here, ROOM, "alice").await?, Visitor::appear(&there, ROOM, "bob").await?);
+    let mut watcher = Visitor::subscribe(&here, ROOM).await?;
+    watcher.expect(&["here alice bob"]).await?;
     // One of the nodes needs longer to come back.
     broker.disconnect(1);
     broker.restart(Restart::WithNothing);
     sleep(Duration::from_secs(4)).await;
     broker.reconnect(1);
-    watcher.expect_nothing_for(2 * LEASE).await;
-    assert_eq!(keys(&there).await, ["alice", "bob"]);
+    watcher.expect_nothing_for(2 * LEASE).await?;
+    assert_eq!(keys(&there, ROOM).await?, ["alice", "bob"]);
     // Without a restart, nodes find out at their next renewals.
     broker.flush();
-    watcher.expect_nothing_for(2 * LEASE).await;
-    assert_eq!(keys(&there).await, ["alice", "bob"]);
+    watcher.expect_nothing_for(2 * LEASE).await?;
+    assert_eq!(keys(&there, ROOM).await?, ["alice", "bob"]);
     // Somebody who leaves while nothing is there is not forgotten, either.
     broker.flush();
     bob.member.disappear(ROOM);
-    watcher.expect(&["- bob"]).await;
-    watcher.expect_nothing_for(2 * LEASE).await;
+    watcher.expect(&["- bob"]).await?;
+    watcher.expect_nothing_for(2 * LEASE).await?;
     Ok(())
 }
 
@@ -224,17 +234,17 @@ async fn a_broker_that_loses_its_data_is_filled_again_without_news() -> TestResu
 #[tokio::test(start_paused = true)]
 async fn a_broker_that_rolls_back_leaves_no_ghosts_and_nobody_missing() -> TestResult {
     let broker = broker();
-    let (here, there) = (hub(broker.clone())?, hub(broker.clone())?);
-    let ghost = Client::appear(&here, "ghost").await?;
+    let (here, there) = (builder(broker.clone()).build()?, builder(broker.clone()).build()?);
+    let ghost = Visitor::appear(&here, ROOM, "ghost").await?;
     broker.save();
     ghost.member.disappear(ROOM);
-    let _alice = Client::appear(&here, "alice").await?;
-    let mut watcher = Client::subscribe(&there).await?;
+    let _alice = Visitor::appear(&here, ROOM, "alice").await?;
+    let mut watcher = Visitor::subscribe(&there, ROOM).await?;
     sleep(2 * LEASE).await;
-    watcher.expect(&["here alice"]).await;
+    watcher.expect(&["here alice"]).await?;
     broker.restart(Restart::RolledBack);
     sleep(3 * LEASE).await;
-    assert_eq!(keys(&there).await, ["alice"]);
+    assert_eq!(keys(&there, ROOM).await?, ["alice"]);
     // The members may have been told of the ghost, but then also of its end.
     let mut told = Vec::new();
     while let Ok(frame) = timeout(Duration::from_secs(1), watcher.socket.recv()).await {
@@ -247,11 +257,11 @@ async fn a_broker_that_rolls_back_leaves_no_ghosts_and_nobody_missing() -> TestR
 #[tokio::test(start_paused = true)]
 async fn while_the_broker_is_away_appearing_fails_and_disappearing_is_made_up_for() -> TestResult {
     let broker = broker();
-    let (here, there) = (hub(broker.clone())?, hub(broker.clone())?);
-    let alice = Client::appear(&here, "alice").await?;
-    let bob = Client::subscribe(&here).await?;
-    let mut watcher = Client::subscribe(&there).await?;
-    watcher.expect(&["here alice"]).await;
+    let (here, there) = (builder(broker.clone()).build()?, builder(broker.clone()).build()?);
+    let alice = Visitor::appear(&here, ROOM, "alice").await?;
+    let bob = Visitor::subscribe(&here, ROOM).await?;
+    let mut watcher = Visitor::subscribe(&there, ROOM).await?;
+    watcher.expect(&["here alice"]).await?;
     broker.disconnect(0);
     alice.member.disappear(ROOM);
     let asked = Instant::now();
@@ -260,10 +270,10 @@ async fn while_the_broker_is_away_appearing_fails_and_disappearing_is_made_up_fo
     assert_eq!(here.present(ROOM).await.unwrap_err().kind(), ErrorKind::Unavailable);
     assert_eq!(here.count(ROOM).await.unwrap_err().kind(), ErrorKind::Unavailable);
     broker.reconnect(0);
-    watcher.expect(&["- alice"]).await;
-    watcher.expect_nothing_for(4 * LEASE).await;
+    watcher.expect(&["- alice"]).await?;
+    watcher.expect_nothing_for(4 * LEASE).await?;
     bob.member.appear(ROOM, "bob").await?;
-    watcher.expect(&["+ bob"]).await;
+    watcher.expect(&["+ bob"]).await?;
     Ok(())
 }
 
@@ -271,8 +281,8 @@ async fn while_the_broker_is_away_appearing_fails_and_disappearing_is_made_up_fo
 #[tokio::test(start_paused = true)]
 async fn a_broker_that_falls_silent_fails_calls_after_2_s() -> TestResult {
     let broker = broker();
-    let hub = hub(broker.clone())?;
-    let bob = Client::subscribe(&hub).await?;
+    let hub = builder(broker.clone()).build()?;
+    let bob = Visitor::subscribe(&hub, ROOM).await?;
     broker.kill(0);
     let asked = Instant::now();
     let error = bob.member.appear(ROOM, "bob").await.unwrap_err();
@@ -280,7 +290,7 @@ async fn a_broker_that_falls_silent_fails_calls_after_2_s() -> TestResult {
     assert_eq!(asked.elapsed().as_secs(), 2);
     broker.resume(0);
     sleep(2 * LEASE).await;
-    assert_eq!(keys(&hub).await, [""; 0]);
+    assert_eq!(keys(&hub, ROOM).await?, [""; 0]);
     Ok(())
 }
 
@@ -288,12 +298,12 @@ async fn a_broker_that_falls_silent_fails_calls_after_2_s() -> TestResult {
 #[tokio::test(start_paused = true)]
 async fn a_hub_that_starts_without_a_broker_begins_its_lease_later() -> TestResult {
     let broker = broker();
-    let hub = hub(broker.clone())?;
+    let hub = builder(broker.clone()).build()?;
     broker.disconnect(0);
     sleep(4 * LEASE).await;
     broker.reconnect(0);
-    let _alice = Client::appear(&hub, "alice").await?;
-    assert_eq!(keys(&hub).await, ["alice"]);
+    let _alice = Visitor::appear(&hub, ROOM, "alice").await?;
+    assert_eq!(keys(&hub, ROOM).await?, ["alice"]);
     Ok(())
 }
 
@@ -301,18 +311,18 @@ async fn a_hub_that_starts_without_a_broker_begins_its_lease_later() -> TestResu
 #[tokio::test(start_paused = true)]
 async fn many_changes_while_the_broker_was_away_are_told_as_a_list() -> TestResult {
     let broker = broker();
-    let (here, there) = (hub(broker.clone())?, hub(broker.clone())?);
-    let mut watcher = Client::subscribe(&here).await?;
-    watcher.expect(&["here "]).await;
+    let (here, there) = (builder(broker.clone()).build()?, builder(broker.clone()).build()?);
+    let mut watcher = Visitor::subscribe(&here, ROOM).await?;
+    watcher.expect(&["here "]).await?;
     broker.disconnect(0);
     let mut clients = Vec::new();
     for number in 10..60 {
-        clients.push(Client::appear(&there, &number.to_string()).await?);
+        clients.push(Visitor::appear(&there, ROOM, &number.to_string()).await?);
     }
     broker.reconnect(0);
     let all: Vec<_> = (10..60).map(|number| number.to_string()).collect();
-    watcher.expect(&[&format!("here {}", all.join(" "))]).await;
-    watcher.expect_nothing_for(LEASE).await;
+    watcher.expect(&[&format!("here {}", all.join(" "))]).await?;
+    watcher.expect_nothing_for(LEASE).await?;
     Ok(())
 }
 
@@ -321,15 +331,15 @@ async fn many_changes_while_the_broker_was_away_are_told_as_a_list() -> TestResu
 async fn changes_during_a_read_are_neither_lost_nor_undone() -> TestResult {
     for seed in 0..30 {
         let broker = PresenceBroker::new(seed, CallFaults::default());
-        let (here, there) = (hub(broker.clone())?, hub(broker.clone())?);
+        let (here, there) = (builder(broker.clone()).build()?, builder(broker.clone()).build()?);
         let mut clients = Vec::new();
         for key in ["a", "b", "c", "d"] {
-            clients.push(Client::appear(&there, key).await?);
+            clients.push(Visitor::appear(&there, ROOM, key).await?);
         }
         // The hubs have begun their leases, after which they read everything once more.
         sleep(LEASE).await;
         broker.set_faults(CallFaults { delayed: 1000, delay: 400, ..CallFaults::default() });
-        let mut watcher = Client::subscribe(&here).await?;
+        let mut watcher = Visitor::subscribe(&here, ROOM).await?;
         for (client, key) in clients.iter().zip(["a", "b", "c", "d"]) {
             client.member.disappear(ROOM);
             if key > "b" {
@@ -346,8 +356,8 @@ async fn changes_during_a_read_are_neither_lost_nor_undone() -> TestResult {
 async fn a_call_for_a_lease_that_has_lapsed_counts_for_nothing() -> TestResult {
     for seed in 0..30 {
         let broker = PresenceBroker::new(seed, CallFaults::default());
-        let hub = hub(broker.clone())?;
-        let client = Client::subscribe(&hub).await?;
+        let hub = builder(broker.clone()).build()?;
+        let client = Visitor::subscribe(&hub, ROOM).await?;
         sleep(Duration::from_secs(1)).await;
         broker.set_faults(CallFaults { delayed: 1000, delay: 900, ..CallFaults::default() });
         let appearing = client.member.appear(ROOM, "alice");
@@ -359,7 +369,7 @@ async fn a_call_for_a_lease_that_has_lapsed_counts_for_nothing() -> TestResult {
         let (appeared, ()) = tokio::join!(appearing, losing);
         appeared?;
         sleep(2 * LEASE).await;
-        assert_eq!(keys(&hub).await, ["alice"], "seed {seed}");
+        assert_eq!(keys(&hub, ROOM).await?, ["alice"], "seed {seed}");
     }
     Ok(())
 }

@@ -9,11 +9,11 @@ use bowline_hub::{
     Engine, EngineError, HistoryPage, Inbox, Lease, Memory, NodeId, Position, PresenceChange, Present, Since,
     Start, Topic,
 };
+use bowline_hub_testing::TestResult;
+use bowline_hub_testing::client::{builder, receive};
+use bowline_hub_testing::presence::{self, ROOM, Visitor};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, advance, sleep, timeout};
-
-use crate::support::presence::{Client, ROOM};
-use crate::support::{TestResult, builder, receive};
 
 type Asked = mpsc::UnboundedSender<oneshot::Sender<Vec<Present>>>;
 
@@ -60,9 +60,9 @@ impl Engine for Scripted {
 async fn ghost_in_the_view() -> TestResult {
     let shared = Arc::new(Mutex::new(None));
     let (asked, mut asks) = mpsc::unbounded_channel();
-    let hub = crate::support::presence::hub(Scripted { inbox: shared.clone(), asked })?;
+    let hub = presence::builder(Scripted { inbox: shared.clone(), asked }).build()?;
     let inbox = shared.lock().unwrap().clone().unwrap();
-    let mut client = Client::subscribe(&hub).await?;
+    let mut client = Visitor::subscribe(&hub, ROOM).await?;
     let first = asks.recv().await.unwrap();
     let topic = inbox.topic(ROOM);
     drop(inbox.change(PresenceChange { topic, key: "ghost".into(), info: Some(String::new()) }));
@@ -74,8 +74,8 @@ async fn ghost_in_the_view() -> TestResult {
     let second = asks.recv().await.unwrap();
     // Nobody is present.
     second.send(Vec::new()).unwrap();
-    client.expect(&["here "]).await;
-    client.expect_nothing_for(Duration::from_secs(1)).await;
+    client.expect(&["here "]).await?;
+    client.expect_nothing_for(Duration::from_secs(1)).await?;
     Ok(())
 }
 
@@ -115,8 +115,8 @@ async fn stale_claim() -> TestResult {
 /// The end of an old, cancelled appearance ends the new one.
 #[tokio::test(start_paused = true)]
 async fn stale_undo() -> TestResult {
-    let hub = crate::support::presence::hub(Memory::new())?;
-    let client = Client::subscribe(&hub).await?;
+    let hub = presence::builder(Memory::new()).build()?;
+    let client = Visitor::subscribe(&hub, ROOM).await?;
     sleep(Duration::from_secs(1)).await;
     let mut old = Box::pin(client.member.appear(ROOM, "alice"));
     poll_once(old.as_mut()).await;
@@ -447,28 +447,28 @@ fn nodes_that_were_frozen_together_do_not_reap_each_other() {
     let runtime =
         || tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
     let (one, two) = (runtime(), runtime());
-    let build = |memory: Memory| crate::support::presence::builder(memory).build();
+    let build = |memory: Memory| presence::builder(memory).build();
     let (_here, mut watcher) = one.block_on(async {
         let hub = build(memory.clone()).unwrap();
-        let client = Client::subscribe(&hub).await.unwrap();
+        let client = Visitor::subscribe(&hub, ROOM).await.unwrap();
         (hub, client)
     });
     let _bob = two.block_on(async {
         let hub = build(memory.clone()).unwrap();
-        Client::appear(&hub, "bob").await.unwrap()
+        Visitor::appear(&hub, ROOM, "bob").await.unwrap()
     });
     // In small steps, so that both clocks stand nearly equal.
     for _ in 0..60 {
         one.block_on(async { sleep(Duration::from_secs(1)).await });
         two.block_on(async { sleep(Duration::from_secs(1)).await });
     }
-    one.block_on(watcher.expect(&["here ", "+ bob"]));
+    one.block_on(watcher.expect(&["here ", "+ bob"])).unwrap();
     one.block_on(async { advance(Duration::from_secs(40)).await });
     two.block_on(async { advance(Duration::from_secs(40)).await });
     // The first is scheduled a bit earlier.
-    one.block_on(async { watcher.expect_nothing_for(Duration::from_secs(1)).await });
+    one.block_on(async { watcher.expect_nothing_for(Duration::from_secs(1)).await }).unwrap();
     two.block_on(async { sleep(Duration::from_secs(1)).await });
-    one.block_on(async { watcher.expect_nothing_for(Duration::from_secs(1)).await });
+    one.block_on(async { watcher.expect_nothing_for(Duration::from_secs(1)).await }).unwrap();
 }
 
 /// Reports of lost changes don't begin a read each: another one follows the read that is under way.
@@ -476,9 +476,9 @@ fn nodes_that_were_frozen_together_do_not_reap_each_other() {
 async fn reads_of_presence_do_not_pile_up() -> TestResult {
     let shared = Arc::new(Mutex::new(None));
     let (asked, mut asks) = mpsc::unbounded_channel();
-    let hub = crate::support::presence::hub(Scripted { inbox: shared.clone(), asked })?;
+    let hub = presence::builder(Scripted { inbox: shared.clone(), asked }).build()?;
     let inbox = shared.lock().unwrap().clone().unwrap();
-    let mut client = Client::subscribe(&hub).await?;
+    let mut client = Visitor::subscribe(&hub, ROOM).await?;
     let first = asks.recv().await.unwrap();
     for _ in 0..50 {
         inbox.changes_lost(ROOM);
@@ -489,7 +489,7 @@ async fn reads_of_presence_do_not_pile_up() -> TestResult {
     first.send(vec![Present::new("nobody any more")]).unwrap();
     let second = asks.recv().await.unwrap();
     second.send(Vec::new()).unwrap();
-    client.expect(&["here "]).await;
+    client.expect(&["here "]).await?;
     assert!(asks.try_recv().is_err(), "all reports were before this read");
     Ok(())
 }

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use bowline::{CloseCode, WebSocket, pair};
 use bowline_hub::{Hub, HubLimits, Member, Memory, Rule, Slow, Start};
-
-use crate::support::{TestResult, builder, receive, receive_until};
+use bowline_hub_testing::TestResult;
+use bowline_hub_testing::client::{builder, receive, receive_until};
 
 /// Larger than everything that a pair holds: 64 KiB on the way, and 64 KiB in the write buffer.
 const BIG: usize = 200 * 1024;

@@ -7,60 +7,29 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bowline_hub::Position;
+use bowline_hub_testing::Outcome;
+use bowline_hub_testing::notes::{Note, Notes, Progress};
+use bowline_hub_testing::random::Random;
 use tokio::time::{sleep, timeout};
 
 use crate::chaos::world::Nodes;
 use crate::support::node::ONCE;
-use crate::support::random::Random;
 
-type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
-
-/// The last message.
-pub(crate) const END: &str = "end";
-
-/// A note of a client.
-#[derive(Clone, Debug)]
-pub(crate) enum Note {
-    /// The first subscription began here.
-    Start(Position),
-    Message(Position, String),
-    Lost(Position),
-}
-
-fn parse(frame: &str) -> Outcome<Note> {
-    let mut parts = frame.splitn(3, ' ');
-    let (kind, position) = (parts.next().ok_or("no kind")?, parts.next().ok_or("no position")?.parse()?);
-    Ok(match kind {
-        "start" => Note::Start(position),
-        "lost" => Note::Lost(position),
-        _ => Note::Message(position, parts.next().ok_or("no text")?.to_owned()),
-    })
-}
-
-/// A client that comes and goes, and returns its notes once it has received the end.
+/// A client that comes and goes, and returns its noted once it has received the end.
 pub(crate) async fn client(nodes: Arc<Nodes>, mut random: Random) -> Outcome<Vec<Note>> {
-    let (mut noted, mut since) = (Vec::new(), None::<Position>);
+    let mut noted = Notes::default();
     let is_slow = random.permille(400);
     loop {
         sleep(Duration::from_millis(random.below(30))).await;
         let Some(mut socket) = nodes.connect(&mut random).await else { continue };
-        let since_text = since.map_or_else(|| "now".to_owned(), |position| position.to_string());
-        if socket.send(format!("subscribe {since_text}")).await.is_err() {
+        let since = noted.since.map_or_else(|| "now".to_owned(), |position| position.to_string());
+        if socket.send(format!("subscribe {since}")).await.is_err() {
             continue;
         }
         for _ in 0..=random.below(150) {
             let Ok(Ok(Some(frame))) = timeout(Duration::from_millis(700), socket.recv()).await else { break };
-            let note = parse(frame.as_text().ok_or("not a text")?)?;
-            match &note {
-                Note::Start(_) if since.is_some() => continue,
-                Note::Start(position) | Note::Message(position, _) | Note::Lost(position) => {
-                    since = Some(*position);
-                }
-            }
-            let is_end = matches!(&note, Note::Message(_, text) if text == END);
-            noted.push(note);
-            if is_end {
-                return Ok(noted);
+            if noted.add(frame.as_text().ok_or("not a text")?)? == Progress::Ended {
+                return Ok(noted.all);
             }
             if is_slow && random.permille(200) {
                 sleep(Duration::from_millis(random.below(60))).await;
@@ -150,7 +119,7 @@ pub(crate) async fn hold_positions(
                 None => sleep(Duration::from_millis(20)).await,
             }
         };
-        match parse(&frame).map_err(|error| error.to_string())? {
+        match Note::parse(&frame).map_err(|error| error.to_string())? {
             Note::Message(first, _) if is_known => {
                 assert_eq!((first.epoch(), first.offset()), (last.epoch(), last.offset() + 1));
                 assert!(first.offset() <= next.offset());

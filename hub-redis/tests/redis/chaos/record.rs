@@ -3,8 +3,8 @@
 use std::collections::{HashMap, HashSet};
 
 use bowline_hub::Position;
+use bowline_hub_testing::notes::{END, Note};
 
-use crate::chaos::clients::{END, Note};
 use crate::chaos::world::Data;
 use crate::support::node::ONCE;
 

@@ -5,11 +5,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bowline::WebSocket;
+use bowline_hub_testing::process::NodeProcess;
+use bowline_hub_testing::proxy::{Line, Proxy};
+use bowline_hub_testing::random::Random;
 use tokio::time::{sleep, timeout};
 
-use crate::support::node::{LocalNode, ProcessNode};
-use crate::support::proxy::{Proxy, Weather};
-use crate::support::random::Random;
+use crate::support::node::{LocalNode, start_process};
 use crate::support::server::{DURABLE, SNAPSHOTS, Server, VOLATILE};
 
 const LOCAL_NODES: usize = 2;
@@ -32,11 +33,11 @@ pub(crate) enum Event {
     StopServer {
         time: u64,
     },
-    Weather {
+    Line {
         node: usize,
-        weather: Weather,
+        line: Line,
         time: u64,
-        then: Weather,
+        then: Line,
     },
     /// Of the kind that `CLIENT KILL TYPE` knows.
     KillClients(&'static str),
@@ -58,15 +59,14 @@ pub(crate) enum Event {
 
 impl Event {
     pub(crate) fn random(random: &mut Random, data: Data) -> Self {
-        const WEATHERS: [Weather; 4] =
-            [Weather::Cut, Weather::Stalled, Weather::StalledToServer, Weather::StalledToClient];
+        const LINES: [Line; 4] = [Line::Cut, Line::Stalled, Line::StalledToServer, Line::StalledToClient];
         let time = random.below(150);
         match random.below(14) {
             0 | 1 => Self::KillServer { away: time },
             2 => Self::StopServer { time },
             3..=5 => {
-                let then = if random.permille(500) { Weather::Fair } else { Weather::Cut };
-                Self::Weather { node: random.index(NODES), weather: WEATHERS[random.index(4)], time, then }
+                let then = if random.permille(500) { Line::Open } else { Line::Cut };
+                Self::Line { node: random.index(NODES), line: LINES[random.index(4)], time, then }
             }
             6 => Self::KillClients(["normal", "pubsub"][random.index(2)]),
             7 => {
@@ -114,7 +114,7 @@ pub(crate) struct World {
     server: Server,
     proxies: Vec<Proxy>,
     pub(crate) nodes: Arc<Nodes>,
-    process: Option<ProcessNode>,
+    process: Option<NodeProcess>,
 }
 
 impl World {
@@ -147,13 +147,13 @@ impl World {
                 wait(time).await;
                 self.server.signal("-CONT")?;
             }
-            Event::Weather { node, weather, time, then } => {
-                self.proxies[node].set(weather);
+            Event::Line { node, line, time, then } => {
+                self.proxies[node].set(line);
                 wait(time).await;
                 self.proxies[node].set(then);
-                if then == Weather::Cut {
+                if then == Line::Cut {
                     wait(time).await;
-                    self.proxies[node].set(Weather::Fair);
+                    self.proxies[node].set(Line::Open);
                 }
             }
             Event::KillClients(kind) => self.command(&["CLIENT", "KILL", "TYPE", kind]).await,
@@ -189,13 +189,13 @@ impl World {
     pub(crate) async fn repair(&mut self) {
         for (node, proxy) in self.nodes.local.iter().zip(&self.proxies) {
             while node.lock().unwrap().is_none() {
-                let started = LocalNode::start(&proxy.url()).await.ok();
+                let started = LocalNode::start(&proxy.url("redis")).await.ok();
                 *node.lock().unwrap() = started;
             }
         }
         while self.process.is_none() {
-            self.process = ProcessNode::start(&self.proxies[LOCAL_NODES].url()).await.ok();
+            self.process = start_process(&self.proxies[LOCAL_NODES].url("redis")).await.ok();
         }
-        *self.nodes.process.lock().unwrap() = self.process.as_ref().map(|process| process.address.clone());
+        *self.nodes.process.lock().unwrap() = self.process.as_ref().map(|process| process.announced.clone());
     }
 }

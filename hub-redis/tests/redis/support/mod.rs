@@ -1,6 +1,4 @@
-//! Servers, nodes, and the lines between them, which the tests share.
+//! Servers and nodes, which the tests share.
 
 pub(crate) mod node;
-pub(crate) mod proxy;
-pub(crate) mod random;
 pub(crate) mod server;

@@ -1,18 +1,13 @@
 //! A real Redis, which the tests start, kill and start again.
 
 use std::error::Error;
-use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
+use bowline_hub_testing::process::{self, free_port};
+use bowline_hub_testing::{PATIENCE, TestResult};
 use tempfile::TempDir;
 use tokio::time::{sleep, timeout};
-
-pub(crate) type TestResult = Result<(), Box<dyn Error>>;
-
-/// The time within which a frame or an event must arrive.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A server in a folder of its own.
 pub(crate) struct Server {
@@ -84,8 +79,7 @@ impl Server {
     /// Sends a signal to the process, such as `-STOP`.
     #[cfg(unix)]
     pub(crate) fn signal(&self, signal: &str) -> TestResult {
-        Command::new("kill").args([signal, &self.process.id().to_string()]).status()?;
-        Ok(())
+        process::signal(&self.process, signal)
     }
 
     /// Kills the server without any warning.
@@ -104,19 +98,6 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         let _ = self.kill();
-    }
-}
-
-/// Returns a port that nobody takes while the server is down: not one of those that the operating system
-/// hands out, and another one for each server of this process.
-pub(crate) fn free_port() -> u16 {
-    static COUNT: AtomicU16 = AtomicU16::new(0);
-    let start = 20_000 + u16::try_from(std::process::id() % 120).expect("the number is small") * 100;
-    loop {
-        let port = start + COUNT.fetch_add(1, Ordering::Relaxed);
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
     }
 }
 

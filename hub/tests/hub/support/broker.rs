@@ -11,9 +11,8 @@ use bowline::Message;
 use bowline_hub::{
     Delivery, Engine, EngineError, HistoryEntry, HistoryPage, Inbox, Position, Predecessor, Topic, Wakeup,
 };
+use bowline_hub_testing::random::Random;
 use tokio::time::sleep;
-
-use crate::support::random::Random;
 
 /// Faults by their frequency, in cases out of a thousand.
 #[derive(Clone, Copy, Debug, Default)]
@@ -260,7 +259,7 @@ impl State {
             Offsets::PerTopic => Position::begin(),
             // The beginning has a number and a tag of its own, as it takes the place of a message.
             Offsets::Shared { .. } => {
-                let tag = self.random.next();
+                let tag = self.random.number();
                 self.next(Position::new(1, 0, 0), tag)
             }
         };

@@ -8,9 +8,8 @@ use bowline::Message;
 use bowline_hub::{
     Engine, EngineError, HistoryPage, Inbox, Lease, NodeId, Position, PresenceChange, Present, Topic, Wakeup,
 };
+use bowline_hub_testing::random::Random;
 use tokio::time::{Instant, sleep};
-
-use crate::support::random::Random;
 
 /// The number of entries that are reaped at once.
 const REAPED: usize = 2;
