@@ -13,8 +13,8 @@ use crate::{PATIENCE, TestResult};
 /// The room of most tests. Its name contains what a broker takes for a sign of its own.
 pub const ROOM: &str = "room/1.2";
 
-/// Creates a builder whose topics with the prefix `room/` have presence. Members are told who is there: `here`
-/// with all keys in order, `+` and `-` for changes, and `=` for other information.
+/// Creates a builder whose topics with the prefix `room/` have presence. Members are told who is there, by
+/// `here` with all keys in order, `+` and `-` for changes, and `=` for other information.
 pub fn builder<E: Engine>(engine: E) -> HubBuilder<E> {
     Hub::builder(engine).workers(2).rule("room/", Rule::new().presence()).presence(|_, news| {
         let text = match news {

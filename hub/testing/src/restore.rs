@@ -1,7 +1,7 @@
 //! The measurement of how fast a node is back after its broker was restarted.
 //!
-//! The node has so many topics, with a member in each. The broker is killed. While the node can't reach it, so
-//! many of the topics get a message: the broker runs at another port. Then it is back at its port, and
+//! The node has many topics, with a member in each. The broker is killed. While the node can't reach it, some
+//! of the topics get a message: the broker runs at another port. Then the broker is back at its port, and
 //! [`measure`] prints the time until all topics are live, and until each member has received what it missed.
 
 use std::path::Path;
