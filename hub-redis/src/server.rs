@@ -7,8 +7,8 @@ use std::time::Duration;
 use bowline_hub::{EngineError, Topic};
 use redis::aio::MultiplexedConnection;
 use redis::{
-    AsyncConnectionConfig, Client, ConnectionAddr, ErrorKind, IntoConnectionInfo, ProtocolVersion,
-    RedisError, RedisResult, ServerErrorKind, Value,
+    AsyncConnectionConfig, Client, ErrorKind, IntoConnectionInfo, ProtocolVersion, RedisError, RedisResult,
+    ServerErrorKind, Value,
 };
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
@@ -38,13 +38,13 @@ pub(crate) struct Place {
 
 impl Place {
     pub(crate) fn new(url: &str, index: usize, count: usize) -> Result<Self, EngineError> {
+        check_tls(url)?;
         let info = url.into_connection_info().map_err(EngineError::new)?;
         let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
         let channels = match settings.db() {
             0 => "bowline:".to_owned(),
             database => format!("bowline@{database}:"),
         };
-        check_tls(info.addr())?;
         let address = info.addr().to_string();
         let client = Client::open(info.set_redis_settings(settings)).map_err(EngineError::new)?;
         Ok(Self { client, address, channels, order: format!("{}/{count}", index + 1) })
@@ -308,9 +308,8 @@ impl Link {
 
 /// Without this look, rustls panics.
 #[cfg(feature = "tls")]
-fn check_tls(address: &ConnectionAddr) -> Result<(), EngineError> {
-    let is_tls = matches!(address, ConnectionAddr::TcpTls { .. });
-    if is_tls && rustls::crypto::CryptoProvider::get_default().is_none() {
+fn check_tls(url: &str) -> Result<(), EngineError> {
+    if asks_for_tls(url) && rustls::crypto::CryptoProvider::get_default().is_none() {
         return Err(EngineError::new(
             "rediss:// needs a provider of cryptography: install one, for example by \
              rustls::crypto::ring::default_provider().install_default()",
@@ -319,14 +318,18 @@ fn check_tls(address: &ConnectionAddr) -> Result<(), EngineError> {
     Ok(())
 }
 
+/// The error of the crate `redis` does not name the feature of this crate.
 #[cfg(not(feature = "tls"))]
-fn check_tls(address: &ConnectionAddr) -> Result<(), EngineError> {
-    match address {
-        ConnectionAddr::TcpTls { .. } => {
-            Err(EngineError::new("rediss:// needs the feature `tls` of bowline-hub-redis"))
-        }
-        _ => Ok(()),
+fn check_tls(url: &str) -> Result<(), EngineError> {
+    if asks_for_tls(url) {
+        return Err(EngineError::new("rediss:// needs the feature `tls` of bowline-hub-redis"));
     }
+    Ok(())
+}
+
+fn asks_for_tls(url: &str) -> bool {
+    let scheme = url.split_once("://").map_or("", |(scheme, _)| scheme);
+    ["rediss", "valkeys"].iter().any(|secure| scheme.eq_ignore_ascii_case(secure))
 }
 
 /// Returns the error for calls while a server is away.
