@@ -110,7 +110,7 @@ async fn talk(hub: &Hub, head: &Parts, mut socket: WebSocket) -> Result<(), Hand
     let name = parameter(head, "name").filter(|name| name.bytes().all(|byte| byte.is_ascii_alphanumeric()));
     let mut since = position.map_or(Since::Last(SHOWN), Since::Position);
 
-    let member = hub.join(socket.sender())?;
+    let member = hub.join(&socket)?;
     let start = loop {
         match member.subscribe(&topic, since).await? {
             Start::Live(position) => break position,

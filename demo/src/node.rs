@@ -145,7 +145,7 @@ impl Node {
             return Ok(());
         };
         // Dropping the member leaves the room.
-        let member = self.hub.join(socket.sender())?;
+        let member = self.hub.join(&socket)?;
         // An error ends the connection with 1011, and the client comes back.
         self.enter(&member, &topic, since, &socket).await?;
         member.appear(&topic, name.as_str()).await?;

@@ -41,7 +41,7 @@ use crate::topic::Topic;
 ///     mut socket: WebSocket,
 ///     mut since: Option<Position>,
 /// ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-///     let member = hub.join(socket.sender())?;
+///     let member = hub.join(&socket)?;
 ///     while let Start::Lost(now) = member.subscribe("chat/lobby", since).await? {
 ///         socket.send("(some messages are lost)").await?;
 ///         since = Some(now);
@@ -86,16 +86,16 @@ impl Hub {
         HubBuilder::new(engine)
     }
 
-    /// Adds a connection to the hub, without any topic.
+    /// Adds a connection to the hub, without any topic: that of a [`Sender`], or of a `&WebSocket`.
     ///
     /// # Errors
     ///
     /// Returns [`ErrorKind::Closed`] if the runtime in which the hub was built has ended.
-    pub fn join(&self, sender: Sender) -> Result<Member, Error> {
+    pub fn join(&self, connection: impl Into<Sender>) -> Result<Member, Error> {
         if self.node.inbox.is_closed() {
             return Err(Error::ended());
         }
-        Ok(Member::new(Arc::clone(&self.node), sender))
+        Ok(Member::new(Arc::clone(&self.node), connection.into()))
     }
 
     /// Publishes a message to all members of a topic, on all nodes, and returns its position.

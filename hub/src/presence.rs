@@ -46,6 +46,12 @@ impl From<&str> for Present {
     }
 }
 
+impl From<&String> for Present {
+    fn from(key: &String) -> Self {
+        Self::new(key)
+    }
+}
+
 impl From<String> for Present {
     fn from(key: String) -> Self {
         Self::new(key)

@@ -225,6 +225,13 @@ impl Drop for WebSocket {
     }
 }
 
+impl From<&WebSocket> for Sender {
+    /// Returns a handle as [`WebSocket::sender`] does.
+    fn from(socket: &WebSocket) -> Self {
+        socket.sender()
+    }
+}
+
 impl fmt::Debug for WebSocket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("WebSocket").finish_non_exhaustive()

@@ -188,7 +188,7 @@ async fn senders_are_equal_if_they_belong_to_one_connection() {
         let sender = socket.sender();
         for (other_number, other) in sockets.iter().enumerate() {
             let same = number == other_number;
-            for other in [other.sender(), other.sender().clone()] {
+            for other in [other.sender(), other.sender().clone(), Sender::from(other)] {
                 assert_eq!(sender == other, same);
                 assert_eq!(other == sender, same);
                 assert!(!same || state.hash_one(&sender) == state.hash_one(&other));

@@ -17,7 +17,8 @@ impl Member {
     /// The key says who it is, such as a user. Several members with one key, on any nodes, count as one: the
     /// first is a join, and the last that goes is a leave. The information is that of the last call.
     ///
-    /// - [`disappear`](Self::disappear) and [`unsubscribe`](Self::unsubscribe) leave at once.
+    /// - [`disappear`](Self::disappear) and [`unsubscribe`](Self::unsubscribe) leave at once. The member
+    ///   stays present if it [subscribes](Self::subscribe) again, whatever the outcome.
     /// - A member that is dropped has perhaps lost its connection only, and leaves after 15 s
     ///   ([`HubLimits::presence_linger`](crate::HubLimits::presence_linger)). If somebody with the same key
     ///   appears before, on this node or on another one, nobody is told of anything.

@@ -55,6 +55,14 @@ struct Underway {
     stop: Arc<Stop>,
 }
 
+/// The part that a call of `subscribe` plays.
+enum Beginning {
+    /// The member was not subscribed, or its subscription goes on.
+    Straight(Answer),
+    /// The subscription before ends first, and the receiver is told.
+    Replacement(oneshot::Receiver<()>),
+}
+
 impl Subscriptions {
     fn all(&self) -> impl Iterator<Item = &Topic> {
         self.live.iter().chain(self.underway.iter().map(|underway| &underway.topic))
@@ -63,6 +71,11 @@ impl Subscriptions {
     /// Returns the topic with a name.
     pub(crate) fn find(&self, name: &str) -> Option<&Topic> {
         self.all().find(|topic| topic.name() == name)
+    }
+
+    /// Returns `true` if a call is under way, unless the topic was left meanwhile.
+    fn has_call(&self, stop: &Arc<Stop>) -> bool {
+        self.underway.iter().any(|underway| Arc::ptr_eq(&underway.stop, stop))
     }
 
     /// Removes the topic with a name.
@@ -112,6 +125,13 @@ impl Member {
     ///
     /// A topic without history continues from [`Position::UNTRACKED`] only, with the next message.
     ///
+    /// A member that is subscribed to the topic begins again, at the same place as if it were new: for a
+    /// client that was told of a loss, for example, and loads the state of the topic anew. The earlier
+    /// subscription sends nothing more from then on. With [`Since::Now`], it simply goes on. The member stays
+    /// [present](Self::appear) in the topic, also if the method returns [`Start::Lost`] or an error. Messages
+    /// that are on their way to the client when it names its position arrive twice, and the client knows them
+    /// by their positions.
+    ///
     /// The first live message may be sent before the method has returned. A client that is told the position
     /// of [`Start::Live`] in a frame of the application's therefore ignores it if a message has arrived
     /// already.
@@ -128,7 +148,7 @@ impl Member {
     ///     socket: WebSocket,
     ///     mut since: Option<Position>,
     /// ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    ///     let member = hub.join(socket.sender())?;
+    ///     let member = hub.join(&socket)?;
     ///     while let Start::Lost(now) = member.subscribe("chat/lobby", since).await? {
     ///         socket.send(load_from_database().await).await?;
     ///         since = Some(now);
@@ -140,8 +160,8 @@ impl Member {
     ///
     /// # Errors
     ///
-    /// - Returns [`ErrorKind::InvalidInput`] if the name of the topic is empty, or if the member has
-    ///   subscribed to the topic already.
+    /// - Returns [`ErrorKind::InvalidInput`] if the name of the topic is empty, or if another call for this
+    ///   topic is under way. The other call goes on.
     /// - Returns [`ErrorKind::Limit`] if the name is too long, or if the member has too many topics: see
     ///   [`HubLimits`](crate::HubLimits). The same holds for more messages in [`Since::Last`] than
     ///   [`HubLimits::replay`](crate::HubLimits::replay) allows.
@@ -151,12 +171,12 @@ impl Member {
     /// - Returns [`ErrorKind::Closed`] if the connection is closed, the member has left the topic meanwhile,
     ///   or the runtime of the hub has ended.
     ///
-    /// In all cases, the member is not subscribed.
+    /// In all other cases, the member is not subscribed.
     ///
     /// # Cancel safety
     ///
-    /// A future that is dropped before it is ready has not subscribed. Some of the missed messages may have
-    /// been sent.
+    /// A future that is dropped before it is ready has not subscribed, and has ended an earlier subscription.
+    /// Some of the missed messages may have been sent.
     pub async fn subscribe(&self, topic: &str, since: impl Into<Since>) -> Result<Start, Error> {
         let topic = self.node.topic(topic)?;
         match since.into() {
@@ -201,8 +221,16 @@ impl Member {
         most: Option<u64>,
         reached: &mut Option<Position>,
     ) -> Result<Start, Error> {
-        let (claim, answer) = self.claim(topic, origin)?;
+        let (claim, beginning) = self.claim(topic, origin)?;
         let core = &self.node.core;
+        let answer = match beginning {
+            Beginning::Straight(answer) => answer,
+            Beginning::Replacement(ended) => {
+                // Without a worker, nothing is sent, either.
+                let _ = ended.await;
+                claim.ask(topic, origin)?
+            }
+        };
         let (admission, held) = answered(core, answer).await?;
         let (ticket, at) = match admission {
             Admission::Live(position) => return claim.keep(position, held),
@@ -224,23 +252,27 @@ impl Member {
         }
     }
 
-    /// Leaves a topic. After the method has returned, no message of the topic is sent.
+    /// Leaves a topic, and makes the member absent there. After the method has returned, no message of the
+    /// topic is sent.
     ///
-    /// The method does nothing if the member has not subscribed to the topic.
+    /// The method does nothing if the member has neither subscribed to the topic nor appeared there.
     ///
     /// # Cancel safety
     ///
     /// Once the future has been polled, the member leaves the topic, also if the future is dropped.
     pub async fn unsubscribe(&self, topic: &str) {
         let (reply, done) = oneshot::channel();
-        let stop = {
+        let removed = {
             let mut subscriptions = self.subscriptions();
-            let Some((topic, stop)) = subscriptions.remove(topic) else { return };
-            // Under the lock, like all commands about subscriptions, so that their order is that of the list.
-            self.leave(topic, Some(reply));
-            stop
+            subscriptions.remove(topic).map(|(topic, stop)| {
+                // Under the lock, like all commands about subscriptions, so that their order is that of the
+                // list.
+                self.leave(topic, Some(reply));
+                stop
+            })
         };
         self.disappear(topic);
+        let Some(stop) = removed else { return };
         if let Some(stop) = stop {
             stop.stop().await;
         }
@@ -253,15 +285,17 @@ impl Member {
         self.subscriptions().all().count()
     }
 
-    /// Notes the topic, so that a second call for the same topic fails, and asks its worker.
-    fn claim(&self, topic: &Topic, origin: Origin) -> Result<(Claim<'_>, Answer), Error> {
+    /// Notes the topic, so that a second call for the same topic fails, and asks its worker: for a new
+    /// subscription, or first for the end of the earlier one.
+    fn claim(&self, topic: &Topic, origin: Origin) -> Result<(Claim<'_>, Beginning), Error> {
         let most = self.node.core.limits.topics_per_member;
         let mut subscriptions = self.subscriptions();
-        if subscriptions.all().any(|subscribed| subscribed == topic) {
-            let text = format!("the member has subscribed to {:?} already", topic.name());
+        if subscriptions.underway.iter().any(|underway| underway.topic == *topic) {
+            let text = format!("another call of Member::subscribe for {:?} is under way", topic.name());
             return Err(Error::new(ErrorKind::InvalidInput, text));
         }
-        if subscriptions.all().count() >= most {
+        let earlier = subscriptions.live.iter().position(|subscribed| subscribed == topic);
+        if earlier.is_none() && subscriptions.all().count() >= most {
             let text = format!(
                 "the member has {most} topics already (raise the limit with HubLimits::topics_per_member)"
             );
@@ -269,10 +303,19 @@ impl Member {
         }
         // Under the lock, so that the worker learns of calls in the order of the list. It is woken by tokio,
         // and runs elsewhere.
-        let answer = ask(self.node.worker_of(topic), topic, &self.key, origin)?;
+        let beginning = if earlier.is_some() && origin != Origin::Now {
+            let (reply, ended) = oneshot::channel();
+            self.leave(topic.clone(), Some(reply));
+            Beginning::Replacement(ended)
+        } else {
+            Beginning::Straight(ask(self.node.worker_of(topic), topic, &self.key, origin)?)
+        };
+        if let Some(earlier) = earlier {
+            subscriptions.live.swap_remove(earlier);
+        }
         let stop = Arc::<Stop>::default();
         subscriptions.underway.push(Underway { topic: topic.clone(), stop: Arc::clone(&stop) });
-        Ok((Claim { member: self, stop }, answer))
+        Ok((Claim { member: self, stop }, beginning))
     }
 
     fn leave(&self, topic: Topic, reply: Option<oneshot::Sender<()>>) {
@@ -313,13 +356,24 @@ impl fmt::Debug for Member {
     }
 }
 
-/// A subscription under way. Dropping the claim leaves the topic.
+/// A subscription under way. Dropping the claim leaves the topic, in which the member stays present.
 struct Claim<'a> {
     member: &'a Member,
     stop: Arc<Stop>,
 }
 
 impl Claim<'_> {
+    /// Asks the worker of the topic, once an earlier subscription has ended.
+    fn ask(&self, topic: &Topic, origin: Origin) -> Result<Answer, Error> {
+        let Member { node, key, .. } = self.member;
+        // Under the lock, as in `Member::claim`.
+        let subscriptions = self.member.subscriptions();
+        if !subscriptions.has_call(&self.stop) {
+            return Err(Error::left());
+        }
+        ask(node.worker_of(topic), topic, key, origin)
+    }
+
     /// Keeps the subscription, with the topic as the worker holds it: all members share one name.
     fn keep(self, position: Position, held: Topic) -> Result<Start, Error> {
         let mut subscriptions = self.member.subscriptions();
@@ -332,14 +386,10 @@ impl Claim<'_> {
 
 impl Drop for Claim<'_> {
     fn drop(&mut self) {
-        let name = {
-            let mut subscriptions = self.member.subscriptions();
-            // Otherwise, the subscription is kept, or `unsubscribe` has left the topic.
-            let Some(topic) = subscriptions.remove_call(&self.stop) else { return };
-            let name = topic.name().to_owned();
+        let mut subscriptions = self.member.subscriptions();
+        // Otherwise, the subscription is kept, or `unsubscribe` has left the topic.
+        if let Some(topic) = subscriptions.remove_call(&self.stop) {
             self.member.leave(topic, None);
-            name
-        };
-        self.member.disappear(&name);
+        }
     }
 }

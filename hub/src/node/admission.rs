@@ -2,7 +2,7 @@
 //!
 //! | the member asks | its position is | answer |
 //! |---|---|---|
-//! | for the next message | | live |
+//! | for the next message | | live, after the top; at once if the member is here already |
 //! | since a position | the top | live |
 //! | since a position | among the last frames | these frames, then live |
 //! | since a position | any other | behind, with a ticket: `replay` checks the position |
@@ -39,6 +39,19 @@ enum Handover {
 }
 
 impl TopicState {
+    /// Accepts a request, which is answered at once or when the topic is level.
+    pub(crate) fn request(&mut self, request: Request) {
+        let member = &request.member;
+        let is_here = self.live.contains(member) || self.behind.contains_key(member);
+        if request.origin == Origin::Now && is_here && !member.0.sender.is_closed() {
+            // The subscription goes on. A slow member goes on with the messages that it has missed.
+            // A receiver that is gone sends `Leave`.
+            let _ = request.reply.send(Ok((Admission::Live(self.top), self.topic.clone())));
+        } else {
+            self.waiting.push(request);
+        }
+    }
+
     /// Answers a request. The topic is level, and its run is sent.
     pub(crate) fn admit(&mut self, core: &Core, request: Request) -> Step {
         debug_assert!(self.run.is_empty(), "a member that becomes live would receive the run twice");

@@ -51,6 +51,14 @@ impl LiveMembers {
         }
     }
 
+    pub(crate) fn contains(&self, member: &MemberKey) -> bool {
+        match self {
+            Self::Nobody => false,
+            Self::One(only) => only == member,
+            Self::More(crowd) => crowd.find(member).1.is_ok(),
+        }
+    }
+
     /// Adds a member. Returns `false` if it was there.
     pub(crate) fn insert(&mut self, member: MemberKey) -> bool {
         match self {
@@ -186,13 +194,14 @@ mod tests {
                 if count % 61 == 0 || count < 4 {
                     check(&live, &keys[..count]);
                 }
-                assert!(!live.remove(&keys[count]));
+                assert!(!live.remove(&keys[count]) && !live.contains(&keys[count]));
                 assert!(live.insert(keys[count].clone()) && !live.insert(keys[count].clone()));
             }
             for count in 0..keys.len() {
                 if count % 61 == 0 || count + 4 > keys.len() {
                     check(&live, &keys[count..]);
                 }
+                assert!(live.contains(&keys[count]));
                 assert!(live.remove(&keys[count]) && !live.remove(&keys[count]));
             }
             assert!(matches!(live, LiveMembers::Nobody));

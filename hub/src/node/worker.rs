@@ -153,7 +153,9 @@ impl Worker {
         let topic = match command {
             Command::Admit(topic, request) => {
                 let topic = self.open(topic);
-                self.admit(&topic, request);
+                if let Some(state) = self.topics.wake(&topic) {
+                    state.request(request);
+                }
                 topic
             }
             Command::Leave(topic, member, departure) => {
@@ -224,13 +226,6 @@ impl Worker {
         self.topics.insert(TopicState::new(&self.core, topic.clone()));
         self.want(&topic);
         topic
-    }
-
-    /// The request is answered when the topic is level, at the latest.
-    fn admit(&mut self, topic: &Topic, request: Request) {
-        if let Some(state) = self.topics.wake(topic) {
-            state.waiting.push(request);
-        }
     }
 
     fn leave(&mut self, topic: &Topic, member: &MemberKey, departure: Departure) {

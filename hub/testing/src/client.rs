@@ -33,11 +33,16 @@ pub struct Client {
 }
 
 impl Client {
+    /// Creates a client from the two ends of its connection.
+    pub fn new(socket: WebSocket, member: Member, server: WebSocket) -> Self {
+        Self { socket, member, _server: server }
+    }
+
     /// Connects a client to a hub, without any topic.
     pub fn join(hub: &Hub) -> Result<Self, Box<dyn Error>> {
         let (client, server) = pair();
         let member = hub.join(server.sender())?;
-        Ok(Self { socket: client, member, _server: server })
+        Ok(Self::new(client, member, server))
     }
 
     /// Connects a client to a hub, and subscribes to a topic.

@@ -1,10 +1,10 @@
 //! A check of the promise of topics with history, over random schedules.
 //!
 //! Publishers number their messages. Clients subscribe, vanish, and come back with the position of the last
-//! message that they received; some of them are slow. The broker fails in all ways that it can. Each client
-//! notes every message and every loss that it is told of. Afterwards, each message must be the successor of
-//! the one before, as the broker stored them, or follow the position of a loss. That excludes gaps, doubles,
-//! and other orders.
+//! message that they received, on a new connection or on the same one. Some of them are slow. The broker
+//! fails in all ways that it can. Each client notes every message and every loss that it is told of.
+//! Afterwards, each message must be the successor of the one before, as the broker stored them, or follow the
+//! position of a loss. That excludes gaps, doubles, and other orders.
 //!
 //! A run that fails prints its seed. `BOWLINE_HUB_SEED=<seed> cargo test -p bowline-hub --test hub checker`
 //! replays the run.
@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use bowline::pair;
 use bowline_hub::{Engine, Hub, HubLimits, HubStats, Position, Rule};
+use bowline_hub_testing::Outcome;
 use bowline_hub_testing::notes::{self, END, Note, Notes, Progress};
 use bowline_hub_testing::random::{Random, seeds};
 use tokio::task::JoinSet;
@@ -52,22 +53,35 @@ async fn client(hubs: Vec<Hub>, topic: &'static str, mut random: Random) -> Vec<
     let mut notes = Notes::default();
     let is_slow = random.permille(400);
     loop {
-        let (mut client, server) = pair();
+        let (mut client, mut server) = pair();
         let hub = hubs[random.index(hubs.len())].clone();
         let since = notes.since;
         let serving = tokio::spawn(async move {
             let member = hub.join(server.sender()).unwrap();
+            let sender = server.sender();
             // If the broker is away, the client comes back.
-            if notes::subscribe(&member, &server.sender(), topic, since).await.is_ok() {
-                server.closed().await;
+            notes::subscribe(&member, &sender, topic, since).await?;
+            while let Some(request) = server.recv().await? {
+                notes::subscribe(&member, &sender, topic, Some(request.as_text().unwrap().parse()?)).await?;
             }
+            Outcome::Ok(())
         });
         let messages = random.below(60);
+        let mut has_begun_again = false;
         for _ in 0..messages {
             // A client whose node misses the end comes back.
             let Ok(Ok(Some(frame))) = timeout(Duration::from_secs(5), client.recv()).await else { break };
+            // Messages that were under way when the client began again come twice.
+            if has_begun_again && is_passed(frame.as_text().unwrap(), notes.since) {
+                continue;
+            }
             if notes.add(frame.as_text().unwrap()).unwrap() == Progress::Ended {
                 return notes.all;
+            }
+            if let Some(since) = notes.since.filter(|_| random.permille(50)) {
+                has_begun_again = true;
+                // A connection that has ended is noticed at the next frame.
+                let _ = client.send(since.to_string()).await;
             }
             if is_slow {
                 sleep(Duration::from_millis(random.below(200))).await;
@@ -78,6 +92,16 @@ async fn client(hubs: Vec<Hub>, topic: &'static str, mut random: Random) -> Vec<
             serving.abort();
         }
         sleep(Duration::from_millis(random.below(400))).await;
+    }
+}
+
+/// Returns `true` if a frame is a message at a position that the client has passed.
+fn is_passed(frame: &str, since: Option<Position>) -> bool {
+    match (Note::parse(frame), since) {
+        (Ok(Note::Message(position, _)), Some(since)) => {
+            position.epoch() == since.epoch() && position.offset() <= since.offset()
+        }
+        _ => false,
     }
 }
 

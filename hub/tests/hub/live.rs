@@ -121,18 +121,6 @@ async fn a_dropped_subscribe_has_not_subscribed() -> TestResult {
     Ok(())
 }
 
-#[tokio::test]
-async fn a_second_subscription_to_the_same_topic_is_an_error() -> TestResult {
-    let hub = builder(Memory::new()).build()?;
-    let (_client, server) = pair();
-    let member = hub.join(server.sender())?;
-    let _start = member.subscribe("chat/a", None).await?;
-    let error = member.subscribe("chat/a", None).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::InvalidInput);
-    assert_eq!(member.topic_count(), 1);
-    Ok(())
-}
-
 #[tokio::test(start_paused = true)]
 async fn a_topic_without_members_is_forgotten_after_five_seconds() -> TestResult {
     let hub = builder(Memory::new()).build()?;

@@ -2,6 +2,7 @@
 
 mod checker;
 mod faults;
+mod handler;
 mod history;
 mod interleavings;
 mod last;
@@ -12,6 +13,7 @@ mod presence;
 mod presence_checker;
 mod presence_faults;
 mod races;
+mod resubscription;
 mod slow;
 mod stress;
 mod support;
