@@ -2,14 +2,15 @@
 
 use std::fmt::{self, Display};
 use std::future::{Future, poll_fn};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
 use bowline::{
-    ClientHandshake, ConnectProtocol, Connector, Error, ErrorKind, Limits, VerifiedHandshake, WebSocket,
+    ClientHandshake, ConnectProtocol, Connector, Error, ErrorKind, HandshakeTimes, Limits, VerifiedHandshake,
+    WebSocket,
 };
 use http::header::{CONNECTION, HOST, SEC_WEBSOCKET_KEY, UPGRADE};
 use http::uri::{Authority, Scheme};
@@ -17,10 +18,10 @@ use http::{Method, Request, Response, StatusCode, Uri, Version};
 use quinn::Endpoint;
 use tokio::io::AsyncReadExt;
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::dial::{Dialled, dial};
+use crate::dial::{Dialled, dial, host_of, resolve};
 use crate::driver::Driver;
 use crate::head::{HeadError, HeadLimits, decode_response, encode_request};
 use crate::session::{Session, SessionUse, in_time};
@@ -63,7 +64,7 @@ pub async fn connect(url: impl Display) -> Result<WebSocket, Error> {
         let connector = Connector::new();
         let target = Target::parse(&connector, &url)?;
         let path = target.uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
-        let connection = Http3Connection::begin(connector, target).await?;
+        let connection = Http3Connection::begin(connector, target, Addresses::OfHost).await?;
         let limit = connection.0.limits.handshake_timeout;
         // The server may allow no stream, for which `Http3Connection::connect` would wait.
         let (socket, _) = in_time(limit, "the opening handshake", connection.connect(path)).await?;
@@ -106,6 +107,7 @@ struct ClientState {
     local: Option<SocketAddr>,
     /// The settings of the server.
     settings: Settings,
+    times: HandshakeTimes,
     user: SessionUse,
     news: watch::Receiver<News>,
 }
@@ -160,12 +162,61 @@ impl Http3Connection {
         let (connector, url) = (connector.clone(), url.to_string());
         Box::pin(async move {
             let target = Target::parse(&connector, &url)?;
-            Self::begin(connector, target).await
+            Self::begin(connector, target, Addresses::OfHost).await
         })
         .await
     }
 
-    async fn begin(connector: Connector, target: Target) -> Result<Self, Error> {
+    /// Opens an HTTP/3 connection to these addresses, instead of those of the URL's host.
+    ///
+    /// The addresses are tried as [`open`](Self::open) tries those of a host. The certificate and the
+    /// requests are still those of the URL. Applications that resolve names themselves use this method, and
+    /// those that need a certain family of addresses.
+    ///
+    /// ```no_run
+    /// use std::net::SocketAddr;
+    ///
+    /// use bowline::Connector;
+    /// use bowline_http3::Http3Connection;
+    ///
+    /// # async fn example() -> Result<(), bowline::Error> {
+    /// let addresses = [SocketAddr::from(([192, 0, 2, 1], 443))];
+    /// let connection =
+    ///     Http3Connection::open_at(&Connector::new(), "wss://example.com", addresses).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Returns the errors of [`open`](Self::open), and [`ErrorKind::InvalidInput`] if there is no address.
+    ///
+    /// # Panics
+    ///
+    /// The future panics outside of a tokio runtime, and in a runtime without timers or I/O.
+    ///
+    /// # Cancel safety
+    ///
+    /// This method is cancel safe. Dropping the future ends the attempt.
+    pub async fn open_at(
+        connector: &Connector,
+        url: impl Display,
+        addresses: impl IntoIterator<Item = SocketAddr>,
+    ) -> Result<Self, Error> {
+        let (connector, url) = (connector.clone(), url.to_string());
+        let addresses: Vec<SocketAddr> = addresses.into_iter().collect();
+        Box::pin(async move {
+            let target = Target::parse(&connector, &url)?;
+            if addresses.is_empty() {
+                return Err(Error::new(ErrorKind::InvalidInput, "there is no address to connect to"));
+            }
+            Self::begin(connector, target, Addresses::Given(addresses)).await
+        })
+        .await
+    }
+
+    async fn begin(connector: Connector, target: Target, addresses: Addresses) -> Result<Self, Error> {
+        let start = Instant::now();
         let Target { server, uri, limits } = target;
         if let Some(proxy) = connector.proxy_to(&server)? {
             let text = format!(
@@ -177,7 +228,17 @@ impl Http3Connection {
         let config = transport::client(&*connector.tls_config()?, &limits)?;
         let limit = limits.handshake_timeout;
         let opening = async {
-            let Dialled { endpoint, quic } = dial(&uri, config).await?;
+            let (addresses, resolved) = match addresses {
+                Addresses::Given(addresses) => (addresses, None),
+                Addresses::OfHost => {
+                    let addresses = resolve(&uri).await?;
+                    // A host that is an address is no name.
+                    let named = host_of(&uri).parse::<IpAddr>().is_err();
+                    (addresses, named.then(|| start.elapsed()))
+                }
+            };
+            let Dialled { endpoint, quic } = dial(&uri, addresses, config).await?;
+            let connected = start.elapsed();
             let (user, unused) = Session::begin(quic, limits.close_timeout);
             let settings = Settings {
                 max_field_section_size: u64::try_from(limits.head_size).unwrap_or(u64::MAX),
@@ -185,10 +246,20 @@ impl Http3Connection {
             };
             let mut driver = Driver::open(&user.session, Side::Client, &settings).await?;
             let settings = settled(&mut driver).await?;
-            Ok((endpoint, user, unused, driver, settings))
+            // QUIC and TLS have one handshake (RFC 9001 4).
+            let times =
+                HandshakeTimes::new(start.elapsed()).with_connected(connected).with_secured(connected);
+            let times = resolved.map_or(times, |resolved| times.with_resolved(resolved));
+            Ok((endpoint, user, unused, driver, settings, times))
         };
-        let (endpoint, user, unused, driver, settings) =
-            in_time(limit, "connecting over HTTP/3", opening).await?;
+        let (endpoint, user, unused, driver, settings, times) =
+            timeout(limit, opening).await.unwrap_or_else(|_| {
+                let text = format!(
+                    "connecting over HTTP/3 took longer than {limit:?} (Limits::handshake_timeout): the \
+                     server may not offer HTTP/3, or UDP is blocked on the way"
+                );
+                Err(Error::new(ErrorKind::Timeout, text))
+            })?;
         // RFC 9220 3, RFC 8441 3: without the setting, the server does not know the request.
         if !settings.enable_connect_protocol {
             user.session.close();
@@ -207,10 +278,30 @@ impl Http3Connection {
             close_timeout: limits.close_timeout,
         };
         tokio::spawn(task.run());
-        Ok(Self(Arc::new(ClientState { connector, server, limits, local, settings, user, news })))
+        Ok(Self(Arc::new(ClientState { connector, server, limits, local, settings, times, user, news })))
+    }
+
+    /// Returns the times of the steps of opening this connection.
+    ///
+    /// [`HandshakeTimes::connected`] and [`HandshakeTimes::secured`] are the end of the QUIC handshake, and
+    /// [`HandshakeTimes::upgraded`] is the arrival of the server's settings. The response of
+    /// [`connect`](Self::connect) has the times of its own handshake.
+    ///
+    /// ```no_run
+    /// # async fn example(connection: bowline_http3::Http3Connection) -> Result<(), bowline::Error> {
+    /// let opening = connection.times();
+    /// println!("QUIC took {:?}, all {:?}", opening.connected(), opening.upgraded());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn times(&self) -> HandshakeTimes {
+        self.0.times
     }
 
     /// Opens a WebSocket. Returns the WebSocket, and the head of the server's response.
+    ///
+    /// The extensions of the response contain the [`HandshakeTimes`] of this WebSocket, which begin with the
+    /// call.
     ///
     /// `path` begins with `/` and may have a query. The method may be called many times at once. Calls wait,
     /// without a time limit, until the server allows another stream. [`Limits::handshake_timeout`] begins
@@ -245,6 +336,7 @@ impl Http3Connection {
     }
 
     async fn connect_to(&self, path: String) -> Result<(WebSocket, Response<()>), Error> {
+        let start = Instant::now();
         let ClientState { connector, server, limits, local, settings, user, .. } = &*self.0;
         // Otherwise, the path might be a part of the host.
         if !path.starts_with(['/', '?']) && !path.is_empty() {
@@ -269,7 +361,7 @@ impl Http3Connection {
             return Err(Error::new(ErrorKind::Disconnected, text));
         }
         let exchanging = exchange(&mut send, &mut receive, &section, handshake, limits);
-        let (verified, response) =
+        let (verified, mut response) =
             match in_time(limits.handshake_timeout, "the opening handshake", exchanging).await {
                 Ok(opened) => opened,
                 Err(error) => {
@@ -278,6 +370,7 @@ impl Http3Connection {
                     return Err(error);
                 }
             };
+        response.extensions_mut().insert(HandshakeTimes::new(start.elapsed()));
         let verified = verified.peer_addr(session.quic.remote_address());
         let verified = match local {
             Some(local) => verified.local_addr(*local),
@@ -324,6 +417,13 @@ impl fmt::Debug for Http3Connection {
         let peer = self.0.user.session.quic.remote_address();
         f.debug_struct("Http3Connection").field("peer_addr", &peer).finish_non_exhaustive()
     }
+}
+
+/// The addresses of a server.
+enum Addresses {
+    /// Those of the URL's host.
+    OfHost,
+    Given(Vec<SocketAddr>),
 }
 
 /// The server of a URL.

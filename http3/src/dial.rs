@@ -27,14 +27,28 @@ pub(crate) struct Dialled {
     pub(crate) quic: quinn::Connection,
 }
 
-/// Resolves the host of `uri`, and connects to the first of its addresses that answers.
-pub(crate) async fn dial(uri: &Uri, config: ClientConfig) -> Result<Dialled, Error> {
-    let host = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
-    let port = uri.port_u16().unwrap_or(PORT);
-    let resolving = lookup_host((host.as_str(), port)).await;
-    let mut addresses = resolving
-        .map_err(|error| Error::with_source(ErrorKind::Io, format!("resolving {host} failed"), error))?
-        .peekable();
+/// Returns the host of `uri`, without the brackets of an IPv6 address.
+pub(crate) fn host_of(uri: &Uri) -> &str {
+    uri.host().unwrap_or_default().trim_matches(['[', ']'])
+}
+
+/// Resolves the host of `uri`.
+pub(crate) async fn resolve(uri: &Uri) -> Result<Vec<SocketAddr>, Error> {
+    let host = host_of(uri);
+    let resolving = lookup_host((host, uri.port_u16().unwrap_or(PORT))).await;
+    let addresses = resolving
+        .map_err(|error| Error::with_source(ErrorKind::Io, format!("resolving {host} failed"), error))?;
+    Ok(addresses.collect())
+}
+
+/// Connects to the first of the addresses that answers, as the host of `uri`.
+pub(crate) async fn dial(
+    uri: &Uri,
+    addresses: Vec<SocketAddr>,
+    config: ClientConfig,
+) -> Result<Dialled, Error> {
+    let host = host_of(uri).to_owned();
+    let mut addresses = addresses.into_iter().peekable();
     let (mut attempts, mut failed) = (JoinSet::new(), None);
     loop {
         if let Some(address) = addresses.next() {

@@ -6,12 +6,15 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bowline::{Error, ErrorKind};
-use quinn::{ConnectionError, ReadError, SendStream, VarInt, WriteError};
+use quinn::{ConnectionError, ReadError, SendStream, TransportErrorCode, VarInt, WriteError};
 use tokio::runtime::Handle;
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::wire::{ErrorCode, Violation};
+
+/// The alert of TLS for protocols that have nothing in common (RFC 7301 3.2).
+const NO_APPLICATION_PROTOCOL: u8 = 120;
 
 /// An HTTP/3 connection, as its streams see it.
 pub(crate) struct Session {
@@ -112,6 +115,12 @@ pub(crate) fn connection_error(error: ConnectionError) -> Error {
         ConnectionError::ApplicationClosed(close) => {
             let code = ErrorCode(close.error_code.into_inner());
             (ErrorKind::Disconnected, format!("the peer closed the HTTP/3 connection with {code}"))
+        }
+        // RFC 9001 8.1: the sides share no protocol.
+        ConnectionError::ConnectionClosed(close)
+            if close.error_code == TransportErrorCode::crypto(NO_APPLICATION_PROTOCOL) =>
+        {
+            (ErrorKind::Handshake, "the peer speaks QUIC, but does not offer HTTP/3 (ALPN h3)".to_owned())
         }
         ConnectionError::ConnectionClosed(_) | ConnectionError::Reset => {
             (ErrorKind::Disconnected, "the peer aborted the QUIC connection".to_owned())

@@ -10,7 +10,8 @@ use tokio::time::Instant;
 /// All times count from the call that began the handshake, so each contains those before it. A client finds
 /// them in the extensions of the response that [`Connector::connect`](crate::Connector::connect) and its
 /// siblings return. A handshake that another HTTP client carries out, by
-/// [`ClientHandshake`](crate::ClientHandshake), has no times.
+/// [`ClientHandshake`](crate::ClientHandshake), has no times, unless that client measures them and builds the
+/// value with [`new`](Self::new).
 ///
 /// ```no_run
 /// use bowline::{Connector, HandshakeTimes};
@@ -31,6 +32,66 @@ pub struct HandshakeTimes {
 }
 
 impl HandshakeTimes {
+    /// Creates the times of a handshake that another HTTP stack has carried out, such as one of HTTP/3, from
+    /// the time of the whole handshake.
+    ///
+    /// Without the methods `with_resolved`, `with_connected` and `with_secured`, these steps are `None`.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use bowline::HandshakeTimes;
+    ///
+    /// let times = HandshakeTimes::new(Duration::from_millis(30)).with_connected(Duration::from_millis(20));
+    /// assert_eq!(times.connected(), Some(Duration::from_millis(20)));
+    /// assert_eq!(times.upgraded(), Duration::from_millis(30));
+    /// ```
+    pub fn new(upgraded: Duration) -> Self {
+        Self { resolved: None, connected: None, secured: None, upgraded }
+    }
+
+    /// Sets the time at which the name was resolved.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use bowline::HandshakeTimes;
+    ///
+    /// let times = HandshakeTimes::new(Duration::from_millis(30)).with_resolved(Duration::from_millis(5));
+    /// assert_eq!(times.resolved(), Some(Duration::from_millis(5)));
+    /// ```
+    pub fn with_resolved(self, resolved: Duration) -> Self {
+        Self { resolved: Some(resolved), ..self }
+    }
+
+    /// Sets the time at which the transport was connected to the server.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use bowline::HandshakeTimes;
+    ///
+    /// let times = HandshakeTimes::new(Duration::from_millis(30)).with_connected(Duration::from_millis(20));
+    /// assert_eq!(times.connected(), Some(Duration::from_millis(20)));
+    /// ```
+    pub fn with_connected(self, connected: Duration) -> Self {
+        Self { connected: Some(connected), ..self }
+    }
+
+    /// Sets the time at which the TLS handshake with the server was complete.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use bowline::HandshakeTimes;
+    ///
+    /// let times = HandshakeTimes::new(Duration::from_millis(30)).with_secured(Duration::from_millis(20));
+    /// assert_eq!(times.secured(), Some(Duration::from_millis(20)));
+    /// ```
+    pub fn with_secured(self, secured: Duration) -> Self {
+        Self { secured: Some(secured), ..self }
+    }
+
     /// Returns the time at which the name was resolved: that of the host, or of the proxy.
     ///
     /// `None` means that there was no name to resolve: the URL has an IP address, a proxy resolves the name,
@@ -42,7 +103,8 @@ impl HandshakeTimes {
     /// Returns the time at which the transport was connected to the server: TCP, and the tunnel through a
     /// proxy if there is one.
     ///
-    /// `None` means that the stream was the application's, or an `Http2Connection` that was open already.
+    /// Over HTTP/3, this is the QUIC handshake, which includes that of TLS. `None` means that the stream was
+    /// the application's, or a connection of HTTP/2 or HTTP/3 that was open already.
     pub fn connected(&self) -> Option<Duration> {
         self.connected
     }

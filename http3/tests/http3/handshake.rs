@@ -1,14 +1,15 @@
 //! Opening handshakes, and the options of server and client that decide on them.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bowline::rustls::version::TLS12;
 use bowline::rustls::{ClientConfig, RootCertStore, ServerConfig};
 use bowline::{
-    Acceptance, Acceptor, Connector, ErrorKind, Limits, Proxy, Rejection, RejectionReason, Server, TlsInfo,
-    WebSocket,
+    Acceptance, Acceptor, Connector, ErrorKind, HandshakeTimes, Limits, Proxy, Rejection, RejectionReason,
+    Server, TlsInfo, WebSocket,
 };
 use bowline_http3::{Http3Connection, Http3Server};
 use http::request::Parts;
@@ -248,4 +249,55 @@ async fn invalid_options_are_errors_at_once() {
     let connector = tls.connector().header("bad name", "");
     let error = Http3Connection::open(&connector, "wss://127.0.0.1:9").await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidInput);
+}
+
+#[tokio::test]
+async fn given_addresses_replace_those_of_the_host() {
+    let running = serve_echo(Server::new()).await;
+    let (connector, port) = (running.tls.connector(), running.address.port());
+    // The certificate is one for localhost, so this also proves that the host of the URL is verified.
+    let url = format!("wss://localhost:{port}/");
+    let closed = SocketAddr::from(([127, 0, 0, 1], 1));
+    let connection = Http3Connection::open_at(&connector, &url, [closed, running.address]).await.unwrap();
+    let (mut socket, _) = connection.connect("/").await.unwrap();
+    socket.send("hello").await.unwrap();
+    assert_eq!(socket.recv().await.unwrap().unwrap().into_text().unwrap(), "hello");
+    assert_eq!(socket.peer_addr(), Some(running.address));
+    let foreign = format!("wss://elsewhere.example:{port}/");
+    let error = Http3Connection::open_at(&connector, foreign, [running.address]).await.unwrap_err();
+    assert!(error.to_string().contains("certificate"), "{error}");
+    let error = Http3Connection::open_at(&connector, &url, []).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+}
+
+#[tokio::test]
+async fn the_steps_of_a_handshake_are_measured() {
+    let running = serve_echo(Server::new()).await;
+    let connection = running.connect().await;
+    let opening = connection.times();
+    assert_eq!(opening.resolved(), None, "the URL has an address");
+    assert!(opening.connected().is_some() && opening.connected() == opening.secured());
+    assert!(opening.connected().unwrap() <= opening.upgraded());
+    let (_socket, response) = connection.connect("/").await.unwrap();
+    let own: &HandshakeTimes = response.extensions().get().expect("each handshake has them");
+    assert_eq!((own.resolved(), own.connected(), own.secured()), (None, None, None));
+    let named = format!("wss://localhost:{}/", running.address.port());
+    let connection = Http3Connection::open(&running.tls.connector(), named).await.unwrap();
+    assert!(connection.times().resolved().unwrap() <= connection.times().connected().unwrap());
+}
+
+#[tokio::test]
+async fn a_quic_server_without_http3_is_told_apart() {
+    let tls = Tls::new();
+    let mut config = ServerConfig::clone(&tls.server);
+    config.alpn_protocols = vec![b"other".to_vec()];
+    let config = quinn::crypto::rustls::QuicServerConfig::try_from(config).unwrap();
+    let config = quinn::ServerConfig::with_crypto(Arc::new(config));
+    let server = quinn::Endpoint::server(config, "127.0.0.1:0".parse().unwrap()).unwrap();
+    let url = format!("wss://{}/", server.local_addr().unwrap());
+    let serving = tokio::spawn(async move { server.accept().await.unwrap().await.is_err() });
+    let error = Http3Connection::open(&tls.connector(), url).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Handshake);
+    assert!(error.to_string().contains("does not offer HTTP/3 (ALPN h3)"), "{error}");
+    assert!(serving.await.unwrap());
 }
