@@ -20,7 +20,7 @@
 
 use bowline::TrySendError;
 
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::node::Core;
 use crate::node::command::{Admission, Origin, Request};
 use crate::node::membership::MemberKey;
@@ -122,6 +122,14 @@ impl TopicState {
             };
             // A receiver that is gone sends `Leave`.
             let _ = request.reply.send(Ok((admission, self.topic.clone())));
+        }
+    }
+
+    /// Answers the requests that wait with the error of an engine.
+    pub(crate) fn refuse(&mut self, error: &Error) {
+        for request in self.waiting.drain(..) {
+            // A receiver that is gone wants no answer.
+            let _ = request.reply.send(Err(Error::new(ErrorKind::Unavailable, error.to_string())));
         }
     }
 

@@ -1,4 +1,8 @@
-//! The task that owns topics.
+//! The task that owns topics: its loop, and the steps of which it consists.
+
+mod histories;
+mod views;
+mod wants;
 
 use std::collections::VecDeque;
 use std::mem;
@@ -6,23 +10,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc::{UnboundedReceiver, WeakUnboundedSender};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep_until};
 
-use crate::engine::HistoryPage;
 use crate::engine::inbox::{Arrival, Arrivals, MissedChanges, Queue, Signal};
-use crate::error::{Error, ErrorKind};
 use crate::events::HubEvent;
 use crate::node::Core;
-use crate::node::command::{Command, Departure, Request};
+use crate::node::command::{Command, Departure};
 use crate::node::membership::MemberKey;
 use crate::node::news::Introduction;
-use crate::node::topic_state::{Behind, Phase, Step, TopicState};
+use crate::node::topic_state::{Behind, Phase, Step};
 use crate::node::topic_table::TopicTable;
-use crate::node::view::Outcome;
 use crate::panics::catch_future;
-use crate::position::Position;
-use crate::presence::Present;
-use crate::stats::{add, subtract};
 use crate::topic::Topic;
 
 /// The number of commands that are handled between two looks at the deliveries.
@@ -31,14 +29,8 @@ const COMMANDS: usize = 256;
 /// The time for which a topic without members is still wanted.
 const LINGER: Duration = Duration::from_secs(5);
 
-/// The number of messages that are read at once from a history.
-const PAGE: usize = 500;
-
-/// The pause before the history is read again from an engine that failed.
+/// The pause before something is read again from an engine that failed.
 const PAUSE: Duration = Duration::from_secs(1);
-
-/// The part of the time of a lease that nodes have to enter their entries into a broker that was away.
-const SETTLING: u32 = 6;
 
 /// A worker of a hub: see [`node`](crate::node).
 pub(crate) struct Worker {
@@ -111,25 +103,7 @@ impl Worker {
             Signal::Open | Signal::Ended => self.doubt(arrivals.unverified.into_iter().collect()),
         };
         for arrival in arrivals.deliveries {
-            let Some(topic) = self.topics.wake(arrival.topic()) else { continue };
-            let step = match arrival {
-                Arrival::Message(delivery) => topic.deliver(&self.core, delivery),
-                Arrival::Change(change) => {
-                    topic.change(&self.core, change);
-                    Step::Done
-                }
-            };
-            // A topic is settled once for all of its deliveries.
-            if topic.run.len() == 1 {
-                touched.push(topic.topic.clone());
-            }
-            if step == Step::Read || topic.run.is_empty() {
-                let topic = topic.topic.clone();
-                if step == Step::Read {
-                    self.read(&topic, Duration::ZERO);
-                }
-                self.topics.rest(&topic);
-            }
+            touched.extend(self.deliver(arrival));
         }
         for topic in doubted {
             if let Some(state) = self.topics.awake(&topic) {
@@ -147,6 +121,28 @@ impl Worker {
             MissedChanges::Of(topics) => topics.iter().for_each(|topic| self.look(topic, Duration::ZERO)),
             MissedChanges::All => self.look_around_later(),
         }
+    }
+
+    /// Handles a delivery. Returns the topic if its run begins with this one, as a topic is settled once for
+    /// all of its deliveries.
+    fn deliver(&mut self, arrival: Arrival) -> Option<Topic> {
+        let topic = self.topics.wake(arrival.topic())?;
+        let step = match arrival {
+            Arrival::Message(delivery) => topic.deliver(&self.core, delivery),
+            Arrival::Change(change) => {
+                topic.change(&self.core, change);
+                Step::Done
+            }
+        };
+        let first = (topic.run.len() == 1).then(|| topic.topic.clone());
+        if step == Step::Read || topic.run.is_empty() {
+            let name = topic.topic.clone();
+            if step == Step::Read {
+                self.read(&name, Duration::ZERO);
+            }
+            self.topics.rest(&name);
+        }
+        first
     }
 
     async fn handle(&mut self, command: Command) {
@@ -191,7 +187,7 @@ impl Worker {
         if matches!(topic.phase, Phase::Filling { .. }) {
             topic.send_to_history(&self.core, None);
         } else if topic.is_level() {
-            for request in std::mem::take(&mut topic.waiting) {
+            for request in mem::take(&mut topic.waiting) {
                 if topic.is_level() {
                     step = topic.admit(&self.core, request);
                 } else {
@@ -215,17 +211,6 @@ impl Worker {
             self.introduce_later(name);
         }
         self.topics.rest(name);
-    }
-
-    /// Returns the topic as the worker holds it, and wants the topic if it is new.
-    fn open(&mut self, topic: Topic) -> Topic {
-        if let Some(held) = self.topics.held(&topic) {
-            return held;
-        }
-        add(&self.core.counters.topics, 1);
-        self.topics.insert(TopicState::new(&self.core, topic.clone()));
-        self.want(&topic);
-        topic
     }
 
     fn leave(&mut self, topic: &Topic, member: &MemberKey, departure: Departure) {
@@ -256,203 +241,6 @@ impl Worker {
         }
     }
 
-    fn opened(&mut self, name: &Topic, outcome: Result<HistoryPage, Error>) {
-        let Some(topic) = self.topics.wake(name) else { return };
-        match outcome {
-            Ok(page) => {
-                if topic.opened(&self.core, &page) == Step::Read {
-                    self.read(name, Duration::ZERO);
-                }
-                self.look(name, Duration::ZERO);
-            }
-            Err(error) => {
-                refuse(&mut topic.waiting, &error);
-                self.close(name);
-            }
-        }
-    }
-
-    fn page(&mut self, name: &Topic, number: u64, outcome: Result<HistoryPage, Error>) {
-        let Some(topic) = self.topics.wake(name) else { return };
-        match outcome {
-            Ok(page) => {
-                if topic.page(&self.core, number, &page) == Step::Read {
-                    topic.send_to_history(&self.core, Some(page.top));
-                    self.read(name, Duration::ZERO);
-                }
-            }
-            Err(_) if !topic.is_reading(number) => {}
-            Err(error) => {
-                // Those that ask are told, and those that are live stay.
-                refuse(&mut topic.waiting, &error);
-                self.read(name, PAUSE);
-            }
-        }
-    }
-
-    /// A message of a topic found no room.
-    fn overflow(&mut self, topic: &Topic, count: u64) {
-        if topic.retention().is_some() {
-            return self.verify(topic);
-        }
-        if self.topics.held(topic).is_none() {
-            return;
-        }
-        let messages = usize::try_from(count).unwrap_or(usize::MAX);
-        add(&self.core.counters.overflowed, messages);
-        let topic = topic.name().to_owned();
-        self.core.events.emit(HubEvent::InboxOverflow { topic, messages: count });
-    }
-
-    /// Holds the deliveries of topics whose histories may have changed. Returns the topics whose histories
-    /// are to be read.
-    fn doubt(&mut self, mut topics: Vec<Topic>) -> Vec<Topic> {
-        topics.retain(|topic| {
-            self.topics.wake(topic).is_some_and(|state| state.doubt(&self.core) == Step::Read)
-        });
-        topics
-    }
-
-    fn verify(&mut self, name: &Topic) {
-        let Some(topic) = self.topics.wake(name) else { return };
-        if topic.verify(&self.core) == Step::Read {
-            self.read(name, Duration::ZERO);
-        }
-    }
-
-    /// Reads who is present, if members are told.
-    fn look(&mut self, name: &Topic, pause: Duration) {
-        let Some(topic) = self.topics.awake(name) else { return };
-        if matches!(topic.phase, Phase::Opening(_) | Phase::Closing) {
-            // The topic is read once it is wanted.
-            return;
-        }
-        let Some(number) = topic.look(&self.core) else { return };
-        self.ask_who_is_present(name, number, pause);
-    }
-
-    /// Makes the call of a read that has begun.
-    fn ask_who_is_present(&mut self, name: &Topic, number: u64, pause: Duration) {
-        let Some(topic) = self.topics.awake(name) else { return };
-        let (core, name) = (Arc::clone(&self.core), topic.topic.clone());
-        self.spawn(async move {
-            sleep(pause).await;
-            let _permit = core.fills.acquire().await;
-            let outcome = core.engine.present(&name).await;
-            Command::Seen(name, number, outcome)
-        });
-    }
-
-    fn seen(&mut self, name: &Topic, number: u64, outcome: Result<Vec<Present>, Error>) {
-        let Some(topic) = self.topics.awake(name) else { return };
-        let (kind, pause) = match outcome {
-            Ok(_) => (Outcome::Answered, Duration::ZERO),
-            Err(_) => (Outcome::Failed, PAUSE),
-        };
-        if let Some(number) = topic.look_again(&self.core, number, kind) {
-            self.ask_who_is_present(name, number, pause);
-        } else if let Ok(present) = outcome {
-            topic.seen(&self.core, number, present);
-        }
-    }
-
-    /// Reads who is present in all topics, after a while: a broker that was away may have lost all entries,
-    /// and the nodes enter them again.
-    fn look_around_later(&mut self) {
-        if mem::replace(&mut self.looks_around_soon, true) {
-            return;
-        }
-        let settling = self.core.limits.presence_lease / SETTLING;
-        self.spawn(async move {
-            sleep(settling).await;
-            Command::LookAround
-        });
-    }
-
-    fn look_around(&mut self) {
-        self.looks_around_soon = false;
-        for topic in self.topics.with_presence() {
-            self.look(&topic, Duration::ZERO);
-        }
-    }
-
-    fn introduce_later(&mut self, name: &Topic) {
-        let Some(topic) = self.topics.awake(name) else { return };
-        let Some(view) = topic.view.as_mut().filter(|view| view.next_attempt.is_none()) else { return };
-        let at = Instant::now() + PAUSE;
-        view.next_attempt = Some(at);
-        self.unaware.push_back((at, topic.topic.clone()));
-    }
-
-    /// Sends the list of who is present to members whose connections were full.
-    async fn introduce_again(&mut self, now: Instant) {
-        while self.unaware.front().is_some_and(|(at, _)| *at <= now) {
-            let Some((_, name)) = self.unaware.pop_front() else { return };
-            if let Some(view) = self.topics.awake(&name).and_then(|topic| topic.view.as_mut()) {
-                view.next_attempt = None;
-                self.settle(&name).await;
-            }
-        }
-    }
-
-    /// Reads the history after the top.
-    fn read(&mut self, name: &Topic, pause: Duration) {
-        let Some(topic) = self.topics.awake(name) else { return };
-        let Phase::Filling { number, .. } = topic.phase else { return };
-        add(&self.core.counters.gaps, 1);
-        let (core, name, after) = (Arc::clone(&self.core), topic.topic.clone(), topic.top.offset());
-        self.spawn(async move {
-            sleep(pause).await;
-            let _permit = core.fills.acquire().await;
-            let page = core.engine.history(&name, after, PAGE).await;
-            Command::Page(name, number, page)
-        });
-    }
-
-    fn want(&self, topic: &Topic) {
-        let (core, topic) = (Arc::clone(&self.core), topic.clone());
-        self.spawn(async move {
-            let outcome = want(&core, &topic).await;
-            Command::Opened(topic, outcome)
-        });
-    }
-
-    /// Wants a topic no longer, and forgets it after that.
-    fn close(&mut self, name: &Topic) {
-        let Some(topic) = self.topics.wake(name) else { return };
-        topic.phase = Phase::Closing;
-        let (core, topic) = (Arc::clone(&self.core), topic.topic.clone());
-        self.spawn(async move {
-            // An engine that fails delivers messages that nobody wants, which the worker ignores.
-            let _ = core.engine.unwant(&topic).await;
-            Command::Closed(topic)
-        });
-    }
-
-    fn closed(&mut self, name: &Topic) {
-        let Some(topic) = self.topics.wake(name) else { return };
-        if topic.is_empty() {
-            self.topics.remove(name);
-            subtract(&self.core.counters.topics, 1);
-            return;
-        }
-        topic.phase = Phase::Opening(Box::default());
-        topic.view = topic.view.take().map(|_| Box::default());
-        self.want(name);
-    }
-
-    fn close_idle(&mut self, now: Instant) {
-        while self.idle.front().is_some_and(|(at, _)| *at <= now) {
-            let Some((_, name)) = self.idle.pop_front() else { return };
-            let Some(topic) = self.topics.awake(&name) else { continue };
-            let is_due = topic.empty_since.is_some_and(|since| since + LINGER <= now);
-            if is_due && topic.is_empty() && !matches!(topic.phase, Phase::Opening(_) | Phase::Closing) {
-                topic.empty_since = None;
-                self.close(&name);
-            }
-        }
-    }
-
     /// Runs a call of the engine, and sends its outcome to this worker.
     fn spawn(&self, call: impl Future<Output = Command> + Send + 'static) {
         let commands = self.own_commands.clone();
@@ -469,23 +257,6 @@ impl Worker {
 impl Drop for Worker {
     fn drop(&mut self) {
         self.queue.end();
-    }
-}
-
-/// Wants a topic, and reads the top of its history.
-async fn want(core: &Core, topic: &Topic) -> Result<HistoryPage, Error> {
-    core.engine.want(topic).await?;
-    match topic.retention() {
-        Some(_) => core.engine.history(topic, 0, 0).await,
-        None => Ok(HistoryPage { top: Position::UNTRACKED, anchor: None, newer: 0, entries: Vec::new() }),
-    }
-}
-
-/// Answers requests with the error of an engine.
-fn refuse(waiting: &mut Vec<Request>, error: &Error) {
-    for request in waiting.drain(..) {
-        // A receiver that is gone wants no answer.
-        let _ = request.reply.send(Err(Error::new(ErrorKind::Unavailable, error.to_string())));
     }
 }
 
