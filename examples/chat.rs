@@ -163,16 +163,16 @@ impl Chat {
     /// Sends text to all members of a room, and waits for nobody.
     ///
     /// A member that does not keep up is disconnected: a chat with gaps is worse than one that begins anew,
-    /// and a queue of its own for each member would only grow. 1013 tells the client to connect again later.
-    /// (An application whose messages replace each other, such as prices, would skip them instead.) The Close
-    /// frame waits behind what the member has not read. If it reads nothing for 5 s more
-    /// (`Limits::close_timeout`), the connection is cut.
+    /// and a queue of its own for each member would only grow. 1008 lets the client come back after a short
+    /// pause, while 1013 would mean that the server is overloaded. (An application whose messages replace each
+    /// other, such as prices, would skip them instead.) The Close frame waits behind what the member has not
+    /// read. If it reads nothing for 5 s more (`Limits::close_timeout`), the connection is cut.
     fn say(&self, room: &str, text: &str) {
         let message = Prepared::new(text);
         let rooms = self.rooms();
         for sender in rooms.get(room).into_iter().flat_map(|room| room.members.values()) {
             if let Err(TrySendError::Full(_)) = sender.try_send(&message) {
-                let begun = sender.begin_close(CloseCode::TRY_AGAIN_LATER, "you are too slow");
+                let begun = sender.begin_close(CloseCode::POLICY_VIOLATION, "you are too slow");
                 begun.expect("the code and the reason may be sent");
             }
         }
@@ -273,7 +273,7 @@ mod tests {
             };
             assert_eq!(
                 error.close_frame().map(CloseFrame::code),
-                Some(CloseCode::TRY_AGAIN_LATER),
+                Some(CloseCode::POLICY_VIOLATION),
                 "{error}"
             );
             assert!(received < MESSAGES, "all messages waited for the slow member over {version:?}");

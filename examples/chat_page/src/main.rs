@@ -102,7 +102,7 @@ impl Guests {
         let text = serde_json::to_string(news).expect("news are JSON");
         for sender in self.lock().1.values() {
             if let Err(TrySendError::Full(_)) = sender.try_send(&text) {
-                let begun = sender.begin_close(CloseCode::TRY_AGAIN_LATER, "you are too slow");
+                let begun = sender.begin_close(CloseCode::POLICY_VIOLATION, "you are too slow");
                 begun.expect("the code and the reason may be sent");
             }
         }

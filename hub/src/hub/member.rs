@@ -10,7 +10,7 @@ use crate::error::{Error, ErrorKind};
 use crate::hub::since::Since;
 use crate::node::Node;
 use crate::node::command::{Admission, Command, Departure, Origin};
-use crate::node::membership::{MemberKey, Membership};
+use crate::node::membership::{Cause, MemberKey, Membership};
 use crate::node::replay::stop::Stop;
 use crate::node::replay::{Answer, Replay, Replayed, answered, ask};
 use crate::node::roster::EntryKey;
@@ -245,7 +245,7 @@ impl Member {
             Err(error) => {
                 if error.kind() == ErrorKind::Unavailable && *reached != Some(at) {
                     // Another attempt from the same position would send these messages again.
-                    self.key.0.close("the history can't be read");
+                    self.key.0.close(Cause::Unreadable);
                 }
                 Err(error)
             }

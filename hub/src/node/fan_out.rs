@@ -8,7 +8,7 @@ use tokio::task::yield_now;
 
 use crate::node::Core;
 use crate::node::command::Command;
-use crate::node::membership::{MemberKey, Membership};
+use crate::node::membership::{Cause, MemberKey, Membership};
 use crate::node::replay::{CatchUp, Debt};
 use crate::node::topic_state::{Behind, Content, Parcel, TopicState};
 use crate::position::Position;
@@ -82,8 +82,8 @@ impl TopicState {
             match stop {
                 Stop::Behind(at) => self.catch_up(core, commands, member, Debt::Messages(at)),
                 Stop::Untold(now) => self.catch_up(core, commands, member, Debt::Loss(now)),
-                Stop::TooSlow => close_slow(core, &member.0),
-                Stop::Lost => member.0.close("messages were lost"),
+                Stop::TooSlow => close_slow(core, &member.0, Cause::TooSlow),
+                Stop::Lost => member.0.close(Cause::Lost),
                 Stop::Closed => {}
             }
         }
@@ -98,7 +98,7 @@ impl TopicState {
         debt: Debt,
     ) {
         let Ok(permit) = Arc::clone(&core.catch_ups).try_acquire_owned() else {
-            return close_slow(core, &member.0);
+            return close_slow(core, &member.0, Cause::TooManySlow);
         };
         let ticket = core.ticket();
         let catch_up = CatchUp {
@@ -114,9 +114,9 @@ impl TopicState {
     }
 }
 
-fn close_slow(core: &Core, member: &Membership) {
+fn close_slow(core: &Core, member: &Membership, cause: Cause) {
     add(&core.counters.closed_slow, 1);
-    member.close("too slow");
+    member.close(cause);
 }
 
 /// Returns the frames of a run of several messages, or nothing if there is anything else in the run.

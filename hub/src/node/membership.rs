@@ -27,9 +27,41 @@ impl Membership {
     }
 
     /// Closes the connection, so that the client connects again and subscribes from its last position.
-    pub(crate) fn close(&self, reason: &'static str) {
-        let closing = self.sender.begin_close(CloseCode::TRY_AGAIN_LATER, reason);
-        debug_assert!(closing.is_ok(), "1013 and a short reason may be sent");
+    pub(crate) fn close(&self, cause: Cause) {
+        let (code, reason) = cause.code_and_reason();
+        let closing = self.sender.begin_close(code, reason);
+        debug_assert!(closing.is_ok(), "these codes and short reasons may be sent");
+    }
+}
+
+/// The cause for which a hub closes a connection.
+///
+/// 1013 means that the service is overloaded, and asks clients to stay away for a while (the registry of RFC
+/// 6455 11.7). A single member that is too slow is no such case. Its client comes back after a short pause,
+/// and catches up from its position.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Cause {
+    /// The connection is full, and the rule of the topic says that it is closed.
+    TooSlow,
+    /// The connection is full, and as many members catch up as are allowed.
+    TooManySlow,
+    /// Messages are lost, and no frame tells so.
+    Lost,
+    /// The history can't be read, and the member has received a part of it.
+    Unreadable,
+    /// A worker has panicked.
+    HubFailed,
+}
+
+impl Cause {
+    fn code_and_reason(self) -> (CloseCode, &'static str) {
+        match self {
+            Self::TooSlow => (CloseCode::POLICY_VIOLATION, "too slow"),
+            Self::TooManySlow => (CloseCode::TRY_AGAIN_LATER, "too many members are slow"),
+            Self::Lost => (CloseCode::TRY_AGAIN_LATER, "messages were lost"),
+            Self::Unreadable => (CloseCode::TRY_AGAIN_LATER, "the history can't be read"),
+            Self::HubFailed => (CloseCode::TRY_AGAIN_LATER, "the hub has failed"),
+        }
     }
 }
 

@@ -27,7 +27,7 @@ use crate::error::{Error, ErrorKind};
 use crate::events::HubEvent;
 use crate::node::Core;
 use crate::node::command::{Admission, Command, Departure, Origin, Request};
-use crate::node::membership::MemberKey;
+use crate::node::membership::{Cause, MemberKey};
 use crate::node::replay::stop::Stop;
 use crate::position::Position;
 use crate::settings::hooks::TopicMessage;
@@ -193,7 +193,7 @@ impl CatchUp {
         if let Some(frame) = self.core.hooks.lost(self.topic.name(), now) {
             return self.member.0.sender.send(&frame).await.is_ok();
         }
-        self.member.0.close("messages were lost");
+        self.member.0.close(Cause::Lost);
         false
     }
 

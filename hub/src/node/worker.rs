@@ -16,7 +16,7 @@ use crate::engine::inbox::{Arrival, Arrivals, MissedChanges, Queue, Signal};
 use crate::events::HubEvent;
 use crate::node::Core;
 use crate::node::command::{Command, Departure};
-use crate::node::membership::MemberKey;
+use crate::node::membership::{Cause, MemberKey};
 use crate::node::news::Introduction;
 use crate::node::topic_state::{Behind, Phase, Step};
 use crate::node::topic_table::TopicTable;
@@ -68,7 +68,7 @@ impl Worker {
             self.queue.end();
             self.core.events.emit(HubEvent::WorkerPanicked { panic: panicked.to_string() });
             for member in self.topics.members() {
-                member.0.close("the hub has failed");
+                member.0.close(Cause::HubFailed);
             }
         }
     }

@@ -1,12 +1,14 @@
 //! Members whose connections don't keep up.
 
 use std::error::Error;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bowline::{CloseCode, WebSocket, pair};
-use bowline_hub::{Hub, HubLimits, Member, Memory, Rule, Slow, Start};
+use bowline::{CloseCode, CloseFrame, Connector, Message, WebSocket, pair};
+use bowline_hub::{Hub, HubLimits, Member, Memory, Position, Rule, Slow, Start};
 use bowline_hub_testing::TestResult;
 use bowline_hub_testing::client::{builder, receive, receive_until};
+use tokio::net::TcpListener;
 
 /// Larger than everything that a pair holds: 64 KiB on the way, and 64 KiB in the write buffer.
 const BIG: usize = 200 * 1024;
@@ -133,8 +135,78 @@ async fn a_slow_member_is_closed_if_the_rule_says_so() -> TestResult {
     until(&hub, |stats| stats.closed_slow == 1).await;
     client.recv().await?;
     let error = client.recv().await.unwrap_err();
-    assert_eq!(error.close_frame().unwrap().code(), CloseCode::TRY_AGAIN_LATER);
+    assert_eq!(error.close_frame().unwrap().code(), CloseCode::POLICY_VIOLATION);
     Ok(())
+}
+
+/// Serves a topic whose slow members are closed. The first message of a client is a position, or empty.
+async fn serve(hub: &Hub) -> std::io::Result<String> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let url = format!("ws://{}", listener.local_addr()?);
+    let hub = hub.clone();
+    tokio::spawn(bowline::serve(listener, move |mut socket: WebSocket| {
+        let hub = hub.clone();
+        async move {
+            let since: Option<Position> =
+                socket.recv().await?.and_then(|message| message.as_text()?.parse().ok());
+            let member = hub.join(&socket)?;
+            assert!(matches!(member.subscribe("orders/a", since).await?, Start::Live(_)));
+            while socket.recv().await?.is_some() {}
+            Ok(())
+        }
+    }));
+    Ok(url)
+}
+
+/// Over real sockets, with the client of the library.
+#[tokio::test]
+async fn a_client_that_was_too_slow_comes_back_soon_and_catches_up() -> TestResult {
+    let rule = Rule::new().history(10_000, Duration::from_secs(300)).slow(Slow::Close);
+    let limits = HubLimits::default().replay(10_000);
+    let hub = builder(Memory::new()).rule("orders/", rule).limits(limits).build()?;
+    let pauses = Arc::new(Mutex::new(Vec::new()));
+    let noted = Arc::clone(&pauses);
+    let mut client = Connector::new().reconnecting(serve(&hub).await?).on_retry(move |retry| {
+        noted.lock().unwrap().push((retry.close_frame().map(CloseFrame::code), retry.pause()));
+    });
+
+    let (mut socket, _) = client.connect().await?;
+    socket.send("").await?;
+    until(&hub, |stats| stats.subscriptions == 1).await;
+    // The client reads nothing until all buffers on the way are full.
+    let (mut published, filling) = (0, "x".repeat(50_000));
+    while hub.stats().closed_slow == 0 {
+        hub.publish("orders/a", format!("{published} {filling}")).await?;
+        published += 1;
+    }
+    let (mut last, mut next) = (None, 0);
+    while let Ok(Some(frame)) = socket.recv().await {
+        last = Some(expect_number(&frame, next)?);
+        next += 1;
+    }
+    assert!(next < published, "the client has received everything");
+    drop(socket);
+
+    let (mut socket, _) = client.connect().await?;
+    socket.send(last.map_or_else(String::new, |last| last.to_string())).await?;
+    while next < published {
+        expect_number(&socket.recv().await?.ok_or("the end")?, next)?;
+        next += 1;
+    }
+    let pauses = pauses.lock().unwrap().clone();
+    assert_eq!(pauses.len(), 1);
+    assert_eq!(pauses[0].0, Some(CloseCode::POLICY_VIOLATION));
+    // By `Reconnecting::backoff`, and not the 5 to 30 s of a server that is overloaded.
+    assert!(pauses[0].1 <= Duration::from_millis(500), "{pauses:?}");
+    Ok(())
+}
+
+/// Checks the number of a message, and returns the position.
+fn expect_number(frame: &Message, number: u32) -> Result<Position, Box<dyn Error>> {
+    let mut words = frame.as_text().ok_or("not a text")?.split(' ');
+    let position = words.next().ok_or("no position")?.parse()?;
+    assert_eq!(words.next().ok_or("no number")?.parse::<u32>()?, number);
+    Ok(position)
 }
 
 #[tokio::test(start_paused = true)]
