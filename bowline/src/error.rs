@@ -1,12 +1,13 @@
 //! The error type of all operations.
 
+use std::any::Any;
 use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
 
-use bowline_proto::{CloseFrame, Failure, Limit, Misuse};
+use bowline_proto::{CloseFrame, Escaped, Failure, Limit, Misuse};
 use bytes::Bytes;
 
 /// The category of an [`Error`], as returned by [`Error::kind`].
@@ -121,7 +122,8 @@ struct Inner {
     message: Cow<'static, str>,
     source: Option<Box<dyn StdError + Send + Sync>>,
     close_frame: Option<CloseFrame>,
-    response: Option<http::Response<Bytes>>,
+    /// A `http::Response<Bytes>`. In a page, whose errors have none, the program has no code to drop one.
+    response: Option<Box<dyn Any + Send + Sync>>,
 }
 
 impl Error {
@@ -138,7 +140,7 @@ impl Error {
     /// Returns the response of a server that did not accept the handshake: its status, its headers and the
     /// first KiB of its body.
     pub fn response(&self) -> Option<&http::Response<Bytes>> {
-        self.0.response.as_ref()
+        self.0.response.as_deref()?.downcast_ref()
     }
 
     /// Creates an error, for HTTP stacks and transports other than the library's own.
@@ -217,7 +219,13 @@ impl Error {
         response: http::Response<Bytes>,
     ) -> Self {
         let (kind, message) = (ErrorKind::Handshake, message.into());
-        Self(Arc::new(Inner { kind, message, source: None, close_frame: None, response: Some(response) }))
+        Self(Arc::new(Inner {
+            kind,
+            message,
+            source: None,
+            close_frame: None,
+            response: Some(Box::new(response)),
+        }))
     }
 }
 
@@ -250,13 +258,19 @@ pub(crate) fn write_causes(
     while let Some(error) = cause {
         let text = escaped_once(&error.to_string());
         // Some errors include their own cause.
-        if !last.contains(&text) {
-            write!(f, ": {text}")?;
+        if !has_part(&last, &text) {
+            f.write_str(": ")?;
+            f.write_str(&text)?;
             last = text;
         }
         cause = error.source();
     }
     Ok(())
+}
+
+/// Does what `str::contains` does, with less code: errors are short, and programs in pages should be.
+fn has_part(text: &str, part: &str) -> bool {
+    part.is_empty() || text.as_bytes().windows(part.len()).any(|window| window == part.as_bytes())
 }
 
 impl fmt::Debug for Error {
@@ -269,7 +283,7 @@ impl fmt::Debug for Error {
         if let Some(frame) = &self.0.close_frame {
             debug.field("close_frame", frame);
         }
-        if let Some(response) = &self.0.response {
+        if let Some(response) = self.response() {
             debug.field("response", response);
         }
         debug.finish()
@@ -331,12 +345,19 @@ pub(crate) fn find_cause<'a, T: StdError + 'static>(error: &'a (dyn StdError + '
 
 /// Escapes the control characters of text that may be the peer's, as `Display` of [`CloseFrame`] does.
 pub(crate) fn escaped(text: &str) -> String {
-    text.escape_debug().to_string().replace("\\\"", "\"").replace("\\'", "'")
+    Escaped(text).to_string()
 }
 
 /// Escapes the control characters of text that may be escaped already: backslashes stay as they are.
 pub(crate) fn escaped_once(text: &str) -> String {
-    escaped(text).replace("\\\\", "\\")
+    let mut result = String::new();
+    for character in text.chars() {
+        match character {
+            '\\' => result.push(character),
+            _ => result.push_str(&escaped(&character.to_string())),
+        }
+    }
+    result
 }
 
 /// The error of [`try_send`](crate::Sender::try_send), which returns the message to the caller.

@@ -2,9 +2,8 @@
 
 use alloc::borrow::ToOwned;
 use alloc::boxed::Box;
-use alloc::string::ToString;
 use alloc::vec::Vec;
-use core::fmt;
+use core::fmt::{self, Write};
 
 use crate::error::{Failure, Misuse, Violation};
 use crate::utf8::Utf8Validator;
@@ -238,8 +237,52 @@ impl fmt::Display for CloseFrame {
         if self.reason.is_empty() {
             return self.code.fmt(f);
         }
-        // Quotes need no escape inside parentheses.
-        let reason = self.reason.escape_debug().to_string().replace("\\\"", "\"").replace("\\'", "'");
-        write!(f, "{} ({reason})", self.code)
+        self.code.fmt(f)?;
+        f.write_str(" (")?;
+        Escaped(&self.reason).fmt(f)?;
+        f.write_char(')')
     }
+}
+
+/// Text of a peer, displayed without the characters that could forge a line of a log or control a terminal.
+///
+/// Control characters, invisible characters and those that change the direction of text are escaped as in
+/// Rust, and so is the backslash. All else is written as it is.
+///
+/// ```
+/// use bowline_proto::Escaped;
+///
+/// let reason = "no such room\nINFO all is well \u{202e}";
+/// assert_eq!(Escaped(reason).to_string(), r"no such room\nINFO all is well \u{202e}");
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct Escaped<'a>(pub &'a str);
+
+impl fmt::Display for Escaped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.chars().try_for_each(|character| match character {
+            '\0' => f.write_str("\\0"),
+            '\t' => f.write_str("\\t"),
+            '\n' => f.write_str("\\n"),
+            '\r' => f.write_str("\\r"),
+            '\\' => f.write_str("\\\\"),
+            _ if is_hidden(character) => character.escape_unicode().fmt(f),
+            _ => f.write_char(character),
+        })
+    }
+}
+
+/// Returns whether a character shows nothing of itself, but may change how others are shown.
+///
+/// `char::escape_debug` also knows which characters are not assigned, by tables that would be a tenth of a
+/// small program in a page.
+fn is_hidden(character: char) -> bool {
+    matches!(
+        character,
+        // Control characters (Cc).
+        '\0'..='\u{1f}' | '\u{7f}'..='\u{9f}'
+        // Format characters (Cf), and the separators of lines and paragraphs (Zl, Zp).
+        | '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}'
+    )
 }

@@ -21,7 +21,7 @@ mod receive;
 mod send;
 mod utf8;
 
-pub use close::{CloseCode, CloseFrame};
+pub use close::{CloseCode, CloseFrame, Escaped};
 #[cfg(feature = "deflate")]
 pub use deflate::Deflater;
 pub use error::{Failure, Limit, Misuse, Violation};

@@ -86,6 +86,8 @@ fn a_reason_can_not_forge_what_stands_around_it() {
         // Line and paragraph separators, and characters that change the direction of text.
         ("\u{2028}\u{2029}", r"4000 (\u{2028}\u{2029})"),
         ("\u{202e}txet\u{202c}\u{2066}\u{200f}", r"4000 (\u{202e}txet\u{202c}\u{2066}\u{200f})"),
+        // Invisible characters.
+        ("a\u{ad}\u{200b}\u{2060}\u{feff}\u{e0041}", r"4000 (a\u{ad}\u{200b}\u{2060}\u{feff}\u{e0041})"),
         // A backslash is distinguished from an escape.
         (r"C:\new", r"4000 (C:\\new)"),
         ("it's \"fine\"", "4000 (it's \"fine\")"),
