@@ -316,6 +316,7 @@
 //! | `futures` | `Stream` for [`WebSocket`]; `WebSocket::into_stream_sink`, `Sender::into_sink` |
 //! | `json` | `send_json` and `recv_json`, with serde |
 //! | `protobuf` | `send_protobuf` and `recv_protobuf`, with prost |
+//! | `websocket-stream` | in pages of Chromium, servers wait for a slow page: see the guide on browsers |
 //! | `tracing` | events for `tracing`, listed below |
 //!
 //! The crates [`bytes`], [`http`] and `rustls`, whose types this API uses, are re-exported, and so is the

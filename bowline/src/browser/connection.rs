@@ -14,12 +14,12 @@
 //! them afterwards.
 
 use std::hint::spin_loop;
-use std::sync::{Mutex, MutexGuard, OnceLock, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use std::task::{Context, Poll, Waker};
 
 use bowline_proto::{CloseCode, CloseFrame};
 
-use super::inbox::Inbox;
+use super::inbox::{Arrival, Inbox};
 use super::turns::{Ticket, Turns, WaiterKind};
 use crate::error::{Error, ErrorKind};
 use crate::events::Initiator;
@@ -38,13 +38,13 @@ pub(crate) struct Connection {
     /// The thread that has this object.
     thread: usize,
     pub(super) limits: Limits,
-    /// Set when the connection is open, if there is one.
-    pub(super) subprotocol: OnceLock<String>,
     state: Mutex<State>,
 }
 
 pub(super) struct State {
     stage: SocketStage,
+    /// Set when the connection is open, if there is one.
+    subprotocol: Option<Arc<str>>,
     inbox: Inbox,
     /// The task that receives.
     reader: Option<Waker>,
@@ -80,6 +80,7 @@ impl Connection {
     pub(super) fn new(number: u64, limits: Limits) -> Self {
         let state = State {
             stage: SocketStage::Connecting,
+            subprotocol: None,
             inbox: Inbox::default(),
             reader: None,
             senders: Turns::default(),
@@ -88,7 +89,7 @@ impl Connection {
             accepted: 0,
         };
         let thread = current_thread();
-        Self { number, thread, limits, subprotocol: OnceLock::new(), state: Mutex::new(state) }
+        Self { number, thread, limits, state: Mutex::new(state) }
     }
 
     /// Returns an error on any thread but the one that has the object of JavaScript.
@@ -122,27 +123,33 @@ impl Connection {
         result
     }
 
-    /// The browser has opened the connection.
-    pub(super) fn open(&self) {
+    /// The browser has opened the connection. An empty subprotocol stands for none.
+    pub(super) fn open(&self, subprotocol: &str) {
         self.update(|state, wakers| {
             if matches!(state.stage, SocketStage::Connecting) {
                 state.stage = SocketStage::Open;
+                state.subprotocol = (!subprotocol.is_empty()).then(|| subprotocol.into());
             }
             state.watchers.wake_all(wakers);
         });
     }
 
-    /// A message has arrived. Returns the error with which the connection ends if the message exceeds a
-    /// limit.
-    pub(super) fn receive(&self, message: Message) -> Result<(), Error> {
+    /// A message has arrived. Returns whether there is room for the next, or the error with which the
+    /// connection ends if the message exceeds a limit.
+    pub(super) fn receive(&self, message: Message, arrival: Arrival) -> Result<bool, Error> {
         self.update(|state, wakers| {
             if !matches!(state.stage, SocketStage::Open) {
-                return Ok(());
+                return Ok(true);
             }
-            state.inbox.push(message, &self.limits)?;
+            let has_room = state.inbox.push(message, &self.limits, arrival)?;
             wakers.extend(state.reader.take());
-            Ok(())
+            Ok(has_room)
         })
+    }
+
+    /// Returns whether there is room again for a message whose arrival was put off.
+    pub(super) fn resume(&self) -> bool {
+        self.lock().inbox.resume(&self.limits)
     }
 
     /// Our side starts the closing handshake. Returns whether this is what ends the connection.
@@ -213,8 +220,8 @@ impl Connection {
         Poll::Ready(result)
     }
 
-    pub(super) fn subprotocol(&self) -> Option<&str> {
-        self.subprotocol.get().map(String::as_str)
+    pub(super) fn subprotocol(&self) -> Option<Arc<str>> {
+        self.lock().subprotocol.clone()
     }
 
     pub(super) fn close_frame(&self) -> Option<CloseFrame> {
@@ -328,5 +335,7 @@ fn closed_by_us() -> Error {
 }
 
 fn closed_by_peer(frame: &CloseFrame) -> Error {
-    Error::with_close_frame(format!("the peer closed the connection with {frame}"), frame.clone())
+    let text =
+        ["the peer closed the connection with ", &*frame.to_string()].iter().copied().collect::<String>();
+    Error::with_close_frame(text, frame.clone())
 }

@@ -151,8 +151,9 @@ impl Connector {
 }
 
 /// Waits until the connection is open.
-async fn opened(socket: WebSocket) -> Result<WebSocket, Error> {
+async fn opened(mut socket: WebSocket) -> Result<WebSocket, Error> {
     operations::opened(&socket.connection).await?;
+    socket.subprotocol = socket.connection.subprotocol();
     events::handshake_accepted(HandshakeSubject::of_client(), socket.subprotocol(), None);
     events::connection_opened(Role::Client, None);
     Ok(socket)

@@ -11,33 +11,60 @@ const OVERHEAD: usize = 64;
 
 /// Received messages, in order, bounded by their size.
 ///
-/// A browser delivers messages whether or not anyone receives them. So memory is bounded by closing the
-/// connection: there is no other way to make the server wait.
+/// Where messages arrive on request, the next one is requested while there is room for the largest.
+/// Elsewhere, a browser delivers messages whether or not anyone receives them. Then memory is bounded by
+/// closing the connection: there is no other way to make the server wait.
 #[derive(Default)]
 pub(crate) struct Inbox {
     messages: VecDeque<Message>,
     /// The size of all messages, each with its overhead.
     size: usize,
+    /// The last request was put off, because there was no room.
+    is_paused: bool,
+}
+
+/// The times at which messages arrive.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Arrival {
+    AtAnyTime,
+    OnRequest,
 }
 
 impl Inbox {
-    /// Adds a message that has arrived.
+    /// Adds a message that has arrived. Returns whether there is room for the next.
     ///
     /// # Errors
     ///
     /// Returns [`ErrorKind::Limit`] if the message is too large, alone or together with those that wait.
-    pub(crate) fn push(&mut self, message: Message, limits: &Limits) -> Result<(), Error> {
+    pub(crate) fn push(
+        &mut self,
+        message: Message,
+        limits: &Limits,
+        arrival: Arrival,
+    ) -> Result<bool, Error> {
         if message.len() > limits.message_size {
             return Err(exceeded("the message is", message.len(), limits.message_size, "message_size"));
         }
         let size = self.size + message.len() + OVERHEAD;
         // A single message of the largest size is no excess of its overhead.
-        if size > limits.unread.saturating_add(OVERHEAD) {
+        if arrival == Arrival::AtAnyTime && size > limits.unread.saturating_add(OVERHEAD) {
             return Err(exceeded("the messages that wait to be received are", size, limits.unread, "unread"));
         }
         self.size = size;
         self.messages.push_back(message);
-        Ok(())
+        self.is_paused = !self.has_room(limits);
+        Ok(!self.is_paused)
+    }
+
+    fn has_room(&self, limits: &Limits) -> bool {
+        self.size.saturating_add(limits.message_size) <= limits.unread
+    }
+
+    /// Returns whether there is room again for a message whose request was put off.
+    pub(crate) fn resume(&mut self, limits: &Limits) -> bool {
+        let resumes = self.is_paused && self.has_room(limits);
+        self.is_paused &= !resumes;
+        resumes
     }
 
     /// Removes the oldest message.
@@ -50,7 +77,16 @@ impl Inbox {
 
 #[cold]
 fn exceeded(subject: &str, size: usize, limit: usize, setting: &str) -> Error {
-    let text =
-        format!("{subject} larger than {limit} bytes, with {size} bytes (raise it with Limits::{setting})");
-    Error::new(ErrorKind::Limit, text)
+    let (limit, size) = (limit.to_string(), size.to_string());
+    let text = [
+        subject,
+        " larger than ",
+        &limit,
+        " bytes, with ",
+        &size,
+        " bytes (raise it with Limits::",
+        setting,
+        ")",
+    ];
+    Error::new(ErrorKind::Limit, text.iter().copied().collect::<String>())
 }

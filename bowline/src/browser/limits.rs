@@ -1,7 +1,5 @@
 //! The limits of a connection in a browser.
 
-#[cfg(feature = "client")]
-use std::ops::RangeInclusive;
 use std::time::Duration;
 
 /// The longest timer of JavaScript.
@@ -15,7 +13,7 @@ const MAX_TIMEOUT: Duration = Duration::from_millis(i32::MAX as u64);
 /// | limit | default | when it is exceeded |
 /// |---|---|---|
 /// | [`message_size`](Self::message_size) | 1 MiB | the connection is closed with 4009 |
-/// | [`unread`](Self::unread) | 16 MiB | the connection is closed with 4009 |
+/// | [`unread`](Self::unread) | 16 MiB | the connection is closed with 4009, or the server waits |
 /// | [`handshake_timeout`](Self::handshake_timeout) | 10 s | the handshake fails |
 /// | [`close_timeout`](Self::close_timeout) | 5 s | the connection is given up |
 /// | [`write_buffer`](Self::write_buffer) | 64 KiB | senders wait |
@@ -85,6 +83,9 @@ impl Limits {
     /// call `recv`. If they exceed this limit, the connection is closed with 4009. Each message counts for
     /// another 64 bytes, so empty messages are bounded, too.
     ///
+    /// With the feature `websocket-stream`, Chromium can be told. The connection then stays open, and the
+    /// server has to wait as soon as another message of [`message_size`](Self::message_size) might not fit.
+    ///
     /// This limit exists in browsers only. The native library stops reading instead, and the server waits.
     pub fn unread(mut self, bytes: usize) -> Self {
         self.unread = bytes;
@@ -122,13 +123,22 @@ impl Limits {
     pub(crate) fn invalid(&self) -> Option<String> {
         let timeouts = [("handshake_timeout", self.handshake_timeout), ("close_timeout", self.close_timeout)];
         if let Some((name, value)) = timeouts.into_iter().find(|(_, value)| *value > MAX_TIMEOUT) {
-            return Some(format!("Limits::{name} is {} s, but may be at most 24 days", value.as_secs()));
+            let seconds = value.as_secs().to_string();
+            return Some(
+                ["Limits::", name, " is ", &seconds, " s, but may be at most 24 days"]
+                    .iter()
+                    .copied()
+                    .collect::<String>(),
+            );
         }
-        let least = |name: &str, value: usize, range: RangeInclusive<usize>| {
-            let text = format!("Limits::{name} is {value}, but has to be at least {}", range.start());
-            (!range.contains(&value)).then_some(text)
-        };
-        least("write_buffer", self.write_buffer, 1..=usize::MAX)
-            .or_else(|| least("unread", self.unread, self.message_size..=usize::MAX))
+        let least = [("write_buffer", self.write_buffer, 1), ("unread", self.unread, self.message_size)];
+        let (name, value, least) = least.into_iter().find(|(_, value, least)| value < least)?;
+        let (value, least) = (value.to_string(), least.to_string());
+        Some(
+            ["Limits::", name, " is ", &value, ", but has to be at least ", &least]
+                .iter()
+                .copied()
+                .collect::<String>(),
+        )
     }
 }

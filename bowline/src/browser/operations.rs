@@ -120,7 +120,21 @@ pub(super) fn try_send<'a, M: Into<Payload<'a>>>(
 
 /// Waits for the next message or the end.
 pub(super) async fn recv(connection: &Connection) -> Result<Option<Message>, Error> {
-    poll_fn(|cx| connection.poll_message(cx)).await
+    poll_fn(|cx| poll_message(connection, cx)).await
+}
+
+/// Waits for the next message or the end. The messages that it makes room for may arrive.
+pub(super) fn poll_message(
+    connection: &Connection,
+    cx: &mut Context<'_>,
+) -> Poll<Result<Option<Message>, Error>> {
+    let poll = connection.poll_message(cx);
+    if poll.is_ready() && connection.resume() {
+        if let Ok(Some(socket)) = socket::find(connection) {
+            socket.receive();
+        }
+    }
+    poll
 }
 
 /// Waits until the browser has written everything that it was handed before.

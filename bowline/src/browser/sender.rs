@@ -38,11 +38,12 @@ use crate::message::Payload;
 #[derive(Clone)]
 pub struct Sender {
     pub(super) connection: Arc<Connection>,
+    subprotocol: Option<Arc<str>>,
 }
 
 impl Sender {
-    pub(super) fn new(connection: Arc<Connection>) -> Self {
-        Self { connection }
+    pub(super) fn new(connection: Arc<Connection>, subprotocol: Option<Arc<str>>) -> Self {
+        Self { connection, subprotocol }
     }
 
     /// Sends a message: see [`WebSocket::send`](crate::WebSocket::send).
@@ -144,7 +145,7 @@ impl Sender {
 
     /// Returns the negotiated subprotocol, if there is one (RFC 6455 1.9).
     pub fn subprotocol(&self) -> Option<&str> {
-        self.connection.subprotocol()
+        self.subprotocol.as_deref()
     }
 
     /// Returns the role of our side, which is [`Role::Client`] in a browser.

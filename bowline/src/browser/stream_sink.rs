@@ -9,7 +9,7 @@ use futures_core::{FusedStream, Stream};
 use futures_sink::Sink;
 
 use super::connection::Connection;
-use super::operations::{Ending, Sending};
+use super::operations::{self, Ending, Sending};
 use super::sender::Sender;
 use super::turns::WaiterKind;
 use super::websocket::WebSocket;
@@ -31,7 +31,7 @@ impl Stream for WebSocket {
         if socket.stream_ended {
             return Poll::Ready(None);
         }
-        let item = ready!(socket.connection.poll_message(cx)).transpose();
+        let item = ready!(operations::poll_message(&socket.connection, cx)).transpose();
         socket.stream_ended = !matches!(item, Some(Ok(_)));
         Poll::Ready(item)
     }

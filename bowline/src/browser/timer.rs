@@ -17,21 +17,22 @@ extern "C" {
 
 /// A timer that calls a function once after each [`set`](Self::set).
 pub(crate) struct Timer {
-    callback: Closure<dyn Fn()>,
+    callback: Closure<dyn Fn(JsValue)>,
     /// The timer that runs, as JavaScript names it.
     running: Cell<Option<JsValue>>,
 }
 
 impl Timer {
     pub(crate) fn new(callback: impl Fn() + 'static) -> Self {
-        Self { callback: Closure::new(callback), running: Cell::new(None) }
+        // With an argument, all functions of the library are of one type, which makes programs smaller.
+        Self { callback: Closure::new(move |_| callback()), running: Cell::new(None) }
     }
 
     /// Calls the function after `delay`, instead of any earlier point in time that was set.
     pub(crate) fn set(&self, delay: Duration) {
         self.clear();
         // The limits allow no longer ones.
-        let milliseconds = i32::try_from(delay.as_millis()).unwrap_or(i32::MAX);
+        let milliseconds = i32::try_from(milliseconds(delay)).unwrap_or(i32::MAX);
         self.running.set(Some(set_timeout(self.callback.as_ref(), milliseconds)));
     }
 
@@ -50,6 +51,11 @@ impl Timer {
             clear_timeout(&timer);
         }
     }
+}
+
+/// Returns a duration in milliseconds, as the timers of JavaScript count.
+pub(crate) fn milliseconds(duration: Duration) -> u64 {
+    duration.as_secs() * 1000 + u64::from(duration.subsec_millis())
 }
 
 impl Drop for Timer {

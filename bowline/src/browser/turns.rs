@@ -1,6 +1,5 @@
 //! The senders that wait for room in the browser's buffer, in order of arrival.
 
-use std::collections::VecDeque;
 use std::task::Waker;
 
 /// A line of senders. The one in front sends next.
@@ -18,7 +17,8 @@ use std::task::Waker;
 /// The line neither wakes nor drops a waker, since its owner is locked: it returns them.
 #[derive(Default)]
 pub(crate) struct Turns {
-    line: VecDeque<Waiter>,
+    /// Short, so a deque would only add to the size of programs.
+    line: Vec<Waiter>,
     /// The number of tickets issued so far.
     tickets: u64,
 }
@@ -57,7 +57,7 @@ impl Turns {
 
     /// Returns whether nobody stands in front of the holder of this ticket.
     pub(crate) fn is_first(&self, ticket: &Ticket) -> bool {
-        self.line.front().is_none_or(|first| Some(first.ticket) == ticket.0)
+        self.line.first().is_none_or(|first| Some(first.ticket) == ticket.0)
     }
 
     /// Waits at the place of the ticket, or at the end of the line. Returns the waker that was replaced.
@@ -68,7 +68,7 @@ impl Turns {
         }
         self.tickets += 1;
         ticket.0 = Some(self.tickets);
-        self.line.push_back(Waiter { ticket: self.tickets, waker: waker.clone(), kind });
+        self.line.push(Waiter { ticket: self.tickets, waker: waker.clone(), kind });
         None
     }
 
@@ -76,19 +76,19 @@ impl Turns {
     pub(crate) fn leave(&mut self, ticket: &mut Ticket) -> Option<Waker> {
         let ticket = ticket.0.take()?;
         let position = self.line.iter().position(|waiter| waiter.ticket == ticket)?;
-        self.line.remove(position).map(|waiter| waiter.waker)
+        Some(self.line.remove(position).waker)
     }
 
     /// Adds the wakers to call so that the next sender uses the room that there is.
     pub(crate) fn wake_first(&mut self, wakers: &mut Vec<Waker>) {
-        while let Some(first) = self.line.front_mut() {
+        while let Some(first) = self.line.first_mut() {
             if first.kind != WaiterKind::Woken {
                 if first.kind == WaiterKind::HandPolled {
                     first.kind = WaiterKind::Woken;
                 }
                 return wakers.push(first.waker.clone());
             }
-            wakers.extend(self.line.pop_front().map(|waiter| waiter.waker));
+            wakers.push(self.line.remove(0).waker);
         }
     }
 

@@ -42,6 +42,7 @@ use crate::message::{Message, Payload};
 /// ```
 pub struct WebSocket {
     pub(super) connection: Arc<Connection>,
+    pub(super) subprotocol: Option<Arc<str>>,
     /// The `Stream` has returned its last item.
     #[cfg(feature = "futures")]
     pub(super) stream_ended: bool,
@@ -107,7 +108,8 @@ impl WebSocket {
 
     /// Waits until the browser has written all messages that were sent before.
     ///
-    /// Messages are written without this method, too. It looks at `bufferedAmount` after 1, 2, 4 ... 32 ms.
+    /// Messages are written without this method, too. It looks at the browser's buffer after 1, 2, 4 ... 32
+    /// ms, unless the browser tells that messages were written (with the feature `websocket-stream`).
     ///
     /// # Errors
     ///
@@ -122,7 +124,7 @@ impl WebSocket {
 
     /// Returns a handle for sending on this connection from other tasks.
     pub fn sender(&self) -> Sender {
-        Sender::new(Arc::clone(&self.connection))
+        Sender::new(Arc::clone(&self.connection), self.subprotocol.clone())
     }
 
     /// Closes the connection, and returns the Close frame of the peer.
@@ -203,7 +205,7 @@ impl WebSocket {
 
     /// Returns the negotiated subprotocol, if there is one (RFC 6455 1.9).
     pub fn subprotocol(&self) -> Option<&str> {
-        self.connection.subprotocol()
+        self.subprotocol.as_deref()
     }
 }
 
@@ -213,6 +215,7 @@ impl WebSocket {
     pub(super) fn new(connection: Arc<Connection>) -> Self {
         Self {
             connection,
+            subprotocol: None,
             #[cfg(feature = "futures")]
             stream_ended: false,
         }

@@ -139,6 +139,6 @@ impl PreparedFrame {
     }
 
     pub(crate) fn payload(&self) -> &[u8] {
-        &self.bytes[self.payload_start..]
+        self.bytes.get(self.payload_start..).unwrap_or_default()
     }
 }

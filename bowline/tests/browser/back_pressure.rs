@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use bowline::{CloseCode, Connector, ErrorKind, Limits, Message, TrySendError, WebSocket};
@@ -12,7 +12,9 @@ use futures_util::Sink;
 use wasm_bindgen_futures::spawn_local;
 use wasm_bindgen_test::wasm_bindgen_test;
 
-use crate::support::{Flag, connect, error_of, next, poll_once, sleep, soon, unique_name};
+use crate::support::{
+    Flag, connect, error_of, has_streams, next, outcome, poll_once, sleep, soon, unique_name, url,
+};
 
 /// The size of the messages of these tests.
 const SIZE: usize = 64 * 1024;
@@ -104,14 +106,7 @@ async fn a_sink_that_is_no_longer_polled_is_skipped() {
     soon(socket.send(vec![1; SIZE])).await.unwrap();
     assert!(first.is_raised() && second.is_raised());
     // It may come back.
-    let waker = Waker::from(Arc::clone(&first));
-    let mut cx = Context::from_waker(&waker);
-    soon(std::future::poll_fn(|_| match Pin::new(&mut sinks[0]).poll_ready(&mut cx) {
-        Poll::Pending => Poll::Pending,
-        Poll::Ready(result) => Poll::Ready(result),
-    }))
-    .await
-    .unwrap();
+    soon(std::future::poll_fn(|cx| Pin::new(&mut sinks[0]).poll_ready(cx))).await.unwrap();
     Pin::new(&mut sinks[0]).start_send(Message::from(vec![1; SIZE])).unwrap();
     assert_eq!(
         Pin::new(&mut sinks[0]).start_send("too soon".into()).unwrap_err().kind(),
@@ -133,11 +128,19 @@ async fn waiting_senders_fail_if_the_connection_ends() {
     assert_eq!(error_of(soon(flushing).await).kind(), ErrorKind::Closed);
 }
 
+/// Connects to a server that sends `count` messages of `size` bytes as fast as it can.
+async fn flood(count: usize, size: usize, name: &str, limits: Limits) -> WebSocket {
+    let url = url(format_args!("/flood/{count}/{size}?{name}"));
+    soon(Connector::new().limits(limits).connect(url)).await.unwrap().0
+}
+
 #[wasm_bindgen_test]
 async fn unread_messages_are_bounded() {
     let limits = Limits::default().message_size(SIZE).unread(10 * SIZE);
-    let url = crate::support::url(format_args!("/flood/1000/{SIZE}"));
-    let (mut socket, _) = soon(Connector::new().limits(limits).connect(url)).await.unwrap();
+    let mut socket = flood(1000, SIZE, &unique_name(), limits).await;
+    if has_streams() {
+        return assert_paused(socket, 1000).await;
+    }
     soon(socket.closed()).await;
     let mut received = 0;
     let error = loop {
@@ -157,8 +160,10 @@ async fn unread_messages_are_bounded() {
 #[wasm_bindgen_test]
 async fn empty_messages_are_bounded_too() {
     let limits = Limits::default().message_size(0).unread(64 * 100);
-    let url = crate::support::url("/flood/100000/0");
-    let (mut socket, _) = soon(Connector::new().limits(limits).connect(url)).await.unwrap();
+    let mut socket = flood(100_000, 0, &unique_name(), limits).await;
+    if has_streams() {
+        return assert_paused(socket, 1000).await;
+    }
     soon(socket.closed()).await;
     for _ in 0..101 {
         assert!(soon(socket.recv()).await.unwrap().is_some());
@@ -166,12 +171,62 @@ async fn empty_messages_are_bounded_too() {
     assert_eq!(error_of(soon(socket.recv()).await).kind(), ErrorKind::Limit);
 }
 
+/// The messages come as they are received, however late.
+async fn assert_paused(mut socket: WebSocket, count: usize) {
+    sleep(Duration::from_millis(200)).await;
+    for _ in 0..count {
+        next(&mut socket).await;
+    }
+    soon(socket.close(CloseCode::NORMAL, "")).await.unwrap();
+}
+
+#[wasm_bindgen_test]
+async fn a_server_waits_for_a_page_that_does_not_receive() {
+    let name = unique_name();
+    let limits = Limits::default().message_size(SIZE).unread(2 * SIZE);
+    let mut socket = flood(2000, SIZE, &name, limits).await;
+    if !has_streams() {
+        return;
+    }
+    // The browser and the operating systems take some.
+    let (mut sent, mut looks) = (String::new(), 0);
+    while looks < 5 {
+        sleep(Duration::from_millis(50)).await;
+        let before = std::mem::replace(&mut sent, outcome(&name).await);
+        looks = if before == sent { looks + 1 } else { 0 };
+    }
+    assert!(sent.parse::<usize>().unwrap() < 1000, "{sent} messages were sent while nobody received");
+    assert!(!socket.is_closed());
+    for _ in 0..2000 {
+        assert_eq!(next(&mut socket).await.len(), SIZE);
+    }
+    assert_eq!(outcome(&name).await, "2000");
+    soon(socket.close(CloseCode::NORMAL, "")).await.unwrap();
+}
+
+#[wasm_bindgen_test]
+async fn unread_messages_do_not_hold_up_the_end() {
+    for closes in [true, false] {
+        let name = unique_name();
+        let limits =
+            Limits::default().message_size(SIZE).unread(if has_streams() { SIZE } else { usize::MAX });
+        let socket = flood(500, SIZE, &name, limits).await;
+        sleep(Duration::from_millis(100)).await;
+        if closes {
+            soon(socket.close(CloseCode::NORMAL, "")).await.unwrap();
+        }
+        drop(socket);
+        let end = outcome(&format!("{name}-end")).await;
+        assert_eq!(end, if closes { "normal: 1000" } else { "normal: no code" });
+    }
+}
+
 #[wasm_bindgen_test]
 async fn a_message_over_the_limit_closes_with_4009() {
     let name = unique_name();
     let limits = Limits::default().message_size(1000);
-    let url = crate::support::url(format_args!("/hold?{name}"));
-    let (mut socket, _) = soon(Connector::new().limits(limits).connect(url)).await.unwrap();
+    let address = url(format_args!("/hold?{name}"));
+    let (mut socket, _) = soon(Connector::new().limits(limits).connect(address)).await.unwrap();
     connect(format_args!("/release?{name}")).await;
     // At the limit, messages are received.
     for (size, is_fine) in [(1000, true), (1001, false)] {
@@ -179,8 +234,8 @@ async fn a_message_over_the_limit_closes_with_4009() {
         echo.send(vec![0; size]).await.unwrap();
         assert_eq!(next(&mut echo).await.len(), size);
         let limits = Limits::default().message_size(1000);
-        let url = crate::support::url("/echo");
-        let (mut limited, _) = soon(Connector::new().limits(limits).connect(url)).await.unwrap();
+        let address = url("/echo");
+        let (mut limited, _) = soon(Connector::new().limits(limits).connect(address)).await.unwrap();
         limited.send(vec![0; size]).await.unwrap();
         let result = soon(limited.recv()).await;
         assert_eq!(result.is_ok(), is_fine);

@@ -16,8 +16,19 @@ use wasm_bindgen_futures::JsFuture;
 /// The address of the server, from `.ci/browser`.
 const SERVER: Option<&str> = option_env!("BOWLINE_BROWSER_SERVER");
 
+/// Set by `.ci/browser` for a run without `WebSocketStream` where there is one.
+const WITHOUT_STREAMS: Option<&str> = option_env!("BOWLINE_BROWSER_WITHOUT_STREAMS");
+
+/// Returns whether connections are `WebSocketStream`s here, so the server can be made to wait.
+pub(crate) fn has_streams() -> bool {
+    Reflect::has(&global(), &"WebSocketStream".into()).unwrap()
+}
+
 /// Returns the URL of a path of the server.
 pub(crate) fn url(path: impl Display) -> String {
+    if WITHOUT_STREAMS.is_some() && has_streams() {
+        Reflect::delete_property(&global(), &"WebSocketStream".into()).unwrap();
+    }
     let address = SERVER.expect("run these tests by .ci/browser");
     format!("ws://{address}{path}")
 }

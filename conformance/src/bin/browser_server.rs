@@ -8,11 +8,11 @@
 //! | `/echo` | sends each message back |
 //! | `/close/CODE` | waits for a message, then closes with that code and the reason `enough` |
 //! | `/drop` | sends a message, then ends the connection without a Close frame |
-//! | `/flood/COUNT/SIZE` | sends so many binary messages of that size |
+//! | `/flood/COUNT/SIZE?NAME` | sends so many binary messages of that size, and records how many |
 //! | `/hold?NAME` | receives nothing before `/release?NAME`; answers `sum` with the bytes before it |
 //! | `/release?NAME` | lets `/hold?NAME` receive |
 //! | `/record?NAME` | receives messages until the connection ends, and records how |
-//! | `/outcome?NAME` | sends how `/record?NAME` has ended |
+//! | `/outcome?NAME` | sends what was recorded, or, with `NAME-end`, how `/flood?NAME` has ended |
 //! | `/refuse` | answers the handshake with 403 |
 //! | `/silent` | does not answer the handshake |
 
@@ -91,10 +91,15 @@ async fn handle(head: Parts, mut socket: WebSocket, board: &Board, lost: &Notify
         }
         ["flood", count, size] => {
             let message = Message::from(vec![7; size.parse()?]);
-            for _ in 0..count.parse()? {
-                socket.send(message.clone()).await?;
+            for number in 1..=count.parse()? {
+                if socket.send(message.clone()).await.is_err() {
+                    break;
+                }
+                if !name.is_empty() {
+                    board.post(name, u32::to_string(&number)).await;
+                }
             }
-            while socket.recv().await?.is_some() {}
+            board.post(&format!("{name}-end"), how_it_ends(socket).await).await;
         }
         ["hold"] => {
             board.wait_for(name).await;
