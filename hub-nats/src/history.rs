@@ -15,16 +15,21 @@
 //! The first messages of a page are read one by one from the leader of the stream. A consumer reads the
 //! others together: it costs more, and may be a bit late, but the next page takes care of that.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use bowline_hub::{EngineError, HistoryEntry, HistoryPage, Position, Retention, Topic};
 use serde_json::json;
+use tokio::time::sleep;
 
 use crate::jetstream::{self, Refusal};
 use crate::link::Link;
 use crate::message::{Batch, Part, RawMessage, consume, last, next, nth};
 use crate::stream::Stream;
 use crate::wire::{self, Content};
+
+/// The pauses before a history that seems to lack a position is read again.
+const STALE: [Duration; 3] =
+    [Duration::from_millis(200), Duration::from_millis(400), Duration::from_millis(600)];
 
 /// The number of messages that are read one by one.
 const SINGLE: usize = 16;
@@ -69,7 +74,7 @@ pub(crate) async fn page(
     let subject = wire::subject(wire::STORE, topic.name());
     let retention = topic.retention().ok_or_else(|| EngineError::new("the topic has no history"))?;
     let reader = Reader { link, subject: &subject, retention };
-    let read = || reader.page(after, limit);
+    let read = || reader.page_of_all(after, limit);
     Ok(stream.with_stream(link, retention, read).await?)
 }
 
@@ -95,6 +100,19 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
+    /// Reads a page, with patience while the servers of a cluster may disagree: a server that was stopped may
+    /// answer from what it knew before.
+    async fn page_of_all(&self, after: u64, limit: usize) -> Result<HistoryPage, Refusal> {
+        for pause in STALE {
+            let page = self.page(after, limit).await?;
+            if limit == 0 || page.anchor.is_some() || !self.link.is_restless() {
+                return Ok(page);
+            }
+            sleep(pause).await;
+        }
+        self.page(after, limit).await
+    }
+
     async fn page(&self, after: u64, limit: usize) -> Result<HistoryPage, Refusal> {
         let top = self.top().await?;
         let mut page = HistoryPage { top: top.position(), anchor: None, newer: 0, entries: Vec::new() };

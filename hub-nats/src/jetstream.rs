@@ -1,5 +1,7 @@
 //! Requests to JetStream: publishing to a stream, and its API of JSON.
 
+use std::future::poll_fn;
+use std::task::Poll;
 use std::time::Duration;
 
 use bowline_hub::EngineError;
@@ -131,4 +133,24 @@ pub(crate) fn check_replicas(info: &Value) -> Result<(), EngineError> {
         return Err(EngineError::new(text));
     }
     Ok(())
+}
+
+/// Waits for all futures, and returns their outcomes in order.
+pub(crate) async fn all<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
+    let mut futures: Vec<_> = futures.map(|future| (Box::pin(future), None)).collect();
+    poll_fn(|cx| {
+        let mut is_pending = false;
+        for (future, outcome) in &mut futures {
+            // A future that is ready must not be polled again.
+            if outcome.is_none() {
+                match future.as_mut().poll(cx) {
+                    Poll::Ready(output) => *outcome = Some(output),
+                    Poll::Pending => is_pending = true,
+                }
+            }
+        }
+        if is_pending { Poll::Pending } else { Poll::Ready(()) }
+    })
+    .await;
+    futures.into_iter().filter_map(|(_, outcome)| outcome).collect()
 }

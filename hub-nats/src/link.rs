@@ -131,6 +131,12 @@ impl Link {
         self.shared.is_clustered.load(Ordering::Relaxed)
     }
 
+    /// Returns `true` if the servers of a cluster may disagree on what the streams contain: for a while after
+    /// the connection was lost, or a leader was elected.
+    pub(crate) fn is_restless(&self) -> bool {
+        self.shared.is_restless()
+    }
+
     /// Returns the number of the next request.
     fn number(&self) -> u64 {
         self.numbers.fetch_add(1, Ordering::Relaxed)

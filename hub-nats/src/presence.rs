@@ -55,10 +55,8 @@ mod sweeper;
 mod term;
 
 use std::collections::{HashMap, HashSet};
-use std::future::poll_fn;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::Poll;
 use std::time::Duration;
 
 use bowline_hub::{EngineError, Lease, NodeId, Present, Topic};
@@ -355,24 +353,4 @@ impl Presence {
     fn leases(&self) -> MutexGuard<'_, Leases> {
         self.leases.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Waits for all futures, and returns their outcomes in order.
-async fn all<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
-    let mut futures: Vec<_> = futures.map(|future| (Box::pin(future), None)).collect();
-    poll_fn(|cx| {
-        let mut is_pending = false;
-        for (future, outcome) in &mut futures {
-            // A future that is ready must not be polled again.
-            if outcome.is_none() {
-                match future.as_mut().poll(cx) {
-                    Poll::Ready(output) => *outcome = Some(output),
-                    Poll::Pending => is_pending = true,
-                }
-            }
-        }
-        if is_pending { Poll::Pending } else { Poll::Ready(()) }
-    })
-    .await;
-    futures.into_iter().filter_map(|(_, outcome)| outcome).collect()
 }

@@ -16,7 +16,7 @@
 //! Rules may differ, also between nodes while a new version of the application is rolled out. So a history is
 //! bounded by those who read it: see [`history`](crate::history).
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bowline_hub::bowline::Message;
@@ -26,6 +26,7 @@ use serde_json::{Value, json};
 use crate::jetstream::{self, Refusal, call};
 use crate::link::Link;
 use crate::message::nth;
+use crate::receipts::{self, Receipts};
 use crate::wire;
 
 /// The time for which the stream keeps a message longer than the rules say. Live members of a topic that is
@@ -44,6 +45,7 @@ pub(crate) struct Stream {
     known: Mutex<Known>,
     /// Held by the one who creates or changes the stream.
     changing: tokio::sync::Mutex<()>,
+    receipts: Arc<Receipts>,
 }
 
 /// The retention that the stream is known to have.
@@ -56,6 +58,11 @@ struct Known {
 }
 
 impl Stream {
+    /// Starts the task that looks up what the stream has acknowledged.
+    pub(crate) fn start(&self, link: &Arc<Link>) {
+        tokio::spawn(receipts::run(Arc::downgrade(link), Arc::clone(&self.receipts)));
+    }
+
     /// Appends a message to the history of a topic. A key is remembered, and the first message with the key
     /// counts.
     pub(crate) async fn append(
@@ -85,6 +92,9 @@ impl Stream {
         } else {
             tag
         };
+        if link.is_clustered() {
+            self.receipts.note(topic, stored.sequence, tag);
+        }
         Ok(Position::new(wire::EPOCH, stored.sequence, tag))
     }
 

@@ -2,6 +2,7 @@
 
 use std::mem;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bowline_hub::bowline::bytes::{Buf, BytesMut};
 use bowline_hub::{Delivery, EngineError, Position, Predecessor};
@@ -15,6 +16,10 @@ use crate::wire::{self, Content};
 
 /// The news of a stream after which it may be another one, or may have published messages nowhere.
 const CHANGES: [&str; 3] = ["DELETED.", "LEADER_ELECTED.", "RESTORE_COMPLETE."];
+
+/// The time after which the servers of a cluster agree again. A leader without a majority gives up
+/// after 10 s.
+const SETTLED: Duration = Duration::from_secs(15);
 
 /// The news of a stream after which it may keep less: of two nodes that raise limits, one may undo the
 /// change of the other.
@@ -68,11 +73,11 @@ impl LinkTask {
             let _ = waiting.map(|reply| reply.send(Ok(Answer::of(incoming))));
         } else if let Some(news) = incoming.subject.strip_prefix(wire::ADVISORIES) {
             let is_change = CHANGES.iter().any(|change| news.starts_with(change));
-            if is_change || news.starts_with(UPDATED) {
-                self.shared.changes.fetch_add(1, Ordering::Relaxed);
-            }
             if is_change {
+                self.notice_change();
                 self.inbox.verify();
+            } else if news.starts_with(UPDATED) {
+                self.shared.changes.fetch_add(1, Ordering::Relaxed);
             }
         }
     }
@@ -97,7 +102,13 @@ impl LinkTask {
             }
             _ => (Position::UNTRACKED, 0),
         };
-        let Content::Message(message) = content else { return };
+        let Content::Message(message) = content else {
+            // Not the first mark: a history that was broken, or begun again.
+            if previous > 0 {
+                self.inbox.verify_topic(topic.name());
+            }
+            return;
+        };
         let (topic, previous) = (topic.clone(), Predecessor::Offset(previous));
         drop(self.inbox.deliver(Delivery { topic, position, previous, message }));
     }
@@ -123,6 +134,15 @@ impl LinkTask {
     fn refuse_unconfirmed(&mut self, reason: &str) {
         for reply in self.confirmations.front_mut().map(mem::take).into_iter().flatten() {
             let _ = reply.send(Err(EngineError::new(format!("the NATS server: {reason}"))));
+        }
+    }
+
+    /// Notes that the streams may have changed. In a cluster, a server that was stopped may have answered the
+    /// reads that follow, so the hub looks at all topics once more.
+    pub(crate) fn notice_change(&mut self) {
+        self.shared.change();
+        if self.shared.is_clustered.load(Ordering::Relaxed) {
+            self.look_next(SETTLED);
         }
     }
 

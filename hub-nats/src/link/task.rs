@@ -4,7 +4,6 @@ use std::collections::{HashMap, VecDeque};
 use std::mem;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bowline_hub::bowline::bytes::{Buf, BytesMut};
@@ -84,10 +83,10 @@ pub(crate) enum Life {
     Overdue,
 }
 
-/// Returns the time of the next look. Nodes that were started together look at different times.
-fn next_look() -> Instant {
-    let jitter = getrandom::u32().map_or(0, |random| u64::from(random) % LOOK.as_secs());
-    Instant::now() + LOOK + Duration::from_secs(jitter)
+/// Returns a time after a pause. Nodes that were started together look at different times.
+fn look_after(pause: Duration) -> Instant {
+    let jitter = getrandom::u32().map_or(0, |random| u64::from(random) % pause.as_secs().max(1));
+    Instant::now() + pause + Duration::from_secs(jitter)
 }
 
 /// The end of a connection.
@@ -120,7 +119,7 @@ impl LinkTask {
             abandoned: Vec::new(),
             output: BytesMut::new(),
             life: Life::Heard,
-            next_look: next_look(),
+            next_look: look_after(LOOK),
         }
     }
 
@@ -180,7 +179,7 @@ impl LinkTask {
     fn tick(&mut self) -> Result<(), String> {
         self.answers.retain(|_, reply| !reply.is_closed());
         if self.next_look <= Instant::now() {
-            self.next_look = next_look();
+            self.next_look = look_after(LOOK);
             self.inbox.verify();
         }
         let consumers = self.consumers.iter().filter(|(_, answers)| answers.is_closed());
@@ -198,6 +197,11 @@ impl LinkTask {
             Life::Overdue => return Err("the server did not answer a ping".to_owned()),
         };
         Ok(())
+    }
+
+    /// Looks at all topics next after a pause.
+    pub(crate) fn look_next(&mut self, pause: Duration) {
+        self.next_look = look_after(pause);
     }
 
     /// Fails everything that waits for an answer.
@@ -238,7 +242,7 @@ impl LinkTask {
                         self.unsubscribe(sid);
                     }
                     self.learn(&connection.server);
-                    self.shared.changes.fetch_add(1, Ordering::Relaxed);
+                    self.notice_change();
                     self.last_sequence = 0;
                     self.life = Life::Heard;
                     return Some(connection);

@@ -8,12 +8,12 @@ use std::time::{Duration, SystemTime};
 
 use bowline_hub::{EngineError, NodeId};
 
-use crate::jetstream::{self, Refusal, purge};
+use crate::jetstream::{self, Refusal, all, purge};
 use crate::link::Link;
 use crate::message::{Batch, Part, RawMessage, consume, last, next};
+use crate::presence::Presence;
 use crate::presence::subjects::{index_of, lease_subject};
 use crate::presence::term::Term;
-use crate::presence::{Presence, all};
 use crate::wire;
 
 /// The number of entries that are reaped at once.

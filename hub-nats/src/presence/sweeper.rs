@@ -6,10 +6,9 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::{Instant, sleep};
 
-use crate::jetstream::{Refusal, purge};
+use crate::jetstream::{Refusal, all, purge};
 use crate::link::Link;
 use crate::message::RawMessage;
-use crate::presence::all;
 use crate::wire;
 
 /// The time for which the message of a key without entries stays, so that replicas have seen it.

@@ -111,3 +111,29 @@ async fn a_stream_with_one_replica_in_a_cluster_is_an_error() -> TestResult {
     assert!(!matches!(client.member.subscribe("chat/a", None).await, Ok(Start::Live(_))));
     Ok(())
 }
+
+/// A stream has forgotten a message that it had acknowledged. Nobody can tell from the messages around it.
+#[tokio::test]
+async fn an_acknowledged_message_that_vanishes_is_a_loss_that_is_told() -> TestResult {
+    let Some(servers) = start().await? else { return Ok(()) };
+    let (here, there) = (hub(&servers[0].url()).await?, hub(&servers[1].url()).await?);
+    publish(&here, "chat/a", "0").await?;
+    let since = here.publish("chat/a", "1").await?;
+    let vanishing = here.publish("chat/a", "2").await?;
+    here.publish("chat/a", "3").await?;
+    here.publish("chat/b", "of another topic").await?;
+    let mut other = Client::live(&there, "chat/b").await?;
+    let deletion = format!("{{\"seq\":{}}}", vanishing.offset());
+    let deleted = servers[0].api("STREAM.MSG.DELETE.bowline", &deletion).await?;
+    assert!(deleted.contains("\"success\":true"), "{deleted}");
+    let mut client = Client::live(&there, "chat/a").await?;
+    client.expect(&["lost"]).await?;
+    let late = Client::join(&there)?;
+    assert!(matches!(late.member.subscribe("chat/a", Some(since)).await?, Start::Lost(_)));
+    here.publish("chat/a", "4").await?;
+    client.expect(&["4"]).await?;
+    // Other topics are not concerned.
+    here.publish("chat/b", "5").await?;
+    other.expect(&["5"]).await?;
+    Ok(())
+}

@@ -44,6 +44,14 @@ impl Server {
         format!("127.0.0.1:{}", self.port)
     }
 
+    /// Returns the version of the server on this machine, without the last part.
+    pub(crate) fn version() -> Option<(u32, u32)> {
+        let output = Command::new("nats-server").arg("--version").output().ok()?;
+        let text = String::from_utf8(output.stdout).ok()?;
+        let mut parts = text.trim().rsplit_once('v')?.1.split('.').map(|part| part.parse().ok());
+        Some((parts.next()??, parts.next()??))
+    }
+
     pub(crate) fn url(&self) -> String {
         format!("nats://127.0.0.1:{}", self.port)
     }

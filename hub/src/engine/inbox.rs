@@ -99,6 +99,11 @@ impl Inbox {
         self.all_changes_lost();
     }
 
+    /// Reports the same of one topic: see [`verify`](Self::verify).
+    pub fn verify_topic(&self, topic: &str) {
+        self.0.workers[self.worker_of(topic)].verify(vec![self.topic(topic)]);
+    }
+
     /// Reports that a part of the broker is out of reach: one of several servers among which topics are
     /// divided.
     pub fn part_disconnected(&self, part: impl Into<String>, reason: impl Into<String>) {
