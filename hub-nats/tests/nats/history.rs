@@ -351,3 +351,34 @@ async fn without_a_fitting_stream_the_error_says_why() -> TestResult {
     hub.publish("news", "1").await?;
     Ok(())
 }
+
+/// The time of the node is advanced by hand, as it is real time for NATS.
+#[tokio::test]
+async fn a_last_message_that_is_lost_is_told_within_ten_minutes() -> TestResult {
+    let Some(server) = Server::start("").await? else { return Ok(()) };
+    let hub = hub(&server.url()).await?;
+    let mut client = Client::live(&hub, "chat/a").await?;
+    hub.publish("chat/a", "1").await?;
+    let last = hub.publish("chat/a", "2").await?;
+    client.expect(&["1", "2"]).await?;
+    let deletion = format!("{{\"seq\":{}}}", last.offset());
+    server.api("STREAM.MSG.DELETE.bowline", &deletion).await?;
+    // A runtime with a blocking task does not advance its time by itself.
+    let (end, ended) = std::sync::mpsc::channel::<()>();
+    let blocking = tokio::task::spawn_blocking(move || ended.recv().is_err());
+    tokio::time::pause();
+    let mut seconds = 0;
+    while hub.stats().lost == 0 {
+        assert!(seconds <= 600, "nobody is told");
+        tokio::time::advance(Duration::from_secs(1)).await;
+        seconds += 1;
+        // A round trip, in which the node hears of its server.
+        hub.publish("news", "1").await?;
+        hub.publish("chat/b", "1").await?;
+    }
+    assert!(seconds >= 300, "told after {seconds} s");
+    client.expect(&["lost"]).await?;
+    drop(end);
+    assert!(blocking.await?);
+    Ok(())
+}
