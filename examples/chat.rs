@@ -164,9 +164,9 @@ impl Chat {
     ///
     /// A member that does not keep up is disconnected: a chat with gaps is worse than one that begins anew,
     /// and a queue of its own for each member would only grow. 1008 lets the client come back after a short
-    /// pause, while 1013 would mean that the server is overloaded. (An application whose messages replace each
-    /// other, such as prices, would skip them instead.) The Close frame waits behind what the member has not
-    /// read. If it reads nothing for 5 s more (`Limits::close_timeout`), the connection is cut.
+    /// pause, while 1013 would mean that the server is overloaded. (An application whose messages replace
+    /// each other, such as prices, would skip them instead.) The Close frame waits behind what the member has
+    /// not read. If it reads nothing for 5 s more (`Limits::close_timeout`), the connection is cut.
     fn say(&self, room: &str, text: &str) {
         let message = Prepared::new(text);
         let rooms = self.rooms();

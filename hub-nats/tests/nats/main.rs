@@ -8,6 +8,7 @@ mod cluster;
 mod engine;
 mod history;
 mod presence;
+mod presence_chaos;
 mod server;
 mod tls;
 mod topics;

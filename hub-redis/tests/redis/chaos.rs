@@ -23,11 +23,11 @@ use std::collections::HashMap;
 use std::error::Error;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::thread;
 use std::time::Duration;
 
 use bowline_hub_testing::notes::END;
-use bowline_hub_testing::random::{Random, seeds};
+use bowline_hub_testing::random::{Random, for_each_seed, seeds};
+use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
@@ -95,9 +95,7 @@ struct Totals {
     kept: AtomicUsize,
 }
 
-/// Runs a schedule in a runtime of its own.
-fn run_seed(seed: u64, totals: &Totals) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+fn run_seed(seed: u64, runtime: &Runtime, totals: &Totals) {
     let mut events = Vec::new();
     let outcome = runtime.block_on(async { timeout(PATIENCE, run(seed, &mut events)).await });
     let failed = |error: String| panic!("seed {seed}: {error}\n{events:#?}");
@@ -119,19 +117,8 @@ fn run_seed(seed: u64, totals: &Totals) {
 }
 
 fn run_seeds(seeds: &[u64]) {
-    let (totals, next) = (Totals::default(), AtomicUsize::new(0));
-    thread::scope(|scope| {
-        for _ in 0..THREADS.min(seeds.len()) {
-            scope.spawn(|| {
-                while let Some(seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    if *seed > 0 && seed % 100 == 0 {
-                        println!("seed {seed} begins");
-                    }
-                    run_seed(*seed, &totals);
-                }
-            });
-        }
-    });
+    let totals = Totals::default();
+    for_each_seed(seeds, THREADS, |seed, runtime| run_seed(seed, runtime, &totals));
     let Totals { losses, messages, events, kept } = totals;
     let [losses, messages, events, kept] = [losses, messages, events, kept].map(AtomicUsize::into_inner);
     println!("{events} events, {messages} notes, {losses} losses; {kept} schedules kept their data");

@@ -8,6 +8,8 @@ mod failures;
 mod once;
 mod positions;
 mod presence;
+#[cfg(unix)]
+mod presence_chaos;
 mod replica;
 mod sharding;
 mod support;

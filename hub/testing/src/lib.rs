@@ -2,6 +2,7 @@
 //!
 //! - [`client`]: a client with its connection in a hub, and waiting for messages and events.
 //! - [`presence`]: a client that is told who is in a room.
+//! - [`presence_chaos`]: schedules of failures against the presence of a broker.
 //! - [`notes`]: the notes that clients of random schedules take.
 //! - [`proxy`]: a line between a node and its broker, which fails on command.
 //! - [`process`]: nodes and brokers in processes of their own.
@@ -13,6 +14,7 @@
 pub mod client;
 pub mod notes;
 pub mod presence;
+pub mod presence_chaos;
 pub mod process;
 pub mod proxy;
 pub mod random;

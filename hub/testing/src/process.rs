@@ -5,23 +5,27 @@
 
 use std::env::current_exe;
 use std::error::Error;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::thread;
 
+use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 
-use crate::{Outcome, TestResult};
+use crate::{PATIENCE, TestResult};
 
-/// The beginning of the line that says that a node is ready.
-const READY: &str = "the node is ready: ";
+/// The beginning of the lines that a node announces.
+const READY: &str = "the node says: ";
 
 /// The process of a node. Dropping the value kills the process.
 pub struct NodeProcess {
     process: Child,
-    /// The text that the node has announced.
+    /// The text that the node has announced first.
     pub announced: String,
+    announcements: mpsc::UnboundedReceiver<String>,
 }
 
 impl NodeProcess {
@@ -31,18 +35,31 @@ impl NodeProcess {
         let mut command = Command::new(current_exe()?);
         command.args(["--ignored", "--exact", "--nocapture", test]).envs(environment.iter().copied());
         let process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
-        let mut node = Self { process, announced: String::new() };
+        let (sender, announcements) = mpsc::unbounded_channel();
+        let mut node = Self { process, announced: String::new(), announcements };
         let output = BufReader::new(node.process.stdout.take().ok_or("the process has no output")?);
-        let announced = spawn_blocking(|| {
-            for line in output.lines() {
-                if let Some((_, announced)) = line?.split_once(READY) {
-                    return Outcome::Ok(announced.to_owned());
+        // Ends with the process.
+        thread::spawn(move || {
+            for line in output.lines().map_while(Result::ok) {
+                if let Some((_, announced)) = line.split_once(READY) {
+                    // A test that is over wants to know nothing more.
+                    let _ = sender.send(announced.to_owned());
                 }
             }
-            Err("the process has ended".into())
         });
-        node.announced = announced.await?.map_err(|error| error.to_string())?;
+        node.announced = node.hear().await?;
         Ok(node)
+    }
+
+    /// Waits for the next text that the node announces.
+    pub async fn hear(&mut self) -> Result<String, Box<dyn Error>> {
+        let announced = timeout(PATIENCE, self.announcements.recv()).await?;
+        announced.ok_or_else(|| "the process has ended".into())
+    }
+
+    /// Writes a line, which the node reads from its standard input.
+    pub fn tell(&mut self, line: &str) -> TestResult {
+        Ok(writeln!(self.process.stdin.as_mut().ok_or("the process has no input")?, "{line}")?)
     }
 
     /// Sends a signal to the process, such as `-STOP`.
@@ -65,9 +82,21 @@ impl Drop for NodeProcess {
     }
 }
 
-/// Tells the test that has started this process that the node is ready.
+/// Tells the test that has started this process something. The first text says that the node is ready.
 pub fn announce(text: &str) {
     println!("{READY}{text}");
+}
+
+/// Returns a receiver of the lines that the test writes, which ends with the test.
+pub fn lines() -> mpsc::UnboundedReceiver<String> {
+    let (sender, lines) = mpsc::unbounded_channel();
+    thread::spawn(move || {
+        for line in std::io::stdin().lines().map_while(Result::ok) {
+            // A node that ends reads nothing more.
+            let _ = sender.send(line);
+        }
+    });
+    lines
 }
 
 /// Waits until the test that has started this process is gone.

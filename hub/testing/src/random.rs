@@ -1,5 +1,10 @@
 //! Random numbers from a seed.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use tokio::runtime::{self, Runtime};
+
 /// A generator of random numbers (`SplitMix64`).
 #[derive(Clone, Debug)]
 pub struct Random(u64);
@@ -42,4 +47,22 @@ pub fn seeds(all: impl IntoIterator<Item = u64>) -> Vec<u64> {
         Ok(seed) => vec![seed.parse().expect("BOWLINE_HUB_SEED is a number")],
         Err(_) => all.into_iter().collect(),
     }
+}
+
+/// Runs the schedules of some seeds, some of them at the same time, each in a runtime of its own thread.
+pub fn for_each_seed(seeds: &[u64], threads: usize, run: impl Fn(u64, &Runtime) + Sync) {
+    let next = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        for _ in 0..threads.min(seeds.len()) {
+            scope.spawn(|| {
+                while let Some(seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    if *seed > 0 && seed % 100 == 0 {
+                        println!("seed {seed} begins");
+                    }
+                    let runtime = runtime::Builder::new_current_thread().enable_all().build();
+                    run(*seed, &runtime.expect("the operating system allows a runtime"));
+                }
+            });
+        }
+    });
 }

@@ -89,6 +89,14 @@ impl Server {
         Ok(())
     }
 
+    /// Removes the data of a server that was killed.
+    #[cfg(unix)]
+    pub(crate) fn forget(&mut self) -> TestResult {
+        // Another folder is as empty.
+        self.folder = TempDir::new()?;
+        Ok(())
+    }
+
     pub(crate) async fn restart(&mut self) -> TestResult {
         self.process = spawn(self.port, &self.folder, &self.arguments)?;
         self.is_up().await
