@@ -25,6 +25,9 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// The number of servers that are remembered.
 const MAX_SERVERS: usize = 64;
 
+/// The beginning of the subjects of answers.
+pub(crate) const INBOX: &str = "_INBOX.";
+
 /// The room that is made for the next read, in bytes.
 pub(crate) const READ: usize = 16 * 1024;
 
@@ -98,9 +101,10 @@ impl Connection {
         let mut input = BytesMut::new();
         let info = next(&mut tcp, &mut input, |op| match op {
             ServerOp::Info(json) => Some(ServerInfo::parse(json)),
+            ServerOp::Error(reason) => Some(Err(EngineError::new(reason))),
             _ => None,
         });
-        let (server, info) = info.await??;
+        let (server, info) = info.await?;
         check(&info)?;
         let offers = |name: &str| info[name].as_bool() == Some(true);
         let stream: Transport = if offers("tls_required") || addresses.security == Security::Required {
@@ -124,32 +128,47 @@ impl Connection {
 
     /// Sends operations that subscribe, and waits until the server has handled them. Messages that arrive
     /// until then are dropped: the hub reads them from the history.
+    ///
+    /// Subscriptions that the user may not have are left out, except that to answers.
     pub(crate) async fn restore(&mut self, subscriptions: &[u8]) -> Result<(), EngineError> {
         self.stream.write_all(subscriptions).await.map_err(EngineError::new)?;
         self.stream.write_all(b"PING\r\n").await.map_err(EngineError::new)?;
-        self.pong().await
+        let is_left_out = |reason: &str| is_forbidden(reason) && !reason.contains(INBOX);
+        let end = next(&mut self.stream, &mut self.input, |op| match op {
+            ServerOp::Pong => Some(Ok(())),
+            ServerOp::Error(reason) if !is_left_out(reason) => Some(Err(EngineError::new(reason))),
+            _ => None,
+        });
+        end.await
     }
 
     /// Waits until the server has handled everything before a `PING`.
     async fn pong(&mut self) -> Result<(), EngineError> {
-        next(&mut self.stream, &mut self.input, |op| (op == ServerOp::Pong).then_some(())).await
+        let pong = next(&mut self.stream, &mut self.input, |op| match op {
+            ServerOp::Pong => Some(Ok(())),
+            ServerOp::Error(reason) => Some(Err(EngineError::new(reason))),
+            _ => None,
+        });
+        pong.await
     }
 }
 
-/// Reads until an operation of a kind.
+/// Returns `true` if an error of the server says that the user may not do something. The connection stays.
+pub(crate) fn is_forbidden(reason: &str) -> bool {
+    reason.to_ascii_lowercase().starts_with("permissions violation")
+}
+
+/// Reads until an operation of a kind, or an error.
 async fn next<T>(
     stream: &mut (impl AsyncRead + Unpin),
     input: &mut BytesMut,
-    mut wanted: impl FnMut(ServerOp<'_>) -> Option<T>,
+    mut wanted: impl FnMut(ServerOp<'_>) -> Option<Result<T, EngineError>>,
 ) -> Result<T, EngineError> {
     loop {
         let mut found = None;
         let mut used = 0;
         while let Some((op, size)) = parse(&input[used..]).map_err(EngineError::new)? {
             used += size;
-            if let ServerOp::Error(reason) = op {
-                return Err(EngineError::new(reason));
-            }
             found = wanted(op);
             if found.is_some() {
                 break;
@@ -157,7 +176,7 @@ async fn next<T>(
         }
         input.advance(used);
         if let Some(found) = found {
-            return Ok(found);
+            return found;
         }
         input.reserve(READ);
         if stream.read_buf(input).await.map_err(EngineError::new)? == 0 {

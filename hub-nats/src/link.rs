@@ -38,7 +38,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::address::Addresses;
 use crate::connection::Connection;
-use crate::link::request::{Reply, Request};
+use crate::link::request::{Asked, Reply, Request};
 use crate::link::shared::Shared;
 use crate::link::task::LinkTask;
 use crate::protocol;
@@ -102,7 +102,8 @@ impl Link {
         let number = self.number();
         let operation =
             self.encode(subject, &format!("{}{number}", self.shared.answers), headers, payload)?;
-        self.request(|reply| Request::Ask(number, operation, reply)).await
+        self.request(|reply| Request::Ask(number, operation, Asked { subject: subject.to_owned(), reply }))
+            .await
     }
 
     /// Publishes a request that has many answers. Their subjects may be any, so they have a subscription of
@@ -116,7 +117,8 @@ impl Link {
         let operation = self.encode(subject, &reply, &[], payload)?;
         let (sender, answers) = mpsc::unbounded_channel();
         // A task that has ended drops the sender.
-        let _ = self.requests.send(Request::Consume(reply, operation, sender));
+        let asked = Asked { subject: subject.to_owned(), reply: sender };
+        let _ = self.requests.send(Request::Consume(reply, operation, asked));
         Ok(answers)
     }
 

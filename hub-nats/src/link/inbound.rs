@@ -7,7 +7,7 @@ use std::time::Duration;
 use bowline_hub::bowline::bytes::{Buf, BytesMut};
 use bowline_hub::{Delivery, EngineError, Position, Predecessor};
 
-use crate::connection::ServerInfo;
+use crate::connection::{ServerInfo, is_forbidden};
 use crate::link::request::Answer;
 use crate::link::task::LinkTask;
 use crate::presence::person::Person;
@@ -41,14 +41,7 @@ impl LinkTask {
                     }
                 }
                 // A permission is missing: the connection stays.
-                ServerOp::Error(reason)
-                    if reason.to_ascii_lowercase().starts_with("permissions violation") =>
-                {
-                    // The news of the stream are not asked for by a request.
-                    if !reason.contains(wire::ADVISORIES) {
-                        self.refuse_unconfirmed(reason);
-                    }
-                }
+                ServerOp::Error(reason) if is_forbidden(reason) => self.forbid(reason),
                 ServerOp::Error(reason) => {
                     return Err(format!("the server has ended the connection: {reason}"));
                 }
@@ -60,9 +53,9 @@ impl LinkTask {
     }
 
     fn receive(&mut self, incoming: Incoming<'_>) {
-        if let Some(answers) = self.consumers.get(&incoming.sid) {
+        if let Some(asked) = self.consumers.get(&incoming.sid) {
             // A consumer that is gone is forgotten with the next tick.
-            let _ = answers.send(Answer::of(incoming));
+            let _ = asked.reply.send(Answer::of(incoming));
         } else if let Some(token) = incoming.subject.strip_prefix(wire::LIVE) {
             self.deliver(token, incoming);
         } else if let Some(tokens) = incoming.subject.strip_prefix(wire::WHO) {
@@ -70,7 +63,7 @@ impl LinkTask {
         } else if let Some(number) = incoming.subject.strip_prefix(&self.shared.answers) {
             let waiting = number.parse().ok().and_then(|number: u64| self.answers.remove(&number));
             // A receiver that is gone has stopped waiting.
-            let _ = waiting.map(|reply| reply.send(Ok(Answer::of(incoming))));
+            let _ = waiting.map(|asked| asked.reply.send(Ok(Answer::of(incoming))));
         } else if let Some(news) = incoming.subject.strip_prefix(wire::ADVISORIES) {
             let is_change = CHANGES.iter().any(|change| news.starts_with(change));
             if is_change {
@@ -127,6 +120,32 @@ impl LinkTask {
         for reply in self.confirmations.pop_front().into_iter().flatten() {
             // A receiver that is gone has stopped waiting.
             let _ = reply.send(Ok(()));
+        }
+    }
+
+    /// Refuses what the user may not do.
+    fn forbid(&mut self, reason: &str) {
+        // The news of the streams are not asked for by a request.
+        if reason.contains(wire::ADVISORIES) {
+            return;
+        }
+        let subject = reason.split('"').nth(1).unwrap_or_default();
+        let is_deaf = subject.starts_with(&self.shared.answers);
+        let is_meant = |asked: &str| is_deaf || asked == subject;
+        let before = self.consumers.len();
+        // The receivers see the end.
+        self.consumers.retain(|_, asked| !is_meant(&asked.subject));
+        let meant = self.answers.iter().filter(|(_, asked)| is_meant(&asked.subject));
+        let meant: Vec<_> = meant.map(|(number, _)| *number).collect();
+        let is_found = !meant.is_empty() || self.consumers.len() < before;
+        for asked in meant.into_iter().filter_map(|number| self.answers.remove(&number)) {
+            // A receiver that is gone has stopped waiting.
+            let _ = asked.reply.send(Err(EngineError::new(format!("the NATS server: {reason}"))));
+        }
+        if is_deaf {
+            self.deaf = Some(format!("the NATS server: {reason}"));
+        } else if !is_found {
+            self.refuse_unconfirmed(reason);
         }
     }
 

@@ -18,14 +18,19 @@ impl LinkTask {
                 self.refuse(request, "the NATS server takes no more data");
                 continue;
             }
+            if let (Some(reason), Request::Ask(..) | Request::Consume(..)) = (&self.deaf, &request) {
+                let reason = reason.clone();
+                self.refuse(request, &reason);
+                continue;
+            }
             match request {
                 // Whoever asked has stopped waiting.
                 Request::Want(_, reply) | Request::Send(_, reply) if reply.is_closed() => {}
-                Request::Ask(_, _, reply) if reply.is_closed() => {}
-                Request::Consume(_, _, answers) if answers.is_closed() => {}
-                Request::Ask(number, operation, reply) => {
+                Request::Ask(_, _, asked) if asked.reply.is_closed() => {}
+                Request::Consume(_, _, asked) if asked.reply.is_closed() => {}
+                Request::Ask(number, operation, asked) => {
                     self.output.extend_from_slice(&operation);
-                    self.answers.insert(number, reply);
+                    self.answers.insert(number, asked);
                 }
                 Request::Consume(subject, operation, answers) => {
                     self.last_sid += 1;
@@ -84,7 +89,7 @@ impl LinkTask {
         // A receiver that is gone has stopped waiting.
         match request {
             Request::Want(_, reply) | Request::Send(_, reply) => drop(reply.send(Err(error))),
-            Request::Ask(_, _, reply) => drop(reply.send(Err(error))),
+            Request::Ask(_, _, asked) => drop(asked.reply.send(Err(error))),
             // The receiver sees the end.
             Request::Consume(..) => {}
             Request::Unwant(topic, reply) => {

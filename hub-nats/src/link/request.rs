@@ -18,9 +18,16 @@ pub(crate) enum Request {
     /// Sends an operation, and waits until the server has handled it.
     Send(Vec<u8>, Reply<()>),
     /// Sends an operation, and waits for the answer with a number.
-    Ask(u64, Vec<u8>, Reply<Answer>),
+    Ask(u64, Vec<u8>, Asked<Reply<Answer>>),
     /// Subscribes to a subject, and sends an operation that is answered there many times.
-    Consume(String, Vec<u8>, mpsc::UnboundedSender<Answer>),
+    Consume(String, Vec<u8>, Asked<mpsc::UnboundedSender<Answer>>),
+}
+
+/// Receives what is answered to a request.
+pub(crate) struct Asked<R> {
+    /// The subject of the request, by which the server refuses what a user may not publish.
+    pub(crate) subject: String,
+    pub(crate) reply: R,
 }
 
 /// A message that answers a request.

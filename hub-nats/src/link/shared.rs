@@ -7,7 +7,7 @@ use std::time::Duration;
 use bowline_hub::EngineError;
 use tokio::time::Instant;
 
-use crate::connection::ServerInfo;
+use crate::connection::{INBOX, ServerInfo};
 
 /// The time after a change within which the servers of a cluster may disagree.
 const UNREST: Duration = Duration::from_secs(60);
@@ -30,7 +30,7 @@ impl Shared {
     pub(crate) fn new(server: &ServerInfo) -> Result<Self, EngineError> {
         let random = getrandom::u64().map_err(EngineError::new)?;
         let shared = Self {
-            answers: format!("_INBOX.bowline-{random:016x}."),
+            answers: format!("{INBOX}bowline-{random:016x}."),
             max_payload: AtomicUsize::default(),
             is_clustered: AtomicBool::default(),
             changes: AtomicU64::default(),

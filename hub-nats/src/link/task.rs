@@ -14,7 +14,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
 use crate::address::Addresses;
 use crate::connection::{Connection, READ, connect};
-use crate::link::request::{Answer, Reply, Request};
+use crate::link::request::{Answer, Asked, Reply, Request};
 use crate::link::shared::Shared;
 
 /// The number of requests that are handled at once.
@@ -53,9 +53,11 @@ pub(crate) struct LinkTask {
     /// The number that the last delivery over this connection has in the stream.
     pub(crate) last_sequence: u64,
     /// The requests that wait for an answer.
-    pub(crate) answers: HashMap<u64, Reply<Answer>>,
+    pub(crate) answers: HashMap<u64, Asked<Reply<Answer>>>,
     /// The requests that wait for many answers, by the numbers of their subscriptions.
-    pub(crate) consumers: HashMap<u64, mpsc::UnboundedSender<Answer>>,
+    pub(crate) consumers: HashMap<u64, Asked<mpsc::UnboundedSender<Answer>>>,
+    /// The reason why no answers arrive, if the user may not subscribe to them.
+    pub(crate) deaf: Option<String>,
     /// The requests that wait for a `PONG`: one entry for each `PING`.
     pub(crate) confirmations: VecDeque<Vec<Reply<()>>>,
     /// The subscriptions that were given up while the task subscribed to all topics.
@@ -115,6 +117,7 @@ impl LinkTask {
             last_sequence: 0,
             answers: HashMap::new(),
             consumers: HashMap::new(),
+            deaf: None,
             confirmations: VecDeque::new(),
             abandoned: Vec::new(),
             output: BytesMut::new(),
@@ -177,12 +180,12 @@ impl LinkTask {
 
     /// Looks after the connection, and forgets requests that nobody waits for.
     fn tick(&mut self) -> Result<(), String> {
-        self.answers.retain(|_, reply| !reply.is_closed());
+        self.answers.retain(|_, asked| !asked.reply.is_closed());
         if self.next_look <= Instant::now() {
             self.next_look = look_after(LOOK);
             self.inbox.verify();
         }
-        let consumers = self.consumers.iter().filter(|(_, answers)| answers.is_closed());
+        let consumers = self.consumers.iter().filter(|(_, asked)| asked.reply.is_closed());
         for sid in consumers.map(|(sid, _)| *sid).collect::<Vec<_>>() {
             self.consumers.remove(&sid);
             self.unsubscribe(sid);
@@ -211,11 +214,12 @@ impl LinkTask {
         for reply in mem::take(&mut self.confirmations).into_iter().flatten() {
             let _ = reply.send(Err(error()));
         }
-        for (_, reply) in mem::take(&mut self.answers) {
-            let _ = reply.send(Err(error()));
+        for (_, asked) in mem::take(&mut self.answers) {
+            let _ = asked.reply.send(Err(error()));
         }
         // Their receivers see the end.
         self.consumers.clear();
+        self.deaf = None;
         self.output = BytesMut::new();
         self.inbox.disconnected(reason);
     }

@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::sync::Arc;
 
 use bowline::Message;
-use bowline_hub::{Engine, ErrorKind, HubEvent, Position};
+use bowline_hub::{Engine, ErrorKind, Hub, HubEvent, Position};
 use bowline_hub_testing::client::{Client, publish, until};
 use bowline_hub_testing::{PATIENCE, TestResult};
 use tokio::task::JoinSet;
@@ -192,6 +192,53 @@ async fn what_a_user_may_not_publish_is_an_error() -> TestResult {
     assert!(std::error::Error::source(&error).unwrap().to_string().contains("Permissions Violation"));
     hub.publish("news", "1").await?;
     assert!(hub.is_healthy());
+    Ok(())
+}
+
+/// Starts a server with a user, and a hub that is connected as this user.
+async fn restricted(permissions: &str) -> Result<Option<(Server, Hub)>, Box<dyn std::error::Error>> {
+    let user = format!("user: me, password: me, permissions: {{ {permissions} }}");
+    let settings = format!("authorization {{ users: [{{ {user} }}, {{ user: other, password: other }}] }}");
+    let Some(server) = Server::start(&settings).await? else { return Ok(None) };
+    let hub = hub(&format!("nats://me:me@{}", server.address())).await?;
+    Ok(Some((server, hub)))
+}
+
+/// The server answers nothing to a request that it refuses. The error names the subject nevertheless, long
+/// before the call would time out.
+#[tokio::test]
+async fn a_request_that_a_user_may_not_make_is_an_error_that_names_the_subject() -> TestResult {
+    for (permissions, subject) in [
+        ("publish: { deny: \"$JS.API.>\" }", "$JS.API.STREAM.INFO.bowline"),
+        ("publish: { deny: \"bowline.store.>\" }", "bowline.store.chat/a"),
+        ("subscribe: { deny: \"_INBOX.>\" }", "_INBOX."),
+    ] {
+        let Some((_server, hub)) = restricted(permissions).await? else { return Ok(()) };
+        for _ in 0..2 {
+            let error = hub.publish("chat/a", "1").await.unwrap_err();
+            let cause = std::error::Error::source(&error).ok_or(format!("{error} has no cause"))?.to_string();
+            assert!(cause.contains("Permissions Violation") && cause.contains(subject), "{cause}");
+        }
+        // Topics without history ask nothing.
+        let mut client = Client::live(&hub, "news").await?;
+        hub.publish("news", "1").await?;
+        client.expect(&["1"]).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_user_who_may_not_hear_the_news_of_streams_or_a_topic_connects_again() -> TestResult {
+    let denied = "subscribe: { deny: [\"$JS.EVENT.>\", \"bowline.live.secret\"] }";
+    let Some((mut server, hub)) = restricted(denied).await? else { return Ok(()) };
+    assert!(Client::live(&hub, "secret").await.is_err());
+    let mut client = Client::live(&hub, "news").await?;
+    let mut events = hub.events();
+    server.kill()?;
+    server.restart().await?;
+    until(&mut events, |event| *event == HubEvent::Reconnected).await?;
+    hub.publish("news", "1").await?;
+    client.expect(&["1"]).await?;
     Ok(())
 }
 
