@@ -2,7 +2,7 @@
 //!
 //! In a cluster, an acknowledged message can vanish. With NATS 2.9, a server that was stopped for longer than
 //! an election takes may wake as the leader that it no longer is, and acknowledge messages that all servers
-//! then drop. Members that have received such a message
+//! then drop (`examples/stopped_leader.rs` shows that without a hub). Members that have received such a message
 //! are told of a loss, as its tag is not in the history. The others would see a gap in silence: the messages
 //! around it fit together.
 //!
@@ -65,7 +65,7 @@ struct Receipt {
     at: Instant,
 }
 
-/// What has become of a message.
+/// The fate of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fate {
     /// The message is there, or the limits of the stream have removed it with all messages before.
