@@ -37,7 +37,7 @@ use self::report::{OutputArguments, Report, ReportError};
 use self::script::Case;
 use self::selection::SelectionArguments;
 use self::wire::opening::{NoResponse, Opened};
-use crate::connect::{ConnectArguments, Dialer};
+use crate::connect::{ConnectArguments, Dialer, Version};
 use crate::exit::Exit;
 
 const EXAMPLES: &str = "\
@@ -127,6 +127,9 @@ fn check(arguments: &CheckArguments) -> Result<Exit, Ended> {
     if arguments.selection.list {
         report.list(&cases)?;
         return Ok(Exit::Success);
+    }
+    if version == Version::Http3 {
+        return Err(Ended::usage("--http 3: check writes all bytes itself, by HTTP/1.1 and HTTP/2 alone"));
     }
     if let Some(option) = arguments.connect.needs_library() {
         return Err(Ended::usage(format!(

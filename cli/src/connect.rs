@@ -24,10 +24,13 @@ use clap::{Args, ValueEnum};
 use tokio::net::{TcpStream, lookup_host};
 use values::{Header, Resolve};
 
+use crate::http3;
+
 /// The options with which a server is reached.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct ConnectArguments {
-    /// The server: a ws://, wss://, http:// or https:// URL. Without a scheme, ws:// is assumed
+    /// The server: a ws://, wss://, http:// or https:// URL. Without a scheme, ws:// is assumed, and wss://
+    /// with --http 3
     // Without the heading that a command may have set before.
     #[arg(value_name = "URL", help_heading = None::<&str>)]
     pub(crate) url: String,
@@ -74,7 +77,7 @@ pub(crate) struct ConnectArguments {
         help_heading = "Connection",
     )]
     proxy: Option<String>,
-    /// The version of HTTP
+    /// The version of HTTP. 3 is over QUIC (UDP), and needs wss://
     #[arg(long, value_enum, value_name = "VERSION", default_value_t, help_heading = "Connection")]
     http: Version,
     /// Offer compression (permessage-deflate)
@@ -97,6 +100,9 @@ pub(crate) enum Version {
     /// HTTP/2 (RFC 8441)
     #[value(name = "2")]
     Http2,
+    /// HTTP/3 (RFC 9220)
+    #[value(name = "3")]
+    Http3,
 }
 
 /// Arguments that can't be used. The text names the option.
@@ -145,7 +151,10 @@ enum Family {
 impl ConnectArguments {
     /// Checks the options, and reads the files that they name.
     pub(crate) fn target(&self) -> Result<Target, UsageError> {
-        let url = parse_url(&self.url)?;
+        let url = parse_url(&self.url, self.http)?;
+        if self.http == Version::Http3 {
+            self.check_http3(&url)?;
+        }
         let mut connector = Connector::new()
             .subprotocols(self.subprotocol.iter().map(String::as_str))
             .limits(Limits::default().message_size(self.max_size.0).frames_per_message(u32::MAX));
@@ -172,6 +181,8 @@ impl ConnectArguments {
         connector = connector.http_version(match self.http {
             Version::Http1 => HttpVersion::Http1,
             Version::Http2 => HttpVersion::Http2,
+            // `http3` does not ask the connector for a version.
+            Version::Http3 => HttpVersion::default(),
         });
         match self.proxy.as_deref() {
             None => {}
@@ -189,6 +200,20 @@ impl ConnectArguments {
         // Finds every invalid option before anything is sent.
         target.request()?;
         Ok(target)
+    }
+
+    /// Checks that HTTP/3 can be used with the other options.
+    fn check_http3(&self, url: &Uri) -> Result<(), UsageError> {
+        let why = if let Some(why) = http3::ABSENCE {
+            why
+        } else if !matches!(url.scheme_str(), Some("wss" | "https")) {
+            "HTTP/3 is always encrypted, so the URL has to begin with wss:// or https://"
+        } else if self.unix.is_some() {
+            "QUIC does not use Unix sockets (--unix)"
+        } else {
+            return Ok(());
+        };
+        Err(UsageError(format!("--http 3: {why}")))
     }
 
     /// The version of HTTP that the options select.
@@ -286,6 +311,9 @@ impl Target {
 
     /// Connects, and performs the opening handshake.
     pub(crate) async fn connect(&self) -> Result<(WebSocket, Response<()>), ConnectError> {
+        if self.version == Version::Http3 {
+            return self.connect_http3().await;
+        }
         match &self.route {
             Route::Default | Route::Proxy => Ok(self.connector.connect(&self.url).await?),
             Route::Addresses { resolve, family } => {
@@ -297,6 +325,14 @@ impl Target {
                 Ok(self.connector.connect_over(&self.url, stream).await?)
             }
         }
+    }
+
+    async fn connect_http3(&self) -> Result<(WebSocket, Response<()>), ConnectError> {
+        let addresses = match &self.route {
+            Route::Addresses { resolve, family } => Some(self.resolve(resolve, *family).await?),
+            Route::Default | Route::Proxy | Route::Unix(_) => None,
+        };
+        Ok(http3::connect(&self.connector, &self.url, addresses).await?)
     }
 
     /// Performs the opening handshake over a TCP connection to one of the [`addresses`](Self::addresses).
@@ -311,6 +347,7 @@ impl Target {
     /// through a proxy.
     pub(crate) async fn addresses(&self) -> Result<Option<Vec<SocketAddr>>, ConnectError> {
         match &self.route {
+            _ if self.version == Version::Http3 => Ok(None),
             Route::Default => self.resolve(&[], None).await.map(Some),
             Route::Addresses { resolve, family } => self.resolve(resolve, *family).await.map(Some),
             Route::Proxy | Route::Unix(_) => Ok(None),
@@ -442,6 +479,7 @@ pub(crate) fn in_options(error: &dyn fmt::Display) -> String {
         )
         .replace("opening a stream to the server failed (Reconnecting::dial): ", "")
         .replace("pass None to Connector::keepalive", "use --ping none")
+        .replace("Proxy::none()", "--proxy none")
         .replace("Connector::keepalive", "--ping")
         .replace("Limits::message_size", "--max-size")
 }
@@ -453,14 +491,15 @@ pub(crate) fn host_and_port(url: &Uri) -> (&str, u16) {
 }
 
 /// Reads a URL, or what users write instead of one: `localhost:8080`, `:8080/feed`, `example.com`.
-fn parse_url(text: &str) -> Result<Uri, UsageError> {
+fn parse_url(text: &str, version: Version) -> Result<Uri, UsageError> {
     let invalid = |why: &dyn fmt::Display| UsageError(format!("{text:?} is no URL: {why}"));
+    let scheme = if version == Version::Http3 { "wss" } else { "ws" };
     let whole = match text.find("://") {
         Some(at) if text[..at].bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte)) => {
             text.to_owned()
         }
-        _ if text.starts_with(':') => format!("ws://localhost{text}"),
-        _ => format!("ws://{text}"),
+        _ if text.starts_with(':') => format!("{scheme}://localhost{text}"),
+        _ => format!("{scheme}://{text}"),
     };
     // A fragment has no meaning here (RFC 6455 3), and Uri would drop it in silence.
     if whole.contains('#') {

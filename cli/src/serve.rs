@@ -4,6 +4,7 @@
 //! serves until a signal arrives; connections are then closed with 1001.
 
 mod address;
+mod alt_svc;
 mod broadcast;
 mod certificate;
 mod demo;
@@ -21,19 +22,24 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bowline::{Acceptor, CloseCode, Compression, Connector, Limits, Server, ShutdownOptions};
+use bowline::{
+    Acceptor, CloseCode, Compression, Connector, Limits, Server, ShutdownOptions, ShutdownSummary,
+};
 use clap::Args;
+use tokio::net::{TcpListener, UdpSocket};
 use tokio::runtime::Builder;
 use tokio::sync::oneshot;
 
 use self::address::{Address, Bound};
+use self::alt_svc::AltSvc;
 use self::certificate::CertificateArguments;
 use self::gateway::Upstream;
 use self::guard::HostGuard;
-use self::log::LogArguments;
+use self::log::{Log, LogArguments};
 use self::mode::{Mode, ModeArguments};
 use crate::connect::{Size, UsageError};
 use crate::exit::{Exit, Signals};
+use crate::http3;
 
 /// The time in which connections are closed after a signal. The programs of `--exec` end within it.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(6);
@@ -43,6 +49,7 @@ Examples:
   bowline serve                             echo on ws://127.0.0.1:8080
   bowline serve :9000 --broadcast           each message goes to all clients; on all addresses
   bowline serve --files site --broadcast    a page and its WebSockets on one port
+  bowline serve --http3 --files site        the same port by TCP and by UDP (QUIC)
   bowline serve --to tcp:localhost:5432     a gateway to a TCP server
   bowline serve --exec grep --line-buffered x    a program for each connection";
 
@@ -71,6 +78,10 @@ pub(crate) struct ServeArguments {
     /// Serve HTTP/2, too
     #[arg(long, help_heading = "Server")]
     http2: bool,
+    /// Serve HTTP/3, too, by UDP on the same port, with the same certificate. Implies --tls. Answers have the
+    /// header Alt-Svc
+    #[arg(long, help_heading = "Server")]
+    http3: bool,
     /// The largest message, in bytes, or with K, M or G
     #[arg(long, value_name = "SIZE", default_value = "64M", help_heading = "Server")]
     max_size: Size,
@@ -81,7 +92,7 @@ pub(crate) struct ServeArguments {
 }
 
 /// Runs `bowline serve`.
-pub(crate) fn run(arguments: ServeArguments) -> Exit {
+pub(crate) fn run(mut arguments: ServeArguments) -> Exit {
     let runtime = match Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return failed(&error, Exit::Failure),
@@ -89,10 +100,14 @@ pub(crate) fn run(arguments: ServeArguments) -> Exit {
     if arguments.mode.demo {
         return runtime.block_on(demo::run());
     }
+    if arguments.http3 {
+        // HTTP/3 is always encrypted.
+        arguments.certificate.require();
+    }
     let exit = {
         let _context = runtime.enter();
         match prepare(&arguments) {
-            Ok((server, guard)) => runtime.block_on(serve(server, guard, arguments)),
+            Ok(prepared) => runtime.block_on(serve(prepared, arguments)),
             Err(error) => failed(&error, Exit::Usage),
         }
     };
@@ -107,11 +122,26 @@ fn failed(error: &dyn std::fmt::Display, exit: Exit) -> Exit {
     exit
 }
 
+/// A server whose address is not bound yet.
+struct Prepared {
+    server: Server,
+    guard: HostGuard,
+    alt_svc: AltSvc,
+}
+
 /// Checks the options, and returns the server that they describe.
 ///
 /// Must be called within a runtime.
-fn prepare(arguments: &ServeArguments) -> Result<(Server, HostGuard), UsageError> {
-    let guard = HostGuard::new(&arguments.allow_origin);
+fn prepare(arguments: &ServeArguments) -> Result<Prepared, UsageError> {
+    let (guard, alt_svc) = (HostGuard::new(&arguments.allow_origin), AltSvc::default());
+    if arguments.http3 {
+        if let Some(why) = http3::ABSENCE {
+            return Err(UsageError(format!("--http3: {why}")));
+        }
+        if !arguments.address.has_port() {
+            return Err(UsageError("--http3 needs a port: QUIC does not use Unix sockets".into()));
+        }
+    }
     let limits = Limits::default().message_size(arguments.max_size.0).frames_per_message(u32::MAX);
     let mut acceptor = Acceptor::new().limits(limits);
     if !matches!(arguments.mode.to, Some(Upstream::WebSocket(_))) {
@@ -136,24 +166,28 @@ fn prepare(arguments: &ServeArguments) -> Result<(Server, HostGuard), UsageError
         server = server.http2();
     }
     if let Some(folder) = &arguments.files {
-        server = files::serve_folder(server, folder, guard.clone())?;
+        server = files::serve_folder(server, folder, guard.clone(), alt_svc.clone())?;
     }
-    Ok((server, guard))
+    Ok(Prepared { server, guard, alt_svc })
 }
 
 /// Serves until a signal arrives. A second signal ends the program at once.
-async fn serve(server: Server, guard: HostGuard, arguments: ServeArguments) -> Exit {
+async fn serve(prepared: Prepared, arguments: ServeArguments) -> Exit {
+    let Prepared { server, guard, alt_svc } = prepared;
     let secure = arguments.certificate.is_used();
     let log = arguments.log.log();
-    let bound = match arguments.address.bind().await {
+    let (bound, udp) = match bind(&arguments).await {
         Ok(bound) => bound,
         Err(error) => {
             return failed(&format!("{} can't be listened on: {error}", arguments.address), Exit::Failure);
         }
     };
     guard.set(&bound);
+    if let (Some(address), Some(_)) = (bound.tcp_address(), &udp) {
+        alt_svc.set(address.port());
+    }
     let mode = Mode::new(arguments.mode);
-    let server = mode.check_requests(server, guard, arguments.max_size);
+    let server = mode.check_requests(server, guard, alt_svc, arguments.max_size);
     // Before scripts are told that the server is there.
     let mut signals = Signals::new();
     if let Err(error) = announce(&bound, secure) {
@@ -165,7 +199,7 @@ async fn serve(server: Server, guard: HostGuard, arguments: ServeArguments) -> E
     let server = server.shutdown(async { drop(arrived.await) }, options);
     let mut serving = pin!(async {
         match bound {
-            Bound::Tcp(listener) => server.serve(listener, mode.handler(log)).await,
+            Bound::Tcp(listener) => serve_tcp(server, listener, udp, &mode, log).await,
             #[cfg(unix)]
             Bound::Unix(listener, _file) => server.serve(listener, mode.handler(log)).await,
         }
@@ -186,6 +220,30 @@ async fn serve(server: Server, guard: HostGuard, arguments: ServeArguments) -> E
             }
         }
     }
+}
+
+/// Serves TCP, and HTTP/3 if there is a socket for it. One shutdown ends both.
+async fn serve_tcp(
+    server: Server,
+    listener: TcpListener,
+    udp: Option<UdpSocket>,
+    mode: &Mode,
+    log: Log,
+) -> io::Result<ShutdownSummary> {
+    let over_tcp = server.clone().serve(listener, mode.clone().handler(log));
+    let Some(socket) = udp else { return over_tcp.await };
+    let over_udp = http3::serve(server, socket, mode.clone().handler(log));
+    let (summary, _) = tokio::try_join!(over_tcp, over_udp)?;
+    Ok(summary)
+}
+
+/// Binds the address: for TCP or a Unix socket, and for UDP if HTTP/3 is served.
+async fn bind(arguments: &ServeArguments) -> io::Result<(Bound, Option<UdpSocket>)> {
+    if arguments.http3 {
+        let (bound, socket) = arguments.address.bind_with_udp().await?;
+        return Ok((bound, Some(socket)));
+    }
+    Ok((arguments.address.bind().await?, None))
 }
 
 /// Prints the URL of the server, as one line for scripts that wait for it.

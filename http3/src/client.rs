@@ -421,7 +421,7 @@ impl fmt::Debug for Http3Connection {
 
 /// The addresses of a server.
 enum Addresses {
-    /// Those of the URL's host.
+    /// The addresses of the URL's host.
     OfHost,
     Given(Vec<SocketAddr>),
 }

@@ -13,7 +13,7 @@ use crate::bench::plan::schedule::{Rate, Schedule};
 use crate::bench::plan::template::Template;
 use crate::bench::plan::{Mode, Pace, Plan};
 use crate::bench::report::condition::Condition;
-use crate::connect::{ConnectArguments, Size, UsageError};
+use crate::connect::{ConnectArguments, Size, UsageError, Version};
 
 /// The number of connections that are opened a second, if `--ramp` does not say so.
 const OPENED_A_SECOND: u32 = 1_000;
@@ -126,6 +126,9 @@ impl BenchArguments {
     pub(super) fn plan(&self) -> Result<Plan, UsageError> {
         let target = self.connect.target()?;
         let load = &self.load;
+        if !load.source.is_empty() && self.connect.http_version() == Version::Http3 {
+            return Err(UsageError("--source can't be used with --http 3".into()));
+        }
         if load.connections == 0 {
             return Err(UsageError("--connections is at least 1".into()));
         }

@@ -79,6 +79,7 @@ impl Dialer {
         let protocol: &[u8] = match version {
             Version::Http1 => b"http/1.1",
             Version::Http2 => b"h2",
+            Version::Http3 => return Err(failed("HTTP/3 has no TLS over TCP".into())),
         };
         let connector = TlsConnector::from(Arc::clone(config));
         let connecting = connector.with_alpn(vec![protocol.to_vec()]).connect(name, stream);

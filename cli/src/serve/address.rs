@@ -6,9 +6,9 @@ use std::net::{Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use tokio::net::TcpListener;
 #[cfg(unix)]
 use tokio::net::UnixListener;
+use tokio::net::{TcpListener, UdpSocket};
 
 /// An address to listen on: `127.0.0.1:8080`, `localhost:8080`, `:8080`, `8080` or `unix:/run/x.sock`.
 #[derive(Clone, Debug)]
@@ -18,6 +18,9 @@ pub(crate) enum Address {
     Host(String),
     Unix(PathBuf),
 }
+
+/// The ports of TCP that are tried until one is free for UDP, too.
+const UDP_ATTEMPTS: usize = 16;
 
 /// A bound listener.
 pub(crate) enum Bound {
@@ -57,6 +60,35 @@ impl fmt::Display for Address {
 }
 
 impl Address {
+    /// Binds the address, and UDP on the same port, for HTTP/3.
+    pub(crate) async fn bind_with_udp(&self) -> io::Result<(Bound, UdpSocket)> {
+        for _ in 0..UDP_ATTEMPTS {
+            let bound = self.bind().await?;
+            match bound.bind_udp().await {
+                Ok(socket) => return Ok((bound, socket)),
+                Err(error) if self.port_is_fixed() || error.kind() != io::ErrorKind::AddrInUse => {
+                    return Err(error);
+                }
+                // The system chooses another port.
+                Err(_) => {}
+            }
+        }
+        Err(io::ErrorKind::AddrInUse.into())
+    }
+
+    /// Returns `true` if there is a port for UDP.
+    pub(crate) fn has_port(&self) -> bool {
+        !matches!(self, Self::Unix(_))
+    }
+
+    fn port_is_fixed(&self) -> bool {
+        match self {
+            Self::Port(port) => *port != 0,
+            Self::Host(host) => !host.ends_with(":0"),
+            Self::Unix(_) => true,
+        }
+    }
+
     /// Binds the address.
     pub(crate) async fn bind(&self) -> io::Result<Bound> {
         match self {
@@ -115,6 +147,14 @@ impl Bound {
             }
             #[cfg(unix)]
             Self::Unix(_, file) => Ok(format!("{scheme}://localhost --unix {}", file.0.display())),
+        }
+    }
+
+    /// Binds UDP on the same address and port, for HTTP/3.
+    pub(crate) async fn bind_udp(&self) -> io::Result<UdpSocket> {
+        match self.tcp_address() {
+            Some(address) => UdpSocket::bind(address).await,
+            None => Err(io::Error::new(io::ErrorKind::Unsupported, "HTTP/3 needs a port")),
         }
     }
 

@@ -27,6 +27,11 @@ pub(crate) struct CertificateArguments {
 }
 
 impl CertificateArguments {
+    /// Uses TLS, whether or not an option asks for it.
+    pub(crate) fn require(&mut self) {
+        self.tls = true;
+    }
+
     /// Returns `true` if the server uses TLS.
     pub(crate) fn is_used(&self) -> bool {
         self.tls || self.cert.is_some()

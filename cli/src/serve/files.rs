@@ -15,6 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tower_http::services::ServeDir;
 use tower_service::Service as _;
 
+use super::alt_svc::AltSvc;
 use super::guard::HostGuard;
 use crate::connect::UsageError;
 
@@ -45,7 +46,12 @@ impl AsRef<[u8]> for Body {
 }
 
 /// Answers requests for files.
-pub(crate) fn serve_folder(server: Server, folder: &Path, guard: HostGuard) -> Result<Server, UsageError> {
+pub(crate) fn serve_folder(
+    server: Server,
+    folder: &Path,
+    guard: HostGuard,
+    alt_svc: AltSvc,
+) -> Result<Server, UsageError> {
     let unusable = |why: &dyn std::fmt::Display| UsageError(format!("--files {}: {why}", folder.display()));
     let root = folder.canonicalize().map_err(|error| unusable(&error))?;
     if !root.is_dir() {
@@ -55,14 +61,14 @@ pub(crate) fn serve_folder(server: Server, folder: &Path, guard: HostGuard) -> R
         Folder { files: ServeDir::new(&root), root: root.into(), memory: Arc::new(Semaphore::new(UNITS)) };
     Ok(server.fallback(move |head: Parts| {
         let (folder, allowed) = (folder.clone(), guard.allows_host_of(&head));
+        let alt_svc = alt_svc.clone();
         async move {
             if !allowed {
                 return plain(StatusCode::FORBIDDEN);
             }
-            match folder.respond(head).await {
-                Ok(response) => response,
-                Err(status) => plain(status),
-            }
+            let mut response = folder.respond(head).await.unwrap_or_else(plain);
+            alt_svc.insert_into(response.headers_mut());
+            response
         }
     }))
 }

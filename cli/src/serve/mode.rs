@@ -8,6 +8,7 @@ use bowline::http::request::Parts;
 use bowline::{Acceptance, Rejection, Server, WebSocket};
 use clap::Args;
 
+use super::alt_svc::AltSvc;
 use super::broadcast::Members;
 use super::exec::Program;
 use super::gateway::{self, Upstream};
@@ -69,19 +70,26 @@ impl Mode {
     }
 
     /// Adds the checks of requests. A gateway connects before it accepts, so that a failure is a status.
-    pub(crate) fn check_requests(&self, server: Server, guard: HostGuard, max_size: Size) -> Server {
+    pub(crate) fn check_requests(
+        &self,
+        server: Server,
+        guard: HostGuard,
+        alt_svc: AltSvc,
+        max_size: Size,
+    ) -> Server {
         let upstream = match self {
             Self::Gateway(upstream, _) => Some(Arc::clone(upstream)),
             _ => None,
         };
         server.on_request(move |head: Parts| {
-            let (upstream, guard) = (upstream.clone(), guard.clone());
+            let (upstream, guard, alt_svc) = (upstream.clone(), guard.clone(), alt_svc.clone());
             async move {
                 guard.check_page(&head)?;
-                match upstream {
-                    Some(upstream) => gateway::connect(&upstream, head, max_size).await,
-                    None => Ok::<_, Rejection>(Acceptance::from(head)),
-                }
+                let acceptance = match upstream {
+                    Some(upstream) => gateway::connect(&upstream, head, max_size).await?,
+                    None => Acceptance::from(head),
+                };
+                Ok::<_, Rejection>(alt_svc.add_to(acceptance))
             }
         })
     }

@@ -10,7 +10,7 @@ use bowline::{CloseCode, CloseFrame};
 use clap::{ArgAction, Args};
 use regex_lite::Regex;
 
-use crate::connect::{ConnectArguments, Target, UsageError};
+use crate::connect::{ConnectArguments, Target, UsageError, Version};
 use crate::talk::display::Verbosity;
 use crate::talk::display::record::Recording;
 use crate::talk::display::style::{Layout, Timestamps};
@@ -189,6 +189,9 @@ impl TryFrom<TalkArguments> for Settings {
                     Keepalive::Never => None,
                 })
             })?;
+        }
+        if ending.reconnect.is_some() && connect.http_version() == Version::Http3 {
+            return Err(UsageError("--reconnect can't be used with --http 3".into()));
         }
         let linger = match ending.linger {
             None if sending.receive => Some(Linger::Forever),

@@ -130,6 +130,7 @@ impl Conversation {
 
     /// Says that the connection is open.
     fn greet(&self, response: &Response<()>) {
+        self.display.lines(Verbosity::Heads, &head::of_connection(response));
         self.display.lines(Verbosity::Heads, &head::of_response(response));
         if self.settings.layout == Layout::Prompt {
             let text = format!("connected to {}, /help for help", self.settings.target.shown_url());

@@ -1,14 +1,15 @@
 //! The heads of the opening handshake, for `--verbose` and for refusals.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
-use bowline::Error;
 use bowline::http::header::{
     CONNECTION, CONTENT_TYPE, HOST, HeaderMap, LOCATION, PROXY_AUTHENTICATE, RETRY_AFTER,
     SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, SERVER,
     UPGRADE, WWW_AUTHENTICATE,
 };
-use bowline::http::{HeaderName, Request, Response, StatusCode};
+use bowline::http::{HeaderName, Request, Response, StatusCode, Version as HttpVersion};
+use bowline::{Error, HandshakeTimes};
 
 use crate::connect::{Version, in_options};
 use crate::escape;
@@ -62,6 +63,29 @@ pub(super) fn of_response(response: &Response<()>) -> Vec<String> {
     let status = line_of_status(response.status());
     let mut lines = vec![format!("< {:?} {status}", response.version())];
     lines.extend(of_headers(response.headers()).into_iter().map(|line| format!("< {line}")));
+    lines
+}
+
+/// The lines about the way to the server: QUIC if it is used, and the times of the steps.
+pub(super) fn of_connection(response: &Response<()>) -> Vec<String> {
+    let mut lines = Vec::new();
+    if response.version() == HttpVersion::HTTP_3 {
+        // quinn opens connections of this version alone, and QUIC has no older TLS (RFC 9001 4.2).
+        lines.push("* QUIC version 1, TLS 1.3, ALPN h3".to_owned());
+    }
+    if let Some(times) = response.extensions().get::<HandshakeTimes>() {
+        let steps = [
+            ("resolved", times.resolved()),
+            ("connected", times.connected()),
+            ("secured", times.secured()),
+            ("open", Some(times.upgraded())),
+        ];
+        let steps = steps.into_iter().filter_map(|(step, time)| {
+            let micros = u64::try_from(time?.as_micros()).unwrap_or(u64::MAX);
+            Some(format!("{step} after {:?}", Duration::from_micros(micros)))
+        });
+        lines.push(format!("* {}", steps.collect::<Vec<_>>().join(", ")));
+    }
     lines
 }
 

@@ -3,6 +3,8 @@
 mod exec;
 mod files;
 mod gateway;
+#[cfg(feature = "http3")]
+mod http3;
 mod modes;
 mod process;
 mod start;

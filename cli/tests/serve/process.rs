@@ -77,6 +77,12 @@ impl Running {
         line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() * 1024
     }
 
+    /// Ends the process at once.
+    #[cfg_attr(not(feature = "http3"), expect(dead_code, reason = "a test of HTTP/3 uses it"))]
+    pub(crate) async fn kill(mut self) {
+        within(self.child.kill()).await.unwrap();
+    }
+
     /// Waits for the end of the process, and returns what it has written to stderr.
     pub(crate) async fn end(mut self) -> (ExitStatus, String) {
         let mut text = String::new();

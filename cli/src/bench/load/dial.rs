@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use crate::bench::plan::Plan;
 use crate::bench::tally::Openings;
 use crate::bench::units::nanos;
-use crate::connect::{ConnectError, Target};
+use crate::connect::{ConnectError, Target, Version};
 
 /// The time that a server has to accept a TCP connection, as that of the whole handshake in the library.
 const TCP_TIMEOUT: Duration = Duration::from_secs(10);
@@ -82,6 +82,9 @@ impl Dialer {
         let Way::Tcp { peer, .. } = self.way else {
             let (socket, response) = self.target.connect().await?;
             let times = times_of(&response);
+            if self.target.version() == Version::Http3 {
+                return Ok(Opened { socket, tcp: None, times: without_tcp(times) });
+            }
             return Ok(Opened { socket, tcp: times.connected(), times });
         };
         let failed = |error| OpenError::Tcp { peer, error };
@@ -111,6 +114,12 @@ impl Dialer {
             }
         }
     }
+}
+
+/// The times of a handshake over HTTP/3, in which the step of TLS is the whole handshake of QUIC.
+fn without_tcp(times: HandshakeTimes) -> HandshakeTimes {
+    let whole = HandshakeTimes::new(times.upgraded());
+    times.secured().map_or(whole, |secured| whole.with_secured(secured))
 }
 
 fn times_of(response: &Response<()>) -> HandshakeTimes {
