@@ -5,6 +5,7 @@ use std::error::Error;
 use bowline::rustls::ServerConfig;
 use bowline::rustls::pki_types::PrivateKeyDer;
 use clap::ValueEnum;
+use rcgen::PublicKeyData;
 
 /// The choice of compression, and whether messages may refer to earlier ones.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -32,13 +33,18 @@ impl From<Compression> for bowline::CompressionOptions {
 
 /// Creates a TLS configuration with a new self-signed certificate for localhost and 127.0.0.1.
 pub fn self_signed() -> Result<ServerConfig, Box<dyn Error + Send + Sync>> {
+    self_signed_with_public_key().map(|(config, _)| config)
+}
+
+/// Does the same, and returns the public key, as the SubjectPublicKeyInfo of X.509.
+pub fn self_signed_with_public_key() -> Result<(ServerConfig, Vec<u8>), Box<dyn Error + Send + Sync>> {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned(), "127.0.0.1".to_owned()])?;
     let key = PrivateKeyDer::try_from(made.signing_key.serialize_der())?;
     let config = ServerConfig::builder_with_provider(bowline::crypto_provider()?)
         .with_safe_default_protocol_versions()?
         .with_no_client_auth()
         .with_single_cert(vec![made.cert.der().clone()], key)?;
-    Ok(config)
+    Ok((config, made.signing_key.subject_public_key_info()))
 }
 
 /// The examples of the pages, which need features and crates that a test of `bowline` alone doesn't have.

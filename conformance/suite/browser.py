@@ -1,5 +1,7 @@
-"""Pages in headless Chromium as clients of bowline, over ws:// and wss:// and HTTP/2, and with compression."""
+"""Pages in headless Chromium as clients of bowline: over ws:// and wss://, HTTP/2 and HTTP/3, and with compression."""
 
+import base64
+import hashlib
 import http.server
 import re
 import shutil
@@ -25,6 +27,11 @@ HTTP2_EXCHANGES = ["request before", *EXCHANGES]
 HTTP2_CHECKS = [f"{server} {exchange}" for server in [*HYPER_SERVERS, *OUR_SERVERS] for exchange in HTTP2_EXCHANGES]
 HTTP2_CHECKS += ["closed by the server"]
 
+# The checks of `http3_page_server`, by path.
+HTTP3_SERVERS = {"http3": "/off", "http3-no-takeover": "/no-takeover", "http3-takeover": "/takeover"}
+HTTP3_CHECKS = [f"{server} {exchange}" for server in HTTP3_SERVERS for exchange in ["page", *EXCHANGES]]
+HTTP3_CHECKS += ["closed by the server"]
+
 # The whole takes about 6 s; the first start of Chromium on a cold machine is the slow part.
 SECONDS = 60
 
@@ -33,6 +40,7 @@ def run(report):
     chromium = install.chromium()
     run_page_over_http1(report, chromium)
     run_page_over_http2(report, chromium)
+    run_page_over_http3(report, chromium)
 
 
 def run_page_over_http1(report, chromium):
@@ -90,13 +98,47 @@ def run_page_over_http2(report, chromium):
         report.fails("chromium: the page's answer to a Close frame", "the server did not get it")
 
 
-def judge_connections(report, name, log, websockets):
-    """Checks that all requests came over one HTTP/2 connection, and that this many of them were WebSockets."""
+def run_page_over_http3(report, chromium):
+    """A page whose WebSockets use the same QUIC connection. Chromium does so only when told to."""
+    log = ""
+    with ExitStack() as stack:
+        results = stack.enter_context(page_server())
+        try:
+            command = [PROGRAMS / "http3_page_server", SOURCE / "browser" / "page.html"]
+            page = stack.enter_context(processes.server("browser-http3-page-server", command))
+            log_file = LOGS / "browser-http3-page-server.log"
+            public_key = bytes.fromhex(re.search(r"^public key (\w+)$", log_file.read_text(), re.MULTILINE)[1])
+            pin = base64.b64encode(hashlib.sha256(public_key).digest()).decode()
+            quic = ["--enable-quic", f"--origin-to-force-quic-on={page}", "--enable-features=EnableWebsocketsOverHttp3"]
+            # A certificate of QUIC must be one of the list: `--ignore-certificate-errors` is not enough.
+            quic += [f"--ignore-certificate-errors-spki-list={pin}"]
+            addresses = {name: f"wss://{page}{path}" for name, path in HTTP3_SERVERS.items()}
+            addresses |= {"closing": f"wss://{page}/close", "report": results.origin}
+            url = f"https://{page}/?{urlencode(addresses)}"
+            process = stack.enter_context(browser(chromium, "browser-http3", url, quic))
+            processes.wait_until(results.answered.is_set, process, SECONDS)
+            # The server may still be at the end of the last one.
+            clean = lambda: log_file.read_text().count("the page has closed with 4003\n")
+            processes.wait_until(lambda: clean() == 2 * len(HTTP3_SERVERS), process, SECONDS)
+            report.passes("chromium: http3 clean closes")
+            log = log_file.read_text()
+        except processes.ProcessFailure as failure:
+            report.fails("browser", failure)
+    report.takes_over("chromium", results.answer, HTTP3_CHECKS)
+    # Each mode has two WebSockets, and the server closes another one.
+    websockets = 2 * len(HTTP3_SERVERS) + 1
+    judge_connections(report, "chromium: http3 one connection", log, websockets, "HTTP/3.0")
+    answer = "the page answered the Close frame with 4001" in log
+    report.judges("chromium: http3 the page's answer to a Close frame", answer, "the server did not get it")
+
+
+def judge_connections(report, name, log, websockets, expected="HTTP/2.0"):
+    """Checks that all requests came over one connection of this version, and that this many were WebSockets."""
     requests = re.findall(r"^([A-Z]+) \S+ (HTTP/\S+) from (\S+)$", log, re.MULTILINE)
     versions = {version for _, version, _ in requests}
     peers = {peer for _, _, peer in requests}
     opened = sum(method == "CONNECT" for method, _, _ in requests)
-    if versions == {"HTTP/2.0"} and len(peers) == 1 and opened == websockets:
+    if versions == {expected} and len(peers) == 1 and opened == websockets:
         report.passes(name)
     else:
         report.fails(name, f"{opened} WebSockets of {websockets}; {versions} over the connections of {peers}")
@@ -108,14 +150,16 @@ def echo_server(name, arguments):
 
 
 @contextmanager
-def browser(chromium, name, url):
-    """Runs Chromium as root, without a display and without state from earlier runs."""
+def browser(chromium, name, url, quic=("--disable-quic", "--ignore-certificate-errors")):
+    """Runs Chromium as root, without a display and without state from earlier runs.
+
+    Without other options for QUIC, any certificate over TLS is accepted, such as the self-signed one of echo_server.
+    """
     # Outside of the cache: Chromium creates a Unix socket there, whose path has at most 107 bytes.
     home = tempfile.mkdtemp(prefix="bowline-chromium-")
-    command = [chromium, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
+    command = [chromium, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", *quic]
     command += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
-    # For the self-signed certificate of echo_server.
-    command += ["--ignore-certificate-errors", f"--user-data-dir={home}/profile", url]
+    command += [f"--user-data-dir={home}/profile", url]
     try:
         with processes.background(name, command, {"HOME": home, "TMPDIR": home}) as process:
             yield process
