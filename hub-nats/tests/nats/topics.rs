@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bowline::Message;
 use bowline_hub::{Engine, ErrorKind, Hub, HubEvent, Position};
 use bowline_hub_testing::client::{Client, publish, until};
+use bowline_hub_testing::proxy::{Line, Proxy};
 use bowline_hub_testing::{PATIENCE, TestResult};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -91,6 +92,41 @@ async fn a_server_that_falls_silent_is_noticed() -> TestResult {
     until(&mut events, |event| *event == HubEvent::Reconnected).await?;
     publish(&hub, "news", "1").await?;
     client.expect(&["1"]).await?;
+    Ok(())
+}
+
+/// The line of a node is stalled until its server gives up. Messages with history arrive nevertheless, and the
+/// events say when the others were lost.
+#[tokio::test]
+async fn a_node_that_is_too_slow_for_its_server_is_told_and_misses_nothing() -> TestResult {
+    let settings = "max_pending: 65536\nmax_payload: 65536\nwrite_deadline: \"1s\"";
+    let Some(server) = Server::start(settings).await? else { return Ok(()) };
+    let proxy = Proxy::start(server.address()).await?;
+    let (slow, other) = (hub(&proxy.url("nats")).await?, hub(&server.url()).await?);
+    let (mut events, mut client) = (slow.events(), Client::live(&slow, "chat/a").await?);
+    let filler = Client::live(&slow, "news").await?;
+    other.publish("chat/a", "1").await?;
+    client.expect(&["1"]).await?;
+    proxy.set(Line::StalledToClient);
+    let (news, mut number) = ("x".repeat(60_000), 1);
+    while !server.log()?.contains("Slow Consumer") {
+        assert!(number < 5000, "the server buffers without a bound");
+        other.publish("news", news.as_str()).await?;
+        number += 1;
+        if number <= 50 {
+            other.publish("chat/a", number.to_string()).await?;
+        }
+    }
+    until(&mut events, |event| matches!(event, HubEvent::Disconnected(_))).await?;
+    proxy.set(Line::Open);
+    until(&mut events, |event| *event == HubEvent::Reconnected).await?;
+    for expected in 2..=number.min(50) {
+        client.expect(&[&expected.to_string()]).await?;
+    }
+    other.publish("chat/a", "the last").await?;
+    client.expect(&["the last"]).await?;
+    assert_eq!(slow.stats().lost, 0);
+    drop(filler);
     Ok(())
 }
 
