@@ -204,14 +204,17 @@ fn publish(round: usize, publisher: usize, is_over: &AtomicBool) -> Vec<(u64, St
 
 /// Returns what the stream has at a number: a text, or that there is nothing.
 fn stored(client: &mut Client, sequence: u64) -> Outcome<String> {
-    let request = json!({ "seq": sequence }).to_string();
+    let (request, began) = (json!({ "seq": sequence }).to_string(), Instant::now());
     loop {
-        let answer = client.ask("$JS.API.STREAM.MSG.GET.proof", &request)?;
+        let answer = client.ask("$JS.API.STREAM.MSG.GET.proof", &request).unwrap_or_default();
         if let Some(data) = answer["message"]["data"].as_str() {
             return Ok(String::from_utf8(STANDARD.decode(data)?)?);
         }
         if answer["error"]["err_code"] == NO_MESSAGE {
             return Ok("nothing".to_owned());
+        }
+        if began.elapsed() > SETTLED {
+            return Err("nobody reads the stream".into());
         }
         // For a moment, the stream has no leader.
         thread::sleep(Duration::from_millis(200));

@@ -31,6 +31,9 @@ use crate::wire::{self, Content};
 const STALE: [Duration; 3] =
     [Duration::from_millis(200), Duration::from_millis(400), Duration::from_millis(600)];
 
+/// The factor by which a search for the last messages reaches further back.
+const STRIDE: usize = 4;
+
 /// The number of messages that are read one by one.
 const SINGLE: usize = 16;
 
@@ -73,7 +76,7 @@ pub(crate) async fn page(
 ) -> Result<HistoryPage, EngineError> {
     let subject = wire::subject(wire::STORE, topic.name());
     let retention = topic.retention().ok_or_else(|| EngineError::new("the topic has no history"))?;
-    let reader = Reader { link, subject: &subject, retention };
+    let reader = Reader { stream, link, subject: &subject, retention };
     let read = || reader.page_of_all(after, limit);
     Ok(stream.with_stream(link, retention, read).await?)
 }
@@ -88,12 +91,13 @@ pub(crate) async fn before_last(
 ) -> Result<Position, EngineError> {
     let subject = wire::subject(wire::STORE, topic.name());
     let retention = topic.retention().ok_or_else(|| EngineError::new("the topic has no history"))?;
-    let reader = Reader { link, subject: &subject, retention };
+    let reader = Reader { stream, link, subject: &subject, retention };
     Ok(stream.with_stream(link, retention, || reader.before_last(count)).await?)
 }
 
 /// A reader of the history with a subject.
 struct Reader<'a> {
+    stream: &'a Stream,
     link: &'a Link,
     subject: &'a str,
     retention: Retention,
@@ -125,7 +129,8 @@ impl Reader<'_> {
         }
         let (messages, newer) = self.messages(after, &top, limit).await?;
         let Some(first) = messages.first() else { return Ok(page) };
-        if newer > self.retention.count || !self.is_young(first) {
+        let now = self.stream.now(self.link).await;
+        if newer > self.retention.count || !self.is_young(first, now) {
             return Ok(page);
         }
         // Last, as it shows that all the others were there.
@@ -168,16 +173,38 @@ impl Reader<'_> {
     async fn before_last(&self, count: u64) -> Result<Position, Refusal> {
         let top = self.top().await?;
         let most = usize::try_from(count).unwrap_or(usize::MAX).min(self.retention.count);
-        let (found, _) = self.consume(0, usize::MAX, Part::Headers).await?;
-        let is_kept = |found: &&StoredMessage| found.content != Content::Mark && self.is_young(found);
+        let found = self.last(&top, most).await?;
+        let now = self.stream.now(self.link).await;
+        let is_kept = |found: &&StoredMessage| found.content != Content::Mark && self.is_young(found, now);
         let first = found.iter().rev().take(most).take_while(is_kept).last();
         let Some(first) = first else { return Ok(top.position()) };
         let before = found.iter().rev().find(|found| found.sequence < first.sequence);
         Ok(before.map_or(first.before(), StoredMessage::position))
     }
 
-    fn is_young(&self, message: &StoredMessage) -> bool {
-        SystemTime::now().duration_since(message.time).unwrap_or_default() <= self.retention.age
+    /// Reads the headers of the last messages: of more than `count`, if there are so many.
+    async fn last(&self, top: &StoredMessage, count: usize) -> Result<Vec<StoredMessage>, Refusal> {
+        let (_, all) = self.consume(0, 0, Part::Headers).await?;
+        let enough = count.saturating_add(1);
+        let mut after = 0;
+        if all > enough.saturating_mul(STRIDE) {
+            // Messages of other topics are in between, nobody knows how many.
+            let mut reach = enough;
+            loop {
+                after = top.sequence.saturating_sub(u64::try_from(reach).unwrap_or(u64::MAX));
+                let (_, newer) = self.consume(after, 0, Part::Headers).await?;
+                if newer >= enough || after == 0 {
+                    break;
+                }
+                reach = reach.saturating_mul(STRIDE);
+            }
+        }
+        Ok(self.consume(after, usize::MAX, Part::Headers).await?.0)
+    }
+
+    /// Compares a message with the clock of the server, which has stamped the message.
+    fn is_young(&self, message: &StoredMessage, now: SystemTime) -> bool {
+        now.duration_since(message.time).unwrap_or_default() <= self.retention.age
     }
 
     /// Returns the newest message, or the mark of a history that begins now.

@@ -85,6 +85,7 @@
 //! of the connection once it is back.
 
 mod address;
+mod clock;
 mod connection;
 mod history;
 mod jetstream;

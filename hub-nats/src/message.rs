@@ -155,7 +155,7 @@ fn consumed(answer: Answer) -> Option<(RawMessage, usize)> {
 }
 
 /// Parses a time in UTC, such as `2026-11-30T01:17:28.6Z` (RFC 3339).
-fn parse_time(text: &str) -> Option<SystemTime> {
+pub(crate) fn parse_time(text: &str) -> Option<SystemTime> {
     let part = |range: Range<usize>| text.get(range)?.parse::<u64>().ok();
     let (year, month, day) = (part(0..4)?, part(5..7)?, part(8..10)?);
     let (hour, minute, second) = (part(11..13)?, part(14..16)?, part(17..19)?);

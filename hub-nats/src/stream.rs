@@ -17,12 +17,14 @@
 //! bounded by those who read it: see [`history`](crate::history).
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bowline_hub::bowline::Message;
 use bowline_hub::{EngineError, Position, Retention, Topic};
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
+use crate::clock::Clock;
 use crate::jetstream::{self, Refusal, call};
 use crate::link::Link;
 use crate::message::nth;
@@ -36,6 +38,9 @@ const TAIL: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// The time for which the stream remembers the keys of messages that are published once.
 const KEYS: Duration = Duration::from_secs(120);
 
+/// The time within which the server must tell its time.
+const CLOCK: Duration = Duration::from_millis(500);
+
 /// The number of attempts of a request that finds no stream.
 const ATTEMPTS: usize = 3;
 
@@ -46,6 +51,8 @@ pub(crate) struct Stream {
     /// Held by the one who creates or changes the stream.
     changing: tokio::sync::Mutex<()>,
     receipts: Arc<Receipts>,
+    /// The clock of the server, with the number from [`Link::changes`] at that time.
+    clock: tokio::sync::Mutex<Option<(u64, Option<Clock>)>>,
 }
 
 /// The retention that the stream is known to have.
@@ -143,6 +150,18 @@ impl Stream {
         };
         *self.known() = Known { changes: wanted.changes, ..Known::of(&config) };
         Ok(())
+    }
+
+    /// Returns the time of the server, or that of the node while the server does not tell.
+    pub(crate) async fn now(&self, link: &Link) -> SystemTime {
+        let changes = link.changes();
+        let mut clock = self.clock.lock().await;
+        if clock.as_ref().is_none_or(|(known, _)| *known != changes) {
+            // Without a leader of all streams, a cluster does not tell, and its histories are there.
+            let read = timeout(CLOCK, Clock::read(link)).await;
+            *clock = Some((changes, read.ok().and_then(Result::ok)));
+        }
+        clock.and_then(|(_, clock)| clock).map_or_else(SystemTime::now, Clock::now)
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {

@@ -120,6 +120,32 @@ async fn a_client_may_start_with_the_last_messages() -> TestResult {
     Ok(())
 }
 
+/// Not all of a history is read for its last messages, between which are those of other topics.
+#[tokio::test]
+async fn the_last_messages_of_a_long_history_are_found() -> TestResult {
+    let Some(server) = Server::start("").await? else { return Ok(()) };
+    let rule = Rule::new().history(2000, Duration::from_secs(300));
+    let hub = builder(&server.url()).await?.rule("long", rule).build()?;
+    for number in 0..600 {
+        hub.publish("long", number.to_string()).await?;
+        for _ in 0..number % 7 {
+            hub.publish("chat/b", "of another topic").await?;
+        }
+    }
+    for _ in 0..200 {
+        hub.publish("chat/b", "of another topic").await?;
+    }
+    for count in [0, 1, 5, 100, 149, 150, 599, 600, 1000] {
+        let mut client = Client::join(&hub)?;
+        assert!(matches!(client.member.subscribe("long", Since::Last(count)).await?, Start::Live(_)));
+        for expected in 600 - count.min(600)..600 {
+            client.expect(&[&expected.to_string()]).await?;
+        }
+        client.member.unsubscribe("long").await;
+    }
+    Ok(())
+}
+
 /// The rules of two nodes differ, as they do while a new version is rolled out. The stream keeps enough for
 /// both, and each node applies its own rule.
 #[tokio::test]
