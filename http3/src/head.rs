@@ -139,6 +139,10 @@ fn uri(
 ) -> Result<Uri, HeadError> {
     let scheme = scheme.ok_or(HeadError::Malformed("the request has no :scheme"))?;
     let path = path.ok_or(HeadError::Malformed("the request has no :path"))?;
+    // RFC 9114 4.3.1: a path begins with a slash, but for the one of OPTIONS that concerns the whole server.
+    if path.first() != Some(&b'/') && path != b"*" {
+        return Err(HeadError::Malformed("the :path does not begin with a slash"));
+    }
     let host = headers.get(HOST).map(HeaderValue::as_bytes);
     let authority = match (authority, host) {
         // RFC 9114 4.3.1: both have the same value.

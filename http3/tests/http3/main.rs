@@ -9,6 +9,7 @@ mod hostile_clients;
 mod hostile_servers;
 mod pairs;
 mod raw;
+mod requirements;
 mod support;
 
 #[global_allocator]

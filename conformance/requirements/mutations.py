@@ -6,9 +6,9 @@ import shutil
 import subprocess
 import time
 
-from .requirements import WORKSPACE, Wrong
+from .rows import WORKSPACE, Wrong
 
-SCRATCH = WORKSPACE / "target" / "rfc6455"
+SCRATCH = WORKSPACE / "target" / "requirements"
 COPY = SCRATCH / "workspace"
 
 # Longer than any of the tests takes. A hanging test doesn't pass.

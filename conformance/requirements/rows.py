@@ -1,13 +1,11 @@
-"""Reads `requirements.toml`, and finds its items in the sources."""
+"""The rows of a table, and their items in the sources."""
 
 import re
-import tomllib
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-FOLDER = Path(__file__).resolve().parent
-WORKSPACE = FOLDER.parent.parent
+WORKSPACE = Path(__file__).resolve().parent.parent.parent
 
 HELD = {"section", "who", "requires", "place", "test", "line", "becomes"}
 ALLOWED = HELD | {"in", "note"}
@@ -73,7 +71,7 @@ class Mutation:
 
 @dataclass(frozen=True)
 class Requirement:
-    number: int
+    id: str
     section: str
     who: str
     requires: str
@@ -84,7 +82,7 @@ class Requirement:
     gap: str = ""
 
     def __str__(self):
-        return f"row {self.number} ({self.section}, {self.who}): {self.requires}"
+        return f"row {self.id} ({self.section}, {self.who}): {self.requires}"
 
     def check(self):
         """Raises `Wrong` if an item of the row is missing in the sources."""
@@ -100,26 +98,20 @@ class Requirement:
             raise Wrong(f"{self}: the mutation does not apply: {wrong}") from wrong
 
 
-def load():
-    with (FOLDER / "requirements.toml").open("rb") as file:
-        rows = tomllib.load(file)["requirement"]
-    return [parse(number, row) for number, row in enumerate(rows, 1)]
-
-
-def parse(number, row):
+def parse(id, row):
     keys = set(row)
     if not (HELD <= keys <= ALLOWED or keys == NOT_HELD):
-        raise Wrong(f"row {number} has the keys {sorted(keys)}")
+        raise Wrong(f"row {id} has the keys {sorted(keys)}")
     if row["who"] not in ("client", "server", "both"):
-        raise Wrong(f"row {number} is about {row['who']!r}")
-    common = number, row["section"], row["who"], row["requires"]
+        raise Wrong(f"row {id} is about {row['who']!r}")
+    common = id, row["section"], row["who"], row["requires"]
     if "gap" in row:
         return Requirement(*common, gap=row["gap"])
     place = Item.parse(row["place"])
     mutated = Item.parse(row["in"]) if "in" in row else place
     mutation = Mutation(mutated, row["line"], row["becomes"])
     if mutation.line == mutation.becomes:
-        raise Wrong(f"row {number} has a mutation that changes nothing")
+        raise Wrong(f"row {id} has a mutation that changes nothing")
     return Requirement(*common, place, Item.parse(row["test"]), mutation, row.get("note", ""))
 
 
