@@ -33,6 +33,9 @@ CHECKS_OF_H2_SERVER = [*CHECKS, "client closes its stream", "client drops", "ser
 # Checks of a hyper server with `bowline::accept`.
 CHECKS_OF_HYPER = ["text", "1 MiB of binary", "server drops", "foreign origin", "version 12", "another protocol"]
 
+# Comparisons of field sections with pylsqpack, which aioquic brings.
+CHECKS_OF_QPACK = ["theirs are decoded", "ours are decoded", "malformed ones are refused alike"]
+
 # Each check has 10 s; all of one client together take about 1 s.
 SECONDS = 60
 
@@ -70,6 +73,7 @@ def run(report):
         run_http3(report, peers, h3_python, mode, more)
     hyper = [PROGRAMS / "page_server", SOURCE / "browser" / "page.html"]
     run_pair(report, "h2 client, bowline under hyper", h2_client, hyper, CHECKS_OF_HYPER, scheme="wss")
+    run_qpack(report, [h3_python, peers / "qpack.py", PROGRAMS / "qpack"])
     run_example(report, "example http2, 1,000 WebSockets over one connection", "http2", ["--open", "1000"])
     run_example(report, "example http3, 1,000 WebSockets over one connection", "http3", ["--open", "1000"])
 
@@ -89,6 +93,13 @@ def run_http3(report, peers, python, mode, more):
     for name, arguments in {"": [], " with Retry": ["--retry"]}.items():
         pair = f"bowline client, aioquic server{name}, {mode}"
         run_pair(report, pair, client, [*server, *arguments], checks_of_server, scheme="wss")
+
+
+def run_qpack(report, command):
+    try:
+        report.takes_over("QPACK beside pylsqpack", processes.run("qpack", command, SECONDS), CHECKS_OF_QPACK)
+    except processes.ProcessFailure as failure:
+        report.fails("QPACK beside pylsqpack", failure)
 
 
 def run_pair(report, name, client, server, checks, environment=None, scheme="ws"):
