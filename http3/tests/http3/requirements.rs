@@ -36,7 +36,19 @@ async fn code_of_section(lines: &[u8]) -> Option<u64> {
     let client = RawClient::connect(&running).await;
     let bytes = frame(0x01, &[&[0x00, 0x00][..], lines].concat());
     let (_send, mut receive) = client.request(&bytes).await;
-    soon(receive.received_reset()).await.unwrap().map(|code| code.into_inner())
+    soon(receive.received_reset()).await.unwrap().map(quinn::VarInt::into_inner)
+}
+
+#[tokio::test]
+async fn rfc_9220_3_the_end_of_a_websocket_is_the_end_of_its_stream() {
+    let running = serve_echo(Server::new()).await;
+    let client = RawClient::connect(&running).await;
+    let (mut send, mut receive) = client.request(&request()).await;
+    // A Close frame with 1000, masked with zeros.
+    send.write_all(&frame(0x00, &[0x88, 0x82, 0, 0, 0, 0, 0x03, 0xe8])).await.unwrap();
+    send.finish().unwrap();
+    let answer = soon(receive.read_to_end(1000)).await.unwrap();
+    assert!(answer.ends_with(&[0x88, 0x02, 0x03, 0xe8]), "{answer:x?}");
 }
 
 #[tokio::test]
