@@ -439,6 +439,47 @@ async fn sending_what_is_borrowed_allocates_nothing() {
     }
 }
 
+/// Beside the payload, only `serde_json` allocates: the memory of the value.
+#[cfg(feature = "json")]
+#[tokio::test]
+async fn json_allocates_no_more_than_serde_does() {
+    type Document = std::collections::BTreeMap<String, Vec<u32>>;
+    let document: Document =
+        (1000..1016).map(|key| (format!("key {key}"), (key..key + 10).collect())).collect();
+    let text = serde_json::to_string(&document).unwrap();
+    assert!((800..1200).contains(&text.len()), "{} bytes", text.len());
+    let before = ALLOCATIONS.get();
+    drop(serde_json::from_str::<Document>(&text).unwrap());
+    let of_serde = ALLOCATIONS.get() - before;
+    for role in [Role::Client, Role::Server] {
+        let (mut socket, mut peer) = open_tcp(role).await;
+        let frame = Frame::text(text.clone());
+        let (request, mut reply) =
+            (encode_all(support::peer_of(role), &[frame.clone()]), vec![0; frame.encode(role).len()]);
+        let rounds = 50;
+        let driving = std::thread::spawn(move || {
+            for _ in 0..2 * rounds {
+                peer.write_all(&request).unwrap();
+                peer.read_exact(&mut reply).unwrap();
+            }
+            peer
+        });
+        let mut before = 0;
+        for number in 0..2 * rounds {
+            if number == rounds {
+                before = ALLOCATIONS.get();
+            }
+            let received: Document = socket.recv_json().await.unwrap().unwrap();
+            socket.send_json(&received).await.unwrap();
+        }
+        socket.flush().await.unwrap();
+        let allocations = ALLOCATIONS.get() - before;
+        let expected = rounds * (of_serde + 1);
+        assert!((expected..=expected + 5).contains(&allocations), "{role:?}: {allocations}, not {expected}");
+        drop(driving.join().unwrap());
+    }
+}
+
 // ---- compression
 
 #[cfg(feature = "deflate")]
