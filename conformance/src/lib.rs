@@ -1,9 +1,12 @@
 //! Code that the programs of this package share.
 
 use std::error::Error;
+use std::path::Path;
+use std::sync::Arc;
 
-use bowline::rustls::ServerConfig;
-use bowline::rustls::pki_types::PrivateKeyDer;
+use bowline::rustls::pki_types::pem::PemObject;
+use bowline::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use bowline::rustls::{ClientConfig, RootCertStore, ServerConfig};
 use clap::ValueEnum;
 use rcgen::PublicKeyData;
 
@@ -36,7 +39,7 @@ pub fn self_signed() -> Result<ServerConfig, Box<dyn Error + Send + Sync>> {
     self_signed_with_public_key().map(|(config, _)| config)
 }
 
-/// Does the same, and returns the public key, as the SubjectPublicKeyInfo of X.509.
+/// Does the same, and returns the public key, as the `SubjectPublicKeyInfo` of X.509.
 pub fn self_signed_with_public_key() -> Result<(ServerConfig, Vec<u8>), Box<dyn Error + Send + Sync>> {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned(), "127.0.0.1".to_owned()])?;
     let key = PrivateKeyDer::try_from(made.signing_key.serialize_der())?;
@@ -45,6 +48,17 @@ pub fn self_signed_with_public_key() -> Result<(ServerConfig, Vec<u8>), Box<dyn 
         .with_no_client_auth()
         .with_single_cert(vec![made.cert.der().clone()], key)?;
     Ok((config, made.signing_key.subject_public_key_info()))
+}
+
+/// Creates a TLS configuration that trusts the certificate in a file (PEM).
+pub fn trusting(file: &Path) -> Result<Arc<ClientConfig>, Box<dyn Error + Send + Sync>> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(file)?)?;
+    let config = ClientConfig::builder_with_provider(bowline::crypto_provider()?)
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(Arc::new(config))
 }
 
 /// The examples of the pages, which need features and crates that a test of `bowline` alone doesn't have.

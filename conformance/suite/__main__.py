@@ -52,7 +52,7 @@ def parse_arguments():
         help="Autobahn cases, such as '6.*' or 9.1.1 (repeatable; default: all, but see --long)",
     )
     parser.add_argument("--long", action="store_true", help="Autobahn's compression with messages over 8 KiB as well")
-    parser.add_argument("--http", action="append", choices=["1.1", "2"], help="Autobahn over this version alone")
+    parser.add_argument("--http", action="append", choices=["1.1", "2", "3"], help="Autobahn over this version alone")
     return parser.parse_args()
 
 

@@ -1,6 +1,6 @@
 """Autobahn|Testsuite, the reference suite for RFC 6455 and RFC 7692, against bowline as server and as client.
 
-It speaks HTTP/1.1. Over HTTP/2, `http2_bridge` stands between the two.
+It speaks HTTP/1.1. Over HTTP/2, `http2_bridge` stands between the two, and over HTTP/3 `peers/h3_bridge.py`.
 """
 
 import json
@@ -20,8 +20,8 @@ NUMBER_OF_CASES = 301
 COMPRESSION_GROUPS = {12: 5, 13: 7}
 SHORT_CASES = [*range(1, 7), 11]
 LONG_CASES = [range(7, 11), range(12, 15), range(15, 19)]
-# Compression doesn't depend on the HTTP version: over HTTP/2, these subgroups show that it is negotiated and works.
-SHORT_CASES_OVER_HTTP2 = [1, 11]
+# Compression doesn't depend on the HTTP version: over HTTP/2 and HTTP/3, these show that it is negotiated and works.
+FEW_SHORT_CASES = [1, 11]
 ALL_CASES = 18
 
 # The largest message of group 9.
@@ -39,16 +39,15 @@ AGENT = "bowline"
 def run(report, cases, long, versions):
     """Runs the cases that match the globs in `cases`, or all; without `long`, all except the long ones."""
     for version in versions:
-        http2 = version == "2"
-        short = SHORT_CASES_OVER_HTTP2 if http2 and not long else SHORT_CASES
+        short = SHORT_CASES if version == "1.1" or long else FEW_SHORT_CASES
         batches = [cases] if cases else batches_of_all(short, long)
         expected = None if cases else NUMBER_OF_CASES + number_of_compression_cases(short, long)
         for role, test in (("server", test_server), ("client", test_client)):
-            name = f"{role} over HTTP/2" if http2 else role
-            judge(report, name, results(report, name, test, batches, http2), expected)
+            name = role if version == "1.1" else f"{role} over HTTP/{version}"
+            judge(report, name, results(report, name, test, batches, version), expected)
 
 
-def results(report, name, test, batches, http2):
+def results(report, name, test, batches, version):
     """Runs the cases in one role. Returns the path of the details and the verdicts of each case."""
     command, environment = install.autobahn()
     wstest = [*command, SOURCE / "autobahn" / "wstest.py"]
@@ -60,7 +59,7 @@ def results(report, name, test, batches, http2):
         folder.mkdir(parents=True)
         specification = {"outdir": str(folder), "cases": batch, "exclude-cases": []}
         try:
-            test(wstest, environment, specification, folder, http2)
+            test(wstest, environment, specification, folder, version)
         except processes.ProcessFailure as failure:
             report.fails(f"autobahn {name}", failure)
         index = folder / "index.json"
@@ -90,14 +89,18 @@ def number_of_compression_cases(short, long):
     return sum(COMPRESSION_GROUPS.values()) * (ALL_CASES if long else len(short))
 
 
-def test_server(wstest, environment, specification, reports, http2):
+def test_server(wstest, environment, specification, reports, version):
     """The suite as client: `fuzzingclient` exits when it is done."""
     echo_server = [PROGRAMS / "examples" / "echo_server", "127.0.0.1:0", "--max-message-size", MESSAGE_SIZE]
     echo_server.append("--compression=takeover")
     with ExitStack() as stack:
-        if http2:
+        if version == "2":
             address = stack.enter_context(processes.server("autobahn-echo-server-http2", [*echo_server, "--http2"]))
             address = stack.enter_context(bridge("server", "http2", address))
+        elif version == "3":
+            serve = [PROGRAMS / "bowline", "serve", "127.0.0.1:0", "--http3", "--compress", "--max-size", MESSAGE_SIZE]
+            url = stack.enter_context(processes.server("autobahn-echo-server-http3", serve))
+            address = stack.enter_context(http3_bridge("server", url.removeprefix("wss://")))
         else:
             address = stack.enter_context(processes.server("autobahn-echo-server", echo_server))
         specification["servers"] = [{"agent": AGENT, "url": f"ws://{address}"}]
@@ -105,7 +108,7 @@ def test_server(wstest, environment, specification, reports, http2):
         processes.run("autobahn-fuzzingclient", fuzz, SECONDS, environment)
 
 
-def test_client(wstest, environment, specification, reports, http2):
+def test_client(wstest, environment, specification, reports, version):
     """The suite as server: `fuzzingserver` runs the cases that the client asks for, until it is killed."""
     port = processes.free_port()
     address = f"127.0.0.1:{port}"
@@ -116,15 +119,26 @@ def test_client(wstest, environment, specification, reports, http2):
     with ExitStack() as stack:
         server = stack.enter_context(processes.background("autobahn-fuzzingserver", fuzz, environment))
         processes.wait_until(lambda: processes.is_listening(port), server, seconds=30)
-        if http2:
+        scheme = "wss" if version == "3" else "ws"
+        if version == "2":
             address = stack.enter_context(bridge("client", "http1", address))
             client.append("--http2")
-        processes.run("autobahn-client", [*client, f"ws://{address}"], SECONDS)
+        elif version == "3":
+            certificate = CACHE / "autobahn-http3-certificate.pem"
+            address = stack.enter_context(http3_bridge("client", address, certificate))
+            client += ["--http3", certificate]
+        processes.run("autobahn-client", [*client, f"{scheme}://{address}"], SECONDS)
 
 
 def bridge(role, version, target):
     """Runs the bridge from the other HTTP version to a target that speaks `version`."""
     return processes.server(f"autobahn-bridge-{role}", [PROGRAMS / "http2_bridge", version, target])
+
+
+def http3_bridge(role, target, *certificate):
+    """Runs the bridge between HTTP/1.1 and HTTP/3. Over HTTP/3, the role is that of bowline."""
+    command = [install.h3(), SOURCE / "peers" / "h3_bridge.py", role, target, *certificate]
+    return processes.server(f"autobahn-http3-bridge-{role}", command)
 
 
 def write(specification, reports):

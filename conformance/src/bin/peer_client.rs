@@ -2,16 +2,12 @@
 
 use std::error::Error;
 use std::fmt::Debug;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Duration;
 
-use bowline::rustls::pki_types::CertificateDer;
-use bowline::rustls::pki_types::pem::PemObject;
-use bowline::rustls::{ClientConfig, RootCertStore};
 use bowline::{CloseCode, Connector, Http2Connection, HttpVersion, Limits, Message, MessageKind, WebSocket};
-use bowline_conformance::Compression;
+use bowline_conformance::{Compression, trusting};
 use bowline_http3::Http3Connection;
 use clap::Parser;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -73,7 +69,7 @@ impl Client {
 }
 
 #[tokio::main]
-async fn main() -> Result<ExitCode, Box<dyn Error>> {
+async fn main() -> Result<ExitCode, Box<dyn Error + Send + Sync>> {
     let Arguments { url, checks, compression, http2, http3 } = Arguments::parse();
     let version = if http2 { HttpVersion::Http2 } else { HttpVersion::Http1 };
     let mut connector = Connector::new().compression(compression).http_version(version);
@@ -90,16 +86,6 @@ async fn main() -> Result<ExitCode, Box<dyn Error>> {
         }
     }
     Ok(ExitCode::SUCCESS)
-}
-
-fn trusting(file: &Path) -> Result<Arc<ClientConfig>, Box<dyn Error>> {
-    let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_file(file)?)?;
-    let config = ClientConfig::builder_with_provider(bowline::crypto_provider()?)
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Ok(Arc::new(config))
 }
 
 async fn check(client: &Client, mode: Compression, name: &str, url: &str) -> Result<(), Box<dyn Error>> {
