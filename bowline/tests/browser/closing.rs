@@ -6,7 +6,7 @@ use bowline::{CloseCode, Connector, Error, ErrorKind, Limits};
 use wasm_bindgen_futures::spawn_local;
 use wasm_bindgen_test::wasm_bindgen_test;
 
-use crate::support::{connect, error_of, next, outcome, poll_once, soon, unique_name, url};
+use crate::support::{Console, connect, error_of, next, outcome, poll_once, soon, unique_name, url};
 
 #[wasm_bindgen_test]
 async fn our_close_frame_reaches_the_server_and_its_answer_is_returned() {
@@ -158,12 +158,19 @@ async fn the_drop_does_not_disturb_a_close_that_has_begun() {
 
 #[wasm_bindgen_test]
 async fn the_drop_is_silent_while_messages_arrive() {
+    let console = Console::watch();
     for _ in 0..10 {
         let mut socket = connect("/flood/1000/1000").await;
         next(&mut socket).await;
+        socket.send("unread").await.unwrap();
         drop(socket);
     }
-    crate::support::sleep(Duration::from_millis(100)).await;
+    let mut socket = connect("/flood/1000/1000").await;
+    next(&mut socket).await;
+    socket.sender().begin_close(CloseCode::NORMAL, "").unwrap();
+    drop(socket);
+    crate::support::sleep(Duration::from_millis(200)).await;
+    console.assert_silent();
 }
 
 #[wasm_bindgen_test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bowline::{Connector, ErrorKind, Limits};
 use wasm_bindgen_test::wasm_bindgen_test;
 
-use crate::support::{connect, error_of, next, outcome, poll_once, sleep, soon, unique_name, url};
+use crate::support::{Console, connect, error_of, next, outcome, poll_once, sleep, soon, unique_name, url};
 
 #[wasm_bindgen_test]
 async fn the_server_chooses_the_subprotocol() {
@@ -79,6 +79,7 @@ async fn the_drop_of_connect_closes_the_connection() {
 
 #[wasm_bindgen_test]
 async fn the_drop_of_connect_is_silent_whenever_it_happens() {
+    let console = Console::watch();
     for milliseconds in [0, 1, 2, 5, 10, 20] {
         let mut connecting = Box::pin(bowline::connect(url("/echo")));
         assert!(poll_once(&mut connecting).is_pending());
@@ -89,5 +90,10 @@ async fn the_drop_of_connect_is_silent_whenever_it_happens() {
     let mut socket = connect("/echo").await;
     socket.send("still here").await.unwrap();
     assert_eq!(next(&mut socket).await, "still here".into());
-    sleep(Duration::from_millis(100)).await;
+    for path in ["/refuse", "/silent"] {
+        let limits = Limits::default().handshake_timeout(Duration::from_millis(50));
+        assert!(soon(Connector::new().limits(limits).connect(url(path))).await.is_err());
+    }
+    sleep(Duration::from_millis(200)).await;
+    console.assert_silent();
 }

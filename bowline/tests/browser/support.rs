@@ -1,7 +1,9 @@
 //! Connections to the server, and waiting.
 
+use std::cell::RefCell;
 use std::fmt::Display;
 use std::pin::pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
@@ -10,7 +12,7 @@ use std::time::Duration;
 use bowline::{Error, Message, WebSocket};
 use futures_util::future::{Either, select};
 use js_sys::{Function, Promise, Reflect, global};
-use wasm_bindgen::{JsCast, JsValue};
+use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::JsFuture;
 
 /// The address of the server, from `.ci/browser`.
@@ -78,6 +80,56 @@ pub(crate) async fn sleep(duration: Duration) {
         set_timeout.call2(&JsValue::UNDEFINED, &resolve, &milliseconds).unwrap();
     });
     JsFuture::from(promise).await.unwrap();
+}
+
+/// Collects what appears on the console: exceptions that nobody caught, rejections that nobody handled, and
+/// errors that were logged.
+///
+/// Node ends at the first two, which is a failure, too.
+pub(crate) struct Console {
+    lines: Rc<RefCell<Vec<String>>>,
+    listener: Closure<dyn Fn(JsValue)>,
+    console: JsValue,
+    log_error: JsValue,
+}
+
+/// The events of the first two.
+const COMPLAINTS: [&str; 2] = ["error", "unhandledrejection"];
+
+impl Console {
+    pub(crate) fn watch() -> Self {
+        let lines = Rc::new(RefCell::new(Vec::new()));
+        let kept = Rc::clone(&lines);
+        let listener = Closure::<dyn Fn(JsValue)>::new(move |complaint: JsValue| {
+            let text = ["message", "reason"].map(|name| Reflect::get(&complaint, &name.into()));
+            kept.borrow_mut().push(format!("{complaint:?} {text:?}"));
+        });
+        let console = Reflect::get(&global(), &"console".into()).unwrap();
+        let log_error = Reflect::get(&console, &"error".into()).unwrap();
+        Reflect::set(&console, &"error".into(), listener.as_ref()).unwrap();
+        let console = Self { lines, listener, console, log_error };
+        console.call_for_complaints("addEventListener");
+        console
+    }
+
+    pub(crate) fn assert_silent(&self) {
+        assert_eq!(self.lines.borrow().join("\n"), "");
+    }
+
+    fn call_for_complaints(&self, method: &str) {
+        if let Ok(method) = Reflect::get(&global(), &method.into()).unwrap().dyn_into::<Function>() {
+            for event in COMPLAINTS {
+                method.call2(&global(), &event.into(), self.listener.as_ref()).unwrap();
+            }
+        }
+    }
+}
+
+impl Drop for Console {
+    fn drop(&mut self) {
+        self.call_for_complaints("removeEventListener");
+        Reflect::set(&self.console, &"error".into(), &self.log_error).unwrap();
+    }
 }
 
 /// Polls a future once.
