@@ -26,7 +26,7 @@ use stream_socket::StreamSocket;
 
 use super::inbox::Arrival;
 
-/// What a transport reports.
+/// An event of a transport.
 pub(super) enum Report {
     /// The handshake is done.
     Opened,

@@ -1,4 +1,5 @@
-//! The library in a page, in a worker and in Node, against `conformance/src/bin/browser_server.rs`.
+//! The library in a page, in a worker and in Node, against `bowline serve`, and for
+//! what an echo doesn't do, against `conformance/src/bin/browser_server.rs`.
 //!
 //! `.ci/browser` runs these tests.
 #![cfg(all(target_family = "wasm", target_os = "unknown"))]

@@ -18,6 +18,9 @@ use wasm_bindgen_futures::JsFuture;
 /// The address of the server, from `.ci/browser`.
 const SERVER: Option<&str> = option_env!("BOWLINE_BROWSER_SERVER");
 
+/// The URL of `bowline serve`, which is the path `/echo` of these tests.
+const ECHO_SERVER: Option<&str> = option_env!("BOWLINE_BROWSER_ECHO");
+
 /// Set by `.ci/browser` for a run without `WebSocketStream` where there is one.
 const WITHOUT_STREAMS: Option<&str> = option_env!("BOWLINE_BROWSER_WITHOUT_STREAMS");
 
@@ -31,8 +34,11 @@ pub(crate) fn url(path: impl Display) -> String {
     if WITHOUT_STREAMS.is_some() && has_streams() {
         Reflect::delete_property(&global(), &"WebSocketStream".into()).unwrap();
     }
-    let address = SERVER.expect("run these tests by .ci/browser");
-    format!("ws://{address}{path}")
+    let (address, echo) = SERVER.zip(ECHO_SERVER).expect("run these tests by .ci/browser");
+    match &*path.to_string() {
+        "/echo" => format!("{echo}/echo"),
+        path => format!("ws://{address}{path}"),
+    }
 }
 
 /// Connects to a path of the server.

@@ -1,11 +1,11 @@
-//! The server of the tests in `bowline/tests/browser`; prints `listening on HOST:PORT` when it is ready.
+//! The server of the tests in `bowline/tests/browser`, beside the echo of `bowline serve`; prints
+//! `listening on HOST:PORT` when it is ready.
 //!
 //! The first segment of the path says what the server does. The query is a name, under which another
 //! connection finds out what became of this one, or makes it go on.
 //!
 //! | path | behaviour of the server |
 //! |---|---|
-//! | `/echo` | sends each message back |
 //! | `/close/CODE` | waits for a message, then closes with that code and the reason `enough` |
 //! | `/drop` | sends a message, then ends the connection without a Close frame |
 //! | `/flood/COUNT/SIZE?NAME` | sends so many binary messages of that size, and records how many |
@@ -74,11 +74,6 @@ async fn handle(head: Parts, mut socket: WebSocket, board: &Board, lost: &Notify
     let name = head.uri.query().unwrap_or_default();
     let path: Vec<_> = head.uri.path().split('/').skip(1).collect();
     match path[..] {
-        ["echo"] => {
-            while let Some(message) = socket.recv().await? {
-                socket.send(message).await?;
-            }
-        }
         ["close", code] => {
             socket.recv().await?;
             socket.close(CloseCode(code.parse()?), "enough").await?;

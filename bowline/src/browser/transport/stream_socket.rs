@@ -6,8 +6,8 @@
 //!     '--------------------'--closed by the peer, lost, the answer to ours--------'--> Ended
 //! ```
 //!
-//! A read is started by [`StreamSocket::receive`], and at most one is on its way. The promise of the end may be
-//! fulfilled before the last messages were read, so the end is reported once the reader has come to it.
+//! A read is started by [`StreamSocket::receive`], and at most one is on its way. The promise of the end may
+//! be fulfilled before the last messages were read, so the end is reported once the reader has come to it.
 //!
 //! Promises can't be told to forget their functions, so these belong to JavaScript, which calls them whenever
 //! it likes, and frees them. They find the connection by a weak reference.
@@ -65,7 +65,7 @@ extern "C" {
     #[wasm_bindgen(method)]
     fn then(this: &Pending, fulfilled: &JsValue, rejected: &JsValue);
 
-    /// What `opened` is fulfilled with.
+    /// The value of `opened`.
     type OpenInfo;
 
     #[wasm_bindgen(method, getter)]
@@ -80,7 +80,7 @@ extern "C" {
     #[wasm_bindgen(method, getter)]
     fn extensions(this: &OpenInfo) -> String;
 
-    /// What `closed` is fulfilled with, and the error that it is rejected with.
+    /// The value of `closed`, and its error, too.
     type CloseInfo;
 
     #[wasm_bindgen(method, getter, js_name = closeCode)]
@@ -111,7 +111,7 @@ extern "C" {
     #[wasm_bindgen(method, js_name = releaseLock)]
     fn release_lock(this: &Reader);
 
-    /// What `read` is fulfilled with.
+    /// The value of `read`.
     type ReadResult;
 
     #[wasm_bindgen(method, getter)]
