@@ -26,14 +26,15 @@ const WITHOUT_STREAMS: Option<&str> = option_env!("BOWLINE_BROWSER_WITHOUT_STREA
 
 /// Returns whether connections are `WebSocketStream`s here, so the server can be made to wait.
 pub(crate) fn has_streams() -> bool {
+    if WITHOUT_STREAMS.is_some() {
+        Reflect::delete_property(&global(), &"WebSocketStream".into()).unwrap();
+    }
     Reflect::has(&global(), &"WebSocketStream".into()).unwrap()
 }
 
 /// Returns the URL of a path of the server.
 pub(crate) fn url(path: impl Display) -> String {
-    if WITHOUT_STREAMS.is_some() && has_streams() {
-        Reflect::delete_property(&global(), &"WebSocketStream".into()).unwrap();
-    }
+    has_streams();
     let (address, echo) = SERVER.zip(ECHO_SERVER).expect("run these tests by .ci/browser");
     match &*path.to_string() {
         "/echo" => format!("{echo}/echo"),
