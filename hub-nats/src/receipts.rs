@@ -1,10 +1,9 @@
 //! Messages that NATS has acknowledged, until they are found to have stayed.
 //!
 //! In a cluster, an acknowledged message can vanish. If a leader stops for longer than an election takes, and
-//! goes on, the servers of NATS 2.9 may drop messages that were acknowledged around the election
-//! (`examples/stopped_leader.rs` shows that without a hub). Members that have received such a message are told
-//! of a loss, as its tag is not in the history. The others would see a gap in silence: the messages around it
-//! fit together.
+//! goes on, the servers of NATS 2.9 may drop messages that were acknowledged around the election: see
+//! `examples/stopped_leader.rs`. Members that have received such a message are told of a loss, as its tag is
+//! not in the history. The others would see a gap in silence: the messages around it fit together.
 //!
 //! So the engine looks up what was acknowledged to it, once the servers must have agreed. If a message is
 //! gone, the engine breaks the history of the topic with a mark, and all members, on all nodes, are told.

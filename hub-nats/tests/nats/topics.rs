@@ -95,8 +95,8 @@ async fn a_server_that_falls_silent_is_noticed() -> TestResult {
     Ok(())
 }
 
-/// The line of a node is stalled until its server gives up. Messages with history arrive nevertheless, and the
-/// events say when the others were lost.
+/// The line of a node is stalled until its server gives up. Messages with history arrive nevertheless, and
+/// the events say when the others were lost.
 #[tokio::test]
 async fn a_node_that_is_too_slow_for_its_server_is_told_and_misses_nothing() -> TestResult {
     let settings = "max_pending: 65536\nmax_payload: 65536\nwrite_deadline: \"1s\"";
