@@ -454,8 +454,10 @@ async fn json_allocates_no_more_than_serde_does() {
     for role in [Role::Client, Role::Server] {
         let (mut socket, mut peer) = open_tcp(role).await;
         let frame = Frame::text(text.clone());
-        let (request, mut reply) =
-            (encode_all(support::peer_of(role), &[frame.clone()]), vec![0; frame.encode(role).len()]);
+        let (request, mut reply) = (
+            encode_all(support::peer_of(role), std::slice::from_ref(&frame)),
+            vec![0; frame.encode(role).len()],
+        );
         let rounds = 50;
         let driving = std::thread::spawn(move || {
             for _ in 0..2 * rounds {
