@@ -45,7 +45,7 @@ fn encode(lines: &[Vec<u8>]) -> Result<String, Box<dyn Error>> {
     for line in lines.chunks_exact(2) {
         // A name of a secret begins so, for this program alone.
         let secrecy = if line[0].starts_with(b"secret") { Secrecy::Secret } else { Secrecy::Ordinary };
-        section.push(str::from_utf8(&line[0])?, &line[1], secrecy);
+        section.push(std::str::from_utf8(&line[0])?, &line[1], secrecy);
     }
     Ok(to_hex(&section.finish()))
 }
@@ -66,6 +66,6 @@ fn to_hex(bytes: &[u8]) -> String {
 
 fn from_hex(word: &str) -> Option<Vec<u8>> {
     let digits = word.strip_prefix('-')?.as_bytes();
-    let pairs = digits.chunks(2).map(|pair| u8::from_str_radix(str::from_utf8(pair).ok()?, 16).ok());
+    let pairs = digits.chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok());
     pairs.collect()
 }
