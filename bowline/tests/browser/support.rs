@@ -96,7 +96,7 @@ pub(crate) async fn sleep(duration: Duration) {
 pub(crate) struct Console {
     lines: Rc<RefCell<Vec<String>>>,
     listener: Closure<dyn Fn(JsValue)>,
-    console: JsValue,
+    object: JsValue,
     log_error: JsValue,
 }
 
@@ -111,10 +111,10 @@ impl Console {
             let text = ["message", "reason"].map(|name| Reflect::get(&complaint, &name.into()));
             kept.borrow_mut().push(format!("{complaint:?} {text:?}"));
         });
-        let console = Reflect::get(&global(), &"console".into()).unwrap();
-        let log_error = Reflect::get(&console, &"error".into()).unwrap();
-        Reflect::set(&console, &"error".into(), listener.as_ref()).unwrap();
-        let console = Self { lines, listener, console, log_error };
+        let object = Reflect::get(&global(), &"console".into()).unwrap();
+        let log_error = Reflect::get(&object, &"error".into()).unwrap();
+        Reflect::set(&object, &"error".into(), listener.as_ref()).unwrap();
+        let console = Self { lines, listener, object, log_error };
         console.call_for_complaints("addEventListener");
         console
     }
@@ -135,7 +135,7 @@ impl Console {
 impl Drop for Console {
     fn drop(&mut self) {
         self.call_for_complaints("removeEventListener");
-        Reflect::set(&self.console, &"error".into(), &self.log_error).unwrap();
+        Reflect::set(&self.object, &"error".into(), &self.log_error).unwrap();
     }
 }
 

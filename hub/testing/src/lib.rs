@@ -7,7 +7,7 @@
 //! - [`proxy`]: a line between a node and its broker, which fails on command.
 //! - [`process`]: nodes and brokers in processes of their own.
 //! - [`random`]: random numbers from a seed.
-//! - [`restore`]: the measurement of the examples with this name.
+//! - [`restore`]: the measurement of the examples `restore_redis` and `restore_nats`.
 //!
 //! The crate is not published. The packages of the hub and of its engines leave their tests out.
 

@@ -1,7 +1,7 @@
 //! Measures how fast a node is back after its NATS was restarted.
 //!
 //! ```sh
-//! cargo run --release -p bowline-hub-nats --example restore -- 100000 1000
+//! cargo run --release -p bowline-hub-nats --example restore_nats -- 100000 1000
 //! ```
 //!
 //! The numbers are those of the topics, and of those that get a message while the node can't reach NATS.

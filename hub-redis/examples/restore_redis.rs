@@ -1,7 +1,7 @@
 //! Measures how fast a node is back after its Redis was restarted.
 //!
 //! ```sh
-//! cargo run --release -p bowline-hub-redis --example restore -- 100000 100000
+//! cargo run --release -p bowline-hub-redis --example restore_redis -- 100000 100000
 //! ```
 //!
 //! The numbers are those of the topics, and of those that get a message while the node can't reach Redis.
