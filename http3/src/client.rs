@@ -1,7 +1,7 @@
 //! The client: from a URL to many WebSockets on one HTTP/3 connection.
 
 use std::fmt::{self, Display};
-use std::future::{Future, poll_fn};
+use std::future::{Future, pending, poll_fn};
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
@@ -15,9 +15,10 @@ use bowline::{
 use http::header::{CONNECTION, HOST, SEC_WEBSOCKET_KEY, UPGRADE};
 use http::uri::{Authority, Scheme};
 use http::{Method, Request, Response, StatusCode, Uri, Version};
-use quinn::Endpoint;
+use quinn::{Endpoint, RecvStream, SendStream};
 use tokio::io::AsyncReadExt;
 use tokio::sync::watch;
+use tokio::task::coop::consume_budget;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -352,14 +353,9 @@ impl Http3Connection {
             return Err(Error::new(ErrorKind::InvalidInput, text));
         }
         let session = &user.session;
-        let (send, receive) = session.quic.open_bi().await.map_err(|error| session.broken(error))?;
+        let (send, receive) = self.open_stream().await?;
         let mut send = SendHalf::new(send, user.clone());
         let mut receive = ReceiveHalf::new(receive, user.clone(), Side::Client);
-        if self.0.news.borrow().goaway {
-            send.abort_code = ErrorCode::REQUEST_CANCELLED;
-            let text = "the server accepts no more requests on this HTTP/3 connection: open another";
-            return Err(Error::new(ErrorKind::Disconnected, text));
-        }
         let exchanging = exchange(&mut send, &mut receive, &section, handshake, limits);
         let (verified, mut response) =
             match in_time(limits.handshake_timeout, "the opening handshake", exchanging).await {
@@ -377,6 +373,27 @@ impl Http3Connection {
             None => verified,
         };
         Ok((verified.finish(Http3Stream::new(send, receive), Vec::new()), response))
+    }
+
+    /// Waits for a stream, as long as the server accepts requests.
+    async fn open_stream(&self) -> Result<(SendStream, RecvStream), Error> {
+        let session = &self.0.user.session;
+        let mut news = self.0.news.clone();
+        let mut opening = pin!(session.quic.open_bi());
+        let mut leaving = pin!(async {
+            // If the connection ends, `opening` says why.
+            if news.wait_for(|news| news.goaway).await.is_err() {
+                pending::<()>().await;
+            }
+        });
+        poll_fn(|cx| {
+            if leaving.as_mut().poll(cx).is_ready() {
+                let text = "the server accepts no more requests on this HTTP/3 connection: open another";
+                return Poll::Ready(Err(Error::new(ErrorKind::Disconnected, text)));
+            }
+            opening.as_mut().poll(cx).map_err(|error| session.broken(error))
+        })
+        .await
     }
 
     /// Waits until the connection has ended, and returns the reason.
@@ -574,5 +591,7 @@ async fn receive_response(receive: &mut ReceiveHalf, limits: &Limits) -> Result<
         if !response.status().is_informational() {
             return Ok(response);
         }
+        // A flood of them must not keep other tasks, and the time limit, from running.
+        consume_budget().await;
     }
 }

@@ -1,5 +1,8 @@
 //! Servers that break the protocol, or do what it allows until a client has no more of something.
 
+use std::future::{Future as _, poll_fn};
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use bowline::{Error, ErrorKind, Limits};
@@ -168,4 +171,22 @@ async fn a_server_can_open_no_stream_of_its_own() {
     let ((is_refused, _kept), connection) = soon(async { tokio::join!(serving, connecting) }).await;
     assert!(is_refused);
     drop(connection.unwrap());
+}
+
+/// Calls wait for a stream, which this server does not allow.
+#[tokio::test]
+async fn a_call_that_waits_for_a_stream_is_told_of_a_goaway() {
+    let server = RawServer::with_requests(0);
+    let url = format!("wss://{}/", server.address());
+    let connector = server.connector();
+    let serving = server.accept(&[SERVER_SETTINGS]);
+    let (connection, (_quic, mut kept)) =
+        soon(async { tokio::join!(Http3Connection::open(&connector, url), serving) }).await;
+    let connection = connection.unwrap();
+    let mut connecting = pin!(connection.connect("/"));
+    assert!(poll_fn(|cx| Poll::Ready(connecting.as_mut().poll(cx).is_pending())).await);
+    kept[0].write_all(&[0x07, 0x01, 0x00]).await.unwrap();
+    let error = soon(connecting).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Disconnected, "{error}");
+    assert!(error.to_string().contains("no more requests"), "{error}");
 }

@@ -7,7 +7,10 @@ use std::time::Duration;
 use bowline::Error;
 use bowline_http3::Http3Connection;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
-use quinn::{ClientConfig, Connection, ConnectionError, Endpoint, RecvStream, SendStream, ServerConfig};
+use quinn::{
+    ClientConfig, Connection, ConnectionError, Endpoint, RecvStream, SendStream, ServerConfig,
+    TransportConfig,
+};
 use tokio::time::timeout;
 
 use crate::support::{Running, Tls};
@@ -116,10 +119,18 @@ pub(crate) struct RawServer {
 
 impl RawServer {
     pub(crate) fn new() -> Self {
+        Self::with_requests(100)
+    }
+
+    /// Creates a server that allows so many requests at a time.
+    pub(crate) fn with_requests(count: u32) -> Self {
         let tls = Tls::new();
         let mut config = (*tls.server).clone();
         config.alpn_protocols = vec![b"h3".to_vec()];
-        let config = ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(config).unwrap()));
+        let mut config = ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(config).unwrap()));
+        let mut transport = TransportConfig::default();
+        transport.max_concurrent_bidi_streams(count.into());
+        config.transport_config(Arc::new(transport));
         let endpoint = Endpoint::server(config, (Ipv4Addr::LOCALHOST, 0).into()).unwrap();
         Self { endpoint, tls }
     }
