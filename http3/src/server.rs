@@ -1,5 +1,6 @@
 //! The server: from a UDP socket to the requests of its connections.
 
+use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
@@ -80,8 +81,9 @@ const REQUEST_STEP: u64 = 4;
 /// `Limits::max_streams` bounds the WebSockets and other requests of one connection, and
 /// `Limits::stream_window` the unread bytes of each. A connection without a WebSocket, and without an answer
 /// of the fallback, is ended after one to two handshake timeouts. [`Server::connections`] and its siblings
-/// count HTTP/3 connections as those of HTTP/2. From 100 QUIC handshakes at a time, clients have to prove
-/// their addresses by a Retry, so a flood of forged packets costs no more than that.
+/// count HTTP/3 connections as those of HTTP/2. With one of them, clients have to prove their addresses by a
+/// Retry, which takes a round trip, so forged packets use up none of these limits. Without, that begins with
+/// 100 QUIC handshakes at a time, so a flood of forged packets costs no more than those.
 ///
 /// # Browsers
 ///
@@ -146,22 +148,71 @@ impl Http3Server {
     }
 }
 
-/// Accepts connections, for ever.
+/// Accepts connections, until the UDP socket fails.
 async fn accept(endpoint: Endpoint, requests: Requests, limits: Arc<Limits>) -> io::Result<()> {
     let handshakes = Arc::new(AtomicUsize::new(0));
     let _refusing = RefuseOnDrop(endpoint.clone());
-    while let Some(incoming) = endpoint.accept().await {
-        if handshakes.load(Ordering::Relaxed) >= RETRY_FROM && !incoming.remote_address_validated() {
-            // An address that was not validated may be sent a Retry, so this does not fail.
-            let _ = incoming.retry();
-            continue;
-        }
-        requests.ready().await;
+    let limits_load = requests.limits_load();
+    let mut queue =
+        Queue { endpoint, limits_load, handshakes: Arc::clone(&handshakes), waiting: VecDeque::new() };
+    loop {
+        let incoming = queue.next(requests.ready()).await?;
         let peer = incoming.remote_address();
         let (handshake, limits) = (Handshake::begin(&handshakes), Arc::clone(&limits));
         requests.begin(peer, |served| serve_connection(incoming, handshake, served, limits));
     }
-    Err(io::Error::other("the UDP socket has failed"))
+}
+
+/// The connections that have arrived and wait for their turn.
+struct Queue {
+    endpoint: Endpoint,
+    limits_load: bool,
+    handshakes: Arc<AtomicUsize>,
+    waiting: VecDeque<Incoming>,
+}
+
+impl Queue {
+    /// Returns the next connection, once `turn` is over. Meanwhile, others are answered: the queue of quinn
+    /// would fill with forged packets.
+    async fn next(&mut self, turn: impl Future<Output = ()>) -> io::Result<Incoming> {
+        let (mut turn, mut is_over) = (pin!(turn), false);
+        loop {
+            if is_over {
+                if let Some(incoming) = self.waiting.pop_front() {
+                    return Ok(incoming);
+                }
+            }
+            let arrived = {
+                let mut accepting = pin!(self.endpoint.accept());
+                poll_fn(|cx| {
+                    if !is_over && turn.as_mut().poll(cx).is_ready() {
+                        is_over = true;
+                        return Poll::Ready(None);
+                    }
+                    accepting.as_mut().poll(cx).map(Some)
+                })
+                .await
+            };
+            match arrived {
+                None => {}
+                Some(Some(incoming)) => self.receive(incoming),
+                Some(None) => return Err(io::Error::other("the UDP socket has failed")),
+            }
+            consume_budget().await;
+        }
+    }
+
+    fn receive(&mut self, incoming: Incoming) {
+        let needs_proof = self.limits_load || self.handshakes.load(Ordering::Relaxed) >= RETRY_FROM;
+        if needs_proof && !incoming.remote_address_validated() {
+            // An address that was not validated may be sent a Retry, so this does not fail.
+            let _ = incoming.retry();
+        } else if self.waiting.len() < transport::INCOMING {
+            self.waiting.push_back(incoming);
+        } else {
+            incoming.refuse();
+        }
+    }
 }
 
 /// Refuses new clients from when the server shuts down, so that they need not wait.

@@ -28,7 +28,7 @@ const UNI_STREAMS: u32 = 8;
 const SEND_WINDOW: u64 = 1024 * 1024;
 
 /// The number of connections that wait to be accepted, and the bytes that they may have sent before.
-const INCOMING: usize = 1024;
+pub(crate) const INCOMING: usize = 1024;
 const INCOMING_BYTES: u64 = 16 * 1024;
 const INCOMING_BYTES_IN_ALL: u64 = 4 * 1024 * 1024;
 

@@ -461,3 +461,22 @@ async fn under_load_clients_have_to_prove_their_addresses() {
     // A real client proves its address.
     is_served(&running).await;
 }
+
+/// Otherwise, an attacker could use up the connections of a server, or those of another's address.
+#[tokio::test]
+async fn forged_packets_use_up_no_limit_on_the_load() {
+    let server = Server::new().connections(1).connections_per_address(1).handshakes_per_second(100);
+    let running = serve_echo(server).await;
+    let attacker = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let mut buf = vec![0; 2000];
+    for _ in 0..20 {
+        let sink = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let _attempt = RawClient::start(&running.tls, sink.local_addr().unwrap());
+        let count = soon(sink.recv(&mut buf)).await.unwrap();
+        attacker.send_to(&buf[..count], running.address).await.unwrap();
+        // RFC 9000 17.2.5: the long header of a Retry.
+        soon(attacker.recv(&mut buf)).await.unwrap();
+        assert_eq!(buf[0] & 0xf0, 0xf0);
+    }
+    is_served(&running).await;
+}

@@ -247,6 +247,14 @@ impl Requests {
         let _ = self.0.registry().load.next_handshake(&self.0.options().load, FAR).await;
     }
 
+    /// Returns `true` if the server has a limit on its load: [`Server::connections`], or one of its siblings.
+    ///
+    /// A transport without a handshake of its own, such as QUIC, should then let clients prove their
+    /// addresses before [`begin`](Self::begin), so that forged packets use up no limit.
+    pub fn limits_load(&self) -> bool {
+        self.0.options().load.any()
+    }
+
     /// Begins to serve a connection, in a task of its own. Returns `false` if the limits on the load refuse
     /// the connection; in that case, `serve` is not called.
     ///
