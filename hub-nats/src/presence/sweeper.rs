@@ -8,7 +8,8 @@ use tokio::time::{Instant, sleep};
 
 use crate::jetstream::{Refusal, all, purge};
 use crate::link::Link;
-use crate::message::RawMessage;
+use crate::message::{RawMessage, last};
+use crate::presence::person::Person;
 use crate::wire;
 
 /// The time for which the message of a key without entries stays, so that replicas have seen it.
@@ -81,14 +82,24 @@ pub(crate) async fn run(link: Weak<Link>, gone: Arc<Gone>) {
 
 /// Removes messages, all at once. Failed removals are noted again.
 async fn remove(link: &Link, gone: &Gone, due: &[(String, u64)]) {
-    let one =
-        async |(subject, sequence): &(String, u64)| match purge(link, wire::PRESENCE, subject, *sequence)
-            .await
-        {
-            Ok(()) | Err(Refusal::NoStream) => {}
-            Err(_) => gone.note(subject, *sequence),
-        };
+    let one = async |(subject, sequence): &(String, u64)| match remove_one(link, subject, *sequence).await {
+        Ok(()) | Err(Refusal::NoStream) => {}
+        Err(_) => gone.note(subject, *sequence),
+    };
     all(due.iter().map(one)).await;
+}
+
+/// Removes a message, if it is still the last one of its key. Its number alone does not tell: a stream that
+/// has lost its data counts anew, and somebody who is there would be removed.
+async fn remove_one(link: &Link, subject: &str, sequence: u64) -> Result<(), Refusal> {
+    let found = last(link, wire::PRESENCE, subject).await?;
+    let is_gone = |found: &RawMessage| {
+        found.sequence == sequence && Person::parse(&found.payload).is_some_and(|person| person.is_gone())
+    };
+    if found.as_ref().is_some_and(is_gone) {
+        purge(link, wire::PRESENCE, subject, sequence).await?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]
