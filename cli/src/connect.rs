@@ -3,10 +3,12 @@
 //! [`ConnectArguments`] are the options as clap reads them. [`ConnectArguments::target`] checks them, reads
 //! the files that they name, and returns a [`Target`], which connects any number of times.
 
+mod error;
 pub(crate) mod tls;
 mod transport;
 mod values;
 
+pub(crate) use error::{ConnectError, UsageError, in_options};
 pub(crate) use transport::{Dialer, RawStream};
 pub(crate) use values::Size;
 
@@ -17,9 +19,7 @@ use std::{fmt, fs, io};
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use bowline::http::header::{AUTHORIZATION, HeaderValue};
 use bowline::http::{Request, Response, Uri};
-use bowline::{
-    Compression, Connector, ControlFrame, Error, HttpVersion, Limits, Proxy, Reconnecting, WebSocket,
-};
+use bowline::{Compression, Connector, ControlFrame, HttpVersion, Limits, Proxy, Reconnecting, WebSocket};
 use clap::{Args, ValueEnum};
 use tokio::net::{TcpStream, lookup_host};
 use values::{Header, Resolve};
@@ -104,18 +104,6 @@ pub(crate) enum Version {
     #[value(name = "3")]
     Http3,
 }
-
-/// Arguments that can't be used. The text names the option.
-#[derive(Debug)]
-pub(crate) struct UsageError(pub(crate) String);
-
-impl fmt::Display for UsageError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for UsageError {}
 
 /// A server, and the way to it.
 #[derive(Clone, Debug)]
@@ -418,70 +406,6 @@ impl Target {
         let (host, port) = host_and_port(&self.url);
         ConnectError::Dial(format!("connecting to {host}:{port} failed: {why}"))
     }
-}
-
-/// A connection that was not opened.
-#[derive(Debug)]
-pub(crate) enum ConnectError {
-    /// The transport was not opened, by this program's own way to the server.
-    Dial(String),
-    /// The library's error.
-    Library(Error),
-}
-
-impl ConnectError {
-    /// The status of the process after this error.
-    pub(crate) fn exit(&self) -> crate::exit::Exit {
-        match self {
-            Self::Dial(_) => crate::exit::Exit::Unreachable,
-            Self::Library(error) => crate::exit::Exit::of_connect(error),
-        }
-    }
-}
-
-impl std::error::Error for ConnectError {}
-
-impl From<Error> for ConnectError {
-    fn from(error: Error) -> Self {
-        Self::Library(error)
-    }
-}
-
-impl fmt::Display for ConnectError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Dial(text) => f.write_str(text),
-            Self::Library(error) => f.write_str(&in_options(error)),
-        }
-    }
-}
-
-/// Items of the library in the texts of errors that no option of this program changes.
-const UNCHANGEABLE: [&str; 6] = [
-    " (Limits::handshake_timeout)",
-    " (Limits::close_timeout)",
-    " (Limits::head_size)",
-    " (Limits::max_headers)",
-    " (raise it with Limits::frames_per_message)",
-    " (Limits::max_streams)",
-];
-
-/// The text of an error, which names this program's options instead of the library's settings.
-pub(crate) fn in_options(error: &dyn fmt::Display) -> String {
-    let text = error.to_string();
-    UNCHANGEABLE
-        .iter()
-        .fold(text, |text, item| text.replace(item, ""))
-        .replace(" within Limits::close_timeout", " in time")
-        .replace(
-            "connect there if it can be trusted (Connector::redirects follows redirects to the same host)",
-            "redirects are not followed, so give that URL instead if it can be trusted",
-        )
-        .replace("opening a stream to the server failed (Reconnecting::dial): ", "")
-        .replace("pass None to Connector::keepalive", "use --ping none")
-        .replace("Proxy::none()", "--proxy none")
-        .replace("Connector::keepalive", "--ping")
-        .replace("Limits::message_size", "--max-size")
 }
 
 /// The host and port that a URL names.
