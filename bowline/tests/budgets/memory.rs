@@ -352,6 +352,24 @@ async fn open_tcp(role: Role) -> (bowline::WebSocket, std::net::TcpStream) {
     (socket, peer)
 }
 
+/// Lets the peer of `role` send frames together and read their echoes, so many times, in a thread of its own.
+fn exchange_echoes(
+    mut peer: std::net::TcpStream,
+    role: Role,
+    frames: &[Frame],
+    rounds: usize,
+) -> std::thread::JoinHandle<std::net::TcpStream> {
+    let batch = encode_all(support::peer_of(role), frames);
+    let mut echoes = vec![0; encode_all(role, frames).len()];
+    std::thread::spawn(move || {
+        for _ in 0..rounds {
+            peer.write_all(&batch).unwrap();
+            peer.read_exact(&mut echoes).unwrap();
+        }
+        peer
+    })
+}
+
 /// A handshake allocates its memory only when the client begins.
 #[tokio::test]
 async fn a_client_that_says_nothing_takes_little() {
@@ -380,18 +398,10 @@ async fn an_echo_allocates_no_more_than_its_payload() {
     for role in [Role::Client, Role::Server] {
         // The number of messages at once.
         for (depth, size) in [(1, 1), (1, 125), (1, 1000), (1, 10_000), (16, 16), (16, 1000)] {
-            let (mut socket, mut peer) = open_tcp(role).await;
-            let frame = Frame::binary(vec![7; size]);
-            let batch = encode_all(support::peer_of(role), &vec![frame.clone(); depth]);
-            let mut replies = vec![0; frame.encode(role).len() * depth];
+            let (mut socket, peer) = open_tcp(role).await;
             let rounds = 50;
-            let driving = std::thread::spawn(move || {
-                for _ in 0..2 * rounds {
-                    peer.write_all(&batch).unwrap();
-                    peer.read_exact(&mut replies).unwrap();
-                }
-                peer
-            });
+            let frames = vec![Frame::binary(vec![7; size]); depth];
+            let driving = exchange_echoes(peer, role, &frames, 2 * rounds);
             let mut before = 0;
             for number in 0..2 * rounds * depth {
                 if number == rounds * depth {
@@ -452,20 +462,9 @@ async fn json_allocates_no_more_than_serde_does() {
     drop(serde_json::from_str::<Document>(&text).unwrap());
     let of_serde = ALLOCATIONS.get() - before;
     for role in [Role::Client, Role::Server] {
-        let (mut socket, mut peer) = open_tcp(role).await;
-        let frame = Frame::text(text.clone());
-        let (request, mut reply) = (
-            encode_all(support::peer_of(role), std::slice::from_ref(&frame)),
-            vec![0; frame.encode(role).len()],
-        );
+        let (mut socket, peer) = open_tcp(role).await;
         let rounds = 50;
-        let driving = std::thread::spawn(move || {
-            for _ in 0..2 * rounds {
-                peer.write_all(&request).unwrap();
-                peer.read_exact(&mut reply).unwrap();
-            }
-            peer
-        });
+        let driving = exchange_echoes(peer, role, &[Frame::text(text.clone())], 2 * rounds);
         let mut before = 0;
         for number in 0..2 * rounds {
             if number == rounds {
