@@ -188,7 +188,10 @@ impl Registry {
                 state.stage = RegistryStage::Closing(Arc::clone(plan));
             }
             let open = state.connections.iter().filter(|(_, entry)| entry.sender.is_some());
-            plan.schedule(open.map(|(number, _)| *number))
+            let mut numbers: Vec<_> = open.map(|(number, _)| *number).collect();
+            // The first ticket is the oldest connection's, so that no client loses the one it has just opened.
+            numbers.sort_unstable();
+            plan.schedule(numbers)
         };
         let mut closed = 0;
         while let Some(number) = schedule.next().await {

@@ -204,6 +204,32 @@ async fn websockets_over_http2_are_closed_one_after_the_other() {
     }
 }
 
+/// A client that has connected within the last moment stays for a while.
+#[tokio::test(start_paused = true)]
+async fn the_oldest_connection_is_closed_first() {
+    let (stop, stopped) = signal();
+    let options = ShutdownOptions::new(Duration::from_secs(30)).spread(Duration::from_secs(20));
+    let server = Server::new().shutdown(stopped, options);
+    let (streams, receiver) = mpsc::unbounded_channel();
+    let serving = tokio::spawn(server.serve(Channel(receiver), echo));
+    let mut sockets = Vec::new();
+    for _ in 0..20 {
+        let (client, stream) = duplex(4096);
+        streams.send(stream).unwrap();
+        sockets.push(Connector::new().connect_over("ws://any.example/", client).await.unwrap().0);
+    }
+    stop.send(()).unwrap();
+    let begun = Instant::now();
+    assert_eq!(sockets[0].recv().await.unwrap(), None);
+    assert_eq!(begun.elapsed(), Duration::ZERO);
+    for socket in &mut sockets[1..] {
+        socket.send("hello").await.unwrap();
+        assert_eq!(socket.recv().await.unwrap(), Some("hello".into()));
+    }
+    drop(sockets);
+    serving.await.unwrap().unwrap();
+}
+
 /// A burst that catches up would be the one that the spread avoids.
 #[tokio::test(start_paused = true)]
 async fn a_process_that_was_stopped_does_not_catch_up() {

@@ -72,6 +72,8 @@ impl ShutdownOptions {
     /// connection is closed, it and its handler go on as before. The deadline should leave the last clients a
     /// few seconds more to answer.
     ///
+    /// The oldest connection is closed first, and the others in an order that is not specified.
+    ///
     /// A process that is stopped meanwhile, or overloaded, does not close more at once to catch up. The rest
     /// is closed later, or ended at the deadline.
     pub fn spread(mut self, spread: Duration) -> Self {
