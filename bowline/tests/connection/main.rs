@@ -3,6 +3,7 @@
 mod api;
 mod byte_stream;
 mod cancellation;
+mod cancellation_carriers;
 mod closing;
 mod closing_carriers;
 #[cfg(feature = "deflate")]

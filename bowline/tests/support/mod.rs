@@ -1,5 +1,5 @@
 //! Code that the tests share. Each test program uses a part of it.
-#![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
+#![allow(dead_code, unreachable_pub, unused_imports, reason = "each test file uses its part")]
 
 pub mod allocations;
 pub mod cable;
@@ -12,17 +12,17 @@ pub mod http2;
 pub mod modes;
 pub mod network;
 pub mod pairs;
+pub mod polls;
 pub mod random;
+pub mod slow;
 pub mod tls;
 pub mod wire;
 
-use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
-use std::task::Poll;
-
 use bowline::{Acceptor, Adoption, Connector, Limits, Role, WebSocket};
 
-use self::pairs::Carrier;
+pub use self::polls::{poll_once, poll_times};
+
+use self::pairs::{Carrier, with_raw_peer};
 use self::wire::{Wire, wire};
 
 /// Returns a connection over a scripted stream.
@@ -35,23 +35,13 @@ pub fn open(role: Role, limits: Limits) -> (WebSocket, Wire) {
     (socket, wire)
 }
 
-/// Creates a connection over `carrier`, which is [`Carrier::Memory`] or [`Carrier::Http2`].
+/// Creates a connection over `carrier`, whose other end is a wire.
 pub async fn open_over(carrier: Carrier, role: Role, limits: Limits) -> (WebSocket, Wire) {
-    match carrier {
-        #[cfg(feature = "http2")]
-        Carrier::Http2 => {
-            let (socket, mut peer) = match role {
-                Role::Client => http2::client(limits).await,
-                Role::Server => http2::server(limits).await,
-            };
-            let (mut stream, wire) = wire();
-            tokio::spawn(async move {
-                let _ = tokio::io::copy_bidirectional(&mut peer, &mut stream).await;
-            });
-            (socket, wire)
-        }
-        _ => open(role, limits),
+    if carrier == Carrier::Memory {
+        return open(role, limits);
     }
+    let (socket, peer) = with_raw_peer(role, carrier, limits).await;
+    (socket, wire::beyond(peer))
 }
 
 /// Warms up the thread: the memory that it keeps for its next connection must not count for the first.
@@ -63,27 +53,6 @@ pub async fn warm_up() {
         socket.send(message).await.unwrap();
     }
     settle().await;
-}
-
-/// Polls a future this many times, lets other tasks run in between, and drops the future if it is not ready.
-pub async fn poll_times<F: Future>(times: usize, future: F) -> Option<F::Output> {
-    let mut future = pin!(future);
-    for _ in 0..times {
-        if let Poll::Ready(output) = poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx))).await {
-            return Some(output);
-        }
-        tokio::task::yield_now().await;
-    }
-    None
-}
-
-/// Polls a future once.
-pub async fn poll_once<F: Future + ?Sized>(mut future: Pin<&mut F>) -> Option<F::Output> {
-    poll_fn(|cx| match future.as_mut().poll(cx) {
-        Poll::Ready(output) => Poll::Ready(Some(output)),
-        Poll::Pending => Poll::Ready(None),
-    })
-    .await
 }
 
 /// Lets all other tasks run until they wait. Only for a current-thread runtime.

@@ -33,6 +33,16 @@ pub fn wire() -> (Stream, Wire) {
     (Stream(Arc::clone(&state)), Wire(state))
 }
 
+/// Returns a wire that is connected to the peer's end of a transport.
+pub fn beyond(mut peer: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Wire {
+    let (mut stream, wire) = wire();
+    tokio::spawn(async move {
+        // The ends of both streams are the result.
+        let _ = tokio::io::copy_bidirectional(&mut peer, &mut stream).await;
+    });
+    wire
+}
+
 /// The library's end. It remembers only one waker in total, the last one, like the worst of streams.
 pub struct Stream(Arc<Mutex<State>>);
 
@@ -140,6 +150,12 @@ impl Wire {
     /// Makes every other call return `Pending`.
     pub fn set_hesitating(&self) {
         self.change(|state| state.hesitated = Some([false; 2]));
+    }
+
+    /// Lets one byte pass per call, and makes every other call return `Pending`.
+    pub fn be_slow(&self) {
+        self.set_chunk(1);
+        self.set_hesitating();
     }
 
     /// Returns the number of bytes that have arrived and are unread.
