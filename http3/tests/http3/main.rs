@@ -1,5 +1,7 @@
 //! WebSockets over HTTP/3, through the public API.
 
+#[path = "../../../bowline/tests/connection/cancellation_carriers.rs"]
+mod cancellation_carriers;
 #[path = "../../../bowline/tests/connection/closing_carriers.rs"]
 mod closing_carriers;
 mod echo;

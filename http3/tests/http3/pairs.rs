@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 
 use bowline::{Acceptor, Limits, Role, Server, WebSocket};
 use bowline_http3::Http3Connection;
-use quinn::{RecvStream, SendStream};
+use quinn::{RecvStream, SendStream, TransportConfig, VarInt};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::mpsc;
 
@@ -37,9 +37,28 @@ pub(crate) const CARRIERS: &[Carrier] = &[Carrier::Http3];
 
 /// Creates a connection of the library as `role`, and the other end by hand.
 pub(crate) async fn with_raw_peer(role: Role, _: Carrier, limits: Limits) -> (WebSocket, Box<dyn Stream>) {
+    with_peer_of(role, limits, TransportConfig::default()).await
+}
+
+/// Creates a connection whose peer accepts so many bytes of a stream before it has read them.
+pub(crate) async fn with_narrow_peer(
+    role: Role,
+    limits: Limits,
+    window: u32,
+) -> (WebSocket, Box<dyn Stream>) {
+    let mut transport = TransportConfig::default();
+    transport.stream_receive_window(VarInt::from_u32(window));
+    with_peer_of(role, limits, transport).await
+}
+
+async fn with_peer_of(
+    role: Role,
+    limits: Limits,
+    transport: TransportConfig,
+) -> (WebSocket, Box<dyn Stream>) {
     match role {
         Role::Client => {
-            let server = RawServer::new();
+            let server = RawServer::with_transport(transport);
             let connector = server.connector().limits(limits);
             let url = format!("wss://{}/", server.address());
             let serving = async {
@@ -63,7 +82,7 @@ pub(crate) async fn with_raw_peer(role: Role, _: Carrier, limits: Limits) -> (We
         }
         Role::Server => {
             let (running, mut sockets) = serve_channel(limits).await;
-            let client = RawClient::connect(&running).await;
+            let client = RawClient::connect_with(&running, transport).await;
             let (send, mut receive) = client.request(&request()).await;
             let mut response = [0; 5];
             receive.read_exact(&mut response).await.unwrap();

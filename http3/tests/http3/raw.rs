@@ -69,8 +69,13 @@ pub(crate) struct RawClient {
 
 impl RawClient {
     pub(crate) async fn connect(running: &Running) -> Self {
+        Self::connect_with(running, TransportConfig::default()).await
+    }
+
+    pub(crate) async fn connect_with(running: &Running, transport: TransportConfig) -> Self {
         let endpoint = Endpoint::client((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
-        let config = client_config(&running.tls);
+        let mut config = client_config(&running.tls);
+        config.transport_config(Arc::new(transport));
         let quic = endpoint.connect_with(config, running.address, "localhost").unwrap().await.unwrap();
         Self { quic, _endpoint: endpoint, kept: Vec::new() }
     }
@@ -119,17 +124,21 @@ pub(crate) struct RawServer {
 
 impl RawServer {
     pub(crate) fn new() -> Self {
-        Self::with_requests(100)
+        Self::with_transport(TransportConfig::default())
     }
 
     /// Creates a server that allows so many requests at a time.
     pub(crate) fn with_requests(count: u32) -> Self {
+        let mut transport = TransportConfig::default();
+        transport.max_concurrent_bidi_streams(count.into());
+        Self::with_transport(transport)
+    }
+
+    pub(crate) fn with_transport(transport: TransportConfig) -> Self {
         let tls = Tls::new();
         let mut config = (*tls.server).clone();
         config.alpn_protocols = vec![b"h3".to_vec()];
         let mut config = ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(config).unwrap()));
-        let mut transport = TransportConfig::default();
-        transport.max_concurrent_bidi_streams(count.into());
         config.transport_config(Arc::new(transport));
         let endpoint = Endpoint::server(config, (Ipv4Addr::LOCALHOST, 0).into()).unwrap();
         Self { endpoint, tls }

@@ -8,6 +8,17 @@ pub(crate) mod allocations;
 #[path = "../../../bowline/tests/support/frames.rs"]
 pub(crate) mod frames;
 
+pub(crate) mod slow;
+
+#[allow(dead_code, unreachable_pub, reason = "a file of another crate")]
+#[path = "../../../bowline/tests/support/polls.rs"]
+mod polls;
+
+#[allow(dead_code, unreachable_pub, reason = "a file of another crate")]
+#[path = "../../../bowline/tests/support/wire.rs"]
+pub(crate) mod wire;
+
+pub(crate) use self::polls::poll_times;
 pub(crate) use crate::pairs;
 
 use std::net::SocketAddr;
