@@ -1,12 +1,16 @@
 //! Messages to members that are live.
 
 use std::error::Error;
+use std::time::Duration;
 
-use bowline::pair;
-use bowline_hub::{ErrorKind, Hub, Memory, Position, Start};
+use bowline::{Message, pair};
+use bowline_hub::{
+    Engine, EngineError, ErrorKind, HistoryPage, Hub, HubLimits, Inbox, Memory, Position, Start, Topic,
+};
 use bowline_hub_testing::TestResult;
 use bowline_hub_testing::client::{builder, receive, receive_until};
 use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
 
 #[tokio::test]
 async fn a_message_reaches_all_members_of_its_topic_and_nobody_else() -> TestResult {
@@ -129,10 +133,52 @@ async fn a_topic_without_members_is_forgotten_after_five_seconds() -> TestResult
     let _start = member.subscribe("news", None).await?;
     member.unsubscribe("news").await;
     assert_eq!(hub.stats().topics, 1);
-    tokio::time::sleep(std::time::Duration::from_secs(6)).await;
+    sleep(Duration::from_secs(6)).await;
     assert_eq!(hub.stats().topics, 0);
     let _start = member.subscribe("news", None).await?;
     assert_eq!(hub.stats().topics, 1);
+    Ok(())
+}
+
+/// An engine that takes a while to want a topic.
+struct Leisurely(Memory, Duration);
+
+impl Engine for Leisurely {
+    fn start(&mut self, inbox: Inbox) -> Result<(), EngineError> {
+        self.0.start(inbox)
+    }
+
+    async fn publish(&self, topic: &Topic, message: Message, tag: u64) -> Result<Position, EngineError> {
+        self.0.publish(topic, message, tag).await
+    }
+
+    async fn want(&self, topic: &Topic) -> Result<(), EngineError> {
+        sleep(self.1).await;
+        self.0.want(topic).await
+    }
+
+    async fn unwant(&self, topic: &Topic) -> Result<(), EngineError> {
+        self.0.unwant(topic).await
+    }
+
+    async fn history(&self, topic: &Topic, after: u64, limit: usize) -> Result<HistoryPage, EngineError> {
+        self.0.history(topic, after, limit).await
+    }
+}
+
+/// The topic is opened for longer than it may be without members.
+#[tokio::test(start_paused = true)]
+async fn a_topic_that_is_given_up_while_it_opens_is_forgotten() -> TestResult {
+    let limits = HubLimits::default().engine_timeout(Duration::from_secs(20));
+    let engine = Leisurely(Memory::new(), Duration::from_secs(8));
+    let hub = builder(engine).limits(limits).build()?;
+    let (_client, server) = pair();
+    let member = hub.join(server.sender())?;
+    let subscribing = timeout(Duration::from_secs(1), member.subscribe("news", None));
+    assert!(subscribing.await.is_err());
+    assert_eq!(hub.stats().topics, 1);
+    sleep(Duration::from_secs(30)).await;
+    assert_eq!(hub.stats().topics, 0);
     Ok(())
 }
 

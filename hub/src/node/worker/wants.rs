@@ -80,8 +80,12 @@ impl Worker {
             let Some((_, name)) = self.idle.pop_front() else { return };
             let Some(topic) = self.topics.awake(&name) else { continue };
             let is_due = topic.empty_since.is_some_and(|since| since + LINGER <= now);
-            if is_due && topic.is_empty() && !matches!(topic.phase, Phase::Opening(_) | Phase::Closing) {
-                topic.empty_since = None;
+            if !is_due || !topic.is_empty() {
+                continue;
+            }
+            // A topic that is opened or closed at the moment is looked at again after that.
+            topic.empty_since = None;
+            if !matches!(topic.phase, Phase::Opening(_) | Phase::Closing) {
                 self.close(&name);
             }
         }
