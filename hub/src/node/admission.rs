@@ -45,8 +45,9 @@ impl TopicState {
         let is_here = self.live.contains(member) || self.behind.contains_key(member);
         if request.origin == Origin::Now && is_here && !member.0.sender.is_closed() {
             // The subscription goes on. A slow member goes on with the messages that it has missed.
+            let reached = self.behind.get(member).map_or(self.top, Behind::since);
             // A receiver that is gone sends `Leave`.
-            let _ = request.reply.send(Ok((Admission::Live(self.top), self.topic.clone())));
+            let _ = request.reply.send(Ok((Admission::Live(reached), self.topic.clone())));
         } else {
             self.waiting.push(request);
         }
@@ -164,7 +165,7 @@ impl TopicState {
 
     fn admit_behind(&mut self, core: &Core, member: &MemberKey, at: Position) -> Admission {
         let ticket = core.ticket();
-        self.behind.insert(member.clone(), Behind::Subscribing { ticket });
+        self.behind.insert(member.clone(), Behind::Subscribing { ticket, since: at });
         Admission::Behind { ticket, at }
     }
 

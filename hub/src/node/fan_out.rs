@@ -11,7 +11,6 @@ use crate::node::command::Command;
 use crate::node::membership::{Cause, MemberKey, Membership};
 use crate::node::replay::{CatchUp, Debt};
 use crate::node::topic_state::{Behind, Content, Parcel, TopicState};
-use crate::position::Position;
 use crate::settings::rule::Slow;
 use crate::stats::add;
 
@@ -20,10 +19,8 @@ pub(crate) const MEMBERS_PER_POLL: usize = 256;
 
 /// The reason for which a member ceases to be live.
 enum Stop {
-    /// The connection is full. The member has received everything up to the position.
-    Behind(Position),
-    /// The connection is full, and the member has not been told of a loss before the position.
-    Untold(Position),
+    /// The connection is full, and slow members catch up.
+    Behind(Debt),
     /// The connection is full, and slow connections are closed.
     TooSlow,
     /// Messages are lost, and no frame tells so.
@@ -80,8 +77,7 @@ impl TopicState {
         for (member, stop) in stopped {
             self.remove_live(core, &member);
             match stop {
-                Stop::Behind(at) => self.catch_up(core, commands, member, Debt::Messages(at)),
-                Stop::Untold(now) => self.catch_up(core, commands, member, Debt::Loss(now)),
+                Stop::Behind(debt) => self.catch_up(core, commands, member, debt),
                 Stop::TooSlow => close_slow(core, &member.0, Cause::TooSlow),
                 Stop::Lost => member.0.close(Cause::Lost),
                 Stop::Closed => {}
@@ -110,7 +106,7 @@ impl TopicState {
         };
         add(&core.counters.catching_up, 1);
         let task = tokio::spawn(catch_up.run(debt, permit));
-        self.behind.insert(member, Behind::CatchingUp { ticket, task });
+        self.behind.insert(member, Behind::CatchingUp { ticket, since: debt.since(), task });
     }
 }
 
@@ -171,10 +167,12 @@ fn send_run(
                 tally.unaware.push(member.clone());
             }
             (Err(TrySendError::Full(_)), Slow::Skip, Content::Message(_)) => tally.skipped += 1,
-            (Err(TrySendError::Full(_)), Slow::CatchUp, Content::Loss(_, now)) => {
-                return Some(Stop::Untold(*now));
+            (Err(TrySendError::Full(_)), Slow::CatchUp, content) => {
+                return Some(Stop::Behind(match content {
+                    Content::Loss(_, now) => Debt::Loss { before: parcel.before, now: *now },
+                    _ => Debt::Messages(parcel.before),
+                }));
             }
-            (Err(TrySendError::Full(_)), Slow::CatchUp, _) => return Some(Stop::Behind(parcel.before)),
             // A loss is never kept from a member.
             (Err(TrySendError::Full(_)), ..) => return Some(Stop::TooSlow),
         }

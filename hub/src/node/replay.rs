@@ -144,8 +144,17 @@ pub(crate) async fn answered(core: &Core, answer: Answer) -> Result<(Admission, 
 pub(crate) enum Debt {
     /// The messages after the position.
     Messages(Position),
-    /// The frame that tells of a loss before the position.
-    Loss(Position),
+    /// The frame that tells of a loss between the positions.
+    Loss { before: Position, now: Position },
+}
+
+impl Debt {
+    /// Returns the position up to which the member has been sent everything.
+    pub(crate) fn since(self) -> Position {
+        match self {
+            Self::Messages(at) | Self::Loss { before: at, .. } => at,
+        }
+    }
 }
 
 /// The task of a slow member.
@@ -163,8 +172,8 @@ impl CatchUp {
     pub(crate) async fn run(self, debt: Debt, _permit: OwnedSemaphorePermit) {
         let mut at = match debt {
             Debt::Messages(at) => at,
-            Debt::Loss(now) if self.tell(now).await => now,
-            Debt::Loss(_) => return self.leave(),
+            Debt::Loss { now, .. } if self.tell(now).await => now,
+            Debt::Loss { .. } => return self.leave(),
         };
         // The worker aborts the task instead.
         let stop = Stop::default();

@@ -110,10 +110,10 @@ enum Worth {
 
 /// The state of a member that is not live yet, or no longer.
 pub(crate) enum Behind {
-    /// The future of `subscribe` reads from the history.
-    Subscribing { ticket: u64 },
-    /// A task reads from the history.
-    CatchingUp { ticket: u64, task: JoinHandle<()> },
+    /// The future of `subscribe` reads from the history, after the position.
+    Subscribing { ticket: u64, since: Position },
+    /// A task reads from the history, after the position.
+    CatchingUp { ticket: u64, since: Position, task: JoinHandle<()> },
 }
 
 /// A frame for all live members.
@@ -146,7 +146,14 @@ pub(crate) enum Step {
 impl Behind {
     pub(crate) fn ticket(&self) -> u64 {
         match self {
-            Self::Subscribing { ticket } | Self::CatchingUp { ticket, .. } => *ticket,
+            Self::Subscribing { ticket, .. } | Self::CatchingUp { ticket, .. } => *ticket,
+        }
+    }
+
+    /// Returns a position up to which the member has been sent everything.
+    pub(crate) fn since(&self) -> Position {
+        match self {
+            Self::Subscribing { since, .. } | Self::CatchingUp { since, .. } => *since,
         }
     }
 }

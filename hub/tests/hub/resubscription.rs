@@ -146,6 +146,22 @@ async fn a_subscription_from_now_on_goes_on() -> TestResult {
     Ok(())
 }
 
+/// The position of a member that is slow is not that of the topic: a client that was told the position of the
+/// topic would come back from there, without the messages that it still was to receive.
+#[tokio::test(start_paused = true)]
+async fn a_slow_member_that_goes_on_is_told_a_position_that_it_has_reached() -> TestResult {
+    let hub = hub(Memory::new())?;
+    let (client, _) = slow(&hub).await?;
+    let Start::Live(position) = client.member.subscribe(TOPIC, None).await? else { return Err("lost".into()) };
+    // The client has received nothing but the large message, and the position.
+    drop(client);
+    let (socket, server) = pair();
+    let member = hub.join(server.sender())?;
+    assert!(matches!(member.subscribe(TOPIC, position).await?, Start::Live(_)));
+    expect(&mut Client::new(socket, member, server), 0..50).await?;
+    Ok(())
+}
+
 /// Polls a call once, and drops it.
 async fn give_up(member: &Member, since: Option<Position>) {
     tokio::select! {
