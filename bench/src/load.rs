@@ -3,6 +3,7 @@
 pub mod broadcast;
 pub mod echo;
 pub mod handshakes;
+mod http2;
 pub mod idle;
 mod runs;
 mod wire;

@@ -3,6 +3,8 @@
 mod accept;
 pub mod connect;
 mod echo;
+#[cfg(feature = "http2")]
+mod http2;
 mod library;
 mod rooms;
 pub mod serve;

@@ -9,6 +9,7 @@ use anyhow::{Result, bail, ensure};
 use hdrhistogram::Histogram;
 use mio::{Events, Interest, Poll, Token};
 
+use super::http2::Streams;
 use super::runs::{self, Span};
 use super::wire::{self, Wire};
 use crate::control::say;
@@ -35,6 +36,9 @@ pub struct Echo {
     pub kind: Kind,
     #[arg(long)]
     pub tls: bool,
+    /// Use HTTP/2, with this many of the connections on each TCP connection.
+    #[arg(long)]
+    pub streams: Option<usize>,
 }
 
 /// Connects or accepts, checks the first replies, then makes a run for each command.
@@ -44,6 +48,13 @@ pub fn run(load: &Echo) -> Result<()> {
         say(listener.local_addr()?);
         return run_on(load, || wire::accept_plain(&listener));
     };
+    if let Some(streams) = load.streams {
+        let batch = |number| batch(load, number % DISTINCT);
+        let mut streams = Streams::open(address, load.connections, streams, load.depth, batch)?;
+        streams.run(&mut Histogram::new(3)?, || false)?;
+        check(load, streams.take_replies())?;
+        return measure(load, |latencies, goes_on| streams.run(latencies, goes_on));
+    }
     if load.tls {
         let config = wire::trusting_config()?;
         return run_on(load, || wire::open_tls(address, &config));
@@ -53,7 +64,8 @@ pub fn run(load: &Echo) -> Result<()> {
 
 fn run_on<W: Wire>(load: &Echo, mut open: impl FnMut() -> Result<W>) -> Result<()> {
     let poll = Poll::new()?;
-    let batches: Vec<_> = (0..load.connections.min(DISTINCT)).map(|number| batch(load, number)).collect();
+    let batches: Vec<_> =
+        (0..load.connections.min(DISTINCT)).map(|number| batch(load, number).into()).collect();
     let mut connections = Vec::with_capacity(load.connections);
     for number in 0..load.connections {
         let mut wire = open()?;
@@ -74,16 +86,39 @@ fn run_on<W: Wire>(load: &Echo, mut open: impl FnMut() -> Result<W>) -> Result<(
         events: Events::with_capacity(1024),
         buffer: vec![0; 256 * 1024],
     };
-    running.check(load)?;
+    running.run(&mut Histogram::new(3)?, || false)?;
+    let replies = running.connections.iter_mut();
+    check(load, replies.map(|connection| std::mem::take(&mut connection.replies).messages()))?;
+    measure(load, |latencies, goes_on| running.run(latencies, goes_on))
+}
+
+/// Compares the first replies on each connection byte for byte.
+fn check(load: &Echo, replies: impl Iterator<Item = Vec<u8>>) -> Result<()> {
+    let expected: Vec<Vec<u8>> = (0..load.connections.min(DISTINCT))
+        .map(|number| {
+            (0..load.depth).flat_map(|index| payload(load.kind, load.size, number + index)).collect()
+        })
+        .collect();
+    for (number, replies) in replies.enumerate() {
+        ensure!(replies == expected[number % DISTINCT], "the server's replies are wrong");
+    }
+    Ok(())
+}
+
+/// Makes a run for each command. `run` makes rounds on all connections while its last argument returns true.
+fn measure(
+    load: &Echo,
+    mut run: impl FnMut(&mut Histogram<u64>, &mut dyn FnMut() -> bool) -> Result<usize>,
+) -> Result<()> {
     runs::obey(|span, latencies| match span {
         Span::Time(time) => {
             let until = Instant::now() + time;
-            running.run(latencies, || Instant::now() < until)
+            run(latencies, &mut || Instant::now() < until)
         }
         Span::Rounds(count) => {
             // Each connection has started one round already.
             let mut left = count.saturating_sub(1) * load.connections;
-            running.run(latencies, || {
+            run(latencies, &mut || {
                 let goes_on = left > 0;
                 left = left.saturating_sub(1);
                 goes_on
@@ -92,7 +127,7 @@ fn run_on<W: Wire>(load: &Echo, mut open: impl FnMut() -> Result<W>) -> Result<(
     })
 }
 
-fn batch(load: &Echo, number: usize) -> Rc<[u8]> {
+fn batch(load: &Echo, number: usize) -> Vec<u8> {
     let mut batch = Vec::new();
     for index in 0..load.depth {
         let payload = payload(load.kind, load.size, number + index);
@@ -101,7 +136,7 @@ fn batch(load: &Echo, number: usize) -> Rc<[u8]> {
             None => encode_unmasked(load.kind, &payload, &mut batch),
         }
     }
-    batch.into()
+    batch
 }
 
 struct Connection<W> {
@@ -124,21 +159,6 @@ struct Running<W> {
 }
 
 impl<W: Wire> Running<W> {
-    /// Compares the first replies byte for byte.
-    fn check(&mut self, load: &Echo) -> Result<()> {
-        self.run(&mut Histogram::new(3)?, || false)?;
-        let expected: Vec<Vec<u8>> = (0..load.connections.min(DISTINCT))
-            .map(|number| {
-                (0..load.depth).flat_map(|index| payload(load.kind, load.size, number + index)).collect()
-            })
-            .collect();
-        for (number, connection) in self.connections.iter_mut().enumerate() {
-            let replies = std::mem::take(&mut connection.replies);
-            ensure!(replies.messages() == expected[number % DISTINCT], "the server's replies are wrong");
-        }
-        Ok(())
-    }
-
     /// Runs rounds on all connections while `goes_on` returns true. `goes_on` is called once per round of a
     /// connection.
     fn run(&mut self, latencies: &mut Histogram<u64>, mut goes_on: impl FnMut() -> bool) -> Result<usize> {

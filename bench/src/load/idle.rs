@@ -6,7 +6,9 @@ use std::io::{Read, Write};
 use std::net::SocketAddr;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
+use hdrhistogram::Histogram;
 
+use super::http2::Streams;
 use super::wire;
 use crate::control::{listen, say};
 use crate::frames::{Counter, Kind, encode_masked, payload};
@@ -25,16 +27,39 @@ pub struct Idle {
     pub size: usize,
     #[arg(long)]
     pub tls: bool,
+    /// Use HTTP/2, with this many of the connections on each TCP connection.
+    #[arg(long)]
+    pub streams: Option<usize>,
     #[arg(long)]
     pub kind: Kind,
 }
 
 pub fn run(load: &Idle) -> Result<()> {
+    if let Some(streams) = load.streams {
+        return run_over_http2(load, streams);
+    }
     if load.tls {
         let config = wire::trusting_config()?;
         return run_on(load, || wire::open_blocking_tls(load.address, &config));
     }
     run_on(load, || wire::open(load.address, load.kind.is_compressed()))
+}
+
+fn run_over_http2(load: &Idle, streams: usize) -> Result<()> {
+    say("ready");
+    ensure!(listen().context("no command came")? == "open", "the first command has to be \"open\"");
+    let payload = payload(load.kind, load.size, 0);
+    let mut message = Vec::new();
+    encode_masked(load.kind, &payload, 0, &mut message);
+    let mut streams = Streams::open(load.address, load.connections, streams, 1, |_| message.clone())?;
+    say("done");
+    while let Some(line) = listen() {
+        ensure!(line == "echo", "an unknown command: {line:?}");
+        streams.run(&mut Histogram::new(3)?, || false)?;
+        ensure!(streams.take_replies().all(|replies| replies == payload), "the server's reply is wrong");
+        say("done");
+    }
+    Ok(())
 }
 
 fn run_on<S: Read + Write + Send>(load: &Idle, open: impl Fn() -> Result<S> + Sync) -> Result<()> {

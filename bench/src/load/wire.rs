@@ -39,7 +39,7 @@ pub fn open(address: SocketAddr, compress: bool) -> Result<TcpStream> {
     Ok(stream)
 }
 
-fn connect(address: SocketAddr) -> Result<TcpStream> {
+pub fn connect(address: SocketAddr) -> Result<TcpStream> {
     let stream = TcpStream::connect(address)?;
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(Duration::from_secs(30)))?;

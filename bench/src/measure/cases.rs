@@ -12,6 +12,7 @@ pub enum Group {
     SixteenInFlight,
     Client,
     Tls,
+    Http2,
     Compression,
     Handshakes,
     Idle,
@@ -32,6 +33,7 @@ impl Group {
             Self::SixteenInFlight => "Echo, 16 messages in flight on each of 32 connections",
             Self::Client => "The client side, 32 connections",
             Self::Tls => "Echo over TLS, 32 connections",
+            Self::Http2 => "Echo over HTTP/2: 32 connections of 1 stream, and 1 connection of 100 streams",
             Self::Compression => "Echo of compressed JSON, 32 connections",
             Self::Handshakes => "Opening handshakes, 8 at a time",
             Self::CompressionIdle => "Memory of 1,000 connections that may compress",
@@ -55,6 +57,11 @@ impl Group {
                  load, which is the server here. The floor is a client without a library."
             }
             Self::Tls => "Costs are those of the server, per message. The floor is an echo over rustls.",
+            Self::Http2 => {
+                "Costs are those of the server, per message. The floor is an echo of request bodies by \
+                 hyper, which unmasks the frames in them. The limit is an echo over hyper's upgraded streams \
+                 (extended CONNECT), which copies their bytes."
+            }
             Self::Compression => {
                 "Without context takeover, at level 6, the default of all libraries, and at level 1. Costs \
                  are those of the server, per message. The floor sends the compressed bytes back unchanged."
@@ -128,7 +135,18 @@ pub struct Messages {
     pub level: u8,
     /// The threads of the server's runtime.
     pub threads: usize,
-    pub tls: bool,
+    pub carrier: Carrier,
+}
+
+/// The protocols below the WebSockets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Carrier {
+    Tcp,
+    Tls,
+    /// HTTP/2 in clear text, with this many WebSockets on each TCP connection.
+    Http2 {
+        streams: usize,
+    },
 }
 
 /// The job of the measured process.
@@ -143,7 +161,7 @@ pub enum Workload {
     Handshakes,
     Idle {
         connections: usize,
-        tls: bool,
+        carrier: Carrier,
         /// The kind of the message that each connection echoes.
         kind: Kind,
     },
@@ -173,11 +191,12 @@ impl Case {
         }
     }
 
-    pub fn is_over_tls(&self) -> bool {
+    pub fn is_over_tcp(&self) -> bool {
         match self.workload {
-            Workload::Echo(messages) => messages.tls,
-            Workload::Idle { tls, .. } => tls,
-            _ => false,
+            Workload::Echo(Messages { carrier, .. }) | Workload::Idle { carrier, .. } => {
+                carrier == Carrier::Tcp
+            }
+            _ => true,
         }
     }
 
@@ -244,8 +263,17 @@ pub fn all() -> Vec<Case> {
         add(Group::Client, format!("client-text-1KiB-x{depth}"), Workload::Client(text(depth, KIB)));
     }
     for (depth, size) in [(1, KIB), (16, KIB), (1, 16 * KIB)] {
-        let workload = Workload::Echo(Messages { tls: true, ..messages(depth, size) });
+        let workload = Workload::Echo(Messages { carrier: Carrier::Tls, ..messages(depth, size) });
         add(Group::Tls, format!("tls-{}-x{depth}", name(size)), workload);
+    }
+    if cfg!(feature = "http2") {
+        for (connections, streams, prefix) in [(32, 1, "http2"), (100, 100, "http2-shared")] {
+            for depth in [1, 16] {
+                let carrier = Carrier::Http2 { streams };
+                let workload = Workload::Echo(Messages { connections, carrier, ..messages(depth, KIB) });
+                add(Group::Http2, format!("{prefix}-1KiB-x{depth}"), workload);
+            }
+        }
     }
     for (level, suffix) in [(DEFAULT_LEVEL, ""), (1, "-level-1")] {
         for size in [KIB, 16 * KIB] {
@@ -255,10 +283,14 @@ pub fn all() -> Vec<Case> {
     }
     add(Group::Handshakes, "handshakes".into(), Workload::Handshakes);
     let broadcast = |connections, size, behavior| Workload::Broadcast { connections, size, behavior };
-    let idle = |connections, tls, kind| Workload::Idle { connections, tls, kind };
-    add(Group::Idle, "idle".into(), idle(10_000, false, Kind::Binary));
-    add(Group::Idle, "idle-tls".into(), idle(10_000, true, Kind::Binary));
-    add(Group::CompressionIdle, "idle-compressed".into(), idle(1_000, false, Kind::Json));
+    let idle = |connections, carrier, kind| Workload::Idle { connections, carrier, kind };
+    add(Group::Idle, "idle".into(), idle(10_000, Carrier::Tcp, Kind::Binary));
+    add(Group::Idle, "idle-tls".into(), idle(10_000, Carrier::Tls, Kind::Binary));
+    if cfg!(feature = "http2") {
+        let carrier = Carrier::Http2 { streams: 100 };
+        add(Group::Idle, "idle-http2".into(), idle(10_000, carrier, Kind::Binary));
+    }
+    add(Group::CompressionIdle, "idle-compressed".into(), idle(1_000, Carrier::Tcp, Kind::Json));
     for size in [KIB, 64 * KIB] {
         add(Group::FanOut, format!("fan-out-{}", name(size)), broadcast(10_000, size, Behavior::FanOut));
     }
@@ -316,7 +348,7 @@ fn messages(depth: usize, size: usize) -> Messages {
         kind: Kind::Binary,
         level: DEFAULT_LEVEL,
         threads: 1,
-        tls: false,
+        carrier: Carrier::Tcp,
     }
 }
 

@@ -29,12 +29,13 @@ pub fn of(case: &Case) -> Vec<String> {
     match case.group {
         Group::SixteenInFlight => all().collect(),
         // With one message in flight there are no batches.
-        Group::OneInFlight | Group::Connections | Group::Idle if !case.is_over_tls() => {
+        Group::OneInFlight | Group::Connections | Group::Idle if case.is_over_tcp() => {
             all().filter(|name| !is_batched(name)).collect()
         }
         Group::Client if case.depth() == Some(1) => all().filter(|name| !is_batched(name)).collect(),
         Group::Client => all().collect(),
         Group::Handshakes => only(&SHAKE_HANDS),
+        Group::Http2 => only(&[FLOOR, LIMIT, BOWLINE]),
         Group::Compression => only(&COMPRESS),
         Group::CompressionIdle => only(&COMPRESS),
         // The hub gathers what is published at once.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
 
-use super::cases::{Case, DEFAULT_LEVEL, Messages, Workload};
+use super::cases::{Carrier, Case, DEFAULT_LEVEL, Messages, Workload};
 use crate::control::Part;
 use crate::servers::Behavior;
 
@@ -156,20 +156,18 @@ fn serve_arguments(workload: Workload, library: &str, count_allocations: bool) -
     match workload {
         Workload::Echo(messages) => {
             add(&["--threads", &messages.threads.to_string()]);
-            if messages.tls {
-                add(&["--tls"]);
-            }
+            add(serve_over(messages.carrier));
             if messages.kind.is_compressed() {
                 add(&["--compress", &messages.level.to_string()]);
             }
         }
-        Workload::Idle { tls: true, .. } => add(&["--tls"]),
         Workload::Idle { kind, .. } if kind.is_compressed() => {
             add(&["--compress", &DEFAULT_LEVEL.to_string()])
         }
+        Workload::Idle { carrier, .. } => add(serve_over(carrier)),
         Workload::Stream(_) => add(&["--workload", "stream"]),
         Workload::Broadcast { behavior, .. } => add(&["--workload", &name_of(behavior)]),
-        Workload::Handshakes | Workload::Idle { tls: false, .. } | Workload::Client(_) => {}
+        Workload::Handshakes | Workload::Client(_) => {}
     }
     if count_allocations {
         add(&["--count-allocations"]);
@@ -195,18 +193,14 @@ fn load_arguments_without_address(workload: Workload) -> Vec<String> {
         Workload::Echo(messages) | Workload::Stream(messages) | Workload::Client(messages) => {
             let mut arguments = numbers("load", messages.connections, messages.size);
             arguments.extend(depth_and_kind(&messages));
-            if messages.tls {
-                arguments.push("--tls".to_owned());
-            }
+            arguments.extend(load_over(messages.carrier));
             arguments
         }
         Workload::Handshakes => vec!["load-handshakes".to_owned()],
-        Workload::Idle { connections, tls, kind } => {
+        Workload::Idle { connections, carrier, kind } => {
             let mut arguments = numbers("load-idle", connections, 4096);
             arguments.extend(["--kind".to_owned(), name_of(kind)]);
-            if tls {
-                arguments.push("--tls".to_owned());
-            }
+            arguments.extend(load_over(carrier));
             arguments
         }
         Workload::Broadcast { connections, size, behavior } => {
@@ -217,6 +211,22 @@ fn load_arguments_without_address(workload: Workload) -> Vec<String> {
             }
             arguments
         }
+    }
+}
+
+fn serve_over(carrier: Carrier) -> &'static [&'static str] {
+    match carrier {
+        Carrier::Tcp => &[],
+        Carrier::Tls => &["--tls"],
+        Carrier::Http2 { .. } => &["--http2"],
+    }
+}
+
+fn load_over(carrier: Carrier) -> Vec<String> {
+    match carrier {
+        Carrier::Tcp => Vec::new(),
+        Carrier::Tls => vec!["--tls".to_owned()],
+        Carrier::Http2 { streams } => vec!["--streams".to_owned(), streams.to_string()],
     }
 }
 

@@ -4,6 +4,8 @@ use anyhow::Result;
 use tokio::net::TcpListener;
 
 use super::echo::{self, Side};
+#[cfg(feature = "http2")]
+use super::http2;
 use super::library::{Behavior, Library};
 use super::{rooms, stream, tls};
 use crate::allocations;
@@ -17,6 +19,10 @@ pub struct Serve {
     pub workload: Behavior,
     #[arg(long)]
     pub tls: bool,
+    /// Serve HTTP/2, with prior knowledge.
+    #[cfg(feature = "http2")]
+    #[arg(long)]
+    pub http2: bool,
     /// Compress at this level, without context takeover.
     #[arg(long)]
     pub compress: Option<u8>,
@@ -46,6 +52,8 @@ pub fn run(options: &Serve) -> Result<()> {
         answer_in_background();
         match options.workload {
             Behavior::Echo if options.tls => return tls::serve(options.library, listener).await,
+            #[cfg(feature = "http2")]
+            Behavior::Echo if options.http2 => return http2::serve(options.library, listener).await,
             Behavior::Echo => {}
             Behavior::Stream => return stream::serve(options.library, listener).await,
             Behavior::FanOut | Behavior::Burst | Behavior::BurstOneByOne | Behavior::Chat => {

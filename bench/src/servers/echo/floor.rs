@@ -23,21 +23,29 @@ thread_local! {
 
 pub async fn echo<S: AsyncRead + AsyncWrite + Unpin>(side: Side, mut stream: S) -> io::Result<()> {
     side.shake_hands(&mut stream).await?;
-    let random = (side == Side::Client).then_some(Random(0x9E37_79B9_7F4A_7C15));
-    let partial = Vec::new();
-    let mut echo = Echo { stream, random, partial, remaining: 0, key: [0; 4], unwritten: Vec::new() };
+    echo_opened(side, stream).await
+}
+
+/// Echoes on a stream whose handshake is done.
+pub async fn echo_opened<S: AsyncRead + AsyncWrite + Unpin>(side: Side, stream: S) -> io::Result<()> {
+    let mut echo = Echo { stream, frames: Frames::new(side), unwritten: Vec::new() };
     poll_fn(|cx| echo.poll(cx)).await
 }
 
 struct Echo<S> {
     stream: S,
+    frames: Frames,
+    unwritten: Vec<u8>,
+}
+
+/// The frames that arrive, piece by piece.
+pub struct Frames {
     /// The generator of masking keys, for clients.
     random: Option<Random>,
     partial: Vec<u8>,
     remaining: u64,
     /// The XOR of the received masking key and the sent one, where present.
     key: [u8; 4],
-    unwritten: Vec<u8>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Echo<S> {
@@ -58,7 +66,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Echo<S> {
                     return Poll::Ready(Ok(()));
                 }
                 output.clear();
-                self.echo(buf.filled(), output);
+                self.frames.echo(buf.filled(), output);
                 let mut rest = output.as_slice();
                 while !rest.is_empty() {
                     match Pin::new(&mut self.stream).poll_write(cx, rest)? {
@@ -72,9 +80,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Echo<S> {
             }
         })
     }
+}
 
+impl Frames {
+    pub fn new(side: Side) -> Self {
+        let random = (side == Side::Client).then_some(Random(0x9E37_79B9_7F4A_7C15));
+        Self { random, partial: Vec::new(), remaining: 0, key: [0; 4] }
+    }
+
+    /// Appends the replies to the frames in `bytes`.
     #[inline]
-    fn echo(&mut self, mut bytes: &[u8], out: &mut Vec<u8>) {
+    pub fn echo(&mut self, mut bytes: &[u8], out: &mut Vec<u8>) {
         while !bytes.is_empty() {
             if self.remaining == 0 {
                 let found = if self.partial.is_empty() {
