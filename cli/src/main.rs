@@ -13,6 +13,7 @@ mod exit;
 #[cfg_attr(not(feature = "http3"), path = "absent/http3.rs")]
 mod http3;
 mod manual;
+mod process_group;
 mod serve;
 mod talk;
 

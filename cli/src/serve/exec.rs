@@ -22,6 +22,7 @@ use tokio::time::{sleep, timeout};
 
 use super::log::{ConnectionLog, HandlerError};
 use super::pump::{self, End, Framing};
+use crate::process_group::{ProcessGroup, Signal};
 
 /// The time that a program has to exit after its input has ended.
 const EXIT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -55,7 +56,7 @@ impl Program {
                 return Err(format!("--exec {}: {error}", self.command[0]).into());
             }
         };
-        let _group = Group::of(&child);
+        let group = ProcessGroup::of(child.id());
         let stdin = child.stdin.take().expect("stdin is piped");
         let mut stdout = BufReader::new(child.stdout.take().expect("stdout is piped"));
         // What a program has started may keep its output open.
@@ -69,7 +70,7 @@ impl Program {
         };
         // The program learns from its pipes that nobody reads what it still writes.
         drop(stdout);
-        let status = end_of(&mut child).await;
+        let status = end_of(&mut child, &group).await;
         match end {
             End::Peer(ended) => Ok(ended?),
             End::Stream(Ok(())) => {
@@ -136,56 +137,17 @@ fn variables(head: &Parts, socket: &WebSocket) -> Vec<(String, String)> {
 }
 
 /// Waits for the end of the program, and ends it by signals if it takes too long.
-async fn end_of(child: &mut Child) -> io::Result<ExitStatus> {
+async fn end_of(child: &mut Child, group: &ProcessGroup) -> io::Result<ExitStatus> {
     if let Ok(status) = timeout(EXIT_TIMEOUT, child.wait()).await {
         return status;
     }
-    signal_group(child.id(), Signal::Terminate);
+    group.signal(Signal::Terminate);
     if let Ok(status) = timeout(TERM_TIMEOUT, child.wait()).await {
         return status;
     }
     child.kill().await?;
     child.wait().await
 }
-
-/// The process group of a program, which is killed when this value is dropped.
-struct Group(Option<u32>);
-
-impl Group {
-    fn of(child: &Child) -> Self {
-        Self(child.id())
-    }
-}
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        signal_group(self.0, Signal::Kill);
-    }
-}
-
-#[derive(Clone, Copy)]
-enum Signal {
-    Terminate,
-    Kill,
-}
-
-#[cfg(unix)]
-fn signal_group(leader: Option<u32>, signal: Signal) {
-    use rustix::process::{Pid, Signal as Unix, kill_process_group};
-
-    let signal = match signal {
-        Signal::Terminate => Unix::TERM,
-        Signal::Kill => Unix::KILL,
-    };
-    let group = leader.and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
-    if let Some(group) = group {
-        // It may have ended in this moment.
-        let _ = kill_process_group(group, signal);
-    }
-}
-
-#[cfg(not(unix))]
-fn signal_group(_: Option<u32>, _: Signal) {}
 
 fn close_frame(status: &io::Result<ExitStatus>) -> (CloseCode, String) {
     match status {
