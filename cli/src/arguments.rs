@@ -51,8 +51,8 @@ enum Command {
     },
     /// Print the man page, or that of a command
     Man {
-        /// The command: serve, check or bench
-        command: Option<String>,
+        /// The command: serve, check, bench or bench compare
+        command: Vec<String>,
     },
 }
 
@@ -106,7 +106,7 @@ impl Command {
                 clap_complete::generate(shell, &mut command_line(), "bowline", &mut text);
                 print(&text)
             }
-            Self::Man { command } => match manual::page(&mut command_line(), command.as_deref()) {
+            Self::Man { command } => match manual::page(&mut command_line(), &command) {
                 Ok(page) => print(&page),
                 Err(error) => error.exit(),
             },

@@ -1,6 +1,7 @@
 //! `bowline bench`: load, and the latency under it.
 //!
 //! ```text
+//! compare     servers side by side, under the same load
 //! arguments   the options, checked
 //!   plan      the plan that they make: the schedule, the messages
 //! load        the plan carried out, by threads that share nothing
@@ -14,6 +15,7 @@
 //! mistake that is known as coordinated omission.
 
 mod arguments;
+mod compare;
 mod load;
 mod plan;
 mod report;
@@ -26,15 +28,23 @@ use std::io::{self, BufWriter, Write};
 use tokio::runtime::Builder;
 
 pub(crate) use self::arguments::BenchArguments;
-use self::arguments::ReportArguments;
+use self::arguments::{ReportArguments, RunArguments};
 use self::load::LoadError;
 use self::plan::Plan;
 use self::report::Report;
 use crate::connect::{ConnectError, UsageError};
 use crate::exit::{Exit, first_signal};
 
-/// Runs `bowline bench`.
+/// Runs `bowline bench`, or its subcommand.
 pub(crate) fn run(arguments: &BenchArguments) -> Exit {
+    match arguments {
+        BenchArguments::Run(arguments) => load(arguments),
+        BenchArguments::Compare(arguments) => compare::run(arguments),
+    }
+}
+
+/// Puts a server under load.
+fn load(arguments: &RunArguments) -> Exit {
     let allowed = |plan: Plan| load::allow_connections(plan.connections).map(|()| plan);
     let prepared = arguments.plan().and_then(allowed).and_then(|plan| Ok((plan, create(&arguments.report)?)));
     let (plan, page) = match prepared {
@@ -47,7 +57,7 @@ pub(crate) fn run(arguments: &BenchArguments) -> Exit {
     };
     runtime.block_on(async {
         let (signal, stop) = first_signal();
-        let report = match load::run(plan, stop).await {
+        let report = match load::run(plan, stop, || {}).await {
             Ok(Some(report)) => report,
             Ok(None) => return signal.get(),
             Err(LoadError::Connect(error)) => return failed(&explained(&error), error.exit()),

@@ -136,6 +136,24 @@ enum Family {
     V6,
 }
 
+impl Target {
+    /// A server of this machine, which no option and no proxy of the environment concerns.
+    pub(crate) fn local(url: Uri) -> Self {
+        Self {
+            url,
+            version: Version::Http1,
+            connector: Connector::new().proxy(Proxy::none()).limits(limits(64 << 20)),
+            route: Route::Default,
+            tls: tls::TlsArguments::default(),
+        }
+    }
+}
+
+/// The limits of a client whose messages have at most this size.
+fn limits(message_size: usize) -> Limits {
+    Limits::default().message_size(message_size).frames_per_message(u32::MAX)
+}
+
 impl ConnectArguments {
     /// Checks the options, and reads the files that they name.
     pub(crate) fn target(&self) -> Result<Target, UsageError> {
@@ -145,7 +163,7 @@ impl ConnectArguments {
         }
         let mut connector = Connector::new()
             .subprotocols(self.subprotocol.iter().map(String::as_str))
-            .limits(Limits::default().message_size(self.max_size.0).frames_per_message(u32::MAX));
+            .limits(limits(self.max_size.0));
         for Header(name, value) in &self.header {
             // Host, Origin and the subprotocols have methods of their own, but users of curl give them so.
             connector = match name.as_str() {

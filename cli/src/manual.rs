@@ -23,19 +23,18 @@ const STATUSES: [(&str, &str); 11] = [
     ("143", "SIGTERM."),
 ];
 
-/// Renders the man page of the program, or of one of its commands.
-pub(crate) fn page(program: &mut Command, name: Option<&str>) -> Result<Vec<u8>, clap::Error> {
+/// Renders the man page of the program, or of the command that `path` leads to.
+pub(crate) fn page(program: &mut Command, path: &[String]) -> Result<Vec<u8>, clap::Error> {
     program.build();
-    let command = match name {
-        None => program.clone(),
-        Some(name) => {
-            let Some(command) = program.find_subcommand(name) else {
-                let text = format!("there is no command {name:?}: see bowline --help");
-                return Err(program.error(ErrorKind::InvalidSubcommand, text));
-            };
-            command.clone()
-        }
-    };
+    let mut command = &*program;
+    for name in path {
+        let Some(found) = command.find_subcommand(name) else {
+            let text = format!("there is no command {:?}: see bowline --help", path.join(" "));
+            return Err(program.clone().error(ErrorKind::InvalidSubcommand, text));
+        };
+        command = found;
+    }
+    let command = command.clone();
     let mut page = Vec::new();
     Man::new(command).render(&mut page)?;
     exit_status().to_writer(&mut page)?;

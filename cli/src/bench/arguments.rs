@@ -6,9 +6,10 @@ use std::str::FromStr;
 use std::thread;
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use clap::{ArgMatches, Args, Command, FromArgMatches, ValueEnum};
 use regex_lite::Regex;
 
+use crate::bench::compare::CompareArguments;
 use crate::bench::plan::schedule::{Rate, Schedule};
 use crate::bench::plan::template::Template;
 use crate::bench::plan::{Mode, Pace, Plan};
@@ -30,10 +31,47 @@ until its reply is there. So a server that stops for a while shows, with all the
 waiting. With --in-flight there is no schedule: the server's replies decide when the next message is \
 sent.";
 
-/// The options of `bowline bench`.
+/// The name of the subcommand.
+const COMPARE: &str = "compare";
+
+/// The options of `bowline bench`, or of its subcommand.
+#[derive(Debug)]
+pub(crate) enum BenchArguments {
+    Run(Box<RunArguments>),
+    Compare(CompareArguments),
+}
+
+impl Args for BenchArguments {
+    fn augment_args(command: Command) -> Command {
+        RunArguments::augment_args(command)
+            .args_conflicts_with_subcommands(true)
+            .subcommand_negates_reqs(true)
+            .subcommand(CompareArguments::augment_args(Command::new(COMPARE)))
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for BenchArguments {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        match matches.subcommand() {
+            Some((COMPARE, matches)) => CompareArguments::from_arg_matches(matches).map(Self::Compare),
+            _ => RunArguments::from_arg_matches(matches).map(|run| Self::Run(Box::new(run))),
+        }
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+/// The options of a run.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
-pub(crate) struct BenchArguments {
+pub(crate) struct RunArguments {
     // The order is that of the help text.
     #[command(flatten)]
     load: LoadArguments,
@@ -121,7 +159,7 @@ pub(super) struct ReportArguments {
     pub(super) html: Option<PathBuf>,
 }
 
-impl BenchArguments {
+impl RunArguments {
     /// Checks the options.
     pub(super) fn plan(&self) -> Result<Plan, UsageError> {
         let target = self.connect.target()?;
@@ -220,7 +258,7 @@ impl MessageArguments {
 
 /// A time as users write it: `10s`, `200ms`, `5min`.
 #[derive(Clone, Copy, Debug)]
-struct Time(Duration);
+pub(super) struct Time(pub(super) Duration);
 
 impl FromStr for Time {
     type Err = String;

@@ -25,11 +25,13 @@ mod worker;
 
 use std::convert::Infallible;
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
+use tokio::time::sleep_until;
 
 use self::dial::Dialer;
 use self::progress::Progress;
@@ -56,9 +58,13 @@ pub(crate) enum LoadError {
 }
 
 /// Carries out the plan. `stop` ends the run early; there is no report if the server was not reached by then.
+///
+/// `observe` is called when all connections are open, and again when the time of the run is over, before they
+/// are closed.
 pub(crate) async fn run(
     plan: Plan,
     stop: impl Future<Output = ()> + Send + 'static,
+    mut observe: impl FnMut(),
 ) -> Result<Option<Report>, LoadError> {
     let (orders, receiver) = watch::channel(Order::Connect);
     let orders = Arc::new(orders);
@@ -76,6 +82,7 @@ pub(crate) async fn run(
     let mut threads = Threads::start(&plan, &dialer, &receiver).map_err(LoadError::Thread)?;
     let status = StatusLine::show(&plan, &threads.progress);
     threads.all_ready().await;
+    observe();
     let (begun, cpu_before) = (Instant::now(), cpu_time());
     orders.send_if_modified(|order| {
         let is_expected = matches!(order, Order::Connect);
@@ -84,7 +91,17 @@ pub(crate) async fn run(
         }
         is_expected
     });
-    let measured = threads.measured(plan.nanos()).await.map_err(LoadError::Thread)?;
+    let mut measuring = pin!(threads.measured(plan.nanos()));
+    let early = tokio::select! {
+        measured = &mut measuring => Some(measured),
+        () = sleep_until((begun + LEAD + plan.duration).into()) => None,
+    };
+    observe();
+    let measured = match early {
+        Some(measured) => measured,
+        None => measuring.await,
+    };
+    let measured = measured.map_err(LoadError::Thread)?;
     let cpu_time = cpu_time().saturating_sub(cpu_before);
     status.remove();
     let is_interrupted = matches!(*receiver.borrow(), Order::Stop);

@@ -14,7 +14,7 @@ use clap::Args;
 use super::UsageError;
 
 /// The options of TLS.
-#[derive(Args, Clone, Debug)]
+#[derive(Args, Clone, Debug, Default)]
 pub(crate) struct TlsArguments {
     /// Accept any certificate of the server
     #[arg(short = 'k', long, help_heading = "TLS")]

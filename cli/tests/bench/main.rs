@@ -1,5 +1,7 @@
 //! `bowline bench`, against servers of this process.
 
+#[cfg(target_os = "linux")]
+mod compare;
 mod modes;
 mod open_model;
 mod report;

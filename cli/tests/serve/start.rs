@@ -124,6 +124,7 @@ async fn completions_and_the_man_page_are_printed() {
     for (arguments, expected) in [
         (&["man"][..], [".TH bowline", "EXIT STATUS"]),
         (&["man", "serve"], [".TH bowline-serve", "broadcast"]),
+        (&["man", "bench", "compare"], [".TH bowline-bench-compare", "NAME=COMMAND"]),
     ] {
         let page = output(arguments).await;
         let page = String::from_utf8_lossy(&page.stdout);
