@@ -52,7 +52,8 @@ pub enum HubEvent {
         panic: String,
     },
     /// The lease of this hub had lapsed, because the hub could not renew it in time, or because the broker
-    /// had lost data. Its members may have been absent for a while, and are entered again.
+    /// had lost data. Or the hub has given the lease up, because more than 10,000 calls about presence have
+    /// failed. Its members may have been absent for a while, and are entered again.
     LeaseLapsed {
         /// The number of entries.
         entries: usize,
@@ -65,7 +66,7 @@ pub enum HubEvent {
         panic: String,
     },
     /// A worker of the hub panicked, most likely in the drop of a payload of the application's. The members
-    /// of its topics were closed with 1013, and calls of the hub fail.
+    /// of its topics are closed with 1013, and calls of the hub fail.
     WorkerPanicked {
         /// The text of the panic.
         panic: String,

@@ -6,8 +6,8 @@
 //! each other. A few tasks, the scribes, make the calls of all entries.
 //!
 //! ```text
-//!                 something should be told
-//!     Idle ------------------------------------> Queued <---------+
+//!             something should be told, or no longer
+//!     Idle <-----------------------------------> Queued <---------+
 //!      ^                                          |   ^           |
 //!      |                                    scribe|   | more to   | the keeper, once the broker answers,
 //!      |   both are equal                         v   | tell      | or a new wish
@@ -22,8 +22,13 @@
 //!
 //! When the lease of the node has lapsed, nothing that the broker was told counts any more. The keeper
 //! (`keeper.rs`) gets a new number for the node, and all entries are told again.
+//!
+//! A call that failed may have been carried out, so its entry is remembered until the broker is told of the
+//! end. Clients could make a node remember ever more keys while the broker is away. If most entries have
+//! failed, and that are many, the node gives up its lease instead: whatever the broker knows of the node ends
+//! with the lease.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::mem;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -40,6 +45,9 @@ use crate::topic::Topic;
 
 /// The number of tasks that call the engine.
 const SCRIBES: usize = 64;
+
+/// The number of failed entries above which a node may give up its lease.
+const FAILED: usize = 10_000;
 
 /// A topic and the key of somebody.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -63,14 +71,14 @@ struct RosterState {
     /// The number of the node, while it has a lease.
     node: Option<NodeId>,
     entries: HashMap<EntryKey, Entry>,
-    /// The entries that are `Queued`.
-    queue: VecDeque<EntryKey>,
+    /// The entries that are `Queued`, by their places.
+    queue: BTreeMap<u64, EntryKey>,
     /// The entries that are, or were, `Failed`, each once.
     failed: HashSet<EntryKey>,
     /// The entries with lost connections, each once, by the time at which the linger time of the first is
     /// over. Numbered, as times may be equal.
     lingering: BTreeMap<(Instant, u64), EntryKey>,
-    /// The number of entries so far in `lingering`.
+    /// The number of entries so far in `queue` and `lingering`.
     count: u64,
     scribes: usize,
 }
@@ -103,7 +111,8 @@ enum Told {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Turn {
     Idle,
-    Queued,
+    /// With the place in the queue.
+    Queued(u64),
     Underway,
     Failed,
 }
@@ -258,34 +267,33 @@ impl Roster {
         self.state().node
     }
 
-    /// Begins a lease: all entries are told to the broker.
+    /// Begins a lease: all entries, which were queued without a lease, are told to the broker.
     pub(crate) fn begin(&self, core: &Arc<Core>, node: NodeId) {
-        let mut state = self.state();
+        let (mut state, mut afterwards) = (self.state(), Afterwards::default());
         state.node = Some(node);
+        state.engage(&mut afterwards);
+        drop(state);
+        afterwards.run(core);
+    }
+
+    /// Ends the lease of a node: it has lapsed, or is given up. All entries are queued for the next one.
+    pub(crate) fn lapse(&self, core: &Arc<Core>, node: NodeId) {
+        let (mut state, mut afterwards) = (self.state(), Afterwards::default());
+        if state.node != Some(node) {
+            return;
+        }
+        state.node = None;
+        state.failed.clear();
         let keys: Vec<_> = state.entries.keys().cloned().collect();
-        let mut afterwards = Afterwards::default();
         for key in keys {
             if let Some(entry) = state.entries.get_mut(&key) {
                 entry.told = Told::Nothing;
             }
             afterwards.merge(state.look_at(core, &key));
         }
-        // For those that were queued without a lease.
-        state.engage(&mut afterwards);
+        let entries = state.entries.len();
         drop(state);
         afterwards.run(core);
-    }
-
-    /// Ends the lease of a node: it has lapsed.
-    pub(crate) fn lapse(&self, core: &Core, node: NodeId) {
-        let entries = {
-            let mut state = self.state();
-            if state.node != Some(node) {
-                return;
-            }
-            state.node = None;
-            state.entries.len()
-        };
         add(&core.counters.lapses, 1);
         core.events.emit(HubEvent::LeaseLapsed { entries });
         self.news.notify_one();
@@ -328,7 +336,7 @@ impl Roster {
 
     /// Notes the outcome of a call.
     fn finish(&self, core: &Arc<Core>, job: &Job, outcome: Result<Lease, Error>) {
-        let lapsed = matches!(outcome, Ok(Lease::Lapsed));
+        let mut lapsed = matches!(outcome, Ok(Lease::Lapsed));
         let mut state = self.state();
         let is_current = state.node == Some(job.node);
         let Some(entry) = state.entries.get_mut(&job.entry) else { return };
@@ -347,6 +355,7 @@ impl Roster {
                     afterwards.answers.push(Answer { reply, outcome: Err(error) });
                 }
                 state.failed.insert(job.entry.clone());
+                lapsed = state.failed.len() > FAILED.max(state.entries.len() / 2);
             }
         }
         if state.entries.get(&job.entry).is_some_and(|entry| entry.turn == Turn::Idle) {
@@ -370,14 +379,17 @@ impl RosterState {
         let mut afterwards = Afterwards::default();
         let now = Instant::now();
         let Some(entry) = self.entries.get_mut(key) else { return afterwards };
-        if matches!(entry.turn, Turn::Queued | Turn::Underway) {
-            return afterwards;
-        }
-        if !entry.is_settled(now) {
-            entry.turn = Turn::Queued;
-            self.queue.push_back(key.clone());
-            self.engage(&mut afterwards);
-            return afterwards;
+        match (entry.turn, entry.is_settled(now)) {
+            (Turn::Underway, _) | (Turn::Queued(_), false) => return afterwards,
+            (Turn::Idle | Turn::Failed, false) => {
+                self.count += 1;
+                entry.turn = Turn::Queued(self.count);
+                self.queue.insert(self.count, key.clone());
+                self.engage(&mut afterwards);
+                return afterwards;
+            }
+            (Turn::Queued(place), true) => drop(self.queue.remove(&place)),
+            (Turn::Idle | Turn::Failed, true) => {}
         }
         entry.turn = Turn::Idle;
         let is_here = entry.is_here(now);
@@ -415,7 +427,7 @@ impl RosterState {
     fn next(&mut self, core: &Core, afterwards: &mut Afterwards) -> Option<Job> {
         let node = self.node?;
         let now = Instant::now();
-        while let Some(key) = self.queue.pop_front() {
+        while let Some((_, key)) = self.queue.pop_first() {
             let Some(entry) = self.entries.get_mut(&key) else { continue };
             if entry.is_settled(now) {
                 entry.turn = Turn::Idle;

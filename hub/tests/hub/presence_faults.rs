@@ -277,6 +277,28 @@ async fn while_the_broker_is_away_appearing_fails_and_disappearing_is_made_up_fo
     Ok(())
 }
 
+/// The hub can't know of any of these calls that it was not carried out. So it gives up its lease in the end,
+/// and remembers no attempt from then on.
+#[tokio::test(start_paused = true)]
+async fn attempts_with_ever_new_keys_are_not_all_remembered() -> TestResult {
+    let broker = broker();
+    let (here, there) = (builder(broker.clone()).build()?, builder(broker.clone()).build()?);
+    let alice = Visitor::appear(&here, ROOM, "alice").await?;
+    let bob = Visitor::subscribe(&here, ROOM).await?;
+    broker.disconnect(0);
+    for number in 0..10_500 {
+        let error = bob.member.appear(ROOM, format!("bob-{number}")).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+    }
+    assert_eq!(here.stats().entries, 1);
+    broker.reconnect(0);
+    sleep(4 * LEASE).await;
+    assert_eq!(here.stats().entries, 1);
+    assert_eq!(keys(&there, ROOM).await?, ["alice"]);
+    drop(alice);
+    Ok(())
+}
+
 /// Nothing arrives, and nobody is told. The call fails after the time of the limit.
 #[tokio::test(start_paused = true)]
 async fn a_broker_that_falls_silent_fails_calls_after_2_s() -> TestResult {
