@@ -50,8 +50,8 @@ impl Member {
     ///
     /// - Returns [`ErrorKind::InvalidInput`] if the member has not subscribed to the topic, or has appeared
     ///   there with another key; if the key is empty; or if the rule of the topic has no presence.
-    /// - Returns [`ErrorKind::Limit`] if the key or the information is too large: see
-    ///   [`HubLimits`](crate::HubLimits).
+    /// - Returns [`ErrorKind::Limit`] if the key or the information is too large, or if the member is present
+    ///   in too many topics: see [`HubLimits`](crate::HubLimits).
     /// - Returns [`ErrorKind::Unavailable`] if the engine failed or did not answer in time.
     /// - Returns [`ErrorKind::Closed`] if the member has left the topic meanwhile, or the runtime of the hub
     ///   has ended.
@@ -109,8 +109,16 @@ impl Member {
         let mut appearances = self.appearances();
         // Under the lock: whoever leaves the topic from here on finds the appearance.
         self.subscribed(key.topic.name())?;
+        let count = appearances.len();
         let earlier = appearances.iter_mut().find(|earlier| earlier.entry.topic == key.topic);
         let appearance = match earlier {
+            None if count >= core.limits.topics_per_member => {
+                let text = format!(
+                    "the member is present in {count} topics already (raise the limit with \
+                     HubLimits::topics_per_member)"
+                );
+                return Err(Error::new(ErrorKind::Limit, text));
+            }
             None => {
                 appearances.push(Appeared { entry: key.clone(), awaited: Some(call) });
                 Appearance::First

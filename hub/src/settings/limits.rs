@@ -13,7 +13,7 @@ const MAX_LEASE: Duration = Duration::from_secs(60 * 60);
 ///
 /// | limit | default | when it is exceeded |
 /// |---|---|---|
-/// | [`topics_per_member`](Self::topics_per_member) | 128 | `subscribe` fails |
+/// | [`topics_per_member`](Self::topics_per_member) | 128 | `subscribe` and `appear` fail |
 /// | [`topic_size`](Self::topic_size) | 255 bytes | `subscribe` and `publish` fail |
 /// | [`message_size`](Self::message_size) | 64 KiB | `publish` fails |
 /// | [`key_size`](Self::key_size) | 255 bytes | `publish_once` fails |
@@ -100,6 +100,9 @@ impl Default for HubLimits {
 
 impl HubLimits {
     /// Sets the number of topics that a member may have. Default: 128; at least 1.
+    ///
+    /// The same number bounds the topics in which the member is [present](crate::Member::appear), as it may
+    /// be present in topics to which it is no longer subscribed.
     pub fn topics_per_member(mut self, topics: usize) -> Self {
         self.topics_per_member = topics;
         self

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use bowline::pair;
-use bowline_hub::{ErrorKind, Hub, HubEvent, HubLimits, Memory, PresenceNews, Present, Rule, Slow};
+use bowline_hub::{
+    ErrorKind, Hub, HubEvent, HubLimits, Memory, Position, PresenceNews, Present, Rule, Slow, Start,
+};
 use bowline_hub_testing::TestResult;
 use bowline_hub_testing::presence::{ROOM, Visitor, builder, keys};
 use tokio::time::{Instant, timeout};
@@ -309,5 +311,23 @@ async fn changes_that_overflow_the_inbox_are_found() -> TestResult {
     }
     joined.sort();
     assert_eq!(joined, keys.map(|key| format!("+ {key}")));
+    Ok(())
+}
+
+/// A member that stays present in topics to which it is no longer subscribed.
+#[tokio::test(start_paused = true)]
+async fn a_member_is_present_in_no_more_topics_than_it_may_have() -> TestResult {
+    let hub = builder(Memory::new()).limits(HubLimits::default().topics_per_member(1)).build()?;
+    let client = Visitor::subscribe(&hub, "room/1").await?;
+    client.member.appear("room/1", "alice").await?;
+    let forged = Position::new(1, 2, 3);
+    assert!(matches!(client.member.subscribe("room/1", forged).await?, Start::Lost(_)));
+    let Start::Live(_) = client.member.subscribe("room/2", None).await? else { return Err("lost".into()) };
+    let error = client.member.appear("room/2", "alice").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Limit);
+    assert!(error.to_string().contains("HubLimits::topics_per_member"), "{error}");
+    assert_eq!((hub.count("room/1").await?, hub.count("room/2").await?), (1, 0));
+    client.member.disappear("room/1");
+    client.member.appear("room/2", "alice").await?;
     Ok(())
 }
