@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc::{UnboundedReceiver, WeakUnboundedSender};
+use tokio::task::consume_budget;
 use tokio::time::{Instant, sleep_until};
 
 use crate::engine::inbox::{Arrival, Arrivals, MissedChanges, Queue, Signal};
@@ -103,15 +104,19 @@ impl Worker {
             Signal::Open | Signal::Ended => self.doubt(arrivals.unverified.into_iter().collect()),
         };
         for arrival in arrivals.deliveries {
+            // Each topic may have a single member, so the pauses of `flush` are not enough.
+            consume_budget().await;
             touched.extend(self.deliver(arrival));
         }
         for topic in doubted {
+            consume_budget().await;
             if let Some(state) = self.topics.awake(&topic) {
                 state.begin_read();
                 self.read(&topic, Duration::ZERO);
             }
         }
         for topic in touched {
+            consume_budget().await;
             self.settle(&topic).await;
         }
         for (topic, count) in arrivals.overflowed {

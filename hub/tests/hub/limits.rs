@@ -1,13 +1,14 @@
 //! Wrong input, limits, and foreign code that fails.
 
-use std::sync::Arc;
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use bowline::{Message, pair};
 use bowline_hub::{
-    Engine, EngineError, ErrorKind, HistoryPage, Hub, HubEvent, HubLimits, Inbox, Memory, ParsePositionError,
-    Position, Rule, Slow, Start, Topic,
+    Delivery, Engine, EngineError, ErrorKind, HistoryPage, Hub, HubEvent, HubLimits, Inbox, Memory,
+    ParsePositionError, Position, Predecessor, Rule, Slow, Start, Topic,
 };
 use bowline_hub_testing::TestResult;
 use bowline_hub_testing::client::{builder, receive};
@@ -276,5 +277,71 @@ async fn an_engine_that_fails_hangs_or_panics_is_unavailable() -> TestResult {
         }
         assert_eq!(member.topic_count(), 0);
     }
+    Ok(())
+}
+
+/// An engine that hands out its inbox.
+struct Handed(Arc<OnceLock<Inbox>>);
+
+impl Engine for Handed {
+    fn start(&mut self, inbox: Inbox) -> Result<(), EngineError> {
+        self.0.set(inbox).map_err(|_| EngineError::new("started before"))
+    }
+
+    async fn publish(&self, _: &Topic, _: Message, _: u64) -> Result<Position, EngineError> {
+        Err(EngineError::new("nobody publishes"))
+    }
+
+    async fn want(&self, _: &Topic) -> Result<(), EngineError> {
+        Ok(())
+    }
+
+    async fn unwant(&self, _: &Topic) -> Result<(), EngineError> {
+        Ok(())
+    }
+
+    async fn history(&self, _: &Topic, _: u64, _: usize) -> Result<HistoryPage, EngineError> {
+        Err(EngineError::new("nothing is stored"))
+    }
+}
+
+/// A worker with much to do for many topics lets other tasks run in between.
+#[tokio::test]
+async fn a_worker_with_many_topics_lets_others_run() -> TestResult {
+    const TOPICS: usize = 4000;
+    let (inbox, turns) = (Arc::new(OnceLock::new()), Arc::new(AtomicUsize::new(0)));
+    let seen = Arc::new(Mutex::new(HashSet::new()));
+    let (counted, noted) = (Arc::clone(&turns), Arc::clone(&seen));
+    let hub = Hub::builder(Handed(Arc::clone(&inbox)))
+        .workers(1)
+        .limits(HubLimits::default().topics_per_member(TOPICS))
+        .frame(move |_| {
+            noted.lock().unwrap().insert(counted.load(Ordering::Relaxed));
+            "frame".into()
+        })
+        .build()?;
+    let (_client, server) = pair();
+    let member = hub.join(server.sender())?;
+    for number in 0..TOPICS {
+        let _start = member.subscribe(&number.to_string(), None).await?;
+    }
+    let other = tokio::spawn(async move {
+        loop {
+            turns.fetch_add(1, Ordering::Relaxed);
+            tokio::task::yield_now().await;
+        }
+    });
+    let inbox = inbox.get().ok_or("the engine was not started")?;
+    for number in 0..TOPICS {
+        let (topic, message) = (inbox.topic(&number.to_string()), Message::from("message"));
+        let (position, previous) = (Position::UNTRACKED, Predecessor::Tag(0));
+        drop(inbox.deliver(Delivery { topic, position, previous, message }));
+    }
+    while hub.stats().delivered < TOPICS as u64 {
+        tokio::task::yield_now().await;
+    }
+    other.abort();
+    let seen = seen.lock().unwrap().len();
+    assert!(seen >= TOPICS / 256, "other tasks had {seen} turns while {TOPICS} frames were made");
     Ok(())
 }
