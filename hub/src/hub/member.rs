@@ -337,10 +337,10 @@ impl Member {
 impl Drop for Member {
     fn drop(&mut self) {
         self.key.0.leave();
-        // No call is under way, as each of them borrows the member.
-        let topics = std::mem::take(&mut self.subscriptions().live);
-        for topic in topics {
-            self.leave(topic, None);
+        // Calls borrow the member, so only those are under way whose futures were forgotten.
+        let subscriptions = std::mem::take(&mut *self.subscriptions());
+        for topic in subscriptions.all() {
+            self.leave(topic.clone(), None);
         }
         let appearances = std::mem::take(&mut *self.appearances());
         for appeared in appearances {

@@ -49,8 +49,8 @@ pub(crate) enum Cause {
     Lost,
     /// The history can't be read, and the member has received a part of it.
     Unreadable,
-    /// A worker has panicked.
-    HubFailed,
+    /// A worker or a task has panicked, or the runtime of the hub has ended.
+    HubEnded,
 }
 
 impl Cause {
@@ -60,7 +60,7 @@ impl Cause {
             Self::TooManySlow => (CloseCode::TRY_AGAIN_LATER, "too many members are slow"),
             Self::Lost => (CloseCode::TRY_AGAIN_LATER, "messages were lost"),
             Self::Unreadable => (CloseCode::TRY_AGAIN_LATER, "the history can't be read"),
-            Self::HubFailed => (CloseCode::TRY_AGAIN_LATER, "the hub has failed"),
+            Self::HubEnded => (CloseCode::TRY_AGAIN_LATER, "the hub has ended"),
         }
     }
 }

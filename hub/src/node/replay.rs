@@ -29,6 +29,7 @@ use crate::node::Core;
 use crate::node::command::{Admission, Command, Departure, Origin, Request};
 use crate::node::membership::{Cause, MemberKey};
 use crate::node::replay::stop::Stop;
+use crate::panics::catch_future;
 use crate::position::Position;
 use crate::settings::hooks::TopicMessage;
 use crate::stats::add;
@@ -168,8 +169,16 @@ pub(crate) struct CatchUp {
 }
 
 impl CatchUp {
-    /// Sends from the history, until the member is live or its connection is closed.
+    /// Sends from the history, until the member is live or its connection is closed. After a panic, such as
+    /// one of a payload that is dropped, the connection is closed.
     pub(crate) async fn run(self, debt: Debt, _permit: OwnedSemaphorePermit) {
+        if catch_future(self.pay(debt)).await.is_err() {
+            self.member.0.close(Cause::HubEnded);
+            self.leave();
+        }
+    }
+
+    async fn pay(&self, debt: Debt) {
         let mut at = match debt {
             Debt::Messages(at) => at,
             Debt::Loss { now, .. } if self.tell(now).await => now,
@@ -180,7 +189,7 @@ impl CatchUp {
         loop {
             // The member keeps the worker alive. Without the worker, there is nothing to catch up with.
             let Some(commands) = self.commands.upgrade() else { return };
-            let Self { core, topic, member, ticket, .. } = &self;
+            let Self { core, topic, member, ticket, .. } = self;
             let replay = Replay { core, commands: &commands, topic, member, ticket: *ticket, stop: &stop };
             match replay.run(&mut at, None).await {
                 Ok(Replayed::Live(_)) => return add(&core.counters.caught_up, 1),

@@ -62,15 +62,12 @@ impl Worker {
         Self { core, queue, commands, own_commands, topics, idle, unaware, looks_around_soon }
     }
 
-    /// Works until nobody can send commands any more. After a panic, such as one of a payload that is
-    /// dropped, the connections of the members are closed: nobody serves them any more.
+    /// Works until nobody can send commands any more, or until a panic, such as one of a payload that is
+    /// dropped.
     pub(crate) async fn run(mut self) {
         if let Err(panicked) = catch_future(self.work()).await {
             self.queue.end();
             self.core.events.emit(HubEvent::WorkerPanicked { panic: panicked.to_string() });
-            for member in self.topics.members() {
-                member.0.close(Cause::HubFailed);
-            }
         }
     }
 
@@ -260,8 +257,13 @@ impl Worker {
 }
 
 impl Drop for Worker {
+    /// Closes the connections of all members: nobody serves them any more. There are none at the end of a
+    /// hub, but after a panic, and at the end of a runtime. The connections may be on another one.
     fn drop(&mut self) {
         self.queue.end();
+        for member in self.topics.members() {
+            member.0.close(Cause::HubEnded);
+        }
     }
 }
 

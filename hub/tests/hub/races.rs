@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use bowline::{CloseCode, Message, WebSocket, pair};
 use bowline_hub::{
-    Engine, EngineError, HistoryPage, Inbox, Lease, Memory, NodeId, Position, PresenceChange, Present, Since,
-    Start, Topic,
+    Delivery, Engine, EngineError, HistoryEntry, HistoryPage, Inbox, Lease, Memory, NodeId, Position,
+    Predecessor, PresenceChange, Present, Since, Start, Topic,
 };
 use bowline_hub_testing::TestResult;
 use bowline_hub_testing::client::{builder, receive};
@@ -555,4 +555,132 @@ async fn loop_until_end(client: &mut WebSocket) -> (Vec<(Position, String)>, Opt
         seen.push(message);
     }
     (seen, client.close_frame().map(|frame| frame.code()))
+}
+
+/// A call whose future is forgotten stays under way, until its member is gone.
+#[tokio::test(start_paused = true)]
+async fn a_call_that_is_forgotten_ends_with_its_member() -> TestResult {
+    let hub = builder(Memory::new()).build()?;
+    let (_client, server) = pair();
+    let member = hub.join(server.sender())?;
+    let mut call = Box::pin(member.subscribe("chat/a", None));
+    poll_once(call.as_mut()).await;
+    std::mem::forget(call);
+    sleep(Duration::from_millis(10)).await;
+    assert_eq!((hub.stats().subscriptions, hub.stats().topics), (1, 1));
+    drop(member);
+    sleep(Duration::from_secs(10)).await;
+    assert_eq!((hub.stats().subscriptions, hub.stats().topics), (0, 0));
+    Ok(())
+}
+
+/// The runtime of the hub ends, and that of the connections goes on.
+#[test]
+fn the_runtime_ends_while_members_are_elsewhere() -> TestResult {
+    let [one, two] = [tokio::runtime::Runtime::new()?, tokio::runtime::Runtime::new()?];
+    let hub = one.block_on(async { builder(Memory::new()).build() })?;
+    let (mut client, server) = two.block_on(async { pair() });
+    let member = hub.join(server.sender())?;
+    let start = two.block_on(member.subscribe("chat/a", None))?;
+    assert!(matches!(start, Start::Live(_)));
+    drop(one);
+    let end = two.block_on(async { timeout(Duration::from_secs(60), client.recv()).await });
+    assert!(end.is_ok(), "the member is left in the dark");
+    assert_eq!(client.close_frame().map(|frame| frame.code()), Some(CloseCode::TRY_AGAIN_LATER));
+    Ok(())
+}
+
+/// The runtime of hub and connections ends, while members are sent messages.
+#[test]
+fn the_runtime_ends_with_its_members() -> TestResult {
+    let [one, two] = [tokio::runtime::Runtime::new()?, tokio::runtime::Runtime::new()?];
+    let (hub, url) = one.block_on(async {
+        let hub = builder(Memory::new()).build()?;
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+        let url = format!("ws://{}", listener.local_addr()?);
+        let joined = hub.clone();
+        tokio::spawn(bowline::serve(listener, move |mut socket: WebSocket| {
+            let hub = joined.clone();
+            async move {
+                let member = hub.join(&socket)?;
+                let _start = member.subscribe("chat/a", None).await?;
+                while socket.recv().await?.is_some() {}
+                Ok(())
+            }
+        }));
+        Ok::<_, Box<dyn std::error::Error>>((hub, url))
+    })?;
+    let mut clients = Vec::new();
+    for _ in 0..50 {
+        clients.push(two.block_on(bowline::connect(&url))?);
+    }
+    while hub.stats().subscriptions < 50 {
+        std::thread::yield_now();
+    }
+    let publisher = two.spawn(async move { while hub.publish("chat/a", "x").await.is_ok() {} });
+    for client in &mut clients {
+        assert!(two.block_on(client.recv())?.is_some());
+    }
+    drop(one);
+    two.block_on(async {
+        for client in &mut clients {
+            // Whether a Close frame could be written depends on the order in which the tasks end.
+            let end = async { while let Ok(Some(_)) = client.recv().await {} };
+            timeout(Duration::from_secs(60), end).await?;
+        }
+        Ok(timeout(Duration::from_secs(60), publisher).await??)
+    })
+}
+
+/// An engine with one message, whose drop panics.
+struct Mined(Arc<Mutex<Option<Inbox>>>);
+
+const ONLY: Position = Position::new(1, 1, 7);
+
+impl Engine for Mined {
+    fn start(&mut self, inbox: Inbox) -> Result<(), EngineError> {
+        *self.0.lock().unwrap() = Some(inbox);
+        Ok(())
+    }
+    async fn publish(&self, _: &Topic, _: Message, _: u64) -> Result<Position, EngineError> {
+        Err(EngineError::new("no"))
+    }
+    async fn want(&self, _: &Topic) -> Result<(), EngineError> {
+        Ok(())
+    }
+    async fn unwant(&self, _: &Topic) -> Result<(), EngineError> {
+        Ok(())
+    }
+    async fn history(&self, _: &Topic, _: u64, limit: usize) -> Result<HistoryPage, EngineError> {
+        if limit == 0 {
+            let top = Position::new(1, 0, 0);
+            return Ok(HistoryPage { top, anchor: Some(0), newer: 0, entries: Vec::new() });
+        }
+        let message = Message::Binary(bowline::bytes::Bytes::from_owner(Bomb));
+        let entries = vec![HistoryEntry { position: ONLY, previous: 0, message }];
+        Ok(HistoryPage { top: ONLY, anchor: Some(0), newer: 1, entries })
+    }
+}
+
+/// The task of a slow member panics.
+#[tokio::test(start_paused = true)]
+async fn a_slow_member_whose_task_panics_is_closed() -> TestResult {
+    let shared = Arc::new(Mutex::new(None));
+    let hub = builder(Mined(shared.clone())).build()?;
+    let inbox = shared.lock().unwrap().clone().unwrap();
+    let (mut client, server) = pair();
+    let member = hub.join(server.sender())?;
+    let _start = member.subscribe("chat/a", None).await?;
+    server.send(vec![0; 200 * 1024]).await?;
+    let (topic, message) = (inbox.topic("chat/a"), Message::from("only"));
+    drop(inbox.deliver(Delivery { topic, position: ONLY, previous: Predecessor::Tag(0), message }));
+    while hub.stats().catching_up == 0 {
+        sleep(Duration::from_millis(1)).await;
+    }
+    client.recv().await?;
+    assert_eq!(receive(&mut client).await?, (ONLY, "?".to_owned()));
+    assert!(timeout(Duration::from_secs(5), client.recv()).await.is_ok(), "the member is left in the dark");
+    assert_eq!(client.close_frame().map(|frame| frame.code()), Some(CloseCode::TRY_AGAIN_LATER));
+    assert_eq!(hub.stats().catching_up, 0);
+    Ok(())
 }

@@ -152,7 +152,9 @@ async fn a_subscription_from_now_on_goes_on() -> TestResult {
 async fn a_slow_member_that_goes_on_is_told_a_position_that_it_has_reached() -> TestResult {
     let hub = hub(Memory::new())?;
     let (client, _) = slow(&hub).await?;
-    let Start::Live(position) = client.member.subscribe(TOPIC, None).await? else { return Err("lost".into()) };
+    let Start::Live(position) = client.member.subscribe(TOPIC, None).await? else {
+        return Err("lost".into());
+    };
     // The client has received nothing but the large message, and the position.
     drop(client);
     let (socket, server) = pair();
