@@ -213,10 +213,9 @@ impl Reader<'_> {
             return Ok(StoredMessage::decode(&top)?);
         }
         let header = wire::mark(Position::begin().epoch());
-        let headers = [(wire::HEADER, header.as_str()), ("Nats-Expected-Last-Subject-Sequence", "0")];
-        match jetstream::publish(self.link, self.subject, &headers, b"").await {
-            // Another node was faster.
-            Ok(_) | Err(Refusal::Code(jetstream::WRONG_LAST_SEQUENCE, _)) => {}
+        match jetstream::replace(self.link, self.subject, 0, &[(wire::HEADER, &header)], b"").await {
+            // Another node may be faster.
+            Ok(_) | Err(Refusal::Overtaken) => {}
             Err(refusal) => return Err(refusal),
         }
         let top = last(self.link, wire::STREAM, self.subject).await?;

@@ -17,16 +17,19 @@ const REPLICAS: u64 = 3;
 const PAUSE: Duration = Duration::from_millis(250);
 
 /// The error codes of the server.
-pub(crate) const STREAM_NOT_FOUND: u64 = 10059;
+const STREAM_NOT_FOUND: u64 = 10059;
 const NAME_IN_USE: u64 = 10058;
 pub(crate) const NO_MESSAGE: u64 = 10037;
-pub(crate) const WRONG_LAST_SEQUENCE: u64 = 10071;
+const WRONG_LAST_SEQUENCE: u64 = 10071;
+const ID_IN_PROCESS: u64 = 10158;
 
 /// The refusal of a request by the server.
 #[derive(Debug)]
 pub(crate) enum Refusal {
     /// There is no stream.
     NoStream,
+    /// Another message with the same condition, or the same key, was faster.
+    Overtaken,
     /// The server names a code and a reason.
     Code(u64, String),
     /// The server could not be asked.
@@ -45,6 +48,7 @@ impl From<Refusal> for EngineError {
             Refusal::NoStream => {
                 EngineError::new("NATS has no stream named bowline, or JetStream is disabled")
             }
+            Refusal::Overtaken => EngineError::new("NATS stores another message with the same key"),
             Refusal::Code(code, reason) => EngineError::new(format!("NATS refuses: {reason} ({code})")),
             Refusal::Failed(error) => error,
         }
@@ -72,6 +76,31 @@ pub(crate) async fn publish(
     Ok(Stored { sequence, is_known: answer["duplicate"].as_bool() == Some(true) })
 }
 
+/// Publishes a message in the place of the last one on its subject, if that has a number: 0 if there is none.
+/// Returns the number of the new message.
+///
+/// NATS before 2.11 checks a number other than 0 before the servers of a cluster agree on the order of
+/// messages, so that it may accept two messages in the place of one. Duplicates are found afterwards, by each
+/// server and in this order. So messages in the same place have the same `Nats-Msg-Id`, and only the first
+/// one is stored. Numbers are those of the whole stream, so the number suffices. A subject without messages
+/// may have been there before, and its first message has no such header.
+pub(crate) async fn replace(
+    link: &Link,
+    subject: &str,
+    replaced: u64,
+    headers: &[(&str, &str)],
+    payload: &[u8],
+) -> Result<u64, Refusal> {
+    let replaced = replaced.to_string();
+    let mut headers = headers.to_vec();
+    headers.push(("Nats-Expected-Last-Subject-Sequence", &replaced));
+    if replaced != "0" {
+        headers.push(("Nats-Msg-Id", &replaced));
+    }
+    let stored = publish(link, subject, &headers, payload).await?;
+    if stored.is_known { Err(Refusal::Overtaken) } else { Ok(stored.sequence) }
+}
+
 /// Calls the API of JetStream.
 pub(crate) async fn call(link: &Link, name: &str, request: &Value) -> Result<Value, Refusal> {
     parse(&link.ask(&format!("$JS.API.{name}"), &[], request.to_string().as_bytes()).await?)
@@ -88,11 +117,11 @@ fn parse(answer: &Answer) -> Result<Value, Refusal> {
         return Ok(value.take());
     }
     let code = error["err_code"].as_u64().unwrap_or_default();
-    if code == STREAM_NOT_FOUND {
-        return Err(Refusal::NoStream);
-    }
-    let reason = error["description"].as_str().unwrap_or("no reason").to_owned();
-    Err(Refusal::Code(code, reason))
+    Err(match code {
+        STREAM_NOT_FOUND => Refusal::NoStream,
+        WRONG_LAST_SEQUENCE | ID_IN_PROCESS => Refusal::Overtaken,
+        _ => Refusal::Code(code, error["description"].as_str().unwrap_or("no reason").to_owned()),
+    })
 }
 
 /// Creates a stream that does not exist. If another node is faster, the stream is that of the other node.
@@ -133,6 +162,11 @@ pub(crate) fn check_replicas(info: &Value) -> Result<(), EngineError> {
         return Err(EngineError::new(text));
     }
     Ok(())
+}
+
+/// Returns a time as JetStream expects it.
+pub(crate) fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// Waits for all futures, and returns their outcomes in order.

@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use bowline_hub::EngineError;
 use serde_json::{Value, json};
 
-use crate::jetstream::{NO_MESSAGE, Refusal, call};
+use crate::jetstream::{NO_MESSAGE, Refusal, call, nanoseconds};
 use crate::link::{Answer, Link};
 use crate::protocol::Headers;
 use crate::wire;
@@ -106,7 +106,7 @@ pub(crate) async fn consume(link: &Link, batch: &Batch<'_>) -> Result<(Vec<RawMe
         "headers_only": batch.part == Part::Headers,
         "mem_storage": true,
         "num_replicas": 1,
-        "inactive_threshold": u64::try_from(CONSUMER_AGE.as_nanos()).unwrap_or(u64::MAX),
+        "inactive_threshold": nanoseconds(CONSUMER_AGE),
     });
     let request = json!({ "stream_name": batch.stream, "config": config });
     let consumer = call(link, &format!("CONSUMER.CREATE.{}", batch.stream), &request).await?;

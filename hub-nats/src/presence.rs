@@ -10,8 +10,8 @@
 //! | `bowline.clock` | nothing: its time is that of the server |
 //!
 //! The message of a key decides. It is replaced on the condition that nobody else has replaced it, so of two
-//! nodes that exit at once, one is the last. The stream publishes the message again for the nodes that want
-//! the topic, and the message says if it is a change.
+//! nodes that exit at once, one is the last. A lease is renewed and ended in the same way. The stream publishes
+//! the message of a key again for the nodes that want the topic, and the message says if it is a change.
 //!
 //! # A node enters
 //!
@@ -62,7 +62,7 @@ use std::time::Duration;
 use bowline_hub::{EngineError, Lease, NodeId, Present, Topic};
 use serde_json::json;
 
-use crate::jetstream::{self, Refusal, call, purge};
+use crate::jetstream::{self, Refusal, call, nanoseconds, purge};
 use crate::link::Link;
 use crate::message::{Batch, Part, RawMessage, consume, last};
 use crate::presence::person::Person;
@@ -76,6 +76,10 @@ const ATTEMPTS: usize = 100;
 
 /// The pause before a replica that is late is asked again.
 const PAUSE: Duration = Duration::from_millis(20);
+
+/// The time within which the servers of a cluster must agree on which of two messages in the same place was the
+/// first: see [`jetstream::replace`]. Later, the leader knows by itself.
+const AT_ONCE: Duration = Duration::from_secs(30);
 
 /// The presence of the hub of an engine.
 #[derive(Default)]
@@ -107,7 +111,7 @@ impl Presence {
     pub(crate) async fn begin(&self, link: &Link, node: NodeId, time: Duration) -> Result<(), EngineError> {
         self.ensure(link).await?;
         let term = Term::Lasting(time).encode();
-        let sequence = self.put(link, &lease_subject(&node.to_string()), Some(0), &term).await?;
+        let sequence = self.replace(link, &lease_subject(&node.to_string()), 0, &term).await?;
         self.leases().held.insert(node, sequence);
         Ok(())
     }
@@ -122,7 +126,7 @@ impl Presence {
         let (subject, term) = (lease_subject(&node.to_string()), Term::Lasting(time).encode());
         for _ in 0..ATTEMPTS {
             let Some(known) = self.leases().held.get(&node).copied() else { return Ok(Lease::Lapsed) };
-            match self.put(link, &subject, Some(known), &term).await {
+            match self.replace(link, &subject, known, &term).await {
                 Ok(sequence) => {
                     // If the stream has rolled back, the lease is no longer there.
                     let mut leases = self.leases();
@@ -130,7 +134,7 @@ impl Presence {
                     *held = sequence;
                     return Ok(Lease::Held);
                 }
-                Err(Refusal::Code(jetstream::WRONG_LAST_SEQUENCE, _)) => {
+                Err(Refusal::Overtaken) => {
                     // A renewal whose acknowledgement was lost, or another hub has ended the lease.
                     let stored = last(link, wire::PRESENCE, &subject).await?;
                     let renewed = stored.filter(|stored| {
@@ -163,9 +167,9 @@ impl Presence {
             return Ok(Lease::Lapsed);
         }
         let name = node.to_string();
-        self.put(link, &index_subject(&name, topic.name(), &present.key), None, "").await?;
+        self.put(link, &index_subject(&name, topic.name(), &present.key), "").await?;
         let subject = key_subject(topic.name(), &present.key);
-        self.replace(link, &subject, &present.key, |person| person.with(&name, present)).await?;
+        self.update(link, &subject, &present.key, |person| person.with(&name, present)).await?;
         let lease = last(link, wire::PRESENCE, &lease_subject(&name)).await?;
         let is_lasting =
             lease.is_some_and(|lease| matches!(Term::parse(&lease.payload), Some(Term::Lasting(_))));
@@ -227,7 +231,7 @@ impl Presence {
         let index = index_subject(node, topic, key);
         let indexed = last(link, wire::PRESENCE, &index).await?;
         let subject = key_subject(topic, key);
-        self.replace(link, &subject, key, |person| person.without(node)).await?;
+        self.update(link, &subject, key, |person| person.without(node)).await?;
         if let Some(indexed) = indexed {
             purge(link, wire::PRESENCE, &index, indexed.sequence).await?;
         }
@@ -235,7 +239,7 @@ impl Presence {
     }
 
     /// Replaces the message of a key, even by an equal one.
-    async fn replace(
+    async fn update(
         &self,
         link: &Link,
         subject: &str,
@@ -261,16 +265,16 @@ impl Presence {
         Err(EngineError::new("too many nodes change the presence of a key").into())
     }
 
-    /// Publishes the message of a key, on the condition that the last one has a number. Returns the number of
-    /// the new message, or `None` if somebody else was faster.
+    /// Publishes the message of a key in the place of the one with a number. Returns the number of the new
+    /// message, or `None` if somebody else was faster.
     async fn put_person(
         &self,
         link: &Link,
         subject: &str,
-        expected: u64,
+        replaced: u64,
         person: &Person,
     ) -> Result<Option<u64>, Refusal> {
-        match self.put(link, subject, Some(expected), &person.encode()).await {
+        match self.replace(link, subject, replaced, &person.encode()).await {
             Ok(sequence) => {
                 if person.is_gone() {
                     self.gone.note(subject, sequence);
@@ -279,25 +283,36 @@ impl Presence {
                 }
                 Ok(Some(sequence))
             }
-            Err(Refusal::Code(jetstream::WRONG_LAST_SEQUENCE, _)) => Ok(None),
+            Err(Refusal::Overtaken) => Ok(None),
             Err(refusal) => Err(refusal),
         }
     }
 
-    /// Publishes a message, on the condition that the last one on its subject has a number. Returns the
-    /// number of the new message.
-    async fn put(
+    /// Publishes a message in the place of the last one on its subject, if that has a number: 0 if there is
+    /// none. Returns the number of the new message.
+    async fn replace(
         &self,
         link: &Link,
         subject: &str,
-        expected: Option<u64>,
+        replaced: u64,
         payload: &str,
     ) -> Result<u64, Refusal> {
         let before = self.leases().last;
-        let expected = expected.map(|expected| expected.to_string());
-        let condition = expected.as_deref().map(|last| ("Nats-Expected-Last-Subject-Sequence", last));
-        let headers: Vec<_> = condition.into_iter().collect();
-        let sequence = jetstream::publish(link, subject, &headers, payload.as_bytes()).await?.sequence;
+        let sequence = jetstream::replace(link, subject, replaced, &[], payload.as_bytes()).await?;
+        self.check(before, sequence);
+        Ok(sequence)
+    }
+
+    /// Publishes a message, whatever the last one on its subject is.
+    async fn put(&self, link: &Link, subject: &str, payload: &str) -> Result<(), Refusal> {
+        let before = self.leases().last;
+        let stored = jetstream::publish(link, subject, &[], payload.as_bytes()).await?;
+        self.check(before, stored.sequence);
+        Ok(())
+    }
+
+    /// Compares the number of a message with the largest one before it was published.
+    fn check(&self, before: u64, sequence: u64) {
         let mut leases = self.leases();
         if sequence > before {
             leases.last = leases.last.max(sequence);
@@ -306,7 +321,6 @@ impl Presence {
             leases.held.clear();
             leases.last = sequence;
         }
-        Ok(sequence)
     }
 
     /// Makes sure that the stream exists.
@@ -334,6 +348,7 @@ impl Presence {
             "max_consumers": -1,
             "max_msgs": -1,
             "max_bytes": -1,
+            "duplicate_window": nanoseconds(AT_ONCE),
         });
         match call(link, &format!("STREAM.INFO.{}", wire::PRESENCE), &json!({})).await {
             Ok(info) => jetstream::check_replicas(&info)?,

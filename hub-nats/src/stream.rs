@@ -25,7 +25,7 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use crate::clock::Clock;
-use crate::jetstream::{self, Refusal, call};
+use crate::jetstream::{self, Refusal, call, nanoseconds};
 use crate::link::Link;
 use crate::message::nth;
 use crate::receipts::{self, Receipts};
@@ -231,8 +231,4 @@ fn check(info: &Value) -> Result<(), EngineError> {
         return wrong("republishes headers only");
     }
     jetstream::check_replicas(info)
-}
-
-fn nanoseconds(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }

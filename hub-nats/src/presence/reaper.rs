@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use bowline_hub::{EngineError, NodeId};
 
-use crate::jetstream::{self, Refusal, all, purge};
+use crate::jetstream::{Refusal, all, purge};
 use crate::link::Link;
 use crate::message::{Batch, Part, RawMessage, consume, last, next};
 use crate::presence::Presence;
@@ -65,10 +65,10 @@ impl Presence {
             match term {
                 Term::Lasting(_) if Term::lasts(&lease, now) => live += 1,
                 Term::Lasting(_) => {
-                    match self.put(link, &lease.subject, Some(lease.sequence), &Term::Over.encode()).await {
+                    match self.replace(link, &lease.subject, lease.sequence, &Term::Over.encode()).await {
                         Ok(_) => self.begin_reaping(node),
                         // The node has renewed its lease, or another hub was faster.
-                        Err(Refusal::Code(jetstream::WRONG_LAST_SEQUENCE, _)) => {}
+                        Err(Refusal::Overtaken) => {}
                         Err(refusal) => return Err(refusal),
                     }
                 }
@@ -112,7 +112,7 @@ impl Presence {
 
     /// Returns the time of the server.
     async fn now(&self, link: &Link) -> Result<Option<SystemTime>, Refusal> {
-        self.put(link, wire::CLOCK, None, "").await?;
+        self.put(link, wire::CLOCK, "").await?;
         Ok(last(link, wire::PRESENCE, wire::CLOCK).await?.map(|clock| clock.time))
     }
 }

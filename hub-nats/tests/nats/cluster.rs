@@ -65,6 +65,21 @@ async fn a_cluster_loses_nothing_when_one_server_is_killed() -> TestResult {
     Ok(())
 }
 
+/// Waits until the servers have found each other: a stream can have three replicas.
+pub(crate) async fn wait_for_servers(server: &Server) -> TestResult {
+    let config = "{\"name\":\"probe\",\"subjects\":[\"probe\"],\"num_replicas\":3}";
+    let found = async {
+        loop {
+            let created = timeout(Duration::from_secs(1), server.api("STREAM.CREATE.probe", config)).await;
+            if matches!(created, Ok(Ok(answer)) if answer.contains("\"config\"")) {
+                return;
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+    };
+    Ok(timeout(PATIENCE, found).await.map_err(|_| "the servers do not find each other")?)
+}
+
 /// Waits until all replicas of the stream have everything.
 pub(crate) async fn wait_for_replicas(server: &Server) -> TestResult {
     let current = async {

@@ -2,16 +2,17 @@
 
 use std::error::Error;
 use std::fs;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bowline_hub::{Engine, EngineError, Hub, HubLimits, Present};
+use bowline_hub::{Engine, EngineError, Hub, HubLimits, Lease, Present};
 use bowline_hub_testing::presence::{ROOM, Visitor, builder};
 use bowline_hub_testing::proxy::{Line, Proxy};
-use bowline_hub_testing::{PATIENCE, TestResult};
+use bowline_hub_testing::{Outcome, PATIENCE, TestResult};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, LocalSet};
 use tokio::time::{interval, sleep, timeout};
 
 use crate::cluster;
@@ -274,4 +275,69 @@ async fn a_cluster_keeps_who_is_there_when_a_server_is_killed() -> TestResult {
     bob.member.disappear(ROOM);
     until_present(&[&here, &there], &["alice"]).await?;
     Ok(())
+}
+
+/// Calls an engine again and again, while a cluster has no leader and loses requests.
+async fn again<T>(call: impl AsyncFn() -> Result<T, EngineError>) -> Outcome<T> {
+    let called = async {
+        loop {
+            if let Ok(Ok(outcome)) = timeout(Duration::from_secs(1), call()).await {
+                return outcome;
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    Ok(timeout(PATIENCE, called).await.map_err(|_| "the cluster does not answer")?)
+}
+
+/// Two nodes enter a key at once. One exits, so that the other one is left.
+async fn enter_at_once(here: &Bare, there: &Bare, key: &str) -> Outcome<()> {
+    let who = Present::new(key);
+    let enter = async |bare: &Bare| again(|| bare.engine.enter(&bare.topic, bare.node, &who)).await;
+    let exit = async |bare: &Bare| again(|| bare.engine.exit(&bare.topic, bare.node, key)).await;
+    // A leader that was just elected may be late.
+    let until = async |bare: &Bare, is_present: bool| {
+        let seen = async {
+            while again(|| bare.engine.present(&bare.topic)).await?.contains(&who) != is_present {}
+            Outcome::Ok(())
+        };
+        let seen = timeout(Duration::from_secs(20), seen).await;
+        seen.map_err(|_| format!("{key} is there: {}, but should not be", !is_present))?
+    };
+    let (ours, theirs) = tokio::join!(enter(here), enter(there));
+    assert_eq!((ours?, theirs?), (Lease::Held, Lease::Held), "{key}");
+    exit(here).await?;
+    until(there, true).await?;
+    exit(there).await?;
+    until(here, false).await
+}
+
+/// NATS 2.9 checks the number of a message before its servers agree, so that it would accept both changes.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_changes_of_a_key_at_once_a_cluster_forgets_none() -> TestResult {
+    const KEYS: usize = 8;
+    const ROUNDS: usize = 12;
+    let Some(servers) = cluster::start().await? else { return Ok(()) };
+    cluster::wait_for_servers(&servers[0]).await?;
+    let bare = async |server: &Server| timeout(PATIENCE, Bare::start(&server.url(), ROOM)).await?;
+    let bares = Rc::new((bare(&servers[0]).await?, bare(&servers[1]).await?));
+    let rounds = async {
+        for round in 0..ROUNDS {
+            if round % 4 == 1 {
+                servers[2].api("STREAM.LEADER.STEPDOWN.bowline-presence", "").await?;
+            }
+            let mut keys = JoinSet::new();
+            for key in 0..KEYS {
+                let bares = Rc::clone(&bares);
+                keys.spawn_local(async move {
+                    enter_at_once(&bares.0, &bares.1, &format!("{round} {key}")).await
+                });
+            }
+            for entered in keys.join_all().await {
+                entered.map_err(|error| error.to_string())?;
+            }
+        }
+        Ok(())
+    };
+    LocalSet::new().run_until(rounds).await
 }
