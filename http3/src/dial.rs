@@ -1,16 +1,18 @@
 //! The way from a host to a QUIC connection.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bowline::{Error, ErrorKind};
 use http::Uri;
-use quinn::{ClientConfig, ConnectError, Endpoint};
+use quinn::{ClientConfig, ConnectError, Endpoint, EndpointConfig, TokioRuntime};
 use tokio::net::lookup_host;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::session::connection_error;
+use crate::udp::endpoint_socket;
 
 /// The default port of `https` and `wss`.
 const PORT: u16 = 443;
@@ -73,8 +75,11 @@ async fn attempt(address: SocketAddr, host: String, config: ClientConfig) -> Res
         SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
         SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
     };
-    let endpoint = Endpoint::client(any)
-        .map_err(|error| Error::with_source(ErrorKind::Io, "opening a UDP socket failed", error))?;
+    let opening = UdpSocket::bind(any).and_then(endpoint_socket).and_then(|socket| {
+        Endpoint::new_with_abstract_socket(EndpointConfig::default(), None, socket, Arc::new(TokioRuntime))
+    });
+    let endpoint =
+        opening.map_err(|error| Error::with_source(ErrorKind::Io, "opening a UDP socket failed", error))?;
     let connecting = endpoint.connect_with(config, address, &host).map_err(|error| {
         let kind = match &error {
             ConnectError::InvalidServerName(_) => ErrorKind::InvalidInput,

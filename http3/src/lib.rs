@@ -81,6 +81,7 @@ mod server;
 mod session;
 mod stream;
 mod transport;
+mod udp;
 mod wire;
 
 #[doc(no_inline)]

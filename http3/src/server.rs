@@ -26,6 +26,7 @@ use crate::exchange::{begin_request, receive_request};
 use crate::session::{Session, SessionUse, connection_error, in_time, var_int};
 use crate::stream::Side;
 use crate::transport;
+use crate::udp::endpoint_socket;
 use crate::wire::{ErrorCode, Settings};
 
 /// The number of QUIC handshakes in progress from which clients have to prove their addresses (RFC 9000
@@ -137,7 +138,9 @@ impl Http3Server {
         let limits = Arc::new(server.limits().clone());
         let config = transport::server(server.tls_config(), &limits)?;
         let runtime = Arc::new(TokioRuntime);
-        let endpoint = Endpoint::new(EndpointConfig::default(), Some(config), socket.into_std()?, runtime)?;
+        let socket = endpoint_socket(socket.into_std()?)?;
+        let endpoint =
+            Endpoint::new_with_abstract_socket(EndpointConfig::default(), Some(config), socket, runtime)?;
         let accepting = endpoint.clone();
         let close_timeout = limits.close_timeout;
         let served = server.serve_requests(handler, |requests| accept(accepting, requests, limits)).await;

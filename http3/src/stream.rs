@@ -144,7 +144,7 @@ impl ReceiveHalf {
                 Some(FramePart::Payload { .. }) | None => {}
             }
             let left = input.len();
-            self.chunk.advance(self.chunk.len() - left);
+            self.consume_to(left);
             if let Some(result) = result {
                 return Poll::Ready(result);
             }
@@ -170,6 +170,16 @@ impl ReceiveHalf {
                 Poll::Ready(Err(self.session.session.fail(violation)))
             }
             Err(error) => Poll::Ready(Err(self.session.session.unreadable(error))),
+        }
+    }
+
+    /// Consumes the bytes that are here, but for the last `left`. An empty `Bytes` would still hold its
+    /// packet.
+    fn consume_to(&mut self, left: usize) {
+        if left == 0 {
+            self.chunk = Bytes::new();
+        } else {
+            self.chunk.advance(self.chunk.len() - left);
         }
     }
 
@@ -231,7 +241,7 @@ impl AsyncRead for ReceiveHalf {
                 },
             }
             let left = input.len();
-            this.chunk.advance(this.chunk.len() - left);
+            this.consume_to(left);
             if this.content == Content::Ended {
                 return Poll::Ready(Ok(()));
             }

@@ -9,6 +9,7 @@ mod endings;
 mod handshake;
 mod hostile_clients;
 mod hostile_servers;
+mod memory;
 mod pairs;
 mod raw;
 mod requirements;
