@@ -81,10 +81,16 @@ const REQUEST_STEP: u64 = 4;
 ///
 /// `Limits::max_streams` bounds the WebSockets and other requests of one connection, and
 /// `Limits::stream_window` the unread bytes of each. A connection without a WebSocket, and without an answer
-/// of the fallback, is ended after one to two handshake timeouts. [`Server::connections`] and its siblings
-/// count HTTP/3 connections as those of HTTP/2. With one of them, clients have to prove their addresses by a
-/// Retry, which takes a round trip, so forged packets use up none of these limits. Without, that begins with
-/// 100 QUIC handshakes at a time, so a flood of forged packets costs no more than those.
+/// of the fallback, is ended after one to two handshake timeouts.
+///
+/// QUIC accepts up to 1 MiB of an answer at once, and the rest has to follow within the handshake timeout.
+/// Accepted bytes arrive however slow the client is, as long as the client acknowledges some of them within
+/// each `Limits::close_timeout`.
+///
+/// [`Server::connections`] and its siblings count HTTP/3 connections as those of HTTP/2. With one of them,
+/// clients have to prove their addresses by a Retry, which takes a round trip, so forged packets use up none
+/// of these limits. Without, that begins with 100 QUIC handshakes at a time, so a flood of forged packets
+/// costs no more than those.
 ///
 /// # Browsers
 ///
@@ -351,8 +357,17 @@ impl Serving {
 
     /// Waits for the end of the requests that were accepted, and rejects others.
     async fn finish(&mut self, all_ended: impl Future<Output = ()>) -> Option<Error> {
-        let served = self.served.clone();
-        let (mut unused, mut all_ended) = (pin!(served.unused()), pin!(all_ended));
+        let (served, session) = (self.served.clone(), Arc::clone(&self.session));
+        // A page takes as long as the client receives it. There will be no other.
+        let unused = async {
+            loop {
+                served.unused().await;
+                if !session.is_lingering() {
+                    return;
+                }
+            }
+        };
+        let (mut unused, mut all_ended) = (pin!(unused), pin!(all_ended));
         loop {
             let event = poll_fn(|cx| {
                 if all_ended.as_mut().poll(cx).is_ready() || unused.as_mut().poll(cx).is_ready() {

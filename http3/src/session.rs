@@ -2,6 +2,8 @@
 
 use std::future::Future;
 use std::io;
+use std::pin::pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -24,6 +26,8 @@ pub(crate) struct Session {
     close_timeout: Duration,
     /// The runtime of the connection: a stream may be dropped outside of it.
     runtime: Handle,
+    /// The number of streams whose last bytes the peer has not acknowledged yet.
+    lingering: AtomicUsize,
 }
 
 /// A user of a session. The session's task ends the connection when the last one is dropped.
@@ -37,10 +41,16 @@ impl Session {
     /// Creates a session, whose first user is the result. The token is cancelled when the last one is gone.
     pub(crate) fn begin(quic: quinn::Connection, close_timeout: Duration) -> (SessionUse, CancellationToken) {
         let runtime = Handle::current();
-        let session = Arc::new(Self { quic, violation: OnceLock::new(), close_timeout, runtime });
+        let (violation, lingering) = (OnceLock::new(), AtomicUsize::new(0));
+        let session = Arc::new(Self { quic, violation, close_timeout, runtime, lingering });
         let unused = CancellationToken::new();
         let guard = Arc::new(unused.clone().drop_guard());
         (SessionUse { session, _guard: guard }, unused)
+    }
+
+    /// Returns `true` if the peer is still receiving the last bytes of a stream.
+    pub(crate) fn is_lingering(&self) -> bool {
+        self.lingering.load(Ordering::Relaxed) > 0
     }
 
     /// Ends the connection because of the peer, and returns the error for the application.
@@ -90,19 +100,65 @@ impl Session {
 }
 
 impl SessionUse {
-    /// Keeps the connection until the peer has received everything on a stream that was finished, for at most
-    /// the time of a close.
+    /// Keeps the connection until the peer has received everything on a stream that was finished, or has
+    /// acknowledged nothing for the time of a close.
     ///
     /// quinn closes the connection when its last handle is dropped, and bytes in flight would be lost.
     pub(crate) fn linger(self, stream: &SendStream) {
         let stopped = stream.stopped();
-        let limit = self.session.close_timeout;
-        let runtime = self.session.runtime.clone();
+        let lingering = Lingering::begin(self);
+        let runtime = lingering.0.session.runtime.clone();
         runtime.spawn(async move {
-            // Either way, this side has done what it could.
-            let _ = timeout(limit, stopped).await;
-            drop(self);
+            let Session { quic, close_timeout, .. } = &*lingering.0.session;
+            let mut stopped = pin!(stopped);
+            let (mut last, mut looks) = (Progress::of(quic), 0);
+            // A process that was stopped for a while looks once, however late, and then reads what has arrived.
+            while looks < LOOKS && timeout(*close_timeout / LOOKS, stopped.as_mut()).await.is_err() {
+                let now = Progress::of(quic);
+                looks += 1;
+                if now.is_after(last) {
+                    (last, looks) = (now, 0);
+                }
+            }
         });
+    }
+}
+
+/// The number of times that a peer without progress is looked at before it is given up.
+const LOOKS: u32 = 4;
+
+/// A user of a session whose stream has ended, and is counted as long as its last bytes are on their way.
+struct Lingering(SessionUse);
+
+impl Lingering {
+    fn begin(user: SessionUse) -> Self {
+        user.session.lingering.fetch_add(1, Ordering::Relaxed);
+        Self(user)
+    }
+}
+
+impl Drop for Lingering {
+    fn drop(&mut self) {
+        self.0.session.lingering.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The progress of a peer in receiving, as far as quinn tells.
+#[derive(Clone, Copy)]
+struct Progress {
+    acks: u64,
+    /// The packets that keep the connection alive. A peer that receives nothing else acknowledges them, too.
+    pings: u64,
+}
+
+impl Progress {
+    fn of(quic: &quinn::Connection) -> Self {
+        let stats = quic.stats();
+        Self { acks: stats.frame_rx.acks, pings: stats.frame_tx.ping }
+    }
+
+    fn is_after(self, before: Self) -> bool {
+        self.acks + before.pings > before.acks + self.pings
     }
 }
 
@@ -162,4 +218,19 @@ pub(crate) async fn in_time<T>(
         let text = format!("{doing} took longer than {limit:?} (Limits::handshake_timeout)");
         Err(Error::new(ErrorKind::Timeout, text))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Progress;
+
+    #[test]
+    fn acknowledgements_of_pings_are_no_progress() {
+        let start = Progress { acks: 5, pings: 1 };
+        for (acks, pings, expected) in
+            [(5, 1, false), (6, 1, true), (5, 2, false), (6, 2, false), (7, 2, true), (9, 5, false)]
+        {
+            assert_eq!(Progress { acks, pings }.is_after(start), expected, "{acks} of {pings}");
+        }
+    }
 }

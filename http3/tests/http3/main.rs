@@ -9,6 +9,7 @@ mod endings;
 mod handshake;
 mod hostile_clients;
 mod hostile_servers;
+mod links;
 mod memory;
 mod pairs;
 mod raw;

@@ -1,0 +1,132 @@
+//! Links that are slow, and links that lose everything.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bowline::{Acceptor, Limits, Server};
+use http::Response;
+use http::request::Parts;
+use tokio::net::UdpSocket;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep_until};
+
+use crate::raw::{RawClient, frame, soon};
+use crate::support::{Running, serve_echo};
+
+/// The way of packets to the client.
+#[derive(Clone, Copy)]
+pub(crate) enum Speed {
+    AtOnce,
+    /// One packet each so long. None is lost.
+    OneEach(Duration),
+    /// All packets are lost.
+    Never,
+}
+
+/// A link between a client and a server. Packets to the server pass it at once.
+pub(crate) struct Link {
+    pub(crate) address: SocketAddr,
+    speed: Arc<Mutex<Speed>>,
+}
+
+impl Link {
+    pub(crate) async fn to(server: SocketAddr) -> Self {
+        let (outer, inner) = (bind().await, bind().await);
+        inner.connect(server).await.unwrap();
+        let address = outer.local_addr().unwrap();
+        let speed = Arc::new(Mutex::new(Speed::AtOnce));
+        tokio::spawn(relay(outer, inner, Arc::clone(&speed)));
+        Self { address, speed }
+    }
+
+    pub(crate) fn becomes(&self, speed: Speed) {
+        *self.speed.lock().unwrap() = speed;
+    }
+}
+
+async fn bind() -> UdpSocket {
+    UdpSocket::bind("127.0.0.1:0").await.unwrap()
+}
+
+async fn relay(outer: UdpSocket, inner: UdpSocket, speed: Arc<Mutex<Speed>>) {
+    let (mut from_client, mut from_server) = (vec![0; 2000], vec![0; 2000]);
+    let (mut client, mut queue, mut next) = (None, VecDeque::new(), Instant::now());
+    loop {
+        tokio::select! {
+            received = outer.recv_from(&mut from_client) => {
+                let (count, address) = received.unwrap();
+                client = Some(address);
+                // A server that has gone refuses packets.
+                let _ = inner.send(&from_client[..count]).await;
+            }
+            Ok(count) = inner.recv(&mut from_server) => {
+                let packet = &from_server[..count];
+                let speed = *speed.lock().unwrap();
+                match speed {
+                    Speed::AtOnce => drop(outer.send_to(packet, client.unwrap()).await),
+                    Speed::OneEach(each) => {
+                        next = next.max(Instant::now());
+                        queue.push_back((next, packet.to_vec()));
+                        next += each;
+                    }
+                    Speed::Never => {}
+                }
+            }
+            () = sleep_until(queue.front().map_or(next, |(time, _)| *time)), if !queue.is_empty() => {
+                let (_, packet) = queue.pop_front().unwrap();
+                let _ = outer.send_to(&packet, client.unwrap()).await;
+            }
+        }
+    }
+}
+
+const PAGE_SIZE: usize = 300_000;
+
+/// Serves a page, with times that are shorter than the page takes on a slow link.
+async fn serve_page(server: Server) -> Running {
+    let limits =
+        Limits::default().handshake_timeout(Duration::from_secs(2)).close_timeout(Duration::from_secs(1));
+    let page = |_: Parts| async { Response::new(vec![b'x'; PAGE_SIZE]) };
+    serve_echo(server.acceptor(Acceptor::new().limits(limits)).fallback(page)).await
+}
+
+/// Returns the HEADERS frame of a GET.
+fn get() -> Vec<u8> {
+    // :method GET, :scheme https, :path /, :authority a.
+    frame(0x01, &[0x00, 0x00, 0xd1, 0xd7, 0xc1, 0x50, 0x01, b'a'])
+}
+
+#[tokio::test]
+async fn a_page_arrives_whole_however_slow_the_link_is() {
+    let mut running = serve_page(Server::new()).await;
+    let link = Link::to(running.address).await;
+    running.address = link.address;
+    let client = RawClient::connect(&running).await;
+    link.becomes(Speed::OneEach(Duration::from_millis(35)));
+    let begin = Instant::now();
+    let (mut send, mut receive) = client.request(&get()).await;
+    send.finish().unwrap();
+    let page = soon(receive.read_to_end(2 * PAGE_SIZE)).await.unwrap();
+    assert!(page.len() > PAGE_SIZE);
+    // Otherwise, the test would show nothing.
+    assert!(begin.elapsed() > Duration::from_secs(6), "{:?}", begin.elapsed());
+    // A client without further requests is not kept.
+    assert_eq!(client.code().await, 0x100);
+}
+
+#[tokio::test]
+async fn a_page_is_not_kept_for_a_client_that_acknowledges_nothing() {
+    let (stop, stopped) = oneshot::channel::<()>();
+    let signal = async { stopped.await.unwrap_or(()) };
+    let mut running = serve_page(Server::new().shutdown(signal, Duration::from_secs(100))).await;
+    let link = Link::to(running.address).await;
+    running.address = link.address;
+    let client = RawClient::connect(&running).await;
+    let (_send, mut receive) = client.request(&get()).await;
+    soon(receive.read_exact(&mut [0; 100])).await.unwrap();
+    link.becomes(Speed::Never);
+    stop.send(()).unwrap();
+    soon(running.task).await.unwrap().unwrap();
+}
