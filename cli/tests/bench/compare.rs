@@ -62,12 +62,12 @@ fn number(value: &Value) -> u64 {
 
 #[tokio::test]
 async fn the_table_has_a_row_for_each_server() {
-    let options = ["-c", "2", "-d", "100ms", "--rounds", "2", "--in-flight", "4", "--size", "1K", "--binary"];
+    let options = ["-c", "2", "-d", "500ms", "--rounds", "2", "--in-flight", "4", "--size", "1K", "--binary"];
     let ran = compare(&[bowline(), python("")], &options).await;
     assert_eq!(ran.status(), 0, "{}", ran.stderr());
     let text = ran.stdout();
     assert!(
-        text.starts_with("echo on 2 connections, 1024 bytes, 4 in flight on each, 2 rounds of 100ms\n"),
+        text.starts_with("echo on 2 connections, 1024 bytes, 4 in flight on each, 2 rounds of 500ms\n"),
         "{text}"
     );
     for part in ["messages/s", "CPU per message", "memory", "\nbowline ", "\npython ", "Linux"] {
@@ -79,7 +79,7 @@ async fn the_table_has_a_row_for_each_server() {
 
 #[tokio::test]
 async fn children_of_a_server_count() {
-    let options = ["-c", "1", "-d", "100ms", "--rounds", "1", "--json"];
+    let options = ["-c", "1", "-d", "500ms", "--rounds", "1", "--json"];
     let report = compare(&[python("child")], &options).await.report();
     let memory = number(&report["servers"][0]["memory_bytes"]["median"]);
     assert!(memory > 64 << 20, "the child holds as much: {memory}");
@@ -95,7 +95,7 @@ async fn a_server_that_is_no_echo_is_not_measured() {
 
 #[tokio::test]
 async fn a_server_that_fails_later_has_no_further_samples() {
-    let options = ["-c", "2", "-d", "100ms", "--rounds", "2", "--json"];
+    let options = ["-c", "2", "-d", "500ms", "--rounds", "2", "--json"];
     let ran = compare(&[python("ends"), bowline()], &options).await;
     assert_eq!(ran.status(), 5, "{}", ran.stderr());
     let report = ran.json();
