@@ -18,6 +18,9 @@ use crate::support::{peer_of, poll_times};
 /// position of the exchange.
 const POLLS: std::ops::Range<usize> = 1..40;
 
+/// A time far longer than any of these tests takes, even on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(120);
+
 /// Lets the peer end its direction, and returns all frames that `role` has written in the end.
 async fn end(role: Role, mut socket: WebSocket, wire: Wire, codec: &mut Codec) -> Vec<Frame> {
     wire.end();
@@ -25,7 +28,7 @@ async fn end(role: Role, mut socket: WebSocket, wire: Wire, codec: &mut Codec) -
         while let Ok(Some(_)) = socket.recv().await {}
         wire.until(Wire::is_dropped).await;
     };
-    timeout(Duration::from_secs(20), ending).await.expect("the connection ends");
+    timeout(PATIENCE, ending).await.expect("the connection ends");
     codec.decode(all_frames(role, wire.take_written()))
 }
 
@@ -261,7 +264,7 @@ pub(super) async fn drop_all_the_time(client: WebSocket, mut server: WebSocket, 
         assert_eq!(server.recv().await.unwrap_err().kind(), ErrorKind::Disconnected);
         server.sender().closed().await;
     });
-    timeout(Duration::from_secs(60), async {
+    timeout(PATIENCE, async {
         sending.await.unwrap();
         receiving.await.unwrap();
     })

@@ -1,4 +1,5 @@
-//! Dead peers are detected. Time is paused.
+//! Dead peers are detected, at the right time: time is paused. `keepalive_carriers.rs` has tests over all
+//! transports.
 
 use std::time::Duration;
 

@@ -11,6 +11,7 @@ mod compression;
 mod control_frames;
 mod fairness;
 mod keepalive;
+mod keepalive_carriers;
 mod liveness;
 mod receiving;
 mod reentrancy;

@@ -580,7 +580,7 @@ async fn rfc8441_5_a_reset_is_an_end_without_a_close_frame() {
     let error = soon(socket.recv()).await.unwrap_err();
     assert!(chain(&error).contains("without a Close frame") && chain(&error).contains("CANCEL"), "{error:?}");
 
-    let (mut socket, peer) = support::http2::server(Limits::default()).await;
+    let (mut socket, peer) = support::http2::server(&Limits::default().into()).await;
     // hyper resets dropped streams with CANCEL.
     drop(peer);
     let error = soon(socket.recv()).await.unwrap_err();

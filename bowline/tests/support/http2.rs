@@ -6,7 +6,7 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Mutex;
 
-use bowline::{Acceptor, Connector, HttpVersion, Limits, WebSocket};
+use bowline::{Connector, HttpVersion, WebSocket};
 use http::{Method, Request, Response, Version};
 use hyper::body::{Body, Incoming};
 use hyper::client::conn::http2 as client;
@@ -18,11 +18,13 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, duplex};
 use tokio::sync::oneshot;
 
+use super::options::Options;
+
 /// The number of bytes in transit between the two ends of a connection in memory.
 const CAPACITY: usize = 64 * 1024;
 
 /// Returns a client of the library, and the server's end.
-pub async fn client(limits: Limits) -> (WebSocket, TokioIo<Upgraded>) {
+pub async fn client(options: &Options) -> (WebSocket, TokioIo<Upgraded>) {
     let (near, far) = duplex(CAPACITY);
     let (sender, upgrade) = oneshot::channel();
     let sender = Mutex::new(Some(sender));
@@ -35,19 +37,18 @@ pub async fn client(limits: Limits) -> (WebSocket, TokioIo<Upgraded>) {
         let mut builder = server::Builder::new(TokioExecutor::new());
         let _ = builder.enable_connect_protocol().serve_connection(TokioIo::new(far), service).await;
     });
-    let connector = Connector::new().limits(limits).http_version(HttpVersion::Http2);
+    let connector = options.connector(Connector::new()).http_version(HttpVersion::Http2);
     let (socket, _) = connector.connect_over("ws://localhost/", near).await.unwrap();
     (socket, TokioIo::new(upgrade.await.unwrap().await.unwrap()))
 }
 
 /// Returns a server of the library under hyper, and the client's end.
-pub async fn server(limits: Limits) -> (WebSocket, TokioIo<Upgraded>) {
+pub async fn server(options: &Options) -> (WebSocket, TokioIo<Upgraded>) {
     let (near, far) = duplex(CAPACITY);
     let (sender, upgrade) = oneshot::channel();
-    let sender = Mutex::new(Some(sender));
+    let (sender, acceptor) = (Mutex::new(Some(sender)), options.acceptor());
     let service = service_fn(move |mut request: Request<Incoming>| {
-        let (response, upgrade) =
-            Acceptor::new().limits(limits.clone()).accept::<_, String>(&mut request).unwrap();
+        let (response, upgrade) = acceptor.accept::<_, String>(&mut request).unwrap();
         assert!(sender.lock().unwrap().take().unwrap().send(upgrade).is_ok());
         async { Ok::<_, Infallible>(response) }
     });

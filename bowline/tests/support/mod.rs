@@ -11,6 +11,7 @@ pub mod http;
 pub mod http2;
 pub mod modes;
 pub mod network;
+pub mod options;
 pub mod pairs;
 pub mod polls;
 pub mod random;

@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
-use bowline::{Acceptor, Adoption, Connector, Limits, Role, WebSocket};
+use bowline::{Adoption, Connector, Role, WebSocket};
 use rustls::pki_types::{PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
+
+use super::options::Options;
 
 pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
 
@@ -49,19 +51,24 @@ pub const CARRIERS_IN_MEMORY: &[Carrier] = &[
 ];
 
 /// Creates a connection of the library as `role`, and the other end by hand.
-pub async fn with_raw_peer(role: Role, carrier: Carrier, limits: Limits) -> (WebSocket, Box<dyn Stream>) {
+pub async fn with_raw_peer(
+    role: Role,
+    carrier: Carrier,
+    options: impl Into<Options>,
+) -> (WebSocket, Box<dyn Stream>) {
+    let options = options.into();
     #[cfg(feature = "http2")]
     if let Carrier::Http2 = carrier {
         let (socket, peer) = match role {
-            Role::Client => super::http2::client(limits).await,
-            Role::Server => super::http2::server(limits).await,
+            Role::Client => super::http2::client(&options).await,
+            Role::Server => super::http2::server(&options).await,
         };
         return (socket, Box::new(peer));
     }
     let (client, server) = connected(carrier).await;
     match role {
-        Role::Client => (adopt(role, client, limits), server),
-        Role::Server => (adopt(role, server, limits), client),
+        Role::Client => (adopt(role, client, &options), server),
+        Role::Server => (adopt(role, server, &options), client),
     }
 }
 
@@ -70,19 +77,19 @@ pub async fn both(carrier: Carrier) -> (WebSocket, WebSocket) {
     let (client, server) = match carrier {
         #[cfg(feature = "http2")]
         Carrier::Http2 => {
-            let (socket, peer) = super::http2::client(Limits::default()).await;
-            return (socket, adopt(Role::Server, Box::new(peer), Limits::default()));
+            let (socket, peer) = super::http2::client(&Options::default()).await;
+            return (socket, adopt(Role::Server, Box::new(peer), &Options::default()));
         }
         _ => connected(carrier).await,
     };
-    let adopt = |role, stream| adopt(role, stream, Limits::default());
+    let adopt = |role, stream| adopt(role, stream, &Options::default());
     (adopt(Role::Client, client), adopt(Role::Server, server))
 }
 
-fn adopt(role: Role, stream: Box<dyn Stream>, limits: Limits) -> WebSocket {
+fn adopt(role: Role, stream: Box<dyn Stream>, options: &Options) -> WebSocket {
     match role {
-        Role::Client => Connector::new().limits(limits).adopt(stream, Adoption::new()).unwrap(),
-        Role::Server => Acceptor::new().limits(limits).adopt(stream, Adoption::new()).unwrap(),
+        Role::Client => options.connector(Connector::new()).adopt(stream, Adoption::new()).unwrap(),
+        Role::Server => options.acceptor().adopt(stream, Adoption::new()).unwrap(),
     }
 }
 

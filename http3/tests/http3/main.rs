@@ -9,6 +9,8 @@ mod endings;
 mod handshake;
 mod hostile_clients;
 mod hostile_servers;
+#[path = "../../../bowline/tests/connection/keepalive_carriers.rs"]
+mod keepalive_carriers;
 mod links;
 mod memory;
 mod pairs;

@@ -6,13 +6,14 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use bowline::{Acceptor, Limits, Role, Server, WebSocket};
+use bowline::{Limits, Role, Server, WebSocket};
 use bowline_http3::Http3Connection;
 use quinn::{RecvStream, SendStream, TransportConfig, VarInt};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::mpsc;
 
 use crate::raw::{ACCEPTED, RawClient, RawServer, SERVER_SETTINGS, request};
+use crate::support::options::Options;
 use crate::support::{Running, serve};
 
 pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
@@ -36,8 +37,12 @@ impl Carrier {
 pub(crate) const CARRIERS: &[Carrier] = &[Carrier::Http3];
 
 /// Creates a connection of the library as `role`, and the other end by hand.
-pub(crate) async fn with_raw_peer(role: Role, _: Carrier, limits: Limits) -> (WebSocket, Box<dyn Stream>) {
-    with_peer_of(role, limits, TransportConfig::default()).await
+pub(crate) async fn with_raw_peer(
+    role: Role,
+    _: Carrier,
+    options: impl Into<Options>,
+) -> (WebSocket, Box<dyn Stream>) {
+    with_peer_of(role, &options.into(), TransportConfig::default()).await
 }
 
 /// Creates a connection whose peer accepts so many bytes of a stream before it has read them.
@@ -48,18 +53,18 @@ pub(crate) async fn with_narrow_peer(
 ) -> (WebSocket, Box<dyn Stream>) {
     let mut transport = TransportConfig::default();
     transport.stream_receive_window(VarInt::from_u32(window));
-    with_peer_of(role, limits, transport).await
+    with_peer_of(role, &limits.into(), transport).await
 }
 
 async fn with_peer_of(
     role: Role,
-    limits: Limits,
+    options: &Options,
     transport: TransportConfig,
 ) -> (WebSocket, Box<dyn Stream>) {
     match role {
         Role::Client => {
             let server = RawServer::with_transport(transport);
-            let connector = server.connector().limits(limits);
+            let connector = options.connector(server.connector());
             let url = format!("wss://{}/", server.address());
             let serving = async {
                 let (quic, kept) = server.accept(&[SERVER_SETTINGS]).await;
@@ -81,7 +86,7 @@ async fn with_peer_of(
             (socket, Box::new(peer))
         }
         Role::Server => {
-            let (running, mut sockets) = serve_channel(limits).await;
+            let (running, mut sockets) = serve_channel(options).await;
             let client = RawClient::connect_with(&running, transport).await;
             let (send, mut receive) = client.request(&request()).await;
             let mut response = [0; 5];
@@ -95,15 +100,15 @@ async fn with_peer_of(
 
 /// Creates two connections of the library, the client's and the server's.
 pub(crate) async fn both(_: Carrier) -> (WebSocket, WebSocket) {
-    let (running, mut sockets) = serve_channel(Limits::default()).await;
+    let (running, mut sockets) = serve_channel(&Options::default()).await;
     let (client, _) = running.connect().await.connect("/").await.unwrap();
     (client, sockets.recv().await.unwrap())
 }
 
 /// Serves WebSockets that arrive at the receiver.
-async fn serve_channel(limits: Limits) -> (Running, mpsc::UnboundedReceiver<WebSocket>) {
+async fn serve_channel(options: &Options) -> (Running, mpsc::UnboundedReceiver<WebSocket>) {
     let (sockets, received) = mpsc::unbounded_channel();
-    let server = Server::new().acceptor(Acceptor::new().limits(limits));
+    let server = Server::new().acceptor(options.acceptor());
     let running = serve(server, move |socket: WebSocket| {
         let (sender, sockets) = (socket.sender(), sockets.clone());
         async move {

@@ -10,6 +10,10 @@ pub(crate) mod frames;
 
 pub(crate) mod slow;
 
+#[allow(unreachable_pub, reason = "a file of another crate")]
+#[path = "../../../bowline/tests/support/options.rs"]
+pub(crate) mod options;
+
 #[allow(dead_code, unreachable_pub, reason = "a file of another crate")]
 #[path = "../../../bowline/tests/support/polls.rs"]
 mod polls;
