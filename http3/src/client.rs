@@ -15,7 +15,7 @@ use bowline::{
 use http::header::{CONNECTION, HOST, SEC_WEBSOCKET_KEY, UPGRADE};
 use http::uri::{Authority, Scheme};
 use http::{Method, Request, Response, StatusCode, Uri, Version};
-use quinn::{Endpoint, RecvStream, SendStream};
+use quinn::Endpoint;
 use tokio::io::AsyncReadExt;
 use tokio::sync::watch;
 use tokio::task::coop::consume_budget;
@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::dial::{Dialled, dial, host_of, resolve};
 use crate::driver::Driver;
-use crate::head::{HeadError, HeadLimits, decode_response, encode_request};
+use crate::head::{HeadError, HeadLimits, decode_response, encode_request, is_of_connection};
 use crate::session::{Session, SessionUse, in_time};
 use crate::stream::{Http3Stream, ReceiveHalf, SendHalf, Side, Unreceived, violation_of};
 use crate::transport;
@@ -336,6 +336,76 @@ impl Http3Connection {
         Box::pin(self.connect_to(path)).await
     }
 
+    /// Sends a request as it is, and returns the response with the stream of both.
+    ///
+    /// This method is for protocols that are no WebSockets of this library: with another `:protocol`, or with
+    /// a framing of one's own. [`connect`](Self::connect) is for all others.
+    ///
+    /// A request with the method CONNECT and a [`ConnectProtocol`] in its extensions is an extended CONNECT
+    /// (RFC 9220 3, RFC 8441 4). If its response has a status 2xx, the stream carries the protocol. Otherwise,
+    /// reading returns the body of the response, and writing sends that of the request. Interim responses are
+    /// skipped, and redirects are not followed. The options of the [`Connector`] add nothing to the request,
+    /// apart from its limits. Calls wait for a stream as in `connect`.
+    ///
+    /// ```no_run
+    /// use bowline::ConnectProtocol;
+    /// use bowline::http::{Method, Request};
+    /// use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    ///
+    /// # async fn example(
+    /// #     connection: bowline_http3::Http3Connection,
+    /// # ) -> Result<(), Box<dyn std::error::Error>> {
+    /// let request = Request::builder()
+    ///     .method(Method::CONNECT)
+    ///     .uri("https://example.com/files")
+    ///     .extension(ConnectProtocol::new("my-protocol"))
+    ///     .body(())?;
+    /// let (head, mut stream) = connection.tunnel(request).await?.into_parts();
+    /// if head.status.is_success() {
+    ///     stream.write_all(b"hello").await?;
+    ///     stream.shutdown().await?;
+    ///     let mut answer = Vec::new();
+    ///     stream.read_to_end(&mut answer).await?;
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// - Returns [`ErrorKind::InvalidInput`] if the URI has no scheme or no host, if a header is one of a
+    ///   connection of HTTP/1.1 (RFC 9114 4.2), or if the request is larger than the server accepts.
+    /// - Returns [`ErrorKind::Handshake`] if the response is malformed.
+    /// - Returns [`ErrorKind::Timeout`] if no response arrives within [`Limits::handshake_timeout`], or the
+    ///   connection has timed out.
+    /// - Returns [`ErrorKind::Limit`] if the head of the response is too large.
+    /// - Returns [`ErrorKind::Disconnected`] or [`ErrorKind::Protocol`] if the stream or the connection has
+    ///   ended, or the server accepts no more requests.
+    ///
+    /// # Cancel safety
+    ///
+    /// This method is cancel safe. Dropping the future resets the stream of the request with
+    /// `H3_REQUEST_CANCELLED`, and leaves the connection as it is.
+    pub async fn tunnel(&self, request: Request<()>) -> Result<Response<Http3Stream>, Error> {
+        Box::pin(self.send(request)).await
+    }
+
+    async fn send(&self, request: Request<()>) -> Result<Response<Http3Stream>, Error> {
+        let ClientState { limits, settings, .. } = &*self.0;
+        check_request(&request)?;
+        let section = encode(&request, settings)?;
+        let (mut send, mut receive) = self.open_stream().await?;
+        let exchanging = async {
+            send.send_head(&section).await?;
+            receive_response(&mut receive, limits).await
+        };
+        let response = in_time(limits.handshake_timeout, "the request", exchanging).await?;
+        // RFC 9114 4.4: a CONNECT that succeeds has no body, and a tunnel instead.
+        let opens = request.method() == Method::CONNECT && response.status().is_success();
+        let stream_of = if opens { Http3Stream::new } else { Http3Stream::of_body };
+        Ok(response.map(|()| stream_of(send, receive)))
+    }
+
     async fn connect_to(&self, path: String) -> Result<(WebSocket, Response<()>), Error> {
         let start = Instant::now();
         let ClientState { connector, server, limits, local, settings, user, .. } = &*self.0;
@@ -345,17 +415,9 @@ impl Http3Connection {
             return Err(Error::new(ErrorKind::InvalidInput, text));
         }
         let (request, handshake) = connector.request(format!("{server}{path}"))?;
-        let section = encode_request(&extended_connect(request));
-        // RFC 9114 4.2.2: a larger section is not sent. Without the 32 bytes of each line, it is smaller.
-        if section.len() as u64 > settings.max_field_section_size {
-            let text =
-                "the request has more headers than the server accepts (SETTINGS_MAX_FIELD_SECTION_SIZE)";
-            return Err(Error::new(ErrorKind::InvalidInput, text));
-        }
+        let section = encode(&extended_connect(request), settings)?;
         let session = &user.session;
-        let (send, receive) = self.open_stream().await?;
-        let mut send = SendHalf::new(send, user.clone());
-        let mut receive = ReceiveHalf::new(receive, user.clone(), Side::Client);
+        let (mut send, mut receive) = self.open_stream().await?;
         let exchanging = exchange(&mut send, &mut receive, &section, handshake, limits);
         let (verified, mut response) =
             match in_time(limits.handshake_timeout, "the opening handshake", exchanging).await {
@@ -376,8 +438,9 @@ impl Http3Connection {
     }
 
     /// Waits for a stream, as long as the server accepts requests.
-    async fn open_stream(&self) -> Result<(SendStream, RecvStream), Error> {
-        let session = &self.0.user.session;
+    async fn open_stream(&self) -> Result<(SendHalf, ReceiveHalf), Error> {
+        let user = &self.0.user;
+        let session = &user.session;
         let mut news = self.0.news.clone();
         let mut opening = pin!(session.quic.open_bi());
         let mut leaving = pin!(async {
@@ -386,14 +449,16 @@ impl Http3Connection {
                 pending::<()>().await;
             }
         });
-        poll_fn(|cx| {
+        let (send, receive) = poll_fn(|cx| {
             if leaving.as_mut().poll(cx).is_ready() {
                 let text = "the server accepts no more requests on this HTTP/3 connection: open another";
                 return Poll::Ready(Err(Error::new(ErrorKind::Disconnected, text)));
             }
             opening.as_mut().poll(cx).map_err(|error| session.broken(error))
         })
-        .await
+        .await?;
+        let receive = ReceiveHalf::new(receive, user.clone(), Side::Client);
+        Ok((SendHalf::new(send, user.clone()), receive))
     }
 
     /// Waits until the connection has ended, and returns the reason.
@@ -514,6 +579,35 @@ async fn settled(driver: &mut Driver) -> Result<Settings, Error> {
         }
     })
     .await
+}
+
+/// Encodes a request, as far as the server accepts its size.
+fn encode(request: &Request<()>, settings: &Settings) -> Result<Vec<u8>, Error> {
+    let section = encode_request(request);
+    // RFC 9114 4.2.2: a larger section is not sent. Without the 32 bytes of each line, it is smaller.
+    if section.len() as u64 > settings.max_field_section_size {
+        let text = "the request has more headers than the server accepts (SETTINGS_MAX_FIELD_SECTION_SIZE)";
+        return Err(Error::new(ErrorKind::InvalidInput, text));
+    }
+    Ok(section)
+}
+
+/// Checks a request of the application's.
+fn check_request(request: &Request<()>) -> Result<(), Error> {
+    let uri = request.uri();
+    // RFC 9114 4.3.1, RFC 8441 4.
+    if uri.scheme().is_none() || uri.authority().is_none() {
+        let text = format!("the URI {uri} of the request needs a scheme and a host");
+        return Err(Error::new(ErrorKind::InvalidInput, text));
+    }
+    let mut headers = request.headers().iter();
+    match headers.find(|(name, value)| is_of_connection(name, value.as_bytes())) {
+        None => Ok(()),
+        Some((name, _)) => {
+            let text = format!("the header {name} is one of a connection of HTTP/1.1 (RFC 9114 4.2)");
+            Err(Error::new(ErrorKind::InvalidInput, text))
+        }
+    }
 }
 
 /// Turns the request of a handshake into an extended CONNECT (RFC 9220 3, RFC 8441 4).

@@ -229,16 +229,19 @@ impl Fields {
     }
 }
 
+/// Returns `true` for a header of a connection of HTTP/1.1, which makes a message malformed (RFC 9114 4.2).
+pub(crate) fn is_of_connection(name: &HeaderName, value: &[u8]) -> bool {
+    [CONNECTION, TRANSFER_ENCODING, UPGRADE].contains(name)
+        || ["keep-alive", "proxy-connection"].contains(&name.as_str())
+        || (name == TE && value != b"trailers")
+}
+
 fn push_header(headers: &mut HeaderMap, name: &[u8], value: &[u8], max: usize) -> Result<(), HeadError> {
     // RFC 9114 4.2: names are in lower case.
     let is_lower = !name.iter().any(u8::is_ascii_uppercase);
     let name = HeaderName::from_lowercase(name).ok().filter(|_| is_lower);
     let name = name.ok_or(HeadError::Malformed("the name of a header is not a token in lower case"))?;
-    // RFC 9114 4.2: headers of a connection of HTTP/1.1 make a message malformed.
-    let is_of_connection = [CONNECTION, TRANSFER_ENCODING, UPGRADE].contains(&name)
-        || ["keep-alive", "proxy-connection"].contains(&name.as_str())
-        || (name == TE && value != b"trailers");
-    if is_of_connection {
+    if is_of_connection(&name, value) {
         return Err(HeadError::Malformed("a header is one of a connection of HTTP/1.1"));
     }
     let value = HeaderValue::from_bytes(value)

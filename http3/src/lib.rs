@@ -6,7 +6,7 @@
 //!
 //! - [`connect`] opens one WebSocket.
 //! - [`Http3Connection`] opens many on one connection, with the options of a
-//!   [`Connector`](bowline::Connector).
+//!   [`Connector`](bowline::Connector), or a bare [`Http3Stream`] for other protocols.
 //! - [`Http3Server`] serves a UDP socket with the options and handlers of a [`Server`](bowline::Server),
 //!   beside that server's TCP listener or alone.
 //!
@@ -89,3 +89,4 @@ pub use bowline;
 
 pub use client::{Http3Connection, connect};
 pub use server::Http3Server;
+pub use stream::Http3Stream;

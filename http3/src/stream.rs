@@ -15,6 +15,7 @@
 //! Each poll does a bounded amount of work, whatever the peer sends: after [`MAX_STEPS`] frames without a
 //! byte for the application, the task runs again later.
 
+use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
@@ -415,16 +416,37 @@ impl Drop for SendHalf {
     }
 }
 
-/// A request stream as the transport of a WebSocket.
-pub(crate) struct Http3Stream {
+/// The stream of a request on an HTTP/3 connection, as bytes in both directions.
+///
+/// [`Http3Connection::tunnel`](crate::Http3Connection::tunnel) returns it. The bytes are the content of DATA
+/// frames (RFC 9114 7.2.1), whose borders mean nothing.
+///
+/// - The end of the server's direction is the end of the bytes. A reset is an error.
+/// - `shutdown` ends our direction in order, by FIN.
+/// - Dropping the stream before that resets the stream with `H3_REQUEST_CANCELLED` (RFC 9114 4.1.1). Bytes that
+///   were written before a shutdown still arrive.
+/// - Written bytes leave by themselves, so `flush` does nothing.
+pub struct Http3Stream {
     send: SendHalf,
     receive: ReceiveHalf,
 }
 
 impl Http3Stream {
+    /// Creates the stream of a request that has opened a tunnel.
     pub(crate) fn new(send: SendHalf, mut receive: ReceiveHalf) -> Self {
         receive.open_tunnel();
         Self { send, receive }
+    }
+
+    /// Creates the stream of a request whose response has a body.
+    pub(crate) fn of_body(send: SendHalf, receive: ReceiveHalf) -> Self {
+        Self { send, receive }
+    }
+}
+
+impl fmt::Debug for Http3Stream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Http3Stream").field("id", &self.send.stream.id()).finish_non_exhaustive()
     }
 }
 

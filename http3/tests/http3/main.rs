@@ -17,6 +17,7 @@ mod pairs;
 mod raw;
 mod requirements;
 mod support;
+mod tunnel;
 
 #[global_allocator]
 static ALLOCATOR: support::allocations::Counting = support::allocations::Counting;
