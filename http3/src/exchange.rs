@@ -5,11 +5,13 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bowline::{Error, ErrorKind, Exchange, Limits, TlsInfo};
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
-use quinn::{RecvStream, SendStream, StoppedError, VarInt};
+use quinn::{RecvStream, SendStream};
+use tokio::time::{Instant, Sleep, sleep};
 
 use crate::head::{HeadError, HeadLimits, decode_request, encode_response};
 use crate::session::SessionUse;
@@ -20,12 +22,12 @@ use crate::wire::ErrorCode;
 pub(crate) struct Http3Exchange {
     send: SendHalf,
     receive: ReceiveHalf,
-    /// A future of the end of the client's interest, once somebody asks. quinn remembers it for as long as
-    /// the connection lives.
-    stopped: Option<Stopped>,
+    /// The next look at the client's interest, once somebody asks.
+    next_look: Option<Pin<Box<Sleep>>>,
 }
 
-type Stopped = Pin<Box<dyn Future<Output = Result<Option<VarInt>, StoppedError>> + Send>>;
+/// The interval between looks at a client that may have stopped reading.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Wraps the halves of a request stream. Until the head is here, nothing was processed (RFC 9114 4.1.1), so a
 /// request that is dropped is rejected.
@@ -56,7 +58,7 @@ pub(crate) async fn receive_request(
                     request.extensions_mut().insert(tls);
                     send.abort_code = ErrorCode::REQUEST_CANCELLED;
                     receive.abort_code = ErrorCode::REQUEST_CANCELLED;
-                    return Ok((request, Http3Exchange { send, receive, stopped: None }));
+                    return Ok((request, Http3Exchange { send, receive, next_look: None }));
                 }
                 Err(error) => match violation_of(&error) {
                     Some(violation) => return Err(receive.fail(violation)),
@@ -112,24 +114,22 @@ impl Exchange for Http3Exchange {
     type Stream = Http3Stream;
 
     fn poll_abandoned(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
-        let Self { send, receive, stopped } = self;
-        let stopped = stopped.get_or_insert_with(|| Box::pin(send.stream.stopped()));
-        if let Poll::Ready(stopped) = stopped.as_mut().poll(cx) {
-            let text = match stopped {
-                Ok(Some(code)) => format!("the client stopped reading with {}", ErrorCode(code.into_inner())),
-                Ok(None) => "the stream has ended".to_owned(),
-                Err(error) => format!("the connection ended: {error}"),
-            };
-            return Poll::Ready(io::Error::new(io::ErrorKind::ConnectionReset, text));
+        let Self { send, receive, next_look } = self;
+        let gone = |error: Error| io::Error::new(io::ErrorKind::ConnectionReset, error.to_string());
+        // Bytes that have arrived wait for the WebSocket.
+        if let Poll::Ready(Err(error)) = receive.poll_fill(cx) {
+            return Poll::Ready(gone(error));
         }
-        // Bytes that have arrived wait for the WebSocket. quinn's own future of a reset would leave a waker
-        // behind in the connection.
-        match receive.poll_fill(cx) {
-            Poll::Ready(Err(error)) => {
-                Poll::Ready(io::Error::new(io::ErrorKind::ConnectionReset, error.to_string()))
+        // quinn's own futures of a stop and of a reset would leave something behind for each request, for as
+        // long as the connection lives.
+        let next_look = next_look.get_or_insert_with(|| Box::pin(sleep(LOOK_INTERVAL)));
+        while next_look.as_mut().poll(cx).is_ready() {
+            if let Err(error) = send.look(cx) {
+                return Poll::Ready(gone(error));
             }
-            Poll::Ready(Ok(_)) | Poll::Pending => Poll::Pending,
+            next_look.as_mut().reset(Instant::now() + LOOK_INTERVAL);
         }
+        Poll::Pending
     }
 
     async fn open(self, response: Response<()>) -> io::Result<Self::Stream> {

@@ -112,7 +112,7 @@ impl SessionUse {
             let Session { quic, close_timeout, .. } = &*lingering.0.session;
             let mut stopped = pin!(stopped);
             let (mut last, mut looks) = (Progress::of(quic), 0);
-            // A process that was stopped for a while looks once, however late, and then reads what has arrived.
+            // A process that was stopped for a while looks once, and then reads what has arrived.
             while looks < LOOKS && timeout(*close_timeout / LOOKS, stopped.as_mut()).await.is_err() {
                 let now = Progress::of(quic);
                 looks += 1;

@@ -272,7 +272,7 @@ enum SendStage {
 
 /// The sending half of a request stream. Dropping it before its end resets the stream.
 pub(crate) struct SendHalf {
-    pub(crate) stream: SendStream,
+    stream: SendStream,
     session: SessionUse,
     /// The rest of the header of a frame that was announced in part.
     header: Bytes,
@@ -315,6 +315,15 @@ impl SendHalf {
     async fn send_raw(&mut self, bytes: &[u8]) -> Result<(), Error> {
         let Self { stream, session, .. } = self;
         stream.write_all(bytes).await.map_err(|error| session.session.unwritable(error))
+    }
+
+    /// Returns an error if the peer has stopped reading, or the connection has ended.
+    pub(crate) fn look(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
+        // An empty write tells, and sends an empty STREAM frame at most (RFC 9000 19.8).
+        match pin!(self.stream.write(&[])).poll(cx) {
+            Poll::Ready(Err(error)) => Err(self.session.session.unwritable(error)),
+            Poll::Ready(Ok(_)) | Poll::Pending => Ok(()),
+        }
     }
 
     /// Ends the direction in order.

@@ -16,6 +16,7 @@ use http::request::Parts;
 use http::{Response, StatusCode, Version};
 use tokio::net::UdpSocket;
 
+use crate::raw::{RawClient, request, soon};
 use crate::support::{HandlerResult, Running, Tls, echo, serve, serve_echo};
 
 async fn describe(head: Parts, socket: WebSocket) -> HandlerResult {
@@ -179,6 +180,14 @@ async fn the_check_of_a_request_that_is_given_up_is_dropped() {
     attempt.abort();
     was_dropped.recv().await.unwrap();
     assert!(!connection.is_closed());
+    // A client that has sent its whole request has nothing to reset.
+    let client = RawClient::connect(&running).await;
+    let (mut send, mut receive) = client.request(&request()).await;
+    send.finish().unwrap();
+    has_begun.recv().await.unwrap();
+    receive.stop(0x10c_u32.into()).unwrap();
+    soon(was_dropped.recv()).await.unwrap();
+    assert!(client.quic.close_reason().is_none());
 }
 
 #[tokio::test]

@@ -1,12 +1,15 @@
 //! The memory that connections and streams keep, by a counting allocator.
 
-use bowline::{Server, WebSocket};
+use std::time::Duration;
+
+use bowline::{Acceptor, Limits, Server, WebSocket};
 use http::request::Parts;
 use quinn::{RecvStream, SendStream};
+use tokio::sync::mpsc;
 
 use crate::raw::{ACCEPTED, RawClient, frame, literal, request, section, soon};
 use crate::support::allocations::held;
-use crate::support::{HandlerResult, echo, serve};
+use crate::support::{HandlerResult, echo, serve, serve_echo};
 
 /// Opens a WebSocket.
 async fn open(client: &RawClient, request: &[u8]) -> (SendStream, RecvStream) {
@@ -51,4 +54,36 @@ async fn an_unread_byte_keeps_its_packet_alone() {
         kept = (held() - before) / UNREAD;
     }
     assert!(kept < 4096, "{kept} bytes for each byte");
+}
+
+/// Their reset is the end of the work for them, of which nothing may stay for the life of the connection.
+#[tokio::test]
+async fn requests_that_were_reset_leave_nothing_behind() {
+    const REQUESTS: isize = 2000;
+    let (checks, mut checked) = mpsc::unbounded_channel();
+    let server = Server::new().on_request(move |head: Parts| {
+        let _ = checks.send(());
+        async move {
+            std::future::pending::<()>().await;
+            Ok(head)
+        }
+    });
+    // Requests alone are no use of a connection, which ends after this time.
+    let limits = Limits::default().handshake_timeout(Duration::from_secs(100));
+    let running = serve_echo(server.acceptor(Acceptor::new().limits(limits))).await;
+    let client = RawClient::connect(&running).await;
+    let request = request();
+    let mut kept = 0;
+    // Queues and tables grow to their sizes during the first requests.
+    for count in [500, REQUESTS] {
+        let before = held();
+        for _ in 0..count {
+            let (mut send, mut receive) = soon(client.request(&request)).await;
+            soon(checked.recv()).await.unwrap();
+            send.reset(0x10c_u32.into()).unwrap();
+            assert_eq!(soon(receive.received_reset()).await, Ok(Some(0x10c_u32.into())));
+        }
+        kept = held() - before;
+    }
+    assert!(kept < 8 * REQUESTS, "{} bytes a request", kept / REQUESTS);
 }
