@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use bowline::{Message, pair};
 use bowline_hub::{
-    Engine, EngineError, HistoryPage, Hub, Inbox, Lease, Memory, NodeId, Position, Present, Rule, Topic,
+    Engine, EngineError, HistoryPage, Hub, HubLimits, Inbox, Lease, Memory, NodeId, Position, Present, Rule,
+    Topic,
 };
 
 /// An allocator that counts the bytes that are held.
@@ -105,6 +106,30 @@ async fn a_hub_remembers_few_bytes() {
     println!("a topic with one member and an empty history takes {bytes} bytes");
     assert!(bytes <= 380, "a topic with one member and an empty history takes {bytes} bytes");
     attempts_to_appear_are_not_remembered().await;
+    a_member_that_reads_nothing_makes_the_hub_keep_little().await;
+}
+
+/// A client that reads nothing is behind for as long as it likes. The hub keeps some of the last messages
+/// for it, up to a size.
+async fn a_member_that_reads_nothing_makes_the_hub_keep_little() {
+    let hub = Hub::builder(Memory::new()).rule("chat/", Rule::new().history(1, Duration::from_secs(300)));
+    let hub = hub.limits(HubLimits::default().held_back(256 * 1024)).build().unwrap();
+    let (_stuck, full) = pair();
+    let slow = hub.join(full.sender()).unwrap();
+    full.send(vec![0; 200 * 1024]).await.unwrap();
+    let (mut client, server) = pair();
+    let member = hub.join(server.sender()).unwrap();
+    for member in [&slow, &member] {
+        let _start = member.subscribe("chat/a", None).await.unwrap();
+    }
+    let before = held();
+    for _ in 0..100 {
+        hub.publish("chat/a", vec![0; 60_000]).await.unwrap();
+        client.recv().await.unwrap();
+    }
+    assert_eq!(hub.stats().catching_up, 1);
+    let grown = held() - before;
+    assert!(grown < 1024 * 1024, "{grown} bytes after 100 messages of 60,000");
 }
 
 /// An engine whose broker is away, and that says so at once.

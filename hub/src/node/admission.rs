@@ -24,6 +24,7 @@ use crate::error::{Error, ErrorKind};
 use crate::node::Core;
 use crate::node::command::{Admission, Origin, Request};
 use crate::node::membership::MemberKey;
+use crate::node::recent::LastFrame;
 use crate::node::topic_state::{Behind, Step, TopicState};
 use crate::position::Position;
 use crate::stats::{add, subtract};
@@ -141,7 +142,7 @@ impl TopicState {
         }
         let Some(frames) = self.recent.after(at) else { return Handover::Unknown };
         let batch = member.0.sender.batch();
-        for (before, frame) in frames {
+        for LastFrame { before, frame, .. } in frames {
             match batch.try_send(frame) {
                 Ok(()) => add(&core.counters.delivered, 1),
                 Err(TrySendError::Full(_)) => return Handover::Full(*before),

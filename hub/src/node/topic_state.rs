@@ -32,7 +32,7 @@ use crate::node::Core;
 use crate::node::command::Request;
 use crate::node::live_members::LiveMembers;
 use crate::node::membership::MemberKey;
-use crate::node::recent::Recent;
+use crate::node::recent::{LastFrame, Recent};
 use crate::node::view::View;
 use crate::position::Position;
 use crate::settings::hooks::TopicMessage;
@@ -373,7 +373,8 @@ impl TopicState {
         match core.hooks.frame(TopicMessage::new(self.topic.name(), before, position, message)) {
             Ok(frame) => {
                 if self.is_tracked() && !self.behind.is_empty() {
-                    self.recent.push(before, frame.clone());
+                    let last = LastFrame { before, frame: frame.clone(), size: message.len() };
+                    self.recent.push(last, core.limits.held_back);
                 }
                 self.run.push(Parcel { before, content: Content::Message(frame) });
             }

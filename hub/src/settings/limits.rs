@@ -144,6 +144,9 @@ impl HubLimits {
     /// Sets the size of the messages of a topic that may wait while the hub reads the topic's history, in
     /// bytes. Default: 1 MiB. Messages beyond that size, and beyond 1,024, are read from the history
     /// afterwards.
+    ///
+    /// The same size bounds the last messages of a topic that the hub keeps while some members receive from
+    /// the history: at most 64.
     pub fn held_back(mut self, bytes: usize) -> Self {
         self.held_back = bytes;
         self
