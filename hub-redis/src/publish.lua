@@ -26,10 +26,14 @@ redis.call('XADD', KEYS[2], 'MAXLEN', ARGV[5], offset .. '-0', 'm', message)
 redis.call('PEXPIRE', KEYS[2], ARGV[6])
 redis.call('PEXPIRE', KEYS[1], ARGV[7])
 if ARGV[9] then
-  redis.call('HSET', KEYS[3], ARGV[9], ARGV[3] .. offset)
-  if redis.call('RPUSH', KEYS[4], ARGV[9]) > tonumber(ARGV[10]) then
+  local count = redis.call('RPUSH', KEYS[4], ARGV[9])
+  if count == 1 then
+    -- Without their order, which was evicted perhaps, the oldest keys are not found.
+    redis.call('DEL', KEYS[3])
+  elseif count > tonumber(ARGV[10]) then
     redis.call('HDEL', KEYS[3], redis.call('LPOP', KEYS[4]))
   end
+  redis.call('HSET', KEYS[3], ARGV[9], ARGV[3] .. offset)
   redis.call('PEXPIRE', KEYS[3], ARGV[11])
   redis.call('PEXPIRE', KEYS[4], ARGV[11])
 end

@@ -45,6 +45,23 @@ async fn redis_keeps_a_bounded_number_of_keys_for_a_bounded_time() -> TestResult
     Ok(())
 }
 
+/// A server that evicts keys may remove the list of the keys of messages, by which the oldest is found.
+#[tokio::test]
+async fn keys_stay_bounded_without_their_order() -> TestResult {
+    let Some(server) = Server::start(VOLATILE).await? else { return Ok(()) };
+    let hub = hub(&server).await?;
+    for number in 0..10 {
+        hub.publish_once("chat/a", &number.to_string(), "text").await?;
+    }
+    server.command(&["DEL", "bowline:chat/a:order"]).await?;
+    for number in 10..1020 {
+        hub.publish_once("chat/a", &number.to_string(), "text").await?;
+    }
+    assert_eq!(server.number(&["HLEN", "bowline:chat/a:keys"]).await?, 1000);
+    assert_eq!(hub.publish_once("chat/a", "1019", "text").await?.offset(), 1020);
+    Ok(())
+}
+
 /// The server reads the command after the publisher has given up.
 #[cfg(unix)]
 #[tokio::test]
