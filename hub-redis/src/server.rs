@@ -92,7 +92,11 @@ impl Place {
         let (mut found, _): (Option<String>, Value) = get.query_async(commands).await?;
         if found.is_none() {
             let mut set = redis::cmd("SET");
-            set.arg(PLACE_KEY).arg(&self.order).arg("NX").exec_async(commands).await?;
+            match set.arg(PLACE_KEY).arg(&self.order).arg("NX").exec_async(commands).await {
+                // Another node will note it.
+                Err(error) if lacks_resources(&error) => return Ok(()),
+                outcome => outcome?,
+            }
             (found, _) = get.query_async::<(Option<String>, Value)>(commands).await?;
         }
         match found {
@@ -128,14 +132,20 @@ pub(crate) async fn check_writing(commands: &mut MultiplexedConnection) -> Redis
     let mut write = redis::cmd("PERSIST");
     // Changes nothing.
     match write.arg(PLACE_KEY).exec_async(commands).await {
-        // A server that is full still publishes messages without history.
-        Err(error) if is_refusal(error.kind()) => Ok(()),
+        Err(error) if lacks_resources(&error) || is_refusal(error.kind()) => Ok(()),
         outcome => outcome,
     }
 }
 
 fn is_refusal(error: ErrorKind) -> bool {
     matches!(error, ErrorKind::Server(refusal) if refusal != ServerErrorKind::ReadOnly)
+}
+
+/// Returns `true` for the errors of a server that is full (OOM), that can't save (MISCONF), or whose replicas
+/// are away (NOREPLICAS). It still publishes messages without history. The crate `redis` has no names for
+/// these errors.
+fn lacks_resources(error: &RedisError) -> bool {
+    error.kind() == ErrorKind::Extension
 }
 
 /// The two connections to a server.

@@ -8,7 +8,7 @@ use bowline_hub::{ErrorKind, Hub, HubEvent, HubLimits, Position, Start};
 use bowline_hub_redis::connect;
 use bowline_hub_testing::client::{Client, builder_with_loss, publish, until};
 use bowline_hub_testing::proxy::{Line, Proxy};
-use bowline_hub_testing::{PATIENCE, TestResult};
+use bowline_hub_testing::{PATIENCE, TestResult, eventually};
 use tokio::time::timeout;
 
 use crate::support::node::{LocalNode, start_process};
@@ -154,6 +154,90 @@ async fn a_server_that_is_full_refuses_only_what_needs_memory() -> TestResult {
     scene.server.command(&["CONFIG", "SET", "maxmemory", "0"]).await?;
     publish(&scene.there, "chat/a", "3").await?;
     client.expect(&["1", "3"]).await?;
+    Ok(())
+}
+
+/// A server that refuses to write, because its replicas are away or its disk is full, is no server that is
+/// lost. Topics without history go on.
+#[tokio::test]
+async fn a_server_that_refuses_to_write_still_carries_messages() -> TestResult {
+    let Some(scene) = scene().await? else { return Ok(()) };
+    let mut client = Client::live(&scene.here, "chat/a").await?;
+    let mut news = Client::live(&scene.here, "news").await?;
+    scene.server.command(&["DEL", "bowline:place"]).await?;
+    scene.server.command(&["CONFIG", "SET", "min-replicas-to-write", "1"]).await?;
+    let error = scene.there.publish("chat/a", "unsent").await.unwrap_err();
+    assert!(error.to_string().contains("NOREPLICAS"), "{error}");
+    // Each node looks a few times whether the server still writes.
+    let script = "return tonumber(string.match(redis.call('INFO', 'commandstats'), \
+                  'cmdstat_persist:.-rejected_calls=(%d+)') or 0)";
+    eventually("both nodes have looked", async || {
+        scene.server.number(&["EVAL", script, "0"]).await.is_ok_and(|refused| refused >= 4)
+    })
+    .await?;
+    assert!(scene.here.is_healthy() && scene.there.is_healthy());
+    scene.there.publish("news", "1").await?;
+    news.expect(&["1"]).await?;
+    // Nodes can come.
+    drop(hub(&scene.server).await?);
+    scene.server.command(&["CONFIG", "SET", "min-replicas-to-write", "0"]).await?;
+    publish(&scene.there, "chat/a", "2").await?;
+    client.expect(&["2"]).await?;
+    assert_eq!((scene.here.stats().lost, scene.here.stats().gaps), (0, 0));
+    Ok(())
+}
+
+/// The scripts are sent again, and nothing fails.
+#[tokio::test]
+async fn a_server_that_forgets_its_scripts_is_told_them_again() -> TestResult {
+    let Some(scene) = scene().await? else { return Ok(()) };
+    let mut client = Client::live(&scene.here, "chat/a").await?;
+    let mut since = Position::UNTRACKED;
+    for text in ["1", "2", "3"] {
+        scene.server.command(&["SCRIPT", "FLUSH"]).await?;
+        scene.there.publish("chat/a", text).await?;
+        since = client.expect(&[text]).await?;
+    }
+    scene.server.command(&["SCRIPT", "FLUSH"]).await?;
+    scene.there.publish_once("chat/a", "key", "4").await?;
+    scene.server.command(&["SCRIPT", "FLUSH"]).await?;
+    let mut again = Client::join(&scene.there)?;
+    assert!(matches!(again.member.subscribe("chat/a", since).await?, Start::Live(_)));
+    client.expect(&["4"]).await?;
+    again.expect(&["4"]).await?;
+    Ok(())
+}
+
+/// A server that is full, with a policy that evicts, removes any one of the keys. Whatever is missing, members
+/// and clients that come back receive everything, or are told.
+#[tokio::test]
+async fn a_key_that_is_evicted_is_a_loss_that_is_told() -> TestResult {
+    let Some(scene) = scene().await? else { return Ok(()) };
+    for (part, live, back) in [
+        ("head", &["lost", "6"][..], None),
+        ("messages", &["5", "6"][..], None),
+        ("keys", &["5", "6"][..], Some(["3", "4", "5", "6"])),
+        ("order", &["5", "6"][..], Some(["3", "4", "5", "6"])),
+    ] {
+        let topic = format!("chat/{part}");
+        let mut client = Client::live(&scene.here, &topic).await?;
+        for text in ["1", "2", "3", "4"] {
+            scene.there.publish_once(&topic, text, text).await?;
+        }
+        let since = client.expect(&["1", "2"]).await?;
+        client.expect(&["3", "4"]).await?;
+        scene.server.command(&["DEL", &format!("bowline:{topic}:{part}")]).await?;
+        scene.there.publish_once(&topic, "5", "5").await?;
+        client.expect(&live[..1]).await?;
+        scene.there.publish_once(&topic, "6", "6").await?;
+        client.expect(&live[1..]).await?;
+        let mut again = Client::join(&scene.there)?;
+        match (again.member.subscribe(&topic, since).await?, back) {
+            (Start::Lost(_), None) => {}
+            (Start::Live(_), Some(texts)) => drop(again.expect(&texts).await?),
+            (start, _) => return Err(format!("without its {part}, the history is {start:?}").into()),
+        }
+    }
     Ok(())
 }
 

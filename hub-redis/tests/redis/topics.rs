@@ -201,3 +201,29 @@ async fn an_address_without_a_server_is_an_error() {
     assert!(bowline_hub_redis::connect(&format!("redis://127.0.0.1:{port}")).await.is_err());
     assert!(bowline_hub_redis::connect("no URL").await.is_err());
 }
+
+/// Names of topics are text of any kind, and no two of them share a key or a channel.
+#[tokio::test]
+async fn topics_may_have_any_name() -> TestResult {
+    let Some(server) = Server::start(VOLATILE).await? else { return Ok(()) };
+    let (here, there) = (hub(&server).await?, hub(&server).await?);
+    let long = "\u{1F980}".repeat(60);
+    let names =
+        ["a", "a:head", "a:messages", "a:messages:head", "{a}", "a\0", "a\r\n", " ", "*", "%s", &long];
+    let mut clients = Vec::new();
+    for name in names {
+        clients.push(Client::live(&here, &format!("chat/{name}")).await?);
+    }
+    for (name, client) in names.iter().zip(&mut clients) {
+        let topic = format!("chat/{name}");
+        there.publish(&topic, "first").await?;
+        there.publish_once(&topic, name, *name).await?;
+        let first = client.expect(&["first"]).await?;
+        assert_eq!((first.offset(), client.expect(&[name]).await?.offset()), (1, 2));
+        let mut again = Client::join(&there)?;
+        assert!(matches!(again.member.subscribe(&topic, first).await?, Start::Live(_)));
+        again.expect(&[name]).await?;
+    }
+    assert_eq!(here.stats().lost + here.stats().gaps, 0);
+    Ok(())
+}
