@@ -78,8 +78,8 @@
 //!
 //! All of these keys expire, so a Redis that is full must not evict them: `maxmemory-policy` is `noeviction`,
 //! the default. With another policy, members are told of messages that were evicted, and
-//! [`Hub::publish_once`](bowline_hub::Hub::publish_once) may store a message again. With a policy that also
-//! evicts keys that don't expire, such as `allkeys-lru`, people may be missing in a topic, and nobody is told.
+//! [`Hub::publish_once`](bowline_hub::Hub::publish_once) may store a message again. A policy such as
+//! `allkeys-lru` also evicts keys that don't expire: people may be missing in a topic, and nobody is told.
 //!
 //! The people in a topic are in a hash that ends in `:present`. The leases of all nodes are in
 //! `bowline:leases` and `bowline:runs`, and the entries of a node are in a set that begins with

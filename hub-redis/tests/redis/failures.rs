@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use crate::support::node::{LocalNode, start_process};
 use crate::support::server::{Server, VOLATILE};
-use crate::topics::hub;
+use crate::topics::{hub, patient};
 
 /// A Redis, a node beside it, and one that reaches it through a proxy.
 struct Scene {
@@ -161,58 +161,61 @@ async fn a_server_that_is_full_refuses_only_what_needs_memory() -> TestResult {
 /// lost. Topics without history go on.
 #[tokio::test]
 async fn a_server_that_refuses_to_write_still_carries_messages() -> TestResult {
-    let Some(scene) = scene().await? else { return Ok(()) };
-    let mut client = Client::live(&scene.here, "chat/a").await?;
-    let mut news = Client::live(&scene.here, "news").await?;
-    scene.server.command(&["DEL", "bowline:place"]).await?;
-    scene.server.command(&["CONFIG", "SET", "min-replicas-to-write", "1"]).await?;
-    let error = scene.there.publish("chat/a", "unsent").await.unwrap_err();
+    let Some(server) = Server::start(VOLATILE).await? else { return Ok(()) };
+    let (here, there) = (patient(&server).await?, patient(&server).await?);
+    let mut client = Client::live(&here, "chat/a").await?;
+    let mut news = Client::live(&here, "news").await?;
+    server.command(&["DEL", "bowline:place"]).await?;
+    server.command(&["CONFIG", "SET", "min-replicas-to-write", "1"]).await?;
+    let error = there.publish("chat/a", "unsent").await.unwrap_err();
     assert!(error.to_string().contains("NOREPLICAS"), "{error}");
     // Each node looks a few times whether the server still writes.
     let script = "return tonumber(string.match(redis.call('INFO', 'commandstats'), \
                   'cmdstat_persist:.-rejected_calls=(%d+)') or 0)";
     eventually("both nodes have looked", async || {
-        scene.server.number(&["EVAL", script, "0"]).await.is_ok_and(|refused| refused >= 4)
+        server.number(&["EVAL", script, "0"]).await.is_ok_and(|refused| refused >= 4)
     })
     .await?;
-    assert!(scene.here.is_healthy() && scene.there.is_healthy());
-    scene.there.publish("news", "1").await?;
+    assert!(here.is_healthy() && there.is_healthy());
+    there.publish("news", "1").await?;
     news.expect(&["1"]).await?;
     // Nodes can come.
-    drop(hub(&scene.server).await?);
-    scene.server.command(&["CONFIG", "SET", "min-replicas-to-write", "0"]).await?;
-    publish(&scene.there, "chat/a", "2").await?;
+    drop(hub(&server).await?);
+    server.command(&["CONFIG", "SET", "min-replicas-to-write", "0"]).await?;
+    publish(&there, "chat/a", "2").await?;
     client.expect(&["2"]).await?;
-    assert_eq!((scene.here.stats().lost, scene.here.stats().gaps), (0, 0));
+    assert_eq!((here.stats().lost, here.stats().gaps), (0, 0));
     Ok(())
 }
 
 /// The scripts are sent again, and nothing fails.
 #[tokio::test]
 async fn a_server_that_forgets_its_scripts_is_told_them_again() -> TestResult {
-    let Some(scene) = scene().await? else { return Ok(()) };
-    let mut client = Client::live(&scene.here, "chat/a").await?;
+    let Some(server) = Server::start(VOLATILE).await? else { return Ok(()) };
+    let (here, there) = (patient(&server).await?, patient(&server).await?);
+    let mut client = Client::live(&here, "chat/a").await?;
     let mut since = Position::UNTRACKED;
     for text in ["1", "2", "3"] {
-        scene.server.command(&["SCRIPT", "FLUSH"]).await?;
-        scene.there.publish("chat/a", text).await?;
+        server.command(&["SCRIPT", "FLUSH"]).await?;
+        there.publish("chat/a", text).await?;
         since = client.expect(&[text]).await?;
     }
-    scene.server.command(&["SCRIPT", "FLUSH"]).await?;
-    scene.there.publish_once("chat/a", "key", "4").await?;
-    scene.server.command(&["SCRIPT", "FLUSH"]).await?;
-    let mut again = Client::join(&scene.there)?;
+    server.command(&["SCRIPT", "FLUSH"]).await?;
+    there.publish_once("chat/a", "key", "4").await?;
+    server.command(&["SCRIPT", "FLUSH"]).await?;
+    let mut again = Client::join(&there)?;
     assert!(matches!(again.member.subscribe("chat/a", since).await?, Start::Live(_)));
     client.expect(&["4"]).await?;
     again.expect(&["4"]).await?;
     Ok(())
 }
 
-/// A server that is full, with a policy that evicts, removes any one of the keys. Whatever is missing, members
-/// and clients that come back receive everything, or are told.
+/// A server that is full, with a policy that evicts, removes any one of the keys. Whatever is missing,
+/// members receive everything, or are told, and so are clients that come back.
 #[tokio::test]
 async fn a_key_that_is_evicted_is_a_loss_that_is_told() -> TestResult {
-    let Some(scene) = scene().await? else { return Ok(()) };
+    let Some(server) = Server::start(VOLATILE).await? else { return Ok(()) };
+    let (here, there) = (patient(&server).await?, patient(&server).await?);
     for (part, live, back) in [
         ("head", &["lost", "6"][..], None),
         ("messages", &["5", "6"][..], None),
@@ -220,18 +223,18 @@ async fn a_key_that_is_evicted_is_a_loss_that_is_told() -> TestResult {
         ("order", &["5", "6"][..], Some(["3", "4", "5", "6"])),
     ] {
         let topic = format!("chat/{part}");
-        let mut client = Client::live(&scene.here, &topic).await?;
+        let mut client = Client::live(&here, &topic).await?;
         for text in ["1", "2", "3", "4"] {
-            scene.there.publish_once(&topic, text, text).await?;
+            there.publish_once(&topic, text, text).await?;
         }
         let since = client.expect(&["1", "2"]).await?;
         client.expect(&["3", "4"]).await?;
-        scene.server.command(&["DEL", &format!("bowline:{topic}:{part}")]).await?;
-        scene.there.publish_once(&topic, "5", "5").await?;
+        server.command(&["DEL", &format!("bowline:{topic}:{part}")]).await?;
+        there.publish_once(&topic, "5", "5").await?;
         client.expect(&live[..1]).await?;
-        scene.there.publish_once(&topic, "6", "6").await?;
+        there.publish_once(&topic, "6", "6").await?;
         client.expect(&live[1..]).await?;
-        let mut again = Client::join(&scene.there)?;
+        let mut again = Client::join(&there)?;
         match (again.member.subscribe(&topic, since).await?, back) {
             (Start::Lost(_), None) => {}
             (Start::Live(_), Some(texts)) => drop(again.expect(&texts).await?),

@@ -7,7 +7,7 @@ use bowline_hub_testing::TestResult;
 use bowline_hub_testing::client::{Client, publish};
 
 use crate::support::server::{Server, VOLATILE};
-use crate::topics::{builder, hub};
+use crate::topics::{builder, hub, patient};
 
 #[tokio::test]
 async fn a_message_with_a_known_key_is_stored_and_delivered_once() -> TestResult {
@@ -49,7 +49,7 @@ async fn redis_keeps_a_bounded_number_of_keys_for_a_bounded_time() -> TestResult
 #[tokio::test]
 async fn keys_stay_bounded_without_their_order() -> TestResult {
     let Some(server) = Server::start(VOLATILE).await? else { return Ok(()) };
-    let hub = hub(&server).await?;
+    let hub = patient(&server).await?;
     for number in 0..10 {
         hub.publish_once("chat/a", &number.to_string(), "text").await?;
     }

@@ -3,16 +3,22 @@
 use std::error::Error;
 use std::net::TcpListener;
 
-use bowline_hub::{ErrorKind, Hub, HubBuilder, HubEvent, Position, Since, Start};
+use bowline_hub::{ErrorKind, Hub, HubBuilder, HubEvent, HubLimits, Position, Since, Start};
 use bowline_hub_redis::Redis;
-use bowline_hub_testing::TestResult;
 use bowline_hub_testing::client::{Client, builder_with_loss, publish, until};
+use bowline_hub_testing::{PATIENCE, TestResult};
 use tokio::task::JoinSet;
 
 use crate::support::server::{DURABLE, SNAPSHOTS, Server, VOLATILE};
 
 pub(crate) async fn builder(server: &Server) -> Result<HubBuilder<Redis>, Box<dyn Error>> {
     Ok(builder_with_loss(bowline_hub_redis::connect(&server.url()).await?))
+}
+
+/// Creates a hub that waits for as long as a test does, for a machine with much other work.
+pub(crate) async fn patient(server: &Server) -> Result<Hub, Box<dyn Error>> {
+    let limits = HubLimits::default().engine_timeout(PATIENCE);
+    Ok(builder(server).await?.limits(limits).build()?)
 }
 
 pub(crate) async fn hub(server: &Server) -> Result<Hub, Box<dyn Error>> {
@@ -206,7 +212,7 @@ async fn an_address_without_a_server_is_an_error() {
 #[tokio::test]
 async fn topics_may_have_any_name() -> TestResult {
     let Some(server) = Server::start(VOLATILE).await? else { return Ok(()) };
-    let (here, there) = (hub(&server).await?, hub(&server).await?);
+    let (here, there) = (patient(&server).await?, patient(&server).await?);
     let long = "\u{1F980}".repeat(60);
     let names =
         ["a", "a:head", "a:messages", "a:messages:head", "{a}", "a\0", "a\r\n", " ", "*", "%s", &long];
