@@ -7,6 +7,7 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bowline::{
     Error, ErrorKind, Handler, Limits, RequestConnection, Requests, Server, ShutdownSummary, TlsInfo,
@@ -19,7 +20,7 @@ use tokio::net::UdpSocket;
 use tokio::runtime::Handle;
 use tokio::task::coop::consume_budget;
 use tokio::task::yield_now;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::driver::Driver;
 use crate::exchange::{begin_request, receive_request};
@@ -162,8 +163,13 @@ async fn accept(endpoint: Endpoint, requests: Requests, limits: Arc<Limits>) -> 
     let handshakes = Arc::new(AtomicUsize::new(0));
     let _refusing = RefuseOnDrop(endpoint.clone());
     let limits_load = requests.limits_load();
-    let mut queue =
-        Queue { endpoint, limits_load, handshakes: Arc::clone(&handshakes), waiting: VecDeque::new() };
+    let mut queue = Queue {
+        endpoint,
+        limits_load,
+        handshakes: Arc::clone(&handshakes),
+        patience: limits.handshake_timeout,
+        waiting: VecDeque::new(),
+    };
     loop {
         let incoming = queue.next(requests.ready()).await?;
         let peer = incoming.remote_address();
@@ -177,7 +183,10 @@ struct Queue {
     endpoint: Endpoint,
     limits_load: bool,
     handshakes: Arc<AtomicUsize>,
-    waiting: VecDeque<Incoming>,
+    /// The time after which a client has given up.
+    patience: Duration,
+    /// In order of arrival.
+    waiting: VecDeque<(Instant, Incoming)>,
 }
 
 impl Queue {
@@ -187,7 +196,8 @@ impl Queue {
         let (mut turn, mut is_over) = (pin!(turn), false);
         loop {
             if is_over {
-                if let Some(incoming) = self.waiting.pop_front() {
+                self.refuse_late();
+                if let Some((_, incoming)) = self.waiting.pop_front() {
                     return Ok(incoming);
                 }
             }
@@ -211,13 +221,21 @@ impl Queue {
         }
     }
 
+    /// Refuses the clients that have waited for too long, whose turns belong to others.
+    fn refuse_late(&mut self) {
+        while self.waiting.front().is_some_and(|(arrived, _)| arrived.elapsed() > self.patience) {
+            let (_, incoming) = self.waiting.pop_front().expect("there is a first one");
+            incoming.refuse();
+        }
+    }
+
     fn receive(&mut self, incoming: Incoming) {
         let needs_proof = self.limits_load || self.handshakes.load(Ordering::Relaxed) >= RETRY_FROM;
         if needs_proof && !incoming.remote_address_validated() {
             // An address that was not validated may be sent a Retry, so this does not fail.
             let _ = incoming.retry();
         } else if self.waiting.len() < transport::INCOMING {
-            self.waiting.push_back(incoming);
+            self.waiting.push_back((Instant::now(), incoming));
         } else {
             incoming.refuse();
         }

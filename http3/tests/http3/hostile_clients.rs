@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bowline::{Acceptor, Error, ErrorKind, Limits, Message, Server, WebSocket};
+use bowline_http3::Http3Connection;
 use http::request::Parts;
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
@@ -479,4 +480,22 @@ async fn forged_packets_use_up_no_limit_on_the_load() {
         assert_eq!(buf[0] & 0xf0, 0xf0);
     }
     is_served(&running).await;
+}
+
+/// Each client has proved its address, and then goes.
+#[tokio::test]
+async fn clients_that_have_gone_take_no_turns_of_others() {
+    let limits = Limits::default().handshake_timeout(Duration::from_secs(2));
+    let server = Server::new().handshakes_per_second(1).acceptor(Acceptor::new().limits(limits));
+    let running = serve_echo(server).await;
+    let attempts: Vec<_> = (0..30).map(|_| RawClient::start(&running.tls, running.address)).collect();
+    let connector = running.tls.connector();
+    let begin = tokio::time::Instant::now();
+    // It may wait for too long itself.
+    let _ = soon(Http3Connection::open(&connector, running.url())).await;
+    drop(attempts);
+    while let Err(error) = soon(Http3Connection::open(&connector, running.url())).await {
+        assert_eq!(error.kind(), ErrorKind::Disconnected, "{error}");
+    }
+    assert!(begin.elapsed() < Duration::from_secs(15), "{:?}", begin.elapsed());
 }
