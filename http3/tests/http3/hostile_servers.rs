@@ -190,3 +190,32 @@ async fn a_call_that_waits_for_a_stream_is_told_of_a_goaway() {
     assert_eq!(error.kind(), ErrorKind::Disconnected, "{error}");
     assert!(error.to_string().contains("no more requests"), "{error}");
 }
+
+#[tokio::test]
+async fn interim_responses_without_end_take_no_memory_and_end_at_the_time_limit() {
+    let server = RawServer::new();
+    let url = format!("wss://{}/", server.address());
+    let connector = server.connector().limits(Limits::default().handshake_timeout(Duration::from_secs(2)));
+    // 103 is the entry 24.
+    let interim = [0x01, 0x03, 0x00, 0x00, 0xd8].repeat(1000);
+    let opening = Http3Connection::open(&connector, url);
+    let (connection, (quic, _kept)) =
+        soon(async { tokio::join!(opening, server.accept(&[SERVER_SETTINGS])) }).await;
+    let connection = connection.unwrap();
+    let flood = tokio::spawn(async move {
+        let (mut send, _receive) = quic.accept_bi().await.unwrap();
+        loop {
+            if let Err(error) = send.write_all(&interim).await {
+                return error;
+            }
+        }
+    });
+    let peak = peak_since_now();
+    let error = soon(connection.connect("/")).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
+    assert!(error.to_string().contains("Limits::handshake_timeout"), "{error}");
+    // The server alone has up to 1.25 MB on the way.
+    let peak = peak();
+    assert!(peak < 8 * 1024 * 1024, "{peak} bytes");
+    assert_eq!(soon(flood).await.unwrap(), quinn::WriteError::Stopped(0x10c_u32.into()));
+}

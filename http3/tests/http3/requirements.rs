@@ -1,5 +1,7 @@
 //! Requirements of the RFCs that no other test covers.
 
+use std::time::Duration;
+
 use bowline::{Limits, Server};
 use quinn::ReadError;
 
@@ -54,6 +56,29 @@ async fn rfc_9220_3_the_end_of_a_websocket_is_the_end_of_its_stream() {
     send.finish().unwrap();
     let answer = soon(receive.read_to_end(1000)).await.unwrap();
     assert!(answer.ends_with(&[0x88, 0x02, 0x03, 0xe8]), "{answer:x?}");
+}
+
+#[tokio::test]
+async fn rfc_9114_5_2_requests_after_a_goaway_are_rejected() {
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let signal = async { stopped.await.unwrap_or(()) };
+    let running = serve_echo(Server::new().shutdown(signal, Duration::from_secs(100))).await;
+    let client = RawClient::connect(&running).await;
+    let mut control = soon(client.quic.accept_uni()).await.unwrap();
+    // This WebSocket does not answer the Close frame of the shutdown, and keeps the connection meanwhile.
+    let (_send, mut receive) = client.request(&request()).await;
+    soon(receive.read_exact(&mut [0; 5])).await.unwrap();
+    stop.send(()).unwrap();
+    let (mut bytes, goaway) = (Vec::new(), [0x07, 0x01, 0x04]);
+    while !bytes.ends_with(&goaway) {
+        bytes.extend(soon(control.read_chunk(100, true)).await.unwrap().unwrap().bytes);
+    }
+    for _ in 0..3 {
+        let (send, mut receive) = client.request(&request()).await;
+        assert_eq!(soon(receive.received_reset()).await, Ok(Some(0x10b_u32.into())));
+        assert_eq!(soon(send.stopped()).await, Ok(Some(0x10b_u32.into())));
+    }
+    assert_eq!(client.code().await, 0x100);
 }
 
 #[tokio::test]
