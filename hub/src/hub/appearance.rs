@@ -6,7 +6,8 @@ use tokio::sync::oneshot;
 
 use crate::error::{Error, ErrorKind};
 use crate::hub::member::{Appeared, Member};
-use crate::node::roster::{Appearance, EntryKey};
+use crate::node::roster::Appearance;
+use crate::node::roster::entry::EntryKey;
 use crate::presence::Present;
 use crate::topic::Topic;
 

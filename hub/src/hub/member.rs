@@ -13,7 +13,7 @@ use crate::node::command::{Admission, Command, Departure, Origin};
 use crate::node::membership::{Cause, MemberKey, Membership};
 use crate::node::replay::stop::Stop;
 use crate::node::replay::{Answer, Replay, Replayed, answered, ask};
-use crate::node::roster::EntryKey;
+use crate::node::roster::entry::EntryKey;
 use crate::position::Position;
 use crate::stats::{add, subtract};
 use crate::topic::Topic;

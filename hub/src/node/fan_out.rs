@@ -10,7 +10,8 @@ use crate::node::Core;
 use crate::node::command::Command;
 use crate::node::membership::{Cause, MemberKey, Membership};
 use crate::node::replay::{CatchUp, Debt};
-use crate::node::topic_state::{Behind, Content, Parcel, TopicState};
+use crate::node::topic_state::parcel::{Content, Parcel};
+use crate::node::topic_state::{Behind, TopicState};
 use crate::settings::rule::Slow;
 use crate::stats::add;
 

@@ -7,7 +7,8 @@ use tokio::task::yield_now;
 
 use crate::node::Core;
 use crate::node::fan_out::MEMBERS_PER_POLL;
-use crate::node::topic_state::{Content, Parcel, TopicState};
+use crate::node::topic_state::TopicState;
+use crate::node::topic_state::parcel::{Content, Parcel};
 use crate::node::view::{Comparison, Outcome};
 use crate::presence::{PresenceChange, Present};
 use crate::stats::add;

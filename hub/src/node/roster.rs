@@ -3,22 +3,7 @@
 //! An entry is a topic and a key, whatever the number of members that have appeared with it: the broker is
 //! told of the first and of the last. Each entry compares what should be with what the broker was told, and
 //! calls the engine until both are equal. At most one call for an entry is under way, so calls can't overtake
-//! each other. A few tasks, the scribes, make the calls of all entries.
-//!
-//! ```text
-//!             something should be told, or no longer
-//!     Idle <-----------------------------------> Queued <---------+
-//!      ^                                          |   ^           |
-//!      |                                    scribe|   | more to   | the keeper, once the broker answers,
-//!      |   both are equal                         v   | tell      | or a new wish
-//!      +--------------------------------------- Underway ----> Failed
-//! ```
-//!
-//! | members | lost connections | the broker should know |
-//! |---|---|---|
-//! | some | | the entry, with the last information |
-//! | none | some, less than the linger time ago | the same |
-//! | none | none | nothing |
+//! each other. A few tasks, the scribes, make the calls of all entries. [`entry`] has the states.
 //!
 //! When the lease of the node has lapsed, nothing that the broker was told counts any more. The keeper
 //! (`keeper.rs`) gets a new number for the node, and all entries are told again.
@@ -27,6 +12,8 @@
 //! end. Clients could make a node remember ever more keys while the broker is away. If most entries have
 //! failed, and that are many, the node gives up its lease instead: whatever the broker knows of the node ends
 //! with the lease.
+
+pub(crate) mod entry;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::mem;
@@ -39,22 +26,15 @@ use tokio::time::Instant;
 use crate::error::{Error, ErrorKind};
 use crate::events::HubEvent;
 use crate::node::Core;
+use crate::node::roster::entry::{Entry, EntryKey, Told, Turn};
 use crate::presence::{Lease, NodeId, Present};
 use crate::stats::{add, subtract};
-use crate::topic::Topic;
 
 /// The number of tasks that call the engine.
 const SCRIBES: usize = 64;
 
 /// The number of failed entries above which a node may give up its lease.
 const FAILED: usize = 10_000;
-
-/// A topic and the key of somebody.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct EntryKey {
-    pub(crate) topic: Topic,
-    pub(crate) key: Arc<str>,
-}
 
 /// The entries of a node.
 #[derive(Default)]
@@ -81,40 +61,6 @@ struct RosterState {
     /// The number of entries so far in `queue` and `lingering`.
     count: u64,
     scribes: usize,
-}
-
-/// An entry: see the module.
-struct Entry {
-    members: usize,
-    /// The ends of the linger times of connections that were lost and have not come back, in order.
-    lost: Vec<Instant>,
-    /// The key of this entry in `lingering`, if it is there.
-    expiry: Option<(Instant, u64)>,
-    info: String,
-    /// The number of the information.
-    version: u64,
-    told: Told,
-    turn: Turn,
-    waiting: Vec<oneshot::Sender<Result<(), Error>>>,
-}
-
-/// The state of an entry in the broker, as far as this node knows.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Told {
-    Nothing,
-    /// A call has failed, and may have been carried out nevertheless.
-    Unclear,
-    /// The entry, with the information of this number.
-    Entered(u64),
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Turn {
-    Idle,
-    /// With the place in the queue.
-    Queued(u64),
-    Underway,
-    Failed,
 }
 
 /// The call of a scribe.
@@ -150,41 +96,6 @@ pub(crate) enum Appearance {
     First,
     /// A member that has appeared has other information.
     Update,
-}
-
-impl Entry {
-    fn new() -> Self {
-        Self {
-            members: 0,
-            lost: Vec::new(),
-            expiry: None,
-            info: String::new(),
-            version: 0,
-            told: Told::Nothing,
-            turn: Turn::Idle,
-            waiting: Vec::new(),
-        }
-    }
-
-    fn add_waiting(&mut self, reply: oneshot::Sender<Result<(), Error>>) {
-        if self.waiting.len() == self.waiting.capacity() {
-            // While the broker is away, callers give up and come again.
-            self.waiting.retain(|reply| !reply.is_closed());
-        }
-        self.waiting.push(reply);
-    }
-
-    fn is_here(&self, now: Instant) -> bool {
-        self.members > 0 || self.lost.iter().any(|until| *until > now)
-    }
-
-    fn is_settled(&self, now: Instant) -> bool {
-        match self.told {
-            Told::Nothing => !self.is_here(now),
-            Told::Unclear => false,
-            Told::Entered(version) => self.is_here(now) && version == self.version,
-        }
-    }
 }
 
 impl Roster {

@@ -19,10 +19,13 @@
 //!   forgotten     +-------------------+
 //! ```
 
+pub(crate) mod held;
+pub(crate) mod parcel;
+
 use std::collections::HashMap;
 use std::mem;
 
-use bowline::{Message, Prepared};
+use bowline::Message;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -33,14 +36,13 @@ use crate::node::command::Request;
 use crate::node::live_members::LiveMembers;
 use crate::node::membership::MemberKey;
 use crate::node::recent::{LastFrame, Recent};
+use crate::node::topic_state::held::{Held, Worth};
+use crate::node::topic_state::parcel::{Content, Parcel};
 use crate::node::view::View;
 use crate::position::Position;
 use crate::settings::hooks::TopicMessage;
 use crate::stats::add;
 use crate::topic::Topic;
-
-/// The number of deliveries that are kept while the history is read. Later ones are read from the history.
-const HELD: usize = 1024;
 
 /// The number of messages from the history whose deliveries are recognised afterwards. Deliveries of older
 /// messages cost another read.
@@ -84,54 +86,12 @@ pub(crate) enum Phase {
     Closing,
 }
 
-/// The deliveries that arrive while the history is read.
-#[derive(Default)]
-pub(crate) struct Held {
-    deliveries: Vec<Delivery>,
-    /// The size of the messages of all deliveries, in bytes.
-    size: usize,
-    /// The number of deliveries that were here before the read began. The page contains all of these that
-    /// still are in the history.
-    before_read: usize,
-    worth: Worth,
-}
-
-/// The worth of the deliveries that are held. The worst counts.
-#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
-enum Worth {
-    #[default]
-    Complete,
-    /// Deliveries are missing. The history is read again once these are handled.
-    Dropped,
-    /// The history may have changed since the read began, so that the next message would only look as if it
-    /// were that. The history is read again first.
-    Doubted,
-}
-
 /// The state of a member that is not live yet, or no longer.
 pub(crate) enum Behind {
     /// The future of `subscribe` reads from the history, after the position.
     Subscribing { ticket: u64, since: Position },
     /// A task reads from the history, after the position.
     CatchingUp { ticket: u64, since: Position, task: JoinHandle<()> },
-}
-
-/// A frame for all live members.
-pub(crate) struct Parcel {
-    /// The position before the message.
-    pub(crate) before: Position,
-    pub(crate) content: Content,
-}
-
-/// The content of a [`Parcel`].
-pub(crate) enum Content {
-    Message(Prepared),
-    /// News about who is present.
-    News(Prepared),
-    /// The frame that tells of a loss, and the position after it.
-    Loss(Prepared, Position),
-    /// The connections are closed, because no frame tells of a loss.
-    End,
 }
 
 /// The next step after something has arrived.
@@ -154,18 +114,6 @@ impl Behind {
     pub(crate) fn since(&self) -> Position {
         match self {
             Self::Subscribing { since, .. } | Self::CatchingUp { since, .. } => *since,
-        }
-    }
-}
-
-impl Held {
-    fn push(&mut self, delivery: Delivery, most: usize) {
-        let size = self.size + delivery.message.len();
-        if self.deliveries.len() < HELD && size <= most {
-            self.size = size;
-            self.deliveries.push(delivery);
-        } else {
-            self.worth = self.worth.max(Worth::Dropped);
         }
     }
 }

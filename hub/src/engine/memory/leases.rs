@@ -1,19 +1,18 @@
-//! The people in topics, and the leases of the hubs that entered them.
+//! The leases of hubs, and their entries.
 //!
 //! The leases know the entries of each node, so that reaping is no search. Both are changed under the lock of
 //! the leases, which comes before that of a shard. The lock of the shard makes the order of changes and
 //! messages.
 
-use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::engine::inbox::Wakeup;
-use crate::engine::memory::{Shard, Store, Wants};
-use crate::presence::{Lease, NodeId, PresenceChange, Present};
+use crate::engine::memory::Store;
+use crate::engine::memory::people::People;
+use crate::presence::{Lease, NodeId, Present};
 use crate::topic::Topic;
 
 /// The number of entries that are reaped at once.
@@ -48,16 +47,6 @@ impl Term {
             Self::Over => true,
         }
     }
-}
-
-/// The people in a topic, by their keys.
-pub(crate) type People = HashMap<Arc<str>, Person>;
-
-/// Somebody who is present.
-pub(crate) struct Person {
-    info: String,
-    /// The nodes with an entry. Never empty.
-    nodes: Vec<NodeId>,
 }
 
 impl Store {
@@ -104,8 +93,7 @@ impl Store {
 
     pub(crate) fn present(&self, topic: &Topic) -> Vec<Present> {
         let shard = self.shard(topic.name());
-        let people = shard.present.get(topic).into_iter().flatten();
-        people.map(|(key, person)| Present::new(&**key).info(person.info.as_str())).collect()
+        shard.present.get(topic).map(|people| people.iter().collect()).unwrap_or_default()
     }
 
     pub(crate) fn count(&self, topic: &Topic) -> usize {
@@ -145,52 +133,6 @@ impl Store {
 
     fn leases(&self) -> MutexGuard<'_, HashMap<NodeId, NodeLease>> {
         self.leases.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Shard {
-    fn enter(&mut self, topic: &Topic, node: NodeId, key: &Arc<str>, info: &str) -> Vec<Wakeup> {
-        let people = self.present.entry(topic.clone()).or_default();
-        match people.entry(Arc::clone(key)) {
-            Entry::Vacant(place) => {
-                place.insert(Person { info: info.to_owned(), nodes: vec![node] });
-            }
-            Entry::Occupied(mut person) => {
-                let person = person.get_mut();
-                if !person.nodes.contains(&node) {
-                    person.nodes.push(node);
-                }
-                if person.info == info {
-                    return Vec::new();
-                }
-                info.clone_into(&mut person.info);
-            }
-        }
-        self.change(topic, key, Some(info))
-    }
-
-    fn exit(&mut self, topic: &Topic, node: NodeId, key: &str) -> Vec<Wakeup> {
-        let Some(people) = self.present.get_mut(topic) else { return Vec::new() };
-        let Some(person) = people.get_mut(key) else { return Vec::new() };
-        person.nodes.retain(|other| *other != node);
-        if !person.nodes.is_empty() {
-            return Vec::new();
-        }
-        people.remove(key);
-        if people.is_empty() {
-            self.present.remove(topic);
-        }
-        self.change(topic, key, None)
-    }
-
-    /// Delivers a change to all hubs.
-    fn change(&self, topic: &Topic, key: &str, info: Option<&str>) -> Vec<Wakeup> {
-        let change = |hub: &Wants| {
-            let topic = hub.topics.get(topic)?.clone();
-            let (key, info) = (key.to_owned(), info.map(str::to_owned));
-            Some(hub.inbox.change(PresenceChange { topic, key, info }))
-        };
-        self.hubs.iter().filter_map(change).collect()
     }
 }
 
