@@ -150,8 +150,10 @@ impl Http3Server {
             Endpoint::new_with_abstract_socket(EndpointConfig::default(), Some(config), socket, runtime)?;
         let accepting = endpoint.clone();
         let close_timeout = limits.close_timeout;
+        // Without this, the socket would outlive a future that is dropped: `RefuseOnDrop` waits for the end.
+        let closing = CloseEndpointOnDrop(endpoint.clone());
         let served = server.serve_requests(handler, |requests| accept(accepting, requests, limits)).await;
-        endpoint.close(var_int(ErrorCode::NO_ERROR), b"");
+        drop(closing);
         // The last packets have to leave. The peers may not answer them.
         let _ = timeout(close_timeout, endpoint.wait_idle()).await;
         served
@@ -239,6 +241,15 @@ impl Queue {
         } else {
             incoming.refuse();
         }
+    }
+}
+
+/// Ends all connections, and lets the socket go with the last one.
+struct CloseEndpointOnDrop(Endpoint);
+
+impl Drop for CloseEndpointOnDrop {
+    fn drop(&mut self) {
+        self.0.close(var_int(ErrorCode::NO_ERROR), b"");
     }
 }
 

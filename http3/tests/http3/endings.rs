@@ -100,6 +100,22 @@ async fn a_server_that_is_dropped_ends_the_connection() {
 }
 
 #[tokio::test]
+async fn a_server_that_is_dropped_leaves_its_port() {
+    let running = serve_echo(Server::new()).await;
+    // With a connection, and with none.
+    let connection = running.connect().await;
+    running.task.abort();
+    connection.closed().await;
+    drop(connection);
+    let bound = tokio::time::timeout(Duration::from_secs(20), async {
+        while UdpSocket::bind(running.address).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    });
+    assert!(bound.await.is_ok(), "the port is still in use");
+}
+
+#[tokio::test]
 async fn a_shutdown_closes_the_websockets_and_tells_clients_to_go_away() {
     let tls = Tls::new();
     let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
