@@ -5,15 +5,17 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bowline::{Acceptor, Limits, Server};
+use bowline::{Acceptor, ErrorKind, Limits, Server, WebSocket};
 use http::Response;
 use http::request::Parts;
+use quinn::TransportConfig;
 use tokio::net::UdpSocket;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
-use crate::raw::{RawClient, frame, soon};
-use crate::support::{Running, serve_echo};
+use crate::raw::{RawClient, frame, request, soon};
+use crate::support::allocations::peak_since_now;
+use crate::support::{Running, serve, serve_echo};
 
 /// The way of packets to the client.
 #[derive(Clone, Copy)]
@@ -127,6 +129,48 @@ async fn a_page_is_not_kept_for_a_client_that_acknowledges_nothing() {
     let (_send, mut receive) = client.request(&get()).await;
     soon(receive.read_exact(&mut [0; 100])).await.unwrap();
     link.becomes(Speed::Never);
+    stop.send(()).unwrap();
+    soon(running.task).await.unwrap().unwrap();
+}
+
+/// Its packets arrive, so QUIC considers it alive.
+#[tokio::test]
+async fn a_websocket_ends_whose_client_acknowledges_nothing() {
+    let (reports, mut reported) = mpsc::unbounded_channel();
+    let limits =
+        Limits::default().handshake_timeout(Duration::from_secs(2)).close_timeout(Duration::from_secs(1));
+    let acceptor = Acceptor::new().limits(limits).keepalive(Duration::from_secs(1));
+    let (stop, stopped) = oneshot::channel::<()>();
+    let signal = async { stopped.await.unwrap_or(()) };
+    let server = Server::new().acceptor(acceptor).shutdown(signal, Duration::from_secs(100));
+    let mut running = serve(server, move |socket: WebSocket| {
+        let reports = reports.clone();
+        async move {
+            let mut sent = 0;
+            let error = loop {
+                match socket.send(vec![0; 10_000]).await {
+                    Ok(()) => sent += 10_000,
+                    Err(error) => break error,
+                }
+            };
+            let _ = reports.send((sent, error));
+            Ok(())
+        }
+    })
+    .await;
+    let link = Link::to(running.address).await;
+    running.address = link.address;
+    let mut transport = TransportConfig::default();
+    transport.keep_alive_interval(Some(Duration::from_millis(100)));
+    let client = RawClient::connect_with(&running, transport).await;
+    let (_send, mut receive) = client.request(&request()).await;
+    soon(receive.read_exact(&mut [0; 5])).await.unwrap();
+    let peak = peak_since_now();
+    link.becomes(Speed::Never);
+    let (sent, error) = soon(reported.recv()).await.unwrap();
+    assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
+    let peak = peak();
+    assert!(sent < 3_000_000 && peak < 4_000_000, "{sent} bytes were sent, {peak} bytes taken");
     stop.send(()).unwrap();
     soon(running.task).await.unwrap().unwrap();
 }
