@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bowline_hub_testing::process::{self, free_port};
 use bowline_hub_testing::{PATIENCE, TestResult};
+use redis::AsyncConnectionConfig;
 use tempfile::TempDir;
 use tokio::time::{sleep, timeout};
 
@@ -71,7 +72,12 @@ impl Server {
     }
 
     async fn query<T: redis::FromRedisValue>(&self, words: &[&str]) -> redis::RedisResult<T> {
-        let mut connection = redis::Client::open(self.url())?.get_multiplexed_async_connection().await?;
+        // By default, the client gives up after half a second, which a busy machine may take.
+        let patience = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(PATIENCE))
+            .set_response_timeout(Some(PATIENCE));
+        let client = redis::Client::open(self.url())?;
+        let mut connection = client.get_multiplexed_async_connection_with_config(&patience).await?;
         let mut command = redis::cmd(words[0]);
         command.arg(&words[1..]).query_async(&mut connection).await
     }
