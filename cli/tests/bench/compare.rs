@@ -2,14 +2,19 @@
 
 use std::ffi::OsString;
 use std::process::Stdio;
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::process::{Child, Command};
+use tokio::time::timeout;
 
 use crate::support::Ran;
+
+/// The time that a comparison may take. One that takes longer hangs.
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// The server of this library, which takes its port from its command.
 fn bowline() -> String {
@@ -33,7 +38,7 @@ fn start(servers: &[String], options: &[&str]) -> Child {
 }
 
 async fn compare(servers: &[String], options: &[&str]) -> Ran {
-    Ran::of(start(servers, options)).await
+    Ran::within(LIMIT, start(servers, options)).await
 }
 
 #[tokio::test]
@@ -168,8 +173,7 @@ async fn killed_by(signal: Signal) -> std::process::Output {
     let child = started().await;
     let process = Pid::from_raw(child.id().unwrap().try_into().unwrap()).unwrap();
     kill_process(process, signal).unwrap();
-    let limit = std::time::Duration::from_secs(20);
-    tokio::time::timeout(limit, child.wait_with_output()).await.expect("a server lives on").unwrap()
+    timeout(LIMIT, child.wait_with_output()).await.expect("a server lives on").unwrap()
 }
 
 #[tokio::test]

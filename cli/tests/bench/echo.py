@@ -37,9 +37,8 @@ def frame(first, payload):
     return struct.pack("!BBQ", first, 127, length) + payload
 
 
-def serve(connection):
+def serve(connection, stream):
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    stream = connection.makefile("rb")
     headers = dict(line.split(b": ", 1) for line in iter(stream.readline, b"\r\n") if b": " in line)
     headers = {name.lower(): value.strip() for name, value in headers.items()}
     key = headers[b"sec-websocket-key"] + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
@@ -51,8 +50,6 @@ def serve(connection):
     while True:
         first, payload = receive(stream)
         if "ends" in sys.argv and payload[:1].isdigit():
-            connection.close()
-            stream.close()
             return
         if "text" in sys.argv and first == 0x82:
             first = 0x81
@@ -64,7 +61,8 @@ def serve(connection):
 
 def answer(connection):
     try:
-        serve(connection)
+        with connection, connection.makefile("rb") as stream:
+            serve(connection, stream)
     except (OSError, ValueError):
         pass
 

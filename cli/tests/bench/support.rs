@@ -60,7 +60,12 @@ pub(crate) struct Ran(Output);
 impl Ran {
     /// Waits for the end of a run.
     pub(crate) async fn of(child: Child) -> Self {
-        Self(timeout(LIMIT, child.wait_with_output()).await.expect("the run hangs").unwrap())
+        Self::within(LIMIT, child).await
+    }
+
+    /// Waits for the end of a run that takes longer than others.
+    pub(crate) async fn within(limit: Duration, child: Child) -> Self {
+        Self(timeout(limit, child.wait_with_output()).await.expect("the run hangs").unwrap())
     }
 
     pub(crate) fn status(&self) -> i32 {
