@@ -12,7 +12,8 @@
 //! after this place as long as the stream still begins there or before, and the subject has room for more
 //! messages.
 //!
-//! The first messages of a page are read one by one from the leader of the stream. A consumer reads the
+//! The first messages of a page are read one by one from the leader of the stream, by their numbers if the
+//! [`index`](crate::index) knows these. A consumer reads the
 //! others together: it costs more, and may be a bit late, but the next page takes care of that.
 
 use std::time::{Duration, SystemTime};
@@ -21,6 +22,7 @@ use bowline_hub::{EngineError, HistoryEntry, HistoryPage, Position, Retention, T
 use serde_json::json;
 use tokio::time::sleep;
 
+use crate::index::Place;
 use crate::jetstream::{self, Refusal};
 use crate::link::Link;
 use crate::message::{Batch, Part, RawMessage, consume, last, next, nth};
@@ -133,8 +135,13 @@ impl Reader<'_> {
         if newer > self.retention.count || !self.is_young(first, now) {
             return Ok(page);
         }
-        // Last, as it shows that all the others were there.
-        let Some(anchor) = self.anchor(after, first).await? else { return Ok(page) };
+        let numbers = messages.iter().map(|found| found.sequence);
+        let anchor = match self.stream.index.tag_before(self.link, self.subject, after, numbers) {
+            Some(tag) => Some(tag),
+            // Last, as it shows that all the others were there.
+            None => self.anchor(after, first).await?,
+        };
+        let Some(anchor) = anchor else { return Ok(page) };
         page.anchor = Some(anchor);
         page.newer = u64::try_from(newer).unwrap_or(u64::MAX);
         let mut previous = anchor;
@@ -232,10 +239,11 @@ impl Reader<'_> {
     ) -> Result<(Vec<StoredMessage>, usize), Refusal> {
         let mut messages = Vec::new();
         let mut reached = after;
+        self.stream.index.note(self.link, after);
         while messages.len() < limit.min(SINGLE) && reached < top.sequence {
-            let Some(found) = next(self.link, wire::STREAM, self.subject, reached + 1).await? else { break };
+            let Some(found) = self.next(reached, top).await? else { break };
             reached = found.sequence;
-            messages.push(StoredMessage::decode(&found)?);
+            messages.push(found);
         }
         if messages.is_empty() || reached >= top.sequence {
             let count = messages.len();
@@ -245,6 +253,23 @@ impl Reader<'_> {
         let newer = messages.len() + rest.1;
         messages.extend(rest.0.into_iter().take_while(|found| found.sequence <= top.sequence));
         Ok((messages, newer))
+    }
+
+    /// Reads the next message after a number.
+    async fn next(&self, after: u64, top: &StoredMessage) -> Result<Option<StoredMessage>, Refusal> {
+        let from = match self.stream.index.place(self.link, self.subject, after) {
+            Place::At(sequence) if sequence == top.sequence => return Ok(Some(top.clone())),
+            Place::At(sequence) => {
+                let found = nth(self.link, wire::STREAM, sequence).await?;
+                if let Some(found) = found.filter(|found| found.subject == self.subject) {
+                    return Ok(Some(StoredMessage::decode(&found)?));
+                }
+                after + 1
+            }
+            Place::From(sequence) => sequence,
+        };
+        let found = next(self.link, wire::STREAM, self.subject, from).await?;
+        Ok(found.as_ref().map(StoredMessage::decode).transpose()?)
     }
 
     async fn consume(

@@ -88,6 +88,7 @@ mod address;
 mod clock;
 mod connection;
 mod history;
+mod index;
 mod jetstream;
 mod link;
 mod message;

@@ -16,6 +16,9 @@ use crate::wire;
 /// The time after which the server removes a consumer that nobody uses.
 const CONSUMER_AGE: Duration = Duration::from_secs(5);
 
+/// The number of messages that are on their way from a consumer.
+const PULL: usize = 5000;
+
 /// The statuses with which a consumer says that there are no more messages.
 const END: [u16; 2] = [404, 408];
 
@@ -79,7 +82,7 @@ fn undecodable() -> EngineError {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Batch<'a> {
     pub(crate) stream: &'a str,
-    /// May contain wildcards.
+    /// May contain wildcards. Empty for all subjects.
     pub(crate) subject: &'a str,
     /// The number after which to read.
     pub(crate) after: u64,
@@ -98,8 +101,18 @@ pub(crate) enum Part {
 /// Reads messages by a consumer, which may be on a replica that is late. Also returns the number of messages
 /// that there are, beyond the limit, too.
 pub(crate) async fn consume(link: &Link, batch: &Batch<'_>) -> Result<(Vec<RawMessage>, usize), Refusal> {
-    let config = json!({
-        "filter_subject": batch.subject,
+    let mut messages = Vec::new();
+    let newer = scan(link, batch, |message| messages.push(message)).await?;
+    Ok((messages, newer))
+}
+
+/// Reads messages like [`consume`], one after the other.
+pub(crate) async fn scan(
+    link: &Link,
+    batch: &Batch<'_>,
+    mut each: impl FnMut(RawMessage),
+) -> Result<usize, Refusal> {
+    let mut config = json!({
         "deliver_policy": "by_start_sequence",
         "opt_start_seq": batch.after + 1,
         "ack_policy": "none",
@@ -108,14 +121,17 @@ pub(crate) async fn consume(link: &Link, batch: &Batch<'_>) -> Result<(Vec<RawMe
         "num_replicas": 1,
         "inactive_threshold": nanoseconds(CONSUMER_AGE),
     });
+    if !batch.subject.is_empty() {
+        config["filter_subject"] = batch.subject.into();
+    }
     let request = json!({ "stream_name": batch.stream, "config": config });
     let consumer = call(link, &format!("CONSUMER.CREATE.{}", batch.stream), &request).await?;
     let newer = usize::try_from(consumer["num_pending"].as_u64().unwrap_or_default()).unwrap_or(usize::MAX);
     let name = format!("{}.{}", batch.stream, consumer["name"].as_str().unwrap_or_default());
-    let (mut messages, mut pending) = (Vec::new(), newer);
+    let (mut rest, mut pending) = (batch.limit, newer);
     // While messages are read, others may replace those that are not read yet, and come after all of them.
-    while pending > 0 && messages.len() < batch.limit {
-        let count = pending.min(batch.limit - messages.len());
+    while pending > 0 && rest > 0 {
+        let count = pending.min(rest).min(PULL);
         let request = json!({ "batch": count, "no_wait": true }).to_string();
         let mut answers = link.consume(&format!("$JS.API.CONSUMER.MSG.NEXT.{name}"), request.as_bytes())?;
         for _ in 0..count {
@@ -134,11 +150,12 @@ pub(crate) async fn consume(link: &Link, batch: &Batch<'_>) -> Result<(Vec<RawMe
             }
             let message;
             (message, pending) = consumed(answer).ok_or_else(undecodable)?;
-            messages.push(message);
+            each(message);
+            rest -= 1;
         }
     }
     call(link, &format!("CONSUMER.DELETE.{name}"), &json!({})).await?;
-    Ok((messages, newer))
+    Ok(newer)
 }
 
 /// Decodes a message from a consumer, and the number of messages after it.

@@ -10,8 +10,9 @@
 //! | `bowline.clock` | nothing: its time is that of the server |
 //!
 //! The message of a key decides. It is replaced on the condition that nobody else has replaced it, so of two
-//! nodes that exit at once, one is the last. A lease is renewed and ended in the same way. The stream publishes
-//! the message of a key again for the nodes that want the topic, and the message says if it is a change.
+//! nodes that exit at once, one is the last. A lease is renewed and ended in the same way. The stream
+//! publishes the message of a key again for the nodes that want the topic, and the message says if it is a
+//! change.
 //!
 //! # A node enters
 //!
@@ -77,8 +78,8 @@ const ATTEMPTS: usize = 100;
 /// The pause before a replica that is late is asked again.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// The time within which the servers of a cluster must agree on which of two messages in the same place was the
-/// first: see [`jetstream::replace`]. Later, the leader knows by itself.
+/// The time within which the servers of a cluster must agree on which of two messages in the same place was
+/// the first: see [`jetstream::replace`]. Later, the leader knows by itself.
 const AT_ONCE: Duration = Duration::from_secs(30);
 
 /// The presence of the hub of an engine.

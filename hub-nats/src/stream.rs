@@ -25,6 +25,7 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use crate::clock::Clock;
+use crate::index::Index;
 use crate::jetstream::{self, Refusal, call, nanoseconds};
 use crate::link::Link;
 use crate::message::nth;
@@ -51,6 +52,7 @@ pub(crate) struct Stream {
     /// Held by the one who creates or changes the stream.
     changing: tokio::sync::Mutex<()>,
     receipts: Arc<Receipts>,
+    pub(crate) index: Index,
     /// The clock of the server, with the number from [`Link::changes`] at that time.
     clock: tokio::sync::Mutex<Option<(u64, Option<Clock>)>>,
 }
@@ -65,8 +67,9 @@ struct Known {
 }
 
 impl Stream {
-    /// Starts the task that looks up what the stream has acknowledged.
+    /// Starts the index, and the task that looks up what the stream has acknowledged.
     pub(crate) fn start(&self, link: &Arc<Link>) {
+        self.index.start(link);
         tokio::spawn(receipts::run(Arc::downgrade(link), Arc::clone(&self.receipts)));
     }
 

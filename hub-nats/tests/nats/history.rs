@@ -4,8 +4,9 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use bowline_hub::{Position, Rule, Since, Start};
+use bowline_hub::{Hub, HubEvent, HubLimits, Position, Rule, Since, Start};
 use bowline_hub_testing::client::{Client, publish, until};
+use bowline_hub_testing::proxy::{Line, Proxy};
 use bowline_hub_testing::{PATIENCE, TestResult};
 use tokio::time::timeout;
 
@@ -406,5 +407,48 @@ async fn a_last_message_that_is_lost_is_told_within_ten_minutes() -> TestResult 
     client.expect(&["lost"]).await?;
     drop(end);
     assert!(blocking.await?);
+    Ok(())
+}
+
+/// More topics than the engine reads one by one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_with_many_topics_that_missed_messages_receives_all_in_order() -> TestResult {
+    const TOPICS: usize = 1500;
+    const MOST: usize = 3;
+    let Some(server) = Server::start("").await? else { return Ok(()) };
+    let proxy = Proxy::start(server.address()).await?;
+    let here = Hub::builder(bowline_hub_nats::connect(&proxy.url("nats")).await?)
+        .rule("chat/", Rule::new().history(100, Duration::from_secs(300)))
+        .limits(HubLimits::default().topics_per_member(TOPICS))
+        .frame(|message| format!("{} {}", message.topic(), message.text().unwrap_or("?")).into())
+        .build()?;
+    let there = hub(&server.url()).await?;
+    let mut client = Client::join(&here)?;
+    for topic in 0..TOPICS {
+        let start = client.member.subscribe(&format!("chat/{topic}"), None).await?;
+        assert!(matches!(start, Start::Live(_)), "{start:?}");
+    }
+    let mut events = here.events();
+    proxy.set(Line::Cut);
+    until(&mut events, |event| matches!(event, HubEvent::Disconnected(_))).await?;
+    let mut missed = 0;
+    for number in 0..MOST {
+        // One, two or three messages.
+        for topic in (0..TOPICS).filter(|topic| topic % MOST >= number) {
+            there.publish(&format!("chat/{topic}"), number.to_string()).await?;
+            missed += 1;
+        }
+    }
+    proxy.set(Line::Open);
+    let mut received = vec![0; TOPICS];
+    for _ in 0..missed {
+        let frame = timeout(PATIENCE, client.socket.recv()).await??.ok_or("the end")?.into_text()?;
+        let (topic, number) = frame.split_once(' ').ok_or("no space")?;
+        let topic: usize = topic.trim_start_matches("chat/").parse()?;
+        assert_eq!(number, received[topic].to_string(), "in topic {topic}");
+        received[topic] += 1;
+    }
+    let expected: Vec<_> = (0..TOPICS).map(|topic| topic % MOST + 1).collect();
+    assert_eq!((received, here.stats().lost), (expected, 0));
     Ok(())
 }
