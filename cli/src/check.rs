@@ -5,12 +5,13 @@
 //! selection    the cases that the options leave
 //! consent      stops before a server that is not on this machine
 //! examiner     runs a case, and judges what the server does
-//! wire         the bytes below: opening handshakes, frames, HTTP/2, transcripts
+//! wire         the bytes below: opening handshakes, frames, HTTP/2, HTTP/3, transcripts
 //! schedule     runs many cases at once, and reports them in order
 //! report       text, JSON lines, JUnit XML
 //! ```
 //!
-//! The library's connections are not used, as they would send almost none of these bytes.
+//! The library's WebSockets are not used, as they would send almost none of these bytes. Over HTTP/3, the library
+//! carries the bytes, and a request that it would not build.
 
 mod cases;
 mod consent;
@@ -37,7 +38,7 @@ use self::report::{OutputArguments, Report, ReportError};
 use self::script::Case;
 use self::selection::SelectionArguments;
 use self::wire::opening::{NoResponse, Opened};
-use crate::connect::{ConnectArguments, Dialer, Version};
+use crate::connect::{ConnectArguments, Dialer};
 use crate::exit::Exit;
 
 const EXAMPLES: &str = "\
@@ -46,6 +47,7 @@ Examples:
   bowline check --echo --strict localhost:8080    an echo server, and recommendations too
   bowline check --case text -v localhost:8080     one chapter, with the bytes of findings
   bowline check --http 2 wss://localhost/feed     over HTTP/2 (RFC 8441)
+  bowline check --http 3 wss://localhost/feed     over HTTP/3 (RFC 9220)
 
 Exit status: 0 no findings, 8 findings, 3 not reached, 4 a correct handshake was refused.";
 
@@ -127,9 +129,6 @@ fn check(arguments: &CheckArguments) -> Result<Exit, Ended> {
     if arguments.selection.list {
         report.list(&cases)?;
         return Ok(Exit::Success);
-    }
-    if version == Version::Http3 {
-        return Err(Ended::usage("--http 3: check writes all bytes itself, by HTTP/1.1 and HTTP/2 alone"));
     }
     if let Some(option) = arguments.connect.needs_library() {
         return Err(Ended::usage(format!(

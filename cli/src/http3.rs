@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use bowline::http::{Response, Uri};
+use bowline::http::{Request, Response, Uri};
 use bowline::{
     Connector, Error, ErrorKind, Handler, HandshakeTimes, Proxy, Server, ShutdownSummary, WebSocket,
 };
@@ -12,11 +12,35 @@ use bowline_http3::{Http3Connection, Http3Server};
 use tokio::net::UdpSocket;
 use tokio::time::timeout;
 
+use crate::connect::RawStream;
+
 /// The time of the opening handshake once QUIC is connected, as the library's default.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The reason for which this program has no HTTP/3, if so.
 pub(crate) const ABSENCE: Option<&str> = None;
+
+/// A connection, for requests that this program writes itself. A clone is the same connection.
+pub(crate) type Connection = Http3Connection;
+
+/// Opens a connection to one of these addresses, without a proxy.
+pub(crate) async fn open(
+    connector: &Connector,
+    url: &Uri,
+    addresses: Vec<SocketAddr>,
+) -> Result<Connection, Error> {
+    let connector = connector.clone().proxy(Proxy::none());
+    Http3Connection::open_at(&connector, url, addresses).await
+}
+
+/// Sends a request, and returns the response with its stream.
+pub(crate) async fn request(
+    connection: &Connection,
+    request: Request<()>,
+) -> Result<Response<Box<dyn RawStream>>, Error> {
+    let response = connection.tunnel(request).await?;
+    Ok(response.map(|stream| -> Box<dyn RawStream> { Box::new(stream) }))
+}
 
 /// Opens a WebSocket on a QUIC connection of its own: to these addresses, or else to those of the host.
 ///
@@ -28,10 +52,7 @@ pub(crate) async fn connect(
 ) -> Result<(WebSocket, Response<()>), Error> {
     let connection = match addresses {
         // As over TCP, a proxy of the environment is not for addresses that the user has chosen.
-        Some(addresses) => {
-            let connector = connector.clone().proxy(Proxy::none());
-            Http3Connection::open_at(&connector, url, addresses).await?
-        }
+        Some(addresses) => open(connector, url, addresses).await?,
         None => Http3Connection::open(connector, url).await?,
     };
     let path = url.path_and_query().map_or("/", |path| path.as_str());

@@ -5,14 +5,33 @@
 use std::io;
 use std::net::SocketAddr;
 
-use bowline::http::{Response, Uri};
+use bowline::http::{Request, Response, Uri};
 use bowline::{Connector, Error, ErrorKind, Handler, Server, ShutdownSummary, WebSocket};
 use tokio::net::UdpSocket;
+
+use crate::connect::RawStream;
 
 const ABSENT: &str = "this program was built without HTTP/3 (the feature `http3` of bowline-cli)";
 
 /// The reason for which this program has no HTTP/3, if so.
 pub(crate) const ABSENCE: Option<&str> = Some(ABSENT);
+
+/// A connection, of which there is none.
+#[derive(Clone)]
+pub(crate) enum Connection {}
+
+/// Fails.
+pub(crate) async fn open(_: &Connector, _: &Uri, _: Vec<SocketAddr>) -> Result<Connection, Error> {
+    Err(Error::new(ErrorKind::InvalidInput, ABSENT))
+}
+
+/// Is never called, as there is no connection.
+pub(crate) async fn request(
+    connection: &Connection,
+    _: Request<()>,
+) -> Result<Response<Box<dyn RawStream>>, Error> {
+    match *connection {}
+}
 
 /// Fails.
 pub(crate) async fn connect(

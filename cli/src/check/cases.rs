@@ -1,6 +1,7 @@
 //! The cases: one file a chapter.
 //!
-//! A chapter is the part of an id before the first dot, and has the name of its file. Users know the ids, so
+//! A chapter is the part of an id before the first dot, and has the name of its file; `streams` has the cases that
+//! two chapters share. Users know the ids, so
 //! an id keeps its meaning.
 
 mod close;
@@ -11,8 +12,10 @@ mod fragment;
 mod frame;
 mod handshake;
 mod http2;
+mod http3;
 mod limit;
 mod negotiation;
+mod streams;
 mod text;
 
 use super::script::Case;
@@ -30,6 +33,7 @@ pub(super) fn all() -> Vec<Case> {
         compression::cases(),
         echo::cases(),
         http2::cases(),
+        http3::cases(),
         limit::cases(),
     ]
     .concat()

@@ -160,8 +160,8 @@ impl Examiner {
 
     async fn sibling_opens(&self, session: &Session) -> Result<(), Miss> {
         let expected = "another stream of the connection opens";
-        let Some(client) = session.http2() else { return Ok(()) };
-        let opened = open_sibling(client, &self.request(), self.wait).await;
+        let Some(below) = session.below() else { return Ok(()) };
+        let opened = open_sibling(below, &self.request(), self.wait).await;
         self.answers_pings(expected, Ok(opened)).await
     }
 

@@ -49,6 +49,7 @@ pub(crate) enum Needs {
     Echo,
     Http1,
     Http2,
+    Http3,
 }
 
 /// The opening handshake of a case.
@@ -95,7 +96,7 @@ pub(crate) enum Step {
     },
     /// Ends the direction to the server, without a Close frame.
     EndOfStream,
-    /// Ends the connection abruptly. Over HTTP/2, resets the stream.
+    /// Ends the connection abruptly. Over HTTP/2 and HTTP/3, resets the stream.
     Reset,
     Expect(Expectation),
 }
@@ -117,7 +118,7 @@ pub(crate) enum Expectation {
     Echo(Kind, Vec<u8>),
     /// The server closes, accepts or waits: all is right if it answers on another connection.
     Survives,
-    /// Another stream of the same HTTP/2 connection opens, and answers pings.
+    /// Another stream of the same HTTP/2 or HTTP/3 connection opens, and answers pings.
     SiblingOpens,
 }
 

@@ -52,6 +52,7 @@ impl SelectionArguments {
             Needs::Echo => self.echo,
             Needs::Http1 => version == Version::Http1,
             Needs::Http2 => version == Version::Http2,
+            Needs::Http3 => version == Version::Http3,
         };
         by_level && by_needs
     }

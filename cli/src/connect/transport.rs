@@ -11,6 +11,8 @@ use bowline::rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 
+use crate::http3;
+
 use super::{ConnectError, Route, Target, UsageError, Version, host_and_port};
 
 /// A stream to a server: TCP, TLS or a Unix socket.
@@ -60,6 +62,12 @@ impl Dialer {
         let of_url = || format!("{host_of_url}:{port}").parse().ok();
         let authority = of_host.or_else(of_url);
         (scheme, authority.unwrap_or_else(|| Authority::from_static("localhost")))
+    }
+
+    /// Opens a QUIC connection for HTTP/3. No proxy is used, also none of the environment.
+    pub(crate) async fn open_http3(&self) -> Result<http3::Connection, ConnectError> {
+        let addresses = self.addresses().await?.unwrap_or_default();
+        Ok(http3::open(&self.target.connector, &self.target.url, addresses).await?)
     }
 
     /// Opens TCP or the Unix socket, and TLS if the URL asks for TLS. No proxy is used, also none of the

@@ -38,6 +38,25 @@ async fn the_library_is_right_over_tls() {
     check(&[&options[..], &["--http", "2", &url]].concat()).await.expect_right();
 }
 
+#[cfg(feature = "http3")]
+#[tokio::test]
+async fn the_library_is_right_over_http3() {
+    let (config, certificate) = tls();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("certificate.pem");
+    std::fs::write(&file, certificate).unwrap();
+    let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("localhost:{}", socket.local_addr().unwrap().port());
+    tokio::spawn(bowline_http3::Http3Server::new(right_server().tls(config)).serve(socket, echo));
+    // On a busy machine, packets are lost, and sent again late.
+    let options = ["--strict", "--echo", "--http", "3", "-4", "--wait", "30s", "--cacert"];
+    let options = [&options[..], &[file.to_str().unwrap()]].concat();
+    check(&[&options[..], &[&url]].concat()).await.expect_right();
+    let outcome = check(&[&options[..], &["--case", "http3.reset", "-vv", &url]].concat()).await;
+    outcome.expect_right();
+    assert!(outcome.stdout.contains(":protocol \"websocket\""), "{}", outcome.stdout);
+}
+
 #[cfg(unix)]
 #[tokio::test]
 async fn the_library_is_right_over_a_unix_socket() {

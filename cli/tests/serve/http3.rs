@@ -117,7 +117,8 @@ async fn options_that_quic_does_not_allow_are_named() {
         (&["wss://localhost", "--http", "3", "-m", "a", "--proxy", "http://localhost:1"], "--proxy none"),
         (&["wss://localhost", "--http", "3", "-m", "a", "--reconnect"], "--reconnect"),
         (&["bench", "wss://localhost", "--http", "3", "--source", "127.0.0.2"], "--source"),
-        (&["check", "wss://localhost", "--http", "3"], "--http 3"),
+        (&["check", "wss://localhost", "--http", "3", "--unix", "/socket"], "--unix"),
+        (&["check", "localhost", "--http", "3", "--compress"], "--compress"),
         (&["serve", "unix:/socket", "--http3"], "--http3"),
     ] {
         let output = run(arguments).await;

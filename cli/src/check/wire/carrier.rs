@@ -1,4 +1,4 @@
-//! The bytes of one WebSocket: a connection of HTTP/1.1, or a stream of HTTP/2.
+//! The bytes of one WebSocket: a connection of HTTP/1.1, or a stream of HTTP/2 or HTTP/3.
 
 use std::io;
 
@@ -33,7 +33,7 @@ pub(crate) enum Incoming {
 /// The end of the server's direction.
 #[derive(Clone, Debug)]
 pub(crate) enum StreamEnd {
-    /// FIN, or `END_STREAM`.
+    /// FIN, or `END_STREAM` of HTTP/2.
     Orderly,
     /// A reset, for this reason.
     Abrupt(String),
@@ -47,7 +47,7 @@ pub(crate) enum Writer {
 }
 
 impl Carrier {
-    /// A connection of its own.
+    /// A connection of its own, or a stream of HTTP/3.
     pub(crate) fn of_stream(stream: Box<dyn RawStream>) -> Self {
         let (reader, writer) = tokio::io::split(stream);
         let (sender, incoming) = mpsc::channel(CHUNKS);

@@ -1,8 +1,14 @@
-//! The request and the response of an opening handshake, as text of HTTP/1.1 and as parts of HTTP/2.
+//! The request and the response of an opening handshake, as text of HTTP/1.1 and as parts of HTTP/2 and 3.
 
 use bowline::http::header::HeaderMap;
-use bowline::http::{HeaderName, HeaderValue, Request};
+use bowline::http::uri::Authority;
+use bowline::http::{self, HeaderName, HeaderValue, Method, Request, Uri};
 use bowline_proto::handshake::Key;
+
+use super::transcript::is_secret;
+
+/// The headers of HTTP/1.1 that pseudo-headers replace (RFC 8441 5).
+const REPLACED: [&str; 4] = ["connection", "upgrade", "host", "sec-websocket-key"];
 
 /// The bytes of a response's head that are read.
 const HEAD_MAX: usize = 64 << 10;
@@ -25,7 +31,7 @@ pub(crate) enum Edit {
     Remove(&'static str),
     LowerCaseNames,
     UpperCaseNames,
-    /// `END_STREAM` on the request (HTTP/2).
+    /// `END_STREAM` on the request (HTTP/2 alone).
     EndOfStream,
 }
 
@@ -123,6 +129,51 @@ impl RequestHead {
     }
 }
 
+impl RequestHead {
+    /// The request as HTTP/2 and HTTP/3 have it: an extended CONNECT, if its method was not edited. `protocol`
+    /// makes the extension that is the `:protocol`.
+    pub(crate) fn to_request<P: Clone + Send + Sync + 'static>(
+        &self,
+        scheme: &str,
+        authority: &Authority,
+        protocol: impl FnOnce(&'static str) -> P,
+    ) -> Result<Request<()>, http::Error> {
+        let uri = Uri::builder().scheme(scheme).authority(authority.clone());
+        let mut built = Request::builder().uri(uri.path_and_query(self.target.as_str()).build()?);
+        built = if self.method == "GET" {
+            built.method(Method::CONNECT).extension(protocol(self.protocol))
+        } else {
+            built.method(self.method)
+        };
+        for (name, value) in &self.headers {
+            let lower = name.to_ascii_lowercase();
+            if !REPLACED.contains(&lower.as_str()) {
+                built = built.header(lower, value);
+            }
+        }
+        built.body(())
+    }
+
+    /// The pseudo-headers and headers of a request that was made of this one, as a transcript shows them.
+    pub(crate) fn described(&self, request: &Request<()>) -> String {
+        let (method, uri) = (request.method(), request.uri());
+        let protocol = if *method == Method::CONNECT { self.protocol } else { "" };
+        format!("{method} {uri}, :protocol {protocol:?}{}", listed(request.headers()))
+    }
+}
+
+/// Headers, as a transcript shows them.
+fn listed(headers: &HeaderMap) -> String {
+    let shown = |(name, value): (&HeaderName, &HeaderValue)| {
+        if is_secret(name.as_str().as_bytes()) {
+            format!(", {name}: [hidden]")
+        } else {
+            format!(", {name}: {}", value.as_bytes().escape_ascii())
+        }
+    };
+    headers.iter().map(shown).collect()
+}
+
 /// The name of a header as RFC 6455 writes it.
 fn title_case(name: &str) -> String {
     let mut at_start = true;
@@ -155,6 +206,16 @@ pub(crate) enum Parsed {
 }
 
 impl ResponseHead {
+    /// The head of a response over HTTP/2 or HTTP/3.
+    pub(crate) fn of_response<B>(response: &http::Response<B>) -> Self {
+        Self { status: response.status().as_u16(), headers: response.headers().clone() }
+    }
+
+    /// The pseudo-header and the headers, as a transcript shows them.
+    pub(crate) fn described(&self) -> String {
+        format!(":status {}{}", self.status, listed(&self.headers))
+    }
+
     pub(crate) fn parse(bytes: &[u8]) -> Parsed {
         let begin = &bytes[..bytes.len().min(5)];
         if !b"HTTP/".starts_with(begin) {

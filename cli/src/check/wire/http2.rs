@@ -1,7 +1,7 @@
 //! HTTP/2 as a client of WebSockets sees it (RFC 8441).
 
 use bowline::http::uri::Authority;
-use bowline::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
+use bowline::http::{self, Request};
 use bytes::Bytes;
 use h2::client::{Builder, Connection, SendRequest};
 use h2::ext::Protocol;
@@ -9,11 +9,7 @@ use h2::{Ping, RecvStream, SendStream};
 use tokio::task::JoinSet;
 
 use super::head::{RequestBody, RequestHead, ResponseHead};
-use super::transcript::is_secret;
 use crate::connect::RawStream;
-
-/// The headers of HTTP/1.1 that pseudo-headers replace (RFC 8441 5).
-const REPLACED: [&str; 4] = ["connection", "upgrade", "host", "sec-websocket-key"];
 
 /// A connection to a server. Clones use the same connection.
 #[derive(Clone)]
@@ -60,54 +56,18 @@ impl Http2Client {
     ) -> Result<Http2Response, h2::Error> {
         let mut ready = self.requests.clone().ready().await?;
         let (response, send) = ready.send_request(request, body == RequestBody::Absent)?;
-        let (head, receive) = response.await?.into_parts();
-        let head = ResponseHead { status: head.status.as_u16(), headers: head.headers };
-        Ok(Http2Response { head, send, receive })
+        let response = response.await?;
+        let head = ResponseHead::of_response(&response);
+        Ok(Http2Response { head, send, receive: response.into_body() })
     }
 
     /// The request as HTTP/2 has it.
-    pub(crate) fn build(&self, request: &RequestHead) -> Result<Request<()>, bowline::http::Error> {
-        let uri = Uri::builder()
-            .scheme(self.scheme)
-            .authority(self.authority.clone())
-            .path_and_query(request.target.as_str())
-            .build()?;
-        let mut built = Request::builder().uri(uri);
-        built = if request.method == "GET" {
-            built.method(Method::CONNECT).extension(Protocol::from(request.protocol))
-        } else {
-            built.method(request.method)
-        };
-        for (name, value) in &request.headers {
-            let lower = name.to_ascii_lowercase();
-            if !REPLACED.contains(&lower.as_str()) {
-                built = built.header(lower, value);
-            }
-        }
-        built.body(())
+    pub(crate) fn build(&self, request: &RequestHead) -> Result<Request<()>, http::Error> {
+        request.to_request(self.scheme, &self.authority, Protocol::from)
     }
 }
 
 async fn drive(connection: Connection<Box<dyn RawStream>, Bytes>) {
     // Its streams tell of the end.
     let _ = connection.await;
-}
-
-/// The pseudo-headers and headers of a request, as a transcript shows them.
-pub(crate) fn described(request: &Request<()>) -> String {
-    let protocol = request.extensions().get::<Protocol>().map_or("", Protocol::as_str);
-    let (method, uri) = (request.method(), request.uri());
-    format!("{method} {uri}, :protocol {protocol:?}{}", listed(request.headers()))
-}
-
-/// Headers, as a transcript shows them.
-pub(crate) fn listed(headers: &HeaderMap) -> String {
-    let shown = |(name, value): (&HeaderName, &HeaderValue)| {
-        if is_secret(name.as_str().as_bytes()) {
-            format!(", {name}: [hidden]")
-        } else {
-            format!(", {name}: {}", value.as_bytes().escape_ascii())
-        }
-    };
-    headers.iter().map(shown).collect()
 }

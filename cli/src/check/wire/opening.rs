@@ -1,14 +1,16 @@
-//! The opening handshake of a case, over HTTP/1.1 and HTTP/2.
+//! The opening handshake of a case, over HTTP/1.1, HTTP/2 and HTTP/3.
 
 use std::time::Duration;
 
+use bowline::ErrorKind;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::carrier::{Carrier, Incoming};
 use super::head::{BODY_KEPT, Pace, Parsed, RequestHead, ResponseHead};
-use super::http2::{self, Http2Client, Http2Response};
-use super::session::Session;
+use super::http2::{Http2Client, Http2Response};
+use super::http3::{Http3Client, Http3Response};
+use super::session::{Below, Session};
 use super::transcript::{Direction, Transcript};
 use crate::connect::{ConnectError, Dialer, Version};
 
@@ -23,7 +25,7 @@ const DIALLING: u32 = 2;
 
 /// The outcome of an opening handshake.
 pub(crate) enum Opened {
-    /// 101, or 2xx over HTTP/2.
+    /// 101, or 2xx over HTTP/2 and HTTP/3.
     Accepted(Box<Session>, ResponseHead),
     /// Another status, with the first KiB of the body.
     Refused(ResponseHead, Vec<u8>, Transcript),
@@ -50,10 +52,22 @@ pub(crate) async fn open(
     version: Version,
     wait: Duration,
 ) -> Result<Opened, ConnectError> {
-    let stream = match timeout(wait * DIALLING, dialer.open(version)).await {
-        Ok(opened) => opened?,
-        Err(_) => return Err(ConnectError::Dial("connecting took too long".into())),
-    };
+    let too_long = || ConnectError::Dial("connecting took too long".into());
+    if version == Version::Http3 {
+        let opening = timeout(wait * DIALLING, dialer.open_http3());
+        return match opening.await.map_err(|_| too_long())? {
+            Ok(connection) => {
+                let client = Http3Client::new(connection, dialer.scheme_and_authority());
+                Ok(over_http3(client, request, wait).await)
+            }
+            // The connection is there, and is none for WebSockets.
+            Err(ConnectError::Library(error)) if error.kind() == ErrorKind::Handshake => {
+                Ok(Opened::Nothing(NoResponse::Invalid(error.to_string()), Transcript::new()))
+            }
+            Err(error) => Err(error),
+        };
+    }
+    let stream = timeout(wait * DIALLING, dialer.open(version)).await.map_err(|_| too_long())??;
     if version == Version::Http1 {
         return Ok(over_http1(Carrier::of_stream(stream), request, pace, wait).await);
     }
@@ -73,9 +87,31 @@ pub(crate) async fn open(
     Ok(Opened::Nothing(why, Transcript::new()))
 }
 
-/// Opens another WebSocket on a connection of HTTP/2.
-pub(crate) async fn open_sibling(client: &Http2Client, request: &RequestHead, wait: Duration) -> Opened {
-    over_http2(client.clone(), JoinSet::new(), request, wait).await
+/// Opens another WebSocket on a connection of HTTP/2 or HTTP/3.
+pub(crate) async fn open_sibling(below: &Below, request: &RequestHead, wait: Duration) -> Opened {
+    match below {
+        Below::Http2(client) => over_http2(client.clone(), JoinSet::new(), request, wait).await,
+        Below::Http3(client) => over_http3(client.clone(), request, wait).await,
+    }
+}
+
+async fn over_http3(client: Http3Client, request: &RequestHead, wait: Duration) -> Opened {
+    let mut transcript = Transcript::new();
+    let built = match client.build(request) {
+        Ok(built) => built,
+        Err(error) => return Opened::Nothing(NoResponse::Invalid(error.to_string()), transcript),
+    };
+    transcript.note(Direction::Sent, format!("HEADERS: {}", request.described(&built)));
+    let Http3Response { head, stream } = match timeout(wait, client.send(built)).await {
+        Ok(Ok(response)) => response,
+        Ok(Err(error)) => {
+            transcript.note(Direction::Received, error.to_string());
+            return Opened::Nothing(NoResponse::Ended(error.to_string()), transcript);
+        }
+        Err(_) => return Opened::Nothing(NoResponse::Silence, transcript),
+    };
+    let carrier = Carrier::of_stream(stream);
+    answered(carrier, head, Below::Http3(client), transcript, wait).await
 }
 
 async fn over_http2(
@@ -89,7 +125,7 @@ async fn over_http2(
         Ok(built) => built,
         Err(error) => return Opened::Nothing(NoResponse::Invalid(error.to_string()), transcript),
     };
-    transcript.note(Direction::Sent, format!("HEADERS: {}", http2::described(&built)));
+    transcript.note(Direction::Sent, format!("HEADERS: {}", request.described(&built)));
     let Http2Response { head, send, receive } = match timeout(wait, client.send(built, request.body)).await {
         Ok(Ok(response)) => response,
         Ok(Err(error)) => {
@@ -98,14 +134,22 @@ async fn over_http2(
         }
         Err(_) => return Opened::Nothing(NoResponse::Silence, transcript),
     };
-    transcript.note(
-        Direction::Received,
-        format!("HEADERS: :status {}{}", head.status, http2::listed(&head.headers)),
-    );
-    let mut carrier = Carrier::of_http2(send, receive, tasks);
+    let carrier = Carrier::of_http2(send, receive, tasks);
+    answered(carrier, head, Below::Http2(client), transcript, wait).await
+}
+
+/// Begins a session on the stream of a response, or reads the body of a refusal.
+async fn answered(
+    mut carrier: Carrier,
+    head: ResponseHead,
+    below: Below,
+    mut transcript: Transcript,
+    wait: Duration,
+) -> Opened {
+    transcript.note(Direction::Received, format!("HEADERS: {}", head.described()));
     if (200..300).contains(&head.status) {
         let mut session = Session::new(carrier, Vec::new(), transcript, wait);
-        session.keep_http2(client);
+        session.keep(below);
         return Opened::Accepted(Box::new(session), head);
     }
     let body = read_body(&mut carrier, Vec::new(), BODY_KEPT, Instant::now() + wait, &mut transcript).await;

@@ -9,17 +9,24 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::carrier::Carrier;
 use super::frame::{encoded, pong};
 use super::http2::Http2Client;
+use super::http3::Http3Client;
 use super::inbox::{Inbox, Received};
 use super::transcript::{Direction, Transcript};
 
 /// The bytes of one write of a repetition.
 const REPEATED: usize = 64 << 10;
 
+/// A connection that carries many streams.
+pub(crate) enum Below {
+    Http2(Http2Client),
+    Http3(Http3Client),
+}
+
 /// An open WebSocket.
 pub(crate) struct Session {
     carrier: Carrier,
-    /// The connection of HTTP/2 below, for more streams.
-    http2: Option<Http2Client>,
+    /// The connection below, for more streams, if it carries them.
+    below: Option<Below>,
     inbox: Inbox,
     transcript: Transcript,
     /// The time in which the server has to do what a step expects.
@@ -29,18 +36,18 @@ pub(crate) struct Session {
 impl Session {
     /// A session on a carrier, from which the response of HTTP/1.1 has been read, and `leftover` after it.
     pub(crate) fn new(carrier: Carrier, leftover: Vec<u8>, transcript: Transcript, wait: Duration) -> Self {
-        let mut session = Self { carrier, http2: None, inbox: Inbox::new(), transcript, wait };
+        let mut session = Self { carrier, below: None, inbox: Inbox::new(), transcript, wait };
         session.inbox.take_leftover(leftover, &mut session.transcript);
         session
     }
 
-    /// Keeps the connection of HTTP/2 below.
-    pub(crate) fn keep_http2(&mut self, client: Http2Client) {
-        self.http2 = Some(client);
+    /// Keeps the connection below.
+    pub(crate) fn keep(&mut self, below: Below) {
+        self.below = Some(below);
     }
 
-    pub(crate) fn http2(&self) -> Option<&Http2Client> {
-        self.http2.as_ref()
+    pub(crate) fn below(&self) -> Option<&Below> {
+        self.below.as_ref()
     }
 
     /// Accepts compressed messages from now on.
@@ -98,7 +105,7 @@ impl Session {
         let _ = timeout(self.wait, self.carrier.writer.shutdown()).await;
     }
 
-    /// Ends the connection, or the stream of HTTP/2, abruptly.
+    /// Ends the connection, or the stream of HTTP/2 or HTTP/3, abruptly.
     pub(crate) fn reset(&mut self) {
         self.transcript.note(Direction::Sent, "a reset");
         self.carrier.reset();
