@@ -75,8 +75,7 @@ impl Turns {
     /// Gives up the place of the ticket. Returns the waker.
     pub(crate) fn leave(&mut self, ticket: &mut Ticket) -> Option<Waker> {
         let ticket = ticket.0.take()?;
-        let position = self.line.iter().position(|waiter| waiter.ticket == ticket)?;
-        Some(self.line.remove(position).waker)
+        self.remove(ticket)
     }
 
     /// Adds the wakers to call so that the next sender uses the room that there is.
@@ -88,8 +87,22 @@ impl Turns {
                 }
                 return wakers.push(first.waker.clone());
             }
-            wakers.push(self.line.remove(0).waker);
+            let ticket = first.ticket;
+            wakers.extend(self.remove(ticket));
         }
+    }
+
+    /// Takes a waiter out of the line. (`Vec::remove` would bring the panic that names its index.)
+    fn remove(&mut self, ticket: u64) -> Option<Waker> {
+        let mut removed = None;
+        self.line.retain_mut(|waiter| {
+            let stays = waiter.ticket != ticket;
+            if !stays {
+                removed = Some(std::mem::replace(&mut waiter.waker, Waker::noop().clone()));
+            }
+            stays
+        });
+        removed
     }
 
     /// Empties the line, and adds the wakers of all who stood in it.
