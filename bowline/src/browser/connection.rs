@@ -14,6 +14,7 @@
 //! them afterwards.
 
 use std::hint::spin_loop;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use std::task::{Context, Poll, Waker};
 
@@ -26,17 +27,13 @@ use crate::events::Initiator;
 use crate::limits::Limits;
 use crate::message::Message;
 
-thread_local! {
-    /// A value whose address tells the threads apart.
-    static MARK: u8 = const { 0 };
-}
+/// The number of connections so far, in all threads.
+static CONNECTIONS: AtomicU64 = AtomicU64::new(0);
 
 /// The state of a connection, shared by its handles.
 pub(crate) struct Connection {
-    /// The number by which `socket` finds the object of JavaScript.
+    /// The number by which `socket` finds the object of JavaScript. No other connection ever has it.
     pub(super) number: u64,
-    /// The thread that has this object.
-    thread: usize,
     pub(super) limits: Limits,
     state: Mutex<State>,
 }
@@ -44,7 +41,7 @@ pub(crate) struct Connection {
 pub(super) struct State {
     stage: SocketStage,
     /// Set when the connection is open, if there is one.
-    subprotocol: Option<Arc<str>>,
+    subprotocol: Option<Arc<String>>,
     inbox: Inbox,
     /// The task that receives.
     reader: Option<Waker>,
@@ -77,7 +74,7 @@ struct SocketEnd {
 }
 
 impl Connection {
-    pub(super) fn new(number: u64, limits: Limits) -> Self {
+    pub(super) fn new(limits: Limits) -> Self {
         let state = State {
             stage: SocketStage::Connecting,
             subprotocol: None,
@@ -88,18 +85,7 @@ impl Connection {
             watchers: Turns::default(),
             accepted: 0,
         };
-        let thread = current_thread();
-        Self { number, thread, limits, state: Mutex::new(state) }
-    }
-
-    /// Returns an error on any thread but the one that has the object of JavaScript.
-    pub(super) fn check_thread(&self) -> Result<(), Error> {
-        if self.thread == current_thread() {
-            return Ok(());
-        }
-        let text = "the WebSocket belongs to another worker: send, receive and close in the worker that has \
-                    opened it";
-        Err(Error::new(ErrorKind::InvalidInput, text))
+        Self { number: CONNECTIONS.fetch_add(1, Ordering::Relaxed), limits, state: Mutex::new(state) }
     }
 
     /// Locks the state. The main thread of a page must not block, so nobody blocks.
@@ -124,26 +110,32 @@ impl Connection {
     }
 
     /// The browser has opened the connection. An empty subprotocol stands for none.
-    pub(super) fn open(&self, subprotocol: &str) {
+    pub(super) fn open(&self, subprotocol: String) {
         self.update(|state, wakers| {
             if matches!(state.stage, SocketStage::Connecting) {
                 state.stage = SocketStage::Open;
-                state.subprotocol = (!subprotocol.is_empty()).then(|| subprotocol.into());
+                state.subprotocol = (!subprotocol.is_empty()).then(|| Arc::new(subprotocol));
             }
             state.watchers.wake_all(wakers);
         });
     }
 
-    /// A message has arrived. Returns whether there is room for the next, or the error with which the
-    /// connection ends if the message exceeds a limit.
-    pub(super) fn receive(&self, message: Message, arrival: Arrival) -> Result<bool, Error> {
+    /// A message of at least `size` bytes has arrived. Returns whether the message is wanted, or the error
+    /// that ends the connection if the message exceeds a limit.
+    pub(super) fn admit(&self, size: usize, arrival: Arrival) -> Result<bool, Error> {
+        let state = self.lock();
+        let is_open = matches!(state.stage, SocketStage::Open);
+        if is_open {
+            state.inbox.check(size, &self.limits, arrival)?;
+        }
+        Ok(is_open)
+    }
+
+    /// A message that was admitted can be received. Returns whether there is room for the next.
+    pub(super) fn receive(&self, message: Message) -> bool {
         self.update(|state, wakers| {
-            if !matches!(state.stage, SocketStage::Open) {
-                return Ok(true);
-            }
-            let has_room = state.inbox.push(message, &self.limits, arrival)?;
             wakers.extend(state.reader.take());
-            Ok(has_room)
+            state.inbox.push(message, &self.limits)
         })
     }
 
@@ -164,21 +156,18 @@ impl Connection {
         })
     }
 
-    /// The connection ends, unless it has ended. `buffered` is what the browser has not written. Returns
-    /// whether the connection was open, so the end is news.
-    pub(super) fn end(&self, result: Result<CloseFrame, Error>, buffered: u32) -> bool {
+    /// The connection ends, unless it has ended. `buffered` is what the browser has not written.
+    pub(super) fn end(&self, result: Result<CloseFrame, Error>, buffered: u32) {
         self.update(|state, wakers| {
             let first = match state.stage {
-                SocketStage::Ended(_) => return false,
+                SocketStage::Ended(_) => return,
                 SocketStage::Closing => Initiator::Us,
                 SocketStage::Open | SocketStage::Connecting => Initiator::Peer,
             };
-            let was_open = matches!(state.stage, SocketStage::Open);
             let written = state.accepted.saturating_sub(buffered.into());
             state.stage = SocketStage::Ended(SocketEnd { first, result, written });
             state.wake_all(wakers);
-            was_open
-        })
+        });
     }
 
     /// The application has no use for the messages that are left.
@@ -189,7 +178,6 @@ impl Connection {
 
     /// Waits for a message or the end.
     pub(super) fn poll_message(&self, cx: &mut Context<'_>) -> Poll<Result<Option<Message>, Error>> {
-        self.check_thread()?;
         let mut state = self.lock();
         if let Some(message) = state.inbox.pop() {
             return Poll::Ready(Ok(Some(message)));
@@ -220,7 +208,7 @@ impl Connection {
         Poll::Ready(result)
     }
 
-    pub(super) fn subprotocol(&self) -> Option<Arc<str>> {
+    pub(super) fn subprotocol(&self) -> Option<Arc<String>> {
         self.lock().subprotocol.clone()
     }
 
@@ -233,6 +221,10 @@ impl Connection {
 
     pub(super) fn is_closed(&self) -> bool {
         self.lock().is_closed()
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        matches!(self.lock().stage, SocketStage::Ended(_))
     }
 }
 
@@ -250,10 +242,6 @@ impl State {
         matches!(self.stage, SocketStage::Closing)
     }
 
-    pub(super) fn has_ended(&self) -> bool {
-        matches!(self.stage, SocketStage::Ended(_))
-    }
-
     /// Returns whether anyone waits until the browser's buffer empties.
     pub(super) fn waits_for_buffer(&self) -> bool {
         !self.senders.is_empty() || !self.flushers.is_empty()
@@ -269,6 +257,15 @@ impl State {
                 (Initiator::Peer, Ok(frame)) => closed_by_peer(frame),
                 (Initiator::Peer, Err(error)) => error.clone(),
             }),
+        }
+    }
+
+    /// Returns the result of the opening handshake, once it is done.
+    pub(super) fn opening_result(&self) -> Option<Result<(), Error>> {
+        match &self.stage {
+            SocketStage::Connecting => None,
+            SocketStage::Ended(SocketEnd { result: Err(error), .. }) => Some(Err(error.clone())),
+            _ => Some(Ok(())),
         }
     }
 
@@ -320,10 +317,6 @@ impl SocketEnd {
             (Initiator::Peer, Err(error)) => Err(error.clone()),
         }
     }
-}
-
-fn current_thread() -> usize {
-    MARK.with(|mark| std::ptr::from_ref(mark).addr())
 }
 
 fn is_normal(frame: &CloseFrame) -> bool {

@@ -2,7 +2,7 @@
 
 use bowline_proto::MessageKind;
 
-use super::operations::SendMessage;
+use super::operations;
 use super::sender::Sender;
 use super::websocket::WebSocket;
 use crate::error::Error;
@@ -33,7 +33,7 @@ impl WebSocket {
         &self,
         encoded: Result<Encoded, Error>,
     ) -> impl Future<Output = Result<(), Error>> {
-        let sending = encoded.map(|Encoded(message)| SendMessage::new(&self.connection, message.into()));
+        let sending = encoded.map(|Encoded(message)| operations::send(&self.connection, message.into()));
         async { sending?.await }
     }
 }
@@ -44,7 +44,7 @@ impl Sender {
         &self,
         encoded: Result<Encoded, Error>,
     ) -> impl Future<Output = Result<(), Error>> {
-        let sending = encoded.map(|Encoded(message)| SendMessage::new(&self.connection, message.into()));
+        let sending = encoded.map(|Encoded(message)| operations::send(&self.connection, message.into()));
         async { sending?.await }
     }
 }

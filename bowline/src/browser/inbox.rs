@@ -31,29 +31,28 @@ pub(crate) enum Arrival {
 }
 
 impl Inbox {
-    /// Adds a message that has arrived. Returns whether there is room for the next.
+    /// Checks the size of a message that has arrived.
     ///
     /// # Errors
     ///
     /// Returns [`ErrorKind::Limit`] if the message is too large, alone or together with those that wait.
-    pub(crate) fn push(
-        &mut self,
-        message: Message,
-        limits: &Limits,
-        arrival: Arrival,
-    ) -> Result<bool, Error> {
-        if message.len() > limits.message_size {
-            return Err(exceeded("the message is", message.len(), limits.message_size, "message_size"));
+    pub(crate) fn check(&self, size: usize, limits: &Limits, arrival: Arrival) -> Result<(), Error> {
+        if size > limits.message_size {
+            return Err(exceeded("a message is", limits.message_size, "message_size"));
         }
-        let size = self.size + message.len() + OVERHEAD;
         // A single message of the largest size is no excess of its overhead.
-        if arrival == Arrival::AtAnyTime && size > limits.unread.saturating_add(OVERHEAD) {
-            return Err(exceeded("the messages that wait to be received are", size, limits.unread, "unread"));
+        if arrival == Arrival::AtAnyTime && self.size.saturating_add(size) > limits.unread {
+            return Err(exceeded("the messages that wait to be received are", limits.unread, "unread"));
         }
-        self.size = size;
+        Ok(())
+    }
+
+    /// Adds a message that has arrived. Returns whether there is room for the next.
+    pub(crate) fn push(&mut self, message: Message, limits: &Limits) -> bool {
+        self.size += message.len() + OVERHEAD;
         self.messages.push_back(message);
         self.is_paused = !self.has_room(limits);
-        Ok(!self.is_paused)
+        !self.is_paused
     }
 
     fn has_room(&self, limits: &Limits) -> bool {
@@ -76,17 +75,10 @@ impl Inbox {
 }
 
 #[cold]
-fn exceeded(subject: &str, size: usize, limit: usize, setting: &str) -> Error {
-    let (limit, size) = (limit.to_string(), size.to_string());
-    let text = [
-        subject,
-        " larger than ",
-        &limit,
-        " bytes, with ",
-        &size,
-        " bytes (raise it with Limits::",
-        setting,
-        ")",
-    ];
+fn exceeded(subject: &str, limit: usize, setting: &str) -> Error {
+    // Of this type are all numbers in texts, which makes programs smaller.
+    let limit = (limit as u64).to_string();
+    let text =
+        [subject, " larger than the limit of ", &limit, " bytes (raise it with Limits::", setting, ")"];
     Error::new(ErrorKind::Limit, text.iter().copied().collect::<String>())
 }

@@ -6,6 +6,10 @@ use std::time::Duration;
 #[cfg(feature = "client")]
 const MAX_TIMEOUT: Duration = Duration::from_millis(i32::MAX as u64);
 
+/// The longest timer in words.
+#[cfg(feature = "client")]
+const MOST: &str = " s, but may be at most 24 days";
+
 /// The limits of a connection.
 ///
 /// [`Connector::limits`](crate::Connector::limits) overrides them.
@@ -121,24 +125,19 @@ impl Limits {
     /// Describes the first setting that is out of its range.
     #[cfg(feature = "client")]
     pub(crate) fn invalid(&self) -> Option<String> {
-        let timeouts = [("handshake_timeout", self.handshake_timeout), ("close_timeout", self.close_timeout)];
-        if let Some((name, value)) = timeouts.into_iter().find(|(_, value)| *value > MAX_TIMEOUT) {
-            let seconds = value.as_secs().to_string();
-            return Some(
-                ["Limits::", name, " is ", &seconds, " s, but may be at most 24 days"]
-                    .iter()
-                    .copied()
-                    .collect::<String>(),
-            );
-        }
-        let least = [("write_buffer", self.write_buffer, 1), ("unread", self.unread, self.message_size)];
-        let (name, value, least) = least.into_iter().find(|(_, value, least)| value < least)?;
-        let (value, least) = (value.to_string(), least.to_string());
-        Some(
-            ["Limits::", name, " is ", &value, ", but has to be at least ", &least]
-                .iter()
-                .copied()
-                .collect::<String>(),
-        )
+        let handshake_timeout = self.handshake_timeout.as_secs();
+        let settings = [
+            (self.handshake_timeout > MAX_TIMEOUT, "handshake_timeout", handshake_timeout, MOST),
+            (self.close_timeout > MAX_TIMEOUT, "close_timeout", self.close_timeout.as_secs(), MOST),
+            (self.write_buffer < 1, "write_buffer", self.write_buffer as u64, ", but has to be at least 1"),
+            (
+                self.unread < self.message_size,
+                "unread",
+                self.unread as u64,
+                ", but has to be at least Limits::message_size",
+            ),
+        ];
+        let (_, name, value, range) = settings.into_iter().find(|(is_invalid, ..)| *is_invalid)?;
+        Some(["Limits::", name, " is ", &value.to_string(), range].iter().copied().collect())
     }
 }

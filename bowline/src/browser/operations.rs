@@ -1,11 +1,10 @@
 //! The futures of a connection's callers.
 
 use std::future::poll_fn;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use bowline_proto::{CloseCode, CloseFrame, MessageKind};
+use bowline_proto::{CloseCode, CloseFrame};
 
 use super::connection::{Connection, State};
 use super::socket;
@@ -43,8 +42,8 @@ impl Sending {
     }
 
     /// Hands a message to the browser, and gives the place up. Room was waited for.
-    pub(super) fn send(&mut self, kind: MessageKind, payload: &[u8]) -> Result<(), Error> {
-        let sent = hand_over(&self.connection, kind, payload);
+    pub(super) fn send(&mut self, payload: &Payload<'_>) -> Result<(), Error> {
+        let sent = hand_over(&self.connection, payload);
         self.leave();
         sent
     }
@@ -74,30 +73,15 @@ impl Drop for Sending {
     }
 }
 
-/// The future of `send`.
-pub(super) struct SendMessage<'a> {
-    sending: Sending,
+/// Sends a message when it is its turn.
+pub(super) fn send<'a>(
+    connection: &Arc<Connection>,
     message: Payload<'a>,
-    is_ready: bool,
-}
-
-impl<'a> SendMessage<'a> {
-    pub(super) fn new(connection: &Arc<Connection>, message: Payload<'a>) -> Self {
-        Self { sending: Sending::new(Arc::clone(connection), WaiterKind::Future), message, is_ready: false }
-    }
-}
-
-impl Future for SendMessage<'_> {
-    type Output = Result<(), Error>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let Self { sending, message, is_ready } = self.get_mut();
-        // It would send the message again.
-        assert!(!*is_ready, "a future must not be polled after it is ready");
-        let (kind, payload) = message.parts();
-        let poll = sending.poll_room(cx).map(|room| room.and_then(|()| sending.send(kind, payload)));
-        *is_ready = poll.is_ready();
-        poll
+) -> impl Future<Output = Result<(), Error>> + use<'a> {
+    let mut sending = Sending::new(Arc::clone(connection), WaiterKind::Future);
+    async move {
+        poll_fn(|cx| sending.poll_room(cx)).await?;
+        sending.send(&message)
     }
 }
 
@@ -112,15 +96,13 @@ pub(super) fn try_send<'a, M: Into<Payload<'a>>>(
         return Err(TrySendError::Full(message));
     }
     // The message is gone once it is converted, and nothing fails after the checks.
-    let payload = message.into();
-    let (kind, payload) = payload.parts();
-    let _ = hand_over(connection, kind, payload);
+    let _ = hand_over(connection, &message.into());
     Ok(())
 }
 
 /// Waits for the next message or the end.
-pub(super) async fn recv(connection: &Connection) -> Result<Option<Message>, Error> {
-    poll_fn(|cx| poll_message(connection, cx)).await
+pub(super) fn recv(connection: &Connection) -> impl Future<Output = Result<Option<Message>, Error>> {
+    poll_fn(|cx| poll_message(connection, cx))
 }
 
 /// Waits for the next message or the end. The messages that it makes room for may arrive.
@@ -128,9 +110,10 @@ pub(super) fn poll_message(
     connection: &Connection,
     cx: &mut Context<'_>,
 ) -> Poll<Result<Option<Message>, Error>> {
+    let socket = socket::find(connection)?;
     let poll = connection.poll_message(cx);
     if poll.is_ready() && connection.resume() {
-        if let Ok(Some(socket)) = socket::find(connection) {
+        if let Some(socket) = socket {
             socket.receive();
         }
     }
@@ -139,7 +122,7 @@ pub(super) fn poll_message(
 
 /// Waits until the browser has written everything that it was handed before.
 pub(super) async fn flush(connection: &Arc<Connection>) -> Result<(), Error> {
-    connection.check_thread()?;
+    socket::find(connection)?;
     let accepted = connection.lock().accepted();
     let mut waiting = Waiting::new(connection, Line::Flushers);
     poll_fn(|cx| {
@@ -179,9 +162,12 @@ impl Ending {
 }
 
 /// Waits for a stage at which `check` returns a result.
-async fn watch<T>(connection: &Arc<Connection>, check: impl Fn(&State) -> Option<T>) -> T {
+fn watch<T>(connection: &Arc<Connection>, check: impl Fn(&State) -> Option<T>) -> impl Future<Output = T> {
     let mut waiting = Waiting::new(connection, Line::Watchers);
-    poll_fn(|cx| connection.poll_watch(cx, &mut waiting.ticket, &check)).await
+    poll_fn(move |cx| {
+        let Waiting { connection, ticket, .. } = &mut waiting;
+        connection.poll_watch(cx, ticket, &check)
+    })
 }
 
 /// Waits until the connection is open.
@@ -190,17 +176,13 @@ async fn watch<T>(connection: &Arc<Connection>, check: impl Fn(&State) -> Option
 ///
 /// Returns the error for which it was not opened.
 #[cfg(feature = "client")]
-pub(super) async fn opened(connection: &Arc<Connection>) -> Result<(), Error> {
-    watch(connection, |state| match state.closing_result() {
-        Some(result) => Some(result.map(drop)),
-        None => (!state.is_connecting()).then_some(Ok(())),
-    })
-    .await
+pub(super) fn opened(connection: &Arc<Connection>) -> impl Future<Output = Result<(), Error>> {
+    watch(connection, State::opening_result)
 }
 
 /// Waits until no more messages can be sent.
-pub(super) async fn closed(connection: &Arc<Connection>) {
-    watch(connection, |state| state.is_closed().then_some(())).await;
+pub(super) fn closed(connection: &Arc<Connection>) -> impl Future<Output = ()> {
+    watch(connection, |state| state.is_closed().then_some(()))
 }
 
 /// Returns the number of bytes that the browser has not written.
@@ -211,13 +193,13 @@ pub(super) fn pending(connection: &Connection) -> usize {
 
 /// Starts the closing handshake.
 pub(super) fn begin_close(connection: &Connection, code: CloseCode, reason: &str) -> Result<(), Error> {
-    let frame = CloseFrame::new(code, reason)?;
+    CloseFrame::new(code, reason)?;
     if !matches!(code, CloseCode::NORMAL | CloseCode::NO_STATUS) && code.0 < 3000 {
         let text = format!("browsers don't send the close code {code}: use 1000, or one of 3000 to 4999");
         return Err(Error::new(ErrorKind::InvalidInput, text));
     }
     match socket::find(connection)? {
-        Some(socket) => socket.close(&frame),
+        Some(socket) => socket.close(code, reason),
         None => Ok(()),
     }
 }
@@ -276,8 +258,8 @@ fn open_socket(connection: &Connection) -> Result<std::rc::Rc<socket::Socket>, E
 }
 
 /// Hands a message to the browser.
-fn hand_over(connection: &Connection, kind: MessageKind, payload: &[u8]) -> Result<(), Error> {
-    open_socket(connection)?.send(kind, payload)?;
-    connection.lock().accept(payload.len());
+fn hand_over(connection: &Connection, payload: &Payload<'_>) -> Result<(), Error> {
+    open_socket(connection)?.send(payload)?;
+    connection.lock().accept(payload.parts().1.len());
     Ok(())
 }

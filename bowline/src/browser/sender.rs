@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bowline_proto::{CloseCode, CloseFrame, Role};
 
 use super::connection::Connection;
-use super::operations::{self, SendMessage};
+use super::operations;
 use crate::error::{Error, TrySendError};
 use crate::message::Payload;
 
@@ -38,11 +38,11 @@ use crate::message::Payload;
 #[derive(Clone)]
 pub struct Sender {
     pub(super) connection: Arc<Connection>,
-    subprotocol: Option<Arc<str>>,
+    subprotocol: Option<Arc<String>>,
 }
 
 impl Sender {
-    pub(super) fn new(connection: Arc<Connection>, subprotocol: Option<Arc<str>>) -> Self {
+    pub(super) fn new(connection: Arc<Connection>, subprotocol: Option<Arc<String>>) -> Self {
         Self { connection, subprotocol }
     }
 
@@ -57,7 +57,7 @@ impl Sender {
     ///
     /// This method is cancel safe. A future that is dropped before it is ready has sent nothing.
     pub fn send<'a>(&self, message: impl Into<Payload<'a>>) -> impl Future<Output = Result<(), Error>> {
-        SendMessage::new(&self.connection, message.into())
+        operations::send(&self.connection, message.into())
     }
 
     /// Sends a message if that is possible without waiting.
@@ -145,7 +145,7 @@ impl Sender {
 
     /// Returns the negotiated subprotocol, if there is one (RFC 6455 1.9).
     pub fn subprotocol(&self) -> Option<&str> {
-        self.subprotocol.as_deref()
+        self.subprotocol.as_deref().map(String::as_str)
     }
 
     /// Returns the role of our side, which is [`Role::Client`] in a browser.

@@ -4,16 +4,16 @@
 //! theirs by the number of the connection. No future holds such an object, so all futures are `Send`.
 //!
 //! ```text
-//! handle --number--> SOCKETS --> Socket --> JsTransport
-//!    |                             |  ^          |
-//!    '--> Connection <-------------'  '--Weak----' reports, timers
+//! handle --> Connection --number--> SOCKETS --> Socket --> JsTransport, timers
+//!                ^                                                |
+//!                '------------------------------------------------' reports
 //! ```
 //!
 //! A socket leaves the table when its connection ends. Its transport reports nothing from then on.
 
-use std::cell::{Cell, OnceCell, RefCell};
+use std::cell::{Cell, RefCell};
 use std::fmt;
-use std::rc::{Rc, Weak};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ use super::transport::{JsTransport, Listener, Report};
 use crate::error::{Error, ErrorKind};
 use crate::events;
 use crate::limits::Limits;
-use crate::message::Message;
+use crate::message::{Message, Payload};
 
 #[wasm_bindgen]
 extern "C" {
@@ -35,15 +35,20 @@ extern "C" {
     #[wasm_bindgen(js_name = String)]
     fn string(value: &JsValue) -> String;
 
+    /// An array of bytes, or a string.
     #[wasm_bindgen(js_name = Uint8Array)]
-    type Bytes;
+    type Data;
 
     #[wasm_bindgen(constructor, js_class = "Uint8Array")]
-    fn new(buffer: &JsValue) -> Bytes;
+    fn new(buffer: &JsValue) -> Data;
+
+    /// Returns the number of bytes, or the length of a string in units of UTF-16.
+    #[wasm_bindgen(method, getter, structural)]
+    fn length(this: &Data) -> u32;
 
     /// Returns all bytes. (`Uint8Array::to_vec` would write twice to their memory.)
     #[wasm_bindgen(method)]
-    fn subarray(this: &Bytes) -> Vec<u8>;
+    fn subarray(this: &Data) -> Vec<u8>;
 }
 
 /// The close code for an exceeded limit: 1009 for applications, since browsers send no code below 3000 but
@@ -55,7 +60,7 @@ const LONGEST_PACE: u32 = 32;
 
 thread_local! {
     /// The sockets of this thread, in order of their numbers.
-    static SOCKETS: RefCell<Vec<(u64, Rc<Socket>)>> = const { RefCell::new(Vec::new()) };
+    static SOCKETS: RefCell<Vec<Rc<Socket>>> = const { RefCell::new(Vec::new()) };
 }
 
 /// A connection of the browser, with its timers.
@@ -64,6 +69,8 @@ pub(super) struct Socket {
     connection: Arc<Connection>,
     /// For the handshake, and later for the closing handshake.
     deadline: Timer,
+    /// The deadline was late once, and has started anew.
+    was_forgiven: Cell<bool>,
     /// For the next look at the browser's buffer, which raises no event when it empties.
     pace: Timer,
     /// The time until that look, in milliseconds. `None` if nobody waits.
@@ -79,29 +86,29 @@ pub(super) struct Socket {
 /// Returns [`ErrorKind::InvalidInput`] if the browser refuses the URL or a subprotocol.
 pub(super) fn open(url: &str, subprotocols: &[String], limits: Limits) -> Result<Arc<Connection>, Error> {
     let names: Array = subprotocols.iter().map(|name| JsValue::from_str(name)).collect();
-    let place = Rc::new(OnceCell::<Weak<Socket>>::new());
-    let found = Rc::clone(&place);
-    let listener: Listener = Rc::new(move |report| {
-        if let Some(socket) = found.get().and_then(Weak::upgrade) {
-            socket.heed(report);
-        }
-    });
+    let handshake_timeout = limits.handshake_timeout;
+    let connection = Arc::new(Connection::new(limits));
+    let listener = Listener {
+        connection: Arc::clone(&connection),
+        report: |connection, report| {
+            if let Ok(Some(socket)) = find(connection) {
+                socket.heed(report);
+            }
+        },
+    };
     let transport = JsTransport::open(url, &names, &listener)
         .map_err(|thrown| refused("the WebSocket can't be opened", &thrown))?;
-    let number = SOCKETS.with_borrow(|sockets| sockets.last().map_or(0, |(number, _)| number + 1));
-    let handshake_timeout = limits.handshake_timeout;
-    let connection = Arc::new(Connection::new(number, limits));
-    let socket = Rc::new_cyclic(|socket| Socket {
+    let socket = Rc::new(Socket {
         transport,
         connection: Arc::clone(&connection),
-        deadline: Timer::new(calling(socket, Socket::deadline_passed)),
-        pace: Timer::new(calling(socket, Socket::look)),
+        deadline: Timer::new(calling(&connection, Socket::deadline_passed)),
+        was_forgiven: Cell::new(false),
+        pace: Timer::new(calling(&connection, Socket::look)),
         pacing: Cell::new(None),
         seen: Cell::new(0),
     });
-    let _ = place.set(Rc::downgrade(&socket));
     socket.deadline.set(handshake_timeout);
-    SOCKETS.with_borrow_mut(|sockets| sockets.push((number, socket)));
+    SOCKETS.with_borrow_mut(|sockets| sockets.push(socket));
     Ok(connection)
 }
 
@@ -111,12 +118,17 @@ pub(super) fn open(url: &str, subprotocols: &[String], limits: Limits) -> Result
 ///
 /// Returns [`ErrorKind::InvalidInput`] in another thread than that of the socket.
 pub(super) fn find(connection: &Connection) -> Result<Option<Rc<Socket>>, Error> {
-    connection.check_thread()?;
-    Ok(SOCKETS.with_borrow(|sockets| {
-        let position = sockets.binary_search_by_key(&connection.number, |(number, _)| *number).ok()?;
-        let (_, socket) = &sockets[position];
-        std::ptr::eq(&raw const *socket.connection, connection).then(|| Rc::clone(socket))
-    }))
+    let found = SOCKETS.with_borrow(|sockets| {
+        let position = sockets.binary_search_by_key(&connection.number, |socket| socket.connection.number);
+        position.ok().and_then(|position| sockets.get(position).cloned())
+    });
+    // The table of its thread has the socket for as long as the connection has not ended.
+    if found.is_none() && !connection.has_ended() {
+        let text = "the WebSocket belongs to another worker: send, receive and close in the worker that has \
+                    opened it";
+        return Err(Error::new(ErrorKind::InvalidInput, text));
+    }
+    Ok(found)
 }
 
 /// Ends a connection whose `WebSocket` was dropped, unless it is closing already.
@@ -125,13 +137,14 @@ pub(super) fn abandon(connection: &Connection) {
     if connection.lock().is_closing() {
         return;
     }
-    let error = Error::new(ErrorKind::Closed, "the connection is closed: its WebSocket was dropped");
+    if !connection.is_closed() {
+        events::connection_closed(None, events::Initiator::Us, None);
+    }
     // In another thread, the socket notices at its next event.
     let socket = find(connection).ok().flatten();
     let buffered = socket.as_ref().map_or(0, |socket| socket.buffered());
-    if connection.end(Err(error), buffered) {
-        events::connection_closed(None, events::Initiator::Us, None);
-    }
+    let error = Error::new(ErrorKind::Closed, "the connection is closed: its WebSocket was dropped");
+    connection.end(Err(error), buffered);
     if let Some(socket) = socket {
         socket.remove();
     }
@@ -144,11 +157,7 @@ impl Socket {
         self.deadline.clear();
         self.pace.clear();
         let number = self.connection.number;
-        let removed = SOCKETS.with_borrow_mut(|sockets| {
-            let position = sockets.binary_search_by_key(&number, |(number, _)| *number).ok()?;
-            Some(sockets.remove(position))
-        });
-        drop(removed);
+        SOCKETS.with_borrow_mut(|sockets| sockets.retain(|socket| socket.connection.number != number));
     }
 
     /// The number of bytes that the browser has been handed and has not written.
@@ -167,8 +176,8 @@ impl Socket {
     }
 
     /// Hands a message to the browser.
-    pub(super) fn send(&self, kind: MessageKind, payload: &[u8]) -> Result<(), Error> {
-        self.transport.send(kind, payload).map_err(|thrown| {
+    pub(super) fn send(&self, payload: &Payload<'_>) -> Result<(), Error> {
+        self.transport.send(payload).map_err(|thrown| {
             Error::with_source(ErrorKind::Io, "the browser can't send", Exception::of(&thrown))
         })
     }
@@ -183,13 +192,15 @@ impl Socket {
     /// # Errors
     ///
     /// Returns [`ErrorKind::InvalidInput`] if the frame is one that browsers don't send.
-    pub(super) fn close(&self, frame: &CloseFrame) -> Result<(), Error> {
+    pub(super) fn close(&self, code: CloseCode, reason: &str) -> Result<(), Error> {
         // If the peer's Close frame was first, its event is on the way.
         let is_first = self.is_open();
-        self.transport.close(frame).map_err(|thrown| refused("the Close frame was refused", &thrown))?;
+        self.transport
+            .close(code, reason)
+            .map_err(|thrown| refused("the Close frame was refused", &thrown))?;
         self.deadline.start(self.connection.limits.close_timeout);
         if is_first && self.connection.start_close() {
-            events::connection_closed(None, events::Initiator::Us, Some(frame.code()));
+            events::connection_closed(None, events::Initiator::Us, Some(code));
         }
         // What is in front of the peer's Close frame is discarded, so it need not wait.
         self.transport.receive();
@@ -214,7 +225,7 @@ impl Socket {
     /// Looks at the browser's buffer, and wakes those who wait for it.
     fn look(&self) {
         let Some(pace) = self.pacing.take() else { return };
-        if self.connection.lock().has_ended() {
+        if self.connection.has_ended() {
             return self.remove();
         }
         let buffered = self.buffered();
@@ -239,7 +250,7 @@ impl Socket {
 
     fn heed(&self, report: Report) {
         // In another thread, the connection may have ended without this socket.
-        if self.connection.lock().has_ended() {
+        if self.connection.has_ended() {
             return self.remove();
         }
         match report {
@@ -253,36 +264,52 @@ impl Socket {
 
     fn opened(&self) {
         self.deadline.clear();
-        self.connection.open(&self.transport.subprotocol());
+        self.was_forgiven.set(false);
+        self.connection.open(self.transport.subprotocol());
         self.transport.receive();
     }
 
     fn message_arrived(&self, data: &JsValue) {
-        let message = match data.as_string() {
-            Some(text) => Message::from(text),
-            None => Message::from(Bytes::new(data).subarray()),
-        };
-        match self.connection.receive(message, self.transport.arrival()) {
+        match self.take_message(data) {
             Ok(true) => self.transport.receive(),
             Ok(false) => {}
-            Err(error) => {
-                if self.connection.end(Err(error.clone()), self.buffered()) {
-                    events::connection_failed(None, TOO_BIG, &error);
-                }
-                if let Ok(frame) = CloseFrame::new(TOO_BIG, "too many bytes") {
-                    let _ = self.transport.close(&frame);
-                }
-                self.remove();
-            }
+            Err(error) => self.fail(error),
         }
+    }
+
+    /// Copies a message into the memory of the program, unless the message comes after our Close frame.
+    /// Returns whether there is room for the next, or an error if the message is too large.
+    fn take_message(&self, data: &JsValue) -> Result<bool, Error> {
+        let (connection, arrival) = (&self.connection, self.transport.arrival());
+        let admit = |size| connection.admit(size, arrival);
+        let is_text = data.is_string();
+        let data = if is_text { data.unchecked_ref() } else { &Data::new(data) };
+        // UTF-8 has at least as many bytes as UTF-16 has units.
+        if !admit(data.length() as usize)? {
+            return Ok(true);
+        }
+        let (kind, payload) = if is_text {
+            (MessageKind::Text, data.as_string().unwrap_or_default().into_bytes())
+        } else {
+            (MessageKind::Binary, data.subarray())
+        };
+        admit(payload.len())?;
+        Ok(connection.receive(Message::from_validated(kind, payload.into())))
+    }
+
+    /// Ends the connection, since the peer has exceeded a limit.
+    fn fail(&self, error: Error) {
+        // Whoever is woken may drop the `WebSocket`, which would close without a code.
+        let _ = self.transport.close(TOO_BIG, "too many bytes");
+        events::connection_failed(None, TOO_BIG, &error);
+        self.end(Err(error));
     }
 
     /// Before the connection is open, Node reports its failure by this event alone. Otherwise `closed`
     /// follows.
     fn failed(&self, cause: Option<String>) {
         if self.connection.lock().is_connecting() {
-            self.connection.end(Err(unreachable_server(cause)), 0);
-            self.remove();
+            self.end(Err(unreachable_server(cause)));
         }
     }
 
@@ -293,19 +320,20 @@ impl Socket {
             Ok(frame) => Ok(frame),
             Err(_) if code == CloseCode::ABNORMAL.0 => Err(lost()),
             Err(_) => {
-                let text = ["the peer closed the connection with the invalid code ", &*code.to_string()];
+                let text =
+                    ["the peer closed the connection with the invalid code ", &*u64::from(code).to_string()];
                 Err(Error::new(ErrorKind::Protocol, text.iter().copied().collect::<String>()))
             }
         };
-        if self.connection.end(result.clone(), self.buffered()) {
-            match result {
+        if !self.connection.is_closed() {
+            match &result {
                 Ok(frame) => {
                     events::connection_closed(None, events::Initiator::Peer, Some(frame.code()));
                 }
-                Err(error) => events::connection_lost(None, &error),
+                Err(error) => events::connection_lost(None, error),
             }
         }
-        self.remove();
+        self.end(result);
     }
 
     fn deadline_passed(&self) {
@@ -315,20 +343,28 @@ impl Socket {
         } else {
             ("the peer did not end the connection within ", close_timeout, "close_timeout)")
         };
+        // What has arrived meanwhile is looked at first.
+        if self.deadline.is_late() && !self.was_forgiven.replace(true) {
+            return self.deadline.set(timeout);
+        }
         let text = [text, &*milliseconds(timeout).to_string(), " ms (raise it with Limits::", setting]
             .iter()
             .copied()
             .collect::<String>();
-        self.connection.end(Err(Error::new(ErrorKind::Timeout, text)), self.buffered());
+        self.end(Err(Error::new(ErrorKind::Timeout, text)));
+    }
+
+    fn end(&self, result: Result<CloseFrame, Error>) {
+        self.connection.end(result, self.buffered());
         self.remove();
     }
 }
 
-/// Returns a function for JavaScript that calls a method, as long as the socket exists.
-fn calling(socket: &Weak<Socket>, method: fn(&Socket)) -> impl Fn() + 'static {
-    let socket = Weak::clone(socket);
+/// Returns a function for JavaScript that calls a method, as long as the connection has a socket.
+fn calling(connection: &Arc<Connection>, method: fn(&Socket)) -> impl Fn() + 'static {
+    let connection = Arc::clone(connection);
     move || {
-        if let Some(socket) = socket.upgrade() {
+        if let Ok(Some(socket)) = find(&connection) {
             method(&socket);
         }
     }

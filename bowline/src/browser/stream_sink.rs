@@ -151,7 +151,7 @@ impl Sink<Message> for SenderSink {
             let text = "the sink is not ready: call poll_ready before each start_send";
             return Err(Error::new(ErrorKind::InvalidInput, text));
         }
-        sink.sending.send(message.kind(), message.as_bytes())
+        sink.sending.send(&message.into())
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<(), Error>> {

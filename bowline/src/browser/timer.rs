@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::time::Duration;
 
+use js_sys::Date;
 use wasm_bindgen::prelude::*;
 
 #[wasm_bindgen]
@@ -20,12 +21,14 @@ pub(crate) struct Timer {
     callback: Closure<dyn Fn(JsValue)>,
     /// The timer that runs, as JavaScript names it.
     running: Cell<Option<JsValue>>,
+    /// The point in time at which it calls the function, by the clock of JavaScript.
+    due: Cell<f64>,
 }
 
 impl Timer {
     pub(crate) fn new(callback: impl Fn() + 'static) -> Self {
         // With an argument, all functions of the library are of one type, which makes programs smaller.
-        Self { callback: Closure::new(move |_| callback()), running: Cell::new(None) }
+        Self { callback: Closure::new(move |_| callback()), running: Cell::new(None), due: Cell::new(0.0) }
     }
 
     /// Calls the function after `delay`, instead of any earlier point in time that was set.
@@ -33,7 +36,14 @@ impl Timer {
         self.clear();
         // The limits allow no longer ones.
         let milliseconds = i32::try_from(milliseconds(delay)).unwrap_or(i32::MAX);
+        self.due.set(Date::now() + f64::from(milliseconds));
         self.running.set(Some(set_timeout(self.callback.as_ref(), milliseconds)));
+    }
+
+    /// Returns whether the function is called by more than a second too late, because the page was busy or
+    /// frozen.
+    pub(crate) fn is_late(&self) -> bool {
+        Date::now() - self.due.get() > 1000.0
     }
 
     /// Calls the function after `delay`, unless it will be called anyway.

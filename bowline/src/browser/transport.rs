@@ -16,15 +16,18 @@ mod event_socket;
 mod stream_socket;
 
 use std::rc::Rc;
+use std::sync::Arc;
 
-use bowline_proto::{CloseFrame, MessageKind};
+use bowline_proto::{CloseCode, MessageKind};
 use js_sys::{Array, Uint8Array};
 use wasm_bindgen::prelude::*;
 
 use event_socket::EventSocket;
 use stream_socket::StreamSocket;
 
+use super::connection::Connection;
 use super::inbox::Arrival;
+use crate::message::{Payload, Utf8Bytes};
 
 /// An event of a transport.
 pub(super) enum Report {
@@ -41,8 +44,18 @@ pub(super) enum Report {
     Closed(u16, String),
 }
 
-/// The receiver of reports.
-pub(super) type Listener = Rc<dyn Fn(Report)>;
+/// The receiver of the reports of a connection.
+#[derive(Clone)]
+pub(super) struct Listener {
+    pub(super) connection: Arc<Connection>,
+    pub(super) report: fn(&Connection, Report),
+}
+
+impl Listener {
+    fn report(&self, report: Report) {
+        (self.report)(&self.connection, report);
+    }
+}
 
 /// A connection of the browser.
 pub(super) enum JsTransport {
@@ -96,14 +109,18 @@ impl JsTransport {
     }
 
     /// Hands a message to the browser.
-    pub(super) fn send(&self, kind: MessageKind, payload: &[u8]) -> Result<(), JsValue> {
-        let text = if kind == MessageKind::Text { std::str::from_utf8(payload).ok() } else { None };
-        match (self, text) {
-            (Self::Events(socket), Some(text)) => socket.send_text(text),
-            (Self::Events(socket), None) => socket.send_binary(payload),
-            (Self::Stream(socket), Some(text)) => socket.send(&text.into(), payload.len()),
+    pub(super) fn send(&self, payload: &Payload<'_>) -> Result<(), JsValue> {
+        let (kind, bytes) = payload.parts();
+        match (self, kind) {
+            (Self::Events(socket), MessageKind::Text) => socket.send_text(Utf8Bytes::text_of(bytes)),
+            (Self::Events(socket), MessageKind::Binary) => socket.send_binary(bytes),
+            (Self::Stream(socket), MessageKind::Text) => {
+                socket.send(&Utf8Bytes::text_of(bytes).into(), bytes.len())
+            }
             // The stream looks at the bytes later.
-            (Self::Stream(socket), None) => socket.send(&Uint8Array::new_from_slice(payload), payload.len()),
+            (Self::Stream(socket), MessageKind::Binary) => {
+                socket.send(&Uint8Array::new_from_slice(bytes), bytes.len())
+            }
         }
     }
 
@@ -123,10 +140,10 @@ impl JsTransport {
     }
 
     /// Starts the closing handshake, after all messages that were sent.
-    pub(super) fn close(&self, frame: &CloseFrame) -> Result<(), JsValue> {
+    pub(super) fn close(&self, code: CloseCode, reason: &str) -> Result<(), JsValue> {
         match self {
-            Self::Events(socket) => socket.close(frame),
-            Self::Stream(socket) => socket.close(frame.clone()),
+            Self::Events(socket) => socket.close(code, reason),
+            Self::Stream(socket) => socket.close(code, reason),
         }
     }
 

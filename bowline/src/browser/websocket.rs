@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bowline_proto::{CloseCode, CloseFrame, Role};
 
 use super::connection::Connection;
-use super::operations::{self, SendMessage};
+use super::operations;
 use super::sender::Sender;
 use super::socket;
 use crate::error::{Error, TrySendError};
@@ -42,7 +42,7 @@ use crate::message::{Message, Payload};
 /// ```
 pub struct WebSocket {
     pub(super) connection: Arc<Connection>,
-    pub(super) subprotocol: Option<Arc<str>>,
+    pub(super) subprotocol: Option<Arc<String>>,
     /// The `Stream` has returned its last item.
     #[cfg(feature = "futures")]
     pub(super) stream_ended: bool,
@@ -93,7 +93,7 @@ impl WebSocket {
     ///
     /// This method is cancel safe. A future that is dropped before it is ready has sent nothing.
     pub fn send<'a>(&self, message: impl Into<Payload<'a>>) -> impl Future<Output = Result<(), Error>> {
-        SendMessage::new(&self.connection, message.into())
+        operations::send(&self.connection, message.into())
     }
 
     /// Sends a message if that is possible without waiting.
@@ -205,7 +205,7 @@ impl WebSocket {
 
     /// Returns the negotiated subprotocol, if there is one (RFC 6455 1.9).
     pub fn subprotocol(&self) -> Option<&str> {
-        self.subprotocol.as_deref()
+        self.subprotocol.as_deref().map(String::as_str)
     }
 }
 

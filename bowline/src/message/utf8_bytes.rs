@@ -41,10 +41,15 @@ impl Utf8Bytes {
 
     /// Returns the text.
     pub fn as_str(&self) -> &str {
+        Self::text_of(&self.0)
+    }
+
+    /// Returns the text of bytes that are those of a `Utf8Bytes`, or of a `Payload` of text.
+    pub(crate) fn text_of(bytes: &[u8]) -> &str {
         #[expect(unsafe_code, reason = "text is validated once, when it arrives")]
-        // SAFETY: every constructor accepts valid UTF-8 only, and `Bytes` are immutable.
+        // SAFETY: every constructor of the two accepts valid UTF-8 only, and the bytes are immutable.
         unsafe {
-            std::str::from_utf8_unchecked(&self.0)
+            std::str::from_utf8_unchecked(bytes)
         }
     }
 

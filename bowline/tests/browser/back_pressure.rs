@@ -20,7 +20,7 @@ use crate::support::{
 const SIZE: usize = 64 * 1024;
 
 /// Connects to a server that does not receive, and sends until the browser takes no more.
-async fn fill(name: &str) -> (WebSocket, usize) {
+pub(crate) async fn fill(name: &str) -> (WebSocket, usize) {
     let socket = connect(format_args!("/hold?{name}")).await;
     let message = vec![1; 4 * SIZE];
     let (mut sent, mut looks) = (0, 0);
@@ -57,7 +57,7 @@ async fn sending_waits_while_the_browser_has_much_to_write() {
 }
 
 /// Asks the server how much it has received.
-async fn assert_sum(mut socket: WebSocket, sent: usize) {
+pub(crate) async fn assert_sum(mut socket: WebSocket, sent: usize) {
     soon(socket.send("sum")).await.unwrap();
     assert_eq!(next(&mut socket).await, sent.to_string().into());
     soon(socket.close(CloseCode::NORMAL, "")).await.unwrap();
@@ -137,7 +137,8 @@ async fn flood(count: usize, size: usize, name: &str, limits: Limits) -> WebSock
 #[wasm_bindgen_test]
 async fn unread_messages_are_bounded() {
     let limits = Limits::default().message_size(SIZE).unread(10 * SIZE);
-    let mut socket = flood(1000, SIZE, &unique_name(), limits).await;
+    let name = unique_name();
+    let mut socket = flood(1000, SIZE, &name, limits).await;
     if has_streams() {
         return assert_paused(socket, 1000).await;
     }
@@ -155,6 +156,7 @@ async fn unread_messages_are_bounded() {
     assert!(error.to_string().contains("Limits::unread"), "{error}");
     assert_eq!(error_of(socket.recv().await).kind(), ErrorKind::Limit);
     assert_eq!(error_of(socket.send("late").await).kind(), ErrorKind::Limit);
+    assert_eq!(outcome(&format!("{name}-end")).await, "connection closed: 4009 (too many bytes)");
 }
 
 #[wasm_bindgen_test]

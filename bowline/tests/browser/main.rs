@@ -11,6 +11,7 @@ mod closing;
 mod connecting;
 mod formats;
 mod handles;
+mod hostile;
 mod messages;
 mod speed;
 mod support;

@@ -10,11 +10,13 @@
 //! | `/drop` | sends a message, then ends the connection without a Close frame |
 //! | `/flood/COUNT/SIZE?NAME` | sends so many binary messages of that size, and records how many |
 //! | `/hold?NAME` | receives nothing before `/release?NAME`; answers `sum` with the bytes before it |
+//! | `/peek?NAME` | sends what was recorded by then, or `nothing` |
 //! | `/release?NAME` | lets `/hold?NAME` receive |
 //! | `/record?NAME` | receives messages until the connection ends, and records how |
 //! | `/outcome?NAME` | sends what was recorded, or, with `NAME-end`, how `/flood?NAME` has ended |
 //! | `/refuse` | answers the handshake with 403 |
-//! | `/silent` | does not answer the handshake |
+//! | `/silent?NAME` | does not answer the handshake; records `asked`, and then `gone` |
+//! | `/text/SIZE` | sends a text message of that size |
 
 use std::collections::HashMap;
 use std::error::Error;
@@ -41,8 +43,9 @@ async fn main() -> Result<(), Failure> {
         .subprotocols(["chat.v2", "chat.v1"])
         // What is in front of the write buffer would hide how much a page may have in flight.
         .limits(Limits::default().message_size(MESSAGE_SIZE).unsent(64 * 1024));
-    let server = Server::new().acceptor(acceptor).on_request(check);
     let board = Arc::new(Board::default());
+    let checking = Arc::clone(&board);
+    let server = Server::new().acceptor(acceptor).on_request(move |head| check(head, Arc::clone(&checking)));
     loop {
         let (stream, peer) = listener.accept().await?;
         let lost = Arc::new(Notify::new());
@@ -62,11 +65,30 @@ async fn main() -> Result<(), Failure> {
     }
 }
 
-async fn check(head: Parts) -> Result<Parts, Rejection> {
+async fn check(head: Parts, board: Arc<Board>) -> Result<Parts, Rejection> {
     match head.uri.path() {
         "/refuse" => Err(StatusCode::FORBIDDEN.into()),
-        "/silent" => pending().await,
+        "/silent" => {
+            let name = head.uri.query().unwrap_or_default().to_owned();
+            board.post(&name, "asked".to_owned()).await;
+            // The future is dropped with its client.
+            let _departure = Departure { name, board };
+            pending().await
+        }
         _ => Ok(head),
+    }
+}
+
+/// Records that a client is gone when it is dropped.
+struct Departure {
+    name: String,
+    board: Arc<Board>,
+}
+
+impl Drop for Departure {
+    fn drop(&mut self) {
+        let (name, board) = (std::mem::take(&mut self.name), Arc::clone(&self.board));
+        tokio::spawn(async move { board.post(&name, "gone".to_owned()).await });
     }
 }
 
@@ -106,7 +128,12 @@ async fn handle(head: Parts, mut socket: WebSocket, board: &Board, lost: &Notify
                 }
             }
         }
+        ["text", size] => {
+            socket.send("x".repeat(size.parse()?)).await?;
+            how_it_ends(socket).await;
+        }
         ["release"] => board.post(name, String::new()).await,
+        ["peek"] => socket.send(board.peek(name).await.unwrap_or("nothing".to_owned())).await?,
         ["record"] => board.post(name, how_it_ends(socket).await).await,
         ["outcome"] => socket.send(board.wait_for(name).await).await?,
         _ => return Err("no such path".into()),
@@ -135,6 +162,10 @@ struct Board(Mutex<HashMap<String, watch::Sender<Option<String>>>>);
 impl Board {
     async fn post(&self, name: &str, note: String) {
         self.0.lock().await.entry(name.to_owned()).or_default().send_replace(Some(note));
+    }
+
+    async fn peek(&self, name: &str) -> Option<String> {
+        self.0.lock().await.get(name)?.borrow().clone()
     }
 
     async fn wait_for(&self, name: &str) -> String {

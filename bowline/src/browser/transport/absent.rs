@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use bowline_proto::CloseFrame;
+use bowline_proto::CloseCode;
 use js_sys::Array;
 use wasm_bindgen::JsValue;
 
@@ -44,7 +44,7 @@ impl StreamSocket {
         match *self {}
     }
 
-    pub(super) fn close(&self, _: CloseFrame) -> Result<(), JsValue> {
+    pub(super) fn close(&self, _: CloseCode, _: &str) -> Result<(), JsValue> {
         match *self {}
     }
 

@@ -1,8 +1,6 @@
 //! The `WebSocket` of JavaScript, which all browsers have.
 
-use std::rc::Rc;
-
-use bowline_proto::{CloseCode, CloseFrame};
+use bowline_proto::CloseCode;
 use js_sys::Array;
 #[cfg(target_feature = "atomics")]
 use js_sys::Uint8Array;
@@ -31,8 +29,8 @@ impl EventSocket {
         let js = WebSocket::new_with_str_sequence(url, subprotocols)?;
         js.set_binary_type(BinaryType::Arraybuffer);
         let handlers = [opened, message_arrived, failed, closed].map(|report: fn(JsValue) -> Report| {
-            let listener = Rc::clone(listener);
-            Closure::<dyn Fn(JsValue)>::new(move |event| listener(report(event)))
+            let listener = listener.clone();
+            Closure::<dyn Fn(JsValue)>::new(move |event| listener.report(report(event)))
         });
         let [open, message, error, close] = &handlers;
         js.set_onopen(Some(open.as_ref().unchecked_ref()));
@@ -73,11 +71,11 @@ impl EventSocket {
         self.js.send_with_u8_array(payload)
     }
 
-    pub(super) fn close(&self, frame: &CloseFrame) -> Result<(), JsValue> {
-        if frame.code() == CloseCode::NO_STATUS {
+    pub(super) fn close(&self, code: CloseCode, reason: &str) -> Result<(), JsValue> {
+        if code == CloseCode::NO_STATUS {
             return self.js.close();
         }
-        self.js.close_with_code_and_reason(frame.code().0, frame.reason())
+        self.js.close_with_code_and_reason(code.0, reason)
     }
 
     /// Takes the handlers off, so JavaScript never calls a function that was dropped, and closes.

@@ -16,7 +16,7 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::VecDeque;
 use std::rc::{Rc, Weak};
 
-use bowline_proto::{CloseCode, CloseFrame};
+use bowline_proto::CloseCode;
 use js_sys::{Array, global};
 use wasm_bindgen::prelude::*;
 
@@ -160,8 +160,8 @@ struct OpenStreams {
 enum StreamStage {
     Connecting,
     Open,
-    /// Our Close frame, until all messages before it are written.
-    Closing(Option<CloseFrame>),
+    /// The code and the reason of our Close frame, until all messages before it are written.
+    Closing(Option<(CloseCode, String)>),
     /// The code and the reason, until the end is reported.
     Ended(u16, String),
     /// Nothing is reported any more.
@@ -199,7 +199,7 @@ impl StreamSocket {
         let js = WebSocketStream::new(url, &options)?;
         let socket = Rc::new_cyclic(|socket| Self {
             js,
-            listener: Rc::clone(listener),
+            listener: listener.clone(),
             functions: Functions::new(socket),
             open: OnceCell::new(),
             stage: RefCell::new(StreamStage::Connecting),
@@ -250,9 +250,9 @@ impl StreamSocket {
         }
     }
 
-    pub(super) fn close(&self, frame: CloseFrame) -> Result<(), JsValue> {
+    pub(super) fn close(&self, code: CloseCode, reason: &str) -> Result<(), JsValue> {
         if self.is_open() {
-            self.stage.replace(StreamStage::Closing(Some(frame)));
+            self.stage.replace(StreamStage::Closing(Some((code, reason.to_owned()))));
         }
         self.close_when_written()
     }
@@ -266,14 +266,14 @@ impl StreamSocket {
             StreamStage::Closing(frame) => frame.take(),
             _ => None,
         };
-        frame.map_or(Ok(()), |frame| self.send_close(&frame))
+        frame.map_or(Ok(()), |(code, reason)| self.send_close(code, &reason))
     }
 
-    fn send_close(&self, frame: &CloseFrame) -> Result<(), JsValue> {
+    fn send_close(&self, code: CloseCode, reason: &str) -> Result<(), JsValue> {
         let info = Options::new();
-        if frame.code() != CloseCode::NO_STATUS {
-            info.set_close_code(frame.code().0);
-            info.set_reason(frame.reason());
+        if code != CloseCode::NO_STATUS {
+            info.set_close_code(code.0);
+            info.set_reason(reason);
         }
         self.js.close(&info)
     }
@@ -284,7 +284,7 @@ impl StreamSocket {
         match (self.stage.replace(StreamStage::Left), self.open.get()) {
             (StreamStage::Ended(..) | StreamStage::Left, _) => return,
             (StreamStage::Open, Some(open)) => open.writer.finish().then(ignored, ignored),
-            (StreamStage::Closing(Some(frame)), _) => drop(self.send_close(&frame)),
+            (StreamStage::Closing(Some((code, reason))), _) => drop(self.send_close(code, &reason)),
             (StreamStage::Closing(None), _) => {}
             _ => drop(self.js.close(&Options::new())),
         }
@@ -303,12 +303,12 @@ impl StreamSocket {
         let (reader, writer) = (info.readable().get_reader(), info.writable().get_writer());
         if self.open.set(OpenStreams { info, reader, writer }).is_ok() {
             self.stage.replace(StreamStage::Open);
-            (self.listener)(Report::Opened);
+            self.listener.report(Report::Opened);
         }
     }
 
     fn failed(&self, _: JsValue) {
-        (self.listener)(Report::Failed(None));
+        self.listener.report(Report::Failed(None));
     }
 
     fn read(&self, result: JsValue) {
@@ -318,7 +318,7 @@ impl StreamSocket {
         }
         self.reading.set(Reading::Paused);
         let has_ended = matches!(*self.stage.borrow(), StreamStage::Ended(..));
-        (self.listener)(Report::Message(result.value()));
+        self.listener.report(Report::Message(result.value()));
         if has_ended {
             self.receive();
         }
@@ -349,7 +349,7 @@ impl StreamSocket {
         }
         let stage = self.stage.replace(StreamStage::Left);
         match stage {
-            StreamStage::Ended(code, reason) => (self.listener)(Report::Closed(code, reason)),
+            StreamStage::Ended(code, reason) => self.listener.report(Report::Closed(code, reason)),
             stage => drop(self.stage.replace(stage)),
         }
     }
@@ -358,7 +358,7 @@ impl StreamSocket {
         let size = self.unwritten.borrow_mut().pop_front().unwrap_or_default();
         self.buffered.set(self.buffered.get() - size);
         let _ = self.close_when_written();
-        (self.listener)(Report::Written);
+        self.listener.report(Report::Written);
     }
 }
 
