@@ -29,7 +29,8 @@ use crate::topic::Topic;
 ///   position, and delivers to all hubs that want the topic.
 /// - **Wanting.** After [`want`](Self::want) has returned, every message of the topic is delivered to the
 ///   inbox, until [`unwant`](Self::unwant). An engine that was disconnected wants its topics again before it
-///   calls [`Inbox::reconnected`].
+///   calls [`Inbox::reconnected`]. A call of `unwant` that the hub has given up must not take effect after a
+///   later `want` has returned.
 /// - **Failing is allowed.** Deliveries may be lost, repeated or out of order, and histories may vanish or
 ///   roll back. The hub finds out by the positions, and reads the history. The exception is a lost last
 ///   message: the hub finds out with the next message, or at the next [`Inbox::reconnected`] or

@@ -11,6 +11,9 @@
 //!           the broker answers that the lease has lapsed
 //! ```
 //!
+//! A call that takes too long for the lease is given up, however patient the hub is otherwise: a renewal when
+//! the lease is over.
+//!
 //! A broker that was away for long finds that all leases have ended. Nobody could renew, so nobody is dead. A
 //! keeper therefore reaps only if its own lease was never in doubt for the time of one lease.
 //!
@@ -19,9 +22,10 @@
 
 use std::mem;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::oneshot;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use crate::engine::inbox::Inbox;
 use crate::error::Error;
@@ -86,27 +90,22 @@ impl Keeper {
 
     async fn renew(&mut self, node: Option<NodeId>, now: Instant) {
         let lease = self.core.limits.presence_lease;
-        let time = lease / LOOKS * (LOOKS - 1);
-        let outcome = if let Some(node) = node {
-            self.core.engine.renew(node, time).await.map(|lease| (node, lease))
-        } else {
-            let new = NodeId::new();
-            self.core.engine.begin(new, time).await.map(|()| (new, Lease::Held))
-        };
+        let end = (self.last_renewed + lease).max(now + lease / RENEWALS);
+        let outcome = timeout_at(end, self.call(node, lease / LOOKS * (LOOKS - 1))).await;
         self.next_renewal = now + lease / LOOKS;
         match outcome {
-            Err(_) => {
+            Err(_) | Ok(Err(_)) => {
                 self.held_since = None;
-                if now.duration_since(self.last_renewed) >= lease {
+                if self.last_renewed.elapsed() >= lease {
                     self.core.roster.set_cut_off(true);
                 }
             }
-            Ok((number, Lease::Lapsed)) => {
+            Ok(Ok((number, Lease::Lapsed))) => {
                 self.held_since = None;
                 self.next_renewal = now;
                 self.core.roster.lapse(&self.core, number);
             }
-            Ok((number, Lease::Held)) => {
+            Ok(Ok((number, Lease::Held))) => {
                 add(&self.core.counters.renewals, 1);
                 self.next_renewal = now + lease / RENEWALS;
                 let was_late = now.duration_since(mem::replace(&mut self.last_renewed, now)) >= lease;
@@ -125,6 +124,18 @@ impl Keeper {
         }
     }
 
+    /// Renews the lease of a node for a time, or begins one. Returns the number of the node.
+    async fn call(&self, node: Option<NodeId>, time: Duration) -> Result<(NodeId, Lease), Error> {
+        match node {
+            Some(node) => Ok((node, self.core.engine.renew(node, time).await?)),
+            None => {
+                let new = NodeId::new();
+                self.core.engine.begin(new, time).await?;
+                Ok((new, Lease::Held))
+            }
+        }
+    }
+
     /// Tries again what has failed, and removes some entries of nodes that are gone.
     async fn look(&mut self, node: NodeId, now: Instant) {
         let lease = self.core.limits.presence_lease;
@@ -134,13 +145,13 @@ impl Keeper {
         if now.duration_since(since) < lease {
             return;
         }
-        match self.core.engine.reap(node).await {
-            Ok(0) => {}
-            Ok(reaped) => {
+        match timeout(lease / RENEWALS, self.core.engine.reap(node)).await {
+            Ok(Ok(0)) => {}
+            Ok(Ok(reaped)) => {
                 add(&self.core.counters.reaped, reaped);
                 self.next_look = now;
             }
-            Err(_) => self.held_since = None,
+            Err(_) | Ok(Err(_)) => self.held_since = None,
         }
     }
 

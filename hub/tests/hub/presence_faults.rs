@@ -316,6 +316,23 @@ async fn a_broker_that_falls_silent_fails_calls_after_2_s() -> TestResult {
     Ok(())
 }
 
+/// A hub that is more patient than its lease is told by the lease.
+#[tokio::test(start_paused = true)]
+async fn a_patient_hub_is_unhealthy_when_its_lease_is_over() -> TestResult {
+    let broker = broker();
+    let limits = HubLimits::default().engine_timeout(10 * LEASE);
+    let hub = builder(broker.clone()).limits(limits).build()?;
+    let _alice = Visitor::appear(&hub, ROOM, "alice").await?;
+    broker.kill(0);
+    sleep(LEASE + Duration::from_secs(1)).await;
+    assert!(!hub.is_healthy());
+    broker.resume(0);
+    sleep(LEASE).await;
+    assert!(hub.is_healthy());
+    assert_eq!(keys(&hub, ROOM).await?, ["alice"]);
+    Ok(())
+}
+
 /// A hub that starts while the broker is away appears as soon as the broker is there.
 #[tokio::test(start_paused = true)]
 async fn a_hub_that_starts_without_a_broker_begins_its_lease_later() -> TestResult {
