@@ -2,8 +2,8 @@
 //!
 //! After NATS was away, a node reads the histories of all its topics. To find the next message of a topic,
 //! NATS 2.9 looks at all messages in between, of whatever topic, which takes up to 3 ms. So once many topics
-//! turn out to have missed messages, the engine reads the headers of the newest messages of all topics, in one
-//! pass, and notes which topic each of them belongs to. From then on, the messages of a topic are read by
+//! turn out to have missed messages, the engine reads the headers of the newest messages of all topics, in
+//! one pass, and notes which topic each of them belongs to. From then on, the messages of a topic are read by
 //! their numbers.
 //!
 //! ```text
@@ -120,8 +120,8 @@ impl Index {
         }
     }
 
-    /// Returns the tag of the message before some others, if these are all messages of the topic from there to
-    /// the last one of them, and none was removed before they were found.
+    /// Returns the tag of the message before some others, if these are all messages of the topic from there
+    /// to the last one of them, and none was removed before they were found.
     pub(crate) fn tag_before(
         &self,
         link: &Link,
