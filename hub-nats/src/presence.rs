@@ -37,8 +37,9 @@
 //! # Lost data
 //!
 //! The numbers of a stream grow. A stream that acknowledges a message with a number that is not larger than
-//! one before was lost or rolled back, and so is one without the lease that was renewed last. All leases of
-//! this engine have then lapsed, and the hub enters everything again.
+//! one before was lost or rolled back, and so is one without the lease that was renewed last. After NATS was
+//! away, or a leader was elected, the stream must also have the last message of the engine, or a later one in
+//! its place. All leases of this engine have lapsed otherwise, and the hub enters everything again.
 //!
 //! ```text
 //! presence  begin, renew, enter, exit, present
@@ -75,6 +76,9 @@ use crate::wire;
 /// The number of attempts to replace a message.
 const ATTEMPTS: usize = 100;
 
+/// The number of looks at a leader that may be late.
+const LATE: usize = 25;
+
 /// The pause before a replica that is late is asked again.
 const PAUSE: Duration = Duration::from_millis(20);
 
@@ -96,8 +100,10 @@ pub(crate) struct Presence {
 struct Leases {
     /// The leases of this engine, with the number of the last renewal.
     held: HashMap<NodeId, u64>,
-    /// The largest number that the stream has acknowledged.
-    last: u64,
+    /// The largest number that the stream has acknowledged, and its subject.
+    last: (u64, String),
+    /// The number from [`Link::changes`] for which the stream is known to have that message.
+    verified: u64,
     /// The nodes that this engine reaps.
     reaping: Vec<String>,
 }
@@ -112,8 +118,13 @@ impl Presence {
     pub(crate) async fn begin(&self, link: &Link, node: NodeId, time: Duration) -> Result<(), EngineError> {
         self.ensure(link).await?;
         let term = Term::Lasting(time).encode();
+        let changes = link.changes();
         let sequence = self.replace(link, &lease_subject(&node.to_string()), 0, &term).await?;
-        self.leases().held.insert(node, sequence);
+        let mut leases = self.leases();
+        if leases.held.is_empty() {
+            leases.verified = changes;
+        }
+        leases.held.insert(node, sequence);
         Ok(())
     }
 
@@ -124,6 +135,7 @@ impl Presence {
         node: NodeId,
         time: Duration,
     ) -> Result<Lease, EngineError> {
+        self.verify(link).await?;
         let (subject, term) = (lease_subject(&node.to_string()), Term::Lasting(time).encode());
         for _ in 0..ATTEMPTS {
             let Some(known) = self.leases().held.get(&node).copied() else { return Ok(Lease::Lapsed) };
@@ -164,6 +176,7 @@ impl Presence {
         node: NodeId,
         present: &Present,
     ) -> Result<Lease, EngineError> {
+        self.verify(link).await?;
         if !self.leases().held.contains_key(&node) {
             return Ok(Lease::Lapsed);
         }
@@ -190,6 +203,7 @@ impl Presence {
         node: NodeId,
         key: &str,
     ) -> Result<(), EngineError> {
+        self.verify(link).await?;
         match self.remove(link, topic.name(), &node.to_string(), key).await {
             Ok(()) | Err(Refusal::NoStream) => Ok(()),
             Err(refusal) => Err(refusal.into()),
@@ -298,30 +312,59 @@ impl Presence {
         replaced: u64,
         payload: &str,
     ) -> Result<u64, Refusal> {
-        let before = self.leases().last;
+        let before = self.leases().last.0;
         let sequence = jetstream::replace(link, subject, replaced, &[], payload.as_bytes()).await?;
-        self.check(before, sequence);
+        self.check(before, sequence, subject);
         Ok(sequence)
     }
 
     /// Publishes a message, whatever the last one on its subject is.
     async fn put(&self, link: &Link, subject: &str, payload: &str) -> Result<(), Refusal> {
-        let before = self.leases().last;
+        let before = self.leases().last.0;
         let stored = jetstream::publish(link, subject, &[], payload.as_bytes()).await?;
-        self.check(before, stored.sequence);
+        self.check(before, stored.sequence, subject);
         Ok(())
     }
 
     /// Compares the number of a message with the largest one before it was published.
-    fn check(&self, before: u64, sequence: u64) {
+    fn check(&self, before: u64, sequence: u64, subject: &str) {
         let mut leases = self.leases();
-        if sequence > before {
-            leases.last = leases.last.max(sequence);
-        } else {
+        if sequence <= before {
             // The stream has forgotten messages.
             leases.held.clear();
-            leases.last = sequence;
         }
+        if sequence <= before || sequence > leases.last.0 {
+            leases.last = (sequence, subject.to_owned());
+        }
+    }
+
+    /// Makes sure that the stream still has the last message of this engine, if the stream may have changed.
+    /// Otherwise, all leases lapse, as the stream may have lost entries or exits. Others may have published
+    /// since, so that numbers alone don't tell.
+    async fn verify(&self, link: &Link) -> Result<(), Refusal> {
+        let changes = link.changes();
+        let (sequence, subject) = {
+            let leases = self.leases();
+            if leases.verified == changes || leases.held.is_empty() {
+                return Ok(());
+            }
+            leases.last.clone()
+        };
+        let mut is_there = false;
+        for _ in 0..LATE {
+            is_there = has(link, sequence, &subject).await?;
+            if is_there {
+                break;
+            }
+            // A leader that was just elected may be late.
+            tokio::time::sleep(PAUSE).await;
+        }
+        let mut leases = self.leases();
+        if !is_there {
+            leases.held.clear();
+        }
+        leases.verified = changes;
+        Ok(())
     }
 
     /// Makes sure that the stream exists.
@@ -368,5 +411,13 @@ impl Presence {
 
     fn leases(&self) -> MutexGuard<'_, Leases> {
         self.leases.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Returns `true` if the stream has a message with a number, or a later one with the same subject.
+async fn has(link: &Link, sequence: u64, subject: &str) -> Result<bool, Refusal> {
+    match last(link, wire::PRESENCE, subject).await {
+        Err(Refusal::NoStream) => Ok(false),
+        found => Ok(found?.is_some_and(|found| found.sequence >= sequence)),
     }
 }

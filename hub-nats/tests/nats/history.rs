@@ -280,7 +280,7 @@ async fn a_stream_in_memory_that_a_restart_empties_is_a_loss_that_is_told() -> T
     Ok(())
 }
 
-fn copy(from: &Path, to: &Path) -> TestResult {
+pub(crate) fn copy(from: &Path, to: &Path) -> TestResult {
     fs::create_dir_all(to)?;
     for entry in fs::read_dir(from)? {
         let (source, target) = {

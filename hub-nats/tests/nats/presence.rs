@@ -10,6 +10,7 @@ use bowline_hub::{Engine, EngineError, Hub, HubLimits, Lease, Present};
 use bowline_hub_testing::presence::{ROOM, Visitor, builder};
 use bowline_hub_testing::proxy::{Line, Proxy};
 use bowline_hub_testing::{Outcome, PATIENCE, TestResult};
+use tempfile::TempDir;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::task::{JoinSet, LocalSet};
@@ -17,6 +18,7 @@ use tokio::time::{interval, sleep, timeout};
 
 use crate::cluster;
 use crate::engine::Bare;
+use crate::history::copy;
 use crate::server::Server;
 
 const LEASE: Duration = Duration::from_millis(1500);
@@ -281,7 +283,7 @@ async fn a_cluster_keeps_who_is_there_when_a_server_is_killed() -> TestResult {
 async fn again<T>(call: impl AsyncFn() -> Result<T, EngineError>) -> Outcome<T> {
     let called = async {
         loop {
-            if let Ok(Ok(outcome)) = timeout(Duration::from_secs(1), call()).await {
+            if let Ok(Ok(outcome)) = timeout(Duration::from_secs(5), call()).await {
                 return outcome;
             }
             sleep(Duration::from_millis(20)).await;
@@ -297,12 +299,17 @@ async fn enter_at_once(here: &Bare, there: &Bare, key: &str) -> Outcome<()> {
     let exit = async |bare: &Bare| again(|| bare.engine.exit(&bare.topic, bare.node, key)).await;
     // A leader that was just elected may be late.
     let until = async |bare: &Bare, is_present: bool| {
+        let mut last = Vec::new();
         let seen = async {
-            while again(|| bare.engine.present(&bare.topic)).await?.contains(&who) != is_present {}
-            Outcome::Ok(())
+            loop {
+                last = again(|| bare.engine.present(&bare.topic)).await?;
+                if last.contains(&who) == is_present {
+                    return Outcome::Ok(());
+                }
+            }
         };
-        let seen = timeout(Duration::from_secs(20), seen).await;
-        seen.map_err(|_| format!("{key} is there: {}, but should not be", !is_present))?
+        let seen = timeout(PATIENCE, seen).await;
+        seen.map_err(|_| format!("{key} should be present: {is_present}; these are: {last:?}"))?
     };
     let (ours, theirs) = tokio::join!(enter(here), enter(there));
     assert_eq!((ours?, theirs?), (Lease::Held, Lease::Held), "{key}");
@@ -324,6 +331,10 @@ async fn of_two_changes_of_a_key_at_once_a_cluster_forgets_none() -> TestResult 
     let rounds = async {
         for round in 0..ROUNDS {
             if round % 4 == 1 {
+                for bare in [&bares.0, &bares.1] {
+                    let renewed = again(|| bare.engine.renew(bare.node, Duration::from_secs(300))).await;
+                    assert_eq!(renewed.map_err(|error| error.to_string())?, Lease::Held);
+                }
                 servers[2].api("STREAM.LEADER.STEPDOWN.bowline-presence", "").await?;
             }
             let mut keys = JoinSet::new();
@@ -340,4 +351,32 @@ async fn of_two_changes_of_a_key_at_once_a_cluster_forgets_none() -> TestResult 
         Ok(())
     };
     LocalSet::new().run_until(rounds).await
+}
+
+/// A backup lacks the entry, but has the lease. Others publish before the node does, so that numbers grow.
+#[tokio::test]
+async fn a_node_whose_entries_were_rolled_back_enters_them_again() -> TestResult {
+    const OTHERS: usize = 50;
+    let Some(mut server) = Server::start("").await? else { return Ok(()) };
+    let bare = Bare::start(&server.url(), ROOM).await?;
+    let alice = Present::new("alice");
+    let backup = TempDir::new()?;
+    server.kill()?;
+    copy(&server.store(), backup.path())?;
+    server.restart().await?;
+    // The lease is that of the backup.
+    let entered = again(|| bare.engine.enter(&bare.topic, bare.node, &alice)).await;
+    assert_eq!(entered.map_err(|error| error.to_string())?, Lease::Held);
+    server.kill()?;
+    fs::remove_dir_all(server.store())?;
+    copy(backup.path(), &server.store())?;
+    server.restart().await?;
+    for number in 0..OTHERS {
+        let answer = server.publish_after(&format!("bowline.present.other.{number}"), 0, "").await?;
+        assert!(answer.contains("\"seq\""), "{answer}");
+    }
+    let renewed = again(|| bare.engine.renew(bare.node, Duration::from_secs(30))).await;
+    let renewed = renewed.map_err(|error| error.to_string())?;
+    assert_eq!((renewed, bare.engine.count(&bare.topic).await?), (Lease::Lapsed, 0));
+    Ok(())
 }
