@@ -126,14 +126,12 @@ impl Keeper {
 
     /// Renews the lease of a node for a time, or begins one. Returns the number of the node.
     async fn call(&self, node: Option<NodeId>, time: Duration) -> Result<(NodeId, Lease), Error> {
-        match node {
-            Some(node) => Ok((node, self.core.engine.renew(node, time).await?)),
-            None => {
-                let new = NodeId::new();
-                self.core.engine.begin(new, time).await?;
-                Ok((new, Lease::Held))
-            }
+        if let Some(node) = node {
+            return Ok((node, self.core.engine.renew(node, time).await?));
         }
+        let new = NodeId::new();
+        self.core.engine.begin(new, time).await?;
+        Ok((new, Lease::Held))
     }
 
     /// Tries again what has failed, and removes some entries of nodes that are gone.
