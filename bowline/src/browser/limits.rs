@@ -98,7 +98,8 @@ impl Limits {
 
     /// Sets the time for the opening handshake. Default: 10 s; at most 24 days.
     ///
-    /// The time includes TLS, proxies and name resolution.
+    /// The time includes TLS, proxies and name resolution. If a busy or frozen page notices its end more than
+    /// a second late, the time starts anew, once.
     pub fn handshake_timeout(mut self, timeout: Duration) -> Self {
         self.handshake_timeout = timeout;
         self
@@ -107,7 +108,8 @@ impl Limits {
     /// Sets the time for the end of a connection. Default: 5 s; at most 24 days.
     ///
     /// The time starts with our Close frame, and ends when the browser reports the end. After this time, the
-    /// connection is given up.
+    /// connection is given up. A late end of the time is treated as that of
+    /// [`handshake_timeout`](Self::handshake_timeout).
     pub fn close_timeout(mut self, timeout: Duration) -> Self {
         self.close_timeout = timeout;
         self
