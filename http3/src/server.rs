@@ -40,8 +40,10 @@ const REQUEST_STEP: u64 = 4;
 /// A server of WebSockets over HTTP/3 (RFC 9220), with the options of a [`Server`].
 ///
 /// A clone of the server can also serve TCP: browsers begin with HTTP/1.1 or HTTP/2, and learn of HTTP/3 from
-/// the header `Alt-Svc` of a page (RFC 7838). With [`Server::fallback`], that header is one line. Handlers,
-/// [`Server::on_request`], the limits and [`Server::stats`] are the same, and one shutdown ends both.
+/// the header `Alt-Svc` of a page (RFC 7838). With [`Server::fallback`], that header is one line. Answers of
+/// [`Server::on_request`] carry it as well: by [`Acceptance::header`](bowline::Acceptance::header), or in the
+/// response that rejects a request. Handlers, checks, the limits and [`Server::stats`] are the same, and one
+/// shutdown ends both.
 ///
 /// ```no_run
 /// use std::sync::Arc;

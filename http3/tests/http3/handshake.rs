@@ -14,7 +14,7 @@ use bowline::{
 use bowline_http3::{Http3Connection, Http3Server};
 use http::request::Parts;
 use http::{Response, StatusCode, Version};
-use tokio::net::UdpSocket;
+use tokio::net::{TcpListener, UdpSocket};
 
 use crate::raw::{RawClient, request, soon};
 use crate::support::{HandlerResult, Running, Tls, echo, serve, serve_echo};
@@ -61,6 +61,22 @@ async fn the_application_accepts_with_headers_and_rejects_with_a_response() {
     let (socket, response) = connection.connect("/").await.unwrap();
     assert_eq!(socket.subprotocol(), Some("v2"));
     assert_eq!(response.headers()["set-cookie"], "session=1");
+}
+
+/// The server beside it over TCP tells of HTTP/3 when it rejects a request, if the application wants so.
+#[tokio::test]
+async fn a_rejection_over_tcp_tells_of_http3() {
+    let server = Server::new().on_request(|_: Parts| async {
+        let mut response = unauthorized();
+        response.headers_mut().insert("alt-svc", "h3=\":443\"".parse().unwrap());
+        Result::<Acceptance, _>::Err(Rejection::from(response))
+    });
+    let tls = Tls::new();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("wss://{}/", listener.local_addr().unwrap());
+    tokio::spawn(server.tls(tls.server.clone()).serve(listener, echo));
+    let error = tls.connector().connect(url).await.unwrap_err();
+    assert_eq!(error.response().unwrap().headers()["alt-svc"], "h3=\":443\"");
 }
 
 #[tokio::test]
