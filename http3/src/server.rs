@@ -389,11 +389,12 @@ impl Serving {
     /// Waits for the end of the requests that were accepted, and rejects others.
     async fn finish(&mut self, all_ended: impl Future<Output = ()>) -> Option<Error> {
         let (served, session) = (self.served.clone(), Arc::clone(&self.session));
-        // A page takes as long as the client receives it. There will be no other.
+        // A page takes as long as the client receives it, if there is room for the client. There will be no
+        // other page.
         let unused = async {
             loop {
                 served.unused().await;
-                if !session.is_lingering() {
+                if !served.is_kept() || !session.is_lingering() {
                     return;
                 }
             }

@@ -118,6 +118,21 @@ async fn a_page_arrives_whole_however_slow_the_link_is() {
     assert_eq!(client.code().await, 0x100);
 }
 
+/// Such a connection is accepted to be answered, and a slow client must not keep it.
+#[tokio::test]
+async fn a_connection_over_the_limit_is_not_kept_for_a_slow_link() {
+    let mut running = serve_page(Server::new().connections(1)).await;
+    let first = running.connect().await;
+    let _socket = soon(first.connect("/")).await.unwrap();
+    let link = Link::to(running.address).await;
+    running.address = link.address;
+    let client = RawClient::connect(&running).await;
+    link.becomes(Speed::OneEach(Duration::from_millis(50)));
+    let (mut send, mut receive) = client.request(&get()).await;
+    send.finish().unwrap();
+    assert!(soon(receive.read_to_end(2 * PAGE_SIZE)).await.is_err());
+}
+
 #[tokio::test]
 async fn a_page_is_not_kept_for_a_client_that_acknowledges_nothing() {
     let (stop, stopped) = oneshot::channel::<()>();

@@ -16,6 +16,7 @@ use crate::handshake::deadline::{FAR, require_timers};
 use crate::limits::Limits;
 use crate::server::Server;
 use crate::server::accept_loop::ServerRun;
+use crate::server::check::fallback::AfterPage;
 use crate::server::connection_task::exchange::{AnyExchange, Exchange, ReceivedRequest, SharedConnection};
 use crate::server::connection_task::{ServerOptions, ServerState, serve_connection};
 use crate::server::handler::Handler;
@@ -326,6 +327,15 @@ impl RequestConnection {
             Ok((request, Box::new(exchange) as Box<dyn AnyExchange>))
         };
         self.requests.0.spawn(Arc::clone(&self.shared), Box::pin(receiving));
+    }
+
+    /// Returns `true` if the limits on the load have room for the connection: [`Server::connections`] and
+    /// [`Server::connections_per_address`].
+    ///
+    /// Otherwise, the connection was only begun to answer its requests, and ends soon. A transport should not
+    /// wait for a slow client then.
+    pub fn is_kept(&self) -> bool {
+        self.shared.after_page == AfterPage::Keep
     }
 
     /// Waits until the server shuts down. From then on, requests are dropped.

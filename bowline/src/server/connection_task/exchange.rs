@@ -87,7 +87,7 @@ pub(crate) struct SharedConnection {
     slots: Slots,
     /// The permit that one WebSocket at a time uses.
     pub(crate) permit: Option<Arc<LentPermit>>,
-    after_page: AfterPage,
+    pub(crate) after_page: AfterPage,
 }
 
 impl<H> ServerState<H> {
