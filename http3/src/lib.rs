@@ -38,9 +38,11 @@
 //!   be replayed.
 //! - A proxy on the way is an error, since no proxy carries HTTP/3. Some networks block UDP: applications
 //!   fall back to TCP themselves.
-//! - While a connection is open, QUIC sends a packet each 10 s, and a peer that answers nothing for 30 s is
-//!   lost: the error is [`ErrorKind::Timeout`](bowline::ErrorKind::Timeout). The keepalive of each WebSocket
-//!   tells as well if its peer's *application* is alive.
+//! - On a silent connection, QUIC sends a packet each 10 s, and a peer that answers nothing for 30 s is lost:
+//!   the error is [`ErrorKind::Timeout`](bowline::ErrorKind::Timeout). The keepalive of each WebSocket tells
+//!   as well if its peer's *application* is alive.
+//! - A peer whose own idle timeout is at most 10 s ends silent connections, unless the peer itself keeps them
+//!   alive (RFC 9000 10.1). quinn does not tell that timeout, so this side can't send packets more often.
 //! - A WebSocket that ends without a Close frame ends its stream by FIN (RFC 9220 3). One that is aborted
 //!   resets its stream with `H3_REQUEST_CANCELLED`.
 //! - A runtime that is dropped loses bytes that the peer has not acknowledged, as nobody can repeat them.

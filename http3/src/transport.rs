@@ -17,7 +17,8 @@ const ALPN: &[u8] = b"h3";
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The interval of packets that keep a silent connection alive: a WebSocket is pinged after 20 to 40 s, which
-/// is later than [`IDLE_TIMEOUT`], and NATs forget a UDP flow after 30 s (RFC 9308 3.2).
+/// is later than [`IDLE_TIMEOUT`], and NATs forget a UDP flow after 30 s (RFC 9308 3.2). A peer may have a
+/// shorter timeout (RFC 9000 10.1), but quinn neither tells it nor changes the interval of a connection.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
 /// The number of unidirectional streams of the peer that are open at once. RFC 9114 6.2 asks for at least
