@@ -81,7 +81,7 @@ async fn requests_that_were_reset_leave_nothing_behind() {
         }
     });
     // Requests alone are no use of a connection, which ends after this time.
-    let limits = Limits::default().handshake_timeout(Duration::from_secs(100));
+    let limits = Limits::default().handshake_timeout(Duration::from_secs(10_000));
     let running = serve_echo(server.acceptor(Acceptor::new().limits(limits))).await;
     let client = RawClient::connect(&running).await;
     let request = request();
@@ -104,7 +104,7 @@ async fn requests_that_were_reset_leave_nothing_behind() {
 async fn streams_that_have_ended_leave_nothing_behind() {
     const STREAMS: isize = 500;
     // Requests alone are no use of a connection, which ends after this time.
-    let limits = Limits::default().handshake_timeout(Duration::from_secs(100));
+    let limits = Limits::default().handshake_timeout(Duration::from_secs(10_000));
     let server = Server::new()
         .acceptor(Acceptor::new().limits(limits))
         .fallback(|_: Parts| async { Response::new("page") });
