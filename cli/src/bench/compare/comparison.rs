@@ -32,7 +32,7 @@ pub(super) struct Row {
     pub(super) name: String,
     command: String,
     pub(super) samples: Vec<Sample>,
-    /// Why there are no further samples.
+    /// The reason why there are no further samples.
     pub(super) failure: Option<Failure>,
 }
 

@@ -73,7 +73,7 @@ impl Server {
         self.port
     }
 
-    /// What the processes of the server have used so far.
+    /// Returns the processor time and the memory of the server so far.
     pub(super) fn usage(&self) -> io::Result<Usage> {
         usage::of_group(self.process.guard.id())
     }

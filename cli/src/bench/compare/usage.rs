@@ -1,10 +1,10 @@
-//! What the processes of a server use, as the system reports it in /proc.
+//! The processor time and the memory of a server, as the system reports them in /proc.
 
 use std::fs;
 use std::io;
 use std::time::Duration;
 
-/// What the processes of a group have used.
+/// The processor time and the memory of the processes of a group.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(super) struct Usage {
     /// The time of the processors, with that of children that have ended.
