@@ -17,11 +17,13 @@ pub enum Kind {
     TinyFragments,
     /// JSON, compressed.
     Json,
+    /// One JSON document, not compressed. Serializing the document again yields the same bytes.
+    Document,
 }
 
 impl Kind {
     pub fn is_text(self) -> bool {
-        matches!(self, Self::Text | Self::TinyFragments | Self::Json)
+        !matches!(self, Self::Binary | Self::Fragments)
     }
 
     pub fn is_compressed(self) -> bool {
@@ -33,6 +35,9 @@ impl Kind {
 pub fn payload(kind: Kind, size: usize, number: usize) -> Vec<u8> {
     if kind == Kind::Json {
         return json(size, number as u32);
+    }
+    if kind == Kind::Document {
+        return document(size, number as u32);
     }
     if kind.is_text() {
         let text: String = "äöü €uro 漢字 😀 ".chars().cycle().skip(number % 7).take(size).collect();
@@ -62,6 +67,30 @@ fn json(size: usize, number: u32) -> Vec<u8> {
         );
     }
     text.truncate(size);
+    text.into_bytes()
+}
+
+/// Returns a JSON document of exactly this size, of at least 256 bytes.
+fn document(size: usize, number: u32) -> Vec<u8> {
+    let mut text = format!("{{\"number\":{number},\"records\":[");
+    let mut state = number.wrapping_mul(0x9E37_79B9);
+    loop {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        let (id, user, price, tag) = (state >> 8, state >> 20, state >> 16, state % 17);
+        let record = format!(
+            "{{\"id\":{id},\"user\":\"user{user}\",\"price\":{price},\"active\":{},\"tags\":[\"alpha\",\"t{tag}\"]}},",
+            state.is_multiple_of(3),
+        );
+        // The rest is for the note.
+        if text.len() + record.len() + 32 > size {
+            break;
+        }
+        text += &record;
+    }
+    text.pop();
+    text += "],\"note\":\"";
+    text += &".".repeat(size - text.len() - 2);
+    text += "\"}";
     text.into_bytes()
 }
 
@@ -102,7 +131,9 @@ fn encode(kind: Kind, payload: &[u8], key: Option<[u8; 4]>, out: &mut Vec<u8>) {
         return encode_frame(COMPRESSED | 0x80 | opcode, &compressed(payload), key, out);
     }
     let fragment = match kind {
-        Kind::Binary | Kind::Text | Kind::Json => return encode_frame(0x80 | opcode, payload, key, out),
+        Kind::Binary | Kind::Text | Kind::Json | Kind::Document => {
+            return encode_frame(0x80 | opcode, payload, key, out);
+        }
         Kind::Fragments => payload.len().div_ceil(16),
         Kind::TinyFragments => 64,
     };
@@ -211,6 +242,11 @@ impl Counter {
 
     pub fn payloads(&self) -> &[u8] {
         self.payloads.as_deref().unwrap_or_default()
+    }
+
+    /// Returns whether the last message was compressed.
+    pub fn is_compressed(&self) -> bool {
+        self.is_compressed
     }
 
     /// Returns the payloads of all messages so far, decompressed.

@@ -7,6 +7,7 @@ mod libraries;
 mod matrix;
 mod report;
 mod sample;
+mod versions;
 
 use std::fs;
 use std::path::PathBuf;
@@ -72,7 +73,7 @@ pub fn run(options: &Options) -> Result<()> {
     };
     if options.list {
         for case in &cases {
-            println!("{:<24}{}", case.name, plan.libraries(case).join(" "));
+            println!("{:<30}{}", case.name, plan.libraries(case).join(" "));
         }
         return Ok(());
     }
@@ -93,7 +94,7 @@ pub fn run(options: &Options) -> Result<()> {
         all.extend(results);
         // Results are written after each group, so that an interrupted run leaves results.
         if let Some(path) = &markdown {
-            write(path, &document(&about, &tables))?;
+            write(path, &document(&about, &tables, &cases))?;
         }
     }
     progress.finish_and_clear();
@@ -142,6 +143,8 @@ fn about(plan: &Plan, installed: Tools) -> String {
         plan.rounds,
         plan.seconds,
     );
+    text.push('\n');
+    text.push_str(&versions::all());
     if plan.cores.len() < 2 {
         text.push_str(" The load has no core of its own: these figures are no good.");
     }
@@ -156,12 +159,24 @@ fn about(plan: &Plan, installed: Tools) -> String {
     text
 }
 
-fn document(about: &str, tables: &[Table]) -> String {
-    let mut text = format!("# Results\n\n{about}\n[README.md](README.md) says how to read them.\n");
+fn document(about: &str, tables: &[Table], cases: &[Case]) -> String {
+    let mut text = format!(
+        "# Results\n\n{about}\n[README.md](README.md) says how to read them, and each row has [its \
+         command](#commands).\n"
+    );
     for table in tables {
         text.push('\n');
         text.push_str(&table.to_markdown());
     }
+    text.push_str(
+        "\n## Commands\n\nEach command measures the rows of a case again. `--library NAME`, which can be \
+         repeated, selects rows.\n\n```sh\n",
+    );
+    for case in cases {
+        text.push_str(&case.command());
+        text.push('\n');
+    }
+    text.push_str("```\n");
     text
 }
 

@@ -5,10 +5,11 @@ pub mod connect;
 mod echo;
 #[cfg(feature = "http2")]
 mod http2;
+mod json;
 mod library;
 mod rooms;
 pub mod serve;
 mod stream;
 mod tls;
 
-pub use library::{Behavior, Library};
+pub use library::{Behavior, Library, MEMBERS};

@@ -11,6 +11,7 @@ use mio::{Events, Interest, Poll, Token};
 use super::runs::{self, Span};
 use super::wire;
 use crate::frames::{Counter, Kind, encode_masked, payload};
+use crate::servers::MEMBERS;
 
 #[derive(clap::Args, Clone, Debug)]
 pub struct Broadcast {
@@ -25,21 +26,32 @@ pub struct Broadcast {
     /// a burst from the server.
     #[arg(long)]
     pub chat: bool,
+    /// The connections are in rooms of [`MEMBERS`], the first member of which requests its messages.
+    #[arg(long)]
+    pub rooms: bool,
     /// Messages in the server's burst.
     #[arg(long, default_value_t = 1)]
     pub burst: usize,
+    /// The kind of the server's own messages.
+    #[arg(long, default_value = "binary")]
+    pub kind: Kind,
 }
 
 pub fn run(load: &Broadcast) -> Result<()> {
     let poll = Poll::new()?;
     let mut members = Vec::with_capacity(load.connections);
     for number in 0..load.connections {
-        let mut stream = wire::open_plain(load.address, false)?;
+        let mut stream = wire::open_plain(load.address, load.kind.is_compressed())?;
+        if load.rooms {
+            let mut join = Vec::new();
+            encode_masked(Kind::Text, format!("join {}", number / MEMBERS).as_bytes(), number, &mut join);
+            write_whole(&mut stream, &join)?;
+        }
         poll.registry().register(&mut stream, Token(number), Interest::READABLE)?;
         let mut message = Vec::new();
         if load.chat {
             encode_masked(Kind::Text, &payload(Kind::Text, load.size, number), number, &mut message);
-        } else if number == 0 {
+        } else if number == 0 || load.rooms && number % MEMBERS == 0 {
             encode_masked(Kind::Text, format!("go {}", load.size).as_bytes(), number, &mut message);
         }
         members.push(Member { stream, message, received: Counter::keeping(), missing: 0 });
@@ -50,6 +62,7 @@ pub fn run(load: &Broadcast) -> Result<()> {
         poll,
         members,
         burst: load.burst,
+        rooms: if load.rooms { load.connections.div_ceil(MEMBERS) } else { 1 },
         events: Events::with_capacity(1024),
         buffer: vec![0; 256 * 1024],
     };
@@ -85,6 +98,7 @@ struct Running {
     members: Vec<Member>,
     /// The messages that each member receives for each message that is sent.
     burst: usize,
+    rooms: usize,
     events: Events,
     buffer: Vec<u8>,
 }
@@ -95,13 +109,18 @@ impl Running {
         self.round(&mut Histogram::new(3)?)?;
         let mut expected: Vec<Vec<u8>> = match load.chat {
             true => (0..load.connections).map(|number| payload(Kind::Text, load.size, number)).collect(),
-            false => vec![payload(Kind::Binary, load.size, 0); load.burst],
+            false => vec![payload(load.kind, load.size, 0); load.burst],
         };
         expected.sort();
         for member in &mut self.members {
             let received = std::mem::take(&mut member.received);
-            let mut messages: Vec<_> = received.payloads().chunks(load.size).collect();
+            let payloads = received.messages();
+            let mut messages: Vec<_> = payloads.chunks(load.size).collect();
             messages.sort();
+            ensure!(
+                received.is_compressed() == load.kind.is_compressed(),
+                "the messages are compressed, or not, against what was negotiated"
+            );
             ensure!(messages == expected, "a member got wrong messages");
         }
         Ok(())
@@ -112,14 +131,12 @@ impl Running {
     fn round(&mut self, latencies: &mut Histogram<u64>) -> Result<usize> {
         let began = Instant::now();
         let sending = self.members.iter().filter(|member| !member.message.is_empty()).count();
-        let each = sending * self.burst;
+        let each = sending / self.rooms * self.burst;
         for member in &mut self.members {
             member.missing = each;
         }
         for member in &mut self.members {
-            // The message is small, and the previous one has been consumed.
-            let count = member.stream.write(&member.message)?;
-            ensure!(count == member.message.len(), "a message was not taken whole");
+            write_whole(&mut member.stream, &member.message)?;
         }
         let mut waiting = self.members.len();
         while waiting > 0 {
@@ -137,6 +154,13 @@ impl Running {
         }
         Ok(each * self.members.len())
     }
+}
+
+/// Writes a small message, after the socket has consumed the previous ones.
+fn write_whole(stream: &mut mio::net::TcpStream, message: &[u8]) -> Result<()> {
+    let count = stream.write(message)?;
+    ensure!(count == message.len(), "a message was not taken whole");
+    Ok(())
 }
 
 impl Member {

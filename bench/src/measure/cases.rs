@@ -13,13 +13,16 @@ pub enum Group {
     Client,
     Tls,
     Http2,
+    Json,
     Compression,
     Handshakes,
     Idle,
     CompressionIdle,
     FanOut,
+    FanOutCompressed,
     Burst,
     Chat,
+    Rooms,
     Threads,
     Connections,
     Fragments,
@@ -34,13 +37,16 @@ impl Group {
             Self::Client => "The client side, 32 connections",
             Self::Tls => "Echo over TLS, 32 connections",
             Self::Http2 => "Echo over HTTP/2: 32 connections of 1 stream, and 1 connection of 100 streams",
+            Self::Json => "Echo of JSON documents, parsed and serialized, 32 connections",
             Self::Compression => "Echo of compressed JSON, 32 connections",
             Self::Handshakes => "Opening handshakes, 8 at a time",
             Self::CompressionIdle => "Memory of 1,000 connections that may compress",
             Self::Idle => "Memory of 10,000 idle connections",
             Self::FanOut => "Fan-out of one message to 10,000 connections",
+            Self::FanOutCompressed => "Fan-out of one compressed message to 1,000 connections",
             Self::Burst => "A burst of 16 messages to 1,000 connections",
             Self::Chat => "A chat room of 100 members, each message to all",
+            Self::Rooms => "100 rooms of 100 members, each with a message to all",
             Self::Threads => "Threads",
             Self::Connections => "Growth: from 32 to 10,000 active connections",
             Self::Fragments => "Growth: text in fragments of 64 bytes",
@@ -61,6 +67,10 @@ impl Group {
                 "Costs are those of the server, per message. The floor is an echo of request bodies by \
                  hyper, which unmasks the frames in them. The limit is an echo over hyper's upgraded streams \
                  (extended CONNECT), which copies their bytes."
+            }
+            Self::Json => {
+                "Costs are those of the server, per message. bowline uses `recv_json` and `send_json`. The \
+                 floor is bowline, too, but calls `serde_json` by hand between `recv` and `send`."
             }
             Self::Compression => {
                 "Without context takeover, at level 6, the default of all libraries, and at level 1. Costs \
@@ -88,6 +98,17 @@ impl Group {
                  message \
                  by itself. `bowline-hub` publishes 16 messages to a topic to which all connections \
                  subscribe. p50 and p99 are the times until a connection had all messages of a round."
+            }
+            Self::FanOutCompressed => {
+                "Costs are those of the server, per message delivered to one connection. 1 KiB of JSON is \
+                 compressed at level 6 without context takeover. The floor compresses each message once, and \
+                 writes its frame to each socket; bowline does so by `Prepared`. `bowline-unprepared` sends a \
+                 `Message` to each connection, which compresses the message each time."
+            }
+            Self::Rooms => {
+                "Costs are those of the server, per message delivered to one connection. The second case is \
+                 that of a server with two threads: see the note about threads below. p50 and p99 are the \
+                 times until a connection had all messages of a round."
             }
             Self::FanOut | Self::Chat => {
                 "Costs are those of the server, per message delivered to one connection. p50 and p99 are \
@@ -158,6 +179,8 @@ pub enum Workload {
     Client(Messages),
     /// A server that sends back each message piece by piece, as it arrives.
     Stream(Messages),
+    /// A server that parses each message as JSON, and sends back the document.
+    Json(Messages),
     Handshakes,
     Idle {
         connections: usize,
@@ -171,6 +194,8 @@ pub enum Workload {
         connections: usize,
         size: usize,
         behavior: Behavior,
+        /// The threads of the server's runtime.
+        threads: usize,
     },
 }
 
@@ -186,7 +211,9 @@ impl Case {
     /// Returns the number of messages in flight on each connection, if the case is about that.
     pub fn depth(&self) -> Option<usize> {
         match self.workload {
-            Workload::Echo(messages) | Workload::Client(messages) => Some(messages.depth),
+            Workload::Echo(messages) | Workload::Client(messages) | Workload::Json(messages) => {
+                Some(messages.depth)
+            }
             _ => None,
         }
     }
@@ -198,6 +225,21 @@ impl Case {
             }
             _ => true,
         }
+    }
+
+    fn is_over_http2(&self) -> bool {
+        match self.workload {
+            Workload::Echo(Messages { carrier, .. }) | Workload::Idle { carrier, .. } => {
+                matches!(carrier, Carrier::Http2 { .. })
+            }
+            _ => false,
+        }
+    }
+
+    /// Returns the command that measures this case alone.
+    pub fn command(&self) -> String {
+        let features = if self.is_over_http2() { " --features http2" } else { "" };
+        format!("cargo run --release --manifest-path bench/Cargo.toml{features} -- --case {}", self.name)
     }
 
     /// Returns whether the server writes each message of a burst by itself.
@@ -220,7 +262,9 @@ impl Workload {
     /// Returns how many files each process has to open.
     pub fn files(self) -> u64 {
         let connections = match self {
-            Self::Echo(messages) | Self::Client(messages) | Self::Stream(messages) => messages.connections,
+            Self::Echo(messages) | Self::Client(messages) | Self::Stream(messages) | Self::Json(messages) => {
+                messages.connections
+            }
             Self::Idle { connections, .. } | Self::Broadcast { connections, .. } => connections,
             Self::Handshakes => 64,
         };
@@ -230,6 +274,7 @@ impl Workload {
     pub fn threads(self) -> usize {
         match self {
             Self::Echo(messages) => messages.threads,
+            Self::Broadcast { threads, .. } => threads,
             _ => 1,
         }
     }
@@ -262,7 +307,7 @@ pub fn all() -> Vec<Case> {
         }
         add(Group::Client, format!("client-text-1KiB-x{depth}"), Workload::Client(text(depth, KIB)));
     }
-    for (depth, size) in [(1, KIB), (16, KIB), (1, 16 * KIB)] {
+    for (depth, size) in [(1, KIB), (16, 16), (16, KIB), (1, 16 * KIB)] {
         let workload = Workload::Echo(Messages { carrier: Carrier::Tls, ..messages(depth, size) });
         add(Group::Tls, format!("tls-{}-x{depth}", name(size)), workload);
     }
@@ -275,6 +320,10 @@ pub fn all() -> Vec<Case> {
             }
         }
     }
+    for depth in [1, 16] {
+        let workload = Workload::Json(Messages { kind: Kind::Document, ..messages(depth, KIB) });
+        add(Group::Json, format!("json-{}-x{depth}", name(KIB)), workload);
+    }
     for (level, suffix) in [(DEFAULT_LEVEL, ""), (1, "-level-1")] {
         for size in [KIB, 16 * KIB] {
             let workload = Workload::Echo(Messages { kind: Kind::Json, level, ..messages(1, size) });
@@ -282,7 +331,8 @@ pub fn all() -> Vec<Case> {
         }
     }
     add(Group::Handshakes, "handshakes".into(), Workload::Handshakes);
-    let broadcast = |connections, size, behavior| Workload::Broadcast { connections, size, behavior };
+    let broadcast =
+        |connections, size, behavior| Workload::Broadcast { connections, size, behavior, threads: 1 };
     let idle = |connections, carrier, kind| Workload::Idle { connections, carrier, kind };
     add(Group::Idle, "idle".into(), idle(10_000, Carrier::Tcp, Kind::Binary));
     add(Group::Idle, "idle-tls".into(), idle(10_000, Carrier::Tls, Kind::Binary));
@@ -294,10 +344,17 @@ pub fn all() -> Vec<Case> {
     for size in [KIB, 64 * KIB] {
         add(Group::FanOut, format!("fan-out-{}", name(size)), broadcast(10_000, size, Behavior::FanOut));
     }
+    let compressed = broadcast(1_000, KIB, Behavior::FanOutCompressed);
+    add(Group::FanOutCompressed, format!("fan-out-compressed-{}", name(KIB)), compressed);
     for (behavior, suffix) in [(Behavior::Burst, ""), (Behavior::BurstOneByOne, "-one-by-one")] {
         add(Group::Burst, format!("burst-16B{suffix}"), broadcast(1_000, 16, behavior));
     }
     add(Group::Chat, "chat-125B".into(), broadcast(100, 125, Behavior::Chat));
+    for threads in [1, 2] {
+        let workload =
+            Workload::Broadcast { connections: 10_000, size: 125, behavior: Behavior::Rooms, threads };
+        add(Group::Rooms, format!("rooms-100x100-{}-threads-{threads}", name(125)), workload);
+    }
     for (depth, size) in [(1, 16), (16, KIB)] {
         for threads in [1, 2] {
             let workload = Workload::Echo(Messages { threads, ..messages(depth, size) });
@@ -362,5 +419,21 @@ fn name(size: usize) -> String {
         0..KIB => format!("{size}B"),
         KIB..MIB => format!("{}KiB", size / KIB),
         _ => format!("{}MiB", size / MIB),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_of_a_case_measures_that_case_alone() {
+        for case in all() {
+            let command = case.command();
+            let name = command.rsplit(' ').next().unwrap();
+            let selected = select(&[name.to_owned()]).unwrap();
+            assert_eq!(selected.iter().map(|case| &*case.name).collect::<Vec<_>>(), [&*case.name]);
+            assert_eq!(command.contains("http2"), case.is_over_http2(), "{command}");
+        }
     }
 }

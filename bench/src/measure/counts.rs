@@ -65,8 +65,8 @@ fn small(workload: Workload) -> Workload {
         Workload::Echo(messages) => {
             Workload::Echo(Messages { connections: messages.connections.min(500), ..messages })
         }
-        Workload::Broadcast { connections, size, behavior } => {
-            Workload::Broadcast { connections: connections.min(500), size, behavior }
+        Workload::Broadcast { connections, size, behavior, threads } => {
+            Workload::Broadcast { connections: connections.min(500), size, behavior, threads }
         }
         other => other,
     }
@@ -76,7 +76,10 @@ fn small(workload: Workload) -> Workload {
 /// tools take.
 fn rounds(workload: Workload) -> usize {
     match workload {
-        Workload::Echo(messages) | Workload::Client(messages) | Workload::Stream(messages) => {
+        Workload::Echo(messages)
+        | Workload::Client(messages)
+        | Workload::Stream(messages)
+        | Workload::Json(messages) => {
             let bytes = messages.connections * messages.depth * messages.size;
             (64 * 1024 * 1024 / bytes).clamp(2, 60)
         }

@@ -10,11 +10,12 @@ pub const FLOOR: &str = "floor";
 /// The minimum cost of owned messages, locks and a handshake through hyper.
 pub const LIMIT: &str = "limit";
 pub const BOWLINE: &str = "bowline";
+pub const UNPREPARED: &str = "bowline-unprepared";
 pub const HUB: &str = "bowline-hub";
 
 /// The libraries whose documentation shows a handshake over a plain stream.
-const SHAKE_HANDS: [&str; 7] =
-    [FLOOR, LIMIT, BOWLINE, "tokio-websockets", "tokio-tungstenite", "sockudo-ws", "soketto"];
+const SHAKE_HANDS: [&str; 8] =
+    [FLOOR, LIMIT, BOWLINE, "tokio-websockets", "tokio-tungstenite", "sockudo-ws", "soketto", "ratchet"];
 
 /// The libraries that compress, and the floor.
 const COMPRESS: [&str; 4] = [FLOOR, BOWLINE, "yawc", "sockudo-ws"];
@@ -23,7 +24,12 @@ const COMPRESS: [&str; 4] = [FLOOR, BOWLINE, "yawc", "sockudo-ws"];
 pub fn of(case: &Case) -> Vec<String> {
     let all = || {
         let names = Library::value_variants().iter().filter_map(name);
-        names.filter(|library| library != HUB && (library != LIMIT || has_limit(case)))
+        let takes_part = |library: &String| match library.as_str() {
+            UNPREPARED | HUB => false,
+            LIMIT => has_limit(case),
+            _ => true,
+        };
+        names.filter(takes_part)
     };
     let only = |names: &[&str]| all().filter(|library| names.contains(&library.as_str())).collect();
     match case.group {
@@ -39,9 +45,10 @@ pub fn of(case: &Case) -> Vec<String> {
         Group::Compression => only(&COMPRESS),
         Group::CompressionIdle => only(&COMPRESS),
         // The hub gathers what is published at once.
-        Group::FanOut | Group::Burst | Group::Chat if !case.is_one_by_one() => {
+        Group::FanOut | Group::Burst | Group::Chat | Group::Rooms if !case.is_one_by_one() => {
             [FLOOR, BOWLINE, HUB].map(str::to_owned).to_vec()
         }
+        Group::FanOutCompressed => [FLOOR, BOWLINE, UNPREPARED].map(str::to_owned).to_vec(),
         _ => only(&[FLOOR, BOWLINE]),
     }
 }
@@ -63,7 +70,7 @@ fn has_limit(case: &Case) -> bool {
 
 /// Returns whether `library` is a published library other than bowline.
 pub fn is_peer(library: &str) -> bool {
-    ![FLOOR, LIMIT, BOWLINE, HUB].contains(&library)
+    ![FLOOR, LIMIT, BOWLINE, UNPREPARED, HUB].contains(&library)
 }
 
 /// Returns whether the library's loop gathers replies by hand, and flushes once per batch.

@@ -166,7 +166,10 @@ fn serve_arguments(workload: Workload, library: &str, count_allocations: bool) -
         }
         Workload::Idle { carrier, .. } => add(serve_over(carrier)),
         Workload::Stream(_) => add(&["--workload", "stream"]),
-        Workload::Broadcast { behavior, .. } => add(&["--workload", &name_of(behavior)]),
+        Workload::Json(_) => add(&["--workload", "json"]),
+        Workload::Broadcast { behavior, threads, .. } => {
+            add(&["--threads", &threads.to_string(), "--workload", &name_of(behavior)]);
+        }
         Workload::Handshakes | Workload::Client(_) => {}
     }
     if count_allocations {
@@ -190,7 +193,10 @@ fn load_arguments_without_address(workload: Workload) -> Vec<String> {
         [name, "--connections", &connections, "--size", &size].map(str::to_owned).to_vec()
     };
     match workload {
-        Workload::Echo(messages) | Workload::Stream(messages) | Workload::Client(messages) => {
+        Workload::Echo(messages)
+        | Workload::Stream(messages)
+        | Workload::Json(messages)
+        | Workload::Client(messages) => {
             let mut arguments = numbers("load", messages.connections, messages.size);
             arguments.extend(depth_and_kind(&messages));
             arguments.extend(load_over(messages.carrier));
@@ -203,11 +209,14 @@ fn load_arguments_without_address(workload: Workload) -> Vec<String> {
             arguments.extend(load_over(carrier));
             arguments
         }
-        Workload::Broadcast { connections, size, behavior } => {
+        Workload::Broadcast { connections, size, behavior, .. } => {
             let mut arguments = numbers("load-broadcast", connections, size);
             arguments.extend(["--burst".to_owned(), behavior.messages().to_string()]);
-            if behavior == Behavior::Chat {
-                arguments.push("--chat".to_owned());
+            arguments.extend(["--kind".to_owned(), name_of(behavior.kind())]);
+            match behavior {
+                Behavior::Chat => arguments.push("--chat".to_owned()),
+                Behavior::Rooms => arguments.push("--rooms".to_owned()),
+                _ => {}
             }
             arguments
         }

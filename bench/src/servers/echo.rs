@@ -5,12 +5,14 @@ mod fastwebsockets;
 pub mod floor;
 mod gathered;
 mod limit;
+mod ratchet;
 mod sockets;
 mod sockudo_ws;
 mod soketto;
 mod tokio_tungstenite;
 mod tokio_websockets;
 mod web_socket;
+mod wtx;
 mod yawc;
 
 use std::future::Future;
@@ -54,13 +56,13 @@ impl Side {
 ///
 /// # Panics
 ///
-/// Panics for bowline, which opens its connections itself, and for its hub, which has rooms alone.
+/// Panics for those that open their connections themselves, and for those that have rooms alone.
 pub fn spawn_echo(library: Library, side: Side, stream: TcpStream) {
     match library {
         Library::Floor => spawn(floor::echo(side, stream)),
         Library::Limit => spawn(limit::echo(side, stream)),
         Library::Bowline => unreachable!("it opens its connections itself"),
-        Library::BowlineHub => unreachable!("it takes part in rooms alone"),
+        Library::BowlineHub | Library::BowlineUnprepared => unreachable!("they take part in rooms alone"),
         Library::Fastwebsockets => spawn(fastwebsockets::echo(side, stream)),
         Library::FastwebsocketsBatch => spawn(fastwebsockets::echo_batches(side, stream)),
         Library::TokioWebsockets => spawn(tokio_websockets::echo(side, stream)),
@@ -75,6 +77,8 @@ pub fn spawn_echo(library: Library, side: Side, stream: TcpStream) {
         Library::WebSocketBatch => spawn(web_socket::echo_batches(side, stream)),
         Library::Soketto => spawn(soketto::echo(side, stream)),
         Library::SokettoBatch => spawn(soketto::echo_batches(side, stream)),
+        Library::Wtx => spawn(wtx::echo(side, stream)),
+        Library::Ratchet => spawn(ratchet::echo(side, stream)),
     }
 }
 

@@ -7,7 +7,7 @@ use super::echo::{self, Side};
 #[cfg(feature = "http2")]
 use super::http2;
 use super::library::{Behavior, Library};
-use super::{rooms, stream, tls};
+use super::{json, rooms, stream, tls};
 use crate::allocations;
 use crate::control::{answer_in_background, say};
 
@@ -56,7 +56,13 @@ pub fn run(options: &Serve) -> Result<()> {
             Behavior::Echo if options.http2 => return http2::serve(options.library, listener).await,
             Behavior::Echo => {}
             Behavior::Stream => return stream::serve(options.library, listener).await,
-            Behavior::FanOut | Behavior::Burst | Behavior::BurstOneByOne | Behavior::Chat => {
+            Behavior::Json => return json::serve(options.library, listener).await,
+            Behavior::FanOut
+            | Behavior::FanOutCompressed
+            | Behavior::Rooms
+            | Behavior::Burst
+            | Behavior::BurstOneByOne
+            | Behavior::Chat => {
                 let redis = options.redis.as_deref();
                 return rooms::serve(options.library, options.workload, listener, redis).await;
             }

@@ -7,10 +7,8 @@ use bowline::{Server, WebSocket};
 use bowline_hub::{Engine, Hub, HubLimits, Memory};
 use tokio::net::TcpListener;
 
-use super::requested;
+use super::Request;
 use crate::servers::library::Behavior;
-
-const TOPIC: &str = "room";
 
 pub async fn serve(behavior: Behavior, listener: TcpListener, redis: Option<&str>) -> Result<()> {
     let hub = match redis {
@@ -33,14 +31,26 @@ async fn attend(
     mut socket: WebSocket,
 ) -> Result<(), Box<dyn Error + Send + Sync>> {
     let member = hub.join(socket.sender())?;
-    let _start = member.subscribe(TOPIC, None).await?;
+    let mut topic = "room".to_owned();
+    if behavior != Behavior::Rooms {
+        let _start = member.subscribe(&*topic, None).await?;
+    }
     while let Some(message) = socket.recv().await? {
         if behavior == Behavior::Chat {
-            hub.publish(TOPIC, message).await?;
-        } else if let Some(payload) = requested(message.as_bytes()) {
-            for _ in 0..behavior.messages() {
-                hub.publish(TOPIC, payload.clone()).await?;
+            hub.publish(&*topic, message).await?;
+            continue;
+        }
+        match Request::parse(behavior, message.as_bytes()) {
+            Some(Request::Send(payload)) => {
+                for _ in 0..behavior.messages() {
+                    hub.publish(&*topic, payload.clone()).await?;
+                }
             }
+            Some(Request::Join(number)) => {
+                topic = format!("room {number}");
+                let _start = member.subscribe(&*topic, None).await?;
+            }
+            None => {}
         }
     }
     Ok(())

@@ -1,15 +1,16 @@
 //! The floor of rooms: each frame is encoded once and written directly to each socket, without a library.
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::io::ErrorKind;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Result;
 use tokio::net::{TcpListener, TcpStream};
 
-use super::requested;
-use crate::frames::{copy_masked, encode_header, header};
-use crate::handshake::shake_hands;
+use super::Request;
+use crate::frames::{copy_masked, encode_header, encode_unmasked, header};
+use crate::handshake::{COMPRESSION, shake_hands};
 use crate::servers::accept::each;
 use crate::servers::library::{BURST, Behavior};
 
@@ -23,6 +24,9 @@ struct Room {
     members: Mutex<Vec<Arc<Member>>>,
 }
 
+/// All rooms by number, where there are many.
+type Rooms = Mutex<HashMap<usize, Arc<Room>>>;
+
 struct Member {
     stream: TcpStream,
     /// Bytes that the socket has not accepted yet.
@@ -30,22 +34,30 @@ struct Member {
 }
 
 pub async fn serve(behavior: Behavior, listener: TcpListener) -> Result<()> {
-    let room = Arc::new(Room::default());
-    each(listener, move |stream| attend(Arc::clone(&room), behavior, stream)).await
+    let (rooms, first) = (Arc::new(Rooms::default()), Arc::new(Room::default()));
+    each(listener, move |stream| attend(Arc::clone(&rooms), Arc::clone(&first), behavior, stream)).await
 }
 
-async fn attend(room: Arc<Room>, behavior: Behavior, mut stream: TcpStream) -> Result<()> {
+async fn attend(
+    rooms: Arc<Rooms>,
+    mut room: Arc<Room>,
+    behavior: Behavior,
+    mut stream: TcpStream,
+) -> Result<()> {
+    let extension = behavior.kind().is_compressed().then_some(COMPRESSION);
     // The handshake is a boxed future, so that its buffer doesn't live as long as the connection.
-    Box::pin(shake_hands(&mut stream, None)).await?;
+    Box::pin(shake_hands(&mut stream, extension)).await?;
     let member = Arc::new(Member { stream, unwritten: Mutex::default() });
-    locked(&room.members).push(Arc::clone(&member));
-    let done = member.read(&room, behavior).await;
+    if behavior != Behavior::Rooms {
+        locked(&room.members).push(Arc::clone(&member));
+    }
+    let done = member.read(&rooms, &mut room, behavior).await;
     locked(&room.members).retain(|other| !Arc::ptr_eq(other, &member));
     done
 }
 
 impl Member {
-    async fn read(self: &Arc<Self>, room: &Room, behavior: Behavior) -> Result<()> {
+    async fn read(self: &Arc<Self>, rooms: &Rooms, room: &mut Arc<Room>, behavior: Behavior) -> Result<()> {
         let mut partial = Vec::new();
         loop {
             self.stream.readable().await?;
@@ -53,12 +65,16 @@ impl Member {
                 Ok(0) => Ok(true),
                 Ok(count) => {
                     let mut out = Vec::new();
+                    let mut join = |number| {
+                        *room = Arc::clone(locked(rooms).entry(number).or_default());
+                        locked(&room.members).push(Arc::clone(self));
+                    };
                     if partial.is_empty() {
-                        let taken = answer(&input[..count], behavior, &mut out);
+                        let taken = answer(&input[..count], behavior, &mut join, &mut out);
                         partial.extend_from_slice(&input[taken..count]);
                     } else {
                         partial.extend_from_slice(&input[..count]);
-                        let taken = answer(&partial, behavior, &mut out);
+                        let taken = answer(&partial, behavior, &mut join, &mut out);
                         partial.drain(..taken);
                     }
                     let at_once =
@@ -109,8 +125,8 @@ impl Member {
 }
 
 /// Appends the frames that the messages in `bytes` cause for all members, and returns how many bytes were
-/// consumed.
-fn answer(bytes: &[u8], behavior: Behavior, out: &mut Vec<u8>) -> usize {
+/// consumed. `join` enters the room with a number.
+fn answer(bytes: &[u8], behavior: Behavior, join: &mut impl FnMut(usize), out: &mut Vec<u8>) -> usize {
     let mut rest = bytes;
     while let Some(found) = header(rest) {
         let end = found.size + found.len as usize;
@@ -121,11 +137,14 @@ fn answer(bytes: &[u8], behavior: Behavior, out: &mut Vec<u8>) -> usize {
         } else {
             let mut request = Vec::new();
             copy_masked(masked, found.key, &mut request);
-            if let Some(payload) = requested(&request) {
-                for _ in 0..behavior.messages() {
-                    encode_header(0x82, payload.len(), None, out);
-                    out.extend_from_slice(&payload);
+            match Request::parse(behavior, &request) {
+                Some(Request::Send(payload)) => {
+                    for _ in 0..behavior.messages() {
+                        encode_unmasked(behavior.kind(), &payload, out);
+                    }
                 }
+                Some(Request::Join(number)) => join(number),
+                None => {}
             }
         }
         rest = &rest[end..];
