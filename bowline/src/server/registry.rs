@@ -189,7 +189,7 @@ impl Registry {
             }
             let open = state.connections.iter().filter(|(_, entry)| entry.sender.is_some());
             let mut numbers: Vec<_> = open.map(|(number, _)| *number).collect();
-            // The first ticket is the oldest connection's, so that no client loses the one it has just opened.
+            // The oldest connection draws first, and is closed first: nobody loses one that was just opened.
             numbers.sort_unstable();
             plan.schedule(numbers)
         };
