@@ -128,7 +128,8 @@ impl HubLimits {
     }
 
     /// Sets the number of missed messages that [`Member::subscribe`](crate::Member::subscribe) sends.
-    /// Default: 1,000. With 0, a member that missed a message has always lost messages.
+    /// Default: 1,000. With 0, a member that missed a message has lost it, unless the node still holds the
+    /// message for a member that is behind.
     pub fn replay(mut self, messages: u64) -> Self {
         self.replay = messages;
         self
