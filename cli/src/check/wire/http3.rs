@@ -36,6 +36,6 @@ impl Http3Client {
 
     /// The request as HTTP/3 has it.
     pub(crate) fn build(&self, request: &RequestHead) -> Result<Request<()>, http::Error> {
-        request.to_request(self.scheme, &self.authority, |protocol| ConnectProtocol::new(protocol))
+        request.to_request(self.scheme, &self.authority, ConnectProtocol::new)
     }
 }
