@@ -1,17 +1,23 @@
 //! SHA-1 (RFC 3174) and base64 (RFC 4648), for the sizes that the opening handshake needs.
 
+/// The schedule of the second block, which is the same for each input: zeros, and the length in bits (480).
+const LAST_SCHEDULE: [u32; 80] = {
+    let mut block = [0; 64];
+    block[62] = 0x01;
+    block[63] = 0xE0;
+    schedule(&block)
+};
+
 /// Computes the SHA-1 digest of 60 bytes: a key of 24 bytes and a GUID of 36 bytes.
 pub(crate) fn sha1(input: &[u8; 60]) -> [u8; 20] {
     // RFC 3174 4: a one bit, zeros, and the length in bits fill up two blocks of 64 bytes.
-    let mut padded = [0; 128];
-    padded[..60].copy_from_slice(input);
-    padded[60] = 0x80;
-    padded[120..].copy_from_slice(&480_u64.to_be_bytes());
+    let mut block = [0; 64];
+    block[..60].copy_from_slice(input);
+    block[60] = 0x80;
 
-    let mut state = [0x6745_2301, 0xEFCD_AB89, 0x98BA_DCFE, 0x1032_5476, 0xC3D2_E1F0];
-    for block in padded.chunks_exact(64) {
-        compress(&mut state, block);
-    }
+    let state = [0x6745_2301, 0xEFCD_AB89, 0x98BA_DCFE, 0x1032_5476, 0xC3D2_E1F0];
+    let state = compress(state, &schedule(&block));
+    let state = compress(state, &LAST_SCHEDULE);
     let mut digest = [0; 20];
     for (out, word) in digest.chunks_exact_mut(4).zip(state) {
         out.copy_from_slice(&word.to_be_bytes());
@@ -19,29 +25,50 @@ pub(crate) fn sha1(input: &[u8; 60]) -> [u8; 20] {
     digest
 }
 
-#[expect(clippy::many_single_char_names, reason = "they are RFC 3174's")]
-fn compress(state: &mut [u32; 5], block: &[u8]) {
-    let mut words = [0_u32; 80];
-    for (word, bytes) in words.iter_mut().zip(block.chunks_exact(4)) {
-        *word = u32::from_be_bytes(bytes.try_into().expect("a chunk has 4 bytes"));
-    }
-    for t in 16..80 {
-        words[t] = (words[t - 3] ^ words[t - 8] ^ words[t - 14] ^ words[t - 16]).rotate_left(1);
-    }
-    let [mut a, mut b, mut c, mut d, mut e] = *state;
-    for (t, word) in words.into_iter().enumerate() {
-        let (f, k) = match t {
-            0..20 => ((b & c) | (!b & d), 0x5A82_7999),
-            20..40 => (b ^ c ^ d, 0x6ED9_EBA1),
-            40..60 => ((b & c) | (b & d) | (c & d), 0x8F1B_BCDC),
-            _ => (b ^ c ^ d, 0xCA62_C1D6_u32),
+/// Returns the words of a block, one for each round.
+const fn schedule(block: &[u8; 64]) -> [u32; 80] {
+    let mut words = [0; 80];
+    let mut t = 0;
+    while t < 80 {
+        words[t] = if t < 16 {
+            u32::from_be_bytes([block[4 * t], block[4 * t + 1], block[4 * t + 2], block[4 * t + 3]])
+        } else {
+            (words[t - 3] ^ words[t - 8] ^ words[t - 14] ^ words[t - 16]).rotate_left(1)
         };
-        let next = a.rotate_left(5).wrapping_add(f).wrapping_add(e).wrapping_add(word).wrapping_add(k);
-        (e, d, c, b, a) = (d, c, b.rotate_left(30), a, next);
+        t += 1;
     }
-    for (word, value) in state.iter_mut().zip([a, b, c, d, e]) {
-        *word = word.wrapping_add(value);
+    words
+}
+
+fn compress(state: [u32; 5], words: &[u32; 80]) -> [u32; 5] {
+    // RFC 3174 5: the functions, in forms that take fewer operations.
+    let choose = |b: u32, c: u32, d: u32| d ^ (b & (c ^ d));
+    let parity = |b: u32, c: u32, d: u32| b ^ c ^ d;
+    let majority = |b: u32, c: u32, d: u32| (b & c) | (d & (b | c));
+
+    let mut next = rounds(state, &words[..20], 0x5A82_7999, choose);
+    next = rounds(next, &words[20..40], 0x6ED9_EBA1, parity);
+    next = rounds(next, &words[40..60], 0x8F1B_BCDC, majority);
+    next = rounds(next, &words[60..], 0xCA62_C1D6, parity);
+    for (value, before) in next.iter_mut().zip(state) {
+        *value = value.wrapping_add(before);
     }
+    next
+}
+
+/// Does the rounds of these words, which share a function and a constant. Measured: with one loop for all 80
+/// rounds, an answer to a key takes twice as many instructions.
+#[inline]
+fn rounds(
+    state: [u32; 5],
+    words: &[u32],
+    constant: u32,
+    function: impl Fn(u32, u32, u32) -> u32,
+) -> [u32; 5] {
+    words.iter().fold(state, |[a, b, c, d, e], word| {
+        let mixed = a.rotate_left(5).wrapping_add(function(b, c, d)).wrapping_add(e);
+        [mixed.wrapping_add(*word).wrapping_add(constant), a, b.rotate_left(30), c, d]
+    })
 }
 
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
