@@ -55,6 +55,8 @@ pub(crate) mod rewind;
 mod tcp;
 #[cfg_attr(not(feature = "tls"), path = "transport/absent/tls.rs")]
 pub(crate) mod tls;
+#[cfg(all(feature = "http2", any(feature = "client", feature = "server")))]
+pub(crate) mod wake_flag;
 
 use std::any::Any;
 use std::future::{Future, poll_fn};

@@ -31,6 +31,7 @@ use crate::socket::WebSocket;
 use crate::transport::http2::{CONNECTION_WINDOW, FRAME_BUDGET, Http2Receive, Http2Send, Piece, SEND_BUFFER};
 use crate::transport::http2_io::{Gathered, Http2Io};
 use crate::transport::peer::Peer;
+use crate::transport::wake_flag::WakeFlag;
 use crate::transport::{Addresses, IoStream, Transport};
 
 /// The first bytes of HTTP/2 (RFC 9113 3.4), with which no request of HTTP/1.1 begins.
@@ -104,14 +105,13 @@ impl IdleTimer {
         self.tick.as_mut().reset(Instant::now() + self.period);
     }
 
-    /// Looks at the clock, and returns the count. A client that keeps sending can't prevent that by using up
-    /// the task's budget.
-    fn poll(&mut self, cx: &mut Context<'_>, usage: &Usage) -> u32 {
+    /// Looks at the clock, and counts. A client that keeps sending can't prevent that by using up the task's
+    /// budget.
+    fn poll(&mut self, cx: &mut Context<'_>, usage: &Usage) {
         while pin!(unconstrained(&mut self.tick)).poll(cx).is_ready() {
             self.tick.as_mut().reset(Instant::now() + self.period);
             self.periods = if usage.was_used() { 0 } else { self.periods + 1 };
         }
-        self.periods
     }
 
     /// Returns the reason for the end of a connection without requests.
@@ -167,9 +167,16 @@ impl Http2Server {
         let Some(opened) = opening.await else { return Ok(()) };
         let usage = Arc::new(Usage::default());
         let slots = Slots::new(limits.max_streams);
-        let (phase, idle) = (Http2Phase::Serving, IdleTimer::new(limits));
-        let mut serving =
-            Serving { connection: opened?, gathered: &gathered, limits, phase, idle, usage, slots };
+        let mut serving = Serving {
+            connection: opened?,
+            gathered: &gathered,
+            limits,
+            phase: Http2Phase::Serving,
+            idle: IdleTimer::new(limits),
+            due: WakeFlag::new(),
+            usage,
+            slots,
+        };
         let mut requested = false;
         loop {
             match poll_fn(|cx| serving.poll_accept(cx, stop.as_mut())).await {
@@ -201,6 +208,8 @@ struct Serving<'a, S: IoStream> {
     limits: &'a Limits,
     phase: Http2Phase,
     idle: IdleTimer,
+    /// The flag of the shutdown and of `idle`, which are rarely due.
+    due: WakeFlag,
     usage: Arc<Usage>,
     slots: Slots,
 }
@@ -212,7 +221,11 @@ impl<S: IoStream> Serving<'_, S> {
         cx: &mut Context<'_>,
         stop: Pin<&mut impl Future<Output = ()>>,
     ) -> Poll<Option<Result<Http2Request, h2::Error>>> {
-        if matches!(self.phase, Http2Phase::Serving | Http2Phase::Unused) && stop.poll(cx).is_ready() {
+        let is_due = self.due.take(cx);
+        if is_due
+            && matches!(self.phase, Http2Phase::Serving | Http2Phase::Unused)
+            && stop.poll(&mut self.due.context(cx)).is_ready()
+        {
             self.phase = Http2Phase::Stopping;
             self.connection.graceful_shutdown();
             self.idle.hurry(self.limits.close_timeout);
@@ -227,7 +240,10 @@ impl<S: IoStream> Serving<'_, S> {
             self.connection.abrupt_shutdown(Reason::NO_ERROR);
             cx.waker().wake_by_ref();
         }
-        match (self.idle.poll(cx, &self.usage), self.phase) {
+        if is_due {
+            self.idle.poll(&mut self.due.context(cx), &self.usage);
+        }
+        match (self.idle.periods, self.phase) {
             (0, _) | (1, Http2Phase::Unused) => {}
             (1, Http2Phase::Serving) => {
                 self.phase = Http2Phase::Unused;

@@ -215,14 +215,18 @@ impl Http2Send {
         // `None` would mean that the semaphore is closed, which it never is.
         let permit = ready!(self.permits.poll_acquire(cx));
         self.stream.reserve_capacity(wanted);
-        while self.stream.capacity() == 0 {
+        let capacity = loop {
+            match self.stream.capacity() {
+                0 => {}
+                capacity => break capacity,
+            }
             match ready!(self.stream.poll_capacity(cx)) {
                 Some(Ok(_)) => {}
                 Some(Err(error)) => return Poll::Ready(Err(describe(&error))),
                 None => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
             }
-        }
-        let count = self.stream.capacity().min(wanted);
+        };
+        let count = capacity.min(wanted);
         let mut data = Vec::with_capacity(count);
         for slice in slices {
             data.extend_from_slice(&slice[..slice.len().min(count - data.len())]);

@@ -24,6 +24,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::yield_now;
 
 use crate::sync::{Mutex, MutexGuard};
+use crate::transport::wake_flag::WakeFlag;
 
 /// The number of bytes that h2 reads before other tasks run; the last read may exceed it. A frame can be as
 /// small as nine bytes, and a SETTINGS frame can concern all streams of its connection.
@@ -55,6 +56,10 @@ pub(crate) struct Gathered<S>(Arc<Mutex<Shared<S>>>);
 
 struct Shared<S> {
     stream: S,
+    /// The waker of the stream, for both directions, as a stream may remember only one.
+    woken: WakeFlag,
+    /// Set if the stream had nothing to read. It is asked again once it has called its waker.
+    asleep: bool,
     /// The bytes left of the current portion.
     left: usize,
     /// Bytes that were read and that h2 has not taken.
@@ -88,7 +93,16 @@ impl Pending {
 impl<S> Http2Io<S> {
     pub(crate) fn new(stream: S) -> (Self, Gathered<S>) {
         let (read, gathered) = (Pending::default(), Pending::default());
-        let shared = Shared { stream, left: PORTION, read, gathered, unflushed: false, error: None };
+        let shared = Shared {
+            stream,
+            woken: WakeFlag::new(),
+            asleep: false,
+            left: PORTION,
+            read,
+            gathered,
+            unflushed: false,
+            error: None,
+        };
         let shared = Arc::new(Mutex::new(shared));
         (Self(Arc::clone(&shared)), Gathered(shared))
     }
@@ -124,12 +138,18 @@ impl<S: AsyncRead + Unpin> Shared<S> {
     /// Reads ahead, if h2 wants fewer bytes than that.
     fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if self.read.is_empty() {
-            if buf.remaining() >= READ_AHEAD {
-                return Pin::new(&mut self.stream).poll_read(cx, buf);
+            if self.asleep && !self.woken.take(cx) {
+                return Poll::Pending;
             }
-            ready!(self.poll_read_ahead(cx))?;
+            let read = if buf.remaining() >= READ_AHEAD {
+                Pin::new(&mut self.stream).poll_read(&mut self.woken.context(cx), buf)
+            } else {
+                self.poll_read_ahead(cx)
+            };
+            self.asleep = read.is_pending();
+            ready!(read)?;
             if self.read.is_empty() {
-                // The end of the stream.
+                // The bytes are in `buf`, or the stream has ended.
                 return Poll::Ready(Ok(()));
             }
         }
@@ -147,7 +167,7 @@ impl<S: AsyncRead + Unpin> Shared<S> {
         let mut buffer = take_spare(&SPARE_READ);
         buffer.resize(READ_AHEAD, 0);
         let mut ahead = ReadBuf::new(&mut buffer);
-        let read = Pin::new(&mut self.stream).poll_read(cx, &mut ahead);
+        let read = Pin::new(&mut self.stream).poll_read(&mut self.woken.context(cx), &mut ahead);
         let end = ahead.filled().len();
         self.read = Pending { buffer, start: 0, end };
         if end == 0 {
@@ -168,7 +188,7 @@ impl<S: AsyncWrite + Unpin> Shared<S> {
             ready!(self.poll_write_gathered(cx))?;
             if size > GATHERED_MAX {
                 self.unflushed = true;
-                return Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+                return Pin::new(&mut self.stream).poll_write_vectored(&mut self.woken.context(cx), bufs);
             }
         }
         let Pending { buffer, start, end } = &mut self.gathered;
@@ -187,6 +207,7 @@ impl<S: AsyncWrite + Unpin> Shared<S> {
     /// Writes everything that was gathered, and flushes the stream.
     fn poll_write_gathered(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.gathered.is_empty() {
+            let cx = &mut self.woken.context(cx);
             let count = ready!(Pin::new(&mut self.stream).poll_write(cx, self.gathered.bytes()))?;
             if count == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
@@ -200,7 +221,7 @@ impl<S: AsyncWrite + Unpin> Shared<S> {
             put_spare(&SPARE_WRITE, buffer);
         }
         if self.unflushed {
-            ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+            ready!(Pin::new(&mut self.stream).poll_flush(&mut self.woken.context(cx)))?;
             self.unflushed = false;
         }
         Poll::Ready(Ok(()))
@@ -264,6 +285,6 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Http2Io<S> {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let shared = &mut *lock(&self.0);
         ready!(shared.poll_write_gathered(cx))?;
-        Pin::new(&mut shared.stream).poll_shutdown(cx)
+        Pin::new(&mut shared.stream).poll_shutdown(&mut shared.woken.context(cx))
     }
 }
