@@ -7,8 +7,8 @@ static COUNTING: AtomicBool = AtomicBool::new(false);
 static COUNT: AtomicU64 = AtomicU64::new(0);
 /// The number of bytes held.
 static HELD: AtomicI64 = AtomicI64::new(0);
-/// The number of live allocations of each size below 4,096 bytes.
-static LIVE: [AtomicI64; 4096] = [const { AtomicI64::new(0) }; 4096];
+/// The number of live allocations of each size below 32 KiB.
+static LIVE: [AtomicI64; 32 * 1024] = [const { AtomicI64::new(0) }; 32 * 1024];
 
 /// The system's allocator, with counters.
 struct Counting;
