@@ -66,10 +66,11 @@ impl Receiver {
     /// Handles one event. Returns whether there was one.
     fn step(&mut self) -> Result<bool, Failure> {
         let whole = self.half.take_whole_message(&self.pending);
-        let mut appended = Vec::new();
-        let kind_and_size = self.half.append_whole_message(&self.pending, &mut appended);
-        assert_eq!(kind_and_size, whole.as_ref().map(|whole| (whole.kind, whole.frame_size)));
-        assert!(whole.as_ref().is_none_or(|whole| whole.payload == appended));
+        let mut bytes = self.pending.clone();
+        let unmasked = self.half.unmask_whole_message(&mut bytes);
+        let parts = unmasked.map(|(kind, range)| (kind, range.end, &bytes[range]));
+        assert_eq!(parts, whole.as_ref().map(|whole| (whole.kind, whole.frame_size, &whole.payload[..])));
+        assert!(whole.is_some() || bytes == self.pending, "what was refused is left as it was");
         let at_data = self.half.is_at_data(&self.pending);
         let before = self.pending.clone();
         let result = self.half.handle_bytes(&mut self.pending);

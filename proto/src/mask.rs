@@ -43,7 +43,7 @@ pub fn mask(payload: &mut [u8], masking_key: [u8; 4], offset: u64) {
     rest = mask_first::<16>(rest, key);
     rest = mask_first::<8>(rest, key);
     rest = mask_first::<4>(rest, key);
-    rest.iter_mut().zip(key).for_each(|(byte, key)| *byte ^= key);
+    rest.iter_mut().zip(&key).for_each(|(byte, key)| *byte ^= key);
 }
 
 /// Appends `payload` to `out`, masked or unmasked.

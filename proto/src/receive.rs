@@ -6,7 +6,7 @@ use core::ops::Range;
 use crate::close::CloseFrame;
 use crate::error::{Failure, Limit, Violation};
 use crate::frame::{COMPRESSED, FrameHeader, MessageKind, Opcode, Role};
-use crate::mask::{append_masked, mask, to_unmasked};
+use crate::mask::{mask, to_unmasked};
 use crate::utf8::{Utf8Validator, is_utf8};
 
 /// The limits on a message that the peer sends.
@@ -25,7 +25,7 @@ pub struct ReceiveLimits {
 /// arrive, and control frames as soon as they are complete.
 ///
 /// - inputs: [`handle_bytes`](Self::handle_bytes), [`take_whole_message`](Self::take_whole_message),
-///   [`append_whole_message`](Self::append_whole_message)
+///   [`unmask_whole_message`](Self::unmask_whole_message)
 /// - commands: [`allow_compression`](Self::allow_compression), [`discard_data`](Self::discard_data),
 ///   [`fail`](Self::fail)
 /// - getters: all others
@@ -226,24 +226,22 @@ impl ReceiveHalf {
         self.whole_frame(bytes).is_some()
     }
 
-    /// Decodes a message as [`take_whole_message`](Self::take_whole_message) does, and appends the payload to
-    /// `out`.
+    /// Decodes a message as [`take_whole_message`](Self::take_whole_message) does, and unmasks the payload in
+    /// place.
     ///
-    /// Returns the kind of the message and the size of its frame in bytes. If the result is `None`, `out` is
-    /// unchanged.
+    /// Returns the kind of the message and the range of its payload, which ends with the frame. If the result
+    /// is `None`, `bytes` are unchanged.
     #[inline]
-    pub fn append_whole_message(&self, bytes: &[u8], out: &mut Vec<u8>) -> Option<(MessageKind, usize)> {
+    pub fn unmask_whole_message(&self, bytes: &mut [u8]) -> Option<(MessageKind, Range<usize>)> {
         let WholeFrame { kind, masked, masking_key, size } = self.whole_frame(bytes)?;
-        let start = out.len();
-        match masking_key {
-            Some(masking_key) => append_masked(masked, masking_key, out),
-            None => out.extend_from_slice(masked),
-        }
-        if kind == MessageKind::Text && !is_utf8(&out[start..]) {
-            out.truncate(start);
+        let range = size - masked.len()..size;
+        let payload = &mut bytes[range.clone()];
+        mask_with(payload, masking_key);
+        if kind == MessageKind::Text && !is_utf8(payload) {
+            mask_with(payload, masking_key);
             return None;
         }
-        Some((kind, size))
+        Some((kind, range))
     }
 
     /// Returns the frame at the front of `bytes` if the frame is a whole message with a valid header.
@@ -456,5 +454,13 @@ impl ReceiveHalf {
             }
         };
         Ok((end, Some(event)))
+    }
+}
+
+/// Masks or unmasks a whole payload in place, if it is masked at all.
+#[inline]
+fn mask_with(payload: &mut [u8], masking_key: Option<[u8; 4]>) {
+    if let Some(key) = masking_key {
+        mask(payload, key, 0);
     }
 }

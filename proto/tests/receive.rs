@@ -657,10 +657,11 @@ fn take_whole_message_gives_what_handle_bytes_gives() {
                 let message = half.take_whole_message(&[&wire[..], b"more"].concat()).unwrap();
                 assert_eq!((message.kind, message.frame_size), (kind, wire.len()));
                 assert!(message.payload == payload, "{size}");
-                let mut appended = b"before".to_vec();
-                let kind_and_size = half.append_whole_message(&wire, &mut appended).unwrap();
-                assert_eq!(kind_and_size, (kind, wire.len()));
-                assert!(appended == [b"before", payload].concat(), "{size}");
+                let mut bytes = [&wire[..], b"more"].concat();
+                let (unmasked, range) = half.unmask_whole_message(&mut bytes).unwrap();
+                assert_eq!((unmasked, range.end), (kind, wire.len()));
+                assert!(bytes[range.clone()] == *payload, "{size}");
+                assert!(bytes[..range.start] == wire[..range.start] && bytes[range.end..] == *b"more");
                 assert_eq!(received(role, &wire), Ok(vec![data(kind, payload, true, true)]));
             }
         }
@@ -685,11 +686,11 @@ fn take_whole_message_leaves_all_else_to_handle_bytes() {
     for role in ROLES {
         let receiver = Receiver::with_limits(role, limits(1000, 5));
         let refused = |receiver: &Receiver, wire: &[u8]| {
-            let mut appended = vec![7];
+            let mut bytes = wire.to_vec();
             let message = receiver.half.take_whole_message(wire);
-            let kind_and_size = receiver.half.append_whole_message(wire, &mut appended);
-            assert_eq!(kind_and_size.is_none(), message.is_none());
-            assert!(message.is_some() || appended == [7], "nothing is left of what was refused");
+            let unmasked = receiver.half.unmask_whole_message(&mut bytes);
+            assert_eq!(unmasked.is_none(), message.is_none());
+            assert!(message.is_some() || bytes == wire, "what was refused is left as it was");
             message.is_none()
         };
         let good = frame_for(role, FIN | TEXT, b"good");
@@ -858,12 +859,16 @@ proptest! {
             let _ = receiver.half.is_at_data(part);
             let _ = receiver.half.whole_frame_size(part);
             let message = receiver.half.take_whole_message(part);
-            let mut appended = vec![7];
-            let kind_and_size = receiver.half.append_whole_message(part, &mut appended);
+            let mut bytes = part.to_vec();
+            let unmasked = receiver.half.unmask_whole_message(&mut bytes);
             prop_assert!(message.is_none() || receiver.half.is_at_whole_message(part));
-            let expected = message.as_ref().map(|message| (message.kind, message.frame_size));
-            prop_assert_eq!(kind_and_size, expected);
-            prop_assert_eq!(&appended[1..], message.as_ref().map_or(&[][..], |message| &message.payload));
+            prop_assert_eq!(unmasked.is_some(), message.is_some());
+            if let Some((message, (kind, range))) = message.as_ref().zip(unmasked) {
+                prop_assert_eq!((kind, range.end), (message.kind, message.frame_size));
+                prop_assert_eq!(&bytes[range], &message.payload[..]);
+            } else {
+                prop_assert_eq!(&bytes[..], part);
+            }
             if let Some(message) = message.filter(|_| receiver.pending.is_empty()) {
                 let mut other = receiver.clone();
                 other.arrive(&part[..message.frame_size]).unwrap();

@@ -1,5 +1,7 @@
 //! Messages that arrived together and were decoded together.
 
+use std::ops::Range;
+
 use bowline_proto::{MessageKind, ReceiveHalf};
 use bytes::{Buf, Bytes};
 
@@ -9,24 +11,17 @@ use crate::message::tally::Tally;
 /// The largest block, headers included. A message that the application keeps holds on to its block.
 const BLOCK_SIZE: usize = 4096;
 
+/// The first byte of a text message in one frame (RFC 6455 5.2).
+const TEXT: u8 = 0x81;
+
 /// The largest frame that is copied into a block. The larger a message, the less is saved by sharing an
 /// allocation.
 const FRAME_SIZE: usize = 1024;
 
-/// The spare capacity that a block may have beyond twice its length.
-const SPARE_SIZE: usize = 256;
-
-/// The size of the header in front of each payload.
-const HEADER_SIZE: usize = 2;
-
-/// The bit of a header that is set for a text message. The other bits are the length of the payload.
-const TEXT: u16 = 0x8000;
-
 /// The messages that a `WebSocket` has taken from its connection together, and has not handed out yet.
 ///
-/// Small messages that have arrived together are unmasked and validated under one lock, into one block of
-/// memory. Each is a header of two bytes and the payload. The messages are then handed out without any lock,
-/// and share the block.
+/// Small messages that have arrived together are unmasked and validated under one lock, and their frames are
+/// copied into one block of memory. The messages are then handed out without any lock, and share the block.
 ///
 /// ```text
 /// empty --recv: more frames are in memory--> at work --recv: the last frame was handed out--> empty
@@ -81,11 +76,11 @@ impl Batch {
     #[inline]
     pub(crate) fn pop(&mut self) -> Option<Message> {
         let block = self.block.as_mut()?;
-        let header = block.get_u16();
-        let kind = if header & TEXT == 0 { MessageKind::Binary } else { MessageKind::Text };
-        let len = usize::from(header & !TEXT);
-        let payload = if block.len() > len { block.split_to(len) } else { *self.block.take()? };
-        Some(Message::from_validated(kind, payload))
+        let (kind, payload) = whole_message(block);
+        let mut frame =
+            if block.len() > payload.end { block.split_to(payload.end) } else { *self.block.take()? };
+        frame.advance(payload.start);
+        Some(Message::from_validated(kind, frame))
     }
 
     /// Returns whether a frame of `size` bytes is small enough for a block.
@@ -97,41 +92,37 @@ impl Batch {
     }
 
     /// Copies the small messages at the start of `bytes` into a new block, up to the first frame that is
-    /// anything else.
+    /// anything else. They are unmasked where they are.
     ///
     /// Returns the number of bytes that were copied. No message may be left in the batch.
-    pub(crate) fn fill(&mut self, half: &ReceiveHalf, mut bytes: &[u8], tally: &mut Tally) -> usize {
+    pub(crate) fn fill(&mut self, half: &ReceiveHalf, bytes: &mut [u8], tally: &mut Tally) -> usize {
         debug_assert!(self.block.is_none(), "a batch is filled only when it is empty");
-        let (size, mut count) = (bytes.len(), 0);
-        // The header of a frame is no shorter than the header in the block.
-        let mut block = Vec::with_capacity(size.min(BLOCK_SIZE));
-        loop {
-            let start = block.len();
-            let room = bytes.len().min(BLOCK_SIZE - start).min(FRAME_SIZE);
-            if room <= HEADER_SIZE {
-                break;
-            }
-            block.extend_from_slice(&[0; HEADER_SIZE]);
-            let Some((kind, size)) = half.append_whole_message(&bytes[..room], &mut block) else {
-                block.truncate(start);
-                break;
-            };
-            let (header, payload) = block[start..].split_at_mut(HEADER_SIZE);
-            let len = u16::try_from(payload.len()).expect("a block is smaller than 4 KiB");
-            let kind = if kind == MessageKind::Text { TEXT } else { 0 };
-            header.copy_from_slice(&(kind | len).to_be_bytes());
-            bytes = &bytes[size..];
+        let room = bytes.len().min(BLOCK_SIZE);
+        let (mut size, mut count, mut payloads) = (0, 0, 0);
+        while let Some((_, payload)) =
+            half.unmask_whole_message(&mut bytes[size..room.min(size + FRAME_SIZE)])
+        {
+            size += payload.end;
             count += 1;
+            payloads += payload.len();
         }
-        if !block.is_empty() {
-            tally.add_messages(count, block.len() - count * HEADER_SIZE);
-            // Memory is left over for the headers of frames, and for frames that are not in the block. A
-            // little of it is not worth a copy.
-            if block.capacity() > 2 * block.len() + SPARE_SIZE {
-                block.shrink_to_fit();
-            }
-            self.block = Some(Box::new(Bytes::from(block)));
+        if size > 0 {
+            tally.add_messages(count, payloads);
+            self.block = Some(Box::new(Bytes::copy_from_slice(&bytes[..size])));
         }
-        size - bytes.len()
+        size
     }
+}
+
+/// Returns the kind and the payload of the whole message at the front of a block.
+#[inline]
+fn whole_message(block: &[u8]) -> (MessageKind, Range<usize>) {
+    let kind = if block[0] == TEXT { MessageKind::Text } else { MessageKind::Binary };
+    // RFC 6455 5.2: the length follows in two bytes if it is 126, and the masking key if the high bit is set.
+    let (len, end): (usize, _) = match block[1] & 0x7F {
+        126 => (u16::from_be_bytes([block[2], block[3]]).into(), 4),
+        len => (len.into(), 2),
+    };
+    let start = end + if block[1] & 0x80 == 0 { 0 } else { 4 };
+    (kind, start..start + len)
 }

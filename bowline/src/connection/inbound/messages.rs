@@ -56,7 +56,7 @@ impl Inbound {
 
     /// Takes the next small messages into `batch`, all at once. The last batch was handed out entirely.
     pub(crate) fn fill(&mut self, batch: &mut Batch) {
-        let size = batch.fill(&self.half, self.buffer.bytes(), &mut self.tally);
+        let size = batch.fill(&self.half, self.buffer.bytes_mut(), &mut self.tally);
         self.buffer.consume(size);
         self.has_batch = batch.has_messages();
     }
