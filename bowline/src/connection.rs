@@ -73,10 +73,11 @@ use bowline_proto::{ReceiveHalf, ReceiveLimits, Role};
 
 use crate::compression::DeflateWindow;
 use crate::connection::inbound::Inbound;
-use crate::connection::outbound::Outbound;
+use crate::connection::outbound::{Outbound, Outgoing};
 use crate::connection::outbound::guard::OutboundGuard;
 use crate::connection::parts::ConnectionParts;
 use crate::connection::waker::ConnectionWaker;
+use crate::error::Error;
 use crate::handshake::negotiated::Negotiated;
 use crate::sync::{AtomicBool, AtomicUsize, Mutex, MutexGuard};
 use crate::transport::http2::Multiplexed;
@@ -96,7 +97,7 @@ pub(crate) struct Connection {
     multiplexed: Option<Multiplexed>,
     /// The thread on which the `WebSocket` works through a batch and holds its replies back, or on which a
     /// `SendBatch` does. The value is 0 if there is no such thread, or once the driver has written the
-    /// messages. While the value is not 0, the driver has not run since, and is about to: see [`cork`].
+    /// messages. While the value is not 0, something is about to write them: see [`cork`].
     corked: AtomicUsize,
     /// Set if a supervisor closes the connection, instead of the drop of its `WebSocket`.
     supervised: AtomicBool,
@@ -156,7 +157,29 @@ impl Connection {
         inbound
     }
 
-    /// Locks the outbound half.
+    /// Accepts a reply to a batch and holds it back if it is free: if nothing has changed since an earlier
+    /// reply could be accepted. Returns `None` if the reply is not free.
+    ///
+    /// Everything else that locks the outbound half does so by [`outbound`](Self::outbound), which ends the
+    /// free replies. So neither the end of the connection, nor other senders, nor the transport have to be
+    /// looked at.
+    #[inline(never)]
+    pub(crate) fn accept_free<M: Outgoing>(&self, message: &mut M) -> Option<Result<M::Accepted, Error>> {
+        let mut outbound = self.outbound.lock().unwrap_or_else(PoisonError::into_inner);
+        if !outbound.note_free_reply() {
+            return None;
+        }
+        let accepted = message.accept(&mut outbound);
+        debug_assert!(outbound.deferred.is_empty(), "accepting a message defers nothing");
+        let has_space = outbound.has_space();
+        drop(outbound);
+        if !has_space {
+            self.write_now(self.outbound());
+        }
+        Some(accepted)
+    }
+
+    /// Locks the outbound half. Every access may change the half, so no reply is free any more.
     pub(crate) fn outbound(&self) -> OutboundGuard<'_> {
         OutboundGuard::new(&self.outbound)
     }

@@ -14,7 +14,7 @@ use tokio::task::coop::poll_proceed;
 use crate::connection::Connection;
 use crate::connection::inbound::batch::{Batch, Hold};
 use crate::connection::outbound::wait_queue::{Manner, Place, Turn};
-use crate::connection::outbound::{Outbound, Queue, misuse};
+use crate::connection::outbound::{Outbound, Outgoing, Queue, misuse};
 use crate::error::Error;
 
 impl Connection {
@@ -23,13 +23,9 @@ impl Connection {
         NextStart { connection: self, batch, waits: false }
     }
 
-    /// Waits for its turn and for room in the queue. Then calls `accept`, once, to put something into the
-    /// queue.
-    pub(crate) fn send_with<T, F>(self: &Arc<Self>, hold: Hold, accept: F) -> SendMessage<'_, F>
-    where
-        F: FnMut(&mut Outbound) -> Result<T, Error> + Unpin,
-    {
-        SendMessage { connection: self, place: Place::default(), accept, is_accepted: false, hold }
+    /// Waits for its turn and for room in the queue, then puts `message` into the queue.
+    pub(crate) fn send<M: Outgoing>(self: &Arc<Self>, hold: Hold, message: M) -> SendMessage<'_, M> {
+        SendMessage { connection: self, place: Place::default(), message, is_accepted: false, hold }
     }
 
     /// Waits until everything that was accepted before has been handed to the transport.
@@ -150,24 +146,39 @@ impl Drop for NextStart<'_> {
     }
 }
 
-/// The future of [`Connection::send_with`]. Its size counts, since it makes up much of the size of a task
+/// The future of [`Connection::send`]. Its size counts, since it makes up much of the size of a task
 /// that sends.
-pub(crate) struct SendMessage<'a, F> {
+pub(crate) struct SendMessage<'a, M> {
     connection: &'a Arc<Connection>,
     place: Place,
-    /// Called in place: the closure contains the message, which a call by value would move.
-    accept: F,
+    /// Accepted in place, since moving the message would cost as much as its frame.
+    message: M,
     is_accepted: bool,
     hold: Hold,
 }
 
-impl<T, F: FnMut(&mut Outbound) -> Result<T, Error> + Unpin> Future for SendMessage<'_, F> {
-    type Output = Result<T, Error>;
+impl<M: Outgoing> Future for SendMessage<'_, M> {
+    type Output = Result<M::Accepted, Error>;
 
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let Self { connection, place, accept, is_accepted, hold } = self.get_mut();
-        assert!(!*is_accepted, "a future must not be polled after it is ready");
+        let this = self.get_mut();
+        assert!(!this.is_accepted, "a future must not be polled after it is ready");
+        if this.connection.holds_back(this.hold) {
+            if let Some(accepted) = this.connection.accept_free(&mut this.message) {
+                this.is_accepted = true;
+                return Poll::Ready(accepted);
+            }
+        }
+        this.poll_turn(cx)
+    }
+}
+
+impl<M: Outgoing> SendMessage<'_, M> {
+    /// Waits for its turn and for room, then accepts the message.
+    #[inline(never)]
+    fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<Result<M::Accepted, Error>> {
+        let Self { connection, place, message, is_accepted, hold } = self;
         let progress = ready!(poll_proceed(cx));
         if *hold == Hold::InSendBatch {
             connection.cork_send_batch();
@@ -188,7 +199,7 @@ impl<T, F: FnMut(&mut Outbound) -> Result<T, Error> + Unpin> Future for SendMess
         }
         progress.made_progress();
         *is_accepted = true;
-        let result = accept(&mut outbound);
+        let result = message.accept(&mut outbound);
         if place.is_taken() {
             outbound.leave(Queue::Senders, place);
             outbound.wake_senders();
@@ -198,7 +209,7 @@ impl<T, F: FnMut(&mut Outbound) -> Result<T, Error> + Unpin> Future for SendMess
     }
 }
 
-impl<F> Drop for SendMessage<'_, F> {
+impl<M> Drop for SendMessage<'_, M> {
     #[inline]
     fn drop(&mut self) {
         if self.place.is_taken() {

@@ -51,7 +51,7 @@ use crate::connection::outbound::attachment::Attachment;
 use crate::connection::outbound::compressor::Compressor;
 use crate::connection::outbound::control::{ControlFrame, ControlHook};
 use crate::connection::outbound::deferred::{Deferred, DeferredList};
-use crate::connection::outbound::held_replies::HeldReplies;
+use crate::connection::outbound::held_replies::{FREE, HeldReplies};
 use crate::connection::outbound::pings::{PingId, Pings};
 use crate::connection::outbound::random::random;
 use crate::connection::outbound::wait_queue::{Manner, Place, Turn, WaitQueue};
@@ -145,6 +145,15 @@ struct Rare {
     control_hook: Option<ControlHook>,
     /// The registration of a connection that an application's shutdown waits for.
     attachment: Attachment,
+}
+
+/// Something that a sender puts into the queue when it is its turn.
+pub(crate) trait Outgoing: Unpin {
+    /// What the sender learns.
+    type Accepted;
+
+    /// Puts this into the queue of an open connection, once.
+    fn accept(&mut self, outbound: &mut Outbound) -> Result<Self::Accepted, Error>;
 }
 
 /// The queues of waiting callers.
@@ -346,10 +355,22 @@ impl Outbound {
 
     /// Counts a reply to a batch. Returns whether it has to be written, together with those before it,
     /// instead of being held back.
-    #[expect(clippy::inline_always, reason = "measured: 15 instructions less of a small message")]
-    #[inline(always)]
     pub(crate) fn note_reply(&mut self) -> bool {
-        self.held.note_reply() || !self.has_space()
+        // Replies are free as long as each of them would find that it may be accepted at once.
+        let is_free = self.closed().is_none() && !self.writer_open && self.senders.is_empty();
+        self.held.add(if is_free { FREE - 1 } else { 0 }) || !self.has_space()
+    }
+
+    /// Counts a reply to a batch that is [free](HeldReplies). Returns `false` if it is not.
+    #[inline]
+    pub(crate) fn note_free_reply(&mut self) -> bool {
+        self.held.add_free()
+    }
+
+    /// Ends the free replies, since something may change now.
+    #[inline]
+    pub(crate) fn end_free_replies(&mut self) {
+        self.held.end_free();
     }
 
     /// Writes as much as the transport accepts.

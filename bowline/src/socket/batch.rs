@@ -79,8 +79,7 @@ impl SendBatch<'_> {
     ///
     /// This method is cancel safe. A future that is dropped before it is ready has sent nothing.
     pub fn send<'m>(&self, message: impl Into<Payload<'m>>) -> impl Future<Output = Result<(), Error>> {
-        let mut payload = message.into();
-        self.connection.send_with(Hold::InSendBatch, move |outbound| outbound.accept(&mut payload))
+        self.connection.send(Hold::InSendBatch, message.into())
     }
 
     /// Sends a message if that is possible without waiting. The message is written with the others of the

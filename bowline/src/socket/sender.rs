@@ -88,8 +88,7 @@ impl Sender {
     ///
     /// This method is cancel safe. A future that is dropped before it is ready has sent nothing.
     pub fn send<'a>(&self, message: impl Into<Payload<'a>>) -> impl Future<Output = Result<(), Error>> {
-        let mut payload = message.into();
-        self.connection.send_with(Hold::Never, move |outbound| outbound.accept(&mut payload))
+        self.connection.send(Hold::Never, message.into())
     }
 
     /// Sends a message if that is possible without waiting.
@@ -325,6 +324,5 @@ pub(crate) async fn send_encoded(
     hold: Hold,
     encoded: Result<Encoded, Error>,
 ) -> Result<(), Error> {
-    let mut encoded = encoded?;
-    connection.send_with(hold, move |outbound| outbound.accept_encoded(&mut encoded)).await
+    connection.send(hold, encoded?).await
 }

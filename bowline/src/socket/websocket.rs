@@ -135,8 +135,7 @@ impl WebSocket {
     ///
     /// This method is cancel safe. A future that is dropped before it is ready has sent nothing.
     pub fn send<'a>(&self, message: impl Into<Payload<'a>>) -> impl Future<Output = Result<(), Error>> {
-        let mut payload = message.into();
-        self.connection.send_with(self.batch.hold(), move |outbound| outbound.accept(&mut payload))
+        self.connection.send(self.batch.hold(), message.into())
     }
 
     /// Sends a message if that is possible without waiting.

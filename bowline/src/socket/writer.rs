@@ -15,7 +15,7 @@ use crate::connection::Connection;
 use crate::connection::inbound::batch::Hold;
 use crate::connection::outbound::fragment::FragmentEnd;
 use crate::connection::outbound::wait_queue::{Manner, Place};
-use crate::connection::outbound::{Outbound, Queue};
+use crate::connection::outbound::{Outbound, Outgoing, Queue};
 use crate::error::{Error, ErrorKind};
 
 /// The size of the largest fragment, in bytes. Small writes are gathered up to this size.
@@ -88,14 +88,22 @@ enum WriterStage {
     Finished,
 }
 
+/// The exclusive right to send data, for which a writer waits as for its turn to send a message.
+struct Opening;
+
+impl Outgoing for Opening {
+    /// Whether the message is compressed.
+    type Accepted = bool;
+
+    fn accept(&mut self, outbound: &mut Outbound) -> Result<bool, Error> {
+        outbound.begin_writing();
+        Ok(outbound.compresses())
+    }
+}
+
 impl MessageWriter {
     pub(crate) async fn open(connection: Arc<Connection>, kind: MessageKind) -> Result<Self, Error> {
-        let compress = connection
-            .send_with(Hold::Never, |outbound| {
-                outbound.begin_writing();
-                Ok(outbound.compresses())
-            })
-            .await?;
+        let compress = connection.send(Hold::Never, Opening).await?;
         Ok(Self {
             connection,
             kind,

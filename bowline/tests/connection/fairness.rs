@@ -81,6 +81,22 @@ async fn fragments_are_work_whether_anyone_wants_them_or_not() {
     }
 }
 
+/// A unit of the budget pays for 32 replies to a batch.
+#[tokio::test]
+async fn replies_within_a_batch_are_work() {
+    let (mut socket, wire) = open(Role::Server, Limits::default());
+    wire.feed(&encode_all(Role::Client, &[Frame::text("1"), Frame::text("2")]));
+    let replying = async {
+        socket.recv().await.unwrap().unwrap();
+        for _ in 0..FLOOD {
+            socket.send("").await.unwrap();
+        }
+    };
+    let (polls, ()) = count_polls(pin!(replying)).await;
+    assert_bounded(polls, "replies");
+    assert_eq!(wire.written_len(), 2 * FLOOD);
+}
+
 /// Data after our Close frame is searched for the peer's, and discarded.
 #[tokio::test]
 async fn data_behind_our_close_frame_is_work() {

@@ -357,6 +357,60 @@ async fn within_a_batch() -> (bowline::WebSocket, Wire) {
     (socket, wire)
 }
 
+/// Most replies of a batch are accepted by what an earlier one has found. None may miss what happens between.
+#[tokio::test(start_paused = true)]
+async fn replies_within_a_batch_see_what_others_do_between_them() {
+    const HELD: usize = 20;
+    let (socket, wire) = within_a_batch().await;
+    let send_some = async |expected: &mut Vec<Frame>| {
+        for _ in 0..HELD {
+            socket.send("reply").await.unwrap();
+            expected.push(Frame::text("reply"));
+        }
+    };
+    let mut expected = Vec::new();
+    // Replies leave in order with the messages and pings of others.
+    send_some(&mut expected).await;
+    socket.sender().send("other").await.unwrap();
+    expected.push(Frame::text("other"));
+    send_some(&mut expected).await;
+    assert!(poll_once(pin!(socket.ping().payload("?"))).await.is_none());
+    expected.push(Frame::ping("?"));
+    // A writer has the exclusive right to send.
+    send_some(&mut expected).await;
+    let writer = socket.sender().writer(MessageKind::Text).await.unwrap();
+    let mut waiting = Box::pin(socket.send("after the writer"));
+    assert!(poll_once(waiting.as_mut()).await.is_none());
+    assert!(matches!(socket.try_send("full"), Err(TrySendError::Full("full"))));
+    writer.finish().await.unwrap();
+    expected.push(Frame::text(""));
+    waiting.await.unwrap();
+    expected.push(Frame::text("after the writer"));
+    // Senders that wait are first.
+    send_some(&mut expected).await;
+    wire.set_room(0);
+    let (first, second) = (socket.sender(), socket.sender());
+    while first.try_send("x").is_ok() {
+        expected.push(Frame::text("x"));
+    }
+    let mut early = Box::pin(second.send("early"));
+    assert!(poll_once(early.as_mut()).await.is_none());
+    let mut late = Box::pin(socket.send("late"));
+    assert!(poll_once(late.as_mut()).await.is_none());
+    wire.set_room(usize::MAX);
+    assert!(poll_once(late.as_mut()).await.is_none());
+    early.await.unwrap();
+    late.await.unwrap();
+    expected.extend([Frame::text("early"), Frame::text("late")]);
+    // Nothing is sent after the Close frame.
+    send_some(&mut expected).await;
+    socket.begin_close(CloseCode::NORMAL, "").unwrap();
+    assert_eq!(socket.send("too late").await.unwrap_err().kind(), ErrorKind::Closed);
+    settle().await;
+    expected.push(Frame::close(1000, ""));
+    assert_eq!(wire.take_frames(Role::Server), expected);
+}
+
 /// Only the `WebSocket` works through the batch.
 #[tokio::test(start_paused = true)]
 async fn a_sender_never_waits_behind_a_cork() {

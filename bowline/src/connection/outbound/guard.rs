@@ -12,12 +12,17 @@ use crate::sync::{Mutex, MutexGuard};
 /// The list is moved out of the half before the half is unlocked. Another thread may lock the half right
 /// after that, and collects in a list of its own. Code that runs from the list may lock the half again, on
 /// the same thread or another one.
+///
+/// The holder of the guard may change anything, so the next reply to a batch looks at the connection again:
+/// see [`Connection::accept_free`](crate::connection::Connection::accept_free).
 pub(crate) struct OutboundGuard<'a>(Option<MutexGuard<'a, Outbound>>);
 
 impl<'a> OutboundGuard<'a> {
     #[inline]
     pub(crate) fn new(outbound: &'a Mutex<Outbound>) -> Self {
-        Self(Some(outbound.lock().unwrap_or_else(PoisonError::into_inner)))
+        let mut outbound = outbound.lock().unwrap_or_else(PoisonError::into_inner);
+        outbound.end_free_replies();
+        Self(Some(outbound))
     }
 }
 

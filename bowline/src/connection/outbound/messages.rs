@@ -9,7 +9,7 @@ use crate::connection::outbound::compressor::Compressor;
 #[cfg(any(feature = "json", feature = "protobuf"))]
 use crate::connection::outbound::encoded::Encoded;
 use crate::connection::outbound::fragment::FragmentEnd;
-use crate::connection::outbound::{Outbound, misuse};
+use crate::connection::outbound::{Outbound, Outgoing, misuse};
 use crate::error::Error;
 use crate::message::{Payload, Prepared, PreparedFrame, Source};
 
@@ -23,6 +23,25 @@ const GATHERED_SHARED_SIZE: usize = 64 * 1024;
 /// Prepared payloads of at least this size are queued by reference. Many connections share such a payload, so
 /// that connections that don't keep up should not hold a copy each.
 const PREPARED_SHARED_SIZE: usize = 1024;
+
+impl Outgoing for Payload<'_> {
+    type Accepted = ();
+
+    #[expect(clippy::inline_always, reason = "measured: 20 instructions less of a small message")]
+    #[inline(always)]
+    fn accept(&mut self, outbound: &mut Outbound) -> Result<(), Error> {
+        outbound.accept(self)
+    }
+}
+
+#[cfg(any(feature = "json", feature = "protobuf"))]
+impl Outgoing for Encoded {
+    type Accepted = ();
+
+    fn accept(&mut self, outbound: &mut Outbound) -> Result<(), Error> {
+        outbound.accept_encoded(self)
+    }
+}
 
 impl Outbound {
     /// Accepts a message whole. An owned payload may be taken out of `payload`.
