@@ -15,24 +15,26 @@
 //! recv        1             2             3 (nothing more in memory)      waits
 //! send            reply 1       reply 2       reply 3
 //! queue           1             1 2           1 2 3 --write-->
-//! driver          woken: uncorks when this poll ends
+//! end of poll     awaited: whatever is still in the queue is written
 //! ```
 //!
 //! A reply is held back only under two conditions. First, the `WebSocket` that sends the reply is working
 //! through a [`Batch`](super::inbound::batch::Batch): the batch alone knows whether more messages are in
 //! memory. A `Sender` is never part of a batch, and always writes at once.
 //!
-//! Second, the driver is about to run, so held replies never stay in the queue. `cork` wakes the driver and
-//! sets `corked`, which stays set until the driver has run. Only the thread that corked holds replies back,
-//! and only while `corked` is set. So whatever the application does next, the replies leave:
+//! Second, something is about to write, so held replies never stay in the queue. On a runtime with several
+//! threads, and for a boxed stream, `cork` wakes the driver. On a runtime with one thread, `cork` hands tokio a
+//! waker that tokio calls or drops at the end of the poll. `cork` also sets `corked`, which stays set until one of these has written.
+//! Only the thread that corked holds replies back, and only while `corked` is set. So whatever the application
+//! does next, the replies leave:
 //!
 //! - It takes the last message of the batch: the reply to it is written together with all others.
 //! - It receives again, and nothing is in memory: `recv` uncorks before it waits.
 //! - It computes: one of the next replies finds that the first has waited a millisecond, and everything is
 //!   written.
-//! - It awaits something else, or returns: its poll ends, and the driver uncorks. A runtime of one thread may
-//!   never run the driver after this poll, if the future that it blocks on is then ready. There a waker that
-//!   tokio calls or drops at the end of the poll does it.
+//! - It awaits something else, or returns: its poll ends, and the driver or the waker uncorks. A runtime of
+//!   one thread may never run the driver after this poll, if the future that it blocks on is then ready, so
+//!   the driver is not relied on there.
 //! - It replies without end: 1,024 replies, or four times the high-water mark, are written.
 //! - The runtime is dropped: the driver writes as it is dropped.
 //!
@@ -72,21 +74,21 @@ impl Connection {
     /// Begins to hold back the replies to a batch. They are written when the poll under way has ended, even
     /// if the application never calls again.
     ///
-    /// On a runtime with several threads, the driver does so. On a runtime with one thread, `block_on` may
-    /// return before the driver has run, so [`EndOfPoll`] watches for the end of the poll, too. Without
-    /// tokio, nobody says when the poll ends, so nothing is held back.
+    /// On a runtime with several threads, the driver writes them. On a runtime with one thread, `block_on` may
+    /// return before the driver has run, so [`EndOfPoll`] writes them, if need be to a boxed stream together
+    /// with the driver. Without tokio, nobody says when the poll ends, so nothing is held back.
     #[inline(never)]
     pub(crate) fn cork(self: &Arc<Self>) {
         let poller = poller();
-        // Nobody knows when the tasks of the runtime will run, so nothing is held back.
-        let thread = if poller == Poller::Foreign { 0 } else { this_thread() };
-        if self.corked.swap(thread, Ordering::SeqCst) != 0 {
+        if poller == Poller::Foreign || self.corked.swap(this_thread(), Ordering::SeqCst) != 0 {
             return;
         }
         if poller == Poller::OneThread {
             EndOfPoll::watch(self);
         }
-        self.waker.wake_driver();
+        if poller != Poller::OneThread || self.is_boxed {
+            self.waker.wake_driver();
+        }
     }
 
     /// Writes the replies that are held back. Nothing is held back from now on, until the `WebSocket`
@@ -116,19 +118,17 @@ impl Connection {
         }
     }
 
-    /// The poll that held replies back has ended, and the future of the runtime is not ready yet.
+    /// The poll that held replies back has ended, and the future of the runtime is not ready yet. So the
+    /// replies are written now.
     ///
-    /// The driver has been woken, but the runtime may run 60 other tasks before it, and then poll the future
-    /// again. If that is ready, nobody runs the driver. So the replies are written now.
-    ///
-    /// A boxed stream is left to the driver: it may defer a waker itself while it is polled, and tokio panics
-    /// if that happens in the call of a deferred waker, which this is. At least no later reply is held back.
+    /// A boxed stream is left to the driver, which has been woken: the stream may defer a waker itself while it
+    /// is polled, and tokio panics if that happens in the call of a deferred waker, which this is. At least no
+    /// later reply is held back.
     #[cold]
     fn end_watch(&self) {
-        if self.outbound().is_boxed() {
+        if self.is_boxed {
             let corked = self.corked.load(Ordering::SeqCst);
             let _ = self.corked.compare_exchange(corked, UNWATCHED, Ordering::SeqCst, Ordering::SeqCst);
-            self.waker.wake_driver();
         } else {
             self.uncork();
         }
@@ -206,7 +206,7 @@ fn this_thread() -> usize {
 /// be woken. Both therefore mean that the poll has ended:
 ///
 /// ```text
-/// watch --yield_now--> deferred --future is pending--> woken: the driver is woken, and will run
+/// watch --yield_now--> deferred --future is pending--> woken: the replies are written here, or by the driver
 ///                         '------future is ready----> dropped: the replies are written here
 /// ```
 ///

@@ -563,11 +563,6 @@ impl Outbound {
         self.half.role()
     }
 
-    /// Returns whether the transport is a boxed stream, which runs code of others when it is polled.
-    pub(crate) fn is_boxed(&self) -> bool {
-        self.transport.as_ref().is_some_and(WriteTransport::is_boxed)
-    }
-
     pub(crate) fn is_tcp(&self) -> bool {
         self.transport.as_ref().is_some_and(WriteTransport::is_tcp)
     }

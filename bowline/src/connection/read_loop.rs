@@ -130,6 +130,10 @@ impl Connection {
         batch: &mut Batch,
         take: impl FnMut(&mut Inbound) -> Option<T>,
     ) -> Poll<T> {
+        if WRITES && self.is_corked() && self.waker.is_quiet() {
+            // The usual end of a batch: nothing is left in memory.
+            self.uncork();
+        }
         if !self.is_corked() && self.waker.try_sleep_quiet(cx.waker()) {
             return Poll::Pending;
         }

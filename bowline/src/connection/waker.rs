@@ -179,6 +179,13 @@ impl ConnectionWaker {
         self.quiet.store(quiet, Ordering::Relaxed);
     }
 
+    /// Returns whether nothing was left in the inbound half for the application, unless somebody has touched
+    /// the half since.
+    #[inline]
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.quiet.load(Ordering::Relaxed)
+    }
+
     /// Returns whether a reader is registered, as far as the reader itself knows.
     #[inline]
     pub(crate) fn has_sleeping_reader(&self) -> bool {

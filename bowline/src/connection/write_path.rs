@@ -105,7 +105,7 @@ impl Connection {
     /// Writes what a `SendBatch` has gathered.
     pub(crate) fn end_send_batch(self: &Arc<Self>) {
         // A boxed stream is foreign code, whose panic would now abort the process. The driver is due anyway.
-        if panicking() && self.outbound().is_boxed() {
+        if panicking() && self.is_boxed {
             return;
         }
         self.end_cork_here();
