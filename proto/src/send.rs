@@ -362,13 +362,23 @@ impl SendHalf {
                 header(fin, reserved, opcode, payload.len(), None).encode(out);
                 out.extend_from_slice(payload);
             }
-            Role::Client => {
-                out.reserve(FrameHeader::MAX_SIZE + payload.len());
-                header(fin, reserved, opcode, payload.len(), Some(masking_key)).encode(out);
-                append_masked(payload, masking_key, out);
-            }
+            Role::Client => masked_frame(fin, reserved, opcode, payload, masking_key, out),
         }
     }
+}
+
+#[inline(never)]
+fn masked_frame(
+    fin: bool,
+    reserved: u8,
+    opcode: Opcode,
+    payload: &[u8],
+    masking_key: [u8; 4],
+    out: &mut Vec<u8>,
+) {
+    out.reserve(FrameHeader::MAX_SIZE + payload.len());
+    header(fin, reserved, opcode, payload.len(), Some(masking_key)).encode(out);
+    append_masked(payload, masking_key, out);
 }
 
 #[inline]
