@@ -149,7 +149,7 @@ struct Rare {
 
 /// Something that a sender puts into the queue when it is its turn.
 pub(crate) trait Outgoing: Unpin {
-    /// What the sender learns.
+    /// The result for the sender.
     type Accepted;
 
     /// Puts this into the queue of an open connection, once.

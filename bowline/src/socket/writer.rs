@@ -92,7 +92,7 @@ enum WriterStage {
 struct Opening;
 
 impl Outgoing for Opening {
-    /// Whether the message is compressed.
+    /// `true` if the message is compressed.
     type Accepted = bool;
 
     fn accept(&mut self, outbound: &mut Outbound) -> Result<bool, Error> {
