@@ -77,9 +77,10 @@ fn document(size: usize, number: u32) -> Vec<u8> {
     loop {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         let (id, user, price, tag) = (state >> 8, state >> 20, state >> 16, state % 17);
+        let is_active = state.is_multiple_of(3);
         let record = format!(
-            "{{\"id\":{id},\"user\":\"user{user}\",\"price\":{price},\"active\":{},\"tags\":[\"alpha\",\"t{tag}\"]}},",
-            state.is_multiple_of(3),
+            "{{\"id\":{id},\"user\":\"user{user}\",\"price\":{price},\"active\":{is_active},\
+             \"tags\":[\"alpha\",\"t{tag}\"]}},"
         );
         // The rest is for the note.
         if text.len() + record.len() + 32 > size {

@@ -10,8 +10,8 @@
 //! report       text, JSON lines, JUnit XML
 //! ```
 //!
-//! The library's WebSockets are not used, as they would send almost none of these bytes. Over HTTP/3, the library
-//! carries the bytes, and a request that it would not build.
+//! The library's WebSockets are not used, as they would send almost none of these bytes. Over HTTP/3, the
+//! library carries the bytes, and a request that it would not build.
 
 mod cases;
 mod consent;

@@ -9,7 +9,7 @@ mod transport;
 mod values;
 
 pub(crate) use error::{ConnectError, UsageError, in_options};
-pub(crate) use transport::{Dialer, RawStream};
+pub(crate) use transport::Dialer;
 pub(crate) use values::Size;
 
 use std::net::SocketAddr;

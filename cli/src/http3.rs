@@ -12,7 +12,7 @@ use bowline_http3::{Http3Connection, Http3Server};
 use tokio::net::UdpSocket;
 use tokio::time::timeout;
 
-use crate::connect::RawStream;
+use crate::raw_stream::RawStream;
 
 /// The time of the opening handshake once QUIC is connected, as the library's default.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);

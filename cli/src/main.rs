@@ -14,6 +14,7 @@ mod exit;
 mod http3;
 mod manual;
 mod process_group;
+mod raw_stream;
 mod serve;
 mod talk;
 

@@ -342,10 +342,10 @@ impl Http3Connection {
     /// a framing of one's own. [`connect`](Self::connect) is for all others.
     ///
     /// A request with the method CONNECT and a [`ConnectProtocol`] in its extensions is an extended CONNECT
-    /// (RFC 9220 3, RFC 8441 4). If its response has a status 2xx, the stream carries the protocol. Otherwise,
-    /// reading returns the body of the response, and writing sends that of the request. Interim responses are
-    /// skipped, and redirects are not followed. The options of the [`Connector`] add nothing to the request,
-    /// apart from its limits. Calls wait for a stream as in `connect`.
+    /// (RFC 9220 3, RFC 8441 4). If its response has a status 2xx, the stream carries the protocol.
+    /// Otherwise, reading returns the body of the response, and writing sends that of the request. Interim
+    /// responses are skipped, and redirects are not followed. The options of the [`Connector`] add nothing to
+    /// the request, apart from its limits. Calls wait for a stream as in `connect`.
     ///
     /// ```no_run
     /// use bowline::ConnectProtocol;

@@ -432,8 +432,8 @@ impl Drop for SendHalf {
 ///
 /// - The end of the server's direction is the end of the bytes. A reset is an error.
 /// - `shutdown` ends our direction in order, by FIN.
-/// - Dropping the stream before that resets the stream with `H3_REQUEST_CANCELLED` (RFC 9114 4.1.1). Bytes that
-///   were written before a shutdown still arrive.
+/// - Dropping the stream before that resets the stream with `H3_REQUEST_CANCELLED` (RFC 9114 4.1.1). Bytes
+///   that were written before a shutdown still arrive.
 /// - Written bytes leave by themselves, so `flush` does nothing.
 pub struct Http3Stream {
     send: SendHalf,

@@ -102,8 +102,8 @@ impl Group {
             Self::FanOutCompressed => {
                 "Costs are those of the server, per message delivered to one connection. 1 KiB of JSON is \
                  compressed at level 6 without context takeover. The floor compresses each message once, and \
-                 writes its frame to each socket; bowline does so by `Prepared`. `bowline-unprepared` sends a \
-                 `Message` to each connection, which compresses the message each time."
+                 writes its frame to each socket; bowline does so by `Prepared`. `bowline-unprepared` sends \
+                 a `Message` to each connection, which compresses the message each time."
             }
             Self::Rooms => {
                 "Costs are those of the server, per message delivered to one connection. The second case is \

@@ -31,7 +31,8 @@ pub async fn serve(
 enum Request {
     /// "join NUMBER": the connection enters a room. Connections of [`Behavior::Rooms`] are in no room before.
     Join(usize),
-    /// "go SIZE": the server sends messages of `SIZE` bytes to all members of the room. This is their payload.
+    /// "go SIZE": the server sends messages of `SIZE` bytes to all members of the room. This is their
+    /// payload.
     Send(Vec<u8>),
 }
 

@@ -23,10 +23,10 @@
 //! memory. A `Sender` is never part of a batch, and always writes at once.
 //!
 //! Second, something is about to write, so held replies never stay in the queue. On a runtime with several
-//! threads, and for a boxed stream, `cork` wakes the driver. On a runtime with one thread, `cork` hands tokio a
-//! waker that tokio calls or drops at the end of the poll. `cork` also sets `corked`, which stays set until one of these has written.
-//! Only the thread that corked holds replies back, and only while `corked` is set. So whatever the application
-//! does next, the replies leave:
+//! threads, and for a boxed stream, `cork` wakes the driver. On a runtime with one thread, `cork` hands tokio
+//! a waker that tokio calls or drops at the end of the poll. `cork` also sets `corked`, which stays set until
+//! one of these has written. Only the thread that corked holds replies back, and only while `corked` is set.
+//! So whatever the application does next, the replies leave:
 //!
 //! - It takes the last message of the batch: the reply to it is written together with all others.
 //! - It receives again, and nothing is in memory: `recv` uncorks before it waits.
@@ -74,9 +74,9 @@ impl Connection {
     /// Begins to hold back the replies to a batch. They are written when the poll under way has ended, even
     /// if the application never calls again.
     ///
-    /// On a runtime with several threads, the driver writes them. On a runtime with one thread, `block_on` may
-    /// return before the driver has run, so [`EndOfPoll`] writes them, if need be to a boxed stream together
-    /// with the driver. Without tokio, nobody says when the poll ends, so nothing is held back.
+    /// On a runtime with several threads, the driver writes them. On a runtime with one thread, `block_on`
+    /// may return before the driver has run, so [`EndOfPoll`] writes them, if need be to a boxed stream
+    /// together with the driver. Without tokio, nobody says when the poll ends, so nothing is held back.
     #[inline(never)]
     pub(crate) fn cork(self: &Arc<Self>) {
         let poller = poller();
@@ -121,9 +121,9 @@ impl Connection {
     /// The poll that held replies back has ended, and the future of the runtime is not ready yet. So the
     /// replies are written now.
     ///
-    /// A boxed stream is left to the driver, which has been woken: the stream may defer a waker itself while it
-    /// is polled, and tokio panics if that happens in the call of a deferred waker, which this is. At least no
-    /// later reply is held back.
+    /// A boxed stream is left to the driver, which has been woken: the stream may defer a waker itself while
+    /// it is polled, and tokio panics if that happens in the call of a deferred waker, which this is. At
+    /// least no later reply is held back.
     #[cold]
     fn end_watch(&self) {
         if self.is_boxed {

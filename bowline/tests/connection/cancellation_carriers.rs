@@ -1,5 +1,5 @@
-//! Futures that are dropped after any number of polls, over all transports: nothing is lost, repeated or torn.
-//! `http3/tests` includes this file, for HTTP/3.
+//! Futures that are dropped after any number of polls, over all transports: nothing is lost, repeated or
+//! torn. `http3/tests` includes this file, for HTTP/3.
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! Slow connections: the peer's end accepts and sends one byte per call, and every other call returns `Pending`.
+//! Slow connections: the peer's end accepts and sends one byte per call, and every other call returns
+//! `Pending`.
 
 use bowline::{Acceptor, Connector, Limits, Role, WebSocket};
 

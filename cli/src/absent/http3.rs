@@ -9,7 +9,7 @@ use bowline::http::{Request, Response, Uri};
 use bowline::{Connector, Error, ErrorKind, Handler, Server, ShutdownSummary, WebSocket};
 use tokio::net::UdpSocket;
 
-use crate::connect::RawStream;
+use crate::raw_stream::RawStream;
 
 const ABSENT: &str = "this program was built without HTTP/3 (the feature `http3` of bowline-cli)";
 

@@ -1,8 +1,7 @@
 //! The cases: one file a chapter.
 //!
-//! A chapter is the part of an id before the first dot, and has the name of its file; `streams` has the cases that
-//! two chapters share. Users know the ids, so
-//! an id keeps its meaning.
+//! A chapter is the part of an id before the first dot, and has the name of its file; `streams` has the cases
+//! that two chapters share. Users know the ids, so an id keeps its meaning.
 
 mod close;
 mod compression;

@@ -1,8 +1,8 @@
 //! The bytes of a case: opening handshakes, frames, and the events that the server's bytes are.
 //!
 //! ```text
-//! opening      performs an opening handshake; head is its request and response, http2 the way of RFC 8441, and
-//!              http3 that of RFC 9220
+//! opening      performs an opening handshake; head is its request and response, http2 the way of RFC 8441,
+//!              and http3 that of RFC 9220
 //! session      an open WebSocket, on a carrier; inbox turns the server's bytes into events
 //! frame        frames of a client, valid and invalid
 //! transcript   the bytes, for a report

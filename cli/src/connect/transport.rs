@@ -8,17 +8,12 @@ use bowline::http::header::HOST;
 use bowline::http::uri::Authority;
 use bowline::rustls::ClientConfig;
 use bowline::rustls::pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 
 use crate::http3;
+use crate::raw_stream::RawStream;
 
 use super::{ConnectError, Route, Target, UsageError, Version, host_and_port};
-
-/// A stream to a server: TCP, TLS or a Unix socket.
-pub(crate) trait RawStream: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
-
-impl<S: AsyncRead + AsyncWrite + Send + Sync + Unpin> RawStream for S {}
 
 /// The way to a server, without the opening handshake of WebSockets.
 #[derive(Clone)]

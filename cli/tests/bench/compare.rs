@@ -150,14 +150,14 @@ async fn wrong_options_of_a_comparison_are_wrong_usage() {
     }
 }
 
-/// Starts a comparison that goes on for long, with a server whose child says when it is there, and holds stderr
-/// open as long as it lives.
+/// Starts a comparison that goes on for long, with a server whose child says when it is there, and holds
+/// stderr open as long as it lives.
 async fn started() -> Child {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let says = format!(
-        "import socket, time; s = socket.create_connection((\"127.0.0.1\", {port})); s.sendall(b\"!\"); s.recv(1); \
-         time.sleep(3600)"
+        "import socket, time; s = socket.create_connection((\"127.0.0.1\", {port})); s.sendall(b\"!\"); \
+         s.recv(1); time.sleep(3600)"
     );
     let server = format!("{} serve :{{port}} & python3 -c '{says}' & wait", env!("CARGO_BIN_EXE_bowline"));
     let child = start(&[format!("both={server}")], &["-d", "1h", "-c", "1"]);

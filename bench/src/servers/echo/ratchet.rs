@@ -1,5 +1,5 @@
-//! ratchet: `read` and `write`, as in the documentation of the crate. The loop validates text, which the library
-//! leaves to its users.
+//! ratchet: `read` and `write`, as in the documentation of the crate. The loop validates text, which the
+//! library leaves to its users.
 
 use anyhow::Result;
 use bytes::BytesMut;

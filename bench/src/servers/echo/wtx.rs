@@ -1,6 +1,6 @@
 //! wtx: `read_frame` and `write_frame` of the parts of `split_mut`, as in its example
-//! `web-socket-server-echo`. The library's handshake needs a provider of cryptography, so the handshake is the
-//! one by hand. The library gathers no replies.
+//! `web-socket-server-echo`. The library's handshake needs a provider of cryptography, so the handshake is
+//! the one by hand. The library gathers no replies.
 
 use anyhow::Result;
 use tokio::net::TcpStream;

@@ -22,8 +22,8 @@ pub(crate) struct HeldReplies {
     count: u16,
     /// The count up to which replies are free: they may be held back without a look at the connection.
     free_until: u16,
-    /// The count at which the clock is read next. It is read at the first reply, every second one of the first
-    /// eight, and at every eighth one, since reading the clock costs a tenth of a small message.
+    /// The count at which the clock is read next. It is read at the first reply, every second one of the
+    /// first eight, and at every eighth one, since reading the clock costs a tenth of a small message.
     next_check: u16,
     /// The time at which the first of them has waited long enough.
     due: Option<Instant>,

@@ -18,16 +18,16 @@ Examples:
   bowline bench compare --server 'mine=./server {port}' --server 'bowline=bowline serve :{port}'
   bowline bench compare --server 'node=node server.mjs' --in-flight 16 --json
 
-Each server is started by sh, and has to send back all messages. It is checked before it is measured. The servers \
-take turns: each round has one sample of each. The CPU time and the memory are those of all processes in \
-the server's process group. All of them are killed in the end.";
+Each server is started by sh, and has to send back all messages. It is checked before it is measured. \
+The servers take turns: each round has one sample of each. The CPU time and the memory are those of all \
+processes in the server's process group. All of them are killed in the end.";
 
 /// Start echo servers as processes, and compare their speed, processor time and memory
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct CompareArguments {
-    /// A server: a name, and the command that starts it, in which {port} becomes its port. The variable PORT has
-    /// the port, too; may be repeated
+    /// A server: a name, and the command that starts it, in which {port} becomes its port. The variable PORT
+    /// has the port, too; may be repeated
     #[arg(short, long = "server", value_name = "NAME=COMMAND", required = true)]
     servers: Vec<ServerCommand>,
     /// The path of the URL

@@ -162,8 +162,8 @@ impl Comparison {
         let busiest = samples().map(|sample| sample.busy).fold(0.0, f64::max);
         if busiest > BUSY {
             warnings.push(format!(
-                "this program was busy for up to {:.0} % of the time of its threads, so messages/s may be its own \
-                 limit: compare the CPU per message, or use more --threads",
+                "this program was busy for up to {:.0} % of the time of its threads, so messages/s may be \
+                 its own limit: compare the CPU per message, or use more --threads",
                 busiest * 100.0
             ));
         }

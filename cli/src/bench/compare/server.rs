@@ -87,7 +87,8 @@ impl Process {
         let guard = guard.spawn()?;
         let group = ProcessGroup::of(Some(guard.id()));
         let mut server = shell(command);
-        // Its complaints are for the user, and what it prints otherwise would be in the middle of the results.
+        // Its complaints are for the user, and what it prints otherwise would be in the middle of the
+        // results.
         server.env("PORT", port.to_string()).stdin(Stdio::null());
         lead_group(&mut server, guard.id());
         match server.spawn() {

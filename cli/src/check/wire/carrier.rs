@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, ReadHalf, WriteHalf};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use crate::connect::RawStream;
+use crate::raw_stream::RawStream;
 
 /// The chunks that wait until a case reads them. A server that sends without end is held back then.
 const CHUNKS: usize = 8;

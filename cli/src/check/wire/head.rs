@@ -130,8 +130,8 @@ impl RequestHead {
 }
 
 impl RequestHead {
-    /// The request as HTTP/2 and HTTP/3 have it: an extended CONNECT, if its method was not edited. `protocol`
-    /// makes the extension that is the `:protocol`.
+    /// The request as HTTP/2 and HTTP/3 have it: an extended CONNECT, if its method was not edited.
+    /// `protocol` makes the extension that is the `:protocol`.
     pub(crate) fn to_request<P: Clone + Send + Sync + 'static>(
         &self,
         scheme: &str,

@@ -9,7 +9,7 @@ use h2::{Ping, RecvStream, SendStream};
 use tokio::task::JoinSet;
 
 use super::head::{RequestBody, RequestHead, ResponseHead};
-use crate::connect::RawStream;
+use crate::raw_stream::RawStream;
 
 /// A connection to a server. Clones use the same connection.
 #[derive(Clone)]

@@ -5,8 +5,8 @@ use bowline::http::{self, Request};
 use bowline::{ConnectProtocol, Error};
 
 use super::head::{RequestHead, ResponseHead};
-use crate::connect::RawStream;
 use crate::http3::{self, Connection};
+use crate::raw_stream::RawStream;
 
 /// A connection to a server. Clones use the same connection.
 #[derive(Clone)]
