@@ -4,6 +4,8 @@ pub mod broadcast;
 pub mod echo;
 pub mod handshakes;
 mod http2;
+#[cfg(feature = "http3")]
+mod http3;
 pub mod idle;
 mod runs;
 mod wire;

@@ -5,6 +5,8 @@ pub mod connect;
 mod echo;
 #[cfg(feature = "http2")]
 mod http2;
+#[cfg(feature = "http3")]
+mod http3;
 mod json;
 mod library;
 mod rooms;

@@ -10,6 +10,8 @@ use hdrhistogram::Histogram;
 use mio::{Events, Interest, Poll, Token};
 
 use super::http2::Streams;
+#[cfg(feature = "http3")]
+use super::http3;
 use super::runs::{self, Span};
 use super::wire::{self, Wire};
 use crate::control::say;
@@ -39,6 +41,10 @@ pub struct Echo {
     /// Use HTTP/2, with this many of the connections on each TCP connection.
     #[arg(long)]
     pub streams: Option<usize>,
+    /// Use HTTP/3 instead of HTTP/2, on QUIC connections.
+    #[cfg(feature = "http3")]
+    #[arg(long)]
+    pub http3: bool,
 }
 
 /// Connects or accepts, checks the first replies, then makes a run for each command.
@@ -50,6 +56,13 @@ pub fn run(load: &Echo) -> Result<()> {
     };
     if let Some(streams) = load.streams {
         let batch = |number| batch(load, number % DISTINCT);
+        #[cfg(feature = "http3")]
+        if load.http3 {
+            let mut streams = http3::Streams::open(address, load.connections, streams, load.depth, batch)?;
+            streams.run(&mut Histogram::new(3)?, || false)?;
+            check(load, streams.take_replies())?;
+            return measure(load, |latencies, goes_on| streams.run(latencies, goes_on));
+        }
         let mut streams = Streams::open(address, load.connections, streams, load.depth, batch)?;
         streams.run(&mut Histogram::new(3)?, || false)?;
         check(load, streams.take_replies())?;

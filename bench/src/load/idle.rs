@@ -9,6 +9,8 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use hdrhistogram::Histogram;
 
 use super::http2::Streams;
+#[cfg(feature = "http3")]
+use super::http3;
 use super::wire;
 use crate::control::{listen, say};
 use crate::frames::{Counter, Kind, encode_masked, payload};
@@ -30,13 +32,17 @@ pub struct Idle {
     /// Use HTTP/2, with this many of the connections on each TCP connection.
     #[arg(long)]
     pub streams: Option<usize>,
+    /// Use HTTP/3 instead of HTTP/2, on QUIC connections.
+    #[cfg(feature = "http3")]
+    #[arg(long)]
+    pub http3: bool,
     #[arg(long)]
     pub kind: Kind,
 }
 
 pub fn run(load: &Idle) -> Result<()> {
     if let Some(streams) = load.streams {
-        return run_over_http2(load, streams);
+        return run_on_streams(load, streams);
     }
     if load.tls {
         let config = wire::trusting_config()?;
@@ -45,18 +51,35 @@ pub fn run(load: &Idle) -> Result<()> {
     run_on(load, || wire::open(load.address, load.kind.is_compressed()))
 }
 
-fn run_over_http2(load: &Idle, streams: usize) -> Result<()> {
+fn run_on_streams(load: &Idle, streams: usize) -> Result<()> {
     say("ready");
     ensure!(listen().context("no command came")? == "open", "the first command has to be \"open\"");
     let payload = payload(load.kind, load.size, 0);
     let mut message = Vec::new();
     encode_masked(load.kind, &payload, 0, &mut message);
+    #[cfg(feature = "http3")]
+    if load.http3 {
+        let batch = |_| message.clone();
+        let mut streams = http3::Streams::open(load.address, load.connections, streams, 1, batch)?;
+        say("done");
+        return echo_on_command(|| {
+            streams.run(&mut Histogram::new(3)?, || false)?;
+            Ok(streams.take_replies().all(|replies| replies == payload))
+        });
+    }
     let mut streams = Streams::open(load.address, load.connections, streams, 1, |_| message.clone())?;
     say("done");
+    echo_on_command(|| {
+        streams.run(&mut Histogram::new(3)?, || false)?;
+        Ok(streams.take_replies().all(|replies| replies == payload))
+    })
+}
+
+/// Makes each connection echo for each command. `echo` returns whether the replies are right.
+fn echo_on_command(mut echo: impl FnMut() -> Result<bool>) -> Result<()> {
     while let Some(line) = listen() {
         ensure!(line == "echo", "an unknown command: {line:?}");
-        streams.run(&mut Histogram::new(3)?, || false)?;
-        ensure!(streams.take_replies().all(|replies| replies == payload), "the server's reply is wrong");
+        ensure!(echo()?, "the server's reply is wrong");
         say("done");
     }
     Ok(())

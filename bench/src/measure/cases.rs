@@ -14,6 +14,7 @@ pub enum Group {
     Tls,
     Http2,
     Json,
+    Http3,
     Compression,
     Handshakes,
     Idle,
@@ -38,6 +39,7 @@ impl Group {
             Self::Tls => "Echo over TLS, 32 connections",
             Self::Http2 => "Echo over HTTP/2: 32 connections of 1 stream, and 1 connection of 100 streams",
             Self::Json => "Echo of JSON documents, parsed and serialized, 32 connections",
+            Self::Http3 => "Echo over HTTP/3: 32 connections of 1 stream, and 1 connection of 100 streams",
             Self::Compression => "Echo of compressed JSON, 32 connections",
             Self::Handshakes => "Opening handshakes, 8 at a time",
             Self::CompressionIdle => "Memory of 1,000 connections that may compress",
@@ -71,6 +73,9 @@ impl Group {
             Self::Json => {
                 "Costs are those of the server, per message. bowline uses `recv_json` and `send_json`. The \
                  floor is bowline, too, but calls `serde_json` by hand between `recv` and `send`."
+            }
+            Self::Http3 => {
+                "Costs are those of the server, per message. The floor is an echo on bare streams of quinn."
             }
             Self::Compression => {
                 "Without context takeover, at level 6, the default of all libraries, and at level 1. Costs \
@@ -166,6 +171,10 @@ pub enum Carrier {
     Tls,
     /// HTTP/2 in clear text, with this many WebSockets on each TCP connection.
     Http2 {
+        streams: usize,
+    },
+    /// HTTP/3, with this many WebSockets on each QUIC connection.
+    Http3 {
         streams: usize,
     },
 }
@@ -324,6 +333,15 @@ pub fn all() -> Vec<Case> {
         let workload = Workload::Json(Messages { kind: Kind::Document, ..messages(depth, KIB) });
         add(Group::Json, format!("json-{}-x{depth}", name(KIB)), workload);
     }
+    if cfg!(feature = "http3") {
+        for (connections, streams, prefix) in [(32, 1, "http3"), (100, 100, "http3-shared")] {
+            for depth in [1, 16] {
+                let carrier = Carrier::Http3 { streams };
+                let workload = Workload::Echo(Messages { connections, carrier, ..messages(depth, KIB) });
+                add(Group::Http3, format!("{prefix}-1KiB-x{depth}"), workload);
+            }
+        }
+    }
     for (level, suffix) in [(DEFAULT_LEVEL, ""), (1, "-level-1")] {
         for size in [KIB, 16 * KIB] {
             let workload = Workload::Echo(Messages { kind: Kind::Json, level, ..messages(1, size) });
@@ -339,6 +357,12 @@ pub fn all() -> Vec<Case> {
     if cfg!(feature = "http2") {
         let carrier = Carrier::Http2 { streams: 100 };
         add(Group::Idle, "idle-http2".into(), idle(10_000, carrier, Kind::Binary));
+    }
+    if cfg!(feature = "http3") {
+        for (streams, name) in [(1, "idle-http3-connections"), (100, "idle-http3")] {
+            let connections = if streams == 1 { 1_000 } else { 10_000 };
+            add(Group::Idle, name.into(), idle(connections, Carrier::Http3 { streams }, Kind::Binary));
+        }
     }
     add(Group::CompressionIdle, "idle-compressed".into(), idle(1_000, Carrier::Tcp, Kind::Json));
     for size in [KIB, 64 * KIB] {

@@ -42,6 +42,7 @@ pub fn of(case: &Case) -> Vec<String> {
         Group::Client => all().collect(),
         Group::Handshakes => only(&SHAKE_HANDS),
         Group::Http2 => only(&[FLOOR, LIMIT, BOWLINE]),
+        Group::Http3 => only(&[FLOOR, BOWLINE]),
         Group::Compression => only(&COMPRESS),
         Group::CompressionIdle => only(&COMPRESS),
         // The hub gathers what is published at once.

@@ -6,6 +6,8 @@ use tokio::net::TcpListener;
 use super::echo::{self, Side};
 #[cfg(feature = "http2")]
 use super::http2;
+#[cfg(feature = "http3")]
+use super::http3;
 use super::library::{Behavior, Library};
 use super::{json, rooms, stream, tls};
 use crate::allocations;
@@ -23,6 +25,10 @@ pub struct Serve {
     #[cfg(feature = "http2")]
     #[arg(long)]
     pub http2: bool,
+    /// Serve HTTP/3.
+    #[cfg(feature = "http3")]
+    #[arg(long)]
+    pub http3: bool,
     /// Compress at this level, without context takeover.
     #[arg(long)]
     pub compress: Option<u8>,
@@ -47,6 +53,11 @@ pub fn run(options: &Serve) -> Result<()> {
         builder.worker_threads(options.threads);
     }
     builder.enable_all().build()?.block_on(async {
+        #[cfg(feature = "http3")]
+        if options.http3 {
+            answer_in_background();
+            return http3::serve(options.library).await;
+        }
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         say(listener.local_addr()?);
         answer_in_background();

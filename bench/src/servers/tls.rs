@@ -29,7 +29,7 @@ pub async fn serve(library: Library, listener: TcpListener) -> Result<()> {
     }
 }
 
-fn config() -> Result<Arc<ServerConfig>> {
+pub fn config() -> Result<Arc<ServerConfig>> {
     let signed = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
     let key = PrivatePkcs8KeyDer::from(signed.signing_key.serialize_der());
     let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))

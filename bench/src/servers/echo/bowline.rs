@@ -40,7 +40,7 @@ pub async fn connect(address: SocketAddr) -> Result<(), Error> {
     reply(socket).await
 }
 
-async fn reply(mut socket: WebSocket) -> Result<(), Error> {
+pub async fn reply(mut socket: WebSocket) -> Result<(), Error> {
     while let Some(message) = socket.recv().await? {
         socket.send(message).await?;
     }
