@@ -11,9 +11,6 @@ use crate::support::frames::{Frame, encode_all, take_frames};
 use crate::support::pairs::{CARRIERS, Carrier, Stream, both, with_raw_peer};
 use crate::support::peer_of;
 
-/// A time far longer than any of these tests takes, even on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(120);
-
 /// Reads the next frame from `role`, or the end of the stream.
 async fn read_frame(role: Role, stream: &mut Box<dyn Stream>) -> Option<Frame> {
     let mut bytes = Vec::new();
@@ -31,7 +28,7 @@ async fn read_frame(role: Role, stream: &mut Box<dyn Stream>) -> Option<Frame> {
 async fn for_each(test: impl AsyncFn(Role, Carrier)) {
     for &carrier in CARRIERS {
         for role in [Role::Client, Role::Server] {
-            let bounded = timeout(PATIENCE, test(role, carrier));
+            let bounded = timeout(Duration::from_secs(20), test(role, carrier));
             bounded.await.unwrap_or_else(|_| panic!("{role:?} over {carrier:?} hangs"));
         }
     }
