@@ -48,8 +48,7 @@ async fn the_library_is_right_over_http3() {
     let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let url = format!("localhost:{}", socket.local_addr().unwrap().port());
     tokio::spawn(bowline_http3::Http3Server::new(right_server().tls(config)).serve(socket, echo));
-    // On a busy machine, packets are lost, and sent again late.
-    let options = ["--strict", "--echo", "--http", "3", "-4", "--wait", "30s", "--cacert"];
+    let options = ["--strict", "--echo", "--http", "3", "-4", "--wait", "2s", "--cacert"];
     let options = [&options[..], &[file.to_str().unwrap()]].concat();
     check(&[&options[..], &[&url]].concat()).await.expect_right();
     let outcome = check(&[&options[..], &["--case", "http3.reset", "-vv", &url]].concat()).await;
