@@ -1,4 +1,5 @@
 //! The smallest useful page: it connects, sends a message, and shows what it receives, or the error.
+#![cfg(target_family = "wasm")]
 
 use bowline::Error;
 use wasm_bindgen::prelude::*;
