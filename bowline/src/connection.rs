@@ -71,7 +71,6 @@ use std::task::{Context, Waker};
 
 use bowline_proto::{ReceiveHalf, ReceiveLimits, Role};
 
-use crate::compression::DeflateWindow;
 use crate::connection::inbound::Inbound;
 use crate::connection::outbound::guard::OutboundGuard;
 use crate::connection::outbound::{Outbound, Outgoing};
@@ -79,6 +78,7 @@ use crate::connection::parts::ConnectionParts;
 use crate::connection::waker::ConnectionWaker;
 use crate::error::Error;
 use crate::handshake::negotiated::Negotiated;
+use crate::message::compression::DeflateWindow;
 use crate::sync::{AtomicBool, AtomicUsize, Mutex, MutexGuard};
 use crate::transport::http2::Multiplexed;
 use crate::transport::{Addresses, limit_unsent};

@@ -367,14 +367,6 @@ pub mod blocking;
 mod browser;
 #[cfg(all(feature = "client", not(all(target_family = "wasm", target_os = "unknown"))))]
 mod client;
-#[cfg_attr(
-    any(
-        all(target_family = "wasm", target_os = "unknown"),
-        not(all(feature = "deflate", any(feature = "client", feature = "server")))
-    ),
-    allow(dead_code, unreachable_pub, unused_imports, reason = "its public part needs these features")
-)]
-mod compression;
 #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
 mod connection;
 #[cfg_attr(
@@ -441,12 +433,12 @@ mod native {
     };
     #[cfg(all(feature = "client", feature = "http2"))]
     pub use crate::client::{Http2Connection, HttpVersion};
-    #[cfg(feature = "deflate")]
-    pub use crate::compression::{Compression, CompressionOptions};
     #[cfg(feature = "client")]
     pub use crate::connection::outbound::control::ControlFrame;
     #[cfg(feature = "server")]
     pub use crate::handshake::protocol::ConnectProtocol;
+    #[cfg(feature = "deflate")]
+    pub use crate::message::compression::{Compression, CompressionOptions};
     #[cfg(feature = "axum")]
     pub use crate::server::extract;
     #[cfg(feature = "server")]

@@ -3,10 +3,18 @@
 //! - [`Message`] is a received message: text as [`Utf8Bytes`], or binary data as [`Bytes`].
 //! - [`Payload`] is the argument of `send`: anything that converts into a message, borrowed or owned.
 //! - [`Prepared`] is a message that is encoded, and compressed, once for many connections.
+//! - [`compression`] has the options of permessage-deflate, and the codec.
 //!
-//! This folder lies above `compression`, because a [`Prepared`] message keeps its compressed forms. Nothing
-//! here knows about connections.
+//! Nothing here knows about connections.
 
+#[cfg_attr(
+    any(
+        all(target_family = "wasm", target_os = "unknown"),
+        not(all(feature = "deflate", any(feature = "client", feature = "server")))
+    ),
+    allow(dead_code, unreachable_pub, unused_imports, reason = "its public part needs these features")
+)]
+pub(crate) mod compression;
 mod payload;
 mod prepared;
 pub(crate) mod tally;

@@ -36,7 +36,6 @@ use std::task::{Context, Poll};
 use bowline_proto::{CloseFrame, Data, Event, ReceiveHalf};
 use tokio::task::coop::has_budget_remaining;
 
-use crate::compression::DeflateWindow;
 use crate::connection::inbound::assembler::{Assembler, Filled};
 use crate::connection::inbound::decompressor::Decompressor;
 use crate::connection::inbound::effect::Effect;
@@ -44,6 +43,7 @@ use crate::connection::inbound::end::{End, Notice, StreamEnd};
 use crate::connection::inbound::read_buffer::ReadBuffer;
 use crate::connection::inbound::undelivered::Undelivered;
 use crate::error::Error;
+use crate::message::compression::DeflateWindow;
 use crate::message::tally::Tally;
 use crate::transport::ReadTransport;
 

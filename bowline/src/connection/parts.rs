@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use bowline_proto::Role;
 
-use crate::compression::{Compression, CompressionOptions};
 use crate::connection::outbound::control::ControlHook;
 use crate::handshake::negotiated::Negotiated;
 use crate::limits::Limits;
+use crate::message::compression::{Compression, CompressionOptions};
 use crate::transport::Transport;
 
 /// The parts of a connection whose opening handshake is done.

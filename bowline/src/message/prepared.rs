@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bowline_proto::{MessageKind, Misuse, Role, SendHalf};
 use bytes::Bytes;
 
-use crate::compression::CompressorSettings;
-use crate::compression::codec::Deflater;
 use crate::message::Payload;
+use crate::message::compression::CompressorSettings;
+use crate::message::compression::codec::Deflater;
 
 /// A message that is encoded once and sent to many connections.
 ///

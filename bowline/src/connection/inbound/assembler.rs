@@ -9,9 +9,9 @@ use bowline_proto::{Data, Event, Failure, MessageKind, ReceiveHalf};
 use bytes::{BufMut, Bytes};
 use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
 
-use crate::compression::codec::{Inflated, Inflater};
 use crate::connection::inbound::read_buffer::READ_SIZE;
 use crate::message::Message;
+use crate::message::compression::codec::{Inflated, Inflater};
 use crate::message::tally::Tally;
 
 /// A message of which at least this many bytes are missing is read straight into its own memory.

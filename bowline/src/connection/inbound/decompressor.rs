@@ -3,10 +3,10 @@
 use bowline_proto::{Data, Failure, MessageKind};
 use bytes::{Buf, Bytes};
 
-use crate::compression::DeflateWindow;
-use crate::compression::codec::Inflater;
 use crate::connection::inbound::assembler::Assembler;
 use crate::connection::inbound::read_buffer::ReadBuffer;
+use crate::message::compression::DeflateWindow;
+use crate::message::compression::codec::Inflater;
 use crate::message::tally::Tally;
 
 /// Compressed payload on its way from the read buffer into a message.

@@ -2,11 +2,11 @@
 
 use std::cell::Cell;
 
-use crate::compression::CompressorSettings;
-use crate::compression::codec::Deflater;
 use crate::connection::outbound::fragment::FragmentEnd;
 #[cfg(feature = "deflate")]
 use crate::message::Payload;
+use crate::message::compression::CompressorSettings;
+use crate::message::compression::codec::Deflater;
 
 /// The largest capacity of the buffer that a thread keeps for compressed messages on their way into a write
 /// buffer.

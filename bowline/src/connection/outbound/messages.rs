@@ -4,13 +4,13 @@ use std::mem;
 
 use bowline_proto::{MessageKind, Role};
 
-use crate::compression::CompressorSettings;
 use crate::connection::outbound::compressor::Compressor;
 #[cfg(any(feature = "json", feature = "protobuf"))]
 use crate::connection::outbound::encoded::Encoded;
 use crate::connection::outbound::fragment::FragmentEnd;
 use crate::connection::outbound::{Outbound, Outgoing, misuse};
 use crate::error::Error;
+use crate::message::compression::CompressorSettings;
 use crate::message::{Payload, Prepared, PreparedFrame, Source};
 
 /// Owned payloads of at least this size are queued by reference, without a copy.

@@ -10,10 +10,10 @@ use http::StatusCode;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
 
-use crate::compression::CompressionOptions;
 use crate::error::{Error, ErrorKind};
 use crate::handshake::headers::is_of_handshake;
 use crate::limits::Limits;
+use crate::message::compression::CompressionOptions;
 use crate::server::handshake::{Agreement, Offers};
 use crate::server::rejection::Rejection;
 

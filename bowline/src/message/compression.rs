@@ -4,8 +4,8 @@
 //! direction is compressed. The codec itself is in `bowline-proto`; [`codec`] replaces it with a stand-in if
 //! the feature `deflate` is off.
 //!
-//! This folder lies below `message` and `connection` and imports neither. A compressor of one connection
-//! belongs to `connection::outbound`, a decompressor to `connection::inbound`.
+//! This folder imports nothing else of the crate. A compressor of one connection belongs to
+//! `connection::outbound`, a decompressor to `connection::inbound`.
 
 pub(crate) mod codec;
 
