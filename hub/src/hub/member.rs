@@ -231,13 +231,13 @@ impl Member {
                 claim.ask(topic, origin)?
             }
         };
-        let (admission, held) = answered(core, answer).await?;
+        let commands = self.node.worker_of(topic);
+        let (admission, held) = answered(core, commands, topic, &self.key, answer).await?;
         let (ticket, at) = match admission {
             Admission::Live(position) => return claim.keep(position, held),
             Admission::Lost(now) => return Ok(Start::Lost(now)),
             Admission::Behind { ticket, at } => (ticket, at),
         };
-        let commands = self.node.worker_of(topic);
         let replay = Replay { core, commands, topic, member: &self.key, ticket, stop: &claim.stop };
         match replay.run(reached.insert(at), most).await {
             Ok(Replayed::Live(position)) => claim.keep(position, held),

@@ -14,6 +14,9 @@
 //! While the topic reads its history, members that subscribe are sent to the history at once. Members that
 //! have read everything there wait.
 //!
+//! A member that has waited for too long asks for its request back. If the request is answered already, the
+//! answer counts: the member may have been sent the last frames, and must not read them again.
+//!
 //! The comparison has two reasons. The member may have read a message whose delivery was lost, so the topic
 //! is behind the member. Or the history has rolled back, and the topic stands on a line of messages that no
 //! longer exists.

@@ -66,4 +66,6 @@ pub(crate) enum Departure {
     Unsubscribe(Option<oneshot::Sender<()>>),
     /// The catch-up with this ticket has ended, because the connection is closed.
     CatchUp(u64),
+    /// A request has waited for too long. Unless the worker has answered already, it drops the request.
+    Request,
 }

@@ -114,8 +114,9 @@ impl Replay<'_> {
     }
 
     async fn ask(&self, at: Position) -> Result<(Admission, Topic), Error> {
-        let origin = Origin::Behind { ticket: self.ticket, at };
-        answered(self.core, ask(self.commands, self.topic, self.member, origin)?).await
+        let Self { core, commands, topic, member, ticket, .. } = *self;
+        let answer = ask(commands, topic, member, Origin::Behind { ticket, at })?;
+        answered(core, commands, topic, member, answer).await
     }
 }
 
@@ -136,8 +137,24 @@ pub(crate) fn ask(
 }
 
 /// Waits for an answer, for the time of one call of the engine: the worker may be reading many histories.
-pub(crate) async fn answered(core: &Core, answer: Answer) -> Result<(Admission, Topic), Error> {
-    core.engine.in_time("subscribe", answer).await?.map_err(|_| Error::left())?
+///
+/// The worker may just be sending the last frames to the member. So it is told that the time is over, and has
+/// the last word: either there is an answer, or nothing was sent.
+pub(crate) async fn answered(
+    core: &Core,
+    commands: &UnboundedSender<Command>,
+    topic: &Topic,
+    member: &MemberKey,
+    mut answer: Answer,
+) -> Result<(Admission, Topic), Error> {
+    match core.engine.in_time("subscribe", &mut answer).await {
+        Ok(answered) => answered.map_err(|_| Error::left())?,
+        Err(late) => {
+            // Without a worker, there is no answer, either.
+            let _ = commands.send(Command::Leave(topic.clone(), member.clone(), Departure::Request));
+            answer.await.unwrap_or(Err(late))
+        }
+    }
 }
 
 /// The next thing that a slow member is to be sent.

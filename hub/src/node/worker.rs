@@ -223,6 +223,7 @@ impl Worker {
                     topic.remove_behind(&self.core, member);
                 }
             }
+            Departure::Request => topic.waiting.retain(|request| request.member != *member),
             Departure::Unsubscribe(reply) => {
                 topic.remove_live(&self.core, member);
                 topic.waiting.retain(|request| request.member != *member);

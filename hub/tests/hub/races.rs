@@ -1,5 +1,7 @@
 //! Schedules in which calls, engines and runtimes get in each other's way.
 
+mod confirmation;
+
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
