@@ -419,15 +419,18 @@ impl<B: Broker> Scene<B> {
 
 /// Tries something again that fails while the broker is busy with the last failure.
 async fn again<T>(attempt: impl AsyncFn() -> Result<T, Box<dyn Error>>) -> Result<T, Box<dyn Error>> {
+    let mut failure = "no attempt has ended".to_owned();
     let succeeded = async {
         loop {
             match attempt().await {
                 Ok(output) => return output,
-                Err(_) => sleep(Duration::from_millis(20)).await,
+                Err(error) => failure = error.to_string(),
             }
+            sleep(Duration::from_millis(20)).await;
         }
     };
-    Ok(timeout(CALM, succeeded).await?)
+    let outcome = timeout(CALM, succeeded).await;
+    Ok(outcome.map_err(|_| format!("nothing succeeds for {CALM:?}: {failure}"))?)
 }
 
 async fn start_process<B: Broker>(broker: &B) -> Result<NodeProcess, Box<dyn Error>> {
