@@ -19,6 +19,7 @@ use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
+use std::slice;
 use std::task::{Context, Poll, ready};
 
 use bowline::{Error, ErrorKind};
@@ -29,7 +30,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use crate::head::HeadError;
 use crate::qpack::SectionError;
 use crate::session::{SessionUse, var_int};
-use crate::wire::{EncodedHeader, ErrorCode, FramePart, FrameReader, FrameType, HEADER_SIZE, Violation};
+use crate::wire::{EncodedHeader, ErrorCode, FramePart, FrameReader, FrameType, Violation};
 
 /// The largest DATA frame that is announced, in bytes.
 const MAX_FRAME: usize = 64 * 1024;
@@ -339,8 +340,9 @@ impl SendHalf {
             return Poll::Ready(Ok(0));
         }
         while !self.header.is_empty() {
-            let count = ready!(self.poll_bytes(cx, self.header.clone()))?;
-            self.header.advance(count);
+            let mut rest = self.header.clone();
+            ready!(self.poll_bytes(cx, &mut rest))?;
+            self.header = rest;
         }
         if self.owed == 0 {
             let count = ready!(self.poll_begin(cx, slices, wanted))?;
@@ -366,26 +368,25 @@ impl SendHalf {
     ) -> Poll<io::Result<usize>> {
         let announced = wanted.min(MAX_FRAME);
         let header = EncodedHeader::new(FrameType::Data, announced);
-        let mut bytes = Vec::with_capacity(HEADER_SIZE + announced.min(MAX_COPIED));
-        bytes.extend_from_slice(&header);
         let end = header.len() + announced.min(MAX_COPIED);
+        // The capacity is exact, as `Bytes` would allocate once more to remember another one.
+        let mut bytes = Vec::with_capacity(end);
+        bytes.extend_from_slice(&header);
         for slice in slices {
             bytes.extend_from_slice(&slice[..slice.len().min(end - bytes.len())]);
         }
-        let bytes = Bytes::from(bytes);
-        let count = ready!(self.poll_bytes(cx, bytes.clone()))?;
-        self.header = bytes.slice(count.min(header.len())..header.len());
+        let mut bytes = Bytes::from(bytes);
+        let count = ready!(self.poll_bytes(cx, &mut bytes))?;
+        self.header = bytes.split_to(header.len().saturating_sub(count));
         let written = count.saturating_sub(header.len());
         self.owed = announced - written;
         Poll::Ready(Ok(written))
     }
 
-    fn poll_bytes(&mut self, cx: &mut Context<'_>, bytes: Bytes) -> Poll<io::Result<usize>> {
-        let written = {
-            let mut bytes = [bytes];
-            // The future has no state of its own.
-            ready!(pin!(self.stream.write_chunks(&mut bytes)).poll(cx))
-        };
+    /// Writes the first of `bytes`, and removes them. Returns their number.
+    fn poll_bytes(&mut self, cx: &mut Context<'_>, bytes: &mut Bytes) -> Poll<io::Result<usize>> {
+        // The future has no state of its own.
+        let written = ready!(pin!(self.stream.write_chunks(slice::from_mut(bytes))).poll(cx));
         Poll::Ready(match written {
             Ok(written) => Ok(written.bytes),
             Err(error) => Err(self.session.session.unwritable(error).into()),

@@ -13,6 +13,8 @@
 
 use std::fmt;
 
+use bytes::BufMut;
+
 /// The largest integer (RFC 9000 16).
 pub(crate) const MAX_VARINT: u64 = (1 << 62) - 1;
 
@@ -162,12 +164,12 @@ pub(crate) struct EncodedHeader {
 
 impl EncodedHeader {
     pub(crate) fn new(kind: FrameType, payload: usize) -> Self {
-        let mut bytes = Vec::with_capacity(HEADER_SIZE);
-        write_varint(kind.number(), &mut bytes);
-        write_varint(payload as u64, &mut bytes);
-        let mut header = Self { bytes: [0; HEADER_SIZE], len: bytes.len() };
-        header.bytes[..bytes.len()].copy_from_slice(&bytes);
-        header
+        let mut bytes = [0; HEADER_SIZE];
+        let mut room = &mut bytes[..];
+        write_varint(kind.number(), &mut room);
+        write_varint(payload as u64, &mut room);
+        let len = HEADER_SIZE - room.len();
+        Self { bytes, len }
     }
 }
 
@@ -213,7 +215,7 @@ impl PartialVarint {
 }
 
 /// Appends an integer in its shortest form.
-pub(crate) fn write_varint(value: u64, out: &mut Vec<u8>) {
+pub(crate) fn write_varint(value: u64, out: &mut impl BufMut) {
     let bytes = value.to_be_bytes();
     let (log, start) = match value {
         0..=0x3f => (0, 7),
@@ -221,8 +223,8 @@ pub(crate) fn write_varint(value: u64, out: &mut Vec<u8>) {
         0x4000..=0x3fff_ffff => (2, 4),
         _ => (3, 0),
     };
-    out.push(bytes[start] | (log << 6));
-    out.extend_from_slice(&bytes[start + 1..]);
+    out.put_u8(bytes[start] | (log << 6));
+    out.put_slice(&bytes[start + 1..]);
 }
 
 /// The reader of the frames of one stream.
