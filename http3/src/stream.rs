@@ -18,13 +18,14 @@
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
+use std::mem;
 use std::pin::{Pin, pin};
 use std::slice;
 use std::task::{Context, Poll, ready};
 
 use bowline::{Error, ErrorKind};
 use bytes::{Buf, Bytes};
-use quinn::{Chunk, ReadError, RecvStream, SendStream};
+use quinn::{ReadError, RecvStream, SendStream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::head::HeadError;
@@ -40,6 +41,12 @@ const MAX_COPIED: usize = 16 * 1024;
 
 /// The largest piece that is taken out of QUIC at once, in bytes.
 const MAX_CHUNK: usize = 64 * 1024;
+
+/// The most pieces that are taken out of QUIC with one call.
+const MAX_PIECES: usize = 8;
+
+/// The size of a piece, most of the time: that of the payload of a packet, in bytes.
+const PIECE_SIZE: usize = 1500;
 
 /// The number of frames without data, or of pieces of skipped frames, that one poll reads.
 const MAX_STEPS: usize = 32;
@@ -160,18 +167,36 @@ impl ReceiveHalf {
         if !self.chunk.is_empty() {
             return Poll::Ready(Ok(true));
         }
-        match ready!(poll_chunk(&mut self.stream, cx)) {
-            Ok(Some(chunk)) => {
-                self.chunk = chunk.bytes;
-                Poll::Ready(Ok(true))
-            }
-            Ok(None) if self.frames.is_between_frames() => Poll::Ready(Ok(false)),
+        // The future has no state of its own.
+        let chunk = ready!(pin!(self.stream.read_chunk(MAX_CHUNK, true)).poll(cx));
+        let chunk = self.received(chunk)?.map(|chunk| chunk.bytes);
+        let is_open = chunk.is_some();
+        self.chunk = chunk.unwrap_or_default();
+        Poll::Ready(Ok(is_open))
+    }
+
+    /// Takes several pieces out of QUIC. Returns their number, which is 0 at the end of the stream.
+    ///
+    /// Pieces are packets. Taken one by one, each would lock the connection, and pass the layers above alone.
+    fn poll_pieces(&mut self, cx: &mut Context<'_>, pieces: &mut [Bytes]) -> Poll<Result<usize, Error>> {
+        if !self.chunk.is_empty() {
+            pieces[0] = mem::take(&mut self.chunk);
+            return Poll::Ready(Ok(1));
+        }
+        // The future has no state of its own.
+        let count = ready!(pin!(self.stream.read_chunks(pieces)).poll(cx));
+        Poll::Ready(self.received(count).map(Option::unwrap_or_default))
+    }
+
+    /// Describes the error of a read, if there is one.
+    fn received<T>(&self, read: Result<Option<T>, ReadError>) -> Result<Option<T>, Error> {
+        match read {
             // RFC 9114 7.1: a frame that the end of the stream cuts off is an error of the connection.
-            Ok(None) => {
+            Ok(None) if !self.frames.is_between_frames() => {
                 let violation = Violation::new(ErrorCode::FRAME_ERROR, "a stream ended within a frame");
-                Poll::Ready(Err(self.session.session.fail(violation)))
+                Err(self.session.session.fail(violation))
             }
-            Err(error) => Poll::Ready(Err(self.session.session.unreadable(error))),
+            read => read.map_err(|error| self.session.session.unreadable(error)),
         }
     }
 
@@ -223,45 +248,65 @@ impl AsyncRead for ReceiveHalf {
         if before == 0 || this.content == Content::Ended {
             return Poll::Ready(Ok(()));
         }
-        for _ in 0..MAX_STEPS {
-            if buf.remaining() < before && (this.chunk.is_empty() || buf.remaining() == 0) {
+        // A small buffer is filled from one piece, so that few bytes wait here.
+        let most = (before / PIECE_SIZE).clamp(1, MAX_PIECES);
+        let mut steps = MAX_STEPS;
+        while steps > 0 {
+            let mut pieces = [const { Bytes::new() }; MAX_PIECES];
+            let count = ready!(this.poll_pieces(cx, &mut pieces[..most]))?;
+            let read = this.read_frames(&mut pieces[..count], buf, &mut steps);
+            this.keep(&mut pieces[..count]);
+            read.map_err(|violation| this.session.session.fail(violation))?;
+            if count == 0 || buf.remaining() < before || this.content == Content::Ended {
                 return Poll::Ready(Ok(()));
-            }
-            if !ready!(this.poll_fill(cx))? {
-                return Poll::Ready(Ok(()));
-            }
-            let mut input = &this.chunk[..];
-            let part = this.frames.read(&mut input, buf.remaining());
-            let mut violation = None;
-            match part {
-                Some(FramePart::Payload { kind: FrameType::Data, bytes, .. }) => buf.put_slice(bytes),
-                Some(FramePart::Payload { .. }) | None => {}
-                Some(FramePart::Begin(header)) => match header.kind {
-                    FrameType::Data | FrameType::Unknown => {}
-                    FrameType::Headers if this.content == Content::Body => this.content = Content::Ended,
-                    kind => violation = Some(this.unexpected(kind)),
-                },
-            }
-            let left = input.len();
-            this.consume_to(left);
-            if this.content == Content::Ended {
-                return Poll::Ready(Ok(()));
-            }
-            if let Some(violation) = violation {
-                return Poll::Ready(Err(this.session.session.fail(violation).into()));
             }
         }
-        if buf.remaining() == before {
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
-        }
-        Poll::Ready(Ok(()))
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 }
 
-fn poll_chunk(stream: &mut RecvStream, cx: &mut Context<'_>) -> Poll<Result<Option<Chunk>, ReadError>> {
-    // The future has no state of its own.
-    pin!(stream.read_chunk(MAX_CHUNK, true)).poll(cx)
+impl ReceiveHalf {
+    /// Reads the frames in `pieces`, and moves their data into `buf`. Consumes what was read: until `buf` is
+    /// full, the body has ended, or `steps` is used up by frames and parts of frames.
+    fn read_frames(
+        &mut self,
+        pieces: &mut [Bytes],
+        buf: &mut ReadBuf<'_>,
+        steps: &mut usize,
+    ) -> Result<(), Violation> {
+        for piece in pieces {
+            while !piece.is_empty() {
+                if *steps == 0 || buf.remaining() == 0 || self.content == Content::Ended {
+                    return Ok(());
+                }
+                *steps -= 1;
+                let (mut input, mut violation) = (&piece[..], None);
+                match self.frames.read(&mut input, buf.remaining()) {
+                    Some(FramePart::Payload { kind: FrameType::Data, bytes, .. }) => buf.put_slice(bytes),
+                    Some(FramePart::Payload { .. }) | None => {}
+                    Some(FramePart::Begin(header)) => match header.kind {
+                        FrameType::Data | FrameType::Unknown => {}
+                        FrameType::Headers if self.content == Content::Body => self.content = Content::Ended,
+                        kind => violation = Some(self.unexpected(kind)),
+                    },
+                }
+                let left = input.len();
+                piece.advance(piece.len() - left);
+                violation.map_or(Ok(()), Err)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps the bytes that were not read. A `Bytes` without bytes would still hold its packet.
+    fn keep(&mut self, pieces: &mut [Bytes]) {
+        let Some(first) = pieces.iter().position(|piece| !piece.is_empty()) else { return };
+        self.chunk = match &mut pieces[first..] {
+            [only] => mem::take(only),
+            several => several.concat().into(),
+        };
+    }
 }
 
 /// The progress of the sending half.

@@ -6,7 +6,7 @@ use bowline_http3::Http3Connection;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 
-use crate::raw::{RawServer, SERVER_SETTINGS, frame, soon};
+use crate::raw::{ACCEPTED, RawServer, SERVER_SETTINGS, frame, soon};
 use crate::support::{Running, serve, serve_echo};
 
 fn connect(url: impl std::fmt::Display, protocol: &'static str) -> Request<()> {
@@ -58,6 +58,40 @@ async fn a_tunnel_carries_another_protocol() {
         assert_eq!(received, "from the server");
     };
     soon(async { tokio::join!(serving, talking) }).await;
+}
+
+/// Many frames arrive at once, and none ends where a packet or a buffer does.
+#[tokio::test]
+async fn frames_of_any_size_are_read_into_buffers_of_any_size() {
+    let body: Vec<u8> = (0..60_000_u32).map(|n| (n * n).to_be_bytes()[2]).collect();
+    for (frame_size, buffer_size) in [(1, 1), (1, 20_000), (7, 20_000), (1001, 20_000), (16_000, 3001)] {
+        let server = RawServer::new();
+        let url = format!("wss://{}/", server.address());
+        let serving = async {
+            let (quic, kept) = server.accept(&[SERVER_SETTINGS]).await;
+            let (mut send, _receive) = quic.accept_bi().await.unwrap();
+            let frames: Vec<_> = body.chunks(frame_size).map(|data| frame(0x00, data)).collect();
+            send.write_all(&[ACCEPTED, &frames.concat()].concat()).await.unwrap();
+            send.finish().unwrap();
+            send.stopped().await.unwrap();
+            (quic, kept)
+        };
+        let reading = async {
+            let connection = Http3Connection::open(&server.connector(), &url).await.unwrap();
+            let response = connection.tunnel(connect(&url, "something-else")).await.unwrap();
+            let (mut stream, mut received, mut buffer) =
+                (response.into_body(), Vec::new(), vec![0; buffer_size]);
+            loop {
+                let count = stream.read(&mut buffer).await.unwrap();
+                if count == 0 {
+                    break received;
+                }
+                received.extend_from_slice(&buffer[..count]);
+            }
+        };
+        let (_, received) = soon(async { tokio::join!(serving, reading) }).await;
+        assert!(received == body, "frames of {frame_size} and a buffer of {buffer_size} bytes");
+    }
 }
 
 #[tokio::test]
