@@ -50,6 +50,9 @@
 //!   the messages don't match. Nodes read all histories after each reconnect, the election of a leader, and
 //!   the deletion of the stream. A stream with one replica in a cluster could roll back unnoticed, and is an
 //!   error.
+//! - **The stream of presence is older than it was.** The nodes enter their members again. Each node looks at
+//!   all messages of the stream, 500 each second, for entries of nodes that are gone, and removes these after
+//!   the time of a lease.
 //! - **A server of a cluster is killed.** Nothing is lost.
 //! - **A server of a cluster stops for seconds, and goes on.** NATS 2.9 may then drop messages that it has
 //!   acknowledged, or store a message twice; NATS 2.15 does neither. A node looks up what it has published
@@ -129,14 +132,14 @@ pub async fn connect(url: &str) -> Result<Nats, EngineError> {
     let connection = connection::connect(&addresses, 0).await?;
     connection.server.add_to(&mut addresses.servers);
     let link = LinkState::Unstarted(Box::new((connection, addresses)));
-    Ok(Nats { link, stream: Stream::default(), presence: Presence::default() })
+    Ok(Nats { link, stream: Stream::default(), presence: Arc::default() })
 }
 
 /// An engine on NATS. [`connect`] returns one.
 pub struct Nats {
     link: LinkState,
     stream: Stream,
-    presence: Presence,
+    presence: Arc<Presence>,
 }
 
 /// The connection.

@@ -44,12 +44,14 @@
 //! ```text
 //! presence  begin, renew, enter, exit, present
 //! reaper    the entries of nodes that are gone
+//! orphans   entries of nodes without a lease
 //! sweeper   the keys that are gone
 //! person    the message of a key
 //! term      the message of a lease
 //! subjects  the subjects
 //! ```
 
+mod orphans;
 pub(crate) mod person;
 mod reaper;
 mod subjects;
@@ -106,12 +108,15 @@ struct Leases {
     verified: u64,
     /// The nodes that this engine reaps.
     reaping: Vec<String>,
+    /// The time of the last lease.
+    time: Duration,
 }
 
 impl Presence {
-    /// Starts the task that removes keys that are gone.
-    pub(crate) fn start(&self, link: &Arc<Link>) {
+    /// Starts the tasks that remove keys that are gone, and look for entries without a lease.
+    pub(crate) fn start(self: &Arc<Self>, link: &Arc<Link>) {
         tokio::spawn(sweeper::run(Arc::downgrade(link), Arc::clone(&self.gone)));
+        tokio::spawn(orphans::run(Arc::downgrade(link), Arc::downgrade(self)));
     }
 
     /// Begins the lease of a node.
@@ -125,6 +130,7 @@ impl Presence {
             leases.verified = changes;
         }
         leases.held.insert(node, sequence);
+        leases.time = time;
         Ok(())
     }
 
@@ -145,6 +151,7 @@ impl Presence {
                     let mut leases = self.leases();
                     let Some(held) = leases.held.get_mut(&node) else { return Ok(Lease::Lapsed) };
                     *held = sequence;
+                    leases.time = time;
                     return Ok(Lease::Held);
                 }
                 Err(Refusal::Overtaken) => {
@@ -403,6 +410,21 @@ impl Presence {
         }
         self.ensured.store(ensured, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Notes that a node with entries has no lease, for a time in which the node finds out by itself.
+    async fn miss_lease(&self, link: &Link, node: &str) -> Result<(), Refusal> {
+        let term = Term::Missing(self.leases().time).encode();
+        match self.replace(link, &lease_subject(node), 0, &term).await {
+            // Another hub may be faster.
+            Ok(_) | Err(Refusal::Overtaken) => Ok(()),
+            Err(refusal) => Err(refusal),
+        }
+    }
+
+    /// Returns `true` if the engine holds a lease.
+    fn has_lease(&self) -> bool {
+        !self.leases().held.is_empty()
     }
 
     fn lapse(&self, node: NodeId) {

@@ -45,6 +45,12 @@ impl Person {
         Self { key: key.to_owned(), ..Self::default() }
     }
 
+    /// Returns the nodes with an entry: one token of a subject each, as hubs write them.
+    pub(crate) fn nodes(&self) -> impl Iterator<Item = &str> {
+        let nodes = self.nodes.iter().map(String::as_str);
+        nodes.filter(|node| !node.is_empty() && node.bytes().all(|byte| byte.is_ascii_alphanumeric()))
+    }
+
     pub(crate) fn has(&self, node: &str) -> bool {
         self.nodes.iter().any(|other| other == node)
     }

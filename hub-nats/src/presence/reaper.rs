@@ -2,6 +2,8 @@
 //!
 //! ```text
 //!   Lasting --its time is over, and nobody renews it--> Over --entries are removed, after 30 s--> gone
+//!                                                        ^
+//!   Missing --its time is over---------------------------+
 //! ```
 
 use std::time::{Duration, SystemTime};
@@ -64,7 +66,8 @@ impl Presence {
             };
             match term {
                 Term::Lasting(_) if Term::lasts(&lease, now) => live += 1,
-                Term::Lasting(_) => {
+                Term::Missing(time) if lease.time + time > now => {}
+                Term::Lasting(_) | Term::Missing(_) => {
                     match self.replace(link, &lease.subject, lease.sequence, &Term::Over.encode()).await {
                         Ok(_) => self.begin_reaping(node),
                         // The node has renewed its lease, or another hub was faster.

@@ -10,6 +10,8 @@ use crate::message::RawMessage;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Term {
     Lasting(Duration),
+    /// A hub has found entries without a lease, and reaps them after a time.
+    Missing(Duration),
     /// A hub has begun to reap the entries.
     Over,
 }
@@ -17,19 +19,22 @@ pub(crate) enum Term {
 impl Term {
     pub(crate) fn parse(json: &[u8]) -> Option<Self> {
         let value: Value = serde_json::from_slice(json).ok()?;
-        Some(match value["milliseconds"].as_u64() {
-            Some(time) => Self::Lasting(Duration::from_millis(time)),
-            None => Self::Over,
+        let time = |name: &str| value[name].as_u64().map(Duration::from_millis);
+        Some(match (time("milliseconds"), time("missing")) {
+            (Some(time), _) => Self::Lasting(time),
+            (None, Some(time)) => Self::Missing(time),
+            (None, None) => Self::Over,
         })
     }
 
     pub(crate) fn encode(self) -> String {
-        match self {
-            Self::Lasting(time) => {
-                json!({ "milliseconds": u64::try_from(time.as_millis()).unwrap_or(u64::MAX) }).to_string()
-            }
-            Self::Over => json!({}).to_string(),
-        }
+        let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let value = match self {
+            Self::Lasting(time) => json!({ "milliseconds": milliseconds(time) }),
+            Self::Missing(time) => json!({ "missing": milliseconds(time) }),
+            Self::Over => json!({}),
+        };
+        value.to_string()
     }
 
     /// Returns `true` if a message is that of a lease which lasts at a time of the server.

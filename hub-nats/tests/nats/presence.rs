@@ -353,6 +353,37 @@ async fn of_two_changes_of_a_key_at_once_a_cluster_forgets_none() -> TestResult 
     LocalSet::new().run_until(rounds).await
 }
 
+/// The stream has lost the lease of a node, and an index, too.
+#[tokio::test]
+async fn the_entries_of_a_node_without_a_lease_are_removed() -> TestResult {
+    let Some(mut server) = Server::start("").await? else { return Ok(()) };
+    let bare = Bare::start(&server.url(), ROOM).await?;
+    let (node, topic, time) = (bare.node, &bare.topic, Duration::from_secs(2));
+    let bob = Present::new("bob");
+    assert_eq!(bare.engine.enter(topic, node, &bob).await?, Lease::Held);
+    for key in ["alice", "carol"] {
+        let person = format!("{{\"key\":\"{key}\",\"info\":\"\",\"nodes\":[\"77\"],\"change\":true}}");
+        server.publish_after(&format!("bowline.present.room/1%2e2.{key}"), 0, &person).await?;
+    }
+    server.publish_after("bowline.node.77.room/1%2e2.carol", 0, "").await?;
+    assert_eq!(bare.engine.renew(node, time).await?, Lease::Held);
+    assert_eq!(bare.engine.count(topic).await?, 3);
+    server.kill()?;
+    server.restart().await?;
+    let removed = async {
+        loop {
+            assert_eq!(again(|| bare.engine.renew(node, time)).await?, Lease::Held);
+            again(|| bare.engine.reap(node)).await?;
+            if again(|| bare.engine.present(topic)).await? == [bob.clone()] {
+                return Outcome::Ok(());
+            }
+            sleep(Duration::from_millis(200)).await;
+        }
+    };
+    timeout(PATIENCE, removed).await?.map_err(|error| error.to_string())?;
+    Ok(())
+}
+
 /// A backup lacks the entry, but has the lease. Others publish before the node does, so that numbers grow.
 #[tokio::test]
 async fn a_node_whose_entries_were_rolled_back_enters_them_again() -> TestResult {
