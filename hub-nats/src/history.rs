@@ -13,7 +13,7 @@
 //! messages.
 //!
 //! The first messages of a page are read one by one from the leader of the stream, by their numbers if the
-//! [`index`](crate::index) knows these. A consumer reads the
+//! [`index`](crate::stream::index) knows these. A consumer reads the
 //! others together: it costs more, and may be a bit late, but the next page takes care of that.
 
 use std::time::{Duration, SystemTime};
@@ -22,11 +22,11 @@ use bowline_hub::{EngineError, HistoryEntry, HistoryPage, Position, Retention, T
 use serde_json::json;
 use tokio::time::sleep;
 
-use crate::index::Place;
 use crate::jetstream::{self, Refusal};
 use crate::link::Link;
 use crate::message::{Batch, Part, RawMessage, consume, last, next, nth};
 use crate::stream::Stream;
+use crate::stream::index::Place;
 use crate::wire::{self, Content};
 
 /// The pauses before a history that seems to lack a position is read again.

@@ -88,16 +88,13 @@
 //! of the connection once it is back.
 
 mod address;
-mod clock;
 mod connection;
 mod history;
-mod index;
 mod jetstream;
 mod link;
 mod message;
 mod presence;
 mod protocol;
-mod receipts;
 mod stream;
 mod transport;
 mod wire;

@@ -15,6 +15,16 @@
 //!
 //! Rules may differ, also between nodes while a new version of the application is rolled out. So a history is
 //! bounded by those who read it: see [`history`](crate::history).
+//!
+//! ```text
+//! receipts  whether acknowledged messages have stayed
+//! index     the newest messages of all topics
+//! clock     the time of the server
+//! ```
+
+mod clock;
+pub(crate) mod index;
+mod receipts;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -24,12 +34,12 @@ use bowline_hub::{EngineError, Position, Retention, Topic};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use crate::clock::Clock;
-use crate::index::Index;
 use crate::jetstream::{self, Refusal, call, nanoseconds};
 use crate::link::Link;
 use crate::message::nth;
-use crate::receipts::{self, Receipts};
+use crate::stream::clock::Clock;
+use crate::stream::index::Index;
+use crate::stream::receipts::Receipts;
 use crate::wire;
 
 /// The time for which the stream keeps a message longer than the rules say. Live members of a topic that is
