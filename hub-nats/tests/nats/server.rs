@@ -1,7 +1,7 @@
 //! A real NATS, which the tests start, kill and start again.
 
 use std::error::Error;
-use std::fs;
+use std::fs::{self, File};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -158,6 +158,9 @@ async fn answer(stream: BufReader<TcpStream>) -> Result<String, Box<dyn Error>> 
 fn spawn(folder: &TempDir) -> Result<Child, Box<dyn Error>> {
     let mut command = Command::new("nats-server");
     command.arg("-c").arg(folder.path().join("server.conf"));
-    command.arg("-l").arg(folder.path().join("server.log"));
-    Ok(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?)
+    let log = folder.path().join("server.log");
+    command.arg("-l").arg(&log);
+    // A server that crashes says so there.
+    let errors = File::options().create(true).append(true).open(&log)?;
+    Ok(command.stdout(Stdio::null()).stderr(errors).spawn()?)
 }
