@@ -22,6 +22,11 @@ const NAME_IN_USE: u64 = 10058;
 pub(crate) const NO_MESSAGE: u64 = 10037;
 const WRONG_LAST_SEQUENCE: u64 = 10071;
 const ID_IN_PROCESS: u64 = 10158;
+const WRONG_STREAM: u64 = 10060;
+
+/// The number of looks at a stream that is being created, and the pause between two of them.
+const LOOKS: usize = 50;
+const LOOK: Duration = Duration::from_millis(20);
 
 /// The refusal of a request by the server.
 #[derive(Debug)]
@@ -135,6 +140,21 @@ pub(crate) async fn create(link: &Link, config: &Value) -> Result<Value, Refusal
         outcome => outcome?,
     };
     Ok(info["config"].clone())
+}
+
+/// Waits until a stream that exists accepts messages with a subject.
+///
+/// NATS 2.9.10 crashes if it is asked for a message of a stream that another node is just creating. Once the
+/// stream looks at what is published, it is complete. This message is for another stream, so it is refused.
+pub(crate) async fn wait_for_stream(link: &Link, subject: &str) -> Result<(), Refusal> {
+    for _ in 0..LOOKS {
+        match publish(link, subject, &[("Nats-Expected-Stream", "-")], b"").await {
+            Err(Refusal::Code(WRONG_STREAM, _)) => return Ok(()),
+            Err(Refusal::NoStream) => sleep(LOOK).await,
+            outcome => return outcome.map(drop),
+        }
+    }
+    Err(Refusal::NoStream)
 }
 
 /// Removes the messages of a subject up to a number.

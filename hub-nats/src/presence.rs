@@ -95,7 +95,7 @@ pub(crate) struct Presence {
     ensured: AtomicU64,
     leases: Mutex<Leases>,
     /// The messages of keys without entries, to be removed from the stream.
-    gone: Arc<Gone>,
+    gone: Gone,
 }
 
 #[derive(Default)]
@@ -115,7 +115,7 @@ struct Leases {
 impl Presence {
     /// Starts the tasks that remove keys that are gone, and look for entries without a lease.
     pub(crate) fn start(self: &Arc<Self>, link: &Arc<Link>) {
-        tokio::spawn(sweeper::run(Arc::downgrade(link), Arc::clone(&self.gone)));
+        tokio::spawn(sweeper::run(Arc::downgrade(link), Arc::downgrade(self)));
         tokio::spawn(orphans::run(Arc::downgrade(link), Arc::downgrade(self)));
     }
 
@@ -349,6 +349,8 @@ impl Presence {
     /// Otherwise, all leases lapse, as the stream may have lost entries or exits. Others may have published
     /// since, so that numbers alone don't tell.
     async fn verify(&self, link: &Link) -> Result<(), Refusal> {
+        // Before anything is read.
+        self.ensure(link).await?;
         let changes = link.changes();
         let (sequence, subject) = {
             let leases = self.leases();
@@ -358,13 +360,16 @@ impl Presence {
             leases.last.clone()
         };
         let mut is_there = false;
-        for _ in 0..LATE {
+        // A leader that was just elected may be late.
+        let looks = if link.is_clustered() { LATE } else { 1 };
+        for look in 0..looks {
+            if look > 0 {
+                tokio::time::sleep(PAUSE).await;
+            }
             is_there = has(link, sequence, &subject).await?;
             if is_there {
                 break;
             }
-            // A leader that was just elected may be late.
-            tokio::time::sleep(PAUSE).await;
         }
         let mut leases = self.leases();
         if !is_there {
@@ -376,10 +381,10 @@ impl Presence {
 
     /// Makes sure that the stream exists.
     async fn ensure(&self, link: &Link) -> Result<(), Refusal> {
-        let ensured = link.changes() + 1;
-        if self.ensured.load(Ordering::Relaxed) == ensured {
+        if self.is_ensured(link) {
             return Ok(());
         }
+        let ensured = link.changes() + 1;
         let config = json!({
             "name": wire::PRESENCE,
             "description": "The presence of bowline-hub",
@@ -402,7 +407,10 @@ impl Presence {
             "duplicate_window": nanoseconds(AT_ONCE),
         });
         match call(link, &format!("STREAM.INFO.{}", wire::PRESENCE), &json!({})).await {
-            Ok(info) => jetstream::check_replicas(&info)?,
+            Ok(info) => {
+                jetstream::check_replicas(&info)?;
+                jetstream::wait_for_stream(link, wire::CLOCK).await?;
+            }
             Err(Refusal::NoStream) => {
                 jetstream::create(link, &config).await?;
             }
@@ -422,9 +430,9 @@ impl Presence {
         }
     }
 
-    /// Returns `true` if the engine holds a lease.
-    fn has_lease(&self) -> bool {
-        !self.leases().held.is_empty()
+    /// Returns `true` if the stream is known to exist.
+    fn is_ensured(&self, link: &Link) -> bool {
+        self.ensured.load(Ordering::Relaxed) == link.changes() + 1
     }
 
     fn lapse(&self, node: NodeId) {

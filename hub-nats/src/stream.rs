@@ -156,6 +156,7 @@ impl Stream {
         let config = match call(link, "STREAM.INFO.bowline", &json!({})).await {
             Ok(info) => {
                 check(&info)?;
+                jetstream::wait_for_stream(link, &wire::subject(wire::STORE, "-")).await?;
                 raise(link, &info["config"], wanted).await?
             }
             Err(Refusal::NoStream) => create(link, wanted).await?,

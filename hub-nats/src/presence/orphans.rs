@@ -68,8 +68,8 @@ pub(crate) async fn run(link: Weak<Link>, presence: Weak<Presence>) {
         if look.changes != changes {
             look = Look { changes, ..Look::default() };
         }
-        // A server of a cluster may be late for a while. A hub without a lease has no presence.
-        if look.stage == Stage::Looking && !link.is_restless() && presence.has_lease() {
+        // A server of a cluster may be late for a while.
+        if look.stage == Stage::Looking && !link.is_restless() && presence.is_ensured(&link) {
             // After a failure, the same messages are read again.
             let _ = timeout(PATIENCE, look.go_on(&link, &presence)).await;
         }

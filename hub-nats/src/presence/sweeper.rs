@@ -1,7 +1,7 @@
 //! Removing the messages of keys without entries.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, SystemTime};
 
 use tokio::time::{Instant, sleep};
@@ -9,6 +9,7 @@ use tokio::time::{Instant, sleep};
 use crate::jetstream::{Refusal, all, purge};
 use crate::link::Link;
 use crate::message::{RawMessage, last};
+use crate::presence::Presence;
 use crate::presence::person::Person;
 use crate::wire;
 
@@ -66,16 +67,19 @@ impl Gone {
 }
 
 /// Removes messages until the engine is dropped.
-pub(crate) async fn run(link: Weak<Link>, gone: Arc<Gone>) {
+pub(crate) async fn run(link: Weak<Link>, presence: Weak<Presence>) {
     loop {
         sleep(PAUSE).await;
         loop {
-            let Some(link) = link.upgrade() else { return };
-            let due = gone.due(Instant::now());
+            let (Some(link), Some(presence)) = (link.upgrade(), presence.upgrade()) else { return };
+            if !presence.is_ensured(&link) {
+                break;
+            }
+            let due = presence.gone.due(Instant::now());
             if due.is_empty() {
                 break;
             }
-            remove(&link, &gone, &due).await;
+            remove(&link, &presence.gone, &due).await;
         }
     }
 }
