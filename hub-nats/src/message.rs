@@ -16,6 +16,9 @@ use crate::wire;
 /// The time after which the server removes a consumer that nobody uses.
 const CONSUMER_AGE: Duration = Duration::from_secs(5);
 
+/// The number of consumers that are created until one of them is on the leader of a stream.
+const CONSUMERS: usize = 32;
+
 /// The number of messages that are on their way from a consumer.
 const PULL: usize = 5000;
 
@@ -110,8 +113,42 @@ pub(crate) async fn consume(link: &Link, batch: &Batch<'_>) -> Result<(Vec<RawMe
 pub(crate) async fn scan(
     link: &Link,
     batch: &Batch<'_>,
-    mut each: impl FnMut(RawMessage),
+    each: impl FnMut(RawMessage),
 ) -> Result<usize, Refusal> {
+    let consumer = create(link, batch).await?;
+    let newer = pull(link, batch, &consumer, each).await?;
+    delete(link, batch, &consumer).await?;
+    Ok(newer)
+}
+
+/// Reads messages like [`scan`], on the leader of the stream, which has all of them. Returns `None` if there
+/// was another leader in between.
+pub(crate) async fn scan_leader(
+    link: &Link,
+    batch: &Batch<'_>,
+    each: impl FnMut(RawMessage),
+) -> Result<Option<usize>, Refusal> {
+    let leader = async || {
+        let mut info = call(link, &format!("STREAM.INFO.{}", batch.stream), &json!({})).await?;
+        // Without a cluster, there is none, here and below.
+        Ok::<_, Refusal>(info["cluster"]["leader"].take())
+    };
+    let first = leader().await?;
+    for _ in 0..CONSUMERS {
+        // A cluster chooses the server at random.
+        let consumer = create(link, batch).await?;
+        if consumer["cluster"]["leader"] == first {
+            let newer = pull(link, batch, &consumer, each).await?;
+            delete(link, batch, &consumer).await?;
+            return Ok((leader().await? == first).then_some(newer));
+        }
+        delete(link, batch, &consumer).await?;
+    }
+    Ok(None)
+}
+
+/// Creates a consumer, and returns its information.
+async fn create(link: &Link, batch: &Batch<'_>) -> Result<Value, Refusal> {
     let mut config = json!({
         "deliver_policy": "by_start_sequence",
         "opt_start_seq": batch.after + 1,
@@ -125,9 +162,28 @@ pub(crate) async fn scan(
         config["filter_subject"] = batch.subject.into();
     }
     let request = json!({ "stream_name": batch.stream, "config": config });
-    let consumer = call(link, &format!("CONSUMER.CREATE.{}", batch.stream), &request).await?;
+    call(link, &format!("CONSUMER.CREATE.{}", batch.stream), &request).await
+}
+
+/// Returns the name of a consumer, after that of its stream.
+fn name(batch: &Batch<'_>, consumer: &Value) -> String {
+    format!("{}.{}", batch.stream, consumer["name"].as_str().unwrap_or_default())
+}
+
+async fn delete(link: &Link, batch: &Batch<'_>, consumer: &Value) -> Result<(), Refusal> {
+    call(link, &format!("CONSUMER.DELETE.{}", name(batch, consumer)), &json!({})).await?;
+    Ok(())
+}
+
+/// Reads the messages of a new consumer, and returns their number beyond the limit, too.
+async fn pull(
+    link: &Link,
+    batch: &Batch<'_>,
+    consumer: &Value,
+    mut each: impl FnMut(RawMessage),
+) -> Result<usize, Refusal> {
     let newer = usize::try_from(consumer["num_pending"].as_u64().unwrap_or_default()).unwrap_or(usize::MAX);
-    let name = format!("{}.{}", batch.stream, consumer["name"].as_str().unwrap_or_default());
+    let name = name(batch, consumer);
     let (mut rest, mut pending) = (batch.limit, newer);
     // While messages are read, others may replace those that are not read yet, and come after all of them.
     while pending > 0 && rest > 0 {
@@ -154,7 +210,6 @@ pub(crate) async fn scan(
             rest -= 1;
         }
     }
-    call(link, &format!("CONSUMER.DELETE.{name}"), &json!({})).await?;
     Ok(newer)
 }
 

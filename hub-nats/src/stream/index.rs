@@ -12,8 +12,10 @@
 //!      +-------------------- failed ------------------+
 //! ```
 //!
-//! The index has all messages in its range, or it could hide one. So it is for streams with one replica: in a
-//! cluster, a consumer may read from a server that lacks messages.
+//! The index has all messages in its range, or it could hide one. A server of a cluster may lack messages, so
+//! the pass reads from the leader. A server that was the leader, was stopped, and has not yet learnt of its
+//! successor, may have other messages at its end. So the last message of the pass must be that of the leader
+//! afterwards, too.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -24,7 +26,7 @@ use tokio::time::sleep;
 
 use crate::jetstream::{Refusal, call};
 use crate::link::Link;
-use crate::message::{Batch, Part, scan};
+use crate::message::{Batch, Part, RawMessage, nth, scan_leader};
 use crate::wire;
 
 /// The number of topics that must have missed messages. To look for these takes about as long as a pass.
@@ -160,13 +162,10 @@ impl Index {
 }
 
 impl Range {
-    /// Reads the newest messages, after a number at least. Returns `None` for a stream with replicas.
+    /// Reads the newest messages, after a number at least. Returns `None` if the leader has changed.
     async fn read(link: &Link, oldest: u64) -> Result<Option<Self>, Refusal> {
         let changes = link.changes();
         let info = call(link, &format!("STREAM.INFO.{}", wire::STREAM), &json!({})).await?;
-        if info["config"]["num_replicas"].as_u64() != Some(1) {
-            return Ok(None);
-        }
         let last = info["state"]["last_seq"].as_u64().unwrap_or_default();
         let after = oldest.saturating_sub(1).max(last.saturating_sub(MOST));
         let mut range =
@@ -174,13 +173,20 @@ impl Range {
         // Without a subject: NATS 2.9 counts the messages of each subject before it begins.
         let limit = usize::try_from(MOST).unwrap_or(usize::MAX);
         let batch = Batch { stream: wire::STREAM, subject: "", after, limit, part: Part::Headers };
-        scan(link, &batch, |message| {
-            let tag = message.header.as_deref().and_then(wire::tag).unwrap_or_default();
-            range.add(&message.subject, message.sequence, tag);
+        let tag_of = |message: &RawMessage| message.header.as_deref().and_then(wire::tag).unwrap_or_default();
+        let mut newest = 0;
+        let scanned = scan_leader(link, &batch, |message| {
+            newest = tag_of(&message);
+            range.add(&message.subject, message.sequence, newest);
         })
         .await?;
+        if scanned.is_none() {
+            return Ok(None);
+        }
+        let last = nth(link, wire::STREAM, range.until).await?;
         range.messages.sort_unstable();
-        Ok(Some(range))
+        let is_same = last.is_some_and(|last| tag_of(&last) == newest);
+        Ok((is_same || range.messages.is_empty()).then_some(range))
     }
 
     fn add(&mut self, subject: &str, sequence: u64, tag: u64) {

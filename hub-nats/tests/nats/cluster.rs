@@ -16,11 +16,16 @@ const SERVERS: usize = 3;
 
 /// Starts the servers of a cluster. A majority of them keeps every message.
 pub(crate) async fn start() -> Result<Option<Vec<Server>>, Box<dyn Error>> {
+    start_with("").await
+}
+
+/// Starts a cluster with another setting.
+pub(crate) async fn start_with(setting: &str) -> Result<Option<Vec<Server>>, Box<dyn Error>> {
     let ports: Vec<_> = (0..SERVERS).map(|_| free_port()).collect();
     let routes: Vec<_> = ports.iter().map(|port| format!("nats://127.0.0.1:{port}")).collect();
     let mut servers = Vec::new();
     for (number, port) in ports.iter().enumerate() {
-        let cluster = format!("name: test, listen: \"127.0.0.1:{port}\", routes: {routes:?}");
+        let cluster = format!("name: test, listen: \"127.0.0.1:{port}\", routes: {routes:?}\n{setting}");
         let settings = format!("server_name: server{number}\ncluster {{ {cluster} }}");
         let Some(server) = Server::start(&settings).await? else { return Ok(None) };
         servers.push(server);

@@ -2,15 +2,18 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bowline_hub::{Hub, HubEvent, HubLimits, Position, Rule, Since, Start};
 use bowline_hub_testing::client::{Client, publish, until};
 use bowline_hub_testing::proxy::{Line, Proxy};
 use bowline_hub_testing::{PATIENCE, TestResult};
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::client::{builder, hub};
+use crate::cluster;
 use crate::server::Server;
 
 /// The stream as an operator creates it who wants no files.
@@ -413,18 +416,31 @@ async fn a_last_message_that_is_lost_is_told_within_ten_minutes() -> TestResult 
 /// More topics than the engine reads one by one.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_with_many_topics_that_missed_messages_receives_all_in_order() -> TestResult {
-    const TOPICS: usize = 1500;
-    const MOST: usize = 3;
     let Some(server) = Server::start("").await? else { return Ok(()) };
+    miss_messages(&server, &server, 1500).await
+}
+
+/// The node finds no other server while it is cut off.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_with_many_topics_of_a_cluster_receives_all_that_it_missed() -> TestResult {
+    let Some(servers) = cluster::start_with("no_advertise: true").await? else { return Ok(()) };
+    cluster::wait_for_servers(&servers[0]).await?;
+    miss_messages(&servers[0], &servers[1], 2000).await
+}
+
+/// A node with many topics is cut off, while another one publishes up to three messages to each.
+async fn miss_messages(server: &Server, other: &Server, topics: usize) -> TestResult {
+    const MOST: usize = 3;
     let proxy = Proxy::start(server.address()).await?;
     let here = Hub::builder(bowline_hub_nats::connect(&proxy.url("nats")).await?)
         .rule("chat/", Rule::new().history(100, Duration::from_secs(300)))
-        .limits(HubLimits::default().topics_per_member(TOPICS))
+        .limits(HubLimits::default().topics_per_member(topics))
         .frame(|message| format!("{} {}", message.topic(), message.text().unwrap_or("?")).into())
         .build()?;
-    let there = hub(&server.url()).await?;
+    let there = hub(&other.url()).await?;
+    publish(&there, "chat/begin", "begin").await?;
     let mut client = Client::join(&here)?;
-    for topic in 0..TOPICS {
+    for topic in 0..topics {
         let start = client.member.subscribe(&format!("chat/{topic}"), None).await?;
         assert!(matches!(start, Start::Live(_)), "{start:?}");
     }
@@ -434,13 +450,19 @@ async fn a_node_with_many_topics_that_missed_messages_receives_all_in_order() ->
     let mut missed = 0;
     for number in 0..MOST {
         // One, two or three messages.
-        for topic in (0..TOPICS).filter(|topic| topic % MOST >= number) {
-            there.publish(&format!("chat/{topic}"), number.to_string()).await?;
+        let mut published = JoinSet::new();
+        for topic in (0..topics).filter(|topic| topic % MOST >= number) {
+            let there = there.clone();
+            published.spawn(async move { there.publish(&format!("chat/{topic}"), number.to_string()).await });
             missed += 1;
         }
+        while let Some(published) = published.join_next().await {
+            published??;
+        }
     }
+    let searches = other.count_searches().await?;
     proxy.set(Line::Open);
-    let mut received = vec![0; TOPICS];
+    let mut received = vec![0; topics];
     for _ in 0..missed {
         let frame = timeout(PATIENCE, client.socket.recv()).await??.ok_or("the end")?.into_text()?;
         let (topic, number) = frame.split_once(' ').ok_or("no space")?;
@@ -448,7 +470,10 @@ async fn a_node_with_many_topics_that_missed_messages_receives_all_in_order() ->
         assert_eq!(number, received[topic].to_string(), "in topic {topic}");
         received[topic] += 1;
     }
-    let expected: Vec<_> = (0..TOPICS).map(|topic| topic % MOST + 1).collect();
+    let expected: Vec<_> = (0..topics).map(|topic| topic % MOST + 1).collect();
     assert_eq!((received, here.stats().lost), (expected, 0));
+    // Without the index, each message is searched for.
+    let searches = searches.load(Ordering::Relaxed);
+    assert!(searches < missed, "{searches} searches for {missed} messages");
     Ok(())
 }

@@ -4,6 +4,8 @@ use std::error::Error;
 use std::fs::{self, File};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bowline_hub_testing::process::{self, free_port};
@@ -102,6 +104,24 @@ impl Server {
             format!("CONNECT {{\"verbose\":false,\"headers\":true}}\r\nSUB answer 1\r\n{publication}");
         stream.write_all(operations.as_bytes()).await?;
         answer(stream).await
+    }
+
+    /// Counts the searches for the next message of a history from now on.
+    pub(crate) async fn count_searches(&self) -> Result<Arc<AtomicUsize>, Box<dyn Error>> {
+        let mut stream = BufReader::new(TcpStream::connect(("127.0.0.1", self.port)).await?);
+        let subscription = "SUB $JS.API.STREAM.MSG.GET.bowline 1\r\nPING\r\n";
+        stream.write_all(format!("CONNECT {{\"verbose\":false}}\r\n{subscription}").as_bytes()).await?;
+        let (count, mut lines) = (Arc::<AtomicUsize>::default(), stream.lines());
+        let counter = Arc::clone(&count);
+        while lines.next_line().await?.ok_or("the end")? != "PONG" {}
+        tokio::spawn(async move {
+            while let Ok(Some(line)) = lines.next_line().await {
+                if line.contains("next_by_subj") {
+                    counter.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        });
+        Ok(count)
     }
 
     /// Returns the number of the last message of presence on a subject.
