@@ -174,10 +174,9 @@ impl Connection {
         }
         let accepted = message.accept(&mut outbound);
         debug_assert!(outbound.deferred.is_empty(), "accepting a message defers nothing");
-        let has_space = outbound.has_space();
-        drop(outbound);
-        if !has_space {
-            self.write_now(self.outbound());
+        if !outbound.has_space() {
+            // Under the same lock, as another sender would find the queue full in between.
+            self.write_now(OutboundGuard::from(outbound));
         }
         Some(accepted)
     }

@@ -53,8 +53,13 @@ fn explore(model: fn(Role)) {
 
 /// Creates a connection with a write buffer of one byte, over a stream that accepts `room` bytes.
 fn open(role: Role, room: usize) -> (WebSocket, Peer) {
+    open_with(role, room, 1)
+}
+
+/// Does the same with a write buffer of `write_buffer` bytes.
+fn open_with(role: Role, room: usize, write_buffer: usize) -> (WebSocket, Peer) {
     let (stream, peer) = line(room);
-    let limits = Limits::default().write_buffer(1);
+    let limits = Limits::default().write_buffer(write_buffer);
     let socket = match role {
         Role::Server => Acceptor::new().limits(limits).adopt(stream, Adoption::new()).unwrap(),
         Role::Client => Connector::new().limits(limits).adopt(stream, Adoption::new()).unwrap(),
@@ -221,6 +226,29 @@ fn a_send_behind_a_cork_is_written_though_nobody_reads_on() {
         assert_eq!(texts(&peer.wait_until(role, |frames| !frames.is_empty())), [b"a"]);
         send.join().unwrap();
         drop(reader.join().unwrap());
+        peer.end();
+    });
+}
+
+/// The second reply needs no look at the connection, and fills the write buffer.
+#[test]
+fn replies_to_a_batch_leave_room_for_a_sender_and_are_written_though_nobody_reads_on() {
+    explore(|role| {
+        let (mut socket, peer) = open_with(role, ENOUGH, if role == Role::Client { 2 } else { 1 });
+        peer.feed(&["1", "2", "3"].map(|text| from_peer(role, &Frame::text(text))).concat());
+        let sender = socket.sender();
+        let send = thread::spawn(move || sender.try_send("x").is_ok());
+        for (received, reply) in [("1", "a"), ("2", "b")] {
+            assert_eq!(block_on(socket.recv()).unwrap(), Some(received.into()));
+            block_on(socket.send(reply)).unwrap();
+        }
+        assert!(send.join().unwrap(), "the transport takes everything, so there is room");
+        let frames = peer.wait_until(role, |frames| frames.len() == 3);
+        let texts = texts(&frames);
+        assert_eq!(texts.len(), 3, "what was accepted is written");
+        let replies: Vec<_> = texts.into_iter().filter(|text| text != b"x").collect();
+        assert_eq!(replies, [b"a", b"b"]);
+        drop(socket);
         peer.end();
     });
 }

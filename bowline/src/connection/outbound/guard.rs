@@ -20,7 +20,13 @@ pub(crate) struct OutboundGuard<'a>(Option<MutexGuard<'a, Outbound>>);
 impl<'a> OutboundGuard<'a> {
     #[inline]
     pub(crate) fn new(outbound: &'a Mutex<Outbound>) -> Self {
-        let mut outbound = outbound.lock().unwrap_or_else(PoisonError::into_inner);
+        outbound.lock().unwrap_or_else(PoisonError::into_inner).into()
+    }
+}
+
+impl<'a> From<MutexGuard<'a, Outbound>> for OutboundGuard<'a> {
+    #[inline]
+    fn from(mut outbound: MutexGuard<'a, Outbound>) -> Self {
         outbound.end_free_replies();
         Self(Some(outbound))
     }
