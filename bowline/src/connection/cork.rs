@@ -62,6 +62,7 @@ use std::pin::pin;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::task::{Context, Wake, Waker};
+use std::thread::panicking;
 
 use tokio::runtime::{Handle, Id};
 use tokio::task::yield_now;
@@ -264,7 +265,8 @@ impl Wake for EndOfPoll {
 
 impl Drop for EndOfPoll {
     fn drop(&mut self) {
-        if let Some(connection) = &self.connection {
+        // As at the end of a `SendBatch`, a boxed stream is left to the driver while a panic is under way.
+        if let Some(connection) = self.connection.as_ref().filter(|end| !(panicking() && end.is_boxed)) {
             connection.uncork();
         }
     }

@@ -1,6 +1,7 @@
 //! `send`, `try_send`, `flush`, the cork and concurrent senders.
 
 use std::collections::HashSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -702,6 +703,25 @@ fn a_dropped_runtime_writes_what_it_can() {
         assert_eq!(wire.take_frames(role), [Frame::text("accepted")]);
         assert!(socket.sender().is_closed());
     }
+}
+
+/// A stream of the application may itself panic, so it is not polled while a panic is under way.
+#[test]
+fn a_panic_within_a_batch_does_not_poll_the_stream() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (mut socket, wire) = runtime.block_on(async { open(Role::Server, Limits::default()) });
+    wire.feed(&encode_all(Role::Client, &[Frame::text("1"), Frame::text("2")]));
+    let panicked = catch_unwind(AssertUnwindSafe(|| {
+        runtime.block_on(async {
+            assert_eq!(socket.recv().await.unwrap(), Some("1".into()));
+            socket.send("reply").await.unwrap();
+            panic!("in the middle of a batch");
+        })
+    }));
+    assert!(panicked.is_err());
+    assert_eq!(wire.calls().1, 0);
+    runtime.block_on(settle());
+    assert_eq!(wire.take_frames(Role::Server), [Frame::text("reply")]);
 }
 
 /// Keeps the thread busy, like an application that computes.
