@@ -78,10 +78,13 @@ impl Connection {
     /// On a runtime with several threads, the driver writes them. On a runtime with one thread, `block_on`
     /// may return before the driver has run, so [`EndOfPoll`] writes them, if need be to a boxed stream
     /// together with the driver. Without tokio, nobody says when the poll ends, so nothing is held back.
+    ///
+    /// If a `SendBatch` on another thread has just corked, its cork stays: whoever uncorks may be due on that
+    /// thread only.
     #[inline(never)]
     pub(crate) fn cork(self: &Arc<Self>) {
         let poller = poller();
-        if poller == Poller::Foreign || self.corked.swap(this_thread(), Ordering::SeqCst) != 0 {
+        if poller == Poller::Foreign || !self.try_cork_here() {
             return;
         }
         if poller == Poller::OneThread {
@@ -145,10 +148,14 @@ impl Connection {
 
     #[inline(never)]
     fn open_send_batch(self: &Arc<Self>) {
-        let corked = self.corked.compare_exchange(0, this_thread(), Ordering::SeqCst, Ordering::SeqCst);
-        if corked.is_ok() && !OpenBatches::add(self) {
+        if self.try_cork_here() && !OpenBatches::add(self) {
             self.waker.wake_driver();
         }
+    }
+
+    /// Corks the connection for this thread. Returns `false` if the connection is corked already.
+    fn try_cork_here(&self) -> bool {
+        self.corked.compare_exchange(0, this_thread(), Ordering::SeqCst, Ordering::SeqCst).is_ok()
     }
 
     /// Ends the cork of this thread, if there is one. The caller then locks the outbound half and writes, in
