@@ -157,15 +157,34 @@ class ServerConnection(Connection):
             tasks.add(asyncio.create_task(to_http1(pipe, *self.target)))
 
 
+class Target:
+    """A server over HTTP/3. It ends connections without a WebSocket after a while, so each use may need a new one."""
+
+    def __init__(self, host, port):
+        self.host, self.port = host, port
+        self.configuration = configuration(is_client=True)
+        self.configuration.verify_mode = ssl.CERT_NONE
+        self.connections, self.connection, self.opening = contextlib.AsyncExitStack(), None, asyncio.Lock()
+
+    async def open(self):
+        """Returns the connection, or a new one."""
+        async with self.opening:
+            if self.connection is None or self.connection._closed.is_set():
+                new = connect(self.host, self.port, configuration=self.configuration, create_protocol=Connection)
+                self.connection = await self.connections.enter_async_context(new)
+                await self.connection.peer_settings
+            return self.connection
+
+
 async def serve_http1(host, port):
-    quic = configuration(is_client=True)
-    quic.verify_mode = ssl.CERT_NONE
-    async with connect(host, port, configuration=quic, create_protocol=Connection) as connection:
-        await connection.peer_settings
-        client = lambda reader, writer: to_http3(connection, reader, writer)
-        server = await asyncio.start_server(client, "127.0.0.1", 0)
-        print(f"listening on 127.0.0.1:{server.sockets[0].getsockname()[1]}", flush=True)
-        await asyncio.Event().wait()
+    target = Target(host, port)
+
+    async def relay_client(reader, writer):
+        await to_http3(await target.open(), reader, writer)
+
+    server = await asyncio.start_server(relay_client, "127.0.0.1", 0)
+    print(f"listening on 127.0.0.1:{server.sockets[0].getsockname()[1]}", flush=True)
+    await asyncio.Event().wait()
 
 
 async def serve_http3(host, port, certificate):

@@ -7,7 +7,7 @@ from . import autobahn, browser, build, cli, demo, deploying, peers, processes
 from .report import Report
 
 SUITES = {
-    "autobahn": lambda report, options: autobahn.run(report, options.cases, options.long, options.http or ["1.1", "2"]),
+    "autobahn": lambda report, options: autobahn.run(report, options.cases, options.long, options.http),
     "peers": lambda report, _options: peers.run(report),
     "cli": lambda report, _options: cli.run(report),
     "browser": lambda report, _options: browser.run(report),
@@ -52,7 +52,7 @@ def parse_arguments():
         help="Autobahn cases, such as '6.*' or 9.1.1 (repeatable; default: all, but see --long)",
     )
     parser.add_argument("--long", action="store_true", help="Autobahn's compression with messages over 8 KiB as well")
-    parser.add_argument("--http", action="append", choices=["1.1", "2", "3"], help="Autobahn over this version alone")
+    parser.add_argument("--http", action="append", choices=["1.1", "2", "3"], help="Autobahn over this version, and whole")
     return parser.parse_args()
 
 
