@@ -175,6 +175,12 @@ impl Transport {
         }
     }
 
+    /// Returns `true` if the stream is neither TCP, nor TLS over TCP by tokio-rustls, nor one of HTTP/2. It
+    /// may then do anything when it is polled, such as defer a waker.
+    pub(crate) fn is_foreign(&self) -> bool {
+        matches!(self.stream, AnyStream::Bytes(_)) && self.tcp().is_none()
+    }
+
     pub(crate) fn split(self) -> (ReadTransport, WriteTransport) {
         match self.stream {
             AnyStream::Http2(receive, send) => (ReadTransport::Http2(receive), WriteTransport::Http2(send)),
@@ -303,11 +309,6 @@ impl WriteTransport {
             Self::Http2(stream) => stream.multiplexed(),
             Self::Tcp(_) | Self::Boxed(_) => None,
         }
-    }
-
-    /// Returns `true` if the stream is a boxed one.
-    pub(crate) fn is_boxed(&self) -> bool {
-        matches!(self, Self::Boxed(_))
     }
 
     /// Returns `true` if the stream takes the fast path.

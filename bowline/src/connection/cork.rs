@@ -23,10 +23,10 @@
 //! memory. A `Sender` is never part of a batch, and always writes at once.
 //!
 //! Second, something is about to write, so held replies never stay in the queue. On a runtime with several
-//! threads, and for a boxed stream, `cork` wakes the driver. On a runtime with one thread, `cork` hands tokio
-//! a waker that tokio calls or drops at the end of the poll. `cork` also sets `corked`, which stays set until
-//! one of these has written. Only the thread that corked holds replies back, and only while `corked` is set.
-//! So whatever the application does next, the replies leave:
+//! threads, and for a foreign stream, `cork` wakes the driver. On a runtime with one thread, `cork` hands
+//! tokio a waker that tokio calls or drops at the end of the poll. `cork` also sets `corked`, which stays set
+//! until one of these has written. Only the thread that corked holds replies back, and only while `corked` is
+//! set. So whatever the application does next, the replies leave:
 //!
 //! - It takes the last message of the batch: the reply to it is written together with all others.
 //! - It receives again, and nothing is in memory: `recv` uncorks before it waits.
@@ -76,7 +76,7 @@ impl Connection {
     /// if the application never calls again.
     ///
     /// On a runtime with several threads, the driver writes them. On a runtime with one thread, `block_on`
-    /// may return before the driver has run, so [`EndOfPoll`] writes them, if need be to a boxed stream
+    /// may return before the driver has run, so [`EndOfPoll`] writes them, if need be to a foreign stream
     /// together with the driver. Without tokio, nobody says when the poll ends, so nothing is held back.
     ///
     /// If a `SendBatch` on another thread has just corked, its cork stays: whoever uncorks may be due on that
@@ -90,7 +90,7 @@ impl Connection {
         if poller == Poller::OneThread {
             EndOfPoll::watch(self);
         }
-        if poller != Poller::OneThread || self.is_boxed {
+        if poller != Poller::OneThread || self.is_foreign {
             self.waker.wake_driver();
         }
     }
@@ -125,12 +125,12 @@ impl Connection {
     /// The poll that held replies back has ended, and the future of the runtime is not ready yet. So the
     /// replies are written now.
     ///
-    /// A boxed stream is left to the driver, which has been woken: the stream may defer a waker itself while
-    /// it is polled, and tokio panics if that happens in the call of a deferred waker, which this is. At
-    /// least no later reply is held back.
+    /// A foreign stream is left to the driver, which has been woken: the stream may defer a waker itself
+    /// while it is polled, and tokio panics if that happens in the call of a deferred waker, which this is.
+    /// At least no later reply is held back.
     #[cold]
     fn end_watch(&self) {
-        if self.is_boxed {
+        if self.is_foreign {
             let corked = self.corked.load(Ordering::SeqCst);
             let _ = self.corked.compare_exchange(corked, UNWATCHED, Ordering::SeqCst, Ordering::SeqCst);
         } else {

@@ -104,8 +104,8 @@ impl Connection {
 
     /// Writes what a `SendBatch` has gathered.
     pub(crate) fn end_send_batch(self: &Arc<Self>) {
-        // A boxed stream is foreign code, whose panic would now abort the process. The driver is due anyway.
-        if panicking() && self.is_boxed {
+        // A foreign stream may panic, which would now abort the process. The driver is due anyway.
+        if panicking() && self.is_foreign {
             return;
         }
         self.end_cork_here();

@@ -15,7 +15,9 @@ use bytes::Bytes;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::Barrier;
 use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
 
+use crate::support;
 use crate::support::frames::{Frame, all_frames, encode_all};
 use crate::support::wire::Wire;
 use crate::support::{open, peer_of, poll_once, poll_times, settle};
@@ -559,26 +561,63 @@ fn a_reply_is_written_though_block_on_returns_right_after_a_yield() {
     assert_eq!(wire.take_frames(Role::Server), [Frame::text("reply")]);
 }
 
+/// The stream of a connection, without or with TLS.
+#[derive(Clone, Copy)]
+enum Stream {
+    Plain,
+    Tls,
+}
+
+/// The blocking end of a stream.
+trait Peer: std::io::Read + std::io::Write {}
+
+impl<T: std::io::Read + std::io::Write> Peer for T {}
+
+/// Opens a connection over TCP, and returns its peer, which waits for 20 s at most.
+async fn connect_blocking_peer(kind: Stream) -> (WebSocket, Box<dyn Peer>) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let peer = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    peer.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let (stream, _) = listener.accept().unwrap();
+    stream.set_nonblocking(true).unwrap();
+    let stream = tokio::net::TcpStream::from_std(stream).unwrap();
+    match kind {
+        Stream::Plain => (Acceptor::new().adopt(stream, Adoption::new()).unwrap(), Box::new(peer)),
+        Stream::Tls => {
+            let (of_server, of_client) = support::tls::configs();
+            let session = rustls::ClientConnection::new(of_client, "localhost".try_into().unwrap()).unwrap();
+            let mut peer = rustls::StreamOwned::new(session, peer);
+            let shaking_hands = std::thread::spawn(move || {
+                peer.conn.complete_io(&mut peer.sock).unwrap();
+                peer
+            });
+            let stream = TlsAcceptor::from(of_server).accept(stream).await.unwrap();
+            let socket = Acceptor::new().adopt(stream, Adoption::new()).unwrap();
+            (socket, Box::new(shaking_hands.join().unwrap()))
+        }
+    }
+}
+
+/// The arguments with which [`busy_runtime`] is tried.
+const BUSY: [(Stream, u32, usize); 4] =
+    [(Stream::Plain, 61, 200), (Stream::Plain, 1, 3), (Stream::Tls, 61, 200), (Stream::Tls, 1, 3)];
+
 /// A runtime of one thread with more ready tasks than it runs between two polls of the future that it blocks
-/// on, and a connection over TCP, within a batch.
+/// on, and a connection within a batch.
 fn busy_runtime(
+    stream: Stream,
     event_interval: u32,
     tasks: usize,
-) -> (tokio::runtime::Runtime, WebSocket, std::net::TcpStream) {
+) -> (tokio::runtime::Runtime, WebSocket, Box<dyn Peer>) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .event_interval(event_interval)
         .build()
         .unwrap();
     let (socket, peer) = runtime.block_on(async {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let mut peer = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let (stream, _) = listener.accept().unwrap();
-        stream.set_nonblocking(true).unwrap();
-        let stream = tokio::net::TcpStream::from_std(stream).unwrap();
-        let mut socket = Acceptor::new().adopt(stream, Adoption::new()).unwrap();
+        let (mut socket, mut peer) = connect_blocking_peer(stream).await;
         settle().await;
-        std::io::Write::write_all(&mut peer, &encode_all(Role::Client, &vec![Frame::text("1"); 4])).unwrap();
+        peer.write_all(&encode_all(Role::Client, &vec![Frame::text("1"); 4])).unwrap();
         assert_eq!(socket.recv().await.unwrap(), Some("1".into()));
         for _ in 0..tasks {
             tokio::spawn(std::future::poll_fn(|cx| {
@@ -591,21 +630,19 @@ fn busy_runtime(
     (runtime, socket, peer)
 }
 
-fn assert_reply(mut peer: std::net::TcpStream) {
-    peer.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+fn assert_reply(mut peer: Box<dyn Peer>) {
     let expected = Frame::text("reply").encode(Role::Server);
     let mut reply = vec![0; expected.len()];
-    std::io::Read::read_exact(&mut peer, &mut reply)
-        .expect("the reply is written, though nobody runs the runtime");
+    peer.read_exact(&mut reply).expect("the reply is written, though nobody runs the runtime");
     assert_eq!(reply, expected);
 }
 
 /// The driver may not be among the tasks that the runtime runs before it polls that future again.
 #[test]
 fn a_reply_is_written_though_block_on_returns_before_the_driver_has_run() {
-    for (event_interval, tasks) in [(61, 200), (1, 3)] {
+    for (stream, event_interval, tasks) in BUSY {
         for yields_first in [true, false] {
-            let (runtime, mut socket, peer) = busy_runtime(event_interval, tasks);
+            let (runtime, mut socket, peer) = busy_runtime(stream, event_interval, tasks);
             runtime.block_on(async {
                 assert_eq!(socket.recv().await.unwrap(), Some("1".into()));
                 if yields_first {
@@ -624,8 +661,8 @@ fn a_reply_is_written_though_block_on_returns_before_the_driver_has_run() {
 /// A task replies here, and its end makes that future ready.
 #[test]
 fn a_tasks_reply_is_written_though_block_on_returns_before_the_driver_has_run() {
-    for (event_interval, tasks) in [(61, 200), (1, 3)] {
-        let (runtime, mut socket, peer) = busy_runtime(event_interval, tasks);
+    for (stream, event_interval, tasks) in BUSY {
+        let (runtime, mut socket, peer) = busy_runtime(stream, event_interval, tasks);
         let socket = runtime.block_on(async {
             let replying = tokio::spawn(async move {
                 assert_eq!(socket.recv().await.unwrap(), Some("1".into()));
