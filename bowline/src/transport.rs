@@ -71,7 +71,7 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::task::coop::unconstrained;
 
-use crate::sync::Mutex;
+use crate::sync::{Mutex, MutexGuard};
 use crate::transport::byte_stream::ByteStream;
 use crate::transport::http2::{Http2Receive, Http2Send, Multiplexed};
 use crate::transport::polling::Polling;
@@ -80,11 +80,18 @@ use crate::transport::polling::Polling;
 pub(crate) trait IoStream: AsyncRead + AsyncWrite + Send + Unpin + 'static {
     /// Returns the TCP stream that this is, or on which it does TLS.
     fn tcp(&self) -> Option<&TcpStream>;
+
+    /// Returns the TCP stream on which this does TLS, if everything that was read from it has been returned.
+    fn drained_tcp(&self) -> Option<&TcpStream>;
 }
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> IoStream for T {
     fn tcp(&self) -> Option<&TcpStream> {
         tcp_of_any(self)
+    }
+
+    fn drained_tcp(&self) -> Option<&TcpStream> {
+        tls::drained_tcp_of_any(self)
     }
 }
 
@@ -218,7 +225,11 @@ impl ReadTransport {
                 let stream: &TcpStream = stream.as_ref();
                 stream.poll_read_ready(cx).map(drop)
             }
-            Self::Http2(_) | Self::Boxed(_) => Poll::Ready(()),
+            Self::Http2(_) => Poll::Ready(()),
+            Self::Boxed(stream) => match lock(stream).as_ref().drained_tcp() {
+                Some(tcp) => tcp.poll_read_ready(cx).map(drop),
+                None => Poll::Ready(()),
+            },
         }
     }
 
@@ -255,12 +266,9 @@ impl WriteTransport {
             Self::Tcp(stream) => tcp::poll_write(stream.as_ref(), cx, slices),
             Self::Http2(stream) => poll_without_budget(cx, |cx| stream.poll_write(cx, slices)),
             Self::Boxed(stream) => poll_without_budget(cx, |cx| {
-                with_stream(stream, cx, |stream, cx| {
-                    if stream.is_write_vectored() {
-                        stream.poll_write_vectored(cx, slices)
-                    } else {
-                        stream.poll_write(cx, slices.first().map_or(&[], |slice| slice))
-                    }
+                with_stream(stream, cx, |stream, cx| match slices {
+                    [_, _, ..] if stream.is_write_vectored() => stream.poll_write_vectored(cx, slices),
+                    slices => stream.poll_write(cx, slices.first().map_or(&[], |slice| slice)),
                 })
             }),
         }
@@ -317,14 +325,18 @@ impl WriteTransport {
     }
 }
 
+/// Locks a boxed stream. A user's stream that panicked has poisoned the lock, and is as usable as before.
+fn lock(stream: &Mutex<Box<dyn IoStream>>) -> MutexGuard<'_, Box<dyn IoStream>> {
+    stream.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 #[inline(never)]
 fn with_stream<R>(
     stream: &Mutex<Box<dyn IoStream>>,
     cx: &mut Context<'_>,
     call: impl FnOnce(Pin<&mut Box<dyn IoStream>>, &mut Context<'_>) -> R,
 ) -> R {
-    // A user's stream that panicked has poisoned the lock. The stream is still as usable as before.
-    let mut stream = stream.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut stream = lock(stream);
     let _polling = Polling::begin(cx);
     call(Pin::new(&mut *stream), cx)
 }

@@ -19,7 +19,9 @@ mod server;
 
 use std::any::Any;
 
+use rustls::CommonState;
 use tokio::net::TcpStream;
+use tokio_rustls::{client as tls_client, server as tls_server};
 
 #[cfg(any(feature = "client", feature = "server"))]
 use crate::transport::alpn::Alpn;
@@ -37,31 +39,52 @@ pub(crate) use server::ServerTls;
 
 /// Returns the TCP stream in `stream`, if `stream` is TLS over TCP by tokio-rustls.
 pub(crate) fn tcp_of_any(stream: &dyn Any) -> Option<&TcpStream> {
-    let of_client = || stream.downcast_ref().map(|tls: &tokio_rustls::client::TlsStream<_>| tls.get_ref().0);
-    let of_server = || stream.downcast_ref().map(|tls: &tokio_rustls::server::TlsStream<_>| tls.get_ref().0);
-    let of_either = || stream.downcast_ref().map(|tls: &tokio_rustls::TlsStream<_>| tls.get_ref().0);
-    let of_ours = || tcp_of_connector(stream).or_else(|| tcp_of_serve(stream));
+    over_tcp(stream).map(|(tcp, _)| tcp)
+}
+
+/// Returns the TCP stream in `stream`, if `stream` is TLS over TCP by tokio-rustls, and has returned
+/// everything that it has read from TCP.
+pub(crate) fn drained_tcp_of_any(stream: &dyn Any) -> Option<&TcpStream> {
+    // rustls wants no further records while it has plaintext, and none after the peer's `close_notify`.
+    over_tcp(stream).filter(|(_, session)| session.wants_read()).map(|(tcp, _)| tcp)
+}
+
+/// Returns the TCP stream in `stream` and the session, if `stream` is TLS over TCP by tokio-rustls.
+fn over_tcp(stream: &dyn Any) -> Option<(&TcpStream, &CommonState)> {
+    let of_client = || Some(of_client(stream.downcast_ref::<tls_client::TlsStream<TcpStream>>()?));
+    let of_server = || Some(of_server(stream.downcast_ref::<tls_server::TlsStream<TcpStream>>()?));
+    let of_either = || Some(stream.downcast_ref::<tokio_rustls::TlsStream<TcpStream>>()?.get_ref());
+    let of_ours = || over_tcp_of_connector(stream).or_else(|| over_tcp_of_serve(stream));
     of_server().or_else(of_client).or_else(of_either).or_else(of_ours)
 }
 
-/// Returns the TCP stream in `stream`, if `stream` is TLS over TCP by `Connector`.
-fn tcp_of_connector(stream: &dyn Any) -> Option<&TcpStream> {
-    let tls: &tokio_rustls::client::TlsStream<ByteStream> = stream.downcast_ref()?;
-    tls.get_ref().0.tcp()
+fn of_client<S>(stream: &tls_client::TlsStream<S>) -> (&S, &CommonState) {
+    let (stream, session) = stream.get_ref();
+    (stream, session)
 }
 
-/// Returns the TCP stream in `stream`, if `stream` is TLS over TCP by `Server`, which has looked at the first
-/// bytes.
+fn of_server<S>(stream: &tls_server::TlsStream<S>) -> (&S, &CommonState) {
+    let (stream, session) = stream.get_ref();
+    (stream, session)
+}
+
+/// Does the same for TLS over TCP by `Connector`.
+fn over_tcp_of_connector(stream: &dyn Any) -> Option<(&TcpStream, &CommonState)> {
+    let (stream, session) = of_client(stream.downcast_ref::<tls_client::TlsStream<ByteStream>>()?);
+    Some((stream.tcp()?, session))
+}
+
+/// Does the same for TLS over TCP by `Server`, which has looked at the first bytes.
 #[cfg(feature = "server")]
-fn tcp_of_serve(stream: &dyn Any) -> Option<&TcpStream> {
+fn over_tcp_of_serve(stream: &dyn Any) -> Option<(&TcpStream, &CommonState)> {
     use crate::transport::rewind::Rewind;
 
-    let tls: &tokio_rustls::server::TlsStream<Rewind<TcpStream>> = stream.downcast_ref()?;
-    Some(&tls.get_ref().0.stream)
+    let (stream, session) = of_server(stream.downcast_ref::<tls_server::TlsStream<Rewind<TcpStream>>>()?);
+    Some((&stream.stream, session))
 }
 
 #[cfg(not(feature = "server"))]
-fn tcp_of_serve(_: &dyn Any) -> Option<&TcpStream> {
+fn over_tcp_of_serve(_: &dyn Any) -> Option<(&TcpStream, &CommonState)> {
     None
 }
 

@@ -5,12 +5,40 @@ use std::time::Duration;
 
 use bowline::{Acceptor, Adoption, CloseCode, Connector, ErrorKind, Limits, Message, Role, WebSocket};
 use bowline_proto::Opcode;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
+use tokio_rustls::{TlsAcceptor, TlsConnector};
 
+use crate::support;
 use crate::support::frames::{Frame, encode_all};
 use crate::support::wire::Wire;
 use crate::support::{open, peer_of, poll_once, poll_times, settle};
+
+/// What TLS has read and decrypted is delivered, though TCP has nothing more.
+#[tokio::test]
+async fn messages_in_several_records_of_tls_are_received() {
+    let (of_server, of_client) = support::tls::configs();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    let (stream, _) = listener.accept().await.unwrap();
+    let connecting = TlsConnector::from(of_client).connect("localhost".try_into().unwrap(), peer);
+    let (stream, peer) = tokio::join!(TlsAcceptor::from(of_server).accept(stream), connecting);
+    let mut socket = Acceptor::new().adopt(stream.unwrap(), Adoption::new()).unwrap();
+    let mut peer = peer.unwrap();
+    for round in 0..10 {
+        let texts = (0..5).map(|number| format!("{round}, {number}")).collect::<Vec<_>>();
+        for text in &texts {
+            let frame = Frame::text(text).encode(Role::Client);
+            io::Write::write_all(&mut peer.get_mut().1.writer(), &frame).unwrap();
+        }
+        peer.flush().await.unwrap();
+        for text in texts {
+            let message = timeout(Duration::from_secs(20), socket.recv()).await.unwrap();
+            assert_eq!(message.unwrap(), Some(text.into()));
+        }
+    }
+}
 
 #[tokio::test]
 async fn messages_arrive_whole_however_they_are_split() {

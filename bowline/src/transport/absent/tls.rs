@@ -13,6 +13,10 @@ pub(crate) fn tcp_of_any(_stream: &dyn Any) -> Option<&TcpStream> {
     None
 }
 
+pub(crate) fn drained_tcp_of_any(_stream: &dyn Any) -> Option<&TcpStream> {
+    None
+}
+
 #[cfg(feature = "client")]
 mod client {
     use std::error::Error as StdError;
