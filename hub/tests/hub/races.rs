@@ -374,10 +374,15 @@ async fn a_worker_that_dies_is_silent() -> TestResult {
     Ok(())
 }
 
-struct Fixed(Arc<Mutex<Option<Inbox>>>);
+/// An engine whose pages are made by a function of the offset and the limit.
+struct Fixed {
+    inbox: Arc<Mutex<Option<Inbox>>>,
+    page: fn(u64, usize) -> HistoryPage,
+}
+
 impl Engine for Fixed {
     fn start(&mut self, inbox: Inbox) -> Result<(), EngineError> {
-        *self.0.lock().unwrap() = Some(inbox);
+        *self.inbox.lock().unwrap() = Some(inbox);
         Ok(())
     }
     async fn publish(&self, _: &Topic, _: Message, _: u64) -> Result<Position, EngineError> {
@@ -389,17 +394,24 @@ impl Engine for Fixed {
     async fn unwant(&self, _: &Topic) -> Result<(), EngineError> {
         Ok(())
     }
-    async fn history(&self, _: &Topic, after: u64, _: usize) -> Result<HistoryPage, EngineError> {
-        let top = Position::new(1, 0, 0);
-        Ok(HistoryPage { top, anchor: (after == 0).then_some(0), newer: 0, entries: Vec::new() })
+    async fn history(&self, _: &Topic, after: u64, limit: usize) -> Result<HistoryPage, EngineError> {
+        Ok((self.page)(after, limit))
     }
+}
+
+/// A page of a history without messages.
+fn empty(after: u64, _: usize) -> HistoryPage {
+    let top = Position::new(1, 0, 0);
+    HistoryPage { top, anchor: (after == 0).then_some(0), newer: 0, entries: Vec::new() }
 }
 
 /// A loss of a message that was never sent is not told to a member that is slow.
 #[tokio::test(start_paused = true)]
 async fn a_loss_is_kept_from_a_slow_member() -> TestResult {
     let shared = Arc::new(Mutex::new(None));
-    let hub = builder(Fixed(shared.clone())).lost(|_, now| format!("{now} lost").into()).build()?;
+    let hub = builder(Fixed { inbox: shared.clone(), page: empty })
+        .lost(|_, now| format!("{now} lost").into())
+        .build()?;
     let inbox = shared.lock().unwrap().clone().unwrap();
     let mut clients = Vec::new();
     for _ in 0..2 {
@@ -634,41 +646,23 @@ fn the_runtime_ends_with_its_members() -> TestResult {
     })
 }
 
-/// An engine with one message, whose drop panics.
-struct Mined(Arc<Mutex<Option<Inbox>>>);
-
 const ONLY: Position = Position::new(1, 1, 7);
 
-impl Engine for Mined {
-    fn start(&mut self, inbox: Inbox) -> Result<(), EngineError> {
-        *self.0.lock().unwrap() = Some(inbox);
-        Ok(())
+/// A page with one message, whose drop panics.
+fn mined(after: u64, limit: usize) -> HistoryPage {
+    if limit == 0 {
+        return empty(after, limit);
     }
-    async fn publish(&self, _: &Topic, _: Message, _: u64) -> Result<Position, EngineError> {
-        Err(EngineError::new("no"))
-    }
-    async fn want(&self, _: &Topic) -> Result<(), EngineError> {
-        Ok(())
-    }
-    async fn unwant(&self, _: &Topic) -> Result<(), EngineError> {
-        Ok(())
-    }
-    async fn history(&self, _: &Topic, _: u64, limit: usize) -> Result<HistoryPage, EngineError> {
-        if limit == 0 {
-            let top = Position::new(1, 0, 0);
-            return Ok(HistoryPage { top, anchor: Some(0), newer: 0, entries: Vec::new() });
-        }
-        let message = Message::Binary(bowline::bytes::Bytes::from_owner(Bomb));
-        let entries = vec![HistoryEntry { position: ONLY, previous: 0, message }];
-        Ok(HistoryPage { top: ONLY, anchor: Some(0), newer: 1, entries })
-    }
+    let message = Message::Binary(bowline::bytes::Bytes::from_owner(Bomb));
+    let entries = vec![HistoryEntry { position: ONLY, previous: 0, message }];
+    HistoryPage { top: ONLY, anchor: Some(0), newer: 1, entries }
 }
 
 /// The task of a slow member panics.
 #[tokio::test(start_paused = true)]
 async fn a_slow_member_whose_task_panics_is_closed() -> TestResult {
     let shared = Arc::new(Mutex::new(None));
-    let hub = builder(Mined(shared.clone())).build()?;
+    let hub = builder(Fixed { inbox: shared.clone(), page: mined }).build()?;
     let inbox = shared.lock().unwrap().clone().unwrap();
     let (mut client, server) = pair();
     let member = hub.join(server.sender())?;
