@@ -6,6 +6,13 @@ use serde_json::{Map, Value};
 /// The port of a server without one in its address.
 const PORT: u16 = 4222;
 
+/// The error of those who have a key, and no password.
+pub(crate) const NO_KEYS: &str =
+    "users with keys (NKEYS, JWT, .creds files) are not supported, so use a user with a password, or a token";
+
+/// The size of a seed of NKEYS, and of a public key.
+const KEY_SIZES: [usize; 2] = [58, 56];
+
 /// The servers of a cluster, with what they are to be told about the client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Addresses {
@@ -103,6 +110,9 @@ impl Addresses {
 /// Returns host and port.
 fn server(host: &str) -> Result<String, EngineError> {
     let invalid = || EngineError::new(format!("{host:?} is no address of a server, such as host:4222"));
+    if host.contains(".creds") || host.contains("creds=") {
+        return Err(EngineError::new(NO_KEYS));
+    }
     if host.is_empty() || host.contains(['/', '?', '#', ' ', '@']) {
         return Err(invalid());
     }
@@ -121,10 +131,19 @@ fn parse_credentials(user: &str) -> Result<Credentials, EngineError> {
     let decode = |part| {
         decode(part).ok_or_else(|| EngineError::new("a percent sign in the credentials is escaped as %25"))
     };
+    if user.split(':').any(is_key) {
+        return Err(EngineError::new(NO_KEYS));
+    }
     Ok(match user.split_once(':') {
         Some((name, password)) => Credentials::User { name: decode(name)?, password: decode(password)? },
         None => Credentials::Token(decode(user)?),
     })
+}
+
+/// Returns `true` for a seed or a public key of NKEYS. A JWT may be a token, for an auth callout.
+fn is_key(text: &str) -> bool {
+    let is_base32 = text.bytes().all(|byte| matches!(byte, b'A'..=b'Z' | b'2'..=b'7'));
+    is_base32 && KEY_SIZES.contains(&text.len()) && text.starts_with(['S', 'U'])
 }
 
 /// Decodes the escapes of a URL (RFC 3986 2.1).
@@ -169,6 +188,21 @@ mod tests {
         assert_eq!(parse("nats://me:s%25%40@a,b").1, user);
         assert_eq!(parse("nats://secret@a").1, Credentials::Token("secret".to_owned()));
         assert_eq!(format!("{user:?}"), "User");
+    }
+
+    #[test]
+    fn keys_are_refused_and_not_shown() {
+        let key = "UAAACAQDAQCQMBYIBEFAWDANBYHRAEISCMKBKFQXDAMRUGY4DUPB63NN";
+        for url in [
+            format!("nats://{key}@a"),
+            format!("nats://SU{key}@a"),
+            "nats://a?creds=/home/me/nats.creds".to_owned(),
+            "/home/me/nats.creds".to_owned(),
+        ] {
+            assert_eq!(Addresses::parse(&url).unwrap_err().to_string(), NO_KEYS, "{url}");
+        }
+        // Other long tokens are no keys.
+        assert!(Addresses::parse(&format!("nats://{}@a", key.to_lowercase())).is_ok());
     }
 
     #[test]

@@ -15,7 +15,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::address::{Addresses, Security};
+use crate::address::{Addresses, NO_KEYS, Security};
 use crate::protocol::{ServerOp, parse};
 use crate::transport::{Transport, secure, server_name};
 
@@ -122,7 +122,7 @@ impl Connection {
             .write_all(format!("CONNECT {greeting}\r\nPING\r\n").as_bytes())
             .await
             .map_err(EngineError::new)?;
-        connection.pong().await?;
+        connection.pong().await.map_err(|error| explain(error, &info))?;
         Ok(connection)
     }
 
@@ -191,6 +191,14 @@ fn check(info: &Value) -> Result<(), EngineError> {
         return Err(EngineError::new("the server is older than NATS 2.9, or has disabled headers"));
     }
     Ok(())
+}
+
+/// Adds to the refusal of a client that the server may expect a key.
+fn explain(error: EngineError, info: &Value) -> EngineError {
+    let text = error.to_string();
+    // The text that a client with a key signs.
+    let expects_key = info["nonce"].is_string() && text.to_ascii_lowercase().starts_with("authorization");
+    if expects_key { EngineError::new(format!("{text}: {NO_KEYS}")) } else { error }
 }
 
 /// Returns the JSON of `CONNECT`.

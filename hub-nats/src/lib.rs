@@ -79,7 +79,8 @@
 //! `rustls::crypto::ring::default_provider().install_default()`. A server that requires TLS gets it with both
 //! schemes.
 //!
-//! NATS 2.9 or newer is required. Users with keys (NKEYS, JWT) are not supported yet.
+//! NATS 2.9 or newer is required. Users with keys (NKEYS, JWT, `.creds` files) are not supported yet:
+//! [`connect`] returns an error that says so.
 //!
 //! # The client
 //!

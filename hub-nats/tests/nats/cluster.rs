@@ -113,6 +113,35 @@ async fn one_address_is_enough_to_find_the_other_servers() -> TestResult {
     Ok(())
 }
 
+/// The leaf node does not pass on the requests to JetStream.
+#[tokio::test]
+async fn a_leaf_node_without_jetstream_carries_topics_without_history_only() -> TestResult {
+    let port = free_port();
+    let Some(server) = Server::start(&format!("leafnodes {{ listen: \"127.0.0.1:{port}\" }}")).await? else {
+        return Ok(());
+    };
+    let remote = format!("remotes: [{{ url: \"nats://127.0.0.1:{port}\" }}]");
+    let settings = format!("jetstream: false\nleafnodes {{ {remote} }}");
+    let Some(leaf) = Server::start(&settings).await? else { return Ok(()) };
+    let (here, there) = (hub(&server.url()).await?, hub(&leaf.url()).await?);
+    let mut client = Client::live(&here, "news").await?;
+    let carried = async {
+        // The leaf node may not be connected yet.
+        while here.stats().delivered == 0 {
+            publish(&there, "news", "1").await?;
+            sleep(Duration::from_millis(20)).await;
+        }
+        TestResult::Ok(())
+    };
+    timeout(PATIENCE, carried).await??;
+    client.expect(&["1"]).await?;
+    let error = there.publish("chat/a", "1").await.unwrap_err();
+    let cause = std::error::Error::source(&error).ok_or("no cause")?.to_string();
+    assert!(cause.contains("JetStream is disabled"), "{cause}");
+    here.publish("chat/a", "1").await?;
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_stream_with_one_replica_in_a_cluster_is_an_error() -> TestResult {
     let Some(servers) = start().await? else { return Ok(()) };

@@ -231,6 +231,18 @@ async fn what_a_user_may_not_publish_is_an_error() -> TestResult {
     Ok(())
 }
 
+#[tokio::test]
+async fn a_server_that_expects_a_key_is_an_error_that_says_so() -> TestResult {
+    let key = "UAAACAQDAQCQMBYIBEFAWDANBYHRAEISCMKBKFQXDAMRUGY4DUPB63NN";
+    let settings = format!("authorization {{ users: [{{ nkey: {key} }}, {{ user: me, password: me }}] }}");
+    let Some(server) = Server::start(&settings).await? else { return Ok(()) };
+    let error = bowline_hub_nats::connect(&server.url()).await.unwrap_err().to_string();
+    assert!(error.contains("Authorization Violation") && error.contains("NKEYS"), "{error}");
+    // The same server may know users with passwords, too.
+    bowline_hub_nats::connect(&format!("nats://me:me@{}", server.address())).await?;
+    Ok(())
+}
+
 /// Starts a server with a user, and a hub that is connected as this user.
 async fn restricted(permissions: &str) -> Result<Option<(Server, Hub)>, Box<dyn std::error::Error>> {
     let user = format!("user: me, password: me, permissions: {{ {permissions} }}");
