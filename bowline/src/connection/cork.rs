@@ -272,8 +272,8 @@ impl Wake for EndOfPoll {
 
 impl Drop for EndOfPoll {
     fn drop(&mut self) {
-        // As at the end of a `SendBatch`, a boxed stream is left to the driver while a panic is under way.
-        if let Some(connection) = self.connection.as_ref().filter(|end| !(panicking() && end.is_boxed)) {
+        // As at the end of a `SendBatch`, a foreign stream is left to the driver while a panic is under way.
+        if let Some(connection) = self.connection.as_ref().filter(|end| !(panicking() && end.is_foreign)) {
             connection.uncork();
         }
     }

@@ -15,7 +15,7 @@ use crate::support::frames::{Frame, encode_all};
 use crate::support::wire::Wire;
 use crate::support::{open, peer_of, poll_once, poll_times, settle};
 
-/// What TLS has read and decrypted is delivered, though TCP has nothing more.
+/// Decrypted messages are delivered, though TCP has nothing more.
 #[tokio::test]
 async fn messages_in_several_records_of_tls_are_received() {
     let (of_server, of_client) = support::tls::configs();
