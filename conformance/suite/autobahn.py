@@ -48,7 +48,7 @@ def run(report, cases, long, versions):
         short = SHORT_CASES if version == "1.1" or long else FEW_SHORT_CASES
         if cases:
             batches, expected = [cases], None
-        elif version == "3" and not versions and not long:
+        elif version == "3" and not versions:
             batches, expected = [QUICK_GROUPS], NUMBER_OF_QUICK_CASES
         else:
             batches = batches_of_all(short, long)
