@@ -39,7 +39,8 @@
 //! The numbers of a stream grow. A stream that acknowledges a message with a number that is not larger than
 //! one before was lost or rolled back, and so is one without the lease that was renewed last. After NATS was
 //! away, or a leader was elected, the stream must also have the last message of the engine, or a later one in
-//! its place. All leases of this engine have lapsed otherwise, and the hub enters everything again.
+//! its place that agrees about the node of the engine. All leases of this engine have lapsed otherwise, and
+//! the hub enters everything again.
 //!
 //! ```text
 //! presence  begin, renew, enter, exit, present
@@ -102,14 +103,23 @@ pub(crate) struct Presence {
 struct Leases {
     /// The leases of this engine, with the number of the last renewal.
     held: HashMap<NodeId, u64>,
-    /// The largest number that the stream has acknowledged, and its subject.
-    last: (u64, String),
+    /// The message with the largest number that the stream has acknowledged.
+    last: Last,
     /// The number from [`Link::changes`] for which the stream is known to have that message.
     verified: u64,
     /// The nodes that this engine reaps.
     reaping: Vec<String>,
     /// The time of the last lease.
     time: Duration,
+}
+
+/// A message that the stream has acknowledged.
+#[derive(Clone, Default)]
+struct Last {
+    sequence: u64,
+    subject: String,
+    /// A node that the message of a key has, or lacks. Other engines change only their own nodes.
+    node: Option<(String, bool)>,
 }
 
 impl Presence {
@@ -190,7 +200,7 @@ impl Presence {
         let name = node.to_string();
         self.put(link, &index_subject(&name, topic.name(), &present.key), "").await?;
         let subject = key_subject(topic.name(), &present.key);
-        self.update(link, &subject, &present.key, |person| person.with(&name, present)).await?;
+        self.update(link, &subject, &present.key, &name, |person| person.with(&name, present)).await?;
         let lease = last(link, wire::PRESENCE, &lease_subject(&name)).await?;
         let is_lasting =
             lease.is_some_and(|lease| matches!(Term::parse(&lease.payload), Some(Term::Lasting(_))));
@@ -253,7 +263,7 @@ impl Presence {
         let index = index_subject(node, topic, key);
         let indexed = last(link, wire::PRESENCE, &index).await?;
         let subject = key_subject(topic, key);
-        self.update(link, &subject, key, |person| person.without(node)).await?;
+        self.update(link, &subject, key, node, |person| person.without(node)).await?;
         if let Some(indexed) = indexed {
             purge(link, wire::PRESENCE, &index, indexed.sequence).await?;
         }
@@ -266,6 +276,7 @@ impl Presence {
         link: &Link,
         subject: &str,
         key: &str,
+        node: &str,
         change: impl Fn(&Person) -> Person,
     ) -> Result<(), Refusal> {
         let nobody = Person::nobody(key);
@@ -280,7 +291,12 @@ impl Presence {
                     None => continue,
                 },
             };
-            if self.put_person(link, subject, sequence, &change(&before)).await?.is_some() {
+            let after = change(&before);
+            if let Some(sequence) = self.put_person(link, subject, sequence, &after).await? {
+                let last = &mut self.leases().last;
+                if last.sequence == sequence {
+                    last.node = Some((node.to_owned(), after.has(node)));
+                }
                 return Ok(());
             }
         }
@@ -319,7 +335,7 @@ impl Presence {
         replaced: u64,
         payload: &str,
     ) -> Result<u64, Refusal> {
-        let before = self.leases().last.0;
+        let before = self.leases().last.sequence;
         let sequence = jetstream::replace(link, subject, replaced, &[], payload.as_bytes()).await?;
         self.check(before, sequence, subject);
         Ok(sequence)
@@ -327,7 +343,7 @@ impl Presence {
 
     /// Publishes a message, whatever the last one on its subject is.
     async fn put(&self, link: &Link, subject: &str, payload: &str) -> Result<(), Refusal> {
-        let before = self.leases().last.0;
+        let before = self.leases().last.sequence;
         let stored = jetstream::publish(link, subject, &[], payload.as_bytes()).await?;
         self.check(before, stored.sequence, subject);
         Ok(())
@@ -340,8 +356,8 @@ impl Presence {
             // The stream has forgotten messages.
             leases.held.clear();
         }
-        if sequence <= before || sequence > leases.last.0 {
-            leases.last = (sequence, subject.to_owned());
+        if sequence <= before || sequence > leases.last.sequence {
+            leases.last = Last { sequence, subject: subject.to_owned(), node: None };
         }
     }
 
@@ -352,7 +368,7 @@ impl Presence {
         // Before anything is read.
         self.ensure(link).await?;
         let changes = link.changes();
-        let (sequence, subject) = {
+        let expected = {
             let leases = self.leases();
             if leases.verified == changes || leases.held.is_empty() {
                 return Ok(());
@@ -366,7 +382,7 @@ impl Presence {
             if look > 0 {
                 tokio::time::sleep(PAUSE).await;
             }
-            is_there = has(link, sequence, &subject).await?;
+            is_there = has(link, &expected).await?;
             if is_there {
                 break;
             }
@@ -444,10 +460,13 @@ impl Presence {
     }
 }
 
-/// Returns `true` if the stream has a message with a number, or a later one with the same subject.
-async fn has(link: &Link, sequence: u64, subject: &str) -> Result<bool, Refusal> {
-    match last(link, wire::PRESENCE, subject).await {
-        Err(Refusal::NoStream) => Ok(false),
-        found => Ok(found?.is_some_and(|found| found.sequence >= sequence)),
-    }
+/// Returns `true` if the stream has a message, or a later one in its place that fits.
+async fn has(link: &Link, expected: &Last) -> Result<bool, Refusal> {
+    let found = match last(link, wire::PRESENCE, &expected.subject).await {
+        Err(Refusal::NoStream) => None,
+        found => found?,
+    };
+    let Some(found) = found.filter(|found| found.sequence >= expected.sequence) else { return Ok(false) };
+    let Some((node, is_here)) = &expected.node else { return Ok(true) };
+    Ok(Person::parse(&found.payload).is_some_and(|person| person.has(node) == *is_here))
 }

@@ -115,7 +115,7 @@ impl Presence {
 
     /// Returns the time of the server.
     async fn now(&self, link: &Link) -> Result<Option<SystemTime>, Refusal> {
-        let before = self.leases().last.0;
+        let before = self.leases().last.sequence;
         // All nodes replace this message, so it proves nothing about those before.
         if jetstream::publish(link, wire::CLOCK, &[], b"").await?.sequence <= before {
             self.leases().held.clear();

@@ -387,6 +387,17 @@ async fn the_entries_of_a_node_without_a_lease_are_removed() -> TestResult {
 /// A backup lacks the entry, but has the lease. Others publish before the node does, so that numbers grow.
 #[tokio::test]
 async fn a_node_whose_entries_were_rolled_back_enters_them_again() -> TestResult {
+    roll_back(&[]).await
+}
+
+/// Another node has already entered the key, in the place of the message that was lost.
+#[tokio::test]
+async fn a_node_whose_last_entry_was_rolled_back_and_replaced_enters_again() -> TestResult {
+    roll_back(&["77"]).await
+}
+
+/// Rolls back an entry of a node. Other nodes have entered the same key since.
+async fn roll_back(others: &[&str]) -> TestResult {
     const OTHERS: usize = 50;
     let Some(mut server) = Server::start("").await? else { return Ok(()) };
     let bare = Bare::start(&server.url(), ROOM).await?;
@@ -406,9 +417,13 @@ async fn a_node_whose_entries_were_rolled_back_enters_them_again() -> TestResult
         let answer = server.publish_after(&format!("bowline.present.other.{number}"), 0, "").await?;
         assert!(answer.contains("\"seq\""), "{answer}");
     }
+    for other in others {
+        let person = format!("{{\"key\":\"alice\",\"info\":\"\",\"nodes\":[\"{other}\"],\"change\":true}}");
+        server.publish_after("bowline.present.room/1%2e2.alice", 0, &person).await?;
+    }
     let renewed = again(|| bare.engine.renew(bare.node, Duration::from_secs(30))).await;
     assert_eq!(renewed.map_err(|error| error.to_string())?, Lease::Lapsed);
     let count = again(|| bare.engine.count(&bare.topic)).await;
-    assert_eq!(count.map_err(|error| error.to_string())?, 0);
+    assert_eq!(count.map_err(|error| error.to_string())?, others.len());
     Ok(())
 }
