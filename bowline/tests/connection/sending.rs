@@ -414,6 +414,51 @@ async fn replies_within_a_batch_see_what_others_do_between_them() {
     assert_eq!(wire.take_frames(Role::Server), expected);
 }
 
+/// A pong is held back as a reply is, and must not clear the way for the replies after it.
+#[tokio::test(start_paused = true)]
+async fn a_pong_within_a_batch_lets_no_reply_pass_others() {
+    let ping_in_between = [Frame::text("1"), Frame::ping(""), Frame::text("2"), Frame::text("3")];
+    // A writer has the exclusive right to send.
+    let (mut socket, wire) = open(Role::Server, Limits::default());
+    wire.feed(&encode_all(Role::Client, &ping_in_between));
+    assert_eq!(socket.recv().await.unwrap(), Some("1".into()));
+    let writer = socket.sender().writer(MessageKind::Text).await.unwrap();
+    assert_eq!(socket.recv().await.unwrap(), Some("2".into()));
+    assert!(poll_once(pin!(socket.send("reply"))).await.is_none());
+    writer.finish().await.unwrap();
+    assert_eq!(wire.take_frames(Role::Server), [Frame::pong(""), Frame::text("")]);
+    // A sender that has waited is first.
+    let (mut socket, wire) = open(Role::Server, Limits::default());
+    wire.set_room(0);
+    let (first, second) = (socket.sender(), socket.sender());
+    while first.try_send("x").is_ok() {}
+    let mut early = Box::pin(second.send("early"));
+    assert!(poll_once(early.as_mut()).await.is_none());
+    wire.set_room(usize::MAX);
+    settle().await;
+    wire.take_written();
+    wire.feed(&encode_all(Role::Client, &ping_in_between));
+    assert_eq!(socket.recv().await.unwrap(), Some("1".into()));
+    assert_eq!(socket.recv().await.unwrap(), Some("2".into()));
+    let mut late = Box::pin(socket.send("late"));
+    assert!(poll_once(late.as_mut()).await.is_none());
+    early.await.unwrap();
+    late.await.unwrap();
+    settle().await;
+    assert_eq!(wire.take_frames(Role::Server), [Frame::pong(""), Frame::text("early"), Frame::text("late")]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_reply_to_a_batch_is_written_at_once_with_all_others() {
+    let (mut socket, wire) = within_a_batch().await;
+    socket.send("reply to 1").await.unwrap();
+    assert_eq!(socket.recv().await.unwrap(), Some("2".into()));
+    assert_eq!(wire.calls().1, 0);
+    socket.send("reply to 2").await.unwrap();
+    assert_eq!(wire.calls().1, 1);
+    assert_eq!(wire.take_frames(Role::Server).len(), 2);
+}
+
 /// Only the `WebSocket` works through the batch.
 #[tokio::test(start_paused = true)]
 async fn a_sender_never_waits_behind_a_cork() {
@@ -807,6 +852,25 @@ async fn no_more_than_a_thousand_replies_are_held_back() {
     wire.until(|wire| wire.written_len() == 10_000).await;
     // tokio's budget ends a batch every 64 messages.
     assert!(wire.calls().1 <= 5000 / 60, "{} writes", wire.calls().1);
+}
+
+/// An application may reply without end to a single message, within one poll.
+#[tokio::test(start_paused = true)]
+async fn replies_without_end_are_written_a_thousand_at_a_time() {
+    const REPLIES: usize = 3 * 1024;
+    let (socket, wire) = within_a_batch().await;
+    for number in 1..=REPLIES {
+        socket.try_send(b"").unwrap();
+        assert_eq!(wire.written_len() / 2, number - number % 1024);
+    }
+    assert_eq!(wire.calls().1, 3);
+    let (socket, wire) = within_a_batch().await;
+    for number in 1..=REPLIES {
+        // Most of these need no look at the connection, so that a few more gather.
+        socket.send(b"").await.unwrap();
+        assert!(number - wire.written_len() / 2 <= 1024 + 32);
+    }
+    assert!((2..=3).contains(&wire.calls().1), "{} writes", wire.calls().1);
 }
 
 #[tokio::test]
