@@ -218,6 +218,23 @@ pub(crate) enum WriteTransport {
 }
 
 impl ReadTransport {
+    /// Reads once into `buf`. Ready with the number of bytes, which is 0 at the end of the stream.
+    ///
+    /// This is the short form of [`AsyncRead`] for memory that is initialised.
+    #[inline]
+    pub(crate) fn poll_read_into(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut buf: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        if let Self::Tcp(stream) = self {
+            return tcp::poll_read(stream.as_ref(), cx, &mut buf);
+        }
+        let mut buf = ReadBuf::new(buf);
+        ready!(Pin::new(self).poll_read(cx, &mut buf))?;
+        Poll::Ready(Ok(buf.filled().len()))
+    }
+
     /// Returns `Pending` if there is nothing to read and the stream knows that without reading.
     pub(crate) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
         match self {
@@ -243,9 +260,10 @@ impl ReadTransport {
 
 /// Reading does not use the task's budget. The caller bounds its own work, as a stream may always be ready.
 impl AsyncRead for ReadTransport {
+    #[inline(never)]
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Self::Tcp(stream) => ready!(tcp::poll_read(stream.as_ref(), cx, buf))?,
+            Self::Tcp(stream) => ready!(tcp::poll_read(stream.as_ref(), cx, buf)).map(drop)?,
             Self::Http2(stream) => ready!(Pin::new(stream).poll_read(cx, buf))?,
             Self::Boxed(stream) => ready!(poll_without_budget(cx, |cx| {
                 with_stream(stream, cx, |stream, cx| stream.poll_read(cx, buf))
@@ -262,6 +280,15 @@ impl WriteTransport {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Tcp(stream) => tcp::poll_write(stream.as_ref(), cx, slices),
+            other => other.poll_write_slowly(cx, slices),
+        }
+    }
+
+    /// Does the same for the other transports, apart from the code of the fast path.
+    #[inline(never)]
+    fn poll_write_slowly(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         match self {
             Self::Tcp(stream) => tcp::poll_write(stream.as_ref(), cx, slices),
             Self::Http2(stream) => poll_without_budget(cx, |cx| stream.poll_write(cx, slices)),

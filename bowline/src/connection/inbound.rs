@@ -30,6 +30,7 @@ mod messages;
 mod read_buffer;
 mod undelivered;
 
+use std::io;
 use std::ops::Range;
 use std::task::{Context, Poll};
 
@@ -312,15 +313,9 @@ impl Inbound {
     ///
     /// After the end, all bytes that arrived count as parsed. The end is pending until it is
     /// [settled](Self::settle). The caller that settles the end wakes the reader.
+    #[inline]
     pub(crate) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Fill> {
-        if let Some(end) = &mut self.end {
-            if end.notice == Notice::Unsettled {
-                return Poll::Pending;
-            }
-            end.notice = Notice::Due;
-            return Poll::Ready(Fill::Bytes(0));
-        }
-        let Some(transport) = &mut self.transport else { return Poll::Pending };
+        let (None, Some(transport)) = (&self.end, &mut self.transport) else { return self.poll_end() };
         let direct = self.buffer.is_empty()
             && !self.delivery.discards()
             && self.message.is_direct(self.half.remaining());
@@ -336,6 +331,22 @@ impl Inbound {
             }
             read.map_ok(|_| None)
         };
+        self.finish_fill(read)
+    }
+
+    /// Returns what a read returns after the end.
+    #[cold]
+    fn poll_end(&mut self) -> Poll<Fill> {
+        let Some(end) = self.end.as_mut().filter(|end| end.notice != Notice::Unsettled) else {
+            return Poll::Pending;
+        };
+        end.notice = Notice::Due;
+        Poll::Ready(Fill::Bytes(0))
+    }
+
+    /// Notes the result of a read, unless bytes have arrived in the buffer.
+    #[inline(never)]
+    fn finish_fill(&mut self, read: Poll<io::Result<Option<Filled>>>) -> Poll<Fill> {
         self.awaits_transport = read.is_pending();
         let Poll::Ready(read) = read else {
             self.park();
@@ -453,6 +464,7 @@ impl Inbound {
     }
 
     /// Releases all memory that holds no bytes.
+    #[inline]
     pub(crate) fn park(&mut self) {
         self.buffer.park();
         self.message.park();

@@ -130,11 +130,13 @@ impl Connection {
         batch: &mut Batch,
         take: impl FnMut(&mut Inbound) -> Option<T>,
     ) -> Poll<T> {
-        if WRITES && self.is_corked() && self.waker.is_quiet() {
+        let mut is_corked = self.is_corked();
+        if WRITES && is_corked && self.waker.is_quiet() {
             // The usual end of a batch: nothing is left in memory.
             self.uncork();
+            is_corked = false;
         }
-        if !self.is_corked() && self.waker.try_sleep_quiet(cx.waker()) {
+        if !is_corked && self.waker.try_sleep_quiet(cx.waker()) {
             return Poll::Pending;
         }
         let mut taken = None;
@@ -335,13 +337,13 @@ impl Connection {
     #[inline(always)]
     fn prepare_for_next(self: &Arc<Self>, mut inbound: MutexGuard<'_, Inbound>, batch: &mut Batch) {
         inbound.hand_out();
-        match inbound.next_frame_size() {
-            Some(size) if !inbound.is_in_message() => self.prepare_for_more(inbound, batch, size),
-            _ => {
-                batch.has_more = false;
-                self.prepare_to_idle(inbound, batch);
+        if inbound.has_bytes() && !inbound.is_in_message() {
+            if let Some(size) = inbound.next_frame_size() {
+                return self.prepare_for_more(inbound, batch, size);
             }
         }
+        batch.has_more = false;
+        self.prepare_to_idle(inbound, batch);
     }
 
     /// Does the same if more frames are in memory, the next one of `size` bytes.

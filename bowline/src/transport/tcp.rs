@@ -4,8 +4,9 @@ use std::io::{self, IoSlice};
 use std::mem;
 use std::task::{Context, Poll, ready};
 
+use bytes::BufMut;
 use socket2::SockRef;
-use tokio::io::{Interest, ReadBuf};
+use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 use crate::transport::poll_without_budget;
@@ -14,13 +15,15 @@ use crate::transport::poll_without_budget;
 pub(crate) fn poll_read(
     stream: &TcpStream,
     cx: &mut Context<'_>,
-    buf: &mut ReadBuf<'_>,
-) -> Poll<io::Result<()>> {
-    let size = buf.remaining();
-    while read_at_once(stream, size, || stream.try_read_buf(buf))?.is_none() {
+    buf: &mut impl BufMut,
+) -> Poll<io::Result<usize>> {
+    let size = buf.chunk_mut().len();
+    loop {
+        if let Some(count) = read_at_once(stream, size, || stream.try_read_buf(buf))? {
+            return Poll::Ready(Ok(count));
+        }
         ready!(poll_without_budget(cx, |cx| stream.poll_read_ready(cx)))?;
     }
-    Poll::Ready(Ok(()))
 }
 
 #[inline]
@@ -35,12 +38,19 @@ pub(crate) fn poll_write(
             slices => stream.try_write_vectored(slices),
         };
         match written {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                ready!(poll_without_budget(cx, |cx| stream.poll_write_ready(cx)))?;
-            }
-            written => return Poll::Ready(written),
+            Ok(count) => return Poll::Ready(Ok(count)),
+            Err(error) => ready!(poll_writable(stream, cx, error))?,
         }
     }
+}
+
+/// Waits until the stream accepts bytes again, if `error` says that it accepts none for now.
+#[cold]
+fn poll_writable(stream: &TcpStream, cx: &mut Context<'_>, error: io::Error) -> Poll<io::Result<()>> {
+    if error.kind() == io::ErrorKind::WouldBlock {
+        return poll_without_budget(cx, |cx| stream.poll_write_ready(cx));
+    }
+    Poll::Ready(Err(error))
 }
 
 /// Bounds the bytes that the kernel holds and has not sent.

@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::io::IoSlice;
+use std::mem;
 
 use bytes::{Buf, Bytes};
 
@@ -46,6 +47,40 @@ struct Shared {
     payloads: VecDeque<(usize, Bytes)>,
     /// The length of all payloads together.
     len: usize,
+}
+
+impl Shared {
+    /// Removes the first `count` bytes of the queue whose encoded bytes begin at `start`, as far as there are
+    /// payloads. Returns the number of bytes to be removed after the last payload, or `None` if payloads
+    /// still wait.
+    #[inline(never)]
+    fn advance(&mut self, start: &mut usize, mut count: usize, deferred: &mut DeferredList) -> Option<usize> {
+        while let Some((position, bytes)) = self.payloads.front_mut() {
+            let encoded = count.min(*position - *start);
+            *start += encoded;
+            count -= encoded;
+            let referred = count.min(bytes.len());
+            bytes.advance(referred);
+            self.len -= referred;
+            count -= referred;
+            if !bytes.is_empty() || *start < *position {
+                return None;
+            }
+            let written = self.payloads.pop_front();
+            // The drop of a payload may be an application's code.
+            deferred.extend(written.map(|(_, bytes)| Deferred::DropPayload(bytes)));
+        }
+        Some(count)
+    }
+
+    /// Returns an empty list to the thread, unless it is large.
+    #[inline(never)]
+    fn release(self: Box<Self>) {
+        if self.payloads.capacity() <= SLICES {
+            // This fails only while the thread ends.
+            let _ = SPARE_SHARED.try_with(|spare| spare.set(Some(self)));
+        }
+    }
 }
 
 impl WriteQueue {
@@ -108,25 +143,27 @@ impl WriteQueue {
     }
 
     /// Passes the first pieces of the queue to a vectored write: at least one byte, if there are any.
+    #[inline]
     pub(crate) fn with_slices<R>(&self, write: impl FnOnce(&[IoSlice<'_>]) -> R) -> R {
-        let (single, mut several);
-        let slices: &[IoSlice<'_>] = match self.shared.as_deref().map(|shared| &shared.payloads) {
-            None => {
-                single = [IoSlice::new(&self.encoded[self.start..])];
-                &single
-            }
-            // Most likely a broadcast: there is nothing to gather.
-            Some(payloads) if self.encoded.is_empty() && payloads.len() == 1 => {
-                single = [IoSlice::new(&payloads[0].1)];
-                &single
-            }
-            Some(payloads) => {
-                several = [IoSlice::new(&[]); SLICES];
-                let count = self.gather(payloads, &mut several);
-                &several[..count]
-            }
-        };
-        write(slices)
+        match &self.shared {
+            None => write(&[IoSlice::new(&self.encoded[self.start..])]),
+            Some(shared) => self.with_gathered(&shared.payloads, write),
+        }
+    }
+
+    #[inline(never)]
+    fn with_gathered<R>(
+        &self,
+        payloads: &VecDeque<(usize, Bytes)>,
+        write: impl FnOnce(&[IoSlice<'_>]) -> R,
+    ) -> R {
+        // Most likely a broadcast: there is nothing to gather.
+        if self.encoded.is_empty() && payloads.len() == 1 {
+            return write(&[IoSlice::new(&payloads[0].1)]);
+        }
+        let mut several = [IoSlice::new(&[]); SLICES];
+        let count = self.gather(payloads, &mut several);
+        write(&several[..count])
     }
 
     /// Puts the first pieces into `slices`, and returns their number.
@@ -154,23 +191,13 @@ impl WriteQueue {
 
     /// Removes the first `count` bytes, which have been written. Payloads that are written entirely go to
     /// `deferred`.
+    #[inline]
     pub(crate) fn advance(&mut self, mut count: usize, deferred: &mut DeferredList) {
         self.written += count as u64;
         if let Some(shared) = &mut self.shared {
-            while let Some((position, bytes)) = shared.payloads.front_mut() {
-                let encoded = count.min(*position - self.start);
-                self.start += encoded;
-                count -= encoded;
-                let referred = count.min(bytes.len());
-                bytes.advance(referred);
-                shared.len -= referred;
-                count -= referred;
-                if !bytes.is_empty() || self.start < *position {
-                    return;
-                }
-                let written = shared.payloads.pop_front();
-                // The drop of a payload may be an application's code.
-                deferred.extend(written.map(|(_, bytes)| Deferred::DropPayload(bytes)));
+            match shared.advance(&mut self.start, count, deferred) {
+                Some(rest) => count = rest,
+                None => return,
             }
         }
         self.start += count;
@@ -188,16 +215,14 @@ impl WriteQueue {
     }
 
     /// Returns the empty buffers to the thread.
+    #[inline]
     fn release(&mut self) {
         self.start = 0;
         self.encoded.clear();
-        let buffer = std::mem::take(&mut self.encoded);
-        put_spare(buffer);
-        if let Some(shared) = self.shared.take_if(|shared| shared.payloads.capacity() <= SLICES) {
-            // This fails only while the thread ends.
-            let _ = SPARE_SHARED.try_with(|spare| spare.set(Some(shared)));
+        put_spare(mem::take(&mut self.encoded));
+        if let Some(shared) = self.shared.take() {
+            shared.release();
         }
-        self.shared = None;
     }
 }
 
