@@ -105,7 +105,7 @@ impl Batch {
         }
         if size > 0 {
             tally.add_messages(count, payloads);
-            // Spare capacity makes `Bytes` count references from the beginning, which makes each of them cheaper.
+            // With spare capacity, `Bytes` counts references from the beginning, and each of them costs less.
             let mut block = Vec::with_capacity(size + 1);
             block.extend_from_slice(&bytes[..size]);
             self.block = Some(Box::new(block.into()));
