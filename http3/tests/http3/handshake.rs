@@ -186,7 +186,9 @@ async fn the_check_of_a_request_that_is_given_up_is_dropped() {
             Err::<Parts, _>(Rejection::from(StatusCode::NOT_FOUND))
         }
     });
-    let running = serve_echo(server).await;
+    // The end of the time for a handshake would drop the check, too.
+    let limits = Limits::default().handshake_timeout(Duration::from_secs(10_000));
+    let running = serve_echo(server.acceptor(Acceptor::new().limits(limits))).await;
     let connection = running.connect().await;
     let attempt = tokio::spawn({
         let connection = connection.clone();
