@@ -1,5 +1,8 @@
 //! Frames by hand, for the load and the floor, which use no WebSocket library.
 
+#[cfg(feature = "http3")]
+pub mod http3;
+
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress};
 
 /// The bit in the first byte of a frame that marks a compressed message (RFC 7692 6).

@@ -4,8 +4,6 @@ mod allocations;
 mod control;
 mod frames;
 mod handshake;
-#[cfg(feature = "http3")]
-mod http3_frames;
 mod latency;
 mod load;
 mod measure;

@@ -17,7 +17,7 @@ use tokio::time::timeout;
 
 use super::wire;
 use crate::frames::Counter;
-use crate::http3_frames::{DATA, HEADERS, Pieces, frame};
+use crate::frames::http3::{DATA, HEADERS, Pieces, frame};
 
 /// The stream type of a control stream, and empty settings (RFC 9114 6.2.1, 7.2.4).
 const CONTROL: [u8; 3] = [0x00, 0x04, 0x00];

@@ -14,7 +14,7 @@ use super::echo::{Side, bowline};
 use super::library::Library;
 use super::tls;
 use crate::control::say;
-use crate::http3_frames::{DATA, HEADERS, Pieces, begin, frame};
+use crate::frames::http3::{DATA, HEADERS, Pieces, begin, frame};
 
 /// The window of a stream, as large as that of bowline.
 const STREAM_WINDOW: u32 = 256 * 1024;
