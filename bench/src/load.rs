@@ -8,4 +8,5 @@ mod http2;
 mod http3;
 pub mod idle;
 mod runs;
+mod streams;
 mod wire;

@@ -9,10 +9,11 @@ use anyhow::{Result, bail, ensure};
 use hdrhistogram::Histogram;
 use mio::{Events, Interest, Poll, Token};
 
-use super::http2::Streams;
+use super::http2::Http2Streams;
 #[cfg(feature = "http3")]
 use super::http3;
 use super::runs::{self, Span};
+use super::streams::Streams;
 use super::wire::{self, Wire};
 use crate::control::say;
 use crate::frames::{Counter, Kind, encode_masked, encode_unmasked, payload};
@@ -58,21 +59,30 @@ pub fn run(load: &Echo) -> Result<()> {
         let batch = |number| batch(load, number % DISTINCT);
         #[cfg(feature = "http3")]
         if load.http3 {
-            let mut streams = http3::Streams::open(address, load.connections, streams, load.depth, batch)?;
-            streams.run(&mut Histogram::new(3)?, || false)?;
-            check(load, streams.take_replies())?;
-            return measure(load, |latencies, goes_on| streams.run(latencies, goes_on));
+            let opened = http3::Http3Streams::open(address, load.connections, streams, load.depth, batch)?;
+            return run_on_streams(load, opened);
         }
-        let mut streams = Streams::open(address, load.connections, streams, load.depth, batch)?;
-        streams.run(&mut Histogram::new(3)?, || false)?;
-        check(load, streams.take_replies())?;
-        return measure(load, |latencies, goes_on| streams.run(latencies, goes_on));
+        if load.tls {
+            let config = wire::trusting_config_for(b"h2")?;
+            let connect = || wire::connect_tls(address, &config);
+            let opened = Http2Streams::open(connect, load.connections, streams, load.depth, batch)?;
+            return run_on_streams(load, opened);
+        }
+        let connect = || wire::connect(address);
+        let opened = Http2Streams::open(connect, load.connections, streams, load.depth, batch)?;
+        return run_on_streams(load, opened);
     }
     if load.tls {
         let config = wire::trusting_config()?;
         return run_on(load, || wire::open_tls(address, &config));
     }
     run_on(load, || wire::open_plain(address, load.kind.is_compressed()))
+}
+
+fn run_on_streams(load: &Echo, mut streams: impl Streams) -> Result<()> {
+    streams.run(&mut Histogram::new(3)?, &mut || false)?;
+    check(load, streams.take_replies().into_iter())?;
+    measure(load, |latencies, goes_on| streams.run(latencies, goes_on))
 }
 
 fn run_on<W: Wire>(load: &Echo, mut open: impl FnMut() -> Result<W>) -> Result<()> {

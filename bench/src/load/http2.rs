@@ -3,15 +3,15 @@
 //! The frames of HTTP/2 are made by hand and in advance. To servers that permit it, requests are extended
 //! CONNECTs (RFC 8441). To others, they are POSTs, whose bodies the server echoes.
 
-use std::io::{ErrorKind, Read, Write};
-use std::net::SocketAddr;
+use std::io::{ErrorKind, Read};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
 use hdrhistogram::Histogram;
 use mio::{Events, Interest, Poll, Token};
 
-use super::wire;
+use super::streams::Streams;
+use super::wire::{Blocking, Wire};
 use crate::frames::Counter;
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -46,17 +46,17 @@ const SETTINGS_ENABLE_CONNECT_PROTOCOL: u16 = 8;
 const STATUS_200: u8 = 0x88;
 
 /// All connections, and their streams.
-pub struct Streams {
+pub struct Http2Streams<W> {
     poll: Poll,
     events: Events,
-    connections: Vec<Connection>,
+    connections: Vec<Connection<W>>,
     /// The messages in a round of a stream.
     depth: usize,
     buffer: Vec<u8>,
 }
 
-struct Connection {
-    socket: mio::net::TcpStream,
+struct Connection<W> {
+    wire: W,
     /// The bytes of an incomplete frame.
     partial: Vec<u8>,
     output: Vec<u8>,
@@ -87,11 +87,11 @@ struct Frame<'a> {
     payload: &'a [u8],
 }
 
-impl Streams {
-    /// Opens `count` WebSockets, with `streams` of them on each TCP connection. `batch` returns the messages
-    /// that a WebSocket sends in each round, `depth` of them.
-    pub fn open(
-        address: SocketAddr,
+impl<W: Wire> Http2Streams<W> {
+    /// Opens `count` WebSockets, with `streams` of them on each TCP connection, which `connect` opens.
+    /// `batch` returns the messages that a WebSocket sends in each round, `depth` of them.
+    pub fn open<B: Blocking<Wire = W>>(
+        connect: impl Fn() -> Result<B>,
         count: usize,
         streams: usize,
         depth: usize,
@@ -101,29 +101,24 @@ impl Streams {
         let mut connections = Vec::new();
         for first in (0..count).step_by(streams) {
             let batches = (first..count.min(first + streams)).map(&batch).collect();
-            let mut connection = Connection::open(address, batches)?;
+            let mut connection = Connection::open(connect()?, batches)?;
             let token = Token(connections.len());
             let interest = Interest::READABLE | Interest::WRITABLE;
-            poll.registry().register(&mut connection.socket, token, interest)?;
+            poll.registry().register(connection.wire.socket(), token, interest)?;
             connections.push(connection);
         }
         let events = Events::with_capacity(1024);
         Ok(Self { poll, events, connections, depth, buffer: vec![0; 256 * 1024] })
     }
+}
 
-    /// Returns what each WebSocket has received so far, and counts without keeping from now on.
-    pub fn take_replies(&mut self) -> impl Iterator<Item = Vec<u8>> {
+impl<W: Wire> Streams for Http2Streams<W> {
+    fn take_replies(&mut self) -> Vec<Vec<u8>> {
         let streams = self.connections.iter_mut().flat_map(|connection| &mut connection.streams);
-        streams.map(|stream| std::mem::take(&mut stream.replies).messages())
+        streams.map(|stream| std::mem::take(&mut stream.replies).messages()).collect()
     }
 
-    /// Runs rounds on all streams while `goes_on` returns true. `goes_on` is called once per round of a
-    /// stream.
-    pub fn run(
-        &mut self,
-        latencies: &mut Histogram<u64>,
-        mut goes_on: impl FnMut() -> bool,
-    ) -> Result<usize> {
+    fn run(&mut self, latencies: &mut Histogram<u64>, goes_on: &mut dyn FnMut() -> bool) -> Result<usize> {
         let Self { poll, events, connections, depth, buffer } = self;
         let (mut messages, mut active) = (0, 0);
         let now = Instant::now();
@@ -166,10 +161,9 @@ impl Stream {
     }
 }
 
-impl Connection {
-    /// Opens a connection with a stream for each of `batches`.
-    fn open(address: SocketAddr, batches: Vec<Vec<u8>>) -> Result<Self> {
-        let mut socket = wire::connect(address)?;
+impl<W: Wire> Connection<W> {
+    /// Opens a connection of HTTP/2 with a stream for each of `batches`.
+    fn open(mut socket: impl Blocking<Wire = W>, batches: Vec<Vec<u8>>) -> Result<Self> {
         let mut output = PREFACE.to_vec();
         let window = setting(SETTINGS_INITIAL_WINDOW_SIZE, WINDOW_MAX);
         frame(SETTINGS, 0, 0, &window, &mut output);
@@ -206,14 +200,12 @@ impl Connection {
             })?;
             ensure!(status == Some(STATUS_200), "the server refused a request");
         }
-        socket.set_nonblocking(true)?;
-        let socket = mio::net::TcpStream::from_std(socket);
-        Ok(Self { socket, partial: input, output, written: 0, streams, received: 0 })
+        Ok(Self { wire: socket.into_wire()?, partial: input, output, written: 0, streams, received: 0 })
     }
 
     fn write(&mut self) -> Result<()> {
         while self.written < self.output.len() {
-            match self.socket.write(&self.output[self.written..]) {
+            match self.wire.write(&self.output[self.written..]) {
                 Ok(count) => self.written += count,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
                 Err(error) => return Err(error.into()),
@@ -221,7 +213,8 @@ impl Connection {
         }
         self.output.clear();
         self.written = 0;
-        Ok(())
+        // Writes the bytes that TLS still holds.
+        Ok(self.wire.flush()?)
     }
 
     /// Reads everything that has arrived. `done` is called with each stream that has all of its replies.
@@ -230,7 +223,7 @@ impl Connection {
             let before = self.partial.len();
             buffer[..before].copy_from_slice(&self.partial);
             self.partial.clear();
-            let count = match self.socket.read(&mut buffer[before..]) {
+            let count = match self.wire.read(&mut buffer[before..]) {
                 Ok(0) => bail!("the server ended the connection"),
                 Ok(count) => count,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
@@ -246,7 +239,7 @@ impl Connection {
                 self.handle(&frame, &mut done)?;
             }
             self.partial.extend_from_slice(bytes);
-            if !is_full {
+            if W::SHORT_READ_EMPTIES && !is_full {
                 return Ok(());
             }
         }

@@ -15,6 +15,7 @@ use quinn::{ClientConfig, Connection, Endpoint, RecvStream, SendStream, Transpor
 use tokio::runtime::Runtime;
 use tokio::time::timeout;
 
+use super::streams::Streams;
 use super::wire;
 use crate::frames::Counter;
 use crate::frames::http3::{DATA, HEADERS, Pieces, frame};
@@ -34,7 +35,7 @@ const STATUS_200: u8 = 0xd9;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// All connections, and their streams.
-pub struct Streams {
+pub struct Http3Streams {
     runtime: Runtime,
     streams: Vec<Stream>,
     /// The messages in a round of a stream.
@@ -52,7 +53,7 @@ struct Stream {
     pieces: Pieces,
 }
 
-impl Streams {
+impl Http3Streams {
     /// Opens `count` WebSockets, with `streams` of them on each QUIC connection. `batch` returns the messages
     /// that a WebSocket sends in each round, `depth` of them.
     pub fn open(
@@ -80,15 +81,15 @@ impl Streams {
         })?;
         Ok(Self { runtime, streams: opened, depth, _connections: connections, _endpoint: endpoint })
     }
+}
 
-    /// Returns what each WebSocket has received so far, and counts without keeping from now on.
-    pub fn take_replies(&mut self) -> impl Iterator<Item = Vec<u8>> {
-        self.streams.iter_mut().map(|stream| std::mem::take(&mut stream.replies).messages())
+impl Streams for Http3Streams {
+    fn take_replies(&mut self) -> Vec<Vec<u8>> {
+        let streams = self.streams.iter_mut();
+        streams.map(|stream| std::mem::take(&mut stream.replies).messages()).collect()
     }
 
-    /// Runs rounds on all streams while `goes_on` returns true. `goes_on` is called once per round of a
-    /// stream.
-    pub fn run(&mut self, latencies: &mut Histogram<u64>, goes_on: impl FnMut() -> bool) -> Result<usize> {
+    fn run(&mut self, latencies: &mut Histogram<u64>, goes_on: &mut dyn FnMut() -> bool) -> Result<usize> {
         let (latencies, goes_on, depth) = (RefCell::new(latencies), RefCell::new(goes_on), self.depth);
         let rounds = self.streams.iter_mut().map(async |stream| {
             let mut messages = 0;
@@ -141,8 +142,7 @@ impl Stream {
 }
 
 fn config() -> Result<ClientConfig> {
-    let mut tls = rustls::ClientConfig::clone(&*wire::trusting_config()?);
-    tls.alpn_protocols = vec![b"h3".to_vec()];
+    let tls = wire::trusting_config_for(b"h3")?;
     let mut config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls)?));
     let mut transport = TransportConfig::default();
     // A connection that echoes seldom is not lost.

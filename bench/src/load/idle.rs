@@ -8,9 +8,10 @@ use std::net::SocketAddr;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use hdrhistogram::Histogram;
 
-use super::http2::Streams;
+use super::http2::Http2Streams;
 #[cfg(feature = "http3")]
 use super::http3;
+use super::streams::Streams;
 use super::wire;
 use crate::control::{listen, say};
 use crate::frames::{Counter, Kind, encode_masked, payload};
@@ -60,26 +61,22 @@ fn run_on_streams(load: &Idle, streams: usize) -> Result<()> {
     #[cfg(feature = "http3")]
     if load.http3 {
         let batch = |_| message.clone();
-        let mut streams = http3::Streams::open(load.address, load.connections, streams, 1, batch)?;
-        say("done");
-        return echo_on_command(|| {
-            streams.run(&mut Histogram::new(3)?, || false)?;
-            Ok(streams.take_replies().all(|replies| replies == payload))
-        });
+        let opened = http3::Http3Streams::open(load.address, load.connections, streams, 1, batch)?;
+        return echo_on_command(opened, &payload);
     }
-    let mut streams = Streams::open(load.address, load.connections, streams, 1, |_| message.clone())?;
-    say("done");
-    echo_on_command(|| {
-        streams.run(&mut Histogram::new(3)?, || false)?;
-        Ok(streams.take_replies().all(|replies| replies == payload))
-    })
+    let connect = || wire::connect(load.address);
+    let opened = Http2Streams::open(connect, load.connections, streams, 1, |_| message.clone())?;
+    echo_on_command(opened, &payload)
 }
 
-/// Makes each connection echo for each command. `echo` returns whether the replies are right.
-fn echo_on_command(mut echo: impl FnMut() -> Result<bool>) -> Result<()> {
+/// Makes each stream echo for each command.
+fn echo_on_command(mut streams: impl Streams, payload: &[u8]) -> Result<()> {
+    say("done");
     while let Some(line) = listen() {
         ensure!(line == "echo", "an unknown command: {line:?}");
-        ensure!(echo()?, "the server's reply is wrong");
+        streams.run(&mut Histogram::new(3)?, &mut || false)?;
+        let replies = streams.take_replies();
+        ensure!(replies.iter().all(|replies| replies == payload), "the server's reply is wrong");
         say("done");
     }
     Ok(())

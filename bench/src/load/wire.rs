@@ -47,11 +47,34 @@ pub fn connect(address: SocketAddr) -> Result<TcpStream> {
     Ok(stream)
 }
 
+/// A blocking connection that becomes a non-blocking one.
+pub trait Blocking: Read + Write {
+    type Wire: Wire;
+
+    fn into_wire(self) -> io::Result<Self::Wire>;
+}
+
+impl Blocking for TcpStream {
+    type Wire = mio::net::TcpStream;
+
+    fn into_wire(self) -> io::Result<Self::Wire> {
+        self.set_nonblocking(true)?;
+        Ok(mio::net::TcpStream::from_std(self))
+    }
+}
+
+impl Blocking for BlockingTls {
+    type Wire = Tls;
+
+    fn into_wire(self) -> io::Result<Self::Wire> {
+        let (session, stream) = self.into_parts();
+        Ok(Tls { socket: stream.into_wire()?, session })
+    }
+}
+
 /// Opens a connection for use with mio.
 pub fn open_plain(address: SocketAddr, compress: bool) -> Result<mio::net::TcpStream> {
-    let stream = open(address, compress)?;
-    stream.set_nonblocking(true)?;
-    Ok(mio::net::TcpStream::from_std(stream))
+    Ok(open(address, compress)?.into_wire()?)
 }
 
 /// Accepts a connection and performs the opening handshake, for use with mio.
@@ -86,6 +109,9 @@ fn shake_hands(stream: &mut (impl Read + Write), request: &[u8]) -> Result<()> {
     Ok(())
 }
 
+/// TLS over TCP, with blocking calls.
+pub type BlockingTls = rustls::StreamOwned<ClientConnection, TcpStream>;
+
 /// TLS over TCP.
 pub struct Tls {
     socket: mio::net::TcpStream,
@@ -94,20 +120,20 @@ pub struct Tls {
 
 /// Opens a connection with TLS, and performs the opening handshake.
 pub fn open_tls(address: SocketAddr, config: &Arc<ClientConfig>) -> Result<Tls> {
-    let (session, stream) = open_blocking_tls(address, config)?.into_parts();
-    stream.set_nonblocking(true)?;
-    Ok(Tls { socket: mio::net::TcpStream::from_std(stream), session })
+    Ok(open_blocking_tls(address, config)?.into_wire()?)
 }
 
 /// Opens a connection with TLS for use with blocking calls.
-pub fn open_blocking_tls(
-    address: SocketAddr,
-    config: &Arc<ClientConfig>,
-) -> Result<rustls::StreamOwned<ClientConnection, TcpStream>> {
-    let session = ClientConnection::new(Arc::clone(config), ServerName::try_from("localhost")?)?;
-    let mut stream = rustls::StreamOwned::new(session, connect(address)?);
+pub fn open_blocking_tls(address: SocketAddr, config: &Arc<ClientConfig>) -> Result<BlockingTls> {
+    let mut stream = connect_tls(address, config)?;
     shake_hands(&mut stream, handshake::REQUEST)?;
     Ok(stream)
+}
+
+/// Connects with TLS, which the first read or write completes.
+pub fn connect_tls(address: SocketAddr, config: &Arc<ClientConfig>) -> Result<BlockingTls> {
+    let session = ClientConnection::new(Arc::clone(config), ServerName::try_from("localhost")?)?;
+    Ok(BlockingTls::new(session, connect(address)?))
 }
 
 /// Returns a configuration that trusts every certificate, since the servers under test sign their own.
@@ -117,6 +143,13 @@ pub fn trusting_config() -> Result<Arc<ClientConfig>> {
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(Trusting))
         .with_no_client_auth();
+    Ok(Arc::new(config))
+}
+
+/// Returns such a configuration, which offers a protocol (ALPN).
+pub fn trusting_config_for(protocol: &[u8]) -> Result<Arc<ClientConfig>> {
+    let mut config = ClientConfig::clone(&*trusting_config()?);
+    config.alpn_protocols = vec![protocol.to_vec()];
     Ok(Arc::new(config))
 }
 

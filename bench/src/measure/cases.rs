@@ -68,7 +68,8 @@ impl Group {
             Self::Http2 => {
                 "Costs are those of the server, per message. The floor is an echo of request bodies by \
                  hyper, which unmasks the frames in them. The limit is an echo over hyper's upgraded streams \
-                 (extended CONNECT), which copies their bytes."
+                 (extended CONNECT), which copies their bytes. Connections are in clear text unless the name \
+                 of the case contains \"tls\"."
             }
             Self::Json => {
                 "Costs are those of the server, per message. bowline uses `recv_json` and `send_json`. The \
@@ -173,6 +174,10 @@ pub enum Carrier {
     Http2 {
         streams: usize,
     },
+    /// HTTP/2 over TLS, with this many WebSockets on each TCP connection.
+    Http2OverTls {
+        streams: usize,
+    },
     /// HTTP/3, with this many WebSockets on each QUIC connection.
     Http3 {
         streams: usize,
@@ -239,7 +244,7 @@ impl Case {
     fn is_over_http2(&self) -> bool {
         match self.workload {
             Workload::Echo(Messages { carrier, .. }) | Workload::Idle { carrier, .. } => {
-                matches!(carrier, Carrier::Http2 { .. })
+                matches!(carrier, Carrier::Http2 { .. } | Carrier::Http2OverTls { .. })
             }
             _ => false,
         }
@@ -321,9 +326,15 @@ pub fn all() -> Vec<Case> {
         add(Group::Tls, format!("tls-{}-x{depth}", name(size)), workload);
     }
     if cfg!(feature = "http2") {
-        for (connections, streams, prefix) in [(32, 1, "http2"), (100, 100, "http2-shared")] {
+        let plain = |streams| Carrier::Http2 { streams };
+        let tls = |streams| Carrier::Http2OverTls { streams };
+        for (connections, carrier, prefix) in [
+            (32, plain(1), "http2"),
+            (100, plain(100), "http2-shared"),
+            (32, tls(1), "http2-tls"),
+            (100, tls(100), "http2-tls-shared"),
+        ] {
             for depth in [1, 16] {
-                let carrier = Carrier::Http2 { streams };
                 let workload = Workload::Echo(Messages { connections, carrier, ..messages(depth, KIB) });
                 add(Group::Http2, format!("{prefix}-1KiB-x{depth}"), workload);
             }

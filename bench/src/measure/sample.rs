@@ -228,6 +228,7 @@ fn serve_over(carrier: Carrier) -> &'static [&'static str] {
         Carrier::Tcp => &[],
         Carrier::Tls => &["--tls"],
         Carrier::Http2 { .. } => &["--http2"],
+        Carrier::Http2OverTls { .. } => &["--http2", "--tls"],
         Carrier::Http3 { .. } => &["--http3"],
     }
 }
@@ -237,6 +238,9 @@ fn load_over(carrier: Carrier) -> Vec<String> {
         Carrier::Tcp => Vec::new(),
         Carrier::Tls => vec!["--tls".to_owned()],
         Carrier::Http2 { streams } => vec!["--streams".to_owned(), streams.to_string()],
+        Carrier::Http2OverTls { streams } => {
+            vec!["--streams".to_owned(), streams.to_string(), "--tls".to_owned()]
+        }
         Carrier::Http3 { streams } => {
             vec!["--streams".to_owned(), streams.to_string(), "--http3".to_owned()]
         }

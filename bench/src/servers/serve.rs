@@ -21,7 +21,7 @@ pub struct Serve {
     pub workload: Behavior,
     #[arg(long)]
     pub tls: bool,
-    /// Serve HTTP/2, with prior knowledge.
+    /// Serve HTTP/2, with prior knowledge or over TLS.
     #[cfg(feature = "http2")]
     #[arg(long)]
     pub http2: bool,
@@ -62,9 +62,12 @@ pub fn run(options: &Serve) -> Result<()> {
         say(listener.local_addr()?);
         answer_in_background();
         match options.workload {
-            Behavior::Echo if options.tls => return tls::serve(options.library, listener).await,
             #[cfg(feature = "http2")]
-            Behavior::Echo if options.http2 => return http2::serve(options.library, listener).await,
+            Behavior::Echo if options.http2 => {
+                let tls = options.tls.then(tls::config).transpose()?;
+                return http2::serve(options.library, listener, tls).await;
+            }
+            Behavior::Echo if options.tls => return tls::serve(options.library, listener).await,
             Behavior::Echo => {}
             Behavior::Stream => return stream::serve(options.library, listener).await,
             Behavior::Json => return json::serve(options.library, listener).await,
