@@ -213,7 +213,10 @@ async fn rejections_are_told_by_both_sides_with_the_reason() {
             &*format!(
                 r#"INFO handshake_rejected role="server" path=/ status=403 reason=403 Forbidden: {why}"#
             ),
-            r#"INFO handshake_rejected role="client" status=403 reason=the server answered 403 Forbidden instead of 101 Switching Protocols"#,
+            concat!(
+                r#"INFO handshake_rejected role="client" status=403 "#,
+                "reason=the server answered 403 Forbidden instead of 101 Switching Protocols"
+            ),
         ]
     );
 

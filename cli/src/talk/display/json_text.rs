@@ -136,8 +136,9 @@ mod tests {
     #[test]
     fn long_objects_are_indented_with_their_tokens_kept() {
         let text = format!(
-            r#"{{"b":1.10e5,"a":[ ],"b":12345678901234567890,"s":"\u00e9\"{{,:","n":[null,{{"x":{{}}}}],"l":"{}"}}"#,
-            "x".repeat(80)
+            r#"{{"b":1.10e5,"a":[ ],"b":12345678901234567890,"s":"\u00e9\"{{,:",{n},"l":"{l}"}}"#,
+            n = r#""n":[null,{"x":{}}]"#,
+            l = "x".repeat(80)
         );
         let expected = format!(
             r#"{{
