@@ -3,6 +3,8 @@
 mod accept;
 pub mod connect;
 mod echo;
+#[cfg(feature = "frameworks")]
+mod frameworks;
 #[cfg(feature = "http2")]
 mod http2;
 #[cfg(feature = "http3")]

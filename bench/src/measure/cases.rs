@@ -241,18 +241,25 @@ impl Case {
         }
     }
 
-    fn is_over_http2(&self) -> bool {
+    /// Returns the features that this case needs.
+    fn features(&self) -> &'static [&'static str] {
         match self.workload {
-            Workload::Echo(Messages { carrier, .. }) | Workload::Idle { carrier, .. } => {
-                matches!(carrier, Carrier::Http2 { .. } | Carrier::Http2OverTls { .. })
-            }
-            _ => false,
+            Workload::Echo(Messages { carrier, .. }) | Workload::Idle { carrier, .. } => match carrier {
+                Carrier::Tcp | Carrier::Tls => &[],
+                Carrier::Http2 { .. } | Carrier::Http2OverTls { .. } => &["http2"],
+                Carrier::Http3 { .. } => &["http3"],
+            },
+            _ => &[],
         }
     }
 
     /// Returns the command that measures this case alone.
     pub fn command(&self) -> String {
-        let features = if self.is_over_http2() { " --features http2" } else { "" };
+        let frameworks: &[_] = if cfg!(feature = "frameworks") { &["frameworks"] } else { &[] };
+        let features = match &[frameworks, self.features()].concat()[..] {
+            [] => String::new(),
+            features => format!(" --features {}", features.join(",")),
+        };
         format!("cargo run --release --manifest-path bench/Cargo.toml{features} -- --case {}", self.name)
     }
 
@@ -468,7 +475,9 @@ mod tests {
             let name = command.rsplit(' ').next().unwrap();
             let selected = select(&[name.to_owned()]).unwrap();
             assert_eq!(selected.iter().map(|case| &*case.name).collect::<Vec<_>>(), [&*case.name]);
-            assert_eq!(command.contains("http2"), case.is_over_http2(), "{command}");
+            for carrier in ["http2", "http3"] {
+                assert_eq!(command.matches(carrier).count() > 1, name.contains(carrier), "{command}");
+            }
         }
     }
 }

@@ -47,16 +47,14 @@ pub fn draw(results: &[Results]) -> Option<String> {
                 _ if libraries::is_batched(library) => "batch",
                 _ => "plain",
             };
-            let length = length(ratio);
-            let _ = writeln!(
+            let (length, bottom) = (length(ratio), top + BAR - 3);
+            let (left, right, height) = (LEFT - 8, LEFT + length + 6, BAR - 3);
+            let _ = write!(body, r#"<text x="{left}" y="{bottom}" text-anchor="end">{library}</text>"#);
+            let _ = write!(
                 body,
-                r#"<text x="{}" y="{}" text-anchor="end">{library}</text><rect class="{class}" x="{LEFT}" y="{top}" width="{length}" height="{}"/><text x="{}" y="{}">{ratio:.2}</text>"#,
-                LEFT - 8,
-                top + BAR - 3,
-                BAR - 3,
-                LEFT + length + 6,
-                top + BAR - 3,
+                r#"<rect class="{class}" x="{LEFT}" y="{top}" width="{length}" height="{height}"/>"#
             );
+            let _ = writeln!(body, r#"<text x="{right}" y="{bottom}">{ratio:.2}</text>"#);
             top += BAR;
         }
         top += 26;

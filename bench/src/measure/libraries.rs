@@ -17,6 +17,12 @@ pub const HUB: &str = "bowline-hub";
 const SHAKE_HANDS: [&str; 8] =
     [FLOOR, LIMIT, BOWLINE, "tokio-websockets", "tokio-tungstenite", "sockudo-ws", "soketto", "ratchet"];
 
+/// Frameworks for HTTP, which serve alone, on their own runtimes.
+const FRAMEWORKS: [&str; 2] = ["actix-ws", "ntex"];
+
+/// The largest frame that ntex accepts, in bytes.
+const NTEX_FRAME: usize = 64 * 1024;
+
 /// The libraries that compress, and the floor.
 const COMPRESS: [&str; 4] = [FLOOR, BOWLINE, "yawc", "sockudo-ws"];
 
@@ -27,6 +33,7 @@ pub fn of(case: &Case) -> Vec<String> {
         let takes_part = |library: &String| match library.as_str() {
             UNPREPARED | HUB => false,
             LIMIT => has_limit(case),
+            framework if FRAMEWORKS.contains(&framework) => has_framework(case, framework),
             _ => true,
         };
         names.filter(takes_part)
@@ -65,6 +72,16 @@ fn has_limit(case: &Case) -> bool {
             !matches!(messages.kind, Kind::Fragments | Kind::TinyFragments)
         }
         Workload::Handshakes => true,
+        _ => false,
+    }
+}
+
+/// Returns whether a framework takes part: in the echoes of a server with one thread.
+fn has_framework(case: &Case, framework: &str) -> bool {
+    match (case.workload, case.group) {
+        (Workload::Echo(messages), Group::OneInFlight | Group::SixteenInFlight) => {
+            framework != "ntex" || messages.size <= NTEX_FRAME
+        }
         _ => false,
     }
 }

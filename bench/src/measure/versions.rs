@@ -18,6 +18,10 @@ const PACKAGES: &[&str] = &[
     "soketto",
     "wtx",
     "ratchet_rs",
+    #[cfg(feature = "frameworks")]
+    "actix-ws",
+    #[cfg(feature = "frameworks")]
+    "ntex",
 ];
 
 /// Returns the versions in one line.

@@ -79,6 +79,8 @@ pub fn spawn_echo(library: Library, side: Side, stream: TcpStream) {
         Library::SokettoBatch => spawn(soketto::echo_batches(side, stream)),
         Library::Wtx => spawn(wtx::echo(side, stream)),
         Library::Ratchet => spawn(ratchet::echo(side, stream)),
+        #[cfg(feature = "frameworks")]
+        Library::ActixWs | Library::Ntex => unreachable!("they bring their own runtimes"),
     }
 }
 

@@ -28,6 +28,10 @@ pub enum Library {
     SokettoBatch,
     Wtx,
     Ratchet,
+    #[cfg(feature = "frameworks")]
+    ActixWs,
+    #[cfg(feature = "frameworks")]
+    Ntex,
 }
 
 /// The behaviour of a server.

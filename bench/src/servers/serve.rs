@@ -4,6 +4,8 @@ use anyhow::Result;
 use tokio::net::TcpListener;
 
 use super::echo::{self, Side};
+#[cfg(feature = "frameworks")]
+use super::frameworks;
 #[cfg(feature = "http2")]
 use super::http2;
 #[cfg(feature = "http3")]
@@ -44,6 +46,13 @@ pub struct Serve {
 pub fn run(options: &Serve) -> Result<()> {
     if options.count_allocations {
         allocations::start();
+    }
+    #[cfg(feature = "frameworks")]
+    if matches!(options.library, Library::ActixWs | Library::Ntex) {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+        say(listener.local_addr()?);
+        answer_in_background();
+        return frameworks::serve(options.library, listener);
     }
     let mut builder = match options.threads {
         1 => tokio::runtime::Builder::new_current_thread(),
