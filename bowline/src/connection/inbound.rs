@@ -348,8 +348,10 @@ impl Inbound {
     #[inline(never)]
     fn finish_fill(&mut self, read: Poll<io::Result<Option<Filled>>>) -> Poll<Fill> {
         self.awaits_transport = read.is_pending();
+        // Nothing may arrive for long, or ever again.
+        self.buffer.park();
         let Poll::Ready(read) = read else {
-            self.park();
+            self.message.park();
             return Poll::Pending;
         };
         let effect = match read {

@@ -87,6 +87,30 @@ async fn a_busy_application_with_a_batch_holds_no_buffer() {
     }
 }
 
+/// The handler may take its time after the end of its connection, with many others.
+#[tokio::test]
+async fn a_connection_that_has_ended_holds_no_buffer() {
+    warm_up().await;
+    for broken in [false, true] {
+        let mut connections: Vec<_> = (0..10).map(|_| open(Role::Server, Limits::default())).collect();
+        settle().await;
+        let before = held();
+        for (socket, wire) in &mut connections {
+            // A part of a message.
+            wire.feed(&Frame::binary([7; 100]).encode(Role::Client)[..50]);
+            if broken {
+                wire.break_off(std::io::ErrorKind::ConnectionReset);
+            } else {
+                wire.end();
+            }
+            socket.recv().await.unwrap_err();
+        }
+        // Nothing else has run since.
+        let each = (held() - before) / 10;
+        assert!(each < 2000, "broken {broken}: {each} bytes");
+    }
+}
+
 /// This also holds while the application processes a message and a part of the next has arrived, or while it
 /// reads one slowly.
 #[tokio::test]
