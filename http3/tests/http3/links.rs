@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -9,8 +10,10 @@ use bowline::{Acceptor, ErrorKind, Limits, Server, WebSocket};
 use http::Response;
 use http::request::Parts;
 use quinn::TransportConfig;
+use quinn::congestion::NewRenoConfig;
 use tokio::net::UdpSocket;
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until};
 
 use crate::raw::{RawClient, frame, request, soon};
@@ -27,11 +30,16 @@ pub(crate) enum Speed {
     Never,
 }
 
-/// A link between a client and a server. Packets to the server pass it at once.
+/// A link between a client and a server. Packets to the server pass it at once, or not at all.
 pub(crate) struct Link {
     pub(crate) address: SocketAddr,
     speed: Arc<Mutex<Speed>>,
+    /// Set if packets to the server that may contain several bytes are lost, and each second of the others.
+    has_gaps: Arc<AtomicBool>,
 }
+
+/// The size of a packet in which there may be more than a byte of a stream, in bytes.
+const SEVERAL_BYTES: usize = 48;
 
 impl Link {
     pub(crate) async fn to(server: SocketAddr) -> Self {
@@ -39,8 +47,9 @@ impl Link {
         inner.connect(server).await.unwrap();
         let address = outer.local_addr().unwrap();
         let speed = Arc::new(Mutex::new(Speed::AtOnce));
-        tokio::spawn(relay(outer, inner, Arc::clone(&speed)));
-        Self { address, speed }
+        let has_gaps = Arc::new(AtomicBool::new(false));
+        tokio::spawn(relay(outer, inner, Arc::clone(&speed), Arc::clone(&has_gaps)));
+        Self { address, speed, has_gaps }
     }
 
     pub(crate) fn becomes(&self, speed: Speed) {
@@ -52,7 +61,8 @@ async fn bind() -> UdpSocket {
     UdpSocket::bind("127.0.0.1:0").await.unwrap()
 }
 
-async fn relay(outer: UdpSocket, inner: UdpSocket, speed: Arc<Mutex<Speed>>) {
+async fn relay(outer: UdpSocket, inner: UdpSocket, speed: Arc<Mutex<Speed>>, has_gaps: Arc<AtomicBool>) {
+    let mut is_lost = false;
     let (mut from_client, mut from_server) = (vec![0; 2000], vec![0; 2000]);
     let (mut client, mut queue, mut next) = (None, VecDeque::new(), Instant::now());
     loop {
@@ -60,6 +70,12 @@ async fn relay(outer: UdpSocket, inner: UdpSocket, speed: Arc<Mutex<Speed>>) {
             received = outer.recv_from(&mut from_client) => {
                 let (count, address) = received.unwrap();
                 client = Some(address);
+                if has_gaps.load(Ordering::Relaxed) {
+                    is_lost = !is_lost;
+                    if is_lost || count >= SEVERAL_BYTES {
+                        continue;
+                    }
+                }
                 // A server that has gone refuses packets.
                 let _ = inner.send(&from_client[..count]).await;
             }
@@ -188,4 +204,48 @@ async fn a_websocket_ends_whose_client_acknowledges_nothing() {
     assert!(sent < 3_000_000 && peak < 4_000_000, "{sent} bytes were sent, {peak} bytes taken");
     stop.send(()).unwrap();
     soon(running.task).await.unwrap().unwrap();
+}
+
+/// The server can read none of these bytes, and would have to keep each of them. QUIC ends the connection.
+#[tokio::test]
+async fn gaps_between_single_bytes_take_bounded_memory() {
+    let mut running = serve_echo(Server::new()).await;
+    let direct = running.connect().await;
+    let link = Link::to(running.address).await;
+    running.address = link.address;
+    let (mut transport, mut window) = (TransportConfig::default(), NewRenoConfig::default());
+    window.initial_window(1 << 30);
+    transport
+        .congestion_controller_factory(Arc::new(window))
+        // A packet that is lost is not sent again.
+        .packet_threshold(u32::MAX)
+        .time_threshold(1e6)
+        .mtu_discovery_config(None)
+        .enable_segmentation_offload(false);
+    let client = RawClient::connect_with(&running, transport).await;
+    let (mut send, mut receive) = client.request(&request()).await;
+    soon(receive.read_chunk(100, true)).await.unwrap();
+    // A DATA frame of 64 KiB with the header of a message.
+    let start =
+        [&[0x00, 0x80, 0x01, 0x00, 0x00, 0x82, 0xff][..], &60_000_u64.to_be_bytes(), &[0; 4]].concat();
+    send.write_all(&start).await.unwrap();
+    let peak = peak_since_now();
+    link.has_gaps.store(true, Ordering::Relaxed);
+    let mut pieces = 0;
+    while pieces < 20_000 && send.write_all(&[0]).await.is_ok() {
+        pieces += 1;
+        // The packet leaves the client and the link.
+        for _ in 0..3 {
+            yield_now().await;
+        }
+    }
+    let end = client.quic.close_reason().expect("the gaps are too many");
+    assert!(end.to_string().contains("too many gaps"), "{end}");
+    // The packets that the client has not seen acknowledged are among these.
+    let peak = peak();
+    assert!(peak < 4_000_000, "{peak} bytes taken by {pieces} bytes");
+    // Others are served.
+    let (mut socket, _) = soon(direct.connect("/")).await.unwrap();
+    socket.send("hello").await.unwrap();
+    assert_eq!(soon(socket.recv()).await.unwrap().unwrap().as_text(), Some("hello"));
 }
