@@ -39,8 +39,8 @@ const MAX_FRAME: usize = 64 * 1024;
 /// The most bytes that are copied beside the header of their frame, so that both leave with one write.
 const MAX_COPIED: usize = 16 * 1024;
 
-/// The largest piece that is taken out of QUIC at once, in bytes.
-const MAX_CHUNK: usize = 64 * 1024;
+/// The largest part of a frame that is looked at at once, in bytes.
+const MAX_PART: usize = 64 * 1024;
 
 /// The most pieces that are taken out of QUIC with one call.
 const MAX_PIECES: usize = 8;
@@ -131,7 +131,7 @@ impl ReceiveHalf {
                 return Poll::Ready(Err(Unreceived::Failed(Error::new(ErrorKind::Disconnected, text))));
             }
             let mut input = &self.chunk[..];
-            let part = self.frames.read(&mut input, MAX_CHUNK);
+            let part = self.frames.read(&mut input, MAX_PART);
             let mut result = None;
             match part {
                 Some(FramePart::Begin(header)) => match header.kind {
@@ -164,15 +164,10 @@ impl ReceiveHalf {
 
     /// Takes bytes out of QUIC if there are none here. Returns `false` at the end of the stream.
     pub(crate) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, Error>> {
-        if !self.chunk.is_empty() {
-            return Poll::Ready(Ok(true));
-        }
-        // The future has no state of its own.
-        let chunk = ready!(pin!(self.stream.read_chunk(MAX_CHUNK, true)).poll(cx));
-        let chunk = self.received(chunk)?.map(|chunk| chunk.bytes);
-        let is_open = chunk.is_some();
-        self.chunk = chunk.unwrap_or_default();
-        Poll::Ready(Ok(is_open))
+        let mut piece = [Bytes::new()];
+        let count = ready!(self.poll_pieces(cx, &mut piece))?;
+        [self.chunk] = piece;
+        Poll::Ready(Ok(count > 0))
     }
 
     /// Takes several pieces out of QUIC. Returns their number, which is 0 at the end of the stream.
@@ -189,7 +184,7 @@ impl ReceiveHalf {
     }
 
     /// Describes the error of a read, if there is one.
-    fn received<T>(&self, read: Result<Option<T>, ReadError>) -> Result<Option<T>, Error> {
+    fn received(&self, read: Result<Option<usize>, ReadError>) -> Result<Option<usize>, Error> {
         match read {
             // RFC 9114 7.1: a frame that the end of the stream cuts off is an error of the connection.
             Ok(None) if !self.frames.is_between_frames() => {
