@@ -222,34 +222,20 @@ pub struct Case {
 }
 
 impl Case {
-    /// Returns the number of messages in flight on each connection, if the case is about that.
-    pub fn depth(&self) -> Option<usize> {
+    /// Returns what carries the messages.
+    pub fn carrier(&self) -> Carrier {
         match self.workload {
-            Workload::Echo(messages) | Workload::Client(messages) | Workload::Json(messages) => {
-                Some(messages.depth)
-            }
-            _ => None,
-        }
-    }
-
-    pub fn is_over_tcp(&self) -> bool {
-        match self.workload {
-            Workload::Echo(Messages { carrier, .. }) | Workload::Idle { carrier, .. } => {
-                carrier == Carrier::Tcp
-            }
-            _ => true,
+            Workload::Echo(Messages { carrier, .. }) | Workload::Idle { carrier, .. } => carrier,
+            _ => Carrier::Tcp,
         }
     }
 
     /// Returns the features that this case needs.
     fn features(&self) -> &'static [&'static str] {
-        match self.workload {
-            Workload::Echo(Messages { carrier, .. }) | Workload::Idle { carrier, .. } => match carrier {
-                Carrier::Tcp | Carrier::Tls => &[],
-                Carrier::Http2 { .. } | Carrier::Http2OverTls { .. } => &["http2"],
-                Carrier::Http3 { .. } => &["http3"],
-            },
-            _ => &[],
+        match self.carrier() {
+            Carrier::Tcp | Carrier::Tls => &[],
+            Carrier::Http2 { .. } | Carrier::Http2OverTls { .. } => &["http2"],
+            Carrier::Http3 { .. } => &["http3"],
         }
     }
 

@@ -2,7 +2,7 @@
 
 use clap::ValueEnum;
 
-use super::cases::{Case, Group, Workload};
+use super::cases::{Carrier, Case, Group, Workload};
 use crate::frames::Kind;
 use crate::servers::Library;
 
@@ -42,10 +42,12 @@ pub fn of(case: &Case) -> Vec<String> {
     match case.group {
         Group::SixteenInFlight => all().collect(),
         // With one message in flight there are no batches.
-        Group::OneInFlight | Group::Connections | Group::Idle if case.is_over_tcp() => {
+        Group::OneInFlight | Group::Connections | Group::Idle if case.carrier() == Carrier::Tcp => {
             all().filter(|name| !is_batched(name)).collect()
         }
-        Group::Client if case.depth() == Some(1) => all().filter(|name| !is_batched(name)).collect(),
+        Group::Client if matches!(case.workload, Workload::Client(messages) if messages.depth == 1) => {
+            all().filter(|name| !is_batched(name)).collect()
+        }
         Group::Client => all().collect(),
         Group::Handshakes => only(&SHAKE_HANDS),
         Group::Http2 => only(&[FLOOR, LIMIT, BOWLINE]),
