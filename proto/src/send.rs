@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 
 use crate::close::CloseFrame;
 use crate::error::Misuse;
-use crate::frame::{COMPRESSED, FrameHeader, MessageKind, Opcode, Role};
+use crate::frame::{COMPRESSED, FrameHeader, MessageKind, Opcode, Role, encode_header, first_byte};
 use crate::mask::{append_masked, mask};
 
 /// The sending half of a connection, which appends frames to the caller's buffer.
@@ -61,7 +61,7 @@ impl SendHalf {
         out: &mut Vec<u8>,
     ) -> Result<(), Misuse> {
         self.check_message()?;
-        self.frame(true, 0, kind.into(), payload, masking_key, out);
+        self.frame(first_byte(true, 0, kind.into()), payload, masking_key, out);
         Ok(())
     }
 
@@ -80,7 +80,7 @@ impl SendHalf {
         out: &mut Vec<u8>,
     ) -> Result<(), Misuse> {
         self.check_message()?;
-        self.frame(true, COMPRESSED, kind.into(), payload, masking_key, out);
+        self.frame(first_byte(true, COMPRESSED, kind.into()), payload, masking_key, out);
         Ok(())
     }
 
@@ -114,14 +114,9 @@ impl SendHalf {
         self.check_message()?;
         let end = buffer.len();
         let payload = buffer.get_mut(FrameHeader::MAX_SIZE..).ok_or(Misuse::NoRoomForHeader)?;
-        // RFC 6455 5.1, 5.3: a client masks all frames, a server none.
-        let masking_key = (self.role == Role::Client).then_some(masking_key);
-        let header = header(true, 0, kind.into(), payload.len(), masking_key);
-        if let Some(key) = masking_key {
-            mask(payload, key, 0);
-        }
+        let (len, masking_key) = (payload.len() as u64, self.mask_own(payload, masking_key));
         // The header is appended after the payload, and then moved to its place.
-        header.encode(buffer);
+        encode_header(first_byte(true, 0, kind.into()), len, masking_key, buffer);
         let start = FrameHeader::MAX_SIZE - (buffer.len() - end);
         buffer.copy_within(end.., start);
         buffer.truncate(end);
@@ -143,7 +138,7 @@ impl SendHalf {
         out: &mut Vec<u8>,
     ) -> Result<(), Misuse> {
         self.encoded_message()?;
-        header(true, 0, kind.into(), payload_len, None).encode(out);
+        encode_header(first_byte(true, 0, kind.into()), payload_len as u64, None, out);
         Ok(())
     }
 
@@ -163,11 +158,8 @@ impl SendHalf {
         out: &mut Vec<u8>,
     ) -> Result<(), Misuse> {
         self.check_message()?;
-        let masking_key = (self.role == Role::Client).then_some(masking_key);
-        header(true, 0, kind.into(), payload.len(), masking_key).encode(out);
-        if let Some(key) = masking_key {
-            mask(payload, key, 0);
-        }
+        let masking_key = self.mask_own(payload, masking_key);
+        encode_header(first_byte(true, 0, kind.into()), payload.len() as u64, masking_key, out);
         Ok(())
     }
 
@@ -307,6 +299,14 @@ impl SendHalf {
         if self.in_message { Err(Misuse::MessageOpen) } else { Ok(()) }
     }
 
+    /// Masks the payload of a client in place, and returns the masking key of its frame.
+    fn mask_own(&self, payload: &mut [u8], masking_key: [u8; 4]) -> Option<[u8; 4]> {
+        // RFC 6455 5.1, 5.3: a client masks all frames, a server none.
+        let masking_key = (self.role == Role::Client).then_some(masking_key)?;
+        mask(payload, masking_key, 0);
+        Some(masking_key)
+    }
+
     fn any_fragment(
         &mut self,
         fin: bool,
@@ -323,7 +323,7 @@ impl SendHalf {
         let (reserved, opcode) =
             if self.in_message { (0, Opcode::Continuation) } else { (reserved, kind.into()) };
         self.in_message = !fin;
-        self.frame(fin, reserved, opcode, payload, masking_key, out);
+        self.frame(first_byte(fin, reserved, opcode), payload, masking_key, out);
         Ok(())
     }
 
@@ -341,53 +341,27 @@ impl SendHalf {
         if payload.len() > 125 {
             return Err(Misuse::OversizedControlFrame(payload.len()));
         }
-        self.frame(true, 0, opcode, payload, masking_key, out);
+        self.frame(first_byte(true, 0, opcode), payload, masking_key, out);
         Ok(())
     }
 
-    #[inline]
-    fn frame(
-        &self,
-        fin: bool,
-        reserved: u8,
-        opcode: Opcode,
-        payload: &[u8],
-        masking_key: [u8; 4],
-        out: &mut Vec<u8>,
-    ) {
+    #[inline(never)]
+    fn frame(&self, first: u8, payload: &[u8], masking_key: [u8; 4], out: &mut Vec<u8>) {
         // RFC 6455 5.1, 5.3: a client masks all frames, a server none.
         match self.role {
             Role::Server => {
                 out.reserve(FrameHeader::MAX_SIZE + payload.len());
-                header(fin, reserved, opcode, payload.len(), None).encode(out);
+                encode_header(first, payload.len() as u64, None, out);
                 out.extend_from_slice(payload);
             }
-            Role::Client => masked_frame(fin, reserved, opcode, payload, masking_key, out),
+            Role::Client => masked_frame(first, payload, masking_key, out),
         }
     }
 }
 
 #[inline(never)]
-fn masked_frame(
-    fin: bool,
-    reserved: u8,
-    opcode: Opcode,
-    payload: &[u8],
-    masking_key: [u8; 4],
-    out: &mut Vec<u8>,
-) {
+fn masked_frame(first: u8, payload: &[u8], masking_key: [u8; 4], out: &mut Vec<u8>) {
     out.reserve(FrameHeader::MAX_SIZE + payload.len());
-    header(fin, reserved, opcode, payload.len(), Some(masking_key)).encode(out);
+    encode_header(first, payload.len() as u64, Some(masking_key), out);
     append_masked(payload, masking_key, out);
-}
-
-#[inline]
-fn header(
-    fin: bool,
-    reserved: u8,
-    opcode: Opcode,
-    payload_len: usize,
-    masking_key: Option<[u8; 4]>,
-) -> FrameHeader {
-    FrameHeader { fin, reserved, opcode, masking_key, payload_len: payload_len as u64 }
 }
