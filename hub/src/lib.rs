@@ -19,7 +19,7 @@
 //! let (mut client, server) = bowline::pair();
 //!
 //! let member = hub.join(server.sender())?;
-//! member.subscribe("chat/lobby", None).await?;
+//! let _ = member.subscribe("chat/lobby", None).await?;
 //! hub.publish("chat/lobby", "hello").await?;
 //! assert_eq!(client.recv().await?, Some("hello".into()));
 //! # Ok(())

@@ -46,7 +46,7 @@ const NO_HISTORY: &str = "the topic has no history";
 ///
 /// let (mut client, server) = bowline::pair();
 /// let member = here.join(server.sender())?;
-/// member.subscribe("news", None).await?;
+/// let _ = member.subscribe("news", None).await?;
 /// there.publish("news", "hello").await?;
 /// assert_eq!(client.recv().await?, Some("hello".into()));
 /// # Ok(())

@@ -38,7 +38,7 @@ impl Member {
     /// let hub = Hub::builder(Memory::new()).rule("room/", Rule::new().presence()).build()?;
     /// let (_client, server) = bowline::pair();
     /// let member = hub.join(server.sender())?;
-    /// member.subscribe("room/1", None).await?;
+    /// let _ = member.subscribe("room/1", None).await?;
     /// member.appear("room/1", Present::new("user-17").info(r#"{"name":"Alice"}"#)).await?;
     /// assert_eq!(hub.present("room/1").await?[0].key, "user-17");
     ///

@@ -138,7 +138,7 @@ impl<E: Engine> HubBuilder<E> {
     ///
     /// let (mut client, server) = bowline::pair();
     /// let member = hub.join(server.sender())?;
-    /// member.subscribe("room/1", None).await?;
+    /// let _ = member.subscribe("room/1", None).await?;
     /// assert_eq!(client.recv().await?, Some("0 are here".into()));
     /// member.appear("room/1", "alice").await?;
     /// assert_eq!(client.recv().await?, Some("alice joins".into()));
