@@ -53,7 +53,7 @@ impl WebSocket {
     }
 
     /// Converts the connection into a `Stream` and a `Sink` of messages, for the combinators of the `futures`
-    /// crates such as `split` and `forward`.
+    /// crates such as `split` and `forward`. Those of sinks need the feature `sink` of `futures-util`.
     ///
     /// A [`Sender`] that was taken before the conversion has the methods that the two traits lack:
     /// [`ping`](Sender::ping), [`close`](Sender::close) with a code, [`close_frame`](Sender::close_frame) and
