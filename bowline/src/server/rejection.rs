@@ -145,11 +145,15 @@ impl From<Response<String>> for Rejection {
 }
 
 impl fmt::Display for Rejection {
-    /// Writes the status, the body and the causes in one line. Control characters, which may come from the
-    /// request, are escaped.
+    /// Writes the status, the body unless it repeats the status, and the causes, in one line. Control
+    /// characters, which may come from the request, are escaped.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let body = escaped(self.0.response.body().trim_end());
-        write!(f, "{}: {body}", self.status())?;
+        write!(f, "{}", self.status())?;
+        // The body of a rejection that is only a status repeats its words.
+        if !body.is_empty() && self.status().canonical_reason() != Some(&body) {
+            write!(f, ": {body}")?;
+        }
         write_causes(f, self.source(), body)
     }
 }

@@ -20,7 +20,7 @@ use crate::socket::Sender;
 /// address, the method and the path of the request as far as they are known, then the error and its causes.
 ///
 /// ```text
-/// 203.0.113.7:51234 GET /chat: the client's request was rejected: 401 Unauthorized: Unauthorized
+/// 203.0.113.7:51234 GET /chat: the client's request was rejected: 401 Unauthorized
 /// ```
 ///
 /// The line contains neither the query, in which clients often send tokens, nor a header, apart from the

@@ -455,7 +455,11 @@ async fn an_upgrade_whose_response_is_never_sent_times_out() {
 #[test]
 fn rejections_carry_any_response() {
     let rejection = Rejection::from(StatusCode::UNAUTHORIZED);
-    assert_eq!(rejection.to_string(), "401 Unauthorized: Unauthorized");
+    assert_eq!(rejection.to_string(), "401 Unauthorized");
+    let response = Response::builder().status(403).body(String::new()).unwrap();
+    assert_eq!(Rejection::from(response).to_string(), "403 Forbidden");
+    let response = Response::builder().status(403).body("banned\n".to_owned()).unwrap();
+    assert_eq!(Rejection::from(response).to_string(), "403 Forbidden: banned");
     let response =
         Response::builder().status(429).header("retry-after", "7").body("later".to_owned()).unwrap();
     let response: Response<String> = Rejection::from(response).into_response();
