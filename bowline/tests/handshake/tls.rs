@@ -225,6 +225,16 @@ async fn tls_in_tls_is_an_error_that_says_how_to_avoid_it() {
 }
 
 #[tokio::test]
+async fn a_server_without_tls_is_an_error_that_names_the_scheme() {
+    let address = start(Server::new(), echo).await;
+    let (_, config) = configs();
+    let connector = connector(config);
+    let error = soon(connector.connect(format!("wss://localhost:{}/", address.port()))).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Io);
+    assert!(error.to_string().contains("the server answers without TLS: use ws://"), "{error}");
+}
+
+#[tokio::test]
 async fn configurations_that_offer_http2_speak_http1() {
     let (mut server, mut client) = configs();
     let protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];

@@ -36,8 +36,8 @@ pub(crate) async fn connect(
     let stream = connecting.await.map_err(|error| {
         let text = match find_cause(&error) {
             Some(TlsError::InvalidMessage(InvalidMessage::InvalidContentType)) => format!(
-                "{text}: the server answers without TLS (a stream that is TLS already needs \
-                 ConnectOver::already_tls)"
+                "{text}: the server answers without TLS: use ws:// for such a server, and \
+                 ConnectOver::already_tls for a stream that is TLS already"
             ),
             _ => with_alert(&text, &error),
         };
