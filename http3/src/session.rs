@@ -13,10 +13,20 @@ use tokio::runtime::Handle;
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use crate::transport::NARROW_SEND_WINDOW;
 use crate::wire::{ErrorCode, Violation};
 
 /// The alert of TLS for protocols that have nothing in common (RFC 7301 3.2).
 const NO_APPLICATION_PROTOCOL: u8 = 120;
+
+/// A write that flow control has cut to less than this is a short one, in bytes.
+const SHORT_WRITE: usize = 64;
+
+/// A write that makes up for a short one, in bytes.
+const LARGE_WRITE: usize = 1024;
+
+/// The number of short writes from which the send window is [`NARROW_SEND_WINDOW`].
+const MAX_SHORT_WRITES: usize = 1000;
 
 /// An HTTP/3 connection, as its streams see it.
 pub(crate) struct Session {
@@ -28,6 +38,8 @@ pub(crate) struct Session {
     runtime: Handle,
     /// The number of streams whose last bytes the peer has not acknowledged yet.
     lingering: AtomicUsize,
+    /// The number of writes that were cut short, less that of large ones.
+    short_writes: AtomicUsize,
 }
 
 /// A user of a session. The session's task ends the connection when the last one is dropped.
@@ -41,8 +53,9 @@ impl Session {
     /// Creates a session, whose first user is the result. The token is cancelled when the last one is gone.
     pub(crate) fn begin(quic: quinn::Connection, close_timeout: Duration) -> (SessionUse, CancellationToken) {
         let runtime = Handle::current();
-        let (violation, lingering) = (OnceLock::new(), AtomicUsize::new(0));
-        let session = Arc::new(Self { quic, violation, close_timeout, runtime, lingering });
+        let (violation, lingering, short_writes) =
+            (OnceLock::new(), AtomicUsize::new(0), AtomicUsize::new(0));
+        let session = Arc::new(Self { quic, violation, close_timeout, runtime, lingering, short_writes });
         let unused = CancellationToken::new();
         let guard = Arc::new(unused.clone().drop_guard());
         (SessionUse { session, _guard: guard }, unused)
@@ -51,6 +64,24 @@ impl Session {
     /// Returns `true` if the peer is still receiving the last bytes of a stream.
     pub(crate) fn is_lingering(&self) -> bool {
         self.lingering.load(Ordering::Relaxed) > 0
+    }
+
+    /// Notes that a stream has accepted `written` of `wanted` bytes.
+    ///
+    /// quinn keeps each write as a piece of memory of its own until the peer has acknowledged it. A byte that
+    /// is written alone takes 64 to 96 bytes, of which the send window counts one. So the send window
+    /// becomes small for a peer that opens its windows byte by byte. Other peers cut a write short now and
+    /// then, at the end of a window. The large writes between make up for that.
+    pub(crate) fn note_write(&self, written: usize, wanted: usize) {
+        let count = &self.short_writes;
+        if written < wanted && written < SHORT_WRITE {
+            if count.fetch_add(1, Ordering::Relaxed) + 1 == MAX_SHORT_WRITES {
+                self.quic.set_send_window(NARROW_SEND_WINDOW);
+            }
+        } else if written >= LARGE_WRITE && count.load(Ordering::Relaxed) > 0 {
+            // Another stream may have been faster.
+            let _ = count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| count.checked_sub(1));
+        }
     }
 
     /// Ends the connection because of the peer, and returns the error for the application.

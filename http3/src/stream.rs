@@ -25,7 +25,7 @@ use std::task::{Context, Poll, ready};
 
 use bowline::{Error, ErrorKind};
 use bytes::{Buf, Bytes};
-use quinn::{ReadError, RecvStream, SendStream};
+use quinn::{ReadError, RecvStream, SendStream, WriteError};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::head::HeadError;
@@ -353,9 +353,12 @@ impl SendHalf {
         Ok(())
     }
 
-    async fn send_raw(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        let Self { stream, session, .. } = self;
-        stream.write_all(bytes).await.map_err(|error| session.session.unwritable(error))
+    async fn send_raw(&mut self, mut bytes: &[u8]) -> Result<(), Error> {
+        while !bytes.is_empty() {
+            let count = poll_fn(|cx| self.poll_slice(cx, bytes)).await?;
+            bytes = &bytes[count..];
+        }
+        Ok(())
     }
 
     /// Returns an error if the peer has stopped reading, or the connection has ended.
@@ -424,18 +427,23 @@ impl SendHalf {
     }
 
     /// Writes the first of `bytes`, and removes them. Returns their number.
-    fn poll_bytes(&mut self, cx: &mut Context<'_>, bytes: &mut Bytes) -> Poll<io::Result<usize>> {
+    fn poll_bytes(&mut self, cx: &mut Context<'_>, bytes: &mut Bytes) -> Poll<Result<usize, Error>> {
+        let wanted = bytes.len();
         // The future has no state of its own.
         let written = ready!(pin!(self.stream.write_chunks(slice::from_mut(bytes))).poll(cx));
-        Poll::Ready(match written {
-            Ok(written) => Ok(written.bytes),
-            Err(error) => Err(self.session.session.unwritable(error).into()),
-        })
+        Poll::Ready(self.note(written.map(|written| written.bytes), wanted))
     }
 
-    fn poll_slice(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_slice(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<usize, Error>> {
         let written = ready!(pin!(self.stream.write(bytes)).poll(cx));
-        Poll::Ready(written.map_err(|error| self.session.session.unwritable(error).into()))
+        Poll::Ready(self.note(written, bytes.len()))
+    }
+
+    fn note(&self, written: Result<usize, WriteError>, wanted: usize) -> Result<usize, Error> {
+        let session = &self.session.session;
+        let count = written.map_err(|error| session.unwritable(error))?;
+        session.note_write(count, wanted);
+        Ok(count)
     }
 
     fn end(&mut self) -> io::Result<()> {

@@ -28,6 +28,11 @@ const UNI_STREAMS: u32 = 8;
 /// The number of bytes on all streams together that wait for the peer's acknowledgement.
 const SEND_WINDOW: u64 = 1024 * 1024;
 
+/// The send window for a peer that opens its own windows byte by byte: see [`Session::note_write`].
+///
+/// [`Session::note_write`]: crate::session::Session::note_write
+pub(crate) const NARROW_SEND_WINDOW: u64 = 4 * 1024;
+
 /// The number of connections that wait to be accepted, and the bytes that they may have sent before.
 pub(crate) const INCOMING: usize = 1024;
 const INCOMING_BYTES: u64 = 16 * 1024;

@@ -2,23 +2,27 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::pin::Pin;
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bowline::{Acceptor, ErrorKind, Limits, Server, WebSocket};
+use bowline_http3::Http3Connection;
 use http::Response;
 use http::request::Parts;
 use quinn::TransportConfig;
 use quinn::congestion::NewRenoConfig;
+use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::net::UdpSocket;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until};
 
-use crate::raw::{RawClient, frame, request, soon};
-use crate::support::allocations::peak_since_now;
+use crate::raw::{ACCEPTED, RawClient, RawServer, SERVER_SETTINGS, frame, request, soon};
+use crate::support::allocations::{held, peak_since_now};
 use crate::support::{Running, serve, serve_echo};
+use crate::tunnel::connect;
 
 /// The way of packets to the client.
 #[derive(Clone, Copy)]
@@ -30,12 +34,20 @@ pub(crate) enum Speed {
     Never,
 }
 
+/// The packets to the server that are lost.
+#[derive(Clone, Copy, PartialEq)]
+enum Losses {
+    None,
+    /// Packets that may contain several bytes, and each second of the others.
+    Gaps,
+    All,
+}
+
 /// A link between a client and a server. Packets to the server pass it at once, or not at all.
 pub(crate) struct Link {
     pub(crate) address: SocketAddr,
     speed: Arc<Mutex<Speed>>,
-    /// Set if packets to the server that may contain several bytes are lost, and each second of the others.
-    has_gaps: Arc<AtomicBool>,
+    losses: Arc<Mutex<Losses>>,
 }
 
 /// The size of a packet in which there may be more than a byte of a stream, in bytes.
@@ -47,13 +59,17 @@ impl Link {
         inner.connect(server).await.unwrap();
         let address = outer.local_addr().unwrap();
         let speed = Arc::new(Mutex::new(Speed::AtOnce));
-        let has_gaps = Arc::new(AtomicBool::new(false));
-        tokio::spawn(relay(outer, inner, Arc::clone(&speed), Arc::clone(&has_gaps)));
-        Self { address, speed, has_gaps }
+        let losses = Arc::new(Mutex::new(Losses::None));
+        tokio::spawn(relay(outer, inner, Arc::clone(&speed), Arc::clone(&losses)));
+        Self { address, speed, losses }
     }
 
     pub(crate) fn becomes(&self, speed: Speed) {
         *self.speed.lock().unwrap() = speed;
+    }
+
+    fn loses(&self, losses: Losses) {
+        *self.losses.lock().unwrap() = losses;
     }
 }
 
@@ -61,7 +77,7 @@ async fn bind() -> UdpSocket {
     UdpSocket::bind("127.0.0.1:0").await.unwrap()
 }
 
-async fn relay(outer: UdpSocket, inner: UdpSocket, speed: Arc<Mutex<Speed>>, has_gaps: Arc<AtomicBool>) {
+async fn relay(outer: UdpSocket, inner: UdpSocket, speed: Arc<Mutex<Speed>>, losses: Arc<Mutex<Losses>>) {
     let mut is_lost = false;
     let (mut from_client, mut from_server) = (vec![0; 2000], vec![0; 2000]);
     let (mut client, mut queue, mut next) = (None, VecDeque::new(), Instant::now());
@@ -70,11 +86,10 @@ async fn relay(outer: UdpSocket, inner: UdpSocket, speed: Arc<Mutex<Speed>>, has
             received = outer.recv_from(&mut from_client) => {
                 let (count, address) = received.unwrap();
                 client = Some(address);
-                if has_gaps.load(Ordering::Relaxed) {
-                    is_lost = !is_lost;
-                    if is_lost || count >= SEVERAL_BYTES {
-                        continue;
-                    }
+                let losses = *losses.lock().unwrap();
+                is_lost = !is_lost;
+                if losses == Losses::All || losses == Losses::Gaps && (is_lost || count >= SEVERAL_BYTES) {
+                    continue;
                 }
                 // A server that has gone refuses packets.
                 let _ = inner.send(&from_client[..count]).await;
@@ -230,7 +245,7 @@ async fn gaps_between_single_bytes_take_bounded_memory() {
         [&[0x00, 0x80, 0x01, 0x00, 0x00, 0x82, 0xff][..], &60_000_u64.to_be_bytes(), &[0; 4]].concat();
     send.write_all(&start).await.unwrap();
     let peak = peak_since_now();
-    link.has_gaps.store(true, Ordering::Relaxed);
+    link.loses(Losses::Gaps);
     let mut pieces = 0;
     while pieces < 20_000 && send.write_all(&[0]).await.is_ok() {
         pieces += 1;
@@ -248,4 +263,67 @@ async fn gaps_between_single_bytes_take_bounded_memory() {
     let (mut socket, _) = soon(direct.connect("/")).await.unwrap();
     socket.send("hello").await.unwrap();
     assert_eq!(soon(socket.recv()).await.unwrap().unwrap().as_text(), Some("hello"));
+}
+
+/// QUIC keeps each part of a stream that was written on its own until the peer has acknowledged it.
+#[tokio::test]
+async fn a_window_that_opens_byte_by_byte_takes_bounded_memory() {
+    const WINDOW: u32 = 4096;
+    const GRANTS: u32 = 20_000;
+    let mut transport = TransportConfig::default();
+    transport.receive_window(WINDOW.into()).mtu_discovery_config(None).congestion_controller_factory({
+        let mut window = NewRenoConfig::default();
+        window.initial_window(1 << 30);
+        Arc::new(window)
+    });
+    let server = RawServer::with_transport(transport);
+    let link = Link::to(server.address()).await;
+    let url = format!("wss://{}/", link.address);
+    let (connector, accepting) = (server.connector(), server.accept(&[SERVER_SETTINGS]));
+    let connecting = Http3Connection::open(&connector, &url);
+    let ((quic, _kept), connection) = soon(async { tokio::join!(accepting, connecting) }).await;
+    let connection = connection.unwrap();
+    let open = || async {
+        let answering = async {
+            let (mut send, receive) = quic.accept_bi().await.unwrap();
+            send.write_all(ACCEPTED).await.unwrap();
+            (send, receive)
+        };
+        let opening = connection.tunnel(connect(&url, "something-else"));
+        let (streams, response) = soon(async { tokio::join!(answering, opening) }).await;
+        (response.unwrap().into_body(), streams)
+    };
+    let (mut stream, _streams) = open().await;
+    let block = [0; 16 * 1024];
+    assert!(soon(stream.write(&block)).await.unwrap() < WINDOW as usize);
+
+    // From here on, the server acknowledges nothing.
+    link.loses(Losses::All);
+    let mut written = 0;
+    for grant in 1..=GRANTS {
+        quic.set_receive_window((WINDOW + grant).into());
+        // The packet leaves the server and the link.
+        for _ in 0..5 {
+            yield_now().await;
+        }
+        let mut cx = Context::from_waker(Waker::noop());
+        if let Poll::Ready(count) = Pin::new(&mut stream).poll_write(&mut cx, &block) {
+            written += count.unwrap();
+        }
+    }
+    // Without these, the test would show nothing.
+    assert!(written > 900, "{written} bytes written");
+    let before = held();
+    drop(stream);
+    let kept = before - held();
+    assert!(kept < 400_000, "{kept} bytes kept by {written} bytes");
+    // The connection goes on.
+    link.loses(Losses::None);
+    let (mut other, (_send, mut receive)) = open().await;
+    other.write_all(b"hello").await.unwrap();
+    let mut received = Vec::new();
+    while !received.ends_with(b"hello") {
+        let chunk = soon(receive.read_chunk(1000, true)).await.unwrap().unwrap();
+        received.extend_from_slice(&chunk.bytes);
+    }
 }

@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use crate::raw::{ACCEPTED, RawServer, SERVER_SETTINGS, frame, soon};
 use crate::support::{Running, serve, serve_echo};
 
-fn connect(url: impl std::fmt::Display, protocol: &'static str) -> Request<()> {
+pub(crate) fn connect(url: impl std::fmt::Display, protocol: &'static str) -> Request<()> {
     let request = Request::builder().method(Method::CONNECT).uri(url.to_string());
     request.header("sec-websocket-version", "13").extension(ConnectProtocol::new(protocol)).body(()).unwrap()
 }
