@@ -43,7 +43,7 @@ impl HeldReplies {
     pub(crate) fn add(&mut self, free: u16) -> bool {
         let is_due = self.count >= self.next_check && self.is_due();
         self.count = self.count.saturating_add(1);
-        self.free_until = self.count.saturating_add(free);
+        self.free_until = self.count.saturating_add(free).min(HELD_MAX - 1);
         is_due || self.count >= HELD_MAX
     }
 
