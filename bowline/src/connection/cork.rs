@@ -125,16 +125,22 @@ impl Connection {
     /// The poll that held replies back has ended, and the future of the runtime is not ready yet. So the
     /// replies are written now.
     ///
-    /// A foreign stream is left to the driver, which has been woken: the stream may defer a waker itself
-    /// while it is polled, and tokio panics if that happens in the call of a deferred waker, which this is.
-    /// At least no later reply is held back.
+    /// Foreign code may defer a waker, and tokio panics if that happens in the call of a deferred waker, which
+    /// this is. So a foreign stream is left to the driver, which has been woken. At least no later reply is
+    /// held back. Other foreign code that is due is left to the driver, too: wakers, and drops of payloads.
     #[cold]
     fn end_watch(&self) {
-        if self.is_foreign {
-            let corked = self.corked.load(Ordering::SeqCst);
+        let corked = self.corked.load(Ordering::SeqCst);
+        if self.is_foreign && corked != 0 {
             let _ = self.corked.compare_exchange(corked, UNWATCHED, Ordering::SeqCst, Ordering::SeqCst);
-        } else {
-            self.uncork();
+        } else if self.corked.swap(0, Ordering::SeqCst) != 0 {
+            let mut outbound = self.outbound();
+            if !outbound.is_blocked() {
+                self.write_locked(&mut outbound);
+            }
+            if outbound.unlock_only() {
+                self.waker.wake_driver();
+            }
         }
     }
 

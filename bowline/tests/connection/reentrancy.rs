@@ -13,9 +13,10 @@ use bowline::{
     WebSocket,
 };
 use bytes::Bytes;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
 
-use crate::support::frames::Frame;
+use crate::support::frames::{Frame, encode_all};
 use crate::support::pairs::{CARRIERS, with_raw_peer};
 use crate::support::wire::{Stream, Wire, wire};
 use crate::support::{open, peer_of, poll_once, settle};
@@ -407,4 +408,68 @@ fn a_waker_may_drop_the_websocket_itself() {
             assert!(sender.is_closed());
         });
     }
+}
+
+// ---- the end of a poll
+
+/// Foreign code that defers a waker of tokio's, as anything does that yields.
+struct Defers(Arc<AtomicUsize>);
+
+impl Defers {
+    fn defer(&self) {
+        let mut yielding = Box::pin(tokio::task::yield_now());
+        let _ = yielding.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+impl Wake for Defers {
+    fn wake(self: Arc<Self>) {
+        self.defer();
+    }
+}
+
+impl AsRef<[u8]> for Defers {
+    fn as_ref(&self) -> &[u8] {
+        &[7; 100_000]
+    }
+}
+
+impl Drop for Defers {
+    fn drop(&mut self) {
+        self.defer();
+    }
+}
+
+/// On a runtime of one thread, replies are written while tokio holds its list of deferred wakers.
+#[test]
+fn foreign_code_may_defer_a_waker_at_the_end_of_a_poll() {
+    bounded(async || {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let stream = listener.accept().await.unwrap().0;
+        let mut socket = Acceptor::new().adopt(stream, Adoption::new()).unwrap();
+        let batch = ["1", "2", "3"].map(Frame::text);
+        peer.write_all(&encode_all(Role::Client, &batch)).await.unwrap();
+        assert_eq!(socket.recv().await.unwrap(), Some("1".into()));
+
+        // The ping waits for its pong, and looks at it whenever something was written.
+        let (woken, dropped) = <(Arc<AtomicUsize>, Arc<AtomicUsize>)>::default();
+        let sender = socket.sender();
+        let mut ping = Box::pin(sender.ping());
+        let waker = Waker::from(Arc::new(Defers(Arc::clone(&woken))));
+        assert!(ping.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        settle().await;
+        assert_eq!(socket.recv().await.unwrap(), Some("2".into()));
+        let payload = Bytes::from_owner(Defers(Arc::clone(&dropped)));
+        socket.send(payload).await.unwrap();
+        assert_eq!((woken.load(Ordering::SeqCst), dropped.load(Ordering::SeqCst)), (0, 0), "it is held back");
+        // The whole reply fits into the buffers of the socket.
+        let (mut read, mut received) = (vec![0; 200_000], 0);
+        while received <= 100_000 {
+            received += peer.read(&mut read).await.unwrap();
+        }
+        settle().await;
+        assert_eq!((woken.load(Ordering::SeqCst), dropped.load(Ordering::SeqCst)), (1, 1));
+    });
 }

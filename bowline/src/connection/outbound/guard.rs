@@ -42,6 +42,14 @@ impl OutboundGuard<'_> {
         }
     }
 
+    /// Unlocks, and leaves the foreign code to the next guard. Returns whether there is any.
+    pub(crate) fn unlock_only(mut self) -> bool {
+        let is_left = !self.deferred.is_empty();
+        self.0 = None;
+        std::mem::forget(self);
+        is_left
+    }
+
     /// Unlocks, then runs the foreign code.
     #[cold]
     fn unlock_and_run(&mut self) {
