@@ -52,6 +52,9 @@
 //! spawned task                                                                         wakes B's driver
 //! ```
 //!
+//! On a runtime with one thread, the first batch of a poll hands tokio a waker instead, as replies do. That
+//! waker writes the messages of all open batches. A foreign stream is also left to its driver, as for replies.
+//!
 //! There are two more differences from replies. The age of the messages is not looked at, since the guard
 //! says that more will follow. And if another thread has corked the connection, the message is written at
 //! once: whoever uncorks may be due on that thread, which may compute for a long time.
@@ -87,8 +90,8 @@ impl Connection {
         if poller == Poller::Foreign || !self.try_cork_here() {
             return;
         }
-        if poller == Poller::OneThread {
-            EndOfPoll::watch(self);
+        if poller == Poller::OneThread && !EndOfPoll::watch(Watched::Connection(Arc::clone(self))) {
+            self.uncork();
         }
         if poller != Poller::OneThread || self.is_foreign {
             self.waker.wake_driver();
@@ -122,11 +125,11 @@ impl Connection {
         }
     }
 
-    /// The poll that held replies back has ended, and the future of the runtime is not ready yet. So the
-    /// replies are written now.
+    /// The poll that held messages back has ended, and the future of the runtime is not ready yet. So the
+    /// messages are written now.
     ///
     /// Foreign code may defer a waker, and tokio panics if that happens in the call of a deferred waker, which
-    /// this is. So a foreign stream is left to the driver, which has been woken. At least no later reply is
+    /// this is. So a foreign stream is left to the driver, which has been woken. At least no later message is
     /// held back. Other foreign code that is due is left to the driver, too: wakers, and drops of payloads.
     #[cold]
     fn end_watch(&self) {
@@ -144,6 +147,15 @@ impl Connection {
         }
     }
 
+    /// The poll that held messages back has ended, and the future of the runtime is ready. So the messages are
+    /// written now.
+    fn end_poll(&self) {
+        // As at the end of a `SendBatch`, a foreign stream is left to the driver while a panic is under way.
+        if !(panicking() && self.is_foreign) {
+            self.uncork();
+        }
+    }
+
     /// Begins to hold back the messages of a `SendBatch`, unless another thread has corked the connection.
     #[inline]
     pub(crate) fn cork_send_batch(self: &Arc<Self>) {
@@ -154,7 +166,11 @@ impl Connection {
 
     #[inline(never)]
     fn open_send_batch(self: &Arc<Self>) {
-        if self.try_cork_here() && !OpenBatches::add(self) {
+        if !self.try_cork_here() {
+            return;
+        }
+        let ends = OpenBatches::add(self);
+        if !ends || (self.is_foreign && poller() == Poller::OneThread) {
             self.waker.wake_driver();
         }
     }
@@ -199,7 +215,7 @@ impl Connection {
     }
 }
 
-/// The value of `corked` with which no thread's replies are held back, though the driver has not run yet.
+/// The value of `corked` with which no thread's messages are held back, though the driver has not run yet.
 const UNWATCHED: usize = 1;
 
 thread_local! {
@@ -220,14 +236,20 @@ fn this_thread() -> usize {
 /// be woken. Both therefore mean that the poll has ended:
 ///
 /// ```text
-/// watch --yield_now--> deferred --future is pending--> woken: the replies are written here, or by the driver
-///                         '------future is ready----> dropped: the replies are written here
+/// watch --yield_now--> deferred --future is pending--> woken: the messages are written here, or by the driver
+///                         '------future is ready----> dropped: the messages are written here
 /// ```
-///
-/// A waker that tokio refuses to defer is dropped at the end of [`watch`](Self::watch), which writes at once.
 struct EndOfPoll {
     /// Present until the waker is woken.
-    connection: Option<Arc<Connection>>,
+    watched: Option<Watched>,
+}
+
+/// The messages that are held back until the end of a poll.
+enum Watched {
+    /// Those of one connection, such as the replies to a batch.
+    Connection(Arc<Connection>),
+    /// The messages of all `SendBatch`es that are still open.
+    Batches(Arc<Mutex<OpenBatches>>),
 }
 
 thread_local! {
@@ -239,48 +261,59 @@ thread_local! {
 const SPARES_MAX: usize = 64;
 
 impl EndOfPoll {
-    /// Writes the replies of `connection` at the end of the poll under way.
-    fn watch(connection: &Arc<Connection>) {
+    /// Has the messages written at the end of the poll under way. Returns `false` if nobody says when that is,
+    /// since no runtime polls on this thread.
+    fn watch(watched: Watched) -> bool {
         // This fails only while the thread ends.
         let spare = SPARES.try_with(|spares| spares.borrow_mut().pop()).ok().flatten();
-        let mut end = spare.unwrap_or_else(|| Arc::new(Self { connection: None }));
+        let mut end = spare.unwrap_or_else(|| Arc::new(Self { watched: None }));
         if let Some(end) = Arc::get_mut(&mut end) {
-            end.connection = Some(Arc::clone(connection));
+            end.watched = Some(watched);
         }
         let waker = Waker::from(Arc::clone(&end));
-        // The first poll defers the waker. If there is no list to defer to, `end` is the last reference, and
-        // its drop writes.
+        // The first poll defers the waker.
         let _ = pin!(yield_now()).poll(&mut Context::from_waker(&waker));
+        drop(waker);
+        // If there is no list to defer to, `end` is the last reference.
+        Arc::get_mut(&mut end).is_none_or(|end| end.watched.take().is_none())
     }
 }
 
 impl Wake for EndOfPoll {
     fn wake(mut self: Arc<Self>) {
-        self.wake_by_ref();
-        if let Some(end) = Arc::get_mut(&mut self) {
-            end.connection = None;
-            let _ = SPARES.try_with(|spares| {
-                let mut spares = spares.borrow_mut();
-                if spares.len() < SPARES_MAX {
-                    spares.push(self);
+        let Some(end) = Arc::get_mut(&mut self) else { return };
+        match end.watched.take() {
+            // Most of the time the reader has already written all held replies.
+            Some(Watched::Connection(connection)) if connection.is_corked() => connection.end_watch(),
+            Some(Watched::Batches(batches)) => {
+                for connection in OpenBatches::take(&batches) {
+                    connection.end_watch();
                 }
-            });
+            }
+            _ => {}
         }
+        let _ = SPARES.try_with(|spares| {
+            let mut spares = spares.borrow_mut();
+            if spares.len() < SPARES_MAX {
+                spares.push(self);
+            }
+        });
     }
 
-    fn wake_by_ref(self: &Arc<Self>) {
-        // Most of the time the reader has already written all held replies.
-        if let Some(connection) = self.connection.as_ref().filter(|connection| connection.is_corked()) {
-            connection.end_watch();
-        }
-    }
+    /// Called if the waker can't be deferred, which [`watch`](Self::watch) notices.
+    fn wake_by_ref(self: &Arc<Self>) {}
 }
 
 impl Drop for EndOfPoll {
     fn drop(&mut self) {
-        // As at the end of a `SendBatch`, a foreign stream is left to the driver while a panic is under way.
-        if let Some(connection) = self.connection.as_ref().filter(|end| !(panicking() && end.is_foreign)) {
-            connection.uncork();
+        match self.watched.take() {
+            Some(Watched::Connection(connection)) => connection.end_poll(),
+            Some(Watched::Batches(batches)) => {
+                // Each by a drop of its own, so that a stream that panics stops nobody else's messages.
+                let connections = OpenBatches::take(&batches).into_iter().map(Watched::Connection);
+                drop(connections.map(|watched| Self { watched: Some(watched) }).collect::<Vec<_>>());
+            }
+            None => {}
         }
     }
 }
@@ -288,13 +321,13 @@ impl Drop for EndOfPoll {
 /// The connections that a thread has corked for the `SendBatch`es of this poll, and whose batches are open.
 ///
 /// ```text
-/// no task is due --the first batch of a poll--> a task is due --it runs or is dropped--> no task is due
+/// no end is due --the first batch of a poll--> an end is due --it comes, or is dropped--> no end is due
 /// ```
 #[derive(Default)]
 struct OpenBatches {
     connections: Vec<Arc<Connection>>,
-    /// The runtime on which the task that wakes the drivers was spawned and has not run. If this thread now
-    /// runs another runtime, that task may not run for a long time.
+    /// The runtime that has the waker or the task for the end of the poll. If this thread now runs another
+    /// runtime, that end may not come for a long time.
     due_on: Option<Id>,
 }
 
@@ -304,7 +337,7 @@ thread_local! {
 }
 
 impl OpenBatches {
-    /// Has the driver of `connection` woken when the poll under way has ended. Returns `false` if nobody
+    /// Has the messages of `connection` written when the poll under way has ended. Returns `false` if nobody
     /// knows when that is, because there is no runtime.
     fn add(connection: &Arc<Connection>) -> bool {
         let Ok(runtime) = Handle::try_current().map(|runtime| runtime.id()) else { return false };
@@ -313,11 +346,18 @@ impl OpenBatches {
         open.connections.push(Arc::clone(connection));
         let is_due = open.due_on.replace(runtime) == Some(runtime);
         drop(open);
+        let watches = || EndOfPoll::watch(Watched::Batches(Arc::clone(&batches)));
+        let is_due = is_due || (poller() == Poller::OneThread && watches());
         if !is_due {
             let end = EndOfBatches(batches);
             spawn(async move { drop(end) });
         }
         true
+    }
+
+    /// Ends the list: another batch begins a new one.
+    fn take(batches: &Mutex<Self>) -> Vec<Arc<Connection>> {
+        std::mem::take(&mut *lock(batches)).connections
     }
 
     /// Removes `connection`, whose batch has ended within its poll.
@@ -341,8 +381,9 @@ struct EndOfBatches(Arc<Mutex<OpenBatches>>);
 
 impl Drop for EndOfBatches {
     fn drop(&mut self) {
-        let open = std::mem::take(&mut *lock(&self.0));
         // Nothing foreign runs here, so that a stream that panics stops nobody else's messages.
-        open.connections.iter().for_each(|connection| connection.waker.wake_driver());
+        for connection in OpenBatches::take(&self.0) {
+            connection.waker.wake_driver();
+        }
     }
 }

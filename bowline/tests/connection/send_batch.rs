@@ -107,9 +107,7 @@ async fn a_panic_writes_what_was_accepted() {
         }));
         assert!(panicked.is_err());
     };
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let mut peer = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-    let server = Acceptor::new().adopt(listener.accept().await.unwrap().0, Adoption::new()).unwrap();
+    let (server, mut peer) = connect_blocking_peer().await;
     panic_in_batch(&server);
     // No other task has run since.
     let mut written = vec![0; encode_all(Role::Server, &numbers(2)).len()];
@@ -149,6 +147,79 @@ fn the_messages_are_written_when_the_task_yields() {
             task.await.unwrap();
         });
     }
+}
+
+/// The end of a call of `block_on` in which the guard of a batch is leaked.
+#[derive(Clone, Copy)]
+enum LastPoll {
+    Leaks,
+    /// The poll before has leaked the guard.
+    Follows,
+    /// A task has leaked the guard, and its end wakes the future.
+    Joins,
+}
+
+/// The tasks of a current-thread runtime don't run after the last call of `block_on`, and not all of those
+/// that are ready run between two polls of its future.
+#[test]
+fn the_messages_are_written_when_block_on_returns() {
+    for last in [LastPoll::Leaks, LastPoll::Follows, LastPoll::Joins] {
+        let runtime = Builder::new_current_thread().enable_all().event_interval(3).build().unwrap();
+        let (socket, mut peer) = runtime.block_on(async {
+            let (socket, peer) = connect_blocking_peer().await;
+            for _ in 0..10 {
+                tokio::spawn(std::future::poll_fn(|cx| {
+                    cx.waker().wake_by_ref();
+                    std::task::Poll::<()>::Pending
+                }));
+            }
+            (socket, peer)
+        });
+        leak_batch(&runtime, &socket, last);
+        let mut written = vec![0; encode_all(Role::Server, &numbers(2)).len()];
+        peer.read_exact(&mut written).expect("the messages are written, though nobody runs the runtime");
+        assert_eq!(all_frames(Role::Server, written), numbers(2));
+
+        // A stream of the application.
+        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+        let (socket, wire) = runtime.block_on(async {
+            let opened = open(Role::Server, Limits::default());
+            settle().await;
+            opened
+        });
+        leak_batch(&runtime, &socket, last);
+        assert_eq!(wire.take_frames(Role::Server), numbers(2));
+        assert_eq!(wire.calls().1, 1);
+    }
+}
+
+fn leak_batch(runtime: &Runtime, socket: &WebSocket, last: LastPoll) {
+    let sender = socket.sender();
+    let leaks = async move {
+        let batch = sender.batch();
+        batch.send("0").await.unwrap();
+        batch.try_send("1").unwrap();
+        std::mem::forget(batch);
+    };
+    runtime.block_on(async {
+        match last {
+            LastPoll::Leaks => leaks.await,
+            LastPoll::Follows => {
+                leaks.await;
+                tokio::task::yield_now().await;
+            }
+            LastPoll::Joins => tokio::spawn(leaks).await.unwrap(),
+        }
+    });
+}
+
+/// Opens a connection over TCP, and returns its peer, which waits for 20 s at most.
+async fn connect_blocking_peer() -> (WebSocket, std::net::TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let peer = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    peer.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let stream = listener.accept().await.unwrap().0;
+    (Acceptor::new().adopt(stream, Adoption::new()).unwrap(), peer)
 }
 
 /// A loop without a runtime, such as that of a game.
