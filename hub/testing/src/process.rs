@@ -7,8 +7,9 @@ use std::env::current_exe;
 use std::error::Error;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
+use std::ops::Range;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use tokio::sync::mpsc;
@@ -113,14 +114,64 @@ pub fn signal(process: &Child, name: &str) -> TestResult {
 }
 
 /// Returns a port that nobody takes while a broker is down: not one of those that the operating system hands
-/// out, and another one for each broker of this process.
+/// out, and another one for each broker of all test programs that run.
 pub fn free_port() -> u16 {
-    static COUNT: AtomicU16 = AtomicU16::new(0);
-    let start = 10_000 + u16::try_from(std::process::id() % 220).expect("the number is small") * 100;
+    static BLOCKS: Mutex<Vec<PortBlock>> = Mutex::new(Vec::new());
+    let mut blocks = BLOCKS.lock().unwrap_or_else(PoisonError::into_inner);
     loop {
-        let port = start + COUNT.fetch_add(1, Ordering::Relaxed);
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+        if let Some(port) = blocks.last_mut().and_then(PortBlock::next_free) {
             return port;
         }
+        blocks.push(PortBlock::claim());
+    }
+}
+
+/// Successive ports of this process, to which they belong while it listens at the first of them.
+struct PortBlock {
+    _first: TcpListener,
+    ports: Range<u16>,
+}
+
+impl PortBlock {
+    const COUNT: u16 = 220;
+    const SIZE: u16 = 100;
+
+    /// Claims a block that no other process has.
+    fn claim() -> Self {
+        let own = usize::try_from(std::process::id()).expect("a number of 32 bits fits");
+        let blocks = (0..Self::COUNT).cycle().skip(own % usize::from(Self::COUNT));
+        let claim = |number| {
+            let start = 10_000 + number * Self::SIZE;
+            let first = TcpListener::bind(("127.0.0.1", start)).ok()?;
+            Some(Self { _first: first, ports: start + 1..start + Self::SIZE })
+        };
+        blocks.take(Self::COUNT.into()).find_map(claim).expect("fewer than 220 blocks are in use")
+    }
+
+    /// Returns the next port at which nobody listens.
+    fn next_free(&mut self) -> Option<u16> {
+        self.ports.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::{PortBlock, free_port};
+
+    /// Two programs may prefer the same block.
+    #[test]
+    fn a_block_of_ports_is_claimed_once() {
+        let (one, other) = (PortBlock::claim(), PortBlock::claim());
+        let ports: HashSet<_> = one.ports.chain(other.ports).collect();
+        assert_eq!(ports.len(), 2 * usize::from(PortBlock::SIZE - 1));
+    }
+
+    #[test]
+    fn each_port_is_handed_out_once() {
+        let count = 2 * usize::from(PortBlock::SIZE) + 1;
+        let ports: HashSet<_> = (0..count).map(|_| free_port()).collect();
+        assert_eq!(ports.len(), count);
     }
 }
