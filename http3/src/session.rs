@@ -38,8 +38,7 @@ pub(crate) struct Session {
     runtime: Handle,
     /// The number of streams whose last bytes the peer has not acknowledged yet.
     lingering: AtomicUsize,
-    /// The number of writes that were cut short, less that of large ones.
-    short_writes: AtomicUsize,
+    short_writes: ShortWrites,
 }
 
 /// A user of a session. The session's task ends the connection when the last one is dropped.
@@ -53,8 +52,8 @@ impl Session {
     /// Creates a session, whose first user is the result. The token is cancelled when the last one is gone.
     pub(crate) fn begin(quic: quinn::Connection, close_timeout: Duration) -> (SessionUse, CancellationToken) {
         let runtime = Handle::current();
-        let (violation, lingering, short_writes) =
-            (OnceLock::new(), AtomicUsize::new(0), AtomicUsize::new(0));
+        let (violation, lingering) = (OnceLock::new(), AtomicUsize::new(0));
+        let short_writes = ShortWrites(AtomicUsize::new(0));
         let session = Arc::new(Self { quic, violation, close_timeout, runtime, lingering, short_writes });
         let unused = CancellationToken::new();
         let guard = Arc::new(unused.clone().drop_guard());
@@ -73,14 +72,8 @@ impl Session {
     /// becomes small for a peer that opens its windows byte by byte. Other peers cut a write short now and
     /// then, at the end of a window. The large writes between make up for that.
     pub(crate) fn note_write(&self, written: usize, wanted: usize) {
-        let count = &self.short_writes;
-        if written < wanted && written < SHORT_WRITE {
-            if count.fetch_add(1, Ordering::Relaxed) + 1 == MAX_SHORT_WRITES {
-                self.quic.set_send_window(NARROW_SEND_WINDOW);
-            }
-        } else if written >= LARGE_WRITE && count.load(Ordering::Relaxed) > 0 {
-            // Another stream may have been faster.
-            let _ = count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| count.checked_sub(1));
+        if self.short_writes.note(written, wanted) {
+            self.quic.set_send_window(NARROW_SEND_WINDOW);
         }
     }
 
@@ -193,6 +186,24 @@ impl Progress {
     }
 }
 
+/// The number of writes that flow control has cut short, less that of large writes.
+struct ShortWrites(AtomicUsize);
+
+impl ShortWrites {
+    /// Counts a write. Returns `true` when there are too many short ones.
+    fn note(&self, written: usize, wanted: usize) -> bool {
+        let Self(count) = self;
+        if written < wanted && written < SHORT_WRITE {
+            return count.fetch_add(1, Ordering::Relaxed) + 1 == MAX_SHORT_WRITES;
+        }
+        if written >= LARGE_WRITE && count.load(Ordering::Relaxed) > 0 {
+            // Another stream may have been faster.
+            let _ = count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| count.checked_sub(1));
+        }
+        false
+    }
+}
+
 /// Describes the end of a QUIC connection.
 pub(crate) fn connection_error(error: ConnectionError) -> Error {
     let (kind, text) = match &error {
@@ -253,7 +264,23 @@ pub(crate) async fn in_time<T>(
 
 #[cfg(test)]
 mod tests {
-    use super::Progress;
+    use std::sync::atomic::AtomicUsize;
+
+    use super::{MAX_SHORT_WRITES, Progress, ShortWrites};
+
+    #[test]
+    fn short_writes_are_too_many_without_large_ones_between() {
+        let writes = ShortWrites(AtomicUsize::new(0));
+        let are_too_many = |written, wanted| writes.note(written, wanted);
+        // A write without a limit, at the end of a window, and of a message that is small itself.
+        for (written, wanted) in [(1024, 1024), (1, 2), (1024, 2000), (63, 63)].repeat(2 * MAX_SHORT_WRITES) {
+            assert!(!are_too_many(written, wanted), "{written} of {wanted}");
+        }
+        for _ in 1..MAX_SHORT_WRITES {
+            assert!(!are_too_many(63, 64));
+        }
+        assert!(are_too_many(1, 64));
+    }
 
     #[test]
     fn acknowledgements_of_pings_are_no_progress() {
