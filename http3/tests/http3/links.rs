@@ -11,8 +11,8 @@ use bowline::{Acceptor, ErrorKind, Limits, Server, WebSocket};
 use bowline_http3::Http3Connection;
 use http::Response;
 use http::request::Parts;
-use quinn::TransportConfig;
 use quinn::congestion::NewRenoConfig;
+use quinn::{TransportConfig, VarInt};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::net::UdpSocket;
 use tokio::sync::{mpsc, oneshot};
@@ -115,7 +115,8 @@ async fn relay(outer: UdpSocket, inner: UdpSocket, speed: Arc<Mutex<Speed>>, los
     }
 }
 
-const PAGE_SIZE: usize = 300_000;
+/// The last of so many bytes leave later than the server ends a connection without use.
+const PAGE_SIZE: usize = 500_000;
 
 /// Serves a page, with times that are shorter than the page takes on a slow link.
 async fn serve_page(server: Server) -> Running {
@@ -137,7 +138,7 @@ async fn a_page_arrives_whole_however_slow_the_link_is() {
     let link = Link::to(running.address).await;
     running.address = link.address;
     let client = RawClient::connect(&running).await;
-    link.becomes(Speed::OneEach(Duration::from_millis(35)));
+    link.becomes(Speed::OneEach(Duration::from_millis(30)));
     let begin = Instant::now();
     let (mut send, mut receive) = client.request(&get()).await;
     send.finish().unwrap();
@@ -208,6 +209,8 @@ async fn a_websocket_ends_whose_client_acknowledges_nothing() {
     running.address = link.address;
     let mut transport = TransportConfig::default();
     transport.keep_alive_interval(Some(Duration::from_millis(100)));
+    // The windows of this client bound nothing.
+    transport.stream_receive_window(VarInt::MAX);
     let client = RawClient::connect_with(&running, transport).await;
     let (_send, mut receive) = client.request(&request()).await;
     soon(receive.read_exact(&mut [0; 5])).await.unwrap();
