@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use bowline::{Acceptor, CloseCode, ErrorKind, Limits, Message, Server, WebSocket};
 use bowline_http3::Http3Server;
+use http::request::Parts;
 use tokio::net::UdpSocket;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::raw::{ACCEPTED, RawClient, frame, literal, request, section, soon};
 use crate::support::{HandlerResult, Tls, echo, serve, serve_echo};
 
 /// Serves with a handler that reports how each of its WebSockets has ended.
@@ -177,6 +179,45 @@ async fn a_client_that_comes_during_a_shutdown_is_refused_at_once() {
     serving.await.unwrap().unwrap();
 }
 
+/// The task of the connection notices the end before the WebSocket does, whose application reads nothing yet.
+#[tokio::test]
+async fn a_websocket_that_is_read_late_still_tells_who_has_ended_the_connection() {
+    let (reports, mut reported) = mpsc::unbounded_channel();
+    let (read, may_read) = watch::channel(false);
+    let running = serve(Server::new(), move |head: Parts, mut socket: WebSocket| {
+        let (reports, mut may_read) = (reports.clone(), may_read.clone());
+        async move {
+            if !head.headers.contains_key("unread") {
+                return echo(socket).await;
+            }
+            may_read.wait_for(|may| *may).await?;
+            let error = loop {
+                if let Err(error) = socket.recv().await {
+                    break error;
+                }
+            };
+            reports.send(error)?;
+            Ok(())
+        }
+    })
+    .await;
+    let client = RawClient::connect(&running).await;
+    let (mut send, mut receive) = client.request(&frame(0x01, &section(&literal("unread", "1")))).await;
+    soon(receive.read_exact(&mut [0; ACCEPTED.len()])).await.unwrap();
+    // Two texts `a`: the library itself takes the first.
+    send.write_all(&frame(0x00, &[0x81, 0x81, 0, 0, 0, 0, b'a'].repeat(2))).await.unwrap();
+    // The server has processed what has arrived before it serves another client.
+    let (mut other, _) = running.connect().await.connect("/").await.unwrap();
+    for text in ["the texts have arrived", "the end has arrived"] {
+        other.send(text).await.unwrap();
+        assert_eq!(other.recv().await.unwrap(), Some(Message::from(text)));
+        client.quic.close(0x101_u32.into(), b"");
+    }
+    read.send(true).unwrap();
+    let error = soon(reported.recv()).await.unwrap();
+    assert!(error.to_string().contains("the peer closed the HTTP/3 connection"), "{error}");
+}
+
 #[tokio::test]
 async fn a_connection_without_use_is_ended() {
     let limits = Limits::default().handshake_timeout(Duration::from_secs(2));
@@ -187,4 +228,18 @@ async fn a_connection_without_use_is_ended() {
     // One with a WebSocket goes on.
     socket.send("hello").await.unwrap();
     assert_eq!(socket.recv().await.unwrap(), Some(Message::from("hello")));
+}
+
+/// The client may leave its direction open.
+#[tokio::test]
+async fn a_websocket_that_has_closed_stops_its_stream_without_an_error() {
+    let running = serve_echo(Server::new()).await;
+    let client = RawClient::connect(&running).await;
+    let (mut send, mut receive) = client.request(&request()).await;
+    // A Close frame with 1000, masked with zeros.
+    send.write_all(&frame(0x00, &[0x88, 0x82, 0, 0, 0, 0, 0x03, 0xe8])).await.unwrap();
+    let answer = soon(receive.read_to_end(1000)).await.unwrap();
+    assert!(answer.ends_with(&[0x88, 0x02, 0x03, 0xe8]), "{answer:x?}");
+    // H3_NO_ERROR.
+    assert_eq!(soon(send.stopped()).await, Ok(Some(0x100_u32.into())));
 }
