@@ -2,11 +2,14 @@
 
 use std::future::{Future as _, poll_fn};
 use std::pin::pin;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
 use bowline::{Error, ErrorKind, Limits};
 use bowline_http3::Http3Connection;
+use quinn::TransportConfig;
+use quinn::congestion::NewRenoConfig;
 
 use crate::raw::{ACCEPTED, RawServer, SERVER_SETTINGS, frame, literal, soon};
 use crate::support::allocations::peak_since_now;
@@ -218,4 +221,43 @@ async fn interim_responses_without_end_take_no_memory_and_end_at_the_time_limit(
     let peak = peak();
     assert!(peak < 8 * 1024 * 1024, "{peak} bytes");
     assert_eq!(soon(flood).await.unwrap(), quinn::WriteError::Stopped(0x10c_u32.into()));
+}
+
+/// There is always another one to read.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn interim_responses_faster_than_they_are_read_end_at_the_time_limit() {
+    let server = RawServer::new();
+    let url = format!("wss://{}/", server.address());
+    let connector = server.connector().limits(Limits::default().handshake_timeout(Duration::from_secs(2)));
+    // 103 is the entry 24.
+    let interim = [0x01, 0x03, 0x00, 0x00, 0xd8].repeat(1000);
+    let opening = Http3Connection::open(&connector, url);
+    let (connection, (quic, _kept)) =
+        soon(async { tokio::join!(opening, server.accept(&[SERVER_SETTINGS])) }).await;
+    tokio::spawn(async move {
+        let (mut send, _receive) = quic.accept_bi().await.unwrap();
+        // An end, so that a client without a limit fails otherwise.
+        let flooding = async { while send.write_all(&interim).await.is_ok() {} };
+        let _ = tokio::time::timeout(Duration::from_secs(20), flooding).await;
+    });
+    let error = soon(connection.unwrap().connect("/")).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
+}
+
+/// More pieces than the client reads at once. No packet follows that would let the client read on.
+#[tokio::test]
+async fn a_control_stream_that_arrives_at_once_is_read_to_its_end() {
+    let (mut transport, mut window) = (TransportConfig::default(), NewRenoConfig::default());
+    window.initial_window(1 << 30);
+    transport.congestion_controller_factory(Arc::new(window));
+    let server = RawServer::with_transport(transport);
+    let url = format!("wss://{}/", server.address());
+    // Frames of an unknown type, and one that must not be there.
+    let control = [SERVER_SETTINGS, &frame(0x21, &[0; 16_000]).repeat(10), &[0x00, 0x00]].concat();
+    let connector = server.connector();
+    let opening = Http3Connection::open(&connector, url);
+    let unis = [&control[..]];
+    let (connection, _kept) = soon(async { tokio::join!(opening, server.accept(&unis)) }).await;
+    let error = soon(connection.unwrap().closed()).await;
+    assert!(error.to_string().contains("H3_FRAME_UNEXPECTED"), "{error}");
 }
