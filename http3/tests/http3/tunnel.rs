@@ -1,10 +1,14 @@
 //! Requests of the application's own, and their streams.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use bowline::http::{Method, Request, StatusCode};
-use bowline::{Adoption, CloseCode, ConnectProtocol, ErrorKind, Message, Server, WebSocket};
+use bowline::{Adoption, CloseCode, ConnectProtocol, ErrorKind, Limits, Message, Server, WebSocket};
 use bowline_http3::Http3Connection;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
+use tokio::task::yield_now;
 
 use crate::raw::{ACCEPTED, RawServer, SERVER_SETTINGS, frame, soon};
 use crate::support::{Running, serve, serve_echo};
@@ -151,4 +155,45 @@ async fn requests_that_http3_can_not_carry_are_refused_here() {
         assert_eq!(error.kind(), ErrorKind::InvalidInput);
         assert!(error.to_string().contains(why), "{error}");
     }
+}
+
+/// Bytes that were taken out of QUIC make room for others.
+#[tokio::test]
+async fn a_small_buffer_takes_no_more_out_of_quic_than_a_packet() {
+    const WINDOW: usize = 64 * 1024;
+    let server = RawServer::new();
+    let url = format!("wss://{}/", server.address());
+    let connector = server.connector().limits(Limits::default().stream_window(WINDOW));
+    let opening = Http3Connection::open(&connector, &url);
+    let ((quic, _kept), connection) =
+        soon(async { tokio::join!(server.accept(&[SERVER_SETTINGS]), opening) }).await;
+    let (connection, total) = (connection.unwrap(), Arc::new(AtomicUsize::new(0)));
+    let count = Arc::clone(&total);
+    tokio::spawn(async move {
+        let (mut send, _receive) = quic.accept_bi().await.unwrap();
+        // The head of a DATA frame of 1 GiB.
+        let head = [ACCEPTED, &[0x00, 0xc0, 0, 0, 0, 0x40, 0, 0, 0]].concat();
+        let mut bytes = [head, vec![0; 2 * WINDOW]].concat();
+        while let Ok(written) = send.write(&bytes).await {
+            count.fetch_add(written, Ordering::Relaxed);
+            bytes.drain(..written);
+        }
+    });
+    let response = connection.tunnel(connect(&url, "something-else")).await.unwrap();
+    let mut stream = response.into_body();
+    let arriving = async {
+        while total.load(Ordering::Relaxed) < WINDOW {
+            yield_now().await;
+        }
+    };
+    soon(arriving).await;
+    // More than the first packet.
+    for _ in 0..2000 {
+        stream.read_u8().await.unwrap();
+        yield_now().await;
+    }
+    for _ in 0..1000 {
+        yield_now().await;
+    }
+    assert_eq!(total.load(Ordering::Relaxed), WINDOW);
 }
