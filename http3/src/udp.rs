@@ -78,8 +78,8 @@ impl Received {
         let start = self.next * BURST_SIZE + self.offset;
         let len = burst.stride.min(burst.len - self.offset);
         self.offset += len;
-        // A datagram may be empty.
-        if self.offset == burst.len || len == 0 {
+        // Also if the datagram is empty.
+        if self.offset == burst.len {
             (self.next, self.offset) = (self.next + 1, 0);
         }
         Some((&self.memory[start..start + len], burst))

@@ -17,6 +17,7 @@ mod pairs;
 mod raw;
 mod requirements;
 mod support;
+mod transport;
 mod tunnel;
 
 #[global_allocator]
