@@ -66,6 +66,7 @@ use std::pin::{Pin, pin};
 use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, ready};
 
+use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -291,7 +292,10 @@ impl WriteTransport {
     fn poll_write_slowly(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         match self {
             Self::Tcp(stream) => tcp::poll_write(stream.as_ref(), cx, slices),
-            Self::Http2(stream) => poll_without_budget(cx, |cx| stream.poll_write(cx, slices)),
+            Self::Http2(stream) => {
+                let len = slices.iter().map(|slice| slice.len()).sum();
+                stream.poll_write(cx, len, |count| copy_of(slices, count))
+            }
             Self::Boxed(stream) => poll_without_budget(cx, |cx| {
                 with_stream(stream, cx, |stream, cx| match slices {
                     [_, _, ..] if stream.is_write_vectored() => stream.poll_write_vectored(cx, slices),
@@ -350,6 +354,15 @@ impl WriteTransport {
     pub(crate) fn is_tcp(&self) -> bool {
         matches!(self, Self::Tcp(_))
     }
+}
+
+/// Copies the first `count` bytes of `slices`, or all of them if there are fewer.
+pub(crate) fn copy_of(slices: &[IoSlice<'_>], count: usize) -> Bytes {
+    let mut copy = Vec::with_capacity(count);
+    for slice in slices {
+        copy.extend_from_slice(&slice[..slice.len().min(count - copy.len())]);
+    }
+    copy.into()
 }
 
 /// Locks a boxed stream. A user's stream that panicked has poisoned the lock, and is as usable as before.

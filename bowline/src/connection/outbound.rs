@@ -394,12 +394,20 @@ impl Outbound {
             if self.queue.is_empty() {
                 break self.unflushed && transport.poll_flush(cx)?.is_pending();
             }
-            let written = self.queue.with_slices(|slices| transport.poll_write(cx, slices));
+            let written = match transport {
+                WriteTransport::Http2(stream) => {
+                    let len = self.queue.len();
+                    stream.poll_write(cx, len, |count| self.queue.take(count, &mut self.deferred))
+                }
+                _ => self.queue.with_slices(|slices| transport.poll_write(cx, slices)).map_ok(|count| {
+                    self.queue.advance(count, &mut self.deferred);
+                    count
+                }),
+            };
             let Poll::Ready(count) = written? else { break true };
             if count == 0 {
                 return Err(io::ErrorKind::WriteZero.into());
             }
-            self.queue.advance(count, &mut self.deferred);
             self.unflushed = true;
             progress = true;
         };

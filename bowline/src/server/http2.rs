@@ -1,13 +1,12 @@
 //! The server's side of an HTTP/2 connection, which carries many WebSockets (RFC 8441), by h2.
 
 use std::future::{Future, poll_fn};
-use std::io::IoSlice;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use h2::Reason;
 use h2::server::{Builder, SendResponse};
 use http::request::Parts;
@@ -388,8 +387,8 @@ async fn send_page(
     }
     let mut send = Http2Send::new(send, Box::new(()));
     while !body.is_empty() {
-        let count = poll_fn(|cx| send.poll_write(cx, &[IoSlice::new(&body)])).await.map_err(broken)?;
-        body.advance(count);
+        let len = body.len();
+        poll_fn(|cx| send.poll_write(cx, len, |count| body.split_to(count))).await.map_err(broken)?;
     }
     send.end().map_err(broken)
 }

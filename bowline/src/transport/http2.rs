@@ -1,7 +1,7 @@
 //! One stream of an HTTP/2 connection as the transport of a WebSocket (RFC 8441 5).
 
 use std::any::Any;
-use std::io::{self, IoSlice};
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::PollSemaphore;
 
-use crate::transport::{Addresses, AnyStream, Transport};
+use crate::transport::{Addresses, AnyStream, Transport, poll_without_budget};
 
 /// The number of bytes that the peer may send on all streams of a connection together before they are read.
 ///
@@ -201,7 +201,8 @@ impl Http2Send {
         Some(Multiplexed)
     }
 
-    /// Writes as many bytes as the peer's windows allow, in one DATA frame if they fit.
+    /// Writes as many of `wanted` bytes as the peer's windows allow, in one DATA frame if they fit. `take` is
+    /// called with that number once the stream accepts bytes, and may return fewer.
     ///
     /// A peer may open its window one byte at a time, and no further, so even one byte has to be
     /// written. Waiting for one of the [`PIECES`] bounds the number of such frames: further bytes gather in
@@ -209,11 +210,11 @@ impl Http2Send {
     pub(crate) fn poll_write(
         &mut self,
         cx: &mut Context<'_>,
-        slices: &[IoSlice<'_>],
+        wanted: usize,
+        take: impl FnOnce(usize) -> Bytes,
     ) -> Poll<io::Result<usize>> {
-        let wanted = slices.iter().map(|slice| slice.len()).sum();
         // `None` would mean that the semaphore is closed, which it never is.
-        let permit = ready!(self.permits.poll_acquire(cx));
+        let permit = ready!(poll_without_budget(cx, |cx| self.permits.poll_acquire(cx)));
         self.stream.reserve_capacity(wanted);
         let capacity = loop {
             match self.stream.capacity() {
@@ -226,12 +227,9 @@ impl Http2Send {
                 None => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
             }
         };
-        let count = capacity.min(wanted);
-        let mut data = Vec::with_capacity(count);
-        for slice in slices {
-            data.extend_from_slice(&slice[..slice.len().min(count - data.len())]);
-        }
-        let sent = self.stream.send_data(Piece { bytes: data.into(), _permit: permit }, false);
+        let bytes = take(capacity.min(wanted));
+        let count = bytes.len();
+        let sent = self.stream.send_data(Piece { bytes, _permit: permit }, false);
         Poll::Ready(sent.map(|()| count).map_err(|error| describe(&error)))
     }
 

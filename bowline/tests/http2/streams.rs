@@ -428,6 +428,29 @@ async fn many_on_one_connection() {
     assert!(!connection.is_closed());
 }
 
+/// Messages that were gathered are written in one piece, or in several if the windows are smaller.
+#[tokio::test]
+async fn gathered_messages_of_any_size_pass_windows_of_any_size() {
+    for window in [16 * 1024, 20_000, 256 * 1024] {
+        let limits = Limits::default().stream_window(window);
+        let server = Server::new().acceptor(Acceptor::new().limits(limits.clone())).http2();
+        let connector = over_http2().limits(limits);
+        let url = format!("ws://{}/", start(server, echo).await);
+        let (mut socket, _) = soon(connector.connect(url)).await.unwrap();
+        for (size, count) in [(1_000, 3), (1_000, 5), (1_000, 16), (100, 300), (9_000, 2), (1_000, 30)] {
+            let messages: Vec<_> = (0..count).map(|number| vec![number as u8; size + number]).collect();
+            let sender = socket.sender();
+            let mut batch = sender.batch();
+            messages.iter().for_each(|message| batch.try_send(message).unwrap());
+            drop(batch);
+            for message in messages {
+                assert_eq!(soon(socket.recv()).await.unwrap(), Some(message.into()));
+            }
+        }
+        close(&socket).await;
+    }
+}
+
 #[tokio::test]
 async fn the_streams_that_a_server_allows_are_waited_for() {
     let acceptor = Acceptor::new().limits(Limits::default().max_streams(2));

@@ -8,10 +8,14 @@ use std::mem;
 use bytes::{Buf, Bytes};
 
 use crate::connection::outbound::deferred::{Deferred, DeferredList};
+use crate::transport::copy_of;
 
 /// The largest capacity of a spare buffer. Each thread has one. With a lower limit, each large message of a
 /// client would be masked into fresh memory.
 const SPARE_CAPACITY: usize = 2 * 1024 * 1024;
+
+/// The smallest buffer that is handed out as it is. The copy of a smaller one costs less than a new buffer.
+const TAKEN_SIZE: usize = 4096;
 
 /// The most pieces of one vectored write.
 const SLICES: usize = 16;
@@ -204,6 +208,23 @@ impl WriteQueue {
         if self.start == self.encoded.len() {
             self.release();
         }
+    }
+
+    /// Removes up to `count` bytes, and returns them: a large buffer as it is, and all else as a copy.
+    pub(crate) fn take(&mut self, count: usize, deferred: &mut DeferredList) -> Bytes {
+        let capacity = self.encoded.capacity();
+        let is_buffer = self.shared.is_none() && self.start == 0 && count == self.encoded.len();
+        if is_buffer && count >= TAKEN_SIZE.max(capacity / 2) {
+            // The next replies find a buffer of this size again, which need not grow.
+            let mut buffer = mem::replace(&mut self.encoded, Vec::with_capacity(capacity));
+            self.written += count as u64;
+            self.release();
+            buffer.shrink_to_fit();
+            return buffer.into();
+        }
+        let copy = self.with_slices(|slices| copy_of(slices, count));
+        self.advance(copy.len(), deferred);
+        copy
     }
 
     /// Discards all bytes that wait.

@@ -2,10 +2,11 @@
 //!
 //! The types are uninhabited, so enum variants of them take no space, and match arms on them no code.
 
-use std::io::{self, IoSlice};
+use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use bytes::Bytes;
 use tokio::io::{AsyncRead, ReadBuf};
 
 pub(crate) enum Multiplexed {}
@@ -34,7 +35,8 @@ impl Http2Send {
     pub(crate) fn poll_write(
         &mut self,
         _cx: &mut Context<'_>,
-        _slices: &[IoSlice<'_>],
+        _wanted: usize,
+        _take: impl FnOnce(usize) -> Bytes,
     ) -> Poll<io::Result<usize>> {
         match *self {}
     }
