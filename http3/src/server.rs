@@ -310,7 +310,8 @@ async fn serve_connection(
 ) -> Result<(), Error> {
     let limit = limits.handshake_timeout;
     let connecting = async { incoming.accept().map_err(connection_error)?.await.map_err(connection_error) };
-    let quic = in_time(limit, "the QUIC handshake", connecting).await?;
+    let connecting = in_time(limit, "the QUIC handshake", connecting);
+    let Some(quic) = unless_stopped(&served, connecting).await? else { return Ok(()) };
     drop(handshake);
     let (user, unused) = Session::begin(quic, limits.close_timeout);
     let _closing = CloseOnDrop(Arc::clone(&user.session));
@@ -319,7 +320,8 @@ async fn serve_connection(
         enable_connect_protocol: true,
     };
     let opening = Driver::open(&user.session, Side::Server, &settings);
-    let driver = in_time(limit, "opening the control stream of HTTP/3", opening).await?;
+    let opening = in_time(limit, "opening the control stream of HTTP/3", opening);
+    let Some(driver) = unless_stopped(&served, opening).await? else { return Ok(()) };
     let tls = tls_info(&user.session.quic);
     let session = Arc::clone(&user.session);
     let accepting = accept_request(&session);
@@ -334,6 +336,19 @@ async fn serve_connection(
     drop(user);
     let ended = serving.finish(unused.cancelled()).await;
     ended.map_or(Ok(()), |error| serving.judge(error))
+}
+
+/// Waits for `opening`, a part of the opening of a connection. Returns `None` if the server shuts down before.
+async fn unless_stopped<T>(
+    served: &RequestConnection,
+    opening: impl Future<Output = Result<T, Error>>,
+) -> Result<Option<T>, Error> {
+    let (mut opening, mut stopped) = (pin!(opening), pin!(served.stopped()));
+    poll_fn(|cx| match opening.as_mut().poll(cx) {
+        Poll::Ready(opened) => Poll::Ready(opened.map(Some)),
+        Poll::Pending => stopped.as_mut().poll(cx).map(|()| Ok(None)),
+    })
+    .await
 }
 
 /// A connection that is being served.

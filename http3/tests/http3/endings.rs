@@ -219,6 +219,37 @@ async fn a_websocket_that_is_read_late_still_tells_who_has_ended_the_connection(
 }
 
 #[tokio::test]
+async fn a_shutdown_ends_quic_handshakes_in_progress() {
+    let tls = Tls::new();
+    let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let address = udp.local_addr().unwrap();
+    let (stop, stopped) = oneshot::channel::<()>();
+    let signal = async { stopped.await.unwrap_or(()) };
+    let long = Duration::from_secs(1000);
+    let acceptor = Acceptor::new().limits(Limits::default().handshake_timeout(long));
+    let server = Server::new().tls(tls.server.clone()).acceptor(acceptor).shutdown(signal, long);
+    let serving = tokio::spawn(Http3Server::new(server).serve(udp, echo));
+
+    // The client's first packet passes, and no other.
+    let (outer, inner) =
+        (UdpSocket::bind("127.0.0.1:0").await.unwrap(), UdpSocket::bind("127.0.0.1:0").await.unwrap());
+    let (connector, url) = (tls.connector(), format!("wss://{}", outer.local_addr().unwrap()));
+    let client =
+        tokio::spawn(async move { bowline_http3::Http3Connection::open(&connector, url).await.map(drop) });
+    let mut packet = [0; 2000];
+    let count = outer.recv(&mut packet).await.unwrap();
+    inner.send_to(&packet[..count], address).await.unwrap();
+    inner.recv(&mut packet).await.unwrap();
+
+    stop.send(()).unwrap();
+    // QUIC gives up such a client after 30 s.
+    let served = tokio::time::timeout(Duration::from_secs(20), serving).await;
+    let summary = served.expect("the shutdown waits").unwrap().unwrap();
+    assert_eq!((summary.closed(), summary.ended()), (0, 0));
+    client.abort();
+}
+
+#[tokio::test]
 async fn a_connection_without_use_is_ended() {
     let limits = Limits::default().handshake_timeout(Duration::from_secs(2));
     let running = serve_echo(Server::new().acceptor(Acceptor::new().limits(limits))).await;
