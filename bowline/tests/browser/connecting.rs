@@ -85,6 +85,14 @@ async fn an_invalid_url_and_invalid_options_are_refused_before_anything_is_sent(
 }
 
 #[wasm_bindgen_test]
+fn the_default_limits_are_those_of_the_table() {
+    let limits = Limits::default();
+    assert_eq!((limits.message_size, limits.unread, limits.write_buffer), (1 << 20, 16 << 20, 64 << 10));
+    let (handshake, close) = (Duration::from_secs(10), Duration::from_secs(5));
+    assert_eq!((limits.handshake_timeout, limits.close_timeout), (handshake, close));
+}
+
+#[wasm_bindgen_test]
 async fn the_drop_of_connect_closes_the_connection() {
     for milliseconds in [200, 1000, 5000] {
         let name = unique_name();
