@@ -5,7 +5,7 @@ use std::pin::pin;
 use std::sync::Mutex;
 use std::task::Poll;
 
-use bowline::{CloseCode, Error, TrySendError, WebSocket};
+use bowline::{CloseCode, Error, Message, TrySendError, WebSocket};
 use wasm_bindgen::prelude::*;
 
 static SOCKET: Mutex<Option<WebSocket>> = Mutex::new(None);
@@ -44,16 +44,22 @@ pub async fn use_everything() -> String {
     lines.join("\n")
 }
 
-/// Sends a message and receives its echo.
+/// Sends messages of both kinds and receives their echoes. JavaScript refuses to send shared memory, so the library has to
+/// copy the binary ones.
 #[wasm_bindgen]
 pub async fn talk() -> String {
     let socket = SOCKET.lock().unwrap().take();
     let Some(mut socket) = socket else { return "no connection".to_owned() };
     let talked = async {
-        socket.send("still here").await?;
-        let message = socket.recv().await?;
+        let mut echoes = Vec::new();
+        for message in [Message::from("still here"), vec![7_u8; 70_000].into(), Vec::<u8>::new().into()] {
+            socket.send(message.clone()).await?;
+            if socket.recv().await? == Some(message) {
+                echoes.push("equal");
+            }
+        }
         socket.close(CloseCode::NORMAL, "").await?;
-        Ok::<_, Error>(format!("{message:?}"))
+        Ok::<_, Error>(echoes.join(" "))
     };
     talked.await.unwrap_or_else(|error| error.to_string())
 }
