@@ -44,8 +44,8 @@ pub async fn use_everything() -> String {
     lines.join("\n")
 }
 
-/// Sends messages of both kinds and receives their echoes. JavaScript refuses to send shared memory, so the library has to
-/// copy the binary ones.
+/// Sends messages of both kinds and receives their echoes. JavaScript refuses to send shared memory, so the
+/// library has to copy the binary ones.
 #[wasm_bindgen]
 pub async fn talk() -> String {
     let socket = SOCKET.lock().unwrap().take();
