@@ -338,7 +338,7 @@ async fn serve_connection(
     ended.map_or(Ok(()), |error| serving.judge(error))
 }
 
-/// Waits for `opening`, a part of the opening of a connection. Returns `None` if the server shuts down before.
+/// Waits for `opening`, a part of the opening of a connection. Returns `None` if the server shuts down first.
 async fn unless_stopped<T>(
     served: &RequestConnection,
     opening: impl Future<Output = Result<T, Error>>,

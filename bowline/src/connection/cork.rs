@@ -53,7 +53,7 @@
 //! ```
 //!
 //! On a runtime with one thread, the first batch of a poll hands tokio a waker instead, as replies do. That
-//! waker writes the messages of all open batches. A foreign stream is also left to its driver, as for replies.
+//! waker writes the messages of all open batches. A foreign stream is left to its driver, as for replies.
 //!
 //! There are two more differences from replies. The age of the messages is not looked at, since the guard
 //! says that more will follow. And if another thread has corked the connection, the message is written at
@@ -128,8 +128,8 @@ impl Connection {
     /// The poll that held messages back has ended, and the future of the runtime is not ready yet. So the
     /// messages are written now.
     ///
-    /// Foreign code may defer a waker, and tokio panics if that happens in the call of a deferred waker, which
-    /// this is. So a foreign stream is left to the driver, which has been woken. At least no later message is
+    /// Foreign code may defer a waker, and tokio panics if that happens in the call of a deferred waker. This
+    /// is such a call. So a foreign stream is left to the driver, which has been woken. At least no later message is
     /// held back. Other foreign code that is due is left to the driver, too: wakers, and drops of payloads.
     #[cold]
     fn end_watch(&self) {
@@ -147,7 +147,7 @@ impl Connection {
         }
     }
 
-    /// The poll that held messages back has ended, and the future of the runtime is ready. So the messages are
+    /// The poll that held messages back has ended, and the runtime's future is ready. So the messages are
     /// written now.
     fn end_poll(&self) {
         // As at the end of a `SendBatch`, a foreign stream is left to the driver while a panic is under way.
@@ -236,7 +236,7 @@ fn this_thread() -> usize {
 /// be woken. Both therefore mean that the poll has ended:
 ///
 /// ```text
-/// watch --yield_now--> deferred --future is pending--> woken: the messages are written here, or by the driver
+/// watch --yield_now--> deferred --future is pending--> woken: the messages are written here or by the driver
 ///                         '------future is ready----> dropped: the messages are written here
 /// ```
 struct EndOfPoll {
@@ -246,7 +246,7 @@ struct EndOfPoll {
 
 /// The messages that are held back until the end of a poll.
 enum Watched {
-    /// Those of one connection, such as the replies to a batch.
+    /// The messages of one connection, such as the replies to a batch.
     Connection(Arc<Connection>),
     /// The messages of all `SendBatch`es that are still open.
     Batches(Arc<Mutex<OpenBatches>>),
@@ -261,8 +261,8 @@ thread_local! {
 const SPARES_MAX: usize = 64;
 
 impl EndOfPoll {
-    /// Has the messages written at the end of the poll under way. Returns `false` if nobody says when that is,
-    /// since no runtime polls on this thread.
+    /// Has the messages written at the end of the poll under way. Returns `false` if no runtime polls on this
+    /// thread, since nobody says then when that end is.
     fn watch(watched: Watched) -> bool {
         // This fails only while the thread ends.
         let spare = SPARES.try_with(|spares| spares.borrow_mut().pop()).ok().flatten();
