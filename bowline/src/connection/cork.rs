@@ -129,8 +129,9 @@ impl Connection {
     /// messages are written now.
     ///
     /// Foreign code may defer a waker, and tokio panics if that happens in the call of a deferred waker. This
-    /// is such a call. So a foreign stream is left to the driver, which has been woken. At least no later message is
-    /// held back. Other foreign code that is due is left to the driver, too: wakers, and drops of payloads.
+    /// is such a call, so a foreign stream is left to the driver, which has been woken. At least no later
+    /// message is held back. Other foreign code that is due is left to the driver, too: wakers, and drops of
+    /// payloads.
     #[cold]
     fn end_watch(&self) {
         let corked = self.corked.load(Ordering::SeqCst);
