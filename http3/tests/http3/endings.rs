@@ -5,6 +5,7 @@ use std::time::Duration;
 use bowline::{Acceptor, CloseCode, ErrorKind, Limits, Message, Server, WebSocket};
 use bowline_http3::Http3Server;
 use http::request::Parts;
+use quinn::TransportConfig;
 use tokio::net::UdpSocket;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -247,6 +248,25 @@ async fn a_shutdown_ends_quic_handshakes_in_progress() {
     let summary = served.expect("the shutdown waits").unwrap().unwrap();
     assert_eq!((summary.closed(), summary.ended()), (0, 0));
     client.abort();
+}
+
+/// The window of its streams has room for SETTINGS, and not for the GOAWAY.
+#[tokio::test]
+async fn a_shutdown_does_not_wait_for_a_client_without_room_for_a_goaway() {
+    let (stop, stopped) = oneshot::channel::<()>();
+    let signal = async { stopped.await.unwrap_or(()) };
+    let limits = Limits::default().close_timeout(Duration::from_secs(1));
+    let acceptor = Acceptor::new().limits(limits);
+    let running =
+        serve_echo(Server::new().acceptor(acceptor).shutdown(signal, Duration::from_secs(1000))).await;
+    let mut transport = TransportConfig::default();
+    // SETTINGS have 10 bytes with the type of the stream, and a GOAWAY 3.
+    transport.stream_receive_window(11_u32.into());
+    let client = RawClient::connect_with(&running, transport).await;
+    // It stays unread.
+    let _control = soon(client.quic.accept_uni()).await.unwrap();
+    stop.send(()).unwrap();
+    soon(running.task).await.unwrap().unwrap();
 }
 
 #[tokio::test]
