@@ -13,7 +13,7 @@ use tokio::runtime::Handle;
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::transport::NARROW_SEND_WINDOW;
+use crate::transport::{NARROW_SEND_WINDOW, SEND_WINDOW};
 use crate::wire::{ErrorCode, Violation};
 
 /// The alert of TLS for protocols that have nothing in common (RFC 7301 3.2).
@@ -70,10 +70,10 @@ impl Session {
     /// quinn keeps each write as a piece of memory of its own until the peer has acknowledged it. A byte that
     /// is written alone takes 64 to 96 bytes, of which the send window counts one. So the send window
     /// becomes small for a peer that opens its windows byte by byte. Other peers cut a write short now and
-    /// then, at the end of a window. The large writes between make up for that.
+    /// then, at the end of a window. The large writes between make up for that, and restore the send window.
     pub(crate) fn note_write(&self, written: usize, wanted: usize) {
-        if self.short_writes.note(written, wanted) {
-            self.quic.set_send_window(NARROW_SEND_WINDOW);
+        if let Some(window) = self.short_writes.note(written, wanted) {
+            self.quic.set_send_window(window);
         }
     }
 
@@ -190,17 +190,25 @@ impl Progress {
 struct ShortWrites(AtomicUsize);
 
 impl ShortWrites {
-    /// Counts a write. Returns `true` when there are too many short ones.
-    fn note(&self, written: usize, wanted: usize) -> bool {
-        let Self(count) = self;
+    /// Counts a write. Returns the new send window if that is due. The narrow one comes after
+    /// [`MAX_SHORT_WRITES`], and lasts for at least as many large writes.
+    fn note(&self, written: usize, wanted: usize) -> Option<u64> {
+        // Several streams may write at once.
+        let change = |next: fn(usize) -> Option<usize>| {
+            self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next)
+        };
         if written < wanted && written < SHORT_WRITE {
-            return count.fetch_add(1, Ordering::Relaxed) + 1 == MAX_SHORT_WRITES;
+            let before = change(|count| match count + 1 {
+                MAX_SHORT_WRITES => Some(2 * MAX_SHORT_WRITES),
+                count => Some(count.min(2 * MAX_SHORT_WRITES)),
+            });
+            return (before == Ok(MAX_SHORT_WRITES - 1)).then_some(NARROW_SEND_WINDOW);
         }
-        if written >= LARGE_WRITE && count.load(Ordering::Relaxed) > 0 {
-            // Another stream may have been faster.
-            let _ = count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| count.checked_sub(1));
+        if written >= LARGE_WRITE && self.0.load(Ordering::Relaxed) > 0 {
+            let before = change(|count| count.checked_sub(1));
+            return (before == Ok(MAX_SHORT_WRITES)).then_some(SEND_WINDOW);
         }
-        false
+        None
     }
 }
 
@@ -266,20 +274,26 @@ pub(crate) async fn in_time<T>(
 mod tests {
     use std::sync::atomic::AtomicUsize;
 
-    use super::{MAX_SHORT_WRITES, Progress, ShortWrites};
+    use super::{MAX_SHORT_WRITES, NARROW_SEND_WINDOW, Progress, SEND_WINDOW, ShortWrites};
 
     #[test]
     fn short_writes_are_too_many_without_large_ones_between() {
         let writes = ShortWrites(AtomicUsize::new(0));
-        let are_too_many = |written, wanted| writes.note(written, wanted);
         // A write without a limit, at the end of a window, and of a message that is small itself.
         for (written, wanted) in [(1024, 1024), (1, 2), (1024, 2000), (63, 63)].repeat(2 * MAX_SHORT_WRITES) {
-            assert!(!are_too_many(written, wanted), "{written} of {wanted}");
+            assert_eq!(writes.note(written, wanted), None, "{written} of {wanted}");
         }
         for _ in 1..MAX_SHORT_WRITES {
-            assert!(!are_too_many(63, 64));
+            assert_eq!(writes.note(63, 64), None);
         }
-        assert!(are_too_many(1, 64));
+        assert_eq!(writes.note(1, 64), Some(NARROW_SEND_WINDOW));
+        for _ in 0..3 * MAX_SHORT_WRITES {
+            assert_eq!(writes.note(1, 64), None);
+        }
+        for _ in 0..MAX_SHORT_WRITES {
+            assert_eq!(writes.note(1024, 2000), None);
+        }
+        assert_eq!(writes.note(1024, 2000), Some(SEND_WINDOW));
     }
 
     #[test]

@@ -29,7 +29,7 @@ const UNI_STREAMS: u32 = 8;
 ///
 /// quinn keeps each write on its own: 32 bytes in a queue, and an allocation of at least 32 bytes. An empty
 /// message is a write of 4 bytes, so a window of 262,144 such messages takes 17 MB.
-const SEND_WINDOW: u64 = 1024 * 1024;
+pub(crate) const SEND_WINDOW: u64 = 1024 * 1024;
 
 /// The send window for a peer that opens its own windows byte by byte: see [`Session::note_write`].
 ///

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -333,4 +334,28 @@ async fn a_window_that_opens_byte_by_byte_takes_bounded_memory() {
         let chunk = soon(receive.read_chunk(1000, true)).await.unwrap().unwrap();
         received.extend_from_slice(&chunk.bytes);
     }
+
+    // A peer whose windows are large again has the whole send window again.
+    quic.set_receive_window((2_u32 << 20).into());
+    let arrived = Arc::new(AtomicUsize::new(0));
+    let reading = tokio::spawn({
+        let arrived = Arc::clone(&arrived);
+        async move {
+            while let Ok(Some(chunk)) = receive.read_chunk(1 << 20, true).await {
+                arrived.fetch_add(chunk.bytes.len(), Ordering::Relaxed);
+            }
+        }
+    });
+    let mut written = 0;
+    while written < 16 << 20 {
+        written += soon(other.write(&block)).await.unwrap();
+    }
+    link.loses(Losses::All);
+    let mut cx = Context::from_waker(Waker::noop());
+    while let Poll::Ready(count) = Pin::new(&mut other).poll_write(&mut cx, &block) {
+        written += count.unwrap();
+    }
+    let arrived = arrived.load(Ordering::Relaxed);
+    assert!(written > arrived + 500_000, "{arrived} of {written} bytes arrived");
+    reading.abort();
 }
