@@ -244,8 +244,8 @@ async fn a_shutdown_ends_quic_handshakes_in_progress() {
 
     stop.send(()).unwrap();
     // QUIC gives up such a client after 30 s.
-    let served = tokio::time::timeout(Duration::from_secs(20), serving).await;
-    let summary = served.expect("the shutdown waits").unwrap().unwrap();
+    let outcome = tokio::time::timeout(Duration::from_secs(20), serving).await;
+    let summary = outcome.expect("the shutdown waits").unwrap().unwrap();
     assert_eq!((summary.closed(), summary.ended()), (0, 0));
     client.abort();
 }
