@@ -46,16 +46,22 @@ impl WakeFlag {
     }
 
     /// Makes the flag wake the task of `cx`. A call that came before has set the flag.
+    #[inline]
     fn follow(&mut self, cx: &Context<'_>) {
         if !self.task.will_wake(cx.waker()) {
-            self.task.clone_from(cx.waker());
-            let before = {
-                let mut task = self.shared.task.lock().unwrap_or_else(PoisonError::into_inner);
-                std::mem::replace(&mut *task, self.task.clone())
-            };
-            // A waker may be the application's, whose drop is foreign code: the lock is released before.
-            drop(before);
+            self.change_task(cx.waker());
         }
+    }
+
+    #[cold]
+    fn change_task(&mut self, waker: &Waker) {
+        self.task.clone_from(waker);
+        let before = {
+            let mut task = self.shared.task.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::replace(&mut *task, self.task.clone())
+        };
+        // A waker may be the application's, whose drop is foreign code: the lock is released before.
+        drop(before);
     }
 }
 
