@@ -405,7 +405,9 @@ impl Connection {
             //
             // `begin_read` comes first. In the other order, a wake-up by the transport right after the check
             // would be forgotten, and the half be taken for quiet although bytes have arrived.
-            self.waker.begin_read();
+            if self.waker.begin_read() {
+                inbound.note_woken();
+            }
             if inbound.check_idle(&mut self.context()) {
                 inbound.park();
                 return self.waker.set_quiet(inbound.is_quiet());
