@@ -431,7 +431,8 @@ impl Wake for Defers {
 
 impl AsRef<[u8]> for Defers {
     fn as_ref(&self) -> &[u8] {
-        &[7; 100_000]
+        static BYTES: [u8; 100_000] = [7; 100_000];
+        &BYTES
     }
 }
 

@@ -438,10 +438,13 @@ async fn gathered_messages_of_any_size_pass_windows_of_any_size() {
         let url = format!("ws://{}/", start(server, echo).await);
         let (mut socket, _) = soon(connector.connect(url)).await.unwrap();
         for (size, count) in [(1_000, 3), (1_000, 5), (1_000, 16), (100, 300), (9_000, 2), (1_000, 30)] {
-            let messages: Vec<_> = (0..count).map(|number| vec![number as u8; size + number]).collect();
+            let bytes = (0..=u8::MAX).cycle().take(count).enumerate();
+            let messages: Vec<_> = bytes.map(|(number, byte)| vec![byte; size + number]).collect();
             let sender = socket.sender();
-            let mut batch = sender.batch();
-            messages.iter().for_each(|message| batch.try_send(message).unwrap());
+            let batch = sender.batch();
+            for message in &messages {
+                batch.try_send(message).unwrap();
+            }
             drop(batch);
             for message in messages {
                 assert_eq!(soon(socket.recv()).await.unwrap(), Some(message.into()));
