@@ -243,19 +243,11 @@ impl ReadTransport {
                 let stream: &TcpStream = stream.as_ref();
                 stream.poll_read_ready(cx).map(drop)
             }
-            Self::Http2(stream) if stream.is_asleep() => Poll::Pending,
             Self::Http2(_) => Poll::Ready(()),
             Self::Boxed(stream) => match lock(stream).as_ref().drained_tcp() {
                 Some(tcp) => tcp.poll_read_ready(cx).map(drop),
                 None => Poll::Ready(()),
             },
-        }
-    }
-
-    /// Notes that the transport has called its waker: it has to be asked again.
-    pub(crate) fn note_woken(&mut self) {
-        if let Self::Http2(stream) = self {
-            stream.note_woken();
         }
     }
 

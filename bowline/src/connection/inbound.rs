@@ -384,13 +384,6 @@ impl Inbound {
         self.read
     }
 
-    /// Notes that the transport has woken the connection. It may have bytes, although the last read found
-    /// none.
-    #[cold]
-    pub(crate) fn note_woken(&mut self) {
-        self.transport.iter_mut().for_each(ReadTransport::note_woken);
-    }
-
     /// Asks the transport. Returns whether there is nothing to read for now, and the transport will wake the
     /// connection when there is.
     pub(crate) fn check_idle(&mut self, cx: &mut Context<'_>) -> bool {

@@ -405,9 +405,7 @@ impl Connection {
             //
             // `begin_read` comes first. In the other order, a wake-up by the transport right after the check
             // would be forgotten, and the half be taken for quiet although bytes have arrived.
-            if self.waker.begin_read() {
-                inbound.note_woken();
-            }
+            self.waker.begin_read();
             if inbound.check_idle(&mut self.context()) {
                 inbound.park();
                 return self.waker.set_quiet(inbound.is_quiet());

@@ -86,8 +86,7 @@ struct Slots {
 }
 
 impl ConnectionWaker {
-    /// Forgets the wake-ups by the transport until now, and returns `true` if there were any. Has to precede
-    /// each poll of the transport for bytes.
+    /// Forgets the wake-ups by the transport until now. Has to precede each poll of the transport for bytes.
     ///
     /// The orderings make the bytes of a forgotten wake-up visible to that poll. `Acquire` pairs with the
     /// `Release` of [`wake`](Wake::wake). The flag is cleared by a swap, since a second wake-up may come
@@ -95,12 +94,10 @@ impl ConnectionWaker {
     /// A plain store would overwrite the second wake-up unseen, the poll could miss the bytes, and nobody
     /// would wake the connection again. The `Release` half orders `quiet`: see
     /// [`sleep_quiet_locked`](Self::sleep_quiet_locked).
-    pub(crate) fn begin_read(&self) -> bool {
-        let was_woken = self.woken.load(Ordering::Acquire);
-        if was_woken {
+    pub(crate) fn begin_read(&self) {
+        if self.woken.load(Ordering::Acquire) {
             self.woken.swap(false, Ordering::AcqRel);
         }
-        was_woken
     }
 
     /// Returns whether the transport has woken the connection since [`begin_read`](Self::begin_read).

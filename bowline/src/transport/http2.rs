@@ -107,35 +107,19 @@ pub(crate) struct Http2Receive {
     unread: Unread,
     /// The end of `stream`, once there is one.
     end: Option<Result<(), h2::Error>>,
-    /// Set if the last read has left nothing, and `stream` has not woken the connection since, as far as the
-    /// connection has noted.
-    asleep: bool,
 }
 
 impl Http2Receive {
     pub(crate) fn new(stream: RecvStream) -> Self {
-        Self { stream, unread: Unread::default(), end: None, asleep: false }
+        Self { stream, unread: Unread::default(), end: None }
     }
 
     /// Takes out the bytes that have arrived: small frames cost much more memory in the HTTP/2 connection
     /// than here.
     pub(crate) fn gather(&mut self, cx: &mut Context<'_>) {
-        // The waker may be that of the task that answers the request.
-        self.asleep = false;
         while let Poll::Ready(Some(chunk)) = self.poll_chunk(cx) {
             self.unread.push(&chunk);
         }
-    }
-
-    /// Returns `true` if there is nothing to read, and the waker of the last read will be called when there
-    /// is.
-    pub(crate) fn is_asleep(&self) -> bool {
-        self.asleep
-    }
-
-    /// Notes that the waker was called.
-    pub(crate) fn note_woken(&mut self) {
-        self.asleep = false;
     }
 
     /// Returns the payload of the next DATA frame, or `None` at the end.
@@ -175,7 +159,6 @@ impl AsyncRead for Http2Receive {
                 other => break other,
             }
         };
-        this.asleep = end.is_pending();
         let count = before - buf.remaining();
         if count > 0 {
             this.release(count);

@@ -16,14 +16,6 @@ pub(crate) enum Http2Receive {}
 pub(crate) enum Http2Send {}
 
 impl Http2Receive {
-    pub(crate) fn is_asleep(&self) -> bool {
-        match *self {}
-    }
-
-    pub(crate) fn note_woken(&mut self) {
-        match *self {}
-    }
-
     pub(crate) fn gather(&mut self, _cx: &mut Context<'_>) {
         match *self {}
     }
