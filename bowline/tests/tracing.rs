@@ -269,7 +269,7 @@ async fn a_server_tells_the_address_and_the_path_of_its_client() {
         let told: Vec<_> = events.take().into_iter().filter(|line| line.contains("server")).collect();
         let told = told.iter().find(|line| line.contains("handshake")).expect("the rejection");
         assert!(told.starts_with(r#"INFO handshake_rejected role="server" peer=127.0.0.1:"#), "{told}");
-        assert!(told.ends_with(" path=/a%1Bb status=404 reason=404 Not Found: Not Found: none"), "{told}");
+        assert!(told.ends_with(" path=/a%1Bb status=404 reason=404 Not Found: none"), "{told}");
         client.connect(format!("ws://{address}/panic")).await.unwrap_err();
         let told = events.take();
         let told = told.iter().find(|line| line.contains("server") && line.contains("handshake")).unwrap();
