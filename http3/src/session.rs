@@ -65,16 +65,23 @@ impl Session {
         self.lingering.load(Ordering::Relaxed) > 0
     }
 
-    /// Notes that a stream has accepted `written` of `wanted` bytes.
+    /// Notes that a stream has accepted `written` of `wanted` bytes, and returns their number, or the
+    /// error for the application.
     ///
     /// quinn keeps each write as a piece of memory of its own until the peer has acknowledged it. A byte that
     /// is written alone takes 64 to 96 bytes, of which the send window counts one. So the send window
     /// becomes small for a peer that opens its windows byte by byte. Other peers cut a write short now and
     /// then, at the end of a window. The large writes between make up for that, and restore the send window.
-    pub(crate) fn note_write(&self, written: usize, wanted: usize) {
+    pub(crate) fn note_write(
+        &self,
+        written: Result<usize, WriteError>,
+        wanted: usize,
+    ) -> Result<usize, Error> {
+        let written = written.map_err(|error| self.unwritable(error))?;
         if let Some(window) = self.short_writes.note(written, wanted) {
             self.quic.set_send_window(window);
         }
+        Ok(written)
     }
 
     /// Ends the connection because of the peer, and returns the error for the application.

@@ -25,7 +25,7 @@ use std::task::{Context, Poll, ready};
 
 use bowline::{Error, ErrorKind};
 use bytes::{Buf, Bytes};
-use quinn::{ReadError, RecvStream, SendStream, WriteError};
+use quinn::{ReadError, RecvStream, SendStream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::head::HeadError;
@@ -431,19 +431,12 @@ impl SendHalf {
         let wanted = bytes.len();
         // The future has no state of its own.
         let written = ready!(pin!(self.stream.write_chunks(slice::from_mut(bytes))).poll(cx));
-        Poll::Ready(self.note(written.map(|written| written.bytes), wanted))
+        Poll::Ready(self.session.session.note_write(written.map(|written| written.bytes), wanted))
     }
 
     fn poll_slice(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<usize, Error>> {
         let written = ready!(pin!(self.stream.write(bytes)).poll(cx));
-        Poll::Ready(self.note(written, bytes.len()))
-    }
-
-    fn note(&self, written: Result<usize, WriteError>, wanted: usize) -> Result<usize, Error> {
-        let session = &self.session.session;
-        let count = written.map_err(|error| session.unwritable(error))?;
-        session.note_write(count, wanted);
-        Ok(count)
+        Poll::Ready(self.session.session.note_write(written, bytes.len()))
     }
 
     fn end(&mut self) -> io::Result<()> {

@@ -194,17 +194,24 @@ async fn a_call_that_waits_for_a_stream_is_told_of_a_goaway() {
     assert!(error.to_string().contains("no more requests"), "{error}");
 }
 
+/// Connects a client whose handshakes may take two seconds. Returns also the server's side of the connection,
+/// and many interim responses.
+async fn open_for_interim_responses(
+    server: &RawServer,
+) -> (Http3Connection, (quinn::Connection, Vec<quinn::SendStream>), Vec<u8>) {
+    let url = format!("wss://{}/", server.address());
+    let connector = server.connector().limits(Limits::default().handshake_timeout(Duration::from_secs(2)));
+    let opening = Http3Connection::open(&connector, url);
+    let (connection, accepted) =
+        soon(async { tokio::join!(opening, server.accept(&[SERVER_SETTINGS])) }).await;
+    // 103 is the entry 24.
+    (connection.unwrap(), accepted, [0x01, 0x03, 0x00, 0x00, 0xd8].repeat(1000))
+}
+
 #[tokio::test]
 async fn interim_responses_without_end_take_no_memory_and_end_at_the_time_limit() {
     let server = RawServer::new();
-    let url = format!("wss://{}/", server.address());
-    let connector = server.connector().limits(Limits::default().handshake_timeout(Duration::from_secs(2)));
-    // 103 is the entry 24.
-    let interim = [0x01, 0x03, 0x00, 0x00, 0xd8].repeat(1000);
-    let opening = Http3Connection::open(&connector, url);
-    let (connection, (quic, _kept)) =
-        soon(async { tokio::join!(opening, server.accept(&[SERVER_SETTINGS])) }).await;
-    let connection = connection.unwrap();
+    let (connection, (quic, _kept), interim) = open_for_interim_responses(&server).await;
     let flood = tokio::spawn(async move {
         let (mut send, _receive) = quic.accept_bi().await.unwrap();
         loop {
@@ -227,20 +234,14 @@ async fn interim_responses_without_end_take_no_memory_and_end_at_the_time_limit(
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn interim_responses_faster_than_they_are_read_end_at_the_time_limit() {
     let server = RawServer::new();
-    let url = format!("wss://{}/", server.address());
-    let connector = server.connector().limits(Limits::default().handshake_timeout(Duration::from_secs(2)));
-    // 103 is the entry 24.
-    let interim = [0x01, 0x03, 0x00, 0x00, 0xd8].repeat(1000);
-    let opening = Http3Connection::open(&connector, url);
-    let (connection, (quic, _kept)) =
-        soon(async { tokio::join!(opening, server.accept(&[SERVER_SETTINGS])) }).await;
+    let (connection, (quic, _kept), interim) = open_for_interim_responses(&server).await;
     tokio::spawn(async move {
         let (mut send, _receive) = quic.accept_bi().await.unwrap();
         // An end, so that a client without a limit fails otherwise.
         let flooding = async { while send.write_all(&interim).await.is_ok() {} };
         let _ = tokio::time::timeout(Duration::from_secs(20), flooding).await;
     });
-    let error = soon(connection.unwrap().connect("/")).await.unwrap_err();
+    let error = soon(connection.connect("/")).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
 }
 
